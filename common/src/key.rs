@@ -1,0 +1,377 @@
+//! Device keys (Ed25519, RFC 8032), their signatures and fingerprints.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::id::AccountName;
+
+/// SubjectPublicKeyInfo of an Ed25519 key is this prefix and the 32 bytes of the key (RFC 8410).
+const SPKI_PREFIX: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+/// PKCS #8 of an Ed25519 key is this prefix and the 32 bytes of the seed (RFC 8410 section 7).
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+
+/// The public key that names a device: 32 bytes, Ed25519.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DeviceKey([u8; 32]);
+
+impl DeviceKey {
+    /// Takes the 32 bytes of RFC 8032. Whether they are a point of the curve shows at the first
+    /// signature.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Takes a DER SubjectPublicKeyInfo; `None` unless it is an Ed25519 key.
+    pub fn from_spki(der: &[u8]) -> Option<Self> {
+        let key = der.strip_prefix(&SPKI_PREFIX)?;
+        Some(Self(key.try_into().ok()?))
+    }
+
+    /// The key as DER SubjectPublicKeyInfo, as `openssl pkey -pubin -inform DER` reads it.
+    pub fn to_spki(self) -> [u8; 44] {
+        let mut der = [0; 44];
+        der[..12].copy_from_slice(&SPKI_PREFIX);
+        der[12..].copy_from_slice(&self.0);
+        der
+    }
+
+    /// SHA-256 of the key's SubjectPublicKeyInfo.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_spki(&self.to_spki())
+    }
+
+    /// Checks that the holder of this key signed `statement`.
+    pub fn verify(&self, statement: &Statement<'_>, signature: &Signature) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0)
+            .verify(&statement.to_bytes(), &signature.0)
+            .is_ok()
+    }
+}
+
+impl fmt::Debug for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.fingerprint(), f)
+    }
+}
+
+/// The secret half of a device key. Wiped when dropped, never shown.
+pub struct DeviceSecret(Zeroizing<[u8; 32]>);
+
+impl DeviceSecret {
+    /// Takes a 32-byte seed (RFC 8032 section 5.1.5), random for a new device.
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Self(Zeroizing::new(seed))
+    }
+
+    /// The seed, to be kept in a file that only its owner can read.
+    pub fn seed(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The public half.
+    pub fn public(&self) -> DeviceKey {
+        let mut key = [0; 32];
+        key.copy_from_slice(self.pair().public_key().as_ref());
+        DeviceKey(key)
+    }
+
+    /// Signs `statement`.
+    pub fn sign(&self, statement: &Statement<'_>) -> Signature {
+        let mut bytes = [0; 64];
+        bytes.copy_from_slice(self.pair().sign(&statement.to_bytes()).as_ref());
+        Signature(bytes)
+    }
+
+    /// The key in PKCS #8, for TLS.
+    pub(crate) fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new([&PKCS8_PREFIX[..], &self.0[..]].concat())
+    }
+
+    fn pair(&self) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_seed_unchecked(self.seed())
+            .expect("a seed of 32 bytes is always valid")
+    }
+}
+
+impl fmt::Debug for DeviceSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeviceSecret(…)")
+    }
+}
+
+/// What a device signs: bound to its role by a label, to one TLS channel by the exporter, to the
+/// account, and to the message it goes with. No two statements share their bytes, because every part
+/// but the last has a fixed length or a length in front.
+#[derive(Clone, Copy, Debug)]
+pub struct Statement<'a> {
+    /// What the signature is for.
+    pub role: Role,
+    /// The TLS exporter of the channel.
+    pub exporter: &'a ChannelBinding,
+    /// The account that the device claims.
+    pub account: &'a AccountName,
+    /// KE1 of a password log-in, the token of a token log-in.
+    pub content: &'a [u8],
+}
+
+/// What a signature is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The first message of a password log-in.
+    PasswordLogin,
+    /// A log-in with a device's token.
+    TokenLogin,
+}
+
+impl Role {
+    /// 24 bytes, so that a label is never the beginning of another.
+    const fn label(self) -> &'static [u8; 24] {
+        match self {
+            Self::PasswordLogin => b"rdv/1 device password   ",
+            Self::TokenLogin => b"rdv/1 device token      ",
+        }
+    }
+}
+
+impl Statement<'_> {
+    fn to_bytes(self) -> Zeroizing<Vec<u8>> {
+        let name = self.account.as_str().as_bytes();
+        let name_len = u8::try_from(name.len()).expect("account names are at most 32 bytes");
+        Zeroizing::new(
+            [
+                &self.role.label()[..],
+                &self.exporter.0,
+                &[name_len],
+                name,
+                self.content,
+            ]
+            .concat(),
+        )
+    }
+}
+
+/// 32 bytes that both ends of one TLS connection know and nobody else (RFC 8446 section 7.5, RFC
+/// 9266). The label is [`crate::tls::EXPORTER_LABEL`], the context is empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ChannelBinding(pub [u8; 32]);
+
+impl fmt::Debug for ChannelBinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChannelBinding(…)")
+    }
+}
+
+/// An Ed25519 signature, 64 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
+pub struct Signature([u8; 64]);
+
+impl TryFrom<Vec<u8>> for Signature {
+    type Error = SignatureLengthError;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, SignatureLengthError> {
+        bytes.try_into().map(Self).map_err(|_| SignatureLengthError)
+    }
+}
+
+impl From<Signature> for Vec<u8> {
+    fn from(signature: Signature) -> Self {
+        signature.0.to_vec()
+    }
+}
+
+/// A signature does not have 64 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an Ed25519 signature has 64 bytes")]
+pub struct SignatureLengthError;
+
+/// SHA-256 of a SubjectPublicKeyInfo, written `SHA256:` and 43 characters of base64 as OpenSSH
+/// writes its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Hashes a DER SubjectPublicKeyInfo.
+    pub fn of_spki(der: &[u8]) -> Self {
+        Self(Sha256::digest(der).into())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SHA256:{}", STANDARD_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let encoded = text.strip_prefix("SHA256:").ok_or(FingerprintError)?;
+        let bytes = STANDARD_NO_PAD
+            .decode(encoded.trim_end_matches('='))
+            .map_err(|_| FingerprintError)?;
+        bytes.try_into().map(Self).map_err(|_| FingerprintError)
+    }
+}
+
+/// A text is not a fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint is 'SHA256:' and 43 characters of base64, as the server prints it")]
+pub struct FingerprintError;
+
+/// A random secret of 32 bytes that logs a device in without a password. Wiped when dropped, never
+/// shown; the server keeps its hash only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    /// Takes 32 random bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes, to be signed and to be kept in a file that only its owner can read.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// What the server keeps: SHA-256 of the token.
+    pub fn hash(&self) -> TokenHash {
+        TokenHash(Sha256::digest(self.0).into())
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// SHA-256 of a [`Token`].
+#[derive(Clone, Copy, Debug)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl PartialEq for TokenHash {
+    /// Takes the same time wherever the two differ.
+    fn eq(&self, other: &Self) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl Eq for TokenHash {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement<'a>(account: &'a AccountName, exporter: &'a ChannelBinding) -> Statement<'a> {
+        Statement {
+            role: Role::PasswordLogin,
+            exporter,
+            account,
+            content: b"ke1",
+        }
+    }
+
+    #[test]
+    fn public_key_matches_rfc_8032_test_1() {
+        let seed = [
+            0x9d, 0x61, 0xb1, 0x9d, 0xef, 0xfd, 0x5a, 0x60, 0xba, 0x84, 0x4a, 0xf4, 0x92, 0xec,
+            0x2c, 0xc4, 0x44, 0x49, 0xc5, 0x69, 0x7b, 0x32, 0x69, 0x19, 0x70, 0x3b, 0xac, 0x03,
+            0x1c, 0xae, 0x7f, 0x60,
+        ];
+        let key = DeviceSecret::from_seed(seed).public();
+        assert_eq!(key.as_bytes()[..4], [0xd7, 0x5a, 0x98, 0x01]);
+        assert_eq!(DeviceKey::from_spki(&key.to_spki()), Some(key));
+    }
+
+    #[test]
+    fn t32_a_signature_holds_for_one_role_channel_account_and_content() {
+        let secret = DeviceSecret::from_seed([7; 32]);
+        let (alice, bob) = ("alice".parse().unwrap(), "bob".parse().unwrap());
+        let (here, there) = (ChannelBinding([1; 32]), ChannelBinding([2; 32]));
+        let said = statement(&alice, &here);
+        let signature = secret.sign(&said);
+        let key = secret.public();
+        assert!(key.verify(&said, &signature));
+        let others = [
+            Statement {
+                role: Role::TokenLogin,
+                ..said
+            },
+            Statement {
+                exporter: &there,
+                ..said
+            },
+            Statement {
+                account: &bob,
+                ..said
+            },
+            Statement {
+                content: b"ke2",
+                ..said
+            },
+        ];
+        for other in others {
+            assert!(!key.verify(&other, &signature), "{other:?}");
+        }
+        assert!(
+            !DeviceSecret::from_seed([8; 32])
+                .public()
+                .verify(&said, &signature)
+        );
+    }
+
+    #[test]
+    fn fingerprints_survive_their_text_and_reject_others() {
+        let fingerprint = DeviceSecret::from_seed([7; 32]).public().fingerprint();
+        let text = fingerprint.to_string();
+        assert_eq!(text.len(), 7 + 43);
+        assert_eq!(text.parse::<Fingerprint>().unwrap(), fingerprint);
+        for bad in [
+            "",
+            "SHA256:",
+            "SHA256:AAAA",
+            &text[7..],
+            &text.replace("SHA", "MD5"),
+        ] {
+            assert!(bad.parse::<Fingerprint>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn t33_secrets_are_never_shown() {
+        let secret = DeviceSecret::from_seed([7; 32]);
+        let token = Token::from_bytes([7; 32]);
+        assert_eq!(format!("{secret:?} {token:?}"), "DeviceSecret(…) Token(…)");
+    }
+}

@@ -1,0 +1,162 @@
+//! Every bound of the project, each with its reason.
+//!
+//! What exceeds one of these gets a clear error and costs nobody else anything. Sizes are in bytes
+//! unless the name says otherwise.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+// ---- names -------------------------------------------------------------------------------------
+
+/// Longest account name, in bytes (ASCII): fits one column of a list.
+pub const ACCOUNT_NAME_LEN_MAX: usize = 32;
+/// Longest device name, in bytes: a host name (RFC 1035 allows 63 a label) with room for a suffix.
+pub const DEVICE_NAME_LEN_MAX: usize = 64;
+/// Longest file name, in bytes: what every common file system can hold.
+pub const FILE_NAME_LEN_MAX: usize = 255;
+/// Longest name of a program in a greeting.
+pub const AGENT_LEN_MAX: usize = 64;
+/// Longest password, in bytes: a long passphrase; bounds what is hashed.
+pub const PASSWORD_LEN_MAX: usize = KIB;
+/// Shortest password, in bytes. NIST SP 800-63B asks for 8 at least.
+pub const PASSWORD_LEN_MIN: usize = 8;
+/// Longest reason that a person gives, for example for declining a file.
+pub const REASON_LEN_MAX: usize = 256;
+
+// ---- control connection ------------------------------------------------------------------------
+
+/// Largest control frame, without its length prefix: a page of LIST is the largest message.
+pub const CONTROL_FRAME_LEN_MAX: usize = 64 * KIB;
+/// Most protocol versions that a greeting may list.
+pub const VERSIONS_MAX: usize = 16;
+/// Largest OPAQUE message; the largest of the suite, KE2, has 320 bytes.
+pub const OPAQUE_MESSAGE_LEN_MAX: usize = 512;
+/// Most candidates of one device: each of a laptop's interfaces in both families, and a few more.
+pub const CANDIDATES_MAX: usize = 16;
+/// Most entries of one page of LIST: `CANDIDATES_MAX` candidates each still fit a frame.
+pub const PAGE_ENTRIES_MAX: usize = 64;
+/// Most changes in one presence push, for the same reason.
+pub const CHANGES_MAX: usize = 64;
+/// Presence changes that the server remembers to bring a watcher up to date; an older watcher
+/// lists again. 4,096 changes are some 100 KiB.
+pub const PRESENCE_LOG_MAX: usize = 4096;
+/// Requests that a peer may have open at once on its control connection.
+pub const REQUESTS_OPEN_MAX: usize = 32;
+/// Bytes that wait for a slow client before the server closes its connection: 16 of the largest
+/// frames.
+pub const OUTBOX_LEN_MAX: usize = 16 * CONTROL_FRAME_LEN_MAX;
+/// Devices of one account. An older one makes room when its owner removes it.
+pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
+/// Sessions of one device key at once: the newest replaces an older one that hangs.
+pub const SESSIONS_PER_DEVICE_MAX: usize = 1;
+/// Connections that the server holds at once, log-ins in progress included.
+pub const CONNECTIONS_MAX: usize = 50_000;
+/// Connections from one source (/32 IPv4, /64 IPv6) that have not logged in yet.
+pub const UNAUTHENTICATED_PER_SOURCE_MAX: usize = 256;
+/// Accounts that one open registration source may create in an hour.
+pub const REGISTRATIONS_PER_SOURCE_HOUR_MAX: u32 = 100;
+
+/// A connection that has not logged in by then is closed, slow-loris or not.
+pub const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
+/// A peer sends a keep-alive when it has sent nothing for this long.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(8);
+/// The server ends a session from which nothing came for this long, so a peer that vanished has
+/// left the directory within 30 s.
+pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(25);
+
+// ---- log-in ------------------------------------------------------------------------------------
+
+/// Failed password log-ins in a row after which an account is blocked for strangers.
+pub const STRANGER_FAILURES_MAX: u32 = 5;
+/// The same for the lane of a known device: its key is proved first, so only its holder gets here.
+pub const KNOWN_DEVICE_FAILURES_MAX: u32 = 20;
+/// Failed log-ins from one source over all accounts before that source has to wait: more than a
+/// household or an office behind one address mistypes in the window, far fewer than a list of names.
+pub const SOURCE_FAILURES_MAX: u32 = 50;
+/// A source's failures fade at one in this time.
+pub const SOURCE_FADE: Duration = Duration::from_secs(60);
+/// First block; each further one lasts twice as long.
+pub const BLOCK_FIRST: Duration = Duration::from_secs(60);
+/// Longest block.
+pub const BLOCK_MAX: Duration = Duration::from_secs(3600);
+/// Without a failure for this long the doubling starts anew.
+pub const BLOCK_MEMORY: Duration = Duration::from_secs(24 * 3600);
+/// Counters shared by all names that no account has, by a keyed hash: bounded, never evicted.
+pub const UNKNOWN_NAME_BUCKETS: usize = 65_536;
+/// Sources whose failures are counted for one account; further ones share a counter.
+pub const SOURCES_PER_ACCOUNT_MAX: usize = 64;
+/// Sources whose breadth is counted at once; the one with the fewest failures makes room.
+pub const SOURCES_MAX: usize = 65_536;
+/// Life of a device's token.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A token is renewed at a log-in when it is older than this.
+pub const TOKEN_RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// Life of a one-time code that admits a new device during a block.
+pub const ADMISSION_LIFETIME: Duration = Duration::from_secs(600);
+/// One-time codes open at once for one account.
+pub const ADMISSIONS_PER_ACCOUNT_MAX: usize = 4;
+/// Password log-ins that the server computes or waits for at once; more are told to come back.
+pub const LOGINS_IN_PROGRESS_MAX: usize = 4096;
+
+// ---- links between peers -----------------------------------------------------------------------
+
+/// Largest frame on the message stream: one message with its envelope.
+pub const LINK_FRAME_LEN_MAX: usize = MESSAGE_LEN_MAX + 4 * KIB;
+/// Longest message, in bytes of UTF-8.
+pub const MESSAGE_LEN_MAX: usize = 64 * KIB;
+/// Recipients of one `send`.
+pub const RECIPIENTS_MAX: usize = 64;
+/// Messages that wait for one recipient; more are refused with a word.
+pub const OUTBOX_MESSAGES_MAX: usize = 10_000;
+/// Messages on the wire to one peer that have no receipt yet.
+pub const MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Links of one peer at once.
+pub const LINKS_MAX: usize = 1024;
+/// Inbound links whose key is not authorised yet.
+pub const UNAUTHORISED_LINKS_MAX: usize = 32;
+/// Above this many of them a newcomer proves its address first (QUIC Retry, RFC 9000 section 8.1.2).
+pub const RETRY_ABOVE: usize = 16;
+/// Time for the rendezvous to name the owner of an inbound link's key.
+pub const AUTHORISE_DEADLINE: Duration = Duration::from_secs(5);
+/// What an unauthorised link may send.
+pub const UNAUTHORISED_WINDOW: u32 = 64 * KIB as u32;
+/// Receive window of one stream: a leaf and its header, twice.
+pub const STREAM_WINDOW: u32 = 2 * MIB as u32 + 2 * KIB as u32;
+/// Receive window of a link: at 1 Gb/s and 100 ms it takes 12.5 MB to fill the path.
+pub const LINK_WINDOW: u32 = 16 * MIB as u32;
+/// Streams with leaves that a sender may have open at once.
+pub const LEAF_STREAMS_MAX: u32 = 16;
+/// A dial to a peer gives up after this long without an answer.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(6);
+/// A link is dropped after this long without a packet.
+pub const LINK_IDLE_MAX: Duration = Duration::from_secs(15);
+/// Keep-alive of a link.
+pub const LINK_KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Send and receive buffer of the UDP socket.
+pub const SOCKET_BUFFER: usize = 2 * MIB;
+
+// ---- files -------------------------------------------------------------------------------------
+
+/// Size of a leaf: the unit that is hashed, sent, verified and resumed.
+pub const LEAF_LEN: usize = MIB;
+/// Largest file, so that leaf numbers and sizes never overflow: 1 PiB.
+pub const FILE_LEN_MAX: u64 = 1 << 50;
+/// Offers open at once from one peer.
+pub const OFFERS_PER_PEER_MAX: usize = 64;
+/// Transfers at once.
+pub const TRANSFERS_MAX: usize = 256;
+/// Leaves of one transfer between disk and wire on the sending side.
+pub const LEAVES_READING_MAX: usize = 8;
+/// Leaves that are received but not yet on disk.
+pub const LEAVES_WRITING_MAX: usize = 16;
+
+// ---- profile -----------------------------------------------------------------------------------
+
+/// Longest line on the profile's socket: a message of [`MESSAGE_LEN_MAX`], escaped.
+pub const CONTROL_LINE_LEN_MAX: usize = 8 * MESSAGE_LEN_MAX;
+/// Clients of one profile's socket at once.
+pub const CONTROL_CLIENTS_MAX: usize = 32;
+/// Events that wait for one slow client before it is dropped.
+pub const CONTROL_EVENTS_MAX: usize = 4096;

@@ -1,0 +1,523 @@
+//! OPAQUE (RFC 9807), both sides: passwords that the server never learns.
+//!
+//! Suite: Ristretto255 with SHA-512 for the OPRF and the key exchange (3DH), Argon2id (RFC 9106) on the
+//! client as the key stretching function. The client's identity is the account name, the server's is
+//! its OPAQUE public key, and the context is the TLS channel's exporter, so that a log-in holds for one
+//! channel only.
+//!
+//! The server keeps a [`PasswordRecord`] for each account and one [`ServerSetup`] for all of them.
+//! Whoever steals both can test passwords offline, at the price of one Argon2id each; whoever has only
+//! transcripts, or only the records, cannot.
+
+use std::fmt;
+
+use opaque_ke::argon2::{Algorithm, Argon2, Params, Version};
+use opaque_ke::errors::ProtocolError;
+use opaque_ke::key_exchange::tripledh::TripleDh;
+use opaque_ke::{
+    CipherSuite, ClientLoginFinishParameters, ClientRegistrationFinishParameters,
+    CredentialFinalization, CredentialRequest, CredentialResponse, Identifiers,
+    RegistrationRequest, RegistrationResponse, RegistrationUpload, Ristretto255,
+    ServerLoginParameters, ServerRegistration,
+};
+use rand_chacha03::ChaCha20Rng;
+use rand_chacha03::rand_core::SeedableRng;
+use zeroize::Zeroizing;
+
+use crate::id::AccountName;
+use crate::key::ChannelBinding;
+use crate::limits::{PASSWORD_LEN_MAX, PASSWORD_LEN_MIN};
+use crate::wire::rendezvous::{OpaqueMessage, StretchVersion};
+
+/// The parameters that new passwords are stretched with: Argon2id with 64 MiB, three passes and one
+/// lane (RFC 9106 section 4 recommends the same memory and passes with four lanes, for whoever has
+/// the cores).
+pub const STRETCH_CURRENT: StretchVersion = StretchVersion(1);
+
+struct Suite;
+
+impl CipherSuite for Suite {
+    type OprfCs = Ristretto255;
+    type KeyExchange = TripleDh<Ristretto255, sha2_10::Sha512>;
+    type Ksf = Argon2<'static>;
+}
+
+fn stretch(version: StretchVersion) -> Result<Argon2<'static>, PasswordError> {
+    let params = match version {
+        STRETCH_CURRENT => Params::new(64 * 1024, 3, 1, None),
+        StretchVersion(_) => return Err(PasswordError::UnknownStretch),
+    };
+    let params = params.expect("the table holds valid parameters only");
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+/// A password in memory. Wiped when dropped, never shown.
+#[derive(Clone)]
+pub struct Password(Zeroizing<String>);
+
+impl Password {
+    /// Takes a password that exists already. It may be shorter than a new one must be.
+    pub fn existing(text: Zeroizing<String>) -> Result<Self, PasswordLengthError> {
+        match text.len() {
+            0 => Err(PasswordLengthError::Empty),
+            1..=PASSWORD_LEN_MAX => Ok(Self(text)),
+            _ => Err(PasswordLengthError::TooLong),
+        }
+    }
+
+    /// Takes a password that somebody wants to have from now on.
+    pub fn new(text: Zeroizing<String>) -> Result<Self, PasswordLengthError> {
+        if text.len() < PASSWORD_LEN_MIN {
+            return Err(PasswordLengthError::TooShort);
+        }
+        Self::existing(text)
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// A text cannot be a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordLengthError {
+    /// Nothing was given.
+    #[error("the password is empty")]
+    Empty,
+    /// Less than a new password must have.
+    #[error(
+        "a password has at least {PASSWORD_LEN_MIN} bytes; take a few words that only you would put together"
+    )]
+    TooShort,
+    /// More than is hashed.
+    #[error("a password has at most {PASSWORD_LEN_MAX} bytes")]
+    TooLong,
+}
+
+/// Why a registration or log-in did not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// Wrong password, or no such account, or the other side is not who it should be.
+    #[error("unknown account or wrong password")]
+    Wrong,
+    /// The other side's message is not one of the protocol.
+    #[error("the other side sent a log-in message that does not decode")]
+    Malformed,
+    /// The account's password was stretched by a newer program.
+    #[error("this account needs a newer program; please upgrade")]
+    UnknownStretch,
+    /// Stretching needs 64 MiB that the system does not give.
+    #[error("the password could not be stretched; the system is out of memory")]
+    Stretch,
+}
+
+impl From<ProtocolError> for PasswordError {
+    fn from(error: ProtocolError) -> Self {
+        match error {
+            ProtocolError::InvalidLoginError => Self::Wrong,
+            ProtocolError::LibraryError(opaque_ke::errors::InternalError::KsfError) => {
+                Self::Stretch
+            }
+            ProtocolError::LibraryError(_)
+            | ProtocolError::SerializationError
+            | ProtocolError::SizeError { .. }
+            | ProtocolError::ReflectedValueError
+            | ProtocolError::Custom(_) => Self::Malformed,
+        }
+    }
+}
+
+fn message(bytes: impl AsRef<[u8]>) -> OpaqueMessage {
+    OpaqueMessage::try_from(bytes.as_ref().to_vec())
+        .expect("the longest message of the suite is within the bound")
+}
+
+fn identifiers(account: &AccountName) -> Identifiers<'_> {
+    Identifiers {
+        client: Some(account.as_str().as_bytes()),
+        server: None,
+    }
+}
+
+// ---- server ------------------------------------------------------------------------------------
+
+/// The server's OPAQUE keys and OPRF seed: its crown jewel. Without it no account can log in any
+/// more; with it and the records, passwords can be tested offline.
+pub struct ServerSetup(opaque_ke::ServerSetup<Suite>);
+
+impl ServerSetup {
+    /// Makes a new one from 32 random bytes.
+    pub fn generate(seed: [u8; 32]) -> Self {
+        Self(opaque_ke::ServerSetup::new(&mut ChaCha20Rng::from_seed(
+            seed,
+        )))
+    }
+
+    /// Reads what [`ServerSetup::to_bytes`] wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PasswordError> {
+        opaque_ke::ServerSetup::deserialize(bytes)
+            .map(Self)
+            .map_err(PasswordError::from)
+    }
+
+    /// For a file that only the server can read.
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.serialize().to_vec())
+    }
+
+    /// Answers the start of a registration.
+    pub fn register(
+        &self,
+        account: &AccountName,
+        request: &OpaqueMessage,
+    ) -> Result<OpaqueMessage, PasswordError> {
+        let request = RegistrationRequest::deserialize(request.as_bytes())?;
+        let answer =
+            ServerRegistration::<Suite>::start(&self.0, request, account.as_str().as_bytes())?;
+        Ok(message(answer.message.serialize()))
+    }
+
+    /// Answers KE1 with KE2. Without a record, because there is no such account, the answer looks and
+    /// takes the same. `seed` is 32 random bytes.
+    pub fn login(
+        &self,
+        account: &AccountName,
+        record: Option<&PasswordRecord>,
+        ke1: &OpaqueMessage,
+        channel: &ChannelBinding,
+        seed: [u8; 32],
+    ) -> Result<(ServerLogin, OpaqueMessage), PasswordError> {
+        let record = match record {
+            Some(record) => Some(ServerRegistration::deserialize(&record.0)?),
+            None => None,
+        };
+        let started = opaque_ke::ServerLogin::<Suite>::start(
+            &mut ChaCha20Rng::from_seed(seed),
+            &self.0,
+            record,
+            CredentialRequest::deserialize(ke1.as_bytes())?,
+            account.as_str().as_bytes(),
+            parameters(account, channel),
+        )?;
+        let ke2 = message(started.message.serialize());
+        let login = ServerLogin {
+            state: Box::new(started.state),
+            account: account.clone(),
+            channel: *channel,
+        };
+        Ok((login, ke2))
+    }
+}
+
+impl fmt::Debug for ServerSetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerSetup(…)")
+    }
+}
+
+fn parameters<'a>(
+    account: &'a AccountName,
+    channel: &'a ChannelBinding,
+) -> ServerLoginParameters<'a, 'a> {
+    ServerLoginParameters {
+        context: Some(&channel.0),
+        identifiers: identifiers(account),
+    }
+}
+
+/// A log-in that the server has answered and that waits for KE3.
+pub struct ServerLogin {
+    state: Box<opaque_ke::ServerLogin<Suite>>,
+    account: AccountName,
+    channel: ChannelBinding,
+}
+
+impl ServerLogin {
+    /// Checks KE3: only who knows the password can have made it.
+    pub fn finish(self, ke3: &OpaqueMessage) -> Result<(), PasswordError> {
+        let ke3 = CredentialFinalization::deserialize(ke3.as_bytes())?;
+        self.state
+            .finish(ke3, parameters(&self.account, &self.channel))
+            .map(|_| ())
+            .map_err(PasswordError::from)
+    }
+}
+
+impl fmt::Debug for ServerLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerLogin({:?})", self.account)
+    }
+}
+
+/// What the server keeps instead of a password: 192 bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordRecord(Zeroizing<Vec<u8>>);
+
+impl PasswordRecord {
+    /// Takes what a client uploads at the end of its registration.
+    pub fn from_upload(upload: &OpaqueMessage) -> Result<Self, PasswordError> {
+        Self::from_bytes(upload.as_bytes())
+    }
+
+    /// Reads what the store kept.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PasswordError> {
+        RegistrationUpload::<Suite>::deserialize(bytes)?;
+        Ok(Self(Zeroizing::new(bytes.to_vec())))
+    }
+
+    /// For the store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PasswordRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordRecord(…)")
+    }
+}
+
+/// Registers `password` without a network: what an operator's `account add` does. Slow, see
+/// [`STRETCH_CURRENT`]. `seed` is 32 random bytes.
+pub fn make_record(
+    setup: &ServerSetup,
+    account: &AccountName,
+    password: &Password,
+    seed: [u8; 32],
+) -> Result<PasswordRecord, PasswordError> {
+    let (client, request) = ClientRegistration::start(password, seed);
+    let response = setup.register(account, &request)?;
+    PasswordRecord::from_upload(&client.finish(account, &response)?)
+}
+
+// ---- client ------------------------------------------------------------------------------------
+
+/// A registration that waits for the server's answer.
+pub struct ClientRegistration {
+    state: opaque_ke::ClientRegistration<Suite>,
+    password: Password,
+    rng: ChaCha20Rng,
+}
+
+impl ClientRegistration {
+    /// Starts; `seed` is 32 random bytes.
+    pub fn start(password: &Password, seed: [u8; 32]) -> (Self, OpaqueMessage) {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let started = opaque_ke::ClientRegistration::<Suite>::start(&mut rng, password.as_bytes())
+            .expect("blinding fails for no password within the bound");
+        let this = Self {
+            state: started.state,
+            password: password.clone(),
+            rng,
+        };
+        (this, message(started.message.serialize()))
+    }
+
+    /// Makes the upload. Slow: it stretches the password.
+    pub fn finish(
+        mut self,
+        account: &AccountName,
+        response: &OpaqueMessage,
+    ) -> Result<OpaqueMessage, PasswordError> {
+        let response = RegistrationResponse::deserialize(response.as_bytes())?;
+        let stretch = stretch(STRETCH_CURRENT)?;
+        let params = ClientRegistrationFinishParameters::new(identifiers(account), Some(&stretch));
+        let finished =
+            self.state
+                .finish(&mut self.rng, self.password.as_bytes(), response, params)?;
+        Ok(message(finished.message.serialize()))
+    }
+}
+
+impl fmt::Debug for ClientRegistration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientRegistration(…)")
+    }
+}
+
+/// A log-in that waits for the server's KE2.
+pub struct ClientLogin {
+    state: Box<opaque_ke::ClientLogin<Suite>>,
+    password: Password,
+    rng: ChaCha20Rng,
+}
+
+impl ClientLogin {
+    /// Starts with KE1; `seed` is 32 random bytes.
+    pub fn start(password: &Password, seed: [u8; 32]) -> (Self, OpaqueMessage) {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let started = opaque_ke::ClientLogin::<Suite>::start(&mut rng, password.as_bytes())
+            .expect("blinding fails for no password within the bound");
+        let this = Self {
+            state: Box::new(started.state),
+            password: password.clone(),
+            rng,
+        };
+        (this, message(started.message.serialize()))
+    }
+
+    /// Checks KE2 and makes KE3. Slow: it stretches the password.
+    pub fn finish(
+        mut self,
+        account: &AccountName,
+        ke2: &OpaqueMessage,
+        version: StretchVersion,
+        channel: &ChannelBinding,
+    ) -> Result<OpaqueMessage, PasswordError> {
+        let ke2 = CredentialResponse::deserialize(ke2.as_bytes())?;
+        let stretch = stretch(version)?;
+        let params = ClientLoginFinishParameters::new(
+            Some(&channel.0),
+            identifiers(account),
+            Some(&stretch),
+        );
+        let finished = self
+            .state
+            .finish(&mut self.rng, self.password.as_bytes(), ke2, params)?;
+        Ok(message(finished.message.serialize()))
+    }
+}
+
+impl fmt::Debug for ClientLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientLogin(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: ChannelBinding = ChannelBinding([1; 32]);
+    const THERE: ChannelBinding = ChannelBinding([2; 32]);
+
+    fn password(text: &str) -> Password {
+        Password::new(Zeroizing::new(text.to_owned())).unwrap()
+    }
+
+    struct World {
+        setup: ServerSetup,
+        alice: AccountName,
+        record: PasswordRecord,
+    }
+
+    fn world() -> World {
+        let setup = ServerSetup::generate([3; 32]);
+        let alice = "alice".parse().unwrap();
+        let record = make_record(&setup, &alice, &password("correct horse"), [4; 32]).unwrap();
+        World {
+            setup,
+            alice,
+            record,
+        }
+    }
+
+    #[test]
+    fn the_right_password_logs_in_on_its_own_channel_only() {
+        let World {
+            setup,
+            alice,
+            record,
+        } = world();
+        let setup = ServerSetup::from_bytes(&setup.to_bytes()).unwrap();
+        let (client, ke1) = ClientLogin::start(&password("correct horse"), [5; 32]);
+        let (server, ke2) = setup
+            .login(&alice, Some(&record), &ke1, &HERE, [6; 32])
+            .unwrap();
+        let ke3 = client.finish(&alice, &ke2, STRETCH_CURRENT, &HERE).unwrap();
+        assert_eq!(server.finish(&ke3), Ok(()));
+
+        let (client, ke1) = ClientLogin::start(&password("correct horse"), [5; 32]);
+        let (_, ke2) = setup
+            .login(&alice, Some(&record), &ke1, &THERE, [6; 32])
+            .unwrap();
+        let crossed = client.finish(&alice, &ke2, STRETCH_CURRENT, &HERE);
+        assert_eq!(crossed.unwrap_err(), PasswordError::Wrong);
+    }
+
+    #[test]
+    fn t29_wrong_passwords_and_unknown_names_look_alike() {
+        let World {
+            setup,
+            alice,
+            record,
+        } = world();
+        let mut lengths = Vec::new();
+        for record in [Some(&record), None] {
+            let (client, ke1) = ClientLogin::start(&password("battery staple"), [5; 32]);
+            let (_, ke2) = setup.login(&alice, record, &ke1, &HERE, [6; 32]).unwrap();
+            lengths.push(ke2.as_bytes().len());
+            let refused = client.finish(&alice, &ke2, STRETCH_CURRENT, &HERE);
+            assert_eq!(refused.unwrap_err(), PasswordError::Wrong);
+        }
+        assert_eq!(lengths[0], lengths[1]);
+    }
+
+    #[test]
+    fn garbage_is_an_error_on_either_side() {
+        let World {
+            setup,
+            alice,
+            record,
+        } = world();
+        for len in [0, 1, 32, 64, 96, 192, 320, 512] {
+            let garbage = OpaqueMessage::try_from(vec![0xff; len]).unwrap();
+            assert!(setup.register(&alice, &garbage).is_err());
+            assert!(
+                setup
+                    .login(&alice, Some(&record), &garbage, &HERE, [6; 32])
+                    .is_err()
+            );
+            let (client, ke1) = ClientLogin::start(&password("correct horse"), [5; 32]);
+            assert!(
+                client
+                    .finish(&alice, &garbage, STRETCH_CURRENT, &HERE)
+                    .is_err()
+            );
+            let (server, _) = setup
+                .login(&alice, Some(&record), &ke1, &HERE, [6; 32])
+                .unwrap();
+            assert!(server.finish(&garbage).is_err());
+        }
+    }
+
+    #[test]
+    fn a_newer_stretch_asks_for_an_upgrade() {
+        let World {
+            setup,
+            alice,
+            record,
+        } = world();
+        let (client, ke1) = ClientLogin::start(&password("correct horse"), [5; 32]);
+        let (_, ke2) = setup
+            .login(&alice, Some(&record), &ke1, &HERE, [6; 32])
+            .unwrap();
+        let refused = client.finish(&alice, &ke2, StretchVersion(99), &HERE);
+        assert_eq!(refused.unwrap_err(), PasswordError::UnknownStretch);
+    }
+
+    #[test]
+    fn passwords_have_bounds_and_are_never_shown() {
+        let text = |len: usize| Zeroizing::new("x".repeat(len));
+        assert_eq!(
+            Password::new(text(7)).unwrap_err(),
+            PasswordLengthError::TooShort
+        );
+        assert!(Password::existing(text(7)).is_ok());
+        assert_eq!(
+            Password::existing(text(0)).unwrap_err(),
+            PasswordLengthError::Empty
+        );
+        assert_eq!(
+            Password::new(text(1025)).unwrap_err(),
+            PasswordLengthError::TooLong
+        );
+        assert_eq!(format!("{:?}", password("correct horse")), "Password(…)");
+    }
+}

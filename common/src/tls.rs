@@ -1,0 +1,514 @@
+//! TLS 1.3 (RFC 8446): the server's identity, pinning, and raw public keys between peers.
+//!
+//! Every configuration offers X25519MLKEM768 first, resumes nothing and sends no early data. None of
+//! them can be told to skip verification.
+
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer,
+    UnixTime,
+};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{
+    AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, ParsedCertificate,
+};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName as TlsName, Error,
+    OtherError, PeerIncompatible, ServerConfig, SignatureScheme,
+};
+use zeroize::Zeroizing;
+
+use crate::key::{ChannelBinding, DeviceKey, DeviceSecret, Fingerprint};
+use crate::wire::peer;
+
+/// ALPN of the control connection.
+pub const RENDEZVOUS_ALPN: &[u8] = b"rdv/1";
+/// Label of the exporter that binds log-ins to their channel.
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-rdv/1 channel binding";
+
+/// aws-lc-rs with X25519MLKEM768 in front.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Reads the channel binding from a connection whose handshake is complete.
+pub fn channel_binding<Data>(
+    connection: &rustls::ConnectionCommon<Data>,
+) -> Result<ChannelBinding, Error> {
+    connection
+        .export_keying_material([0; 32], EXPORTER_LABEL, None)
+        .map(ChannelBinding)
+}
+
+// ---- rendezvous --------------------------------------------------------------------------------
+
+/// The certificate chain and key that a server shows.
+#[derive(Debug)]
+pub struct ServerIdentity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl ServerIdentity {
+    /// Makes a self-signed Ed25519 identity and returns it in PEM, key and certificate, for a file
+    /// that only the server can read. Draws its own randomness.
+    pub fn generate_pem() -> Zeroizing<String> {
+        let key = KeyPair::generate_for(&PKCS_ED25519).expect("the provider has Ed25519");
+        let mut params = CertificateParams::new(vec!["rendezvous".to_owned()])
+            .expect("a plain name is a valid subject");
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "rendezvous");
+        let certificate = params
+            .self_signed(&key)
+            .expect("signing with a fresh key works");
+        let key = Zeroizing::new(key.serialize_pem());
+        Zeroizing::new(format!("{}{}", *key, certificate.pem()))
+    }
+
+    /// Reads a key and a certificate chain from PEM, own or issued.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, IdentityError> {
+        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| IdentityError::NoKey)?;
+        let chain = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| IdentityError::NoCertificate)?;
+        if chain.is_empty() {
+            return Err(IdentityError::NoCertificate);
+        }
+        Ok(Self { chain, key })
+    }
+
+    /// SHA-256 of the public key: stays when a certificate is renewed with the same key.
+    pub fn fingerprint(&self) -> Result<Fingerprint, IdentityError> {
+        certificate_fingerprint(&self.chain[0]).map_err(|_| IdentityError::NoCertificate)
+    }
+
+    /// The configuration of the control connection's listener.
+    pub fn into_server_config(self) -> Result<Arc<ServerConfig>, IdentityError> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .expect("the provider has TLS 1.3")
+            .with_no_client_auth()
+            .with_single_cert(self.chain, self.key)
+            .map_err(IdentityError::Mismatch)?;
+        config.alpn_protocols = vec![RENDEZVOUS_ALPN.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+}
+
+/// A file does not hold a server identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// There is no private key in it.
+    #[error("no private key in PEM format")]
+    NoKey,
+    /// There is no certificate in it.
+    #[error("no certificate in PEM format")]
+    NoCertificate,
+    /// Key and certificate do not belong together.
+    #[error("the key and the certificate do not belong together: {0}")]
+    Mismatch(Error),
+}
+
+/// Whom a peer takes for its server.
+#[derive(Clone, Debug)]
+pub enum ServerTrust {
+    /// The server with this key, whatever its certificate says.
+    Pinned(Fingerprint),
+    /// A server with a certificate for its name that the system's roots vouch for.
+    SystemRoots,
+    /// Any server that proves possession of its key. The caller must show the fingerprint to a person
+    /// and get a yes before it sends the first byte.
+    AskPerson,
+}
+
+/// The configuration of a peer's control connection.
+pub fn rendezvous_client_config(trust: &ServerTrust) -> Result<Arc<ClientConfig>, TrustError> {
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        ServerTrust::Pinned(expected) => Arc::new(PinnedServer {
+            expected: Some(*expected),
+            provider: provider(),
+        }),
+        ServerTrust::AskPerson => Arc::new(PinnedServer {
+            expected: None,
+            provider: provider(),
+        }),
+        ServerTrust::SystemRoots => system_verifier()?,
+    };
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![RENDEZVOUS_ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// The system's roots cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this system has no certificate roots that could be read; pin the server's fingerprint instead"
+)]
+pub struct TrustError;
+
+fn system_verifier() -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+    Ok(verifier.build().map_err(|_| TrustError)?)
+}
+
+/// The fingerprint of the key in a certificate.
+pub fn certificate_fingerprint(certificate: &CertificateDer<'_>) -> Result<Fingerprint, Error> {
+    let parsed = ParsedCertificate::try_from(certificate)?;
+    Ok(Fingerprint::of_spki(&parsed.subject_public_key_info()))
+}
+
+/// The server's key is not the pinned one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server's key has the fingerprint {seen}, not {expected}")]
+pub struct FingerprintMismatch {
+    /// What is pinned.
+    pub expected: Fingerprint,
+    /// What the server showed.
+    pub seen: Fingerprint,
+}
+
+/// Finds out whether a TLS error is a changed server key.
+pub fn fingerprint_mismatch(error: &Error) -> Option<FingerprintMismatch> {
+    let Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = error else {
+        return None;
+    };
+    inner.downcast_ref().copied()
+}
+
+#[derive(Debug)]
+struct PinnedServer {
+    expected: Option<Fingerprint>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedServer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let seen = certificate_fingerprint(end_entity)?;
+        match self.expected {
+            Some(expected) if expected != seen => {
+                let mismatch = OtherError(Arc::new(FingerprintMismatch { expected, seen }));
+                Err(CertificateError::Other(mismatch).into())
+            }
+            Some(_) | None => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+// ---- links between peers -----------------------------------------------------------------------
+
+/// The configuration with which a peer accepts links: any Ed25519 raw public key that its holder
+/// proves. Whether that key may talk to us is decided after the handshake.
+pub fn link_server_config(secret: &DeviceSecret) -> ServerConfig {
+    let resolver = AlwaysResolvesServerRawPublicKeys::new(certified_key(secret));
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3")
+        .with_client_cert_verifier(Arc::new(RawKey {
+            expected: None,
+            provider: provider(),
+        }))
+        .with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![peer::ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config
+}
+
+/// The configuration for one dial, to the device with the key `expected` and no other.
+pub fn link_client_config(secret: &DeviceSecret, expected: DeviceKey) -> ClientConfig {
+    let resolver = AlwaysResolvesClientRawPublicKeys::new(certified_key(secret));
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(RawKey {
+            expected: Some(expected),
+            provider: provider(),
+        }))
+        .with_client_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![peer::ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    config.enable_early_data = false;
+    config
+}
+
+/// Reads the device key that the other end of a link proved.
+pub fn link_device_key(certificates: &[CertificateDer<'_>]) -> Option<DeviceKey> {
+    let [spki] = certificates else { return None };
+    DeviceKey::from_spki(spki)
+}
+
+fn certified_key(secret: &DeviceSecret) -> Arc<CertifiedKey> {
+    let pkcs8 = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(secret.to_pkcs8().to_vec()));
+    let key = rustls::crypto::aws_lc_rs::sign::any_eddsa_type(match &pkcs8 {
+        PrivateKeyDer::Pkcs8(der) => der,
+        PrivateKeyDer::Pkcs1(_) | PrivateKeyDer::Sec1(_) | _ => {
+            unreachable!("built as PKCS #8 above")
+        }
+    })
+    .expect("a seed of 32 bytes is always a valid Ed25519 key");
+    let spki = CertificateDer::from(secret.public().to_spki().to_vec());
+    Arc::new(CertifiedKey::new(vec![spki], key))
+}
+
+/// Accepts Ed25519 raw public keys (RFC 7250): one of them, or any.
+#[derive(Debug)]
+struct RawKey {
+    expected: Option<DeviceKey>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl RawKey {
+    fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+        let seen = DeviceKey::from_spki(certificate).ok_or(CertificateError::BadEncoding)?;
+        match self.expected {
+            Some(expected) if expected != seen => {
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let spki = SubjectPublicKeyInfoDer::from(certificate.as_ref());
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature_with_raw_key(message, &spki, dss, algorithms)
+    }
+}
+
+impl ServerCertVerifier for RawKey {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(end_entity)
+            .map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+impl ClientCertVerifier for RawKey {
+    fn root_hint_subjects(&self) -> &[TlsName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.check(end_entity)
+            .map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{ClientConnection, ServerConnection};
+
+    /// Runs a handshake in memory until both are done or one fails.
+    fn shake(
+        client: Arc<ClientConfig>,
+        server: Arc<ServerConfig>,
+    ) -> Result<(ClientConnection, ServerConnection), Error> {
+        let name = ServerName::try_from("rendezvous").unwrap();
+        let mut client = ClientConnection::new(client, name)?;
+        let mut server = ServerConnection::new(server)?;
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets()?;
+            let mut bytes = Vec::new();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok((client, server))
+    }
+
+    #[test]
+    fn a_pinned_server_is_reached_with_the_hybrid_group_and_one_channel_binding() {
+        let identity = ServerIdentity::from_pem(ServerIdentity::generate_pem().as_bytes()).unwrap();
+        let pinned = ServerTrust::Pinned(identity.fingerprint().unwrap());
+        let server = identity.into_server_config().unwrap();
+        let client = rendezvous_client_config(&pinned).unwrap();
+        let (client, server) = shake(client, server).unwrap();
+        let group = client.negotiated_key_exchange_group().unwrap().name();
+        assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+        assert_eq!(client.alpn_protocol(), Some(RENDEZVOUS_ALPN));
+        assert_eq!(channel_binding(&client), channel_binding(&server));
+    }
+
+    #[test]
+    fn t30_a_changed_server_key_is_refused_and_named() {
+        let fresh = || ServerIdentity::from_pem(ServerIdentity::generate_pem().as_bytes()).unwrap();
+        let (known, other) = (fresh(), fresh());
+        let expected = known.fingerprint().unwrap();
+        let seen = other.fingerprint().unwrap();
+        let client = rendezvous_client_config(&ServerTrust::Pinned(expected)).unwrap();
+        let error = shake(client, other.into_server_config().unwrap()).unwrap_err();
+        assert_eq!(
+            fingerprint_mismatch(&error),
+            Some(FingerprintMismatch { expected, seen })
+        );
+    }
+
+    #[test]
+    fn t31_a_link_reaches_the_expected_key_only() {
+        let (alice, bob) = (
+            DeviceSecret::from_seed([1; 32]),
+            DeviceSecret::from_seed([2; 32]),
+        );
+        let server = Arc::new(link_server_config(&bob));
+        let dial = |expected| Arc::new(link_client_config(&alice, expected));
+        let (client, accepted) = shake(dial(bob.public()), server.clone()).unwrap();
+        let seen =
+            |certificates: Option<&[CertificateDer<'_>]>| link_device_key(certificates.unwrap());
+        assert_eq!(seen(client.peer_certificates()), Some(bob.public()));
+        assert_eq!(seen(accepted.peer_certificates()), Some(alice.public()));
+        assert!(shake(dial(alice.public()), server).is_err());
+    }
+
+    #[test]
+    fn t34_an_x509_certificate_is_no_device() {
+        let identity = ServerIdentity::from_pem(ServerIdentity::generate_pem().as_bytes()).unwrap();
+        let alice = DeviceSecret::from_seed([1; 32]);
+        let client = Arc::new(link_client_config(&alice, alice.public()));
+        assert!(shake(client, identity.into_server_config().unwrap()).is_err());
+    }
+
+    #[test]
+    fn identity_files_say_what_they_lack() {
+        assert!(matches!(
+            ServerIdentity::from_pem(b""),
+            Err(IdentityError::NoKey)
+        ));
+        let pem = ServerIdentity::generate_pem();
+        let key_only = pem.split("-----BEGIN CERT").next().unwrap();
+        assert!(matches!(
+            ServerIdentity::from_pem(key_only.as_bytes()),
+            Err(IdentityError::NoCertificate)
+        ));
+    }
+}

@@ -1,0 +1,1 @@
+//! Engine and shell of this program.
