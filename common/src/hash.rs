@@ -95,7 +95,7 @@ fn subtree(len: u64, leaves: &[LeafHash]) -> [u8; 32] {
     only.0
 }
 
-/// The two halves of a tree of at least two leaves. The depth is at most 30 for the largest file.
+/// The two halves of a tree of at least two leaves. The depth is at most 24 for the largest file.
 fn halves(len: u64, leaves: &[LeafHash]) -> ([u8; 32], [u8; 32]) {
     let left_len = left_subtree_len(len);
     let left_leaves =

@@ -141,8 +141,8 @@ pub const SOCKET_BUFFER: usize = 2 * MIB;
 
 /// Size of a leaf: the unit that is hashed, sent, verified and resumed.
 pub const LEAF_LEN: usize = MIB;
-/// Largest file, so that leaf numbers and sizes never overflow: 1 PiB.
-pub const FILE_LEN_MAX: u64 = 1 << 50;
+/// Largest file: 16 TiB. The hashes of its leaves, kept until the end, take 512 MiB.
+pub const FILE_LEN_MAX: u64 = 1 << 44;
 /// Offers open at once from one peer.
 pub const OFFERS_PER_PEER_MAX: usize = 64;
 /// Transfers at once.

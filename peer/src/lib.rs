@@ -1,1 +1,11 @@
-//! Engine and shell of this program.
+//! The peer: one device of one account.
+//!
+//! It logs in to a rendezvous, learns there where other devices are, and talks to them directly over
+//! one UDP socket of its own: messages with receipts, and files, all over QUIC with mutual
+//! authentication by device keys.
+//!
+//! [`node`] is the engine: every decision, no I/O. The `shell` around it, behind the feature of the
+//! same name, owns sockets, files, threads and the terminal, and makes no decisions.
+
+/// The engine.
+pub mod node;

@@ -1,0 +1,318 @@
+//! What a node has its shell do: the control connection, the store, files, slow computations.
+//!
+//! Every request is answered once, and answers come in any order unless a request says otherwise. The
+//! shell runs requests of one kind on a bounded worker, never on the loop.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use common::hash::LeafHash;
+use common::id::{AccountName, MessageId, TransferId};
+use common::key::{ChannelBinding, DeviceKey, Token};
+use common::password::{ClientLogin, ClientRegistration, PasswordError};
+use common::time::UnixTime;
+use common::wire::peer::Message;
+use common::wire::rendezvous::{OpaqueMessage, StretchVersion};
+use std::net::SocketAddr;
+
+use super::command::{CommandId, HistoryItem, MessageState};
+
+// ---- control connection ------------------------------------------------------------------------
+
+/// What the node wants of its control connection. There is at most one at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RendezvousOutput {
+    /// Resolve the server's name, connect, and shake hands.
+    Connect,
+    /// Send these bytes, whole frames, in order.
+    Send(Vec<u8>),
+    /// Send what is queued, then close. Answered by `Closed`.
+    Close,
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub enum RendezvousInput {
+    /// The handshake is complete and the server is the expected one.
+    Connected {
+        /// The TLS exporter of this channel.
+        binding: ChannelBinding,
+        /// Our address on this connection.
+        local: SocketAddr,
+        /// The server's address; its UDP port has the same number.
+        server: SocketAddr,
+    },
+    /// Bytes, in order, in any pieces.
+    Received(Vec<u8>),
+    /// It could not be made, or it ended.
+    Closed(ClosedReason),
+}
+
+/// Why there is no control connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClosedReason {
+    /// Name resolution, TCP or TLS failed, or the connection broke: worth another try.
+    Failed(String),
+    /// The server showed another key than the pinned one: a person has to look at it.
+    ServerKeyChanged {
+        /// What is pinned.
+        expected: String,
+        /// What was shown.
+        seen: String,
+    },
+    /// Closed in good order.
+    Ended,
+}
+
+// ---- store -------------------------------------------------------------------------------------
+
+/// What a node remembers across restarts, given to it when it starts.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The account and its token, after a log-in.
+    pub session: Option<(AccountName, Token)>,
+    /// Every device key ever pinned.
+    pub contacts: Vec<(AccountName, DeviceKey)>,
+    /// Messages without a receipt, oldest first.
+    pub outbox: Vec<(AccountName, Message)>,
+}
+
+/// Names a store request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoreId(pub u64);
+
+/// Something to remember or to look up. Requests are carried out in order, and each is answered only
+/// when it is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreRequest {
+    /// Keeps account and token; a `None` token forgets the session.
+    SaveSession {
+        /// Whose.
+        account: AccountName,
+        /// The token.
+        token: Option<Token>,
+    },
+    /// Pins a device key to an account.
+    PinKey {
+        /// Whose.
+        account: AccountName,
+        /// Which.
+        device_key: DeviceKey,
+        /// When it was first seen.
+        at: UnixTime,
+    },
+    /// Puts messages into history and outbox, state `Queued`.
+    Queue {
+        /// Recipients and messages.
+        messages: Vec<(AccountName, Message)>,
+    },
+    /// Puts a received message into the history. Answered by `Received`, which tells whether it is new.
+    Receive {
+        /// Its author's account.
+        from: AccountName,
+        /// The message.
+        message: Message,
+        /// When it came, by our clock.
+        at: UnixTime,
+    },
+    /// Notes how far a sent message is; a message that is `Delivered` leaves the outbox. A state never
+    /// goes back.
+    Advance {
+        /// Which.
+        id: MessageId,
+        /// Its recipient.
+        to: AccountName,
+        /// How far.
+        state: MessageState,
+    },
+    /// Notes that received messages were shown. Answered by `Marked`.
+    MarkRead {
+        /// Which.
+        ids: Vec<MessageId>,
+    },
+    /// Looks up the latest messages, oldest first. Answered by `Messages`.
+    History {
+        /// With whom; all without.
+        with: Option<AccountName>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Looks up received messages in state `Delivered`, oldest first. Answered by `Messages`.
+    Unread,
+}
+
+/// The answer to a [`StoreRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreAnswer {
+    /// It is on disk.
+    Done,
+    /// The received message is on disk.
+    Received {
+        /// It was not there before.
+        is_new: bool,
+    },
+    /// The messages that were not marked before, with their authors.
+    Marked(Vec<(AccountName, MessageId)>),
+    /// What was looked up.
+    Messages(Vec<HistoryItem>),
+    /// It failed; nothing changed.
+    Failed(String),
+}
+
+// ---- files -------------------------------------------------------------------------------------
+
+/// Something to do with a file. Requests of one transfer are carried out in order.
+#[derive(Clone, Debug)]
+pub enum DiskRequest {
+    /// Opens a file to be sent. Answered by `Opened`.
+    Open {
+        /// For this transfer.
+        transfer: TransferId,
+        /// Absolute.
+        path: PathBuf,
+    },
+    /// Reads and hashes a leaf. Answered by `Leaf`.
+    ReadLeaf {
+        /// Of this transfer.
+        transfer: TransferId,
+        /// Which.
+        index: u64,
+    },
+    /// Creates `NAME.part` beneath a folder. Answered by `Created`.
+    Create {
+        /// For this transfer.
+        transfer: TransferId,
+        /// Absolute.
+        folder: PathBuf,
+        /// As the sender has it: has not passed any gate yet.
+        name: String,
+        /// Bytes that will come.
+        size: u64,
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
+    /// Verifies a leaf and writes it. Answered by `Written`.
+    WriteLeaf {
+        /// Of this transfer.
+        transfer: TransferId,
+        /// Which.
+        index: u64,
+        /// Its bytes, in pieces as they came.
+        pieces: Vec<Bytes>,
+        /// What they must hash to.
+        hash: LeafHash,
+    },
+    /// Makes a received file durable and gives it its name. Answered by `Finished`.
+    Finish {
+        /// Which transfer.
+        transfer: TransferId,
+    },
+    /// Forgets a transfer and removes its `.part`. Not answered.
+    Drop {
+        /// Which transfer.
+        transfer: TransferId,
+    },
+}
+
+/// The answer to a [`DiskRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskAnswer {
+    /// The file can be sent.
+    Opened {
+        /// Its name without any folder.
+        name: String,
+        /// Bytes.
+        size: u64,
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
+    /// A leaf.
+    Leaf {
+        /// Which.
+        index: u64,
+        /// Its bytes.
+        bytes: Bytes,
+        /// Its hash.
+        hash: LeafHash,
+    },
+    /// The `.part` is there, with room for the file where the file system can tell.
+    Created,
+    /// A leaf is verified and written.
+    Written {
+        /// Which.
+        index: u64,
+    },
+    /// A leaf does not hash to what was announced.
+    Mismatch {
+        /// Which.
+        index: u64,
+    },
+    /// The file is durable and under its name.
+    Finished {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The sender's name for the file cannot be used; nothing was created.
+    BadName(String),
+    /// It failed; says what and why, for a person.
+    Failed(String),
+}
+
+// ---- slow computations -------------------------------------------------------------------------
+
+/// A computation that takes longer than the loop may stand still: it stretches a password.
+#[derive(Debug)]
+pub enum Work {
+    /// Ends the client's part of a registration.
+    Register {
+        /// The registration.
+        client: ClientRegistration,
+        /// Whose.
+        account: AccountName,
+        /// The server's answer.
+        response: OpaqueMessage,
+    },
+    /// Ends the client's part of a log-in.
+    LogIn {
+        /// The log-in.
+        client: ClientLogin,
+        /// Whose.
+        account: AccountName,
+        /// The server's answer.
+        ke2: OpaqueMessage,
+        /// How to stretch.
+        stretch: StretchVersion,
+        /// The channel it holds for.
+        binding: ChannelBinding,
+    },
+}
+
+impl Work {
+    /// Does it. Takes tenths of a second and 64 MiB.
+    pub fn run(self) -> WorkAnswer {
+        WorkAnswer(match self {
+            Self::Register {
+                client,
+                account,
+                response,
+            } => client.finish(&account, &response),
+            Self::LogIn {
+                client,
+                account,
+                ke2,
+                stretch,
+                binding,
+            } => client.finish(&account, &ke2, stretch, &binding),
+        })
+    }
+}
+
+/// The result of a [`Work`].
+#[derive(Debug)]
+pub struct WorkAnswer(pub Result<OpaqueMessage, PasswordError>);
+
+/// A reply on its way out.
+pub type Replied = (
+    CommandId,
+    Result<super::command::Reply, super::command::CommandError>,
+);
