@@ -15,11 +15,53 @@ pub mod command;
 pub mod io;
 
 use command::{Command, CommandError, CommandId, Event, Reply};
-use common::id::TransferId;
+use common::id::{DeviceName, TransferId};
+use common::key::DeviceSecret;
+use common::time::Epoch;
 use io::{
-    DiskAnswer, DiskRequest, RendezvousInput, RendezvousOutput, StoreAnswer, StoreId, StoreRequest,
-    Work, WorkAnswer,
+    DiskAnswer, DiskRequest, RendezvousInput, RendezvousOutput, Restored, StoreAnswer, StoreId,
+    StoreRequest, Work, WorkAnswer,
 };
+
+/// What a node is made of.
+#[derive(Debug)]
+pub struct NodeOptions {
+    /// This device's key.
+    pub secret: DeviceSecret,
+    /// What its owner calls it.
+    pub device_name: DeviceName,
+    /// What it remembers.
+    pub restored: Restored,
+    /// Both clocks at one moment.
+    pub epoch: Epoch,
+}
+
+/// A peer: its session with the rendezvous, its links, its messages and its transfers.
+#[derive(Debug)]
+pub struct Node {
+    options: NodeOptions,
+}
+
+impl Node {
+    /// Makes a node; it connects to its rendezvous at once if it has a token. `seed` is 32 random
+    /// bytes.
+    pub fn new(_seed: [u8; 32], _now: Instant, options: NodeOptions) -> Self {
+        Self { options }
+    }
+
+    /// Takes something that happened outside.
+    pub fn handle_input(&mut self, _input: Input, _now: Instant) {}
+
+    /// Is called when the last deadline has passed.
+    pub fn handle_timeout(&mut self, _now: Instant) {}
+
+    /// The next thing to do. The bytes of a [`Output::Transmit`] land in `buffer`, which is cleared
+    /// first.
+    pub fn poll_output(&mut self, _now: Instant, _buffer: &mut Vec<u8>) -> Output {
+        let _ = &self.options;
+        Output::Wait(None)
+    }
+}
 
 /// Something that happened outside.
 #[derive(Debug)]

@@ -6,7 +6,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use common::hash::FileDigest;
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
 use common::time::UnixTime;
 use common::wire::peer::MessageBody;
@@ -401,9 +400,4 @@ impl TransferState {
             Self::Declined { .. } | Self::Done { .. } | Self::Failed { .. } => true,
         }
     }
-}
-
-/// Shows a digest as people compare it.
-pub(crate) fn hex(digest: &FileDigest) -> String {
-    digest.to_string()
 }
