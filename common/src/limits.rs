@@ -134,6 +134,9 @@ pub const DIAL_DEADLINE: Duration = Duration::from_secs(6);
 pub const LINK_IDLE_MAX: Duration = Duration::from_secs(15);
 /// Keep-alive of a link.
 pub const LINK_KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Largest UDP payload that is received, and that path MTU discovery tries: loopback and jumbo frames
+/// carry more than Ethernet's 1,452.
+pub const UDP_PAYLOAD_MAX: u16 = 16 * KIB as u16;
 /// Send and receive buffer of the UDP socket.
 pub const SOCKET_BUFFER: usize = 2 * MIB;
 

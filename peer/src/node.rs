@@ -13,6 +13,8 @@ use bytes::BytesMut;
 pub mod command;
 /// What the shell does for the node.
 pub mod io;
+/// QUIC.
+mod transport;
 
 use command::{Command, CommandError, CommandId, Event, Reply};
 use common::id::{DeviceName, TransferId};

@@ -1,0 +1,856 @@
+//! QUIC: the only module that knows which implementation carries the links.
+//!
+//! A *link* is one QUIC connection to one device. This module owns the endpoint and its connections,
+//! feeds them datagrams and time, and turns what they say into [`LinkEvent`]s and byte streams. It
+//! does not know what the bytes mean, nor who may talk to us: it only tells which device key the other
+//! end has proved.
+//!
+//! Invariants:
+//! - QUIC sees IPv6 addresses only; IPv4 is mapped on the way in and back on the way out.
+//! - Each call into a connection is guarded: a panic in the implementation costs that link, a panic in
+//!   the endpoint costs all links, and neither costs the program.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use common::key::{DeviceKey, DeviceSecret};
+use common::limits::{
+    LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE, LINK_WINDOW, RETRY_ABOVE, STREAM_WINDOW,
+    UDP_PAYLOAD_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
+};
+use common::tls;
+use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use noq_proto::{
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
+    EndpointConfig, EndpointEvent, Event, FourTuple, IdleTimeout, Incoming, MtuDiscoveryConfig,
+    ReadError, ServerConfig, StreamEvent, TransportConfig, VarInt, WriteError,
+};
+use rustls::pki_types::CertificateDer;
+
+pub(super) use noq_proto::StreamId;
+
+use super::{Datagrams, Transmit};
+
+/// Name in the TLS handshake; raw public keys make it meaningless, and it is not sent.
+const SERVER_NAME: &str = "peer.invalid";
+/// Largest train of datagrams that one system call can take (the IPv4 length field counts to 65,535).
+const TRAIN_LEN_MAX: usize = 65_000;
+/// Most datagrams in a train: Linux's UDP_MAX_SEGMENTS.
+const TRAIN_DATAGRAMS_MAX: usize = 64;
+/// Below leaves, above nothing: chat goes first.
+const LEAF_PRIORITY: i32 = -1;
+
+/// Identifies a link as long as the node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LinkId(u64);
+
+/// Which of the two ends dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// We did.
+    Client,
+    /// The other device did.
+    Server,
+}
+
+/// Something that happened to a link.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// The handshake is complete: the other end holds `device_key`.
+    Connected { link: LinkId, side: Side, device_key: DeviceKey },
+    /// It is gone, for a reason in words. Nothing follows.
+    Lost { link: LinkId, reason: String },
+    /// The other side opened streams.
+    Opened { link: LinkId, dir: StreamDir },
+    /// A stream has something to read.
+    Readable { link: LinkId, stream: StreamId },
+    /// A stream that was full takes bytes again, or more streams may be opened.
+    Writable { link: LinkId },
+}
+
+/// Kinds of streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamDir {
+    /// Both ways: the message stream.
+    Bi,
+    /// One way: a leaf.
+    Uni,
+}
+
+/// Why a link is closed from our side; the code that the other side sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CloseReason {
+    /// Nothing more to do.
+    Done = 0,
+    /// The other side's key is not authorised.
+    Unauthorised = 1,
+    /// The other side broke the protocol.
+    Protocol = 2,
+    /// No common version.
+    Version = 3,
+}
+
+/// How a read ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadEnd {
+    /// More may come.
+    Blocked,
+    /// That was all.
+    Finished,
+    /// The other side gave the stream up, or it is not there.
+    Gone,
+    /// The reader had enough for now.
+    Enough,
+}
+
+/// The endpoint and its links.
+pub(super) struct Transport {
+    secret: DeviceSecret,
+    seed: [u8; 32],
+    generation: u8,
+    endpoint: Endpoint,
+    links: BTreeMap<LinkId, Link>,
+    by_handle: BTreeMap<usize, LinkId>,
+    next_link: u64,
+    dirty: BTreeSet<LinkId>,
+    timers: BTreeSet<(Instant, LinkId)>,
+    events: VecDeque<LinkEvent>,
+    /// Datagrams that the endpoint itself answers with: retries, refusals, resets.
+    responses: VecDeque<(Transmit, Vec<u8>)>,
+    unauthorised: BTreeSet<LinkId>,
+}
+
+struct Link {
+    handle: ConnectionHandle,
+    connection: Connection,
+    side: Side,
+    timer: Option<Instant>,
+    /// Bytes accepted from us that the streams did not take yet.
+    unsent: BTreeMap<StreamId, Unsent>,
+    is_lost: bool,
+}
+
+#[derive(Default)]
+struct Unsent {
+    pieces: VecDeque<Bytes>,
+    finish: bool,
+}
+
+impl Transport {
+    /// Makes an endpoint for the device `secret`. `seed` is 32 random bytes.
+    pub(super) fn new(seed: [u8; 32], secret: DeviceSecret) -> Self {
+        let endpoint = new_endpoint(seed, 0, &secret);
+        Self {
+            secret,
+            seed,
+            generation: 0,
+            endpoint,
+            links: BTreeMap::new(),
+            by_handle: BTreeMap::new(),
+            next_link: 0,
+            dirty: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            events: VecDeque::new(),
+            responses: VecDeque::new(),
+            unauthorised: BTreeSet::new(),
+        }
+    }
+
+    /// Takes the datagrams of one receive call.
+    pub(super) fn handle_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
+        let Datagrams { source, local, ecn, stride, mut bytes } = datagrams;
+        let path = FourTuple::new(mapped(source), local.map(mapped_ip));
+        while !bytes.is_empty() {
+            let datagram = bytes.split_to(stride.clamp(1, bytes.len()));
+            self.handle_datagram(path, ecn, datagram, now);
+        }
+    }
+
+    /// Dials the device with `expected` at `remote`.
+    pub(super) fn dial(&mut self, expected: DeviceKey, remote: SocketAddr, now: Instant) -> Option<LinkId> {
+        let crypto = QuicClientConfig::try_from(tls::link_client_config(&self.secret, expected))
+            .expect("the provider has the cipher suite of Initial packets");
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport_config(LINK_WINDOW, LEAF_STREAMS_MAX)));
+        match self.endpoint.connect(now, config, mapped(remote), SERVER_NAME) {
+            Ok((handle, connection)) => Some(self.add(handle, connection, Side::Client)),
+            Err(error) => {
+                log::debug!("cannot dial {remote}: {error}");
+                None
+            }
+        }
+    }
+
+    /// Lets an inbound link send as much as any other from now on.
+    pub(super) fn authorise(&mut self, link: LinkId) {
+        if self.unauthorised.remove(&link) {
+            self.with(link, |link| {
+                link.connection.set_receive_window(LINK_WINDOW.into());
+                link.connection.set_max_concurrent_streams(Dir::Uni, LEAF_STREAMS_MAX.into());
+            });
+        }
+    }
+
+    /// Closes a link. No event follows.
+    pub(super) fn close(&mut self, link: LinkId, reason: CloseReason, now: Instant) {
+        self.unauthorised.remove(&link);
+        self.with(link, |link| {
+            link.is_lost = true;
+            link.connection.close(now, VarInt::from_u32(reason as u32), Bytes::new());
+        });
+    }
+
+    /// Opens the message stream of a link that we dialled.
+    pub(super) fn open_bi(&mut self, link: LinkId) -> Option<StreamId> {
+        self.with(link, |link| link.connection.streams().open(Dir::Bi)).flatten()
+    }
+
+    /// Opens a stream for a leaf; `None` while as many as the other side allows are open.
+    pub(super) fn open_leaf(&mut self, link: LinkId) -> Option<StreamId> {
+        self.with(link, |link| {
+            let stream = link.connection.streams().open(Dir::Uni)?;
+            link.connection.send_stream(stream).set_priority(LEAF_PRIORITY).ok()?;
+            Some(stream)
+        })
+        .flatten()
+    }
+
+    /// The next stream that the other side opened.
+    pub(super) fn accept(&mut self, link: LinkId, dir: StreamDir) -> Option<StreamId> {
+        let dir = match dir {
+            StreamDir::Bi => Dir::Bi,
+            StreamDir::Uni => Dir::Uni,
+        };
+        self.with(link, |link| link.connection.streams().accept(dir)).flatten()
+    }
+
+    /// Sends `bytes` on a stream, after what was given before, and ends the stream if `finish`.
+    pub(super) fn write(&mut self, link: LinkId, stream: StreamId, bytes: Bytes, finish: bool) {
+        self.with(link, |link| {
+            let unsent = link.unsent.entry(stream).or_default();
+            if !bytes.is_empty() {
+                unsent.pieces.push_back(bytes);
+            }
+            unsent.finish |= finish;
+            link.flush(stream);
+        });
+    }
+
+    /// Streams of a link that hold bytes which QUIC did not take yet.
+    pub(super) fn unsent_streams(&self, link: LinkId) -> usize {
+        self.links.get(&link).map_or(0, |link| link.unsent.len())
+    }
+
+    /// Hands on what a stream holds, in order, until it is drained or `sink` has had enough.
+    pub(super) fn read(&mut self, link: LinkId, stream: StreamId, sink: &mut dyn FnMut(Bytes) -> bool) -> ReadEnd {
+        self.with(link, |link| {
+            let mut receive = link.connection.recv_stream(stream);
+            let Ok(mut chunks) = receive.read(true) else {
+                return ReadEnd::Gone;
+            };
+            loop {
+                match chunks.next(usize::MAX) {
+                    Ok(Some(chunk)) => {
+                        if !sink(chunk.bytes) {
+                            return ReadEnd::Enough;
+                        }
+                    }
+                    Ok(None) => return ReadEnd::Finished,
+                    Err(ReadError::Blocked) => return ReadEnd::Blocked,
+                    Err(ReadError::Reset(_)) => return ReadEnd::Gone,
+                }
+            }
+        })
+        .unwrap_or(ReadEnd::Gone)
+    }
+
+    /// Tells the other side that nobody reads this stream.
+    pub(super) fn stop(&mut self, link: LinkId, stream: StreamId) {
+        self.with(link, |link| {
+            // A stream that has ended meanwhile needs no stopping.
+            let _ = link.connection.recv_stream(stream).stop(VarInt::from_u32(0));
+        });
+    }
+
+    /// Gives up sending on a stream.
+    pub(super) fn reset(&mut self, link: LinkId, stream: StreamId) {
+        self.with(link, |link| {
+            link.unsent.remove(&stream);
+            // A stream that has ended meanwhile needs no reset.
+            let _ = link.connection.send_stream(stream).reset(VarInt::from_u32(0));
+        });
+    }
+
+    /// Lets links whose timers have passed act.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, link)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            self.with(link, |link| {
+                link.timer = None;
+                link.connection.handle_timeout(now);
+            });
+        }
+    }
+
+    /// The next thing that happened.
+    pub(super) fn poll_event(&mut self) -> Option<LinkEvent> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        let dirty: Vec<LinkId> = self.dirty.iter().copied().collect();
+        for link in dirty {
+            self.collect(link);
+        }
+        self.events.pop_front()
+    }
+
+    /// The next datagrams to send. Once it returns `None` all timers are up to date.
+    pub(super) fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some((transmit, bytes)) = self.responses.pop_front() {
+            buffer.extend_from_slice(&bytes);
+            return Some(transmit);
+        }
+        while let Some(link) = self.dirty.first().copied() {
+            let polled = self.with(link, |link| {
+                let datagrams = train(link.connection.current_mtu());
+                link.connection.poll_transmit(now, datagrams, buffer)
+            });
+            if let Some(Some(transmit)) = polled {
+                return Some(unmapped(transmit));
+            }
+            buffer.clear();
+            self.settle(link);
+        }
+        None
+    }
+
+    /// When [`Transport::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Links that are not lost.
+    pub(super) fn len(&self) -> usize {
+        self.links.values().filter(|link| !link.is_lost).count()
+    }
+
+    fn handle_datagram(
+        &mut self,
+        path: FourTuple,
+        ecn: Option<noq_proto::EcnCodepoint>,
+        datagram: BytesMut,
+        now: Instant,
+    ) {
+        let mut answer = Vec::new();
+        let endpoint = &mut self.endpoint;
+        let handled = guarded(|| endpoint.handle(now, path, ecn, datagram, &mut answer));
+        match handled {
+            Ok(Some(DatagramEvent::ConnectionEvent(handle, event))) => {
+                if let Some(link) = self.by_handle.get(&handle.0).copied() {
+                    self.with(link, |link| link.connection.handle_event(event));
+                }
+            }
+            Ok(Some(DatagramEvent::NewConnection(incoming))) => self.on_incoming(incoming, now),
+            Ok(Some(DatagramEvent::Response(transmit))) => self.respond(transmit, answer),
+            Ok(None) => {}
+            Err(Panicked) => self.rebuild(),
+        }
+    }
+
+    /// Accepts, slows down or refuses a newcomer, by how many others are not authorised yet.
+    fn on_incoming(&mut self, incoming: Incoming, now: Instant) {
+        let waiting = self.unauthorised.len();
+        let mut answer = Vec::new();
+        let endpoint = &mut self.endpoint;
+        let accepted = guarded(|| {
+            if waiting >= UNAUTHORISED_LINKS_MAX {
+                return Err(Some(endpoint.refuse(incoming, &mut answer)));
+            }
+            if waiting >= RETRY_ABOVE && !incoming.remote_address_validated() && incoming.may_retry() {
+                return Err(endpoint.retry(incoming, &mut answer).ok());
+            }
+            endpoint
+                .accept(incoming, now, &mut answer, None)
+                .map_err(|error| error.response)
+        });
+        match accepted {
+            Ok(Ok((handle, connection))) => {
+                let link = self.add(handle, connection, Side::Server);
+                self.unauthorised.insert(link);
+            }
+            Ok(Err(Some(transmit))) => self.respond(transmit, answer),
+            Ok(Err(None)) => {}
+            Err(Panicked) => self.rebuild(),
+        }
+    }
+
+    fn respond(&mut self, transmit: noq_proto::Transmit, bytes: Vec<u8>) {
+        if self.responses.len() < UNAUTHORISED_LINKS_MAX {
+            self.responses.push_back((unmapped(transmit), bytes));
+        }
+    }
+
+    fn add(&mut self, handle: ConnectionHandle, connection: Connection, side: Side) -> LinkId {
+        let id = LinkId(self.next_link);
+        self.next_link += 1;
+        let link = Link {
+            handle,
+            connection,
+            side,
+            timer: None,
+            unsent: BTreeMap::new(),
+            is_lost: false,
+        };
+        self.links.insert(id, link);
+        self.by_handle.insert(handle.0, id);
+        self.dirty.insert(id);
+        id
+    }
+
+    /// Does something with a link and notes that it must be polled. A panic loses the link.
+    fn with<T>(&mut self, id: LinkId, step: impl FnOnce(&mut Link) -> T) -> Option<T> {
+        let link = self.links.get_mut(&id)?;
+        self.dirty.insert(id);
+        match guarded(|| step(link)) {
+            Ok(value) => Some(value),
+            Err(Panicked) => {
+                self.discard(id, "the QUIC implementation failed on this link");
+                None
+            }
+        }
+    }
+
+    /// Turns what a connection has to say into our events.
+    fn collect(&mut self, id: LinkId) {
+        self.exchange(id);
+        while let Some(Some(event)) = self.with(id, |link| link.connection.poll()) {
+            self.on_event(id, event);
+        }
+    }
+
+    fn on_event(&mut self, id: LinkId, event: Event) {
+        match event {
+            Event::Connected => self.on_connected(id),
+            Event::ConnectionLost { reason } => self.on_lost(id, &reason),
+            Event::Stream(StreamEvent::Opened { dir }) => {
+                let dir = match dir {
+                    Dir::Bi => StreamDir::Bi,
+                    Dir::Uni => StreamDir::Uni,
+                };
+                self.events.push_back(LinkEvent::Opened { link: id, dir });
+            }
+            Event::Stream(StreamEvent::Readable { id: stream }) => {
+                self.events.push_back(LinkEvent::Readable { link: id, stream });
+            }
+            Event::Stream(StreamEvent::Writable { id: stream }) => {
+                self.with(id, |link| link.flush(stream));
+                self.events.push_back(LinkEvent::Writable { link: id });
+            }
+            Event::Stream(StreamEvent::Available { .. }) => {
+                self.events.push_back(LinkEvent::Writable { link: id });
+            }
+            Event::Stream(StreamEvent::Stopped { id: stream, .. }) => self.reset(id, stream),
+            Event::Stream(StreamEvent::Finished { .. })
+            | Event::HandshakeDataReady
+            | Event::HandshakeConfirmed
+            | Event::DatagramReceived
+            | Event::DatagramsUnblocked
+            | Event::Path(_)
+            | Event::NatTraversal(_) => {}
+        }
+    }
+
+    fn on_connected(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(&id) else { return };
+        let identity = link.connection.crypto_session().peer_identity();
+        let certificates = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let device_key = certificates.and_then(|certificates| tls::link_device_key(&certificates));
+        match device_key {
+            Some(device_key) => {
+                let side = link.side;
+                self.events.push_back(LinkEvent::Connected { link: id, side, device_key });
+            }
+            None => self.discard(id, "the other side proved no device key"),
+        }
+    }
+
+    fn on_lost(&mut self, id: LinkId, reason: &ConnectionError) {
+        self.unauthorised.remove(&id);
+        if let Some(link) = self.links.get_mut(&id)
+            && !link.is_lost
+        {
+            link.is_lost = true;
+            let reason = describe(reason);
+            self.events.push_back(LinkEvent::Lost { link: id, reason });
+        }
+    }
+
+    /// Carries events between a connection and the endpoint. Removes links that are drained.
+    fn exchange(&mut self, id: LinkId) {
+        while let Some(Some(event)) = self.with(id, |link| link.connection.poll_endpoint_events()) {
+            let is_drained = event.is_drained();
+            let Some(handle) = self.links.get(&id).map(|link| link.handle) else { return };
+            let endpoint = &mut self.endpoint;
+            match guarded(|| endpoint.handle_event(handle, event)) {
+                Ok(Some(answer)) => {
+                    self.with(id, |link| link.connection.handle_event(answer));
+                }
+                Ok(None) => {}
+                Err(Panicked) => return self.rebuild(),
+            }
+            if is_drained {
+                return self.remove(id);
+            }
+        }
+    }
+
+    /// Ends the polling of a link that has nothing more to send.
+    fn settle(&mut self, id: LinkId) {
+        self.collect(id);
+        self.dirty.remove(&id);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let due = link.connection.poll_timeout();
+        if link.timer != due {
+            if let Some(at) = link.timer {
+                self.timers.remove(&(at, id));
+            }
+            if let Some(at) = due {
+                self.timers.insert((at, id));
+            }
+            link.timer = due;
+        }
+    }
+
+    fn remove(&mut self, id: LinkId) {
+        self.dirty.remove(&id);
+        self.unauthorised.remove(&id);
+        if let Some(link) = self.links.remove(&id) {
+            self.by_handle.remove(&link.handle.0);
+            if let Some(at) = link.timer {
+                self.timers.remove(&(at, id));
+            }
+            if !link.is_lost {
+                let reason = "the connection ended".to_owned();
+                self.events.push_back(LinkEvent::Lost { link: id, reason });
+            }
+        }
+    }
+
+    /// Drops a link without asking its connection, which may be in any state.
+    fn discard(&mut self, id: LinkId, reason: &str) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let handle = link.handle;
+        if !std::mem::replace(&mut link.is_lost, true) {
+            let reason = reason.to_owned();
+            self.events.push_back(LinkEvent::Lost { link: id, reason });
+        }
+        self.remove(id);
+        let endpoint = &mut self.endpoint;
+        if guarded(|| endpoint.handle_event(handle, EndpointEvent::drained())).is_err() {
+            self.rebuild();
+        }
+    }
+
+    /// Starts anew after the endpoint itself failed: all links are lost and dialled again above.
+    fn rebuild(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        self.endpoint = new_endpoint(self.seed, self.generation, &self.secret);
+        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        for id in ids {
+            self.remove(id);
+        }
+        self.by_handle.clear();
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transport({} links)", self.links.len())
+    }
+}
+
+impl Link {
+    /// Moves bytes into a stream until it takes no more.
+    fn flush(&mut self, stream: StreamId) {
+        let Some(unsent) = self.unsent.get_mut(&stream) else { return };
+        let mut send = self.connection.send_stream(stream);
+        while !unsent.pieces.is_empty() {
+            let pieces = unsent.pieces.make_contiguous();
+            let before = pieces.len();
+            let mut rest = &mut *pieces;
+            match send.write_chunks(&mut rest) {
+                Ok(_) => {
+                    let done = before - rest.len();
+                    unsent.pieces.drain(..done);
+                    if done == 0 {
+                        // A partial piece: there may be room for no more, which the next call tells.
+                        continue;
+                    }
+                }
+                Err(WriteError::Blocked) => return,
+                Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
+                    self.unsent.remove(&stream);
+                    return;
+                }
+            }
+        }
+        if unsent.finish {
+            // A stream that the other side stopped meanwhile needs no end.
+            let _ = send.finish();
+        }
+        self.unsent.remove(&stream);
+    }
+}
+
+struct Panicked;
+
+/// Runs code of the QUIC implementation. In a simulation nothing is caught, so that it is found.
+fn guarded<T>(step: impl FnOnce() -> T) -> Result<T, Panicked> {
+    if cfg!(feature = "shell") {
+        catch_unwind(AssertUnwindSafe(step)).map_err(|_| Panicked)
+    } else {
+        Ok(step())
+    }
+}
+
+fn new_endpoint(seed: [u8; 32], generation: u8, secret: &DeviceSecret) -> Endpoint {
+    let mut seed = seed;
+    seed[0] ^= generation;
+    let reset_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &seed);
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.grease_quic_bit(false);
+    config.rng_seed(Some(seed));
+    config
+        .max_udp_payload_size(UDP_PAYLOAD_MAX)
+        .expect("the limit is within the bounds of QUIC");
+    let crypto = QuicServerConfig::try_from(tls::link_server_config(secret))
+        .expect("the provider has the cipher suite of Initial packets");
+    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(Arc::new(transport_config(UNAUTHORISED_WINDOW, 0)));
+    server.max_incoming(UNAUTHORISED_LINKS_MAX);
+    server.incoming_buffer_size(UNAUTHORISED_WINDOW.into());
+    server.incoming_buffer_size_total(u64::from(UNAUTHORISED_WINDOW) * UNAUTHORISED_LINKS_MAX as u64);
+    Endpoint::new(Arc::new(config), Some(Arc::new(server)), true)
+}
+
+fn transport_config(receive_window: u32, leaf_streams: u32) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(UDP_PAYLOAD_MAX);
+    config
+        .max_concurrent_bidi_streams(1u32.into())
+        .max_concurrent_uni_streams(leaf_streams.into())
+        .receive_window(receive_window.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .send_window(LINK_WINDOW.into())
+        .send_fairness(false)
+        .max_idle_timeout(Some(idle_timeout(LINK_IDLE_MAX)))
+        .keep_alive_interval(Some(LINK_KEEP_ALIVE))
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(mtu));
+    config
+}
+
+fn idle_timeout(span: Duration) -> IdleTimeout {
+    IdleTimeout::try_from(span).expect("the limit is within the bounds of QUIC")
+}
+
+fn train(mtu: u16) -> NonZeroUsize {
+    let datagrams = (TRAIN_LEN_MAX / usize::from(mtu)).clamp(1, TRAIN_DATAGRAMS_MAX);
+    NonZeroUsize::new(datagrams).expect("clamped to at least one")
+}
+
+fn describe(reason: &ConnectionError) -> String {
+    match reason {
+        ConnectionError::TimedOut => "no answer".to_owned(),
+        ConnectionError::Reset => "the other side has restarted".to_owned(),
+        ConnectionError::ApplicationClosed(close) => match close.error_code.into_inner() {
+            1 => "the other side does not know this device".to_owned(),
+            2 => "the other side says that we broke the protocol".to_owned(),
+            3 => "the other side speaks another version; upgrade the older of the two".to_owned(),
+            _ => "the other side closed the connection".to_owned(),
+        },
+        ConnectionError::LocallyClosed => "closed".to_owned(),
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::ConnectionClosed(_)
+        | ConnectionError::CidsExhausted => format!("the connection failed: {reason}"),
+    }
+}
+
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
+        SocketAddr::V6(_) => address,
+    }
+}
+
+fn mapped_ip(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        IpAddr::V6(_) => ip,
+    }
+}
+
+fn unmapped(transmit: noq_proto::Transmit) -> Transmit {
+    Transmit {
+        destination: common::stun::canonical(transmit.destination),
+        ecn: transmit.ecn,
+        size: transmit.size,
+        segment_size: transmit.segment_size,
+        source: transmit.src_ip.map(|ip| ip.to_canonical()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two endpoints and the datagrams between them, without loss.
+    struct Pair {
+        ends: [Transport; 2],
+        now: Instant,
+    }
+
+    fn address(end: usize) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1 + end as u8], 4000))
+    }
+
+    impl Pair {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+        fn new() -> Self {
+            let end = |seed| Transport::new([seed; 32], DeviceSecret::from_seed([seed; 32]));
+            Self { ends: [end(1), end(2)], now: Instant::now() }
+        }
+
+        /// Carries datagrams until both are silent; returns each end's events.
+        fn run(&mut self) -> [Vec<LinkEvent>; 2] {
+            let mut events = [Vec::new(), Vec::new()];
+            loop {
+                let mut moved = false;
+                for end in 0..2 {
+                    while let Some(event) = self.ends[end].poll_event() {
+                        events[end].push(event);
+                    }
+                    let mut buffer = Vec::new();
+                    while let Some(transmit) = self.ends[end].poll_transmit(self.now, &mut buffer) {
+                        assert_eq!(transmit.destination, address(1 - end));
+                        let datagrams = Datagrams {
+                            source: address(end),
+                            local: None,
+                            ecn: None,
+                            stride: transmit.segment_size.unwrap_or(transmit.size),
+                            bytes: BytesMut::from(&buffer[..transmit.size]),
+                        };
+                        self.ends[1 - end].handle_datagrams(datagrams, self.now);
+                        buffer.clear();
+                        moved = true;
+                    }
+                }
+                if !moved {
+                    return events;
+                }
+                self.now += Duration::from_micros(50);
+            }
+        }
+
+        fn connect(&mut self) -> (LinkId, LinkId) {
+            let expected = DeviceSecret::from_seed([2; 32]).public();
+            let client = self.ends[0].dial(expected, address(1), self.now).unwrap();
+            let [dialled, accepted] = self.run();
+            assert!(matches!(
+                dialled.as_slice(),
+                [LinkEvent::Connected { side: Side::Client, device_key, .. }, ..] if *device_key == expected
+            ));
+            let caller = DeviceSecret::from_seed([1; 32]).public();
+            let Some(LinkEvent::Connected { link, side: Side::Server, device_key }) = accepted.first() else {
+                panic!("not accepted: {accepted:?}");
+            };
+            assert_eq!(*device_key, caller);
+            (client, *link)
+        }
+    }
+
+    #[test]
+    fn a_stream_carries_bytes_once_the_link_is_authorised() {
+        let mut pair = Pair::new();
+        let (client, server) = pair.connect();
+        assert_eq!(pair.ends[0].open_leaf(client), None, "no leaves before authorisation");
+        pair.ends[1].authorise(server);
+        pair.run();
+        let stream = pair.ends[0].open_leaf(client).unwrap();
+        let sent = Bytes::from(vec![7; 3 << 20]);
+        pair.ends[0].write(client, stream, sent.clone(), true);
+        let mut got = 0;
+        for _ in 0..10_000 {
+            pair.now += Duration::from_millis(1);
+            for end in &mut pair.ends {
+                end.handle_timeout(pair.now);
+            }
+            pair.run();
+            let incoming = stream;
+            let end = pair.ends[1].read(server, incoming, &mut |bytes| {
+                got += bytes.len();
+                true
+            });
+            if end == ReadEnd::Finished {
+                break;
+            }
+        }
+        assert_eq!(got, sent.len());
+    }
+
+    #[test]
+    fn t31_a_dial_to_another_key_fails() {
+        let mut pair = Pair::new();
+        let wrong = DeviceSecret::from_seed([9; 32]).public();
+        pair.ends[0].dial(wrong, address(1), pair.now).unwrap();
+        let [dialled, _] = pair.run();
+        assert!(matches!(dialled.as_slice(), [LinkEvent::Lost { .. }]), "{dialled:?}");
+    }
+
+    #[test]
+    fn a_closed_link_tells_the_other_side_why() {
+        let mut pair = Pair::new();
+        let (client, server) = pair.connect();
+        pair.ends[1].close(server, CloseReason::Unauthorised, pair.now);
+        let [dialled, _] = pair.run();
+        let told = dialled.iter().any(|event| match event {
+            LinkEvent::Lost { link, reason } => *link == client && reason.contains("does not know"),
+            _ => false,
+        });
+        assert!(told, "{dialled:?}");
+    }
+
+    #[test]
+    fn t18_forged_datagrams_do_not_break_a_link() {
+        let mut pair = Pair::new();
+        let (client, server) = pair.connect();
+        for n in 0..10_000u32 {
+            let mut forged = BytesMut::from(&[0x40 | (n as u8 & 0x3f); 60][..]);
+            forged[1..5].copy_from_slice(&n.to_be_bytes());
+            let datagrams =
+                Datagrams { source: address(0), local: None, ecn: None, stride: 60, bytes: forged };
+            pair.ends[1].handle_datagrams(datagrams, pair.now);
+        }
+        pair.ends[1].authorise(server);
+        pair.run();
+        assert!(pair.ends[0].open_leaf(client).is_some());
+        assert_eq!(pair.ends[1].len(), 1);
+    }
+
+    #[test]
+    fn addresses_are_mapped_both_ways() {
+        let v4: SocketAddr = "192.0.2.7:9".parse().unwrap();
+        assert!(mapped(v4).is_ipv6());
+        assert_eq!(common::stun::canonical(mapped(v4)), v4);
+    }
+}
