@@ -39,11 +39,15 @@ pub const CANDIDATES_MAX: usize = 16;
 pub const PAGE_ENTRIES_MAX: usize = 64;
 /// Most changes in one presence push, for the same reason.
 pub const CHANGES_MAX: usize = 64;
+/// Entries of the directory that a peer gathers for one LIST.
+pub const LIST_ENTRIES_MAX: usize = 200_000;
 /// Presence changes that the server remembers to bring a watcher up to date; an older watcher
 /// lists again. 4,096 changes are some 100 KiB.
 pub const PRESENCE_LOG_MAX: usize = 4096;
 /// Requests that a peer may have open at once on its control connection.
 pub const REQUESTS_OPEN_MAX: usize = 32;
+/// Requests of a peer that wait until others are answered, or until it is logged in.
+pub const REQUESTS_WAITING_MAX: usize = 4096;
 /// Bytes that wait for a slow client before the server closes its connection: 16 of the largest
 /// frames.
 pub const OUTBOX_LEN_MAX: usize = 16 * CONTROL_FRAME_LEN_MAX;
@@ -65,6 +69,11 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(8);
 /// The server ends a session from which nothing came for this long, so a peer that vanished has
 /// left the directory within 30 s.
 pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(25);
+
+/// First pause before a peer tries to reach its server again; doubles, and varies by half.
+pub const RECONNECT_FIRST: Duration = Duration::from_secs(1);
+/// Longest such pause, before it varies.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
 
 // ---- log-in ------------------------------------------------------------------------------------
 
@@ -100,6 +109,16 @@ pub const ADMISSIONS_PER_ACCOUNT_MAX: usize = 4;
 /// Password log-ins that the server computes or waits for at once; more are told to come back.
 pub const LOGINS_IN_PROGRESS_MAX: usize = 4096;
 
+/// Rows of the server's audit trail, the newest: years of a small server, some 10 MB.
+pub const AUDIT_ROWS_MAX: usize = 100_000;
+/// Requests that the store executes as one transaction: one wait for the disk for all of them, and
+/// none waits for more than these.
+pub const STORE_BATCH_MAX: usize = 1024;
+/// Clients of the server's admin socket at once.
+pub const ADMIN_CLIENTS_MAX: usize = 16;
+/// Longest line on the admin socket: a page of accounts.
+pub const ADMIN_LINE_LEN_MAX: usize = 256 * KIB;
+
 // ---- links between peers -----------------------------------------------------------------------
 
 /// Largest frame on the message stream: one message with its envelope.
@@ -130,6 +149,17 @@ pub const LINK_WINDOW: u32 = 16 * MIB as u32;
 pub const LEAF_STREAMS_MAX: u32 = 16;
 /// A dial to a peer gives up after this long without an answer.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(6);
+/// First pause before an account that could not be reached is looked for again; doubles.
+pub const FIND_FIRST: Duration = Duration::from_secs(2);
+/// Longest such pause. Presence pushes make most of these searches needless.
+pub const FIND_MAX: Duration = Duration::from_secs(60);
+/// A STUN request to the server is repeated this often until it is answered.
+pub const STUN_RETRY: Duration = Duration::from_millis(500);
+/// So many times, then the server's UDP port counts as closed for a while.
+pub const STUN_TRIES_MAX: u32 = 4;
+/// Then, and after an answer, the address is asked for again after this long; it keeps a NAT's
+/// mapping alive, which may end after 30 s without traffic (RFC 4787 REQ-5 asks for 2 minutes).
+pub const STUN_INTERVAL: Duration = Duration::from_secs(20);
 /// A link is dropped after this long without a packet.
 pub const LINK_IDLE_MAX: Duration = Duration::from_secs(15);
 /// Keep-alive of a link.

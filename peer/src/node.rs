@@ -4,8 +4,9 @@
 //! its [`Output`]s until the first [`Output::Wait`], and sleeps until something arrives or the deadline
 //! passes.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
@@ -13,17 +14,48 @@ use bytes::BytesMut;
 pub mod command;
 /// What the shell does for the node.
 pub mod io;
+/// Dialling, authorisation, frames and leaves.
+mod links;
+/// The outbox.
+mod messages;
+/// Where this device can be reached.
+mod paths;
+/// When to look for whom.
+mod reach;
+/// The session with the rendezvous.
+mod session;
+/// Files on their way.
+mod transfer;
 /// QUIC.
 mod transport;
 
-use command::{Command, CommandError, CommandId, Event, Reply};
-use common::id::{DeviceName, TransferId};
-use common::key::DeviceSecret;
-use common::time::Epoch;
+use command::{
+    Command, CommandError, CommandId, ConnectionState, Direction, Event, HistoryItem, Listed,
+    MessageState, NodeStatus, PresenceView, Reply,
+};
+use common::id::{AccountName, DeviceName, MessageId, TransferId};
+use common::key::{DeviceKey, DeviceSecret};
+use common::limits::{LIST_ENTRIES_MAX, RECIPIENTS_MAX};
+use common::password::Password;
+use common::time::{Epoch, UnixTime};
+use common::wire::peer::{Conversation, Message, MessageBody, PeerFrame, ReceiptState};
+use common::wire::rendezvous::{
+    Answer, Change, DirectoryVersion, Entry, FailedLogins, Push, Refusal, Request, Status,
+};
 use io::{
     DiskAnswer, DiskRequest, RendezvousInput, RendezvousOutput, Restored, StoreAnswer, StoreId,
     StoreRequest, Work, WorkAnswer,
 };
+use links::{Links, LinksEvent};
+use messages::Messages;
+use paths::Paths;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use reach::Reach;
+use session::{Intent, Purpose, Session, SessionEvent, SessionOutput, child_seed};
+use transfer::receive::Receiving;
+use transfer::send::Sending;
+use transport::LinkId;
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -39,30 +71,1060 @@ pub struct NodeOptions {
 }
 
 /// A peer: its session with the rendezvous, its links, its messages and its transfers.
+///
+/// Who owns what: [`session`] the control connection, [`paths`] our own endpoints, [`links`] the other
+/// devices, [`messages`] what waits for a receipt, [`transfer`] files, [`reach`] when to look for whom.
+/// The node itself owns what has been asked of the store and by whom, and carries events between them.
 #[derive(Debug)]
 pub struct Node {
-    options: NodeOptions,
+    own_key: DeviceKey,
+    epoch: Epoch,
+    rng: StdRng,
+    session: Session,
+    links: Links,
+    paths: Paths,
+    messages: Messages,
+    sending: Sending,
+    receiving: Receiving,
+    reach: Reach,
+    connection: ConnectionState,
+    next_store: u64,
+    stores: BTreeMap<StoreId, Stored>,
+    /// Commands that wait until this device is logged in and listed.
+    waiting_ready: BTreeSet<CommandId>,
+    is_listed: bool,
+    /// What was told about failed log-ins at the last log-in, for whoever waits.
+    failed: Option<FailedLogins>,
+    listings: BTreeMap<CommandId, Vec<Listed>>,
+    watch: Watch,
+    outputs: VecDeque<Output>,
+}
+
+/// Why the store was asked.
+#[derive(Debug)]
+enum Stored {
+    /// Nobody waits.
+    Nothing,
+    /// A log-in of a person is complete.
+    LoggedIn {
+        command: CommandId,
+        failed: Option<FailedLogins>,
+    },
+    /// Messages are durable: into the outbox with them.
+    Queued {
+        command: CommandId,
+        messages: Vec<(AccountName, Message)>,
+    },
+    /// A message is durable: its author gets a receipt.
+    Received {
+        link: Option<LinkId>,
+        from: AccountName,
+        message: Message,
+    },
+    /// A person looked something up.
+    Looked(CommandId),
+    /// A person has seen messages: their authors get receipts.
+    Marked(CommandId),
+}
+
+/// Whether presence changes are pushed to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    Off,
+    Asking,
+    On,
 }
 
 impl Node {
     /// Makes a node; it connects to its rendezvous at once if it has a token. `seed` is 32 random
     /// bytes.
-    pub fn new(_seed: [u8; 32], _now: Instant, options: NodeOptions) -> Self {
-        Self { options }
+    pub fn new(seed: [u8; 32], now: Instant, options: NodeOptions) -> Self {
+        let NodeOptions {
+            secret,
+            device_name,
+            restored,
+            epoch,
+        } = options;
+        let mut rng = StdRng::from_seed(seed);
+        let own_key = secret.public();
+        let copy = DeviceSecret::from_seed(*secret.seed());
+        let links = Links::new(child_seed(&mut rng), copy, restored.contacts);
+        let session_rng = StdRng::from_seed(child_seed(&mut rng));
+        let mut node = Self {
+            own_key,
+            epoch,
+            session: Session::new(secret, device_name, restored.session, session_rng, now),
+            links,
+            paths: Paths::new(StdRng::from_seed(child_seed(&mut rng))),
+            messages: Messages::new(restored.outbox),
+            sending: Sending::default(),
+            receiving: Receiving::default(),
+            reach: Reach::default(),
+            rng,
+            connection: ConnectionState::Offline {
+                reason: "not connected yet".to_owned(),
+                retry_in_s: None,
+            },
+            next_store: 0,
+            stores: BTreeMap::new(),
+            waiting_ready: BTreeSet::new(),
+            is_listed: false,
+            failed: None,
+            listings: BTreeMap::new(),
+            watch: Watch::Off,
+            outputs: VecDeque::new(),
+        };
+        node.settle(now);
+        node
     }
 
     /// Takes something that happened outside.
-    pub fn handle_input(&mut self, _input: Input, _now: Instant) {}
+    pub fn handle_input(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Datagrams(datagrams) => self.on_datagrams(datagrams, now),
+            Input::LocalAddresses(addresses) => {
+                self.paths.set_local(addresses);
+                self.announce(now);
+            }
+            Input::Rendezvous(input) => {
+                if let RendezvousInput::Connected { server, .. } = &input {
+                    self.paths.set_server(*server);
+                    self.links.set_local(server.ip().is_loopback());
+                }
+                self.session.handle_rendezvous(input, now);
+            }
+            Input::Command(id, command) => self.on_command(id, command, now),
+            Input::Stored(id, answer) => self.on_stored(id, answer, now),
+            Input::Disk(transfer, answer) => self.on_disk(transfer, answer, now),
+            Input::Worked(answer) => self.session.handle_worked(answer, now),
+            Input::ShutDown => self.shut_down(now),
+        }
+        self.settle(now);
+    }
 
     /// Is called when the last deadline has passed.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.session.handle_timeout(now);
+        self.links.handle_timeout(now);
+        self.paths.handle_timeout(now);
+        self.settle(now);
+    }
 
     /// The next thing to do. The bytes of a [`Output::Transmit`] land in `buffer`, which is cleared
     /// first.
-    pub fn poll_output(&mut self, _now: Instant, _buffer: &mut Vec<u8>) -> Output {
-        let _ = &self.options;
-        Output::Wait(None)
+    pub fn poll_output(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Output {
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        buffer.clear();
+        if let Some(transmit) = self.paths.poll_transmit(buffer) {
+            return Output::Transmit(transmit);
+        }
+        if let Some(transmit) = self.links.poll_transmit(now, buffer) {
+            return Output::Transmit(transmit);
+        }
+        Output::Wait(self.deadline())
     }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let session = self
+            .session
+            .poll_timeout()
+            .map(|at| Deadline { at, why: "session" });
+        let links = self
+            .links
+            .poll_timeout()
+            .map(|at| Deadline { at, why: "links" });
+        let paths = self
+            .paths
+            .poll_timeout()
+            .map(|at| Deadline { at, why: "paths" });
+        let reach = self
+            .reach
+            .poll_timeout()
+            .map(|at| Deadline { at, why: "reach" });
+        [session, links, paths, reach]
+            .into_iter()
+            .flatten()
+            .min_by_key(|deadline| deadline.at)
+    }
+
+    /// Carries events between the parts until all are quiet.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(output) = self.session.poll_output() {
+                match output {
+                    SessionOutput::Rendezvous(output) => {
+                        self.outputs.push_back(Output::Rendezvous(output))
+                    }
+                    SessionOutput::Work(work) => self.outputs.push_back(Output::Work(work)),
+                    SessionOutput::Event(event) => self.on_session(event, now),
+                }
+            } else if let Some(event) = self.links.poll_event() {
+                self.on_links(event, now);
+            } else if !self.look_for_recipients(now) {
+                break;
+            }
+        }
+        let is_full = self.receiving.is_full();
+        self.links.pause_leaves(is_full, now);
+    }
+
+    // ---- what people ask -----------------------------------------------------------------------
+
+    fn on_command(&mut self, id: CommandId, command: Command, now: Instant) {
+        match command {
+            Command::Register { account, password } => {
+                self.enter(id, account, Password::new(password.0), None, true, now);
+            }
+            Command::LogIn {
+                account,
+                password,
+                code,
+            } => {
+                self.enter(
+                    id,
+                    account,
+                    Password::existing(password.0),
+                    code,
+                    false,
+                    now,
+                );
+            }
+            Command::WaitReady => self.wait_ready(id),
+            Command::LogOut => self
+                .session
+                .request(Purpose::LogOut(id), Request::LogOut, now),
+            Command::Admit => self
+                .session
+                .request(Purpose::Admit(id), Request::Admit, now),
+            Command::Status => self.reply(id, Ok(Reply::Status(self.status()))),
+            Command::List => {
+                self.listings.insert(id, Vec::new());
+                self.session
+                    .request(Purpose::List(id), Request::List { after: None }, now);
+            }
+            Command::Watch => {
+                self.reach.watch_always();
+                self.reply(id, Ok(Reply::Done));
+            }
+            Command::Send { to, body, sent } => self.send(id, to, &body, sent),
+            Command::SendFile { to, path } => self.send_file(id, to, path),
+            Command::AnswerOffer { transfer, folder } => {
+                let done =
+                    self.receiving
+                        .answer(transfer, folder, &mut self.links, &mut self.outputs);
+                self.reply(id, done.map(|()| Reply::Done));
+            }
+            Command::Cancel { transfer } => self.cancel(id, transfer),
+            Command::Offers => self.reply(id, Ok(Reply::Offers(self.receiving.offers()))),
+            Command::History { with, limit } => {
+                self.store(StoreRequest::History { with, limit }, Stored::Looked(id));
+            }
+            Command::Unread => self.store(StoreRequest::Unread, Stored::Looked(id)),
+            Command::MarkRead { ids } => {
+                self.store(StoreRequest::MarkRead { ids }, Stored::Marked(id))
+            }
+        }
+    }
+
+    fn enter(
+        &mut self,
+        id: CommandId,
+        account: AccountName,
+        password: Result<Password, common::password::PasswordLengthError>,
+        code: Option<String>,
+        registers: bool,
+        now: Instant,
+    ) {
+        let password = match password {
+            Ok(password) => password,
+            Err(error) => return self.reply(id, Err(CommandError::Invalid(error.to_string()))),
+        };
+        let code = match code.map(|code| code.parse()).transpose() {
+            Ok(code) => code,
+            Err(error) => return self.reply(id, Err(invalid(&error))),
+        };
+        self.session.enter(
+            Intent {
+                command: id,
+                account,
+                password,
+                code,
+                registers,
+            },
+            now,
+        );
+    }
+
+    fn wait_ready(&mut self, id: CommandId) {
+        match self.session.down() {
+            Some(error) => self.reply(id, Err(error)),
+            None if self.is_listed => {
+                let failed = self.failed.take();
+                self.reply(id, Ok(Reply::LoggedIn { failed }));
+            }
+            None => {
+                self.waiting_ready.insert(id);
+            }
+        }
+    }
+
+    fn send(&mut self, id: CommandId, to: Vec<AccountName>, body: &MessageBody, sent: UnixTime) {
+        if self.session.account().is_none() {
+            return self.reply(id, Err(CommandError::NotLoggedIn));
+        }
+        if to.is_empty() || to.len() > RECIPIENTS_MAX {
+            let error =
+                CommandError::Invalid(format!("a message has 1 to {RECIPIENTS_MAX} recipients"));
+            return self.reply(id, Err(error));
+        }
+        if let Some(full) = to.iter().find(|to| !self.messages.has_room(to)) {
+            let error = CommandError::TooMany(format!("messages waiting for {full}"));
+            return self.reply(id, Err(error));
+        }
+        let unique: BTreeSet<AccountName> = to.into_iter().collect();
+        let messages: Vec<(AccountName, Message)> = unique
+            .into_iter()
+            .map(|to| {
+                let id = MessageId::from_bytes(self.rng.random());
+                (
+                    to,
+                    Message {
+                        id,
+                        conversation: Conversation::Direct,
+                        sent,
+                        body: body.clone(),
+                    },
+                )
+            })
+            .collect();
+        let request = StoreRequest::Queue {
+            messages: messages.clone(),
+        };
+        self.store(
+            request,
+            Stored::Queued {
+                command: id,
+                messages,
+            },
+        );
+    }
+
+    fn send_file(&mut self, id: CommandId, to: AccountName, path: std::path::PathBuf) {
+        match self.session.account() {
+            None => self.reply(id, Err(CommandError::NotLoggedIn)),
+            Some(own) if *own == to => {
+                let error =
+                    CommandError::Invalid("that is this account; copy the file instead".to_owned());
+                self.reply(id, Err(error));
+            }
+            Some(_) => {
+                let transfer = TransferId::from_bytes(self.rng.random());
+                self.sending
+                    .start(transfer, to, path, id, &mut self.outputs);
+            }
+        }
+    }
+
+    fn cancel(&mut self, id: CommandId, transfer: TransferId) {
+        if self.sending.contains(transfer) {
+            self.sending
+                .cancel(transfer, &mut self.links, &mut self.outputs);
+        } else if self.receiving.contains(transfer) {
+            self.receiving
+                .cancel(transfer, &mut self.links, &mut self.outputs);
+        } else {
+            return self.reply(id, Err(CommandError::NoSuchTransfer));
+        }
+        self.reply(id, Ok(Reply::Done));
+    }
+
+    fn status(&self) -> NodeStatus {
+        NodeStatus {
+            account: self.session.account().cloned(),
+            fingerprint: self.own_key.fingerprint().to_string(),
+            connection: self.connection.clone(),
+            endpoints: self.paths.candidates(),
+            linked: self.links.linked().into_iter().collect(),
+            outbox: self.messages.len(),
+        }
+    }
+
+    fn shut_down(&mut self, now: Instant) {
+        self.links.close_all(now);
+        self.session.shut_down();
+    }
+
+    // ---- session -------------------------------------------------------------------------------
+
+    fn on_session(&mut self, event: SessionEvent, now: Instant) {
+        match event {
+            SessionEvent::Connecting => self.set_connection(ConnectionState::Connecting),
+            SessionEvent::LoggedIn {
+                account,
+                token,
+                failed,
+                command,
+            } => {
+                self.on_logged_in(account, token, failed, command, now);
+            }
+            SessionEvent::IntentFailed { command, error } => self.reply(command, Err(error)),
+            SessionEvent::Down { error, retry_in } => self.on_down(&error, retry_in),
+            SessionEvent::Answered { purpose, answer } => self.on_answered(purpose, answer, now),
+            SessionEvent::Push(push) => self.on_push(push, now),
+        }
+    }
+
+    fn on_logged_in(
+        &mut self,
+        account: AccountName,
+        token: Option<common::key::Token>,
+        failed: Option<FailedLogins>,
+        command: Option<CommandId>,
+        now: Instant,
+    ) {
+        let then = match command {
+            Some(command) => Stored::LoggedIn { command, failed },
+            None => {
+                self.failed = failed.or(self.failed.take());
+                Stored::Nothing
+            }
+        };
+        if let Some(token) = token {
+            self.store(
+                StoreRequest::SaveSession {
+                    account,
+                    token: Some(token),
+                },
+                then,
+            );
+        } else if let Stored::LoggedIn { command, failed } = then {
+            self.reply(command, Ok(Reply::LoggedIn { failed }));
+        }
+        self.watch = Watch::Off;
+        self.reach.on_online();
+        self.paths.on_online(now);
+        self.announce_now(now);
+    }
+
+    fn on_down(&mut self, error: &CommandError, retry_in: Option<Duration>) {
+        self.is_listed = false;
+        self.watch = Watch::Off;
+        self.paths.on_offline();
+        for id in std::mem::take(&mut self.waiting_ready) {
+            self.reply(id, Err(error.clone()));
+        }
+        let retry_in_s =
+            retry_in.map(|span| u32::try_from(span.as_secs()).unwrap_or(u32::MAX).max(1));
+        self.set_connection(ConnectionState::Offline {
+            reason: error.to_string(),
+            retry_in_s,
+        });
+    }
+
+    fn on_answered(
+        &mut self,
+        purpose: Purpose,
+        answer: Result<Answer, CommandError>,
+        now: Instant,
+    ) {
+        match (purpose, answer) {
+            (Purpose::List(id), Ok(Answer::Page { entries, next, .. })) => {
+                self.on_page(id, entries, next, now)
+            }
+            (Purpose::List(id), Err(error)) => {
+                self.listings.remove(&id);
+                self.reply(id, Err(error));
+            }
+            (Purpose::Version, Ok(Answer::Page { version, .. })) => {
+                self.session
+                    .request(Purpose::Watch, Request::Watch { since: version }, now);
+            }
+            (Purpose::Watch, Ok(Answer::Done)) => self.watch = Watch::On,
+            (Purpose::Watch, Err(CommandError::Refused(Refusal::ListAgain))) => {
+                self.watch = Watch::Off
+            }
+            (Purpose::Version | Purpose::Watch, Err(_)) => self.watch = Watch::Off,
+            (Purpose::Find(account), answer) => self.on_found(account, answer, now),
+            (Purpose::WhoIs(key), Ok(Answer::Owner { account })) => {
+                self.links.on_owner(key, account.as_ref(), now);
+            }
+            (Purpose::WhoIs(key), Err(_)) => self.links.on_owner(key, None, now),
+            (Purpose::Admit(id), Ok(Answer::Admission { code, expires_in_s })) => {
+                let code = code.to_string();
+                self.reply(id, Ok(Reply::Admission { code, expires_in_s }));
+            }
+            (Purpose::Admit(id) | Purpose::LogOut(id), Err(error)) => self.reply(id, Err(error)),
+            (Purpose::LogOut(id), Ok(Answer::Done)) => self.on_logged_out(id),
+            (Purpose::Announce, Ok(Answer::Done)) => self.on_listed(),
+            (Purpose::KeepAlive | Purpose::Unwatch, _) | (Purpose::Announce, Err(_)) => {}
+            (purpose, Ok(answer)) => {
+                log::debug!("the server answered {purpose:?} with {answer:?}");
+                self.on_answered(purpose, Err(odd_answer()), now);
+            }
+        }
+    }
+
+    fn on_logged_out(&mut self, id: CommandId) {
+        if let Some(account) = self.session.account().cloned() {
+            self.store(
+                StoreRequest::SaveSession {
+                    account,
+                    token: None,
+                },
+                Stored::Nothing,
+            );
+        }
+        self.session.forget();
+        self.reply(id, Ok(Reply::Done));
+    }
+
+    fn on_listed(&mut self) {
+        self.is_listed = true;
+        self.set_connection(ConnectionState::Online);
+        for id in std::mem::take(&mut self.waiting_ready) {
+            let failed = self.failed.take();
+            self.reply(id, Ok(Reply::LoggedIn { failed }));
+        }
+    }
+
+    fn on_page(
+        &mut self,
+        id: CommandId,
+        entries: Vec<Entry>,
+        next: Option<common::wire::rendezvous::Cursor>,
+        now: Instant,
+    ) {
+        let own_key = self.own_key;
+        let Some(listing) = self.listings.get_mut(&id) else {
+            return;
+        };
+        listing.extend(entries.into_iter().map(|entry| listed(entry, own_key)));
+        if listing.len() >= LIST_ENTRIES_MAX || next.is_none() {
+            let listing = self.listings.remove(&id).unwrap_or_default();
+            self.reply(id, Ok(Reply::Directory(listing)));
+        } else {
+            self.session
+                .request(Purpose::List(id), Request::List { after: next }, now);
+        }
+    }
+
+    fn on_push(&mut self, push: Push, now: Instant) {
+        match push {
+            Push::Presence { version, changes } => self.on_presence(version, changes, now),
+            Push::FailedLogins(failed) => self.event(Event::FailedLogins(failed)),
+            Push::Bye(_) => {}
+        }
+    }
+
+    fn on_presence(&mut self, _version: DirectoryVersion, changes: Vec<Change>, now: Instant) {
+        for change in changes {
+            let view = match change {
+                Change::Online(entry) => {
+                    if self.reach.is_wanted(&entry.account) {
+                        let account = entry.account.clone();
+                        self.links.dial(&account, vec![entry.clone()], now);
+                    }
+                    PresenceView::Online(listed(entry, self.own_key))
+                }
+                Change::Offline {
+                    account,
+                    device_key,
+                } => {
+                    let fingerprint = device_key.fingerprint().to_string();
+                    PresenceView::Offline {
+                        account,
+                        fingerprint,
+                    }
+                }
+            };
+            self.event(Event::Presence(view));
+        }
+    }
+
+    // ---- reaching others -----------------------------------------------------------------------
+
+    /// Sees to it that everybody whom something waits for is looked for. Tells whether it did
+    /// something.
+    fn look_for_recipients(&mut self, now: Instant) -> bool {
+        let own = self.session.account().cloned();
+        let wanted: BTreeSet<AccountName> = self
+            .messages
+            .recipients()
+            .chain(self.sending.recipients())
+            .filter(|account| Some(*account) != own.as_ref())
+            .filter(|account| self.links.link_to(account).is_none())
+            .cloned()
+            .collect();
+        self.reach.set_wanted(wanted);
+        if !self.session.is_online() || !self.is_listed {
+            return self.fail_offers_while_down();
+        }
+        if self.reach.wants_watch() && self.watch == Watch::Off {
+            self.watch = Watch::Asking;
+            self.session
+                .request(Purpose::Version, Request::List { after: None }, now);
+            return true;
+        }
+        if !self.reach.wants_watch() && self.watch == Watch::On {
+            self.watch = Watch::Off;
+            self.session
+                .request(Purpose::Unwatch, Request::Unwatch, now);
+        }
+        let Some(account) = self
+            .reach
+            .take_due(now, |account| self.links.is_dialling(account))
+        else {
+            return false;
+        };
+        let request = Request::Find {
+            account: account.clone(),
+        };
+        self.session.request(Purpose::Find(account), request, now);
+        true
+    }
+
+    /// Without a server nobody new is found: offers fail at once rather than wait without a word.
+    fn fail_offers_while_down(&mut self) -> bool {
+        let Some(error) = self.session.down() else {
+            return false;
+        };
+        let waiting: Vec<AccountName> = self
+            .sending
+            .recipients()
+            .filter(|account| self.links.link_to(account).is_none())
+            .cloned()
+            .collect();
+        for account in &waiting {
+            self.sending
+                .on_unreachable(account, &error, &mut self.outputs);
+        }
+        !waiting.is_empty()
+    }
+
+    fn on_found(
+        &mut self,
+        account: AccountName,
+        answer: Result<Answer, CommandError>,
+        now: Instant,
+    ) {
+        let found = match answer {
+            Ok(Answer::Found { entries }) => Ok(entries),
+            Ok(_) => Err(odd_answer()),
+            Err(error) => Err(error),
+        };
+        let error = match found {
+            Ok(entries) => {
+                if self.links.dial(&account, entries, now) > 0 {
+                    return self.reach.on_dialling(&account);
+                }
+                CommandError::PeerOffline(account.clone())
+            }
+            Err(error) => error,
+        };
+        self.reach.on_failed(&account, now);
+        self.sending
+            .on_unreachable(&account, &error, &mut self.outputs);
+    }
+
+    // ---- links ---------------------------------------------------------------------------------
+
+    fn on_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
+        // RFC 9443: STUN has 0 to 3 in its first byte, QUIC 64 to 127 and 192 to 255.
+        match datagrams.bytes.first() {
+            Some(0..=3) => {
+                if self.paths.handle_stun(&datagrams, now) {
+                    self.announce(now);
+                }
+            }
+            Some(64..=127 | 192..=255) => self.links.handle_datagrams(datagrams, now),
+            Some(4..=63 | 128..=191) | None => log::trace!("a datagram of no known kind"),
+        }
+    }
+
+    fn on_links(&mut self, event: LinksEvent, now: Instant) {
+        match event {
+            LinksEvent::WhoIs(device_key) => {
+                self.session.request(
+                    Purpose::WhoIs(device_key),
+                    Request::WhoIs { device_key },
+                    now,
+                );
+            }
+            LinksEvent::NewKey {
+                account,
+                device_key,
+                known,
+            } => self.on_new_key(account, device_key, known, now),
+            LinksEvent::Ready { link, account } => {
+                self.reach.on_linked(&account);
+                self.sending
+                    .on_ready(link, &account, &mut self.links, &mut self.outputs);
+                self.send_due(&account, link);
+            }
+            LinksEvent::Frame {
+                link,
+                account,
+                frame,
+            } => self.on_frame(link, account, frame, now),
+            LinksEvent::Leaf {
+                link,
+                header,
+                pieces,
+            } => {
+                if !self
+                    .receiving
+                    .on_leaf(link, header, pieces, &mut self.outputs)
+                {
+                    self.links.close_for_protocol(link, now);
+                }
+                let is_full = self.receiving.is_full();
+                self.links.pause_leaves(is_full, now);
+            }
+            LinksEvent::Writable { link } => {
+                self.sending
+                    .on_writable(link, &mut self.links, now, &mut self.outputs);
+            }
+            LinksEvent::Lost {
+                link,
+                account,
+                reason,
+            } => {
+                log::debug!("a link ended: {reason}");
+                self.sending.on_lost(link, &reason, &mut self.outputs);
+                self.receiving.on_lost(link, &reason, &mut self.outputs);
+                self.reach.on_lost(&account, now);
+            }
+            LinksEvent::DialFailed { account, reason } => {
+                log::debug!("a dial failed: {reason}");
+                if !self.links.is_dialling(&account) && self.links.link_to(&account).is_none() {
+                    self.reach.on_failed(&account, now);
+                    let error = CommandError::File(format!(
+                        "{account} is online but cannot be reached: {reason}"
+                    ));
+                    self.sending
+                        .on_unreachable(&account, &error, &mut self.outputs);
+                }
+            }
+        }
+    }
+
+    fn on_new_key(
+        &mut self,
+        account: AccountName,
+        device_key: DeviceKey,
+        known: usize,
+        now: Instant,
+    ) {
+        let at = self.epoch.unix(now);
+        let request = StoreRequest::PinKey {
+            account: account.clone(),
+            device_key,
+            at,
+        };
+        self.store(request, Stored::Nothing);
+        let fingerprint = device_key.fingerprint().to_string();
+        self.event(Event::NewKey {
+            account,
+            fingerprint,
+            known,
+        });
+    }
+
+    fn on_frame(&mut self, link: LinkId, account: AccountName, frame: PeerFrame, now: Instant) {
+        match frame {
+            PeerFrame::Message(message) => self.on_message(Some(link), account, message, now),
+            PeerFrame::Receipt { id, state } => self.on_receipt(link, account, id, state),
+            PeerFrame::Offer(offer) => {
+                self.receiving
+                    .on_offer(account, link, offer, &mut self.links, &mut self.outputs);
+            }
+            PeerFrame::Accept { transfer, have } => {
+                self.sending
+                    .on_accept(transfer, link, &have, now, &mut self.outputs);
+            }
+            PeerFrame::Decline { transfer, reason } => {
+                let state = command::TransferState::Declined {
+                    reason: reason.to_string(),
+                };
+                self.sending
+                    .on_ended(transfer, link, state, &mut self.outputs);
+            }
+            PeerFrame::Sent { transfer, digest } => {
+                self.receiving
+                    .on_sent(transfer, link, digest, &mut self.links, &mut self.outputs);
+            }
+            PeerFrame::Received { transfer } => {
+                self.sending
+                    .on_received(transfer, link, now, &mut self.outputs);
+            }
+            PeerFrame::Cancel { transfer, reason } => {
+                let state = command::TransferState::Failed {
+                    reason: reason.to_string(),
+                };
+                self.sending
+                    .on_ended(transfer, link, state, &mut self.outputs);
+                self.receiving
+                    .on_cancel(transfer, link, &reason, &mut self.outputs);
+            }
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        link: Option<LinkId>,
+        from: AccountName,
+        message: Message,
+        now: Instant,
+    ) {
+        let at = self.epoch.unix(now);
+        let request = StoreRequest::Receive {
+            from: from.clone(),
+            message: message.clone(),
+            at,
+        };
+        self.store(
+            request,
+            Stored::Received {
+                link,
+                from,
+                message,
+            },
+        );
+    }
+
+    fn on_receipt(
+        &mut self,
+        link: LinkId,
+        from: AccountName,
+        id: MessageId,
+        receipt: ReceiptState,
+    ) {
+        let state = match receipt {
+            ReceiptState::Delivered => MessageState::Delivered,
+            ReceiptState::Read => MessageState::Read,
+        };
+        let is_first = self.messages.on_receipt(&from, id);
+        if is_first || state == MessageState::Read {
+            self.advance(id, from.clone(), state);
+            self.send_due(&from, link);
+        }
+    }
+
+    fn send_due(&mut self, account: &AccountName, link: LinkId) {
+        for message in self.messages.take_due(account, link) {
+            let id = message.id;
+            self.links.send(link, &PeerFrame::Message(message));
+            let state = MessageState::Sent;
+            self.event(Event::MessageState {
+                id,
+                to: account.clone(),
+                state,
+            });
+        }
+    }
+
+    fn advance(&mut self, id: MessageId, to: AccountName, state: MessageState) {
+        self.store(
+            StoreRequest::Advance {
+                id,
+                to: to.clone(),
+                state,
+            },
+            Stored::Nothing,
+        );
+        self.event(Event::MessageState { id, to, state });
+    }
+
+    // ---- store and disk ------------------------------------------------------------------------
+
+    fn store(&mut self, request: StoreRequest, then: Stored) {
+        let id = StoreId(self.next_store);
+        self.next_store += 1;
+        self.stores.insert(id, then);
+        self.outputs.push_back(Output::Store(id, request));
+    }
+
+    fn on_stored(&mut self, id: StoreId, answer: StoreAnswer, now: Instant) {
+        let Some(then) = self.stores.remove(&id) else {
+            return;
+        };
+        if let StoreAnswer::Failed(reason) = answer {
+            return self.on_store_failed(then, reason);
+        }
+        match (then, answer) {
+            (Stored::LoggedIn { command, failed }, _) => {
+                self.reply(command, Ok(Reply::LoggedIn { failed }))
+            }
+            (Stored::Queued { command, messages }, _) => self.on_queued(command, messages, now),
+            (
+                Stored::Received {
+                    link,
+                    from,
+                    message,
+                },
+                StoreAnswer::Received { is_new },
+            ) => {
+                self.on_received(link, from, message, is_new);
+            }
+            (Stored::Looked(command), StoreAnswer::Messages(items)) => {
+                self.reply(command, Ok(Reply::Messages(items)));
+            }
+            (Stored::Marked(command), StoreAnswer::Marked(marked)) => {
+                self.on_marked(marked);
+                self.reply(command, Ok(Reply::Done));
+            }
+            (Stored::Nothing, _) => {}
+            (
+                then @ (Stored::Received { .. } | Stored::Looked(_) | Stored::Marked(_)),
+                StoreAnswer::Done
+                | StoreAnswer::Received { .. }
+                | StoreAnswer::Marked(_)
+                | StoreAnswer::Messages(_)
+                | StoreAnswer::Failed(_),
+            ) => log::error!("the store answered {then:?} with something else"),
+        }
+    }
+
+    fn on_store_failed(&mut self, then: Stored, reason: String) {
+        match then {
+            Stored::LoggedIn { command, .. }
+            | Stored::Queued { command, .. }
+            | Stored::Looked(command)
+            | Stored::Marked(command) => self.reply(command, Err(CommandError::Store(reason))),
+            // Without a receipt the author keeps the message and sends it again.
+            Stored::Received { .. } | Stored::Nothing => log::warn!("the history failed: {reason}"),
+        }
+    }
+
+    fn on_queued(
+        &mut self,
+        command: CommandId,
+        messages: Vec<(AccountName, Message)>,
+        now: Instant,
+    ) {
+        let ids = messages.iter().map(|(_, message)| message.id).collect();
+        self.reply(command, Ok(Reply::Queued(ids)));
+        for (to, message) in messages {
+            if self.session.account() == Some(&to) {
+                self.on_message(None, to, message, now);
+                continue;
+            }
+            self.messages.push(to.clone(), message);
+            if let Some(link) = self.links.link_to(&to) {
+                self.send_due(&to, link);
+            }
+        }
+    }
+
+    fn on_received(
+        &mut self,
+        link: Option<LinkId>,
+        from: AccountName,
+        message: Message,
+        is_new: bool,
+    ) {
+        let id = message.id;
+        match link {
+            Some(link) => {
+                let state = ReceiptState::Delivered;
+                self.links.send(link, &PeerFrame::Receipt { id, state });
+            }
+            // A note to oneself.
+            None => self.advance(id, from.clone(), MessageState::Delivered),
+        }
+        if is_new {
+            self.event(Event::Message(HistoryItem {
+                id,
+                with: from,
+                direction: Direction::Received,
+                sent: message.sent,
+                body: message.body,
+                state: MessageState::Delivered,
+            }));
+        }
+    }
+
+    fn on_marked(&mut self, marked: Vec<(AccountName, MessageId)>) {
+        for (author, id) in marked {
+            if let Some(link) = self.links.link_to(&author) {
+                self.links.send(
+                    link,
+                    &PeerFrame::Receipt {
+                        id,
+                        state: ReceiptState::Read,
+                    },
+                );
+            }
+        }
+    }
+
+    fn on_disk(&mut self, transfer: TransferId, answer: DiskAnswer, now: Instant) {
+        if self.sending.contains(transfer) {
+            self.sending
+                .handle_disk(transfer, answer, &mut self.links, now, &mut self.outputs);
+        } else {
+            self.receiving
+                .handle_disk(transfer, answer, &mut self.links, now, &mut self.outputs);
+        }
+    }
+
+    // ---- own endpoints -------------------------------------------------------------------------
+
+    /// Announces our endpoints if they changed.
+    fn announce(&mut self, now: Instant) {
+        self.links.set_own_addresses(self.paths.own_addresses());
+        if self.session.is_online() && self.paths.needs_announcing() {
+            self.announce_now(now);
+        }
+    }
+
+    fn announce_now(&mut self, now: Instant) {
+        let candidates = self.paths.take_announcement();
+        let request = Request::Announce {
+            status: Status::Available,
+            candidates,
+        };
+        self.session.request(Purpose::Announce, request, now);
+    }
+
+    // ---- telling -------------------------------------------------------------------------------
+
+    fn set_connection(&mut self, state: ConnectionState) {
+        if self.connection != state {
+            self.connection = state.clone();
+            self.event(Event::Connection(state));
+        }
+    }
+
+    fn reply(&mut self, id: CommandId, reply: Result<Reply, CommandError>) {
+        self.outputs.push_back(Output::Reply(id, reply));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+}
+
+fn listed(entry: Entry, own_key: DeviceKey) -> Listed {
+    Listed {
+        account: entry.account,
+        device: entry.device_name,
+        fingerprint: entry.device_key.fingerprint().to_string(),
+        status: entry.status,
+        since: entry.since,
+        endpoints: entry.candidates,
+        is_self: entry.device_key == own_key,
+    }
+}
+
+fn invalid(error: &impl std::fmt::Display) -> CommandError {
+    CommandError::Invalid(error.to_string())
+}
+
+fn odd_answer() -> CommandError {
+    CommandError::Unreachable("the server gave an answer that does not fit the question".to_owned())
 }
 
 /// Something that happened outside.
@@ -83,6 +1145,8 @@ pub enum Input {
     Disk(TransferId, DiskAnswer),
     /// A computation is done.
     Worked(WorkAnswer),
+    /// The program is being stopped: says goodbye to everybody.
+    ShutDown,
 }
 
 /// Datagrams of one source that came together (GRO).

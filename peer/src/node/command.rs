@@ -47,6 +47,8 @@ pub enum Command {
     Status,
     /// The whole directory.
     List,
+    /// Asks for [`Event::Presence`] from now on.
+    Watch,
     /// Sends a text to one or several accounts; each gets a message of its own. Replies once all of
     /// them are in the outbox; what becomes of them follows as [`Event::MessageState`].
     Send {

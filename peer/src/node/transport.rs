@@ -63,7 +63,11 @@ pub(super) enum Side {
 #[derive(Debug)]
 pub(super) enum LinkEvent {
     /// The handshake is complete: the other end holds `device_key`.
-    Connected { link: LinkId, side: Side, device_key: DeviceKey },
+    Connected {
+        link: LinkId,
+        side: Side,
+        device_key: DeviceKey,
+    },
     /// It is gone, for a reason in words. Nothing follows.
     Lost { link: LinkId, reason: String },
     /// The other side opened streams.
@@ -164,7 +168,13 @@ impl Transport {
 
     /// Takes the datagrams of one receive call.
     pub(super) fn handle_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
-        let Datagrams { source, local, ecn, stride, mut bytes } = datagrams;
+        let Datagrams {
+            source,
+            local,
+            ecn,
+            stride,
+            mut bytes,
+        } = datagrams;
         let path = FourTuple::new(mapped(source), local.map(mapped_ip));
         while !bytes.is_empty() {
             let datagram = bytes.split_to(stride.clamp(1, bytes.len()));
@@ -173,12 +183,20 @@ impl Transport {
     }
 
     /// Dials the device with `expected` at `remote`.
-    pub(super) fn dial(&mut self, expected: DeviceKey, remote: SocketAddr, now: Instant) -> Option<LinkId> {
+    pub(super) fn dial(
+        &mut self,
+        expected: DeviceKey,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Option<LinkId> {
         let crypto = QuicClientConfig::try_from(tls::link_client_config(&self.secret, expected))
             .expect("the provider has the cipher suite of Initial packets");
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport_config(LINK_WINDOW, LEAF_STREAMS_MAX)));
-        match self.endpoint.connect(now, config, mapped(remote), SERVER_NAME) {
+        match self
+            .endpoint
+            .connect(now, config, mapped(remote), SERVER_NAME)
+        {
             Ok((handle, connection)) => Some(self.add(handle, connection, Side::Client)),
             Err(error) => {
                 log::debug!("cannot dial {remote}: {error}");
@@ -192,7 +210,8 @@ impl Transport {
         if self.unauthorised.remove(&link) {
             self.with(link, |link| {
                 link.connection.set_receive_window(LINK_WINDOW.into());
-                link.connection.set_max_concurrent_streams(Dir::Uni, LEAF_STREAMS_MAX.into());
+                link.connection
+                    .set_max_concurrent_streams(Dir::Uni, LEAF_STREAMS_MAX.into());
             });
         }
     }
@@ -202,20 +221,25 @@ impl Transport {
         self.unauthorised.remove(&link);
         self.with(link, |link| {
             link.is_lost = true;
-            link.connection.close(now, VarInt::from_u32(reason as u32), Bytes::new());
+            link.connection
+                .close(now, VarInt::from_u32(reason as u32), Bytes::new());
         });
     }
 
     /// Opens the message stream of a link that we dialled.
     pub(super) fn open_bi(&mut self, link: LinkId) -> Option<StreamId> {
-        self.with(link, |link| link.connection.streams().open(Dir::Bi)).flatten()
+        self.with(link, |link| link.connection.streams().open(Dir::Bi))
+            .flatten()
     }
 
     /// Opens a stream for a leaf; `None` while as many as the other side allows are open.
     pub(super) fn open_leaf(&mut self, link: LinkId) -> Option<StreamId> {
         self.with(link, |link| {
             let stream = link.connection.streams().open(Dir::Uni)?;
-            link.connection.send_stream(stream).set_priority(LEAF_PRIORITY).ok()?;
+            link.connection
+                .send_stream(stream)
+                .set_priority(LEAF_PRIORITY)
+                .ok()?;
             Some(stream)
         })
         .flatten()
@@ -227,7 +251,8 @@ impl Transport {
             StreamDir::Bi => Dir::Bi,
             StreamDir::Uni => Dir::Uni,
         };
-        self.with(link, |link| link.connection.streams().accept(dir)).flatten()
+        self.with(link, |link| link.connection.streams().accept(dir))
+            .flatten()
     }
 
     /// Sends `bytes` on a stream, after what was given before, and ends the stream if `finish`.
@@ -248,7 +273,12 @@ impl Transport {
     }
 
     /// Hands on what a stream holds, in order, until it is drained or `sink` has had enough.
-    pub(super) fn read(&mut self, link: LinkId, stream: StreamId, sink: &mut dyn FnMut(Bytes) -> bool) -> ReadEnd {
+    pub(super) fn read(
+        &mut self,
+        link: LinkId,
+        stream: StreamId,
+        sink: &mut dyn FnMut(Bytes) -> bool,
+    ) -> ReadEnd {
         self.with(link, |link| {
             let mut receive = link.connection.recv_stream(stream);
             let Ok(mut chunks) = receive.read(true) else {
@@ -270,20 +300,15 @@ impl Transport {
         .unwrap_or(ReadEnd::Gone)
     }
 
-    /// Tells the other side that nobody reads this stream.
-    pub(super) fn stop(&mut self, link: LinkId, stream: StreamId) {
-        self.with(link, |link| {
-            // A stream that has ended meanwhile needs no stopping.
-            let _ = link.connection.recv_stream(stream).stop(VarInt::from_u32(0));
-        });
-    }
-
     /// Gives up sending on a stream.
-    pub(super) fn reset(&mut self, link: LinkId, stream: StreamId) {
+    fn reset(&mut self, link: LinkId, stream: StreamId) {
         self.with(link, |link| {
             link.unsent.remove(&stream);
             // A stream that has ended meanwhile needs no reset.
-            let _ = link.connection.send_stream(stream).reset(VarInt::from_u32(0));
+            let _ = link
+                .connection
+                .send_stream(stream)
+                .reset(VarInt::from_u32(0));
         });
     }
 
@@ -374,7 +399,10 @@ impl Transport {
             if waiting >= UNAUTHORISED_LINKS_MAX {
                 return Err(Some(endpoint.refuse(incoming, &mut answer)));
             }
-            if waiting >= RETRY_ABOVE && !incoming.remote_address_validated() && incoming.may_retry() {
+            if waiting >= RETRY_ABOVE
+                && !incoming.remote_address_validated()
+                && incoming.may_retry()
+            {
                 return Err(endpoint.retry(incoming, &mut answer).ok());
             }
             endpoint
@@ -448,7 +476,8 @@ impl Transport {
                 self.events.push_back(LinkEvent::Opened { link: id, dir });
             }
             Event::Stream(StreamEvent::Readable { id: stream }) => {
-                self.events.push_back(LinkEvent::Readable { link: id, stream });
+                self.events
+                    .push_back(LinkEvent::Readable { link: id, stream });
             }
             Event::Stream(StreamEvent::Writable { id: stream }) => {
                 self.with(id, |link| link.flush(stream));
@@ -469,14 +498,21 @@ impl Transport {
     }
 
     fn on_connected(&mut self, id: LinkId) {
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.links.get(&id) else {
+            return;
+        };
         let identity = link.connection.crypto_session().peer_identity();
-        let certificates = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let certificates =
+            identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
         let device_key = certificates.and_then(|certificates| tls::link_device_key(&certificates));
         match device_key {
             Some(device_key) => {
                 let side = link.side;
-                self.events.push_back(LinkEvent::Connected { link: id, side, device_key });
+                self.events.push_back(LinkEvent::Connected {
+                    link: id,
+                    side,
+                    device_key,
+                });
             }
             None => self.discard(id, "the other side proved no device key"),
         }
@@ -497,7 +533,9 @@ impl Transport {
     fn exchange(&mut self, id: LinkId) {
         while let Some(Some(event)) = self.with(id, |link| link.connection.poll_endpoint_events()) {
             let is_drained = event.is_drained();
-            let Some(handle) = self.links.get(&id).map(|link| link.handle) else { return };
+            let Some(handle) = self.links.get(&id).map(|link| link.handle) else {
+                return;
+            };
             let endpoint = &mut self.endpoint;
             match guarded(|| endpoint.handle_event(handle, event)) {
                 Ok(Some(answer)) => {
@@ -516,7 +554,9 @@ impl Transport {
     fn settle(&mut self, id: LinkId) {
         self.collect(id);
         self.dirty.remove(&id);
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         let due = link.connection.poll_timeout();
         if link.timer != due {
             if let Some(at) = link.timer {
@@ -546,7 +586,9 @@ impl Transport {
 
     /// Drops a link without asking its connection, which may be in any state.
     fn discard(&mut self, id: LinkId, reason: &str) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         let handle = link.handle;
         if !std::mem::replace(&mut link.is_lost, true) {
             let reason = reason.to_owned();
@@ -580,7 +622,9 @@ impl fmt::Debug for Transport {
 impl Link {
     /// Moves bytes into a stream until it takes no more.
     fn flush(&mut self, stream: StreamId) {
-        let Some(unsent) = self.unsent.get_mut(&stream) else { return };
+        let Some(unsent) = self.unsent.get_mut(&stream) else {
+            return;
+        };
         let mut send = self.connection.send_stream(stream);
         while !unsent.pieces.is_empty() {
             let pieces = unsent.pieces.make_contiguous();
@@ -637,7 +681,8 @@ fn new_endpoint(seed: [u8; 32], generation: u8, secret: &DeviceSecret) -> Endpoi
     server.transport_config(Arc::new(transport_config(UNAUTHORISED_WINDOW, 0)));
     server.max_incoming(UNAUTHORISED_LINKS_MAX);
     server.incoming_buffer_size(UNAUTHORISED_WINDOW.into());
-    server.incoming_buffer_size_total(u64::from(UNAUTHORISED_WINDOW) * UNAUTHORISED_LINKS_MAX as u64);
+    server
+        .incoming_buffer_size_total(u64::from(UNAUTHORISED_WINDOW) * UNAUTHORISED_LINKS_MAX as u64);
     Endpoint::new(Arc::new(config), Some(Arc::new(server)), true)
 }
 
@@ -728,7 +773,10 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
         fn new() -> Self {
             let end = |seed| Transport::new([seed; 32], DeviceSecret::from_seed([seed; 32]));
-            Self { ends: [end(1), end(2)], now: Instant::now() }
+            Self {
+                ends: [end(1), end(2)],
+                now: Instant::now(),
+            }
         }
 
         /// Carries datagrams until both are silent; returns each end's events.
@@ -771,7 +819,12 @@ mod tests {
                 [LinkEvent::Connected { side: Side::Client, device_key, .. }, ..] if *device_key == expected
             ));
             let caller = DeviceSecret::from_seed([1; 32]).public();
-            let Some(LinkEvent::Connected { link, side: Side::Server, device_key }) = accepted.first() else {
+            let Some(LinkEvent::Connected {
+                link,
+                side: Side::Server,
+                device_key,
+            }) = accepted.first()
+            else {
                 panic!("not accepted: {accepted:?}");
             };
             assert_eq!(*device_key, caller);
@@ -783,7 +836,11 @@ mod tests {
     fn a_stream_carries_bytes_once_the_link_is_authorised() {
         let mut pair = Pair::new();
         let (client, server) = pair.connect();
-        assert_eq!(pair.ends[0].open_leaf(client), None, "no leaves before authorisation");
+        assert_eq!(
+            pair.ends[0].open_leaf(client),
+            None,
+            "no leaves before authorisation"
+        );
         pair.ends[1].authorise(server);
         pair.run();
         let stream = pair.ends[0].open_leaf(client).unwrap();
@@ -814,7 +871,10 @@ mod tests {
         let wrong = DeviceSecret::from_seed([9; 32]).public();
         pair.ends[0].dial(wrong, address(1), pair.now).unwrap();
         let [dialled, _] = pair.run();
-        assert!(matches!(dialled.as_slice(), [LinkEvent::Lost { .. }]), "{dialled:?}");
+        assert!(
+            matches!(dialled.as_slice(), [LinkEvent::Lost { .. }]),
+            "{dialled:?}"
+        );
     }
 
     #[test]
@@ -837,8 +897,13 @@ mod tests {
         for n in 0..10_000u32 {
             let mut forged = BytesMut::from(&[0x40 | (n as u8 & 0x3f); 60][..]);
             forged[1..5].copy_from_slice(&n.to_be_bytes());
-            let datagrams =
-                Datagrams { source: address(0), local: None, ecn: None, stride: 60, bytes: forged };
+            let datagrams = Datagrams {
+                source: address(0),
+                local: None,
+                ecn: None,
+                stride: 60,
+                bytes: forged,
+            };
             pair.ends[1].handle_datagrams(datagrams, pair.now);
         }
         pair.ends[1].authorise(server);

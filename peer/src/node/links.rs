@@ -1,0 +1,855 @@
+//! Links to other devices: dialling, authorisation, greeting, frames and leaves.
+//!
+//! It owns the transport, the pinned keys, and for each link whose it is and what has arrived in part.
+//! Nothing that an unauthorised link sends is read.
+//!
+//! Invariant: a [`LinksEvent::Frame`] or [`LinksEvent::Leaf`] only ever comes from a link whose device
+//! key is pinned to the account that it names.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::id::AccountName;
+use common::key::{DeviceKey, DeviceSecret};
+use common::limits::{
+    AUTHORISE_DEADLINE, CANDIDATES_MAX, DIAL_DEADLINE, LEAF_LEN, LINK_FRAME_LEN_MAX, LINKS_MAX,
+};
+use common::wire::frame::{self, FrameBuffer, FrameError};
+use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
+use common::wire::rendezvous::Entry;
+
+use super::session::AGENT;
+use super::transport::{
+    CloseReason, LinkEvent, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport,
+};
+use super::{Datagrams, Transmit};
+
+/// Candidates of one device are dialled this far apart: long enough for a near one to win.
+const DIAL_PACE: Duration = Duration::from_millis(150);
+
+/// Something that links tell the node.
+#[derive(Debug)]
+pub(super) enum LinksEvent {
+    /// An inbound link proved this key; ask the rendezvous whose it is and tell `on_owner`.
+    WhoIs(DeviceKey),
+    /// A key was seen for the first time and is to be pinned; `known` others are.
+    NewKey {
+        account: AccountName,
+        device_key: DeviceKey,
+        known: usize,
+    },
+    /// Both sides have greeted.
+    Ready { link: LinkId, account: AccountName },
+    /// A frame came.
+    Frame {
+        link: LinkId,
+        account: AccountName,
+        frame: PeerFrame,
+    },
+    /// A whole leaf came.
+    Leaf {
+        link: LinkId,
+        header: LeafHeader,
+        pieces: Vec<Bytes>,
+    },
+    /// There is room for more leaves.
+    Writable { link: LinkId },
+    /// The link is gone.
+    Lost {
+        link: LinkId,
+        account: AccountName,
+        reason: String,
+    },
+    /// A device could not be reached.
+    DialFailed {
+        account: AccountName,
+        reason: String,
+    },
+}
+
+/// All links of a node.
+#[derive(Debug)]
+pub(super) struct Links {
+    transport: Transport,
+    own_key: DeviceKey,
+    contacts: BTreeMap<DeviceKey, AccountName>,
+    peers: BTreeMap<LinkId, Peer>,
+    dials: BTreeMap<DeviceKey, Dial>,
+    /// Dials started and not yet connected, by link.
+    attempts: BTreeMap<LinkId, DeviceKey>,
+    /// The server is on this host, so other peers may be, too.
+    is_local: bool,
+    own_addresses: BTreeSet<SocketAddr>,
+    leaves_paused: bool,
+    events: VecDeque<LinksEvent>,
+}
+
+/// A link whose handshake is complete.
+#[derive(Debug)]
+struct Peer {
+    device_key: DeviceKey,
+    side: Side,
+    /// Known once the link is authorised.
+    account: Option<AccountName>,
+    authorise_by: Instant,
+    stream: Option<StreamId>,
+    frames: FrameBuffer<LINK_FRAME_LEN_MAX>,
+    has_greeted: bool,
+    leaves: BTreeMap<StreamId, IncomingLeaf>,
+}
+
+/// A device that is being dialled.
+#[derive(Debug)]
+struct Dial {
+    account: AccountName,
+    candidates: VecDeque<SocketAddr>,
+    attempts: BTreeSet<LinkId>,
+    next_at: Instant,
+    give_up_at: Instant,
+}
+
+/// A leaf of which some bytes have come.
+#[derive(Debug, Default)]
+struct IncomingLeaf {
+    head: Vec<u8>,
+    header: Option<LeafHeader>,
+    pieces: Vec<Bytes>,
+    len: usize,
+}
+
+impl Links {
+    /// No links yet. `contacts` are the keys pinned in earlier runs.
+    pub(super) fn new(
+        seed: [u8; 32],
+        secret: DeviceSecret,
+        contacts: Vec<(AccountName, DeviceKey)>,
+    ) -> Self {
+        let own_key = secret.public();
+        Self {
+            transport: Transport::new(seed, secret),
+            own_key,
+            contacts: contacts
+                .into_iter()
+                .map(|(account, key)| (key, account))
+                .collect(),
+            peers: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            is_local: false,
+            own_addresses: BTreeSet::new(),
+            leaves_paused: false,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Notes whether loopback addresses may be dialled.
+    pub(super) fn set_local(&mut self, is_local: bool) {
+        self.is_local = is_local;
+    }
+
+    /// Notes our own endpoints, which are never dialled.
+    pub(super) fn set_own_addresses(&mut self, addresses: impl Iterator<Item = SocketAddr>) {
+        self.own_addresses = addresses.collect();
+    }
+
+    /// Takes QUIC datagrams.
+    pub(super) fn handle_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
+        self.transport.handle_datagrams(datagrams, now);
+        self.collect(now);
+    }
+
+    /// Dials devices of `account` that there is no link to yet. Returns how many dials are under way.
+    pub(super) fn dial(
+        &mut self,
+        account: &AccountName,
+        entries: Vec<Entry>,
+        now: Instant,
+    ) -> usize {
+        for entry in entries {
+            self.dial_device(account, entry, now);
+        }
+        self.dials
+            .values()
+            .filter(|dial| dial.account == *account)
+            .count()
+    }
+
+    /// Takes the rendezvous's word on whose key an inbound link has; `None`: nobody's.
+    pub(super) fn on_owner(
+        &mut self,
+        device_key: DeviceKey,
+        owner: Option<&AccountName>,
+        now: Instant,
+    ) {
+        let waiting: Vec<LinkId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.account.is_none() && peer.device_key == device_key)
+            .map(|(link, _)| *link)
+            .collect();
+        for link in waiting {
+            match owner {
+                Some(account) => self.authorise(link, account.clone(), now),
+                None => self.drop_link(link, CloseReason::Unauthorised, now),
+            }
+        }
+        self.collect(now);
+    }
+
+    /// The newest ready link to `account`.
+    pub(super) fn link_to(&self, account: &AccountName) -> Option<LinkId> {
+        let mut ready = self.peers.iter().rev().filter(|(_, peer)| peer.is_ready());
+        ready
+            .find(|(_, peer)| peer.account.as_ref() == Some(account))
+            .map(|(link, _)| *link)
+    }
+
+    /// Tells whether a device of `account` is being dialled.
+    pub(super) fn is_dialling(&self, account: &AccountName) -> bool {
+        self.dials.values().any(|dial| dial.account == *account)
+    }
+
+    /// Accounts with a ready link.
+    pub(super) fn linked(&self) -> BTreeSet<AccountName> {
+        let ready = self.peers.values().filter(|peer| peer.is_ready());
+        ready.filter_map(|peer| peer.account.clone()).collect()
+    }
+
+    /// Sends a frame on the message stream of a ready link.
+    pub(super) fn send(&mut self, link: LinkId, frame: &PeerFrame) {
+        let Some(stream) = self.peers.get(&link).and_then(|peer| peer.stream) else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        frame::encode::<LINK_FRAME_LEN_MAX>(frame, &mut bytes)
+            .expect("bodies and names are within their bounds, and so are the frames");
+        self.transport.write(link, stream, bytes.into(), false);
+    }
+
+    /// Sends a leaf on a stream of its own; `false` while there is no room for another stream.
+    pub(super) fn send_leaf(&mut self, link: LinkId, header: &LeafHeader, bytes: Bytes) -> bool {
+        let Some(stream) = self.transport.open_leaf(link) else {
+            return false;
+        };
+        let mut head = Vec::with_capacity(LEAF_HEADER_LEN_MAX);
+        frame::encode::<LEAF_HEADER_LEN_MAX>(header, &mut head)
+            .expect("a leaf header fits its bound");
+        self.transport.write(link, stream, head.into(), false);
+        self.transport.write(link, stream, bytes, true);
+        true
+    }
+
+    /// Streams of a link whose bytes are not all in QUIC's hands.
+    pub(super) fn unsent_streams(&self, link: LinkId) -> usize {
+        self.transport.unsent_streams(link)
+    }
+
+    /// Stops or resumes reading leaves, so that a slow disk slows the senders down.
+    pub(super) fn pause_leaves(&mut self, paused: bool, now: Instant) {
+        if std::mem::replace(&mut self.leaves_paused, paused) && !paused {
+            let open: Vec<(LinkId, StreamId)> = self
+                .peers
+                .iter()
+                .flat_map(|(link, peer)| peer.leaves.keys().map(|stream| (*link, *stream)))
+                .collect();
+            for (link, stream) in open {
+                self.read_leaf(link, stream, now);
+            }
+            self.collect(now);
+        }
+    }
+
+    /// Closes a link whose other end broke the protocol.
+    pub(super) fn close_for_protocol(&mut self, link: LinkId, now: Instant) {
+        self.drop_link(link, CloseReason::Protocol, now);
+    }
+
+    /// Closes all links.
+    pub(super) fn close_all(&mut self, now: Instant) {
+        let links: Vec<LinkId> = self
+            .peers
+            .keys()
+            .chain(self.attempts.keys())
+            .copied()
+            .collect();
+        for link in links {
+            self.transport.close(link, CloseReason::Done, now);
+        }
+        self.peers.clear();
+        self.attempts.clear();
+        self.dials.clear();
+    }
+
+    /// Lets links and dials whose time has come act.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.transport.handle_timeout(now);
+        self.continue_dials(now);
+        let expired: Vec<LinkId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.account.is_none() && peer.authorise_by <= now)
+            .map(|(link, _)| *link)
+            .collect();
+        for link in expired {
+            self.drop_link(link, CloseReason::Unauthorised, now);
+        }
+        self.collect(now);
+    }
+
+    /// When [`Links::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let dials = self.dials.values().map(Dial::due);
+        let unauthorised = self.peers.values().filter(|peer| peer.account.is_none());
+        let transport = self.transport.poll_timeout().into_iter();
+        transport
+            .chain(dials)
+            .chain(unauthorised.map(|peer| peer.authorise_by))
+            .min()
+    }
+
+    /// The next thing that happened.
+    pub(super) fn poll_event(&mut self) -> Option<LinksEvent> {
+        self.events.pop_front()
+    }
+
+    /// The next datagrams to send.
+    pub(super) fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.transport.poll_transmit(now, buffer)
+    }
+
+    // ---- dialling ------------------------------------------------------------------------------
+
+    fn dial_device(&mut self, account: &AccountName, entry: Entry, now: Instant) {
+        let device_key = entry.device_key;
+        let is_linked = self
+            .peers
+            .values()
+            .any(|peer| peer.device_key == device_key && peer.is_ready());
+        if is_linked || device_key == self.own_key || self.dials.contains_key(&device_key) {
+            return;
+        }
+        if self
+            .contacts
+            .get(&device_key)
+            .is_some_and(|owner| owner != account)
+        {
+            log::warn!("the server names a device under another account than before; not dialled");
+            return;
+        }
+        if self.transport.len() >= LINKS_MAX {
+            log::debug!("not dialled: {LINKS_MAX} links are open");
+            return;
+        }
+        let candidates: VecDeque<SocketAddr> = entry
+            .candidates
+            .into_iter()
+            .map(common::stun::canonical)
+            .filter(|candidate| self.is_dialable(*candidate))
+            .take(CANDIDATES_MAX)
+            .collect();
+        let dial = Dial {
+            account: account.clone(),
+            candidates,
+            attempts: BTreeSet::new(),
+            next_at: now,
+            give_up_at: now + DIAL_DEADLINE,
+        };
+        self.dials.insert(device_key, dial);
+        self.continue_dials(now);
+    }
+
+    /// Tells whether an address that somebody else names may get packets of ours: never this node
+    /// itself, nor what is not an address of one host; loopback only if the server is on it, too.
+    fn is_dialable(&self, candidate: SocketAddr) -> bool {
+        let ip = candidate.ip();
+        let is_one_host = match ip {
+            IpAddr::V4(v4) => {
+                !v4.is_unspecified()
+                    && !v4.is_multicast()
+                    && !v4.is_broadcast()
+                    && !v4.is_link_local()
+            }
+            IpAddr::V6(v6) => {
+                !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local()
+            }
+        };
+        is_one_host
+            && candidate.port() != 0
+            && (self.is_local || !ip.is_loopback())
+            && !self.own_addresses.contains(&candidate)
+    }
+
+    fn continue_dials(&mut self, now: Instant) {
+        let due: Vec<DeviceKey> = self
+            .dials
+            .iter()
+            .filter(|(_, dial)| dial.due() <= now)
+            .map(|(key, _)| *key)
+            .collect();
+        for device_key in due {
+            self.continue_dial(device_key, now);
+        }
+    }
+
+    fn continue_dial(&mut self, device_key: DeviceKey, now: Instant) {
+        let Some(dial) = self.dials.get_mut(&device_key) else {
+            return;
+        };
+        if now >= dial.give_up_at {
+            return self.fail_dial(device_key, "no answer at any of its addresses", now);
+        }
+        if let Some(candidate) = dial.candidates.pop_front() {
+            dial.next_at = now + DIAL_PACE;
+            if let Some(link) = self.transport.dial(device_key, candidate, now) {
+                dial.attempts.insert(link);
+                self.attempts.insert(link, device_key);
+            }
+        } else {
+            dial.next_at = dial.give_up_at;
+            if dial.attempts.is_empty() {
+                self.fail_dial(
+                    device_key,
+                    "it announced no address that can be reached",
+                    now,
+                );
+            }
+        }
+    }
+
+    fn fail_dial(&mut self, device_key: DeviceKey, reason: &str, now: Instant) {
+        let Some(dial) = self.end_dial(device_key, None, now) else {
+            return;
+        };
+        let reason = reason.to_owned();
+        self.events.push_back(LinksEvent::DialFailed {
+            account: dial.account,
+            reason,
+        });
+    }
+
+    /// Ends a dial and all its attempts but the one that won.
+    fn end_dial(
+        &mut self,
+        device_key: DeviceKey,
+        winner: Option<LinkId>,
+        now: Instant,
+    ) -> Option<Dial> {
+        let dial = self.dials.remove(&device_key)?;
+        for link in &dial.attempts {
+            self.attempts.remove(link);
+            if Some(*link) != winner {
+                self.transport.close(*link, CloseReason::Done, now);
+            }
+        }
+        Some(dial)
+    }
+
+    // ---- what the transport says ---------------------------------------------------------------
+
+    fn collect(&mut self, now: Instant) {
+        while let Some(event) = self.transport.poll_event() {
+            match event {
+                LinkEvent::Connected {
+                    link,
+                    side,
+                    device_key,
+                } => self.on_connected(link, side, device_key, now),
+                LinkEvent::Lost { link, reason } => self.on_lost(link, reason, now),
+                LinkEvent::Opened { link, dir } => self.on_opened(link, dir, now),
+                LinkEvent::Readable { link, stream } => self.on_readable(link, stream, now),
+                LinkEvent::Writable { link } => {
+                    self.events.push_back(LinksEvent::Writable { link })
+                }
+            }
+        }
+    }
+
+    fn on_connected(&mut self, link: LinkId, side: Side, device_key: DeviceKey, now: Instant) {
+        let peer = Peer {
+            device_key,
+            side,
+            account: None,
+            authorise_by: now + AUTHORISE_DEADLINE,
+            stream: None,
+            frames: FrameBuffer::new(),
+            has_greeted: false,
+            leaves: BTreeMap::new(),
+        };
+        self.peers.insert(link, peer);
+        match side {
+            Side::Client => match self.end_dial(device_key, Some(link), now) {
+                Some(dial) => self.authorise(link, dial.account, now),
+                None => self.drop_link(link, CloseReason::Done, now),
+            },
+            Side::Server => match self.contacts.get(&device_key).cloned() {
+                Some(account) => self.authorise(link, account, now),
+                None => self.events.push_back(LinksEvent::WhoIs(device_key)),
+            },
+        }
+    }
+
+    /// From here on the link may talk. Pins its key if it is new.
+    fn authorise(&mut self, link: LinkId, account: AccountName, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        let device_key = peer.device_key;
+        match self.contacts.get(&device_key) {
+            Some(owner) if *owner != account => {
+                log::warn!("a device key is named under two accounts; the link is closed");
+                return self.drop_link(link, CloseReason::Unauthorised, now);
+            }
+            Some(_) => {}
+            None => {
+                let known = self
+                    .contacts
+                    .values()
+                    .filter(|owner| **owner == account)
+                    .count();
+                self.contacts.insert(device_key, account.clone());
+                let account = account.clone();
+                self.events.push_back(LinksEvent::NewKey {
+                    account,
+                    device_key,
+                    known,
+                });
+            }
+        }
+        peer.account = Some(account);
+        self.transport.authorise(link);
+        match peer.side {
+            Side::Client => {
+                peer.stream = self.transport.open_bi(link);
+                self.greet(link);
+            }
+            Side::Server => self.on_opened(link, StreamDir::Bi, now),
+        }
+    }
+
+    fn greet(&mut self, link: LinkId) {
+        let Some(stream) = self.peers.get(&link).and_then(|peer| peer.stream) else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        frame::encode::<LINK_FRAME_LEN_MAX>(&PeerHello::ours(AGENT), &mut bytes)
+            .expect("a greeting is far below the limit of a frame");
+        self.transport.write(link, stream, bytes.into(), false);
+    }
+
+    fn on_opened(&mut self, link: LinkId, dir: StreamDir, now: Instant) {
+        let Some(peer) = self.peers.get(&link) else {
+            return;
+        };
+        if peer.account.is_none() {
+            return;
+        }
+        match dir {
+            StreamDir::Bi => {
+                let Some(stream) = self.transport.accept(link, dir) else {
+                    return;
+                };
+                if let Some(peer) = self.peers.get_mut(&link) {
+                    peer.stream = Some(stream);
+                }
+                self.greet(link);
+                self.on_readable(link, stream, now);
+            }
+            StreamDir::Uni => {
+                while let Some(stream) = self.transport.accept(link, dir) {
+                    if let Some(peer) = self.peers.get_mut(&link) {
+                        peer.leaves.insert(stream, IncomingLeaf::default());
+                    }
+                    self.read_leaf(link, stream, now);
+                }
+            }
+        }
+    }
+
+    fn on_readable(&mut self, link: LinkId, stream: StreamId, now: Instant) {
+        let Some(peer) = self.peers.get(&link) else {
+            return;
+        };
+        if peer.stream == Some(stream) {
+            self.read_frames(link, stream, now);
+        } else if peer.leaves.contains_key(&stream) {
+            self.read_leaf(link, stream, now);
+        }
+    }
+
+    fn read_frames(&mut self, link: LinkId, stream: StreamId, now: Instant) {
+        loop {
+            let Some(peer) = self.peers.get_mut(&link) else {
+                return;
+            };
+            let frames = &mut peer.frames;
+            let end = self.transport.read(link, stream, &mut |bytes| {
+                frames.push(&bytes);
+                false
+            });
+            if let Err(reason) = self.take_frames(link) {
+                return self.drop_link(link, reason, now);
+            }
+            match end {
+                ReadEnd::Enough => {}
+                ReadEnd::Blocked => return,
+                ReadEnd::Finished | ReadEnd::Gone => {
+                    return self.drop_link(link, CloseReason::Done, now);
+                }
+            }
+        }
+    }
+
+    fn take_frames(&mut self, link: LinkId) -> Result<(), CloseReason> {
+        let malformed = |error: FrameError| {
+            log::debug!("a peer sent {error}");
+            CloseReason::Protocol
+        };
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return Ok(());
+        };
+        let Some(account) = peer.account.clone() else {
+            return Ok(());
+        };
+        if !peer.has_greeted {
+            let Some(hello) = peer.frames.next_frame::<PeerHello>().map_err(malformed)? else {
+                return Ok(());
+            };
+            if !hello.is_compatible() {
+                return Err(CloseReason::Version);
+            }
+            peer.has_greeted = true;
+            let account = account.clone();
+            self.events.push_back(LinksEvent::Ready { link, account });
+        }
+        while let Some(frame) = peer.frames.next_frame::<PeerFrame>().map_err(malformed)? {
+            let account = account.clone();
+            self.events.push_back(LinksEvent::Frame {
+                link,
+                account,
+                frame,
+            });
+        }
+        Ok(())
+    }
+
+    fn read_leaf(&mut self, link: LinkId, stream: StreamId, now: Instant) {
+        if self.leaves_paused {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        let Some(leaf) = peer.leaves.get_mut(&stream) else {
+            return;
+        };
+        let mut is_sound = true;
+        let end = self.transport.read(link, stream, &mut |bytes| {
+            is_sound = leaf.push(bytes).is_ok();
+            is_sound
+        });
+        if !is_sound {
+            return self.drop_link(link, CloseReason::Protocol, now);
+        }
+        match end {
+            ReadEnd::Blocked | ReadEnd::Enough => {}
+            ReadEnd::Gone => {
+                peer.leaves.remove(&stream);
+            }
+            ReadEnd::Finished => {
+                let leaf = peer.leaves.remove(&stream).unwrap_or_default();
+                match leaf.header {
+                    Some(header) => {
+                        self.events.push_back(LinksEvent::Leaf {
+                            link,
+                            header,
+                            pieces: leaf.pieces,
+                        });
+                    }
+                    None => self.drop_link(link, CloseReason::Protocol, now),
+                }
+            }
+        }
+    }
+
+    fn on_lost(&mut self, link: LinkId, reason: String, now: Instant) {
+        if let Some(device_key) = self.attempts.remove(&link) {
+            self.on_attempt_lost(device_key, link, &reason, now);
+        }
+        self.forget(link, reason);
+    }
+
+    fn on_attempt_lost(&mut self, device_key: DeviceKey, link: LinkId, reason: &str, now: Instant) {
+        let Some(dial) = self.dials.get_mut(&device_key) else {
+            return;
+        };
+        dial.attempts.remove(&link);
+        if dial.attempts.is_empty() && dial.candidates.is_empty() {
+            self.fail_dial(device_key, reason, now);
+        } else if dial.attempts.is_empty() {
+            dial.next_at = now;
+            self.continue_dial(device_key, now);
+        }
+    }
+
+    fn drop_link(&mut self, link: LinkId, reason: CloseReason, now: Instant) {
+        self.transport.close(link, reason, now);
+        let reason = match reason {
+            CloseReason::Done => "the link was closed",
+            CloseReason::Unauthorised => "the device is not known",
+            CloseReason::Protocol => "the other side broke the protocol",
+            CloseReason::Version => {
+                "the other side speaks another version; upgrade the older of the two"
+            }
+        };
+        self.forget(link, reason.to_owned());
+    }
+
+    fn forget(&mut self, link: LinkId, reason: String) {
+        if let Some(peer) = self.peers.remove(&link)
+            && let Some(account) = peer.account
+        {
+            self.events.push_back(LinksEvent::Lost {
+                link,
+                account,
+                reason,
+            });
+        }
+    }
+}
+
+impl Peer {
+    fn is_ready(&self) -> bool {
+        self.has_greeted && self.account.is_some()
+    }
+}
+
+impl Dial {
+    fn due(&self) -> Instant {
+        self.next_at.min(self.give_up_at)
+    }
+}
+
+/// A leaf stream holds something else than a header and at most a leaf.
+#[derive(Debug)]
+struct MalformedLeaf;
+
+impl IncomingLeaf {
+    fn push(&mut self, mut bytes: Bytes) -> Result<(), MalformedLeaf> {
+        if self.header.is_none() {
+            self.take_header(&mut bytes)?;
+        }
+        self.len += bytes.len();
+        if self.len > LEAF_LEN {
+            return Err(MalformedLeaf);
+        }
+        if !bytes.is_empty() {
+            self.pieces.push(bytes);
+        }
+        Ok(())
+    }
+
+    fn take_header(&mut self, bytes: &mut Bytes) -> Result<(), MalformedLeaf> {
+        let wanted = match self.head.first_chunk::<{ frame::PREFIX_LEN }>() {
+            Some(prefix) => frame::PREFIX_LEN + u32::from_be_bytes(*prefix) as usize,
+            None => frame::PREFIX_LEN,
+        };
+        if wanted > LEAF_HEADER_LEN_MAX {
+            return Err(MalformedLeaf);
+        }
+        let missing = wanted - self.head.len();
+        self.head
+            .extend_from_slice(&bytes.split_to(missing.min(bytes.len())));
+        if self.head.len() < wanted {
+            return Ok(());
+        }
+        if wanted == frame::PREFIX_LEN {
+            // The prefix is whole now; go on with the header itself.
+            return if self.head == [0; frame::PREFIX_LEN] {
+                Err(MalformedLeaf)
+            } else {
+                self.take_header(bytes)
+            };
+        }
+        let header = frame::decode::<LEAF_HEADER_LEN_MAX, _>(&self.head[frame::PREFIX_LEN..]);
+        self.header = Some(header.map_err(|_| MalformedLeaf)?);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::hash::LeafHash;
+    use common::id::TransferId;
+
+    fn leaf(payload: &[u8]) -> (LeafHeader, Vec<u8>) {
+        let header = LeafHeader {
+            transfer: TransferId::from_bytes([1; 16]),
+            index: 300,
+            hash: LeafHash([2; 32]),
+        };
+        let mut bytes = Vec::new();
+        frame::encode::<LEAF_HEADER_LEN_MAX>(&header, &mut bytes).unwrap();
+        bytes.extend_from_slice(payload);
+        (header, bytes)
+    }
+
+    #[test]
+    fn leaves_survive_any_cutting() {
+        let (header, bytes) = leaf(b"payload");
+        for cut in 0..=bytes.len() {
+            let mut incoming = IncomingLeaf::default();
+            for piece in [&bytes[..cut], &bytes[cut..]] {
+                incoming.push(Bytes::copy_from_slice(piece)).unwrap();
+            }
+            assert_eq!(incoming.header, Some(header));
+            assert_eq!(incoming.pieces.concat(), b"payload");
+        }
+    }
+
+    #[test]
+    fn t11_oversized_leaves_and_headers_are_refused() {
+        let (_, bytes) = leaf(&vec![0; LEAF_LEN + 1]);
+        assert!(IncomingLeaf::default().push(bytes.into()).is_err());
+        for prefix in [0u32, 61, u32::MAX] {
+            let bytes = [&prefix.to_be_bytes()[..], &[0; 80]].concat();
+            assert!(
+                IncomingLeaf::default().push(bytes.into()).is_err(),
+                "{prefix}"
+            );
+        }
+    }
+
+    fn links() -> Links {
+        Links::new([1; 32], DeviceSecret::from_seed([1; 32]), Vec::new())
+    }
+
+    #[test]
+    fn t22_only_addresses_of_single_other_hosts_are_dialled() {
+        let mut links = links();
+        links.set_own_addresses(["192.0.2.9:4000".parse().unwrap()].into_iter());
+        let refused = [
+            "127.0.0.1:1",
+            "[::1]:1",
+            "0.0.0.0:1",
+            "[::]:1",
+            "169.254.169.254:80",
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+            "[ff02::1]:1",
+            "[fe80::1]:1",
+            "192.0.2.1:0",
+            "192.0.2.9:4000",
+        ];
+        for address in refused {
+            assert!(!links.is_dialable(address.parse().unwrap()), "{address}");
+        }
+        assert!(links.is_dialable("192.0.2.9:4001".parse().unwrap()));
+        links.set_local(true);
+        assert!(links.is_dialable("127.0.0.1:1".parse().unwrap()));
+        let mapped = common::stun::canonical("[::ffff:169.254.169.254]:80".parse().unwrap());
+        assert!(!links.is_dialable(mapped));
+    }
+}

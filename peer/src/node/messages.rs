@@ -1,0 +1,174 @@
+//! The outbox: messages that have no receipt yet.
+//!
+//! It mirrors the outbox on disk. A message is sent again, in order, on every new link to its
+//! recipient until a receipt says that it is on the recipient's disk; the recipient knows it by its id
+//! and shows it once.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use common::id::{AccountName, MessageId};
+use common::limits::{MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX};
+use common::wire::peer::Message;
+
+use super::transport::LinkId;
+
+/// Messages without a receipt, by recipient, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    outbox: BTreeMap<AccountName, VecDeque<Outgoing>>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    message: Message,
+    sent_on: Option<LinkId>,
+}
+
+impl Messages {
+    /// Takes what was in the outbox when the last run ended.
+    pub(super) fn new(restored: Vec<(AccountName, Message)>) -> Self {
+        let mut messages = Self::default();
+        for (to, message) in restored {
+            messages.push(to, message);
+        }
+        messages
+    }
+
+    /// Tells whether a recipient's outbox takes another message.
+    pub(super) fn has_room(&self, to: &AccountName) -> bool {
+        self.outbox.get(to).map_or(0, VecDeque::len) < OUTBOX_MESSAGES_MAX
+    }
+
+    /// Adds a message that is on disk.
+    pub(super) fn push(&mut self, to: AccountName, message: Message) {
+        let outgoing = Outgoing {
+            message,
+            sent_on: None,
+        };
+        self.outbox.entry(to).or_default().push_back(outgoing);
+    }
+
+    /// Hands out the messages to send on `link` now: the oldest that were not sent on it, as long as
+    /// not too many wait for their receipts.
+    pub(super) fn take_due(&mut self, to: &AccountName, link: LinkId) -> Vec<Message> {
+        let Some(outbox) = self.outbox.get_mut(to) else {
+            return Vec::new();
+        };
+        let window = outbox.iter_mut().take(MESSAGES_IN_FLIGHT_MAX);
+        let due = window.filter(|outgoing| outgoing.sent_on != Some(link));
+        due.map(|outgoing| {
+            outgoing.sent_on = Some(link);
+            outgoing.message.clone()
+        })
+        .collect()
+    }
+
+    /// A receipt came. Tells whether it is the first for a message of ours to that account.
+    pub(super) fn on_receipt(&mut self, from: &AccountName, id: MessageId) -> bool {
+        let Some(outbox) = self.outbox.get_mut(from) else {
+            return false;
+        };
+        let Some(place) = outbox.iter().position(|outgoing| outgoing.message.id == id) else {
+            return false;
+        };
+        outbox.remove(place);
+        if outbox.is_empty() {
+            self.outbox.remove(from);
+        }
+        true
+    }
+
+    /// Accounts that messages wait for.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
+        self.outbox.keys()
+    }
+
+    /// Messages that wait.
+    pub(super) fn len(&self) -> usize {
+        self.outbox.values().map(VecDeque::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::time::UnixTime;
+    use common::wire::peer::{Conversation, MessageBody};
+
+    use common::key::DeviceSecret;
+
+    fn message(id: u8) -> Message {
+        Message {
+            id: MessageId::from_bytes([id; 16]),
+            conversation: Conversation::Direct,
+            sent: UnixTime::default(),
+            body: MessageBody::try_from("hello".to_owned()).unwrap(),
+        }
+    }
+
+    /// Two link ids, made by a real transport.
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn two_links() -> [LinkId; 2] {
+        let secret = DeviceSecret::from_seed([1; 32]);
+        let mut transport = crate::node::transport::Transport::new([1; 32], secret);
+        let now = std::time::Instant::now();
+        let key = DeviceSecret::from_seed([2; 32]).public();
+        let mut dial = || {
+            transport
+                .dial(key, "192.0.2.1:1".parse().unwrap(), now)
+                .unwrap()
+        };
+        [dial(), dial()]
+    }
+
+    #[test]
+    fn messages_are_sent_once_a_link_and_again_on_the_next() {
+        let bob: AccountName = "bob".parse().unwrap();
+        let [first, second] = two_links();
+        let mut messages =
+            Messages::new(vec![(bob.clone(), message(1)), (bob.clone(), message(2))]);
+        assert_eq!(messages.take_due(&bob, first).len(), 2);
+        assert_eq!(messages.take_due(&bob, first).len(), 0);
+        assert!(messages.on_receipt(&bob, message(1).id));
+        assert!(
+            !messages.on_receipt(&bob, message(1).id),
+            "a second receipt changes nothing"
+        );
+        assert_eq!(messages.take_due(&bob, second), vec![message(2)]);
+        let mallory = "mallory".parse().unwrap();
+        assert!(
+            !messages.on_receipt(&mallory, message(2).id),
+            "not from the recipient"
+        );
+        assert!(messages.on_receipt(&bob, message(2).id));
+        assert_eq!((messages.len(), messages.recipients().count()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_than_a_window_is_in_flight() {
+        let bob: AccountName = "bob".parse().unwrap();
+        let [link, _] = two_links();
+        let mut messages = Messages::default();
+        let many = MESSAGES_IN_FLIGHT_MAX + 10;
+        for n in 0..many {
+            let mut message = message(0);
+            message.id = MessageId::from_bytes((n as u128).to_be_bytes());
+            messages.push(bob.clone(), message);
+        }
+        let sent = messages.take_due(&bob, link);
+        assert_eq!(sent.len(), MESSAGES_IN_FLIGHT_MAX);
+        messages.on_receipt(&bob, sent[0].id);
+        assert_eq!(messages.take_due(&bob, link).len(), 1);
+    }
+
+    #[test]
+    fn an_outbox_has_a_bound() {
+        let bob: AccountName = "bob".parse().unwrap();
+        let mut messages = Messages::default();
+        for _ in 0..OUTBOX_MESSAGES_MAX {
+            assert!(messages.has_room(&bob));
+            messages.push(bob.clone(), message(0));
+        }
+        assert!(!messages.has_room(&bob));
+    }
+}

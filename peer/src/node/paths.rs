@@ -1,0 +1,259 @@
+//! Where this device can be reached: its local endpoints, and the one that the server sees.
+//!
+//! The relay and hole punching will find their place here.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use common::limits::{CANDIDATES_MAX, STUN_INTERVAL, STUN_RETRY, STUN_TRIES_MAX};
+use common::stun;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::{Datagrams, Transmit};
+
+/// Our endpoints.
+#[derive(Debug)]
+pub(super) struct Paths {
+    rng: StdRng,
+    local: BTreeSet<SocketAddr>,
+    reflexive: Option<SocketAddr>,
+    server: Option<SocketAddr>,
+    announced: Option<Vec<SocketAddr>>,
+    probe: Probe,
+    transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+}
+
+/// Asking the server how it sees us.
+#[derive(Clone, Copy, Debug)]
+enum Probe {
+    /// There is no session.
+    Off,
+    /// A request is out.
+    Asking {
+        transaction: u128,
+        tries: u32,
+        at: Instant,
+    },
+    /// To be asked again then.
+    Resting { until: Instant },
+}
+
+impl Paths {
+    /// Knows nothing yet.
+    pub(super) fn new(rng: StdRng) -> Self {
+        Self {
+            rng,
+            local: BTreeSet::new(),
+            reflexive: None,
+            server: None,
+            announced: None,
+            probe: Probe::Off,
+            transmits: VecDeque::new(),
+        }
+    }
+
+    /// Takes the addresses of this host's interfaces with the port of the UDP socket.
+    pub(super) fn set_local(&mut self, addresses: Vec<SocketAddr>) {
+        self.local = addresses.into_iter().map(stun::canonical).collect();
+    }
+
+    /// Takes the address of the rendezvous.
+    pub(super) fn set_server(&mut self, server: SocketAddr) {
+        self.server = Some(stun::canonical(server));
+    }
+
+    /// There is a session: finds out how the server sees us.
+    pub(super) fn on_online(&mut self, now: Instant) {
+        self.announced = None;
+        self.ask(0, now);
+    }
+
+    /// There is no session any more.
+    pub(super) fn on_offline(&mut self) {
+        self.probe = Probe::Off;
+    }
+
+    /// What to announce: where others may reach us, at most [`CANDIDATES_MAX`]. Loopback addresses are
+    /// of use only if the server is on this host, too.
+    pub(super) fn candidates(&self) -> Vec<SocketAddr> {
+        let is_local = self.server.is_some_and(|server| server.ip().is_loopback());
+        let local = self
+            .local
+            .iter()
+            .filter(|address| is_local || !address.ip().is_loopback());
+        let seen = self
+            .reflexive
+            .iter()
+            .filter(|address| !self.local.contains(address));
+        seen.chain(local).copied().take(CANDIDATES_MAX).collect()
+    }
+
+    /// All endpoints that are ours, announced or not.
+    pub(super) fn own_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.local.iter().chain(self.reflexive.iter()).copied()
+    }
+
+    /// Tells whether the server does not know our endpoints as they are.
+    pub(super) fn needs_announcing(&self) -> bool {
+        self.announced.as_ref() != Some(&self.candidates())
+    }
+
+    /// What to announce; it counts as announced from here on.
+    pub(super) fn take_announcement(&mut self) -> Vec<SocketAddr> {
+        let candidates = self.candidates();
+        self.announced = Some(candidates.clone());
+        candidates
+    }
+
+    /// Takes a STUN datagram. Tells whether it taught us a new address.
+    pub(super) fn handle_stun(&mut self, datagrams: &Datagrams, now: Instant) -> bool {
+        let Probe::Asking { transaction, .. } = self.probe else {
+            return false;
+        };
+        if Some(stun::canonical(datagrams.source)) != self.server {
+            return false;
+        }
+        let Some(seen) = stun::reflexive_address(&datagrams.bytes, transaction) else {
+            return false;
+        };
+        self.probe = Probe::Resting {
+            until: now + STUN_INTERVAL,
+        };
+        self.reflexive.replace(seen) != Some(seen)
+    }
+
+    /// Asks again when it is time.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        match self.probe {
+            Probe::Asking { tries, at, .. } if at <= now && tries >= STUN_TRIES_MAX => {
+                self.probe = Probe::Resting {
+                    until: now + STUN_INTERVAL,
+                };
+            }
+            Probe::Asking { tries, at, .. } if at <= now => self.ask(tries, now),
+            Probe::Resting { until } if until <= now => self.ask(0, now),
+            Probe::Asking { .. } | Probe::Resting { .. } | Probe::Off => {}
+        }
+    }
+
+    /// When [`Paths::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match self.probe {
+            Probe::Off => None,
+            Probe::Asking { at, .. } => Some(at),
+            Probe::Resting { until } => Some(until),
+        }
+    }
+
+    /// The next datagram to send.
+    pub(super) fn poll_transmit(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let (destination, bytes) = self.transmits.pop_front()?;
+        buffer.extend_from_slice(&bytes);
+        let size = bytes.len();
+        Some(Transmit {
+            destination,
+            ecn: None,
+            size,
+            segment_size: None,
+            source: None,
+        })
+    }
+
+    fn ask(&mut self, tries: u32, now: Instant) {
+        let Some(server) = self.server else { return };
+        // A STUN transaction has 96 bits (RFC 8489 section 5).
+        let transaction = self.rng.random::<u128>() >> 32;
+        self.transmits
+            .push_back((server, stun::binding_request(transaction)));
+        self.probe = Probe::Asking {
+            transaction,
+            tries: tries + 1,
+            at: now + STUN_RETRY,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use rand::SeedableRng;
+
+    fn server() -> SocketAddr {
+        "198.51.100.1:7400".parse().unwrap()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn online() -> (Paths, Instant) {
+        let now = Instant::now();
+        let mut paths = Paths::new(StdRng::from_seed([1; 32]));
+        let local = ["127.0.0.1:5000", "192.0.2.1:5000"].map(|text| text.parse().unwrap());
+        paths.set_local(local.to_vec());
+        paths.set_server(server());
+        paths.on_online(now);
+        (paths, now)
+    }
+
+    fn answer(paths: &mut Paths, seen: &str, from: SocketAddr, now: Instant) -> bool {
+        let mut request = Vec::new();
+        paths.poll_transmit(&mut request).unwrap();
+        let bytes = stun::binding_answer(&request, seen.parse().unwrap()).unwrap();
+        let bytes = BytesMut::from(bytes.as_slice());
+        let stride = bytes.len();
+        paths.handle_stun(
+            &Datagrams {
+                source: from,
+                local: None,
+                ecn: None,
+                stride,
+                bytes,
+            },
+            now,
+        )
+    }
+
+    #[test]
+    fn the_address_that_the_server_sees_is_announced_first() {
+        let (mut paths, now) = online();
+        assert!(answer(&mut paths, "203.0.113.9:6000", server(), now));
+        let announced = paths.take_announcement();
+        assert_eq!(announced[0], "203.0.113.9:6000".parse().unwrap());
+        assert_eq!(
+            announced.len(),
+            2,
+            "loopback is of no use to others: {announced:?}"
+        );
+        assert!(!paths.needs_announcing());
+    }
+
+    #[test]
+    fn answers_from_elsewhere_teach_nothing() {
+        let (mut paths, now) = online();
+        assert!(!answer(
+            &mut paths,
+            "203.0.113.9:6000",
+            "203.0.113.1:7400".parse().unwrap(),
+            now
+        ));
+    }
+
+    #[test]
+    fn a_silent_server_is_asked_a_few_times_and_again_later() {
+        let (mut paths, mut now) = online();
+        let mut asked = 0;
+        for _ in 0..STUN_TRIES_MAX * 2 {
+            let mut buffer = Vec::new();
+            while paths.poll_transmit(&mut buffer).is_some() {
+                asked += 1;
+            }
+            now = paths.poll_timeout().unwrap();
+            if matches!(paths.probe, Probe::Resting { .. }) {
+                break;
+            }
+            paths.handle_timeout(now);
+        }
+        assert_eq!(asked, STUN_TRIES_MAX);
+    }
+}

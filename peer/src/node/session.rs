@@ -1,0 +1,844 @@
+//! The session with the rendezvous: greeting, registration, log-in, requests, reconnecting.
+//!
+//! It owns the state of the control connection and nothing else: what the answers mean to messages and
+//! links is the node's affair. A password that the server refused is dropped at once and never tried
+//! again unasked.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use common::id::{AccountName, DeviceName};
+use common::key::{ChannelBinding, DeviceKey, DeviceSecret, Role, Statement, Token};
+use common::limits::{
+    CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LOGIN_DEADLINE, RECONNECT_FIRST, RECONNECT_MAX,
+    REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX,
+};
+use common::password::{ClientLogin, ClientRegistration, Password, PasswordError};
+use common::wire::frame::{self, FrameBuffer};
+use common::wire::rendezvous::{
+    AdmissionCode, Answer, ByeReason, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginStart,
+    OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, StretchVersion,
+    TokenLogin,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt};
+
+use super::command::{CommandError, CommandId};
+use super::io::{ClosedReason, RendezvousInput, RendezvousOutput, Work, WorkAnswer};
+
+/// Program and version, as the other side's log shows them.
+pub(super) const AGENT: &str = concat!("peer/", env!("CARGO_PKG_VERSION"));
+
+/// What a session does next.
+#[derive(Debug)]
+pub(super) enum SessionOutput {
+    /// For the shell.
+    Rendezvous(RendezvousOutput),
+    /// For the shell.
+    Work(Work),
+    /// For the node.
+    Event(SessionEvent),
+}
+
+/// What a session tells the node.
+#[derive(Debug)]
+pub(super) enum SessionEvent {
+    /// A connection is being made.
+    Connecting,
+    /// Logged in.
+    LoggedIn {
+        account: AccountName,
+        /// To be kept; replaces the old one.
+        token: Option<Token>,
+        failed: Option<FailedLogins>,
+        /// Whoever asked for this log-in.
+        command: Option<CommandId>,
+    },
+    /// A registration or log-in that somebody asked for came to nothing.
+    IntentFailed {
+        command: CommandId,
+        error: CommandError,
+    },
+    /// There is no session any more; `retry_in` tells when the next attempt will be.
+    Down {
+        error: CommandError,
+        retry_in: Option<Duration>,
+    },
+    /// A request was answered, or will not be.
+    Answered {
+        purpose: Purpose,
+        answer: Result<Answer, CommandError>,
+    },
+    /// The server pushed something.
+    Push(Push),
+}
+
+/// Why a request was made; comes back with its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A person wants to see the directory.
+    List(CommandId),
+    /// To learn the directory's version before watching it.
+    Version,
+    /// To be told of changes.
+    Watch,
+    /// To be told no more.
+    Unwatch,
+    /// Where an account can be reached.
+    Find(AccountName),
+    /// Whose key an inbound link has.
+    WhoIs(DeviceKey),
+    /// A person wants a one-time code.
+    Admit(CommandId),
+    /// Where we can be reached.
+    Announce,
+    /// A person logs out.
+    LogOut(CommandId),
+    /// To stay alive.
+    KeepAlive,
+}
+
+/// What a person asked for.
+#[derive(Debug)]
+pub(super) struct Intent {
+    pub(super) command: CommandId,
+    pub(super) account: AccountName,
+    pub(super) password: Password,
+    pub(super) code: Option<AdmissionCode>,
+    pub(super) registers: bool,
+}
+
+/// The session.
+#[derive(Debug)]
+pub(super) struct Session {
+    secret: DeviceSecret,
+    device_name: DeviceName,
+    rng: StdRng,
+    state: State,
+    token: Option<(AccountName, Token)>,
+    intent: Option<Intent>,
+    frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
+    next_request: u32,
+    open: BTreeMap<RequestId, Purpose>,
+    waiting: VecDeque<(Purpose, Request)>,
+    failures: u32,
+    /// The shell still owes us the answer to a `Close`.
+    is_closing: bool,
+    last_sent: Instant,
+    last_received: Instant,
+    outputs: VecDeque<SessionOutput>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nobody is logged in and nobody wants to be.
+    Idle,
+    /// The last attempt failed; the next one is due.
+    Waiting { until: Instant, error: CommandError },
+    /// A person has to act first.
+    Halted { error: CommandError },
+    /// The shell is connecting.
+    Connecting,
+    /// Our greeting is out.
+    Greeting {
+        binding: ChannelBinding,
+        since: Instant,
+    },
+    /// Greeted; a step of a registration or log-in is under way, or none.
+    Entering {
+        binding: ChannelBinding,
+        step: Step,
+        since: Instant,
+    },
+    /// Logged in.
+    Online,
+    /// We asked for the connection to be closed.
+    Closing,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Nothing to do: the last intent failed and there is no token.
+    Nothing,
+    /// RegisterStart is out.
+    Registering(ClientRegistration),
+    /// The password is being stretched for RegisterFinish.
+    StretchingRecord,
+    /// RegisterFinish is out.
+    Recording,
+    /// LoginStart is out.
+    LoggingIn(ClientLogin),
+    /// The password is being stretched for LoginFinish.
+    Stretching,
+    /// LoginFinish is out.
+    Finishing,
+    /// TokenLogin is out.
+    Token,
+}
+
+/// The request that carries the log-in has a fixed number; all others are larger.
+const ENTRY: RequestId = RequestId(0);
+
+impl Session {
+    /// A session for a device; connects at once if it has a token.
+    pub(super) fn new(
+        secret: DeviceSecret,
+        device_name: DeviceName,
+        token: Option<(AccountName, Token)>,
+        rng: StdRng,
+        now: Instant,
+    ) -> Self {
+        let mut session = Self {
+            secret,
+            device_name,
+            rng,
+            state: State::Idle,
+            token,
+            intent: None,
+            frames: FrameBuffer::new(),
+            next_request: 1,
+            open: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            failures: 0,
+            is_closing: false,
+            last_sent: now,
+            last_received: now,
+            outputs: VecDeque::new(),
+        };
+        if session.token.is_some() {
+            session.connect();
+        }
+        session
+    }
+
+    /// The account of this device, once it has logged in.
+    pub(super) fn account(&self) -> Option<&AccountName> {
+        self.token.as_ref().map(|(account, _)| account)
+    }
+
+    /// Tells whether requests are answered.
+    pub(super) fn is_online(&self) -> bool {
+        matches!(self.state, State::Online)
+    }
+
+    /// Why there is no session, and none on the way.
+    pub(super) fn down(&self) -> Option<CommandError> {
+        match &self.state {
+            State::Idle => Some(CommandError::NotLoggedIn),
+            State::Waiting { error, .. } | State::Halted { error } => Some(error.clone()),
+            State::Entering {
+                step: Step::Nothing,
+                ..
+            } => Some(CommandError::NotLoggedIn),
+            State::Connecting
+            | State::Greeting { .. }
+            | State::Entering { .. }
+            | State::Online
+            | State::Closing => None,
+        }
+    }
+
+    /// Registers or logs in with a password.
+    pub(super) fn enter(&mut self, intent: Intent, now: Instant) {
+        if let Some(replaced) = self.intent.replace(intent) {
+            let error = CommandError::Invalid("another log-in was started".to_owned());
+            self.tell(SessionEvent::IntentFailed {
+                command: replaced.command,
+                error,
+            });
+        }
+        match &self.state {
+            State::Idle | State::Waiting { .. } | State::Halted { .. } => self.connect(),
+            State::Entering {
+                binding,
+                step: Step::Nothing,
+                ..
+            } => {
+                let binding = *binding;
+                self.next_step(binding, now);
+            }
+            State::Online | State::Entering { .. } => self.close(),
+            State::Connecting | State::Greeting { .. } | State::Closing => {}
+        }
+    }
+
+    /// Asks the server something. The answer, or why there is none, comes as an event.
+    pub(super) fn request(&mut self, purpose: Purpose, request: Request, now: Instant) {
+        if let Some(error) = self.down() {
+            return self.tell(SessionEvent::Answered {
+                purpose,
+                answer: Err(error),
+            });
+        }
+        if self.waiting.len() >= REQUESTS_WAITING_MAX {
+            let answer = Err(CommandError::TooMany("requests".to_owned()));
+            return self.tell(SessionEvent::Answered { purpose, answer });
+        }
+        self.waiting.push_back((purpose, request));
+        self.send_waiting(now);
+    }
+
+    /// Forgets the token, after a log-out.
+    pub(super) fn forget(&mut self) {
+        self.token = None;
+        self.close();
+    }
+
+    /// Ends the session for good.
+    pub(super) fn shut_down(&mut self) {
+        let error = CommandError::Unreachable("this peer is being stopped".to_owned());
+        self.fail_open(&error);
+        self.close_connection();
+        self.state = State::Halted { error };
+    }
+
+    /// Takes what the shell says of the connection.
+    pub(super) fn handle_rendezvous(&mut self, input: RendezvousInput, now: Instant) {
+        match input {
+            RendezvousInput::Connected { binding, .. } => self.on_connected(binding, now),
+            RendezvousInput::Received(bytes) => self.on_received(&bytes, now),
+            RendezvousInput::Closed(reason) => self.on_closed(reason, now),
+        }
+    }
+
+    /// Takes a stretched password.
+    pub(super) fn handle_worked(&mut self, WorkAnswer(result): WorkAnswer, now: Instant) {
+        let State::Entering { binding, step, .. } = &self.state else {
+            return;
+        };
+        let binding = *binding;
+        match (step, result) {
+            (Step::StretchingRecord, Ok(upload)) => {
+                self.entry(
+                    binding,
+                    Step::Recording,
+                    Request::RegisterFinish { upload },
+                    now,
+                );
+            }
+            (Step::Stretching, Ok(ke3)) => {
+                self.entry(binding, Step::Finishing, Request::LoginFinish { ke3 }, now);
+            }
+            (Step::StretchingRecord | Step::Stretching, Err(error)) => {
+                self.fail_intent(password_error(error), binding, now);
+            }
+            (
+                Step::Nothing
+                | Step::Registering(_)
+                | Step::Recording
+                | Step::LoggingIn(_)
+                | Step::Finishing
+                | Step::Token,
+                _,
+            ) => {}
+        }
+    }
+
+    /// Keeps the session alive, gives up on a silent server, tries again after a failure.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_none_or(|due| due > now) {
+            return;
+        }
+        match self.state {
+            State::Waiting { .. } => self.connect(),
+            State::Greeting { .. } | State::Entering { .. } => self.close(),
+            State::Online if now >= self.last_received + silence_max() => self.close(),
+            State::Online => self.request(Purpose::KeepAlive, Request::KeepAlive, now),
+            State::Idle | State::Halted { .. } | State::Connecting | State::Closing => {}
+        }
+    }
+
+    /// When [`Session::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Waiting { until, .. } => Some(*until),
+            State::Greeting { since, .. } | State::Entering { since, .. } => {
+                Some(*since + LOGIN_DEADLINE)
+            }
+            State::Online => {
+                let keep_alive = self.last_sent + KEEP_ALIVE_INTERVAL;
+                Some(keep_alive.min(self.last_received + silence_max()))
+            }
+            State::Idle | State::Halted { .. } | State::Connecting | State::Closing => None,
+        }
+    }
+
+    /// The next thing to do.
+    pub(super) fn poll_output(&mut self) -> Option<SessionOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Connects, at once or as soon as the old connection is closed.
+    fn connect(&mut self) {
+        if self.is_closing {
+            self.state = State::Closing;
+            return;
+        }
+        self.state = State::Connecting;
+        self.frames = FrameBuffer::new();
+        self.outputs
+            .push_back(SessionOutput::Rendezvous(RendezvousOutput::Connect));
+        self.tell(SessionEvent::Connecting);
+    }
+
+    fn close(&mut self) {
+        self.state = State::Closing;
+        self.close_connection();
+    }
+
+    fn close_connection(&mut self) {
+        if !std::mem::replace(&mut self.is_closing, true) {
+            self.outputs
+                .push_back(SessionOutput::Rendezvous(RendezvousOutput::Close));
+        }
+    }
+
+    fn on_connected(&mut self, binding: ChannelBinding, now: Instant) {
+        if !matches!(self.state, State::Connecting) {
+            return;
+        }
+        self.last_received = now;
+        self.state = State::Greeting {
+            binding,
+            since: now,
+        };
+        self.send(&Hello::ours(AGENT), now);
+    }
+
+    fn on_received(&mut self, bytes: &[u8], now: Instant) {
+        self.last_received = now;
+        self.frames.push(bytes);
+        loop {
+            let more = match &self.state {
+                State::Greeting { binding, .. } => {
+                    let binding = *binding;
+                    self.frames
+                        .next_frame()
+                        .map(|answer| answer.map(|answer| self.on_hello(answer, binding, now)))
+                }
+                State::Entering { .. } | State::Online => self
+                    .frames
+                    .next_frame()
+                    .map(|frame| frame.map(|frame| self.on_frame(frame, now))),
+                State::Idle
+                | State::Waiting { .. }
+                | State::Halted { .. }
+                | State::Connecting
+                | State::Closing => return,
+            };
+            match more {
+                Ok(Some(())) => {}
+                Ok(None) => return,
+                Err(error) => {
+                    log::debug!("the server sent {error}");
+                    return self.close();
+                }
+            }
+        }
+    }
+
+    fn on_hello(&mut self, answer: HelloAnswer, binding: ChannelBinding, now: Instant) {
+        match answer {
+            HelloAnswer::Welcome { .. } => self.next_step(binding, now),
+            HelloAnswer::Upgrade { agent, .. } => {
+                let server = common::text::inline(&agent).into_owned();
+                self.halt(CommandError::Upgrade { server });
+            }
+        }
+    }
+
+    fn on_frame(&mut self, frame: ServerFrame, now: Instant) {
+        match frame {
+            ServerFrame::Answer { id: ENTRY, answer } => self.on_entry_answer(answer, now),
+            ServerFrame::Answer { id, answer } => {
+                if let Some(purpose) = self.open.remove(&id) {
+                    self.tell(SessionEvent::Answered {
+                        purpose,
+                        answer: refused(answer),
+                    });
+                }
+                self.send_waiting(now);
+            }
+            ServerFrame::Push(Push::Bye(reason)) => self.on_bye(reason),
+            ServerFrame::Push(push) => self.tell(SessionEvent::Push(push)),
+        }
+    }
+
+    fn on_bye(&mut self, reason: ByeReason) {
+        match reason {
+            ByeReason::Replaced | ByeReason::AccountRemoved => {
+                self.halt(CommandError::Unreachable(reason.to_string()));
+            }
+            ByeReason::ShuttingDown
+            | ByeReason::TimedOut
+            | ByeReason::Malformed
+            | ByeReason::TooSlow => {
+                log::info!("the server ended the session: {reason}");
+            }
+        }
+    }
+
+    /// Starts what is to be done first on a fresh connection: what a person asked for, else the token.
+    fn next_step(&mut self, binding: ChannelBinding, now: Instant) {
+        if let Some(intent) = &self.intent {
+            let seed = self.rng.random();
+            if intent.registers {
+                let (client, message) = ClientRegistration::start(&intent.password, seed);
+                let request = Request::RegisterStart {
+                    account: intent.account.clone(),
+                    message,
+                };
+                return self.entry(binding, Step::Registering(client), request, now);
+            }
+            return self.start_login(binding, seed, now);
+        }
+        let Some((account, token)) = self.token.clone() else {
+            self.state = State::Entering {
+                binding,
+                step: Step::Nothing,
+                since: now,
+            };
+            return;
+        };
+        let statement = Statement {
+            role: Role::TokenLogin,
+            exporter: &binding,
+            account: &account,
+            content: token.as_bytes(),
+        };
+        let signature = self.secret.sign(&statement);
+        let device_key = self.secret.public();
+        let login = TokenLogin {
+            account,
+            device_key,
+            token,
+            signature,
+        };
+        self.entry(binding, Step::Token, Request::TokenLogin(login), now);
+    }
+
+    fn start_login(&mut self, binding: ChannelBinding, seed: [u8; 32], now: Instant) {
+        let Some(intent) = &self.intent else { return };
+        let (client, ke1) = ClientLogin::start(&intent.password, seed);
+        let statement = Statement {
+            role: Role::PasswordLogin,
+            exporter: &binding,
+            account: &intent.account,
+            content: ke1.as_bytes(),
+        };
+        let start = LoginStart {
+            account: intent.account.clone(),
+            device_key: self.secret.public(),
+            device_name: self.device_name.clone(),
+            signature: self.secret.sign(&statement),
+            ke1,
+            code: intent.code,
+        };
+        self.entry(
+            binding,
+            Step::LoggingIn(client),
+            Request::LoginStart(start),
+            now,
+        );
+    }
+
+    fn on_entry_answer(&mut self, answer: Answer, now: Instant) {
+        let State::Entering { binding, step, .. } =
+            std::mem::replace(&mut self.state, State::Connecting)
+        else {
+            return self.close();
+        };
+        match (step, answer) {
+            (Step::Registering(client), Answer::RegisterChallenge { message }) => {
+                self.stretch_record(client, message, binding, now);
+            }
+            (Step::Recording, Answer::Done) => {
+                if let Some(intent) = &mut self.intent {
+                    intent.registers = false;
+                }
+                let seed = self.rng.random();
+                self.start_login(binding, seed, now);
+            }
+            (Step::LoggingIn(client), Answer::LoginChallenge { ke2, stretch }) => {
+                self.stretch(client, ke2, stretch, binding, now);
+            }
+            (Step::Finishing | Step::Token, Answer::LoggedIn(logged_in)) => {
+                self.on_logged_in(logged_in, now)
+            }
+            (Step::Token, Answer::Refused(Refusal::TokenRefused | Refusal::WrongCredentials)) => {
+                self.token = None;
+                self.state = State::Entering {
+                    binding,
+                    step: Step::Nothing,
+                    since: now,
+                };
+                self.fail_waiting(&CommandError::NotLoggedIn);
+                self.tell(SessionEvent::Down {
+                    error: CommandError::NotLoggedIn,
+                    retry_in: None,
+                });
+            }
+            (Step::Token, Answer::Refused(refusal)) => {
+                log::debug!("the token was not taken: {refusal}");
+                self.close();
+            }
+            (_, Answer::Refused(Refusal::WrongCredentials)) => {
+                self.fail_intent(CommandError::WrongPassword, binding, now);
+            }
+            (_, Answer::Refused(refusal)) => {
+                self.fail_intent(CommandError::Refused(refusal), binding, now)
+            }
+            (step, answer) => {
+                log::debug!("the server answered {step:?} with {answer:?}");
+                self.close();
+            }
+        }
+    }
+
+    fn stretch_record(
+        &mut self,
+        client: ClientRegistration,
+        response: OpaqueMessage,
+        binding: ChannelBinding,
+        now: Instant,
+    ) {
+        let Some(intent) = &self.intent else {
+            return self.close();
+        };
+        let work = Work::Register {
+            client,
+            account: intent.account.clone(),
+            response,
+        };
+        self.outputs.push_back(SessionOutput::Work(work));
+        self.state = State::Entering {
+            binding,
+            step: Step::StretchingRecord,
+            since: now,
+        };
+    }
+
+    fn stretch(
+        &mut self,
+        client: ClientLogin,
+        ke2: OpaqueMessage,
+        stretch: StretchVersion,
+        binding: ChannelBinding,
+        now: Instant,
+    ) {
+        let Some(intent) = &self.intent else {
+            return self.close();
+        };
+        let account = intent.account.clone();
+        let work = Work::LogIn {
+            client,
+            account,
+            ke2,
+            stretch,
+            binding,
+        };
+        self.outputs.push_back(SessionOutput::Work(work));
+        self.state = State::Entering {
+            binding,
+            step: Step::Stretching,
+            since: now,
+        };
+    }
+
+    fn on_logged_in(&mut self, logged_in: LoggedIn, now: Instant) {
+        let LoggedIn { token, failed } = logged_in;
+        let intent = self.intent.take();
+        let account = match (&intent, &self.token) {
+            (Some(intent), _) => intent.account.clone(),
+            (None, Some((account, _))) => account.clone(),
+            (None, None) => return self.close(),
+        };
+        if let Some(token) = &token {
+            self.token = Some((account.clone(), token.clone()));
+        }
+        self.failures = 0;
+        self.state = State::Online;
+        let command = intent.map(|intent| intent.command);
+        self.tell(SessionEvent::LoggedIn {
+            account,
+            token,
+            failed,
+            command,
+        });
+        self.send_waiting(now);
+    }
+
+    /// Drops what a person asked for, and goes on with the token if there is one.
+    fn fail_intent(&mut self, error: CommandError, binding: ChannelBinding, now: Instant) {
+        if let Some(intent) = self.intent.take() {
+            self.tell(SessionEvent::IntentFailed {
+                command: intent.command,
+                error,
+            });
+        }
+        self.next_step(binding, now);
+        if let Some(error) = self.down() {
+            self.fail_waiting(&error);
+        }
+    }
+
+    fn on_closed(&mut self, reason: ClosedReason, now: Instant) {
+        self.is_closing = false;
+        if matches!(
+            self.state,
+            State::Halted { .. } | State::Idle | State::Waiting { .. }
+        ) {
+            return;
+        }
+        let was_asked = matches!(self.state, State::Closing);
+        let error = closed_error(reason);
+        if self.intent.is_some() && was_asked {
+            // The connection made room for what a person asked for meanwhile.
+            self.fail_open(&error);
+            return self.connect();
+        }
+        if let Some(intent) = self.intent.take() {
+            self.tell(SessionEvent::IntentFailed {
+                command: intent.command,
+                error: error.clone(),
+            });
+        }
+        match &error {
+            CommandError::ServerKeyChanged { .. } => self.halt(error),
+            _ if self.token.is_some() => self.retry_later(error, now),
+            _ => {
+                self.state = State::Idle;
+                self.fail_open(&error);
+            }
+        }
+    }
+
+    /// Waits for longer the more often it failed, and never for as long as its neighbours: peers that
+    /// lost their server together come back spread out.
+    fn retry_later(&mut self, error: CommandError, now: Instant) {
+        let base = RECONNECT_FIRST * 2u32.saturating_pow(self.failures.min(16));
+        self.failures += 1;
+        let delay = base
+            .min(RECONNECT_MAX)
+            .mul_f64(self.rng.random_range(0.5..1.5));
+        self.fail_open(&error);
+        self.state = State::Waiting {
+            until: now + delay,
+            error: error.clone(),
+        };
+        self.tell(SessionEvent::Down {
+            error,
+            retry_in: Some(delay),
+        });
+    }
+
+    /// Stops until a person acts.
+    fn halt(&mut self, error: CommandError) {
+        if let Some(intent) = self.intent.take() {
+            self.tell(SessionEvent::IntentFailed {
+                command: intent.command,
+                error: error.clone(),
+            });
+        }
+        self.fail_open(&error);
+        self.close_connection();
+        self.state = State::Halted {
+            error: error.clone(),
+        };
+        self.tell(SessionEvent::Down {
+            error,
+            retry_in: None,
+        });
+    }
+
+    fn fail_open(&mut self, error: &CommandError) {
+        for purpose in std::mem::take(&mut self.open).into_values() {
+            self.tell(SessionEvent::Answered {
+                purpose,
+                answer: Err(error.clone()),
+            });
+        }
+        self.fail_waiting(error);
+    }
+
+    fn fail_waiting(&mut self, error: &CommandError) {
+        for (purpose, _) in std::mem::take(&mut self.waiting) {
+            self.tell(SessionEvent::Answered {
+                purpose,
+                answer: Err(error.clone()),
+            });
+        }
+    }
+
+    fn send_waiting(&mut self, now: Instant) {
+        while matches!(self.state, State::Online) && self.open.len() < REQUESTS_OPEN_MAX {
+            let Some((purpose, request)) = self.waiting.pop_front() else {
+                return;
+            };
+            let id = RequestId(self.next_request);
+            self.next_request = self.next_request.checked_add(1).unwrap_or(1);
+            self.open.insert(id, purpose);
+            self.send(&RequestFrame { id, request }, now);
+        }
+    }
+
+    fn entry(&mut self, binding: ChannelBinding, step: Step, request: Request, now: Instant) {
+        self.state = State::Entering {
+            binding,
+            step,
+            since: now,
+        };
+        self.send(&RequestFrame { id: ENTRY, request }, now);
+    }
+
+    fn send(&mut self, frame: &impl serde::Serialize, now: Instant) {
+        let mut bytes = Vec::new();
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(frame, &mut bytes)
+            .expect("every request of ours is far below the limit of a frame");
+        self.last_sent = now;
+        self.outputs
+            .push_back(SessionOutput::Rendezvous(RendezvousOutput::Send(bytes)));
+    }
+
+    fn tell(&mut self, event: SessionEvent) {
+        self.outputs.push_back(SessionOutput::Event(event));
+    }
+}
+
+/// A server that answers no keep-alive for this long is gone.
+fn silence_max() -> Duration {
+    KEEP_ALIVE_INTERVAL * 3
+}
+
+fn refused(answer: Answer) -> Result<Answer, CommandError> {
+    match answer {
+        Answer::Refused(refusal) => Err(CommandError::Refused(refusal)),
+        other => Ok(other),
+    }
+}
+
+fn closed_error(reason: ClosedReason) -> CommandError {
+    match reason {
+        ClosedReason::Failed(reason) => CommandError::Unreachable(reason),
+        ClosedReason::ServerKeyChanged { expected, seen } => {
+            CommandError::ServerKeyChanged { expected, seen }
+        }
+        ClosedReason::Ended => CommandError::Unreachable("the connection was closed".to_owned()),
+    }
+}
+
+fn password_error(error: PasswordError) -> CommandError {
+    match error {
+        PasswordError::Wrong => CommandError::WrongPassword,
+        PasswordError::Malformed | PasswordError::UnknownStretch | PasswordError::Stretch => {
+            CommandError::Invalid(error.to_string())
+        }
+    }
+}
+
+/// A seed for a child from its parent's generator.
+pub(super) fn child_seed(rng: &mut StdRng) -> [u8; 32] {
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    seed
+}

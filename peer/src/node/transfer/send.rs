@@ -1,0 +1,430 @@
+//! Files that go.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bytes::Bytes;
+use common::hash::{FileDigest, LeafHash, leaf_count};
+use common::id::{AccountName, TransferId};
+use common::limits::{LEAVES_READING_MAX, TRANSFERS_MAX};
+use common::wire::peer::{CancelReason, LeafHeader, LeafRange, Offer, PeerFrame, Reason};
+
+use super::{LeafHashes, Outputs, Progress, tell};
+use crate::node::Output;
+use crate::node::command::{CommandError, CommandId, Reply, TransferState};
+use crate::node::io::{DiskAnswer, DiskRequest};
+use crate::node::links::Links;
+use crate::node::transport::LinkId;
+
+/// All files that go.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Sending {
+    transfers: BTreeMap<TransferId, Outgoing>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    to: AccountName,
+    /// Whoever asked; answered once the offer is out.
+    command: Option<CommandId>,
+    offer: Option<Offer>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The disk is opening the file.
+    Opening,
+    /// There is no link to the recipient yet.
+    Unlinked,
+    /// The offer is out.
+    Offered { link: LinkId },
+    /// Leaves are read and sent.
+    Moving(Moving),
+    /// All is sent; the receiver is checking and storing.
+    Settling {
+        link: LinkId,
+        progress: Progress,
+        digest: FileDigest,
+    },
+}
+
+#[derive(Debug)]
+struct Moving {
+    link: LinkId,
+    /// The leaf to ask the disk for next.
+    next: u64,
+    /// Asked of the disk.
+    reading: usize,
+    /// Read, and waiting for a stream.
+    held: VecDeque<(u64, Bytes, LeafHash)>,
+    hashes: LeafHashes,
+    progress: Progress,
+}
+
+impl Sending {
+    /// Starts a transfer: opens the file.
+    pub(in crate::node) fn start(
+        &mut self,
+        transfer: TransferId,
+        to: AccountName,
+        path: PathBuf,
+        command: CommandId,
+        outputs: &mut Outputs,
+    ) {
+        if self.transfers.len() >= TRANSFERS_MAX {
+            let error = CommandError::TooMany("transfers".to_owned());
+            return outputs.push_back(Output::Reply(command, Err(error)));
+        }
+        let outgoing = Outgoing {
+            to,
+            command: Some(command),
+            offer: None,
+            state: State::Opening,
+        };
+        self.transfers.insert(transfer, outgoing);
+        outputs.push_back(Output::Disk(DiskRequest::Open { transfer, path }));
+    }
+
+    /// Tells whether this transfer is one of ours.
+    pub(in crate::node) fn contains(&self, transfer: TransferId) -> bool {
+        self.transfers.contains_key(&transfer)
+    }
+
+    /// Accounts that offers wait for.
+    pub(in crate::node) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
+        let unlinked = self
+            .transfers
+            .values()
+            .filter(|transfer| matches!(transfer.state, State::Unlinked));
+        unlinked.map(|transfer| &transfer.to)
+    }
+
+    /// There is a link: sends the offers that waited for it.
+    pub(in crate::node) fn on_ready(
+        &mut self,
+        link: LinkId,
+        account: &AccountName,
+        links: &mut Links,
+        outputs: &mut Outputs,
+    ) {
+        for (transfer, outgoing) in &mut self.transfers {
+            let Some(offer) = &outgoing.offer else {
+                continue;
+            };
+            if !matches!(outgoing.state, State::Unlinked) || outgoing.to != *account {
+                continue;
+            }
+            links.send(link, &PeerFrame::Offer(offer.clone()));
+            outgoing.state = State::Offered { link };
+            if let Some(command) = outgoing.command.take() {
+                outputs.push_back(Output::Reply(command, Ok(Reply::Offered(*transfer))));
+            }
+            tell(*transfer, TransferState::Waiting, outputs);
+        }
+    }
+
+    /// The recipient cannot be reached: offers that waited for it come to nothing.
+    pub(in crate::node) fn on_unreachable(
+        &mut self,
+        account: &AccountName,
+        error: &CommandError,
+        outputs: &mut Outputs,
+    ) {
+        let waiting: Vec<TransferId> = self
+            .transfers
+            .iter()
+            .filter(|(_, outgoing)| {
+                outgoing.to == *account && matches!(outgoing.state, State::Unlinked)
+            })
+            .map(|(transfer, _)| *transfer)
+            .collect();
+        for transfer in waiting {
+            self.fail(transfer, error.clone(), outputs);
+        }
+    }
+
+    /// A link is gone, and with it what it carried.
+    pub(in crate::node) fn on_lost(&mut self, link: LinkId, reason: &str, outputs: &mut Outputs) {
+        let carried: Vec<TransferId> = self
+            .transfers
+            .iter()
+            .filter(|(_, outgoing)| outgoing.state.link() == Some(link))
+            .map(|(transfer, _)| *transfer)
+            .collect();
+        for transfer in carried {
+            self.fail(
+                transfer,
+                CommandError::File(format!("the link broke: {reason}")),
+                outputs,
+            );
+        }
+    }
+
+    /// The recipient accepts.
+    pub(in crate::node) fn on_accept(
+        &mut self,
+        transfer: TransferId,
+        link: LinkId,
+        have: &[LeafRange],
+        now: Instant,
+        outputs: &mut Outputs,
+    ) {
+        let Some(outgoing) = self.transfers.get_mut(&transfer) else {
+            return;
+        };
+        let (State::Offered { link: offered }, Some(offer)) = (&outgoing.state, &outgoing.offer)
+        else {
+            return;
+        };
+        if *offered != link || !have.is_empty() {
+            return log::debug!(
+                "an answer to an offer that was not made, or with leaves it cannot have"
+            );
+        }
+        let mut moving = Moving {
+            link,
+            next: 0,
+            reading: 0,
+            held: VecDeque::new(),
+            hashes: LeafHashes::default(),
+            progress: Progress::start(transfer, offer.size, now, outputs),
+        };
+        moving.read_more(transfer, offer.size, 0, outputs);
+        outgoing.state = State::Moving(moving);
+    }
+
+    /// The recipient declines, or gives up.
+    pub(in crate::node) fn on_ended(
+        &mut self,
+        transfer: TransferId,
+        link: LinkId,
+        state: TransferState,
+        outputs: &mut Outputs,
+    ) {
+        if self.is_on(transfer, link) {
+            self.transfers.remove(&transfer);
+            outputs.push_back(Output::Disk(DiskRequest::Drop { transfer }));
+            tell(transfer, state, outputs);
+        }
+    }
+
+    /// The recipient has the file, verified and under its name.
+    pub(in crate::node) fn on_received(
+        &mut self,
+        transfer: TransferId,
+        link: LinkId,
+        now: Instant,
+        outputs: &mut Outputs,
+    ) {
+        if !self.is_on(transfer, link) {
+            return;
+        }
+        let Some(outgoing) = self.transfers.remove(&transfer) else {
+            return;
+        };
+        outputs.push_back(Output::Disk(DiskRequest::Drop { transfer }));
+        let state = match outgoing.state {
+            State::Settling {
+                progress, digest, ..
+            } => TransferState::Done {
+                digest: digest.to_string(),
+                total: progress.total,
+                elapsed_ms: progress.elapsed_ms(now),
+                path: None,
+            },
+            State::Opening | State::Unlinked | State::Offered { .. } | State::Moving(_) => {
+                let reason = "the recipient claims to have what was not sent".to_owned();
+                TransferState::Failed { reason }
+            }
+        };
+        tell(transfer, state, outputs);
+    }
+
+    /// The disk answers.
+    pub(in crate::node) fn handle_disk(
+        &mut self,
+        transfer: TransferId,
+        answer: DiskAnswer,
+        links: &mut Links,
+        now: Instant,
+        outputs: &mut Outputs,
+    ) {
+        let Some(outgoing) = self.transfers.get_mut(&transfer) else {
+            return;
+        };
+        match answer {
+            DiskAnswer::Opened {
+                name,
+                size,
+                executable,
+            } => {
+                outgoing.offer = Some(Offer {
+                    transfer,
+                    name,
+                    size,
+                    executable,
+                });
+                outgoing.state = State::Unlinked;
+                if let Some(link) = links.link_to(&outgoing.to) {
+                    let account = outgoing.to.clone();
+                    self.on_ready(link, &account, links, outputs);
+                }
+            }
+            DiskAnswer::Leaf { index, bytes, hash } => {
+                if let State::Moving(moving) = &mut outgoing.state {
+                    moving.reading -= 1;
+                    moving.held.push_back((index, bytes, hash));
+                    self.push(transfer, links, now, outputs);
+                }
+            }
+            DiskAnswer::Failed(reason) => {
+                if let Some(link) = outgoing.state.link() {
+                    let reason = CancelReason::Source(Reason::lossy(&reason));
+                    links.send(link, &PeerFrame::Cancel { transfer, reason });
+                }
+                self.fail(transfer, CommandError::File(reason), outputs);
+            }
+            DiskAnswer::Created
+            | DiskAnswer::Written { .. }
+            | DiskAnswer::Mismatch { .. }
+            | DiskAnswer::Finished { .. }
+            | DiskAnswer::BadName(_) => {}
+        }
+    }
+
+    /// A link takes more.
+    pub(in crate::node) fn on_writable(
+        &mut self,
+        link: LinkId,
+        links: &mut Links,
+        now: Instant,
+        outputs: &mut Outputs,
+    ) {
+        let moving: Vec<TransferId> = self
+            .transfers
+            .iter()
+            .filter(|(_, outgoing)| outgoing.state.link() == Some(link))
+            .map(|(transfer, _)| *transfer)
+            .collect();
+        for transfer in moving {
+            self.push(transfer, links, now, outputs);
+        }
+    }
+
+    /// The person gives up.
+    pub(in crate::node) fn cancel(
+        &mut self,
+        transfer: TransferId,
+        links: &mut Links,
+        outputs: &mut Outputs,
+    ) {
+        let link = self
+            .transfers
+            .get(&transfer)
+            .and_then(|outgoing| outgoing.state.link());
+        if let Some(link) = link {
+            links.send(
+                link,
+                &PeerFrame::Cancel {
+                    transfer,
+                    reason: CancelReason::Cancelled,
+                },
+            );
+        }
+        self.fail(
+            transfer,
+            CommandError::File("cancelled".to_owned()),
+            outputs,
+        );
+    }
+
+    /// Moves leaves from the disk to the link as far as both allow.
+    fn push(
+        &mut self,
+        transfer: TransferId,
+        links: &mut Links,
+        now: Instant,
+        outputs: &mut Outputs,
+    ) {
+        let Some(outgoing) = self.transfers.get_mut(&transfer) else {
+            return;
+        };
+        let (State::Moving(moving), Some(offer)) = (&mut outgoing.state, &outgoing.offer) else {
+            return;
+        };
+        while let Some((index, bytes, hash)) = moving.held.pop_front() {
+            let header = LeafHeader {
+                transfer,
+                index,
+                hash,
+            };
+            let len = bytes.len() as u64;
+            if !links.send_leaf(moving.link, &header, bytes.clone()) {
+                moving.held.push_front((index, bytes, hash));
+                break;
+            }
+            moving.hashes.insert(index, hash);
+            moving.progress.advance(len, now, outputs);
+        }
+        let unsent = links.unsent_streams(moving.link);
+        moving.read_more(transfer, offer.size, unsent, outputs);
+        if let Some(digest) = moving.hashes.digest(offer.size) {
+            let link = moving.link;
+            links.send(link, &PeerFrame::Sent { transfer, digest });
+            let progress = moving.progress;
+            outgoing.state = State::Settling {
+                link,
+                progress,
+                digest,
+            };
+        }
+    }
+
+    fn is_on(&self, transfer: TransferId, link: LinkId) -> bool {
+        self.transfers
+            .get(&transfer)
+            .is_some_and(|outgoing| outgoing.state.link() == Some(link))
+    }
+
+    fn fail(&mut self, transfer: TransferId, error: CommandError, outputs: &mut Outputs) {
+        let Some(outgoing) = self.transfers.remove(&transfer) else {
+            return;
+        };
+        outputs.push_back(Output::Disk(DiskRequest::Drop { transfer }));
+        match outgoing.command {
+            Some(command) => outputs.push_back(Output::Reply(command, Err(error))),
+            None => tell(
+                transfer,
+                TransferState::Failed {
+                    reason: error.to_string(),
+                },
+                outputs,
+            ),
+        }
+    }
+}
+
+impl State {
+    fn link(&self) -> Option<LinkId> {
+        match self {
+            Self::Opening | Self::Unlinked => None,
+            Self::Offered { link } | Self::Settling { link, .. } => Some(*link),
+            Self::Moving(moving) => Some(moving.link),
+        }
+    }
+}
+
+impl Moving {
+    fn read_more(&mut self, transfer: TransferId, size: u64, unsent: usize, outputs: &mut Outputs) {
+        while self.next < leaf_count(size)
+            && self.reading + self.held.len() + unsent < LEAVES_READING_MAX
+        {
+            let index = self.next;
+            outputs.push_back(Output::Disk(DiskRequest::ReadLeaf { transfer, index }));
+            self.next += 1;
+            self.reading += 1;
+        }
+    }
+}
