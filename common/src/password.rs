@@ -300,9 +300,9 @@ pub fn make_record(
 
 /// A registration that waits for the server's answer.
 pub struct ClientRegistration {
-    state: opaque_ke::ClientRegistration<Suite>,
+    state: Box<opaque_ke::ClientRegistration<Suite>>,
     password: Password,
-    rng: ChaCha20Rng,
+    rng: Box<ChaCha20Rng>,
 }
 
 impl ClientRegistration {
@@ -312,9 +312,9 @@ impl ClientRegistration {
         let started = opaque_ke::ClientRegistration::<Suite>::start(&mut rng, password.as_bytes())
             .expect("blinding fails for no password within the bound");
         let this = Self {
-            state: started.state,
+            state: Box::new(started.state),
             password: password.clone(),
-            rng,
+            rng: Box::new(rng),
         };
         (this, message(started.message.serialize()))
     }
@@ -330,7 +330,7 @@ impl ClientRegistration {
         let params = ClientRegistrationFinishParameters::new(identifiers(account), Some(&stretch));
         let finished =
             self.state
-                .finish(&mut self.rng, self.password.as_bytes(), response, params)?;
+                .finish(&mut *self.rng, self.password.as_bytes(), response, params)?;
         Ok(message(finished.message.serialize()))
     }
 }
@@ -345,7 +345,7 @@ impl fmt::Debug for ClientRegistration {
 pub struct ClientLogin {
     state: Box<opaque_ke::ClientLogin<Suite>>,
     password: Password,
-    rng: ChaCha20Rng,
+    rng: Box<ChaCha20Rng>,
 }
 
 impl ClientLogin {
@@ -357,7 +357,7 @@ impl ClientLogin {
         let this = Self {
             state: Box::new(started.state),
             password: password.clone(),
-            rng,
+            rng: Box::new(rng),
         };
         (this, message(started.message.serialize()))
     }
@@ -379,7 +379,7 @@ impl ClientLogin {
         );
         let finished = self
             .state
-            .finish(&mut self.rng, self.password.as_bytes(), ke2, params)?;
+            .finish(&mut *self.rng, self.password.as_bytes(), ke2, params)?;
         Ok(message(finished.message.serialize()))
     }
 }

@@ -241,14 +241,14 @@ mod tests {
 
     #[test]
     fn a_silent_server_is_asked_a_few_times_and_again_later() {
-        let (mut paths, mut now) = online();
+        let (mut paths, _) = online();
         let mut asked = 0;
         for _ in 0..STUN_TRIES_MAX * 2 {
             let mut buffer = Vec::new();
             while paths.poll_transmit(&mut buffer).is_some() {
                 asked += 1;
             }
-            now = paths.poll_timeout().unwrap();
+            let now = paths.poll_timeout().unwrap();
             if matches!(paths.probe, Probe::Resting { .. }) {
                 break;
             }

@@ -703,13 +703,13 @@ impl Session {
                 error: error.clone(),
             });
         }
-        match &error {
-            CommandError::ServerKeyChanged { .. } => self.halt(error),
-            _ if self.token.is_some() => self.retry_later(error, now),
-            _ => {
-                self.state = State::Idle;
-                self.fail_open(&error);
-            }
+        if matches!(error, CommandError::ServerKeyChanged { .. }) {
+            self.halt(error);
+        } else if self.token.is_some() {
+            self.retry_later(error, now);
+        } else {
+            self.state = State::Idle;
+            self.fail_open(&error);
         }
     }
 
@@ -811,10 +811,10 @@ fn silence_max() -> Duration {
 }
 
 fn refused(answer: Answer) -> Result<Answer, CommandError> {
-    match answer {
-        Answer::Refused(refusal) => Err(CommandError::Refused(refusal)),
-        other => Ok(other),
+    if let Answer::Refused(refusal) = answer {
+        return Err(CommandError::Refused(refusal));
     }
+    Ok(answer)
 }
 
 fn closed_error(reason: ClosedReason) -> CommandError {

@@ -784,9 +784,9 @@ mod tests {
             let mut events = [Vec::new(), Vec::new()];
             loop {
                 let mut moved = false;
-                for end in 0..2 {
+                for (end, events) in events.iter_mut().enumerate() {
                     while let Some(event) = self.ends[end].poll_event() {
-                        events[end].push(event);
+                        events.push(event);
                     }
                     let mut buffer = Vec::new();
                     while let Some(transmit) = self.ends[end].poll_transmit(self.now, &mut buffer) {
@@ -883,9 +883,8 @@ mod tests {
         let (client, server) = pair.connect();
         pair.ends[1].close(server, CloseReason::Unauthorised, pair.now);
         let [dialled, _] = pair.run();
-        let told = dialled.iter().any(|event| match event {
-            LinkEvent::Lost { link, reason } => *link == client && reason.contains("does not know"),
-            _ => false,
+        let told = dialled.iter().any(|event| {
+            matches!(event, LinkEvent::Lost { link, reason } if *link == client && reason.contains("does not know"))
         });
         assert!(told, "{dialled:?}");
     }
