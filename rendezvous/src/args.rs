@@ -1,0 +1,124 @@
+//! What was typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::id::AccountName;
+
+const EXIT_CODES: &str = "\
+Examples:
+  rendezvous                                    start with the defaults
+  rendezvous serve --listen 0.0.0.0:7400        listen on IPv4 only
+  rendezvous serve --registration closed        only the operator makes accounts
+  rendezvous account add alice                  make an account, running or not
+  rendezvous account unblock alice              end a block after failed log-ins
+
+Exit codes:
+  0  done                       5  the data is of a newer version
+  1  another failure            6  the data is damaged
+  2  wrong usage                7  the account exists already, or does not exist
+  3  cannot listen there        8  a file cannot be read or written
+  4  the data folder is in use";
+
+/// The rendezvous server of a peer-to-peer messenger: it authenticates peers and tells them where the
+/// others are. It never sees a message, a file or a password.
+#[derive(Debug, Parser)]
+#[command(name = "rendezvous", version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// Folder of the server's keys and database [default: the system's place for application data]
+    #[arg(long, global = true, value_name = "DIR", env = "RENDEZVOUS_DATA")]
+    pub data: Option<PathBuf>,
+    /// What to do; `serve` without one.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server (the default)
+    Serve(ServeArguments),
+    /// Manage accounts, whether the server runs or not
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// Show the fingerprint that peers pin
+    Fingerprint(FingerprintArguments),
+}
+
+/// How to serve.
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// Address and port to listen on, TCP and UDP [default: port 7400 of every address]
+    #[arg(long, value_name = "ADDR:PORT", env = "RENDEZVOUS_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Who may register
+    #[arg(long, value_enum, default_value_t, env = "RENDEZVOUS_REGISTRATION")]
+    pub registration: RegistrationArgument,
+    /// PEM file with your own certificate chain and its key, instead of a self-made one
+    #[arg(long, value_name = "PEMFILE", env = "RENDEZVOUS_CERTIFICATE")]
+    pub certificate: Option<PathBuf>,
+    /// Failed log-ins in a row after which strangers have to wait
+    #[arg(long, value_name = "COUNT", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub failures_max: u32,
+    /// Seconds of the first block; each further one lasts twice as long, up to an hour
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub block_first: u32,
+    /// Print one line of JSON when ready, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RegistrationArgument {
+    /// Anybody who can reach the server
+    #[default]
+    Open,
+    /// Nobody; use `rendezvous account add`
+    Closed,
+}
+
+/// What to do with accounts.
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Make an account; asks for its password twice
+    Add {
+        /// Letters, digits, '.', '_' and '-'
+        name: AccountName,
+        /// Read the password from this file instead, or from standard input with '-'
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// List the accounts
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove an account with its devices, and end its sessions
+    Remove {
+        /// Whose account
+        name: AccountName,
+    },
+    /// End the block of an account after failed log-ins
+    Unblock {
+        /// Whose account
+        name: AccountName,
+    },
+    /// Make a one-time code that lets a new device log in during a block
+    Admit {
+        /// Whose account
+        name: AccountName,
+    },
+}
+
+/// Whose fingerprint.
+#[derive(Debug, Args)]
+pub struct FingerprintArguments {
+    /// Of this certificate instead of the self-made one
+    #[arg(long, value_name = "PEMFILE", env = "RENDEZVOUS_CERTIFICATE")]
+    pub certificate: Option<PathBuf>,
+}

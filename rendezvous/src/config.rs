@@ -1,0 +1,64 @@
+//! What the arguments mean.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use directories::ProjectDirs;
+
+use crate::args::{RegistrationArgument, ServeArguments};
+use crate::server::lockout::LockoutOptions;
+use crate::server::registration::Registration;
+
+/// The port unless another is given, TCP and UDP.
+pub const PORT: u16 = 7400;
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Addresses to try to listen on, in this order; one is enough.
+    pub listen: Vec<SocketAddr>,
+    /// Who may register.
+    pub registration: Registration,
+    /// How many log-ins may fail.
+    pub lockout: LockoutOptions,
+    /// The operator's own certificate and key.
+    pub certificate: Option<PathBuf>,
+    /// Print one line of JSON when ready.
+    pub json: bool,
+}
+
+impl From<ServeArguments> for ServeConfig {
+    fn from(typed: ServeArguments) -> Self {
+        let everywhere = || {
+            // One socket for both families, or IPv4 where a system has no IPv6.
+            vec![
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)),
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)),
+            ]
+        };
+        Self {
+            listen: typed.listen.map_or_else(everywhere, |one| vec![one]),
+            registration: match typed.registration {
+                RegistrationArgument::Open => Registration::Open,
+                RegistrationArgument::Closed => Registration::Closed,
+            },
+            lockout: LockoutOptions {
+                stranger_failures_max: typed.failures_max,
+                block_first: Duration::from_secs(typed.block_first.into()),
+                ..LockoutOptions::default()
+            },
+            certificate: typed.certificate,
+            json: typed.json,
+        }
+    }
+}
+
+/// The data folder: the one given, or the system's place. `None` if the system has no such place
+/// because there is no home folder.
+pub fn data_folder(given: Option<&Path>) -> Option<PathBuf> {
+    match given {
+        Some(folder) => Some(folder.to_owned()),
+        None => ProjectDirs::from("", "", "rendezvous").map(|dirs| dirs.data_dir().to_owned()),
+    }
+}

@@ -1,0 +1,1038 @@
+//! The engine of the control connections: greeting, log-in, lock-out, directory.
+//!
+//! [`Server::handle_input`] takes what happened, [`Server::handle_timeout`] the passing of time, and
+//! [`Server::poll_output`] gives what is to be done until it gives [`Output::Wait`]. The same inputs,
+//! times and seed give the same outputs.
+//!
+//! Invariants: every request of a live session is answered exactly once; nothing but greeting,
+//! registration and log-in is answered before the log-in; one device has at most one session; work at
+//! the store and the OPAQUE threads is bounded, and beyond that the answer is `Busy`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::id::{AccountName, DeviceName};
+use common::key::{ChannelBinding, DeviceKey};
+use common::limits::{
+    CONNECTIONS_MAX, LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX,
+    UNAUTHENTICATED_PER_SOURCE_MAX,
+};
+use common::time::{Epoch, UnixTime};
+use common::wire::rendezvous::{
+    AdmissionCode, Answer, ByeReason, Cursor, DirectoryVersion, Entry, Hello, HelloAnswer, Push,
+    Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, VERSION,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::store::{AccountId, Restored, StoreAnswer, StoreError, StoreRequest};
+use admission::Admissions;
+use directory::{Directory, admissible_candidates};
+use lockout::{BucketKey, LockoutOptions, Lockouts, seconds};
+use login::{Attempt, Job, Outcome};
+use operator::{Command, CommandId, Reply};
+use registration::{Registration, Registrations};
+use source::SourcePrefix;
+
+/// One-time codes.
+mod admission;
+/// Who is online.
+pub mod directory;
+/// How many log-ins may fail.
+pub mod lockout;
+/// Registration and log-in, step by step.
+pub mod login;
+/// What an operator asks of the running server.
+pub mod operator;
+/// Who may register.
+pub mod registration;
+/// Where a connection comes from.
+pub mod source;
+
+/// Presence changes wait this long for others, so that a crowd that comes at once is few pushes.
+const PRESENCE_DELAY: Duration = Duration::from_millis(50);
+/// The owner of an account is told of failed log-ins at most this often.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
+/// What has faded or expired is dropped this often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+/// What a client that meets a busy server waits.
+const BUSY_RETRY_S: u32 = 2;
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Who may register.
+    pub registration: Registration,
+    /// How many log-ins may fail.
+    pub lockout: LockoutOptions,
+    /// Keys the counters of unknown names.
+    pub bucket_key: BucketKey,
+    /// What the greeting says: program and version.
+    pub agent: String,
+}
+
+impl ServerOptions {
+    /// The defaults with this key.
+    pub fn new(bucket_key: BucketKey) -> Self {
+        Self {
+            registration: Registration::default(),
+            lockout: LockoutOptions::default(),
+            bucket_key,
+            agent: concat!("rendezvous/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// Names a connection; the shell never uses one twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Pairs the result of slow work with its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection came; its TLS handshake is still to be done. A transport without a handshake may
+    /// leave this out.
+    Accepted {
+        /// Its name from now on.
+        connection: ConnectionId,
+        /// Where it comes from.
+        source: SocketAddr,
+    },
+    /// A connection is ready for its first frame.
+    Connected {
+        /// Which.
+        connection: ConnectionId,
+        /// Where it comes from.
+        source: SocketAddr,
+        /// The exporter of its TLS channel.
+        channel: ChannelBinding,
+    },
+    /// The first frame of a connection.
+    Greeted {
+        /// Which.
+        connection: ConnectionId,
+        /// The frame.
+        hello: Hello,
+    },
+    /// A further frame.
+    Requested {
+        /// Which connection.
+        connection: ConnectionId,
+        /// The frame.
+        frame: RequestFrame,
+    },
+    /// Bytes that are no frame of this protocol.
+    Malformed {
+        /// From which connection.
+        connection: ConnectionId,
+    },
+    /// A connection is gone. Also fine after a `Close`.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// The answer to [`Output::Store`].
+    Stored {
+        /// Of the order.
+        ticket: Ticket,
+        /// What the store said.
+        answer: Result<StoreAnswer, StoreError>,
+    },
+    /// The result of [`Output::Verify`].
+    Verified {
+        /// Of the order.
+        ticket: Ticket,
+        /// What [`Job::run`] returned.
+        outcome: Outcome,
+    },
+    /// The operator asks something; answered by [`Output::Reply`].
+    Commanded {
+        /// Comes back in the reply.
+        id: CommandId,
+        /// What is asked.
+        command: Command,
+    },
+    /// The server is being stopped: every session gets a farewell, nobody is let in any more.
+    Shutdown,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+#[must_use]
+pub enum Output {
+    /// Send a frame.
+    Send {
+        /// To which connection.
+        connection: ConnectionId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// Close a connection once everything sent to it is on its way.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// Why, for the log.
+        why: CloseReason,
+    },
+    /// Give a request to the store; requests in the order in which they come out.
+    Store {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// The request.
+        request: StoreRequest,
+    },
+    /// Run a job on another thread.
+    Verify {
+        /// Comes back with the outcome.
+        ticket: Ticket,
+        /// The job.
+        job: Job,
+    },
+    /// Answer the operator.
+    Reply {
+        /// Of the command.
+        id: CommandId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// There is nothing more to do until an input comes, or this moment.
+    Wait(Option<Deadline>),
+}
+
+/// A frame from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// The first frame.
+    Greeting(HelloAnswer),
+    /// Any further one; shared when several connections get the same.
+    Server(Arc<ServerFrame>),
+}
+
+/// When [`Server::handle_timeout`] is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// What for.
+    pub why: &'static str,
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The server has as many connections as it can hold, in all or from this source.
+    TooMany,
+    /// The peer speaks no version that the server speaks.
+    NeedsUpgrade,
+    /// The peer was told this.
+    Said(ByeReason),
+    /// The peer logged out.
+    LoggedOut,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Server {
+    options: ServerOptions,
+    epoch: Epoch,
+    rng: StdRng,
+    sessions: BTreeMap<ConnectionId, Session>,
+    /// When each session has been silent for too long, at the earliest; looked at again when due.
+    timers: BTreeSet<(Instant, ConnectionId)>,
+    unauthenticated: BTreeMap<SourcePrefix, usize>,
+    devices: BTreeMap<DeviceKey, ConnectionId>,
+    members: BTreeSet<(AccountName, ConnectionId)>,
+    attempts: BTreeMap<ConnectionId, Attempt>,
+    work: BTreeMap<Ticket, Work>,
+    last_ticket: u64,
+    lockouts: Lockouts,
+    admissions: Admissions,
+    registrations: Registrations,
+    directory: Directory,
+    watchers: BTreeMap<ConnectionId, DirectoryVersion>,
+    presence_due: Option<Instant>,
+    /// Accounts whose owner is to be told something, and when each was last told.
+    notices_due: BTreeMap<AccountName, Instant>,
+    notices_sent: BTreeMap<AccountName, Instant>,
+    sweep_at: Instant,
+    is_stopping: bool,
+    outputs: VecDeque<Output>,
+}
+
+/// A connection that is there.
+#[derive(Debug)]
+struct Session {
+    source: SocketAddr,
+    prefix: SourcePrefix,
+    accepted: Instant,
+    heard: Instant,
+    timer: Instant,
+    phase: Phase,
+    open: BTreeSet<RequestId>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The TLS handshake is not over.
+    Shaking,
+    /// The greeting has not come.
+    Ungreeted(ChannelBinding),
+    /// Not logged in.
+    Stranger(ChannelBinding),
+    /// Logged in.
+    Member(Arc<Member>),
+}
+
+/// Who is logged in at a session.
+#[derive(Debug)]
+struct Member {
+    id: AccountId,
+    account: AccountName,
+    device_key: DeviceKey,
+    device_name: DeviceName,
+    since: UnixTime,
+}
+
+impl Member {
+    fn cursor(&self) -> Cursor {
+        Cursor {
+            account: self.account.clone(),
+            device_key: self.device_key,
+        }
+    }
+}
+
+/// What a ticket was for.
+#[derive(Debug)]
+enum Work {
+    /// A step of the attempt of this connection.
+    Attempt(ConnectionId, Step),
+    /// The owner of a device was asked for.
+    FindOwner(ConnectionId, RequestId),
+    /// A device is being forgotten, then its session ends.
+    LogOut(ConnectionId, RequestId),
+    /// A one-time code is being kept for a session.
+    Admit(ConnectionId, RequestId, AdmissionCode),
+    /// A step of a command.
+    Command(CommandId, operator::Pending),
+    /// Nobody waits for it.
+    Upkeep,
+}
+
+/// Which of the steps that an attempt may wait for at once is done.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Stored,
+    Computed,
+}
+
+impl Server {
+    /// An engine that starts at `now`, which `epoch` knows in wall-clock time.
+    pub fn new(
+        seed: [u8; 32],
+        now: Instant,
+        epoch: Epoch,
+        options: ServerOptions,
+        restored: Restored,
+    ) -> Self {
+        let lockouts = Lockouts::new(
+            options.lockout,
+            options.bucket_key.clone(),
+            epoch,
+            restored.lockouts,
+            now,
+        );
+        // Room for 256 changes in each millisecond that the last run lasted.
+        let first_version = epoch.unix(now).as_millis().saturating_mul(256);
+        Self {
+            options,
+            epoch,
+            rng: StdRng::from_seed(seed),
+            sessions: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            unauthenticated: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            members: BTreeSet::new(),
+            attempts: BTreeMap::new(),
+            work: BTreeMap::new(),
+            last_ticket: 0,
+            lockouts,
+            admissions: Admissions::new(epoch, restored.admissions, now),
+            registrations: Registrations::default(),
+            directory: Directory::new(first_version),
+            watchers: BTreeMap::new(),
+            presence_due: None,
+            notices_due: BTreeMap::new(),
+            notices_sent: BTreeMap::new(),
+            sweep_at: now + SWEEP_INTERVAL,
+            is_stopping: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes what happened.
+    pub fn handle_input(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Accepted { connection, source } => self.on_accepted(connection, source, now),
+            Input::Connected {
+                connection,
+                source,
+                channel,
+            } => self.on_connected(connection, source, channel, now),
+            Input::Greeted { connection, hello } => self.on_greeted(connection, &hello, now),
+            Input::Requested { connection, frame } => self.on_requested(connection, frame, now),
+            Input::Malformed { connection } => {
+                self.say_bye(connection, ByeReason::Malformed, now);
+            }
+            Input::Disconnected { connection } => {
+                self.end_session(connection, now);
+            }
+            Input::Stored { ticket, answer } => self.on_stored(ticket, answer, now),
+            Input::Verified { ticket, outcome } => self.on_verified(ticket, outcome, now),
+            Input::Commanded { id, command } => self.on_command(id, command, now),
+            Input::Shutdown => self.on_shutdown(now),
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.end_silent_sessions(now);
+        self.send_notices(now);
+        if self.presence_due.is_some_and(|due| due <= now) {
+            self.push_presence();
+        }
+        if self.sweep_at <= now {
+            self.sweep(now);
+        }
+    }
+
+    /// The next thing to do. [`Output::Wait`] is the last.
+    pub fn poll_output(&mut self, _now: Instant) -> Output {
+        match self.outputs.pop_front() {
+            Some(output) => output,
+            None => Output::Wait(self.deadline()),
+        }
+    }
+
+    /// Who is online.
+    pub const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Connections that are there.
+    pub fn connection_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Sessions that are logged in.
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Orders at the store and the OPAQUE threads that have not come back.
+    pub fn work_count(&self) -> usize {
+        self.work.len()
+    }
+
+    // ---- connections -------------------------------------------------------------------------
+
+    fn on_accepted(&mut self, connection: ConnectionId, source: SocketAddr, now: Instant) {
+        let prefix = SourcePrefix::of(source.ip());
+        let from_there = self.unauthenticated.get(&prefix).copied().unwrap_or(0);
+        let is_full = self.sessions.len() >= CONNECTIONS_MAX
+            || from_there >= UNAUTHENTICATED_PER_SOURCE_MAX
+            || self.is_stopping;
+        if is_full {
+            self.close(connection, CloseReason::TooMany);
+            return;
+        }
+        let timer = now + LOGIN_DEADLINE;
+        let session = Session {
+            source,
+            prefix,
+            accepted: now,
+            heard: now,
+            timer,
+            phase: Phase::Shaking,
+            open: BTreeSet::new(),
+        };
+        *self.unauthenticated.entry(prefix).or_default() += 1;
+        self.timers.insert((timer, connection));
+        self.sessions.insert(connection, session);
+    }
+
+    fn on_connected(
+        &mut self,
+        connection: ConnectionId,
+        source: SocketAddr,
+        channel: ChannelBinding,
+        now: Instant,
+    ) {
+        if !self.sessions.contains_key(&connection) {
+            self.on_accepted(connection, source, now);
+        }
+        if let Some(session) = self.sessions.get_mut(&connection) {
+            session.phase = Phase::Ungreeted(channel);
+        }
+    }
+
+    fn on_greeted(&mut self, connection: ConnectionId, hello: &Hello, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&connection) else {
+            return;
+        };
+        let Phase::Ungreeted(channel) = session.phase else {
+            self.say_bye(connection, ByeReason::Malformed, now);
+            return;
+        };
+        let agent = self.options.agent.clone();
+        let Some(version) = hello.choose() else {
+            let versions = vec![VERSION];
+            self.send_greeting(connection, HelloAnswer::Upgrade { versions, agent });
+            self.end_session(connection, now);
+            self.close(connection, CloseReason::NeedsUpgrade);
+            return;
+        };
+        session.phase = Phase::Stranger(channel);
+        self.send_greeting(connection, HelloAnswer::Welcome { version, agent });
+    }
+
+    /// Forgets a session and all that hangs on it. `None` if it was gone already.
+    fn end_session(&mut self, connection: ConnectionId, now: Instant) -> Option<Session> {
+        let session = self.sessions.remove(&connection)?;
+        self.timers.remove(&(session.timer, connection));
+        self.abandon_attempt(connection, now);
+        match &session.phase {
+            Phase::Member(member) => self.take_offline(connection, member, now),
+            Phase::Shaking | Phase::Ungreeted(_) | Phase::Stranger(_) => {
+                self.uncount_stranger(session.prefix);
+            }
+        }
+        Some(session)
+    }
+
+    fn take_offline(&mut self, connection: ConnectionId, member: &Member, now: Instant) {
+        self.watchers.remove(&connection);
+        self.members.remove(&(member.account.clone(), connection));
+        if self.devices.get(&member.device_key) == Some(&connection) {
+            self.devices.remove(&member.device_key);
+        }
+        if self.directory.remove(&member.cursor()) {
+            self.on_presence_change(now);
+        }
+    }
+
+    fn uncount_stranger(&mut self, prefix: SourcePrefix) {
+        if let Some(count) = self.unauthenticated.get_mut(&prefix) {
+            *count -= 1;
+            if *count == 0 {
+                self.unauthenticated.remove(&prefix);
+            }
+        }
+    }
+
+    fn say_bye(&mut self, connection: ConnectionId, reason: ByeReason, now: Instant) {
+        let Some(session) = self.end_session(connection, now) else {
+            return;
+        };
+        // Before its greeting a peer expects nothing else.
+        if matches!(session.phase, Phase::Stranger(_) | Phase::Member(_)) {
+            self.push(connection, Push::Bye(reason));
+        }
+        self.close(connection, CloseReason::Said(reason));
+    }
+
+    fn end_silent_sessions(&mut self, now: Instant) {
+        while let Some((timer, connection)) = self.timers.first().copied()
+            && timer <= now
+        {
+            self.timers.remove(&(timer, connection));
+            let session = self.sessions.get_mut(&connection);
+            let session = session.expect("a timer goes with its session");
+            let deadline = match session.phase {
+                Phase::Member(_) => session.heard + SESSION_IDLE_MAX,
+                Phase::Shaking | Phase::Ungreeted(_) | Phase::Stranger(_) => {
+                    session.accepted + LOGIN_DEADLINE
+                }
+            };
+            if deadline > now {
+                session.timer = deadline;
+                self.timers.insert((deadline, connection));
+            } else {
+                self.say_bye(connection, ByeReason::TimedOut, now);
+            }
+        }
+    }
+
+    /// Looks at a session again when it will have been silent for too long: from its log-in on that
+    /// is sooner than before.
+    fn hasten_timer(&mut self, connection: ConnectionId, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(&connection) {
+            self.timers.remove(&(session.timer, connection));
+            session.timer = now + SESSION_IDLE_MAX;
+            self.timers.insert((session.timer, connection));
+        }
+    }
+
+    fn on_shutdown(&mut self, now: Instant) {
+        self.is_stopping = true;
+        let connections: Vec<_> = self.sessions.keys().copied().collect();
+        for connection in connections {
+            self.say_bye(connection, ByeReason::ShuttingDown, now);
+        }
+    }
+
+    // ---- requests ----------------------------------------------------------------------------
+
+    fn on_requested(&mut self, connection: ConnectionId, frame: RequestFrame, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&connection) else {
+            return;
+        };
+        session.heard = now;
+        let RequestFrame { id, request } = frame;
+        if session.open.contains(&id) || session.open.len() >= REQUESTS_OPEN_MAX {
+            // An answer with this id would answer two requests: nothing to go on with.
+            let is_ambiguous = session.open.contains(&id);
+            if is_ambiguous {
+                self.say_bye(connection, ByeReason::Malformed, now);
+            } else {
+                self.send_answer(connection, id, Answer::Refused(Refusal::LimitExceeded));
+            }
+            return;
+        }
+        match &session.phase {
+            Phase::Shaking | Phase::Ungreeted(_) => {
+                self.say_bye(connection, ByeReason::Malformed, now);
+            }
+            Phase::Stranger(channel) => {
+                let channel = *channel;
+                session.open.insert(id);
+                self.on_stranger_request(connection, id, request, channel, now);
+            }
+            Phase::Member(member) => {
+                let member = Arc::clone(member);
+                session.open.insert(id);
+                self.on_member_request(connection, id, request, &member, now);
+            }
+        }
+    }
+
+    fn on_stranger_request(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        request: Request,
+        channel: ChannelBinding,
+        now: Instant,
+    ) {
+        match request {
+            Request::RegisterStart { account, message } => {
+                self.on_register_start(connection, id, account, message, now);
+            }
+            Request::RegisterFinish { upload } => {
+                self.on_register_finish(connection, id, &upload, now);
+            }
+            Request::LoginStart(start) => {
+                self.on_login_start(connection, id, start, channel, now);
+            }
+            Request::LoginFinish { ke3 } => self.on_login_finish(connection, id, ke3),
+            Request::TokenLogin(login) => {
+                self.on_token_login(connection, id, login, channel, now);
+            }
+            Request::Announce { .. }
+            | Request::List { .. }
+            | Request::Watch { .. }
+            | Request::Unwatch
+            | Request::Find { .. }
+            | Request::WhoIs { .. }
+            | Request::Admit
+            | Request::LogOut
+            | Request::KeepAlive => self.refuse(connection, id, Refusal::NotLoggedIn),
+        }
+    }
+
+    fn on_member_request(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        request: Request,
+        member: &Member,
+        now: Instant,
+    ) {
+        match request {
+            Request::RegisterStart { .. }
+            | Request::RegisterFinish { .. }
+            | Request::LoginStart(_)
+            | Request::LoginFinish { .. }
+            | Request::TokenLogin(_) => self.refuse(connection, id, Refusal::OutOfOrder),
+            Request::Announce { status, candidates } => {
+                self.on_announce(connection, id, member, status, &candidates, now);
+            }
+            Request::List { after } => {
+                let (entries, next) = self.directory.page(after.as_ref());
+                let version = self.directory.version();
+                let page = Answer::Page {
+                    version,
+                    entries,
+                    next,
+                };
+                self.answer(connection, id, page);
+            }
+            Request::Watch { since } => self.on_watch(connection, id, since, now),
+            Request::Unwatch => {
+                self.watchers.remove(&connection);
+                self.answer(connection, id, Answer::Done);
+            }
+            Request::Find { account } => {
+                let entries = self.directory.find(&account);
+                self.answer(connection, id, Answer::Found { entries });
+            }
+            Request::WhoIs { device_key } => self.on_who_is(connection, id, device_key),
+            Request::Admit => self.on_admit(connection, id, &member.account, now),
+            Request::LogOut => {
+                let request = StoreRequest::ForgetDevice {
+                    id: member.id,
+                    device_key: member.device_key,
+                    at: self.epoch.unix(now),
+                };
+                self.order_or_busy(connection, id, Work::LogOut(connection, id), request);
+            }
+            Request::KeepAlive => self.answer(connection, id, Answer::Done),
+        }
+    }
+
+    fn on_announce(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        member: &Member,
+        status: Status,
+        announced: &[SocketAddr],
+        now: Instant,
+    ) {
+        let source = self.sessions[&connection].source;
+        let Some(candidates) = admissible_candidates(announced, source) else {
+            self.refuse(connection, id, Refusal::LimitExceeded);
+            return;
+        };
+        let entry = Entry {
+            account: member.account.clone(),
+            device_name: member.device_name.clone(),
+            device_key: member.device_key,
+            status,
+            since: member.since,
+            candidates,
+        };
+        if self.directory.insert(entry) {
+            self.on_presence_change(now);
+        }
+        self.answer(connection, id, Answer::Done);
+    }
+
+    fn on_watch(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        since: DirectoryVersion,
+        now: Instant,
+    ) {
+        if !self.directory.remembers(since) {
+            self.refuse(connection, id, Refusal::ListAgain);
+            return;
+        }
+        self.answer(connection, id, Answer::Done);
+        self.watchers.insert(connection, since);
+        if since < self.directory.version() {
+            self.on_presence_change(now);
+        }
+    }
+
+    fn on_who_is(&mut self, connection: ConnectionId, id: RequestId, device_key: DeviceKey) {
+        // Whoever is logged in is known without the store.
+        let online = self.devices.get(&device_key);
+        if let Some(Phase::Member(owner)) = online.map(|owner| &self.sessions[owner].phase) {
+            let account = Some(owner.account.clone());
+            self.answer(connection, id, Answer::Owner { account });
+            return;
+        }
+        let request = StoreRequest::FindOwner { device_key };
+        self.order_or_busy(connection, id, Work::FindOwner(connection, id), request);
+    }
+
+    fn on_admit(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        account: &AccountName,
+        now: Instant,
+    ) {
+        if self.is_busy() {
+            self.refuse_busy(connection, id);
+            return;
+        }
+        let code = AdmissionCode::from_random(self.rng.next_u64());
+        let Some(admission) = self.admissions.open(account, code, now) else {
+            self.refuse(connection, id, Refusal::LimitExceeded);
+            return;
+        };
+        let request = StoreRequest::SaveAdmission {
+            admission,
+            at: self.epoch.unix(now),
+        };
+        self.order(Work::Admit(connection, id, code), request);
+    }
+
+    // ---- presence ----------------------------------------------------------------------------
+
+    fn on_presence_change(&mut self, now: Instant) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        // A crowd may come faster than the log is long.
+        let oldest = self.watchers.values().min().copied();
+        if oldest.is_some_and(|since| self.directory.room(since) == 0) {
+            self.push_presence();
+        } else if self.presence_due.is_none() {
+            self.presence_due = Some(now + PRESENCE_DELAY);
+        }
+    }
+
+    fn push_presence(&mut self) {
+        self.presence_due = None;
+        let version = self.directory.version();
+        let mut pushes_since: BTreeMap<DirectoryVersion, Vec<Arc<ServerFrame>>> = BTreeMap::new();
+        for (connection, since) in &mut self.watchers {
+            let pushes = pushes_since
+                .entry(*since)
+                .or_insert_with(|| self.directory.changes_since(*since));
+            let sends = pushes.iter().map(|push| Output::Send {
+                connection: *connection,
+                frame: Frame::Server(Arc::clone(push)),
+            });
+            self.outputs.extend(sends);
+            *since = version;
+        }
+    }
+
+    // ---- telling owners ----------------------------------------------------------------------
+
+    /// Somebody failed to log in to an account: its live sessions are told, now or within a second.
+    fn on_failed_login(&mut self, account: &AccountName, now: Instant) {
+        if self.sessions_of(account).next().is_none() || self.notices_due.contains_key(account) {
+            return;
+        }
+        let last = self.notices_sent.get(account);
+        let due = last.map_or(now, |last| (*last + NOTICE_INTERVAL).max(now));
+        self.notices_due.insert(account.clone(), due);
+        self.send_notices(now);
+    }
+
+    fn send_notices(&mut self, now: Instant) {
+        self.notices_sent
+            .retain(|_, last| now.saturating_duration_since(*last) < NOTICE_INTERVAL);
+        let due = self.notices_due.iter().filter(|(_, due)| **due <= now);
+        let due: Vec<AccountName> = due.map(|(account, _)| account.clone()).collect();
+        for account in due {
+            self.notices_due.remove(&account);
+            let listeners: Vec<_> = self.sessions_of(&account).collect();
+            if listeners.is_empty() {
+                continue;
+            }
+            let Some((failed, row)) = self.lockouts.tell(&account, now) else {
+                continue;
+            };
+            for connection in listeners {
+                self.push(connection, Push::FailedLogins(failed.clone()));
+            }
+            self.save_lockout(row, now);
+            self.notices_sent.insert(account, now);
+        }
+    }
+
+    fn save_lockout(&mut self, row: lockout::LockoutRow, now: Instant) {
+        let request = StoreRequest::SaveLockout {
+            row,
+            is_blocked_now: false,
+            at: self.epoch.unix(now),
+        };
+        self.order(Work::Upkeep, request);
+    }
+
+    // ---- slow work ---------------------------------------------------------------------------
+
+    fn on_stored(&mut self, ticket: Ticket, answer: Result<StoreAnswer, StoreError>, now: Instant) {
+        let Some(work) = self.work.remove(&ticket) else {
+            return;
+        };
+        match work {
+            Work::Attempt(connection, _) => self.on_attempt_stored(connection, answer, now),
+            Work::FindOwner(connection, id) => {
+                let answer = match answer {
+                    Ok(StoreAnswer::Owner(account)) => Answer::Owner { account },
+                    Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
+                };
+                self.answer(connection, id, answer);
+            }
+            Work::LogOut(connection, id) => {
+                let Ok(StoreAnswer::Done) = answer else {
+                    self.refuse(connection, id, Refusal::StoreFailed);
+                    return;
+                };
+                self.answer(connection, id, Answer::Done);
+                if self.end_session(connection, now).is_some() {
+                    self.close(connection, CloseReason::LoggedOut);
+                }
+            }
+            Work::Admit(connection, id, code) => {
+                let answer = match answer {
+                    Ok(StoreAnswer::Done) => Answer::Admission {
+                        code,
+                        expires_in_s: admission::LIFETIME_S,
+                    },
+                    Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
+                };
+                self.answer(connection, id, answer);
+            }
+            Work::Command(id, pending) => self.on_command_stored(id, pending, answer, now),
+            Work::Upkeep => {}
+        }
+    }
+
+    fn on_verified(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        match self.work.remove(&ticket) {
+            Some(Work::Attempt(connection, Step::Computed)) => {
+                self.on_attempt_computed(connection, outcome, now);
+            }
+            Some(
+                Work::Attempt(_, Step::Stored)
+                | Work::FindOwner(..)
+                | Work::LogOut(..)
+                | Work::Admit(..)
+                | Work::Command(..)
+                | Work::Upkeep,
+            )
+            | None => {}
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.work.len() >= LOGINS_IN_PROGRESS_MAX
+    }
+
+    fn order_or_busy(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        work: Work,
+        request: StoreRequest,
+    ) {
+        if self.is_busy() {
+            self.refuse_busy(connection, id);
+        } else {
+            self.order(work, request);
+        }
+    }
+
+    fn order(&mut self, work: Work, request: StoreRequest) {
+        let ticket = self.ticket(work);
+        self.outputs.push_back(Output::Store { ticket, request });
+    }
+
+    fn compute(&mut self, connection: ConnectionId, job: Job) {
+        let ticket = self.ticket(Work::Attempt(connection, Step::Computed));
+        self.outputs.push_back(Output::Verify { ticket, job });
+    }
+
+    fn ticket(&mut self, work: Work) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.work.insert(ticket, work);
+        ticket
+    }
+
+    fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    // ---- sending -----------------------------------------------------------------------------
+
+    fn answer(&mut self, connection: ConnectionId, id: RequestId, answer: Answer) {
+        if let Some(session) = self.sessions.get_mut(&connection)
+            && session.open.remove(&id)
+        {
+            self.send_answer(connection, id, answer);
+        }
+    }
+
+    fn refuse(&mut self, connection: ConnectionId, id: RequestId, refusal: Refusal) {
+        self.answer(connection, id, Answer::Refused(refusal));
+    }
+
+    fn refuse_busy(&mut self, connection: ConnectionId, id: RequestId) {
+        let retry_after_s = BUSY_RETRY_S;
+        self.refuse(connection, id, Refusal::Busy { retry_after_s });
+    }
+
+    fn refuse_blocked(&mut self, connection: ConnectionId, id: RequestId, wait: Duration) {
+        let retry_after_s = seconds(wait);
+        self.refuse(connection, id, Refusal::Blocked { retry_after_s });
+    }
+
+    fn send_answer(&mut self, connection: ConnectionId, id: RequestId, answer: Answer) {
+        let frame = Frame::Server(Arc::new(ServerFrame::Answer { id, answer }));
+        self.outputs.push_back(Output::Send { connection, frame });
+    }
+
+    fn send_greeting(&mut self, connection: ConnectionId, greeting: HelloAnswer) {
+        let frame = Frame::Greeting(greeting);
+        self.outputs.push_back(Output::Send { connection, frame });
+    }
+
+    fn push(&mut self, connection: ConnectionId, push: Push) {
+        let frame = Frame::Server(Arc::new(ServerFrame::Push(push)));
+        self.outputs.push_back(Output::Send { connection, frame });
+    }
+
+    fn close(&mut self, connection: ConnectionId, why: CloseReason) {
+        self.outputs.push_back(Output::Close { connection, why });
+    }
+
+    fn sessions_of(&self, account: &AccountName) -> impl Iterator<Item = ConnectionId> {
+        let first = (account.clone(), ConnectionId(0));
+        self.members
+            .range(first..)
+            .take_while(move |(owner, _)| owner == account)
+            .map(|(_, connection)| *connection)
+    }
+
+    // ---- time --------------------------------------------------------------------------------
+
+    fn sweep(&mut self, now: Instant) {
+        self.sweep_at = now + SWEEP_INTERVAL;
+        self.registrations.sweep(now);
+        for row in self.lockouts.sweep(now) {
+            self.save_lockout(row, now);
+        }
+        for admission in self.admissions.sweep(now) {
+            let request = StoreRequest::DropAdmission { admission };
+            self.order(Work::Upkeep, request);
+        }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let timer = self.timers.first().map(|(at, _)| (*at, "a silent session"));
+        let presence = self.presence_due.map(|at| (at, "presence"));
+        let notice = self.notices_due.values().min();
+        let notice = notice.map(|at| (*at, "telling an owner"));
+        let sweep = Some((self.sweep_at, "sweeping"));
+        let all = [timer, presence, notice, sweep].into_iter().flatten();
+        all.min().map(|(at, why)| Deadline { at, why })
+    }
+}

@@ -1,0 +1,141 @@
+//! One-time codes: an owner or the operator lets one new device past a block.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use common::id::AccountName;
+use common::limits::{ADMISSION_LIFETIME, ADMISSIONS_PER_ACCOUNT_MAX};
+use common::time::{Epoch, UnixTime};
+use common::wire::rendezvous::AdmissionCode;
+
+use crate::store::Admission;
+
+/// The codes that nobody has used, at most [`ADMISSIONS_PER_ACCOUNT_MAX`] for each account.
+#[derive(Debug)]
+pub(super) struct Admissions {
+    epoch: Epoch,
+    open: BTreeMap<AccountName, Vec<Open>>,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    kept: Admission,
+    expires: Instant,
+}
+
+impl Admissions {
+    /// Starts from what the store kept. No code lives longer than [`ADMISSION_LIFETIME`] from now.
+    pub(super) fn new(epoch: Epoch, kept: Vec<Admission>, now: Instant) -> Self {
+        let mut this = Self {
+            epoch,
+            open: BTreeMap::new(),
+        };
+        for kept in kept {
+            let left = kept.expires.saturating_since(epoch.unix(now));
+            let expires = now + left.min(ADMISSION_LIFETIME);
+            let codes = this.open.entry(kept.account.clone()).or_default();
+            codes.push(Open { kept, expires });
+        }
+        this
+    }
+
+    /// Opens `code` for an account; `None` if it has as many as it may have.
+    pub(super) fn open(
+        &mut self,
+        account: &AccountName,
+        code: AdmissionCode,
+        now: Instant,
+    ) -> Option<Admission> {
+        let codes = self.open.entry(account.clone()).or_default();
+        codes.retain(|open| open.expires > now);
+        if codes.len() >= ADMISSIONS_PER_ACCOUNT_MAX {
+            return None;
+        }
+        let expires: UnixTime = self.epoch.unix(now).saturating_add(ADMISSION_LIFETIME);
+        let kept = Admission {
+            account: account.clone(),
+            code,
+            expires,
+        };
+        codes.push(Open {
+            kept: kept.clone(),
+            expires: now + ADMISSION_LIFETIME,
+        });
+        Some(kept)
+    }
+
+    /// Uses up `code`. `None` if it does not admit to this account.
+    pub(super) fn take(
+        &mut self,
+        account: &AccountName,
+        code: AdmissionCode,
+        now: Instant,
+    ) -> Option<Admission> {
+        let codes = self.open.get_mut(account)?;
+        let index = codes
+            .iter()
+            .position(|open| open.kept.code == code && open.expires > now)?;
+        let used = codes.swap_remove(index).kept;
+        if codes.is_empty() {
+            self.open.remove(account);
+        }
+        Some(used)
+    }
+
+    /// Forgets the codes of an account that is gone.
+    pub(super) fn forget(&mut self, account: &AccountName) {
+        self.open.remove(account);
+    }
+
+    /// Drops the codes that have expired, and returns them for the store to drop.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<Admission> {
+        let mut expired = Vec::new();
+        self.open.retain(|_, codes| {
+            codes.retain(|open| {
+                let is_alive = open.expires > now;
+                if !is_alive {
+                    expired.push(open.kept.clone());
+                }
+                is_alive
+            });
+            !codes.is_empty()
+        });
+        expired
+    }
+}
+
+/// Life of a code in whole seconds.
+pub(super) const LIFETIME_S: u32 = Duration::as_secs(&ADMISSION_LIFETIME) as u32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn a_code_works_once_for_its_account_and_not_for_ever() {
+        let now = Instant::now();
+        let epoch = Epoch::new(now, UnixTime::from_millis(1_000_000));
+        let mut admissions = Admissions::new(epoch, Vec::new(), now);
+        let (alice, bob) = ("alice".parse().unwrap(), "bob".parse().unwrap());
+        let code = AdmissionCode::from_random(7);
+        admissions.open(&alice, code, now).unwrap();
+        assert!(admissions.take(&bob, code, now).is_none());
+        assert!(admissions.take(&alice, code, now).is_some());
+        assert!(admissions.take(&alice, code, now).is_none(), "once");
+
+        for bits in 0..ADMISSIONS_PER_ACCOUNT_MAX as u64 {
+            assert!(
+                admissions
+                    .open(&alice, AdmissionCode::from_random(bits), now)
+                    .is_some()
+            );
+        }
+        assert!(admissions.open(&alice, code, now).is_none(), "four at most");
+        let later = now + ADMISSION_LIFETIME;
+        let expired = AdmissionCode::from_random(1);
+        assert!(admissions.take(&alice, expired, later).is_none());
+        assert_eq!(admissions.sweep(later).len(), ADMISSIONS_PER_ACCOUNT_MAX);
+        assert!(admissions.open(&alice, code, later).is_some());
+    }
+}

@@ -1,0 +1,393 @@
+//! Who is online: an ordered map, a version that grows with each change, and a short log of changes.
+//!
+//! The log holds names only. A watcher gets the present state of whatever changed since its version,
+//! so ten changes of one device cost one line, and the cost of a push grows with the change and not
+//! with the directory.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use common::id::AccountName;
+use common::key::DeviceKey;
+use common::limits::{CANDIDATES_MAX, CHANGES_MAX, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
+use common::stun::canonical;
+use common::wire::rendezvous::{Change, Cursor, DirectoryVersion, Entry, Push, ServerFrame};
+
+/// The devices that are online.
+#[derive(Debug)]
+pub struct Directory {
+    entries: BTreeMap<Cursor, Entry>,
+    version: u64,
+    /// What changed, oldest first. The last one made the present version.
+    log: VecDeque<Cursor>,
+}
+
+impl Directory {
+    /// An empty directory whose versions start at `version`: one that no watcher of an earlier run of
+    /// the server can have seen.
+    pub const fn new(version: u64) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            version,
+            log: VecDeque::new(),
+        }
+    }
+
+    /// Adds a device or replaces what it said before. Saying the same again is no change.
+    pub fn insert(&mut self, entry: Entry) -> bool {
+        let cursor = Cursor {
+            account: entry.account.clone(),
+            device_key: entry.device_key,
+        };
+        if self.entries.get(&cursor) == Some(&entry) {
+            return false;
+        }
+        self.entries.insert(cursor.clone(), entry);
+        self.note(cursor);
+        true
+    }
+
+    /// Removes a device; tells whether it was there.
+    pub fn remove(&mut self, cursor: &Cursor) -> bool {
+        if self.entries.remove(cursor).is_none() {
+            return false;
+        }
+        self.note(cursor.clone());
+        true
+    }
+
+    /// The entry of a device.
+    pub fn entry(&self, cursor: &Cursor) -> Option<&Entry> {
+        self.entries.get(cursor)
+    }
+
+    /// The present version.
+    pub const fn version(&self) -> DirectoryVersion {
+        DirectoryVersion(self.version)
+    }
+
+    /// Devices online.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Tells whether nobody is online.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The page after a cursor, and the cursor of the next one.
+    pub fn page(&self, after: Option<&Cursor>) -> (Vec<Entry>, Option<Cursor>) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.entries.range((from, Bound::Unbounded));
+        let mut entries = Vec::new();
+        let mut last = None;
+        for (cursor, entry) in rest.by_ref().take(PAGE_ENTRIES_MAX) {
+            entries.push(entry.clone());
+            last = Some(cursor);
+        }
+        let next = if rest.next().is_some() { last } else { None };
+        (entries, next.cloned())
+    }
+
+    /// The devices of one account, at most a page.
+    pub fn find(&self, account: &AccountName) -> Vec<Entry> {
+        let first = Cursor {
+            account: account.clone(),
+            device_key: DeviceKey::from_bytes([0; 32]),
+        };
+        self.entries
+            .range(first..)
+            .take_while(|(cursor, _)| cursor.account == *account)
+            .take(PAGE_ENTRIES_MAX)
+            .map(|(_, entry)| entry.clone())
+            .collect()
+    }
+
+    /// Tells whether the log reaches back to `since`.
+    pub fn remembers(&self, since: DirectoryVersion) -> bool {
+        since.0 <= self.version && self.oldest() <= since.0
+    }
+
+    /// Whoever is not brought up to date before this many further changes cannot be any more.
+    pub fn room(&self, since: DirectoryVersion) -> usize {
+        let behind = usize::try_from(self.version.saturating_sub(since.0)).unwrap_or(usize::MAX);
+        PRESENCE_LOG_MAX.saturating_sub(behind)
+    }
+
+    /// The pushes that bring a watcher from `since`, which the log must remember, to the present.
+    pub fn changes_since(&self, since: DirectoryVersion) -> Vec<Arc<ServerFrame>> {
+        let skip = usize::try_from(since.0.saturating_sub(self.oldest())).unwrap_or(usize::MAX);
+        let mut pushes = Vec::new();
+        let mut version = since.0;
+        let mut batch = BTreeSet::new();
+        for cursor in self.log.iter().skip(skip) {
+            if batch.len() == CHANGES_MAX && !batch.contains(cursor) {
+                pushes.push(self.push(version, &batch));
+                batch.clear();
+            }
+            batch.insert(cursor);
+            version += 1;
+        }
+        if !batch.is_empty() {
+            pushes.push(self.push(version, &batch));
+        }
+        pushes
+    }
+
+    fn push(&self, version: u64, batch: &BTreeSet<&Cursor>) -> Arc<ServerFrame> {
+        let changes = batch.iter().map(|cursor| match self.entries.get(cursor) {
+            Some(entry) => Change::Online(entry.clone()),
+            None => Change::Offline {
+                account: cursor.account.clone(),
+                device_key: cursor.device_key,
+            },
+        });
+        Arc::new(ServerFrame::Push(Push::Presence {
+            version: DirectoryVersion(version),
+            changes: changes.collect(),
+        }))
+    }
+
+    fn note(&mut self, cursor: Cursor) {
+        if self.log.len() >= PRESENCE_LOG_MAX {
+            self.log.pop_front();
+        }
+        self.log.push_back(cursor);
+        self.version += 1;
+    }
+
+    fn oldest(&self) -> u64 {
+        self.version - self.log.len() as u64
+    }
+}
+
+/// What others may be told of the candidates that a device at `source` announced: nothing that would
+/// make them send to a place that is not the device's. `None` if there are too many.
+pub fn admissible_candidates(
+    announced: &[SocketAddr],
+    source: SocketAddr,
+) -> Option<Vec<SocketAddr>> {
+    if announced.len() > CANDIDATES_MAX {
+        return None;
+    }
+    let is_local = source.ip().to_canonical().is_loopback();
+    let mut kept = Vec::with_capacity(announced.len());
+    for candidate in announced.iter().copied().map(canonical) {
+        let may_stay = candidate.port() != 0 && is_unicast_target(candidate.ip(), is_local);
+        if may_stay && !kept.contains(&candidate) {
+            kept.push(candidate);
+        }
+    }
+    Some(kept)
+}
+
+/// Tells whether a packet to `ip` reaches one other host, and not the sender's own, its cloud's
+/// metadata service or a whole network.
+fn is_unicast_target(ip: IpAddr, loopback_may_stay: bool) -> bool {
+    match ip {
+        IpAddr::V4(v4) => {
+            let [first, ..] = v4.octets();
+            // 0.0.0.0/8 is "this network", 240.0.0.0/4 is reserved and holds the broadcast address.
+            let is_usable = first != 0 && first < 240 && !v4.is_multicast() && !v4.is_link_local();
+            is_usable && (loopback_may_stay || !v4.is_loopback())
+        }
+        IpAddr::V6(v6) => {
+            if let Some(embedded) = embedded_v4(v6) {
+                return is_unicast_target(embedded, loopback_may_stay);
+            }
+            let is_usable =
+                !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local();
+            is_usable && (loopback_may_stay || !v6.is_loopback())
+        }
+    }
+}
+
+/// The IPv4 address that a translator would make of `v6`: NAT64 (RFC 6052) and the deprecated
+/// IPv4-compatible form (RFC 4291 section 2.5.5.1).
+fn embedded_v4(v6: Ipv6Addr) -> Option<IpAddr> {
+    let low = v6.to_bits() as u32;
+    let is_nat64 = v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
+    let is_compatible = v6.segments()[..6] == [0; 6] && low > 1;
+    (is_nat64 || is_compatible).then(|| IpAddr::V4(low.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::id::DeviceName;
+    use common::time::UnixTime;
+    use common::wire::rendezvous::Status;
+
+    fn entry(number: u32) -> Entry {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        Entry {
+            account: format!("user{:04}", number / 3).parse().unwrap(),
+            device_name: DeviceName::lossy("laptop"),
+            device_key: DeviceKey::from_bytes(key),
+            status: Status::Available,
+            since: UnixTime::from_millis(1),
+            candidates: vec!["192.0.2.1:4000".parse().unwrap()],
+        }
+    }
+
+    fn cursor(entry: &Entry) -> Cursor {
+        Cursor {
+            account: entry.account.clone(),
+            device_key: entry.device_key,
+        }
+    }
+
+    /// What a watcher makes of pushes.
+    fn follow(copy: &mut BTreeMap<Cursor, Entry>, pushes: &[Arc<ServerFrame>]) -> u64 {
+        let mut seen = 0;
+        for push in pushes {
+            let ServerFrame::Push(Push::Presence { version, changes }) = &**push else {
+                panic!("{push:?}");
+            };
+            assert!(changes.len() <= CHANGES_MAX);
+            for change in changes {
+                match change {
+                    Change::Online(entry) => {
+                        copy.insert(cursor(entry), entry.clone());
+                    }
+                    Change::Offline {
+                        account,
+                        device_key,
+                    } => {
+                        copy.remove(&Cursor {
+                            account: account.clone(),
+                            device_key: *device_key,
+                        });
+                    }
+                }
+            }
+            seen = version.0;
+        }
+        seen
+    }
+
+    #[test]
+    fn pages_join_to_the_whole_directory_in_order() {
+        let mut directory = Directory::new(5);
+        for number in (0..1000).rev() {
+            assert!(directory.insert(entry(number)));
+        }
+        let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let (entries, next) = directory.page(after.as_ref());
+            seen.extend(entries);
+            pages += 1;
+            match next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(seen, (0..1000).map(entry).collect::<Vec<_>>());
+        assert_eq!(pages, 1000usize.div_ceil(PAGE_ENTRIES_MAX));
+        assert_eq!(directory.version(), DirectoryVersion(1005));
+        let of_one = directory.find(&"user0100".parse().unwrap());
+        assert_eq!(of_one, [entry(300), entry(301), entry(302)]);
+        assert!(directory.find(&"nobody".parse().unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_watcher_that_follows_the_pushes_has_the_directory() {
+        let mut directory = Directory::new(0);
+        for number in 0..500 {
+            directory.insert(entry(number));
+        }
+        let mut copy: BTreeMap<Cursor, Entry> = directory.entries.clone();
+        let since = directory.version();
+        for number in 0..300 {
+            let mut changed = entry(number * 2);
+            changed.status = Status::Away;
+            directory.insert(changed);
+            directory.remove(&cursor(&entry(number)));
+        }
+        assert!(directory.remembers(since));
+        let seen = follow(&mut copy, &directory.changes_since(since));
+        assert_eq!(copy, directory.entries);
+        assert_eq!(DirectoryVersion(seen), directory.version());
+        assert!(directory.changes_since(directory.version()).is_empty());
+    }
+
+    #[test]
+    fn many_changes_of_one_device_are_one_line() {
+        let mut directory = Directory::new(0);
+        for round in 0..100 {
+            let mut changed = entry(1);
+            changed.since = UnixTime::from_millis(round);
+            directory.insert(changed);
+        }
+        let pushes = directory.changes_since(DirectoryVersion(0));
+        let mut copy = BTreeMap::new();
+        assert_eq!((pushes.len(), follow(&mut copy, &pushes)), (1, 100));
+        assert_eq!(copy, directory.entries);
+        assert!(
+            !directory.insert(copy.into_values().next().unwrap()),
+            "no news"
+        );
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_says_when_it_is_too_short() {
+        let mut directory = Directory::new(10);
+        for number in 0..PRESENCE_LOG_MAX as u32 {
+            directory.insert(entry(number));
+        }
+        assert!(directory.remembers(DirectoryVersion(10)));
+        assert_eq!(directory.room(DirectoryVersion(10)), 0);
+        directory.insert(entry(u32::MAX / 3));
+        assert!(!directory.remembers(DirectoryVersion(10)));
+        assert!(directory.remembers(DirectoryVersion(11)));
+        assert!(!directory.remembers(DirectoryVersion(u64::MAX)));
+        assert_eq!(directory.log.len(), PRESENCE_LOG_MAX);
+    }
+
+    #[test]
+    fn t22_candidates_that_lead_elsewhere_are_dropped() {
+        let remote = "198.51.100.7:50000".parse().unwrap();
+        let local = "[::ffff:127.0.0.1]:50000".parse().unwrap();
+        let hostile: Vec<SocketAddr> = [
+            "127.0.0.1:22",
+            "[::1]:22",
+            "[::ffff:127.0.0.1]:22",
+            "169.254.169.254:80",
+            "[::ffff:169.254.169.254]:80",
+            "[64:ff9b::169.254.169.254]:80",
+            "[::169.254.169.254]:80",
+            "[fe80::1]:80",
+            "0.0.0.0:80",
+            "0.1.2.3:80",
+            "[::]:80",
+            "224.0.0.1:80",
+            "255.255.255.255:80",
+            "[ff02::1]:80",
+            "192.0.2.1:0",
+        ]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+        assert_eq!(admissible_candidates(&hostile, remote), Some(Vec::new()));
+        let loopback: Vec<SocketAddr> = ["127.0.0.1:22", "[::1]:22"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        assert_eq!(admissible_candidates(&hostile, local), Some(loopback));
+
+        let honest: Vec<SocketAddr> = ["10.0.0.2:1", "192.0.2.1:4000", "[2001:db8::1]:4000"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        assert_eq!(admissible_candidates(&honest, remote), Some(honest.clone()));
+        let mapped = ["[::ffff:192.0.2.1]:9".parse().unwrap()];
+        let kept = admissible_candidates(&mapped, remote).unwrap();
+        assert_eq!(kept, ["192.0.2.1:9".parse().unwrap()]);
+        let many = vec![honest[0]; CANDIDATES_MAX + 1];
+        assert_eq!(admissible_candidates(&many, remote), None, "T23");
+    }
+}

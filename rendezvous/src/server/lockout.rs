@@ -1,0 +1,599 @@
+//! Lock-out: how many password log-ins may fail, and for whom.
+//!
+//! An attempt counts when it starts and is taken back when it succeeds, so that attempts at the same
+//! time are never more than the limit. Three things are counted:
+//!
+//! - **strangers**, for each account: the failures of all sources together. At the limit the account
+//!   is blocked for strangers, longer each time. A success takes back only what its own source added;
+//! - **known devices**, for each account: whoever holds the key of an enrolled device. A lane of its
+//!   own, so that strangers cannot lock the owner out;
+//! - **breadth**, for each source: failures over all accounts, a bucket that leaks.
+//!
+//! Names that no account has share 65,536 counters by a keyed hash and behave exactly like accounts,
+//! so that an answer never tells whether a name exists. They can never displace the counter of an
+//! account.
+//!
+//! Pure: time comes in, rows for the store go out. What is in memory decides; the rows bring it back
+//! after a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use common::id::AccountName;
+use common::limits::{
+    BLOCK_FIRST, BLOCK_MAX, BLOCK_MEMORY, KNOWN_DEVICE_FAILURES_MAX, SOURCE_FADE,
+    SOURCE_FAILURES_MAX, SOURCES_MAX, SOURCES_PER_ACCOUNT_MAX, STRANGER_FAILURES_MAX,
+    UNKNOWN_NAME_BUCKETS,
+};
+use common::time::{Epoch, UnixTime};
+use common::wire::rendezvous::FailedLogins;
+
+use super::source::SourcePrefix;
+
+/// What an operator may choose.
+#[derive(Clone, Copy, Debug)]
+pub struct LockoutOptions {
+    /// Failures after which strangers are blocked; at least 1.
+    pub stranger_failures_max: u32,
+    /// Failures after which known devices are blocked; at least 1.
+    pub known_failures_max: u32,
+    /// The first block; each further one lasts twice as long.
+    pub block_first: Duration,
+}
+
+impl Default for LockoutOptions {
+    fn default() -> Self {
+        Self {
+            stranger_failures_max: STRANGER_FAILURES_MAX,
+            known_failures_max: KNOWN_DEVICE_FAILURES_MAX,
+            block_first: BLOCK_FIRST,
+        }
+    }
+}
+
+/// Keys the hash that maps unknown names to counters. It lasts as long as the store, so that a restart
+/// keeps the blocks of unknown names too.
+#[derive(Clone)]
+pub struct BucketKey(pub [u8; 32]);
+
+impl fmt::Debug for BucketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BucketKey(…)")
+    }
+}
+
+/// Whose failures are counted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// An account.
+    Account(AccountName),
+    /// All names without an account that hash to this number.
+    Bucket(u16),
+}
+
+/// Which counter an attempt belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// It has not proved the key of an enrolled device.
+    Stranger,
+    /// It has.
+    KnownDevice,
+}
+
+/// An attempt that counts as a failure until it succeeds.
+#[derive(Clone, Debug)]
+#[must_use = "an attempt ends with `succeed` or `fail`"]
+pub struct Counted {
+    subject: Subject,
+    lane: Lane,
+    source: SourcePrefix,
+}
+
+impl Counted {
+    /// Whose failure it counts as.
+    pub const fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The lane it is in.
+    pub const fn lane(&self) -> Lane {
+        self.lane
+    }
+}
+
+/// What the store keeps of one subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockoutRow {
+    /// Whose.
+    pub subject: Subject,
+    /// The strangers' lane.
+    pub strangers: LaneRow,
+    /// The lane of known devices.
+    pub known: LaneRow,
+    /// Strangers' failures that the owner has not been told.
+    pub untold: u32,
+    /// When the last of them was.
+    pub untold_last: UnixTime,
+}
+
+impl LockoutRow {
+    /// The row of a subject that nobody failed to log in to.
+    pub fn empty(subject: Subject) -> Self {
+        Self {
+            subject,
+            strangers: LaneRow::default(),
+            known: LaneRow::default(),
+            untold: 0,
+            untold_last: UnixTime::default(),
+        }
+    }
+
+    /// Tells whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        self.strangers == LaneRow::default() && self.known == LaneRow::default() && self.untold == 0
+    }
+}
+
+/// What the store keeps of one lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneRow {
+    /// Failures of each source since the last block ended.
+    pub failures: Vec<(SourcePrefix, u32)>,
+    /// Blocks so far; the next one lasts `first * 2^blocks`.
+    pub blocks: u32,
+    /// The end of the last block; 0 without one.
+    pub blocked_until: UnixTime,
+    /// The last failure; 0 without one.
+    pub last_failure: UnixTime,
+}
+
+/// All counters.
+#[derive(Debug)]
+pub struct Lockouts {
+    options: LockoutOptions,
+    epoch: Epoch,
+    bucket_key: BucketKey,
+    locks: BTreeMap<Subject, Lock>,
+    breadth: Breadth,
+}
+
+impl Lockouts {
+    /// Starts from what the store kept. A block never lasts longer than [`BLOCK_MAX`] from now,
+    /// whatever happened to the clock in between.
+    pub fn new(
+        options: LockoutOptions,
+        bucket_key: BucketKey,
+        epoch: Epoch,
+        rows: Vec<LockoutRow>,
+        now: Instant,
+    ) -> Self {
+        let wall = epoch.unix(now);
+        let locks = rows.into_iter().map(|row| {
+            let lock = Lock {
+                strangers: Counter::restore(row.strangers, now, wall),
+                known: Counter::restore(row.known, now, wall),
+                untold: row.untold,
+                untold_last: row.untold_last,
+                pending: 0,
+            };
+            (row.subject, lock)
+        });
+        Self {
+            options,
+            epoch,
+            bucket_key,
+            locks: locks.collect(),
+            breadth: Breadth::default(),
+        }
+    }
+
+    /// The counter of a name that no account has.
+    pub fn bucket(&self, name: &AccountName) -> Subject {
+        let hash = blake3::keyed_hash(&self.bucket_key.0, name.as_str().as_bytes());
+        let [low, high, ..] = *hash.as_bytes();
+        let number = usize::from(u16::from_le_bytes([low, high])) % UNKNOWN_NAME_BUCKETS;
+        Subject::Bucket(u16::try_from(number).expect("the remainder of a u16 is one"))
+    }
+
+    /// Starts an attempt, or tells how long to wait. While blocked nothing is counted. `admitted`,
+    /// with a one-time code, goes past every block once.
+    pub fn begin(
+        &mut self,
+        subject: Subject,
+        lane: Lane,
+        source: SourcePrefix,
+        admitted: bool,
+        now: Instant,
+    ) -> Result<Started, Duration> {
+        let (max, block_first) = self.terms(lane);
+        let lock = self.locks.entry(subject.clone()).or_default();
+        let counter = lock.counter(lane);
+        counter.fade(now);
+        if !admitted {
+            let mut wait = counter.remaining(now);
+            if lane == Lane::Stranger {
+                wait = wait.max(self.breadth.wait(source, now));
+            }
+            if !wait.is_zero() {
+                self.forget_if_idle(&subject);
+                return Err(wait);
+            }
+        }
+        let is_blocked_now = counter.add(lane_source(lane, source), max, block_first, now);
+        if lane == Lane::Stranger {
+            lock.pending += 1;
+            lock.untold_last = self.epoch.unix(now);
+            self.breadth.add(source, now);
+        }
+        let row = self.row(&subject, now);
+        let counted = Counted {
+            subject,
+            lane,
+            source,
+        };
+        Ok(Started {
+            counted,
+            row,
+            is_blocked_now,
+        })
+    }
+
+    /// Takes an attempt back: it was the owner. What its source added to the account's count goes, and
+    /// nobody else's.
+    pub fn succeed(&mut self, counted: &Counted, now: Instant) -> LockoutRow {
+        let (max, _) = self.terms(counted.lane);
+        if let Some(lock) = self.locks.get_mut(&counted.subject) {
+            let counter = lock.counter(counted.lane);
+            match counted.lane {
+                Lane::Stranger => {
+                    counter.forgive(counted.source, max, now);
+                    lock.pending = lock.pending.saturating_sub(1);
+                }
+                Lane::KnownDevice => *counter = Counter::default(),
+            }
+        }
+        if counted.lane == Lane::Stranger {
+            self.breadth.take_back(counted.source, now);
+        }
+        let row = self.row(&counted.subject, now);
+        self.forget_if_idle(&counted.subject);
+        row
+    }
+
+    /// Ends an attempt that failed: it stays counted, and a stranger's is one more to tell the owner.
+    pub fn fail(&mut self, counted: Counted) {
+        if counted.lane == Lane::Stranger
+            && let Some(lock) = self.locks.get_mut(&counted.subject)
+        {
+            lock.pending = lock.pending.saturating_sub(1);
+            lock.untold = lock.untold.saturating_add(1);
+        }
+    }
+
+    /// What the owner has not been told, which from now on counts as told.
+    pub fn tell(
+        &mut self,
+        account: &AccountName,
+        now: Instant,
+    ) -> Option<(FailedLogins, LockoutRow)> {
+        let subject = Subject::Account(account.clone());
+        let lock = self
+            .locks
+            .get_mut(&subject)
+            .filter(|lock| lock.untold > 0)?;
+        let failed = FailedLogins {
+            count: lock.untold,
+            last: lock.untold_last,
+            blocked_for_s: seconds(lock.strangers.remaining(now)),
+        };
+        lock.untold = 0;
+        let row = self.row(&subject, now);
+        Some((failed, row))
+    }
+
+    /// Forgets everything about an account: its operator unblocked or removed it.
+    pub fn forget(&mut self, account: &AccountName) -> LockoutRow {
+        let subject = Subject::Account(account.clone());
+        self.locks.remove(&subject);
+        LockoutRow::empty(subject)
+    }
+
+    /// Counts a guess that is not about a password, against its source only. `Err` tells how long that
+    /// source has to wait.
+    pub fn count_source(&mut self, source: SourcePrefix, now: Instant) -> Result<(), Duration> {
+        let wait = self.breadth.wait(source, now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        self.breadth.add(source, now);
+        Ok(())
+    }
+
+    /// For how long strangers are blocked from an account.
+    pub fn blocked_for(&self, account: &AccountName, now: Instant) -> Duration {
+        let subject = Subject::Account(account.clone());
+        self.locks
+            .get(&subject)
+            .map_or(Duration::ZERO, |lock| lock.strangers.remaining(now))
+    }
+
+    /// Drops what has faded, and returns the rows that the store can drop as well.
+    pub fn sweep(&mut self, now: Instant) -> Vec<LockoutRow> {
+        self.breadth.sweep(now);
+        for lock in self.locks.values_mut() {
+            lock.strangers.fade(now);
+            lock.known.fade(now);
+        }
+        let idle = self.locks.iter().filter(|(_, lock)| lock.is_idle());
+        let idle: Vec<Subject> = idle.map(|(subject, _)| subject.clone()).collect();
+        for subject in &idle {
+            self.locks.remove(subject);
+        }
+        idle.into_iter().map(LockoutRow::empty).collect()
+    }
+
+    /// Subjects that something is known about.
+    pub fn len(&self) -> usize {
+        self.locks.len()
+    }
+
+    /// Tells whether nothing is known about anyone.
+    pub fn is_empty(&self) -> bool {
+        self.locks.is_empty()
+    }
+
+    const fn terms(&self, lane: Lane) -> (u32, Duration) {
+        let max = match lane {
+            Lane::Stranger => self.options.stranger_failures_max,
+            Lane::KnownDevice => self.options.known_failures_max,
+        };
+        (max, self.options.block_first)
+    }
+
+    fn row(&self, subject: &Subject, now: Instant) -> LockoutRow {
+        let Some(lock) = self.locks.get(subject) else {
+            return LockoutRow::empty(subject.clone());
+        };
+        LockoutRow {
+            subject: subject.clone(),
+            strangers: lock.strangers.row(now, &self.epoch),
+            known: lock.known.row(now, &self.epoch),
+            untold: lock.untold.saturating_add(lock.pending),
+            untold_last: lock.untold_last,
+        }
+    }
+
+    fn forget_if_idle(&mut self, subject: &Subject) {
+        if self.locks.get(subject).is_some_and(Lock::is_idle) {
+            self.locks.remove(subject);
+        }
+    }
+}
+
+/// An attempt that may go on once `row` is durable.
+#[derive(Debug)]
+#[must_use]
+pub struct Started {
+    /// The attempt.
+    pub counted: Counted,
+    /// For the store.
+    pub row: LockoutRow,
+    /// Whether this one used up the limit.
+    pub is_blocked_now: bool,
+}
+
+/// Whole seconds, rounded up, so that whoever waits that long is not early.
+pub(super) fn seconds(span: Duration) -> u32 {
+    let rounded = span.as_secs() + u64::from(span.subsec_nanos() > 0);
+    u32::try_from(rounded).unwrap_or(u32::MAX)
+}
+
+/// Known devices are not told apart by where they are.
+const fn lane_source(lane: Lane, source: SourcePrefix) -> SourcePrefix {
+    match lane {
+        Lane::Stranger => source,
+        Lane::KnownDevice => SourcePrefix::ANY,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lock {
+    strangers: Counter,
+    known: Counter,
+    /// Failed for sure, and not told.
+    untold: u32,
+    untold_last: UnixTime,
+    /// Started and not over. The store counts them as failed, in case we never see their end.
+    pending: u32,
+}
+
+impl Lock {
+    const fn counter(&mut self, lane: Lane) -> &mut Counter {
+        match lane {
+            Lane::Stranger => &mut self.strangers,
+            Lane::KnownDevice => &mut self.known,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.strangers.is_idle() && self.known.is_idle() && self.untold == 0 && self.pending == 0
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counter {
+    failures: BTreeMap<SourcePrefix, u32>,
+    blocks: u32,
+    blocked_until: Option<Instant>,
+    last_failure: Option<Instant>,
+}
+
+impl Counter {
+    fn restore(row: LaneRow, now: Instant, wall: UnixTime) -> Self {
+        let left = row.blocked_until.saturating_since(wall).min(BLOCK_MAX);
+        let since_failure = wall.saturating_since(row.last_failure);
+        let mut counter = Self {
+            failures: row.failures.into_iter().collect(),
+            blocks: row.blocks,
+            blocked_until: (row.blocked_until > UnixTime::default()).then_some(now + left),
+            last_failure: None,
+        };
+        if since_failure >= BLOCK_MEMORY && left.is_zero() {
+            return Self::default();
+        }
+        if row.last_failure > UnixTime::default() {
+            // An instant before the system's start does not exist; then the memory lasts longer.
+            counter.last_failure = Some(now.checked_sub(since_failure).unwrap_or(now));
+        }
+        counter
+    }
+
+    fn row(&self, now: Instant, epoch: &Epoch) -> LaneRow {
+        let wall = epoch.unix(now);
+        let ago = |instant: Instant| {
+            let span = now.saturating_duration_since(instant);
+            let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            UnixTime::from_millis(wall.as_millis().saturating_sub(span).max(1))
+        };
+        LaneRow {
+            failures: self.failures.iter().map(|(at, n)| (*at, *n)).collect(),
+            blocks: self.blocks,
+            blocked_until: self.blocked_until.map_or(UnixTime::default(), |until| {
+                match until.checked_duration_since(now) {
+                    Some(left) => wall.saturating_add(left),
+                    None => ago(until),
+                }
+            }),
+            last_failure: self.last_failure.map_or(UnixTime::default(), ago),
+        }
+    }
+
+    /// Forgets what time has settled: the failures that led to a block that is over, and everything
+    /// after [`BLOCK_MEMORY`] without a failure.
+    fn fade(&mut self, now: Instant) {
+        if self.blocked_until.is_some_and(|until| until <= now) {
+            self.failures.clear();
+            self.blocked_until = None;
+        }
+        let is_old = |last: Instant| now.saturating_duration_since(last) >= BLOCK_MEMORY;
+        if self.last_failure.is_some_and(is_old) && self.blocked_until.is_none() {
+            *self = Self::default();
+        }
+    }
+
+    fn remaining(&self, now: Instant) -> Duration {
+        self.blocked_until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// Counts a failure; tells whether it was the one too many. A block that runs is not extended.
+    fn add(&mut self, source: SourcePrefix, max: u32, first: Duration, now: Instant) -> bool {
+        let is_full = self.failures.len() >= SOURCES_PER_ACCOUNT_MAX;
+        let source = match self.failures.contains_key(&source) || !is_full {
+            true => source,
+            false => SourcePrefix::ANY,
+        };
+        let failures = self.failures.entry(source).or_default();
+        *failures = failures.saturating_add(1);
+        self.last_failure = Some(now);
+        if self.sum() < max || self.blocked_until.is_some() {
+            return false;
+        }
+        let factor = 1u32.checked_shl(self.blocks).unwrap_or(u32::MAX);
+        let span = first.saturating_mul(factor).min(BLOCK_MAX);
+        self.blocked_until = Some(now + span);
+        self.blocks = self.blocks.saturating_add(1);
+        true
+    }
+
+    /// Takes back what `source` added. If that leaves fewer than the limit, the block that these
+    /// attempts had begun never was.
+    fn forgive(&mut self, source: SourcePrefix, max: u32, now: Instant) {
+        self.fade(now);
+        if self.failures.remove(&source).is_none() {
+            // Its source shares a counter with others: take back the one.
+            if let Some(shared) = self.failures.get_mut(&SourcePrefix::ANY) {
+                *shared = shared.saturating_sub(1);
+            }
+        }
+        if self.blocked_until.is_some() && self.sum() < max {
+            self.blocked_until = None;
+            self.blocks = self.blocks.saturating_sub(1);
+        }
+        if self.failures.is_empty() && self.blocks == 0 {
+            self.last_failure = None;
+        }
+    }
+
+    fn sum(&self) -> u32 {
+        self.failures
+            .values()
+            .fold(0, |sum, failures| sum.saturating_add(*failures))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.failures.is_empty() && self.blocks == 0 && self.blocked_until.is_none()
+    }
+}
+
+/// Failures of each source over all accounts: a leaky bucket, kept as the moment when it is empty.
+#[derive(Debug, Default)]
+struct Breadth {
+    empty_at: BTreeMap<SourcePrefix, Instant>,
+    /// The same, ordered by how little is in the bucket.
+    order: BTreeSet<(Instant, SourcePrefix)>,
+}
+
+impl Breadth {
+    fn wait(&self, source: SourcePrefix, now: Instant) -> Duration {
+        let Some(empty_at) = self.empty_at.get(&source) else {
+            return Duration::ZERO;
+        };
+        let level = empty_at.saturating_duration_since(now);
+        level.saturating_sub(SOURCE_FADE * (SOURCE_FAILURES_MAX - 1))
+    }
+
+    fn add(&mut self, source: SourcePrefix, now: Instant) {
+        let empty_at = self.remove(source).map_or(now, |at| at.max(now));
+        if self.empty_at.len() >= SOURCES_MAX
+            && let Some((_, fewest)) = self.order.first().copied()
+        {
+            self.remove(fewest);
+        }
+        self.insert(source, empty_at + SOURCE_FADE);
+    }
+
+    fn take_back(&mut self, source: SourcePrefix, now: Instant) {
+        let Some(empty_at) = self.remove(source) else {
+            return;
+        };
+        if let Some(earlier) = empty_at.checked_sub(SOURCE_FADE)
+            && earlier > now
+        {
+            self.insert(source, earlier);
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        while let Some((empty_at, source)) = self.order.first().copied()
+            && empty_at <= now
+        {
+            self.remove(source);
+        }
+    }
+
+    fn insert(&mut self, source: SourcePrefix, empty_at: Instant) {
+        self.empty_at.insert(source, empty_at);
+        self.order.insert((empty_at, source));
+    }
+
+    fn remove(&mut self, source: SourcePrefix) -> Option<Instant> {
+        let empty_at = self.empty_at.remove(&source)?;
+        self.order.remove(&(empty_at, source));
+        Some(empty_at)
+    }
+}
+
+#[cfg(test)]
+mod tests;

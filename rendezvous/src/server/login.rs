@@ -1,0 +1,881 @@
+//! Registration and log-in, step by step. Each connection has at most one [`Attempt`].
+//!
+//! A password log-in counts as a failure from its start ([`super::lockout`]) until its finish proves
+//! the password; the count is durable before the peer learns anything. Whoever abandons an attempt, by
+//! leaving, by starting another or by silence, has failed.
+//!
+//! Names without an account take the same steps, with a fake record, and end the same way.
+
+use std::time::Instant;
+
+use common::id::{AccountName, DeviceName};
+use common::key::{ChannelBinding, DeviceKey, Role, Statement, Token};
+use common::limits::{TOKEN_LIFETIME, TOKEN_RENEW_AFTER};
+use common::password::{PasswordError, PasswordRecord, STRETCH_CURRENT, ServerLogin, ServerSetup};
+use common::wire::rendezvous::{
+    Answer, ByeReason, FailedLogins, LoggedIn, LoginStart, OpaqueMessage, Refusal, RequestId,
+    StretchVersion, TokenLogin,
+};
+
+use super::lockout::{Counted, Lane, LockoutRow, Subject, seconds};
+use super::registration::Registration;
+use super::{ConnectionId, Member, Phase, Server, Step, Work};
+use crate::store::{Account, AccountId, Device, StoreAnswer, StoreError, StoreRequest};
+use std::sync::Arc;
+
+/// OPAQUE work for another thread.
+#[derive(Debug)]
+pub enum Job {
+    /// Answers the start of a registration.
+    Register {
+        /// The name wanted.
+        account: AccountName,
+        /// RegistrationRequest.
+        message: OpaqueMessage,
+    },
+    /// Answers KE1.
+    Login {
+        /// Who logs in.
+        account: AccountName,
+        /// The account's record; `None` without an account.
+        record: Option<PasswordRecord>,
+        /// KE1.
+        ke1: OpaqueMessage,
+        /// The channel that the log-in holds for.
+        channel: ChannelBinding,
+        /// Fresh randomness.
+        seed: [u8; 32],
+    },
+    /// Checks KE3.
+    Finish {
+        /// What answering KE1 left.
+        login: Box<ServerLogin>,
+        /// KE3.
+        ke3: OpaqueMessage,
+    },
+}
+
+/// What a [`Job`] came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// RegistrationResponse.
+    Registered(Result<OpaqueMessage, PasswordError>),
+    /// KE2, and what is needed to check KE3.
+    Challenged(Result<(Box<ServerLogin>, OpaqueMessage), PasswordError>),
+    /// Whether KE3 proved the password.
+    Finished(Result<(), PasswordError>),
+}
+
+impl Job {
+    /// Does the work. A tenth of a millisecond of elliptic curves, or less.
+    pub fn run(self, setup: &ServerSetup) -> Outcome {
+        match self {
+            Self::Register { account, message } => {
+                Outcome::Registered(setup.register(&account, &message))
+            }
+            Self::Login {
+                account,
+                record,
+                ke1,
+                channel,
+                seed,
+            } => {
+                let answered = setup.login(&account, record.as_ref(), &ke1, &channel, seed);
+                Outcome::Challenged(answered.map(|(login, ke2)| (Box::new(login), ke2)))
+            }
+            Self::Finish { login, ke3 } => Outcome::Finished(login.finish(&ke3)),
+        }
+    }
+}
+
+/// A registration or log-in under way.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// Waits for the store (is the name free?) and for OPAQUE.
+    RegisterStarting {
+        id: RequestId,
+        account: AccountName,
+        is_free: Option<bool>,
+        response: Option<OpaqueMessage>,
+    },
+    /// Waits for the peer.
+    RegisterChallenged { account: AccountName },
+    /// Waits for the store.
+    RegisterFinishing { id: RequestId },
+    /// Waits for the store: what is known of the account?
+    LoginLoading {
+        id: RequestId,
+        start: Box<LoginStart>,
+        channel: ChannelBinding,
+        is_signed: bool,
+    },
+    /// Waits for the store (the count is durable) and for OPAQUE.
+    LoginStarting {
+        id: RequestId,
+        login: Box<PasswordLogin>,
+        stretch: StretchVersion,
+        is_saved: bool,
+        challenge: Option<(Box<ServerLogin>, OpaqueMessage)>,
+    },
+    /// Waits for the peer.
+    LoginChallenged {
+        login: Box<PasswordLogin>,
+        state: Box<ServerLogin>,
+    },
+    /// Waits for OPAQUE.
+    LoginFinishing {
+        id: RequestId,
+        login: Box<PasswordLogin>,
+    },
+    /// Waits for the store; the password was right.
+    LoginEnrolling {
+        id: RequestId,
+        login: Box<PasswordLogin>,
+        account_id: AccountId,
+        token: Token,
+    },
+    /// Waits for the store: what is known of the account and the device?
+    TokenLoading {
+        id: RequestId,
+        login: Box<TokenLogin>,
+        is_signed: bool,
+    },
+    /// Waits for the store; the token was right, and is being replaced.
+    TokenRenewing {
+        id: RequestId,
+        account: AccountName,
+        account_id: AccountId,
+        device_key: DeviceKey,
+        device_name: DeviceName,
+        token: Token,
+    },
+}
+
+/// A password log-in that counts as a failure until it succeeds.
+#[derive(Debug)]
+pub(super) struct PasswordLogin {
+    account: AccountName,
+    account_id: Option<AccountId>,
+    device_key: DeviceKey,
+    device_name: DeviceName,
+    is_signed: bool,
+    counted: Counted,
+}
+
+impl Attempt {
+    /// Tells whether it is the peer's turn.
+    const fn awaits_peer(&self) -> bool {
+        matches!(
+            self,
+            Self::RegisterChallenged { .. } | Self::LoginChallenged { .. }
+        )
+    }
+}
+
+impl Server {
+    // ---- registration ------------------------------------------------------------------------
+
+    pub(super) fn on_register_start(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        account: AccountName,
+        message: OpaqueMessage,
+        now: Instant,
+    ) {
+        if self.options.registration == Registration::Closed {
+            self.refuse(connection, id, Refusal::RegistrationClosed);
+            return;
+        }
+        if !self.may_start(connection, id, now) || !self.may_register(connection, id, now) {
+            return;
+        }
+        let request = StoreRequest::LoadAccount {
+            account: account.clone(),
+            device_key: DeviceKey::from_bytes([0; 32]),
+        };
+        let job = Job::Register {
+            account: account.clone(),
+            message,
+        };
+        let attempt = Attempt::RegisterStarting {
+            id,
+            account,
+            is_free: None,
+            response: None,
+        };
+        self.attempts.insert(connection, attempt);
+        self.order(Work::Attempt(connection, Step::Stored), request);
+        self.compute(connection, job);
+    }
+
+    pub(super) fn on_register_finish(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        upload: &OpaqueMessage,
+        now: Instant,
+    ) {
+        let Some(Attempt::RegisterChallenged { account }) = self.attempts.get(&connection) else {
+            self.refuse(connection, id, Refusal::OutOfOrder);
+            return;
+        };
+        let account = account.clone();
+        let Ok(record) = PasswordRecord::from_upload(upload) else {
+            self.say_bye(connection, ByeReason::Malformed, now);
+            return;
+        };
+        if self.is_busy() {
+            self.refuse_busy(connection, id);
+            return;
+        }
+        self.attempts.remove(&connection);
+        if !self.may_register(connection, id, now) {
+            return;
+        }
+        let prefix = self.sessions[&connection].prefix;
+        self.registrations.count(prefix, now);
+        let request = StoreRequest::CreateAccount {
+            account,
+            record,
+            stretch: STRETCH_CURRENT,
+            at: self.epoch.unix(now),
+        };
+        self.attempts
+            .insert(connection, Attempt::RegisterFinishing { id });
+        self.order(Work::Attempt(connection, Step::Stored), request);
+    }
+
+    fn may_register(&mut self, connection: ConnectionId, id: RequestId, now: Instant) -> bool {
+        let prefix = self.sessions[&connection].prefix;
+        let wait = self.registrations.wait(prefix, now);
+        if !wait.is_zero() {
+            let retry_after_s = seconds(wait);
+            self.refuse(connection, id, Refusal::RegistrationLimit { retry_after_s });
+        }
+        wait.is_zero()
+    }
+
+    // ---- log-in with a password --------------------------------------------------------------
+
+    pub(super) fn on_login_start(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        start: LoginStart,
+        channel: ChannelBinding,
+        now: Instant,
+    ) {
+        if !self.may_start(connection, id, now) {
+            return;
+        }
+        let statement = Statement {
+            role: Role::PasswordLogin,
+            exporter: &channel,
+            account: &start.account,
+            content: start.ke1.as_bytes(),
+        };
+        let is_signed = start.device_key.verify(&statement, &start.signature);
+        let request = StoreRequest::LoadAccount {
+            account: start.account.clone(),
+            device_key: start.device_key,
+        };
+        let attempt = Attempt::LoginLoading {
+            id,
+            start: Box::new(start),
+            channel,
+            is_signed,
+        };
+        self.attempts.insert(connection, attempt);
+        self.order(Work::Attempt(connection, Step::Stored), request);
+    }
+
+    fn on_login_loaded(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        start: LoginStart,
+        channel: ChannelBinding,
+        is_signed: bool,
+        account: Option<Account>,
+        now: Instant,
+    ) {
+        let subject = match &account {
+            Some(_) => Subject::Account(start.account.clone()),
+            None => self.lockouts.bucket(&start.account),
+        };
+        let is_known = account
+            .as_ref()
+            .is_some_and(|account| account.device.is_some());
+        let lane = if is_signed && is_known {
+            Lane::KnownDevice
+        } else {
+            Lane::Stranger
+        };
+        let is_admitted = self.use_code(&start, now);
+        let source = self.sessions[&connection].prefix;
+        let started = self.lockouts.begin(subject, lane, source, is_admitted, now);
+        let started = match started {
+            Ok(started) => started,
+            Err(wait) => {
+                self.refuse_blocked(connection, id, wait);
+                return;
+            }
+        };
+        if started.is_blocked_now {
+            log::info!("too many failed log-ins: block={lane:?}");
+            log::debug!("blocked: account={} source={source}", start.account);
+        }
+        let job = Job::Login {
+            account: start.account.clone(),
+            record: account.as_ref().map(|account| account.record.clone()),
+            ke1: start.ke1,
+            channel,
+            seed: self.random(),
+        };
+        let attempt = Attempt::LoginStarting {
+            id,
+            stretch: account
+                .as_ref()
+                .map_or(STRETCH_CURRENT, |account| account.stretch),
+            login: Box::new(PasswordLogin {
+                account: start.account,
+                account_id: account.map(|account| account.id),
+                device_key: start.device_key,
+                device_name: start.device_name,
+                is_signed,
+                counted: started.counted,
+            }),
+            is_saved: false,
+            challenge: None,
+        };
+        self.attempts.insert(connection, attempt);
+        let request = StoreRequest::SaveLockout {
+            row: started.row,
+            is_blocked_now: started.is_blocked_now,
+            at: self.epoch.unix(now),
+        };
+        self.order(Work::Attempt(connection, Step::Stored), request);
+        self.compute(connection, job);
+    }
+
+    /// Uses up the one-time code of a log-in, if it has one that works.
+    fn use_code(&mut self, start: &LoginStart, now: Instant) -> bool {
+        let used = start
+            .code
+            .and_then(|code| self.admissions.take(&start.account, code, now));
+        let Some(admission) = used else {
+            return false;
+        };
+        self.order(Work::Upkeep, StoreRequest::DropAdmission { admission });
+        true
+    }
+
+    pub(super) fn on_login_finish(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        ke3: OpaqueMessage,
+    ) {
+        if self.is_busy() {
+            self.refuse_busy(connection, id);
+            return;
+        }
+        match self.attempts.remove(&connection) {
+            Some(Attempt::LoginChallenged { login, state }) => {
+                let job = Job::Finish { login: state, ke3 };
+                self.attempts
+                    .insert(connection, Attempt::LoginFinishing { id, login });
+                self.compute(connection, job);
+            }
+            other => {
+                if let Some(attempt) = other {
+                    self.attempts.insert(connection, attempt);
+                }
+                self.refuse(connection, id, Refusal::OutOfOrder);
+            }
+        }
+    }
+
+    fn on_login_finished(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        login: Box<PasswordLogin>,
+        is_proved: bool,
+        now: Instant,
+    ) {
+        // Without its signature the device key is only a claim: nothing may be enrolled under it.
+        let account_id = login.account_id.filter(|_| is_proved && login.is_signed);
+        let Some(account_id) = account_id else {
+            self.fail_login(*login, now);
+            self.refuse(connection, id, Refusal::WrongCredentials);
+            return;
+        };
+        let lockout = self.lockouts.succeed(&login.counted, now);
+        if !self.sessions.contains_key(&connection) {
+            // It left in the last moment: it was the owner, all the same.
+            self.save_lockout(lockout, now);
+            return;
+        }
+        let token = Token::from_bytes(self.random());
+        let request = StoreRequest::Enrol {
+            id: account_id,
+            device: Device {
+                key: login.device_key,
+                name: login.device_name.clone(),
+                token_hash: token.hash(),
+                token_issued: self.epoch.unix(now),
+            },
+            lockout,
+        };
+        let attempt = Attempt::LoginEnrolling {
+            id,
+            login,
+            account_id,
+            token,
+        };
+        self.attempts.insert(connection, attempt);
+        self.order(Work::Attempt(connection, Step::Stored), request);
+    }
+
+    fn fail_login(&mut self, login: PasswordLogin, now: Instant) {
+        let PasswordLogin {
+            account, counted, ..
+        } = login;
+        let is_owners_business =
+            counted.lane() == Lane::Stranger && matches!(counted.subject(), Subject::Account(_));
+        self.lockouts.fail(counted);
+        if is_owners_business {
+            self.on_failed_login(&account, now);
+        }
+    }
+
+    // ---- log-in with a token -----------------------------------------------------------------
+
+    pub(super) fn on_token_login(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        login: TokenLogin,
+        channel: ChannelBinding,
+        now: Instant,
+    ) {
+        if !self.may_start(connection, id, now) {
+            return;
+        }
+        let statement = Statement {
+            role: Role::TokenLogin,
+            exporter: &channel,
+            account: &login.account,
+            content: login.token.as_bytes(),
+        };
+        let is_signed = login.device_key.verify(&statement, &login.signature);
+        let request = StoreRequest::LoadAccount {
+            account: login.account.clone(),
+            device_key: login.device_key,
+        };
+        let attempt = Attempt::TokenLoading {
+            id,
+            login: Box::new(login),
+            is_signed,
+        };
+        self.attempts.insert(connection, attempt);
+        self.order(Work::Attempt(connection, Step::Stored), request);
+    }
+
+    fn on_token_loaded(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        login: TokenLogin,
+        is_signed: bool,
+        account: Option<Account>,
+        now: Instant,
+    ) {
+        let wall = self.epoch.unix(now);
+        let owner = account.and_then(|account| Some((account.id, account.device?)));
+        let owner = owner.filter(|(_, device)| {
+            let age = wall.saturating_since(device.token_issued);
+            is_signed && device.token_hash == login.token.hash() && age < TOKEN_LIFETIME
+        });
+        let Some((account_id, device)) = owner else {
+            let source = self.sessions[&connection].prefix;
+            match self.lockouts.count_source(source, now) {
+                Ok(()) => self.refuse(connection, id, Refusal::TokenRefused),
+                Err(wait) => self.refuse_blocked(connection, id, wait),
+            }
+            return;
+        };
+        if wall.saturating_since(device.token_issued) < TOKEN_RENEW_AFTER {
+            let member = Member {
+                id: account_id,
+                account: login.account,
+                device_key: device.key,
+                device_name: device.name,
+                since: wall,
+            };
+            self.log_in(connection, id, member, None, now);
+            return;
+        }
+        let token = Token::from_bytes(self.random());
+        let request = StoreRequest::RenewToken {
+            id: account_id,
+            device_key: device.key,
+            token_hash: token.hash(),
+            at: wall,
+        };
+        let attempt = Attempt::TokenRenewing {
+            id,
+            account: login.account,
+            account_id,
+            device_key: device.key,
+            device_name: device.name,
+            token,
+        };
+        self.attempts.insert(connection, attempt);
+        self.order(Work::Attempt(connection, Step::Stored), request);
+    }
+
+    // ---- steps -------------------------------------------------------------------------------
+
+    pub(super) fn on_attempt_stored(
+        &mut self,
+        connection: ConnectionId,
+        answer: Result<StoreAnswer, StoreError>,
+        now: Instant,
+    ) {
+        let Some(attempt) = self.attempts.remove(&connection) else {
+            return;
+        };
+        let Ok(answer) = answer else {
+            self.on_attempt_store_failed(connection, attempt, now);
+            return;
+        };
+        match attempt {
+            Attempt::RegisterStarting {
+                id,
+                account,
+                response,
+                ..
+            } => {
+                let is_free = Some(matches!(answer, StoreAnswer::Loaded(None)));
+                self.go_on_registering(connection, id, account, is_free, response);
+            }
+            Attempt::RegisterFinishing { id } => {
+                let answer = match answer {
+                    StoreAnswer::Done => Answer::Done,
+                    StoreAnswer::Exists
+                    | StoreAnswer::NotFound
+                    | StoreAnswer::Full
+                    | StoreAnswer::Loaded(_)
+                    | StoreAnswer::Owner(_)
+                    | StoreAnswer::Accounts(_) => Answer::Refused(Refusal::AccountExists),
+                };
+                self.answer(connection, id, answer);
+            }
+            Attempt::LoginLoading {
+                id,
+                start,
+                channel,
+                is_signed,
+            } => {
+                let account = loaded(answer);
+                self.on_login_loaded(connection, id, *start, channel, is_signed, account, now);
+            }
+            Attempt::LoginStarting {
+                id,
+                login,
+                stretch,
+                challenge,
+                ..
+            } => self.go_on_challenging(connection, id, login, stretch, true, challenge),
+            Attempt::LoginEnrolling {
+                id,
+                login,
+                account_id,
+                token,
+            } => self.on_enrolled(connection, id, *login, account_id, token, &answer, now),
+            Attempt::TokenLoading {
+                id,
+                login,
+                is_signed,
+            } => {
+                let account = loaded(answer);
+                self.on_token_loaded(connection, id, *login, is_signed, account, now);
+            }
+            Attempt::TokenRenewing {
+                id,
+                account,
+                account_id,
+                device_key,
+                device_name,
+                token,
+            } => {
+                if !matches!(answer, StoreAnswer::Done) {
+                    self.refuse(connection, id, Refusal::TokenRefused);
+                    return;
+                }
+                let member = Member {
+                    id: account_id,
+                    account,
+                    device_key,
+                    device_name,
+                    since: self.epoch.unix(now),
+                };
+                self.log_in(connection, id, member, Some(token), now);
+            }
+            Attempt::RegisterChallenged { .. }
+            | Attempt::LoginChallenged { .. }
+            | Attempt::LoginFinishing { .. } => {
+                unreachable!("an attempt in this state waits for no answer of the store")
+            }
+        }
+    }
+
+    fn on_enrolled(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        login: PasswordLogin,
+        account_id: AccountId,
+        token: Token,
+        answer: &StoreAnswer,
+        now: Instant,
+    ) {
+        match answer {
+            StoreAnswer::Done => {
+                let member = Member {
+                    id: account_id,
+                    account: login.account,
+                    device_key: login.device_key,
+                    device_name: login.device_name,
+                    since: self.epoch.unix(now),
+                };
+                self.log_in(connection, id, member, Some(token), now);
+            }
+            StoreAnswer::Full => self.refuse(connection, id, Refusal::DeviceLimit),
+            // The account was removed in between.
+            StoreAnswer::NotFound
+            | StoreAnswer::Exists
+            | StoreAnswer::Loaded(_)
+            | StoreAnswer::Owner(_)
+            | StoreAnswer::Accounts(_) => {
+                self.refuse(connection, id, Refusal::WrongCredentials);
+            }
+        }
+    }
+
+    fn on_attempt_store_failed(
+        &mut self,
+        connection: ConnectionId,
+        attempt: Attempt,
+        now: Instant,
+    ) {
+        // OPAQUE may still be at work for this attempt: its outcome belongs to no later one.
+        self.work
+            .retain(|_, work| !matches!(work, Work::Attempt(owner, _) if *owner == connection));
+        let id = match attempt {
+            Attempt::LoginStarting { id, login, .. } => {
+                self.fail_login(*login, now);
+                id
+            }
+            Attempt::RegisterStarting { id, .. }
+            | Attempt::RegisterFinishing { id }
+            | Attempt::LoginLoading { id, .. }
+            | Attempt::LoginEnrolling { id, .. }
+            | Attempt::TokenLoading { id, .. }
+            | Attempt::TokenRenewing { id, .. } => id,
+            Attempt::RegisterChallenged { .. }
+            | Attempt::LoginChallenged { .. }
+            | Attempt::LoginFinishing { .. } => {
+                unreachable!("an attempt in this state waits for no answer of the store")
+            }
+        };
+        self.refuse(connection, id, Refusal::StoreFailed);
+    }
+
+    pub(super) fn on_attempt_computed(
+        &mut self,
+        connection: ConnectionId,
+        outcome: Outcome,
+        now: Instant,
+    ) {
+        let Some(attempt) = self.attempts.remove(&connection) else {
+            return;
+        };
+        match (attempt, outcome) {
+            (
+                Attempt::RegisterStarting {
+                    id,
+                    account,
+                    is_free,
+                    ..
+                },
+                Outcome::Registered(Ok(response)),
+            ) => self.go_on_registering(connection, id, account, is_free, Some(response)),
+            (
+                Attempt::LoginStarting {
+                    id,
+                    login,
+                    stretch,
+                    is_saved,
+                    ..
+                },
+                Outcome::Challenged(Ok(challenge)),
+            ) => {
+                let challenge = Some(challenge);
+                self.go_on_challenging(connection, id, login, stretch, is_saved, challenge);
+            }
+            (Attempt::LoginFinishing { id, login }, Outcome::Finished(checked)) => {
+                self.on_login_finished(connection, id, login, checked.is_ok(), now);
+            }
+            (Attempt::LoginStarting { login, .. }, _) => {
+                self.fail_login(*login, now);
+                self.say_bye(connection, ByeReason::Malformed, now);
+            }
+            (Attempt::RegisterStarting { .. }, _) => {
+                self.say_bye(connection, ByeReason::Malformed, now);
+            }
+            (attempt, outcome) => unreachable!("{outcome:?} is no answer to {attempt:?}"),
+        }
+    }
+
+    fn go_on_registering(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        account: AccountName,
+        is_free: Option<bool>,
+        response: Option<OpaqueMessage>,
+    ) {
+        let attempt = match (is_free, response) {
+            (Some(true), Some(message)) => {
+                self.answer(connection, id, Answer::RegisterChallenge { message });
+                Attempt::RegisterChallenged { account }
+            }
+            (Some(false), Some(_)) => {
+                self.refuse(connection, id, Refusal::AccountExists);
+                return;
+            }
+            (is_free, response) => Attempt::RegisterStarting {
+                id,
+                account,
+                is_free,
+                response,
+            },
+        };
+        self.attempts.insert(connection, attempt);
+    }
+
+    fn go_on_challenging(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        login: Box<PasswordLogin>,
+        stretch: StretchVersion,
+        is_saved: bool,
+        challenge: Option<(Box<ServerLogin>, OpaqueMessage)>,
+    ) {
+        let attempt = match (is_saved, challenge) {
+            (true, Some((state, ke2))) => {
+                self.answer(connection, id, Answer::LoginChallenge { ke2, stretch });
+                Attempt::LoginChallenged { login, state }
+            }
+            (is_saved, challenge) => Attempt::LoginStarting {
+                id,
+                login,
+                stretch,
+                is_saved,
+                challenge,
+            },
+        };
+        self.attempts.insert(connection, attempt);
+    }
+
+    // ---- beginning and end -------------------------------------------------------------------
+
+    /// Makes room for an attempt, or answers why there is none: one at a time, and only so many in
+    /// all. An earlier one that waits for its peer is given up.
+    fn may_start(&mut self, connection: ConnectionId, id: RequestId, now: Instant) -> bool {
+        let earlier = self.attempts.get(&connection);
+        if earlier.is_some_and(|attempt| !attempt.awaits_peer()) {
+            self.refuse(connection, id, Refusal::OutOfOrder);
+            return false;
+        }
+        self.abandon_attempt(connection, now);
+        if self.is_busy() {
+            self.refuse_busy(connection, id);
+            return false;
+        }
+        true
+    }
+
+    /// Ends the attempt of a peer that left or starts another.
+    pub(super) fn abandon_attempt(&mut self, connection: ConnectionId, now: Instant) {
+        match self.attempts.remove(&connection) {
+            Some(Attempt::LoginStarting { login, .. } | Attempt::LoginChallenged { login, .. }) => {
+                self.fail_login(*login, now)
+            }
+            // Its password is still being checked; that decides.
+            Some(finishing @ Attempt::LoginFinishing { .. }) => {
+                self.attempts.insert(connection, finishing);
+            }
+            Some(
+                Attempt::RegisterStarting { .. }
+                | Attempt::RegisterChallenged { .. }
+                | Attempt::RegisterFinishing { .. }
+                | Attempt::LoginLoading { .. }
+                | Attempt::LoginEnrolling { .. }
+                | Attempt::TokenLoading { .. }
+                | Attempt::TokenRenewing { .. },
+            )
+            | None => {}
+        }
+    }
+
+    /// Makes a session a member's. An older session of the same device ends.
+    fn log_in(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        member: Member,
+        token: Option<Token>,
+        now: Instant,
+    ) {
+        if let Some(older) = self.devices.get(&member.device_key).copied() {
+            self.say_bye(older, ByeReason::Replaced, now);
+        }
+        let failed = self.tell_owner(&member.account, now);
+        self.devices.insert(member.device_key, connection);
+        self.members.insert((member.account.clone(), connection));
+        log::debug!("logged in: account={}", member.account);
+        let session = self.sessions.get_mut(&connection);
+        let session = session.expect("an attempt ends with its session");
+        session.phase = Phase::Member(Arc::new(member));
+        session.heard = now;
+        let prefix = session.prefix;
+        self.uncount_stranger(prefix);
+        self.answer(connection, id, Answer::LoggedIn(LoggedIn { token, failed }));
+        self.hasten_timer(connection, now);
+    }
+
+    fn tell_owner(&mut self, account: &AccountName, now: Instant) -> Option<FailedLogins> {
+        let (failed, row): (FailedLogins, LockoutRow) = self.lockouts.tell(account, now)?;
+        self.save_lockout(row, now);
+        Some(failed)
+    }
+}
+
+/// The account that the store found.
+fn loaded(answer: StoreAnswer) -> Option<Account> {
+    match answer {
+        StoreAnswer::Loaded(account) => account,
+        StoreAnswer::Done
+        | StoreAnswer::Exists
+        | StoreAnswer::NotFound
+        | StoreAnswer::Full
+        | StoreAnswer::Owner(_)
+        | StoreAnswer::Accounts(_) => None,
+    }
+}

@@ -1,0 +1,216 @@
+//! What an operator asks: the same engine answers, whether it runs as the server or only for the
+//! moment of the command.
+
+use std::time::Instant;
+
+use common::id::AccountName;
+use common::password::{PasswordRecord, STRETCH_CURRENT};
+use common::wire::rendezvous::{AdmissionCode, ByeReason};
+use rand::Rng;
+
+use super::lockout::seconds;
+use super::{Server, Work, admission};
+use crate::store::{AccountSummary, StoreAnswer, StoreError, StoreRequest};
+
+/// Accounts in one reply to [`Command::ListAccounts`].
+pub const ACCOUNTS_PER_REPLY_MAX: usize = 500;
+
+/// Pairs a reply with its command; chosen by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommandId(pub u64);
+
+/// What an operator asks.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Make an account, whatever registration is open.
+    AddAccount {
+        /// Its name.
+        account: AccountName,
+        /// Made with [`common::password::make_record`].
+        record: PasswordRecord,
+    },
+    /// Remove an account with its devices; its sessions end.
+    RemoveAccount(AccountName),
+    /// End a block and forget what led to it.
+    Unblock(AccountName),
+    /// Make a one-time code.
+    Admit(AccountName),
+    /// List accounts by name, at most [`ACCOUNTS_PER_REPLY_MAX`].
+    ListAccounts {
+        /// Only names after this one.
+        after: Option<AccountName>,
+    },
+}
+
+/// The answer to a [`Command`].
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// The name is taken.
+    Exists,
+    /// There is no such account.
+    NotFound,
+    /// A one-time code.
+    Code {
+        /// To be typed at the new device.
+        code: AdmissionCode,
+        /// Seconds until it expires.
+        expires_in_s: u32,
+    },
+    /// The account has as many open codes as it may have.
+    TooManyCodes,
+    /// Accounts, and whether there may be more after the last.
+    Accounts {
+        /// In the order of their names.
+        accounts: Vec<ListedAccount>,
+        /// Ask again after the last name.
+        may_have_more: bool,
+    },
+    /// The store failed.
+    StoreFailed(StoreError),
+}
+
+/// An account as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct ListedAccount {
+    /// What the store knows.
+    pub summary: AccountSummary,
+    /// Sessions that are logged in now.
+    pub sessions: usize,
+    /// Seconds for which strangers are blocked; 0 when they are not.
+    pub blocked_for_s: u32,
+}
+
+/// What a command waits for.
+#[derive(Clone, Debug)]
+pub(super) enum Pending {
+    /// The account is being made or looked for; then it is done.
+    Account,
+    /// The account is being removed.
+    Removal(AccountName),
+    /// The store forgets the failures.
+    Unblocking(AccountName),
+    /// The store keeps a code.
+    Admission(AccountName, AdmissionCode),
+    /// The list is being read.
+    List,
+}
+
+impl Server {
+    pub(super) fn on_command(&mut self, id: CommandId, command: Command, now: Instant) {
+        let at = self.epoch.unix(now);
+        let (pending, request) = match command {
+            Command::AddAccount { account, record } => {
+                let request = StoreRequest::CreateAccount {
+                    account,
+                    record,
+                    stretch: STRETCH_CURRENT,
+                    at,
+                };
+                (Pending::Account, request)
+            }
+            Command::RemoveAccount(account) => {
+                let pending = Pending::Removal(account.clone());
+                (pending, StoreRequest::RemoveAccount { account, at })
+            }
+            Command::Unblock(account) => {
+                let pending = Pending::Unblocking(account.clone());
+                (pending, StoreRequest::Unblock { account, at })
+            }
+            Command::Admit(account) => {
+                let code = AdmissionCode::from_random(self.rng.next_u64());
+                let Some(admission) = self.admissions.open(&account, code, now) else {
+                    self.reply(id, Reply::TooManyCodes);
+                    return;
+                };
+                let pending = Pending::Admission(account, code);
+                (pending, StoreRequest::SaveAdmission { admission, at })
+            }
+            Command::ListAccounts { after } => {
+                let count_max = ACCOUNTS_PER_REPLY_MAX;
+                (
+                    Pending::List,
+                    StoreRequest::ListAccounts { after, count_max },
+                )
+            }
+        };
+        self.order(Work::Command(id, pending), request);
+    }
+
+    pub(super) fn on_command_stored(
+        &mut self,
+        id: CommandId,
+        pending: Pending,
+        answer: Result<StoreAnswer, StoreError>,
+        now: Instant,
+    ) {
+        let reply = match answer {
+            Err(error) => {
+                if let Pending::Admission(account, code) = pending {
+                    self.admissions.take(&account, code, now);
+                }
+                Reply::StoreFailed(error)
+            }
+            Ok(StoreAnswer::Exists) => Reply::Exists,
+            Ok(StoreAnswer::NotFound) => {
+                if let Pending::Admission(account, _) = pending {
+                    self.admissions.forget(&account);
+                }
+                Reply::NotFound
+            }
+            Ok(StoreAnswer::Accounts(accounts)) => self.listed(accounts, now),
+            Ok(
+                StoreAnswer::Done
+                | StoreAnswer::Full
+                | StoreAnswer::Loaded(_)
+                | StoreAnswer::Owner(_),
+            ) => self.on_command_done(pending, now),
+        };
+        self.reply(id, reply);
+    }
+
+    fn on_command_done(&mut self, pending: Pending, now: Instant) -> Reply {
+        match pending {
+            Pending::Account | Pending::List => Reply::Done,
+            Pending::Removal(account) => {
+                self.on_account_removed(&account, now);
+                Reply::Done
+            }
+            Pending::Unblocking(account) => {
+                self.lockouts.forget(&account);
+                Reply::Done
+            }
+            Pending::Admission(_, code) => Reply::Code {
+                code,
+                expires_in_s: admission::LIFETIME_S,
+            },
+        }
+    }
+
+    fn on_account_removed(&mut self, account: &AccountName, now: Instant) {
+        self.lockouts.forget(account);
+        self.admissions.forget(account);
+        let sessions: Vec<_> = self.sessions_of(account).collect();
+        for connection in sessions {
+            self.say_bye(connection, ByeReason::AccountRemoved, now);
+        }
+    }
+
+    fn listed(&self, accounts: Vec<AccountSummary>, now: Instant) -> Reply {
+        let may_have_more = accounts.len() >= ACCOUNTS_PER_REPLY_MAX;
+        let accounts = accounts.into_iter().map(|summary| ListedAccount {
+            sessions: self.sessions_of(&summary.account).count(),
+            blocked_for_s: seconds(self.lockouts.blocked_for(&summary.account, now)),
+            summary,
+        });
+        Reply::Accounts {
+            accounts: accounts.collect(),
+            may_have_more,
+        }
+    }
+
+    fn reply(&mut self, id: CommandId, reply: Reply) {
+        self.outputs.push_back(super::Output::Reply { id, reply });
+    }
+}

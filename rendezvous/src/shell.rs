@@ -1,0 +1,199 @@
+//! Everything around the engines: command line, files, sockets, threads, signals.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::args::{Arguments, Command};
+use crate::config::{self, ServeConfig};
+use data::DataFolder;
+
+/// Commands about accounts.
+mod accounts;
+/// The socket on which a running server takes such commands.
+mod admin;
+/// The two clocks and the system's randomness.
+mod ambient;
+/// The data folder.
+mod data;
+/// The loop.
+mod serve;
+/// TLS over TCP.
+mod tls;
+/// The UDP port.
+mod udp;
+/// The threads for SQLite and OPAQUE.
+mod workers;
+
+/// Runs the program with these arguments, the first of which is its own name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let typed = match parse(args.into_iter().collect()) {
+        Ok(typed) => typed,
+        Err(code) => return code,
+    };
+    let filter = env_logger::Env::default().default_filter_or("info");
+    // A second program in the same process, as tests run it, has the first one's logger.
+    let _ = env_logger::Builder::from_env(filter).try_init();
+    match run(typed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            let mut stderr = io::stderr().lock();
+            let _ = writeln!(stderr, "error: {problem}");
+            ExitCode::from(problem.exit_code())
+        }
+    }
+}
+
+/// Parses, with `serve` where no command is given.
+fn parse(args: Vec<OsString>) -> Result<Arguments, ExitCode> {
+    let typed = Arguments::try_parse_from(&args).and_then(|typed| {
+        if typed.command.is_some() {
+            return Ok(typed);
+        }
+        let serve = args.iter().cloned().chain([OsString::from("serve")]);
+        Arguments::try_parse_from(serve)
+    });
+    typed.map_err(|error| {
+        let _ = error.print();
+        let is_help = matches!(
+            error.kind(),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+        );
+        if !is_help {
+            let mut stderr = io::stderr().lock();
+            let _ = writeln!(
+                stderr,
+                "\nExample: rendezvous serve --listen 0.0.0.0:7400 --registration open"
+            );
+        }
+        ExitCode::from(if is_help { 0 } else { 2 })
+    })
+}
+
+fn run(typed: Arguments) -> Result<(), Problem> {
+    let path = config::data_folder(typed.data.as_deref()).ok_or(Problem::NoHome)?;
+    match typed.command {
+        Some(Command::Serve(serve)) => serve::run(&path, &ServeConfig::from(serve)),
+        Some(Command::Account(command)) => accounts::run(&path, command),
+        Some(Command::Fingerprint(asked)) => {
+            let identity = data::read_identity(&path, asked.certificate.as_deref())?;
+            let fingerprint = data::fingerprint(&identity)?;
+            say(format_args!("{fingerprint}"))
+        }
+        None => unreachable!("parse() fills in the default command"),
+    }
+}
+
+/// Prints a line for the person or script that called. A reader that went away is no failure.
+fn say(line: std::fmt::Arguments<'_>) -> Result<(), Problem> {
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Problem::Output(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Why the program ends without having done what it should: what happened, why, what to do.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("there is no home folder to keep the server's data in; name a folder with --data DIR")]
+    NoHome,
+    #[error("cannot listen on {address}: {why}\n{hint}")]
+    Listen {
+        address: std::net::SocketAddr,
+        why: io::Error,
+        hint: &'static str,
+    },
+    #[error(
+        "the data folder {} is in use by another server; stop that one, or give this one a folder of its own with --data DIR",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    #[error(
+        "a server runs on the data folder {} but does not answer on {}: {why}\nwait a moment and try again; if that does not help, restart the server",
+        .folder.display(), admin::SOCKET
+    )]
+    NoAnswer { folder: PathBuf, why: io::Error },
+    #[error(
+        "the database {} was written by a newer version of this program: {why}\nuse that version, or restore the backup from before its first start; nothing was changed",
+        .path.display()
+    )]
+    Newer { path: PathBuf, why: String },
+    #[error(
+        "{} is damaged: {why}\nrestore it from a backup; nothing was changed",
+        .path.display()
+    )]
+    Damaged { path: PathBuf, why: String },
+    #[error("there is an account '{0}' already; choose another name, or remove that one first")]
+    AccountExists(common::id::AccountName),
+    #[error("there is no account '{0}'; 'rendezvous account list' shows those that there are")]
+    NoAccount(common::id::AccountName),
+    #[error(
+        "the account has as many open one-time codes as it may have; use one of them, or wait until they expire"
+    )]
+    TooManyCodes,
+    #[error("{what} {}: {why}\n{}", .path.display(), hint(.why))]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        why: io::Error,
+    },
+    #[error("the certificate file {} cannot be used: {why}", .path.display())]
+    Certificate { path: PathBuf, why: String },
+    #[error("{0}")]
+    Store(crate::store::StoreError),
+    #[error("this cannot be the password: {0}")]
+    PasswordLength(common::password::PasswordLengthError),
+    #[error("the two passwords differ; nothing was changed")]
+    PasswordsDiffer,
+    #[error(
+        "there is no terminal to ask for the password: {0}\ngive it in a file that only you can read, with --password-file FILE"
+    )]
+    NoTerminal(io::Error),
+    #[error("the password could not be prepared: {0}")]
+    Password(common::password::PasswordError),
+    #[error("standard output cannot be written: {0}")]
+    Output(io::Error),
+    #[error("the system refused {what}: {why}")]
+    System { what: &'static str, why: io::Error },
+}
+
+impl Problem {
+    /// The codes that the help text promises.
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { .. } => 3,
+            Self::InUse(_) => 4,
+            Self::Newer { .. } => 5,
+            Self::Damaged { .. } => 6,
+            Self::AccountExists(_) | Self::NoAccount(_) => 7,
+            Self::File { .. } | Self::Certificate { .. } | Self::Store(_) | Self::Output(_) => 8,
+            Self::NoHome
+            | Self::NoAnswer { .. }
+            | Self::TooManyCodes
+            | Self::PasswordLength(_)
+            | Self::PasswordsDiffer
+            | Self::NoTerminal(_)
+            | Self::Password(_)
+            | Self::System { .. } => 1,
+        }
+    }
+}
+
+/// What to do about a file that cannot be read or written.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "run this as the user who owns the data folder, or choose another with --data DIR"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that disk",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "it is on a read-only file system; choose another folder with --data DIR"
+        }
+        io::ErrorKind::NotFound => "start the server once, or check the name",
+        _ => "check the folder, or choose another with --data DIR",
+    }
+}

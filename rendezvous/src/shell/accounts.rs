@@ -1,0 +1,260 @@
+//! Commands about accounts: answered by the running server, or on the data folder when none runs.
+//!
+//! The password becomes a record here, in the process of the command; the server never gets it.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use common::id::AccountName;
+use common::password::{self, Password, PasswordRecord, ServerSetup};
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::admin::{self, AccountLine, Response};
+use super::{DataFolder, Problem, ambient, data, say};
+use crate::args::AccountCommand;
+use crate::server::operator::{Command, CommandId, Reply};
+use crate::server::{Input, Output, Server, ServerOptions};
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+
+/// Does what was asked.
+pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Problem> {
+    match command {
+        AccountCommand::Add {
+            name,
+            password_file,
+        } => {
+            let password = read_password(password_file.as_deref())?;
+            let mut accounts = Accounts::open(path)?;
+            let record = accounts.make_record(&name, &password)?;
+            let command = Command::AddAccount {
+                account: name.clone(),
+                record,
+            };
+            accounts.expect_done(command, &name)?;
+            say(format_args!("account '{name}' is ready"))
+        }
+        AccountCommand::List { json } => list(&mut Accounts::open(path)?, json),
+        AccountCommand::Remove { name } => {
+            Accounts::open(path)?.expect_done(Command::RemoveAccount(name.clone()), &name)?;
+            say(format_args!("account '{name}' is removed"))
+        }
+        AccountCommand::Unblock { name } => {
+            Accounts::open(path)?.expect_done(Command::Unblock(name.clone()), &name)?;
+            say(format_args!("account '{name}' is not blocked"))
+        }
+        AccountCommand::Admit { name } => admit(&mut Accounts::open(path)?, &name),
+    }
+}
+
+fn admit(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Problem> {
+    match accounts.ask(Command::Admit(name.clone()))? {
+        Response::Code { code, expires_in_s } => {
+            let minutes = expires_in_s / 60;
+            say(format_args!(
+                "one-time code for '{name}', valid for {minutes} minutes: {code}"
+            ))
+        }
+        other => unexpected(other, name),
+    }
+}
+
+fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Problem> {
+    if !json {
+        say(format_args!(
+            "{:<32}  {:<10}  {:>7}  {:>6}  BLOCKED",
+            "ACCOUNT", "CREATED", "DEVICES", "ONLINE"
+        ))?;
+    }
+    let mut after = None;
+    loop {
+        let response = accounts.ask(Command::ListAccounts { after })?;
+        let (lines, may_have_more) = match response {
+            Response::Accounts {
+                accounts,
+                may_have_more,
+            } => (accounts, may_have_more),
+            Response::Failed { message } => return Err(failed(message)),
+            Response::Done
+            | Response::Exists
+            | Response::NotFound
+            | Response::Code { .. }
+            | Response::TooManyCodes => return Err(failed("an unexpected answer".to_owned())),
+        };
+        for line in &lines {
+            print_line(line, json)?;
+        }
+        after = lines.into_iter().next_back().map(|line| line.account);
+        if !may_have_more || after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+fn print_line(line: &AccountLine, json: bool) -> Result<(), Problem> {
+    if json {
+        let line = serde_json::to_string(line).expect("a line is plain data");
+        return say(format_args!("{line}"));
+    }
+    let created = i64::try_from(line.created_ms)
+        .ok()
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+        .map_or_else(String::new, |time| time.strftime("%Y-%m-%d").to_string());
+    let blocked = match line.blocked_for_s {
+        0 => "-".to_owned(),
+        seconds => format!("{seconds} s"),
+    };
+    say(format_args!(
+        "{:<32}  {created:<10}  {:>7}  {:>6}  {blocked}",
+        line.account, line.devices, line.sessions
+    ))
+}
+
+fn unexpected(response: Response, name: &AccountName) -> Result<(), Problem> {
+    match response {
+        Response::Done => Ok(()),
+        Response::Exists => Err(Problem::AccountExists(name.clone())),
+        Response::NotFound => Err(Problem::NoAccount(name.clone())),
+        Response::TooManyCodes => Err(Problem::TooManyCodes),
+        Response::Failed { message } => Err(failed(message)),
+        Response::Code { .. } | Response::Accounts { .. } => {
+            Err(failed("an unexpected answer".to_owned()))
+        }
+    }
+}
+
+const fn failed(message: String) -> Problem {
+    Problem::Store(crate::store::StoreError::Failed(message))
+}
+
+/// The accounts of a data folder.
+enum Accounts<'a> {
+    /// A server has the folder: it is asked.
+    Running(&'a Path),
+    /// This process has it.
+    Here(Box<Here>),
+}
+
+struct Here {
+    _folder: DataFolder,
+    setup: ServerSetup,
+    store: SqliteStore,
+    server: Server,
+}
+
+impl<'a> Accounts<'a> {
+    fn open(path: &'a Path) -> Result<Self, Problem> {
+        let folder = match DataFolder::open(path) {
+            Err(Problem::InUse(_)) => return Ok(Self::Running(path)),
+            folder => folder?,
+        };
+        let setup = folder.opaque_setup()?;
+        let mut store = folder.store()?;
+        let restored = store.restore().map_err(Problem::Store)?;
+        let options = ServerOptions::new(folder.bucket_key()?);
+        let (seed, epoch) = (ambient::seed()?, ambient::epoch());
+        let server = Server::new(seed, ambient::now(), epoch, options, restored);
+        Ok(Self::Here(Box::new(Here {
+            _folder: folder,
+            setup,
+            store,
+            server,
+        })))
+    }
+
+    fn make_record(
+        &self,
+        name: &AccountName,
+        password: &Password,
+    ) -> Result<PasswordRecord, Problem> {
+        let read;
+        let setup = match self {
+            Self::Running(path) => {
+                read = data::read_opaque_setup(path)?;
+                &read
+            }
+            Self::Here(here) => &here.setup,
+        };
+        password::make_record(setup, name, password, ambient::seed()?).map_err(Problem::Password)
+    }
+
+    fn ask(&mut self, command: Command) -> Result<Response, Problem> {
+        match self {
+            Self::Running(path) => admin::ask(path, &command).map_err(|why| Problem::NoAnswer {
+                folder: path.to_owned(),
+                why,
+            }),
+            Self::Here(here) => Ok(Response::from(here.ask(command))),
+        }
+    }
+
+    fn expect_done(&mut self, command: Command, name: &AccountName) -> Result<(), Problem> {
+        unexpected(self.ask(command)?, name)
+    }
+}
+
+impl Here {
+    /// Runs the engine for one command.
+    fn ask(&mut self, command: Command) -> Reply {
+        let now = ambient::now();
+        let id = CommandId(0);
+        self.server
+            .handle_input(Input::Commanded { id, command }, now);
+        let mut answer = None;
+        loop {
+            match self.server.poll_output(now) {
+                Output::Store { ticket, request } => {
+                    let mut answers = self.store.execute(&[request]);
+                    let answer = answers.pop().expect("one answer for one request");
+                    self.server
+                        .handle_input(Input::Stored { ticket, answer }, now);
+                }
+                Output::Reply { reply, .. } => answer = Some(reply),
+                Output::Wait(_) => return answer.expect("every command is answered"),
+                Output::Send { .. } | Output::Close { .. } | Output::Verify { .. } => {}
+            }
+        }
+    }
+}
+
+fn read_password(file: Option<&Path>) -> Result<Password, Problem> {
+    let text = match file {
+        Some(path) => read_first_line(path)?,
+        None => {
+            let ask = |prompt| rpassword::prompt_password(prompt).map(Zeroizing::new);
+            let first = ask("New password: ").map_err(Problem::NoTerminal)?;
+            let second = ask("The same again: ").map_err(Problem::NoTerminal)?;
+            if *first != *second {
+                return Err(Problem::PasswordsDiffer);
+            }
+            first
+        }
+    };
+    Password::new(text).map_err(Problem::PasswordLength)
+}
+
+/// A password in a file may be followed by the end of its line.
+fn read_first_line(path: &Path) -> Result<Zeroizing<String>, Problem> {
+    let bytes = if path.as_os_str() == "-" {
+        let mut bytes = Zeroizing::new(Vec::new());
+        io::stdin()
+            .take(64 * 1024)
+            .read_to_end(&mut bytes)
+            .map_err(|why| Problem::System {
+                what: "reading standard input",
+                why,
+            })?;
+        bytes
+    } else {
+        data::read(path)?
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|error| Problem::File {
+        what: "the password must be UTF-8 text in",
+        path: path.to_owned(),
+        why: io::Error::new(io::ErrorKind::InvalidData, error),
+    })?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    Ok(Zeroizing::new(line.to_owned()))
+}

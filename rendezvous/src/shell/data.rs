@@ -1,0 +1,242 @@
+//! The data folder: who may use it, the server's keys, and the database.
+//!
+//! Everything in it is for its owner only (0700, 0600). A lock makes sure that one process at a time
+//! has it; the lock goes with the process, however that ends.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use common::key::Fingerprint;
+use common::password::ServerSetup;
+use common::tls::{IdentityError, ServerIdentity};
+use zeroize::Zeroizing;
+
+use super::{Problem, ambient};
+use crate::server::lockout::BucketKey;
+use crate::store::sqlite::{OpenError, SqliteStore};
+
+const LOCK: &str = "lock";
+const IDENTITY: &str = "identity.pem";
+const OPAQUE_SETUP: &str = "opaque-setup";
+const BUCKET_KEY: &str = "bucket-key";
+const DATABASE: &str = "rendezvous.db";
+const PRIVATE_FILE: u32 = 0o600;
+const PRIVATE_FOLDER: u32 = 0o700;
+/// None of the files read into memory is larger, unless it is not what it should be.
+const FILE_LEN_MAX: u64 = 1024 * 1024;
+
+/// A data folder that this process alone has.
+#[derive(Debug)]
+pub(super) struct DataFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Makes the folder if it is not there, and locks it.
+    pub(super) fn open(path: &Path) -> Result<Self, Problem> {
+        let folder_problem = |why| Problem::File {
+            what: "cannot make the data folder",
+            path: path.to_owned(),
+            why,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(PRIVATE_FOLDER)
+            .create(path)
+            .map_err(folder_problem)?;
+        let lock_path = path.join(LOCK);
+        let lock_problem = |why| Problem::File {
+            what: "cannot lock the data folder with",
+            path: lock_path.clone(),
+            why,
+        };
+        let lock = private(OpenOptions::new().write(true).create(true).truncate(false))
+            .open(&lock_path)
+            .map_err(lock_problem)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Problem::InUse(path.to_owned())),
+            Err(TryLockError::Error(why)) => return Err(lock_problem(why)),
+        }
+        warn_if_readable_by_others(path);
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The server's identity, made at the first start.
+    pub(super) fn identity(&self) -> Result<ServerIdentity, Problem> {
+        let path = self.path.join(IDENTITY);
+        let make = || {
+            Ok(Zeroizing::new(
+                ServerIdentity::generate_pem().as_bytes().to_vec(),
+            ))
+        };
+        let pem = read_or_make(&path, make)?;
+        ServerIdentity::from_pem(&pem).map_err(|error| Problem::Damaged {
+            path,
+            why: error.to_string(),
+        })
+    }
+
+    /// The server's OPAQUE keys, made at the first start. Where there are accounts already they must
+    /// be there: with new ones nobody could log in any more.
+    pub(super) fn opaque_setup(&self) -> Result<ServerSetup, Problem> {
+        let path = self.path.join(OPAQUE_SETUP);
+        let has_accounts = self.path.join(DATABASE).exists();
+        if has_accounts && !path.exists() {
+            return Err(Problem::Damaged {
+                path,
+                why: "it is missing, and without it no account can log in".to_owned(),
+            });
+        }
+        let bytes = read_or_make(&path, || {
+            Ok(ServerSetup::generate(ambient::seed()?).to_bytes())
+        })?;
+        parse_setup(&path, &bytes)
+    }
+
+    /// The key of the counters of unknown names, made at the first start.
+    pub(super) fn bucket_key(&self) -> Result<BucketKey, Problem> {
+        let path = self.path.join(BUCKET_KEY);
+        let bytes = read_or_make(&path, || Ok(Zeroizing::new(ambient::seed()?.to_vec())))?;
+        match bytes.as_slice().try_into() {
+            Ok(key) => Ok(BucketKey(key)),
+            Err(_) => Err(Problem::Damaged {
+                path,
+                why: "it does not have 32 bytes".to_owned(),
+            }),
+        }
+    }
+
+    /// The database, made at the first start.
+    pub(super) fn store(&self) -> Result<SqliteStore, Problem> {
+        let path = self.path.join(DATABASE);
+        // SQLite gives its other files the mode of this one.
+        private(OpenOptions::new().append(true).create(true))
+            .open(&path)
+            .map_err(|why| Problem::File {
+                what: "cannot open the database",
+                path: path.clone(),
+                why,
+            })?;
+        SqliteStore::open(&path).map_err(|error| match error {
+            OpenError::Newer { .. } => Problem::Newer {
+                path,
+                why: error.to_string(),
+            },
+            OpenError::Damaged(why) => Problem::Damaged { path, why },
+            OpenError::Failed(why) => Problem::File {
+                what: "cannot use the database",
+                path,
+                why: io::Error::other(why),
+            },
+        })
+    }
+}
+
+/// Reads the identity of a data folder, or an operator's own certificate, without locking anything.
+pub(super) fn read_identity(
+    folder: &Path,
+    certificate: Option<&Path>,
+) -> Result<ServerIdentity, Problem> {
+    let own = folder.join(IDENTITY);
+    let path = certificate.unwrap_or(&own);
+    let pem = read(path)?;
+    ServerIdentity::from_pem(&pem).map_err(|error| certificate_problem(path, &error))
+}
+
+/// The fingerprint that peers pin.
+pub(super) fn fingerprint(identity: &ServerIdentity) -> Result<Fingerprint, Problem> {
+    let path = Path::new(IDENTITY);
+    identity
+        .fingerprint()
+        .map_err(|error| certificate_problem(path, &error))
+}
+
+/// Reads the OPAQUE keys of a folder that a running server has locked.
+pub(super) fn read_opaque_setup(folder: &Path) -> Result<ServerSetup, Problem> {
+    let path = folder.join(OPAQUE_SETUP);
+    parse_setup(&path, &read(&path)?)
+}
+
+pub(super) fn certificate_problem(path: &Path, error: &IdentityError) -> Problem {
+    Problem::Certificate {
+        path: path.to_owned(),
+        why: error.to_string(),
+    }
+}
+
+/// Reads a file that holds a secret.
+pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let problem = |why| Problem::File {
+        what: "cannot read",
+        path: path.to_owned(),
+        why,
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    let file = File::open(path).map_err(problem)?;
+    file.take(FILE_LEN_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(problem)?;
+    Ok(bytes)
+}
+
+fn parse_setup(path: &Path, bytes: &[u8]) -> Result<ServerSetup, Problem> {
+    ServerSetup::from_bytes(bytes).map_err(|_| Problem::Damaged {
+        path: path.to_owned(),
+        why: "it does not hold the server's OPAQUE keys".to_owned(),
+    })
+}
+
+/// Reads a secret, or makes it: complete and durable, or not at all.
+fn read_or_make(
+    path: &Path,
+    make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, Problem>,
+) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    if path.exists() {
+        return read(path);
+    }
+    let bytes = make()?;
+    write_durably(path, &bytes).map_err(|why| Problem::File {
+        what: "cannot write",
+        path: path.to_owned(),
+        why,
+    })?;
+    Ok(bytes)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    let mut file =
+        private(OpenOptions::new().write(true).create(true).truncate(true)).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.mode(PRIVATE_FILE)
+}
+
+/// A folder that was there before may be open to others; that is their owner's decision, but not one
+/// to take unawares.
+fn warn_if_readable_by_others(path: &Path) {
+    let mode = fs::metadata(path).map(|about| about.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o077 != 0) {
+        log::warn!("other users can look into the data folder; 'chmod 700' closes it");
+    }
+}

@@ -1,0 +1,606 @@
+//! The loop: sockets to the engine, the engine to sockets and threads.
+//!
+//! One thread, one [`Poll`]; nothing in here waits for anything else. Sockets are edge-triggered: each
+//! is read until it has no more, or until it is the others' turn, and then stands on the ready list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net as std_unix;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::key::Fingerprint;
+use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustls::ServerConfig;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::admin::Admin;
+use super::tls::{Event, Link, Progress};
+use super::udp::UdpThread;
+use super::workers::Workers;
+use super::{DataFolder, Problem, ambient, data, say};
+use crate::config::ServeConfig;
+use crate::server::{ConnectionId, Input, Output, Server, ServerOptions};
+use crate::store::Store;
+
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+const SIGNALS: Token = Token(2);
+const ADMIN: Token = Token(3);
+/// Tokens of connections are odd from here on, those of the admin socket's clients even.
+const CONNECTION_TOKENS: usize = 9;
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 1024;
+/// Connections accepted before those that are there have their turn.
+const ACCEPTS_PER_ROUND: usize = 64;
+/// When the system has no descriptor left, accepting goes on after this long.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// What is under way when the server is stopped gets this long.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+/// Ports to try until one is free for both TCP and UDP, when the system chooses.
+const PORT_TRIES: usize = 16;
+
+/// Serves until a signal says to stop.
+pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
+    let folder = DataFolder::open(path)?;
+    let setup = folder.opaque_setup()?;
+    let mut store = folder.store()?;
+    let restored = store.restore().map_err(Problem::Store)?;
+    let identity = match &config.certificate {
+        Some(_) => data::read_identity(path, config.certificate.as_deref())?,
+        None => folder.identity()?,
+    };
+    let fingerprint = data::fingerprint(&identity)?;
+    let tls = identity.into_server_config().map_err(|error| {
+        let path = config.certificate.as_deref().unwrap_or(path);
+        data::certificate_problem(path, &error)
+    })?;
+    let sockets = Sockets::bind(&config.listen)?;
+
+    let mut options = ServerOptions::new(folder.bucket_key()?);
+    options.registration = config.registration;
+    options.lockout = config.lockout;
+    let epoch = ambient::epoch();
+    let server = Server::new(ambient::seed()?, ambient::now(), epoch, options, restored);
+
+    let address = sockets.address;
+    let poll = Poll::new().map_err(poll_problem)?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(poll_problem)?);
+    let workers = Workers::start(store, setup, &waker)?;
+    let udp = UdpThread::start(sockets.udp)?;
+    let mut serving = Loop::new(poll, sockets.tcp, tls, server, workers, folder.path())?;
+    announce(config, address, &fingerprint, folder.path())?;
+    let ended = serving.run();
+    serving.end();
+    udp.stop();
+    ended
+}
+
+const fn poll_problem(why: io::Error) -> Problem {
+    Problem::System {
+        what: "waiting for sockets",
+        why,
+    }
+}
+
+// ---- sockets -----------------------------------------------------------------------------------
+
+/// One port for both protocols.
+struct Sockets {
+    tcp: std::net::TcpListener,
+    udp: std::net::UdpSocket,
+    address: SocketAddr,
+}
+
+impl Sockets {
+    /// Binds the first of these addresses that this system has.
+    fn bind(addresses: &[SocketAddr]) -> Result<Self, Problem> {
+        let mut problem = None;
+        for address in addresses {
+            match Self::bind_one(*address) {
+                Ok(sockets) => return Ok(sockets),
+                Err(why) => {
+                    // A port that is taken is taken in the other family too, and is what to report.
+                    let is_final = why.kind() == io::ErrorKind::AddrInUse;
+                    problem = Some((*address, why));
+                    if is_final {
+                        break;
+                    }
+                }
+            }
+        }
+        let (address, why) = problem.expect("there is an address to listen on");
+        let hint = match why.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program, or another server, has this port (TCP or UDP); stop it, or choose another with --listen ADDR:PORT"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address; choose one that it has with --listen ADDR:PORT"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege; choose a higher one with --listen ADDR:PORT"
+            }
+            _ => "choose another address with --listen ADDR:PORT",
+        };
+        Err(Problem::Listen { address, why, hint })
+    }
+
+    fn bind_one(address: SocketAddr) -> io::Result<Self> {
+        let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+        loop {
+            let tcp = socket(address, Type::STREAM, Protocol::TCP)?;
+            tcp.set_reuse_address(true)?;
+            tcp.bind(&address.into())?;
+            tcp.listen(BACKLOG)?;
+            let tcp = std::net::TcpListener::from(tcp);
+            let bound = tcp.local_addr()?;
+            let udp = socket(bound, Type::DGRAM, Protocol::UDP)?;
+            tries -= 1;
+            match udp.bind(&bound.into()) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    let udp = std::net::UdpSocket::from(udp);
+                    return Ok(Self {
+                        tcp,
+                        udp,
+                        address: bound,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        // An address of every interface serves both families.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+// ---- ready -------------------------------------------------------------------------------------
+
+fn announce(
+    config: &ServeConfig,
+    bound: SocketAddr,
+    fingerprint: &Fingerprint,
+    folder: &Path,
+) -> Result<(), Problem> {
+    let addresses = reachable(bound);
+    let first = addresses[0];
+    if config.json {
+        let line = serde_json::json!({
+            "ready": true,
+            "address": local(bound).to_string(),
+            "addresses": addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
+            "fingerprint": fingerprint.to_string(),
+            "data": folder.display().to_string(),
+        });
+        say(format_args!("{line}"))?;
+    } else {
+        say(format_args!("rendezvous is ready"))?;
+        for (index, address) in addresses.iter().enumerate() {
+            let label = if index == 0 { "address" } else { "" };
+            say(format_args!("  {label:<12} {address}"))?;
+        }
+        say(format_args!("  {:<12} {fingerprint}", "fingerprint"))?;
+        say(format_args!("  {:<12} {}", "data folder", folder.display()))?;
+        say(format_args!(
+            "  {:<12} peer register --server {first} --fingerprint {fingerprint} NAME",
+            "try"
+        ))?;
+    }
+    io::stdout().lock().flush().map_err(Problem::Output)
+}
+
+/// Where this machine itself reaches the server.
+fn local(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        ip if !ip.is_unspecified() => ip,
+        // The dual-stack socket answers on both.
+        IpAddr::V4(_) | IpAddr::V6(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    SocketAddr::new(ip, bound.port())
+}
+
+/// Where others reach the server: the address given, or those of the interfaces.
+fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
+    if !bound.ip().is_unspecified() {
+        return vec![bound];
+    }
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let is_wanted = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => bound.is_ipv6() && !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    let ips = interfaces.iter().map(if_addrs::Interface::ip);
+    let ips: BTreeSet<IpAddr> = ips.filter(is_wanted).collect();
+    if ips.is_empty() {
+        return vec![local(bound)];
+    }
+    let with_port = ips.into_iter().map(|ip| SocketAddr::new(ip, bound.port()));
+    with_port.collect()
+}
+
+// ---- the loop ----------------------------------------------------------------------------------
+
+struct Loop {
+    poll: Poll,
+    listener: TcpListener,
+    signals: UnixStream,
+    admin: Option<Admin>,
+    tls: Arc<ServerConfig>,
+    server: Server,
+    workers: Workers,
+    links: BTreeMap<ConnectionId, Link>,
+    last_connection: u64,
+    /// Read more of these without being told.
+    ready: BTreeSet<ConnectionId>,
+    /// Write to these before the loop waits.
+    to_write: BTreeSet<ConnectionId>,
+    closing: BTreeSet<(Instant, ConnectionId)>,
+    accept_at: Option<Instant>,
+    server_due: Option<Instant>,
+    stop_by: Option<Instant>,
+}
+
+impl Loop {
+    fn new(
+        poll: Poll,
+        listener: std::net::TcpListener,
+        tls: Arc<ServerConfig>,
+        server: Server,
+        workers: Workers,
+        folder: &Path,
+    ) -> Result<Self, Problem> {
+        let mut listener = TcpListener::from_std(listener);
+        let registry = poll.registry();
+        registry
+            .register(&mut listener, LISTENER, Interest::READABLE)
+            .map_err(poll_problem)?;
+        let mut signals = signals().map_err(|why| Problem::System {
+            what: "signals",
+            why,
+        })?;
+        registry
+            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .map_err(poll_problem)?;
+        let admin = match Admin::listen(folder, registry, ADMIN) {
+            Ok(admin) => Some(admin),
+            Err(error) => {
+                log::warn!("no admin socket, so no account commands while running: {error}");
+                None
+            }
+        };
+        Ok(Self {
+            poll,
+            listener,
+            signals,
+            admin,
+            tls,
+            server,
+            workers,
+            links: BTreeMap::new(),
+            last_connection: 0,
+            ready: BTreeSet::new(),
+            to_write: BTreeSet::new(),
+            closing: BTreeSet::new(),
+            accept_at: None,
+            server_due: None,
+            stop_by: None,
+        })
+    }
+
+    /// Serves until everything is said after a signal.
+    fn run(&mut self) -> Result<(), Problem> {
+        let mut events = Events::with_capacity(1024);
+        self.drain(ambient::now());
+        loop {
+            let timeout = self.timeout(ambient::now());
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(poll_problem(error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+            let now = ambient::now();
+            for event in &events {
+                self.on_event(event, now);
+            }
+            self.read_ready(now);
+            self.on_time(now);
+            while let Some(input) = self.workers.take_result() {
+                self.server.handle_input(input, now);
+            }
+            self.drain(now);
+            if self.is_over(now) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end(self) {
+        if let Some(admin) = self.admin {
+            admin.close();
+        }
+        drop(self.links);
+        self.workers.stop();
+    }
+
+    fn on_event(&mut self, event: &mio::event::Event, now: Instant) {
+        match event.token() {
+            LISTENER => self.accept(now),
+            // Results are taken after every wait.
+            WAKER => {}
+            SIGNALS => self.on_signal(now),
+            ADMIN => {
+                if let Some(admin) = &mut self.admin {
+                    admin.accept(self.poll.registry());
+                }
+            }
+            Token(number) if number >= CONNECTION_TOKENS && number % 2 == 1 => {
+                let connection = ConnectionId(((number - CONNECTION_TOKENS) / 2) as u64);
+                if event.is_writable() {
+                    self.to_write.insert(connection);
+                }
+                if event.is_readable() || event.is_error() || event.is_read_closed() {
+                    self.ready.insert(connection);
+                }
+            }
+            token => self.on_admin_client(Admin::client(token), now),
+        }
+    }
+
+    fn on_admin_client(&mut self, client: u64, now: Instant) {
+        let command = self.admin.as_mut().and_then(|admin| admin.serve(client));
+        if let Some((id, command)) = command {
+            self.server
+                .handle_input(Input::Commanded { id, command }, now);
+        }
+    }
+
+    fn on_signal(&mut self, now: Instant) {
+        let mut bytes = [0; 16];
+        while self.signals.read(&mut bytes).is_ok_and(|len| len > 0) {}
+        if self.stop_by.is_some() {
+            return;
+        }
+        log::info!("stopping: sessions={}", self.server.member_count());
+        self.stop_by = Some(now + STOP_DEADLINE);
+        if let Err(error) = self.poll.registry().deregister(&mut self.listener) {
+            log::debug!("the listener is gone already: {error}");
+        }
+        self.server.handle_input(Input::Shutdown, now);
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept(now);
+        }
+        while let Some((by, connection)) = self.closing.first().copied()
+            && by <= now
+        {
+            self.closing.remove(&(by, connection));
+            self.drop_link(connection, now);
+        }
+        if self.server_due.is_some_and(|due| due <= now) {
+            self.server.handle_timeout(now);
+        }
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let closing = self.closing.first().map(|(by, _)| *by);
+        let all = [self.accept_at, closing, self.server_due, self.stop_by];
+        let first = all.into_iter().flatten().min()?;
+        // mio counts in milliseconds and rounds up, so the moment is past when it returns.
+        Some(first.saturating_duration_since(now))
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.stop_by
+            .is_some_and(|by| by <= now || self.links.is_empty())
+    }
+
+    // ---- connections -------------------------------------------------------------------------
+
+    fn accept(&mut self, now: Instant) {
+        self.accept_at = None;
+        if self.stop_by.is_some() {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_ROUND {
+            match self.listener.accept() {
+                Ok((socket, source)) => self.on_accepted(socket, source, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_about_the_newcomer(&error) => {}
+                Err(error) => {
+                    log::warn!("cannot accept connections for the moment: {error}");
+                    self.accept_at = Some(now + ACCEPT_RETRY);
+                    return;
+                }
+            }
+        }
+        self.accept_at = Some(now);
+    }
+
+    fn on_accepted(&mut self, mut socket: TcpStream, source: SocketAddr, now: Instant) {
+        self.last_connection += 1;
+        let connection = ConnectionId(self.last_connection);
+        let token = Token(CONNECTION_TOKENS + 2 * self.last_connection as usize);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        // Answers are small and somebody waits for each.
+        let registered = socket
+            .set_nodelay(true)
+            .and_then(|()| self.poll.registry().register(&mut socket, token, both));
+        if let Err(error) = registered {
+            log::debug!("a connection went as it came: {error}");
+            return;
+        }
+        match Link::new(socket, source, Arc::clone(&self.tls)) {
+            Ok(link) => {
+                self.links.insert(connection, link);
+                self.server
+                    .handle_input(Input::Accepted { connection, source }, now);
+                self.drain_some(now);
+            }
+            Err(error) => log::warn!("cannot begin TLS: {error}"),
+        }
+    }
+
+    fn read_ready(&mut self, now: Instant) {
+        let mut events = Vec::new();
+        for connection in std::mem::take(&mut self.ready) {
+            let Some(link) = self.links.get_mut(&connection) else {
+                continue;
+            };
+            let progress = link.read(&mut events);
+            let source = link.source;
+            for event in events.drain(..) {
+                let input = match event {
+                    Event::Connected(channel) => Input::Connected {
+                        connection,
+                        source,
+                        channel,
+                    },
+                    Event::Greeted(hello) => Input::Greeted { connection, hello },
+                    Event::Requested(frame) => Input::Requested { connection, frame },
+                    Event::Malformed => Input::Malformed { connection },
+                };
+                self.server.handle_input(input, now);
+            }
+            // The handshake's own messages, if nothing else.
+            self.to_write.insert(connection);
+            match progress {
+                Progress::Waits => {}
+                Progress::HasMore => {
+                    self.ready.insert(connection);
+                }
+                Progress::Gone => self.on_end_of_stream(connection, now),
+            }
+        }
+    }
+
+    /// The other side said all it had to say. What it asked before that is not answered any more.
+    fn on_end_of_stream(&mut self, connection: ConnectionId, now: Instant) {
+        self.drop_link(connection, now);
+    }
+
+    fn drop_link(&mut self, connection: ConnectionId, now: Instant) {
+        if self.links.remove(&connection).is_none() {
+            return;
+        }
+        self.server
+            .handle_input(Input::Disconnected { connection }, now);
+        if self.accept_at.is_some() {
+            // Its descriptor is free.
+            self.accept_at = Some(now);
+        }
+    }
+
+    // ---- outputs -----------------------------------------------------------------------------
+
+    /// Does all that the engine wants done, then writes to every connection that needs it.
+    fn drain(&mut self, now: Instant) {
+        loop {
+            self.drain_some(now);
+            let to_write = std::mem::take(&mut self.to_write);
+            if to_write.is_empty() {
+                return;
+            }
+            for connection in to_write {
+                self.write(connection, now);
+            }
+        }
+    }
+
+    fn drain_some(&mut self, now: Instant) {
+        loop {
+            match self.server.poll_output(now) {
+                Output::Send { connection, frame } => {
+                    let Some(link) = self.links.get_mut(&connection) else {
+                        continue;
+                    };
+                    if link.send(&frame) {
+                        self.to_write.insert(connection);
+                    } else {
+                        log::debug!("reads too slowly: source={}", link.source);
+                        self.drop_link(connection, now);
+                    }
+                }
+                Output::Close { connection, why } => self.close(connection, why, now),
+                Output::Store { ticket, request } => self.workers.order_store(ticket, request),
+                Output::Verify { ticket, job } => self.workers.order_compute(ticket, job),
+                Output::Reply { id, reply } => {
+                    let next = self.admin.as_mut().and_then(|admin| admin.reply(id, reply));
+                    if let Some((id, command)) = next {
+                        self.server
+                            .handle_input(Input::Commanded { id, command }, now);
+                    }
+                }
+                Output::Wait(deadline) => {
+                    self.server_due = deadline.map(|deadline| deadline.at);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId, why: crate::server::CloseReason, now: Instant) {
+        let Some(link) = self.links.get_mut(&connection) else {
+            return;
+        };
+        log::debug!("closing: source={} why={why:?}", link.source);
+        match link.close(now) {
+            Some(by) => {
+                self.closing.insert((by, connection));
+            }
+            None => self.drop_link(connection, now),
+        }
+    }
+
+    fn write(&mut self, connection: ConnectionId, now: Instant) {
+        let Some(link) = self.links.get_mut(&connection) else {
+            return;
+        };
+        match link.write() {
+            Progress::Gone => self.drop_link(connection, now),
+            Progress::Waits | Progress::HasMore => link.finish_closing(),
+        }
+    }
+}
+
+/// Tells whether `accept` failed because of the connection, not because of the system.
+fn is_about_the_newcomer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// A stream that has something to read when the system wants the server to stop.
+fn signals() -> io::Result<UnixStream> {
+    let (read, write) = std_unix::UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    write.set_nonblocking(true)?;
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    Ok(UnixStream::from_std(read))
+}

@@ -1,0 +1,100 @@
+//! The UDP port, on a thread of its own: log-ins never delay it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::Problem;
+use crate::relay::Relay;
+
+const SOCKET: Token = Token(0);
+const WAKER: Token = Token(1);
+/// Datagrams in a row before the thread looks whether it is to stop.
+const ROUND: usize = 256;
+
+/// The thread.
+#[derive(Debug)]
+pub(super) struct UdpThread {
+    thread: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    waker: Waker,
+}
+
+impl UdpThread {
+    /// Starts to answer datagrams.
+    pub(super) fn start(socket: std::net::UdpSocket) -> Result<Self, Problem> {
+        let problem = |why| Problem::System {
+            what: "a UDP thread",
+            why,
+        };
+        socket.set_nonblocking(true).map_err(problem)?;
+        let mut socket = UdpSocket::from_std(socket);
+        let poll = Poll::new().map_err(problem)?;
+        poll.registry()
+            .register(&mut socket, SOCKET, Interest::READABLE)
+            .map_err(problem)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(problem)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&stop);
+        let thread = thread::Builder::new()
+            .name("udp".to_owned())
+            .spawn(move || run(poll, &socket, &is_over))
+            .map_err(problem)?;
+        Ok(Self {
+            thread,
+            stop,
+            waker,
+        })
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.waker.wake().is_ok() && self.thread.join().is_err() {
+            log::error!("the UDP thread panicked");
+        }
+    }
+}
+
+fn run(mut poll: Poll, socket: &UdpSocket, stop: &AtomicBool) {
+    let mut relay = Relay::new();
+    let mut events = Events::with_capacity(8);
+    while !stop.load(Ordering::Relaxed) {
+        if let Err(error) = poll.poll(&mut events, None)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            log::error!("the UDP thread cannot wait: {error}");
+            return;
+        }
+        while !stop.load(Ordering::Relaxed) && answer_some(&mut relay, socket) {}
+    }
+    log::debug!(
+        "relay: answered={} dropped={}",
+        relay.answered(),
+        relay.dropped()
+    );
+}
+
+/// Answers up to a round of datagrams; `false` when there are no more.
+fn answer_some(relay: &mut Relay, socket: &UdpSocket) -> bool {
+    let mut buffer = [0; 2048];
+    for _ in 0..ROUND {
+        let (len, source): (usize, SocketAddr) = match socket.recv_from(&mut buffer) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            // An answer that did not arrive comes back as an error of the next call: not ours.
+            Err(_) => continue,
+        };
+        if let Some(answer) = relay.handle_datagram(&buffer[..len], source)
+            && let Err(error) = socket.send_to(&answer, source)
+        {
+            log::trace!("an answer is lost: {error}");
+        }
+    }
+    true
+}

@@ -1,0 +1,223 @@
+//! What must last: accounts, devices, lock-outs, one-time codes and the audit trail.
+//!
+//! The engine describes what it needs as [`StoreRequest`]s. A [`Store`] executes those that are queued
+//! as one transaction and answers them after the commit, so that an answer means that it is on disk.
+
+use common::id::{AccountName, DeviceName};
+use common::key::{DeviceKey, TokenHash};
+use common::password::PasswordRecord;
+use common::time::UnixTime;
+use common::wire::rendezvous::{AdmissionCode, StretchVersion};
+
+use crate::server::lockout::LockoutRow;
+
+/// A store in memory, for tests and simulations.
+pub mod memory;
+/// The SQLite database of a data folder.
+#[cfg(feature = "shell")]
+pub mod sqlite;
+
+/// Keeps what must last.
+pub trait Store {
+    /// Executes a batch in order, all of it or nothing: if it cannot be made durable, every request of
+    /// it is answered with the same error. There are as many answers as requests.
+    fn execute(&mut self, batch: &[StoreRequest]) -> Vec<Result<StoreAnswer, StoreError>>;
+
+    /// Reads what an engine needs at its start.
+    fn restore(&mut self) -> Result<Restored, StoreError>;
+}
+
+/// What an engine needs at its start.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// Every subject that somebody failed to log in to.
+    pub lockouts: Vec<LockoutRow>,
+    /// One-time codes that nobody has used.
+    pub admissions: Vec<Admission>,
+}
+
+/// A one-time code that admits a new device of an account during a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Whose.
+    pub account: AccountName,
+    /// The code.
+    pub code: AdmissionCode,
+    /// When it stops working.
+    pub expires: UnixTime,
+}
+
+/// Numbers accounts; a number is never used again, not even for an account of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(pub i64);
+
+/// What the engine asks of the store.
+#[derive(Clone, Debug)]
+pub enum StoreRequest {
+    /// Reads an account, and one of its devices. Answered by `Loaded`.
+    LoadAccount {
+        /// Whose name.
+        account: AccountName,
+        /// Which device.
+        device_key: DeviceKey,
+    },
+    /// Makes an account. Answered by `Done` or `Exists`.
+    CreateAccount {
+        /// Its name.
+        account: AccountName,
+        /// What the server keeps instead of the password.
+        record: PasswordRecord,
+        /// How the password is stretched.
+        stretch: StretchVersion,
+        /// Now.
+        at: UnixTime,
+    },
+    /// Removes an account with everything that belongs to it. Answered by `Done` or `NotFound`.
+    RemoveAccount {
+        /// Its name.
+        account: AccountName,
+        /// Now.
+        at: UnixTime,
+    },
+    /// Lists accounts by name. Answered by `Accounts`.
+    ListAccounts {
+        /// Only names after this one.
+        after: Option<AccountName>,
+        /// At most this many.
+        count_max: usize,
+    },
+    /// Keeps the failures of a subject; an empty row is dropped. Answered by `Done`.
+    SaveLockout {
+        /// The row.
+        row: LockoutRow,
+        /// For the audit trail, when this begins a block.
+        is_blocked_now: bool,
+        /// Now.
+        at: UnixTime,
+    },
+    /// Forgets the failures of an account. Answered by `Done` or `NotFound`.
+    Unblock {
+        /// Whose.
+        account: AccountName,
+        /// Now.
+        at: UnixTime,
+    },
+    /// Enrols a device after a password log-in, or gives it a new token, and keeps `lockout` in any
+    /// case. A key that was another account's moves. Answered by `Done`, `NotFound` or `Full`.
+    Enrol {
+        /// Which account.
+        id: AccountId,
+        /// The device.
+        device: Device,
+        /// The account's failures without this attempt.
+        lockout: LockoutRow,
+    },
+    /// Gives an enrolled device a new token. Answered by `Done`, or `NotFound` if it is enrolled no
+    /// longer.
+    RenewToken {
+        /// Which account.
+        id: AccountId,
+        /// Which device.
+        device_key: DeviceKey,
+        /// What the new token hashes to.
+        token_hash: TokenHash,
+        /// Now.
+        at: UnixTime,
+    },
+    /// Forgets a device and its token. Answered by `Done`.
+    ForgetDevice {
+        /// Which account.
+        id: AccountId,
+        /// Which device.
+        device_key: DeviceKey,
+        /// Now.
+        at: UnixTime,
+    },
+    /// Asks whose a device is. Answered by `Owner`.
+    FindOwner {
+        /// Which device.
+        device_key: DeviceKey,
+    },
+    /// Keeps a one-time code. Answered by `Done`, or `NotFound` if there is no such account.
+    SaveAdmission {
+        /// The code.
+        admission: Admission,
+        /// Now.
+        at: UnixTime,
+    },
+    /// Drops a one-time code that was used or has expired. Answered by `Done`.
+    DropAdmission {
+        /// The code.
+        admission: Admission,
+    },
+}
+
+/// The store's answer, after the commit.
+#[derive(Clone, Debug)]
+pub enum StoreAnswer {
+    /// It is on disk.
+    Done,
+    /// The name is taken.
+    Exists,
+    /// There is no such account or device.
+    NotFound,
+    /// The account has as many devices as it may have.
+    Full,
+    /// The account, if there is one.
+    Loaded(Option<Account>),
+    /// The owner of a device, if it has one.
+    Owner(Option<AccountName>),
+    /// Accounts in the order of their names.
+    Accounts(Vec<AccountSummary>),
+}
+
+/// An account as a log-in needs it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its number.
+    pub id: AccountId,
+    /// What the server keeps instead of the password.
+    pub record: PasswordRecord,
+    /// How the password is stretched.
+    pub stretch: StretchVersion,
+    /// The device that was asked for, if it is enrolled.
+    pub device: Option<Device>,
+}
+
+/// A device that is enrolled with an account.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its key.
+    pub key: DeviceKey,
+    /// What its owner calls it.
+    pub name: DeviceName,
+    /// What its token hashes to.
+    pub token_hash: TokenHash,
+    /// When the token was issued.
+    pub token_issued: UnixTime,
+}
+
+/// An account as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountSummary {
+    /// Its name.
+    pub account: AccountName,
+    /// Since when it exists.
+    pub created: UnixTime,
+    /// How many devices are enrolled.
+    pub devices: u32,
+}
+
+/// Why the store did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full.
+    #[error("the disk that holds the database is full; make room on it")]
+    DiskFull,
+    /// The database is damaged.
+    #[error("the database is damaged; restore a backup: {0}")]
+    Damaged(String),
+    /// Anything else that the system says.
+    #[error("the database cannot be read or written: {0}")]
+    Failed(String),
+}

@@ -1,0 +1,230 @@
+//! A store in memory: what the SQLite store does, without a disk. For tests and simulations.
+
+use std::collections::BTreeMap;
+
+use common::id::AccountName;
+use common::key::DeviceKey;
+use common::limits::DEVICES_PER_ACCOUNT_MAX;
+use common::password::PasswordRecord;
+use common::time::UnixTime;
+use common::wire::rendezvous::StretchVersion;
+
+use super::{
+    Account, AccountId, AccountSummary, Admission, Device, Restored, Store, StoreAnswer,
+    StoreError, StoreRequest,
+};
+use crate::server::lockout::{LockoutRow, Subject};
+
+/// Keeps everything in maps. A clone is what a backup is: it has the state of its moment.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    accounts: BTreeMap<AccountName, Kept>,
+    lockouts: BTreeMap<Subject, LockoutRow>,
+    admissions: Vec<Admission>,
+    last_id: i64,
+    writes: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    id: AccountId,
+    record: PasswordRecord,
+    stretch: StretchVersion,
+    created: UnixTime,
+    devices: BTreeMap<DeviceKey, Device>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Requests so far that changed, or could have changed, something.
+    pub const fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    fn execute_one(&mut self, request: &StoreRequest) -> StoreAnswer {
+        self.writes += u64::from(is_write(request));
+        match request {
+            StoreRequest::LoadAccount {
+                account,
+                device_key,
+            } => StoreAnswer::Loaded(self.load(account, device_key)),
+            StoreRequest::CreateAccount {
+                account,
+                record,
+                stretch,
+                at,
+            } => self.create(account, record, *stretch, *at),
+            StoreRequest::RemoveAccount { account, .. } => self.remove(account),
+            StoreRequest::ListAccounts { after, count_max } => {
+                StoreAnswer::Accounts(self.list(after.as_ref(), *count_max))
+            }
+            StoreRequest::SaveLockout { row, .. } => self.save_lockout(row),
+            StoreRequest::Unblock { account, .. } => {
+                self.lockouts.remove(&Subject::Account(account.clone()));
+                found(self.accounts.contains_key(account))
+            }
+            StoreRequest::Enrol {
+                id,
+                device,
+                lockout,
+            } => {
+                self.save_lockout(lockout);
+                self.enrol(*id, device)
+            }
+            StoreRequest::RenewToken {
+                id,
+                device_key,
+                token_hash,
+                at,
+            } => {
+                let kept = self.by_id(*id);
+                let device = kept.and_then(|kept| kept.devices.get_mut(device_key));
+                let Some(device) = device else {
+                    return StoreAnswer::NotFound;
+                };
+                device.token_hash = *token_hash;
+                device.token_issued = *at;
+                StoreAnswer::Done
+            }
+            StoreRequest::ForgetDevice { id, device_key, .. } => {
+                if let Some(kept) = self.by_id(*id) {
+                    kept.devices.remove(device_key);
+                }
+                StoreAnswer::Done
+            }
+            StoreRequest::FindOwner { device_key } => {
+                let mut accounts = self.accounts.iter();
+                let owner = accounts.find(|(_, kept)| kept.devices.contains_key(device_key));
+                StoreAnswer::Owner(owner.map(|(name, _)| name.clone()))
+            }
+            StoreRequest::SaveAdmission { admission, .. } => {
+                let exists = self.accounts.contains_key(&admission.account);
+                if exists {
+                    self.admissions.push(admission.clone());
+                }
+                found(exists)
+            }
+            StoreRequest::DropAdmission { admission } => {
+                self.admissions.retain(|kept| kept != admission);
+                StoreAnswer::Done
+            }
+        }
+    }
+
+    fn load(&self, account: &AccountName, device_key: &DeviceKey) -> Option<Account> {
+        let kept = self.accounts.get(account)?;
+        Some(Account {
+            id: kept.id,
+            record: kept.record.clone(),
+            stretch: kept.stretch,
+            device: kept.devices.get(device_key).cloned(),
+        })
+    }
+
+    fn create(
+        &mut self,
+        account: &AccountName,
+        record: &PasswordRecord,
+        stretch: StretchVersion,
+        at: UnixTime,
+    ) -> StoreAnswer {
+        if self.accounts.contains_key(account) {
+            return StoreAnswer::Exists;
+        }
+        self.last_id += 1;
+        let kept = Kept {
+            id: AccountId(self.last_id),
+            record: record.clone(),
+            stretch,
+            created: at,
+            devices: BTreeMap::new(),
+        };
+        self.accounts.insert(account.clone(), kept);
+        StoreAnswer::Done
+    }
+
+    fn remove(&mut self, account: &AccountName) -> StoreAnswer {
+        self.lockouts.remove(&Subject::Account(account.clone()));
+        self.admissions.retain(|kept| kept.account != *account);
+        found(self.accounts.remove(account).is_some())
+    }
+
+    fn list(&self, after: Option<&AccountName>, count_max: usize) -> Vec<AccountSummary> {
+        let later = self
+            .accounts
+            .iter()
+            .filter(|(name, _)| after.is_none_or(|after| *name > after));
+        let summaries = later.take(count_max).map(|(name, kept)| AccountSummary {
+            account: name.clone(),
+            created: kept.created,
+            devices: kept.devices.len() as u32,
+        });
+        summaries.collect()
+    }
+
+    fn save_lockout(&mut self, row: &LockoutRow) -> StoreAnswer {
+        if row.is_empty() {
+            self.lockouts.remove(&row.subject);
+        } else {
+            self.lockouts.insert(row.subject.clone(), row.clone());
+        }
+        StoreAnswer::Done
+    }
+
+    fn enrol(&mut self, id: AccountId, device: &Device) -> StoreAnswer {
+        let Some(kept) = self.by_id(id) else {
+            return StoreAnswer::NotFound;
+        };
+        let is_new = !kept.devices.contains_key(&device.key);
+        if is_new && kept.devices.len() >= DEVICES_PER_ACCOUNT_MAX {
+            return StoreAnswer::Full;
+        }
+        for kept in self.accounts.values_mut() {
+            if kept.id == id {
+                kept.devices.insert(device.key, device.clone());
+            } else {
+                kept.devices.remove(&device.key);
+            }
+        }
+        StoreAnswer::Done
+    }
+
+    fn by_id(&mut self, id: AccountId) -> Option<&mut Kept> {
+        self.accounts.values_mut().find(|kept| kept.id == id)
+    }
+}
+
+impl Store for MemoryStore {
+    fn execute(&mut self, batch: &[StoreRequest]) -> Vec<Result<StoreAnswer, StoreError>> {
+        let answers = batch.iter().map(|request| Ok(self.execute_one(request)));
+        answers.collect()
+    }
+
+    fn restore(&mut self) -> Result<Restored, StoreError> {
+        Ok(Restored {
+            lockouts: self.lockouts.values().cloned().collect(),
+            admissions: self.admissions.clone(),
+        })
+    }
+}
+
+const fn found(is_found: bool) -> StoreAnswer {
+    if is_found {
+        StoreAnswer::Done
+    } else {
+        StoreAnswer::NotFound
+    }
+}
+
+const fn is_write(request: &StoreRequest) -> bool {
+    !matches!(
+        request,
+        StoreRequest::LoadAccount { .. }
+            | StoreRequest::ListAccounts { .. }
+            | StoreRequest::FindOwner { .. }
+    )
+}

@@ -1,0 +1,605 @@
+//! The SQLite database of a data folder.
+//!
+//! WAL with `synchronous=FULL`: what is answered survives a power failure. The schema's version stands
+//! in `user_version`; older ones are brought up to date, newer ones are left alone.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use common::id::{AccountName, DeviceName};
+use common::key::{DeviceKey, TokenHash};
+use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX};
+use common::password::PasswordRecord;
+use common::time::UnixTime;
+use common::wire::rendezvous::StretchVersion;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
+
+use super::{
+    Account, AccountId, AccountSummary, Admission, Device, Restored, Store, StoreAnswer,
+    StoreError, StoreRequest,
+};
+use crate::server::lockout::{LaneRow, LockoutRow, Subject};
+use crate::server::source::SourcePrefix;
+
+/// Each step brings the schema one version further; the database says how many it has had.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE accounts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        record BLOB NOT NULL,
+        stretch INTEGER NOT NULL,
+        created_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE devices (
+        key BLOB PRIMARY KEY,
+        account INTEGER NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        token_hash BLOB NOT NULL,
+        token_issued_ms INTEGER NOT NULL,
+        enrolled_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX devices_of_account ON devices (account);
+    -- Failures of accounts ('@' and the name) and of buckets of unknown names (their number).
+    CREATE TABLE lockouts (
+        subject TEXT PRIMARY KEY,
+        stranger_failures TEXT NOT NULL,
+        stranger_blocks INTEGER NOT NULL,
+        stranger_blocked_until_ms INTEGER NOT NULL,
+        stranger_last_ms INTEGER NOT NULL,
+        known_failures TEXT NOT NULL,
+        known_blocks INTEGER NOT NULL,
+        known_blocked_until_ms INTEGER NOT NULL,
+        known_last_ms INTEGER NOT NULL,
+        untold INTEGER NOT NULL,
+        untold_last_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE admissions (
+        account INTEGER NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+        code TEXT NOT NULL,
+        expires_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_ms INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        subject TEXT NOT NULL
+    ) STRICT;
+"];
+
+/// Another process of ours may be at the database for the moment of a command.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The audit trail is cut to its bound once in this many rows.
+const AUDIT_TRIM_INTERVAL: i64 = 1000;
+
+/// The database.
+#[derive(Debug)]
+pub struct SqliteStore {
+    connection: Connection,
+}
+
+/// The database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A newer program made it.
+    #[error("it has the schema version {found}, and this program knows versions up to {known}")]
+    Newer {
+        /// What the database says.
+        found: i64,
+        /// What this program knows.
+        known: i64,
+    },
+    /// It is not a database any more.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// The system refused.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl SqliteStore {
+    /// Opens the database at `path` or makes it, checks it, and brings its schema up to date.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let connection = Connection::open(path).map_err(open_error)?;
+        let mut this = Self { connection };
+        this.prepare().map_err(open_error)??;
+        Ok(this)
+    }
+
+    fn prepare(&mut self) -> rusqlite::Result<Result<(), OpenError>> {
+        let connection = &mut self.connection;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let known = MIGRATIONS.len() as i64;
+        if found > known || found < 0 {
+            return Ok(Err(OpenError::Newer { found, known }));
+        }
+        let verdict: String =
+            connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+        if verdict != "ok" {
+            return Ok(Err(OpenError::Damaged(verdict)));
+        }
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        let transaction = connection.transaction()?;
+        for step in &MIGRATIONS[found as usize..] {
+            transaction.execute_batch(step)?;
+        }
+        transaction.pragma_update(None, "user_version", known)?;
+        transaction.commit()?;
+        Ok(Ok(()))
+    }
+
+    fn execute_batch(&mut self, batch: &[StoreRequest]) -> rusqlite::Result<Vec<StoreAnswer>> {
+        let transaction = self.connection.transaction()?;
+        let answers = batch
+            .iter()
+            .map(|request| execute_one(&transaction, request))
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        transaction.commit()?;
+        Ok(answers)
+    }
+
+    fn read_all(&self) -> rusqlite::Result<Restored> {
+        let connection = &self.connection;
+        let lockouts = connection
+            .prepare("SELECT * FROM lockouts")?
+            .query_map([], lockout_row)?
+            .collect::<rusqlite::Result<_>>()?;
+        let admissions = connection
+            .prepare(
+                "SELECT name, code, expires_ms FROM admissions JOIN accounts
+                 ON accounts.id = admissions.account",
+            )?
+            .query_map([], |row| {
+                Ok(Admission {
+                    account: parsed(row, 0)?,
+                    code: parsed(row, 1)?,
+                    expires: time(row, 2)?,
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Restored {
+            lockouts,
+            admissions,
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn execute(&mut self, batch: &[StoreRequest]) -> Vec<Result<StoreAnswer, StoreError>> {
+        match self.execute_batch(batch) {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(error) => {
+                let error = store_error(&error);
+                batch.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
+    }
+
+    fn restore(&mut self) -> Result<Restored, StoreError> {
+        self.read_all().map_err(|error| store_error(&error))
+    }
+}
+
+fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result<StoreAnswer> {
+    match request {
+        StoreRequest::LoadAccount {
+            account,
+            device_key,
+        } => load_account(db, account, device_key).map(StoreAnswer::Loaded),
+        StoreRequest::CreateAccount {
+            account,
+            record,
+            stretch,
+            at,
+        } => create_account(db, account, record, *stretch, *at),
+        StoreRequest::RemoveAccount { account, at } => remove_account(db, account, *at),
+        StoreRequest::ListAccounts { after, count_max } => {
+            list_accounts(db, after.as_ref(), *count_max).map(StoreAnswer::Accounts)
+        }
+        StoreRequest::SaveLockout {
+            row,
+            is_blocked_now,
+            at,
+        } => {
+            save_lockout(db, row)?;
+            if *is_blocked_now {
+                audit(db, *at, "blocked", &subject_text(&row.subject))?;
+            }
+            Ok(StoreAnswer::Done)
+        }
+        StoreRequest::Unblock { account, at } => unblock(db, account, *at),
+        StoreRequest::Enrol {
+            id,
+            device,
+            lockout,
+        } => {
+            save_lockout(db, lockout)?;
+            enrol(db, *id, device)
+        }
+        StoreRequest::RenewToken {
+            id,
+            device_key,
+            token_hash,
+            at,
+        } => {
+            let changed = db
+                .prepare_cached(
+                    "UPDATE devices SET token_hash = ?, token_issued_ms = ?
+                     WHERE key = ? AND account = ?",
+                )?
+                .execute(params![token_hash.0, ms(*at), device_key.as_bytes(), id.0])?;
+            Ok(found(changed))
+        }
+        StoreRequest::ForgetDevice { id, device_key, at } => {
+            forget_device(db, *id, device_key, *at)
+        }
+        StoreRequest::FindOwner { device_key } => find_owner(db, device_key),
+        StoreRequest::SaveAdmission { admission, at } => save_admission(db, admission, *at),
+        StoreRequest::DropAdmission { admission } => {
+            db.prepare_cached(
+                "DELETE FROM admissions WHERE code = ?
+                 AND account = (SELECT id FROM accounts WHERE name = ?)",
+            )?
+            .execute(params![
+                admission.code.to_string(),
+                admission.account.as_str()
+            ])?;
+            Ok(StoreAnswer::Done)
+        }
+    }
+}
+
+fn load_account(
+    db: &Transaction<'_>,
+    account: &AccountName,
+    device_key: &DeviceKey,
+) -> rusqlite::Result<Option<Account>> {
+    db.prepare_cached(
+        "SELECT accounts.id, record, stretch, devices.name, token_hash, token_issued_ms
+         FROM accounts LEFT JOIN devices
+         ON devices.account = accounts.id AND devices.key = ?
+         WHERE accounts.name = ?",
+    )?
+    .query_row(params![device_key.as_bytes(), account.as_str()], |row| {
+        let record: Vec<u8> = row.get(1)?;
+        let device_name: Option<String> = row.get(3)?;
+        let device = match device_name {
+            Some(name) => Some(Device {
+                key: *device_key,
+                name: DeviceName::lossy(&name),
+                token_hash: TokenHash(row.get(4)?),
+                token_issued: time(row, 5)?,
+            }),
+            None => None,
+        };
+        Ok(Account {
+            id: AccountId(row.get(0)?),
+            record: PasswordRecord::from_bytes(&record).map_err(|error| malformed(1, error))?,
+            stretch: StretchVersion(row.get(2)?),
+            device,
+        })
+    })
+    .optional()
+}
+
+fn create_account(
+    db: &Transaction<'_>,
+    account: &AccountName,
+    record: &PasswordRecord,
+    stretch: StretchVersion,
+    at: UnixTime,
+) -> rusqlite::Result<StoreAnswer> {
+    let made = db
+        .prepare_cached(
+            "INSERT INTO accounts (name, record, stretch, created_ms) VALUES (?, ?, ?, ?)
+             ON CONFLICT (name) DO NOTHING",
+        )?
+        .execute(params![
+            account.as_str(),
+            record.as_bytes(),
+            stretch.0,
+            ms(at)
+        ])?;
+    if made == 0 {
+        return Ok(StoreAnswer::Exists);
+    }
+    audit(db, at, "account created", account.as_str())?;
+    Ok(StoreAnswer::Done)
+}
+
+fn remove_account(
+    db: &Transaction<'_>,
+    account: &AccountName,
+    at: UnixTime,
+) -> rusqlite::Result<StoreAnswer> {
+    let removed = db
+        .prepare_cached("DELETE FROM accounts WHERE name = ?")?
+        .execute(params![account.as_str()])?;
+    save_lockout(db, &LockoutRow::empty(Subject::Account(account.clone())))?;
+    if removed > 0 {
+        audit(db, at, "account removed", account.as_str())?;
+    }
+    Ok(found(removed))
+}
+
+fn list_accounts(
+    db: &Transaction<'_>,
+    after: Option<&AccountName>,
+    count_max: usize,
+) -> rusqlite::Result<Vec<AccountSummary>> {
+    let after = after.map_or("", AccountName::as_str);
+    db.prepare_cached(
+        "SELECT name, created_ms,
+         (SELECT count(*) FROM devices WHERE devices.account = accounts.id)
+         FROM accounts WHERE name > ? ORDER BY name LIMIT ?",
+    )?
+    .query_map(params![after, count_max as i64], |row| {
+        Ok(AccountSummary {
+            account: parsed(row, 0)?,
+            created: time(row, 1)?,
+            devices: row.get(2)?,
+        })
+    })?
+    .collect()
+}
+
+fn unblock(
+    db: &Transaction<'_>,
+    account: &AccountName,
+    at: UnixTime,
+) -> rusqlite::Result<StoreAnswer> {
+    save_lockout(db, &LockoutRow::empty(Subject::Account(account.clone())))?;
+    if account_id(db, account)?.is_none() {
+        return Ok(StoreAnswer::NotFound);
+    }
+    audit(db, at, "unblocked", account.as_str())?;
+    Ok(StoreAnswer::Done)
+}
+
+fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Result<StoreAnswer> {
+    let name: Option<String> = db
+        .prepare_cached("SELECT name FROM accounts WHERE id = ?")?
+        .query_row(params![id.0], |row| row.get(0))
+        .optional()?;
+    let Some(name) = name else {
+        return Ok(StoreAnswer::NotFound);
+    };
+    let (others, is_enrolled): (i64, i64) = db
+        .prepare_cached(
+            "SELECT count(*) FILTER (WHERE key <> ?1), count(*) FILTER (WHERE key = ?1)
+             FROM devices WHERE account = ?2",
+        )?
+        .query_row(params![device.key.as_bytes(), id.0], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    if is_enrolled == 0 && others >= DEVICES_PER_ACCOUNT_MAX as i64 {
+        return Ok(StoreAnswer::Full);
+    }
+    db.prepare_cached(
+        "INSERT INTO devices (key, account, name, token_hash, token_issued_ms, enrolled_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5)
+         ON CONFLICT (key) DO UPDATE SET account = ?2, name = ?3, token_hash = ?4,
+         token_issued_ms = ?5",
+    )?
+    .execute(params![
+        device.key.as_bytes(),
+        id.0,
+        device.name.as_str(),
+        device.token_hash.0,
+        ms(device.token_issued),
+    ])?;
+    if is_enrolled == 0 {
+        audit(db, device.token_issued, "device enrolled", &name)?;
+    }
+    Ok(StoreAnswer::Done)
+}
+
+fn forget_device(
+    db: &Transaction<'_>,
+    id: AccountId,
+    device_key: &DeviceKey,
+    at: UnixTime,
+) -> rusqlite::Result<StoreAnswer> {
+    let name: Option<String> = db
+        .prepare_cached(
+            "SELECT accounts.name FROM devices JOIN accounts ON accounts.id = devices.account
+             WHERE devices.key = ? AND devices.account = ?",
+        )?
+        .query_row(params![device_key.as_bytes(), id.0], |row| row.get(0))
+        .optional()?;
+    if let Some(name) = name {
+        db.prepare_cached("DELETE FROM devices WHERE key = ? AND account = ?")?
+            .execute(params![device_key.as_bytes(), id.0])?;
+        audit(db, at, "device forgotten", &name)?;
+    }
+    Ok(StoreAnswer::Done)
+}
+
+fn find_owner(db: &Transaction<'_>, device_key: &DeviceKey) -> rusqlite::Result<StoreAnswer> {
+    db.prepare_cached(
+        "SELECT accounts.name FROM devices JOIN accounts ON accounts.id = devices.account
+         WHERE devices.key = ?",
+    )?
+    .query_row(params![device_key.as_bytes()], |row| parsed(row, 0))
+    .optional()
+    .map(StoreAnswer::Owner)
+}
+
+fn save_admission(
+    db: &Transaction<'_>,
+    admission: &Admission,
+    at: UnixTime,
+) -> rusqlite::Result<StoreAnswer> {
+    let Some(id) = account_id(db, &admission.account)? else {
+        return Ok(StoreAnswer::NotFound);
+    };
+    db.prepare_cached("INSERT INTO admissions (account, code, expires_ms) VALUES (?, ?, ?)")?
+        .execute(params![
+            id,
+            admission.code.to_string(),
+            ms(admission.expires)
+        ])?;
+    audit(db, at, "one-time code made", admission.account.as_str())?;
+    Ok(StoreAnswer::Done)
+}
+
+fn save_lockout(db: &Transaction<'_>, row: &LockoutRow) -> rusqlite::Result<()> {
+    let subject = subject_text(&row.subject);
+    if row.is_empty() {
+        db.prepare_cached("DELETE FROM lockouts WHERE subject = ?")?
+            .execute(params![subject])?;
+        return Ok(());
+    }
+    db.prepare_cached("REPLACE INTO lockouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
+        .execute(params![
+            subject,
+            failures_text(&row.strangers),
+            row.strangers.blocks,
+            ms(row.strangers.blocked_until),
+            ms(row.strangers.last_failure),
+            failures_text(&row.known),
+            row.known.blocks,
+            ms(row.known.blocked_until),
+            ms(row.known.last_failure),
+            row.untold,
+            ms(row.untold_last),
+        ])?;
+    Ok(())
+}
+
+fn lockout_row(row: &Row<'_>) -> rusqlite::Result<LockoutRow> {
+    let lane = |first: usize| {
+        Ok::<_, rusqlite::Error>(LaneRow {
+            failures: parse_failures(&row.get::<_, String>(first)?)
+                .ok_or_else(|| malformed(first, TextError))?,
+            blocks: row.get(first + 1)?,
+            blocked_until: time(row, first + 2)?,
+            last_failure: time(row, first + 3)?,
+        })
+    };
+    let subject: String = row.get(0)?;
+    Ok(LockoutRow {
+        subject: parse_subject(&subject).ok_or_else(|| malformed(0, TextError))?,
+        strangers: lane(1)?,
+        known: lane(5)?,
+        untold: row.get(9)?,
+        untold_last: time(row, 10)?,
+    })
+}
+
+fn audit(db: &Transaction<'_>, at: UnixTime, event: &str, subject: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT INTO audit (at_ms, event, subject) VALUES (?, ?, ?)")?
+        .execute(params![ms(at), event, subject])?;
+    let newest = db.last_insert_rowid();
+    if newest % AUDIT_TRIM_INTERVAL == 0 {
+        db.prepare_cached("DELETE FROM audit WHERE id <= ?")?
+            .execute(params![newest - AUDIT_ROWS_MAX as i64])?;
+    }
+    Ok(())
+}
+
+fn account_id(db: &Transaction<'_>, account: &AccountName) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT id FROM accounts WHERE name = ?")?
+        .query_row(params![account.as_str()], |row| row.get(0))
+        .optional()
+}
+
+const fn found(rows: usize) -> StoreAnswer {
+    if rows > 0 {
+        StoreAnswer::Done
+    } else {
+        StoreAnswer::NotFound
+    }
+}
+
+// ---- columns -----------------------------------------------------------------------------------
+
+/// SQLite's integers end at 2^63 - 1; a moment after that is the last one.
+fn ms(time: UnixTime) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<UnixTime> {
+    let millis: i64 = row.get(column)?;
+    Ok(UnixTime::from_millis(u64::try_from(millis).unwrap_or(0)))
+}
+
+fn parsed<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| malformed(column, error))
+}
+
+fn malformed(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a column does not hold what this program writes")]
+struct TextError;
+
+fn subject_text(subject: &Subject) -> String {
+    match subject {
+        Subject::Account(account) => format!("@{account}"),
+        Subject::Bucket(number) => number.to_string(),
+    }
+}
+
+fn parse_subject(text: &str) -> Option<Subject> {
+    match text.strip_prefix('@') {
+        Some(name) => name.parse().ok().map(Subject::Account),
+        None => text.parse().ok().map(Subject::Bucket),
+    }
+}
+
+/// `source=failures`, separated by spaces.
+fn failures_text(lane: &LaneRow) -> String {
+    let parts = lane.failures.iter().map(|(at, n)| format!("{at}={n}"));
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+fn parse_failures(text: &str) -> Option<Vec<(SourcePrefix, u32)>> {
+    text.split_whitespace()
+        .map(|part| {
+            let (source, failures) = part.split_once('=')?;
+            Some((source.parse().ok()?, failures.parse().ok()?))
+        })
+        .collect()
+}
+
+// ---- errors ------------------------------------------------------------------------------------
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    ) || matches!(error, rusqlite::Error::FromSqlConversionFailure(..))
+}
+
+fn open_error(error: rusqlite::Error) -> OpenError {
+    if is_damage(&error) {
+        OpenError::Damaged(error.to_string())
+    } else {
+        OpenError::Failed(error.to_string())
+    }
+}
+
+fn store_error(error: &rusqlite::Error) -> StoreError {
+    if is_damage(error) {
+        return StoreError::Damaged(error.to_string());
+    }
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::DiskFull,
+        _ => StoreError::Failed(error.to_string()),
+    }
+}
