@@ -1209,3 +1209,6 @@ pub struct Deadline {
     /// For the log.
     pub why: &'static str,
 }
+
+#[cfg(test)]
+mod tests;

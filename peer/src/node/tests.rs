@@ -1,0 +1,874 @@
+//! Nodes without I/O: inputs in, outputs compared. A hand-written rendezvous answers their requests,
+//! and a little world carries their datagrams on virtual time.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use common::hash::{LeafHash, LeafHasher, leaf_len};
+use common::key::{ChannelBinding, Token};
+use common::limits::{CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LEAF_LEN};
+use common::wire::frame::{self, FrameBuffer};
+use common::wire::rendezvous::{Hello, HelloAnswer, LoggedIn, RequestFrame, ServerFrame};
+
+use super::command::{PasswordText, TransferState};
+use super::io::ClosedReason;
+use super::*;
+
+const SERVER: &str = "198.51.100.1:7400";
+
+/// A node with its shell's memory.
+struct Host {
+    node: Node,
+    key: DeviceKey,
+    name: AccountName,
+    address: SocketAddr,
+    session: Option<Control>,
+    history: Vec<MessageId>,
+    /// What the next `Open` finds.
+    source: Vec<u8>,
+    /// Turns a leaf over on its way from the disk.
+    corrupts: bool,
+    target: Vec<u8>,
+    replies: BTreeMap<CommandId, Result<Reply, CommandError>>,
+    events: Vec<Event>,
+    next_command: u64,
+    due: Option<Instant>,
+}
+
+/// A control connection.
+#[derive(Default)]
+struct Control {
+    frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
+    greeted: bool,
+    online: Option<Entry>,
+    watches: bool,
+    heard: Vec<Request>,
+}
+
+struct World {
+    hosts: Vec<Host>,
+    now: Instant,
+    /// Nobody can reach the server while it is down.
+    server_is_up: bool,
+    /// Keys that the server does not know.
+    unknown: Vec<DeviceKey>,
+    /// Every n-th datagram is lost.
+    loses_every: Option<u64>,
+    datagrams: u64,
+}
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn new(names: &[&str]) -> Self {
+        let now = Instant::now();
+        let host = |n: usize, name: &str| Host::new(n as u8 + 1, name, now);
+        let hosts = names
+            .iter()
+            .enumerate()
+            .map(|(n, name)| host(n, name))
+            .collect();
+        let mut world = Self {
+            hosts,
+            now,
+            server_is_up: true,
+            unknown: Vec::new(),
+            loses_every: None,
+            datagrams: 0,
+        };
+        world.settle();
+        world
+    }
+
+    fn command(&mut self, host: usize, command: Command) -> CommandId {
+        let now = self.now;
+        let host = &mut self.hosts[host];
+        host.next_command += 1;
+        let id = CommandId(host.next_command);
+        host.node.handle_input(Input::Command(id, command), now);
+        self.settle();
+        id
+    }
+
+    fn say(&mut self, from: usize, to: &str, text: &str) -> MessageId {
+        let command = Command::Send {
+            to: vec![to.parse().unwrap()],
+            body: MessageBody::try_from(text.to_owned()).unwrap(),
+            sent: UnixTime::from_millis(1),
+        };
+        let id = self.command(from, command);
+        match &self.hosts[from].replies[&id] {
+            Ok(Reply::Queued(ids)) => ids[0],
+            other => panic!("not queued: {other:?}"),
+        }
+    }
+
+    /// Lets time pass until `done`, or gives up after ten minutes.
+    fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let end = self.now + Duration::from_secs(600);
+        while !done(self) {
+            assert!(self.now < end, "never came: {what}");
+            self.step();
+        }
+    }
+
+    fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += Duration::from_millis(5);
+        for host in &mut self.hosts {
+            if host.due.is_some_and(|due| due <= self.now) {
+                host.node.handle_timeout(self.now);
+            }
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            for n in 0..self.hosts.len() {
+                quiet &= self.drain(n);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn drain(&mut self, n: usize) -> bool {
+        let mut quiet = true;
+        let mut buffer = Vec::new();
+        loop {
+            let now = self.now;
+            let output = self.hosts[n].node.poll_output(now, &mut buffer);
+            let input = match output {
+                Output::Wait(deadline) => {
+                    self.hosts[n].due = deadline.map(|deadline| deadline.at);
+                    return quiet;
+                }
+                Output::Transmit(transmit) => {
+                    self.carry(n, transmit, &buffer);
+                    None
+                }
+                Output::Rendezvous(output) => {
+                    self.rendezvous(n, output);
+                    None
+                }
+                Output::Store(id, request) => Some(Input::Stored(id, self.hosts[n].store(request))),
+                Output::Disk(request) => self.hosts[n].disk(request),
+                Output::Work(work) => Some(Input::Worked(work.run())),
+                Output::Reply(id, reply) => {
+                    self.hosts[n].replies.insert(id, reply);
+                    None
+                }
+                Output::Event(event) => {
+                    self.hosts[n].events.push(event);
+                    None
+                }
+            };
+            quiet = false;
+            if let Some(input) = input {
+                self.hosts[n].node.handle_input(input, now);
+            }
+        }
+    }
+
+    fn carry(&mut self, from: usize, transmit: Transmit, buffer: &[u8]) {
+        let source = self.hosts[from].address;
+        let now = self.now;
+        let stride = transmit.segment_size.unwrap_or(transmit.size);
+        for datagram in buffer[..transmit.size].chunks(stride) {
+            self.datagrams += 1;
+            if self
+                .loses_every
+                .is_some_and(|n| self.datagrams.is_multiple_of(n))
+            {
+                continue;
+            }
+            let input = |bytes: &[u8], source| {
+                let stride = bytes.len();
+                let bytes = BytesMut::from(bytes);
+                Input::Datagrams(Datagrams {
+                    source,
+                    local: None,
+                    ecn: None,
+                    stride,
+                    bytes,
+                })
+            };
+            if transmit.destination == SERVER.parse().unwrap() {
+                let answer = common::stun::binding_answer(datagram, source).unwrap();
+                let server = SERVER.parse().unwrap();
+                self.hosts[from]
+                    .node
+                    .handle_input(input(&answer, server), now);
+            } else if let Some(to) = self
+                .hosts
+                .iter_mut()
+                .find(|host| host.address == transmit.destination)
+            {
+                to.node.handle_input(input(datagram, source), now);
+            }
+        }
+    }
+
+    // ---- the rendezvous ------------------------------------------------------------------------
+
+    fn rendezvous(&mut self, n: usize, output: RendezvousOutput) {
+        let now = self.now;
+        let input = match output {
+            RendezvousOutput::Connect if self.server_is_up => {
+                self.hosts[n].session = Some(Control::default());
+                RendezvousInput::Connected {
+                    binding: ChannelBinding([n as u8; 32]),
+                    local: self.hosts[n].address,
+                    server: SERVER.parse().unwrap(),
+                }
+            }
+            RendezvousOutput::Connect => {
+                RendezvousInput::Closed(ClosedReason::Failed("refused".to_owned()))
+            }
+            RendezvousOutput::Close => {
+                self.hosts[n].session = None;
+                RendezvousInput::Closed(ClosedReason::Ended)
+            }
+            RendezvousOutput::Send(bytes) => return self.receive(n, &bytes),
+        };
+        self.hosts[n]
+            .node
+            .handle_input(Input::Rendezvous(input), now);
+    }
+
+    fn receive(&mut self, n: usize, bytes: &[u8]) {
+        let Some(control) = &mut self.hosts[n].session else {
+            return;
+        };
+        control.frames.push(bytes);
+        if !control.greeted {
+            let Some(_) = control.frames.next_frame::<Hello>().unwrap() else {
+                return;
+            };
+            control.greeted = true;
+            let agent = "test".to_owned();
+            self.send(n, &HelloAnswer::Welcome { version: 1, agent });
+        }
+        while let Some(control) = &mut self.hosts[n].session
+            && let Some(RequestFrame { id, request }) = control.frames.next_frame().unwrap()
+        {
+            control.heard.push(request.clone());
+            if let Some(answer) = self.answer(n, request) {
+                self.send(n, &ServerFrame::Answer { id, answer });
+            }
+        }
+    }
+
+    fn answer(&mut self, n: usize, request: Request) -> Option<Answer> {
+        let is_known = |host: &&Host| !self.unknown.contains(&host.key);
+        Some(match request {
+            Request::TokenLogin(_) => Answer::LoggedIn(LoggedIn {
+                token: None,
+                failed: None,
+            }),
+            Request::Announce { status, candidates } => {
+                let host = &mut self.hosts[n];
+                let entry = Entry {
+                    account: host.name.clone(),
+                    device_name: DeviceName::lossy("test"),
+                    device_key: host.key,
+                    status,
+                    since: UnixTime::default(),
+                    candidates,
+                };
+                host.session.as_mut().unwrap().online = Some(entry.clone());
+                self.push_presence(&entry);
+                Answer::Done
+            }
+            Request::Find { account } => {
+                let of_account = self.hosts.iter().filter(|host| host.name == account);
+                Answer::Found {
+                    entries: of_account.filter_map(Host::entry).collect(),
+                }
+            }
+            Request::WhoIs { device_key } => {
+                let owner = self
+                    .hosts
+                    .iter()
+                    .filter(is_known)
+                    .find(|host| host.key == device_key);
+                Answer::Owner {
+                    account: owner.map(|host| host.name.clone()),
+                }
+            }
+            Request::List { .. } => {
+                let entries = self.hosts.iter().filter_map(Host::entry).collect();
+                Answer::Page {
+                    version: DirectoryVersion(1),
+                    entries,
+                    next: None,
+                }
+            }
+            Request::Watch { .. } => {
+                self.hosts[n].session.as_mut().unwrap().watches = true;
+                Answer::Done
+            }
+            Request::LoginStart(_) => Answer::Refused(Refusal::Blocked { retry_after_s: 60 }),
+            Request::RegisterStart { .. } => Answer::Refused(Refusal::AccountExists),
+            Request::KeepAlive | Request::Unwatch | Request::LogOut => Answer::Done,
+            Request::RegisterFinish { .. } | Request::LoginFinish { .. } | Request::Admit => {
+                return None;
+            }
+        })
+    }
+
+    fn push_presence(&mut self, entry: &Entry) {
+        for n in 0..self.hosts.len() {
+            if self.hosts[n]
+                .session
+                .as_ref()
+                .is_some_and(|control| control.watches)
+            {
+                let changes = vec![Change::Online(entry.clone())];
+                let version = DirectoryVersion(2);
+                self.send(n, &ServerFrame::Push(Push::Presence { version, changes }));
+            }
+        }
+    }
+
+    fn send(&mut self, n: usize, frame: &impl serde::Serialize) {
+        let mut bytes = Vec::new();
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(frame, &mut bytes).unwrap();
+        let input = Input::Rendezvous(RendezvousInput::Received(bytes));
+        self.hosts[n].node.handle_input(input, self.now);
+    }
+
+    fn break_session(&mut self, n: usize) {
+        self.hosts[n].session = None;
+        let closed = RendezvousInput::Closed(ClosedReason::Failed("broken".to_owned()));
+        self.hosts[n]
+            .node
+            .handle_input(Input::Rendezvous(closed), self.now);
+        self.settle();
+    }
+
+    fn send_file(&mut self, size: usize) -> TransferId {
+        self.hosts[0].source = (0..size).map(|i| (i / 3) as u8).collect();
+        let command = Command::SendFile {
+            to: "bob".parse().unwrap(),
+            path: "/x".into(),
+        };
+        let id = self.command(0, command);
+        self.until("the offer", |world| {
+            world.hosts[0].replies.contains_key(&id)
+        });
+        match &self.hosts[0].replies[&id] {
+            Ok(Reply::Offered(transfer)) => *transfer,
+            other => panic!("not offered: {other:?}"),
+        }
+    }
+
+    fn accept(&mut self, transfer: TransferId) {
+        self.until("the offer at bob", |world| {
+            !world.hosts[1].node.receiving.offers().is_empty()
+        });
+        let folder = Some("/folder".into());
+        self.command(1, Command::AnswerOffer { transfer, folder });
+    }
+
+    fn ends(&mut self, host: usize, transfer: TransferId) -> TransferState {
+        self.until("the end of the transfer", |world| {
+            world.hosts[host].end_of(transfer).is_some()
+        });
+        self.hosts[host].end_of(transfer).unwrap()
+    }
+}
+
+impl Host {
+    fn new(n: u8, name: &str, now: Instant) -> Self {
+        let name: AccountName = name.parse().unwrap();
+        let secret = DeviceSecret::from_seed([n; 32]);
+        let key = secret.public();
+        let session = Some((name.clone(), Token::from_bytes([n; 32])));
+        let restored = Restored {
+            session,
+            ..Restored::default()
+        };
+        let epoch = Epoch::new(now, UnixTime::from_millis(1_000_000));
+        let options = NodeOptions {
+            secret,
+            device_name: DeviceName::lossy("test"),
+            restored,
+            epoch,
+        };
+        let mut node = Node::new([n; 32], now, options);
+        let address = SocketAddr::from(([192, 0, 2, n], 5000));
+        node.handle_input(Input::LocalAddresses(vec![address]), now);
+        Self {
+            node,
+            key,
+            name,
+            address,
+            session: None,
+            history: Vec::new(),
+            source: Vec::new(),
+            corrupts: false,
+            target: Vec::new(),
+            replies: BTreeMap::new(),
+            events: Vec::new(),
+            next_command: 0,
+            due: None,
+        }
+    }
+
+    fn entry(&self) -> Option<Entry> {
+        self.session
+            .as_ref()
+            .and_then(|control| control.online.clone())
+    }
+
+    fn texts(&self) -> Vec<String> {
+        let shown = |event: &Event| match event {
+            Event::Message(item) => Some(item.body.as_str().to_owned()),
+            _ => None,
+        };
+        self.events.iter().filter_map(shown).collect()
+    }
+
+    fn has_state(&self, id: MessageId, state: MessageState) -> bool {
+        self.events.iter().any(|event| match event {
+            Event::MessageState {
+                id: of, state: is, ..
+            } => *of == id && *is == state,
+            _ => false,
+        })
+    }
+
+    fn end_of(&self, transfer: TransferId) -> Option<TransferState> {
+        self.events.iter().rev().find_map(|event| match event {
+            Event::Transfer {
+                transfer: of,
+                state,
+            } if *of == transfer && state.is_final() => Some(state.clone()),
+            _ => None,
+        })
+    }
+
+    fn store(&mut self, request: StoreRequest) -> StoreAnswer {
+        match request {
+            StoreRequest::Receive { message, .. } => {
+                let is_new = !self.history.contains(&message.id);
+                self.history.push(message.id);
+                StoreAnswer::Received { is_new }
+            }
+            StoreRequest::MarkRead { ids } => StoreAnswer::Marked(
+                ids.into_iter()
+                    .map(|id| ("alice".parse().unwrap(), id))
+                    .collect(),
+            ),
+            StoreRequest::History { .. } | StoreRequest::Unread => {
+                StoreAnswer::Messages(Vec::new())
+            }
+            StoreRequest::SaveSession { .. }
+            | StoreRequest::PinKey { .. }
+            | StoreRequest::Queue { .. }
+            | StoreRequest::Advance { .. } => StoreAnswer::Done,
+        }
+    }
+
+    fn disk(&mut self, request: DiskRequest) -> Option<Input> {
+        let size = self.source.len() as u64;
+        let (transfer, answer) = match request {
+            DiskRequest::Open { transfer, .. } => (
+                transfer,
+                DiskAnswer::Opened {
+                    name: "x".to_owned(),
+                    size,
+                    executable: false,
+                },
+            ),
+            DiskRequest::ReadLeaf { transfer, index } => {
+                let start = index as usize * LEAF_LEN;
+                let bytes = &self.source[start..start + leaf_len(size, index).unwrap()];
+                let mut hasher = LeafHasher::new(size, index);
+                hasher.update(bytes);
+                let mut bytes = bytes.to_vec();
+                if self.corrupts {
+                    bytes[0] ^= 1;
+                }
+                (
+                    transfer,
+                    DiskAnswer::Leaf {
+                        index,
+                        bytes: bytes.into(),
+                        hash: hasher.finish(),
+                    },
+                )
+            }
+            DiskRequest::Create { transfer, size, .. } => {
+                self.target = vec![0; size as usize];
+                (transfer, DiskAnswer::Created)
+            }
+            DiskRequest::WriteLeaf {
+                transfer,
+                index,
+                pieces,
+                hash,
+            } => (transfer, self.write(index, &pieces, hash)),
+            DiskRequest::Finish { transfer } => (
+                transfer,
+                DiskAnswer::Finished {
+                    path: "/folder/x".into(),
+                },
+            ),
+            DiskRequest::Drop { .. } => return None,
+        };
+        Some(Input::Disk(transfer, answer))
+    }
+
+    fn write(&mut self, index: u64, pieces: &[Bytes], hash: LeafHash) -> DiskAnswer {
+        let bytes = pieces.concat();
+        let mut hasher = LeafHasher::new(self.target.len() as u64, index);
+        hasher.update(&bytes);
+        if hasher.finish() != hash {
+            return DiskAnswer::Mismatch { index };
+        }
+        let start = index as usize * LEAF_LEN;
+        self.target[start..start + bytes.len()].copy_from_slice(&bytes);
+        DiskAnswer::Written { index }
+    }
+}
+
+#[test]
+fn a_message_arrives_once_and_comes_back_as_a_receipt() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.say(0, "bob", "hello");
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    assert_eq!(world.hosts[1].texts(), ["hello"]);
+    world.command(1, Command::MarkRead { ids: vec![id] });
+    world.until("the reading", |world| {
+        world.hosts[0].has_state(id, MessageState::Read)
+    });
+}
+
+#[test]
+fn messages_keep_their_order_under_loss() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.loses_every = Some(4);
+    let texts: Vec<String> = (0..50).map(|n| format!("message {n}")).collect();
+    for text in &texts {
+        world.say(0, "bob", text);
+    }
+    world.until("all of them", |world| world.hosts[1].texts().len() == 50);
+    world.until("all receipts", |world| {
+        world.hosts[0].node.messages.len() == 0
+    });
+    assert_eq!(world.hosts[1].texts(), texts);
+}
+
+#[test]
+fn a_message_waits_for_a_recipient_who_is_away() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.break_session(1);
+    world.server_is_up = false;
+    let id = world.say(0, "bob", "are you there?");
+    world.pass(Duration::from_secs(20));
+    assert!(world.hosts[1].texts().is_empty());
+    world.server_is_up = true;
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    assert_eq!(world.hosts[1].texts(), ["are you there?"]);
+}
+
+#[test]
+fn t40_peers_with_a_link_talk_on_without_the_server() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.say(0, "bob", "first");
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    world.server_is_up = false;
+    world.break_session(0);
+    world.break_session(1);
+    let id = world.say(1, "alice", "second");
+    world.until("delivery", |world| {
+        world.hosts[1].has_state(id, MessageState::Delivered)
+    });
+    world.server_is_up = true;
+    world.until("both are back", |world| {
+        world.hosts.iter().all(|host| host.node.session.is_online())
+    });
+}
+
+#[test]
+fn t40_peers_that_lost_their_server_come_back_spread_out() {
+    let names: Vec<String> = (0..20).map(|n| format!("peer{n}")).collect();
+    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    world.server_is_up = false;
+    for n in 0..20 {
+        world.break_session(n);
+    }
+    let due: BTreeSet<Instant> = world
+        .hosts
+        .iter()
+        .filter_map(|host| host.node.session.poll_timeout())
+        .collect();
+    assert_eq!(due.len(), 20, "no two at the same time");
+    let spread = *due.last().unwrap() - *due.first().unwrap();
+    assert!(spread > Duration::from_millis(300), "{spread:?}");
+}
+
+#[test]
+fn a_note_to_oneself_is_delivered_here() {
+    let mut world = World::new(&["alice"]);
+    let id = world.say(0, "alice", "milk");
+    assert!(world.hosts[0].has_state(id, MessageState::Delivered));
+    assert_eq!(world.hosts[0].texts(), ["milk"]);
+}
+
+#[test]
+fn t31_a_device_that_the_server_does_not_know_is_not_heard() {
+    let mut world = World::new(&["mallory", "bob"]);
+    world.unknown.push(world.hosts[0].key);
+    let id = world.say(0, "bob", "I am your bank");
+    world.pass(Duration::from_secs(30));
+    assert!(world.hosts[1].texts().is_empty());
+    assert!(!world.hosts[0].has_state(id, MessageState::Delivered));
+}
+
+#[test]
+fn t35_a_key_that_moves_to_another_account_is_refused() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.say(0, "bob", "hello");
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    let key = world.hosts[1].key;
+    world.hosts[1].name = "carol".parse().unwrap();
+    let entry = Entry {
+        account: "carol".parse().unwrap(),
+        ..world.hosts[1].entry().unwrap()
+    };
+    let now = world.now;
+    let dials = world.hosts[0]
+        .node
+        .links
+        .dial(&"carol".parse().unwrap(), vec![entry], now);
+    assert_eq!(dials, 0, "{key:?} is pinned to bob");
+}
+
+#[test]
+fn a_file_arrives_whole_even_under_loss() {
+    for (size, loses_every) in [
+        (0, None),
+        (5, None),
+        (3 * LEAF_LEN + 17, None),
+        (2 * LEAF_LEN, Some(50)),
+    ] {
+        let mut world = World::new(&["alice", "bob"]);
+        world.loses_every = loses_every;
+        let transfer = world.send_file(size);
+        world.accept(transfer);
+        let received = world.ends(1, transfer);
+        let sent = world.ends(0, transfer);
+        let expected = blake3_of(&world.hosts[0].source);
+        for end in [received, sent] {
+            assert!(
+                matches!(&end, TransferState::Done { digest, .. } if *digest == expected),
+                "{end:?}"
+            );
+        }
+        assert_eq!(world.hosts[1].target, world.hosts[0].source);
+    }
+}
+
+fn blake3_of(bytes: &[u8]) -> String {
+    let len = bytes.len() as u64;
+    let leaves: Vec<LeafHash> = (0..common::hash::leaf_count(len))
+        .map(|index| {
+            let mut hasher = LeafHasher::new(len, index);
+            let start = index as usize * LEAF_LEN;
+            hasher.update(&bytes[start..start + leaf_len(len, index).unwrap()]);
+            hasher.finish()
+        })
+        .collect();
+    common::hash::file_digest(len, &leaves).unwrap().to_string()
+}
+
+#[test]
+fn t12_a_file_that_changes_on_its_way_is_never_done() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.hosts[0].corrupts = true;
+    let transfer = world.send_file(2 * LEAF_LEN);
+    world.accept(transfer);
+    assert!(matches!(
+        world.ends(1, transfer),
+        TransferState::Failed { .. }
+    ));
+    assert!(matches!(
+        world.ends(0, transfer),
+        TransferState::Failed { .. }
+    ));
+}
+
+#[test]
+fn a_declined_offer_ends_with_a_word() {
+    let mut world = World::new(&["alice", "bob"]);
+    let transfer = world.send_file(5);
+    world.until("the offer", |world| {
+        !world.hosts[1].node.receiving.offers().is_empty()
+    });
+    world.command(
+        1,
+        Command::AnswerOffer {
+            transfer,
+            folder: None,
+        },
+    );
+    assert!(matches!(
+        world.ends(0, transfer),
+        TransferState::Declined { .. }
+    ));
+    assert!(world.hosts[1].node.receiving.offers().is_empty());
+}
+
+#[test]
+fn either_side_can_cancel() {
+    for canceller in [0, 1] {
+        let mut world = World::new(&["alice", "bob"]);
+        let transfer = world.send_file(5);
+        world.until("the offer", |world| {
+            !world.hosts[1].node.receiving.offers().is_empty()
+        });
+        let id = world.command(canceller, Command::Cancel { transfer });
+        assert_eq!(world.hosts[canceller].replies[&id], Ok(Reply::Done));
+        for host in [0, 1] {
+            assert!(matches!(
+                world.ends(host, transfer),
+                TransferState::Failed { .. }
+            ));
+        }
+        let id = world.command(canceller, Command::Cancel { transfer });
+        assert_eq!(
+            world.hosts[canceller].replies[&id],
+            Err(CommandError::NoSuchTransfer)
+        );
+    }
+}
+
+#[test]
+fn an_offer_to_somebody_who_is_away_fails_at_once() {
+    let mut world = World::new(&["alice"]);
+    world.hosts[0].source = vec![1];
+    let command = Command::SendFile {
+        to: "bob".parse().unwrap(),
+        path: "/x".into(),
+    };
+    let id = world.command(0, command);
+    let offline = CommandError::PeerOffline("bob".parse().unwrap());
+    assert_eq!(world.hosts[0].replies[&id], Err(offline));
+}
+
+#[test]
+fn a_link_that_dies_takes_its_transfer_with_it_and_says_so() {
+    let mut world = World::new(&["alice", "bob"]);
+    let transfer = world.send_file(5);
+    world.until("the offer", |world| {
+        !world.hosts[1].node.receiving.offers().is_empty()
+    });
+    world.loses_every = Some(1);
+    for host in [0, 1] {
+        assert!(matches!(
+            world.ends(host, transfer),
+            TransferState::Failed { .. }
+        ));
+    }
+}
+
+#[test]
+fn refusals_of_the_server_reach_whoever_asked_and_are_not_retried() {
+    let mut world = World::new(&["alice"]);
+    let password = || PasswordText("correct horse".to_owned().into());
+    let account: AccountName = "alice".parse().unwrap();
+    let login = Command::LogIn {
+        account: account.clone(),
+        password: password(),
+        code: None,
+    };
+    let id = world.command(0, login);
+    let blocked = CommandError::Refused(Refusal::Blocked { retry_after_s: 60 });
+    assert_eq!(world.hosts[0].replies[&id], Err(blocked));
+    let register = Command::Register {
+        account,
+        password: password(),
+    };
+    let id = world.command(0, register);
+    assert_eq!(
+        world.hosts[0].replies[&id],
+        Err(CommandError::Refused(Refusal::AccountExists))
+    );
+    world.pass(Duration::from_secs(60));
+    let heard = &world.hosts[0].session.as_ref().unwrap().heard;
+    let logins = heard
+        .iter()
+        .filter(|request| matches!(request, Request::LoginStart(_)))
+        .count();
+    assert!(
+        logins <= 1,
+        "a password is never tried again unasked: {logins}"
+    );
+}
+
+#[test]
+fn an_idle_session_is_kept_alive_and_a_silent_server_is_given_up() {
+    let mut world = World::new(&["alice"]);
+    world.pass(KEEP_ALIVE_INTERVAL * 4);
+    let heard = &world.hosts[0].session.as_ref().unwrap().heard;
+    let alive = heard
+        .iter()
+        .filter(|request| matches!(request, Request::KeepAlive))
+        .count();
+    assert!((3..=5).contains(&alive), "{alive}");
+
+    // A connection that swallows everything.
+    world.hosts[0].session = None;
+    world.server_is_up = false;
+    world.until("the node gives up", |world| {
+        !world.hosts[0].node.session.is_online()
+    });
+}
+
+#[test]
+fn t23_many_addresses_are_dialled_at_a_measured_pace() {
+    let mut world = World::new(&["alice", "bob"]);
+    let mut entry = world.hosts[1].entry().unwrap();
+    entry.candidates = (0..1000u16)
+        .map(|n| SocketAddr::from(([203, 0, 113, 1], 1000 + n)))
+        .collect();
+    world.hosts[1].session.as_mut().unwrap().online = Some(entry);
+    let before = world.datagrams;
+    world.say(0, "bob", "hello");
+    world.pass(Duration::from_secs(5));
+    let sent = world.datagrams - before;
+    assert!(
+        sent < 400,
+        "{sent} datagrams to addresses that somebody named"
+    );
+}
+
+#[test]
+fn a_request_before_any_login_says_what_to_do() {
+    let mut world = World::new(&["alice"]);
+    let id = world.command(0, Command::LogOut);
+    assert_eq!(world.hosts[0].replies[&id], Ok(Reply::Done));
+    for command in [Command::List, Command::WaitReady, Command::Admit] {
+        let id = world.command(0, command);
+        assert_eq!(world.hosts[0].replies[&id], Err(CommandError::NotLoggedIn));
+    }
+}
