@@ -9,3 +9,6 @@
 
 /// The engine.
 pub mod node;
+#[cfg(feature = "shell")]
+/// Sockets, files and threads around the engine.
+pub mod shell;

@@ -1,0 +1,539 @@
+//! The shell around a [`Node`]: sockets, files, threads and a clock. It makes no decisions.
+//!
+//! One thread runs a mio loop. In each turn it waits, notes what is ready, reads the clock once, feeds
+//! the node everything that came, and drains the node's outputs until it says for how long to wait.
+//! What takes longer than the loop may stand still runs on bounded workers. Sockets are edge-triggered:
+//! each remembers that it is readable until the system said that there is nothing more, and a socket
+//! that used up its turn keeps the loop from sleeping.
+//!
+//! The loop never waits for a worker, a client or a server; whoever is slower than a bound allows is
+//! told so or dropped.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use common::id::DeviceName;
+use common::key::DeviceSecret;
+use common::password::PasswordError;
+use common::time::{Epoch, UnixTime};
+use common::tls::ServerTrust;
+use mio::{Events, Poll, Token, Waker};
+
+mod control;
+mod disk;
+mod history;
+mod names;
+mod tls;
+mod udp;
+mod workers;
+
+use self::control::ControlServer;
+use self::history::History;
+pub use self::history::HistoryError;
+use self::tls::ControlConnection;
+pub use self::tls::probe;
+use self::udp::Udp;
+use self::workers::{ANSWERS_MAX, Answer, Answers, Lookup, Worker};
+use crate::node::io::{
+    DiskAnswer, DiskRequest, RendezvousInput, RendezvousOutput, StoreAnswer, StoreId, StoreRequest,
+    Work, WorkAnswer,
+};
+use crate::node::{Input, Node, NodeOptions, Output};
+
+/// How often the host's addresses are looked at.
+const ADDRESSES_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a node that stops waits for the other side, and for each worker.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// Events of one turn: more sockets than there are, so none waits for the next.
+const EVENTS_MAX: usize = 64;
+
+const WAKER: Token = Token(0);
+const UDP: Token = Token(1);
+const CONNECTION: Token = Token(2);
+const LISTENER: Token = Token(3);
+const FIRST_CLIENT: Token = Token(4);
+
+/// Starts a node: opens its history and its sockets, and runs it on a thread of its own. The caller
+/// holds the lock of the profile.
+pub fn start(settings: NodeSettings) -> Result<RunningNode, StartError> {
+    let poll = Poll::new().map_err(StartError::System)?;
+    let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::System)?;
+    let waker = Arc::new(waker);
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    let event_loop = EventLoop::new(settings, poll, waker.clone(), is_stopping.clone())?;
+    let thread = thread::Builder::new()
+        .name("node".to_owned())
+        .spawn(move || event_loop.run())
+        .map_err(StartError::System)?;
+    Ok(RunningNode {
+        is_stopping,
+        waker,
+        thread: Some(thread),
+    })
+}
+
+/// What a node is started with.
+#[derive(Debug)]
+pub struct NodeSettings {
+    /// Where the rendezvous is.
+    pub server: ServerAddress,
+    /// Whom to take for it.
+    pub trust: ServerTrust,
+    /// This device's key.
+    pub secret: DeviceSecret,
+    /// What its owner calls it.
+    pub device_name: DeviceName,
+    /// The SQLite file; made if it is missing.
+    pub history: PathBuf,
+    /// The Unix socket; replaced if it is there.
+    pub socket: PathBuf,
+    /// Where to bind the UDP socket; without it any port, in both families where the system has both.
+    pub udp: Option<SocketAddr>,
+}
+
+/// Where a rendezvous is. Its TCP and UDP ports have the same number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// A host name or an IP address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.parse::<Ipv6Addr>().is_ok() {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why a node cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The server's address or the trust in it cannot be used.
+    #[error("{0}")]
+    Server(String),
+    /// The history cannot be opened.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The UDP socket cannot be bound.
+    #[error("the UDP address {address} cannot be used: {source}; is it taken by another program?")]
+    Udp {
+        /// Where it should be.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The profile's socket cannot be bound.
+    #[error("the profile's socket {} cannot be made: {source}", path.display())]
+    Socket {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The system gives no more threads or file descriptors.
+    #[error("the system has no resources left: {0}; close some programs and try again")]
+    System(io::Error),
+}
+
+/// A node that runs. Dropping it stops it.
+#[derive(Debug)]
+pub struct RunningNode {
+    is_stopping: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RunningNode {
+    /// Ends the node and waits for it: what was asked of the history is on disk then, and the control
+    /// connection is closed in good order if the server takes that within a second.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    /// Tells whether the node has ended by itself, which it does only after a fault that the log
+    /// names.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for RunningNode {
+    fn drop(&mut self) {
+        self.is_stopping.store(true, Ordering::Release);
+        if let Err(error) = self.waker.wake() {
+            log::warn!("the node cannot be woken: {error}");
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the node ended with a panic");
+        }
+    }
+}
+
+/// Everything that the loop owns.
+#[derive(Debug)]
+struct EventLoop {
+    poll: Poll,
+    node: Node,
+    udp: Udp,
+    connection: ControlConnection,
+    control: ControlServer,
+    workers: Workers,
+    answers: Receiver<Answer>,
+    may_have_answers: bool,
+    /// Until when the node has nothing to do by itself.
+    deadline: Option<Instant>,
+    addresses: Vec<SocketAddr>,
+    addresses_due: Instant,
+    /// Where the node puts packets.
+    buffer: Vec<u8>,
+    is_stopping: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Workers {
+    history: Worker<(StoreId, StoreRequest)>,
+    disk: Worker<DiskRequest>,
+    stretcher: Worker<Work>,
+    resolver: Worker<Lookup>,
+}
+
+impl EventLoop {
+    fn new(
+        settings: NodeSettings,
+        poll: Poll,
+        waker: Arc<Waker>,
+        is_stopping: Arc<AtomicBool>,
+    ) -> Result<Self, StartError> {
+        let (connection, udp, control) = open_sockets(&settings, &poll)?;
+        let history = History::open(&settings.history)?;
+        let restored = history
+            .restore()
+            .map_err(|error| HistoryError::new(&settings.history, error))?;
+        let (answers, queue) = Answers::new(waker);
+        let workers = Workers::spawn(history, &answers).map_err(StartError::System)?;
+        let now = now();
+        let options = NodeOptions {
+            secret: settings.secret,
+            device_name: settings.device_name,
+            restored,
+            epoch: epoch(now),
+        };
+        Ok(Self {
+            poll,
+            node: Node::new(rand::random(), now, options),
+            udp,
+            connection,
+            control,
+            workers,
+            answers: queue,
+            may_have_answers: false,
+            deadline: Some(now),
+            addresses: Vec::new(),
+            addresses_due: now,
+            buffer: Vec::new(),
+            is_stopping,
+        })
+    }
+
+    fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        while !self.is_stopping.load(Ordering::Acquire) {
+            let timeout = self.timeout();
+            if let Err(error) = self.wait(&mut events, timeout) {
+                log::error!("the loop cannot wait for events: {error}");
+                break;
+            }
+            self.turn(now());
+        }
+        self.wind_down(&mut events);
+    }
+
+    /// Sleeps until something is ready, and notes what.
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            other => other?,
+        }
+        for event in events.iter() {
+            match event.token() {
+                WAKER => self.may_have_answers = true,
+                UDP => {
+                    let (is_readable, is_writable) = (event.is_readable(), event.is_writable());
+                    self.udp.note_readiness(is_readable, is_writable);
+                }
+                CONNECTION => {
+                    let (is_readable, is_writable) = (event.is_readable(), event.is_writable());
+                    self.connection.note_readiness(is_readable, is_writable);
+                }
+                LISTENER => self.control.note_acceptable(),
+                _ => self.control.note_readiness(event),
+            }
+        }
+        Ok(())
+    }
+
+    /// Feeds the node all that came, and does all that it says.
+    fn turn(&mut self, now: Instant) {
+        self.udp.handle_timeout(now);
+        self.take_answers(now);
+        self.take_addresses(now);
+        self.udp
+            .receive(|datagrams| self.node.handle_input(Input::Datagrams(datagrams), now));
+        let mut said = VecDeque::new();
+        self.connection
+            .handle_turn(self.poll.registry(), now, &mut said);
+        self.take_said(said, now);
+        for (id, command) in self.control.handle_turn(self.poll.registry(), now) {
+            self.node.handle_input(Input::Command(id, command), now);
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.node.handle_timeout(now);
+        }
+        self.drain(now);
+        self.control.flush();
+    }
+
+    fn take_answers(&mut self, now: Instant) {
+        if !self.may_have_answers {
+            return;
+        }
+        for _ in 0..ANSWERS_MAX {
+            let Ok(answer) = self.answers.try_recv() else {
+                self.may_have_answers = false;
+                return;
+            };
+            match answer {
+                Answer::Stored(id, answer) => {
+                    self.node.handle_input(Input::Stored(id, answer), now);
+                }
+                Answer::Disk(transfer, answer) => {
+                    self.node.handle_input(Input::Disk(transfer, answer), now);
+                }
+                Answer::Worked(answer) => self.node.handle_input(Input::Worked(answer), now),
+                Answer::Resolved(resolved) => {
+                    let mut said = VecDeque::new();
+                    let registry = self.poll.registry();
+                    self.connection
+                        .handle_resolved(resolved, registry, now, &mut said);
+                    self.take_said(said, now);
+                }
+            }
+        }
+    }
+
+    fn take_addresses(&mut self, now: Instant) {
+        if now < self.addresses_due {
+            return;
+        }
+        self.addresses_due = now + ADDRESSES_INTERVAL;
+        match self.udp.local_addresses() {
+            Ok(addresses) if addresses != self.addresses => {
+                log::debug!("local addresses change count={}", addresses.len());
+                self.addresses.clone_from(&addresses);
+                self.node.handle_input(Input::LocalAddresses(addresses), now);
+            }
+            Ok(_) => {}
+            Err(error) => log::warn!("the addresses of this host cannot be read: {error}"),
+        }
+    }
+
+    fn take_said(&mut self, said: VecDeque<RendezvousInput>, now: Instant) {
+        for input in said {
+            self.node.handle_input(Input::Rendezvous(input), now);
+        }
+    }
+
+    /// Does what the node says until there is nothing more, or no room to send it.
+    fn drain(&mut self, now: Instant) {
+        while !self.udp.is_blocked() {
+            let output = self.node.poll_output(now, &mut self.buffer);
+            if let Output::Wait(deadline) = output {
+                self.deadline = deadline.map(|deadline| deadline.at);
+                return;
+            }
+            self.handle_output(output, now);
+        }
+        // Whatever the node still has to say, it says when there is room again.
+        self.deadline = None;
+    }
+
+    fn handle_output(&mut self, output: Output, now: Instant) {
+        match output {
+            Output::Transmit(transmit) => self.udp.send(&transmit, &self.buffer, now),
+            Output::Rendezvous(output) => {
+                let mut said = VecDeque::new();
+                self.connection
+                    .handle_output(output, &self.workers.resolver, now, &mut said);
+                self.take_said(said, now);
+            }
+            Output::Store(id, request) => {
+                if self.workers.history.submit((id, request)).is_err() {
+                    let answer = StoreAnswer::Failed("too much waits for the disk".to_owned());
+                    self.node.handle_input(Input::Stored(id, answer), now);
+                }
+            }
+            Output::Disk(request) => self.ask_disk(request, now),
+            Output::Work(work) => {
+                if self.workers.stretcher.submit(work).is_err() {
+                    let answer = WorkAnswer(Err(PasswordError::Stretch));
+                    self.node.handle_input(Input::Worked(answer), now);
+                }
+            }
+            Output::Reply(id, result) => self.control.reply(id, result),
+            Output::Event(event) => self.control.notify(&event),
+            Output::Wait(_) => {}
+        }
+    }
+
+    fn ask_disk(&mut self, request: DiskRequest, now: Instant) {
+        let Err(request) = self.workers.disk.submit(request) else {
+            return;
+        };
+        if let DiskRequest::Drop { .. } = request {
+            log::error!("the disk's queue is longer than all transfers can make it");
+            return;
+        }
+        let transfer = disk::transfer_of(&request);
+        let answer = DiskAnswer::Failed("too much waits for the disk".to_owned());
+        self.node.handle_input(Input::Disk(transfer, answer), now);
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let wants_turn = self.may_have_answers
+            || self.udp.wants_turn()
+            || self.connection.wants_turn()
+            || self.control.wants_turn();
+        if wants_turn {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [
+            Some(self.addresses_due),
+            self.deadline,
+            self.udp.deadline(),
+            self.connection.deadline(),
+            self.control.deadline(),
+        ];
+        let first = deadlines.into_iter().flatten().min()?;
+        Some(first.saturating_duration_since(now()))
+    }
+
+    /// Ends everything: this is the place to tell the node, and to send what it still has to say.
+    fn wind_down(mut self, events: &mut Events) {
+        let until = now() + STOP_PATIENCE;
+        self.close_connection(events, until);
+        self.control.close();
+        // Workers that wait for the loop to take an answer learn that it does not.
+        drop(self.answers);
+        self.workers.finish();
+    }
+
+    fn close_connection(&mut self, events: &mut Events, until: Instant) {
+        let mut said = VecDeque::new();
+        let close = RendezvousOutput::Close;
+        self.connection
+            .handle_output(close, &self.workers.resolver, now(), &mut said);
+        while !self.connection.is_idle() {
+            let left = until.saturating_duration_since(now());
+            if left.is_zero() || self.wait(events, Some(left)).is_err() {
+                return;
+            }
+            self.connection
+                .handle_turn(self.poll.registry(), now(), &mut said);
+        }
+    }
+}
+
+impl Workers {
+    fn spawn(history: History, answers: &Answers) -> io::Result<Self> {
+        Ok(Self {
+            history: history.spawn(answers.clone())?,
+            disk: disk::spawn(answers.clone())?,
+            stretcher: workers::spawn_stretcher(answers.clone())?,
+            resolver: workers::spawn_resolver(answers.clone())?,
+        })
+    }
+
+    /// Waits for what must be on disk. The other two have nothing to lose: their threads end when
+    /// they are done with what they do.
+    fn finish(self) {
+        self.history.finish(STOP_PATIENCE);
+        self.disk.finish(STOP_PATIENCE);
+    }
+}
+
+fn open_sockets(
+    settings: &NodeSettings,
+    poll: &Poll,
+) -> Result<(ControlConnection, Udp, ControlServer), StartError> {
+    let connection = ControlConnection::new(settings.server.clone(), &settings.trust, CONNECTION)
+        .map_err(StartError::Server)?;
+    let mut udp = Udp::bind(settings.udp).map_err(|source| StartError::Udp {
+        address: settings
+            .udp
+            .map_or_else(|| "[::]:0".to_owned(), |address| address.to_string()),
+        source,
+    })?;
+    udp.register(poll.registry(), UDP)
+        .map_err(StartError::System)?;
+    let control = ControlServer::bind(&settings.socket, poll.registry(), LISTENER, FIRST_CLIENT)
+        .map_err(|source| StartError::Socket {
+            path: settings.socket.clone(),
+            source,
+        })?;
+    Ok((connection, udp, control))
+}
+
+// ---- clocks ------------------------------------------------------------------------------------
+
+/// Reads the monotonic clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell's one place that reads the monotonic clock"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Reads the wall clock, once in a node's life.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell's one place that reads the wall clock"
+)]
+fn epoch(now: Instant) -> Epoch {
+    let since_1970 = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let millis = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    Epoch::new(now, UnixTime::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_show_as_they_are_typed() {
+        let shown = |host: &str| {
+            let host = host.to_owned();
+            ServerAddress { host, port: 7400 }.to_string()
+        };
+        assert_eq!(shown("rendezvous.example.org"), "rendezvous.example.org:7400");
+        assert_eq!(shown("192.0.2.1"), "192.0.2.1:7400");
+        assert_eq!(shown("2001:db8::1"), "[2001:db8::1]:7400");
+    }
+}

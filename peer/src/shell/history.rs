@@ -1,0 +1,1007 @@
+//! What a node remembers: session, pinned keys, messages, in one SQLite file.
+//!
+//! One thread owns the connection. It takes whatever is queued as one transaction, commits it with
+//! `synchronous=FULL`, and answers only then: what was answered survives `kill -9` and power loss.
+//! Where one request of a transaction fails, all of them are carried out again one by one, so that a
+//! failure costs nobody else anything.
+//!
+//! The schema's version stands in the file's header. An older one is brought forward, a newer one is
+//! refused before SQLite opens the file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use common::id::{AccountName, MessageId};
+use common::key::{DeviceKey, Token};
+use common::time::UnixTime;
+use common::wire::peer::{Conversation, Message, MessageBody};
+use rusqlite::types::{FromSqlError, Type};
+use rusqlite::{
+    CachedStatement, Connection, ErrorCode, OptionalExtension, Row, Transaction,
+    TransactionBehavior, params,
+};
+
+use super::workers::{Answer, Answers, Worker};
+use crate::node::command::{Direction, HistoryItem, MessageState};
+use crate::node::io::{Restored, StoreAnswer, StoreId, StoreRequest};
+
+/// Requests that wait for the thread.
+const REQUESTS_MAX: usize = 16_384;
+/// Requests of one transaction: bounds how long the first one waits for the last.
+const BATCH_MAX: usize = 512;
+/// Most messages of one look-up.
+const ITEMS_MAX: u32 = 10_000;
+/// Bytes of text after which a look-up ends early, so that an answer fits a client's queue.
+const ITEMS_LEN_MAX: usize = 8 * 1024 * 1024;
+/// How long another program that reads the file may hold up a transaction.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
+/// The history of one profile, open.
+#[derive(Debug)]
+pub(crate) struct History {
+    connection: Connection,
+}
+
+impl History {
+    /// Opens the file, makes it if it is missing, checks it, and brings its schema forward.
+    pub(crate) fn open(path: &Path) -> Result<Self, HistoryError> {
+        let error = |cause| HistoryError::new(path, cause);
+        create_private(path).map_err(|source| HistoryError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        check_header(path)?;
+        let mut connection = Connection::open(path).map_err(error)?;
+        connection.busy_timeout(BUSY_MAX).map_err(error)?;
+        let version = schema_version(&connection).map_err(error)?;
+        refuse_newer(path, version)?;
+        quick_check(path, &connection)?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .and_then(|()| connection.pragma_update(None, "synchronous", "FULL"))
+            .map_err(error)?;
+        migrate(&mut connection, version).map_err(error)?;
+        Ok(Self { connection })
+    }
+
+    /// Reads what a node needs to go on.
+    pub(crate) fn restore(&self) -> Result<Restored, rusqlite::Error> {
+        Ok(Restored {
+            session: session(&self.connection)?,
+            contacts: contacts(&self.connection)?,
+            outbox: outbox(&self.connection)?,
+        })
+    }
+
+    /// Moves the history to a thread of its own.
+    pub(crate) fn spawn(self, answers: Answers) -> io::Result<Worker<(StoreId, StoreRequest)>> {
+        Worker::spawn("history", REQUESTS_MAX, move |queue| {
+            self.run(&queue, &answers);
+        })
+    }
+
+    /// Ends when the queue does, and has then carried out all of it, whether or not anybody still
+    /// takes the answers.
+    fn run(mut self, queue: &Receiver<(StoreId, StoreRequest)>, answers: &Answers) {
+        while let Ok(first) = queue.recv() {
+            let mut batch = vec![first];
+            batch.extend(queue.try_iter().take(BATCH_MAX - 1));
+            for (id, answer) in self.carry_out_batch(&batch) {
+                answers.give(Answer::Stored(id, answer));
+            }
+        }
+    }
+
+    /// Carries out requests in order and makes them durable together.
+    fn carry_out_batch(
+        &mut self,
+        batch: &[(StoreId, StoreRequest)],
+    ) -> Vec<(StoreId, StoreAnswer)> {
+        let requests = batch.iter().map(|(_, request)| request);
+        let answers = match self.carry_out(requests.clone()) {
+            Ok(answers) => answers,
+            Err(error) => {
+                log::debug!("transaction fails requests={} error={error}", batch.len());
+                requests
+                    .map(|request| self.carry_out_alone(request))
+                    .collect()
+            }
+        };
+        batch.iter().map(|(id, _)| *id).zip(answers).collect()
+    }
+
+    fn carry_out_alone(&mut self, request: &StoreRequest) -> StoreAnswer {
+        match self.carry_out([request]) {
+            Ok(mut answers) => answers.remove(0),
+            Err(error) => {
+                log::warn!("the history cannot be written or read: {error}");
+                StoreAnswer::Failed(describe(&error))
+            }
+        }
+    }
+
+    fn carry_out<'a>(
+        &mut self,
+        requests: impl IntoIterator<Item = &'a StoreRequest>,
+    ) -> Result<Vec<StoreAnswer>, rusqlite::Error> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let answers = requests
+            .into_iter()
+            .map(|request| answer(&transaction, request))
+            .collect::<Result<_, _>>()?;
+        transaction.commit()?;
+        Ok(answers)
+    }
+}
+
+/// A history cannot be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// A newer program wrote it.
+    #[error(
+        "the history {path} was written by a newer version of this program (schema {found}, this one knows {known}); upgrade, or use another profile"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The newest schema of this program.
+        known: u32,
+    },
+    /// It is no SQLite file, or a broken one.
+    #[error(
+        "the history {path} is damaged ({detail}); restore it from a backup, or move it away to start an empty one"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The file system refuses.
+    #[error("the history {path} cannot be opened: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// SQLite refuses.
+    #[error("the history {path} cannot be opened: {source}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+}
+
+impl HistoryError {
+    /// Tells damage from everything else.
+    pub(crate) fn new(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged {
+                path,
+                detail: source.to_string(),
+            },
+            Some(_) | None => Self::Sqlite { path, source },
+        }
+    }
+}
+
+// ---- opening -----------------------------------------------------------------------------------
+
+/// What every SQLite file starts with (https://www.sqlite.org/fileformat2.html section 1.3).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Where the header has the user version, big-endian.
+const USER_VERSION_AT: usize = 60;
+
+/// Each brings the schema from the version that is its index to the next.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE session (
+        only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
+        account TEXT NOT NULL,
+        token BLOB NOT NULL CHECK (length(token) = 32)
+    ) STRICT;
+
+    CREATE TABLE contacts (
+        account TEXT NOT NULL,
+        device_key BLOB NOT NULL CHECK (length(device_key) = 32),
+        first_seen_ms INTEGER NOT NULL,
+        PRIMARY KEY (account, device_key)
+    ) STRICT, WITHOUT ROWID;
+
+    -- direction: 0 sent, 1 received. state: 0 queued, 1 sent, 2 delivered, 3 read.
+    -- Times are unsigned and stand as the signed integer of the same bits.
+    CREATE TABLE messages (
+        number INTEGER PRIMARY KEY,
+        direction INTEGER NOT NULL CHECK (direction IN (0, 1)),
+        peer TEXT NOT NULL,
+        id BLOB NOT NULL CHECK (length(id) = 16),
+        state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 3),
+        sent_ms INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        UNIQUE (id, peer, direction)
+    ) STRICT;
+    CREATE INDEX messages_by_peer ON messages (peer, number);
+    CREATE INDEX messages_in_outbox ON messages (number) WHERE direction = 0 AND state < 2;
+    CREATE INDEX messages_unread ON messages (number) WHERE direction = 1 AND state < 3;
+
+    CREATE VIRTUAL TABLE bodies USING fts5 (body, content = 'messages', content_rowid = 'number');
+    CREATE TRIGGER bodies_insert AFTER INSERT ON messages BEGIN
+        INSERT INTO bodies (rowid, body) VALUES (new.number, new.body);
+    END;
+    CREATE TRIGGER bodies_delete AFTER DELETE ON messages BEGIN
+        INSERT INTO bodies (bodies, rowid, body) VALUES ('delete', old.number, old.body);
+    END;
+"];
+const SCHEMA: u32 = MIGRATIONS.len() as u32;
+
+/// Makes the file with mode 0600, and takes away what others may do with one that is there. SQLite
+/// gives its side files the mode of the main one.
+fn create_private(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
+    let mut permissions = file.metadata()?.permissions();
+    if permissions.mode() & 0o077 != 0 {
+        permissions.set_mode(0o600);
+        file.set_permissions(permissions)?;
+    }
+    Ok(())
+}
+
+/// Looks at the header without SQLite, which would touch the file or make side files.
+fn check_header(path: &Path) -> Result<(), HistoryError> {
+    let mut header = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(100).read_to_end(&mut header))
+        .map_err(|source| HistoryError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+    if header.is_empty() {
+        return Ok(());
+    }
+    let version = header.get(USER_VERSION_AT..USER_VERSION_AT + 4);
+    match version.map(TryInto::try_into) {
+        Some(Ok(version)) if header.starts_with(MAGIC) => {
+            refuse_newer(path, u32::from_be_bytes(version))
+        }
+        Some(_) | None => Err(HistoryError::Damaged {
+            path: path.to_owned(),
+            detail: "it is not an SQLite file".to_owned(),
+        }),
+    }
+}
+
+fn refuse_newer(path: &Path, version: u32) -> Result<(), HistoryError> {
+    if version <= SCHEMA {
+        return Ok(());
+    }
+    Err(HistoryError::Newer {
+        path: path.to_owned(),
+        found: version,
+        known: SCHEMA,
+    })
+}
+
+fn schema_version(connection: &Connection) -> Result<u32, rusqlite::Error> {
+    connection
+        .pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))
+        .map(i32::cast_unsigned)
+}
+
+fn quick_check(path: &Path, connection: &Connection) -> Result<(), HistoryError> {
+    let found: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| HistoryError::new(path, error))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    Err(HistoryError::Damaged {
+        path: path.to_owned(),
+        detail: found,
+    })
+}
+
+fn migrate(connection: &mut Connection, version: u32) -> Result<(), rusqlite::Error> {
+    if version == SCHEMA {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in MIGRATIONS.iter().skip(version as usize) {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", SCHEMA)?;
+    transaction.commit()
+}
+
+// ---- requests ----------------------------------------------------------------------------------
+
+fn answer(
+    transaction: &Transaction<'_>,
+    request: &StoreRequest,
+) -> Result<StoreAnswer, rusqlite::Error> {
+    match request {
+        StoreRequest::SaveSession { account, token } => {
+            save_session(transaction, account, token.as_ref())
+        }
+        StoreRequest::PinKey {
+            account,
+            device_key,
+            at,
+        } => pin_key(transaction, account, device_key, *at),
+        StoreRequest::Queue { messages } => queue(transaction, messages),
+        StoreRequest::Receive { from, message, at } => receive(transaction, from, message, *at),
+        StoreRequest::Advance { id, to, state } => advance(transaction, *id, to, *state),
+        StoreRequest::MarkRead { ids } => mark_read(transaction, ids),
+        StoreRequest::History { with, limit } => history(transaction, with.as_ref(), *limit),
+        StoreRequest::Unread => unread(transaction),
+    }
+}
+
+fn save_session(
+    connection: &Connection,
+    account: &AccountName,
+    token: Option<&Token>,
+) -> Result<StoreAnswer, rusqlite::Error> {
+    match token {
+        Some(token) => connection
+            .prepare_cached("REPLACE INTO session (only_one, account, token) VALUES (1, ?1, ?2)")?
+            .execute(params![account.as_str(), token.as_bytes()])?,
+        None => connection
+            .prepare_cached("DELETE FROM session")?
+            .execute([])?,
+    };
+    Ok(StoreAnswer::Done)
+}
+
+fn pin_key(
+    connection: &Connection,
+    account: &AccountName,
+    device_key: &DeviceKey,
+    at: UnixTime,
+) -> Result<StoreAnswer, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "INSERT INTO contacts (account, device_key, first_seen_ms) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![account.as_str(), device_key.as_bytes(), millis(at)])?;
+    Ok(StoreAnswer::Done)
+}
+
+fn queue(
+    connection: &Connection,
+    messages: &[(AccountName, Message)],
+) -> Result<StoreAnswer, rusqlite::Error> {
+    for (to, message) in messages {
+        insert(connection, Direction::Sent, to, message, message.sent)?;
+    }
+    Ok(StoreAnswer::Done)
+}
+
+fn receive(
+    connection: &Connection,
+    from: &AccountName,
+    message: &Message,
+    at: UnixTime,
+) -> Result<StoreAnswer, rusqlite::Error> {
+    let is_new = insert(connection, Direction::Received, from, message, at)?;
+    Ok(StoreAnswer::Received { is_new })
+}
+
+/// `false` if it is there already.
+fn insert(
+    connection: &Connection,
+    direction: Direction,
+    peer: &AccountName,
+    message: &Message,
+    at: UnixTime,
+) -> Result<bool, rusqlite::Error> {
+    let state = match direction {
+        Direction::Sent => MessageState::Queued,
+        Direction::Received => MessageState::Delivered,
+    };
+    let Conversation::Direct = message.conversation;
+    let rows = connection
+        .prepare_cached(
+            "INSERT INTO messages (direction, peer, id, state, sent_ms, at_ms, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            direction_code(direction),
+            peer.as_str(),
+            message.id.as_bytes(),
+            state_code(state),
+            millis(message.sent),
+            millis(at),
+            message.body.as_str(),
+        ])?;
+    Ok(rows == 1)
+}
+
+fn advance(
+    connection: &Connection,
+    id: MessageId,
+    to: &AccountName,
+    state: MessageState,
+) -> Result<StoreAnswer, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "UPDATE messages SET state = ?3
+             WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3",
+        )?
+        .execute(params![id.as_bytes(), to.as_str(), state_code(state)])?;
+    Ok(StoreAnswer::Done)
+}
+
+fn mark_read(connection: &Connection, ids: &[MessageId]) -> Result<StoreAnswer, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE messages SET state = 3 WHERE id = ?1 AND direction = 1 AND state < 3
+         RETURNING peer",
+    )?;
+    let mut marked = Vec::new();
+    for id in ids {
+        let mut rows = statement.query([id.as_bytes()])?;
+        while let Some(row) = rows.next()? {
+            marked.push((account(row, 0)?, *id));
+        }
+    }
+    Ok(StoreAnswer::Marked(marked))
+}
+
+fn history(
+    connection: &Connection,
+    with: Option<&AccountName>,
+    limit: u32,
+) -> Result<StoreAnswer, rusqlite::Error> {
+    let limit = limit.min(ITEMS_MAX);
+    let mut latest_first = match with {
+        Some(peer) => {
+            let mut statement = connection.prepare_cached(concat!(
+                "SELECT id, peer, direction, sent_ms, body, state FROM messages",
+                " WHERE peer = ?1 ORDER BY number DESC LIMIT ?2"
+            ))?;
+            items(&mut statement, params![peer.as_str(), limit])?
+        }
+        None => {
+            let mut statement = connection.prepare_cached(concat!(
+                "SELECT id, peer, direction, sent_ms, body, state FROM messages",
+                " ORDER BY number DESC LIMIT ?1"
+            ))?;
+            items(&mut statement, params![limit])?
+        }
+    };
+    latest_first.reverse();
+    Ok(StoreAnswer::Messages(latest_first))
+}
+
+fn unread(connection: &Connection) -> Result<StoreAnswer, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT id, peer, direction, sent_ms, body, state FROM messages",
+        " WHERE direction = 1 AND state < 3 ORDER BY number LIMIT ?1"
+    ))?;
+    items(&mut statement, params![ITEMS_MAX]).map(StoreAnswer::Messages)
+}
+
+fn items(
+    statement: &mut CachedStatement<'_>,
+    params: impl rusqlite::Params,
+) -> Result<Vec<HistoryItem>, rusqlite::Error> {
+    let mut rows = statement.query(params)?;
+    let mut items = Vec::new();
+    let mut len = 0;
+    while let Some(row) = rows.next()? {
+        let item = item(row)?;
+        len += item.body.as_str().len();
+        items.push(item);
+        if len >= ITEMS_LEN_MAX {
+            break;
+        }
+    }
+    Ok(items)
+}
+
+fn item(row: &Row<'_>) -> Result<HistoryItem, rusqlite::Error> {
+    Ok(HistoryItem {
+        id: MessageId::from_bytes(row.get(0)?),
+        with: account(row, 1)?,
+        direction: direction(row, 2)?,
+        sent: unix_time(row, 3)?,
+        body: body(row, 4)?,
+        state: state(row, 5)?,
+    })
+}
+
+// ---- restoring ---------------------------------------------------------------------------------
+
+fn session(connection: &Connection) -> Result<Option<(AccountName, Token)>, rusqlite::Error> {
+    connection
+        .query_row("SELECT account, token FROM session", [], |row| {
+            Ok((account(row, 0)?, Token::from_bytes(row.get(1)?)))
+        })
+        .optional()
+}
+
+fn contacts(connection: &Connection) -> Result<Vec<(AccountName, DeviceKey)>, rusqlite::Error> {
+    connection
+        .prepare("SELECT account, device_key FROM contacts ORDER BY account, first_seen_ms")?
+        .query_map([], |row| {
+            Ok((account(row, 0)?, DeviceKey::from_bytes(row.get(1)?)))
+        })?
+        .collect()
+}
+
+fn outbox(connection: &Connection) -> Result<Vec<(AccountName, Message)>, rusqlite::Error> {
+    connection
+        .prepare(
+            "SELECT peer, id, sent_ms, body FROM messages
+             WHERE direction = 0 AND state < 2 ORDER BY number",
+        )?
+        .query_map([], |row| {
+            let message = Message {
+                id: MessageId::from_bytes(row.get(1)?),
+                conversation: Conversation::Direct,
+                sent: unix_time(row, 2)?,
+                body: body(row, 3)?,
+            };
+            Ok((account(row, 0)?, message))
+        })?
+        .collect()
+}
+
+// ---- columns -----------------------------------------------------------------------------------
+
+fn account(row: &Row<'_>, column: usize) -> Result<AccountName, rusqlite::Error> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| unusable(column, error))
+}
+
+fn body(row: &Row<'_>, column: usize) -> Result<MessageBody, rusqlite::Error> {
+    let text: String = row.get(column)?;
+    MessageBody::try_from(text).map_err(|error| unusable(column, error))
+}
+
+fn unix_time(row: &Row<'_>, column: usize) -> Result<UnixTime, rusqlite::Error> {
+    let millis: i64 = row.get(column)?;
+    Ok(UnixTime::from_millis(millis.cast_unsigned()))
+}
+
+fn direction(row: &Row<'_>, column: usize) -> Result<Direction, rusqlite::Error> {
+    match row.get(column)? {
+        0_i64 => Ok(Direction::Sent),
+        1 => Ok(Direction::Received),
+        other => Err(unusable(column, FromSqlError::OutOfRange(other))),
+    }
+}
+
+fn state(row: &Row<'_>, column: usize) -> Result<MessageState, rusqlite::Error> {
+    match row.get(column)? {
+        0_i64 => Ok(MessageState::Queued),
+        1 => Ok(MessageState::Sent),
+        2 => Ok(MessageState::Delivered),
+        3 => Ok(MessageState::Read),
+        other => Err(unusable(column, FromSqlError::OutOfRange(other))),
+    }
+}
+
+const fn direction_code(direction: Direction) -> i64 {
+    match direction {
+        Direction::Sent => 0,
+        Direction::Received => 1,
+    }
+}
+
+const fn state_code(state: MessageState) -> i64 {
+    match state {
+        MessageState::Queued => 0,
+        MessageState::Sent => 1,
+        MessageState::Delivered => 2,
+        MessageState::Read => 3,
+    }
+}
+
+const fn millis(time: UnixTime) -> i64 {
+    time.as_millis().cast_signed()
+}
+
+fn unusable(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}
+
+/// Says what went wrong and what to do.
+fn describe(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "the disk is full; free some space and try again".to_owned(),
+        Some(ErrorCode::ReadOnly) => {
+            "the history is on a read-only file system; make it writable".to_owned()
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another program holds the history; close it and try again".to_owned()
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            format!("the history is damaged ({error}); restore it from a backup")
+        }
+        Some(_) | None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_survives_a_restart_in_order() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let token = Token::from_bytes([9; 32]);
+        let key = |byte| DeviceKey::from_bytes([byte; 32]);
+        let pin = |device_key, at| StoreRequest::PinKey {
+            account: name("bob"),
+            device_key,
+            at: UnixTime::from_millis(at),
+        };
+        let messages = [3, 1, 2].map(|byte| (name("bob"), message(byte, "hi")));
+        let requests = [
+            StoreRequest::SaveSession {
+                account: name("alice"),
+                token: Some(token.clone()),
+            },
+            pin(key(2), 1),
+            pin(key(1), 2),
+            pin(key(2), 3),
+            StoreRequest::Queue {
+                messages: messages.to_vec(),
+            },
+        ];
+        for request in requests {
+            assert_eq!(ask(&mut history, request), StoreAnswer::Done);
+        }
+        drop(history);
+
+        let restored = open(&folder).restore().unwrap();
+        assert_eq!(restored.session, Some((name("alice"), token)));
+        assert_eq!(
+            restored.contacts,
+            [(name("bob"), key(2)), (name("bob"), key(1))]
+        );
+        assert_eq!(restored.outbox, messages);
+    }
+
+    #[test]
+    fn a_forgotten_session_stays_forgotten() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        for token in [Some(Token::from_bytes([9; 32])), None] {
+            let account = name("alice");
+            ask(&mut history, StoreRequest::SaveSession { account, token });
+        }
+        assert_eq!(open(&folder).restore().unwrap().session, None);
+    }
+
+    #[test]
+    fn a_message_is_new_once_for_each_author() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let receive = |from, text| StoreRequest::Receive {
+            from: name(from),
+            message: message(1, text),
+            at: UnixTime::from_millis(7),
+        };
+        let new = |is_new| StoreAnswer::Received { is_new };
+        assert_eq!(ask(&mut history, receive("bob", "hi")), new(true));
+        assert_eq!(ask(&mut history, receive("bob", "other")), new(false));
+        assert_eq!(ask(&mut history, receive("carol", "ho")), new(true));
+        drop(history);
+        let mut history = open(&folder);
+        assert_eq!(ask(&mut history, receive("bob", "hi")), new(false));
+        assert_eq!(texts(&mut history, None, 10), ["hi", "ho"]);
+    }
+
+    /// A peer that gives its message the number of one of ours changes nothing about ours.
+    #[test]
+    fn t35_a_received_message_never_meets_a_sent_one() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let messages = vec![(name("bob"), message(1, "ours"))];
+        ask(&mut history, StoreRequest::Queue { messages });
+        let theirs = StoreRequest::Receive {
+            from: name("bob"),
+            message: message(1, "theirs"),
+            at: UnixTime::default(),
+        };
+        assert_eq!(
+            ask(&mut history, theirs),
+            StoreAnswer::Received { is_new: true }
+        );
+        assert_eq!(history.restore().unwrap().outbox.len(), 1);
+        assert_eq!(texts(&mut history, None, 10), ["ours", "theirs"]);
+    }
+
+    #[test]
+    fn a_state_never_goes_back() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let messages = vec![(name("bob"), message(1, "hi"))];
+        ask(&mut history, StoreRequest::Queue { messages });
+        let steps = [
+            (MessageState::Sent, MessageState::Sent),
+            (MessageState::Read, MessageState::Read),
+            (MessageState::Delivered, MessageState::Read),
+            (MessageState::Queued, MessageState::Read),
+        ];
+        for (said, expected) in steps {
+            let advance = StoreRequest::Advance {
+                id: MessageId::from_bytes([1; 16]),
+                to: name("bob"),
+                state: said,
+            };
+            ask(&mut history, advance);
+            assert_eq!(lookup(&mut history, None, 1)[0].state, expected);
+        }
+        assert_eq!(history.restore().unwrap().outbox, []);
+    }
+
+    #[test]
+    fn marking_names_each_message_once() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        for byte in 1..=3 {
+            let receive = StoreRequest::Receive {
+                from: name("bob"),
+                message: message(byte, "hi"),
+                at: UnixTime::default(),
+            };
+            ask(&mut history, receive);
+        }
+        let id = |byte| MessageId::from_bytes([byte; 16]);
+        let mark = |bytes: &[u8]| StoreRequest::MarkRead {
+            ids: bytes.iter().map(|byte| id(*byte)).collect(),
+        };
+        let marked = |bytes: &[u8]| {
+            StoreAnswer::Marked(bytes.iter().map(|byte| (name("bob"), id(*byte))).collect())
+        };
+        assert_eq!(ask(&mut history, mark(&[1, 3, 9])), marked(&[1, 3]));
+        assert_eq!(ask(&mut history, mark(&[3, 2])), marked(&[2]));
+        assert_eq!(
+            ask(&mut history, StoreRequest::Unread),
+            StoreAnswer::Messages(vec![])
+        );
+    }
+
+    #[test]
+    fn look_ups_are_oldest_first_and_bounded() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        for (byte, from) in [(1, "bob"), (2, "carol"), (3, "bob"), (4, "bob")] {
+            let receive = StoreRequest::Receive {
+                from: name(from),
+                message: message(byte, &byte.to_string()),
+                at: UnixTime::default(),
+            };
+            ask(&mut history, receive);
+        }
+        assert_eq!(texts(&mut history, Some("bob"), 2), ["3", "4"]);
+        assert_eq!(texts(&mut history, None, u32::MAX), ["1", "2", "3", "4"]);
+        assert_eq!(texts(&mut history, Some("dave"), 9), [""; 0]);
+        assert_eq!(texts(&mut history, None, 0), [""; 0]);
+    }
+
+    #[test]
+    fn a_look_up_ends_before_its_answer_is_too_large() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let long = "x".repeat(common::limits::MESSAGE_LEN_MAX);
+        let messages = (0..200).map(|byte| (name("bob"), message(byte, &long)));
+        let messages = messages.collect();
+        ask(&mut history, StoreRequest::Queue { messages });
+        let found = lookup(&mut history, None, u32::MAX);
+        assert_eq!(found.len(), ITEMS_LEN_MAX / long.len());
+        assert_eq!(found.last().unwrap().id, MessageId::from_bytes([199; 16]));
+    }
+
+    #[test]
+    fn t25_times_of_other_clocks_survive() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let mut extreme = message(1, "hi");
+        extreme.sent = UnixTime::from_millis(u64::MAX);
+        let messages = vec![(name("bob"), extreme)];
+        ask(&mut history, StoreRequest::Queue { messages });
+        let found = lookup(&mut history, None, 1);
+        assert_eq!(found[0].sent, UnixTime::from_millis(u64::MAX));
+    }
+
+    #[test]
+    fn one_failure_costs_the_others_of_its_transaction_nothing() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        history
+            .connection
+            .execute_batch(
+                "CREATE TRIGGER test BEFORE INSERT ON contacts
+                 BEGIN SELECT RAISE(ROLLBACK, 'no room'); END",
+            )
+            .unwrap();
+        let queue = |byte| StoreRequest::Queue {
+            messages: vec![(name("bob"), message(byte, "hi"))],
+        };
+        let pin = StoreRequest::PinKey {
+            account: name("bob"),
+            device_key: DeviceKey::from_bytes([1; 32]),
+            at: UnixTime::default(),
+        };
+        let batch = [queue(1), pin, queue(2)];
+        let batch: Vec<_> = (1..).map(StoreId).zip(batch).collect();
+        let answers = history.carry_out_batch(&batch);
+        assert_eq!(answers[0], (StoreId(1), StoreAnswer::Done));
+        assert!(matches!(&answers[1], (StoreId(2), StoreAnswer::Failed(why)) if why == "no room"));
+        assert_eq!(answers[2], (StoreId(3), StoreAnswer::Done));
+        assert_eq!(history.restore().unwrap().outbox.len(), 2);
+    }
+
+    /// SQLite reports a file that may not grow as it reports a full disk.
+    #[test]
+    fn t12_a_full_disk_is_named_and_survived() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let limit = |history: &History, pages: i64| {
+            history
+                .connection
+                .pragma_update(None, "max_page_count", pages)
+                .unwrap();
+        };
+        limit(&history, 1);
+        let messages = vec![(name("bob"), message(1, &"x".repeat(60_000)))];
+        let request = StoreRequest::Queue { messages };
+        let answer = ask(&mut history, request.clone());
+        assert!(
+            matches!(&answer, StoreAnswer::Failed(why) if why.contains("the disk is full")),
+            "{answer:?}"
+        );
+        limit(&history, 1_000_000);
+        assert_eq!(ask(&mut history, request), StoreAnswer::Done);
+        assert_eq!(history.restore().unwrap().outbox.len(), 1);
+    }
+
+    #[test]
+    fn bodies_can_be_searched() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let messages = vec![
+            (name("bob"), message(1, "the train leaves at nine")),
+            (name("bob"), message(2, "good night")),
+        ];
+        ask(&mut history, StoreRequest::Queue { messages });
+        let found: Vec<i64> = history
+            .connection
+            .prepare("SELECT rowid FROM bodies WHERE bodies MATCH 'train'")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(found, [1]);
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_and_untouched() {
+        let folder = TempDir::new().unwrap();
+        drop(open(&folder));
+        let path = path(&folder);
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(connection);
+        let before = std::fs::read(&path).unwrap();
+        let error = History::open(&path).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                HistoryError::Newer {
+                    found: 99,
+                    known: SCHEMA,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_damaged_and_untouched() {
+        let folder = TempDir::new().unwrap();
+        let garbage = b"not a database at all".repeat(100);
+        std::fs::write(path(&folder), &garbage).unwrap();
+        let error = History::open(&path(&folder)).unwrap_err();
+        assert!(matches!(error, HistoryError::Damaged { .. }), "{error}");
+        assert_eq!(std::fs::read(path(&folder)).unwrap(), garbage);
+    }
+
+    #[test]
+    fn a_broken_page_is_found_at_the_start() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let messages = (0..100).map(|byte| (name("bob"), message(byte, &"x".repeat(5000))));
+        let messages = messages.collect();
+        ask(&mut history, StoreRequest::Queue { messages });
+        drop(history);
+        let mut bytes = std::fs::read(path(&folder)).unwrap();
+        bytes[4096..12 * 4096].fill(0xa5);
+        std::fs::write(path(&folder), bytes).unwrap();
+        let error = History::open(&path(&folder)).unwrap_err();
+        assert!(matches!(error, HistoryError::Damaged { .. }), "{error}");
+    }
+
+    #[test]
+    fn t33_only_its_owner_reads_the_history() {
+        let folder = TempDir::new().unwrap();
+        std::fs::write(path(&folder), b"").unwrap();
+        let history = open(&folder);
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{entry:?}");
+        }
+        drop(history);
+    }
+
+    fn path(folder: &TempDir) -> PathBuf {
+        folder.path().join("history.db")
+    }
+
+    fn open(folder: &TempDir) -> History {
+        History::open(&path(folder)).unwrap()
+    }
+
+    fn ask(history: &mut History, request: StoreRequest) -> StoreAnswer {
+        let mut answers = history.carry_out_batch(&[(StoreId(1), request)]);
+        answers.remove(0).1
+    }
+
+    fn lookup(history: &mut History, with: Option<&str>, limit: u32) -> Vec<HistoryItem> {
+        let with = with.map(name);
+        match ask(history, StoreRequest::History { with, limit }) {
+            StoreAnswer::Messages(items) => items,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn texts(history: &mut History, with: Option<&str>, limit: u32) -> Vec<String> {
+        let items = lookup(history, with, limit);
+        items.into_iter().map(|item| item.body.into()).collect()
+    }
+
+    fn name(text: &str) -> AccountName {
+        text.parse().unwrap()
+    }
+
+    fn message(byte: u8, text: &str) -> Message {
+        Message {
+            id: MessageId::from_bytes([byte; 16]),
+            conversation: Conversation::Direct,
+            sent: UnixTime::from_millis(u64::from(byte)),
+            body: text.to_owned().try_into().unwrap(),
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! The one gate for names of files that come from outside.
+//!
+//! A [`FileName`] is one plain component: joined to a folder it stays in that folder, on every common
+//! system, and it looks like what it is. The gate refuses and never repairs: a file is stored under
+//! exactly the name that its sender announced (or, when that is taken, under the same with a number),
+//! or not at all, with a reason for both people. So no two names from outside ever become one, and
+//! what an offer showed is what is on the disk.
+//!
+//! Refused are: separators of any system and the characters that look like one; `.`, `..` and
+//! everything else that is only dots; names with a leading dot, which would plant a hidden file such
+//! as `.bashrc`; control, bidirectional and invisible characters; drive letters; names that Windows
+//! reserves or would change (a trailing dot or space); empty names and those that no common file
+//! system holds. Percent-coding is text like any other and is never decoded. Letter case and Unicode
+//! normalisation are left to the file system: where it takes two names for one, the later file gets a
+//! number.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use common::limits::FILE_NAME_LEN_MAX;
+use common::text;
+
+/// A name that passed the gate.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct FileName(String);
+
+impl FileName {
+    /// Lets a name from outside pass, or tells why not.
+    pub(crate) fn parse(name: &str) -> Result<Self, NameRefusal> {
+        match refusal(name) {
+            Some(refusal) => Err(refusal),
+            None => Ok(Self(name.to_owned())),
+        }
+    }
+
+    /// The name.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name for the `attempt`-th try to find one that is free: itself, then `name (1).ext` and so
+    /// on. Never longer than a file system can hold.
+    pub(crate) fn numbered(&self, attempt: u32) -> Self {
+        if attempt == 0 {
+            return self.clone();
+        }
+        let (stem, extension) = self.split();
+        let suffix = format!(" ({attempt})");
+        if suffix.len() + extension.len() < FILE_NAME_LEN_MAX {
+            let stem = cut(stem, FILE_NAME_LEN_MAX - suffix.len() - extension.len());
+            Self(format!("{stem}{suffix}{extension}"))
+        } else {
+            let stem = cut(&self.0, FILE_NAME_LEN_MAX - suffix.len());
+            Self(format!("{stem}{suffix}"))
+        }
+    }
+
+    /// The name of the `attempt`-th try to create the file in which the bytes arrive.
+    pub(crate) fn part(&self, attempt: u32) -> String {
+        let suffix = match attempt {
+            0 => ".part".to_owned(),
+            _ => format!(".{attempt}.part"),
+        };
+        let stem = cut(&self.0, FILE_NAME_LEN_MAX - suffix.len());
+        format!("{stem}{suffix}")
+    }
+
+    /// Stem and extension with its dot; `.tar.gz` and its kind count as one.
+    fn split(&self) -> (&str, &str) {
+        let Some(dot) = self.0.rfind('.') else {
+            return (&self.0, "");
+        };
+        let dot = match self.0[..dot].strip_suffix(".tar") {
+            Some(stem) if !stem.is_empty() => stem.len(),
+            Some(_) | None => dot,
+        };
+        self.0.split_at(dot)
+    }
+}
+
+impl fmt::Debug for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Why a name from outside is refused. The texts do not repeat the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NameRefusal {
+    /// Nothing at all.
+    #[error("the file has no name")]
+    Empty,
+    /// More than [`FILE_NAME_LEN_MAX`] bytes.
+    #[error("the file's name is longer than {FILE_NAME_LEN_MAX} bytes; its sender can shorten it")]
+    TooLong,
+    /// A separator, or what looks like one.
+    #[error("the file's name holds a path separator, so it could point out of the folder")]
+    Separator,
+    /// Nothing but dots.
+    #[error("the file's name stands for a folder")]
+    Dots,
+    /// A leading dot.
+    #[error(
+        "the file's name starts with a dot, which would hide the file; its sender can rename or pack it"
+    )]
+    Hidden,
+    /// NUL, escape sequences, bidirectional overrides and the like.
+    #[error("the file's name holds control or invisible characters; its sender can rename it")]
+    Control,
+    /// `C:` in front.
+    #[error("the file's name starts with a drive letter")]
+    Drive,
+    /// `CON`, `COM1.txt` and so on.
+    #[error("the file's name stands for a device on some systems; its sender can rename it")]
+    Reserved,
+    /// A trailing dot or blank.
+    #[error(
+        "the file's name ends with a dot or a blank, which some systems drop; its sender can rename it"
+    )]
+    TrailingDotOrBlank,
+}
+
+fn refusal(name: &str) -> Option<NameRefusal> {
+    let checks = [
+        (name.is_empty(), NameRefusal::Empty),
+        (name.len() > FILE_NAME_LEN_MAX, NameRefusal::TooLong),
+        (name.contains(is_separator), NameRefusal::Separator),
+        (is_only_dots(name), NameRefusal::Dots),
+        (is_drive(name), NameRefusal::Drive),
+        (has_controls(name), NameRefusal::Control),
+        (name.starts_with(is_dot), NameRefusal::Hidden),
+        (
+            ends_with_dot_or_blank(name),
+            NameRefusal::TrailingDotOrBlank,
+        ),
+        (is_reserved(name), NameRefusal::Reserved),
+    ];
+    checks
+        .into_iter()
+        .find_map(|(is_hit, refusal)| is_hit.then_some(refusal))
+}
+
+/// The separators of all systems and the characters that are drawn like one or fold to one
+/// (Unicode UTS #39 confusables, NFKC).
+fn is_separator(c: char) -> bool {
+    matches!(
+        c,
+        '/' | '\\'
+            | '\u{2044}' // fraction slash
+            | '\u{2215}' // division slash
+            | '\u{2216}' // set minus
+            | '\u{2571}' // box drawings diagonal
+            | '\u{2572}'
+            | '\u{27cb}' // mathematical rising and falling diagonal
+            | '\u{27cd}'
+            | '\u{29f5}' // reverse solidus operator
+            | '\u{29f6}'
+            | '\u{29f8}' // big solidus
+            | '\u{29f9}' // big reverse solidus
+            | '\u{fe68}' // small reverse solidus
+            | '\u{ff0f}' // fullwidth solidus
+            | '\u{ff3c}' // fullwidth reverse solidus
+    )
+}
+
+/// Dots and what folds to dots: one dot leader, two dot leader, ellipsis, small and fullwidth stop.
+fn is_dot(c: char) -> bool {
+    matches!(c, '.' | '\u{2024}'..='\u{2026}' | '\u{fe52}' | '\u{ff0e}')
+}
+
+fn is_only_dots(name: &str) -> bool {
+    name.chars().all(|c| is_dot(c) || c.is_whitespace())
+}
+
+fn is_drive(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|c| c.is_ascii_alphabetic()) && characters.next() == Some(':')
+}
+
+/// What must not reach a terminal must not reach a disk either: a file name is shown for years.
+fn has_controls(name: &str) -> bool {
+    matches!(text::inline(name), Cow::Owned(_)) || name.contains(['\u{2028}', '\u{2029}'])
+}
+
+fn ends_with_dot_or_blank(name: &str) -> bool {
+    name.ends_with(|c: char| is_dot(c) || c.is_whitespace())
+}
+
+/// Device names of Windows, with any extension and in any letter case.
+fn is_reserved(name: &str) -> bool {
+    let stem = name.split(['.', ':']).next().unwrap_or(name).trim_end();
+    let upper = stem.to_uppercase();
+    if matches!(
+        upper.as_str(),
+        "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$" | "CLOCK$"
+    ) {
+        return true;
+    }
+    let port = upper
+        .strip_prefix("COM")
+        .or_else(|| upper.strip_prefix("LPT"));
+    port.is_some_and(|port| {
+        let mut characters = port.chars();
+        let is_digit = |c: char| c.is_ascii_digit() || matches!(c, '\u{b9}' | '\u{b2}' | '\u{b3}');
+        characters.next().is_some_and(is_digit) && characters.next().is_none()
+    })
+}
+
+/// The longest beginning of `text` of at most `len` bytes.
+fn cut(text: &str, len: usize) -> &str {
+    let len = len.min(text.len());
+    let end = (0..=len).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Component, Path};
+
+    use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    fn refused(name: &str) -> NameRefusal {
+        FileName::parse(name).expect_err(name)
+    }
+
+    #[test]
+    fn t01_a_name_that_leads_elsewhere_is_refused() {
+        let hostile = [
+            "../x",
+            "a/../../x",
+            "/abs",
+            "a/./../..",
+            "a/b",
+            "..\\x",
+            "\\\\srv\\x",
+            "C:\\x",
+            "x\u{ff0f}y",
+            "..\u{2215}x",
+            "a\u{29f8}b",
+            "a\u{ff3c}b",
+            "a\u{2044}b",
+            "a\u{2216}b",
+            "a\u{fe68}b",
+            "a\u{29f9}b",
+        ];
+        for name in hostile {
+            assert_eq!(refused(name), NameRefusal::Separator, "{name:?}");
+        }
+        for name in [
+            ".",
+            "..",
+            "...",
+            ". .",
+            "\u{2024}\u{2024}",
+            "\u{ff0e}\u{ff0e}",
+            "\u{2025}",
+            " ",
+        ] {
+            assert_eq!(refused(name), NameRefusal::Dots, "{name:?}");
+        }
+        for name in ["C:x", "c:", "a:b"] {
+            assert_eq!(refused(name), NameRefusal::Drive, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn t01_percent_coding_stays_what_it_is() {
+        for name in ["%2e%2e%2fx", "%2F", "a%00b", "%5c"] {
+            assert_eq!(FileName::parse(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn t04_a_name_that_hides_its_file_is_refused() {
+        for name in [
+            ".bashrc",
+            ".ssh",
+            "..x",
+            ".a.b",
+            "\u{2024}profile",
+            "\u{ff0e}netrc",
+        ] {
+            assert_eq!(refused(name), NameRefusal::Hidden, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn t05_a_name_with_controls_is_refused() {
+        let hostile = [
+            "a\u{1b}[31mb",
+            "a\u{1b}]52;c;eA==\u{7}",
+            "a\rb",
+            "a\nb",
+            "a\u{202e}fdp.exe",
+            "a\u{200d}b",
+            "a\u{200b}b",
+            "a\u{9b}b",
+            "a\u{7f}",
+            "a\u{feff}b",
+            "a\u{2066}b",
+            "a\u{ad}b",
+        ];
+        for name in hostile {
+            assert_eq!(refused(name), NameRefusal::Control, "{name:?}");
+        }
+        assert_eq!(FileName::parse("<b>&amp;").unwrap().as_str(), "<b>&amp;");
+    }
+
+    #[test]
+    fn t07_a_name_that_another_system_would_change_is_refused() {
+        assert_eq!(refused("a\0b"), NameRefusal::Control);
+        let reserved = [
+            "CON",
+            "con.txt",
+            "COM1",
+            "com1.tar.gz",
+            "COM1 .txt",
+            "NUL.",
+            "LPT9",
+            "aux",
+            "COM\u{b9}",
+            "CONIN$",
+            "nul:x",
+        ];
+        for name in reserved {
+            let refusal = refused(name);
+            let expected = [NameRefusal::Reserved, NameRefusal::TrailingDotOrBlank];
+            assert!(expected.contains(&refusal), "{name:?}: {refusal:?}");
+        }
+        for name in [
+            "COM1 ",
+            "a.",
+            "a ",
+            "a\u{a0}",
+            "a\u{3000}",
+            "a..",
+            "a\u{2026}",
+        ] {
+            assert_eq!(refused(name), NameRefusal::TrailingDotOrBlank, "{name:?}");
+        }
+        for name in ["ab:c", "COM10", "console", "com", "10:30.png", "aux-in.wav"] {
+            assert_eq!(FileName::parse(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn t08_the_longest_name_passes_and_one_more_does_not() {
+        assert_eq!(refused(""), NameRefusal::Empty);
+        assert!(FileName::parse(&"x".repeat(255)).is_ok());
+        assert_eq!(refused(&"x".repeat(256)), NameRefusal::TooLong);
+        assert_eq!(refused(&"ä".repeat(128)), NameRefusal::TooLong);
+        assert_eq!(refused(&"x/".repeat(2048)), NameRefusal::TooLong);
+    }
+
+    #[test]
+    fn t08_both_normal_forms_and_both_cases_keep_their_bytes() {
+        for name in [
+            "\u{e9}.txt",
+            "e\u{301}.txt",
+            "A.TXT",
+            "a.txt",
+            "你好",
+            "ראש",
+            "👍.png",
+        ] {
+            assert_eq!(FileName::parse(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn t08_numbers_go_before_the_extension_and_never_make_a_name_too_long() {
+        let numbered = |name: &str, attempt| FileName::parse(name).unwrap().numbered(attempt).0;
+        assert_eq!(numbered("a.txt", 0), "a.txt");
+        assert_eq!(numbered("a.txt", 2), "a (2).txt");
+        assert_eq!(numbered("a.tar.gz", 1), "a (1).tar.gz");
+        assert_eq!(numbered("tar.gz", 1), "tar (1).gz");
+        assert_eq!(numbered("a", 10), "a (10)");
+        let long = format!("{}.txt", "ä".repeat(125));
+        assert!(numbered(&long, 999).ends_with("ä (999).txt"));
+        for name in [long, "x".repeat(255), format!("a.{}", "x".repeat(253))] {
+            let name = FileName::parse(&name).unwrap();
+            assert!((0..1000).all(|attempt| name.numbered(attempt).0.len() <= 255));
+            assert!((0..1000).all(|attempt| name.part(attempt).len() <= 255));
+        }
+    }
+
+    /// Names put together at random from hostile pieces either pass and then are one plain component
+    /// that shows as it is, or are refused.
+    #[test]
+    fn t01_t05_t07_t08_whatever_passes_is_one_plain_component() {
+        let pieces = [
+            "..",
+            ".",
+            "/",
+            "\\",
+            "a",
+            "etc",
+            "\u{2215}",
+            "\u{ff0f}",
+            "\u{29f8}",
+            "\u{ff3c}",
+            "%2f",
+            "C:",
+            "CON",
+            "COM1",
+            " ",
+            "\0",
+            "\u{1b}[2J",
+            "\u{202e}",
+            "\u{200d}",
+            "\r",
+            "é",
+            "e\u{301}",
+            "\u{2024}",
+            ".ssh",
+            "x.txt",
+            ":",
+            "\u{a0}",
+            "~",
+            "-rf",
+            "$HOME",
+            "ä",
+        ];
+        let seed = 0x5eed;
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut passed = 0;
+        for round in 0..100_000 {
+            let count = random.random_range(1..7);
+            let name: String = (0..count)
+                .map(|_| *pieces.choose(&mut random).unwrap())
+                .collect();
+            let Ok(accepted) = FileName::parse(&name) else {
+                continue;
+            };
+            passed += 1;
+            for attempt in 0..3 {
+                for name in [accepted.numbered(attempt).0, accepted.part(attempt)] {
+                    let components: Vec<_> = Path::new(&name).components().collect();
+                    assert!(
+                        matches!(components[..], [Component::Normal(only)] if only == name.as_str()),
+                        "seed {seed:#x} round {round}: {name:?}"
+                    );
+                    assert!(!name.starts_with('.') && name.len() <= 255);
+                    assert_eq!(text::inline(&name), name);
+                }
+            }
+        }
+        assert!(
+            passed > 1000,
+            "{passed} passed: the test does not reach what it is for"
+        );
+    }
+}

@@ -1,0 +1,967 @@
+//! The control connection: a name, an address, TCP, TLS, then bytes in both directions.
+//!
+//! [`ControlConnection`] is driven by the loop and never blocks; [`probe`] is for first contact, when
+//! there is no loop yet, and does. There is at most one connection at a time, and each one that the
+//! node asked for ends with exactly one [`RendezvousInput::Closed`]. Reading never waits on writing.
+//! When something goes wrong the alert is sent once and the connection is closed.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::key::Fingerprint;
+use common::limits::OUTBOX_LEN_MAX;
+use common::tls::{
+    RENDEZVOUS_ALPN, ServerTrust, certificate_fingerprint, channel_binding, fingerprint_mismatch,
+    rendezvous_client_config,
+};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig, ClientConnection};
+
+use super::udp::canonical;
+use super::workers::{Lookup, Resolved, Worker, resolve};
+use super::{ServerAddress, now};
+use crate::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
+
+/// Time to look up the server's name.
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for a TCP connection to one address.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Time for the TLS handshake.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Time to send what is queued before a close.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+/// Encrypted bytes that wait in rustls; everything else waits in our outbox.
+const TLS_BUFFER_LEN: usize = 64 * 1024;
+/// Bytes that are read before the loop does something else.
+const RECEIVED_PER_TURN: usize = 256 * 1024;
+
+/// The control connection, or the attempt to make one.
+#[derive(Debug)]
+pub(crate) struct ControlConnection {
+    server: ServerAddress,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+    token: Token,
+    attempt: u64,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    Resolving {
+        deadline: Instant,
+    },
+    Connecting(Connecting),
+    Shaking {
+        channel: Box<Channel>,
+        deadline: Instant,
+    },
+    Open(Box<Channel>),
+    Closing {
+        channel: Box<Channel>,
+        deadline: Instant,
+    },
+}
+
+/// TCP to one address after the other.
+#[derive(Debug)]
+struct Connecting {
+    stream: TcpStream,
+    address: SocketAddr,
+    deadline: Instant,
+    rest: VecDeque<SocketAddr>,
+}
+
+/// TLS over TCP.
+#[derive(Debug)]
+struct Channel {
+    stream: TcpStream,
+    tls: ClientConnection,
+    outbox: Vec<u8>,
+    is_readable: bool,
+    is_writable: bool,
+}
+
+impl ControlConnection {
+    /// Makes no connection yet.
+    pub(crate) fn new(
+        server: ServerAddress,
+        trust: &ServerTrust,
+        token: Token,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            name: server_name(&server)?,
+            config: rendezvous_client_config(trust).map_err(|error| error.to_string())?,
+            server,
+            token,
+            attempt: 0,
+            phase: Phase::Idle,
+        })
+    }
+
+    /// Does what the node wants. What there is to say about it at once goes to `inputs`.
+    pub(crate) fn handle_output(
+        &mut self,
+        output: RendezvousOutput,
+        resolver: &Worker<Lookup>,
+        now: Instant,
+        inputs: &mut VecDeque<RendezvousInput>,
+    ) {
+        match output {
+            RendezvousOutput::Connect => self.connect(resolver, now, inputs),
+            RendezvousOutput::Send(bytes) => self.send(&bytes, inputs),
+            RendezvousOutput::Close => self.close(now, inputs),
+        }
+    }
+
+    /// Goes on with the addresses of the server.
+    pub(crate) fn handle_resolved(
+        &mut self,
+        resolved: Resolved,
+        registry: &Registry,
+        now: Instant,
+        inputs: &mut VecDeque<RendezvousInput>,
+    ) {
+        let is_awaited = matches!(self.phase, Phase::Resolving { .. });
+        if !is_awaited || resolved.attempt != self.attempt {
+            return;
+        }
+        self.phase = Phase::Idle;
+        match resolved.addresses {
+            Ok(addresses) => {
+                let nothing_tried = String::new();
+                self.try_next(addresses.into(), nothing_tried, registry, now, inputs);
+            }
+            Err(reason) => fail(reason, inputs),
+        }
+    }
+
+    /// Notes what the system said about the socket.
+    pub(crate) fn note_readiness(&mut self, is_readable: bool, is_writable: bool) {
+        match &mut self.phase {
+            Phase::Shaking { channel, .. }
+            | Phase::Open(channel)
+            | Phase::Closing { channel, .. } => {
+                channel.is_readable |= is_readable;
+                channel.is_writable |= is_writable;
+            }
+            Phase::Idle | Phase::Resolving { .. } | Phase::Connecting(_) => {}
+        }
+    }
+
+    /// Goes on as far as it can without waiting.
+    pub(crate) fn handle_turn(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        inputs: &mut VecDeque<RendezvousInput>,
+    ) {
+        if let Phase::Connecting(_) = self.phase {
+            self.check_connected(registry, now, inputs);
+        }
+        self.pump(inputs);
+        self.check_deadline(registry, now, inputs);
+    }
+
+    /// Tells whether there is more to do without waiting.
+    pub(crate) const fn wants_turn(&self) -> bool {
+        match &self.phase {
+            Phase::Shaking { channel, .. } | Phase::Open(channel) => channel.is_readable,
+            Phase::Idle
+            | Phase::Resolving { .. }
+            | Phase::Connecting(_)
+            | Phase::Closing { .. } => false,
+        }
+    }
+
+    /// When to call [`Self::handle_turn`] at the latest.
+    pub(crate) const fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Resolving { deadline }
+            | Phase::Shaking { deadline, .. }
+            | Phase::Closing { deadline, .. } => Some(*deadline),
+            Phase::Connecting(connecting) => Some(connecting.deadline),
+            Phase::Idle | Phase::Open(_) => None,
+        }
+    }
+
+    /// Tells whether there is neither a connection nor an attempt to make one.
+    pub(crate) const fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
+    fn connect(
+        &mut self,
+        resolver: &Worker<Lookup>,
+        now: Instant,
+        inputs: &mut VecDeque<RendezvousInput>,
+    ) {
+        if !self.is_idle() {
+            log::error!("the node asks for a second control connection");
+            return;
+        }
+        self.attempt += 1;
+        let lookup = Lookup {
+            attempt: self.attempt,
+            host: self.server.host.clone(),
+            port: self.server.port,
+        };
+        match resolver.submit(lookup) {
+            Ok(()) => {
+                self.phase = Phase::Resolving {
+                    deadline: now + LOOKUP_DEADLINE,
+                };
+            }
+            Err(_) => fail(lookup_timeout(&self.server), inputs),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8], inputs: &mut VecDeque<RendezvousInput>) {
+        let Phase::Open(channel) = &mut self.phase else {
+            log::debug!("no control connection to send on bytes={}", bytes.len());
+            return;
+        };
+        if channel.outbox.len() + bytes.len() > OUTBOX_LEN_MAX {
+            let reason = format!("{} takes what is sent to it too slowly", self.server);
+            self.abort(ClosedReason::Failed(reason), inputs);
+            return;
+        }
+        channel.outbox.extend_from_slice(bytes);
+        self.pump(inputs);
+    }
+
+    fn close(&mut self, now: Instant, inputs: &mut VecDeque<RendezvousInput>) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Open(channel) => {
+                let deadline = now + CLOSE_DEADLINE;
+                self.phase = Phase::Closing { channel, deadline };
+                self.pump(inputs);
+            }
+            closing @ Phase::Closing { .. } => self.phase = closing,
+            Phase::Idle
+            | Phase::Resolving { .. }
+            | Phase::Connecting(_)
+            | Phase::Shaking { .. } => {
+                inputs.push_back(RendezvousInput::Closed(ClosedReason::Ended));
+            }
+        }
+    }
+
+    /// Starts TCP to the first address that can be tried at all.
+    fn try_next(
+        &mut self,
+        mut rest: VecDeque<SocketAddr>,
+        mut last_error: String,
+        registry: &Registry,
+        now: Instant,
+        inputs: &mut VecDeque<RendezvousInput>,
+    ) {
+        self.phase = Phase::Idle;
+        while let Some(address) = rest.pop_front() {
+            match self.start(address, registry) {
+                Ok(stream) => {
+                    self.phase = Phase::Connecting(Connecting {
+                        stream,
+                        address,
+                        deadline: now + CONNECT_DEADLINE,
+                        rest,
+                    });
+                    return;
+                }
+                Err(error) => last_error = describe_tcp(&error, address),
+            }
+        }
+        fail(last_error, inputs);
+    }
+
+    fn start(&self, address: SocketAddr, registry: &Registry) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(address)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut stream, self.token, interest)?;
+        Ok(stream)
+    }
+
+    fn check_connected(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        inputs: &mut VecDeque<RendezvousInput>,
+    ) {
+        let Phase::Connecting(connecting) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return;
+        };
+        match connection_state(&connecting.stream) {
+            Ok(true) => match self.shake(connecting.stream) {
+                Ok(channel) => {
+                    let deadline = now + HANDSHAKE_DEADLINE;
+                    self.phase = Phase::Shaking { channel, deadline };
+                }
+                Err(reason) => fail(reason, inputs),
+            },
+            Ok(false) => self.phase = Phase::Connecting(connecting),
+            Err(error) => {
+                let reason = describe_tcp(&error, connecting.address);
+                self.try_next(connecting.rest, reason, registry, now, inputs);
+            }
+        }
+    }
+
+    fn shake(&self, stream: TcpStream) -> Result<Box<Channel>, String> {
+        if let Err(error) = stream.set_nodelay(true) {
+            log::debug!("small frames may wait: {error}");
+        }
+        let mut tls = ClientConnection::new(self.config.clone(), self.name.clone())
+            .map_err(|error| format!("TLS cannot be started: {error}"))?;
+        tls.set_buffer_limit(Some(TLS_BUFFER_LEN));
+        Ok(Box::new(Channel {
+            stream,
+            tls,
+            outbox: Vec::new(),
+            is_readable: true,
+            is_writable: true,
+        }))
+    }
+
+    /// Moves bytes, and the phase with them.
+    fn pump(&mut self, inputs: &mut VecDeque<RendezvousInput>) {
+        let outcome = match &mut self.phase {
+            Phase::Shaking { channel, .. } | Phase::Open(channel) => {
+                let mut received = Vec::new();
+                let outcome = channel.pump(&mut received, &self.server);
+                self.open_when_shaken(inputs);
+                if !received.is_empty() {
+                    inputs.push_back(RendezvousInput::Received(received));
+                }
+                outcome
+            }
+            Phase::Closing { channel, .. } => channel.wind_down(&self.server),
+            Phase::Idle | Phase::Resolving { .. } | Phase::Connecting(_) => return,
+        };
+        if let Err(reason) = outcome {
+            self.abort(reason, inputs);
+        }
+    }
+
+    fn open_when_shaken(&mut self, inputs: &mut VecDeque<RendezvousInput>) {
+        let Phase::Shaking { channel, .. } = &self.phase else {
+            return;
+        };
+        if channel.tls.is_handshaking() {
+            return;
+        }
+        match channel.introduce(&self.server) {
+            Ok(connected) => {
+                inputs.push_back(connected);
+                if let Phase::Shaking { channel, .. } =
+                    std::mem::replace(&mut self.phase, Phase::Idle)
+                {
+                    self.phase = Phase::Open(channel);
+                }
+            }
+            Err(reason) => self.abort(ClosedReason::Failed(reason), inputs),
+        }
+    }
+
+    fn check_deadline(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        inputs: &mut VecDeque<RendezvousInput>,
+    ) {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Resolving { .. } => fail(lookup_timeout(&self.server), inputs),
+            Phase::Connecting(connecting) => {
+                let error = ErrorKind::TimedOut.into();
+                let reason = describe_tcp(&error, connecting.address);
+                self.try_next(connecting.rest, reason, registry, now, inputs);
+            }
+            Phase::Shaking { .. } => fail(handshake_timeout(&self.server), inputs),
+            Phase::Closing { .. } => {
+                inputs.push_back(RendezvousInput::Closed(ClosedReason::Ended));
+            }
+            other @ (Phase::Idle | Phase::Open(_)) => self.phase = other,
+        }
+    }
+
+    /// Ends the connection, with its alert if there is one.
+    fn abort(&mut self, reason: ClosedReason, inputs: &mut VecDeque<RendezvousInput>) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Shaking { mut channel, .. }
+            | Phase::Open(mut channel)
+            | Phase::Closing { mut channel, .. } => {
+                if let Err(error) = channel.tls.write_tls(&mut channel.stream) {
+                    log::debug!("the last alert is lost: {error}");
+                }
+            }
+            Phase::Idle | Phase::Resolving { .. } | Phase::Connecting(_) => return,
+        }
+        inputs.push_back(RendezvousInput::Closed(reason));
+    }
+}
+
+impl Channel {
+    /// Reads, decrypts, encrypts and writes as far as the socket goes.
+    fn pump(&mut self, received: &mut Vec<u8>, server: &ServerAddress) -> Result<(), ClosedReason> {
+        let read = self.read(received, server);
+        let written = self.write();
+        read.and(written.map_err(|error| ClosedReason::Failed(describe_broken(&error, server))))
+    }
+
+    fn read(&mut self, received: &mut Vec<u8>, server: &ServerAddress) -> Result<(), ClosedReason> {
+        while self.is_readable && received.len() < RECEIVED_PER_TURN {
+            match self.tls.read_tls(&mut self.stream) {
+                Ok(0) => return Err(self.end_of_stream(server)),
+                Ok(_) => {
+                    let state = self.tls.process_new_packets();
+                    let state = state.map_err(|error| describe_tls(&error, server))?;
+                    let at = received.len();
+                    received.resize(at + state.plaintext_bytes_to_read(), 0);
+                    self.tls
+                        .reader()
+                        .read_exact(&mut received[at..])
+                        .map_err(|error| ClosedReason::Failed(describe_broken(&error, server)))?;
+                    if state.peer_has_closed() {
+                        return Err(ClosedReason::Ended);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(ClosedReason::Failed(describe_broken(&error, server))),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        loop {
+            self.fill()?;
+            if !self.tls.wants_write() || !self.is_writable {
+                return Ok(());
+            }
+            match self.tls.write_tls(&mut self.stream) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Hands as much of the outbox to rustls as it has room for.
+    fn fill(&mut self) -> io::Result<()> {
+        if self.tls.is_handshaking() || self.outbox.is_empty() {
+            return Ok(());
+        }
+        let taken = self.tls.writer().write(&self.outbox)?;
+        self.outbox.drain(..taken);
+        Ok(())
+    }
+
+    /// Sends the rest and a good-bye; `Err` with [`ClosedReason::Ended`] once there is nothing left.
+    /// What still comes is read and dropped: closing with unread bytes would reset the connection and
+    /// could take back what was sent.
+    fn wind_down(&mut self, server: &ServerAddress) -> Result<(), ClosedReason> {
+        let mut dropped = Vec::new();
+        self.read(&mut dropped, server)
+            .and(self.write().map_err(|_| ClosedReason::Ended))
+            .map_err(|_| ClosedReason::Ended)?;
+        if !self.outbox.is_empty() || self.tls.wants_write() {
+            return Ok(());
+        }
+        self.tls.send_close_notify();
+        Err(ClosedReason::Ended)
+    }
+
+    fn introduce(&self, server: &ServerAddress) -> Result<RendezvousInput, String> {
+        if self.tls.alpn_protocol() != Some(RENDEZVOUS_ALPN) {
+            return Err(describe_no_rendezvous(server));
+        }
+        let broken = |error: io::Error| describe_broken(&error, server);
+        Ok(RendezvousInput::Connected {
+            binding: channel_binding(&self.tls).map_err(|error| error.to_string())?,
+            local: canonical(self.stream.local_addr().map_err(broken)?),
+            server: canonical(self.stream.peer_addr().map_err(broken)?),
+        })
+    }
+
+    fn end_of_stream(&self, server: &ServerAddress) -> ClosedReason {
+        ClosedReason::Failed(if self.tls.is_handshaking() {
+            format!("{server} closed the connection at once; is it a rendezvous server?")
+        } else {
+            format!("the connection to {server} broke")
+        })
+    }
+}
+
+/// Connects to a server that is not known yet, has it prove possession of its key, and returns the
+/// key's fingerprint, for a person to say yes to. Sends nothing else. Blocks for at most `deadline`.
+pub fn probe(server: &ServerAddress, deadline: Duration) -> Result<Fingerprint, ClosedReason> {
+    let until = now() + deadline;
+    let name = server_name(server).map_err(ClosedReason::Failed)?;
+    let config = rendezvous_client_config(&ServerTrust::AskPerson)
+        .map_err(|error| ClosedReason::Failed(error.to_string()))?;
+    let mut stream = connect_blocking(server, until).map_err(ClosedReason::Failed)?;
+    let mut tls =
+        ClientConnection::new(config, name).map_err(|error| describe_tls(&error, server))?;
+    while tls.is_handshaking() {
+        shake_blocking(&mut tls, &mut stream, server, until)?;
+    }
+    if tls.alpn_protocol() != Some(RENDEZVOUS_ALPN) {
+        return Err(ClosedReason::Failed(describe_no_rendezvous(server)));
+    }
+    tls.send_close_notify();
+    if let Err(error) = tls.write_tls(&mut stream) {
+        log::debug!("no good-bye: {error}");
+    }
+    let certificate = tls.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.expect("a server without a certificate fails the handshake");
+    certificate_fingerprint(certificate).map_err(|error| describe_tls(&error, server))
+}
+
+/// One step of a handshake; its last one sends what the server waits for.
+fn shake_blocking(
+    tls: &mut ClientConnection,
+    stream: &mut std::net::TcpStream,
+    server: &ServerAddress,
+    until: Instant,
+) -> Result<(), ClosedReason> {
+    let broken = |error: io::Error| {
+        ClosedReason::Failed(match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => handshake_timeout(server),
+            _ => describe_broken(&error, server),
+        })
+    };
+    let left = until.saturating_duration_since(now());
+    if left.is_zero() {
+        return Err(ClosedReason::Failed(handshake_timeout(server)));
+    }
+    stream
+        .set_read_timeout(Some(left))
+        .and_then(|()| stream.set_write_timeout(Some(left)))
+        .map_err(broken)?;
+    while tls.wants_write() {
+        tls.write_tls(stream).map_err(broken)?;
+    }
+    if tls.read_tls(stream).map_err(broken)? == 0 {
+        let reason = format!("{server} closed the connection at once; is it a rendezvous server?");
+        return Err(ClosedReason::Failed(reason));
+    }
+    let processed = tls.process_new_packets();
+    while tls.wants_write() && tls.write_tls(stream).is_ok() {}
+    processed.map_err(|error| describe_tls(&error, server))?;
+    Ok(())
+}
+
+fn connect_blocking(server: &ServerAddress, until: Instant) -> Result<std::net::TcpStream, String> {
+    let mut last_error = lookup_timeout(server);
+    for address in resolve_until(server, until)? {
+        let left = until.saturating_duration_since(now());
+        if left.is_zero() {
+            break;
+        }
+        match std::net::TcpStream::connect_timeout(&address, left.min(CONNECT_DEADLINE)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last_error = describe_tcp(&error, address),
+        }
+    }
+    Err(last_error)
+}
+
+/// Looks up a name on a thread that may outlive the call: the system offers no way to give up.
+fn resolve_until(server: &ServerAddress, until: Instant) -> Result<Vec<SocketAddr>, String> {
+    let (found, result) = sync_channel(1);
+    let (host, port) = (server.host.clone(), server.port);
+    thread::Builder::new()
+        .name("resolve".to_owned())
+        .spawn(move || found.send(resolve(&host, port)))
+        .map_err(|error| format!("no thread to look up '{}': {error}", server.host))?;
+    result
+        .recv_timeout(until.saturating_duration_since(now()))
+        .unwrap_or_else(|_| Err(lookup_timeout(server)))
+}
+
+fn server_name(server: &ServerAddress) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(server.host.clone()).map_err(|_| {
+        format!(
+            "'{}' is neither a host name nor an address; write for example rendezvous.example.org",
+            server.host
+        )
+    })
+}
+
+/// `true` once TCP is connected, `false` while it is on the way.
+fn connection_state(stream: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    match stream.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn fail(reason: String, inputs: &mut VecDeque<RendezvousInput>) {
+    inputs.push_back(RendezvousInput::Closed(ClosedReason::Failed(reason)));
+}
+
+fn lookup_timeout(server: &ServerAddress) -> String {
+    format!(
+        "the name '{}' could not be looked up in time; is this machine online?",
+        server.host
+    )
+}
+
+fn handshake_timeout(server: &ServerAddress) -> String {
+    format!("{server} accepts connections but says nothing; is it a rendezvous server?")
+}
+
+fn describe_no_rendezvous(server: &ServerAddress) -> String {
+    format!("{server} speaks TLS but is no rendezvous server; is the port right?")
+}
+
+fn describe_tcp(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => {
+            format!("connection refused by {address}; is the server running there?")
+        }
+        ErrorKind::TimedOut => {
+            format!(
+                "no answer from {address}; is the address right, and does a firewall let it through?"
+            )
+        }
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
+            format!("no route to {address}; is this machine online?")
+        }
+        _ => format!("no connection to {address}: {error}"),
+    }
+}
+
+fn describe_broken(error: &io::Error, server: &ServerAddress) -> String {
+    format!("the connection to {server} broke: {error}")
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library may add errors; those without a text of ours show the library's"
+)]
+fn describe_tls(error: &rustls::Error, server: &ServerAddress) -> ClosedReason {
+    if let Some(mismatch) = fingerprint_mismatch(error) {
+        return ClosedReason::ServerKeyChanged {
+            expected: mismatch.expected.to_string(),
+            seen: mismatch.seen.to_string(),
+        };
+    }
+    ClosedReason::Failed(match error {
+        rustls::Error::InvalidMessage(_) => {
+            format!("{server} does not speak TLS; is it a rendezvous server, and the port right?")
+        }
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+        | rustls::Error::NoApplicationProtocol => describe_no_rendezvous(server),
+        rustls::Error::InvalidCertificate(cause) => format!(
+            "the certificate of {server} is not valid ({cause}); if the server made it itself, give its fingerprint"
+        ),
+        other => format!("the TLS connection to {server} failed: {other}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use common::tls::ServerIdentity;
+    use mio::{Events, Poll, Waker};
+    use rustls::{ServerConnection, StreamOwned};
+
+    use super::super::workers::{Answer, Answers, spawn_resolver};
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn bytes_go_both_ways_and_both_ends_have_one_binding() {
+        let (identity, fingerprint) = identity();
+        let (server, thread) = serve(move |stream| {
+            let mut stream = accept(identity, stream);
+            let mut hello = [0; 5];
+            stream.read_exact(&mut hello).unwrap();
+            stream.write_all(&hello).unwrap();
+            let binding = channel_binding(&stream.conn).unwrap();
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).unwrap();
+            (binding, rest)
+        });
+        let mut world = World::new(server, &ServerTrust::Pinned(fingerprint));
+        world.ask(RendezvousOutput::Connect);
+        let RendezvousInput::Connected {
+            binding,
+            local,
+            server,
+        } = world.next()
+        else {
+            panic!("not connected");
+        };
+        assert!(local.ip().is_loopback() && server.ip().is_ipv4());
+        world.ask(RendezvousOutput::Send(b"hello".to_vec()));
+        assert!(matches!(world.next(), RendezvousInput::Received(bytes) if bytes == b"hello"));
+        world.ask(RendezvousOutput::Send(vec![7; 300_000]));
+        world.ask(RendezvousOutput::Close);
+        assert!(matches!(
+            world.next(),
+            RendezvousInput::Closed(ClosedReason::Ended)
+        ));
+        let (seen, rest) = thread.join().unwrap();
+        assert_eq!(seen, binding);
+        assert_eq!(rest, vec![7; 300_000]);
+    }
+
+    #[test]
+    fn t30_another_key_is_refused_and_named_and_the_server_gets_an_alert() {
+        let (identity_of_other, seen) = identity();
+        let (_, expected) = identity();
+        let (server, thread) = serve(move |mut stream| {
+            let config = identity_of_other.into_server_config().unwrap();
+            let mut tls = ServerConnection::new(config).unwrap();
+            tls.complete_io(&mut stream).unwrap_err().to_string()
+        });
+        let mut world = World::new(server, &ServerTrust::Pinned(expected));
+        world.ask(RendezvousOutput::Connect);
+        let RendezvousInput::Closed(reason) = world.next() else {
+            panic!("connected");
+        };
+        let expected = ClosedReason::ServerKeyChanged {
+            expected: expected.to_string(),
+            seen: seen.to_string(),
+        };
+        assert_eq!(reason, expected);
+        let alert = thread.join().unwrap();
+        assert!(alert.contains("alert"), "{alert}");
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let reason = failure(address(port));
+        let expected =
+            format!("connection refused by 127.0.0.1:{port}; is the server running there?");
+        assert_eq!(reason, expected);
+        let probed = probe(&address(port), PATIENCE).unwrap_err();
+        assert_eq!(probed, ClosedReason::Failed(expected));
+    }
+
+    #[test]
+    fn a_server_of_another_kind_is_named() {
+        let (server, thread) = serve(|mut stream| {
+            let _ = stream.write_all(b"220 mail.example.org ESMTP\r\n");
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let reason = failure(server);
+        assert!(reason.contains("does not speak TLS"), "{reason}");
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_is_named() {
+        let (server, thread) = serve(drop);
+        let reason = failure(server);
+        assert!(
+            reason.contains("closed the connection") || reason.contains("broke"),
+            "{reason}"
+        );
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_not_called_ended() {
+        let (identity, fingerprint) = identity();
+        let (server, thread) = serve(move |stream| {
+            let mut stream = accept(identity, stream);
+            stream.read_exact(&mut [0; 1]).unwrap();
+        });
+        let mut world = World::new(server, &ServerTrust::Pinned(fingerprint));
+        world.ask(RendezvousOutput::Connect);
+        assert!(matches!(world.next(), RendezvousInput::Connected { .. }));
+        world.ask(RendezvousOutput::Send(b"x".to_vec()));
+        assert!(matches!(
+            world.next(),
+            RendezvousInput::Closed(ClosedReason::Failed(_))
+        ));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn t20_a_server_that_does_not_read_is_given_up_at_the_bound() {
+        let (identity, fingerprint) = identity();
+        let (gate, closed) = sync_channel::<()>(0);
+        let (server, thread) = serve(move |stream| {
+            let stream = accept(identity, stream);
+            let _ = closed.recv();
+            drop(stream);
+        });
+        let mut world = World::new(server, &ServerTrust::Pinned(fingerprint));
+        world.ask(RendezvousOutput::Connect);
+        assert!(matches!(world.next(), RendezvousInput::Connected { .. }));
+        for _ in 0..1000 {
+            if world.connection.is_idle() {
+                break;
+            }
+            world.ask(RendezvousOutput::Send(vec![0; 64 * 1024]));
+        }
+        let RendezvousInput::Closed(ClosedReason::Failed(reason)) = world.next() else {
+            panic!("no bound");
+        };
+        assert!(reason.contains("too slowly"), "{reason}");
+        drop(gate);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn every_connect_ends_with_one_closed() {
+        let mut world = World::new(address(1), &ServerTrust::AskPerson);
+        world.ask(RendezvousOutput::Connect);
+        world.ask(RendezvousOutput::Close);
+        assert!(matches!(
+            world.next(),
+            RendezvousInput::Closed(ClosedReason::Ended)
+        ));
+        assert!(world.connection.is_idle() && world.inputs.is_empty());
+    }
+
+    #[test]
+    fn a_probe_tells_the_fingerprint_and_sends_nothing() {
+        let (identity, fingerprint) = identity();
+        let (server, thread) = serve(move |stream| {
+            let mut stream = accept(identity, stream);
+            let mut sent = Vec::new();
+            stream.read_to_end(&mut sent).unwrap();
+            sent
+        });
+        assert_eq!(probe(&server, PATIENCE), Ok(fingerprint));
+        assert_eq!(thread.join().unwrap(), b"");
+    }
+
+    #[test]
+    fn t21_a_probe_of_a_silent_server_ends_in_time() {
+        let (gate, closed) = sync_channel::<()>(0);
+        let (server, thread) = serve(move |stream| {
+            let _ = closed.recv();
+            drop(stream);
+        });
+        let error = probe(&server, Duration::from_millis(200)).unwrap_err();
+        assert_eq!(error, ClosedReason::Failed(handshake_timeout(&server)));
+        drop(gate);
+        thread.join().unwrap();
+    }
+
+    /// A control connection with a loop of its own.
+    struct World {
+        poll: Poll,
+        connection: ControlConnection,
+        resolver: Worker<Lookup>,
+        answers: std::sync::mpsc::Receiver<Answer>,
+        inputs: VecDeque<RendezvousInput>,
+    }
+
+    impl World {
+        fn new(server: ServerAddress, trust: &ServerTrust) -> Self {
+            let poll = Poll::new().unwrap();
+            let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+            let (answers, queue) = Answers::new(Arc::new(waker));
+            Self {
+                connection: ControlConnection::new(server, trust, Token(1)).unwrap(),
+                resolver: spawn_resolver(answers).unwrap(),
+                answers: queue,
+                inputs: VecDeque::new(),
+                poll,
+            }
+        }
+
+        fn ask(&mut self, output: RendezvousOutput) {
+            self.connection
+                .handle_output(output, &self.resolver, now(), &mut self.inputs);
+        }
+
+        fn next(&mut self) -> RendezvousInput {
+            let deadline = now() + PATIENCE;
+            let mut events = Events::with_capacity(8);
+            loop {
+                if let Some(input) = self.inputs.pop_front() {
+                    return input;
+                }
+                assert!(now() < deadline, "nothing happens: {:?}", self.connection);
+                self.poll
+                    .poll(&mut events, Some(Duration::from_millis(100)))
+                    .unwrap();
+                for event in &events {
+                    self.connection
+                        .note_readiness(event.is_readable(), event.is_writable());
+                }
+                while let Ok(answer) = self.answers.try_recv() {
+                    let Answer::Resolved(resolved) = answer else {
+                        panic!("{answer:?}");
+                    };
+                    let registry = self.poll.registry();
+                    self.connection
+                        .handle_resolved(resolved, registry, now(), &mut self.inputs);
+                }
+                self.connection
+                    .handle_turn(self.poll.registry(), now(), &mut self.inputs);
+            }
+        }
+    }
+
+    fn failure(server: ServerAddress) -> String {
+        let mut world = World::new(server, &ServerTrust::AskPerson);
+        world.ask(RendezvousOutput::Connect);
+        match world.next() {
+            RendezvousInput::Closed(ClosedReason::Failed(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Runs a server for one connection.
+    fn serve<T: Send + 'static>(
+        run: impl FnOnce(std::net::TcpStream) -> T + Send + 'static,
+    ) -> (ServerAddress, thread::JoinHandle<T>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let thread = thread::spawn(move || run(listener.accept().unwrap().0));
+        (address(port), thread)
+    }
+
+    fn accept(
+        identity: ServerIdentity,
+        stream: std::net::TcpStream,
+    ) -> StreamOwned<ServerConnection, std::net::TcpStream> {
+        let config = identity.into_server_config().unwrap();
+        let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        stream
+    }
+
+    fn identity() -> (ServerIdentity, Fingerprint) {
+        let identity = ServerIdentity::from_pem(ServerIdentity::generate_pem().as_bytes()).unwrap();
+        let fingerprint = identity.fingerprint().unwrap();
+        (identity, fingerprint)
+    }
+
+    fn address(port: u16) -> ServerAddress {
+        ServerAddress {
+            host: "127.0.0.1".to_owned(),
+            port,
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! The one UDP socket: trains of datagrams out (GSO) and in (GRO), and this host's addresses.
+//!
+//! The engine sees and gives IPv4 addresses as such. On a dual-stack socket they travel as
+//! `::ffff:a.b.c.d`, and this module is the only place that knows. What cannot be sent is loss, as on
+//! any network; only a full send buffer makes the loop wait, and not for long.
+
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use common::limits::SOCKET_BUFFER;
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
+use noq_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::node::{Datagrams, Transmit};
+
+/// Room for whatever one message of the system can hold: the length field of UDP has 16 bits, and a
+/// train that the system joined is not longer.
+const MESSAGE_LEN_MAX: usize = 1 << 16;
+/// Largest train handed to the system: an IPv4 packet has 65,535 bytes, IPv6 and UDP headers take 48.
+const TRAIN_LEN_MAX: usize = 65_535 - 48;
+/// Receive calls before the loop does something else. One takes up to [`BATCH_SIZE`] trains.
+const RECEIVES_PER_TURN: usize = 4;
+/// A train for which the system has no room in this time is lost.
+const BLOCKED_MAX: Duration = Duration::from_millis(100);
+
+/// The socket and what waits for it.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    /// [`BATCH_SIZE`] times [`MESSAGE_LEN_MAX`] bytes.
+    space: Vec<u8>,
+    is_readable: bool,
+    blocked: Option<Blocked>,
+}
+
+/// What is left of a train for which there was no room.
+#[derive(Debug)]
+struct Blocked {
+    transmit: Transmit,
+    bytes: Vec<u8>,
+    until: Instant,
+}
+
+impl Udp {
+    /// Binds to `address`; without one to any port, for both families where the system has both.
+    pub(crate) fn bind(address: Option<SocketAddr>) -> io::Result<Self> {
+        let socket = match address {
+            Some(address) => bind(address)?,
+            None => bind((Ipv6Addr::UNSPECIFIED, 0).into())
+                .or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))?,
+        };
+        enlarge(SockRef::from(&socket));
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Ok(Self {
+            local: socket.local_addr()?,
+            socket: UdpSocket::from_std(socket),
+            state,
+            space: vec![0; BATCH_SIZE * MESSAGE_LEN_MAX],
+            is_readable: true,
+            blocked: None,
+        })
+    }
+
+    /// Has the loop told when something happens.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut self.socket, token, interest)
+    }
+
+    /// Notes what the system said.
+    pub(crate) fn note_readiness(&mut self, is_readable: bool, is_writable: bool) {
+        self.is_readable |= is_readable;
+        if is_writable {
+            self.resume();
+        }
+    }
+
+    /// Sends a train, the first bytes of `buffer`.
+    pub(crate) fn send(&mut self, transmit: &Transmit, buffer: &[u8], now: Instant) {
+        debug_assert!(self.blocked.is_none(), "the caller asks `is_blocked` first");
+        let bytes = &buffer[..transmit.size];
+        if let Err(rest) = self.send_pieces(transmit, bytes) {
+            self.blocked = Some(Blocked {
+                transmit: *transmit,
+                bytes: bytes[rest..].to_vec(),
+                until: now + BLOCKED_MAX,
+            });
+        }
+    }
+
+    /// Gives up a train that waited too long.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            log::debug!("no room to send in time; dropping a train");
+            self.blocked = None;
+        }
+    }
+
+    /// Receives until there is nothing more or the turn is over.
+    pub(crate) fn receive(&mut self, mut take: impl FnMut(Datagrams)) {
+        for _ in 0..RECEIVES_PER_TURN {
+            if !self.is_readable {
+                return;
+            }
+            self.receive_batch(&mut take);
+        }
+    }
+
+    /// Tells whether there is more to receive without waiting.
+    pub(crate) const fn wants_turn(&self) -> bool {
+        self.is_readable
+    }
+
+    /// Tells whether a train waits for room; nothing can be sent before it.
+    pub(crate) const fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.blocked.as_ref().map(|blocked| blocked.until)
+    }
+
+    /// The addresses at which this host can reach itself through this socket, sorted; without
+    /// link-local IPv6 addresses, which mean nothing without an interface.
+    pub(crate) fn local_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let port = self.local.port();
+        if !self.local.ip().is_unspecified() {
+            return Ok(vec![canonical(self.local)]);
+        }
+        let mut addresses: Vec<SocketAddr> = if_addrs::get_if_addrs()?
+            .into_iter()
+            .map(|interface| interface.ip())
+            .filter(|ip| self.is_reachable_by(*ip))
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok(addresses)
+    }
+
+    fn is_reachable_by(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => !ip.is_unspecified(),
+            IpAddr::V6(ip) => {
+                self.local.is_ipv6() && !ip.is_unspecified() && !ip.is_unicast_link_local()
+            }
+        }
+    }
+
+    /// Goes on with a train that waited.
+    fn resume(&mut self) {
+        let Some(blocked) = self.blocked.take() else {
+            return;
+        };
+        if let Err(rest) = self.send_pieces(&blocked.transmit, &blocked.bytes) {
+            self.blocked = Some(Blocked {
+                bytes: blocked.bytes[rest..].to_vec(),
+                ..blocked
+            });
+        }
+    }
+
+    /// Sends a train in pieces that the system takes; `Err` with where it stopped if there was no
+    /// room.
+    fn send_pieces(&self, transmit: &Transmit, bytes: &[u8]) -> Result<(), usize> {
+        let Some(destination) = self.outward(transmit.destination) else {
+            log::debug!(
+                "no IPv6 on this socket destination={}",
+                transmit.destination
+            );
+            return Ok(());
+        };
+        let mut at = 0;
+        while at < bytes.len() {
+            let end = bytes.len().min(at + self.piece_len(transmit.segment_size));
+            let piece = noq_udp::Transmit {
+                destination,
+                ecn: transmit.ecn.map(ecn_out),
+                contents: &bytes[at..end],
+                segment_size: transmit.segment_size,
+                src_ip: transmit.source,
+            };
+            match self.send_piece(&piece) {
+                Ok(()) => at = end,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(at),
+                Err(error) => {
+                    log::debug!("a datagram is lost: {error}");
+                    at = end;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a piece; one that the network card cannot cut up goes datagram by datagram.
+    fn send_piece(&self, piece: &noq_udp::Transmit<'_>) -> io::Result<()> {
+        let could_cut = self.state.max_gso_segments().get() > 1;
+        let result = self.try_send(piece);
+        let has_lost_cutting = could_cut && self.state.max_gso_segments().get() == 1;
+        match (&result, piece.segment_size) {
+            (Err(_), Some(segment_size)) if has_lost_cutting && segment_size > 0 => {
+                for datagram in piece.contents.chunks(segment_size) {
+                    self.try_send(&noq_udp::Transmit {
+                        contents: datagram,
+                        segment_size: None,
+                        ..piece.clone()
+                    })?;
+                }
+                Ok(())
+            }
+            (Ok(()) | Err(_), Some(_) | None) => result,
+        }
+    }
+
+    fn try_send(&self, transmit: &noq_udp::Transmit<'_>) -> io::Result<()> {
+        self.socket.try_io(|| {
+            self.state
+                .try_send(UdpSockRef::from(&self.socket), transmit)
+        })
+    }
+
+    /// Bytes that the system takes in one call.
+    fn piece_len(&self, segment_size: Option<usize>) -> usize {
+        match segment_size {
+            Some(size) if size > 0 => {
+                let segments = self.state.max_gso_segments().get();
+                size * segments.min(TRAIN_LEN_MAX / size).max(1)
+            }
+            Some(_) | None => usize::MAX / 2,
+        }
+    }
+
+    fn receive_batch(&mut self, take: &mut impl FnMut(Datagrams)) {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let mut chunks = self.space.chunks_mut(MESSAGE_LEN_MAX);
+        let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+        let received = self.socket.try_io(|| {
+            self.state
+                .recv(UdpSockRef::from(&self.socket), &mut buffers, &mut metas)
+        });
+        match received {
+            Ok(count) => {
+                for (meta, buffer) in metas.iter().zip(&buffers).take(count) {
+                    take(datagrams(meta, buffer));
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_readable = false,
+            Err(error) => log::debug!("receiving fails: {error}"),
+        }
+    }
+
+    /// A destination as this socket wants it; `None` if it is of the wrong family.
+    fn outward(&self, destination: SocketAddr) -> Option<SocketAddr> {
+        match (self.local, destination) {
+            (SocketAddr::V6(_), SocketAddr::V4(to)) => {
+                let ip = to.ip().to_ipv6_mapped();
+                Some(SocketAddrV6::new(ip, to.port(), 0, 0).into())
+            }
+            (SocketAddr::V4(_), SocketAddr::V6(_)) => None,
+            (SocketAddr::V4(_), SocketAddr::V4(_)) | (SocketAddr::V6(_), SocketAddr::V6(_)) => {
+                Some(destination)
+            }
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Asks for large buffers. The system may grant less, for instance up to `net.core.rmem_max`.
+fn enlarge(socket: SockRef<'_>) {
+    if let Err(error) = socket.set_recv_buffer_size(SOCKET_BUFFER) {
+        log::debug!("the receive buffer stays as it is: {error}");
+    }
+    if let Err(error) = socket.set_send_buffer_size(SOCKET_BUFFER) {
+        log::debug!("the send buffer stays as it is: {error}");
+    }
+    log::debug!(
+        "udp buffers wanted={SOCKET_BUFFER} receive={:?} send={:?}",
+        socket.recv_buffer_size(),
+        socket.send_buffer_size()
+    );
+}
+
+/// Copies what came into memory of its own, so that a small datagram never holds a large buffer.
+fn datagrams(meta: &RecvMeta, buffer: &[u8]) -> Datagrams {
+    Datagrams {
+        source: canonical(meta.addr),
+        local: meta.dst_ip.map(|ip| ip.to_canonical()),
+        ecn: meta.ecn.map(ecn_in),
+        stride: meta.stride,
+        bytes: BytesMut::from(&buffer[..meta.len]),
+    }
+}
+
+/// IPv4 as such, and IPv6 without flow and scope, so that equal addresses are equal.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+const fn ecn_out(ecn: noq_proto::EcnCodepoint) -> noq_udp::EcnCodepoint {
+    match ecn {
+        noq_proto::EcnCodepoint::Ect0 => noq_udp::EcnCodepoint::Ect0,
+        noq_proto::EcnCodepoint::Ect1 => noq_udp::EcnCodepoint::Ect1,
+        noq_proto::EcnCodepoint::Ce => noq_udp::EcnCodepoint::Ce,
+    }
+}
+
+const fn ecn_in(ecn: noq_udp::EcnCodepoint) -> noq_proto::EcnCodepoint {
+    match ecn {
+        noq_udp::EcnCodepoint::Ect0 => noq_proto::EcnCodepoint::Ect0,
+        noq_udp::EcnCodepoint::Ect1 => noq_proto::EcnCodepoint::Ect1,
+        noq_udp::EcnCodepoint::Ce => noq_proto::EcnCodepoint::Ce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::{Events, Poll};
+
+    use super::*;
+    use crate::shell::now;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_train_arrives_between_both_families_with_plain_ipv4_addresses() {
+        let mut dual = Udp::bind(None).unwrap();
+        let mut plain = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let dual_address: SocketAddr = (Ipv4Addr::LOCALHOST, dual.local.port()).into();
+        let bytes: Vec<u8> = (0..10_000).map(|i| (i / 1200) as u8).collect();
+        let there = send_train(&mut dual, plain.local, &bytes, 1200);
+        dual.send(&there, &bytes, now());
+        for datagrams in receive_all(&mut plain, &bytes) {
+            assert_eq!(datagrams.source, dual_address);
+            assert_eq!(datagrams.ecn, Some(noq_proto::EcnCodepoint::Ect0));
+        }
+        let back = send_train(&mut plain, dual_address, &bytes, 1200);
+        plain.send(&back, &bytes, now());
+        for datagrams in receive_all(&mut dual, &bytes) {
+            assert_eq!(datagrams.source, plain.local);
+            assert_eq!(datagrams.local, Some(Ipv4Addr::LOCALHOST.into()));
+            assert_eq!(datagrams.ecn, Some(noq_proto::EcnCodepoint::Ect0));
+        }
+    }
+
+    #[test]
+    fn a_source_address_can_be_chosen_on_a_dual_stack_socket() {
+        let mut dual = Udp::bind(None).unwrap();
+        let mut plain = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut transmit = send_train(&mut dual, plain.local, b"hello", 1200);
+        transmit.source = Some(Ipv4Addr::new(127, 0, 0, 7).into());
+        dual.send(&transmit, b"hello", now());
+        let datagrams = receive_all(&mut plain, b"hello");
+        assert_eq!(datagrams[0].source.ip(), Ipv4Addr::new(127, 0, 0, 7));
+    }
+
+    #[test]
+    fn a_train_longer_than_the_system_takes_is_cut_up() {
+        let mut from = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut to = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let bytes: Vec<u8> = (0..100 * 1200).map(|i| (i / 1200) as u8).collect();
+        let transmit = send_train(&mut from, to.local, &bytes, 1200);
+        from.send(&transmit, &bytes, now());
+        let datagrams = receive_all(&mut to, &bytes);
+        assert!(datagrams.iter().all(|datagrams| datagrams.stride == 1200));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_loss() {
+        let mut plain = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let target = "[::1]:9".parse().unwrap();
+        let transmit = send_train(&mut plain, target, b"hello", 1200);
+        plain.send(&transmit, b"hello", now());
+        assert!(!plain.is_blocked());
+        let long = vec![0; 70_000];
+        let transmit = Transmit {
+            segment_size: None,
+            ..send_train(&mut plain, "127.0.0.1:9".parse().unwrap(), &long, 1200)
+        };
+        plain.send(&transmit, &long, now());
+        assert!(!plain.is_blocked());
+    }
+
+    #[test]
+    fn local_addresses_have_the_port_and_a_meaning_elsewhere() {
+        let dual = Udp::bind(None).unwrap();
+        let addresses = dual.local_addresses().unwrap();
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, dual.local.port()));
+        assert!(addresses.contains(&loopback), "{addresses:?}");
+        assert!(addresses.is_sorted());
+        for address in addresses {
+            assert!(!address.ip().is_unspecified());
+            assert_eq!(canonical(address), address);
+        }
+        let plain = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        assert_eq!(plain.local_addresses().unwrap(), [plain.local]);
+    }
+
+    fn send_train(from: &mut Udp, to: SocketAddr, bytes: &[u8], stride: usize) -> Transmit {
+        assert!(!from.is_blocked());
+        Transmit {
+            destination: to,
+            ecn: Some(noq_proto::EcnCodepoint::Ect0),
+            size: bytes.len(),
+            segment_size: (bytes.len() > stride).then_some(stride),
+            source: None,
+        }
+    }
+
+    /// Receives until as many bytes came as were sent, and compares them.
+    fn receive_all(to: &mut Udp, expected: &[u8]) -> Vec<Datagrams> {
+        let mut poll = Poll::new().unwrap();
+        to.register(poll.registry(), Token(0)).unwrap();
+        let mut events = Events::with_capacity(8);
+        let mut received: Vec<Datagrams> = Vec::new();
+        let deadline = now() + PATIENCE;
+        loop {
+            to.receive(|datagrams| received.push(datagrams));
+            let bytes: Vec<u8> = received.iter().flat_map(|d| d.bytes.to_vec()).collect();
+            if bytes.len() >= expected.len() {
+                assert_eq!(bytes, expected);
+                return received;
+            }
+            assert!(now() < deadline, "{} bytes came", bytes.len());
+            poll.poll(&mut events, Some(PATIENCE)).unwrap();
+            for event in &events {
+                to.note_readiness(event.is_readable(), event.is_writable());
+            }
+        }
+    }
+}
