@@ -12,3 +12,17 @@ pub mod node;
 #[cfg(feature = "shell")]
 /// Sockets, files and threads around the engine.
 pub mod shell;
+
+#[cfg(feature = "shell")]
+mod args;
+#[cfg(feature = "shell")]
+mod client;
+#[cfg(feature = "shell")]
+/// The program's command line.
+pub mod commands;
+#[cfg(feature = "shell")]
+mod config;
+#[cfg(feature = "shell")]
+mod profile;
+#[cfg(feature = "shell")]
+mod ui;

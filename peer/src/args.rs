@@ -1,0 +1,382 @@
+//! What was typed. What it means is in [`crate::config`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use common::id::AccountName;
+use common::key::Fingerprint;
+use common::wire::rendezvous::AdmissionCode;
+
+use crate::config::parse_server;
+use crate::shell::ServerAddress;
+
+const EXAMPLES: &str = "\
+First steps:
+  peer register alice --server chat.example.org   once, asks for a password
+  peer chat                                       from then on
+
+More:
+  peer send bob carol 'See you at eight.'         one text to several people
+  peer send-file bob holiday.mp4                  a file, straight to bob's device
+  peer receive --accept from bob                  wait for messages and bob's files
+  peer --profile work list                        a second account has its own profile
+
+Exit codes:
+  0  done                                   7  recipient offline, or not delivered in time
+  1  something else failed                  8  file problem: not found, not readable, disk full
+  2  the command line has a mistake         9  transfer declined or failed
+  3  wrong password or unknown account     10  not logged in, or the profile is not set up
+  4  account blocked for a while           11  profile in use, damaged, or of a newer version
+  5  server unreachable                   130  interrupted with Ctrl-C (143: by a signal)
+  6  server key changed or not trusted
+
+Files:
+  The profile is a folder that only you can read: settings (profile.toml), trusted servers
+  (known_servers), the device's key (device-key) and the history (history.db). The program that
+  runs first owns it; all others go through its socket, so any number of them work at once.";
+
+/// Messages and files, straight from device to device, end-to-end encrypted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "peer",
+    version,
+    after_help = EXAMPLES,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// Which profile: a name, or a path (anything with a slash).
+    #[arg(
+        long,
+        global = true,
+        env = "PEER_PROFILE",
+        value_name = "NAME|PATH",
+        default_value = "default"
+    )]
+    pub(crate) profile: String,
+    /// Print one JSON object a line instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Bind the UDP socket to this address instead of a free port.
+    #[arg(long, global = true, env = "PEER_UDP", value_name = "ADDRESS:PORT")]
+    pub(crate) udp: Option<SocketAddr>,
+    /// Log to stderr what is decided; twice: every packet. RUST_LOG overrides it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Create an account at a server and log this device in.
+    #[command(after_help = "\
+Examples:
+  peer register alice --server chat.example.org
+  peer register alice --server 192.0.2.7:7400 --fingerprint SHA256:4fJ…   (no question asked)
+  peer register alice --server chat.example.org --system-roots            (public certificate)")]
+    Register(Register),
+    /// Log this device in to an account that exists.
+    #[command(after_help = "\
+Examples:
+  peer login alice --server chat.example.org
+  peer login alice                                  (the server of this profile)
+  peer login alice --code 7k2vq-x01mz               (while the account is blocked)")]
+    Login(Login),
+    /// Log this device out; the password is needed to come back.
+    Logout,
+    /// Show who and where this device is.
+    Status,
+    /// Show who is online.
+    #[command(after_help = "\
+Examples:
+  peer list
+  peer list --watch                                 (keep telling who comes and leaves)
+  peer --json list | jq -r .account")]
+    List(List),
+    /// Send a text to one or several people.
+    #[command(after_help = "\
+Examples:
+  peer send bob 'See you at eight.'
+  peer send bob carol dave 'See you all at eight.'
+  make 2>&1 | tail -20 | peer send bob -            (- reads the text from stdin)
+  peer send bob -- '-5 degrees here'                (-- before a text with a leading dash)
+
+A message that cannot be delivered now stays in the outbox and is sent as soon as both sides are
+online; the exit code is 7 then.")]
+    Send(Send),
+    /// Send a file to one person.
+    #[command(after_help = "\
+Examples:
+  peer send-file bob holiday.mp4
+  peer --json send-file bob holiday.mp4             (progress as JSON)")]
+    SendFile(SendFile),
+    /// Show messages and take files as they arrive.
+    #[command(after_help = "\
+Examples:
+  peer receive                                      (asks for each file)
+  peer receive --accept from bob carol --folder ~/Downloads
+  peer receive --accept always --once               (the next message or file, then end)")]
+    Receive(Receive),
+    /// Talk: type and read messages in one place.
+    #[command(after_help = "\
+Examples:
+  peer chat bob
+  peer chat                                         (then type 'bob: hello', or /help)")]
+    Chat(Chat),
+    /// Show earlier messages.
+    #[command(after_help = "\
+Examples:
+  peer history
+  peer history bob --limit 500")]
+    History(History),
+    /// Get a one-time code that lets a new device of yours log in while the account is blocked.
+    #[command(after_help = "\
+Example:
+  peer admit                                        (on a device that is logged in)
+  peer login alice --code 7k2vq-x01mz               (on the new one)")]
+    Admit,
+    /// Stop trusting a server's key, so that the next log-in asks again.
+    #[command(after_help = "\
+Example:
+  peer forget-server chat.example.org:7400")]
+    ForgetServer(ForgetServer),
+}
+
+/// Where the server is, how it proves itself, and where the password comes from.
+#[derive(Debug, Args)]
+pub(crate) struct Access {
+    /// The server; needed once, then it is part of the profile. The port is 7400 unless given.
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = parse_server)]
+    pub(crate) server: Option<ServerAddress>,
+    /// Trust the server with this key, as its operator told you, without asking.
+    #[arg(long, value_name = "SHA256:…", conflicts_with = "system_roots")]
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// Trust the server if its certificate is signed by an authority that this system trusts.
+    #[arg(long)]
+    pub(crate) system_roots: bool,
+    /// Read the password from the first line of a file instead of asking; - is stdin.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// What this device is called in the list; the host's name unless given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Register {
+    /// The name wanted: letters, digits, '.', '_' and '-'.
+    #[arg(value_name = "NAME")]
+    pub(crate) account: AccountName,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// The account.
+    #[arg(value_name = "NAME")]
+    pub(crate) account: AccountName,
+    #[command(flatten)]
+    pub(crate) access: Access,
+    /// A one-time code from 'peer admit' or the operator.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<AdmissionCode>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Keep running and tell who comes and leaves.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// Who gets it.
+    #[arg(value_name = "NAME", required = true, num_args = 1..)]
+    pub(crate) to: Vec<AccountName>,
+    /// The text, one argument; - reads it from stdin.
+    #[arg(value_name = "TEXT", required = true)]
+    pub(crate) text: String,
+    /// Do not wait until it is delivered.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Wait at most so many seconds for each to get it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, conflicts_with = "no_wait",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendFile {
+    /// Who gets it.
+    #[arg(value_name = "NAME")]
+    pub(crate) to: AccountName,
+    /// The file.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Receive {
+    /// What to do with files: ask, always, never, or 'from' and the names of those who may.
+    #[arg(long, value_name = "ask|always|never|from NAME…", num_args = 1.., default_value = "ask")]
+    pub(crate) accept: Vec<String>,
+    /// Where files go; it must exist.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) folder: PathBuf,
+    /// End after the first message or file.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Chat {
+    /// With whom; can be chosen later with /to.
+    #[arg(value_name = "NAME")]
+    pub(crate) with: Option<AccountName>,
+    /// Where accepted files go; it must exist.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// With whom; everybody unless given.
+    #[arg(value_name = "NAME")]
+    pub(crate) with: Option<AccountName>,
+    /// At most so many messages, the latest.
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetServer {
+    /// The server, as it was given to register or login.
+    #[arg(value_name = "HOST[:PORT]", value_parser = parse_server)]
+    pub(crate) server: ServerAddress,
+}
+
+/// An example of the command that was typed wrongly, to be shown with a usage error.
+pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
+    let known = |word: &std::ffi::OsString| {
+        Some(match word.to_str()? {
+            "register" => "peer register alice --server chat.example.org",
+            "login" => "peer login alice --server chat.example.org",
+            "logout" => "peer logout",
+            "status" => "peer status",
+            "list" => "peer list --watch",
+            "send" => "peer send bob 'See you at eight.'",
+            "send-file" => "peer send-file bob holiday.mp4",
+            "receive" => "peer receive --accept from bob --folder ~/Downloads",
+            "chat" => "peer chat bob",
+            "history" => "peer history bob --limit 100",
+            "admit" => "peer admit",
+            "forget-server" => "peer forget-server chat.example.org:7400",
+            _ => return None,
+        })
+    };
+    let example = typed.iter().skip(1).find_map(known);
+    example.unwrap_or("peer register alice --server chat.example.org")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn several_recipients_come_before_the_text() {
+        let Action::Send(send) = parse("peer send bob Carol hello").unwrap().action else {
+            panic!("another command");
+        };
+        let names: Vec<_> = send.to.iter().map(AccountName::as_str).collect();
+        assert_eq!((names, send.text.as_str()), (vec!["bob", "carol"], "hello"));
+        assert_eq!(send.timeout, 10);
+    }
+
+    #[test]
+    fn options_of_every_command_stand_before_or_behind_it() {
+        for line in [
+            "peer --json --profile work list",
+            "peer list --json --profile work",
+        ] {
+            let global = parse(line).unwrap().global;
+            assert!(global.json && global.profile == "work");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for line in [
+            "peer send bob",
+            "peer send b/b hi",
+            "peer send-file bob",
+            "peer register alice --server host:0",
+            "peer register alice --fingerprint MD5:abc",
+            "peer login alice --code 123",
+            "peer login alice --system-roots --fingerprint SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "peer history --limit 0",
+            "peer send bob hi --no-wait --timeout 3",
+            "peer login alice --password hunter22",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn t33_no_option_takes_a_password() {
+        let mut open = vec![Arguments::command()];
+        while let Some(command) = open.pop() {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                assert!(
+                    !name.contains("password") || name == "password_file",
+                    "{name}"
+                );
+                if let Some(variable) = argument.get_env() {
+                    assert!(variable == "PEER_PROFILE" || variable == "PEER_UDP");
+                }
+            }
+            open.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        let command = Arguments::command();
+        let general = example_for(&[]);
+        for subcommand in command.get_subcommands() {
+            let name = subcommand.get_name();
+            let example = example_for(&["peer".into(), name.into()]);
+            let words = example.replace(['\''], "");
+            assert!(name == "register" || example != general, "{name}");
+            let mut words: Vec<_> = words.split(' ').collect();
+            if name == "send" {
+                words.truncate(4);
+            }
+            assert!(Arguments::try_parse_from(words).is_ok(), "{example}");
+        }
+    }
+}

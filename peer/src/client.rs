@@ -1,0 +1,476 @@
+//! A client of a profile's socket: JSON-RPC 2.0, one message a line.
+//!
+//! Everything that can happen to a command comes through one inbox: replies, events, signals, lines
+//! that were typed, and the end of the process at the other side. So there is one thread that
+//! decides, and it never waits for one thing while another goes unseen.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::limits::CONTROL_EVENTS_MAX;
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use zeroize::Zeroizing;
+
+use crate::node::command::{Command, CommandError, Event, Reply};
+
+/// Longest line that is read: the directory of a server with 100,000 devices.
+const LINE_LEN_MAX: u64 = 64 << 20;
+/// Room for the longest command with a password, so that it is never copied to a larger buffer.
+const COMMAND_LEN_MIN: usize = 8 * 1024;
+
+/// Something that happened while a command ran.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// The node tells something.
+    Event(Event),
+    /// The process with the node has gone, and why.
+    Gone(String),
+    /// A signal asks this program to end.
+    Signal(i32),
+    /// Something was typed.
+    Typed(Typed),
+}
+
+/// What a person did at the keyboard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Typed {
+    /// A line, without its end.
+    Line(String),
+    /// Ctrl-C.
+    Interrupt,
+    /// Ctrl-D, or the end of the input.
+    End,
+}
+
+/// Why a call has no reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CallError {
+    /// The node says no.
+    Refused(CommandError),
+    /// Nothing came in time.
+    TimedOut,
+    /// The process with the node has gone, and why.
+    Gone(String),
+    /// A signal asks this program to end.
+    Signal(i32),
+}
+
+#[derive(Debug)]
+enum Arrival {
+    Reply(u64, Result<Reply, CommandError>),
+    Happening(Happening),
+}
+
+/// Puts things into a client's inbox from another thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Notifier(SyncSender<(u64, Arrival)>);
+
+impl Notifier {
+    /// Whatever was typed. Fails when the client has gone.
+    pub(crate) fn typed(&self, typed: Typed) -> Result<(), Typed> {
+        let arrival = Arrival::Happening(Happening::Typed(typed.clone()));
+        self.0.send((ANY, arrival)).map_err(|_| typed)
+    }
+}
+
+/// The generation of what does not come from a connection.
+const ANY: u64 = 0;
+
+/// Where everything arrives; outlives a connection.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    sender: SyncSender<(u64, Arrival)>,
+    receiver: Receiver<(u64, Arrival)>,
+    /// What came while a reply was awaited.
+    waiting: VecDeque<Happening>,
+    generation: u64,
+}
+
+impl Inbox {
+    /// An inbox that signals arrive in from now on, instead of ending the program.
+    pub(crate) fn with_signals() -> io::Result<Self> {
+        let inbox = Self::new();
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let sender = inbox.sender.clone();
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    let arrival = Arrival::Happening(Happening::Signal(signal));
+                    if sender.send((ANY, arrival)).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(inbox)
+    }
+
+    fn new() -> Self {
+        let (sender, receiver) = sync_channel(CONTROL_EVENTS_MAX);
+        Self {
+            sender,
+            receiver,
+            waiting: VecDeque::new(),
+            generation: ANY,
+        }
+    }
+
+    /// For other threads.
+    pub(crate) fn notifier(&self) -> Notifier {
+        Notifier(self.sender.clone())
+    }
+
+    /// Waits for at most `span`; a signal ends it early.
+    pub(crate) fn pause(&mut self, span: Duration) -> Result<(), CallError> {
+        match self.arrival(Some(now() + span)) {
+            Some(Arrival::Happening(Happening::Signal(signal))) => Err(CallError::Signal(signal)),
+            Some(Arrival::Happening(other)) => {
+                self.waiting.push_back(other);
+                Ok(())
+            }
+            Some(Arrival::Reply(..)) | None => Ok(()),
+        }
+    }
+
+    /// The next thing that happens; `None` when the deadline passes first.
+    pub(crate) fn next(&mut self, deadline: Option<Instant>) -> Option<Happening> {
+        if let Some(happening) = self.waiting.pop_front() {
+            return Some(happening);
+        }
+        loop {
+            match self.arrival(deadline)? {
+                Arrival::Happening(happening) => return Some(happening),
+                // Its caller has given up.
+                Arrival::Reply(..) => {}
+            }
+        }
+    }
+
+    /// What arrives next from the current connection, or from elsewhere.
+    fn arrival(&mut self, deadline: Option<Instant>) -> Option<Arrival> {
+        loop {
+            let (generation, arrival) = match deadline {
+                None => self
+                    .receiver
+                    .recv()
+                    .expect("the inbox holds a sender itself"),
+                Some(deadline) => {
+                    let span = deadline.saturating_duration_since(now());
+                    match self.receiver.recv_timeout(span) {
+                        Ok(arrived) => arrived,
+                        Err(RecvTimeoutError::Timeout) => return None,
+                        Err(RecvTimeoutError::Disconnected) => {
+                            unreachable!("the inbox holds a sender itself")
+                        }
+                    }
+                }
+            };
+            if generation == ANY || generation == self.generation {
+                return Some(arrival);
+            }
+        }
+    }
+}
+
+/// A connection to the process that owns a profile.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: UnixStream,
+    next_id: u64,
+}
+
+impl Client {
+    /// Connects. What an earlier connection still brings is ignored from now on.
+    pub(crate) fn connect(socket: &Path, inbox: &mut Inbox) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        let reader = BufReader::new(stream.try_clone()?);
+        inbox.generation += 1;
+        let (generation, sender) = (inbox.generation, inbox.sender.clone());
+        thread::Builder::new()
+            .name("socket".to_owned())
+            .spawn(move || {
+                let mut reader = reader;
+                loop {
+                    let arrival = match read_message(&mut reader) {
+                        Ok(arrival) => arrival,
+                        Err(error) => {
+                            let gone = Happening::Gone(error.to_string());
+                            // Nobody is left to be told when this fails.
+                            let _ = sender.send((generation, Arrival::Happening(gone)));
+                            return;
+                        }
+                    };
+                    if sender.send((generation, arrival)).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self { stream, next_id: 1 })
+    }
+
+    /// Asks, and waits for the reply. What happens meanwhile waits in the inbox.
+    pub(crate) fn call(
+        &mut self,
+        inbox: &mut Inbox,
+        command: &Command,
+        patience: Duration,
+    ) -> Result<Reply, CallError> {
+        let mut line = Zeroizing::new(Vec::with_capacity(COMMAND_LEN_MIN));
+        let id = self.begin(&mut line);
+        serde_json::to_writer(&mut *line, command).expect("commands are always valid JSON");
+        // A command is an object: its members join those of the request.
+        let start = line.iter().skip(1).position(|byte| *byte == b'{');
+        line[start.expect("a command is an object") + 1] = b' ';
+        self.finish(inbox, line, id, patience)
+    }
+
+    /// Asks for events from now on.
+    pub(crate) fn subscribe(
+        &mut self,
+        inbox: &mut Inbox,
+        patience: Duration,
+    ) -> Result<(), CallError> {
+        let mut line = Zeroizing::new(Vec::new());
+        let id = self.begin(&mut line);
+        line.extend_from_slice(br#""method":"subscribe"}"#);
+        self.finish(inbox, line, id, patience).map(|_| ())
+    }
+
+    /// Starts a request; the caller adds the other members and the closing brace.
+    fn begin(&mut self, line: &mut Vec<u8>) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        line.extend_from_slice(format!(r#"{{"jsonrpc":"2.0","id":{id},"#).as_bytes());
+        id
+    }
+
+    fn finish(
+        &mut self,
+        inbox: &mut Inbox,
+        mut line: Zeroizing<Vec<u8>>,
+        id: u64,
+        patience: Duration,
+    ) -> Result<Reply, CallError> {
+        line.push(b'\n');
+        let written = self.stream.write_all(&line);
+        written.map_err(|error| CallError::Gone(gone(&error)))?;
+        let deadline = now() + patience;
+        loop {
+            match inbox.arrival(Some(deadline)) {
+                Some(Arrival::Reply(of, result)) if of == id => {
+                    return result.map_err(CallError::Refused);
+                }
+                // Its caller has given up.
+                Some(Arrival::Reply(..)) => {}
+                Some(Arrival::Happening(Happening::Signal(signal))) => {
+                    return Err(CallError::Signal(signal));
+                }
+                Some(Arrival::Happening(Happening::Gone(why))) => {
+                    return Err(CallError::Gone(why));
+                }
+                Some(Arrival::Happening(other)) => inbox.waiting.push_back(other),
+                None => return Err(CallError::TimedOut),
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Ends the thread that reads; if it has ended already there is nothing to do.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// The one place where this side of the socket looks at a clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command line lives in real time; the engine gets its own clock from the shell"
+)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+fn gone(error: &io::Error) -> String {
+    format!("the process that owns this profile has ended ({error})")
+}
+
+fn read_message(reader: &mut impl BufRead) -> io::Result<Arrival> {
+    loop {
+        let mut line = Vec::new();
+        let length = Read::take(&mut *reader, LINE_LEN_MAX).read_until(b'\n', &mut line);
+        match length {
+            Ok(0) => {
+                let reason = "the process that owns this profile has ended";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+            }
+            Ok(_) if line.last() != Some(&b'\n') => {
+                let reason = "the process that owns this profile broke off in a message";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(io::Error::new(error.kind(), gone(&error))),
+        }
+        if let Some(arrival) = parse_message(&line) {
+            return Ok(arrival);
+        }
+        log::debug!(
+            "ignored a line of {} bytes from the profile's socket",
+            line.len()
+        );
+    }
+}
+
+/// Reads a reply or an event; `None` for what a newer program may say.
+fn parse_message(line: &[u8]) -> Option<Arrival> {
+    let mut message: Value = serde_json::from_slice(line).ok()?;
+    let Some(id) = message.get("id").and_then(Value::as_u64) else {
+        message.as_object_mut()?.remove("jsonrpc");
+        let event = serde_json::from_value(message).ok()?;
+        return Some(Arrival::Happening(Happening::Event(event)));
+    };
+    let result = match message.get_mut("error").map(Value::take) {
+        Some(error) => Err(parse_error(error)),
+        None => {
+            let result = message.get_mut("result").map_or(json!("done"), Value::take);
+            serde_json::from_value(result).map_err(|error| {
+                CommandError::Invalid(format!("the reply cannot be understood: {error}"))
+            })
+        }
+    };
+    Some(Arrival::Reply(id, result))
+}
+
+fn parse_error(mut error: Value) -> CommandError {
+    let data = error.get_mut("data").map_or(Value::Null, Value::take);
+    serde_json::from_value(data).unwrap_or_else(|_| {
+        let message = error.get("message").and_then(Value::as_str);
+        CommandError::Invalid(
+            message
+                .unwrap_or("it was refused without a reason")
+                .to_owned(),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::command::{ConnectionState, PasswordText};
+    use std::os::unix::net::UnixListener;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Serves one connection: for each request, what `answer` makes of it, line by line.
+    fn serve(
+        answer: impl Fn(&Value) -> Vec<String> + Send + 'static,
+    ) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut writer = stream.try_clone().unwrap();
+            for line in BufReader::new(stream).lines() {
+                let request = serde_json::from_str(&line.unwrap()).unwrap();
+                let answers = answer(&request);
+                if answers.is_empty() {
+                    return;
+                }
+                for line in answers {
+                    writeln!(writer, "{line}").unwrap();
+                }
+            }
+        });
+        (folder, path)
+    }
+
+    fn connect(path: &Path) -> (Client, Inbox) {
+        let mut inbox = Inbox::new();
+        (Client::connect(path, &mut inbox).unwrap(), inbox)
+    }
+
+    #[test]
+    fn events_that_come_before_a_reply_wait_for_their_turn() {
+        let (_folder, path) = serve(|request| {
+            assert_eq!(request["jsonrpc"], "2.0");
+            assert_eq!(request["method"], "list");
+            vec![
+                r#"{"jsonrpc":"2.0","method":"connection","params":{"state":"online"}}"#.into(),
+                r#"{"jsonrpc":"2.0","method":"from_the_future","params":1}"#.into(),
+                json!({"jsonrpc": "2.0", "id": request["id"], "result": {"directory": []}})
+                    .to_string(),
+            ]
+        });
+        let (mut client, mut inbox) = connect(&path);
+        let reply = client.call(&mut inbox, &Command::List, PATIENCE);
+        assert_eq!(reply, Ok(Reply::Directory(Vec::new())));
+        let happening = inbox.next(Some(now() + PATIENCE));
+        let online = matches!(
+            happening,
+            Some(Happening::Event(Event::Connection(ConnectionState::Online)))
+        );
+        assert!(online, "{happening:?}");
+    }
+
+    #[test]
+    fn errors_keep_their_meaning() {
+        let (_folder, path) = serve(|request| {
+            let error = if request["method"] == "subscribe" {
+                json!({"code": -32601, "message": "no such method"})
+            } else {
+                json!({"code": 1, "message": "…", "data": "not_logged_in"})
+            };
+            vec![json!({"jsonrpc": "2.0", "id": request["id"], "error": error}).to_string()]
+        });
+        let (mut client, mut inbox) = connect(&path);
+        assert_eq!(
+            client.call(&mut inbox, &Command::WaitReady, PATIENCE),
+            Err(CallError::Refused(CommandError::NotLoggedIn))
+        );
+        assert_eq!(
+            client.subscribe(&mut inbox, PATIENCE),
+            Err(CallError::Refused(CommandError::Invalid(
+                "no such method".into()
+            )))
+        );
+    }
+
+    #[test]
+    fn a_process_that_ends_is_noticed() {
+        let (_folder, path) = serve(|_| Vec::new());
+        let (mut client, mut inbox) = connect(&path);
+        let reply = client.call(&mut inbox, &Command::Status, PATIENCE);
+        assert!(matches!(reply, Err(CallError::Gone(_))), "{reply:?}");
+    }
+
+    #[test]
+    fn a_reply_that_does_not_come_is_given_up() {
+        let (_folder, path) = serve(|_| vec![String::new()]);
+        let (mut client, mut inbox) = connect(&path);
+        let reply = client.call(&mut inbox, &Command::Status, Duration::from_millis(20));
+        assert_eq!(reply, Err(CallError::TimedOut));
+    }
+
+    #[test]
+    fn requests_are_one_object_on_one_line() {
+        let (_folder, path) = serve(|request| {
+            assert_eq!(request["params"]["account"], "alice");
+            assert_eq!(request["params"]["password"], "a \"quoted\"\nsecret");
+            vec![json!({"jsonrpc": "2.0", "id": request["id"], "result": "done"}).to_string()]
+        });
+        let (mut client, mut inbox) = connect(&path);
+        let command = Command::Register {
+            account: "alice".parse().unwrap(),
+            password: PasswordText(Zeroizing::new("a \"quoted\"\nsecret".to_owned())),
+        };
+        assert_eq!(client.call(&mut inbox, &command, PATIENCE), Ok(Reply::Done));
+    }
+}

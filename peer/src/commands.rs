@@ -1,0 +1,164 @@
+//! The program's commands. Each is a client of the profile's node, wherever that runs.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::args::{Action, Arguments, example_for};
+use crate::config::profile_folder;
+use crate::profile::{Profile, Settings};
+use crate::ui::Screen;
+
+/// Registering, logging in and out, one-time codes, trust in servers.
+mod account;
+/// Talking.
+mod chat;
+/// Who is online, and this device itself.
+mod directory;
+/// How commands fail.
+pub(crate) mod failure;
+/// Sending a file.
+mod file;
+/// Sending a text, and looking at earlier ones.
+mod message;
+/// Showing what arrives.
+mod receive;
+/// The way to the node.
+mod session;
+
+use failure::{Exit, Failure};
+use session::Session;
+
+/// Runs the program `peer` with these arguments, the program's name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let typed: Vec<OsString> = args.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&typed) {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(usage(&error, &typed)),
+    };
+    start_log(arguments.global.verbose);
+    let screen = Screen::new(arguments.global.json);
+    let exit = match run(arguments, &screen) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            report(&failure, &screen);
+            failure.exit()
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn run(arguments: Arguments, screen: &Screen) -> Result<Exit, Failure> {
+    let Arguments { global, action } = arguments;
+    let folder = profile_folder(&global.profile).map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            format!("'{}' is not a profile", global.profile),
+        )
+        .because(error)
+        .next("give another one with --profile, or leave it out")
+    })?;
+    let place = Place {
+        profile: Profile::at(folder),
+        udp: global.udp,
+    };
+    match action {
+        Action::Register(register) => account::register(&place, register, screen),
+        Action::Login(login) => account::log_in(&place, login, screen),
+        Action::Logout => account::log_out(&place, screen),
+        Action::Admit => account::admit(&place, screen),
+        Action::ForgetServer(forget) => account::forget_server(&place, &forget, screen),
+        Action::Status => directory::status(&place, screen),
+        Action::List(list) => directory::list(&place, &list, screen),
+        Action::Send(send) => message::send(&place, send, screen),
+        Action::History(history) => message::history(&place, history, screen),
+        Action::SendFile(send) => file::send(&place, &send, screen),
+        Action::Receive(receive) => receive::receive(&place, &receive, screen),
+        Action::Chat(chat) => chat::chat(&place, chat, screen),
+    }
+}
+
+/// Which profile a command is about, and how its node is to run.
+#[derive(Debug)]
+struct Place {
+    profile: Profile,
+    udp: Option<SocketAddr>,
+}
+
+impl Place {
+    /// What the profile says; it must be set up, `doing` says what for.
+    fn settings(&self, doing: &str) -> Result<Settings, Failure> {
+        let settings = self.profile.settings()?;
+        settings.ok_or_else(|| {
+            Failure::new(Exit::NotLoggedIn, format!("could not {doing}"))
+                .because(format!(
+                    "the profile {} is not set up",
+                    crate::config::shown_path(self.profile.folder())
+                ))
+                .next("run 'peer register NAME --server HOST', or 'peer login' if you have an account")
+        })
+    }
+
+    /// Opens the profile, which must be set up.
+    fn open(&self, doing: &str) -> Result<Session, Failure> {
+        let settings = self.settings(doing)?;
+        Session::open(self.profile.clone(), settings, self.udp)
+    }
+}
+
+/// Tells about a failure: what, why, and what to do next.
+fn report(failure: &Failure, screen: &Screen) {
+    if failure.is_silent() {
+        return;
+    }
+    if screen.is_json() {
+        // There is no other place to tell it when stdout is closed.
+        let _ = screen.data(&serde_json::json!({ "error": failure }));
+        return;
+    }
+    let look = &screen.error_look;
+    screen.note(format!("{} {}", look.red("error:"), failure.what()));
+    if let Some(why) = failure.why() {
+        screen.note(format!("  {} {why}", look.dim("why:")));
+    }
+    if let Some(next) = failure.what_next() {
+        screen.note(format!(" {} {next}", look.dim("next:")));
+    }
+}
+
+/// Prints help, or a mistake with an example of how to do it. Returns the exit code.
+fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
+    // Where neither output can be written, the exit code still tells.
+    let _ = error.print();
+    let is_mistake = !matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if is_mistake {
+        let screen = Screen::new(false);
+        let example = example_for(typed);
+        screen.note(format!(
+            "\n{} {example}",
+            screen.error_look.bold("Example:")
+        ));
+    }
+    u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&filter).format_timestamp_millis();
+    // A test that runs several commands in one process has a logger already.
+    let _ = builder.try_init();
+}

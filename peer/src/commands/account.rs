@@ -1,0 +1,299 @@
+//! `register`, `login`, `logout`, `admit`, `forget-server`.
+
+use std::path::Path;
+
+use common::id::{AccountName, DeviceName};
+use common::key::Fingerprint;
+use common::wire::rendezvous::FailedLogins;
+use serde::Serialize;
+
+use super::Place;
+use super::failure::{Exit, Failure};
+use super::session::Session;
+use crate::args::{Access, ForgetServer, Login, Register};
+use crate::config::{LOGIN_DEADLINE, READY_DEADLINE};
+use crate::node::command::{Command, PasswordText, Reply};
+use crate::node::io::ClosedReason;
+use crate::profile::{Profile, Settings, Trust};
+use crate::shell::ServerAddress;
+use crate::ui::question::{Purpose, can_ask, confirm, password};
+use crate::ui::{Screen, line};
+
+/// Creates an account.
+pub(super) fn register(place: &Place, args: Register, screen: &Screen) -> Result<Exit, Failure> {
+    let Register { account, access } = args;
+    let doing = format!("register {account}");
+    let mut entrance = Entrance::prepare(place, &account, &access, &doing, screen)?;
+    let password = entrance.password(Purpose::Register, &access, screen)?;
+    let command = Command::Register {
+        account: account.clone(),
+        password: PasswordText(password),
+    };
+    entrance.enter(place, &doing, &command, screen)?;
+    screen.say(format!(
+        "Registered {} at {}. This device is logged in.",
+        screen.look.bold(account.as_str()),
+        entrance.settings.server()
+    ))?;
+    screen.note(
+        screen
+            .error_look
+            .dim("Next: 'peer chat', or 'peer send NAME TEXT'. No password is needed from now on."),
+    );
+    Ok(Exit::Done)
+}
+
+/// Logs in to an account.
+pub(super) fn log_in(place: &Place, args: Login, screen: &Screen) -> Result<Exit, Failure> {
+    let Login {
+        account,
+        access,
+        code,
+    } = args;
+    let doing = format!("log in as {account}");
+    let mut entrance = Entrance::prepare(place, &account, &access, &doing, screen)?;
+    let password = entrance.password(Purpose::LogIn, &access, screen)?;
+    let command = Command::LogIn {
+        account: account.clone(),
+        password: PasswordText(password),
+        code: code.map(|code| code.to_string()),
+    };
+    entrance.enter(place, &doing, &command, screen)?;
+    screen.say(format!(
+        "Logged in as {} at {}.",
+        screen.look.bold(account.as_str()),
+        entrance.settings.server()
+    ))?;
+    Ok(Exit::Done)
+}
+
+/// Ends the session of this device for good.
+pub(super) fn log_out(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
+    const DOING: &str = "log out";
+    let mut session = place.open(DOING)?;
+    session.ready(DOING)?;
+    session.call(DOING, &Command::LogOut)?;
+    screen.say("Logged out. The history stays; 'peer login' brings this device back.")?;
+    screen.data(&serde_json::json!({ "logged_out": session.settings().account }))?;
+    Ok(Exit::Done)
+}
+
+/// Gets a one-time code for a new device.
+pub(super) fn admit(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
+    const DOING: &str = "get a one-time code";
+    let mut session = place.open(DOING)?;
+    session.ready(DOING)?;
+    let Reply::Admission { code, expires_in_s } = session.call(DOING, &Command::Admit)? else {
+        return Err(unexpected(DOING));
+    };
+    let shown = common::text::inline(&code);
+    screen.say(format!(
+        "{}   (for one log-in within {} min: peer login NAME --code {shown})",
+        screen.look.bold(&shown),
+        expires_in_s / 60
+    ))?;
+    screen.data(&serde_json::json!({ "code": code, "expires_in_s": expires_in_s }))?;
+    Ok(Exit::Done)
+}
+
+/// Trusts no key for a server any more.
+pub(super) fn forget_server(
+    place: &Place,
+    args: &ForgetServer,
+    screen: &Screen,
+) -> Result<Exit, Failure> {
+    let server = args.server.to_string();
+    if !place.profile.forget_server(&args.server)? {
+        return Err(
+            Failure::new(Exit::Other, format!("could not forget {server}"))
+                .because("this profile trusts no key of it")
+                .next("give the server as it stands in 'peer status', with its port"),
+        );
+    }
+    screen.say(format!(
+        "The key of {server} is forgotten; the next 'peer login NAME' shows its key and asks."
+    ))?;
+    screen.data(&serde_json::json!({ "forgotten": server }))?;
+    Ok(Exit::Done)
+}
+
+/// A node gave a reply that belongs to another command: the owning process is of another version.
+pub(super) fn unexpected(doing: &str) -> Failure {
+    Failure::new(Exit::Other, format!("could not {doing}"))
+        .because("the process that owns this profile is of another version and gave another answer")
+        .next("end all 'peer' programs of this profile, then try again")
+}
+
+/// The way to a log-in: which server, how it is trusted, what the profile will say.
+#[derive(Debug)]
+struct Entrance {
+    account: AccountName,
+    settings: Settings,
+}
+
+#[derive(Serialize)]
+struct Entered<'a> {
+    account: &'a AccountName,
+    server: String,
+    device_name: &'a DeviceName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_logins: Option<&'a FailedLogins>,
+}
+
+impl Entrance {
+    fn prepare(
+        place: &Place,
+        account: &AccountName,
+        access: &Access,
+        doing: &str,
+        screen: &Screen,
+    ) -> Result<Self, Failure> {
+        let known = place.profile.settings()?;
+        if let Some(owner) = known.as_ref().and_then(|known| known.account.as_ref())
+            && owner != account
+        {
+            return Err(Failure::new(Exit::Profile, format!("could not {doing}"))
+                .because(format!("this profile belongs to {owner}"))
+                .next(format!(
+                    "give {account} a profile of its own: --profile {account}"
+                )));
+        }
+        let server = match (&access.server, &known) {
+            (Some(server), _) => server.clone(),
+            (None, Some(known)) => known.server(),
+            (None, None) => {
+                return Err(Failure::new(Exit::Usage, format!("could not {doing}"))
+                    .because("this profile has no server yet")
+                    .next("add --server HOST[:PORT], for example --server chat.example.org"));
+            }
+        };
+        let same_server = known.as_ref().filter(|known| known.server() == server);
+        let is_public = access.system_roots
+            || (access.fingerprint.is_none()
+                && same_server.is_some_and(|known| known.trust == Trust::SystemRoots));
+        place.profile.create()?;
+        let trust = if is_public {
+            Trust::SystemRoots
+        } else {
+            trust(&place.profile, &server, access.fingerprint, doing, screen)?;
+            Trust::Pinned
+        };
+        let device_name = match (&access.device_name, &known) {
+            (Some(name), _) => DeviceName::lossy(name),
+            (None, Some(known)) => known.device_name.clone(),
+            (None, None) => host_name(),
+        };
+        let settings = Settings::new(&server, trust, Some(account.clone()), device_name);
+        Ok(Self {
+            account: account.clone(),
+            settings,
+        })
+    }
+
+    fn password(
+        &self,
+        purpose: Purpose,
+        access: &Access,
+        screen: &Screen,
+    ) -> Result<zeroize::Zeroizing<String>, Failure> {
+        let whose = self.account.as_str();
+        let file = access.password_file.as_deref();
+        password(purpose, whose, file, screen)
+    }
+
+    fn enter(
+        &mut self,
+        place: &Place,
+        doing: &str,
+        command: &Command,
+        screen: &Screen,
+    ) -> Result<(), Failure> {
+        let saved = place.profile.settings()?;
+        let mut session = Session::open(place.profile.clone(), self.settings.clone(), place.udp)?;
+        let moves = saved.is_none_or(|saved| {
+            saved.server() != self.settings.server() || saved.trust != self.settings.trust
+        });
+        if moves && !session.is_owner() {
+            return Err(Failure::new(Exit::Profile, format!("could not {doing}"))
+                .because("another process runs this profile with another server")
+                .next("end the other 'peer' programs of this profile, then try again"));
+        }
+        let Reply::LoggedIn { failed } = session.call_for(doing, command, LOGIN_DEADLINE)? else {
+            return Err(unexpected(doing));
+        };
+        place.profile.save(&self.settings)?;
+        if let Some(failed) = &failed {
+            screen.note(line::failed_logins(failed, &screen.error_look));
+        }
+        screen.data(&Entered {
+            account: &self.account,
+            server: self.settings.server().to_string(),
+            device_name: &self.settings.device_name,
+            failed_logins: failed.as_ref(),
+        })?;
+        Ok(())
+    }
+}
+
+/// Makes sure that a key is trusted for this server: the one that was given, the one that is known,
+/// or the one that a person says yes to.
+fn trust(
+    profile: &Profile,
+    server: &ServerAddress,
+    given: Option<Fingerprint>,
+    doing: &str,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let known = profile.known_server(server)?;
+    let name = server.to_string();
+    match (known, given) {
+        (Some(known), Some(given)) if known != given => {
+            return Err(Failure::new(Exit::ServerKey, format!("could not {doing}"))
+                .because(format!("{name} is known with the key {known}, not {given}"))
+                .next(format!(
+                    "ask the operator; if the key has really changed, run 'peer forget-server {name}' first"
+                )));
+        }
+        (Some(_), _) => return Ok(()),
+        (None, Some(given)) => return Ok(profile.trust_server(server, given)?),
+        (None, None) => {}
+    }
+    if screen.is_json() || !can_ask() {
+        return Err(Failure::new(Exit::ServerKey, format!("could not {doing}"))
+            .because(format!(
+                "the key of {name} is not known, and there is nobody to ask"
+            ))
+            .next("add --fingerprint SHA256:… as the server prints it, or --system-roots"));
+    }
+    let seen = crate::shell::probe(server, READY_DEADLINE);
+    let seen = seen.map_err(|reason| not_reached(doing, &name, &reason))?;
+    screen.say(format!(
+        "The server at {name} has the fingerprint\n  {}\nCompare it with what its operator told you, or what the server printed when it started.",
+        screen.look.bold(&seen.to_string())
+    ))?;
+    if confirm("Trust it?")? {
+        return Ok(profile.trust_server(server, seen)?);
+    }
+    Err(Failure::new(Exit::ServerKey, format!("could not {doing}"))
+        .because(format!("{name} is not trusted"))
+        .next("ask the server's operator for the fingerprint"))
+}
+
+fn not_reached(doing: &str, server: &str, reason: &ClosedReason) -> Failure {
+    let why = match reason {
+        ClosedReason::Failed(why) => why.clone(),
+        ClosedReason::Ended => "it closed the connection".to_owned(),
+        ClosedReason::ServerKeyChanged { expected, seen } => {
+            return Failure::server_key_changed(expected, seen);
+        }
+    };
+    Failure::new(Exit::Unreachable, format!("could not {doing}"))
+        .because(format!("the server {server} cannot be reached: {why}"))
+        .next("check the address and port, and whether the server runs; then try again")
+}
+
+fn host_name() -> DeviceName {
+    let read = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname"))
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    DeviceName::lossy(read.as_deref().map_or("", str::trim))
+}

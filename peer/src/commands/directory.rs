@@ -1,0 +1,181 @@
+//! `status` and `list`.
+
+use serde::Serialize;
+
+use super::Place;
+use super::account::unexpected;
+use super::failure::{Exit, Failure};
+use super::message::time_now;
+use super::session::Session;
+use crate::args::List;
+use crate::client::{CallError, Happening};
+use crate::config::{CALL_DEADLINE, READY_DEADLINE, shown_path};
+use crate::node::command::{Command, CommandError, Event, NodeStatus, Reply};
+use crate::profile::{Settings, Trust};
+use crate::ui::{Screen, line};
+
+#[derive(Serialize)]
+struct StatusView<'a> {
+    profile: &'a std::path::Path,
+    server: String,
+    server_fingerprint: Option<String>,
+    device_name: &'a str,
+    #[serde(flatten)]
+    node: &'a NodeStatus,
+}
+
+/// Shows who and where this device is. An unreachable server is part of the answer, not a failure.
+pub(super) fn status(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
+    const DOING: &str = "show the status";
+    let mut session = place.open(DOING)?;
+    if session.is_owner() {
+        // A node that has just started gets a moment to connect.
+        match session.try_call(&Command::WaitReady, READY_DEADLINE) {
+            Ok(_) | Err(CallError::Refused(_) | CallError::TimedOut) => {}
+            Err(error) => return Err(Failure::of_call(DOING, error)),
+        }
+    }
+    let Reply::Status(node) = session.call(DOING, &Command::Status)? else {
+        return Err(unexpected(DOING));
+    };
+    let settings = session.settings();
+    let fingerprint = match settings.trust {
+        Trust::Pinned => place.profile.known_server(&settings.server())?,
+        Trust::SystemRoots => None,
+    };
+    let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
+    screen.data(&StatusView {
+        profile: place.profile.folder(),
+        server: settings.server().to_string(),
+        server_fingerprint: fingerprint.clone(),
+        device_name: settings.device_name.as_str(),
+        node: &node,
+    })?;
+    let trust = fingerprint.unwrap_or_else(|| "verified by this system's roots".to_owned());
+    for row in status_rows(place, settings, &trust, &node, screen) {
+        screen.say(row)?;
+    }
+    Ok(if node.account.is_some() {
+        Exit::Done
+    } else {
+        Exit::NotLoggedIn
+    })
+}
+
+fn status_rows(
+    place: &Place,
+    settings: &Settings,
+    trust: &str,
+    node: &NodeStatus,
+    screen: &Screen,
+) -> Vec<String> {
+    let look = &screen.look;
+    let account = match &node.account {
+        Some(account) => look.bold(account.as_str()),
+        None => look.yellow("not logged in; run 'peer login NAME'"),
+    };
+    let links = match node.linked.as_slice() {
+        [] => "none".to_owned(),
+        linked => join(linked),
+    };
+    let outbox = match node.outbox {
+        0 => "empty".to_owned(),
+        1 => "1 message waits for its recipient".to_owned(),
+        count => format!("{count} messages wait for their recipients"),
+    };
+    let device = common::text::inline(settings.device_name.as_str());
+    let rows = [
+        ("account", account),
+        ("state", line::connection(&node.connection)),
+        ("server", format!("{}  {trust}", settings.server())),
+        ("device", format!("{device}  {}", node.fingerprint)),
+        ("endpoints", line::endpoints(&node.endpoints, usize::MAX)),
+        ("links", links),
+        ("outbox", outbox),
+        ("profile", shown_path(place.profile.folder())),
+    ];
+    let rows = rows.into_iter();
+    rows.map(|(name, value)| format!("{} {value}", look.dim(&format!("{name:9}"))))
+        .collect()
+}
+
+/// Words with commas between them.
+pub(super) fn join(words: &[impl ToString]) -> String {
+    let words: Vec<_> = words.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}
+
+/// Shows who is online, and with `--watch` who comes and leaves.
+pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, Failure> {
+    const DOING: &str = "list who is online";
+    let mut session = place.open(DOING)?;
+    if args.watch {
+        session.subscribe()?;
+    }
+    session.ready(DOING)?;
+    if args.watch {
+        session.call(DOING, &Command::Watch)?;
+    }
+    let Reply::Directory(devices) = session.call(DOING, &Command::List)? else {
+        return Err(unexpected(DOING));
+    };
+    for device in &devices {
+        screen.data(device)?;
+    }
+    for row in line::directory(&devices, &screen.look) {
+        screen.say(row)?;
+    }
+    if args.watch {
+        watch(&mut session, screen)
+    } else {
+        Ok(Exit::Done)
+    }
+}
+
+fn watch(session: &mut Session, screen: &Screen) -> Result<Exit, Failure> {
+    let mut connection = line::ConnectionWatch::default();
+    loop {
+        let event = match session.next(None) {
+            Some(Happening::Event(event)) => event,
+            Some(Happening::Gone(_)) => {
+                session.revive()?;
+                watch_again(session)?;
+                continue;
+            }
+            Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
+            Some(Happening::Typed(_)) | None => continue,
+        };
+        match &event {
+            Event::Presence(change) => {
+                screen.data(&event)?;
+                screen.say(line::presence(change, time_now(), &screen.look))?;
+            }
+            Event::Connection(state) => {
+                screen.data(&event)?;
+                if let Some(text) = connection.notice(state, &screen.error_look) {
+                    screen.note(text);
+                }
+            }
+            Event::FailedLogins(_) | Event::NewKey { .. } => {
+                screen.data(&event)?;
+                if let Some(text) = line::notice(&event, &screen.error_look) {
+                    screen.note(text);
+                }
+            }
+            Event::Message(_)
+            | Event::MessageState { .. }
+            | Event::Offer(_)
+            | Event::Transfer { .. } => {}
+        }
+    }
+}
+
+/// A new node watches nobody yet.
+fn watch_again(session: &mut Session) -> Result<(), Failure> {
+    match session.try_call(&Command::Watch, CALL_DEADLINE) {
+        Ok(_) | Err(CallError::TimedOut | CallError::Refused(CommandError::Unreachable(_))) => {
+            Ok(())
+        }
+        Err(error) => Err(Failure::of_call("list who is online", error)),
+    }
+}

@@ -1,0 +1,278 @@
+//! How a command ends badly: an exit code, what happened, why, and what to do next.
+
+use std::fmt;
+
+use common::text::inline;
+use common::wire::rendezvous::Refusal;
+use serde::Serialize;
+
+use crate::client::CallError;
+use crate::node::command::CommandError;
+use crate::ui::OutputClosed;
+
+/// The exit codes, as `peer --help` documents them. They never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Done, or nobody reads the output any more.
+    Done = 0,
+    /// Anything that has no code of its own.
+    Other = 1,
+    /// The command line has a mistake.
+    Usage = 2,
+    /// Wrong password or unknown account.
+    Credentials = 3,
+    /// The account is blocked for a while.
+    Blocked = 4,
+    /// The server cannot be reached.
+    Unreachable = 5,
+    /// The server's key changed, or is not trusted.
+    ServerKey = 6,
+    /// The recipient is offline, or did not get it in time.
+    NotDelivered = 7,
+    /// A file cannot be read or written.
+    File = 8,
+    /// A transfer was declined or failed.
+    Transfer = 9,
+    /// Not logged in, or no profile.
+    NotLoggedIn = 10,
+    /// The profile is in use, damaged, or of a newer version.
+    Profile = 11,
+    /// Ctrl-C.
+    Interrupted = 130,
+    /// A signal that asks a program to end.
+    Terminated = 143,
+}
+
+/// Why a command ends without having done what it was asked. All its texts are fit for a terminal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Failure {
+    #[serde(serialize_with = "exit_code")]
+    exit: Exit,
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl Failure {
+    /// Says what happened.
+    pub(crate) fn new(exit: Exit, what: impl fmt::Display) -> Self {
+        Self {
+            exit,
+            what: inline(&what.to_string()).into_owned(),
+            why: None,
+            next: None,
+        }
+    }
+
+    /// Says why.
+    #[must_use]
+    pub(crate) fn because(mut self, why: impl fmt::Display) -> Self {
+        self.why = Some(inline(&why.to_string()).into_owned());
+        self
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub(crate) fn next(mut self, next: impl fmt::Display) -> Self {
+        self.next = Some(inline(&next.to_string()).into_owned());
+        self
+    }
+
+    /// Ended by a signal.
+    pub(crate) fn signal(signal: i32) -> Self {
+        let exit = if signal == signal_hook::consts::SIGINT {
+            Exit::Interrupted
+        } else {
+            Exit::Terminated
+        };
+        Self::new(exit, "interrupted")
+    }
+
+    /// The exit code.
+    pub(crate) const fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Tells whether there is anything to say: someone who presses Ctrl-C knows.
+    pub(crate) const fn is_silent(&self) -> bool {
+        matches!(self.exit, Exit::Done | Exit::Interrupted | Exit::Terminated)
+    }
+
+    /// What happened.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Why.
+    pub(crate) fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// What to do next.
+    pub(crate) fn what_next(&self) -> Option<&str> {
+        self.next.as_deref()
+    }
+
+    /// What became of a call while we were `doing` something, for example "list who is online".
+    pub(crate) fn of_call(doing: &str, error: CallError) -> Self {
+        match error {
+            CallError::Signal(signal) => Self::signal(signal),
+            CallError::Refused(error) => Self::of_command(doing, &error),
+            CallError::TimedOut => Self::new(Exit::Unreachable, format!("could not {doing} in time"))
+                .because("no answer came from the server")
+                .next("see 'peer status' for the state of the connection, and try again"),
+            CallError::Gone(why) => Self::new(Exit::Profile, format!("could not {doing}"))
+                .because(why)
+                .next("try again; if it stays like this, end the other 'peer' programs of this profile"),
+        }
+    }
+
+    /// What a node answered to a command.
+    pub(crate) fn of_command(doing: &str, error: &CommandError) -> Self {
+        let failure = |exit| Self::new(exit, format!("could not {doing}")).because(error);
+        match error {
+            CommandError::Refused(refusal) => Self::of_refusal(doing, *refusal),
+            CommandError::NotLoggedIn => Self::not_logged_in(doing),
+            CommandError::WrongPassword => failure(Exit::Credentials)
+                .next("check the name and type the password again; it is not sent twice by itself"),
+            CommandError::Invalid(_) => {
+                failure(Exit::Usage).next("correct it and run the command again")
+            }
+            CommandError::Unreachable(_) => failure(Exit::Unreachable).next(
+                "check the network and the server's address in 'peer status', then try again",
+            ),
+            CommandError::ServerKeyChanged { expected, seen } => {
+                Self::server_key_changed(expected, seen)
+            }
+            CommandError::Upgrade { .. } => {
+                failure(Exit::Other).next("upgrade the older of the two, then try again")
+            }
+            CommandError::PeerOffline(_) => failure(Exit::NotDelivered)
+                .next("see who is online with 'peer list', and try again later"),
+            CommandError::NoSuchTransfer => {
+                failure(Exit::Transfer).next("ask the sender to offer the file again")
+            }
+            CommandError::File(_) => {
+                failure(Exit::File).next("check the path, its permissions and the free space")
+            }
+            CommandError::Store(_) => failure(Exit::File)
+                .next("check the free space and the permissions of the profile's folder"),
+            CommandError::TooMany(_) => failure(Exit::Other).next("try again when some have ended"),
+        }
+    }
+
+    fn of_refusal(doing: &str, refusal: Refusal) -> Self {
+        let failure = |exit| Self::new(exit, format!("could not {doing}")).because(refusal);
+        match refusal {
+            Refusal::WrongCredentials => failure(Exit::Credentials).next(
+                "check the name and the password; after a few wrong ones the account is blocked for a while",
+            ),
+            Refusal::Blocked { retry_after_s } => {
+                Self::new(Exit::Blocked, format!("could not {doing}: the account is blocked"))
+                    .because(format!("too many failed log-ins; {retry_after_s} s are left"))
+                    .next(format!(
+                        "wait {retry_after_s} s, or get a one-time code with 'peer admit' on a device that is logged in and add --code CODE"
+                    ))
+            }
+            Refusal::TokenRefused | Refusal::NotLoggedIn => Self::not_logged_in(doing),
+            Refusal::RegistrationClosed => failure(Exit::Other)
+                .next("ask the server's operator for an account, then run 'peer login NAME'"),
+            Refusal::AccountExists => failure(Exit::Other)
+                .next("choose another name, or run 'peer login' if the account is yours"),
+            Refusal::DeviceLimit => {
+                failure(Exit::Other).next("run 'peer logout' on a device that is no longer used")
+            }
+            Refusal::RegistrationLimit { .. } | Refusal::Busy { .. } | Refusal::ListAgain => {
+                failure(Exit::Other).next("try again a little later")
+            }
+            Refusal::OutOfOrder | Refusal::LimitExceeded => failure(Exit::Other)
+                .next("try again; if it happens again, the versions of peer and server may not fit"),
+            Refusal::StoreFailed => failure(Exit::Other).next("tell the server's operator"),
+        }
+    }
+
+    /// This device has no account, or its token is no longer valid.
+    pub(crate) fn not_logged_in(doing: &str) -> Self {
+        Self::new(Exit::NotLoggedIn, format!("could not {doing}"))
+            .because("this device is not logged in")
+            .next("run 'peer login NAME', or 'peer register NAME' for a new account")
+    }
+
+    /// The server is not the one that was trusted.
+    pub(crate) fn server_key_changed(expected: &str, seen: &str) -> Self {
+        Self::new(
+            Exit::ServerKey,
+            "THE SERVER'S KEY HAS CHANGED. Nothing was sent to it.",
+        )
+        .because(format!(
+            "trusted is {expected}, but {seen} was shown; the server was set up anew, or someone is in between"
+        ))
+        .next(
+            "ask the server's operator for the fingerprint; only if it is the new one, run 'peer forget-server HOST:PORT' and log in again",
+        )
+    }
+}
+
+impl From<OutputClosed> for Failure {
+    /// Nobody reads the output any more, as in `peer history | head`: a quiet end.
+    fn from(_: OutputClosed) -> Self {
+        Self::new(Exit::Done, "the output was closed")
+    }
+}
+
+fn exit_code<S: serde::Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u8(*exit as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_has_its_documented_code() {
+        let bob = "bob".parse().unwrap();
+        for (error, code) in [
+            (CommandError::Refused(Refusal::WrongCredentials), 3),
+            (CommandError::WrongPassword, 3),
+            (
+                CommandError::Refused(Refusal::Blocked { retry_after_s: 42 }),
+                4,
+            ),
+            (CommandError::Unreachable("refused".into()), 5),
+            (
+                CommandError::ServerKeyChanged {
+                    expected: "a".into(),
+                    seen: "b".into(),
+                },
+                6,
+            ),
+            (CommandError::PeerOffline(bob), 7),
+            (CommandError::File("gone".into()), 8),
+            (CommandError::NoSuchTransfer, 9),
+            (CommandError::NotLoggedIn, 10),
+            (CommandError::Refused(Refusal::TokenRefused), 10),
+            (CommandError::Refused(Refusal::AccountExists), 1),
+        ] {
+            let failure = Failure::of_command("do it", &error);
+            assert_eq!(failure.exit() as u8, code, "{error:?}");
+            assert!(failure.why().is_some() && failure.what_next().is_some());
+        }
+    }
+
+    #[test]
+    fn a_block_names_the_seconds_left() {
+        let refusal = CommandError::Refused(Refusal::Blocked { retry_after_s: 42 });
+        let failure = Failure::of_command("log in", &refusal);
+        assert!(failure.why().unwrap().contains("42 s"));
+    }
+
+    #[test]
+    fn t05_a_reason_from_outside_is_made_harmless() {
+        let error = CommandError::Unreachable("\u{1b}[2Jgone".into());
+        let failure = Failure::of_command("do it", &error);
+        assert!(!failure.why().unwrap().contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,221 @@
+//! `send-file`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::id::{AccountName, TransferId};
+use common::text::inline;
+use serde::Serialize;
+
+use super::Place;
+use super::account::unexpected;
+use super::failure::{Exit, Failure};
+use super::session::Session;
+use crate::args::SendFile;
+use crate::client::Happening;
+use crate::config::{CALL_DEADLINE, shown_path};
+use crate::node::command::{Command, Event, Reply, TransferState};
+use crate::ui::progress::Bars;
+use crate::ui::{Screen, line};
+
+/// Sends a file and shows how far it is.
+pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Exit, Failure> {
+    let to = &args.to;
+    let (path, name) = sendable(&args.path)?;
+    let doing = format!("send {name} to {to}");
+    let mut session = place.open(&doing)?;
+    session.subscribe()?;
+    session.ready(&doing)?;
+    let command = Command::SendFile {
+        to: to.clone(),
+        path,
+    };
+    let Reply::Offered(transfer) = session.call(&doing, &command)? else {
+        return Err(unexpected(&doing));
+    };
+    screen.note(screen.error_look.dim(&format!(
+        "Offered {name} to {to}; waiting for an answer. Ctrl-C cancels."
+    )));
+    let sending = Sending { transfer, to, name };
+    let ended = sending.watch(&mut session, &doing, screen);
+    if let Err(failure) = &ended
+        && failure.is_silent()
+    {
+        // The other side is told; when that fails it finds out by itself.
+        let _ = session.try_call(&Command::Cancel { transfer }, CALL_DEADLINE);
+    }
+    ended
+}
+
+/// Makes sure that `path` is a file that can be read. Returns its absolute path and its name, fit for
+/// a terminal.
+pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
+    let shown = shown_path(path);
+    let cannot = || Failure::new(Exit::File, format!("{shown} cannot be sent"));
+    let file = File::open(path).map_err(|error| {
+        cannot()
+            .because(error)
+            .next("check the path and its permissions")
+    })?;
+    let metadata = file.metadata().map_err(|error| cannot().because(error))?;
+    if metadata.is_dir() {
+        return Err(cannot().because("it is a folder").next(format!(
+            "pack it into one file first: tar -czf folder.tar.gz {shown}"
+        )));
+    }
+    if !metadata.is_file() {
+        return Err(cannot()
+            .because("it is not a regular file")
+            .next("copy what it holds into a file first"));
+    }
+    let path = std::path::absolute(path).map_err(|error| cannot().because(error))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = inline(&name).into_owned();
+    Ok((path, name))
+}
+
+struct Sending<'a> {
+    transfer: TransferId,
+    to: &'a AccountName,
+    name: String,
+}
+
+impl Sending<'_> {
+    fn watch(&self, session: &mut Session, doing: &str, screen: &Screen) -> Result<Exit, Failure> {
+        let mut bars = Bars::new(screen);
+        let mut connection = line::ConnectionWatch::default();
+        loop {
+            let event = match session.next(None) {
+                Some(Happening::Event(event)) => event,
+                Some(Happening::Gone(why)) => {
+                    return Err(Failure::new(Exit::Transfer, format!("could not {doing}"))
+                        .because(why)
+                        .next("send the file again; the other side keeps what it has"));
+                }
+                Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
+                Some(Happening::Typed(_)) | None => continue,
+            };
+            if let Event::Connection(state) = &event
+                && let Some(text) = connection.notice(state, &screen.error_look)
+            {
+                bars.around(|| screen.note(text));
+            }
+            if let Some(text) = line::notice(&event, &screen.error_look) {
+                bars.around(|| screen.note(text));
+            }
+            let Event::Transfer { transfer, state } = event else {
+                continue;
+            };
+            if transfer != self.transfer {
+                continue;
+            }
+            screen.data(&TransferView::new(transfer, &state))?;
+            if let TransferState::Moving { done, total } = state {
+                bars.advance(transfer, &self.name, done, total);
+            }
+            if state.is_final() {
+                bars.end(transfer);
+                return self.ended(&state, doing, screen);
+            }
+        }
+    }
+
+    fn ended(&self, state: &TransferState, doing: &str, screen: &Screen) -> Result<Exit, Failure> {
+        let failure = |reason: &str| {
+            Failure::new(Exit::Transfer, format!("could not {doing}")).because(reason)
+        };
+        match state {
+            TransferState::Declined { reason } => {
+                Err(failure(reason).next(format!("ask {} whether the file is wanted", self.to)))
+            }
+            TransferState::Failed { reason } => {
+                Err(failure(reason).next("send the file again; the other side keeps what it has"))
+            }
+            TransferState::Done { .. } | TransferState::Waiting | TransferState::Moving { .. } => {
+                let text = done_line("Sent", &self.name, &format!("to {}", self.to), state);
+                screen.say(text)?;
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+/// A transfer's state for programs.
+#[derive(Serialize)]
+pub(super) struct TransferView<'a> {
+    transfer: TransferId,
+    #[serde(flatten)]
+    state: &'a TransferState,
+}
+
+impl<'a> TransferView<'a> {
+    /// Of this transfer.
+    pub(super) const fn new(transfer: TransferId, state: &'a TransferState) -> Self {
+        Self { transfer, state }
+    }
+}
+
+/// The last line of a transfer that is done: size, time, rate, digest. `verb` and `whom` surround the
+/// name; all are fit for a terminal.
+pub(super) fn done_line(verb: &str, name: &str, whom: &str, state: &TransferState) -> String {
+    let TransferState::Done {
+        digest,
+        total,
+        elapsed_ms,
+        path,
+    } = state
+    else {
+        return format!("{verb} {name} {whom}");
+    };
+    let span = Duration::from_millis(*elapsed_ms);
+    let place = match path {
+        Some(path) => format!("\n  saved as {}", shown_path(path)),
+        None => String::new(),
+    };
+    format!(
+        "{verb} {name} {whom}: {} in {}, {}{place}\n  BLAKE3 {}",
+        line::size(*total),
+        line::span(span),
+        line::rate(*total, span),
+        inline(digest)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_can_be_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a\u{1b}b");
+        std::fs::write(&file, "x").unwrap();
+        let (path, name) = sendable(&file).unwrap();
+        assert!(path.is_absolute());
+        assert_eq!(name, "a␛b");
+        for bad in [
+            folder.path().to_owned(),
+            folder.path().join("none"),
+            "/dev/null".into(),
+        ] {
+            let failure = sendable(&bad).unwrap_err();
+            assert_eq!(failure.exit(), Exit::File);
+            assert!(failure.what_next().is_some());
+        }
+    }
+
+    #[test]
+    fn the_last_line_has_size_rate_and_digest() {
+        let state = TransferState::Done {
+            digest: "ab12".to_owned(),
+            total: 10_000_000,
+            elapsed_ms: 2000,
+            path: None,
+        };
+        assert_eq!(
+            done_line("Sent", "a.bin", "to bob", &state),
+            "Sent a.bin to bob: 10.0 MB in 2.0 s, 5.0 MB/s\n  BLAKE3 ab12"
+        );
+    }
+}

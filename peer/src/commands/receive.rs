@@ -1,0 +1,324 @@
+//! `receive`: shows what arrives, and takes files.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use common::id::{MessageId, TransferId};
+use common::text::inline;
+
+use super::Place;
+use super::account::unexpected;
+use super::failure::{Exit, Failure};
+use super::file::done_line;
+use super::session::Session;
+use crate::args::Receive;
+use crate::client::{CallError, Happening, Typed};
+use crate::config::{AcceptPolicy, CALL_DEADLINE, shown_path};
+use crate::node::command::{
+    Command, CommandError, Direction, Event, HistoryItem, OfferView, Reply, TransferState,
+};
+use crate::ui::progress::Bars;
+use crate::ui::prompt::Prompt;
+use crate::ui::{Screen, line};
+
+/// Message ids that are remembered so that none is shown twice.
+const SEEN_MAX: usize = 100_000;
+
+/// Shows messages and takes files until it is interrupted, or, with `--once`, until the first.
+pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<Exit, Failure> {
+    const DOING: &str = "receive";
+    let policy = AcceptPolicy::parse(&args.accept).map_err(|reason| {
+        Failure::new(Exit::Usage, "the command line has a mistake")
+            .because(reason)
+            .next("for example: peer receive --accept from bob carol")
+    })?;
+    let folder = existing_folder(&args.folder)?;
+    let mut session = place.open(DOING)?;
+    session.subscribe()?;
+    session.ready(DOING)?;
+    let can_ask = io::stdin().is_terminal() && !screen.is_json();
+    let keyboard = (policy == AcceptPolicy::Ask && can_ask)
+        .then(|| Prompt::plain(session.notifier()))
+        .transpose()
+        .map_err(|error| Failure::new(Exit::Other, "stdin cannot be read").because(error))?;
+    let mut receiver = Receiver {
+        session,
+        screen,
+        policy,
+        folder,
+        is_once: args.once,
+        keyboard,
+        bars: Bars::new(screen),
+        connection: line::ConnectionWatch::default(),
+        seen: BTreeSet::new(),
+        questions: VecDeque::new(),
+        taking: BTreeMap::new(),
+    };
+    screen.note(
+        screen
+            .error_look
+            .dim("Waiting for messages and files. Ctrl-C ends."),
+    );
+    receiver.catch_up()?;
+    receiver.run()
+}
+
+/// Makes sure that a folder for files is there, and returns its absolute path.
+pub(super) fn existing_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let shown = shown_path(folder);
+    let failure = |why: String| {
+        Failure::new(Exit::File, format!("files cannot go to {shown}"))
+            .because(why)
+            .next(format!("make it first: mkdir -p {shown}"))
+    };
+    match std::fs::metadata(folder) {
+        Ok(metadata) if metadata.is_dir() => {
+            std::path::absolute(folder).map_err(|error| failure(error.to_string()))
+        }
+        Ok(_) => Err(failure("it is not a folder".to_owned())),
+        Err(error) => Err(failure(error.to_string())),
+    }
+}
+
+/// What a step leads to.
+type Step = Result<Option<Exit>, Failure>;
+
+struct Receiver<'a> {
+    session: Session,
+    screen: &'a Screen,
+    policy: AcceptPolicy,
+    folder: PathBuf,
+    is_once: bool,
+    keyboard: Option<Prompt>,
+    bars: Bars,
+    connection: line::ConnectionWatch,
+    seen: BTreeSet<MessageId>,
+    /// Offers that the person was not asked about yet, but for the first.
+    questions: VecDeque<OfferView>,
+    /// Transfers that were accepted here.
+    taking: BTreeMap<TransferId, OfferView>,
+}
+
+impl Receiver<'_> {
+    fn run(&mut self) -> Result<Exit, Failure> {
+        loop {
+            if self.is_once && !self.seen.is_empty() && self.taking.is_empty() {
+                return Ok(Exit::Done);
+            }
+            let ended = match self.session.next(None) {
+                Some(Happening::Event(event)) => self.on_event(event)?,
+                Some(Happening::Gone(_)) => {
+                    self.session.revive()?;
+                    self.catch_up()?;
+                    None
+                }
+                Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
+                Some(Happening::Typed(typed)) => self.on_typed(&typed)?,
+                None => None,
+            };
+            if let Some(exit) = ended
+                && self.is_once
+            {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// What arrived before this command ran.
+    fn catch_up(&mut self) -> Result<(), Failure> {
+        const DOING: &str = "show what arrived before";
+        let Reply::Messages(messages) = self.session.call(DOING, &Command::Unread)? else {
+            return Err(unexpected(DOING));
+        };
+        for message in messages {
+            self.on_message(message)?;
+        }
+        let Reply::Offers(offers) = self.session.call(DOING, &Command::Offers)? else {
+            return Err(unexpected(DOING));
+        };
+        for offer in offers {
+            self.on_offer(offer)?;
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: Event) -> Step {
+        match event {
+            Event::Message(message) => {
+                self.on_message(message)?;
+                Ok(None)
+            }
+            Event::Offer(offer) => {
+                self.on_offer(offer)?;
+                Ok(None)
+            }
+            Event::Transfer { transfer, state } => self.on_transfer(transfer, &state),
+            Event::Connection(state) => {
+                self.screen.data(&Event::Connection(state.clone()))?;
+                if let Some(text) = self.connection.notice(&state, &self.screen.error_look) {
+                    self.note(&text);
+                }
+                Ok(None)
+            }
+            Event::FailedLogins(_) | Event::NewKey { .. } => {
+                self.screen.data(&event)?;
+                if let Some(text) = line::notice(&event, &self.screen.error_look) {
+                    self.note(&text);
+                }
+                Ok(None)
+            }
+            Event::Presence(_) | Event::MessageState { .. } => Ok(None),
+        }
+    }
+
+    fn on_message(&mut self, message: HistoryItem) -> Result<(), Failure> {
+        if message.direction == Direction::Sent || !self.seen.insert(message.id) {
+            return Ok(());
+        }
+        if self.seen.len() > SEEN_MAX {
+            self.seen.pop_first();
+        }
+        self.say(&line::message(&message, &self.screen.look))?;
+        let id = message.id;
+        self.screen.data(&Event::Message(message))?;
+        let read = Command::MarkRead { ids: vec![id] };
+        // Shown is shown: when this fails it is only shown again next time.
+        match self.session.try_call(&read, CALL_DEADLINE) {
+            Err(CallError::Signal(signal)) => Err(Failure::signal(signal)),
+            Ok(_) | Err(CallError::Refused(_) | CallError::TimedOut | CallError::Gone(_)) => Ok(()),
+        }
+    }
+
+    fn on_offer(&mut self, offer: OfferView) -> Result<(), Failure> {
+        let known = self.taking.contains_key(&offer.transfer)
+            || self
+                .questions
+                .iter()
+                .any(|other| other.transfer == offer.transfer);
+        if known {
+            return Ok(());
+        }
+        self.screen.data(&Event::Offer(offer.clone()))?;
+        self.say(&line::offer(&offer, None, &self.screen.look))?;
+        match self.policy.answer(&offer.from) {
+            Some(is_accepted) => self.answer(offer, is_accepted),
+            None if self.keyboard.is_some() => {
+                self.questions.push_back(offer);
+                if self.questions.len() == 1 {
+                    self.ask();
+                }
+                Ok(())
+            }
+            None => {
+                self.note(
+                    "There is nobody to ask; the offer stays open. Run with --accept to answer.",
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(&mut self, offer: OfferView, is_accepted: bool) -> Result<(), Failure> {
+        let command = Command::AnswerOffer {
+            transfer: offer.transfer,
+            folder: is_accepted.then(|| self.folder.clone()),
+        };
+        match self.session.try_call(&command, CALL_DEADLINE) {
+            Ok(_) if is_accepted => {
+                self.taking.insert(offer.transfer, offer);
+                Ok(())
+            }
+            Ok(_) => {
+                self.note(&format!("Declined {}.", inline(&offer.name)));
+                Ok(())
+            }
+            Err(CallError::Refused(CommandError::NoSuchTransfer)) => {
+                self.note("That offer has been answered elsewhere, or was withdrawn.");
+                Ok(())
+            }
+            Err(error) => Err(Failure::of_call("answer the offer", error)),
+        }
+    }
+
+    fn on_transfer(&mut self, transfer: TransferId, state: &TransferState) -> Step {
+        if state.is_final() {
+            self.questions.retain(|offer| offer.transfer != transfer);
+        }
+        let Some(offer) = self.taking.get(&transfer) else {
+            return Ok(None);
+        };
+        let name = inline(&offer.name).into_owned();
+        self.screen
+            .data(&super::file::TransferView::new(transfer, state))?;
+        match state {
+            TransferState::Moving { done, total } => {
+                self.bars.advance(transfer, &name, *done, *total);
+                Ok(None)
+            }
+            TransferState::Waiting => Ok(None),
+            TransferState::Done { .. } => {
+                let whom = format!("from {}", offer.from);
+                self.bars.end(transfer);
+                self.taking.remove(&transfer);
+                self.say(&done_line("Received", &name, &whom, state))?;
+                Ok(Some(Exit::Done))
+            }
+            TransferState::Declined { reason } | TransferState::Failed { reason } => {
+                self.bars.end(transfer);
+                self.taking.remove(&transfer);
+                let look = &self.screen.error_look;
+                self.note(&format!(
+                    "{} {name} failed: {}",
+                    look.red("error:"),
+                    inline(reason)
+                ));
+                Ok(Some(Exit::Transfer))
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        if let Some(offer) = self.questions.front() {
+            let text = format!("Take {}? [y/n, then Enter]", inline(&offer.name));
+            self.note(&self.screen.error_look.bold(&text));
+        }
+        if let Some(keyboard) = &mut self.keyboard {
+            keyboard.ask("");
+        }
+    }
+
+    fn on_typed(&mut self, typed: &Typed) -> Step {
+        if let Some(keyboard) = &mut self.keyboard {
+            keyboard.answered();
+        }
+        let Typed::Line(text) = typed else {
+            // Nobody is left to ask; messages still arrive.
+            self.keyboard = None;
+            return Ok(None);
+        };
+        let is_accepted = match text.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => true,
+            "n" | "no" => false,
+            _ => {
+                self.ask();
+                return Ok(None);
+            }
+        };
+        if let Some(offer) = self.questions.pop_front() {
+            self.answer(offer, is_accepted)?;
+        }
+        if !self.questions.is_empty() {
+            self.ask();
+        }
+        Ok(None)
+    }
+
+    fn say(&self, text: &str) -> Result<(), Failure> {
+        Ok(self.bars.around(|| self.screen.say(text))?)
+    }
+
+    fn note(&self, text: &str) {
+        self.bars.around(|| self.screen.note(text));
+    }
+}

@@ -1,0 +1,260 @@
+//! A command's way to the node of its profile: the node of the process that owns the profile, or,
+//! when there is none, one of our own that we then talk to in the same way.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use common::tls::ServerTrust;
+
+use super::failure::{Exit, Failure};
+use crate::client::{CallError, Client, Happening, Inbox, Notifier, now};
+use crate::config::{ATTACH_DEADLINE, CALL_DEADLINE, READY_DEADLINE, shown_path};
+use crate::node::command::{Command, CommandError, Reply};
+use crate::profile::{Ownership, Profile, ProfileError, Settings, Trust};
+use crate::shell::{NodeSettings, RunningNode, StartError};
+
+/// How long to wait before looking again whether the owner has opened its socket.
+const ATTACH_PAUSE: Duration = Duration::from_millis(20);
+
+/// A connection to the profile's node, and the node itself if this process owns the profile.
+#[derive(Debug)]
+pub(crate) struct Session {
+    profile: Profile,
+    settings: Settings,
+    udp: Option<SocketAddr>,
+    inbox: Inbox,
+    client: Option<Client>,
+    owned: Option<Owned>,
+    is_subscribed: bool,
+}
+
+#[derive(Debug)]
+struct Owned {
+    node: RunningNode,
+    _ownership: Ownership,
+}
+
+impl Session {
+    /// Opens the profile that `settings` belong to. They may not be saved yet.
+    pub(crate) fn open(
+        profile: Profile,
+        settings: Settings,
+        udp: Option<SocketAddr>,
+    ) -> Result<Self, Failure> {
+        let inbox = Inbox::with_signals().map_err(|error| {
+            Failure::new(Exit::Other, "signals cannot be handled").because(error)
+        })?;
+        let mut session = Self {
+            profile,
+            settings,
+            udp,
+            inbox,
+            client: None,
+            owned: None,
+            is_subscribed: false,
+        };
+        session.attach()?;
+        Ok(session)
+    }
+
+    /// What the profile says.
+    pub(crate) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Tells whether this process owns the profile.
+    pub(crate) const fn is_owner(&self) -> bool {
+        self.owned.is_some()
+    }
+
+    /// For threads that read the keyboard.
+    pub(crate) fn notifier(&self) -> Notifier {
+        self.inbox.notifier()
+    }
+
+    /// Asks the node; `doing` says in the infinitive what for.
+    pub(crate) fn call(&mut self, doing: &str, command: &Command) -> Result<Reply, Failure> {
+        self.call_for(doing, command, CALL_DEADLINE)
+    }
+
+    /// Asks the node for something that may take `patience`.
+    pub(crate) fn call_for(
+        &mut self,
+        doing: &str,
+        command: &Command,
+        patience: Duration,
+    ) -> Result<Reply, Failure> {
+        self.try_call(command, patience)
+            .map_err(|error| Failure::of_call(doing, error))
+    }
+
+    /// Asks the node, for callers that know what to do about an error.
+    pub(crate) fn try_call(
+        &mut self,
+        command: &Command,
+        patience: Duration,
+    ) -> Result<Reply, CallError> {
+        let Some(client) = &mut self.client else {
+            return Err(CallError::Gone("there is no connection to it".to_owned()));
+        };
+        client.call(&mut self.inbox, command, patience)
+    }
+
+    /// Waits until the node is logged in.
+    pub(crate) fn ready(&mut self, doing: &str) -> Result<(), Failure> {
+        match self.try_call(&Command::WaitReady, READY_DEADLINE) {
+            Ok(_) => Ok(()),
+            Err(CallError::TimedOut) => {
+                let server = self.settings.server().to_string();
+                let reason = format!("{server} does not answer");
+                let error = CallError::Refused(CommandError::Unreachable(reason));
+                Err(Failure::of_call(doing, error))
+            }
+            Err(error) => Err(Failure::of_call(doing, error)),
+        }
+    }
+
+    /// Asks for events from now on.
+    pub(crate) fn subscribe(&mut self) -> Result<(), Failure> {
+        let result = match &mut self.client {
+            Some(client) => client.subscribe(&mut self.inbox, CALL_DEADLINE),
+            None => Err(CallError::Gone("there is no connection to it".to_owned())),
+        };
+        self.is_subscribed = true;
+        result.map_err(|error| Failure::of_call("listen for what happens", error))
+    }
+
+    /// The next thing that happens; `None` when the deadline passes first.
+    pub(crate) fn next(&mut self, deadline: Option<Instant>) -> Option<Happening> {
+        self.inbox.next(deadline)
+    }
+
+    /// After the process with the node has gone: becomes the owner, or finds the new one.
+    pub(crate) fn revive(&mut self) -> Result<(), Failure> {
+        self.client = None;
+        if let Some(owned) = self.owned.take() {
+            owned.node.stop();
+        }
+        self.attach()?;
+        if self.is_subscribed {
+            self.subscribe()?;
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self) -> Result<(), Failure> {
+        let socket = self.profile.socket().map_err(Failure::from)?;
+        let deadline = now() + ATTACH_DEADLINE;
+        loop {
+            if self.owned.is_none()
+                && let Some(ownership) = self.profile.try_own()?
+            {
+                self.owned = Some(self.run_node(ownership, &socket)?);
+            }
+            let error = match Client::connect(&socket, &mut self.inbox) {
+                Ok(client) => {
+                    self.client = Some(client);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if now() >= deadline {
+                return Err(self.is_silent(&error));
+            }
+            let pause = self.inbox.pause(ATTACH_PAUSE);
+            pause.map_err(|error| Failure::of_call("open the profile", error))?;
+        }
+    }
+
+    fn run_node(&self, ownership: Ownership, socket: &std::path::Path) -> Result<Owned, Failure> {
+        let server = self.settings.server();
+        let trust = match self.settings.trust {
+            Trust::SystemRoots => ServerTrust::SystemRoots,
+            Trust::Pinned => match self.profile.known_server(&server)? {
+                Some(fingerprint) => ServerTrust::Pinned(fingerprint),
+                None => return Err(not_trusted(&server.to_string())),
+            },
+        };
+        let node = crate::shell::start(NodeSettings {
+            server,
+            trust,
+            secret: self.profile.device_secret()?,
+            device_name: self.settings.device_name.clone(),
+            history: self.profile.history(),
+            socket: socket.to_owned(),
+            udp: self.udp,
+        });
+        Ok(Owned {
+            node: node?,
+            _ownership: ownership,
+        })
+    }
+
+    fn is_silent(&self, error: &std::io::Error) -> Failure {
+        let profile = shown_path(self.profile.folder());
+        Failure::new(
+            Exit::Profile,
+            format!("the profile {profile} is in use by another process that does not answer"),
+        )
+        .because(error)
+        .next("end the other 'peer' program, or take another profile with --profile NAME")
+    }
+}
+
+impl Drop for Session {
+    /// Stops the node in good order, whichever way a command ends.
+    fn drop(&mut self) {
+        self.client = None;
+        if let Some(owned) = self.owned.take() {
+            owned.node.stop();
+        }
+    }
+}
+
+/// The profile is pinned to a server whose key is not known.
+fn not_trusted(server: &str) -> Failure {
+    Failure::new(
+        Exit::ServerKey,
+        format!("the server {server} is not trusted"),
+    )
+    .because("its key is not in this profile's known_servers")
+    .next("run 'peer login NAME' to look at its key and log in again")
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let failure = |exit| Self::new(exit, "this device could not start").because(&error);
+        match &error {
+            StartError::Server(_) => failure(Exit::ServerKey)
+                .next("correct the server and how it is trusted with 'peer login NAME'"),
+            StartError::History(_) => failure(Exit::Profile)
+                .next("correct what it says, or take another profile with --profile NAME"),
+            StartError::Udp { .. } => {
+                failure(Exit::Usage).next("give another address with --udp, or leave it out")
+            }
+            StartError::Socket { .. } => failure(Exit::Profile)
+                .next("check the permissions of the profile's folder and the free space"),
+            StartError::System(_) => failure(Exit::Other).next("then try again"),
+        }
+    }
+}
+
+impl From<ProfileError> for Failure {
+    fn from(error: ProfileError) -> Self {
+        match &error {
+            ProfileError::Newer(..) => {
+                Self::new(Exit::Profile, "this profile is of a newer version")
+                    .because(&error)
+                    .next("upgrade this program; the profile was not touched")
+            }
+            ProfileError::Damaged(..) => Self::new(Exit::Profile, "this profile is damaged")
+                .because(&error)
+                .next("correct or remove that file, or take another profile with --profile NAME"),
+            ProfileError::Read(..) | ProfileError::Write(..) => {
+                Self::new(Exit::File, "this profile cannot be used")
+                    .because(&error)
+                    .next("check the path, its permissions and the free space")
+            }
+        }
+    }
+}

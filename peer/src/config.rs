@@ -1,0 +1,201 @@
+//! What the arguments mean.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::id::AccountName;
+use directories::{BaseDirs, ProjectDirs};
+
+use crate::shell::ServerAddress;
+
+/// The server's port unless another is given.
+pub(crate) const DEFAULT_PORT: u16 = 7400;
+/// How long the process that owns a profile may take to open its socket.
+pub(crate) const ATTACH_DEADLINE: Duration = Duration::from_secs(2);
+/// How long to wait for the server before a command gives up.
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(12);
+/// How long a log-in may take, with stretching the password on a slow machine.
+pub(crate) const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
+/// How long any other command may take.
+pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Reads `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
+pub(crate) fn parse_server(text: &str) -> Result<ServerAddress, ServerAddressError> {
+    let (host, port) = split_server(text)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    if host.is_empty() || host.len() > 253 || !host.chars().all(plain) {
+        return Err(ServerAddressError);
+    }
+    let port = match port {
+        Some(digits) => digits.parse().map_err(|_| ServerAddressError)?,
+        None => DEFAULT_PORT,
+    };
+    if port == 0 {
+        return Err(ServerAddressError);
+    }
+    Ok(ServerAddress {
+        host: host.to_ascii_lowercase(),
+        port,
+    })
+}
+
+fn split_server(text: &str) -> Result<(&str, Option<&str>), ServerAddressError> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or(ServerAddressError)?;
+        let port = match rest {
+            "" => None,
+            _ => Some(rest.strip_prefix(':').ok_or(ServerAddressError)?),
+        };
+        return Ok((host, port));
+    }
+    match text.split_once(':') {
+        Some((_, rest)) if rest.contains(':') => Ok((text, None)),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((text, None)),
+    }
+}
+
+/// A text is not the address of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a server is a host name or an address, and perhaps a port: chat.example.org, 192.0.2.7:7400, [2001:db8::7]:7400"
+)]
+pub(crate) struct ServerAddressError;
+
+/// The folder that `--profile` means. Anything with a slash is a path, else it is a sibling of the
+/// default profile.
+pub(crate) fn profile_folder(choice: &str) -> Result<PathBuf, ProfileChoiceError> {
+    if choice.contains('/') {
+        return std::path::absolute(choice).map_err(|_| ProfileChoiceError::Name);
+    }
+    let plain = |c: char| !c.is_control() && c != '\\';
+    if choice.is_empty() || choice.starts_with('.') || !choice.chars().all(plain) {
+        return Err(ProfileChoiceError::Name);
+    }
+    let folders = ProjectDirs::from("", "", "rdv-peer").ok_or(ProfileChoiceError::NoHome)?;
+    Ok(folders.data_dir().join(choice))
+}
+
+/// A profile cannot be found by what was typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProfileChoiceError {
+    /// Not a name and not a path.
+    #[error("a profile is a name like 'work', or a path with a slash like './work'")]
+    Name,
+    /// The system does not tell where the home folder is.
+    #[error("this user has no home folder; give a path with --profile")]
+    NoHome,
+}
+
+/// Shortens a path below the home folder for people.
+pub(crate) fn shown_path(path: &Path) -> String {
+    let text = match BaseDirs::new()
+        .and_then(|base| Some(path.strip_prefix(base.home_dir()).ok()?.to_owned()))
+    {
+        Some(rest) => Path::new("~").join(rest),
+        None => path.to_owned(),
+    };
+    common::text::inline(&text.to_string_lossy()).into_owned()
+}
+
+/// What to do with files that are offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AcceptPolicy {
+    /// Ask the person at the terminal.
+    Ask,
+    /// Take all.
+    Always,
+    /// Decline all.
+    Never,
+    /// Take those from these, decline the rest.
+    From(BTreeSet<AccountName>),
+}
+
+impl AcceptPolicy {
+    /// Reads the words behind `--accept`.
+    pub(crate) fn parse(words: &[String]) -> Result<Self, String> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["ask"] => Ok(Self::Ask),
+            ["always"] => Ok(Self::Always),
+            ["never"] => Ok(Self::Never),
+            ["from", names @ ..] if !names.is_empty() => {
+                let names = names.iter().map(|name| {
+                    name.parse::<AccountName>()
+                        .map_err(|error| format!("'{name}' behind --accept from: {error}"))
+                });
+                Ok(Self::From(names.collect::<Result<_, _>>()?))
+            }
+            ["from"] => Err("--accept from needs the names of those whose files are taken".into()),
+            _ => Err(format!(
+                "--accept takes ask, always, never, or from and names, not '{}'",
+                words.join(" ")
+            )),
+        }
+    }
+
+    /// The answer to an offer, if nobody has to be asked.
+    pub(crate) fn answer(&self, from: &AccountName) -> Option<bool> {
+        match self {
+            Self::Ask => None,
+            Self::Always => Some(true),
+            Self::Never => Some(false),
+            Self::From(names) => Some(names.contains(from)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_survive_their_text() {
+        for (typed, meant) in [
+            ("Chat.Example.org", "chat.example.org:7400"),
+            ("chat.example.org:1", "chat.example.org:1"),
+            ("192.0.2.7:7401", "192.0.2.7:7401"),
+            ("2001:db8::7", "[2001:db8::7]:7400"),
+            ("[2001:db8::7]", "[2001:db8::7]:7400"),
+            ("[2001:db8::7]:99", "[2001:db8::7]:99"),
+        ] {
+            let text = parse_server(typed).unwrap().to_string();
+            assert_eq!(text, meant);
+            assert_eq!(parse_server(&text).unwrap().to_string(), meant);
+        }
+        for bad in [
+            "", ":1", "a:", "a:0", "a:65536", "a b", "[::1", "[::1]x", "a\u{1b}", "a/b",
+        ] {
+            assert!(parse_server(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn profiles_are_names_or_paths() {
+        let work = profile_folder("work").unwrap();
+        assert!(work.is_absolute() && work.ends_with("rdv-peer/work"));
+        assert_eq!(profile_folder("/tmp/x").unwrap(), Path::new("/tmp/x"));
+        assert!(profile_folder("./x").unwrap().is_absolute());
+        for bad in ["", "..", ".hidden", "a\n"] {
+            assert!(profile_folder(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn offers_are_answered_as_told() {
+        let parse = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            AcceptPolicy::parse(&words)
+        };
+        let bob: AccountName = "bob".parse().unwrap();
+        assert_eq!(parse("ask").unwrap().answer(&bob), None);
+        assert_eq!(parse("always").unwrap().answer(&bob), Some(true));
+        assert_eq!(parse("never").unwrap().answer(&bob), Some(false));
+        assert_eq!(parse("from carol Bob").unwrap().answer(&bob), Some(true));
+        assert_eq!(parse("from carol").unwrap().answer(&bob), Some(false));
+        for bad in ["", "from", "from b/b", "yes", "always never"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

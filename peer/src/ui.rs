@@ -1,0 +1,147 @@
+//! What people see: text on a terminal, or JSON for programs.
+//!
+//! Results go to stdout, hints and progress to stderr. Every text from outside passes
+//! [`common::text`] on its way, in [`line`].
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+/// JSON that is safe to look at.
+mod json;
+/// Lines of text.
+pub(crate) mod line;
+/// Progress bars.
+pub(crate) mod progress;
+/// Typing while messages arrive.
+pub(crate) mod prompt;
+/// Passwords and yes-or-no questions.
+pub(crate) mod question;
+
+/// Where output goes and in which form.
+#[derive(Clone, Debug)]
+pub(crate) struct Screen {
+    json: bool,
+    /// How text on stdout looks.
+    pub(crate) look: Look,
+    /// How text on stderr looks.
+    pub(crate) error_look: Look,
+}
+
+impl Screen {
+    /// A screen for people, or for programs.
+    pub(crate) fn new(json: bool) -> Self {
+        let zone = TimeZone::system();
+        let plain = json
+            || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let look = |is_terminal| Look {
+            colour: is_terminal && !plain,
+            zone: zone.clone(),
+        };
+        Self {
+            json,
+            look: look(io::stdout().is_terminal()),
+            error_look: look(io::stderr().is_terminal()),
+        }
+    }
+
+    /// Tells whether a program reads the output.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Writes a line for people to stdout. Its parts from outside have passed the gate.
+    pub(crate) fn say(&self, text: impl Display) -> Result<(), OutputClosed> {
+        if self.json {
+            return Ok(());
+        }
+        write_line(&mut io::stdout().lock(), &text.to_string())
+    }
+
+    /// Writes an object for programs to stdout.
+    pub(crate) fn data(&self, value: &impl Serialize) -> Result<(), OutputClosed> {
+        if !self.json {
+            return Ok(());
+        }
+        write_line(&mut io::stdout().lock(), &json::line(value))
+    }
+
+    /// Writes a hint for people to stderr.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.json {
+            // Hints are not worth ending for.
+            let _ = write_line(&mut io::stderr().lock(), &text.to_string());
+        }
+    }
+}
+
+/// Colours and the time zone.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    colour: bool,
+    zone: TimeZone,
+}
+
+impl Look {
+    /// No colours, and times in UTC.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self {
+            colour: false,
+            zone: TimeZone::UTC,
+        }
+    }
+
+    /// What stands out.
+    pub(crate) fn bold(&self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+
+    /// What matters less.
+    pub(crate) fn dim(&self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+
+    /// What went well.
+    pub(crate) fn green(&self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    /// What needs attention.
+    pub(crate) fn yellow(&self, text: &str) -> String {
+        self.wrap("33", text)
+    }
+
+    /// What went wrong.
+    pub(crate) fn red(&self, text: &str) -> String {
+        self.wrap("1;31", text)
+    }
+
+    /// Another person.
+    pub(crate) fn cyan(&self, text: &str) -> String {
+        self.wrap("1;36", text)
+    }
+
+    fn wrap(&self, code: &str, text: &str) -> String {
+        if self.colour {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Nobody reads the output any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the output was closed")]
+pub(crate) struct OutputClosed;
+
+/// Writes a whole line at once, so that lines of several threads do not mix.
+fn write_line(out: &mut impl Write, text: &str) -> Result<(), OutputClosed> {
+    let line = format!("{text}\n");
+    out.write_all(line.as_bytes()).map_err(|_| OutputClosed)?;
+    out.flush().map_err(|_| OutputClosed)
+}

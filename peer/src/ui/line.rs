@@ -1,0 +1,407 @@
+//! Lines of text for people: the one place where words from outside become part of a screen.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::id::AccountName;
+use common::text::{block, inline};
+use common::time::UnixTime;
+use common::wire::rendezvous::FailedLogins;
+use jiff::Timestamp;
+
+use super::Look;
+use crate::node::command::{
+    ConnectionState, Direction, Event, HistoryItem, Listed, MessageState, OfferView, PresenceView,
+};
+
+/// Width of a time stamp.
+const STAMP_LEN: usize = "2026-01-31 12:00:00".len();
+/// Endpoints that are shown in a list; JSON has all.
+const ENDPOINTS_SHOWN: usize = 2;
+
+/// A moment in local time, `YYYY-MM-DD HH:MM:SS`.
+pub(crate) fn stamp(time: UnixTime, look: &Look) -> String {
+    let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    match Timestamp::from_millisecond(millis) {
+        Ok(moment) => {
+            let local = moment.to_zoned(look.zone.clone());
+            local.strftime("%Y-%m-%d %H:%M:%S").to_string()
+        }
+        Err(_) => "????-??-?? ??:??:??".to_owned(),
+    }
+}
+
+/// A message. Further lines of its text are indented behind a bar, so that none of them looks like a
+/// message of its own.
+pub(crate) fn message(item: &HistoryItem, look: &Look) -> String {
+    let time = look.dim(&stamp(item.sent, look));
+    let who = match item.direction {
+        Direction::Received => look.cyan(item.with.as_str()),
+        Direction::Sent => format!("{} {}", look.dim("you to"), look.bold(item.with.as_str())),
+    };
+    let state = match (item.direction, item.state) {
+        (Direction::Sent, MessageState::Queued) => look.yellow(" (waits in the outbox)"),
+        (Direction::Sent, MessageState::Sent) => look.yellow(" (on its way)"),
+        (Direction::Sent, MessageState::Delivered) => look.dim(" ✓"),
+        (Direction::Sent, MessageState::Read) => look.dim(" ✓✓"),
+        (Direction::Received, _) => String::new(),
+    };
+    let margin = format!("\n{:STAMP_LEN$} {} ", "", look.dim("│"));
+    let text = block(item.body.as_str());
+    let text = text.trim_end_matches('\n').replace('\n', &margin);
+    format!("{time} {who}: {text}{state}")
+}
+
+/// An offer; `number` is what the person calls it.
+pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> String {
+    let program = if offer.executable {
+        look.yellow(", a program")
+    } else {
+        String::new()
+    };
+    let number = number.map_or(String::new(), |number| format!(" (offer {number})"));
+    format!(
+        "{} offers {} ({}{program}){number}",
+        look.cyan(offer.from.as_str()),
+        look.bold(&inline(&offer.name)),
+        size(offer.size)
+    )
+}
+
+/// The directory as a table.
+pub(crate) fn directory(devices: &[Listed], look: &Look) -> Vec<String> {
+    let mut rows = vec![["ACCOUNT", "DEVICE", "STATUS", "SINCE", "ENDPOINTS"].map(str::to_owned)];
+    rows.extend(devices.iter().map(|device| {
+        let mut account = device.account.to_string();
+        if device.is_self {
+            account.push_str(" (you)");
+        }
+        [
+            account,
+            inline(device.device.as_str()).into_owned(),
+            device.status.to_string(),
+            stamp(device.since, look),
+            endpoints(&device.endpoints, ENDPOINTS_SHOWN),
+        ]
+    }));
+    let mut lines = table(&rows);
+    if let Some(head) = lines.first_mut() {
+        *head = look.dim(head);
+    }
+    lines
+}
+
+/// Columns under each other, two spaces between them.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<_> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    let lines = rows.iter().map(|row| {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    });
+    lines.collect()
+}
+
+/// Addresses, the first few of them.
+pub(crate) fn endpoints(all: &[SocketAddr], shown: usize) -> String {
+    let mut words: Vec<_> = all.iter().take(shown).map(ToString::to_string).collect();
+    if all.len() > shown {
+        words.push(format!("+{}", all.len() - shown));
+    }
+    if words.is_empty() {
+        "through the relay".to_owned()
+    } else {
+        words.join(" ")
+    }
+}
+
+/// Who came or left.
+pub(crate) fn presence(change: &PresenceView, at: UnixTime, look: &Look) -> String {
+    let time = look.dim(&stamp(at, look));
+    match change {
+        PresenceView::Online(device) => format!(
+            "{time} {} is {} with {}, {}",
+            look.cyan(device.account.as_str()),
+            look.green(&device.status.to_string()),
+            inline(device.device.as_str()),
+            endpoints(&device.endpoints, ENDPOINTS_SHOWN)
+        ),
+        PresenceView::Offline { account, .. } => {
+            format!("{time} {} left", look.cyan(account.as_str()))
+        }
+    }
+}
+
+/// The state of the control connection.
+pub(crate) fn connection(state: &ConnectionState) -> String {
+    match state {
+        ConnectionState::Connecting => "connecting".to_owned(),
+        ConnectionState::Online => "online".to_owned(),
+        ConnectionState::Offline { reason, retry_in_s } => {
+            let reason = inline(reason);
+            match retry_in_s {
+                Some(seconds) => format!("offline: {reason}; next attempt in {seconds} s"),
+                None => format!("offline: {reason}"),
+            }
+        }
+    }
+}
+
+/// What an owner must know about log-ins of others.
+pub(crate) fn failed_logins(failed: &FailedLogins, look: &Look) -> String {
+    let times = match failed.count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    };
+    let block = match failed.blocked_for_s {
+        0 => String::new(),
+        seconds => format!(" Unknown devices are blocked for {seconds} s; this one is not."),
+    };
+    look.yellow(&format!(
+        "Somebody failed to log in to this account {times}, last at {}.{block}",
+        stamp(failed.last, look)
+    ))
+}
+
+/// A device key that was never seen before.
+pub(crate) fn new_key(
+    account: &AccountName,
+    fingerprint: &str,
+    known: usize,
+    look: &Look,
+) -> String {
+    let fingerprint = inline(fingerprint);
+    let devices = match known {
+        1 => "1 device is".to_owned(),
+        count => format!("{count} devices are"),
+    };
+    look.yellow(&format!(
+        "NEW DEVICE of {account}: its key {fingerprint} was never seen before ({devices} known). Ask {account} over another channel whether it is theirs."
+    ))
+}
+
+/// A line for an event that every long-running command tells about in the same way.
+pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
+    match event {
+        Event::FailedLogins(failed) => Some(failed_logins(failed, look)),
+        Event::NewKey {
+            account,
+            fingerprint,
+            known,
+        } => (*known > 0).then(|| new_key(account, fingerprint, *known, look)),
+        Event::Connection(_)
+        | Event::Presence(_)
+        | Event::Message(_)
+        | Event::MessageState { .. }
+        | Event::Offer(_)
+        | Event::Transfer { .. } => None,
+    }
+}
+
+/// Tells once that the connection is lost, and once that it is back.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionWatch {
+    is_lost: bool,
+}
+
+impl ConnectionWatch {
+    /// A line, when there is something new to tell.
+    pub(crate) fn notice(&mut self, state: &ConnectionState, look: &Look) -> Option<String> {
+        match state {
+            ConnectionState::Offline { reason, retry_in_s } if !self.is_lost => {
+                self.is_lost = true;
+                let then = match retry_in_s {
+                    Some(_) => "trying again; what you send waits, open links stay",
+                    None => "see 'peer status'",
+                };
+                let reason = inline(reason);
+                Some(look.yellow(&format!("Connection to the server lost: {reason} ({then})")))
+            }
+            ConnectionState::Online if self.is_lost => {
+                self.is_lost = false;
+                Some(look.green("Connected to the server again."))
+            }
+            ConnectionState::Connecting
+            | ConnectionState::Online
+            | ConnectionState::Offline { .. } => None,
+        }
+    }
+}
+
+/// Bytes for people, in units of 1000.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// How fast `bytes` went in `span`.
+pub(crate) fn rate(bytes: u64, span: Duration) -> String {
+    let seconds = span.as_secs_f64().max(0.001);
+    format!("{}/s", size((bytes as f64 / seconds) as u64))
+}
+
+/// A span for people.
+pub(crate) fn span(span: Duration) -> String {
+    match span.as_secs() {
+        0..60 => format!("{:.1} s", span.as_secs_f64()),
+        seconds @ 60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::id::{DeviceName, MessageId, TransferId};
+    use common::wire::rendezvous::Status;
+
+    const HOSTILE: &str = "a\u{1b}]52;c;eA==\u{7}\r\u{202e}b\u{9b}2J";
+
+    fn item(text: &str, direction: Direction) -> HistoryItem {
+        HistoryItem {
+            id: MessageId::from_bytes([0; 16]),
+            with: "bob".parse().unwrap(),
+            direction,
+            sent: UnixTime::from_millis(1_700_000_000_000),
+            body: text.to_owned().try_into().unwrap(),
+            state: MessageState::Delivered,
+        }
+    }
+
+    fn is_harmless(text: &str) -> bool {
+        block(text) == text
+    }
+
+    #[test]
+    fn a_message_has_a_time_stamp_and_its_author() {
+        let look = Look::plain();
+        assert_eq!(
+            message(&item("hello", Direction::Received), &look),
+            "2023-11-14 22:13:20 bob: hello"
+        );
+        assert_eq!(
+            message(&item("hello", Direction::Sent), &look),
+            "2023-11-14 22:13:20 you to bob: hello ✓"
+        );
+    }
+
+    #[test]
+    fn t05_a_message_cannot_look_like_two() {
+        let forged = "hi\n2023-11-14 22:13:21 carol: I owe bob 100";
+        let shown = message(&item(forged, Direction::Received), &Look::plain());
+        assert_eq!(
+            shown,
+            "2023-11-14 22:13:20 bob: hi\n                    │ 2023-11-14 22:13:21 carol: I owe bob 100"
+        );
+    }
+
+    #[test]
+    fn t05_nothing_from_outside_reaches_the_terminal_as_it_is() {
+        let look = Look::plain();
+        let device = Listed {
+            account: "bob".parse().unwrap(),
+            device: serde_json::from_str("\"x\u{202e}y\u{200b}\"").unwrap(),
+            fingerprint: HOSTILE.to_owned(),
+            status: Status::Available,
+            since: UnixTime::from_millis(u64::MAX),
+            endpoints: vec!["192.0.2.1:1".parse().unwrap(); 3],
+            is_self: true,
+        };
+        let offered = OfferView {
+            transfer: TransferId::from_bytes([0; 16]),
+            from: "bob".parse().unwrap(),
+            name: HOSTILE.to_owned(),
+            size: 1,
+            executable: true,
+        };
+        let offline = ConnectionState::Offline {
+            reason: HOSTILE.to_owned(),
+            retry_in_s: Some(1),
+        };
+        let mut lines = directory(std::slice::from_ref(&device), &look);
+        lines.push(message(&item(HOSTILE, Direction::Received), &look));
+        lines.push(offer(&offered, Some(1), &look));
+        lines.push(connection(&offline));
+        lines.extend(ConnectionWatch::default().notice(&offline, &look));
+        lines.push(new_key(&device.account, HOSTILE, 1, &look));
+        lines.push(presence(
+            &PresenceView::Online(device),
+            UnixTime::default(),
+            &look,
+        ));
+        for line in lines {
+            assert!(is_harmless(&line), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_a_table() {
+        let device = |account: &str, is_self| Listed {
+            account: account.parse().unwrap(),
+            device: DeviceName::lossy("laptop"),
+            fingerprint: String::new(),
+            status: Status::Available,
+            since: UnixTime::from_millis(1_700_000_000_000),
+            endpoints: vec!["192.0.2.1:1".parse().unwrap()],
+            is_self,
+        };
+        let lines = directory(
+            &[device("alice", true), device("bob", false)],
+            &Look::plain(),
+        );
+        assert_eq!(
+            lines,
+            [
+                "ACCOUNT      DEVICE  STATUS     SINCE                ENDPOINTS",
+                "alice (you)  laptop  available  2023-11-14 22:13:20  192.0.2.1:1",
+                "bob          laptop  available  2023-11-14 22:13:20  192.0.2.1:1",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_once() {
+        let look = Look::plain();
+        let mut watch = ConnectionWatch::default();
+        let offline = ConnectionState::Offline {
+            reason: "gone".to_owned(),
+            retry_in_s: Some(1),
+        };
+        assert_eq!(watch.notice(&ConnectionState::Online, &look), None);
+        assert!(watch.notice(&offline, &look).is_some());
+        assert_eq!(watch.notice(&ConnectionState::Connecting, &look), None);
+        assert_eq!(watch.notice(&offline, &look), None);
+        assert!(watch.notice(&ConnectionState::Online, &look).is_some());
+        assert_eq!(watch.notice(&ConnectionState::Online, &look), None);
+    }
+
+    #[test]
+    fn numbers_are_for_people() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_999, "1.0 MB"),
+            (1_234_567_890, "1.2 GB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(rate(10_000_000, Duration::from_secs(2)), "5.0 MB/s");
+        assert_eq!(span(Duration::from_millis(1234)), "1.2 s");
+        assert_eq!(span(Duration::from_secs(125)), "2 min 5 s");
+        assert_eq!(span(Duration::from_secs(7384)), "2 h 3 min");
+    }
+}

@@ -1,0 +1,305 @@
+//! Typing while messages arrive.
+//!
+//! At a terminal a line editor runs on a thread of its own, and what is printed meanwhile appears
+//! above the line that is being typed. Without one, lines are read from stdin as they are, one at a
+//! time, and nothing is read ahead.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, IsTerminal};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use rustyline::completion::{Completer, FilenameCompleter, Pair};
+use rustyline::config::Configurer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::Validator;
+use rustyline::{Context, Editor, ExternalPrinter, Helper};
+use signal_hook::consts::SIGINT;
+
+use super::{OutputClosed, Screen};
+use crate::client::{Notifier, Typed};
+
+/// Lines that wait until the editor has printed earlier ones.
+const PRINTING_MAX: usize = 4096;
+
+/// Account names to complete; shared with the editor's thread.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names(Arc<Mutex<BTreeSet<String>>>);
+
+impl Names {
+    /// Adds one.
+    pub(crate) fn add(&self, name: &str) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(name.to_owned());
+    }
+
+    fn starting_with(&self, start: &str) -> Vec<String> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = names.iter().filter(|name| name.starts_with(start));
+        fitting.cloned().collect()
+    }
+}
+
+/// Reads lines when asked, and prints above them.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    requests: Sender<String>,
+    /// Prints through the editor; `None` without a terminal.
+    printer: Option<SyncSender<String>>,
+    /// The editor has the terminal.
+    is_asking: bool,
+    /// The last lines that the editor's thread leaves behind.
+    done: Receiver<()>,
+}
+
+impl Prompt {
+    /// Starts reading. What is typed arrives through `notifier`.
+    pub(crate) fn start(notifier: Notifier, names: Names) -> io::Result<Self> {
+        let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+        if is_terminal {
+            Self::editing(notifier, names)
+        } else {
+            Self::plain(notifier)
+        }
+    }
+
+    /// Reads lines as they are, without an editor.
+    pub(crate) fn plain(notifier: Notifier) -> io::Result<Self> {
+        let (requests, asked) = channel::<String>();
+        let (ended, done) = sync_channel(1);
+        thread::Builder::new()
+            .name("stdin".to_owned())
+            .spawn(move || {
+                read_plain(&asked, &notifier);
+                drop::<SyncSender<()>>(ended);
+            })?;
+        Ok(Self {
+            requests,
+            printer: None,
+            is_asking: false,
+            done,
+        })
+    }
+
+    fn editing(notifier: Notifier, names: Names) -> io::Result<Self> {
+        let (requests, asked) = channel::<String>();
+        let (ended, done) = sync_channel(1);
+        let failed = |error: ReadlineError| io::Error::other(error.to_string());
+        let mut editor = Editor::<Completion, DefaultHistory>::new().map_err(failed)?;
+        editor.set_helper(Some(Completion {
+            names,
+            files: FilenameCompleter::new(),
+        }));
+        editor.set_auto_add_history(true);
+        let mut external = editor.create_external_printer().map_err(failed)?;
+        // The editor takes one line at a time, and none between two prompts: a thread waits for it.
+        let (printer, lines) = sync_channel::<String>(PRINTING_MAX);
+        thread::Builder::new()
+            .name("printer".to_owned())
+            .spawn(move || {
+                for line in lines {
+                    if external.print(line).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        thread::Builder::new()
+            .name("editor".to_owned())
+            .spawn(move || {
+                edit(&mut editor, &asked, &notifier);
+                drop::<SyncSender<()>>(ended);
+            })?;
+        Ok(Self {
+            requests,
+            printer: Some(printer),
+            is_asking: false,
+            done,
+        })
+    }
+
+    /// Tells whether somebody types at a terminal.
+    pub(crate) const fn is_interactive(&self) -> bool {
+        self.printer.is_some()
+    }
+
+    /// Asks for a line, unless that is being done already.
+    pub(crate) fn ask(&mut self, prompt: &str) {
+        if !self.is_asking {
+            // When the thread has gone it has sent its last word already.
+            self.is_asking = self.requests.send(prompt.to_owned()).is_ok();
+        }
+    }
+
+    /// Has to be called with every line that arrives.
+    pub(crate) const fn answered(&mut self) {
+        self.is_asking = false;
+    }
+
+    /// Prints a line above what is being typed.
+    pub(crate) fn print(&self, screen: &Screen, text: &str) -> Result<(), OutputClosed> {
+        match &self.printer {
+            Some(printer) if self.is_asking => {
+                printer.send(format!("{text}\n")).map_err(|_| OutputClosed)
+            }
+            Some(_) | None => screen.say(text),
+        }
+    }
+
+    /// Gives the terminal back as it was, if the editor has it.
+    pub(crate) fn end(self) {
+        let is_editing = self.is_asking && self.printer.is_some();
+        drop(self.requests);
+        if is_editing && signal_hook::low_level::raise(SIGINT).is_ok() {
+            // The editor returns at SIGINT, and the thread drops its end of the channel.
+            let _ = self.done.recv_timeout(std::time::Duration::from_secs(1));
+        }
+    }
+}
+
+fn read_plain(asked: &Receiver<String>, notifier: &Notifier) {
+    let mut input = io::stdin().lock();
+    while asked.recv().is_ok() {
+        let mut line = Vec::new();
+        let typed = match input.read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => Typed::End,
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line);
+                Typed::Line(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
+        };
+        if notifier.typed(typed).is_err() {
+            return;
+        }
+    }
+}
+
+fn edit(
+    editor: &mut Editor<Completion, DefaultHistory>,
+    asked: &Receiver<String>,
+    notifier: &Notifier,
+) {
+    while let Ok(prompt) = asked.recv() {
+        let typed = match editor.readline(&prompt) {
+            Ok(line) => Typed::Line(line),
+            Err(ReadlineError::Interrupted) => Typed::Interrupt,
+            Err(_) => Typed::End,
+        };
+        if notifier.typed(typed).is_err() {
+            return;
+        }
+    }
+}
+
+/// The commands that a line may start with.
+pub(crate) const SLASH_COMMANDS: [&str; 8] = [
+    "/accept ",
+    "/decline ",
+    "/help",
+    "/history",
+    "/list",
+    "/quit",
+    "/send-file ",
+    "/to ",
+];
+
+/// Completes commands, names and paths.
+struct Completion {
+    names: Names,
+    files: FilenameCompleter,
+}
+
+impl Completer for Completion {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        at: usize,
+        context: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let typed = &line[..at];
+        let words: Vec<&str> = typed.split(' ').collect();
+        let (start, found) = match words.as_slice() {
+            [word] if word.starts_with('/') => {
+                let known = SLASH_COMMANDS
+                    .iter()
+                    .filter(|known| known.starts_with(word));
+                (0, known.map(|known| (*known).to_owned()).collect())
+            }
+            [word] => {
+                let names = self.names.starting_with(word).into_iter();
+                (0, names.map(|name| format!("{name}: ")).collect())
+            }
+            ["/to" | "/send-file" | "/history", word] => {
+                let names = self.names.starting_with(word).into_iter();
+                (
+                    at - word.len(),
+                    names.map(|name| format!("{name} ")).collect(),
+                )
+            }
+            ["/send-file", _, ..] => return self.files.complete(line, at, context),
+            _ => (at, Vec::new()),
+        };
+        let pair = |text: String| Pair {
+            display: text.trim_end().to_owned(),
+            replacement: text,
+        };
+        Ok((start, Vec::from_iter(found.into_iter().map(pair))))
+    }
+}
+
+impl Hinter for Completion {
+    type Hint = String;
+}
+
+impl Highlighter for Completion {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(
+        &'s self,
+        prompt: &'p str,
+        _default: bool,
+    ) -> Cow<'b, str> {
+        if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+            Cow::Borrowed(prompt)
+        } else {
+            Cow::Owned(format!("\u{1b}[1m{prompt}\u{1b}[0m"))
+        }
+    }
+}
+
+impl Validator for Completion {}
+
+impl Helper for Completion {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete(line: &str) -> Vec<String> {
+        let names = Names::default();
+        for name in ["alice", "bob", "bonnie"] {
+            names.add(name);
+        }
+        let completion = Completion {
+            names,
+            files: FilenameCompleter::new(),
+        };
+        let history = DefaultHistory::new();
+        let (_, pairs) = completion
+            .complete(line, line.len(), &Context::new(&history))
+            .unwrap();
+        pairs.into_iter().map(|pair| pair.replacement).collect()
+    }
+
+    #[test]
+    fn commands_and_names_are_completed() {
+        assert_eq!(complete("/q"), ["/quit"]);
+        assert_eq!(complete("/to bo"), ["bob ", "bonnie "]);
+        assert_eq!(complete("al"), ["alice: "]);
+        assert_eq!(complete("hello al"), [""; 0]);
+    }
+}

@@ -1,0 +1,191 @@
+//! Passwords and yes-or-no questions.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use common::limits::PASSWORD_LEN_MAX;
+use common::password::Password;
+use rustyline::error::ReadlineError;
+use signal_hook::consts::SIGINT;
+use zeroize::Zeroizing;
+
+use super::Screen;
+use crate::commands::failure::{Exit, Failure};
+use crate::config::shown_path;
+
+/// What a password is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It exists already.
+    LogIn,
+    /// It is new: typed twice, and not too short.
+    Register,
+}
+
+/// Gets a password from a file, or from the terminal without showing it.
+pub(crate) fn password(
+    purpose: Purpose,
+    whose: &str,
+    file: Option<&Path>,
+    screen: &Screen,
+) -> Result<Zeroizing<String>, Failure> {
+    let text = match file {
+        Some(path) => from_file(path, screen)?,
+        None => from_terminal(purpose, whose)?,
+    };
+    let checked = match purpose {
+        Purpose::LogIn => Password::existing(text.clone()),
+        Purpose::Register => Password::new(text.clone()),
+    };
+    match checked {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Failure::new(Exit::Usage, "this password cannot be used")
+            .because(error)
+            .next("run the command again with another one")),
+    }
+}
+
+/// Asks a question that only `yes` or `no` answers.
+pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
+    let failed = |error: ReadlineError| {
+        if matches!(error, ReadlineError::Interrupted | ReadlineError::Signal(_)) {
+            Failure::signal(SIGINT)
+        } else {
+            Failure::new(Exit::Other, "the terminal cannot be read").because(error)
+        }
+    };
+    let mut editor = rustyline::DefaultEditor::new().map_err(failed)?;
+    loop {
+        let answer = match editor.readline(&format!("{question} [yes/no] ")) {
+            Ok(answer) => answer,
+            Err(ReadlineError::Eof) => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "yes" | "y" => return Ok(true),
+            "no" | "n" => return Ok(false),
+            _ => {}
+        }
+    }
+}
+
+/// Tells whether somebody can be asked.
+pub(crate) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+fn from_terminal(purpose: Purpose, whose: &str) -> Result<Zeroizing<String>, Failure> {
+    let first = hidden(&format!("Password of {whose}: "))?;
+    if purpose == Purpose::LogIn {
+        return Ok(first);
+    }
+    let second = hidden("The same again: ")?;
+    if first == second {
+        return Ok(first);
+    }
+    Err(Failure::new(Exit::Usage, "the two passwords differ")
+        .next("run the command again and type the same one twice"))
+}
+
+fn hidden(prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    // With a handler Ctrl-C returns from the prompt, which can put the terminal right again.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let handler = signal_hook::flag::register(SIGINT, interrupted);
+    let typed = rpassword::prompt_password(prompt).map(Zeroizing::new);
+    if let Ok(handler) = handler {
+        signal_hook::low_level::unregister(handler);
+    }
+    typed.map_err(|error| {
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Failure::signal(SIGINT);
+        }
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Failure::new(Exit::Usage, "no password was typed")
+                .next("run the command again and type it");
+        }
+        Failure::new(Exit::Usage, "there is no terminal to type a password at")
+            .because(error)
+            .next(
+                "put the password into a file that only you can read and add --password-file FILE",
+            )
+    })
+}
+
+fn from_file(path: &Path, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
+    if path == Path::new("-") {
+        return first_line(io::stdin().lock(), path);
+    }
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    let mode = file.metadata().map_or(0, |metadata| metadata.mode());
+    if mode & 0o077 != 0 {
+        let path = shown_path(path);
+        screen.note(screen.error_look.yellow(&format!(
+            "Others can read {path}. Close it with: chmod 600 {path}"
+        )));
+    }
+    first_line(BufReader::new(file), path)
+}
+
+fn first_line(reader: impl BufRead, path: &Path) -> Result<Zeroizing<String>, Failure> {
+    // One buffer that never grows, so that no copy stays behind.
+    let mut line = Zeroizing::new(String::with_capacity(PASSWORD_LEN_MAX + 3));
+    let longest = PASSWORD_LEN_MAX as u64 + 3;
+    let read = reader.take(longest).read_line(&mut line);
+    read.map_err(|error| unreadable(path, &error))?;
+    let length = line.trim_end_matches(['\r', '\n']).len();
+    line.truncate(length);
+    Ok(line)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    let path = shown_path(path);
+    Failure::new(
+        Exit::File,
+        format!("the password file {path} cannot be read"),
+    )
+    .because(error)
+    .next("check the path and its permissions, or leave --password-file out and type the password")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_first_line_without_its_end() {
+        for (file, password) in [
+            ("secret word\n", "secret word"),
+            ("secret word\r\nmore", "secret word"),
+            (" spaces stay ", " spaces stay "),
+            ("", ""),
+        ] {
+            let read = first_line(file.as_bytes(), Path::new("f")).unwrap();
+            assert_eq!(*read, password);
+        }
+        let long = "x".repeat(5000);
+        let read = first_line(long.as_bytes(), Path::new("f")).unwrap();
+        assert!(read.len() > PASSWORD_LEN_MAX && read.len() < 5000);
+    }
+
+    #[test]
+    fn a_missing_file_is_a_file_problem() {
+        let screen = Screen::new(true);
+        let missing = Path::new("/nonexistent/password");
+        let failure = password(Purpose::LogIn, "alice", Some(missing), &screen).unwrap_err();
+        assert_eq!(failure.exit(), Exit::File);
+    }
+
+    #[test]
+    fn a_new_password_is_not_too_short() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "short\n").unwrap();
+        let screen = Screen::new(true);
+        let new = password(Purpose::Register, "alice", Some(file.path()), &screen);
+        assert_eq!(new.unwrap_err().exit(), Exit::Usage);
+        assert!(password(Purpose::LogIn, "alice", Some(file.path()), &screen).is_ok());
+    }
+}

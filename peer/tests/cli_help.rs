@@ -1,0 +1,111 @@
+//! What the program says about itself, and to whoever mistypes.
+
+use std::process::{Command, Output};
+
+fn peer(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_peer"))
+        .args(arguments)
+        .env_remove("PEER_PROFILE")
+        .env_remove("PEER_UDP")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+const COMMANDS: [&str; 12] = [
+    "register",
+    "login",
+    "logout",
+    "status",
+    "list",
+    "send",
+    "send-file",
+    "receive",
+    "chat",
+    "history",
+    "admit",
+    "forget-server",
+];
+
+#[test]
+fn help_lists_every_command_and_every_exit_code() {
+    let output = peer(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = text(&output.stdout);
+    for command in COMMANDS {
+        assert!(
+            help.contains(&format!("\n  {command} ")),
+            "{command}: {help}"
+        );
+    }
+    for code in (0..=11).chain([130, 143]) {
+        assert!(help.contains(&format!("{code}")), "{code}");
+    }
+    assert!(help.contains("First steps:"));
+}
+
+#[test]
+fn every_command_explains_itself_and_takes_the_common_options() {
+    for command in COMMANDS {
+        let output = peer(&[command, "--help"]);
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        let help = text(&output.stdout);
+        assert!(
+            help.contains("--json") && help.contains("--profile"),
+            "{command}"
+        );
+        let is_plain = matches!(command, "logout" | "status");
+        assert!(is_plain || help.contains("Example"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn without_a_command_the_help_is_shown() {
+    let output = peer(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("First steps:"));
+}
+
+#[test]
+fn the_version_is_told() {
+    let output = peer(&["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    let version = concat!("peer ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(text(&output.stdout), version);
+}
+
+#[test]
+fn a_mistake_is_answered_with_an_example() {
+    for (arguments, example) in [
+        (&["send", "bob"][..], "peer send bob 'See you at eight.'"),
+        (&["send-file", "bob"], "peer send-file bob holiday.mp4"),
+        (&["login", "a/b"], "peer login alice --server"),
+        (&["--json", "register"], "peer register alice --server"),
+        (&["history", "--limit", "x"], "peer history bob --limit 100"),
+        (&["nonsense"], "peer register alice --server"),
+    ] {
+        let output = peer(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let message = text(&output.stderr);
+        assert!(message.contains("error:"), "{arguments:?}: {message}");
+        assert!(
+            message.contains(&format!("Example: {example}")),
+            "{arguments:?}: {message}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn t33_a_password_is_no_argument() {
+    for arguments in [
+        &["login", "alice", "--password", "hunter22"][..],
+        &["register", "alice", "-p", "hunter22"],
+        &["login", "alice", "hunter22"],
+    ] {
+        assert_eq!(peer(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
