@@ -5,14 +5,11 @@
 //! passes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
-
-use bytes::BytesMut;
 
 /// What people ask and what they are told.
 pub mod command;
-/// What the shell does for the node.
+/// What goes in and what comes out: inputs, outputs, and what the shell does for the node.
 pub mod io;
 /// Dialling, authorisation, frames and leaves.
 mod links;
@@ -42,10 +39,8 @@ use common::wire::peer::{Conversation, Message, MessageBody, PeerFrame, ReceiptS
 use common::wire::rendezvous::{
     Answer, Change, DirectoryVersion, Entry, FailedLogins, Push, Refusal, Request, Status,
 };
-use io::{
-    DiskAnswer, DiskRequest, RendezvousInput, RendezvousOutput, Restored, StoreAnswer, StoreId,
-    StoreRequest, Work, WorkAnswer,
-};
+pub use io::{Datagrams, Deadline, Input, Output, Transmit};
+use io::{DiskAnswer, RendezvousInput, Restored, StoreAnswer, StoreId, StoreRequest};
 use links::{Links, LinksEvent};
 use messages::Messages;
 use paths::Paths;
@@ -1127,89 +1122,9 @@ fn odd_answer() -> CommandError {
     CommandError::Unreachable("the server gave an answer that does not fit the question".to_owned())
 }
 
-/// Something that happened outside.
-#[derive(Debug)]
-pub enum Input {
-    /// One receive call's worth of datagrams from the UDP socket.
-    Datagrams(Datagrams),
-    /// The addresses at which this host's UDP socket can be reached, at the start and after each
-    /// change of the network; without the unspecified address.
-    LocalAddresses(Vec<SocketAddr>),
-    /// About the control connection.
-    Rendezvous(RendezvousInput),
-    /// A person asks something.
-    Command(CommandId, Command),
-    /// The store answers.
-    Stored(StoreId, StoreAnswer),
-    /// The disk answers.
-    Disk(TransferId, DiskAnswer),
-    /// A computation is done.
-    Worked(WorkAnswer),
-    /// The program is being stopped: says goodbye to everybody.
-    ShutDown,
-}
-
-/// Datagrams of one source that came together (GRO).
-#[derive(Debug)]
-pub struct Datagrams {
-    /// Where they came from.
-    pub source: SocketAddr,
-    /// The address of ours that they came to, where the system tells.
-    pub local: Option<IpAddr>,
-    /// Congestion marks (RFC 3168).
-    pub ecn: Option<noq_proto::EcnCodepoint>,
-    /// Length of each datagram but the last.
-    pub stride: usize,
-    /// The datagrams, one after another.
-    pub bytes: BytesMut,
-}
-
-/// Something that the shell is to do.
-#[derive(Debug)]
-#[must_use]
-pub enum Output {
-    /// Send the first `size` bytes of the caller's buffer.
-    Transmit(Transmit),
-    /// About the control connection.
-    Rendezvous(RendezvousOutput),
-    /// Ask the store.
-    Store(StoreId, StoreRequest),
-    /// Ask the disk.
-    Disk(DiskRequest),
-    /// Compute.
-    Work(Work),
-    /// Answer a command.
-    Reply(CommandId, Result<Reply, CommandError>),
-    /// Tell whoever listens.
-    Event(Event),
-    /// Nothing more to do before this deadline, or before the next input if there is none.
-    Wait(Option<Deadline>),
-}
-
-/// Datagrams to one destination, as one GSO train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transmit {
-    /// Where to.
-    pub destination: SocketAddr,
-    /// Congestion mark to set.
-    pub ecn: Option<noq_proto::EcnCodepoint>,
-    /// Bytes in the buffer.
-    pub size: usize,
-    /// Length of each datagram but the last, if there is more than one.
-    pub segment_size: Option<usize>,
-    /// Source address to send from.
-    pub source: Option<IpAddr>,
-}
-
-/// When the node wants to be called, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline {
-    /// Not later than this.
-    pub at: Instant,
-    /// For the log.
-    pub why: &'static str,
-}
-
 #[cfg(test)]
-#[expect(clippy::wildcard_enum_match_arm, reason = "tests look for one variant among many")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "tests look for one variant among many"
+)]
 mod tests;

@@ -1,11 +1,14 @@
-//! What a node has its shell do: the control connection, the store, files, slow computations.
+//! What goes into a node and what comes out, and what it has its shell do: datagrams, the control
+//! connection, the store, files, slow computations.
 //!
 //! Every request is answered once, and answers come in any order unless a request says otherwise. The
 //! shell runs requests of one kind on a bounded worker, never on the loop.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use common::hash::LeafHash;
 use common::id::{AccountName, MessageId, TransferId};
 use common::key::{ChannelBinding, DeviceKey, Token};
@@ -13,9 +16,93 @@ use common::password::{ClientLogin, ClientRegistration, PasswordError};
 use common::time::UnixTime;
 use common::wire::peer::Message;
 use common::wire::rendezvous::{OpaqueMessage, StretchVersion};
-use std::net::SocketAddr;
 
-use super::command::{CommandId, HistoryItem, MessageState};
+use super::command::{Command, CommandError, CommandId, Event, HistoryItem, MessageState, Reply};
+
+// ---- inputs and outputs ------------------------------------------------------------------------
+
+/// Something that happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// One receive call's worth of datagrams from the UDP socket.
+    Datagrams(Datagrams),
+    /// The addresses at which this host's UDP socket can be reached, at the start and after each
+    /// change of the network; without the unspecified address.
+    LocalAddresses(Vec<SocketAddr>),
+    /// About the control connection.
+    Rendezvous(RendezvousInput),
+    /// A person asks something.
+    Command(CommandId, Command),
+    /// The store answers.
+    Stored(StoreId, StoreAnswer),
+    /// The disk answers.
+    Disk(TransferId, DiskAnswer),
+    /// A computation is done.
+    Worked(WorkAnswer),
+    /// The program is being stopped: says goodbye to everybody.
+    ShutDown,
+}
+
+/// Datagrams of one source that came together (GRO).
+#[derive(Debug)]
+pub struct Datagrams {
+    /// Where they came from.
+    pub source: SocketAddr,
+    /// The address of ours that they came to, where the system tells.
+    pub local: Option<IpAddr>,
+    /// Congestion marks (RFC 3168).
+    pub ecn: Option<noq_proto::EcnCodepoint>,
+    /// Length of each datagram but the last.
+    pub stride: usize,
+    /// The datagrams, one after another.
+    pub bytes: BytesMut,
+}
+
+/// Something that the shell is to do.
+#[derive(Debug)]
+#[must_use]
+pub enum Output {
+    /// Send the first `size` bytes of the caller's buffer.
+    Transmit(Transmit),
+    /// About the control connection.
+    Rendezvous(RendezvousOutput),
+    /// Ask the store.
+    Store(StoreId, StoreRequest),
+    /// Ask the disk.
+    Disk(DiskRequest),
+    /// Compute.
+    Work(Work),
+    /// Answer a command.
+    Reply(CommandId, Result<Reply, CommandError>),
+    /// Tell whoever listens.
+    Event(Event),
+    /// Nothing more to do before this deadline, or before the next input if there is none.
+    Wait(Option<Deadline>),
+}
+
+/// Datagrams to one destination, as one GSO train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// Congestion mark to set.
+    pub ecn: Option<noq_proto::EcnCodepoint>,
+    /// Bytes in the buffer.
+    pub size: usize,
+    /// Length of each datagram but the last, if there is more than one.
+    pub segment_size: Option<usize>,
+    /// Source address to send from.
+    pub source: Option<IpAddr>,
+}
+
+/// When the node wants to be called, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// Not later than this.
+    pub at: Instant,
+    /// For the log.
+    pub why: &'static str,
+}
 
 // ---- control connection ------------------------------------------------------------------------
 
@@ -310,9 +397,3 @@ impl Work {
 /// The result of a [`Work`].
 #[derive(Debug)]
 pub struct WorkAnswer(pub Result<OpaqueMessage, PasswordError>);
-
-/// A reply on its way out.
-pub type Replied = (
-    CommandId,
-    Result<super::command::Reply, super::command::CommandError>,
-);

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use std::net::SocketAddr;
+
+use bytes::{Bytes, BytesMut};
 use common::hash::{LeafHash, LeafHasher, leaf_len};
 use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LEAF_LEN};
@@ -11,7 +13,7 @@ use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{Hello, HelloAnswer, LoggedIn, RequestFrame, ServerFrame};
 
 use super::command::{PasswordText, TransferState};
-use super::io::ClosedReason;
+use super::io::{ClosedReason, DiskRequest, RendezvousOutput};
 use super::*;
 
 const SERVER: &str = "198.51.100.1:7400";
