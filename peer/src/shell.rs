@@ -31,7 +31,8 @@ mod control;
 mod disk;
 mod history;
 mod names;
-mod tls;
+/// The control connection.
+pub mod tls;
 mod udp;
 mod workers;
 
@@ -345,7 +346,8 @@ impl EventLoop {
             Ok(addresses) if addresses != self.addresses => {
                 log::debug!("local addresses change count={}", addresses.len());
                 self.addresses.clone_from(&addresses);
-                self.node.handle_input(Input::LocalAddresses(addresses), now);
+                self.node
+                    .handle_input(Input::LocalAddresses(addresses), now);
             }
             Ok(_) => {}
             Err(error) => log::warn!("the addresses of this host cannot be read: {error}"),
@@ -532,7 +534,10 @@ mod tests {
             let host = host.to_owned();
             ServerAddress { host, port: 7400 }.to_string()
         };
-        assert_eq!(shown("rendezvous.example.org"), "rendezvous.example.org:7400");
+        assert_eq!(
+            shown("rendezvous.example.org"),
+            "rendezvous.example.org:7400"
+        );
         assert_eq!(shown("192.0.2.1"), "192.0.2.1:7400");
         assert_eq!(shown("2001:db8::1"), "[2001:db8::1]:7400");
     }

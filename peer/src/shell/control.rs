@@ -302,7 +302,7 @@ impl ControlServer {
                 self.asked.insert(command_id, Asked { client: token, id });
                 commands.push((command_id, command));
             }
-            Err(response) => client.queue(&response, false),
+            Err(response) => client.queue(&*response, false),
         }
     }
 }
@@ -519,14 +519,14 @@ enum Params {
 
 impl Request {
     /// Reads a line; `Err` with what to answer.
-    fn parse(line: &[u8]) -> Result<Self, Response> {
+    fn parse(line: &[u8]) -> Result<Self, Box<Response>> {
         let envelope: Envelope = serde_json::from_slice(line).map_err(|error| {
             let code = if error.is_data() {
                 INVALID_REQUEST
             } else {
                 PARSE_ERROR
             };
-            Response::refused(
+            refuse(
                 code,
                 format!("not a JSON-RPC 2.0 request: {error}"),
                 Value::Null,
@@ -535,12 +535,12 @@ impl Request {
         let id = envelope.id.clone();
         if let Some(Value::Array(_) | Value::Object(_) | Value::Bool(_)) = id {
             let message = "an id is a number or a text".to_owned();
-            return Err(Response::refused(INVALID_REQUEST, message, Value::Null));
+            return Err(refuse(INVALID_REQUEST, message, Value::Null));
         }
         let reply_id = id.clone().unwrap_or_default();
         if envelope.jsonrpc != "2.0" {
             let message = "only JSON-RPC 2.0 is spoken here".to_owned();
-            return Err(Response::refused(INVALID_REQUEST, message, reply_id));
+            return Err(refuse(INVALID_REQUEST, message, reply_id));
         }
         if envelope.method == SUBSCRIBE {
             return Ok(Self::Subscribe { id });
@@ -549,11 +549,11 @@ impl Request {
             Ok(command) => Ok(Self::Command { id, command }),
             Err(_) if !METHODS.contains(&envelope.method.as_str()) => {
                 let message = format!("there is no method '{}'", envelope.method);
-                Err(Response::refused(METHOD_NOT_FOUND, message, reply_id))
+                Err(refuse(METHOD_NOT_FOUND, message, reply_id))
             }
             Err(error) => {
                 let message = format!("wrong parameters for '{}': {error}", envelope.method);
-                Err(Response::refused(INVALID_PARAMS, message, reply_id))
+                Err(refuse(INVALID_PARAMS, message, reply_id))
             }
         }
     }
@@ -668,6 +668,10 @@ impl Response {
             }),
         }
     }
+}
+
+fn refuse(code: i32, message: String, id: Value) -> Box<Response> {
+    Box::new(Response::refused(code, message, id))
 }
 
 fn to_line(message: &impl Serialize) -> Vec<u8> {

@@ -284,6 +284,10 @@ fn check_is_regular(metadata: &Metadata, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the system has more kinds of errors; those without a text of ours show the system's"
+)]
 fn describe_open(error: &io::Error, path: &Path) -> String {
     let shown = path.display();
     match error.kind() {
@@ -442,6 +446,10 @@ impl Drop for Target {
 }
 
 /// Opens a folder for what arrives. A link that its owner chose is followed, once.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the system has more kinds of errors; those without a text of ours show the system's"
+)]
 fn open_folder(folder: &Path) -> Result<Dir, String> {
     let shown = folder.display();
     let flags = OFlags::DIRECTORY | OFlags::NONBLOCK;
@@ -529,6 +537,10 @@ fn rename_exclusively(dir: &Dir, from: &str, to: &str) -> Result<(), Errno> {
     rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE)
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the system has more kinds of errors; those without a text of ours show the system's"
+)]
 fn describe_write(error: &io::Error, folder: &Path, size: u64) -> String {
     let shown = folder.display();
     match error.kind() {

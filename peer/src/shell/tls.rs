@@ -537,9 +537,11 @@ fn shake_blocking(
     until: Instant,
 ) -> Result<(), ClosedReason> {
     let broken = |error: io::Error| {
-        ClosedReason::Failed(match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => handshake_timeout(server),
-            _ => describe_broken(&error, server),
+        let is_timeout = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        ClosedReason::Failed(if is_timeout {
+            handshake_timeout(server)
+        } else {
+            describe_broken(&error, server)
         })
     };
     let left = until.saturating_duration_since(now());
@@ -631,6 +633,10 @@ fn describe_no_rendezvous(server: &ServerAddress) -> String {
     format!("{server} speaks TLS but is no rendezvous server; is the port right?")
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the system has more kinds of errors; those without a text of ours show the system's"
+)]
 fn describe_tcp(error: &io::Error, address: SocketAddr) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => {
