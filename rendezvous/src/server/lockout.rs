@@ -267,7 +267,9 @@ impl Lockouts {
             && let Some(lock) = self.locks.get_mut(&counted.subject)
         {
             lock.pending = lock.pending.saturating_sub(1);
-            lock.untold = lock.untold.saturating_add(1);
+            // A name without an account has no owner to tell.
+            let is_owned = matches!(counted.subject, Subject::Account(_));
+            lock.untold = lock.untold.saturating_add(u32::from(is_owned));
         }
     }
 
@@ -355,11 +357,15 @@ impl Lockouts {
         let Some(lock) = self.locks.get(subject) else {
             return LockoutRow::empty(subject.clone());
         };
+        let untold = match subject {
+            Subject::Account(_) => lock.untold.saturating_add(lock.pending),
+            Subject::Bucket(_) => 0,
+        };
         LockoutRow {
             subject: subject.clone(),
             strangers: lock.strangers.row(now, &self.epoch),
             known: lock.known.row(now, &self.epoch),
-            untold: lock.untold.saturating_add(lock.pending),
+            untold,
             untold_last: lock.untold_last,
         }
     }
@@ -385,7 +391,9 @@ pub struct Started {
 
 /// Whole seconds, rounded up, so that whoever waits that long is not early.
 pub(super) fn seconds(span: Duration) -> u32 {
-    let rounded = span.as_secs() + u64::from(span.subsec_nanos() > 0);
+    let rounded = span
+        .as_secs()
+        .saturating_add(u64::from(span.subsec_nanos() > 0));
     u32::try_from(rounded).unwrap_or(u32::MAX)
 }
 

@@ -6,6 +6,8 @@
 //!
 //! Names without an account take the same steps, with a fake record, and end the same way.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use common::id::{AccountName, DeviceName};
@@ -21,10 +23,8 @@ use super::lockout::{Counted, Lane, LockoutRow, Subject, seconds};
 use super::registration::Registration;
 use super::{ConnectionId, Member, Phase, Server, Step, Work};
 use crate::store::{Account, AccountId, Device, StoreAnswer, StoreError, StoreRequest};
-use std::sync::Arc;
 
 /// OPAQUE work for another thread.
-#[derive(Debug)]
 pub enum Job {
     /// Answers the start of a registration.
     Register {
@@ -84,6 +84,17 @@ impl Job {
                 Outcome::Challenged(answered.map(|(login, ke2)| (Box::new(login), ke2)))
             }
             Self::Finish { login, ke3 } => Outcome::Finished(login.finish(&ke3)),
+        }
+    }
+}
+
+impl fmt::Debug for Job {
+    /// Never shows the seed: whoever has it can compute the server's secrets of this log-in.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register { account, .. } => write!(f, "Register({account:?})"),
+            Self::Login { account, .. } => write!(f, "Login({account:?})"),
+            Self::Finish { login, .. } => write!(f, "Finish({login:?})"),
         }
     }
 }
