@@ -44,8 +44,7 @@ pub use self::tls::probe;
 use self::udp::Udp;
 use self::workers::{ANSWERS_MAX, Answer, Answers, Lookup, Worker};
 use crate::node::io::{
-    DiskAnswer, DiskRequest, RendezvousInput, RendezvousOutput, StoreAnswer, StoreId, StoreRequest,
-    Work, WorkAnswer,
+    DiskAnswer, DiskRequest, RendezvousInput, StoreAnswer, StoreId, StoreRequest, Work, WorkAnswer,
 };
 use crate::node::{Input, Node, NodeOptions, Output};
 
@@ -158,8 +157,9 @@ pub struct RunningNode {
 }
 
 impl RunningNode {
-    /// Ends the node and waits for it: what was asked of the history is on disk then, and the control
-    /// connection is closed in good order if the server takes that within a second.
+    /// Ends the node and waits for it: everybody who is linked to it was told, what was asked of the
+    /// history is on disk, and the control connection is closed in good order if the server takes that
+    /// within a second.
     pub fn stop(self) {
         drop(self);
     }
@@ -434,28 +434,26 @@ impl EventLoop {
         Some(first.saturating_duration_since(now()))
     }
 
-    /// Ends everything: this is the place to tell the node, and to send what it still has to say.
+    /// Ends everything: lets the node say goodbye, then closes what is open and waits for the disk.
     fn wind_down(mut self, events: &mut Events) {
-        let until = now() + STOP_PATIENCE;
-        self.close_connection(events, until);
+        self.say_goodbye(events);
         self.control.close();
         // Workers that wait for the loop to take an answer learn that it does not.
         drop(self.answers);
         self.workers.finish();
     }
 
-    fn close_connection(&mut self, events: &mut Events, until: Instant) {
-        let mut said = VecDeque::new();
-        let close = RendezvousOutput::Close;
-        self.connection
-            .handle_output(close, &self.workers.resolver, now(), &mut said);
-        while !self.connection.is_idle() {
+    fn say_goodbye(&mut self, events: &mut Events) {
+        let until = now() + STOP_PATIENCE;
+        self.node.handle_input(Input::ShutDown, now());
+        self.turn(now());
+        while !self.connection.is_idle() || self.udp.is_blocked() {
             let left = until.saturating_duration_since(now());
-            if left.is_zero() || self.wait(events, Some(left)).is_err() {
+            let timeout = self.timeout().map_or(left, |timeout| timeout.min(left));
+            if left.is_zero() || self.wait(events, Some(timeout)).is_err() {
                 return;
             }
-            self.connection
-                .handle_turn(self.poll.registry(), now(), &mut said);
+            self.turn(now());
         }
     }
 }

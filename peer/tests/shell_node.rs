@@ -1,18 +1,20 @@
 //! A whole node, run by its shell, talked to through its profile's socket.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::id::DeviceName;
 use common::key::DeviceSecret;
 use common::limits::{CONTROL_CLIENTS_MAX, CONTROL_LINE_LEN_MAX};
-use common::tls::ServerTrust;
+use common::tls::{ServerIdentity, ServerTrust};
 use peer::shell::{NodeSettings, RunningNode, ServerAddress, StartError, start};
+use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -171,7 +173,82 @@ fn what_cannot_be_opened_is_named_before_anything_starts() {
     assert!(matches!(error, StartError::Server(_)), "{error}");
 }
 
-/// A profile whose server is not there.
+#[test]
+fn a_server_that_is_not_there_is_named_to_whoever_asked() {
+    let profile = Profile::new();
+    let _node = profile.start();
+    let mut client = profile.client();
+    client.say(LOG_IN);
+    let answer = client.hear();
+    let reason = answer["error"]["data"]["unreachable"].as_str();
+    let expected = format!(
+        "connection refused by 127.0.0.1:{}; is the server running there?",
+        profile.server_port
+    );
+    assert_eq!(reason, Some(expected.as_str()), "{answer}");
+}
+
+#[test]
+fn t30_a_server_with_another_key_is_named_and_learns_nothing() {
+    let pem = ServerIdentity::generate_pem();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let profile = Profile::with_server(listener.local_addr().unwrap().port());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut tls = ServerConnection::new(config(&pem)).unwrap();
+        tls.complete_io(&mut stream).is_err()
+    });
+    let _node = profile.start();
+    let mut client = profile.client();
+    client.say(LOG_IN);
+    let answer = client.hear();
+    let pinned = DeviceSecret::from_seed([1; 32]).public().fingerprint();
+    let named = &answer["error"]["data"]["server_key_changed"]["expected"];
+    assert_eq!(named, &pinned.to_string(), "{answer}");
+    assert!(server.join().unwrap(), "the handshake was completed");
+}
+
+#[test]
+fn a_node_greets_its_server_and_says_goodbye_when_it_stops() {
+    let pem = ServerIdentity::generate_pem();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let profile = Profile::with_server(listener.local_addr().unwrap().port());
+    let mut settings = profile.settings();
+    let identity = ServerIdentity::from_pem(pem.as_bytes()).unwrap();
+    settings.trust = ServerTrust::Pinned(identity.fingerprint().unwrap());
+    let (greeted, is_greeted) = std::sync::mpsc::sync_channel(1);
+    let server = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let tls = ServerConnection::new(config(&pem)).unwrap();
+        let mut stream = StreamOwned::new(tls, stream);
+        let mut len = [0; 4];
+        stream.read_exact(&mut len).unwrap();
+        let mut hello = vec![0; u32::from_be_bytes(len) as usize];
+        stream.read_exact(&mut hello).unwrap();
+        greeted.send(()).unwrap();
+        // Without a goodbye this is an error.
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    });
+    let node = start(settings).unwrap();
+    let mut client = profile.client();
+    client.say(LOG_IN);
+    is_greeted.recv_timeout(PATIENCE).unwrap();
+    node.stop();
+    let answer = client.hear();
+    let reason = &answer["error"]["data"]["unreachable"];
+    assert_eq!(reason, "this peer is being stopped", "{answer}");
+    server.join().unwrap();
+}
+
+const LOG_IN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"log_in","params":{"account":"alice","password":"correct horse","code":null}}"#;
+
+fn config(pem: &str) -> Arc<rustls::ServerConfig> {
+    let identity = ServerIdentity::from_pem(pem.as_bytes()).unwrap();
+    identity.into_server_config().unwrap()
+}
+
+/// A profile whose server is not there, unless a test makes one.
 struct Profile {
     folder: TempDir,
     server_port: u16,
@@ -180,9 +257,13 @@ struct Profile {
 impl Profile {
     fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::with_server(listener.local_addr().unwrap().port())
+    }
+
+    fn with_server(server_port: u16) -> Self {
         Self {
             folder: TempDir::new().unwrap(),
-            server_port: listener.local_addr().unwrap().port(),
+            server_port,
         }
     }
 

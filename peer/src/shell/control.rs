@@ -154,8 +154,11 @@ impl ControlServer {
         registry: &Registry,
         now: Instant,
     ) -> Vec<(CommandId, Command)> {
-        self.accept(registry, now);
         let mut commands = Vec::new();
+        if !self.wants_turn() && self.accept_after.is_none() {
+            return commands;
+        }
+        self.accept(registry, now);
         let tokens: Vec<Token> = self.clients.keys().copied().collect();
         for token in tokens {
             self.read(token, &mut commands);
@@ -217,8 +220,13 @@ impl ControlServer {
         self.accept_after
     }
 
-    /// Removes the socket.
+    /// Tells everyone who still waits that nothing more comes, and removes the socket.
     pub(crate) fn close(mut self) {
+        let unanswered: Vec<CommandId> = self.asked.keys().copied().collect();
+        for id in unanswered {
+            let error = CommandError::Unreachable("this peer is being stopped".to_owned());
+            self.reply(id, Err(error));
+        }
         self.flush();
         if let Err(error) = std::fs::remove_file(&self.path) {
             log::debug!("the profile's socket stays behind: {error}");
@@ -370,6 +378,9 @@ impl Client {
 
     /// Reads as far as the turn goes.
     fn receive(&mut self) {
+        if !self.may_read() {
+            return;
+        }
         let mut received = 0;
         let mut piece = [0; 16 * 1024];
         while self.may_read() && received < RECEIVED_PER_TURN {
