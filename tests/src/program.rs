@@ -1,0 +1,357 @@
+//! The real programs as processes of their own.
+//!
+//! Neither `cargo run --bin demo` nor `cargo test` builds another package's programs. So an executable
+//! of this package runs itself again, and [`dispatch`] at the top of its `main` makes it the program
+//! that was asked for.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Names the program that the executable is to be.
+const RUN_AS: &str = "MESSENGER_TEST_PROGRAM";
+
+/// The programs of the project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The server.
+    Rendezvous,
+    /// The peer.
+    Peer,
+}
+
+impl Program {
+    /// Its name on a command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rendezvous => "rendezvous",
+            Self::Peer => "peer",
+        }
+    }
+}
+
+/// Runs as one of the programs if the environment says so. To be called before anything else.
+pub fn dispatch() -> Option<ExitCode> {
+    let name = std::env::var_os(RUN_AS)?;
+    match name.to_str() {
+        Some("rendezvous") => Some(rendezvous::shell::main(std::env::args_os())),
+        Some("peer") => Some(peer::commands::main(std::env::args_os())),
+        Some(_) | None => None,
+    }
+}
+
+/// Starts programs in a folder of their own, with nothing of the caller's environment that they look
+/// at.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    executable: PathBuf,
+    folder: PathBuf,
+}
+
+impl Programs {
+    /// `executable` calls [`dispatch`]; `folder` exists.
+    pub fn new(executable: impl Into<PathBuf>, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            executable: executable.into(),
+            folder: folder.into(),
+        }
+    }
+
+    /// The folder that the programs run in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A program with arguments, not started.
+    pub fn command<S: AsRef<OsStr>>(
+        &self,
+        program: Program,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = Command::new(&self.executable);
+        command
+            .env(RUN_AS, program.name())
+            .args(arguments)
+            .current_dir(&self.folder);
+        for name in [
+            "RUST_LOG",
+            "PEER_PROFILE",
+            "PEER_UDP",
+            "RENDEZVOUS_DATA",
+            "RENDEZVOUS_LISTEN",
+        ] {
+            command.env_remove(name);
+        }
+        // Everything stays on the loopback interface, whatever addresses this machine has.
+        command.env("PEER_UDP", "127.0.0.1:0");
+        command
+            .env("HOME", &self.folder)
+            .env("XDG_DATA_HOME", self.folder.join("data"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a program to its end.
+    pub fn run<S: AsRef<OsStr>>(
+        &self,
+        program: Program,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Finished, ProgramError> {
+        let mut command = self.command(program, arguments);
+        let output = command.output().map_err(|error| ProgramError::Start {
+            program,
+            source: error,
+        })?;
+        Ok(Finished {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Starts a program whose lines are read as they come.
+    pub fn start<S: AsRef<OsStr>>(
+        &self,
+        program: Program,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Running, ProgramError> {
+        let mut command = self.command(program, arguments);
+        Running::start(
+            program,
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()),
+        )
+    }
+
+    /// Starts a server on a free port of the loopback interface, with its data in `data`, and waits
+    /// until it is ready.
+    pub fn serve(&self, data: &str, more: &[&str]) -> Result<Server, ProgramError> {
+        let fixed = ["--data", data, "serve", "--json", "--listen"];
+        let listen = if more.contains(&"--listen") {
+            &[][..]
+        } else {
+            &["127.0.0.1:0"][..]
+        };
+        let fixed = if listen.is_empty() {
+            &fixed[..4]
+        } else {
+            &fixed[..]
+        };
+        let arguments: Vec<&str> = fixed.iter().chain(listen).chain(more).copied().collect();
+        let running = self.start(Program::Rendezvous, arguments)?;
+        let ready =
+            running.wait_json("the server is ready", START, |line| line["ready"] == true)?;
+        let text = |name: &str| ready[name].as_str().unwrap_or_default().to_owned();
+        Ok(Server {
+            running,
+            address: text("address"),
+            fingerprint: text("fingerprint"),
+        })
+    }
+}
+
+/// Time for a program to be ready.
+pub const START: Duration = Duration::from_secs(20);
+
+/// A server that is ready.
+#[derive(Debug)]
+pub struct Server {
+    /// The process.
+    pub running: Running,
+    /// Where it listens, `ADDRESS:PORT`.
+    pub address: String,
+    /// Its key's fingerprint.
+    pub fingerprint: String,
+}
+
+/// A program that has ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// How.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Its exit code; -1 if a signal ended it.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    /// The JSON objects that it printed, one a line.
+    pub fn json(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+}
+
+/// A program that runs. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    program: Program,
+    child: Child,
+    lines: Receiver<String>,
+    errors: Receiver<String>,
+}
+
+impl Running {
+    fn start(program: Program, command: &mut Command) -> Result<Self, ProgramError> {
+        let mut child = command.spawn().map_err(|error| ProgramError::Start {
+            program,
+            source: error,
+        })?;
+        let lines = child.stdout.take().map(read_lines);
+        let errors = child.stderr.take().map(read_lines);
+        let (Some(lines), Some(errors)) = (lines, errors) else {
+            unreachable!("both were asked to be piped");
+        };
+        Ok(Self {
+            program,
+            child,
+            lines,
+            errors,
+        })
+    }
+
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line of JSON on its standard output that `is_it`. Lines before it are used up.
+    pub fn wait_json(
+        &self,
+        what: &str,
+        patience: Duration,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<Value, ProgramError> {
+        let deadline = now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => match serde_json::from_str(&line) {
+                    Ok(value) if is_it(&value) => return Ok(value),
+                    Ok(_) | Err(_) => {}
+                },
+                Err(reason) => return Err(self.never(what, reason)),
+            }
+        }
+    }
+
+    /// What it has complained about so far.
+    pub fn complaints(&self) -> String {
+        self.errors.try_iter().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Asks it to end, as Ctrl-C does, and waits until it has.
+    pub fn interrupt(self) -> Result<ExitStatus, ProgramError> {
+        self.signal("INT")
+    }
+
+    /// Sends it a signal by name, and waits until it has ended.
+    pub fn signal(mut self, name: &str) -> Result<ExitStatus, ProgramError> {
+        let program = self.program;
+        let failed = |error| ProgramError::Start {
+            program,
+            source: error,
+        };
+        let id = self.id().to_string();
+        Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status()
+            .map_err(failed)?;
+        let deadline = now() + START;
+        loop {
+            if let Some(status) = self.child.try_wait().map_err(failed)? {
+                return Ok(status);
+            }
+            if now() > deadline {
+                let complaints = self.complaints();
+                return Err(ProgramError::Never {
+                    what: format!("{} ends", program.name()),
+                    complaints,
+                });
+            }
+            // It closes its standard output when it ends: wait for that rather than for a while.
+            let _ = self.lines.recv_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it without a word, as a crash does.
+    pub fn kill(mut self) {
+        // It may have ended by itself; either way it is gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn never(&self, what: &str, reason: RecvTimeoutError) -> ProgramError {
+        let what = match reason {
+            RecvTimeoutError::Timeout => what.to_owned(),
+            RecvTimeoutError::Disconnected => format!("{what}; {} has ended", self.program.name()),
+        };
+        ProgramError::Never {
+            what,
+            complaints: self.complaints(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// It cannot be started or signalled.
+    #[error("{program} cannot be run: {source}", program = .program.name())]
+    Start {
+        /// Which.
+        program: Program,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Something that was waited for never came.
+    #[error("this never came: {what}\n{complaints}")]
+    Never {
+        /// What was waited for.
+        what: String,
+        /// What the program complained about.
+        complaints: String,
+    },
+}
+
+fn read_lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            let Ok(line) = line else { return };
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The clock of everything that waits for a process.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "waiting for another process needs a clock"
+)]
+pub fn now() -> Instant {
+    Instant::now()
+}
