@@ -31,8 +31,7 @@ mod control;
 mod disk;
 mod history;
 mod names;
-/// The control connection.
-pub mod tls;
+mod tls;
 mod udp;
 mod workers;
 

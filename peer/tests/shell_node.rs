@@ -109,7 +109,7 @@ fn clients_have_a_bound_and_make_room_when_they_leave() {
     assert!(one_more.is_closed());
     clients.pop();
     // The node notices at some point that the client left.
-    let deadline = Deadline::new();
+    let deadline = Deadline::within(PATIENCE);
     loop {
         let mut client = profile.client();
         client.say_if_open(subscribe);
@@ -117,6 +117,30 @@ fn clients_have_a_bound_and_make_room_when_they_leave() {
             break;
         }
         deadline.check("no room for a client after one has left");
+    }
+}
+
+#[test]
+fn a_client_that_hangs_up_makes_room_though_its_reply_is_due() {
+    // It accepts connections and says nothing, so no reply comes for as long as a handshake may take.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let profile = Profile::with_server(silent.local_addr().unwrap().port());
+    let _node = profile.start();
+    for _ in 0..CONTROL_CLIENTS_MAX {
+        let mut client = profile.client();
+        client.say(LOG_IN);
+        client.say(r#"{"jsonrpc":"2.0","id":2,"method":"wait_ready"}"#);
+        client.say(r#"{"jsonrpc":"2.0","id":3,"method":"subscribe"}"#);
+        while client.hear()["id"] != 3 {}
+    }
+    let deadline = Deadline::within(Duration::from_secs(5));
+    loop {
+        let mut client = profile.client();
+        client.say_if_open(r#"{"jsonrpc":"2.0","id":1,"method":"subscribe"}"#);
+        if client.hear()["result"] == "done" {
+            break;
+        }
+        deadline.check("no room for a client after all have left");
     }
 }
 
@@ -341,8 +365,8 @@ struct Deadline(std::time::Instant);
 
 impl Deadline {
     #[expect(clippy::disallowed_methods, reason = "a test's own patience")]
-    fn new() -> Self {
-        Self(std::time::Instant::now() + PATIENCE)
+    fn within(patience: Duration) -> Self {
+        Self(std::time::Instant::now() + patience)
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test's own patience")]

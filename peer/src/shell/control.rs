@@ -1,4 +1,5 @@
-//! The socket of a profile: JSON-RPC 2.0 (https://www.jsonrpc.org/specification), one message a line.
+//! The socket of a profile: JSON-RPC 2.0 (<https://www.jsonrpc.org/specification>), one message a
+//! line.
 //!
 //! Every [`Command`] is a method; its [`Reply`] is the result. A client that calls `subscribe` gets
 //! every [`command::Event`] as a notification from then on. Batches are not spoken. Who may connect is up to

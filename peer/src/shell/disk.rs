@@ -977,10 +977,11 @@ mod tests {
         }
 
         fn failure(&mut self, request: DiskRequest) -> String {
-            match self.ask(request) {
-                DiskAnswer::Failed(reason) => reason,
-                other => panic!("{other:?}"),
-            }
+            let answer = self.ask(request);
+            let DiskAnswer::Failed(reason) = answer else {
+                panic!("{answer:?}");
+            };
+            reason
         }
 
         /// Takes a leaf from transfer 1 to transfer 2, in uneven pieces.
@@ -1009,10 +1010,11 @@ mod tests {
             assert_eq!(created, DiskAnswer::Created);
             let written = self.ask(write(transfer, 0, bytes));
             assert_eq!(written, DiskAnswer::Written { index: 0 });
-            match self.ask(finish(transfer)) {
-                DiskAnswer::Finished { path } => path,
-                other => panic!("{other:?}"),
-            }
+            let answer = self.ask(finish(transfer));
+            let DiskAnswer::Finished { path } = answer else {
+                panic!("{answer:?}");
+            };
+            path
         }
     }
 

@@ -199,7 +199,7 @@ impl HistoryError {
 
 // ---- opening -----------------------------------------------------------------------------------
 
-/// What every SQLite file starts with (https://www.sqlite.org/fileformat2.html section 1.3).
+/// What every SQLite file starts with (<https://www.sqlite.org/fileformat2.html> section 1.3).
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Where the header has the user version, big-endian.
 const USER_VERSION_AT: usize = 60;
@@ -687,6 +687,25 @@ mod tests {
         assert_eq!(restored.outbox, messages);
     }
 
+    /// What a killed process leaves behind is what its files hold at that moment.
+    #[test]
+    fn what_was_answered_survives_a_kill() {
+        let (folder, left_behind) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let mut history = open(&folder);
+        let messages = vec![(name("bob"), message(1, "hi"))];
+        ask(&mut history, StoreRequest::Queue { messages });
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            // The third file is shared memory, which the next process builds anew.
+            if !entry.file_name().to_str().unwrap().ends_with("-shm") {
+                std::fs::copy(entry.path(), left_behind.path().join(entry.file_name())).unwrap();
+            }
+        }
+        let restored = open(&left_behind).restore().unwrap();
+        assert_eq!(restored.outbox, [(name("bob"), message(1, "hi"))]);
+        drop(history);
+    }
+
     #[test]
     fn a_forgotten_session_stays_forgotten() {
         let folder = TempDir::new().unwrap();
@@ -981,10 +1000,11 @@ mod tests {
 
     fn lookup(history: &mut History, with: Option<&str>, limit: u32) -> Vec<HistoryItem> {
         let with = with.map(name);
-        match ask(history, StoreRequest::History { with, limit }) {
-            StoreAnswer::Messages(items) => items,
-            other => panic!("{other:?}"),
-        }
+        let answer = ask(history, StoreRequest::History { with, limit });
+        let StoreAnswer::Messages(items) = answer else {
+            panic!("{answer:?}");
+        };
+        items
     }
 
     fn texts(history: &mut History, with: Option<&str>, limit: u32) -> Vec<String> {

@@ -932,10 +932,11 @@ mod tests {
     fn failure(server: ServerAddress) -> String {
         let mut world = World::new(server, &ServerTrust::AskPerson);
         world.ask(RendezvousOutput::Connect);
-        match world.next() {
-            RendezvousInput::Closed(ClosedReason::Failed(reason)) => reason,
-            other => panic!("{other:?}"),
-        }
+        let input = world.next();
+        let RendezvousInput::Closed(ClosedReason::Failed(reason)) = input else {
+            panic!("{input:?}");
+        };
+        reason
     }
 
     /// Runs a server for one connection.

@@ -248,7 +248,9 @@ impl Udp {
         });
         match received {
             Ok(count) => {
-                for (meta, buffer) in metas.iter().zip(&buffers).take(count) {
+                let came = metas.iter().zip(&buffers).take(count);
+                // Nothing we speak has an empty datagram, and no stride divides it.
+                for (meta, buffer) in came.filter(|(meta, _)| meta.len > 0) {
                     take(datagrams(meta, buffer));
                 }
             }
@@ -306,7 +308,7 @@ fn datagrams(meta: &RecvMeta, buffer: &[u8]) -> Datagrams {
         source: canonical(meta.addr),
         local: meta.dst_ip.map(|ip| ip.to_canonical()),
         ecn: meta.ecn.map(ecn_in),
-        stride: meta.stride,
+        stride: meta.stride.clamp(1, meta.len),
         bytes: BytesMut::from(&buffer[..meta.len]),
     }
 }
@@ -398,6 +400,53 @@ mod tests {
         };
         plain.send(&transmit, &long, now());
         assert!(!plain.is_blocked());
+    }
+
+    #[test]
+    fn t19_an_empty_datagram_goes_no_further() {
+        let mut to = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let from = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for bytes in [&b""[..], b"a", b"", b"bc"] {
+            from.send_to(bytes, to.local).unwrap();
+        }
+        let datagrams = receive_all(&mut to, b"abc");
+        assert!(
+            datagrams
+                .iter()
+                .all(|d| d.stride > 0 && !d.bytes.is_empty())
+        );
+    }
+
+    #[test]
+    fn a_train_that_had_no_room_is_sent_when_there_is_some() {
+        let mut from = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut to = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let transmit = send_train(&mut from, to.local, b"hello", 1200);
+        from.blocked = Some(Blocked {
+            transmit,
+            bytes: b"hello".to_vec(),
+            until: now() + PATIENCE,
+        });
+        from.handle_timeout(now());
+        from.note_readiness(false, true);
+        assert!(!from.is_blocked());
+        receive_all(&mut to, b"hello");
+    }
+
+    #[test]
+    fn a_train_that_gets_no_room_in_time_is_lost() {
+        let mut udp = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let until = now();
+        let target = udp.local;
+        udp.blocked = Some(Blocked {
+            transmit: send_train(&mut udp, target, b"hello", 1200),
+            bytes: b"hello".to_vec(),
+            until,
+        });
+        udp.handle_timeout(until - Duration::from_millis(1));
+        assert_eq!(udp.deadline(), Some(until));
+        udp.handle_timeout(until);
+        assert!(!udp.is_blocked() && udp.deadline().is_none());
     }
 
     #[test]
