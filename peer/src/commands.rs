@@ -1,6 +1,7 @@
 //! The program's commands. Each is a client of the profile's node, wherever that runs.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -112,6 +113,10 @@ impl Place {
 /// Tells about a failure: what, why, and what to do next.
 fn report(failure: &Failure, screen: &Screen) {
     if failure.is_silent() {
+        if failure.exit() == Exit::Interrupted && std::io::stderr().is_terminal() {
+            // The terminal shows "^C"; what comes next starts on a line of its own.
+            screen.note("");
+        }
         return;
     }
     if screen.is_json() {

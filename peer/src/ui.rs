@@ -1,7 +1,7 @@
 //! What people see: text on a terminal, or JSON for programs.
 //!
 //! Results go to stdout, hints and progress to stderr. Every text from outside passes
-//! [`common::text`] on its way, in [`line`].
+//! [`common::text`] on its way, in [`mod@line`].
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};

@@ -8,11 +8,11 @@ fn peer(arguments: &[&str]) -> Output {
         .env_remove("PEER_PROFILE")
         .env_remove("PEER_UDP")
         .output()
-        .unwrap()
+        .expect("the program starts")
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    String::from_utf8(bytes.to_vec()).expect("the program writes UTF-8")
 }
 
 const COMMANDS: [&str; 12] = [

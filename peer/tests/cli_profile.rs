@@ -18,7 +18,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder: tempfile::tempdir().expect("a folder for the test"),
         }
     }
 
@@ -39,13 +39,15 @@ impl Home {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        self.command(arguments)
+            .output()
+            .expect("the program starts")
     }
 
     /// Runs a command that fails with `code`, and returns what it says.
     fn fails(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        let message = String::from_utf8(output.stderr).unwrap();
+        let message = String::from_utf8(output.stderr).expect("the program writes UTF-8");
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
         for part in ["error:", "why:", "next:"] {
             assert!(
@@ -58,10 +60,12 @@ impl Home {
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let mut file = File::create(&path).unwrap();
-        file.set_permissions(Permissions::from_mode(0o600)).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
+        fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder");
+        let mut file = File::create(&path).expect("the test can use its folder and the loopback");
+        file.set_permissions(Permissions::from_mode(0o600))
+            .expect("the test can use its folder and the loopback");
+        file.write_all(text.as_bytes())
+            .expect("the test can use its folder and the loopback");
         path
     }
 
@@ -81,13 +85,23 @@ impl Home {
 
 /// An address of this machine where nobody listens.
 fn closed_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    let listener =
+        TcpListener::bind("127.0.0.1:0").expect("the test can use its folder and the loopback");
+    listener
+        .local_addr()
+        .expect("the test can use its folder and the loopback")
+        .to_string()
 }
 
 fn all_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
+    let entries = fs::read_dir(folder).expect("the test can use its folder and the loopback");
+    entries
+        .map(|entry| {
+            entry
+                .expect("the test can use its folder and the loopback")
+                .path()
+        })
+        .collect()
 }
 
 #[test]

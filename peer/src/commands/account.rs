@@ -93,6 +93,7 @@ pub(super) fn admit(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
         expires_in_s / 60
     ))?;
     screen.data(&serde_json::json!({ "code": code, "expires_in_s": expires_in_s }))?;
+    session.tell_notices(screen);
     Ok(Exit::Done)
 }
 

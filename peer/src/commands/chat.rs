@@ -61,7 +61,6 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
     const DOING: &str = "chat";
     let folder = existing_folder(&args.folder)?;
     let mut session = place.open(DOING)?;
-    session.subscribe()?;
     let is_online = match session.ready(DOING) {
         Ok(()) => true,
         // Earlier messages can be read, and new ones written, without a server.
@@ -93,6 +92,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         tick_at: None,
         connection: line::ConnectionWatch::default(),
         interrupts: 0,
+        doubted: None,
         leaving_at: None,
     };
     let exit = talk.greet(is_online).and_then(|()| talk.run());
@@ -130,6 +130,8 @@ struct Talk<'a> {
     tick_at: Option<Instant>,
     connection: line::ConnectionWatch,
     interrupts: u32,
+    /// A line that may have been meant for somebody else, and was not sent.
+    doubted: Option<String>,
     /// The input has ended; messages still get until then.
     leaving_at: Option<Instant>,
 }
@@ -388,9 +390,7 @@ impl Talk<'_> {
     }
 
     fn on_gone(&mut self) -> Result<(), Failure> {
-        self.session.revive()?;
-        if self.session.is_owner() {
-            let text = "The 'peer' program that kept the connection has ended; this one goes on.";
+        if let Some(text) = self.session.revive()? {
             self.print(&self.screen.look.dim(text))?;
         }
         self.look_around()?;
@@ -424,8 +424,23 @@ impl Talk<'_> {
         };
         self.interrupts = 0;
         let input = Input::parse(&text, self.with.is_some(), &self.known);
+        let doubted = self.doubted.take();
         let done = match input {
             Ok(Input::Nothing) => Ok(()),
+            // Typed twice, or by a program: meant for the conversation.
+            Ok(Input::Doubtful { text, .. })
+                if !self.prompt.is_interactive() || doubted.as_ref() == Some(&text) =>
+            {
+                self.carry_out(Input::Say(text))
+            }
+            Ok(Input::Doubtful { name, text }) => {
+                let with = self.with.as_ref().map_or("here", AccountName::as_str);
+                let question = format!(
+                    "Not sent: is this for {name}, who has not been seen here? '/to {name}' talks to {name}; the same line once more (Up, Enter) sends it to {with}."
+                );
+                self.doubted = Some(text);
+                return self.warn(&question).map(|()| false);
+            }
             Ok(Input::Quit) => return Ok(true),
             Ok(input) => self.carry_out(input),
             Err(mistake) => return self.warn(&mistake).map(|()| false),
@@ -441,7 +456,7 @@ impl Talk<'_> {
         match input {
             Input::Nothing | Input::Quit => Ok(()),
             Input::Help => self.print(HELP),
-            Input::Say(text) => match self.with.clone() {
+            Input::Say(text) | Input::Doubtful { text, .. } => match self.with.clone() {
                 Some(with) => self.send(vec![with], text),
                 None => self.warn("To whom? Type 'NAME: text', or /to NAME first."),
             },

@@ -55,6 +55,7 @@ pub(super) fn status(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     for row in status_rows(place, settings, &trust, &node, screen) {
         screen.say(row)?;
     }
+    session.tell_notices(screen);
     Ok(if node.account.is_some() {
         Exit::Done
     } else {
@@ -109,9 +110,6 @@ pub(super) fn join(words: &[impl ToString]) -> String {
 pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "list who is online";
     let mut session = place.open(DOING)?;
-    if args.watch {
-        session.subscribe()?;
-    }
     session.ready(DOING)?;
     if args.watch {
         session.call(DOING, &Command::Watch)?;
@@ -126,10 +124,10 @@ pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, 
         screen.say(row)?;
     }
     if args.watch {
-        watch(&mut session, screen)
-    } else {
-        Ok(Exit::Done)
+        return watch(&mut session, screen);
     }
+    session.tell_notices(screen);
+    Ok(Exit::Done)
 }
 
 fn watch(session: &mut Session, screen: &Screen) -> Result<Exit, Failure> {
@@ -138,7 +136,9 @@ fn watch(session: &mut Session, screen: &Screen) -> Result<Exit, Failure> {
         let event = match session.next(None) {
             Some(Happening::Event(event)) => event,
             Some(Happening::Gone(_)) => {
-                session.revive()?;
+                if let Some(text) = session.revive()? {
+                    screen.note(screen.error_look.dim(text));
+                }
                 watch_again(session)?;
                 continue;
             }

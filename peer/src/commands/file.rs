@@ -25,7 +25,6 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
     let (path, name) = sendable(&args.path)?;
     let doing = format!("send {name} to {to}");
     let mut session = place.open(&doing)?;
-    session.subscribe()?;
     session.ready(&doing)?;
     let command = Command::SendFile {
         to: to.clone(),

@@ -45,7 +45,6 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     let settings = place.settings(&doing)?;
     let body = text(args.text)?;
     let mut session = Session::open(place.profile.clone(), settings, place.udp)?;
-    session.subscribe()?;
     let sent = time_now();
     let command = Command::Send {
         to: to.clone(),
@@ -153,7 +152,9 @@ impl Letters {
                         screen.note(text);
                     }
                 }
-                Some(Happening::Gone(_)) => session.revive()?,
+                Some(Happening::Gone(_)) => {
+                    session.revive()?;
+                }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
                 Some(Happening::Typed(_)) => {}
                 None => return Ok(()),

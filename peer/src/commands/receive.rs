@@ -35,7 +35,6 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
     })?;
     let folder = existing_folder(&args.folder)?;
     let mut session = place.open(DOING)?;
-    session.subscribe()?;
     session.ready(DOING)?;
     let can_ask = io::stdin().is_terminal() && !screen.is_json();
     let keyboard = (policy == AcceptPolicy::Ask && can_ask)
@@ -109,7 +108,9 @@ impl Receiver<'_> {
             let ended = match self.session.next(None) {
                 Some(Happening::Event(event)) => self.on_event(event)?,
                 Some(Happening::Gone(_)) => {
-                    self.session.revive()?;
+                    if let Some(text) = self.session.revive()? {
+                        self.note(&self.screen.error_look.dim(text));
+                    }
                     self.catch_up()?;
                     None
                 }

@@ -12,6 +12,7 @@ use crate::config::{ATTACH_DEADLINE, CALL_DEADLINE, READY_DEADLINE, shown_path};
 use crate::node::command::{Command, CommandError, Reply};
 use crate::profile::{Ownership, Profile, ProfileError, Settings, Trust};
 use crate::shell::{NodeSettings, RunningNode, StartError};
+use crate::ui::{Screen, line};
 
 /// How long to wait before looking again whether the owner has opened its socket.
 const ATTACH_PAUSE: Duration = Duration::from_millis(20);
@@ -25,7 +26,6 @@ pub(crate) struct Session {
     inbox: Inbox,
     client: Option<Client>,
     owned: Option<Owned>,
-    is_subscribed: bool,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,6 @@ impl Session {
             inbox,
             client: None,
             owned: None,
-            is_subscribed: false,
         };
         session.attach()?;
         Ok(session)
@@ -114,14 +113,16 @@ impl Session {
         }
     }
 
-    /// Asks for events from now on.
-    pub(crate) fn subscribe(&mut self) -> Result<(), Failure> {
-        let result = match &mut self.client {
-            Some(client) => client.subscribe(&mut self.inbox, CALL_DEADLINE),
-            None => Err(CallError::Gone("there is no connection to it".to_owned())),
-        };
-        self.is_subscribed = true;
-        result.map_err(|error| Failure::of_call("listen for what happens", error))
+    /// Tells what the owner of the account must know and what came while replies were awaited: for
+    /// commands that do not wait for events themselves.
+    pub(crate) fn tell_notices(&mut self, screen: &Screen) {
+        while let Some(happening) = self.inbox.next(Some(now())) {
+            if let Happening::Event(event) = happening
+                && let Some(text) = line::notice(&event, &screen.error_look)
+            {
+                screen.note(text);
+            }
+        }
     }
 
     /// The next thing that happens; `None` when the deadline passes first.
@@ -129,20 +130,21 @@ impl Session {
         self.inbox.next(deadline)
     }
 
-    /// After the process with the node has gone: becomes the owner, or finds the new one.
-    pub(crate) fn revive(&mut self) -> Result<(), Failure> {
+    /// After the process with the node has gone: becomes the owner, or finds the new one. Gives a line
+    /// for people when this process is the owner now.
+    pub(crate) fn revive(&mut self) -> Result<Option<&'static str>, Failure> {
         self.client = None;
         if let Some(owned) = self.owned.take() {
             owned.node.stop();
         }
         self.attach()?;
-        if self.is_subscribed {
-            self.subscribe()?;
-        }
-        Ok(())
+        let text = "The 'peer' program that kept the connection has ended; this one goes on.";
+        Ok(self.owned.is_some().then_some(text))
     }
 
+    /// Connects to the owner's socket, or becomes the owner, and asks for events.
     fn attach(&mut self) -> Result<(), Failure> {
+        const DOING: &str = "open the profile";
         let socket = self.profile.socket().map_err(Failure::from)?;
         let deadline = now() + ATTACH_DEADLINE;
         loop {
@@ -153,8 +155,9 @@ impl Session {
             }
             let error = match Client::connect(&socket, &mut self.inbox) {
                 Ok(client) => {
-                    self.client = Some(client);
-                    return Ok(());
+                    let client = self.client.insert(client);
+                    let subscribed = client.subscribe(&mut self.inbox, ATTACH_DEADLINE);
+                    return subscribed.map_err(|error| Failure::of_call(DOING, error));
                 }
                 Err(error) => error,
             };
@@ -162,7 +165,7 @@ impl Session {
                 return Err(self.is_silent(&error));
             }
             let pause = self.inbox.pause(ATTACH_PAUSE);
-            pause.map_err(|error| Failure::of_call("open the profile", error))?;
+            pause.map_err(|error| Failure::of_call(DOING, error))?;
         }
     }
 

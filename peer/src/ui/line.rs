@@ -214,15 +214,15 @@ impl ConnectionWatch {
             ConnectionState::Offline { reason, retry_in_s } if !self.is_lost => {
                 self.is_lost = true;
                 let then = match retry_in_s {
-                    Some(_) => "trying again; what you send waits, open links stay",
-                    None => "see 'peer status'",
+                    Some(_) => "Trying again; messages wait, open links stay.",
+                    None => "It stays so until you act; see 'peer status'.",
                 };
                 let reason = inline(reason);
-                Some(look.yellow(&format!("Connection to the server lost: {reason} ({then})")))
+                Some(look.yellow(&format!("Offline: {reason}. {then}")))
             }
             ConnectionState::Online if self.is_lost => {
                 self.is_lost = false;
-                Some(look.green("Connected to the server again."))
+                Some(look.green("Online again."))
             }
             ConnectionState::Connecting
             | ConnectionState::Online
@@ -255,7 +255,8 @@ pub(crate) fn rate(bytes: u64, span: Duration) -> String {
 /// A span for people.
 pub(crate) fn span(span: Duration) -> String {
     match span.as_secs() {
-        0..60 => format!("{:.1} s", span.as_secs_f64()),
+        0 => format!("{} ms", span.as_millis()),
+        1..60 => format!("{:.1} s", span.as_secs_f64()),
         seconds @ 60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         seconds => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
@@ -400,6 +401,7 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(rate(10_000_000, Duration::from_secs(2)), "5.0 MB/s");
+        assert_eq!(span(Duration::from_millis(15)), "15 ms");
         assert_eq!(span(Duration::from_millis(1234)), "1.2 s");
         assert_eq!(span(Duration::from_secs(125)), "2 min 5 s");
         assert_eq!(span(Duration::from_secs(7384)), "2 h 3 min");

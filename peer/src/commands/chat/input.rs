@@ -21,6 +21,13 @@ pub(super) enum Input {
     Help,
     /// A text for the current conversation.
     Say(String),
+    /// A text for the current conversation, unless it was meant for somebody who has not been seen.
+    Doubtful {
+        /// Who that may be.
+        name: AccountName,
+        /// The whole line.
+        text: String,
+    },
     /// A text for these.
     SayTo(Vec<AccountName>, String),
     /// Talk to somebody else from now on.
@@ -41,8 +48,9 @@ pub(super) enum Input {
 }
 
 impl Input {
-    /// Understands a line. `NAME: text` goes to NAME; within a conversation only if NAME is `known`,
-    /// because sentences may have a colon too. The error says what is wrong.
+    /// Understands a line. `NAME: text` goes to NAME. Within a conversation it is doubtful unless NAME
+    /// is `known`: sentences may have a colon too, and neither may go to the wrong person. The error
+    /// says what is wrong.
     pub(super) fn parse(
         line: &str,
         is_talking: bool,
@@ -61,11 +69,15 @@ impl Input {
         if let Some(command) = line.strip_prefix('/') {
             return Self::parse_command(command);
         }
-        match addressed(line) {
-            Some((to, text)) if !is_talking || to.iter().all(|name| known.contains(name)) => {
-                Ok(Self::SayTo(to, text.to_owned()))
-            }
-            Some(_) | None => Ok(Self::Say(line.to_owned())),
+        let Some((to, text)) = addressed(line) else {
+            return Ok(Self::Say(line.to_owned()));
+        };
+        match to.iter().find(|name| !known.contains(name)) {
+            Some(stranger) if is_talking => Ok(Self::Doubtful {
+                name: stranger.clone(),
+                text: line.to_owned(),
+            }),
+            Some(_) | None => Ok(Self::SayTo(to, text.to_owned())),
         }
     }
 
@@ -181,14 +193,21 @@ mod tests {
     #[test]
     fn a_sentence_with_a_colon_stays_in_the_conversation() {
         for line in [
-            "Remember: call mum",
-            "bob,remember: x",
             "see http://a/b",
             "bob:",
             "bob: ",
+            "And then: go",
+            "10:30 is fine",
         ] {
             let said = Ok(Input::Say(line.trim().to_owned()));
             assert_eq!(parse(line, true), said, "{line}");
+        }
+        for (line, name) in [("Remember: call mum", "remember"), ("bob,dave: x", "dave")] {
+            let doubtful = Input::Doubtful {
+                name: name_of(name),
+                text: line.to_owned(),
+            };
+            assert_eq!(parse(line, true), Ok(doubtful), "{line}");
         }
     }
 
