@@ -126,12 +126,16 @@ fn a_client_that_hangs_up_makes_room_though_its_reply_is_due() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let profile = Profile::with_server(silent.local_addr().unwrap().port());
     let _node = profile.start();
-    for _ in 0..CONTROL_CLIENTS_MAX {
+    let ask = |line: &str| {
         let mut client = profile.client();
-        client.say(LOG_IN);
-        client.say(r#"{"jsonrpc":"2.0","id":2,"method":"wait_ready"}"#);
-        client.say(r#"{"jsonrpc":"2.0","id":3,"method":"subscribe"}"#);
-        while client.hear()["id"] != 3 {}
+        client.say(line);
+        client.say(r#"{"jsonrpc":"2.0","id":2,"method":"subscribe"}"#);
+        while client.hear()["id"] != 2 {}
+        client
+    };
+    let _first = ask(LOG_IN);
+    for _ in 1..CONTROL_CLIENTS_MAX {
+        drop(ask(r#"{"jsonrpc":"2.0","id":1,"method":"list"}"#));
     }
     let deadline = Deadline::within(Duration::from_secs(5));
     loop {

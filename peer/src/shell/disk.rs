@@ -761,6 +761,22 @@ mod tests {
     }
 
     #[test]
+    fn t03_a_part_that_was_moved_away_and_replaced_is_not_finished_either() {
+        let folder = TempDir::new().unwrap();
+        let part = folder.path().join("x.part");
+        let mut disk = Disk::default();
+        disk.ask(create(1, folder.path(), "x", 3));
+        disk.ask(write(1, 0, b"abc"));
+        fs::rename(&part, folder.path().join("moved")).unwrap();
+        fs::write(&part, b"bad").unwrap();
+        let reason = disk.failure(finish(1));
+        assert!(reason.contains("another program replaced"), "{reason}");
+        drop(disk);
+        assert_eq!(names_in(folder.path()), ["moved", "x.part"]);
+        assert_eq!(fs::read(&part).unwrap(), b"bad");
+    }
+
+    #[test]
     fn t06_only_the_own_part_is_removed() {
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("x.part"), b"kept").unwrap();
@@ -860,6 +876,24 @@ mod tests {
                 "{reason}"
             );
         }
+    }
+
+    #[test]
+    fn t12_a_disk_that_fills_up_while_a_file_arrives_is_named() {
+        let folder = TempDir::new().unwrap();
+        let mut disk = Disk::default();
+        disk.ask(create(1, folder.path(), "x", 3));
+        let Some(Transfer::Receiving(target)) = disk.transfers.get_mut(&id(1)) else {
+            panic!("not open");
+        };
+        // Writing to this device fails as on a full disk.
+        target.part.as_mut().unwrap().file = File::options().write(true).open("/dev/full").unwrap();
+        let reason = disk.failure(write(1, 0, b"abc"));
+        let expected = format!(
+            "not enough space in {}: needs 3 bytes",
+            folder.path().display()
+        );
+        assert_eq!(reason, expected);
     }
 
     #[test]
