@@ -285,7 +285,7 @@ fn not_reached(doing: &str, server: &str, reason: &ClosedReason) -> Failure {
         ClosedReason::Failed(why) => why.clone(),
         ClosedReason::Ended => "it closed the connection".to_owned(),
         ClosedReason::ServerKeyChanged { expected, seen } => {
-            return Failure::server_key_changed(expected, seen);
+            return Failure::server_key_changed(server, expected, seen);
         }
     };
     Failure::new(Exit::Unreachable, format!("could not {doing}"))

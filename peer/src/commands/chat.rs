@@ -15,7 +15,7 @@ use super::Place;
 use super::account::unexpected;
 use super::directory::join;
 use super::failure::{Exit, Failure};
-use super::file::{TransferView, done_line, sendable};
+use super::file::{done_line, sendable};
 use super::message::time_now;
 use super::receive::existing_folder;
 use super::session::Session;
@@ -179,7 +179,7 @@ impl Talk<'_> {
             match self.session.next(deadline) {
                 Some(Happening::Event(event)) => self.on_event(event)?,
                 Some(Happening::Gone(_)) => self.on_gone()?,
-                Some(Happening::Signal(_)) => return Ok(Exit::Done),
+                Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
                 Some(Happening::Typed(typed)) => {
                     self.prompt.answered();
                     if self.on_typed(typed)? {
@@ -334,7 +334,10 @@ impl Talk<'_> {
         let Some(moving) = self.transfers.get_mut(&transfer) else {
             return Ok(());
         };
-        self.screen.data(&TransferView::new(transfer, state))?;
+        self.screen.data(&Event::Transfer {
+            transfer,
+            state: state.clone(),
+        })?;
         let look = &self.screen.look;
         let Moving {
             verb, name, whom, ..

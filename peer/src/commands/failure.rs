@@ -145,7 +145,7 @@ impl Failure {
                 "check the network and the server's address in 'peer status', then try again",
             ),
             CommandError::ServerKeyChanged { expected, seen } => {
-                Self::server_key_changed(expected, seen)
+                Self::server_key_changed("HOST:PORT", expected, seen)
             }
             CommandError::Upgrade { .. } => {
                 failure(Exit::Other).next("upgrade the older of the two, then try again")
@@ -202,7 +202,7 @@ impl Failure {
     }
 
     /// The server is not the one that was trusted.
-    pub(crate) fn server_key_changed(expected: &str, seen: &str) -> Self {
+    pub(crate) fn server_key_changed(server: &str, expected: &str, seen: &str) -> Self {
         Self::new(
             Exit::ServerKey,
             "THE SERVER'S KEY HAS CHANGED. Nothing was sent to it.",
@@ -211,7 +211,7 @@ impl Failure {
             "trusted is {expected}, but {seen} was shown; the server was set up anew, or someone is in between"
         ))
         .next(
-            "ask the server's operator for the fingerprint; only if it is the new one, run 'peer forget-server HOST:PORT' and log in again",
+            format!("ask the server's operator for the fingerprint; only if it is the new one, run 'peer forget-server {server}' and log in again"),
         )
     }
 }

@@ -109,7 +109,10 @@ impl Sending<'_> {
             if transfer != self.transfer {
                 continue;
             }
-            screen.data(&TransferView::new(transfer, &state))?;
+            screen.data(&TransferView {
+                transfer,
+                state: &state,
+            })?;
             if let TransferState::Moving { done, total } = state {
                 bars.advance(transfer, &self.name, done, total);
             }
@@ -142,17 +145,10 @@ impl Sending<'_> {
 
 /// A transfer's state for programs.
 #[derive(Serialize)]
-pub(super) struct TransferView<'a> {
+struct TransferView<'a> {
     transfer: TransferId,
     #[serde(flatten)]
     state: &'a TransferState,
-}
-
-impl<'a> TransferView<'a> {
-    /// Of this transfer.
-    pub(super) const fn new(transfer: TransferId, state: &'a TransferState) -> Self {
-        Self { transfer, state }
-    }
 }
 
 /// The last line of a transfer that is done: size, time, rate, digest. `verb` and `whom` surround the

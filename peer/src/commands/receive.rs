@@ -250,8 +250,10 @@ impl Receiver<'_> {
             return Ok(None);
         };
         let name = inline(&offer.name).into_owned();
-        self.screen
-            .data(&super::file::TransferView::new(transfer, state))?;
+        self.screen.data(&Event::Transfer {
+            transfer,
+            state: state.clone(),
+        })?;
         match state {
             TransferState::Moving { done, total } => {
                 self.bars.advance(transfer, &name, *done, *total);

@@ -83,8 +83,8 @@ impl Session {
         command: &Command,
         patience: Duration,
     ) -> Result<Reply, Failure> {
-        self.try_call(command, patience)
-            .map_err(|error| Failure::of_call(doing, error))
+        let result = self.try_call(command, patience);
+        result.map_err(|error| self.failure(doing, error))
     }
 
     /// Asks the node, for callers that know what to do about an error.
@@ -109,7 +109,7 @@ impl Session {
                 let error = CallError::Refused(CommandError::Unreachable(reason));
                 Err(Failure::of_call(doing, error))
             }
-            Err(error) => Err(Failure::of_call(doing, error)),
+            Err(error) => Err(self.failure(doing, error)),
         }
     }
 
@@ -191,6 +191,15 @@ impl Session {
             node: node?,
             _ownership: ownership,
         })
+    }
+
+    /// What became of a call; a changed key is told with the name of the server.
+    fn failure(&self, doing: &str, error: CallError) -> Failure {
+        if let CallError::Refused(CommandError::ServerKeyChanged { expected, seen }) = &error {
+            let server = self.settings.server().to_string();
+            return Failure::server_key_changed(&server, expected, seen);
+        }
+        Failure::of_call(doing, error)
     }
 
     fn is_silent(&self, error: &std::io::Error) -> Failure {

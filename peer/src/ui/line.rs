@@ -214,11 +214,11 @@ impl ConnectionWatch {
             ConnectionState::Offline { reason, retry_in_s } if !self.is_lost => {
                 self.is_lost = true;
                 let then = match retry_in_s {
-                    Some(_) => "Trying again; messages wait, open links stay.",
-                    None => "It stays so until you act; see 'peer status'.",
+                    Some(_) => ". Trying again; messages wait, open links stay.",
+                    None => "",
                 };
                 let reason = inline(reason);
-                Some(look.yellow(&format!("Offline: {reason}. {then}")))
+                Some(look.yellow(&format!("Offline: {reason}{then}")))
             }
             ConnectionState::Online if self.is_lost => {
                 self.is_lost = false;

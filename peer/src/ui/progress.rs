@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::Screen;
 
 /// Longest file name in front of a bar, in characters.
-const LABEL_LEN_MAX: usize = 28;
+const LABEL_LEN_MAX: usize = 24;
 
 /// The bars of all transfers that move.
 #[derive(Debug)]
@@ -72,7 +72,8 @@ impl Drop for Bars {
 }
 
 fn style() -> ProgressStyle {
-    let template = "{prefix} {bar:24} {percent:>3} %  {decimal_bytes_per_sec:>11}  {eta:>4} left";
+    // Fits 80 columns with the longest name.
+    let template = "{prefix} {bar:20} {percent:>3} %  {decimal_bytes_per_sec:>11}  {eta:>4} left";
     ProgressStyle::with_template(template)
         .expect("the template is well-formed")
         .progress_chars("━╸─")
