@@ -1,4 +1,5 @@
-//! The shell around a [`Node`]: sockets, files, threads and a clock. It makes no decisions.
+//! The shell around a [`Node`](crate::node::Node): sockets, files, threads and a clock. It makes no
+//! decisions.
 //!
 //! One thread runs a mio loop. In each turn it waits, notes what is ready, reads the clock once, feeds
 //! the node everything that came, and drains the node's outputs until it says for how long to wait.
