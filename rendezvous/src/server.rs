@@ -1,7 +1,7 @@
 //! The engine of the control connections: greeting, log-in, lock-out, directory.
 //!
-//! [`Server::handle_input`] takes what happened, [`Server::handle_timeout`] the passing of time, and
-//! [`Server::poll_output`] gives what is to be done until it gives [`Output::Wait`]. The same inputs,
+//! `Server::handle_input` takes what happened, `Server::handle_timeout` the passing of time, and
+//! `Server::poll_output` gives what is to be done until it gives `Output::Wait`. The same inputs,
 //! times and seed give the same outputs.
 //!
 //! Invariants: every request of a live session is answered exactly once; nothing but greeting,

@@ -185,15 +185,19 @@ impl Problem {
 
 /// What to do about a file that cannot be read or written.
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "run this as the user who owns the data folder, or choose another with --data DIR"
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that disk",
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "it is on a read-only file system; choose another folder with --data DIR"
-        }
-        io::ErrorKind::NotFound => "start the server once, or check the name",
-        _ => "check the folder, or choose another with --data DIR",
+    let kind = error.kind();
+    if kind == io::ErrorKind::PermissionDenied {
+        "run this as the user who owns the data folder, or choose another with --data DIR"
+    } else if matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) {
+        "make room on that disk"
+    } else if kind == io::ErrorKind::ReadOnlyFilesystem {
+        "it is on a read-only file system; choose another folder with --data DIR"
+    } else if kind == io::ErrorKind::NotFound {
+        "start the server once, or check the name"
+    } else {
+        "check the folder, or choose another with --data DIR"
     }
 }

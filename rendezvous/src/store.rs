@@ -1,7 +1,7 @@
 //! What must last: accounts, devices, lock-outs, one-time codes and the audit trail.
 //!
-//! The engine describes what it needs as [`StoreRequest`]s. A [`Store`] executes those that are queued
-//! as one transaction and answers them after the commit, so that an answer means that it is on disk.
+//! The engine describes what it needs as requests. A store executes those that are queued as one
+//! transaction and answers them after the commit, so that an answer means that it is on disk.
 
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, TokenHash};
@@ -221,3 +221,6 @@ pub enum StoreError {
     #[error("the database cannot be read or written: {0}")]
     Failed(String),
 }
+
+#[cfg(all(test, feature = "shell"))]
+mod tests;

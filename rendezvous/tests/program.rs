@@ -1,5 +1,10 @@
 //! The real program on loopback: its screens, its exit codes, and what it survives.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -395,7 +400,8 @@ fn a_newer_database_is_exit_code_5_and_untouched() {
 
 #[test]
 fn a_damaged_data_folder_is_exit_code_6() {
-    let damages: [(&str, &dyn Fn(&Path)); 5] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+    let damages: [Damage<'_>; 5] = [
         ("rendezvous.db", &|path| fs::write(path, [7; 8192]).unwrap()),
         ("rendezvous.db", &|path| {
             let mut bytes = fs::read(path).unwrap();

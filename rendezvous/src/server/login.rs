@@ -1,6 +1,6 @@
-//! Registration and log-in, step by step. Each connection has at most one [`Attempt`].
+//! Registration and log-in, step by step. Each connection has at most one `Attempt`.
 //!
-//! A password log-in counts as a failure from its start ([`super::lockout`]) until its finish proves
+//! A password log-in counts as a failure from its start (`lockout`) until its finish proves
 //! the password; the count is durable before the peer learns anything. Whoever abandons an attempt, by
 //! leaving, by starting another or by silence, has failed.
 //!
@@ -114,12 +114,7 @@ pub(super) enum Attempt {
     /// Waits for the store.
     RegisterFinishing { id: RequestId },
     /// Waits for the store: what is known of the account?
-    LoginLoading {
-        id: RequestId,
-        start: Box<LoginStart>,
-        channel: ChannelBinding,
-        is_signed: bool,
-    },
+    LoginLoading(Box<Opening>),
     /// Waits for the store (the count is durable) and for OPAQUE.
     LoginStarting {
         id: RequestId,
@@ -160,6 +155,15 @@ pub(super) enum Attempt {
         device_name: DeviceName,
         token: Token,
     },
+}
+
+/// The first message of a password log-in that is not counted yet.
+#[derive(Debug)]
+pub(super) struct Opening {
+    id: RequestId,
+    start: LoginStart,
+    channel: ChannelBinding,
+    is_signed: bool,
 }
 
 /// A password log-in that counts as a failure until it succeeds.
@@ -291,26 +295,30 @@ impl Server {
             account: start.account.clone(),
             device_key: start.device_key,
         };
-        let attempt = Attempt::LoginLoading {
+        let opening = Opening {
             id,
-            start: Box::new(start),
+            start,
             channel,
             is_signed,
         };
-        self.attempts.insert(connection, attempt);
+        self.attempts
+            .insert(connection, Attempt::LoginLoading(Box::new(opening)));
         self.order(Work::Attempt(connection, Step::Stored), request);
     }
 
     fn on_login_loaded(
         &mut self,
         connection: ConnectionId,
-        id: RequestId,
-        start: LoginStart,
-        channel: ChannelBinding,
-        is_signed: bool,
+        opening: Opening,
         account: Option<Account>,
         now: Instant,
     ) {
+        let Opening {
+            id,
+            start,
+            channel,
+            is_signed,
+        } = opening;
         let subject = match &account {
             Some(_) => Subject::Account(start.account.clone()),
             None => self.lockouts.bucket(&start.account),
@@ -585,14 +593,8 @@ impl Server {
                 };
                 self.answer(connection, id, answer);
             }
-            Attempt::LoginLoading {
-                id,
-                start,
-                channel,
-                is_signed,
-            } => {
-                let account = loaded(answer);
-                self.on_login_loaded(connection, id, *start, channel, is_signed, account, now);
+            Attempt::LoginLoading(opening) => {
+                self.on_login_loaded(connection, *opening, loaded(answer), now);
             }
             Attempt::LoginStarting {
                 id,
@@ -606,7 +608,27 @@ impl Server {
                 login,
                 account_id,
                 token,
-            } => self.on_enrolled(connection, id, *login, account_id, token, &answer, now),
+            } => {
+                let member = Member {
+                    id: account_id,
+                    account: login.account,
+                    device_key: login.device_key,
+                    device_name: login.device_name,
+                    since: self.epoch.unix(now),
+                };
+                match answer {
+                    StoreAnswer::Done => self.log_in(connection, id, member, Some(token), now),
+                    StoreAnswer::Full => self.refuse(connection, id, Refusal::DeviceLimit),
+                    // The account was removed in between.
+                    StoreAnswer::NotFound
+                    | StoreAnswer::Exists
+                    | StoreAnswer::Loaded(_)
+                    | StoreAnswer::Owner(_)
+                    | StoreAnswer::Accounts(_) => {
+                        self.refuse(connection, id, Refusal::WrongCredentials);
+                    }
+                }
+            }
             Attempt::TokenLoading {
                 id,
                 login,
@@ -644,39 +666,6 @@ impl Server {
         }
     }
 
-    fn on_enrolled(
-        &mut self,
-        connection: ConnectionId,
-        id: RequestId,
-        login: PasswordLogin,
-        account_id: AccountId,
-        token: Token,
-        answer: &StoreAnswer,
-        now: Instant,
-    ) {
-        match answer {
-            StoreAnswer::Done => {
-                let member = Member {
-                    id: account_id,
-                    account: login.account,
-                    device_key: login.device_key,
-                    device_name: login.device_name,
-                    since: self.epoch.unix(now),
-                };
-                self.log_in(connection, id, member, Some(token), now);
-            }
-            StoreAnswer::Full => self.refuse(connection, id, Refusal::DeviceLimit),
-            // The account was removed in between.
-            StoreAnswer::NotFound
-            | StoreAnswer::Exists
-            | StoreAnswer::Loaded(_)
-            | StoreAnswer::Owner(_)
-            | StoreAnswer::Accounts(_) => {
-                self.refuse(connection, id, Refusal::WrongCredentials);
-            }
-        }
-    }
-
     fn on_attempt_store_failed(
         &mut self,
         connection: ConnectionId,
@@ -687,13 +676,13 @@ impl Server {
         self.work
             .retain(|_, work| !matches!(work, Work::Attempt(owner, _) if *owner == connection));
         let id = match attempt {
+            Attempt::LoginLoading(opening) => opening.id,
             Attempt::LoginStarting { id, login, .. } => {
                 self.fail_login(*login, now);
                 id
             }
             Attempt::RegisterStarting { id, .. }
             | Attempt::RegisterFinishing { id }
-            | Attempt::LoginLoading { id, .. }
             | Attempt::LoginEnrolling { id, .. }
             | Attempt::TokenLoading { id, .. }
             | Attempt::TokenRenewing { id, .. } => id,
@@ -836,7 +825,7 @@ impl Server {
                 Attempt::RegisterStarting { .. }
                 | Attempt::RegisterChallenged { .. }
                 | Attempt::RegisterFinishing { .. }
-                | Attempt::LoginLoading { .. }
+                | Attempt::LoginLoading(_)
                 | Attempt::LoginEnrolling { .. }
                 | Attempt::TokenLoading { .. }
                 | Attempt::TokenRenewing { .. },

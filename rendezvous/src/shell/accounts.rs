@@ -56,7 +56,12 @@ fn admit(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Problem>
                 "one-time code for '{name}', valid for {minutes} minutes: {code}"
             ))
         }
-        other => unexpected(other, name),
+        response @ (Response::Done
+        | Response::Exists
+        | Response::NotFound
+        | Response::TooManyCodes
+        | Response::Accounts { .. }
+        | Response::Failed { .. }) => unexpected(response, name),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The loop: sockets to the engine, the engine to sockets and threads.
 //!
-//! One thread, one [`Poll`]; nothing in here waits for anything else. Sockets are edge-triggered: each
+//! One thread, one `Poll`; nothing in here waits for anything else. Sockets are edge-triggered: each
 //! is read until it has no more, or until it is the others' turn, and then stands on the ready list.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,18 +114,7 @@ impl Sockets {
             }
         }
         let (address, why) = problem.expect("there is an address to listen on");
-        let hint = match why.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another program, or another server, has this port (TCP or UDP); stop it, or choose another with --listen ADDR:PORT"
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                "this machine has no such address; choose one that it has with --listen ADDR:PORT"
-            }
-            io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need a privilege; choose a higher one with --listen ADDR:PORT"
-            }
-            _ => "choose another address with --listen ADDR:PORT",
-        };
+        let hint = listen_hint(why.kind());
         Err(Problem::Listen { address, why, hint })
     }
 
@@ -153,6 +142,19 @@ impl Sockets {
                 }
             }
         }
+    }
+}
+
+/// What to do when an address cannot be had.
+fn listen_hint(kind: io::ErrorKind) -> &'static str {
+    if kind == io::ErrorKind::AddrInUse {
+        "another program, or another server, has this port (TCP or UDP); stop it, or choose another with --listen ADDR:PORT"
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        "this machine has no such address; choose one that it has with --listen ADDR:PORT"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "ports below 1024 need a privilege; choose a higher one with --listen ADDR:PORT"
+    } else {
+        "choose another address with --listen ADDR:PORT"
     }
 }
 

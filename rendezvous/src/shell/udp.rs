@@ -88,7 +88,10 @@ fn answer_some(relay: &mut Relay, socket: &UdpSocket) -> bool {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             // An answer that did not arrive comes back as an error of the next call: not ours.
-            Err(_) => continue,
+            Err(error) => {
+                log::trace!("receiving: {error}");
+                continue;
+            }
         };
         if let Some(answer) = relay.handle_datagram(&buffer[..len], source)
             && let Err(error) = socket.send_to(&answer, source)

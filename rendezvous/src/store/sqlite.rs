@@ -293,20 +293,18 @@ fn create_account(
     stretch: StretchVersion,
     at: UnixTime,
 ) -> rusqlite::Result<StoreAnswer> {
-    let made = db
-        .prepare_cached(
-            "INSERT INTO accounts (name, record, stretch, created_ms) VALUES (?, ?, ?, ?)
-             ON CONFLICT (name) DO NOTHING",
-        )?
-        .execute(params![
-            account.as_str(),
-            record.as_bytes(),
-            stretch.0,
-            ms(at)
-        ])?;
-    if made == 0 {
+    if account_id(db, account)?.is_some() {
         return Ok(StoreAnswer::Exists);
     }
+    db.prepare_cached(
+        "INSERT INTO accounts (name, record, stretch, created_ms) VALUES (?, ?, ?, ?)",
+    )?
+    .execute(params![
+        account.as_str(),
+        record.as_bytes(),
+        stretch.0,
+        ms(at)
+    ])?;
     audit(db, at, "account created", account.as_str())?;
     Ok(StoreAnswer::Done)
 }

@@ -1,0 +1,325 @@
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
+
+use super::memory::MemoryStore;
+use super::sqlite::{OpenError, SqliteStore};
+use super::*;
+use crate::server::lockout::{LaneRow, Subject};
+use crate::server::source::SourcePrefix;
+use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX};
+use common::password::{Password, STRETCH_CURRENT, ServerSetup, make_record};
+use std::fmt::Write as _;
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+fn name(text: &str) -> AccountName {
+    text.parse().unwrap()
+}
+
+fn at(millis: u64) -> UnixTime {
+    UnixTime::from_millis(millis)
+}
+
+fn device(number: u8) -> Device {
+    Device {
+        key: DeviceKey::from_bytes([number; 32]),
+        name: DeviceName::lossy("laptop"),
+        token_hash: TokenHash([number; 32]),
+        token_issued: at(u64::from(number)),
+    }
+}
+
+fn row(subject: Subject) -> LockoutRow {
+    let source = |text: &str| SourcePrefix::of(text.parse().unwrap());
+    LockoutRow {
+        strangers: LaneRow {
+            failures: vec![(source("192.0.2.1"), 2), (source("2001:db8::1"), 3)],
+            blocks: 2,
+            blocked_until: at(u64::MAX / 4),
+            last_failure: at(8),
+        },
+        known: LaneRow {
+            failures: vec![(SourcePrefix::ANY, 7)],
+            ..LaneRow::default()
+        },
+        untold: 5,
+        untold_last: at(8),
+        ..LockoutRow::empty(subject)
+    }
+}
+
+fn create(account: &str) -> StoreRequest {
+    let password = Password::new(Zeroizing::new("correct horse".to_owned())).unwrap();
+    let setup = ServerSetup::generate([1; 32]);
+    StoreRequest::CreateAccount {
+        account: name(account),
+        record: make_record(&setup, &name(account), &password, [2; 32]).unwrap(),
+        stretch: STRETCH_CURRENT,
+        at: at(1),
+    }
+}
+
+fn enrol(id: i64, number: u8) -> StoreRequest {
+    StoreRequest::Enrol {
+        id: AccountId(id),
+        device: device(number),
+        lockout: row(Subject::Account(name("alice"))),
+    }
+}
+
+fn load(account: &str, number: u8) -> StoreRequest {
+    StoreRequest::LoadAccount {
+        account: name(account),
+        device_key: device(number).key,
+    }
+}
+
+/// One of everything, in an order that meets every answer.
+fn script() -> Vec<StoreRequest> {
+    let alice = || name("alice");
+    let key = |number| device(number).key;
+    let admission = |account: &str| Admission {
+        account: name(account),
+        code: AdmissionCode::from_random(77),
+        expires: at(600),
+    };
+    let save = |subject| StoreRequest::SaveLockout {
+        row: row(subject),
+        is_blocked_now: true,
+        at: at(2),
+    };
+    let mut script = vec![
+        load("alice", 1),
+        create("alice"),
+        create("alice"),
+        create("bob"),
+        load("alice", 1),
+        enrol(1, 1),
+        enrol(99, 1),
+        load("alice", 1),
+        load("bob", 1),
+        StoreRequest::FindOwner { device_key: key(1) },
+        StoreRequest::FindOwner { device_key: key(9) },
+        // The key moves to bob, and back.
+        enrol(2, 1),
+        load("alice", 1),
+        StoreRequest::FindOwner { device_key: key(1) },
+        enrol(1, 1),
+        save(Subject::Bucket(65_535)),
+        save(Subject::Account(name("bob"))),
+        StoreRequest::SaveAdmission {
+            admission: admission("alice"),
+            at: at(3),
+        },
+        StoreRequest::SaveAdmission {
+            admission: admission("nobody"),
+            at: at(3),
+        },
+        StoreRequest::RenewToken {
+            id: AccountId(1),
+            device_key: key(1),
+            token_hash: TokenHash([42; 32]),
+            at: at(4),
+        },
+        StoreRequest::RenewToken {
+            id: AccountId(2),
+            device_key: key(1),
+            token_hash: TokenHash([43; 32]),
+            at: at(4),
+        },
+        load("alice", 1),
+        StoreRequest::Unblock {
+            account: name("bob"),
+            at: at(5),
+        },
+        StoreRequest::Unblock {
+            account: name("nobody"),
+            at: at(5),
+        },
+        StoreRequest::ListAccounts {
+            after: None,
+            count_max: 1,
+        },
+        StoreRequest::ListAccounts {
+            after: Some(alice()),
+            count_max: 9,
+        },
+    ];
+    script.extend((2..=1 + DEVICES_PER_ACCOUNT_MAX as u8).map(|number| enrol(1, number)));
+    script.extend([
+        enrol(1, 1),
+        StoreRequest::ForgetDevice {
+            id: AccountId(1),
+            device_key: key(2),
+            at: at(6),
+        },
+        StoreRequest::ForgetDevice {
+            id: AccountId(2),
+            device_key: key(1),
+            at: at(6),
+        },
+        load("alice", 2),
+        load("alice", 1),
+    ]);
+    script
+}
+
+/// The end of the script, apart so that what was kept can be looked at before.
+fn script_end() -> Vec<StoreRequest> {
+    vec![
+        StoreRequest::DropAdmission {
+            admission: Admission {
+                account: name("alice"),
+                code: AdmissionCode::from_random(77),
+                expires: at(600),
+            },
+        },
+        StoreRequest::SaveLockout {
+            row: LockoutRow::empty(Subject::Bucket(65_535)),
+            is_blocked_now: false,
+            at: at(7),
+        },
+        StoreRequest::RemoveAccount {
+            account: name("alice"),
+            at: at(8),
+        },
+        StoreRequest::RemoveAccount {
+            account: name("alice"),
+            at: at(8),
+        },
+        load("alice", 1),
+        StoreRequest::FindOwner {
+            device_key: device(1).key,
+        },
+        create("alice"),
+        enrol(1, 1),
+        enrol(3, 1),
+        load("alice", 1),
+    ]
+}
+
+fn transcript(store: &mut dyn Store, one_by_one: bool) -> String {
+    let mut said = String::new();
+    for script in [script(), script_end()] {
+        let size = if one_by_one { 1 } else { script.len() };
+        for batch in script.chunks(size) {
+            for answer in store.execute(batch) {
+                writeln!(said, "{:?}", answer.unwrap()).unwrap();
+            }
+        }
+        let Restored {
+            mut lockouts,
+            admissions,
+        } = store.restore().unwrap();
+        lockouts.sort_by_key(|row| row.subject.clone());
+        writeln!(said, "{lockouts:?} {admissions:?}").unwrap();
+    }
+    said
+}
+
+#[test]
+fn both_stores_answer_alike_in_batches_or_one_by_one() {
+    let folder = TempDir::new().unwrap();
+    let mut transcripts = Vec::new();
+    for one_by_one in [true, false] {
+        transcripts.push(transcript(&mut MemoryStore::new(), one_by_one));
+        let path = folder.path().join(format!("{one_by_one}.db"));
+        transcripts.push(transcript(
+            &mut SqliteStore::open(&path).unwrap(),
+            one_by_one,
+        ));
+    }
+    for transcript in &transcripts {
+        for (said, first) in transcript.lines().zip(transcripts[0].lines()) {
+            assert_eq!(said, first);
+        }
+        assert_eq!(transcript.len(), transcripts[0].len());
+    }
+    for answer in ["Exists", "NotFound", "Full", "Loaded(None)", "Owner(Some"] {
+        assert!(transcripts[0].contains(answer), "{answer}");
+    }
+}
+
+#[test]
+fn what_was_answered_is_there_after_opening_again() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rendezvous.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    for answer in store.execute(&script()) {
+        assert!(answer.is_ok());
+    }
+    let before = format!("{:?}", store.restore());
+    // Without closing: as a killed process leaves it.
+    std::mem::forget(store);
+    let mut again = SqliteStore::open(&path).unwrap();
+    assert_eq!(format!("{:?}", again.restore()), before);
+}
+
+#[test]
+fn a_batch_is_kept_as_a_whole_or_not_at_all() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rendezvous.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    // A second connection drops a table under it: the batch fails half-way.
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("DROP TABLE admissions").unwrap();
+    let admission = Admission {
+        account: name("alice"),
+        code: AdmissionCode::from_random(1),
+        expires: at(1),
+    };
+    let save = StoreRequest::SaveAdmission {
+        admission,
+        at: at(1),
+    };
+    let answers = store.execute(&[create("alice"), save]);
+    assert_eq!(answers.len(), 2);
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    let loaded = store.execute(&[load("alice", 1)]).pop().unwrap();
+    assert!(matches!(loaded, Ok(StoreAnswer::Loaded(None))));
+}
+
+#[test]
+fn newer_and_damaged_databases_are_told_apart() {
+    let folder = TempDir::new().unwrap();
+    let newer = folder.path().join("newer.db");
+    let connection = rusqlite::Connection::open(&newer).unwrap();
+    connection.pragma_update(None, "user_version", 2).unwrap();
+    let refused = SqliteStore::open(&newer).unwrap_err();
+    assert!(matches!(refused, OpenError::Newer { found: 2, known: 1 }));
+    let damaged = folder.path().join("damaged.db");
+    std::fs::write(&damaged, [9; 5000]).unwrap();
+    let refused = SqliteStore::open(&damaged).unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged(_)), "{refused}");
+    let refused = SqliteStore::open(folder.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::Failed(_)), "{refused}");
+}
+
+#[test]
+fn the_audit_trail_is_written_and_bounded() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rendezvous.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    assert!(store.execute(&[create("alice")])[0].is_ok());
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let events = |what: &str| -> i64 {
+        let sql = format!("SELECT {what} FROM audit");
+        other.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(
+        events("count(*) FILTER (WHERE event = 'account created')"),
+        1
+    );
+    let unblock = StoreRequest::Unblock {
+        account: name("alice"),
+        at: at(1),
+    };
+    let batch = vec![unblock; AUDIT_ROWS_MAX / 10];
+    for _ in 0..11 {
+        assert!(store.execute(&batch)[0].is_ok());
+    }
+    assert_eq!(events("max(id)"), 1 + 11 * (AUDIT_ROWS_MAX as i64) / 10);
+    assert!(events("count(*)") <= AUDIT_ROWS_MAX as i64 + 1000);
+}

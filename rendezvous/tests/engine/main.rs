@@ -1,0 +1,19 @@
+//! The engine alone: inputs in, outputs out, no sockets. Log-ins are real OPAQUE.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
+
+/// Who is online, in pages and pushes.
+mod directory;
+/// How many log-ins may fail.
+mod lockout;
+/// Signatures and tokens.
+mod proofs;
+/// Registration.
+mod registration;
+/// Connections from their first byte to their last.
+mod sessions;
+/// An engine with its store and threads, and peers that talk to it.
+mod world;

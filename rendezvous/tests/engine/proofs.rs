@@ -1,0 +1,158 @@
+//! What a signature or a token is good for.
+
+use common::key::Token;
+use common::limits::{
+    DEVICES_PER_ACCOUNT_MAX, SOURCE_FAILURES_MAX, TOKEN_LIFETIME, TOKEN_RENEW_AFTER,
+};
+use common::wire::rendezvous::{Answer, OpaqueMessage, Refusal, Request};
+use rendezvous::server::CloseReason;
+
+use super::world::*;
+
+#[test]
+fn t31_a_key_that_is_only_claimed_is_not_enrolled_even_with_the_password() {
+    let mut world = World::new();
+    world.add("mallory");
+    let victim = world.enrolled("alice", 1);
+    let c = world.connect(AWAY);
+    let mut start = world.start_message(c, "mallory", &device(66), None);
+    start.device_key = victim.public();
+    let started = world.ask(c, Request::LoginStart(start));
+    assert!(matches!(started, Answer::LoginChallenge { .. }));
+    let done = world.finish(c, "mallory", started);
+    assert_eq!(done, refused(Refusal::WrongCredentials));
+    let owner = world.member("bob", 2, HOME);
+    let device_key = victim.public();
+    let account = Some(name("alice"));
+    assert_eq!(
+        world.ask(owner, Request::WhoIs { device_key }),
+        Answer::Owner { account }
+    );
+}
+
+#[test]
+fn t32_a_signature_of_another_channel_is_a_strangers() {
+    let mut world = World::new();
+    let laptop = world.enrolled("alice", 1);
+    let first = world.connect(HOME);
+    let replayed = world.start_message(first, "alice", &laptop, None);
+    world.block("alice");
+    let c = world.connect(AWAY);
+    let blocked = world.ask(c, Request::LoginStart(replayed));
+    assert!(
+        matches!(blocked, Answer::Refused(Refusal::Blocked { .. })),
+        "identical to a stranger's: {blocked:?}"
+    );
+}
+
+#[test]
+fn t32_a_finish_belongs_to_its_own_start() {
+    let mut world = World::new();
+    world.add("alice");
+    let (one, two) = (world.connect(HOME), world.connect(HOME));
+    let ke3 = OpaqueMessage::try_from(vec![1; 64]).unwrap();
+    let early = world.ask(one, Request::LoginFinish { ke3: ke3.clone() });
+    assert_eq!(early, refused(Refusal::OutOfOrder));
+
+    let started = world.login_start(one, "alice", &device(1), None);
+    let crossed = world.ke3(one, "alice", started);
+    world.login_start(two, "alice", &device(2), None);
+    let wrong = world.ask(
+        two,
+        Request::LoginFinish {
+            ke3: crossed.clone(),
+        },
+    );
+    assert_eq!(wrong, refused(Refusal::WrongCredentials));
+    let again = world.ask(two, Request::LoginFinish { ke3: crossed });
+    assert_eq!(again, refused(Refusal::OutOfOrder), "one try a start");
+}
+
+#[test]
+fn t27_a_token_is_good_for_its_device_channel_and_account_only() {
+    let mut world = World::new();
+    let (laptop, token) = world.token("alice", 1);
+    let (other, other_token) = world.token("bob", 2);
+    let c = world.connect(AWAY);
+    let refusal = refused(Refusal::TokenRefused);
+    let stolen = world.token_login(c, "alice", &other, token.clone());
+    assert_eq!(stolen, refusal, "another device");
+    let crossed = world.token_login(c, "bob", &laptop, token.clone());
+    assert_eq!(crossed, refusal, "another account");
+    let swapped = world.token_login(c, "alice", &laptop, other_token);
+    assert_eq!(swapped, refusal, "another token");
+    let elsewhere = world.connect(HOME);
+    let message = world.token_message(elsewhere, "alice", &laptop, token.clone());
+    let replayed = world.ask(c, Request::TokenLogin(message));
+    assert_eq!(replayed, refusal, "another channel");
+    let nobody = world.token_login(c, "nobody", &laptop, token.clone());
+    assert_eq!(nobody, refusal);
+    let own = world.token_login(c, "alice", &laptop, token);
+    assert!(matches!(own, Answer::LoggedIn(_)), "{own:?}");
+}
+
+#[test]
+fn guessing_tokens_is_bounded_by_its_source() {
+    let mut world = World::new();
+    let (laptop, token) = world.token("alice", 1);
+    let c = world.connect(AWAY);
+    for guess in 0..SOURCE_FAILURES_MAX {
+        let guess = Token::from_bytes([100 + guess as u8; 32]);
+        let answer = world.token_login(c, "alice", &laptop, guess);
+        assert_eq!(answer, refused(Refusal::TokenRefused));
+    }
+    let answer = world.token_login(c, "alice", &laptop, Token::from_bytes([99; 32]));
+    assert_eq!(answer, refused(Refusal::Blocked { retry_after_s: 60 }));
+    let own = world.token_login(c, "alice", &laptop, token);
+    assert!(matches!(own, Answer::LoggedIn(_)));
+}
+
+#[test]
+fn a_token_is_renewed_after_a_day_and_dies_after_thirty() {
+    let mut world = World::new();
+    let (laptop, token) = world.token("alice", 1);
+    let fresh = world.connect(HOME);
+    let Answer::LoggedIn(answer) = world.token_login(fresh, "alice", &laptop, token.clone()) else {
+        panic!("refused");
+    };
+    assert_eq!(answer.token, None);
+    world.advance(TOKEN_RENEW_AFTER);
+    let c = world.connect(HOME);
+    let Answer::LoggedIn(answer) = world.token_login(c, "alice", &laptop, token.clone()) else {
+        panic!("refused");
+    };
+    let renewed = answer.token.unwrap();
+    let c = world.connect(HOME);
+    let old = world.token_login(c, "alice", &laptop, token);
+    assert_eq!(old, refused(Refusal::TokenRefused));
+    world.advance(TOKEN_LIFETIME);
+    let c = world.connect(HOME);
+    let expired = world.token_login(c, "alice", &laptop, renewed);
+    assert_eq!(expired, refused(Refusal::TokenRefused));
+}
+
+#[test]
+fn logging_out_forgets_the_device() {
+    let mut world = World::new();
+    let (laptop, token) = world.token("alice", 1);
+    let c = world.connect(HOME);
+    world.token_login(c, "alice", &laptop, token.clone());
+    assert_eq!(world.ask(c, Request::LogOut), Answer::Done);
+    assert_eq!(world.closed.get(&c), Some(&CloseReason::LoggedOut));
+    let c = world.connect(HOME);
+    let answer = world.token_login(c, "alice", &laptop, token);
+    assert_eq!(answer, refused(Refusal::TokenRefused));
+}
+
+#[test]
+fn an_account_has_so_many_devices() {
+    let mut world = World::new();
+    for number in 0..DEVICES_PER_ACCOUNT_MAX as u8 {
+        world.enrolled("alice", 100 + number);
+    }
+    let c = world.connect(HOME);
+    let started = world.login_start(c, "alice", &device(1), None);
+    let full = world.finish(c, "alice", started);
+    assert_eq!(full, refused(Refusal::DeviceLimit));
+    world.log_in(c, "alice", &device(100));
+}
