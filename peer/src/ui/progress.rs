@@ -87,7 +87,7 @@ fn label(name: &str) -> String {
         return name.into_owned();
     }
     let kept = LABEL_LEN_MAX - 1;
-    let (head, tail) = (kept - kept / 3, kept / 3);
+    let (head, tail) = (kept - kept / 2, kept / 2);
     let head: String = name.chars().take(head).collect();
     let tail: String = name.chars().skip(length - tail).collect();
     format!("{head}…{tail}")
