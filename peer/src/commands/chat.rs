@@ -329,7 +329,17 @@ impl Talk<'_> {
 
     fn on_transfer(&mut self, transfer: TransferId, state: &TransferState) -> Result<(), Failure> {
         if state.is_final() {
-            self.offers.retain(|_, offer| offer.transfer != transfer);
+            let mut open = self.offers.iter();
+            let number =
+                open.find_map(|(number, offer)| (offer.transfer == transfer).then_some(*number));
+            if let Some(number) = number
+                && let Some(offer) = self.offers.remove(&number)
+            {
+                let name = inline(&offer.name);
+                let text =
+                    format!("  Offer {number}, {name}, was withdrawn, or answered elsewhere.");
+                self.print(&self.screen.look.dim(&text))?;
+            }
         }
         let Some(moving) = self.transfers.get_mut(&transfer) else {
             return Ok(());

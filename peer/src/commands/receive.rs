@@ -244,7 +244,7 @@ impl Receiver<'_> {
 
     fn on_transfer(&mut self, transfer: TransferId, state: &TransferState) -> Step {
         if state.is_final() {
-            self.questions.retain(|offer| offer.transfer != transfer);
+            self.drop_question(transfer);
         }
         let Some(offer) = self.taking.get(&transfer) else {
             return Ok(None);
@@ -278,6 +278,24 @@ impl Receiver<'_> {
                 ));
                 Ok(Some(Exit::Transfer))
             }
+        }
+    }
+
+    /// An offer ended before it was answered here.
+    fn drop_question(&mut self, transfer: TransferId) {
+        let index = self
+            .questions
+            .iter()
+            .position(|offer| offer.transfer == transfer);
+        let Some(offer) = index.and_then(|index| self.questions.remove(index)) else {
+            return;
+        };
+        self.note(&format!(
+            "The offer of {} was withdrawn, or answered elsewhere.",
+            inline(&offer.name)
+        ));
+        if index == Some(0) && !self.questions.is_empty() {
+            self.ask();
         }
     }
 

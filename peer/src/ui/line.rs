@@ -16,8 +16,8 @@ use crate::node::command::{
 
 /// Width of a time stamp.
 const STAMP_LEN: usize = "2026-01-31 12:00:00".len();
-/// Endpoints that are shown in a list; JSON has all.
-const ENDPOINTS_SHOWN: usize = 2;
+/// Endpoints that are shown in a list, which is to fit 80 columns; JSON has all.
+const ENDPOINTS_SHOWN: usize = 1;
 
 /// A moment in local time, `YYYY-MM-DD HH:MM:SS`.
 pub(crate) fn stamp(time: UnixTime, look: &Look) -> String {
@@ -105,9 +105,11 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     lines.collect()
 }
 
-/// Addresses, the first few of them.
+/// Addresses, the first few of them; those that only this machine itself can use come last.
 pub(crate) fn endpoints(all: &[SocketAddr], shown: usize) -> String {
-    let mut words: Vec<_> = all.iter().take(shown).map(ToString::to_string).collect();
+    let mut sorted = all.to_vec();
+    sorted.sort_by_key(|endpoint| endpoint.ip().is_loopback());
+    let mut words: Vec<_> = sorted.iter().take(shown).map(ToString::to_string).collect();
     if all.len() > shown {
         words.push(format!("+{}", all.len() - shown));
     }
@@ -370,6 +372,18 @@ mod tests {
                 "bob          laptop  available  2023-11-14 22:13:20  192.0.2.1:1",
             ]
         );
+    }
+
+    #[test]
+    fn endpoints_that_others_can_use_come_first() {
+        let all =
+            ["127.0.0.1:5", "192.0.2.1:5", "[2001:db8::1]:5"].map(|text| text.parse().unwrap());
+        assert_eq!(endpoints(&all, 1), "192.0.2.1:5 +2");
+        assert_eq!(
+            endpoints(&all, 9),
+            "192.0.2.1:5 [2001:db8::1]:5 127.0.0.1:5"
+        );
+        assert_eq!(endpoints(&[], 1), "through the relay");
     }
 
     #[test]
