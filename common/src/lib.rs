@@ -8,23 +8,23 @@
 //! Nothing in here performs I/O, reads a clock or keeps a global state; the few functions that need
 //! randomness take a seed, except those that say otherwise.
 
-/// Leaves of 1 MiB and the digest of a whole file, both plain BLAKE3.
+// Leaves of 1 MiB and the digest of a whole file, both plain BLAKE3.
 pub mod hash;
-/// Names and numbers that identify accounts, devices, messages and transfers.
+// Names and numbers that identify accounts, devices, messages and transfers.
 pub mod id;
-/// Device keys (Ed25519), their signatures and fingerprints.
+// Device keys (Ed25519), their signatures and fingerprints.
 pub mod key;
-/// Every bound of the project with its reason.
+// Every bound of the project with its reason.
 pub mod limits;
-/// OPAQUE, both sides: passwords that the server never learns.
+// OPAQUE, both sides: passwords that the server never learns.
 pub mod password;
-/// STUN Binding, both sides.
+// STUN Binding, both sides.
 pub mod stun;
-/// The one gate between text from outside and a terminal.
+// The one gate between text from outside and a terminal.
 pub mod text;
-/// Moments and spans as they stand on the wire.
+// Moments and spans as they stand on the wire.
 pub mod time;
-/// TLS: the server's identity, pinning, and raw public keys between peers.
+// TLS: the server's identity, pinning, and raw public keys between peers.
 pub mod tls;
-/// Frames, the codec, and the messages of both protocols.
+// Frames, the codec, and the messages of both protocols.
 pub mod wire;

@@ -7,22 +7,26 @@
 //! [`node`] is the engine: every decision, no I/O. The `shell` around it, behind the feature of the
 //! same name, owns sockets, files, threads and the terminal, and makes no decisions.
 
-/// The engine.
-pub mod node;
-#[cfg(feature = "shell")]
-/// Sockets, files and threads around the engine.
-pub mod shell;
-
+// What was typed.
 #[cfg(feature = "shell")]
 mod args;
+// A client of the profile's socket: every command is one.
 #[cfg(feature = "shell")]
 mod client;
+// The commands, one path from what was typed to an exit code.
 #[cfg(feature = "shell")]
-/// The program's command line.
 pub mod commands;
+// What it means.
 #[cfg(feature = "shell")]
 mod config;
+// The engine.
+pub mod node;
+// The folder of one device: keys, settings, history, and who owns it.
 #[cfg(feature = "shell")]
 mod profile;
+// Sockets, files and threads around the engine.
+#[cfg(feature = "shell")]
+pub mod shell;
+// What a person sees: lines, progress, prompts, JSON.
 #[cfg(feature = "shell")]
 mod ui;

@@ -7,23 +7,23 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// What people ask and what they are told.
+// What people ask and what they are told.
 pub mod command;
-/// What goes in and what comes out: inputs, outputs, and what the shell does for the node.
+// Inputs and outputs, and what the shell does for the node.
 pub mod io;
-/// Dialling, authorisation, frames and leaves.
+// Dialling, authorisation, frames and leaves.
 mod links;
-/// The outbox.
+// The outbox.
 mod messages;
-/// Where this device can be reached.
+// Where this device can be reached.
 mod paths;
-/// When to look for whom.
+// When to look for whom.
 mod reach;
-/// The session with the rendezvous.
+// The session with the rendezvous.
 mod session;
-/// Files on their way.
+// Files on their way.
 mod transfer;
-/// QUIC.
+// QUIC.
 mod transport;
 
 use command::{
@@ -67,8 +67,8 @@ pub struct NodeOptions {
 
 /// A peer: its session with the rendezvous, its links, its messages and its transfers.
 ///
-/// Who owns what: [`session`] the control connection, [`paths`] our own endpoints, [`links`] the other
-/// devices, [`messages`] what waits for a receipt, [`transfer`] files, [`reach`] when to look for whom.
+/// Who owns what: `session` the control connection, `paths` our own endpoints, `links` the other
+/// devices, `messages` what waits for a receipt, `transfer` files, `reach` when to look for whom.
 /// The node itself owns what has been asked of the store and by whom, and carries events between them.
 #[derive(Debug)]
 pub struct Node {

@@ -14,9 +14,9 @@ use common::id::TransferId;
 use super::Output;
 use super::command::{Event, TransferState};
 
-/// Files that come.
+// Files that come.
 pub(super) mod receive;
-/// Files that go.
+// Files that go.
 pub(super) mod send;
 
 /// Progress is told no more often than this.
