@@ -1,4 +1,4 @@
-//! The shell around a [`Node`](crate::node::Node): sockets, files, threads and a clock. It makes no
+//! The shell around a [`Node`]: sockets, files, threads and a clock. It makes no
 //! decisions.
 //!
 //! One thread runs a mio loop. In each turn it waits, notes what is ready, reads the clock once, feeds
