@@ -52,7 +52,7 @@ pub struct ServeArguments {
     /// Address and port to listen on, TCP and UDP [default: port 7400 of every address]
     #[arg(long, value_name = "ADDR:PORT", env = "RENDEZVOUS_LISTEN")]
     pub listen: Option<SocketAddr>,
-    /// Who may register
+    /// Who may register; there are no invitations yet, so it is everybody or nobody
     #[arg(long, value_enum, default_value_t, env = "RENDEZVOUS_REGISTRATION")]
     pub registration: RegistrationArgument,
     /// PEM file with your own certificate chain and its key, instead of a self-made one

@@ -17,7 +17,7 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey};
 use common::limits::{
     CONNECTIONS_MAX, LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX,
-    UNAUTHENTICATED_PER_SOURCE_MAX,
+    STORE_BATCH_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
 };
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::{
@@ -57,6 +57,8 @@ const PRESENCE_DELAY: Duration = Duration::from_millis(50);
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 /// What has faded or expired is dropped this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+/// The same, while there is more to drop than one batch of the store.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 /// What a client that meets a busy server waits.
 const BUSY_RETRY_S: u32 = 2;
 
@@ -1017,7 +1019,12 @@ impl Server {
     fn sweep(&mut self, now: Instant) {
         self.sweep_at = now + SWEEP_INTERVAL;
         self.registrations.sweep(now);
-        for row in self.lockouts.sweep(now) {
+        // A day after a flood of names there may be many; the store has other things to do too.
+        let rows = self.lockouts.sweep(STORE_BATCH_MAX, now);
+        if rows.len() == STORE_BATCH_MAX {
+            self.sweep_at = now + SWEEP_AGAIN;
+        }
+        for row in rows {
             self.save_lockout(row, now);
         }
         for admission in self.admissions.sweep(now) {

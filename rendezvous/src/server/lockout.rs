@@ -320,15 +320,17 @@ impl Lockouts {
             .map_or(Duration::ZERO, |lock| lock.strangers.remaining(now))
     }
 
-    /// Drops what has faded, and returns the rows that the store can drop as well.
-    pub fn sweep(&mut self, now: Instant) -> Vec<LockoutRow> {
+    /// Drops what has faded, at most `count_max` subjects, and returns the rows that the store can
+    /// drop as well.
+    pub fn sweep(&mut self, count_max: usize, now: Instant) -> Vec<LockoutRow> {
         self.breadth.sweep(now);
         for lock in self.locks.values_mut() {
             lock.strangers.fade(now);
             lock.known.fade(now);
         }
         let idle = self.locks.iter().filter(|(_, lock)| lock.is_idle());
-        let idle: Vec<Subject> = idle.map(|(subject, _)| subject.clone()).collect();
+        let idle = idle.map(|(subject, _)| subject.clone());
+        let idle: Vec<Subject> = idle.take(count_max).collect();
         for subject in &idle {
             self.locks.remove(subject);
         }

@@ -225,8 +225,8 @@ impl Admin {
         })
     }
 
-    /// Tells whether a token is a client's, given that connections have odd ones.
-    pub(super) fn token(client: u64) -> Token {
+    /// The token of a client: even, because those of connections are odd.
+    fn token(client: u64) -> Token {
         Token(CLIENT_TOKENS + 2 * client as usize)
     }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use common::limits::{BLOCK_FIRST, SOURCE_FAILURES_MAX};
+use common::limits::{BLOCK_FIRST, BLOCK_MEMORY, SOURCE_FAILURES_MAX, STORE_BATCH_MAX};
 use common::password::ClientRegistration;
 use common::wire::rendezvous::{
     AdmissionCode, Answer, LoggedIn, OpaqueMessage, Refusal, Request, ServerFrame,
 };
 use rendezvous::server::operator::{Command, Reply};
-use rendezvous::store::StoreRequest;
+use rendezvous::store::{Store, StoreRequest};
 
 use super::world::*;
 
@@ -299,4 +299,21 @@ fn an_operator_ends_a_block() {
     world.log_in(c, "alice", &device(1));
     let nobody = world.command(Command::Unblock(name("nobody")));
     assert!(matches!(nobody, Reply::NotFound));
+}
+
+#[test]
+fn a_day_after_a_flood_of_names_the_store_is_empty_again() {
+    let mut world = World::new();
+    let names = 1500;
+    for number in 0..names {
+        let source = format!("10.{}.{}.1:9", number / 200, number % 200);
+        let c = world.connect(&source);
+        world.login_start(c, &format!("user{number}"), &device(3), None);
+        world.disconnect(c);
+    }
+    let kept = world.store.restore().unwrap().lockouts.len();
+    assert!(kept > STORE_BATCH_MAX && kept <= names, "{kept}");
+    world.advance(BLOCK_MEMORY + Duration::from_secs(700));
+    assert!(world.store.restore().unwrap().lockouts.is_empty());
+    assert_eq!(world.server.work_count(), 0);
 }

@@ -270,7 +270,7 @@ fn t38_a_million_unknown_names_fit_and_displace_no_account() {
     for _ in 0..4 {
         bench.fail(1);
     }
-    let _ = bench.lockouts.sweep(bench.now);
+    let _ = bench.lockouts.sweep(9, bench.now);
     for number in 0..1_000_000u32 {
         let subject = bench.lockouts.bucket(&name(&format!("nobody{number}")));
         // From ever new sources, so that breadth does not stop it.
@@ -338,10 +338,10 @@ fn what_has_faded_is_dropped_and_what_is_to_be_told_is_not() {
     let known = bench.try_as(Lane::KnownDevice, 1).unwrap();
     bench.lockouts.fail(known.counted);
     bench.now += DAY;
-    assert!(bench.lockouts.sweep(bench.now).is_empty());
+    assert!(bench.lockouts.sweep(9, bench.now).is_empty());
     let (failed, _) = bench.lockouts.tell(&name("alice"), bench.now).unwrap();
     assert_eq!(failed.count, 1);
-    let dropped = bench.lockouts.sweep(bench.now);
+    let dropped = bench.lockouts.sweep(9, bench.now);
     assert_eq!(dropped, [LockoutRow::empty(alice())]);
     assert!(bench.lockouts.is_empty());
 }
