@@ -53,8 +53,6 @@ pub const REQUESTS_WAITING_MAX: usize = 4096;
 pub const OUTBOX_LEN_MAX: usize = 16 * CONTROL_FRAME_LEN_MAX;
 /// Devices of one account. An older one makes room when its owner removes it.
 pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
-/// Sessions of one device key at once: the newest replaces an older one that hangs.
-pub const SESSIONS_PER_DEVICE_MAX: usize = 1;
 /// Connections that the server holds at once, log-ins in progress included.
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Connections from one source (/32 IPv4, /64 IPv6) that have not logged in yet.
@@ -131,6 +129,8 @@ pub const RECIPIENTS_MAX: usize = 64;
 pub const OUTBOX_MESSAGES_MAX: usize = 10_000;
 /// Messages on the wire to one peer that have no receipt yet.
 pub const MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Without a receipt for this long the recipient is looked for again: it may have restarted elsewhere.
+pub const RECEIPT_PATIENCE: Duration = Duration::from_secs(3);
 /// Links of one peer at once.
 pub const LINKS_MAX: usize = 1024;
 /// Inbound links whose key is not authorised yet.

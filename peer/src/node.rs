@@ -218,30 +218,21 @@ impl Node {
         if let Some(transmit) = self.links.poll_transmit(now, buffer) {
             return Output::Transmit(transmit);
         }
-        Output::Wait(self.deadline())
+        Output::Wait(self.deadline(now))
     }
 
-    fn deadline(&self) -> Option<Deadline> {
-        let session = self
-            .session
-            .poll_timeout()
-            .map(|at| Deadline { at, why: "session" });
-        let links = self
-            .links
-            .poll_timeout()
-            .map(|at| Deadline { at, why: "links" });
-        let paths = self
-            .paths
-            .poll_timeout()
-            .map(|at| Deadline { at, why: "paths" });
-        let reach = self
-            .reach
-            .poll_timeout()
-            .map(|at| Deadline { at, why: "reach" });
-        [session, links, paths, reach]
+    fn deadline(&self, now: Instant) -> Option<Deadline> {
+        let deadlines = [
+            (self.session.poll_timeout(), "session"),
+            (self.links.poll_timeout(), "links"),
+            (self.paths.poll_timeout(), "paths"),
+            (self.reach.poll_timeout(), "reach"),
+            (self.messages.next_overdue(now), "receipt"),
+        ];
+        let due = deadlines
             .into_iter()
-            .flatten()
-            .min_by_key(|deadline| deadline.at)
+            .filter_map(|(at, why)| at.map(|at| Deadline { at, why }));
+        due.min_by_key(|deadline| deadline.at)
     }
 
     /// Carries events between the parts until all are quiet.
@@ -649,7 +640,9 @@ impl Node {
             .recipients()
             .chain(self.sending.recipients())
             .filter(|account| Some(*account) != own.as_ref())
-            .filter(|account| self.links.link_to(account).is_none())
+            .filter(|account| {
+                self.links.link_to(account).is_none() || self.messages.is_overdue(account, now)
+            })
             .cloned()
             .collect();
         self.reach.set_wanted(wanted);
@@ -756,7 +749,7 @@ impl Node {
                 self.reach.on_linked(&account);
                 self.sending
                     .on_ready(link, &account, &mut self.links, &mut self.outputs);
-                self.send_due(&account, link);
+                self.send_due(&account, link, now);
             }
             LinksEvent::Frame {
                 link,
@@ -830,7 +823,7 @@ impl Node {
     fn on_frame(&mut self, link: LinkId, account: AccountName, frame: PeerFrame, now: Instant) {
         match frame {
             PeerFrame::Message(message) => self.on_message(Some(link), account, message, now),
-            PeerFrame::Receipt { id, state } => self.on_receipt(link, account, id, state),
+            PeerFrame::Receipt { id, state } => self.on_receipt(link, account, id, state, now),
             PeerFrame::Offer(offer) => {
                 self.receiving
                     .on_offer(account, link, offer, &mut self.links, &mut self.outputs);
@@ -895,6 +888,7 @@ impl Node {
         from: AccountName,
         id: MessageId,
         receipt: ReceiptState,
+        now: Instant,
     ) {
         let state = match receipt {
             ReceiptState::Delivered => MessageState::Delivered,
@@ -903,12 +897,12 @@ impl Node {
         let is_first = self.messages.on_receipt(&from, id);
         if is_first || state == MessageState::Read {
             self.advance(id, from.clone(), state);
-            self.send_due(&from, link);
+            self.send_due(&from, link, now);
         }
     }
 
-    fn send_due(&mut self, account: &AccountName, link: LinkId) {
-        for message in self.messages.take_due(account, link) {
+    fn send_due(&mut self, account: &AccountName, link: LinkId, now: Instant) {
+        for message in self.messages.take_due(account, link, now) {
             let id = message.id;
             self.links.send(link, &PeerFrame::Message(message));
             let state = MessageState::Sent;
@@ -1008,7 +1002,7 @@ impl Node {
             }
             self.messages.push(to.clone(), message);
             if let Some(link) = self.links.link_to(&to) {
-                self.send_due(&to, link);
+                self.send_due(&to, link, now);
             }
         }
     }

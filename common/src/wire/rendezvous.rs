@@ -323,6 +323,7 @@ pub struct Entry {
 
 /// What a device says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Ready to talk.
     #[default]
@@ -358,6 +359,7 @@ pub struct Cursor {
 
 /// Why the server did not do what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// No such account, or not its password: the server does not tell which.
     #[error("unknown account or wrong password")]

@@ -160,7 +160,8 @@ impl Links {
         self.collect(now);
     }
 
-    /// Dials devices of `account` that there is no link to yet. Returns how many dials are under way.
+    /// Dials devices of `account` that there is no link to where they are now. Returns how many dials
+    /// are under way.
     pub(super) fn dial(
         &mut self,
         account: &AccountName,
@@ -323,11 +324,10 @@ impl Links {
 
     fn dial_device(&mut self, account: &AccountName, entry: Entry, now: Instant) {
         let device_key = entry.device_key;
-        let is_linked = self
-            .peers
-            .values()
-            .any(|peer| peer.device_key == device_key && peer.is_ready());
-        if is_linked || device_key == self.own_key || self.dials.contains_key(&device_key) {
+        if self.is_linked_there(&entry)
+            || device_key == self.own_key
+            || self.dials.contains_key(&device_key)
+        {
             return;
         }
         if self
@@ -358,6 +358,17 @@ impl Links {
         };
         self.dials.insert(device_key, dial);
         self.continue_dials(now);
+    }
+
+    /// Tells whether there is a link to where a device says that it is. A link to anywhere else may be
+    /// one to what the device was before it moved or restarted.
+    fn is_linked_there(&self, entry: &Entry) -> bool {
+        let ready = self.peers.iter().filter(|(_, peer)| peer.is_ready());
+        let mut links = ready.filter(|(_, peer)| peer.device_key == entry.device_key);
+        links.any(|(link, _)| {
+            let remote = self.transport.remote(*link);
+            remote.is_some_and(|remote| entry.candidates.contains(&remote))
+        })
     }
 
     /// Tells whether an address that somebody else names may get packets of ours: never this node

@@ -5,9 +5,10 @@
 //! and shows it once.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
-use common::limits::{MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX};
+use common::limits::{MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX, RECEIPT_PATIENCE};
 use common::wire::peer::Message;
 
 use super::transport::LinkId;
@@ -21,7 +22,7 @@ pub(super) struct Messages {
 #[derive(Debug)]
 struct Outgoing {
     message: Message,
-    sent_on: Option<LinkId>,
+    sent: Option<(LinkId, Instant)>,
 }
 
 impl Messages {
@@ -43,24 +44,45 @@ impl Messages {
     pub(super) fn push(&mut self, to: AccountName, message: Message) {
         let outgoing = Outgoing {
             message,
-            sent_on: None,
+            sent: None,
         };
         self.outbox.entry(to).or_default().push_back(outgoing);
     }
 
     /// Hands out the messages to send on `link` now: the oldest that were not sent on it, as long as
     /// not too many wait for their receipts.
-    pub(super) fn take_due(&mut self, to: &AccountName, link: LinkId) -> Vec<Message> {
+    pub(super) fn take_due(
+        &mut self,
+        to: &AccountName,
+        link: LinkId,
+        now: Instant,
+    ) -> Vec<Message> {
         let Some(outbox) = self.outbox.get_mut(to) else {
             return Vec::new();
         };
         let window = outbox.iter_mut().take(MESSAGES_IN_FLIGHT_MAX);
-        let due = window.filter(|outgoing| outgoing.sent_on != Some(link));
+        let due = window.filter(|outgoing| outgoing.sent.is_none_or(|(on, _)| on != link));
         due.map(|outgoing| {
-            outgoing.sent_on = Some(link);
+            outgoing.sent = Some((link, now));
             outgoing.message.clone()
         })
         .collect()
+    }
+
+    /// Tells whether the oldest message to an account has waited for its receipt for too long.
+    pub(super) fn is_overdue(&self, to: &AccountName, now: Instant) -> bool {
+        self.overdue_at(to).is_some_and(|at| at <= now)
+    }
+
+    /// When the next account becomes overdue after `now`.
+    pub(super) fn next_overdue(&self, now: Instant) -> Option<Instant> {
+        let moments = self.outbox.keys().filter_map(|to| self.overdue_at(to));
+        moments.filter(|at| *at > now).min()
+    }
+
+    fn overdue_at(&self, to: &AccountName) -> Option<Instant> {
+        let (_, at) = self.outbox.get(to)?.front()?.sent?;
+        Some(at + RECEIPT_PATIENCE)
     }
 
     /// A receipt came. Tells whether it is the first for a message of ours to that account.
@@ -108,33 +130,36 @@ mod tests {
 
     /// Two link ids, made by a real transport.
     #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
-    fn two_links() -> [LinkId; 2] {
+    fn two_links() -> ([LinkId; 2], Instant) {
         let secret = DeviceSecret::from_seed([1; 32]);
         let mut transport = crate::node::transport::Transport::new([1; 32], secret);
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let key = DeviceSecret::from_seed([2; 32]).public();
         let mut dial = || {
             transport
                 .dial(key, "192.0.2.1:1".parse().unwrap(), now)
                 .unwrap()
         };
-        [dial(), dial()]
+        ([dial(), dial()], now)
     }
 
     #[test]
     fn messages_are_sent_once_a_link_and_again_on_the_next() {
         let bob: AccountName = "bob".parse().unwrap();
-        let [first, second] = two_links();
+        let ([first, second], now) = two_links();
         let mut messages =
             Messages::new(vec![(bob.clone(), message(1)), (bob.clone(), message(2))]);
-        assert_eq!(messages.take_due(&bob, first).len(), 2);
-        assert_eq!(messages.take_due(&bob, first).len(), 0);
+        assert_eq!(messages.take_due(&bob, first, now).len(), 2);
+        assert_eq!(messages.take_due(&bob, first, now).len(), 0);
         assert!(messages.on_receipt(&bob, message(1).id));
         assert!(
             !messages.on_receipt(&bob, message(1).id),
             "a second receipt changes nothing"
         );
-        assert_eq!(messages.take_due(&bob, second), vec![message(2)]);
+        assert_eq!(messages.take_due(&bob, second, now), vec![message(2)]);
+        assert!(!messages.is_overdue(&bob, now));
+        assert!(messages.is_overdue(&bob, now + RECEIPT_PATIENCE));
+        assert_eq!(messages.next_overdue(now), Some(now + RECEIPT_PATIENCE));
         let mallory = "mallory".parse().unwrap();
         assert!(
             !messages.on_receipt(&mallory, message(2).id),
@@ -147,7 +172,7 @@ mod tests {
     #[test]
     fn no_more_than_a_window_is_in_flight() {
         let bob: AccountName = "bob".parse().unwrap();
-        let [link, _] = two_links();
+        let ([link, _], now) = two_links();
         let mut messages = Messages::default();
         let many = MESSAGES_IN_FLIGHT_MAX + 10;
         for n in 0..many {
@@ -155,10 +180,10 @@ mod tests {
             message.id = MessageId::from_bytes((n as u128).to_be_bytes());
             messages.push(bob.clone(), message);
         }
-        let sent = messages.take_due(&bob, link);
+        let sent = messages.take_due(&bob, link, now);
         assert_eq!(sent.len(), MESSAGES_IN_FLIGHT_MAX);
         messages.on_receipt(&bob, sent[0].id);
-        assert_eq!(messages.take_due(&bob, link).len(), 1);
+        assert_eq!(messages.take_due(&bob, link, now).len(), 1);
     }
 
     #[test]

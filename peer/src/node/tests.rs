@@ -348,6 +348,20 @@ impl World {
         self.hosts[n].node.handle_input(input, self.now);
     }
 
+    /// Ends a node without a word and starts it anew on another port.
+    fn crash(&mut self, n: usize) {
+        let name = self.hosts[n].name.to_string();
+        let port = self.hosts[n].address.port() + 1;
+        self.hosts[n] = Host::new(n as u8 + 1, &name, self.now);
+        self.hosts[n].address.set_port(port);
+        let addresses = vec![self.hosts[n].address];
+        let now = self.now;
+        self.hosts[n]
+            .node
+            .handle_input(Input::LocalAddresses(addresses), now);
+        self.settle();
+    }
+
     fn break_session(&mut self, n: usize) {
         self.hosts[n].session = None;
         let closed = RendezvousInput::Closed(ClosedReason::Failed("broken".to_owned()));
@@ -586,6 +600,27 @@ fn a_message_waits_for_a_recipient_who_is_away() {
         world.hosts[0].has_state(id, MessageState::Delivered)
     });
     assert_eq!(world.hosts[1].texts(), ["are you there?"]);
+}
+
+#[test]
+fn a_restarted_peer_is_reached_at_its_new_address() {
+    for pause in [0, 10, 40] {
+        let mut world = World::new(&["alice", "bob"]);
+        let id = world.say(0, "bob", "first");
+        world.until("delivery", |world| {
+            world.hosts[0].has_state(id, MessageState::Delivered)
+        });
+        world.crash(1);
+        world.pass(Duration::from_secs(pause));
+        let before = world.now;
+        let id = world.say(0, "bob", "second");
+        world.until("delivery", |world| {
+            world.hosts[0].has_state(id, MessageState::Delivered)
+        });
+        assert_eq!(world.hosts[1].texts(), ["second"]);
+        let took = world.now - before;
+        assert!(took < Duration::from_secs(5), "{took:?} after {pause} s");
+    }
 }
 
 #[test]

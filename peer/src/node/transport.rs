@@ -29,7 +29,7 @@ use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
     EndpointConfig, EndpointEvent, Event, FourTuple, IdleTimeout, Incoming, MtuDiscoveryConfig,
-    ReadError, ServerConfig, StreamEvent, TransportConfig, VarInt, WriteError,
+    PathId, ReadError, ServerConfig, StreamEvent, TransportConfig, VarInt, WriteError,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -310,6 +310,17 @@ impl Transport {
                 .send_stream(stream)
                 .reset(VarInt::from_u32(0));
         });
+    }
+
+    /// The address at the other end, as packets carry it.
+    pub(super) fn remote(&self, link: LinkId) -> Option<SocketAddr> {
+        let path = self
+            .links
+            .get(&link)?
+            .connection
+            .network_path(PathId::ZERO)
+            .ok()?;
+        Some(common::stun::canonical(path.remote()))
     }
 
     /// Lets links whose timers have passed act.
