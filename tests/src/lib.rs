@@ -1,6 +1,11 @@
 //! The whole, tried out: the demo, and what tests with the real programs share.
 
-/// The demo, step by step.
+// The socket of a running peer, as a program would use it.
+pub mod control;
+// The demo, step by step.
 pub mod demo;
-/// The real programs as processes of their own.
+// The real programs as processes of their own.
 pub mod program;
+// A peer that says what a test wants it to say.
+// People with profiles at a server of their own.
+pub mod world;

@@ -102,16 +102,7 @@ impl Programs {
         program: Program,
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<Finished, ProgramError> {
-        let mut command = self.command(program, arguments);
-        let output = command.output().map_err(|error| ProgramError::Start {
-            program,
-            source: error,
-        })?;
-        Ok(Finished {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        run(program, &mut self.command(program, arguments))
     }
 
     /// Starts a program whose lines are read as they come.
@@ -120,11 +111,7 @@ impl Programs {
         program: Program,
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<Running, ProgramError> {
-        let mut command = self.command(program, arguments);
-        Running::start(
-            program,
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()),
-        )
+        Running::start(program, &mut self.command(program, arguments))
     }
 
     /// Starts a server on a free port of the loopback interface, with its data in `data`, and waits
@@ -156,6 +143,37 @@ impl Programs {
 
 /// Time for a program to be ready.
 pub const START: Duration = Duration::from_secs(20);
+/// Time for a program that ends by itself. Longer than any of its own deadlines for one step.
+pub const END: Duration = Duration::from_secs(90);
+
+/// Runs a command of [`Programs::command`] to its end. A program that does not end by itself is
+/// killed, and that is an error.
+pub fn run(program: Program, command: &mut Command) -> Result<Finished, ProgramError> {
+    let failed = |source| ProgramError::Start { program, source };
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    let stdout = child.stdout.take().map(read_all);
+    let stderr = child.stderr.take().map(read_all);
+    let deadline = now() + END;
+    let mut texts = [stdout, stderr].into_iter().flatten().map(|stream| {
+        let left = deadline.saturating_duration_since(now());
+        stream.recv_timeout(left).ok()
+    });
+    let (Some(Some(stdout)), Some(Some(stderr))) = (texts.next(), texts.next()) else {
+        // It may have ended by itself this moment; either way it is gone.
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(ProgramError::Never {
+            what: format!("{} ends", program.name()),
+            complaints: format!("{command:?}"),
+        });
+    };
+    Ok(Finished {
+        status: child.wait().map_err(failed)?,
+        stdout,
+        stderr,
+    })
+}
 
 /// A server that is ready.
 #[derive(Debug)]
@@ -204,7 +222,9 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(program: Program, command: &mut Command) -> Result<Self, ProgramError> {
+    /// Starts a command of [`Programs::command`].
+    pub fn start(program: Program, command: &mut Command) -> Result<Self, ProgramError> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| ProgramError::Start {
             program,
             source: error,
@@ -245,6 +265,65 @@ impl Running {
                 Err(reason) => return Err(self.never(what, reason)),
             }
         }
+    }
+
+    /// Waits for a line on its standard error that `is_it`. Lines before it are used up.
+    pub fn wait_complaint(
+        &self,
+        what: &str,
+        patience: Duration,
+        is_it: impl Fn(&str) -> bool,
+    ) -> Result<String, ProgramError> {
+        let deadline = now() + patience;
+        let mut seen = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(now());
+            match self.errors.recv_timeout(left) {
+                Ok(line) if is_it(&line) => return Ok(line),
+                Ok(line) => seen.push(line),
+                Err(_) => {
+                    return Err(ProgramError::Never {
+                        what: what.to_owned(),
+                        complaints: seen.join("\n"),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Waits until it ends by itself, and returns how it did, with what it printed since somebody last
+    /// looked.
+    pub fn finish(mut self, patience: Duration) -> Result<Finished, ProgramError> {
+        let program = self.program;
+        let deadline = now() + patience;
+        let [stdout, stderr] = [&self.lines, &self.errors].map(|lines| {
+            let mut text = String::new();
+            loop {
+                let left = deadline.saturating_duration_since(now());
+                match lines.recv_timeout(left) {
+                    Ok(line) => text.extend([line.as_str(), "\n"]),
+                    Err(RecvTimeoutError::Disconnected) => return Ok(text),
+                    Err(RecvTimeoutError::Timeout) => return Err(text),
+                }
+            }
+        });
+        let (Ok(stdout), Ok(stderr)) = (&stdout, &stderr) else {
+            return Err(ProgramError::Never {
+                what: format!("{} ends", program.name()),
+                complaints: format!("{stdout:?}\n{stderr:?}"),
+            });
+        };
+        let status = self.child.wait();
+        Ok(Finished {
+            status: status.map_err(|source| ProgramError::Start { program, source })?,
+            stdout: stdout.clone(),
+            stderr: stderr.clone(),
+        })
+    }
+
+    /// Tells whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// What it has complained about so far.
@@ -343,6 +422,17 @@ fn read_lines(stream: impl Read + Send + 'static) -> Receiver<String> {
                 return;
             }
         }
+    });
+    receiver
+}
+
+fn read_all(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is still worth showing.
+        let _ = stream.read_to_end(&mut bytes);
+        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
     });
     receiver
 }
