@@ -8,6 +8,8 @@
 //! Nothing in here performs I/O, reads a clock or keeps a global state; the few functions that need
 //! randomness take a seed, except those that say otherwise.
 
+// Which addresses others may be sent to.
+pub mod candidate;
 // Leaves of 1 MiB and the digest of a whole file, both plain BLAKE3.
 pub mod hash;
 // Names and numbers that identify accounts, devices, messages and transfers.

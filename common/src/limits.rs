@@ -133,6 +133,9 @@ pub const MESSAGES_IN_FLIGHT_MAX: usize = 256;
 pub const RECEIPT_PATIENCE: Duration = Duration::from_secs(3);
 /// Links of one peer at once.
 pub const LINKS_MAX: usize = 1024;
+/// Links of one device at once: two peers that dial each other at the same time have two for a while,
+/// and one that restarts leaves one behind.
+pub const LINKS_PER_DEVICE_MAX: usize = 4;
 /// Inbound links whose key is not authorised yet.
 pub const UNAUTHORISED_LINKS_MAX: usize = 32;
 /// Above this many of them a newcomer proves its address first (QUIC Retry, RFC 9000 section 8.1.2).

@@ -133,6 +133,26 @@ impl From<ProtocolError> for PasswordError {
     }
 }
 
+/// Lengths of the suite's messages, in bytes (RFC 9807 section 6.4 with 32-byte group elements and
+/// 64-byte hashes). The library takes longer ones and ignores the rest.
+mod len {
+    pub(super) const REGISTRATION_REQUEST: usize = 32;
+    pub(super) const REGISTRATION_RESPONSE: usize = 64;
+    pub(super) const RECORD: usize = 192;
+    pub(super) const KE1: usize = 96;
+    pub(super) const KE2: usize = 320;
+    pub(super) const KE3: usize = 64;
+}
+
+/// The bytes of a message, if they are as many as it has.
+fn exactly(len: usize, bytes: &[u8]) -> Result<&[u8], PasswordError> {
+    if bytes.len() == len {
+        Ok(bytes)
+    } else {
+        Err(PasswordError::Malformed)
+    }
+}
+
 fn message(bytes: impl AsRef<[u8]>) -> OpaqueMessage {
     OpaqueMessage::try_from(bytes.as_ref().to_vec())
         .expect("the longest message of the suite is within the bound")
@@ -177,7 +197,10 @@ impl ServerSetup {
         account: &AccountName,
         request: &OpaqueMessage,
     ) -> Result<OpaqueMessage, PasswordError> {
-        let request = RegistrationRequest::deserialize(request.as_bytes())?;
+        let request = RegistrationRequest::deserialize(exactly(
+            len::REGISTRATION_REQUEST,
+            request.as_bytes(),
+        )?)?;
         let answer =
             ServerRegistration::<Suite>::start(&self.0, request, account.as_str().as_bytes())?;
         Ok(message(answer.message.serialize()))
@@ -201,7 +224,7 @@ impl ServerSetup {
             &mut ChaCha20Rng::from_seed(seed),
             &self.0,
             record,
-            CredentialRequest::deserialize(ke1.as_bytes())?,
+            CredentialRequest::deserialize(exactly(len::KE1, ke1.as_bytes())?)?,
             account.as_str().as_bytes(),
             parameters(account, channel),
         )?;
@@ -241,7 +264,7 @@ pub struct ServerLogin {
 impl ServerLogin {
     /// Checks KE3: only who knows the password can have made it.
     pub fn finish(self, ke3: &OpaqueMessage) -> Result<(), PasswordError> {
-        let ke3 = CredentialFinalization::deserialize(ke3.as_bytes())?;
+        let ke3 = CredentialFinalization::deserialize(exactly(len::KE3, ke3.as_bytes())?)?;
         self.state
             .finish(ke3, parameters(&self.account, &self.channel))
             .map(|_| ())
@@ -267,7 +290,7 @@ impl PasswordRecord {
 
     /// Reads what the store kept.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PasswordError> {
-        RegistrationUpload::<Suite>::deserialize(bytes)?;
+        RegistrationUpload::<Suite>::deserialize(exactly(len::RECORD, bytes)?)?;
         Ok(Self(Zeroizing::new(bytes.to_vec())))
     }
 
@@ -325,7 +348,10 @@ impl ClientRegistration {
         account: &AccountName,
         response: &OpaqueMessage,
     ) -> Result<OpaqueMessage, PasswordError> {
-        let response = RegistrationResponse::deserialize(response.as_bytes())?;
+        let response = RegistrationResponse::deserialize(exactly(
+            len::REGISTRATION_RESPONSE,
+            response.as_bytes(),
+        )?)?;
         let stretch = stretch(STRETCH_CURRENT)?;
         let params = ClientRegistrationFinishParameters::new(identifiers(account), Some(&stretch));
         let finished =
@@ -370,7 +396,7 @@ impl ClientLogin {
         version: StretchVersion,
         channel: &ChannelBinding,
     ) -> Result<OpaqueMessage, PasswordError> {
-        let ke2 = CredentialResponse::deserialize(ke2.as_bytes())?;
+        let ke2 = CredentialResponse::deserialize(exactly(len::KE2, ke2.as_bytes())?)?;
         let stretch = stretch(version)?;
         let params = ClientLoginFinishParameters::new(
             Some(&channel.0),
@@ -466,7 +492,7 @@ mod tests {
             alice,
             record,
         } = world();
-        for len in [0, 1, 32, 64, 96, 192, 320, 512] {
+        for len in [0, 1, 32, 33, 64, 65, 96, 97, 192, 193, 320, 321, 512] {
             let garbage = OpaqueMessage::try_from(vec![0xff; len]).unwrap();
             assert!(setup.register(&alice, &garbage).is_err());
             assert!(
@@ -485,6 +511,30 @@ mod tests {
                 .unwrap();
             assert!(server.finish(&garbage).is_err());
         }
+    }
+
+    #[test]
+    fn a_message_with_bytes_behind_it_is_refused() {
+        let World {
+            setup,
+            alice,
+            record,
+        } = world();
+        let longer = |message: &OpaqueMessage| {
+            OpaqueMessage::try_from([message.as_bytes(), &[0]].concat()).unwrap()
+        };
+        let (_, request) = ClientRegistration::start(&password("correct horse"), [5; 32]);
+        assert!(setup.register(&alice, &longer(&request)).is_err());
+        let (client, ke1) = ClientLogin::start(&password("correct horse"), [5; 32]);
+        let long = setup.login(&alice, Some(&record), &longer(&ke1), &HERE, [6; 32]);
+        assert!(long.is_err());
+        let (server, ke2) = setup
+            .login(&alice, Some(&record), &ke1, &HERE, [6; 32])
+            .unwrap();
+        let ke3 = client.finish(&alice, &ke2, STRETCH_CURRENT, &HERE).unwrap();
+        assert_eq!(server.finish(&longer(&ke3)), Err(PasswordError::Malformed));
+        let upload = [record.as_bytes(), &[0]].concat();
+        assert!(PasswordRecord::from_bytes(&upload).is_err());
     }
 
     #[test]

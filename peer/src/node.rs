@@ -536,7 +536,7 @@ impl Node {
             (Purpose::WhoIs(key), Ok(Answer::Owner { account })) => {
                 self.links.on_owner(key, account.as_ref(), now);
             }
-            (Purpose::WhoIs(key), Err(_)) => self.links.on_owner(key, None, now),
+            (Purpose::WhoIs(key), Err(_)) => self.links.on_owner_unknown(key, now),
             (Purpose::Admit(id), Ok(Answer::Admission { code, expires_in_s })) => {
                 let code = code.to_string();
                 self.reply(id, Ok(Reply::Admission { code, expires_in_s }));
@@ -721,13 +721,22 @@ impl Node {
     fn on_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
         // RFC 9443: STUN has 0 to 3 in its first byte, QUIC 64 to 127 and 192 to 255.
         match datagrams.bytes.first() {
-            Some(0..=3) => {
-                if self.paths.handle_stun(&datagrams, now) {
-                    self.announce(now);
-                }
-            }
             Some(64..=127 | 192..=255) => self.links.handle_datagrams(datagrams, now),
+            Some(0..=3) => self.on_stun(datagrams, now),
             Some(4..=63 | 128..=191) | None => log::trace!("a datagram of no known kind"),
+        }
+    }
+
+    /// A batch that begins with STUN; each datagram is looked at by itself.
+    fn on_stun(&mut self, mut datagrams: Datagrams, now: Instant) {
+        let rest = datagrams.bytes.len();
+        let rest = datagrams.bytes.split_off(datagrams.stride.clamp(1, rest));
+        if self.paths.handle_stun(&datagrams, now) {
+            self.announce(now);
+        }
+        if !rest.is_empty() {
+            datagrams.bytes = rest;
+            self.on_datagrams(datagrams, now);
         }
     }
 
@@ -782,7 +791,10 @@ impl Node {
                 log::debug!("a link ended: {reason}");
                 self.sending.on_lost(link, &reason, &mut self.outputs);
                 self.receiving.on_lost(link, &reason, &mut self.outputs);
-                self.reach.on_lost(&account, now);
+                match self.links.link_to(&account) {
+                    Some(other) => self.send_due(&account, other, now),
+                    None => self.reach.on_lost(&account, now),
+                }
             }
             LinksEvent::DialFailed { account, reason } => {
                 log::debug!("a dial failed: {reason}");
@@ -824,13 +836,23 @@ impl Node {
         match frame {
             PeerFrame::Message(message) => self.on_message(Some(link), account, message, now),
             PeerFrame::Receipt { id, state } => self.on_receipt(link, account, id, state, now),
+            // An id of our own that comes back names no transfer of theirs.
+            PeerFrame::Offer(offer) if self.sending.contains(offer.transfer) => {
+                self.links.close_for_protocol(link, now);
+            }
             PeerFrame::Offer(offer) => {
                 self.receiving
                     .on_offer(account, link, offer, &mut self.links, &mut self.outputs);
             }
             PeerFrame::Accept { transfer, have } => {
-                self.sending
-                    .on_accept(transfer, link, &have, now, &mut self.outputs);
+                self.sending.on_accept(
+                    transfer,
+                    link,
+                    &have,
+                    &mut self.links,
+                    now,
+                    &mut self.outputs,
+                );
             }
             PeerFrame::Decline { transfer, reason } => {
                 let state = command::TransferState::Declined {

@@ -636,8 +636,8 @@ impl Server {
             Request::RegisterStart { account, message } => {
                 self.on_register_start(connection, id, account, message, now);
             }
-            Request::RegisterFinish { upload } => {
-                self.on_register_finish(connection, id, &upload, now);
+            Request::RegisterFinish { upload, stretch } => {
+                self.on_register_finish(connection, id, &upload, stretch, now);
             }
             Request::LoginStart(start) => {
                 self.on_login_start(connection, id, start, channel, now);

@@ -112,8 +112,8 @@ pub enum StoreRequest {
         /// The account's failures without this attempt.
         lockout: LockoutRow,
     },
-    /// Gives an enrolled device a new token. Answered by `Done`, or `NotFound` if it is enrolled no
-    /// longer.
+    /// Gives an enrolled device a new token. The one before stays good until the new one is used, in
+    /// case the device never hears of it. Answered by `Done`, or `NotFound` if it is enrolled no longer.
     RenewToken {
         /// Which account.
         id: AccountId,
@@ -121,8 +121,17 @@ pub enum StoreRequest {
         device_key: DeviceKey,
         /// What the new token hashes to.
         token_hash: TokenHash,
+        /// What the one before hashes to.
+        token_before: TokenHash,
         /// Now.
         at: UnixTime,
+    },
+    /// Forgets the token before a device's newest, which it has used. Answered by `Done`.
+    DropTokenBefore {
+        /// Which account.
+        id: AccountId,
+        /// Which device.
+        device_key: DeviceKey,
     },
     /// Forgets a device and its token. Answered by `Done`.
     ForgetDevice {
@@ -193,8 +202,17 @@ pub struct Device {
     pub name: DeviceName,
     /// What its token hashes to.
     pub token_hash: TokenHash,
+    /// What the token before hashes to, until the device has used its newest.
+    pub token_before: Option<TokenHash>,
     /// When the token was issued.
     pub token_issued: UnixTime,
+}
+
+impl Device {
+    /// Tells whether a token is this device's.
+    pub fn has_token(&self, token: &TokenHash) -> bool {
+        self.token_hash == *token || self.token_before.as_ref() == Some(token)
+    }
 }
 
 /// An account as an operator sees it.

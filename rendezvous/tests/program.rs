@@ -874,7 +874,13 @@ impl Client {
             panic!("{answer:?}");
         };
         let upload = client.finish(&account, &message).unwrap();
-        assert_eq!(self.ask(Request::RegisterFinish { upload }), Answer::Done);
+        assert_eq!(
+            self.ask(Request::RegisterFinish {
+                upload,
+                stretch: common::password::STRETCH_CURRENT
+            }),
+            Answer::Done
+        );
     }
 
     fn login_start(

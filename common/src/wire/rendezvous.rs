@@ -89,6 +89,8 @@ pub enum Request {
     RegisterFinish {
         /// OPAQUE RegistrationRecord.
         upload: OpaqueMessage,
+        /// How the password was stretched for it.
+        stretch: StretchVersion,
     },
     /// Starts a password log-in. Answered by `LoginChallenge`.
     LoginStart(LoginStart),
@@ -258,7 +260,7 @@ pub enum Push {
     Presence {
         /// The directory after these changes.
         version: DirectoryVersion,
-        /// At most [`crate::limits::CHANGES_MAX`], in order.
+        /// The present state of what changed, at most [`crate::limits::CHANGES_MAX`]; each device once.
         changes: Vec<Change>,
     },
     /// Somebody failed to log in to this account.
@@ -344,7 +346,8 @@ impl fmt::Display for Status {
     }
 }
 
-/// Counts the changes of the directory since the server started; grows by one with each.
+/// Counts the changes of the directory: grows by one with each, and is larger after a restart of the
+/// server than ever before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DirectoryVersion(pub u64);
 

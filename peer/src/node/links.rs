@@ -7,14 +7,16 @@
 //! key is pinned to the account that it names.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use common::candidate::is_one_other_host;
 use common::id::AccountName;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
     AUTHORISE_DEADLINE, CANDIDATES_MAX, DIAL_DEADLINE, LEAF_LEN, LINK_FRAME_LEN_MAX, LINKS_MAX,
+    LINKS_PER_DEVICE_MAX,
 };
 use common::wire::frame::{self, FrameBuffer, FrameError};
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
@@ -177,26 +179,45 @@ impl Links {
             .count()
     }
 
-    /// Takes the rendezvous's word on whose key an inbound link has; `None`: nobody's.
+    /// Takes the rendezvous's word on whose key an inbound link has; `None`: nobody's. Links that say
+    /// otherwise are closed.
     pub(super) fn on_owner(
         &mut self,
         device_key: DeviceKey,
         owner: Option<&AccountName>,
         now: Instant,
     ) {
-        let waiting: Vec<LinkId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.account.is_none() && peer.device_key == device_key)
-            .map(|(link, _)| *link)
-            .collect();
-        for link in waiting {
-            match owner {
-                Some(account) => self.authorise(link, account.clone(), now),
-                None => self.drop_link(link, CloseReason::Unauthorised, now),
+        for link in self.links_of(device_key) {
+            let of = self.peers.get(&link).and_then(|peer| peer.account.as_ref());
+            match (owner, of) {
+                (Some(owner), Some(of)) if owner == of => {}
+                (Some(owner), None) => self.authorise(link, owner.clone(), now),
+                (_, Some(_)) | (None, None) => self.drop_link(link, CloseReason::Unauthorised, now),
             }
         }
         self.collect(now);
+    }
+
+    /// The rendezvous cannot be asked: keys that are not pinned stay outside.
+    pub(super) fn on_owner_unknown(&mut self, device_key: DeviceKey, now: Instant) {
+        for link in self.links_of(device_key) {
+            if self
+                .peers
+                .get(&link)
+                .is_some_and(|peer| peer.account.is_none())
+            {
+                self.drop_link(link, CloseReason::Unauthorised, now);
+            }
+        }
+        self.collect(now);
+    }
+
+    fn links_of(&self, device_key: DeviceKey) -> Vec<LinkId> {
+        let links = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.device_key == device_key);
+        links.map(|(link, _)| *link).collect()
     }
 
     /// The newest ready link to `account`.
@@ -374,21 +395,8 @@ impl Links {
     /// Tells whether an address that somebody else names may get packets of ours: never this node
     /// itself, nor what is not an address of one host; loopback only if the server is on it, too.
     fn is_dialable(&self, candidate: SocketAddr) -> bool {
-        let ip = candidate.ip();
-        let is_one_host = match ip {
-            IpAddr::V4(v4) => {
-                !v4.is_unspecified()
-                    && !v4.is_multicast()
-                    && !v4.is_broadcast()
-                    && !v4.is_link_local()
-            }
-            IpAddr::V6(v6) => {
-                !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local()
-            }
-        };
-        is_one_host
+        is_one_other_host(candidate.ip(), self.is_local)
             && candidate.port() != 0
-            && (self.is_local || !ip.is_loopback())
             && !self.own_addresses.contains(&candidate)
     }
 
@@ -494,10 +502,14 @@ impl Links {
                 Some(dial) => self.authorise(link, dial.account, now),
                 None => self.drop_link(link, CloseReason::Done, now),
             },
-            Side::Server => match self.contacts.get(&device_key).cloned() {
-                Some(account) => self.authorise(link, account, now),
-                None => self.events.push_back(LinksEvent::WhoIs(device_key)),
-            },
+            Side::Server => {
+                // A pinned key may talk at once; whether it still is that account's is asked all the
+                // same.
+                self.events.push_back(LinksEvent::WhoIs(device_key));
+                if let Some(account) = self.contacts.get(&device_key).cloned() {
+                    self.authorise(link, account, now);
+                }
+            }
         }
     }
 
@@ -529,13 +541,27 @@ impl Links {
             }
         }
         peer.account = Some(account);
+        let side = peer.side;
+        self.make_room(device_key, now);
         self.transport.authorise(link);
-        match peer.side {
+        match side {
             Side::Client => {
-                peer.stream = self.transport.open_bi(link);
+                let stream = self.transport.open_bi(link);
+                if let Some(peer) = self.peers.get_mut(&link) {
+                    peer.stream = stream;
+                }
                 self.greet(link);
             }
             Side::Server => self.on_opened(link, StreamDir::Bi, now),
+        }
+    }
+
+    /// Closes the oldest links of a device that has more than it may have.
+    fn make_room(&mut self, device_key: DeviceKey, now: Instant) {
+        let links = self.links_of(device_key);
+        let surplus = links.len().saturating_sub(LINKS_PER_DEVICE_MAX);
+        for link in links.into_iter().take(surplus) {
+            self.drop_link(link, CloseReason::Done, now);
         }
     }
 
@@ -561,6 +587,10 @@ impl Links {
                 let Some(stream) = self.transport.accept(link, dir) else {
                     return;
                 };
+                // The client opens the message stream, once.
+                if peer.side == Side::Client || peer.stream.is_some() {
+                    return self.drop_link(link, CloseReason::Protocol, now);
+                }
                 if let Some(peer) = self.peers.get_mut(&link) {
                     peer.stream = Some(stream);
                 }

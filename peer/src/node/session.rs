@@ -13,12 +13,12 @@ use common::limits::{
     CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LOGIN_DEADLINE, RECONNECT_FIRST, RECONNECT_MAX,
     REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX,
 };
-use common::password::{ClientLogin, ClientRegistration, Password, PasswordError};
+use common::password::{ClientLogin, ClientRegistration, Password, PasswordError, STRETCH_CURRENT};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, ByeReason, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginStart,
     OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, StretchVersion,
-    TokenLogin,
+    TokenLogin, VERSION,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
@@ -312,7 +312,10 @@ impl Session {
                 self.entry(
                     binding,
                     Step::Recording,
-                    Request::RegisterFinish { upload },
+                    Request::RegisterFinish {
+                        upload,
+                        stretch: STRETCH_CURRENT,
+                    },
                     now,
                 );
             }
@@ -439,8 +442,10 @@ impl Session {
 
     fn on_hello(&mut self, answer: HelloAnswer, binding: ChannelBinding, now: Instant) {
         match answer {
-            HelloAnswer::Welcome { .. } => self.next_step(binding, now),
-            HelloAnswer::Upgrade { agent, .. } => {
+            HelloAnswer::Welcome { version, .. } if version == VERSION => {
+                self.next_step(binding, now);
+            }
+            HelloAnswer::Welcome { agent, .. } | HelloAnswer::Upgrade { agent, .. } => {
                 let server = common::text::inline(&agent).into_owned();
                 self.halt(CommandError::Upgrade { server });
             }

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE, LINK_WINDOW, RETRY_ABOVE, STREAM_WINDOW,
-    UDP_PAYLOAD_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
+    LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE, LINK_WINDOW, LINKS_MAX, RETRY_ABOVE,
+    STREAM_WINDOW, UDP_PAYLOAD_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
 };
 use common::tls;
 use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -43,7 +43,9 @@ const SERVER_NAME: &str = "peer.invalid";
 const TRAIN_LEN_MAX: usize = 65_000;
 /// Most datagrams in a train: Linux's UDP_MAX_SEGMENTS.
 const TRAIN_DATAGRAMS_MAX: usize = 64;
-/// Below leaves, above nothing: chat goes first.
+/// RFC 9000; no draft of it.
+const QUIC_V1: u32 = 1;
+/// Below the message stream: chat goes first.
 const LEAF_PRIORITY: i32 = -1;
 
 /// Identifies a link as long as the node runs.
@@ -404,10 +406,11 @@ impl Transport {
     /// Accepts, slows down or refuses a newcomer, by how many others are not authorised yet.
     fn on_incoming(&mut self, incoming: Incoming, now: Instant) {
         let waiting = self.unauthorised.len();
+        let links = self.len();
         let mut answer = Vec::new();
         let endpoint = &mut self.endpoint;
         let accepted = guarded(|| {
-            if waiting >= UNAUTHORISED_LINKS_MAX {
+            if waiting >= UNAUTHORISED_LINKS_MAX || links >= LINKS_MAX {
                 return Err(Some(endpoint.refuse(incoming, &mut answer)));
             }
             if waiting >= RETRY_ABOVE
@@ -682,6 +685,7 @@ fn new_endpoint(seed: [u8; 32], generation: u8, secret: &DeviceSecret) -> Endpoi
     let reset_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &seed);
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config.grease_quic_bit(false);
+    config.supported_versions(vec![QUIC_V1]);
     config.rng_seed(Some(seed));
     config
         .max_udp_payload_size(UDP_PAYLOAD_MAX)

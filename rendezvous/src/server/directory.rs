@@ -5,10 +5,11 @@
 //! with the directory.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use common::candidate::is_one_other_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{CANDIDATES_MAX, CHANGES_MAX, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
@@ -176,42 +177,12 @@ pub fn admissible_candidates(
     let is_local = source.ip().to_canonical().is_loopback();
     let mut kept = Vec::with_capacity(announced.len());
     for candidate in announced.iter().copied().map(canonical) {
-        let may_stay = candidate.port() != 0 && is_unicast_target(candidate.ip(), is_local);
+        let may_stay = candidate.port() != 0 && is_one_other_host(candidate.ip(), is_local);
         if may_stay && !kept.contains(&candidate) {
             kept.push(candidate);
         }
     }
     Some(kept)
-}
-
-/// Tells whether a packet to `ip` reaches one other host, and not the sender's own, its cloud's
-/// metadata service or a whole network.
-fn is_unicast_target(ip: IpAddr, loopback_may_stay: bool) -> bool {
-    match ip {
-        IpAddr::V4(v4) => {
-            let [first, ..] = v4.octets();
-            // 0.0.0.0/8 is "this network", 240.0.0.0/4 is reserved and holds the broadcast address.
-            let is_usable = first != 0 && first < 240 && !v4.is_multicast() && !v4.is_link_local();
-            is_usable && (loopback_may_stay || !v4.is_loopback())
-        }
-        IpAddr::V6(v6) => {
-            if let Some(embedded) = embedded_v4(v6) {
-                return is_unicast_target(embedded, loopback_may_stay);
-            }
-            let is_usable =
-                !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local();
-            is_usable && (loopback_may_stay || !v6.is_loopback())
-        }
-    }
-}
-
-/// The IPv4 address that a translator would make of `v6`: NAT64 (RFC 6052) and the deprecated
-/// IPv4-compatible form (RFC 4291 section 2.5.5.1).
-fn embedded_v4(v6: Ipv6Addr) -> Option<IpAddr> {
-    let low = v6.to_bits() as u32;
-    let is_nat64 = v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
-    let is_compatible = v6.segments()[..6] == [0; 6] && low > 1;
-    (is_nat64 || is_compatible).then(|| IpAddr::V4(low.into()))
 }
 
 #[cfg(test)]

@@ -205,6 +205,9 @@ impl Server {
         if !self.may_start(connection, id, now) || !self.may_register(connection, id, now) {
             return;
         }
+        // Counted from the start, because the answer tells whether the name is taken.
+        let prefix = self.sessions[&connection].prefix;
+        self.registrations.count(prefix, now);
         let request = StoreRequest::LoadAccount {
             account: account.clone(),
             device_key: DeviceKey::from_bytes([0; 32]),
@@ -229,6 +232,7 @@ impl Server {
         connection: ConnectionId,
         id: RequestId,
         upload: &OpaqueMessage,
+        stretch: StretchVersion,
         now: Instant,
     ) {
         let Some(Attempt::RegisterChallenged { account }) = self.attempts.get(&connection) else {
@@ -245,15 +249,10 @@ impl Server {
             return;
         }
         self.attempts.remove(&connection);
-        if !self.may_register(connection, id, now) {
-            return;
-        }
-        let prefix = self.sessions[&connection].prefix;
-        self.registrations.count(prefix, now);
         let request = StoreRequest::CreateAccount {
             account,
             record,
-            stretch: STRETCH_CURRENT,
+            stretch,
             at: self.epoch.unix(now),
         };
         self.attempts
@@ -444,6 +443,7 @@ impl Server {
                 key: login.device_key,
                 name: login.device_name.clone(),
                 token_hash: token.hash(),
+                token_before: None,
                 token_issued: self.epoch.unix(now),
             },
             lockout,
@@ -516,7 +516,7 @@ impl Server {
         let owner = account.and_then(|account| Some((account.id, account.device?)));
         let owner = owner.filter(|(_, device)| {
             let age = wall.saturating_since(device.token_issued);
-            is_signed && device.token_hash == login.token.hash() && age < TOKEN_LIFETIME
+            is_signed && device.has_token(&login.token.hash()) && age < TOKEN_LIFETIME
         });
         let Some((account_id, device)) = owner else {
             let source = self.sessions[&connection].prefix;
@@ -526,7 +526,16 @@ impl Server {
             }
             return;
         };
-        if wall.saturating_since(device.token_issued) < TOKEN_RENEW_AFTER {
+        let presented = login.token.hash();
+        let is_newest = device.token_hash == presented;
+        if is_newest && device.token_before.is_some() {
+            let request = StoreRequest::DropTokenBefore {
+                id: account_id,
+                device_key: device.key,
+            };
+            self.order(Work::Upkeep, request);
+        }
+        if is_newest && wall.saturating_since(device.token_issued) < TOKEN_RENEW_AFTER {
             let member = Member {
                 id: account_id,
                 account: login.account,
@@ -542,6 +551,7 @@ impl Server {
             id: account_id,
             device_key: device.key,
             token_hash: token.hash(),
+            token_before: presented,
             at: wall,
         };
         let attempt = Attempt::TokenRenewing {

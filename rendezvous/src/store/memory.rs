@@ -79,6 +79,7 @@ impl MemoryStore {
                 id,
                 device_key,
                 token_hash,
+                token_before,
                 at,
             } => {
                 let kept = self.by_id(*id);
@@ -87,7 +88,15 @@ impl MemoryStore {
                     return StoreAnswer::NotFound;
                 };
                 device.token_hash = *token_hash;
+                device.token_before = Some(*token_before);
                 device.token_issued = *at;
+                StoreAnswer::Done
+            }
+            StoreRequest::DropTokenBefore { id, device_key } => {
+                let kept = self.by_id(*id);
+                if let Some(device) = kept.and_then(|kept| kept.devices.get_mut(device_key)) {
+                    device.token_before = None;
+                }
                 StoreAnswer::Done
             }
             StoreRequest::ForgetDevice { id, device_key, .. } => {

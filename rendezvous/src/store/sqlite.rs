@@ -36,6 +36,7 @@ const MIGRATIONS: &[&str] = &["
         account INTEGER NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
         name TEXT NOT NULL,
         token_hash BLOB NOT NULL,
+        token_before BLOB,
         token_issued_ms INTEGER NOT NULL,
         enrolled_ms INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
@@ -224,15 +225,29 @@ fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result
             id,
             device_key,
             token_hash,
+            token_before,
             at,
         } => {
             let changed = db
                 .prepare_cached(
-                    "UPDATE devices SET token_hash = ?, token_issued_ms = ?
+                    "UPDATE devices SET token_hash = ?, token_before = ?, token_issued_ms = ?
                      WHERE key = ? AND account = ?",
                 )?
-                .execute(params![token_hash.0, ms(*at), device_key.as_bytes(), id.0])?;
+                .execute(params![
+                    token_hash.0,
+                    token_before.0,
+                    ms(*at),
+                    device_key.as_bytes(),
+                    id.0
+                ])?;
             Ok(found(changed))
+        }
+        StoreRequest::DropTokenBefore { id, device_key } => {
+            db.prepare_cached(
+                "UPDATE devices SET token_before = NULL WHERE key = ? AND account = ?",
+            )?
+            .execute(params![device_key.as_bytes(), id.0])?;
+            Ok(StoreAnswer::Done)
         }
         StoreRequest::ForgetDevice { id, device_key, at } => {
             forget_device(db, *id, device_key, *at)
@@ -259,7 +274,7 @@ fn load_account(
     device_key: &DeviceKey,
 ) -> rusqlite::Result<Option<Account>> {
     db.prepare_cached(
-        "SELECT accounts.id, record, stretch, devices.name, token_hash, token_issued_ms
+        "SELECT accounts.id, record, stretch, devices.name, token_hash, token_issued_ms, token_before
          FROM accounts LEFT JOIN devices
          ON devices.account = accounts.id AND devices.key = ?
          WHERE accounts.name = ?",
@@ -273,6 +288,7 @@ fn load_account(
                 name: DeviceName::lossy(&name),
                 token_hash: TokenHash(row.get(4)?),
                 token_issued: time(row, 5)?,
+                token_before: row.get::<_, Option<[u8; 32]>>(6)?.map(TokenHash),
             }),
             None => None,
         };
@@ -381,7 +397,7 @@ fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Resu
         "INSERT INTO devices (key, account, name, token_hash, token_issued_ms, enrolled_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?5)
          ON CONFLICT (key) DO UPDATE SET account = ?2, name = ?3, token_hash = ?4,
-         token_issued_ms = ?5",
+         token_before = NULL, token_issued_ms = ?5",
     )?
     .execute(params![
         device.key.as_bytes(),

@@ -27,6 +27,7 @@ fn device(number: u8) -> Device {
         key: DeviceKey::from_bytes([number; 32]),
         name: DeviceName::lossy("laptop"),
         token_hash: TokenHash([number; 32]),
+        token_before: None,
         token_issued: at(u64::from(number)),
     }
 }
@@ -121,13 +122,20 @@ fn script() -> Vec<StoreRequest> {
             id: AccountId(1),
             device_key: key(1),
             token_hash: TokenHash([42; 32]),
+            token_before: TokenHash([1; 32]),
             at: at(4),
         },
         StoreRequest::RenewToken {
             id: AccountId(2),
             device_key: key(1),
             token_hash: TokenHash([43; 32]),
+            token_before: TokenHash([1; 32]),
             at: at(4),
+        },
+        load("alice", 1),
+        StoreRequest::DropTokenBefore {
+            id: AccountId(1),
+            device_key: key(1),
         },
         load("alice", 1),
         StoreRequest::Unblock {

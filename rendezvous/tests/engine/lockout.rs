@@ -272,7 +272,13 @@ fn t37_a_blocked_account_has_no_other_way_in() {
     let again = world.ask(c, register_start("alice", request));
     assert_eq!(again, refused(Refusal::AccountExists));
     let upload = OpaqueMessage::try_from(record("alice").as_bytes().to_vec()).unwrap();
-    let finish = world.ask(c, Request::RegisterFinish { upload });
+    let finish = world.ask(
+        c,
+        Request::RegisterFinish {
+            upload,
+            stretch: common::password::STRETCH_CURRENT,
+        },
+    );
     assert_eq!(finish, refused(Refusal::OutOfOrder));
     let resumed = world.token_login(c, "alice", &device(9), token.clone());
     assert_eq!(resumed, refused(Refusal::TokenRefused), "another device");

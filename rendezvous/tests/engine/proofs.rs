@@ -121,7 +121,19 @@ fn a_token_is_renewed_after_a_day_and_dies_after_thirty() {
     let Answer::LoggedIn(answer) = world.token_login(c, "alice", &laptop, token.clone()) else {
         panic!("refused");
     };
+    drop(answer);
+
+    // That answer was lost: the device still has the old token, and gets a new one for it.
+    let c = world.connect(HOME);
+    let Answer::LoggedIn(answer) = world.token_login(c, "alice", &laptop, token.clone()) else {
+        panic!("refused");
+    };
     let renewed = answer.token.unwrap();
+    let c = world.connect(HOME);
+    let answer = world.token_login(c, "alice", &laptop, renewed.clone());
+    assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
+
+    // The new one was used: the old one is dead.
     let c = world.connect(HOME);
     let old = world.token_login(c, "alice", &laptop, token);
     assert_eq!(old, refused(Refusal::TokenRefused));

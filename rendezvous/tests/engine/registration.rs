@@ -78,7 +78,13 @@ fn registration_can_be_closed_and_is_limited() {
         let challenge = world.ask(c, register_start(&account, request.clone()));
         assert!(matches!(challenge, Answer::RegisterChallenge { .. }));
         let upload = OpaqueMessage::try_from(record("alice").as_bytes().to_vec()).unwrap();
-        let done = world.ask(c, Request::RegisterFinish { upload });
+        let done = world.ask(
+            c,
+            Request::RegisterFinish {
+                upload,
+                stretch: common::password::STRETCH_CURRENT,
+            },
+        );
         assert_eq!(done, Answer::Done);
     }
     let limited = world.ask(c, register_start("late", request));

@@ -358,6 +358,7 @@ impl World {
                 key: device_key,
                 name: DeviceName::lossy("laptop"),
                 token_hash: token.hash(),
+                token_before: None,
                 token_issued: self.wall,
             },
             lockout: rendezvous::server::lockout::LockoutRow::empty(subject),
@@ -473,7 +474,13 @@ impl World {
         (client, challenge): (ClientRegistration, OpaqueMessage),
     ) -> Answer {
         let upload = client.finish(&name(account), &challenge).unwrap();
-        self.ask(connection, Request::RegisterFinish { upload })
+        self.ask(
+            connection,
+            Request::RegisterFinish {
+                upload,
+                stretch: STRETCH_CURRENT,
+            },
+        )
     }
 
     pub(crate) fn register(

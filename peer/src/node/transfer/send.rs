@@ -168,6 +168,7 @@ impl Sending {
         transfer: TransferId,
         link: LinkId,
         have: &[LeafRange],
+        links: &mut Links,
         now: Instant,
         outputs: &mut Outputs,
     ) {
@@ -178,10 +179,15 @@ impl Sending {
         else {
             return;
         };
-        if *offered != link || !have.is_empty() {
-            return log::debug!(
-                "an answer to an offer that was not made, or with leaves it cannot have"
-            );
+        if *offered != link {
+            return log::debug!("an answer to an offer that was made elsewhere");
+        }
+        if !have.is_empty() {
+            // Resuming is not part of this version: nobody has leaves of a new offer.
+            let reason = CancelReason::Protocol;
+            links.send(link, &PeerFrame::Cancel { transfer, reason });
+            let reason = "the recipient claims to have parts of it already".to_owned();
+            return self.fail(transfer, CommandError::File(reason), outputs);
         }
         let mut moving = Moving {
             link,
