@@ -680,6 +680,77 @@ fn t31_a_device_that_the_server_does_not_know_is_not_heard() {
 }
 
 #[test]
+fn t31_a_pinned_device_that_was_removed_is_not_heard_any_more() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.say(0, "bob", "hello");
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    world.unknown.push(world.hosts[1].key);
+    world.crash(1);
+    world.say(1, "alice", "still me");
+    world.pass(Duration::from_secs(30));
+    assert!(world.hosts[0].texts().is_empty());
+}
+
+#[test]
+fn a_pinned_device_is_heard_while_the_server_is_away() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.say(0, "bob", "hello");
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    let entry = world.hosts[0].entry().unwrap();
+    world.crash(1);
+    world.server_is_up = false;
+    world.break_session(0);
+    let now = world.now;
+    let alice = "alice".parse().unwrap();
+    world.hosts[1].node.links.dial(&alice, vec![entry], now);
+    world.until("the link", |world| {
+        world.hosts[1].node.links.link_to(&alice).is_some()
+    });
+}
+
+#[test]
+fn a_remaining_link_takes_over_what_a_lost_one_carried() {
+    let mut world = World::new(&["alice", "bob"]);
+    // Both write before either has a link, so both dial.
+    for (from, to) in [(0, "bob"), (1, "alice")] {
+        let command = Command::Send {
+            to: vec![to.parse().unwrap()],
+            body: MessageBody::try_from("first".to_owned()).unwrap(),
+            sent: UnixTime::from_millis(1),
+        };
+        let now = world.now;
+        let input = Input::Command(CommandId(100), command);
+        world.hosts[from].node.handle_input(input, now);
+    }
+    world.settle();
+    world.until("both messages", |world| {
+        world.hosts.iter().all(|host| host.texts() == ["first"])
+    });
+    let bob: AccountName = "bob".parse().unwrap();
+    let newest = world.hosts[0].node.links.link_to(&bob).unwrap();
+    world.loses_every = Some(1);
+    let id = world.say(0, "bob", "second");
+    world.loses_every = None;
+    let now = world.now;
+    world.hosts[0].node.links.close_for_protocol(newest, now);
+    assert!(
+        world.hosts[0].node.links.link_to(&bob).is_some(),
+        "there were two links"
+    );
+    world.hosts[0].node.settle(now);
+    world.settle();
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    assert!(world.now - now < Duration::from_secs(1));
+    assert_eq!(world.hosts[1].texts(), ["first", "second"]);
+}
+
+#[test]
 fn t35_a_key_that_moves_to_another_account_is_refused() {
     let mut world = World::new(&["alice", "bob"]);
     let id = world.say(0, "bob", "hello");
