@@ -73,6 +73,13 @@ pub const RECONNECT_FIRST: Duration = Duration::from_secs(1);
 /// Longest such pause, before it varies.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
 
+/// Accounts in one reply to an operator: a line of 64 KiB holds them.
+pub const ACCOUNTS_PER_REPLY_MAX: usize = 500;
+/// Largest file of a server that is read into memory: a certificate chain has some KiB.
+pub const SERVER_FILE_LEN_MAX: u64 = MIB as u64;
+/// More threads than this compute more log-ins than one database can keep up with.
+pub const COMPUTE_THREADS_MAX: usize = 2;
+
 // ---- log-in ------------------------------------------------------------------------------------
 
 /// Failed password log-ins in a row after which an account is blocked for strangers.
@@ -173,6 +180,9 @@ pub const UDP_PAYLOAD_MAX: u16 = 16 * KIB as u16;
 /// Send and receive buffer of the UDP socket.
 pub const SOCKET_BUFFER: usize = 2 * MIB;
 
+/// Largest datagram that is looked at; a Binding request needs far less.
+pub const STUN_REQUEST_LEN_MAX: usize = 548;
+
 // ---- files -------------------------------------------------------------------------------------
 
 /// Size of a leaf: the unit that is hashed, sent, verified and resumed.
@@ -188,6 +198,12 @@ pub const LEAVES_READING_MAX: usize = 8;
 /// Leaves that are received but not yet on disk.
 pub const LEAVES_WRITING_MAX: usize = 16;
 
+/// Requests that wait for the thread: all leaves that the node has in the air, and what begins and
+/// ends each transfer.
+pub const DISK_REQUESTS_MAX: usize = TRANSFERS_MAX * (LEAVES_READING_MAX + LEAVES_WRITING_MAX + 4);
+/// Files of one name in one folder, and attempts to find a free one.
+pub const SAME_NAMES_MAX: u32 = 1000;
+
 // ---- profile -----------------------------------------------------------------------------------
 
 /// Longest line on the profile's socket: a message of [`MESSAGE_LEN_MAX`], escaped.
@@ -196,3 +212,32 @@ pub const CONTROL_LINE_LEN_MAX: usize = 8 * MESSAGE_LEN_MAX;
 pub const CONTROL_CLIENTS_MAX: usize = 32;
 /// Events that wait for one slow client before it is dropped.
 pub const CONTROL_EVENTS_MAX: usize = 4096;
+/// Requests of one client that have no reply yet; it is not read from until one has.
+pub const CONTROL_REQUESTS_PER_CLIENT_MAX: usize = 64;
+/// Requests without a reply of all clients, those that left included.
+pub const CONTROL_REQUESTS_MAX: usize = 4096;
+/// Bytes that wait for a slow client before it is dropped. One reply may exceed it.
+pub const CONTROL_OUTBOX_LEN_MAX: usize = 32 * MIB;
+/// Answers that wait for the loop, of all workers together. A leaf is the largest: 64 of them are
+/// 64 MiB.
+pub const WORKER_ANSWERS_MAX: usize = 64;
+/// Passwords that wait to be stretched: one control connection has one log-in at a time.
+pub const STRETCHES_MAX: usize = 4;
+/// Names that wait to be looked up: there is one control connection, and one look-up may hang.
+pub const LOOKUPS_MAX: usize = 1;
+/// Addresses of one name that are tried.
+pub const SERVER_ADDRESSES_MAX: usize = 16;
+/// Requests that wait for the thread.
+pub const HISTORY_REQUESTS_MAX: usize = 16_384;
+/// Requests of one transaction: bounds how long the first one waits for the last.
+pub const HISTORY_BATCH_MAX: usize = 512;
+/// Most messages of one look-up.
+pub const HISTORY_ITEMS_MAX: u32 = 10_000;
+/// Bytes of text after which a look-up ends early, so that an answer fits a client's queue.
+pub const HISTORY_ITEMS_LEN_MAX: usize = 8 * MIB;
+/// Longest line that is read: the directory of a server with 100,000 devices.
+pub const REPLY_LINE_LEN_MAX: u64 = 64 * MIB as u64;
+/// Largest file of a profile that is read here: `known_servers` with a thousand lines.
+pub const PROFILE_FILE_LEN_MAX: u64 = 512 * KIB as u64;
+/// Message ids that are remembered so that none is shown twice.
+pub const MESSAGES_SEEN_MAX: usize = 100_000;

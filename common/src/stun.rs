@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::limits::STUN_REQUEST_LEN_MAX;
 use stun_types::attribute::{Attribute, Software, XorMappedAddress};
 use stun_types::message::{
     BINDING, Message, MessageClass, MessageType, MessageWrite, MessageWriteExt, MessageWriteVec,
@@ -15,8 +16,6 @@ use stun_types::message::{
 /// What a request is padded with, so that the answer with the longest address (44 bytes) is not
 /// larger.
 const PADDING: &str = "rdv/1 reflexive address probe";
-/// Largest datagram that is looked at; a Binding request needs far less.
-const REQUEST_LEN_MAX: usize = 548;
 
 /// Builds a Binding request with a random `transaction` (96 bits), padded.
 pub fn binding_request(transaction: u128) -> Vec<u8> {
@@ -36,7 +35,7 @@ pub fn binding_request(transaction: u128) -> Vec<u8> {
 /// Answers a Binding request that came from `source`. `None` for anything else, for requests that
 /// need an attribute we do not know, and for requests shorter than the answer.
 pub fn binding_answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
-    if datagram.len() > REQUEST_LEN_MAX {
+    if datagram.len() > STUN_REQUEST_LEN_MAX {
         return None;
     }
     let request = Message::from_bytes(datagram).ok()?;

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::limits::CONTROL_EVENTS_MAX;
+use common::limits::{CONTROL_EVENTS_MAX, REPLY_LINE_LEN_MAX};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -20,8 +20,6 @@ use zeroize::Zeroizing;
 
 use crate::node::command::{Command, CommandError, Event, Reply};
 
-/// Longest line that is read: the directory of a server with 100,000 devices.
-const LINE_LEN_MAX: u64 = 64 << 20;
 /// Room for the longest command with a password, so that it is never copied to a larger buffer.
 const COMMAND_LEN_MIN: usize = 8 * 1024;
 
@@ -305,7 +303,7 @@ fn gone(error: &io::Error) -> String {
 fn read_message(reader: &mut impl BufRead) -> io::Result<Arrival> {
     loop {
         let mut line = Vec::new();
-        let length = Read::take(&mut *reader, LINE_LEN_MAX).read_until(b'\n', &mut line);
+        let length = Read::take(&mut *reader, REPLY_LINE_LEN_MAX).read_until(b'\n', &mut line);
         match length {
             Ok(0) => {
                 let reason = "the process that owns this profile has ended";

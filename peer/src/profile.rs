@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceSecret, Fingerprint};
+use common::limits::PROFILE_FILE_LEN_MAX;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -24,8 +25,6 @@ const VERSION: u32 = 1;
 /// Longest path of a Unix socket that every system takes (`sun_path`: 104 bytes on some, 108 on
 /// Linux, with a zero at the end).
 const SOCKET_PATH_LEN_MAX: usize = 103;
-/// Largest file of a profile that is read here: `known_servers` with a thousand lines.
-const FILE_LEN_MAX: u64 = 512 * 1024;
 
 /// A profile's folder. It may not exist yet.
 #[derive(Clone, Debug)]
@@ -338,7 +337,7 @@ fn read_text(path: &Path) -> Result<Option<String>, ProfileError> {
         Err(error) => return Err(ProfileError::Read(path.to_owned(), error)),
     };
     let mut text = String::new();
-    match file.take(FILE_LEN_MAX).read_to_string(&mut text) {
+    match file.take(PROFILE_FILE_LEN_MAX).read_to_string(&mut text) {
         Ok(_) => Ok(Some(text)),
         Err(error) => Err(ProfileError::Read(path.to_owned(), error)),
     }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::id::DeviceName;
 use common::key::DeviceSecret;
+use common::limits::WORKER_ANSWERS_MAX;
 use common::password::PasswordError;
 use common::time::{Epoch, UnixTime};
 use common::tls::ServerTrust;
@@ -42,7 +43,7 @@ pub use self::history::HistoryError;
 use self::tls::ControlConnection;
 pub use self::tls::probe;
 use self::udp::Udp;
-use self::workers::{ANSWERS_MAX, Answer, Answers, Lookup, Worker};
+use self::workers::{Answer, Answers, Lookup, Worker};
 use crate::node::io::{
     DiskAnswer, DiskRequest, RendezvousInput, StoreAnswer, StoreId, StoreRequest, Work, WorkAnswer,
 };
@@ -313,7 +314,7 @@ impl EventLoop {
         if !self.may_have_answers {
             return;
         }
-        for _ in 0..ANSWERS_MAX {
+        for _ in 0..WORKER_ANSWERS_MAX {
             let Ok(answer) = self.answers.try_recv() else {
                 self.may_have_answers = false;
                 return;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId, TransferId};
+use common::limits::MESSAGES_SEEN_MAX;
 use common::text::inline;
 use common::wire::peer::MessageBody;
 
@@ -40,8 +41,6 @@ const TICK_PAUSE: Duration = Duration::from_millis(400);
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a transfer tells how far it is.
 const TRANSFER_PAUSE: Duration = Duration::from_secs(5);
-/// Message ids that are remembered so that none is shown twice.
-const SEEN_MAX: usize = 100_000;
 
 const HELP: &str = "\
 What you type goes to the person in front of the '>'. Also:
@@ -249,7 +248,7 @@ impl Talk<'_> {
         if message.direction == Direction::Sent || !self.seen.insert(message.id) {
             return Ok(());
         }
-        if self.seen.len() > SEEN_MAX {
+        if self.seen.len() > MESSAGES_SEEN_MAX {
             self.seen.pop_first();
         }
         self.meet(&message.with);

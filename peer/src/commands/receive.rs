@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use common::id::{MessageId, TransferId};
+use common::limits::MESSAGES_SEEN_MAX;
 use common::text::inline;
 
 use super::Place;
@@ -21,9 +22,6 @@ use crate::node::command::{
 use crate::ui::progress::Bars;
 use crate::ui::prompt::Prompt;
 use crate::ui::{Screen, line};
-
-/// Message ids that are remembered so that none is shown twice.
-const SEEN_MAX: usize = 100_000;
 
 /// Shows messages and takes files until it is interrupted, or, with `--once`, until the first.
 pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<Exit, Failure> {
@@ -177,7 +175,7 @@ impl Receiver<'_> {
         if message.direction == Direction::Sent || !self.seen.insert(message.id) {
             return Ok(());
         }
-        if self.seen.len() > SEEN_MAX {
+        if self.seen.len() > MESSAGES_SEEN_MAX {
             self.seen.pop_first();
         }
         self.say(&line::message(&message, &self.screen.look))?;

@@ -16,7 +16,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::limits::{CONTROL_CLIENTS_MAX, CONTROL_EVENTS_MAX, CONTROL_LINE_LEN_MAX};
+use common::limits::{
+    CONTROL_CLIENTS_MAX, CONTROL_EVENTS_MAX, CONTROL_LINE_LEN_MAX, CONTROL_OUTBOX_LEN_MAX,
+    CONTROL_REQUESTS_MAX, CONTROL_REQUESTS_PER_CLIENT_MAX,
+};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -27,12 +30,6 @@ use zeroize::Zeroize;
 
 use crate::node::command::{self, Command, CommandError, CommandId, Reply};
 
-/// Requests of one client that have no reply yet; it is not read from until one has.
-const REQUESTS_PER_CLIENT_MAX: usize = 64;
-/// Requests without a reply of all clients, those that left included.
-const REQUESTS_MAX: usize = 4096;
-/// Bytes that wait for a slow client before it is dropped. One reply may exceed it.
-const OUTBOX_LEN_MAX: usize = 32 * 1024 * 1024;
 /// Bytes that are read from one client before the loop does something else.
 const RECEIVED_PER_TURN: usize = 256 * 1024;
 /// When the system has no file descriptors left, new clients wait this long.
@@ -287,7 +284,7 @@ impl ControlServer {
     }
 
     fn handle_line(&mut self, token: Token, line: &[u8], commands: &mut Vec<(CommandId, Command)>) {
-        let is_full = self.asked.len() >= REQUESTS_MAX;
+        let is_full = self.asked.len() >= CONTROL_REQUESTS_MAX;
         let Some(client) = self.clients.get_mut(&token) else {
             return;
         };
@@ -401,7 +398,7 @@ impl Client {
 
     /// Takes a whole line out of the inbox, unless too many requests are open.
     fn next_line(&mut self) -> Option<Vec<u8>> {
-        self.is_stalled = self.requests_open >= REQUESTS_PER_CLIENT_MAX;
+        self.is_stalled = self.requests_open >= CONTROL_REQUESTS_PER_CLIENT_MAX;
         if self.end == Some(End::Gone) || self.is_stalled {
             return None;
         }
@@ -439,7 +436,7 @@ impl Client {
 
     fn queue_line(&mut self, bytes: Vec<u8>, is_event: bool) {
         let has_too_many = is_event && self.events_queued >= CONTROL_EVENTS_MAX;
-        if has_too_many || self.outbox_len > OUTBOX_LEN_MAX {
+        if has_too_many || self.outbox_len > CONTROL_OUTBOX_LEN_MAX {
             log::warn!("a client of the profile's socket is too slow; dropping it");
             self.end = Some(End::Gone);
             return;
@@ -476,13 +473,13 @@ impl Client {
 
     /// Tells whether there is something to do for this client without waiting.
     const fn wants_turn(&self) -> bool {
-        let has_room = self.requests_open < REQUESTS_PER_CLIENT_MAX;
+        let has_room = self.requests_open < CONTROL_REQUESTS_PER_CLIENT_MAX;
         self.may_read() || (self.is_stalled && has_room)
     }
 
     /// The inbox never holds more than the longest line and what one turn reads.
     const fn may_read(&self) -> bool {
-        let has_room = self.requests_open < REQUESTS_PER_CLIENT_MAX;
+        let has_room = self.requests_open < CONTROL_REQUESTS_PER_CLIENT_MAX;
         self.end.is_none() && self.is_readable && has_room
     }
 
@@ -864,7 +861,7 @@ mod tests {
         let (near, _far) = UnixStream::pair().unwrap();
         let mut client = Client::new(near);
         client.is_writable = false;
-        client.queue_line(vec![b'x'; OUTBOX_LEN_MAX + 1], false);
+        client.queue_line(vec![b'x'; CONTROL_OUTBOX_LEN_MAX + 1], false);
         assert!(!client.is_done(), "one reply may be as large as it is");
         client.queue_line(b"x\n".to_vec(), false);
         assert!(client.is_done());

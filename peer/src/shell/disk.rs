@@ -23,8 +23,7 @@ use cap_std::fs::Dir;
 use common::hash::{LeafHash, LeafHasher, leaf_len};
 use common::id::TransferId;
 use common::limits::{
-    FILE_LEN_MAX, FILE_NAME_LEN_MAX, LEAF_LEN, LEAVES_READING_MAX, LEAVES_WRITING_MAX,
-    TRANSFERS_MAX,
+    DISK_REQUESTS_MAX, FILE_LEN_MAX, FILE_NAME_LEN_MAX, LEAF_LEN, SAME_NAMES_MAX, TRANSFERS_MAX,
 };
 use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -33,15 +32,11 @@ use super::names::FileName;
 use super::workers::{Answer, Answers, Worker};
 use crate::node::io::{DiskAnswer, DiskRequest};
 
-/// Requests that wait for the thread: all leaves that the node has in the air, and what begins and
-/// ends each transfer.
-const REQUESTS_MAX: usize = TRANSFERS_MAX * (LEAVES_READING_MAX + LEAVES_WRITING_MAX + 4);
-/// Files of one name in one folder, and attempts to find a free one.
-const SAME_NAMES_MAX: u32 = 1000;
-
 /// Starts the disk worker.
 pub(crate) fn spawn(answers: Answers) -> io::Result<Worker<DiskRequest>> {
-    Worker::spawn("disk", REQUESTS_MAX, move |queue| run(&queue, &answers))
+    Worker::spawn("disk", DISK_REQUESTS_MAX, move |queue| {
+        run(&queue, &answers)
+    })
 }
 
 /// Names the transfer of a request.

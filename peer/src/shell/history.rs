@@ -8,6 +8,9 @@
 //! The schema's version stands in the file's header. An older one is brought forward, a newer one is
 //! refused before SQLite opens the file.
 
+use common::limits::{
+    HISTORY_BATCH_MAX, HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, HISTORY_REQUESTS_MAX,
+};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -29,14 +32,6 @@ use super::workers::{Answer, Answers, Worker};
 use crate::node::command::{Direction, HistoryItem, MessageState};
 use crate::node::io::{Restored, StoreAnswer, StoreId, StoreRequest};
 
-/// Requests that wait for the thread.
-const REQUESTS_MAX: usize = 16_384;
-/// Requests of one transaction: bounds how long the first one waits for the last.
-const BATCH_MAX: usize = 512;
-/// Most messages of one look-up.
-const ITEMS_MAX: u32 = 10_000;
-/// Bytes of text after which a look-up ends early, so that an answer fits a client's queue.
-const ITEMS_LEN_MAX: usize = 8 * 1024 * 1024;
 /// How long another program that reads the file may hold up a transaction.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
@@ -79,7 +74,7 @@ impl History {
 
     /// Moves the history to a thread of its own.
     pub(crate) fn spawn(self, answers: Answers) -> io::Result<Worker<(StoreId, StoreRequest)>> {
-        Worker::spawn("history", REQUESTS_MAX, move |queue| {
+        Worker::spawn("history", HISTORY_REQUESTS_MAX, move |queue| {
             self.run(&queue, &answers);
         })
     }
@@ -89,7 +84,7 @@ impl History {
     fn run(mut self, queue: &Receiver<(StoreId, StoreRequest)>, answers: &Answers) {
         while let Ok(first) = queue.recv() {
             let mut batch = vec![first];
-            batch.extend(queue.try_iter().take(BATCH_MAX - 1));
+            batch.extend(queue.try_iter().take(HISTORY_BATCH_MAX - 1));
             for (id, answer) in self.carry_out_batch(&batch) {
                 answers.give(Answer::Stored(id, answer));
             }
@@ -469,7 +464,7 @@ fn history(
     with: Option<&AccountName>,
     limit: u32,
 ) -> Result<StoreAnswer, rusqlite::Error> {
-    let limit = limit.min(ITEMS_MAX);
+    let limit = limit.min(HISTORY_ITEMS_MAX);
     let mut latest_first = match with {
         Some(peer) => {
             let mut statement = connection.prepare_cached(concat!(
@@ -495,7 +490,7 @@ fn unread(connection: &Connection) -> Result<StoreAnswer, rusqlite::Error> {
         "SELECT id, peer, direction, sent_ms, body, state FROM messages",
         " WHERE direction = 1 AND state < 3 ORDER BY number LIMIT ?1"
     ))?;
-    items(&mut statement, params![ITEMS_MAX]).map(StoreAnswer::Messages)
+    items(&mut statement, params![HISTORY_ITEMS_MAX]).map(StoreAnswer::Messages)
 }
 
 fn items(
@@ -509,7 +504,7 @@ fn items(
         let item = item(row)?;
         len += item.body.as_str().len();
         items.push(item);
-        if len >= ITEMS_LEN_MAX {
+        if len >= HISTORY_ITEMS_LEN_MAX {
             break;
         }
     }
@@ -834,7 +829,7 @@ mod tests {
         let messages = messages.collect();
         ask(&mut history, StoreRequest::Queue { messages });
         let found = lookup(&mut history, None, u32::MAX);
-        assert_eq!(found.len(), ITEMS_LEN_MAX / long.len());
+        assert_eq!(found.len(), HISTORY_ITEMS_LEN_MAX / long.len());
         assert_eq!(found.last().unwrap().id, MessageId::from_bytes([199; 16]));
     }
 

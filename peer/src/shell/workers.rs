@@ -4,6 +4,7 @@
 //! gives its answers to one bounded queue that all of them share; a worker that is ahead of the loop
 //! waits there. A worker ends when the loop drops its queue.
 
+use common::limits::{LOOKUPS_MAX, SERVER_ADDRESSES_MAX, STRETCHES_MAX, WORKER_ANSWERS_MAX};
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -16,16 +17,6 @@ use common::id::TransferId;
 use mio::Waker;
 
 use crate::node::io::{DiskAnswer, StoreAnswer, StoreId, Work, WorkAnswer};
-
-/// Answers that wait for the loop, of all workers together. A leaf is the largest: 64 of them are
-/// 64 MiB.
-pub(crate) const ANSWERS_MAX: usize = 64;
-/// Passwords that wait to be stretched: one control connection has one log-in at a time.
-const WORK_MAX: usize = 4;
-/// Names that wait to be looked up: there is one control connection, and one look-up may hang.
-const LOOKUPS_MAX: usize = 1;
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 16;
 
 /// What a worker found out.
 #[derive(Debug)]
@@ -71,7 +62,7 @@ pub(crate) struct Answers {
 impl Answers {
     /// Makes the queue and the loop's end of it.
     pub(crate) fn new(waker: Arc<Waker>) -> (Self, Receiver<Answer>) {
-        let (queue, answers) = sync_channel(ANSWERS_MAX);
+        let (queue, answers) = sync_channel(WORKER_ANSWERS_MAX);
         (Self { queue, waker }, answers)
     }
 
@@ -144,7 +135,7 @@ impl<Request: Send + 'static> Worker<Request> {
 
 /// Starts the worker that stretches passwords.
 pub(crate) fn spawn_stretcher(answers: Answers) -> io::Result<Worker<Work>> {
-    Worker::spawn("stretch", WORK_MAX, move |queue: Receiver<Work>| {
+    Worker::spawn("stretch", STRETCHES_MAX, move |queue: Receiver<Work>| {
         for work in queue {
             if !answers.give(Answer::Worked(work.run())) {
                 return;
@@ -173,7 +164,7 @@ pub(crate) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> 
     let found = (host, port).to_socket_addrs().map_err(|error| {
         format!("the name '{host}' cannot be looked up ({error}); is it spelled right?")
     })?;
-    let addresses: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
+    let addresses: Vec<SocketAddr> = found.take(SERVER_ADDRESSES_MAX).collect();
     if addresses.is_empty() {
         return Err(format!("the name '{host}' has no address"));
     }

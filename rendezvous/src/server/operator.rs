@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use common::id::AccountName;
+use common::limits::ACCOUNTS_PER_REPLY_MAX;
 use common::password::{PasswordRecord, STRETCH_CURRENT};
 use common::wire::rendezvous::{AdmissionCode, ByeReason};
 use rand::Rng;
@@ -11,9 +12,6 @@ use rand::Rng;
 use super::lockout::seconds;
 use super::{Server, Work, admission};
 use crate::store::{AccountSummary, StoreAnswer, StoreError, StoreRequest};
-
-/// Accounts in one reply to [`Command::ListAccounts`].
-pub const ACCOUNTS_PER_REPLY_MAX: usize = 500;
 
 /// Pairs a reply with its command; chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use common::key::Fingerprint;
+use common::limits::SERVER_FILE_LEN_MAX;
 use common::password::ServerSetup;
 use common::tls::{IdentityError, ServerIdentity};
 use zeroize::Zeroizing;
@@ -24,8 +25,6 @@ const BUCKET_KEY: &str = "bucket-key";
 const DATABASE: &str = "rendezvous.db";
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
-/// None of the files read into memory is larger, unless it is not what it should be.
-const FILE_LEN_MAX: u64 = 1024 * 1024;
 
 /// A data folder that this process alone has.
 #[derive(Debug)]
@@ -185,7 +184,7 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
     };
     let mut bytes = Zeroizing::new(Vec::new());
     let file = File::open(path).map_err(problem)?;
-    file.take(FILE_LEN_MAX)
+    file.take(SERVER_FILE_LEN_MAX)
         .read_to_end(&mut bytes)
         .map_err(problem)?;
     Ok(bytes)

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use common::limits::STORE_BATCH_MAX;
+use common::limits::{COMPUTE_THREADS_MAX, STORE_BATCH_MAX};
 use common::password::ServerSetup;
 use mio::Waker;
 
@@ -16,9 +16,6 @@ use super::Problem;
 use crate::server::login::Job;
 use crate::server::{Input, Ticket};
 use crate::store::{Store, StoreRequest};
-
-/// More threads than this compute more log-ins than one database can keep up with.
-const COMPUTE_THREADS_MAX: usize = 2;
 
 /// The threads, and the way to and from them.
 #[derive(Debug)]
