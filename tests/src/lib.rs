@@ -7,5 +7,6 @@ pub mod demo;
 // The real programs as processes of their own.
 pub mod program;
 // A peer that says what a test wants it to say.
+pub mod wire_client;
 // People with profiles at a server of their own.
 pub mod world;

@@ -1,0 +1,126 @@
+//! Accounts with several devices: they come and go, and a stranger's guesses lock out nobody who
+//! belongs there.
+
+use serde_json::Value;
+use tests::world::{PATIENCE, World, assert_explains, assert_fails, text, until};
+
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
+
+#[test]
+fn t35_a_new_device_of_somebody_known_is_shown() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let alice = world.receive("alice");
+    world.json("bob", &["send", "alice", "from the old device"]);
+    assert_eq!(world.log_in("tablet", "bob").code(), 0);
+    world.json("tablet", &["send", "alice", "from the new one"]);
+    let is_new = |line: &Value| line["method"] == "new_key" && line["params"]["known"] == 1;
+    let told = alice
+        .wait_json("the new key is shown", PATIENCE, is_new)
+        .unwrap();
+    assert_eq!(told["params"]["account"], "bob");
+    let status = &world.json("tablet", &["status"])[0];
+    assert_eq!(told["params"]["fingerprint"], status["fingerprint"]);
+}
+
+#[test]
+fn t38_a_block_keeps_strangers_out_and_lets_the_owner_in() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let alice = world.receive("alice");
+    let wrong = world.password_file("wrong", "a guess that is wrong");
+    for _ in 0..5 {
+        let refused = world.enter("stranger", "login", "alice", &wrong);
+        assert_explains(&refused, 3, &["unknown account or wrong password"]);
+    }
+    let told = |line: &Value| line["method"] == "failed_logins";
+    alice.wait_json("alice is told", PATIENCE, told).unwrap();
+    let blocked = world.log_in("stranger", "alice");
+    assert_explains(&blocked, 4, &["blocked", "s are left", "peer admit"]);
+
+    // The device that runs stays, and one that is known logs in, with its token or the password.
+    assert_eq!(world.json("alice", &["list"]).len(), 1);
+    drop(alice);
+    assert_eq!(world.json("alice", &["list"]).len(), 1);
+    assert_eq!(world.log_in("alice", "alice").code(), 0);
+
+    // A known device opens the door for one new device, once.
+    let code = text(&world.json("alice", &["admit"])[0]["code"]);
+    let file = world.password_file("alice", &tests::world::password_of("alice"));
+    let server = world.server();
+    let enter = |profile: &str| {
+        let arguments = [
+            "login",
+            "alice",
+            "--server",
+            &server.address,
+            "--fingerprint",
+            &server.fingerprint,
+            "--password-file",
+            &file,
+            "--code",
+            &code,
+        ];
+        world.peer(profile, &arguments)
+    };
+    assert_eq!(enter("tablet").code(), 0);
+    // That took back what this source had added, so it takes a new block to see the code refused.
+    for _ in 0..5 {
+        assert_eq!(world.enter("stranger", "login", "alice", &wrong).code(), 3);
+    }
+    assert_explains(&enter("another"), 4, &["blocked"]);
+
+    // The operator ends the block.
+    let unblocked = world.rendezvous(&["--data", "server", "account", "unblock", "alice"]);
+    assert_eq!(unblocked.code(), 0, "{unblocked:?}");
+    assert_eq!(world.log_in("stranger", "alice").code(), 0);
+}
+
+#[test]
+fn a_device_that_is_logged_out_needs_the_password_again() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    assert_eq!(world.peer("alice", &["logout"]).code(), 0);
+    for command in [
+        &["list"][..],
+        &["logout"],
+        &["send-file", "bob", "server/lock"],
+    ] {
+        assert_explains(
+            &world.peer("alice", command),
+            10,
+            &["not logged in", "peer login"],
+        );
+    }
+    assert_eq!(world.peer("alice", &["status"]).code(), 10);
+    assert_eq!(world.log_in("alice", "alice").code(), 0);
+    assert_eq!(world.json("alice", &["list"]).len(), 1);
+}
+
+#[test]
+fn an_account_that_is_removed_ends_at_once_and_for_good() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let bob = world.receive("bob");
+    let alice = world.receive("alice");
+    let removed = world.rendezvous(&["--data", "server", "account", "remove", "bob"]);
+    assert_eq!(removed.code(), 0, "{removed:?}");
+    let is_out =
+        |line: &Value| line["method"] == "connection" && line["params"]["state"] == "offline";
+    bob.wait_json("bob is told", PATIENCE, is_out).unwrap();
+    until("nobody sees bob any more", PATIENCE, || {
+        (world.json("alice", &["list"]).len() == 1).then_some(())
+    });
+    drop(bob);
+    assert_explains(&world.peer("bob", &["list"]), 10, &["peer login"]);
+    assert_explains(
+        &world.log_in("bob", "bob"),
+        3,
+        &["unknown account or wrong password"],
+    );
+    let again = world.rendezvous(&["--data", "server", "account", "remove", "bob"]);
+    assert_fails(&again, 7, &["no account 'bob'", "account list"]);
+    drop(alice);
+}

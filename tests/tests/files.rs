@@ -1,0 +1,343 @@
+//! Files between the real programs: whole, under their names, nowhere else, or not at all with a reason.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tests::program::{Finished, Program, Running};
+use tests::world::{
+    PATIENCE, World, assert_explains, assert_fails, names_in, run, text, transfer_state,
+};
+
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
+
+/// Two people, and a receiver that takes every file.
+fn two(accept: &[&str]) -> (World, Running) {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let bob = world.receive_with("bob", accept);
+    (world, bob)
+}
+
+fn send(world: &World, path: impl AsRef<OsStr>) -> Finished {
+    let mut command = world.peer_command("alice", &["send-file", "bob"]);
+    run(Program::Peer, command.arg(path))
+}
+
+fn ended(running: &Running) -> Value {
+    let is_final = |line: &Value| {
+        let state = transfer_state(line)["state"].as_str();
+        ["done", "failed", "declined"].contains(&state.unwrap_or_default())
+    };
+    let line = running
+        .wait_json("the transfer ends", PATIENCE, is_final)
+        .unwrap();
+    transfer_state(&line).clone()
+}
+
+#[test]
+fn files_of_every_size_arrive_whole() {
+    let (world, bob) = two(&["--accept", "from", "alice"]);
+    for (name, len) in [
+        ("empty", 0),
+        ("one", 1),
+        ("leaf", 1 << 20),
+        ("leaf-and-one", (1 << 20) + 1),
+        ("five-and-three", (5 << 20) + 3),
+    ] {
+        let bytes = world.make_file(name, len);
+        let sent = send(&world, name);
+        assert_eq!(sent.code(), 0, "{name}: {sent:?}");
+        let digest = blake3::hash(&bytes).to_hex();
+        assert!(sent.stdout.contains(digest.as_str()), "{name}: {sent:?}");
+        let done = ended(&bob);
+        assert_eq!(
+            (&done["state"], &done["total"]),
+            (&"done".into(), &len.into())
+        );
+        assert_eq!(done["digest"], digest.as_str());
+        let path = world.path("inbox-bob").join(name);
+        assert_eq!(Path::new(&text(&done["path"])), path);
+        assert!(fs::read(path).unwrap() == bytes, "{name}");
+    }
+    assert_eq!(world.names_in("inbox-bob").len(), 5, "no part is left");
+}
+
+#[test]
+fn a_name_that_is_taken_gets_a_number() {
+    let (world, bob) = two(&["--accept", "always"]);
+    fs::write(world.path("inbox-bob/notes.txt"), "bob's own").unwrap();
+    fs::create_dir(world.path("inbox-bob/notes (1).txt")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", world.path("inbox-bob/notes (2).txt")).unwrap();
+    fs::write(world.path("notes.txt"), "first").unwrap();
+    assert_eq!(send(&world, "notes.txt").code(), 0);
+    ended(&bob);
+    fs::write(world.path("notes.txt"), "second").unwrap();
+    assert_eq!(send(&world, "notes.txt").code(), 0);
+    ended(&bob);
+    let read = |name: &str| fs::read_to_string(world.path("inbox-bob").join(name)).unwrap();
+    assert_eq!(read("notes.txt"), "bob's own");
+    assert_eq!(read("notes (3).txt"), "first");
+    assert_eq!(read("notes (4).txt"), "second");
+    assert_eq!(world.names_in("inbox-bob").len(), 5);
+    assert!(!Path::new("/nowhere").exists());
+}
+
+#[test]
+fn t01_t05_t08_hostile_names_are_refused_with_a_reason_and_stay_in_the_folder() {
+    let (world, bob) = two(&["--accept", "always"]);
+    fs::create_dir(world.path("outgoing")).unwrap();
+    let before = world.names_in(".");
+    let refused = [
+        "\u{1b}]52;c;x\u{7}.txt",
+        "line\nbreak.txt",
+        "return\r.txt",
+        "gnp.\u{202e}exe",
+        "..\\..\\up",
+        "C:\\x",
+        "a\u{2215}b",
+        "a\u{ff0f}b",
+        ".bashrc",
+        "...",
+        "CON.txt",
+        "trailing.",
+        "trailing ",
+    ];
+    for name in refused {
+        let path = world.path("outgoing").join(name);
+        fs::write(&path, "hostile").unwrap();
+        let sent = send(&world, &path);
+        assert_explains(&sent, 9, &["why:"]);
+        assert!(sent.stderr.contains("name"), "{name:?}: {sent:?}");
+        let shown = format!("{}{}", sent.stdout, sent.stderr);
+        let raw = shown
+            .chars()
+            .find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+        assert_eq!(raw, None, "{shown:?}");
+        let state = ended(&bob);
+        assert_eq!(state["state"], "failed", "{name:?}: {state}");
+        assert_eq!(world.names_in("inbox-bob"), [""; 0], "{name:?}");
+    }
+    assert_eq!(world.names_in("."), before);
+
+    // What only looks dangerous arrives under exactly its name.
+    let mut taken = vec![
+        "%2e%2e%2fup.txt".to_owned(),
+        "$(reboot);`x`.txt".to_owned(),
+        "--help".to_owned(),
+        "Grüße 你好 👍.txt".to_owned(),
+        format!("{}.txt", "n".repeat(251)),
+        "ä".repeat(127),
+    ];
+    for name in &taken {
+        let path = world.path("outgoing").join(name);
+        fs::write(&path, name).unwrap();
+        let sent = send(&world, &path);
+        assert_eq!(sent.code(), 0, "{name}: {sent:?}");
+        assert_eq!(ended(&bob)["state"], "done");
+        let arrived = world.path("inbox-bob").join(name);
+        assert_eq!(fs::read_to_string(arrived).unwrap(), *name);
+    }
+    taken.sort();
+    assert_eq!(world.names_in("inbox-bob"), taken);
+    assert_eq!(world.names_in("."), before);
+}
+
+#[test]
+fn t08_the_longest_name_gets_a_number_too() {
+    let (world, bob) = two(&["--accept", "always"]);
+    let name = format!("{}.txt", "n".repeat(251));
+    for text in ["first", "second"] {
+        fs::write(world.path(&name), text).unwrap();
+        assert_eq!(send(&world, &name).code(), 0);
+        assert_eq!(ended(&bob)["state"], "done");
+    }
+    let names = world.names_in("inbox-bob");
+    assert_eq!(names.len(), 2);
+    assert!(names.iter().all(|name| name.len() <= 255), "{names:?}");
+    assert!(names.iter().all(|name| name.ends_with(".txt")), "{names:?}");
+}
+
+#[test]
+fn a_declined_file_is_not_sent() {
+    let (world, bob) = two(&["--accept", "never"]);
+    world.make_file("unwanted", 3 << 20);
+    assert_explains(&send(&world, "unwanted"), 9, &["declined", "ask bob"]);
+    drop(bob);
+    // Another rule, with the same answer for alice.
+    let bob = world.receive_with("bob", &["--accept", "from", "carol"]);
+    assert_explains(&send(&world, "unwanted"), 9, &["declined"]);
+    assert_eq!(world.names_in("inbox-bob"), [""; 0]);
+    drop(bob);
+}
+
+#[test]
+fn an_offer_that_nobody_answers_stays_open_and_can_be_withdrawn() {
+    let (world, bob) = two(&["--accept", "ask"]);
+    world.make_file("question", 1000);
+    let sender = world.start("alice", &["--json", "send-file", "bob", "question"]);
+    let is_offer = |line: &Value| line["method"] == "offer";
+    let offer = bob.wait_json("the offer", PATIENCE, is_offer).unwrap();
+    assert_eq!(offer["params"]["size"], 1000);
+    let mut control = world.control("bob");
+    let offers = control.call("offers", Value::Null, PATIENCE).unwrap();
+    assert_eq!(offers["offers"].as_array().unwrap().len(), 1);
+    assert_eq!(sender.interrupt().unwrap().code(), Some(130));
+    tests::world::until("the offer is withdrawn", PATIENCE, || {
+        let offers = control.call("offers", Value::Null, PATIENCE).unwrap();
+        offers["offers"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+            .then_some(())
+    });
+    assert_eq!(world.names_in("inbox-bob"), [""; 0]);
+}
+
+#[test]
+fn a_program_stays_a_program_and_nothing_else_becomes_one() {
+    let (world, bob) = two(&["--accept", "always"]);
+    // Set-user-id and write for all do not travel.
+    for (name, mode) in [("program", 0o4755), ("script", 0o700), ("text", 0o666)] {
+        fs::write(world.path(name), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(world.path(name), Permissions::from_mode(mode)).unwrap();
+        let sent = send(&world, name);
+        assert_eq!(sent.code(), 0, "{sent:?}");
+        ended(&bob);
+    }
+    let mode = |name: &str| {
+        let metadata = fs::metadata(world.path("inbox-bob").join(name)).unwrap();
+        metadata.permissions().mode() & 0o7777
+    };
+    for name in ["program", "script"] {
+        assert_eq!(mode(name) & 0o100, 0o100, "{name}");
+    }
+    assert_eq!(mode("text") & 0o111, 0);
+    for name in ["program", "script", "text"] {
+        assert_eq!(mode(name) & 0o7022, 0, "{name} has {:o}", mode(name));
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_before_anybody_is_asked() {
+    let (world, _bob) = two(&["--accept", "always"]);
+    fs::create_dir(world.path("folder")).unwrap();
+    assert_explains(&send(&world, "missing"), 8, &["missing", "check the path"]);
+    assert_explains(&send(&world, "folder"), 8, &["it is a folder", "tar"]);
+    assert_explains(&send(&world, "/dev/null"), 8, &["not a regular file"]);
+    assert_fails(&send(&world, ""), 2, &["Example: peer send-file"]);
+    assert_eq!(world.names_in("inbox-bob"), [""; 0]);
+}
+
+#[test]
+fn a_folder_for_files_must_be_there() {
+    let (world, _bob) = two(&["--accept", "always"]);
+    fs::write(world.path("file"), "x").unwrap();
+    let missing = world.peer("alice", &["receive", "--folder", "missing"]);
+    assert_explains(&missing, 8, &["files cannot go to", "missing", "mkdir -p"]);
+    let file = world.peer("alice", &["receive", "--folder", "file"]);
+    assert_explains(&file, 8, &["files cannot go to", "it is not a folder"]);
+    let chat = world.peer("alice", &["chat", "bob", "--folder", "missing"]);
+    assert_explains(&chat, 8, &["files cannot go to"]);
+    let rule = world.peer("alice", &["receive", "--accept", "sometimes"]);
+    assert_explains(&rule, 2, &["sometimes", "for example"]);
+}
+
+#[test]
+fn t12_a_folder_that_vanishes_is_named_to_both() {
+    let (world, bob) = two(&["--accept", "always"]);
+    fs::remove_dir(world.path("inbox-bob")).unwrap();
+    fs::write(world.path("letter"), "x").unwrap();
+    assert_explains(&send(&world, "letter"), 9, &["why:"]);
+    let state = ended(&bob);
+    assert_eq!(state["state"], "failed");
+    assert!(text(&state["reason"]).contains("folder"), "{state}");
+    // It comes back: the next file arrives.
+    fs::create_dir(world.path("inbox-bob")).unwrap();
+    assert_eq!(send(&world, "letter").code(), 0);
+    assert_eq!(world.names_in("inbox-bob"), ["letter"]);
+}
+
+#[test]
+fn a_file_for_somebody_who_is_away_is_not_offered() {
+    let (world, bob) = two(&["--accept", "always"]);
+    drop(bob);
+    fs::write(world.path("letter"), "x").unwrap();
+    tests::world::until("the server knows that bob has left", PATIENCE, || {
+        let listed = world.json("alice", &["list"]);
+        listed
+            .iter()
+            .all(|entry| entry["account"] != "bob")
+            .then_some(())
+    });
+    for who in ["bob", "nobody"] {
+        let refused = world.peer("alice", &["send-file", who, "letter"]);
+        assert_explains(&refused, 7, &[who, "not online", "peer list"]);
+    }
+}
+
+#[test]
+fn t12_a_full_disk_is_named_to_both_and_leaves_nothing() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let arguments = world.receive_arguments("bob", &["--accept", "always"]);
+    let Some(mut command) = on_tiny_disk(&world, "bob", &arguments) else {
+        println!("skipped: this user cannot mount a small file system");
+        return;
+    };
+    let bob = Running::start(Program::Peer, &mut command).unwrap();
+    world.wait_ready("bob");
+    world.make_file("large", 5 << 20);
+    world.make_file("small", 100_000);
+    let refused = send(&world, "large");
+    assert_explains(&refused, 9, &["space"]);
+    let state = ended(&bob);
+    assert_eq!(state["state"], "failed");
+    assert!(text(&state["reason"]).contains("space"), "{state}");
+    // What fits still arrives, so the failed one has given back what it took.
+    let sent = send(&world, "small");
+    assert_fails(&sent, 0, &[]);
+    // The small file system is only there for the receiver.
+    let inbox = format!(
+        "/proc/{}/root{}",
+        bob.id(),
+        world.path("inbox-bob").display()
+    );
+    assert_eq!(names_in(Path::new(&inbox)), ["small"]);
+}
+
+/// The command of a profile, with a file system of one MiB where its files go; `None` if this user may
+/// not do that.
+fn on_tiny_disk(world: &World, who: &str, arguments: &[String]) -> Option<Command> {
+    let inbox = world.path(&format!("inbox-{who}"));
+    let mount = r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#;
+    let wrap = |program: &OsStr| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "sh", "-c", mount])
+            .arg(&inbox)
+            .arg(program);
+        command
+    };
+    let tried = wrap(OsStr::new("true")).output();
+    if !tried.is_ok_and(|tried| tried.status.success()) {
+        return None;
+    }
+    let plain = world.peer_command(who, arguments);
+    let mut command = wrap(plain.get_program());
+    command.args(plain.get_args()).current_dir(world.path("."));
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    Some(command)
+}

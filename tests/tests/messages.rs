@@ -1,0 +1,237 @@
+//! Messages between the real programs: to one and to several, to whoever is away, and never raw on a
+//! screen.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tests::program::{Program, Running};
+use tests::world::{PATIENCE, World, assert_explains, assert_fails, run, text, until, with_stdin};
+
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
+/// Escape sequences that set the clipboard, clear the screen and change colours, in both forms, a
+/// carriage return, a bell, a backspace, a bidirectional override and a zero-width joiner.
+const HOSTILE: &str =
+    "a\u{1b}]52;c;aGk=\u{7}\u{1b}[2J\rb\u{8}\u{9b}31m\u{202e}c\u{200d}\u{7f}\nsecond: line";
+
+#[test]
+fn a_text_reaches_several_people_and_stays_in_everybodys_history() {
+    let mut world = World::new(EXECUTABLE);
+    for who in ["alice", "bob", "carol"] {
+        world.register(who);
+    }
+    let bob = world.receive("bob");
+    let carol = world.receive("carol");
+    let sent = world.json("alice", &["send", "bob", "carol", "bob", "Grüße 👍"]);
+    let states: Vec<_> = sent
+        .iter()
+        .map(|line| (&line["to"], &line["state"]))
+        .collect();
+    assert_eq!(states.len(), 2, "a name given twice counts once");
+    for who in ["bob", "carol"] {
+        assert!(
+            states.contains(&(&json!(who), &json!("delivered"))),
+            "{states:?}"
+        );
+    }
+
+    fs::write(world.path("text"), "from a file\nwith two lines\n").unwrap();
+    let command = world.peer_command("alice", &["send", "bob", "-"]);
+    let piped = run(Program::Peer, &mut with_stdin(command, &world.path("text")));
+    assert_eq!(piped.code(), 0, "{piped:?}");
+    let dashed = world.peer("alice", &["send", "bob", "--", "-5 degrees"]);
+    assert_eq!(dashed.code(), 0, "{dashed:?}");
+
+    // Nobody runs any more: what is shown comes from the disk.
+    for running in [bob, carol] {
+        assert_eq!(running.interrupt().unwrap().code(), Some(130));
+    }
+    world.stop_server();
+    let expected = ["Grüße 👍", "from a file\nwith two lines", "-5 degrees"];
+    assert_eq!(world.received("bob", "alice"), expected);
+    assert_eq!(world.received("carol", "alice"), expected[..1]);
+    let sent = world.history("alice", "bob");
+    let bodies: Vec<_> = sent.iter().map(|item| text(&item["body"])).collect();
+    assert_eq!(bodies, expected);
+    assert!(sent.iter().all(|item| item["direction"] == "sent"));
+    assert_eq!(world.json("bob", &["history", "--limit", "1"]).len(), 1);
+}
+
+#[test]
+fn a_message_to_somebody_who_is_away_waits_in_the_outbox() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let sent = world.peer("alice", &["send", "bob", "one", "--timeout", "1"]);
+    assert_fails(&sent, 7, &["stays in the outbox"]);
+    assert!(sent.stdout.contains("queued"), "{sent:?}");
+    let status = world.json("alice", &["status"]);
+    assert_eq!(status[0]["outbox"], 1);
+
+    // Nobody of that name exists: to the sender that is the same as being away.
+    let sent = world.peer("alice", &["send", "nobody", "two", "--timeout", "1"]);
+    assert_fails(&sent, 7, &["stays in the outbox"]);
+
+    let bob = world.receive("bob");
+    let _alice = world.receive("alice");
+    let is_it = |line: &Value| line["method"] == "message" && line["params"]["body"] == "one";
+    bob.wait_json("the message", PATIENCE, is_it).unwrap();
+    until("the receipt came", PATIENCE, || {
+        let history = world.history("alice", "bob");
+        let state = text(&history[0]["state"]);
+        ["delivered", "read"]
+            .contains(&state.as_str())
+            .then_some(())
+    });
+    assert_eq!(world.received("bob", "alice"), ["one"]);
+
+    // Nobody needs the server to be there to write.
+    drop(bob);
+    let offline = world.json("alice", &["send", "bob", "three", "--no-wait"]);
+    assert_eq!(offline[0]["state"], "queued");
+}
+
+#[test]
+fn without_a_server_a_message_still_goes_into_the_outbox() {
+    let mut world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let address = world.stop_server();
+    let sent = world.peer("alice", &["send", "bob", "written offline"]);
+    assert_fails(&sent, 7, &["stays in the outbox", "Offline"]);
+
+    world.serve("server", &["--listen", &address]);
+    let bob = world.receive("bob");
+    let _alice = world.receive("alice");
+    let is_it = |line: &Value| line["params"]["body"] == "written offline";
+    bob.wait_json("the message", PATIENCE, is_it).unwrap();
+}
+
+#[test]
+fn t05_no_control_character_of_a_message_reaches_a_screen() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let receiver = world.start("bob", &["receive", "--once", "--folder", "."]);
+    world.wait_ready("bob");
+    let sent = world.peer("alice", &["send", "bob", HOSTILE]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let received = receiver.finish(PATIENCE).unwrap();
+    assert_eq!(received.code(), 0, "{received:?}");
+    let shown = [
+        received,
+        world.peer("bob", &["history"]),
+        world.peer("alice", &["history", "bob"]),
+        world.peer("bob", &["--json", "history"]),
+        world.peer("alice", &["--json", "send", "nobody", HOSTILE, "--no-wait"]),
+    ];
+    for finished in &shown {
+        for shown in [&finished.stdout, &finished.stderr] {
+            let is_harmful = |c: &char| {
+                (c.is_control() && *c != '\n') || ['\u{202e}', '\u{200d}', '\u{fffd}'].contains(c)
+            };
+            let harmful = shown.chars().find(|c| is_harmful(c) && *c != '\u{fffd}');
+            assert_eq!(harmful, None, "{shown:?}");
+        }
+    }
+    assert!(
+        shown[0].stdout.contains("a␛]52;c;aGk=␇␛[2J␍b"),
+        "{:?}",
+        shown[0]
+    );
+    // A second line cannot pose as a message of its own.
+    let lines: Vec<_> = shown[0].stdout.lines().collect();
+    let second = lines
+        .iter()
+        .find(|line| line.contains("second: line"))
+        .unwrap();
+    assert!(second.trim_start().starts_with('│'), "{second}");
+    // And nothing is lost.
+    assert_eq!(world.received("bob", "alice"), [HOSTILE]);
+}
+
+#[test]
+fn commands_of_a_profile_are_one_device_with_one_endpoint() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let _bob = world.receive("bob");
+    let alice = world.receive("alice");
+    let before = entries(&world, "alice");
+    assert_eq!(before.len(), 1, "{before:?}");
+
+    // Several commands at once, all through the process that receives.
+    let senders: Vec<Running> = (0..4)
+        .map(|n| world.start("alice", &["--json", "send", "bob", &format!("number {n}")]))
+        .collect();
+    let during = entries(&world, "alice");
+    for sender in senders {
+        let finished = sender.finish(PATIENCE).unwrap();
+        assert_eq!(finished.code(), 0, "{finished:?}");
+    }
+    assert_eq!(during, before);
+    assert_eq!(entries(&world, "alice"), before);
+    let status = &world.json("alice", &["status"])[0];
+    assert_eq!(status["fingerprint"], before[0]["fingerprint"]);
+    assert_eq!(status["linked"], json!(["bob"]));
+    let mut received = world.received("bob", "alice");
+    received.sort();
+    assert_eq!(received, ["number 0", "number 1", "number 2", "number 3"]);
+
+    // The process that kept the connection ends; the next command is the same device.
+    drop(alice);
+    world.json("alice", &["send", "bob", "alone"]);
+    let device = text(&before[0]["fingerprint"]);
+    assert_eq!(
+        text(&world.json("alice", &["status"])[0]["fingerprint"]),
+        device
+    );
+}
+
+/// What bob sees of an account.
+fn entries(world: &World, account: &str) -> Vec<Value> {
+    let listed = world.json("bob", &["list"]).into_iter();
+    listed.filter(|entry| entry["account"] == account).collect()
+}
+
+#[test]
+fn texts_that_are_too_long_or_empty_and_too_many_recipients_are_refused_with_a_word() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let _bob = world.receive("bob");
+
+    let longest = "x".repeat(64 * 1024);
+    let sent = world.json("alice", &["send", "bob", &longest]);
+    assert_eq!(sent[0]["state"], "delivered");
+    let too_long = format!("{longest}y");
+    let refused = world.peer("alice", &["send", "bob", &too_long]);
+    assert_explains(&refused, 2, &["65536", "why:"]);
+    fs::write(world.path("long"), &too_long).unwrap();
+    let command = world.peer_command("alice", &["send", "bob", "-"]);
+    let refused = run(Program::Peer, &mut with_stdin(command, &world.path("long")));
+    assert_explains(&refused, 2, &["65536", "peer send-file"]);
+    fs::write(world.path("binary"), [0xff, 0xfe]).unwrap();
+    let command = world.peer_command("alice", &["send", "bob", "-"]);
+    let refused = run(
+        Program::Peer,
+        &mut with_stdin(command, &world.path("binary")),
+    );
+    assert_explains(&refused, 2, &["UTF-8", "peer send-file"]);
+
+    let refused = world.peer("alice", &["send", "bob", ""]);
+    assert_explains(&refused, 2, &["cannot be sent"]);
+
+    let crowd: Vec<String> = (0..100).map(|n| format!("friend{n}")).collect();
+    let mut arguments = vec!["send"];
+    arguments.extend(crowd.iter().map(String::as_str));
+    arguments.push("to all of you");
+    let refused = world.peer("alice", &arguments);
+    assert_explains(
+        &refused,
+        2,
+        &["100 recipients are more than 64", "several steps"],
+    );
+
+    assert_eq!(world.received("bob", "alice"), [longest]);
+    assert_eq!(world.json("alice", &["status"])[0]["outbox"], 0);
+}
