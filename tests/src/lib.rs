@@ -1,5 +1,7 @@
 //! The whole, tried out: the demo, and what tests with the real programs share.
 
+// Ours and a baseline, measured in one run.
+pub mod bench;
 // The socket of a running peer, as a program would use it.
 pub mod control;
 // The demo, step by step.

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub enum Program {
     Rendezvous,
     /// The peer.
     Peer,
+    /// The file sender that the bench compares with.
+    QuinnSender,
 }
 
 impl Program {
@@ -31,6 +33,7 @@ impl Program {
         match self {
             Self::Rendezvous => "rendezvous",
             Self::Peer => "peer",
+            Self::QuinnSender => "quinn-sender",
         }
     }
 }
@@ -41,6 +44,10 @@ pub fn dispatch() -> Option<ExitCode> {
     match name.to_str() {
         Some("rendezvous") => Some(rendezvous::shell::main(std::env::args_os())),
         Some("peer") => Some(peer::commands::main(std::env::args_os())),
+        Some("quinn-sender") => {
+            let arguments: Vec<String> = std::env::args().skip(1).collect();
+            Some(crate::bench::quinn_sender::main(&arguments))
+        }
         Some(_) | None => None,
     }
 }
@@ -242,6 +249,11 @@ impl Running {
         })
     }
 
+    /// Its standard input, if that was asked to be piped and is not taken yet.
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
     /// The process's number.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -331,6 +343,13 @@ impl Running {
         self.errors.try_iter().collect::<Vec<_>>().join("\n")
     }
 
+    /// Asks it to end, as Ctrl-C does, and returns how it did, with what it printed since somebody last
+    /// looked.
+    pub fn end(self, patience: Duration) -> Result<Finished, ProgramError> {
+        self.send_signal("INT")?;
+        self.finish(patience)
+    }
+
     /// Asks it to end, as Ctrl-C does, and waits until it has.
     pub fn interrupt(self) -> Result<ExitStatus, ProgramError> {
         self.signal("INT")
@@ -343,11 +362,7 @@ impl Running {
             program,
             source: error,
         };
-        let id = self.id().to_string();
-        Command::new("kill")
-            .args([&format!("-{name}"), &id])
-            .status()
-            .map_err(failed)?;
+        self.send_signal(name)?;
         let deadline = now() + START;
         loop {
             if let Some(status) = self.child.try_wait().map_err(failed)? {
@@ -363,6 +378,15 @@ impl Running {
             // It closes its standard output when it ends: wait for that rather than for a while.
             let _ = self.lines.recv_timeout(Duration::from_millis(20));
         }
+    }
+
+    fn send_signal(&self, name: &str) -> Result<(), ProgramError> {
+        let (program, id) = (self.program, self.id().to_string());
+        Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status()
+            .map_err(|source| ProgramError::Start { program, source })?;
+        Ok(())
     }
 
     /// Ends it without a word, as a crash does.

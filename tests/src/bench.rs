@@ -1,0 +1,108 @@
+//! The bench: ours and a baseline in one run, interleaved, medians.
+//!
+//! An absolute time proves little on a shared machine, so every figure with a baseline is a ratio of
+//! two measurements that were made right after one another on the same named cores. What is given is
+//! the median of the rounds and the spread of their ratios.
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::program::ProgramError;
+
+// One GiB from disk to disk.
+mod file;
+// A plain file sender on quinn, the baseline of `file`.
+pub mod quinn_sender;
+// What is shown at the end.
+mod report;
+// From the start of a program to its answer.
+mod start;
+// Where programs run: cores, CPU time, namespaces, warm memory.
+mod stage;
+
+use report::Report;
+
+/// Measures the messenger against baselines, in one run.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bench",
+    after_help = "\
+Examples:
+  cargo run --release --bin bench -- file
+  cargo run --release --bin bench -- file --size 256 --rounds 5 --json
+  cargo run --release --bin bench -- start --cores 2,3"
+)]
+struct Arguments {
+    /// What to measure
+    #[arg(value_enum)]
+    name: Name,
+    /// One line of JSON for each figure
+    #[arg(long)]
+    json: bool,
+    /// The two cores that the two sides run on
+    #[arg(long, value_name = "CORE,CORE", value_delimiter = ',', num_args = 2, default_values_t = [0, 1])]
+    cores: Vec<usize>,
+    /// Rounds of ours and the baseline
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Size of the file in MiB
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=16384))]
+    size: u64,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Name {
+    /// A file from one peer to another, verified, against a plain sender on quinn
+    File,
+    /// The server until it is ready; `peer list` from start to exit
+    Start,
+}
+
+/// How to measure.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    cores: [usize; 2],
+    rounds: u32,
+    file_len: u64,
+}
+
+/// Runs the bench.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let [first, second] = arguments.cores[..] else {
+        unreachable!("clap takes exactly two");
+    };
+    let plan = Plan {
+        cores: [first, second],
+        rounds: arguments.rounds,
+        file_len: arguments.size << 20,
+    };
+    let mut report = Report::new(arguments.json);
+    let measured = match arguments.name {
+        Name::File => file::measure(&plan, &mut report),
+        Name::Start => start::measure(&plan, &mut report),
+    };
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report.failed(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A measurement did not work out.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// A program did not do what it should.
+    #[error("{0}")]
+    Program(#[from] ProgramError),
+    /// A file of the bench, or a tool that it needs.
+    #[error("a file or tool of the bench: {0}")]
+    System(#[from] std::io::Error),
+    /// Something came out that cannot be.
+    #[error("{0}")]
+    Wrong(String),
+}

@@ -1,0 +1,7 @@
+//! Measures the messenger against baselines.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tests::program::dispatch().unwrap_or_else(tests::bench::main)
+}
