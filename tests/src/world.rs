@@ -76,7 +76,7 @@ impl World {
     /// Takes the server away without a word, as a crash does. Returns its address.
     #[track_caller]
     pub fn kill_server(&mut self) -> String {
-        let server = self.server.take().expect("the server was started");
+        let server = self.take_server();
         server.running.kill();
         server.address
     }
@@ -84,17 +84,17 @@ impl World {
     /// Stops the server in good order. Returns its address.
     #[track_caller]
     pub fn stop_server(&mut self) -> String {
-        let server = self.server.take().expect("the server was started");
+        let server = self.take_server();
         let status = server.running.interrupt();
         let status = status.unwrap_or_else(|error| panic!("{error}"));
         assert!(status.success(), "{status}");
         server.address
     }
 
-    /// The server as it is, to be watched or asked whether it runs.
+    /// Hands over the server.
     #[track_caller]
-    pub fn server_mut(&mut self) -> &mut Server {
-        self.server.as_mut().expect("the server was started")
+    pub fn take_server(&mut self) -> Server {
+        self.server.take().expect("the server was started")
     }
 
     // ---- people --------------------------------------------------------------------------------
