@@ -32,6 +32,7 @@ use mio::{Events, Poll, Token, Waker};
 mod control;
 mod disk;
 mod history;
+mod local;
 mod names;
 mod tls;
 mod udp;
@@ -40,6 +41,8 @@ mod workers;
 use self::control::ControlServer;
 use self::history::History;
 pub use self::history::HistoryError;
+use self::local::LocalServer;
+pub use self::local::{Heard, LocalClient, NotTaken};
 use self::tls::ControlConnection;
 pub use self::tls::probe;
 use self::udp::Udp;
@@ -65,20 +68,27 @@ const FIRST_CLIENT: Token = Token(4);
 /// Starts a node: opens its history and its sockets, and runs it on a thread of its own. The caller
 /// holds the lock of the profile.
 pub fn start(settings: NodeSettings) -> Result<RunningNode, StartError> {
+    start_with_client(settings).map(|(node, _)| node)
+}
+
+/// The same, with a client in this process.
+pub fn start_with_client(settings: NodeSettings) -> Result<(RunningNode, LocalClient), StartError> {
     let poll = Poll::new().map_err(StartError::System)?;
     let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::System)?;
     let waker = Arc::new(waker);
     let is_stopping = Arc::new(AtomicBool::new(false));
-    let event_loop = EventLoop::new(settings, poll, waker.clone(), is_stopping.clone())?;
+    let (local, client) = LocalServer::new(waker.clone());
+    let event_loop = EventLoop::new(settings, poll, waker.clone(), is_stopping.clone(), local)?;
     let thread = thread::Builder::new()
         .name("node".to_owned())
         .spawn(move || event_loop.run())
         .map_err(StartError::System)?;
-    Ok(RunningNode {
+    let node = RunningNode {
         is_stopping,
         waker,
         thread: Some(thread),
-    })
+    };
+    Ok((node, client))
 }
 
 /// What a node is started with.
@@ -194,6 +204,7 @@ struct EventLoop {
     udp: Udp,
     connection: ControlConnection,
     control: ControlServer,
+    local: LocalServer,
     workers: Workers,
     answers: Receiver<Answer>,
     may_have_answers: bool,
@@ -220,6 +231,7 @@ impl EventLoop {
         poll: Poll,
         waker: Arc<Waker>,
         is_stopping: Arc<AtomicBool>,
+        local: LocalServer,
     ) -> Result<Self, StartError> {
         let (connection, udp, control) = open_sockets(&settings, &poll)?;
         let history = History::open(&settings.history)?;
@@ -241,6 +253,7 @@ impl EventLoop {
             udp,
             connection,
             control,
+            local,
             workers,
             answers: queue,
             may_have_answers: false,
@@ -301,6 +314,9 @@ impl EventLoop {
             .handle_turn(self.poll.registry(), now, &mut said);
         self.take_said(said, now);
         for (id, command) in self.control.handle_turn(self.poll.registry(), now) {
+            self.node.handle_input(Input::Command(id, command), now);
+        }
+        while let Some((id, command)) = self.local.take_command() {
             self.node.handle_input(Input::Command(id, command), now);
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
@@ -397,8 +413,12 @@ impl EventLoop {
                     self.node.handle_input(Input::Worked(answer), now);
                 }
             }
+            Output::Reply(id, result) if LocalServer::owns(id) => self.local.reply(id, result),
             Output::Reply(id, result) => self.control.reply(id, result),
-            Output::Event(event) => self.control.notify(&event),
+            Output::Event(event) => {
+                self.local.notify(&event);
+                self.control.notify(&event);
+            }
             Output::Wait(_) => {}
         }
     }

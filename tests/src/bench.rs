@@ -14,6 +14,8 @@ use crate::program::ProgramError;
 mod file;
 // A plain file sender on quinn, the baseline of `file`.
 pub mod quinn_sender;
+// A message there and back.
+pub mod message;
 // What is shown at the end.
 mod report;
 // From the start of a program to its answer.
@@ -54,6 +56,8 @@ struct Arguments {
 /// What can be measured.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Name {
+    /// A message there and back, and its receipt, against raw UDP
+    Message,
     /// A file from one peer to another, verified, against a plain sender on quinn
     File,
     /// The server until it is ready; `peer list` from start to exit
@@ -81,6 +85,7 @@ pub fn main() -> ExitCode {
     };
     let mut report = Report::new(arguments.json);
     let measured = match arguments.name {
+        Name::Message => message::measure(&plan, &mut report),
         Name::File => file::measure(&plan, &mut report),
         Name::Start => start::measure(&plan, &mut report),
     };

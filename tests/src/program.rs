@@ -25,6 +25,8 @@ pub enum Program {
     Peer,
     /// The file sender that the bench compares with.
     QuinnSender,
+    /// One end of the bench's messages.
+    MessageEnd,
 }
 
 impl Program {
@@ -34,6 +36,7 @@ impl Program {
             Self::Rendezvous => "rendezvous",
             Self::Peer => "peer",
             Self::QuinnSender => "quinn-sender",
+            Self::MessageEnd => "message-end",
         }
     }
 }
@@ -44,12 +47,14 @@ pub fn dispatch() -> Option<ExitCode> {
     match name.to_str() {
         Some("rendezvous") => Some(rendezvous::shell::main(std::env::args_os())),
         Some("peer") => Some(peer::commands::main(std::env::args_os())),
-        Some("quinn-sender") => {
-            let arguments: Vec<String> = std::env::args().skip(1).collect();
-            Some(crate::bench::quinn_sender::main(&arguments))
-        }
+        Some("quinn-sender") => Some(crate::bench::quinn_sender::main(&arguments())),
+        Some("message-end") => Some(crate::bench::message::end(&arguments())),
         Some(_) | None => None,
     }
+}
+
+fn arguments() -> Vec<String> {
+    std::env::args().skip(1).collect()
 }
 
 /// Starts programs in a folder of their own, with nothing of the caller's environment that they look

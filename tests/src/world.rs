@@ -2,6 +2,7 @@
 //!
 //! Everything here fails the test that calls it when it does not work out.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -225,6 +226,42 @@ impl World {
         let fixed = ["--profile", &profile].into_iter();
         let all = fixed.chain(arguments.iter().map(AsRef::as_ref));
         self.programs.command(Program::Peer, all)
+    }
+
+    /// The same command with a file system of `size` in the place of `folder`, which only the command
+    /// and what it starts see, and with what was in the folder. `None` if this user may not do that.
+    pub fn on_small_disk(&self, command: &Command, folder: &str, size: &str) -> Option<Command> {
+        const MOUNT: &str = r#"cp -a "$0" "$0.copy" && mount -t tmpfs -o size="$1",mode=0700 tmpfs "$0" &&
+            cp -a "$0.copy/." "$0/" && rm -r "$0.copy" && shift && exec "$@""#;
+        let wrap = |program: &OsStr| {
+            let mut command = Command::new("unshare");
+            command.args(["-m", "sh", "-c", MOUNT]);
+            command.arg(self.path(folder)).args([size]).arg(program);
+            command
+        };
+        let tried = wrap(OsStr::new("true")).output();
+        if !tried.is_ok_and(|tried| tried.status.success()) {
+            return None;
+        }
+        let mut wrapped = wrap(command.get_program());
+        wrapped.args(command.get_args()).stdin(Stdio::null());
+        if let Some(folder) = command.get_current_dir() {
+            wrapped.current_dir(folder);
+        }
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => wrapped.env(name, value),
+                None => wrapped.env_remove(name),
+            };
+        }
+        Some(wrapped)
+    }
+
+    /// A path as a running program sees it.
+    pub fn path_within(&self, running: &Running, name: &str) -> PathBuf {
+        let path = self.path(name);
+        let within = path.strip_prefix("/").unwrap_or(&path);
+        Path::new(&format!("/proc/{}/root", running.id())).join(within)
     }
 
     /// Everything that `history` shows of `who` and `with`, oldest first.
