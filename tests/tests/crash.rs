@@ -200,6 +200,30 @@ fn wait_message(running: &Running, body: &str) {
 }
 
 #[test]
+fn when_the_owner_of_a_profile_dies_another_of_its_programs_goes_on() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let _alice = world.receive("alice");
+    let owner = world.receive("bob");
+    let heir = world.receive("bob");
+    world.json("alice", &["send", "bob", "for both"]);
+    wait_message(&owner, "for both");
+    wait_message(&heir, "for both");
+    owner.kill();
+    world.json("alice", &["send", "bob", "for the heir", "--timeout", "40"]);
+    let is_message = |line: &Value| line["method"] == "message";
+    let next = heir.wait_json("the message", PATIENCE, is_message).unwrap();
+    assert_eq!(
+        next["params"]["body"], "for the heir",
+        "nothing is shown twice"
+    );
+    let listed = world.json("alice", &["list"]);
+    let of_bob = listed.iter().filter(|entry| entry["account"] == "bob");
+    assert_eq!(of_bob.count(), 1, "{listed:?}");
+}
+
+#[test]
 fn a_receiver_that_dies_in_a_file_has_no_file_and_gets_it_the_next_time() {
     let world = World::new(EXECUTABLE);
     world.register("alice");

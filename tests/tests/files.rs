@@ -6,7 +6,6 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 use tests::program::{Finished, Program, Running};
@@ -288,7 +287,8 @@ fn t12_a_full_disk_is_named_to_both_and_leaves_nothing() {
     world.register("alice");
     world.register("bob");
     let arguments = world.receive_arguments("bob", &["--accept", "always"]);
-    let Some(mut command) = on_tiny_disk(&world, "bob", &arguments) else {
+    let command = world.peer_command("bob", &arguments);
+    let Some(mut command) = world.on_small_disk(&command, "inbox-bob", "1m") else {
         println!("skipped: this user cannot mount a small file system");
         return;
     };
@@ -304,40 +304,6 @@ fn t12_a_full_disk_is_named_to_both_and_leaves_nothing() {
     // What fits still arrives, so the failed one has given back what it took.
     let sent = send(&world, "small");
     assert_fails(&sent, 0, &[]);
-    // The small file system is only there for the receiver.
-    let inbox = format!(
-        "/proc/{}/root{}",
-        bob.id(),
-        world.path("inbox-bob").display()
-    );
-    assert_eq!(names_in(Path::new(&inbox)), ["small"]);
-}
-
-/// The command of a profile, with a file system of one MiB where its files go; `None` if this user may
-/// not do that.
-fn on_tiny_disk(world: &World, who: &str, arguments: &[String]) -> Option<Command> {
-    let inbox = world.path(&format!("inbox-{who}"));
-    let mount = r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#;
-    let wrap = |program: &OsStr| {
-        let mut command = Command::new("unshare");
-        command
-            .args(["-m", "sh", "-c", mount])
-            .arg(&inbox)
-            .arg(program);
-        command
-    };
-    let tried = wrap(OsStr::new("true")).output();
-    if !tried.is_ok_and(|tried| tried.status.success()) {
-        return None;
-    }
-    let plain = world.peer_command(who, arguments);
-    let mut command = wrap(plain.get_program());
-    command.args(plain.get_args()).current_dir(world.path("."));
-    for (name, value) in plain.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    Some(command)
+    let inbox = world.path_within(&bob, "inbox-bob");
+    assert_eq!(names_in(&inbox), ["small"]);
 }

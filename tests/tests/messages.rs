@@ -1,7 +1,8 @@
 //! Messages between the real programs: to one and to several, to whoever is away, and never raw on a
 //! screen.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 
 use serde_json::{Value, json};
 use tests::program::{Program, Running};
@@ -234,4 +235,69 @@ fn texts_that_are_too_long_or_empty_and_too_many_recipients_are_refused_with_a_w
 
     assert_eq!(world.received("bob", "alice"), [longest]);
     assert_eq!(world.json("alice", &["status"])[0]["outbox"], 0);
+}
+
+#[test]
+fn t12_a_message_that_the_recipients_full_disk_refuses_is_not_called_delivered() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let arguments = world.receive_arguments("bob", &[]);
+    let command = world.peer_command("bob", &arguments);
+    let Some(mut command) = world.on_small_disk(&command, "bob", "2m") else {
+        println!("skipped: this user cannot mount a small file system");
+        return;
+    };
+    let bob = Running::start(Program::Peer, &mut command).unwrap();
+    let online =
+        |line: &Value| line["method"] == "connection" && line["params"]["state"] == "online";
+    bob.wait_json("bob is online", PATIENCE, online).unwrap();
+    world.json("alice", &["send", "bob", "fits"]);
+
+    let filling = world.path_within(&bob, "bob/filling");
+    let mut file = File::create(&filling).unwrap();
+    while file.write_all(&[0; 1024]).is_ok() {}
+    drop(file);
+    let alice = world.receive("alice");
+    let large = "x".repeat(60_000);
+    let sent = world.peer(
+        "alice",
+        &["--json", "send", "bob", &large, "--timeout", "2"],
+    );
+    assert_eq!(sent.code(), 7, "{sent:?}");
+    assert_eq!(sent.json()[0]["state"], "sent");
+
+    // There is room again, and a new link.
+    fs::remove_file(&filling).unwrap();
+    drop(alice);
+    world.json("alice", &["send", "bob", "follows", "--timeout", "30"]);
+    for body in ["fits", &large, "follows"] {
+        let is_message = |line: &Value| line["method"] == "message";
+        let message = bob.wait_json("a message", PATIENCE, is_message).unwrap();
+        assert!(message["params"]["body"] == body, "{message}");
+    }
+}
+
+#[test]
+fn whoever_watches_sees_people_come_and_go() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let watcher = world.start("alice", &["--json", "list", "--watch"]);
+    let is_alice = |line: &Value| line["account"] == "alice";
+    watcher.wait_json("the list", PATIENCE, is_alice).unwrap();
+    let wait = |change: &str| {
+        let is_it =
+            |line: &Value| line["method"] == "presence" && line["params"]["change"] == change;
+        let line = watcher.wait_json(change, PATIENCE, is_it).unwrap();
+        assert_eq!(line["params"]["account"], "bob");
+        line
+    };
+    for _ in 0..2 {
+        let bob = world.receive("bob");
+        let endpoints = wait("online")["params"]["endpoints"].clone();
+        assert!(!endpoints.as_array().unwrap().is_empty());
+        bob.kill();
+        wait("offline");
+    }
 }
