@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -261,6 +262,37 @@ fn t12_a_folder_that_vanishes_is_named_to_both() {
     fs::create_dir(world.path("inbox-bob")).unwrap();
     assert_eq!(send(&world, "letter").code(), 0);
     assert_eq!(world.names_in("inbox-bob"), ["letter"]);
+}
+
+#[test]
+fn t12_a_file_that_changes_on_its_way_or_is_withdrawn_is_never_called_done() {
+    let (world, bob) = two(&["--accept", "always"]);
+    for change in ["longer", "shorter", "withdrawn"] {
+        world.make_file("film.bin", 192 << 20);
+        let sender = world.start("alice", &["--json", "send-file", "bob", "film.bin"]);
+        let is_moving = |line: &Value| transfer_state(line)["state"] == "moving";
+        bob.wait_json("the file moves", PATIENCE, is_moving)
+            .unwrap();
+        let path = world.path("film.bin");
+        let file = || File::options().append(true).open(&path).unwrap();
+        if change == "withdrawn" {
+            assert_eq!(sender.interrupt().unwrap().code(), Some(130));
+        } else {
+            match change {
+                "longer" => file().write_all(b"x").unwrap(),
+                _ => file().set_len(1000).unwrap(),
+            }
+            let sent = sender.finish(PATIENCE).unwrap();
+            assert_eq!(sent.code(), 9, "{sent:?}");
+            let lines = sent.json();
+            let error = &lines.last().unwrap()["error"];
+            assert!(text(&error["why"]).contains("changed"), "{error}");
+        }
+        assert_eq!(ended(&bob)["state"], "failed", "{change}");
+        tests::world::until("what had come is removed", PATIENCE, || {
+            world.names_in("inbox-bob").is_empty().then_some(())
+        });
+    }
 }
 
 #[test]
