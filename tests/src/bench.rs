@@ -14,6 +14,8 @@ use crate::program::ProgramError;
 mod file;
 // A plain file sender on quinn, the baseline of `file`.
 pub mod quinn_sender;
+// Log-ins a second of server CPU.
+pub mod login;
 // A message there and back.
 pub mod message;
 // What is shown at the end.
@@ -60,6 +62,8 @@ enum Name {
     Message,
     /// A file from one peer to another, verified, against a plain sender on quinn
     File,
+    /// Password and token log-ins a second of server CPU, and what they are made of
+    Login,
     /// The server until it is ready; `peer list` from start to exit
     Start,
 }
@@ -87,6 +91,7 @@ pub fn main() -> ExitCode {
     let measured = match arguments.name {
         Name::Message => message::measure(&plan, &mut report),
         Name::File => file::measure(&plan, &mut report),
+        Name::Login => login::measure(&plan, &mut report),
         Name::Start => start::measure(&plan, &mut report),
     };
     match measured {

@@ -27,6 +27,8 @@ pub enum Program {
     QuinnSender,
     /// One end of the bench's messages.
     MessageEnd,
+    /// The load of the bench's log-ins.
+    LoginLoad,
 }
 
 impl Program {
@@ -37,6 +39,7 @@ impl Program {
             Self::Peer => "peer",
             Self::QuinnSender => "quinn-sender",
             Self::MessageEnd => "message-end",
+            Self::LoginLoad => "login-load",
         }
     }
 }
@@ -49,6 +52,7 @@ pub fn dispatch() -> Option<ExitCode> {
         Some("peer") => Some(peer::commands::main(std::env::args_os())),
         Some("quinn-sender") => Some(crate::bench::quinn_sender::main(&arguments())),
         Some("message-end") => Some(crate::bench::message::end(&arguments())),
+        Some("login-load") => Some(crate::bench::login::load(&arguments())),
         Some(_) | None => None,
     }
 }

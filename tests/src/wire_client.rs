@@ -26,10 +26,34 @@ use crate::program::Server;
 /// Time for one answer.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Where a server is, and its key's fingerprint.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// `ADDRESS:PORT`.
+    pub address: String,
+    /// `SHA256:…`.
+    pub fingerprint: String,
+}
+
+impl From<&Server> for Target {
+    fn from(server: &Server) -> Self {
+        Self {
+            address: server.address.clone(),
+            fingerprint: server.fingerprint.clone(),
+        }
+    }
+}
+
+impl From<&Self> for Target {
+    fn from(target: &Self) -> Self {
+        target.clone()
+    }
+}
+
 /// A TCP connection to the server.
 #[track_caller]
-pub fn tcp(server: &Server) -> TcpStream {
-    let socket = TcpStream::connect(&server.address).expect("the server accepts");
+pub fn tcp(server: impl Into<Target>) -> TcpStream {
+    let socket = TcpStream::connect(server.into().address).expect("the server accepts");
     for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
         set(&socket, Some(DEADLINE)).expect("the deadline is not zero");
     }
@@ -38,8 +62,8 @@ pub fn tcp(server: &Server) -> TcpStream {
 
 /// The configuration of a peer that has pinned the server.
 #[track_caller]
-pub fn config(server: &Server) -> Arc<ClientConfig> {
-    let pinned = server.fingerprint.parse();
+pub fn config(server: impl Into<Target>) -> Arc<ClientConfig> {
+    let pinned = server.into().fingerprint.parse();
     let trust = ServerTrust::Pinned(pinned.expect("the server prints its fingerprint"));
     rendezvous_client_config(&trust).expect("pinning needs nothing of the system")
 }
@@ -69,7 +93,7 @@ pub enum Entry {
 impl WireClient {
     /// Connects and greets.
     #[track_caller]
-    pub fn connect(server: &Server) -> Self {
+    pub fn connect(server: impl Into<Target>) -> Self {
         let mut client = Self::shake(server);
         client.write_frame(&Hello::ours("test"));
         let answer: HelloAnswer = client.next().expect("the server greets back");
@@ -79,10 +103,11 @@ impl WireClient {
 
     /// Connects, and says nothing after the TLS handshake.
     #[track_caller]
-    pub fn shake(server: &Server) -> Self {
+    pub fn shake(server: impl Into<Target>) -> Self {
+        let server = server.into();
         let name = ServerName::try_from("rendezvous").expect("a plain name");
-        let connection = ClientConnection::new(config(server), name).expect("the name is fine");
-        let mut stream = StreamOwned::new(connection, tcp(server));
+        let connection = ClientConnection::new(config(&server), name).expect("the name is fine");
+        let mut stream = StreamOwned::new(connection, tcp(&server));
         while stream.conn.is_handshaking() {
             stream
                 .conn
