@@ -52,12 +52,13 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
 pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
     let shown = shown_path(path);
     let cannot = || Failure::new(Exit::File, format!("{shown} cannot be sent"));
-    let file = File::open(path).map_err(|error| {
+    let unreadable = |error| {
         cannot()
             .because(error)
             .next("check the path and its permissions")
-    })?;
-    let metadata = file.metadata().map_err(|error| cannot().because(error))?;
+    };
+    // Looked at before it is opened: opening a named pipe waits for somebody to write to it.
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(cannot().because("it is a folder").next(format!(
             "pack it into one file first: tar -czf folder.tar.gz {shown}"
@@ -68,6 +69,7 @@ pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
             .because("it is not a regular file")
             .next("copy what it holds into a file first"));
     }
+    File::open(path).map_err(unreadable)?;
     let path = std::path::absolute(path).map_err(|error| cannot().because(error))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = inline(&name).into_owned();
