@@ -294,7 +294,7 @@ impl Node {
                 self.reach.watch_always();
                 self.reply(id, Ok(Reply::Done));
             }
-            Command::Send { to, body, sent } => self.send(id, to, &body, sent),
+            Command::Send { to, body, sent } => self.send(id, to, &body, sent, now),
             Command::SendFile { to, path } => self.send_file(id, to, path),
             Command::AnswerOffer { transfer, folder } => {
                 let done =
@@ -356,7 +356,14 @@ impl Node {
         }
     }
 
-    fn send(&mut self, id: CommandId, to: Vec<AccountName>, body: &MessageBody, sent: UnixTime) {
+    fn send(
+        &mut self,
+        id: CommandId,
+        to: Vec<AccountName>,
+        body: &MessageBody,
+        sent: UnixTime,
+        now: Instant,
+    ) {
         if self.session.account().is_none() {
             return self.reply(id, Err(CommandError::NotLoggedIn));
         }
@@ -388,13 +395,23 @@ impl Node {
         let request = StoreRequest::Queue {
             messages: messages.clone(),
         };
-        self.store(
-            request,
-            Stored::Queued {
-                command: id,
-                messages,
-            },
-        );
+        let then = Stored::Queued {
+            command: id,
+            messages: messages.clone(),
+        };
+        self.store(request, then);
+        // Whoever is linked gets it while our own disk writes; nothing is promised to the person
+        // before that is done.
+        let own = self.session.account().cloned();
+        for (to, message) in messages {
+            if own.as_ref() == Some(&to) {
+                continue;
+            }
+            self.messages.push(to.clone(), message);
+            if let Some(link) = self.links.link_to(&to) {
+                self.send_due(&to, link, now);
+            }
+        }
     }
 
     fn send_file(&mut self, id: CommandId, to: AccountName, path: std::path::PathBuf) {
@@ -1000,8 +1017,13 @@ impl Node {
 
     fn on_store_failed(&mut self, then: Stored, reason: String) {
         match then {
+            Stored::Queued { command, messages } => {
+                for (to, message) in messages {
+                    self.messages.forget(&to, message.id);
+                }
+                self.reply(command, Err(CommandError::Store(reason)));
+            }
             Stored::LoggedIn { command, .. }
-            | Stored::Queued { command, .. }
             | Stored::Looked(command)
             | Stored::Marked(command) => self.reply(command, Err(CommandError::Store(reason))),
             // Without a receipt the author keeps the message and sends it again.
@@ -1017,14 +1039,10 @@ impl Node {
     ) {
         let ids = messages.iter().map(|(_, message)| message.id).collect();
         self.reply(command, Ok(Reply::Queued(ids)));
+        let own = self.session.account().cloned();
         for (to, message) in messages {
-            if self.session.account() == Some(&to) {
+            if own.as_ref() == Some(&to) {
                 self.on_message(None, to, message, now);
-                continue;
-            }
-            self.messages.push(to.clone(), message);
-            if let Some(link) = self.links.link_to(&to) {
-                self.send_due(&to, link, now);
             }
         }
     }

@@ -40,7 +40,7 @@ impl Messages {
         self.outbox.get(to).map_or(0, VecDeque::len) < OUTBOX_MESSAGES_MAX
     }
 
-    /// Adds a message that is on disk.
+    /// Adds a message that is on disk, or on its way there.
     pub(super) fn push(&mut self, to: AccountName, message: Message) {
         let outgoing = Outgoing {
             message,
@@ -87,7 +87,12 @@ impl Messages {
 
     /// A receipt came. Tells whether it is the first for a message of ours to that account.
     pub(super) fn on_receipt(&mut self, from: &AccountName, id: MessageId) -> bool {
-        let Some(outbox) = self.outbox.get_mut(from) else {
+        self.forget(from, id)
+    }
+
+    /// Takes a message out. Tells whether it was there.
+    pub(super) fn forget(&mut self, to: &AccountName, id: MessageId) -> bool {
+        let Some(outbox) = self.outbox.get_mut(to) else {
             return false;
         };
         let Some(place) = outbox.iter().position(|outgoing| outgoing.message.id == id) else {
@@ -95,7 +100,7 @@ impl Messages {
         };
         outbox.remove(place);
         if outbox.is_empty() {
-            self.outbox.remove(from);
+            self.outbox.remove(to);
         }
         true
     }
