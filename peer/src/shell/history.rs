@@ -1,16 +1,15 @@
 //! What a node remembers: session, pinned keys, messages, in one SQLite file.
 //!
-//! One thread owns the connection. It takes whatever is queued as one transaction, commits it with
-//! `synchronous=FULL`, and answers only then: what was answered survives `kill -9` and power loss.
+//! One thread owns the connection. It takes whatever is queued as one transaction, commits it, and
+//! answers only then: what was answered survives `kill -9`. Sessions and keys also survive power loss
+//! (`synchronous=FULL`); of messages it may take the last moments, because waiting for the disk at
+//! each would make talking slow.
 //! Where one request of a transaction fails, all of them are carried out again one by one, so that a
 //! failure costs nobody else anything.
 //!
 //! The schema's version stands in the file's header. An older one is brought forward, a newer one is
 //! refused before SQLite opens the file.
 
-use common::limits::{
-    HISTORY_BATCH_MAX, HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, HISTORY_REQUESTS_MAX,
-};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -20,6 +19,9 @@ use std::time::Duration;
 
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
+use common::limits::{
+    HISTORY_BATCH_MAX, HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, HISTORY_REQUESTS_MAX,
+};
 use common::time::UnixTime;
 use common::wire::peer::{Conversation, Message, MessageBody};
 use rusqlite::types::{FromSqlError, Type};
@@ -39,6 +41,8 @@ const BUSY_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct History {
     connection: Connection,
+    /// What the next commit waits for, as it was last set.
+    outlasts_power_loss: bool,
 }
 
 impl History {
@@ -57,10 +61,13 @@ impl History {
         quick_check(path, &connection)?;
         connection
             .pragma_update(None, "journal_mode", "WAL")
-            .and_then(|()| connection.pragma_update(None, "synchronous", "FULL"))
+            .and_then(|()| set_synchronous(&connection, true))
             .map_err(error)?;
         migrate(&mut connection, version).map_err(error)?;
-        Ok(Self { connection })
+        Ok(Self {
+            connection,
+            outlasts_power_loss: true,
+        })
     }
 
     /// Reads what a node needs to go on.
@@ -119,10 +126,20 @@ impl History {
         }
     }
 
+    /// Between two transactions only: inside of one it changes nothing.
+    fn set_durability(&mut self, outlasts_power_loss: bool) -> Result<(), rusqlite::Error> {
+        if self.outlasts_power_loss != outlasts_power_loss {
+            set_synchronous(&self.connection, outlasts_power_loss)?;
+            self.outlasts_power_loss = outlasts_power_loss;
+        }
+        Ok(())
+    }
+
     fn carry_out<'a>(
         &mut self,
-        requests: impl IntoIterator<Item = &'a StoreRequest>,
+        requests: impl IntoIterator<Item = &'a StoreRequest> + Clone,
     ) -> Result<Vec<StoreAnswer>, rusqlite::Error> {
+        self.set_durability(requests.clone().into_iter().any(must_outlast_power_loss))?;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -133,6 +150,30 @@ impl History {
         transaction.commit()?;
         Ok(answers)
     }
+}
+
+fn must_outlast_power_loss(request: &StoreRequest) -> bool {
+    match request {
+        StoreRequest::SaveSession { .. } | StoreRequest::PinKey { .. } => true,
+        StoreRequest::Queue { .. }
+        | StoreRequest::Receive { .. }
+        | StoreRequest::Advance { .. }
+        | StoreRequest::MarkRead { .. }
+        | StoreRequest::History { .. }
+        | StoreRequest::Unread => false,
+    }
+}
+
+fn set_synchronous(
+    connection: &Connection,
+    outlasts_power_loss: bool,
+) -> Result<(), rusqlite::Error> {
+    let level = if outlasts_power_loss {
+        "FULL"
+    } else {
+        "NORMAL"
+    };
+    connection.pragma_update(None, "synchronous", level)
 }
 
 /// A history cannot be opened. Nothing was changed.
@@ -230,14 +271,6 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE INDEX messages_by_peer ON messages (peer, number);
     CREATE INDEX messages_in_outbox ON messages (number) WHERE direction = 0 AND state < 2;
     CREATE INDEX messages_unread ON messages (number) WHERE direction = 1 AND state < 3;
-
-    CREATE VIRTUAL TABLE bodies USING fts5 (body, content = 'messages', content_rowid = 'number');
-    CREATE TRIGGER bodies_insert AFTER INSERT ON messages BEGIN
-        INSERT INTO bodies (rowid, body) VALUES (new.number, new.body);
-    END;
-    CREATE TRIGGER bodies_delete AFTER DELETE ON messages BEGIN
-        INSERT INTO bodies (bodies, rowid, body) VALUES ('delete', old.number, old.body);
-    END;
 "];
 const SCHEMA: u32 = MIGRATIONS.len() as u32;
 
@@ -895,26 +928,6 @@ mod tests {
         limit(&history, 1_000_000);
         assert_eq!(ask(&mut history, request), StoreAnswer::Done);
         assert_eq!(history.restore().unwrap().outbox.len(), 1);
-    }
-
-    #[test]
-    fn bodies_can_be_searched() {
-        let folder = TempDir::new().unwrap();
-        let mut history = open(&folder);
-        let messages = vec![
-            (name("bob"), message(1, "the train leaves at nine")),
-            (name("bob"), message(2, "good night")),
-        ];
-        ask(&mut history, StoreRequest::Queue { messages });
-        let found: Vec<i64> = history
-            .connection
-            .prepare("SELECT rowid FROM bodies WHERE bodies MATCH 'train'")
-            .unwrap()
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        assert_eq!(found, [1]);
     }
 
     #[test]

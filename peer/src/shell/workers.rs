@@ -4,7 +4,6 @@
 //! gives its answers to one bounded queue that all of them share; a worker that is ahead of the loop
 //! waits there. A worker ends when the loop drops its queue.
 
-use common::limits::{LOOKUPS_MAX, SERVER_ADDRESSES_MAX, STRETCHES_MAX, WORKER_ANSWERS_MAX};
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -17,6 +16,7 @@ use common::id::TransferId;
 use mio::Waker;
 
 use crate::node::io::{DiskAnswer, StoreAnswer, StoreId, Work, WorkAnswer};
+use common::limits::{LOOKUPS_MAX, SERVER_ADDRESSES_MAX, STRETCHES_MAX, WORKER_ANSWERS_MAX};
 
 /// What a worker found out.
 #[derive(Debug)]
