@@ -17,7 +17,7 @@ use super::account::unexpected;
 use super::directory::join;
 use super::failure::{Exit, Failure};
 use super::file::{done_line, sendable};
-use super::message::time_now;
+use super::message::{addressed, each_once, time_now};
 use super::receive::existing_folder;
 use super::session::Session;
 use crate::args::Chat;
@@ -496,6 +496,7 @@ impl Talk<'_> {
     }
 
     fn send(&mut self, to: Vec<AccountName>, text: String) -> Result<(), Failure> {
+        let to = each_once(to);
         let doing = format!("send to {}", join(&to));
         let body = MessageBody::try_from(text).map_err(|error| {
             Failure::new(Exit::Usage, format!("could not {doing}"))
@@ -513,7 +514,7 @@ impl Talk<'_> {
         for to in &to {
             self.meet(to);
         }
-        self.open.extend(ids.into_iter().zip(to));
+        self.open.extend(addressed(ids, to, &doing)?);
         Ok(())
     }
 

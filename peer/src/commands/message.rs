@@ -27,12 +27,7 @@ pub(super) fn time_now() -> UnixTime {
 
 /// Sends a text.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {
-    let mut to: Vec<AccountName> = Vec::new();
-    for name in args.to {
-        if !to.contains(&name) {
-            to.push(name);
-        }
-    }
+    let to = each_once(args.to);
     let doing = format!("send to {}", join(&to));
     if to.len() > RECIPIENTS_MAX {
         return Err(Failure::new(Exit::Usage, "could not send")
@@ -54,7 +49,7 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     let Reply::Queued(ids) = session.call(&doing, &command)? else {
         return Err(unexpected(&doing));
     };
-    let mut letters = Letters::new(ids, to);
+    let mut letters = Letters::new(addressed(ids, to, &doing)?);
     if args.no_wait {
         letters.tell_rest(screen)?;
         return Ok(Exit::Done);
@@ -71,6 +66,29 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
         ));
     }
     Ok(Exit::NotDelivered)
+}
+
+/// The names in the order in which they were first given, each once.
+pub(super) fn each_once(names: Vec<AccountName>) -> Vec<AccountName> {
+    let mut once: Vec<AccountName> = Vec::new();
+    for name in names {
+        if !once.contains(&name) {
+            once.push(name);
+        }
+    }
+    once
+}
+
+/// Which message goes to whom: a node answers in the order of the recipients, each once.
+pub(super) fn addressed(
+    ids: Vec<MessageId>,
+    to: Vec<AccountName>,
+    doing: &str,
+) -> Result<impl Iterator<Item = (MessageId, AccountName)> + use<>, Failure> {
+    if ids.len() != to.len() {
+        return Err(unexpected(doing));
+    }
+    Ok(ids.into_iter().zip(to))
 }
 
 /// The text of a message: what was typed, or stdin for a dash.
@@ -117,8 +135,7 @@ struct LetterView<'a> {
 }
 
 impl Letters {
-    fn new(ids: Vec<MessageId>, to: Vec<AccountName>) -> Self {
-        let letters = ids.into_iter().zip(to);
+    fn new(letters: impl Iterator<Item = (MessageId, AccountName)>) -> Self {
         Self {
             open: letters
                 .map(|(id, to)| (id, to, MessageState::Queued))
@@ -225,4 +242,37 @@ pub(super) fn history(place: &Place, args: History, screen: &Screen) -> Result<E
         screen.say(line::message(item, &screen.look))?;
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<AccountName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn id(number: u8) -> MessageId {
+        MessageId::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn each_message_belongs_to_whom_it_was_made_for() {
+        let to = each_once(names(&["zed", "bob", "zed", "alice", "bob"]));
+        assert_eq!(to, names(&["zed", "bob", "alice"]));
+        let pairs = addressed(vec![id(3), id(1), id(2)], to, "send").unwrap();
+        let expected = [(3, "zed"), (1, "bob"), (2, "alice")];
+        assert!(pairs.eq(expected.map(|(number, name)| (id(number), name.parse().unwrap()))));
+    }
+
+    #[test]
+    fn an_answer_for_other_recipients_is_an_error() {
+        for count in [0, 1, 3] {
+            let ids = (0..count).map(id).collect();
+            let failure = addressed(ids, names(&["zed", "bob"]), "send")
+                .err()
+                .unwrap();
+            assert_eq!(failure.exit(), Exit::Other);
+        }
+    }
 }

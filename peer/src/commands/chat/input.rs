@@ -153,9 +153,7 @@ fn path_of(text: &str) -> PathBuf {
 fn addressed(line: &str) -> Option<(Vec<AccountName>, &str)> {
     let (names, text) = line.split_once(": ")?;
     let names = names.split(',').map(|name| name.trim().parse());
-    let mut names: Vec<AccountName> = names.collect::<Result<_, _>>().ok()?;
-    names.sort();
-    names.dedup();
+    let names: Vec<AccountName> = names.collect::<Result<_, _>>().ok()?;
     let text = text.trim();
     (!text.is_empty()).then_some((names, text))
 }
@@ -185,7 +183,7 @@ mod tests {
         assert_eq!(parse("Bob: hi", true), to(&["bob"], "hi"));
         assert_eq!(
             parse("carol, bob: hi: you", true),
-            to(&["bob", "carol"], "hi: you")
+            to(&["carol", "bob"], "hi: you")
         );
         assert_eq!(parse("stranger: hi", false), to(&["stranger"], "hi"));
     }
