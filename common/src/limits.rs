@@ -147,6 +147,8 @@ pub const LINKS_PER_DEVICE_MAX: usize = 4;
 pub const UNAUTHORISED_LINKS_MAX: usize = 32;
 /// Above this many of them a newcomer proves its address first (QUIC Retry, RFC 9000 section 8.1.2).
 pub const RETRY_ABOVE: usize = 16;
+/// Time for the handshake of an inbound link.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// Time for the rendezvous to name the owner of an inbound link's key.
 pub const AUTHORISE_DEADLINE: Duration = Duration::from_secs(5);
 /// What an unauthorised link may send.
@@ -190,7 +192,9 @@ pub const LEAF_LEN: usize = MIB;
 /// Largest file: 16 TiB. The hashes of its leaves, kept until the end, take 512 MiB.
 pub const FILE_LEN_MAX: u64 = 1 << 44;
 /// Offers open at once from one peer.
-pub const OFFERS_PER_PEER_MAX: usize = 64;
+pub const OFFERS_PER_PEER_MAX: usize = 16;
+/// An offer that nobody answers is declined after this long.
+pub const OFFER_LIFETIME: Duration = Duration::from_secs(600);
 /// Transfers at once.
 pub const TRANSFERS_MAX: usize = 256;
 /// Leaves of one transfer between disk and wire on the sending side.

@@ -32,12 +32,12 @@ use command::{
 };
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
 use common::key::{DeviceKey, DeviceSecret};
-use common::limits::{LIST_ENTRIES_MAX, RECIPIENTS_MAX};
+use common::limits::{FIND_FIRST, LIST_ENTRIES_MAX, RECIPIENTS_MAX};
 use common::password::Password;
 use common::time::{Epoch, UnixTime};
 use common::wire::peer::{Conversation, Message, MessageBody, PeerFrame, ReceiptState};
 use common::wire::rendezvous::{
-    Answer, Change, DirectoryVersion, Entry, FailedLogins, Push, Refusal, Request, Status,
+    Answer, Change, DirectoryVersion, Entry, FailedLogins, Push, Request, Status,
 };
 pub use io::{Datagrams, Deadline, Input, Output, Transmit};
 use io::{DiskAnswer, RendezvousInput, Restored, StoreAnswer, StoreId, StoreRequest};
@@ -92,6 +92,8 @@ pub struct Node {
     failed: Option<FailedLogins>,
     listings: BTreeMap<CommandId, Vec<Listed>>,
     watch: Watch,
+    /// Something happened that may change whom something waits for.
+    wants_are_stale: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -126,6 +128,8 @@ enum Stored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Watch {
     Off,
+    /// Asked for and refused; to be asked again then.
+    Resting(Instant),
     Asking,
     On,
 }
@@ -167,6 +171,7 @@ impl Node {
             failed: None,
             listings: BTreeMap::new(),
             watch: Watch::Off,
+            wants_are_stale: true,
             outputs: VecDeque::new(),
         };
         node.settle(now);
@@ -188,9 +193,18 @@ impl Node {
                 }
                 self.session.handle_rendezvous(input, now);
             }
-            Input::Command(id, command) => self.on_command(id, command, now),
-            Input::Stored(id, answer) => self.on_stored(id, answer, now),
-            Input::Disk(transfer, answer) => self.on_disk(transfer, answer, now),
+            Input::Command(id, command) => {
+                self.wants_are_stale = true;
+                self.on_command(id, command, now);
+            }
+            Input::Stored(id, answer) => {
+                self.wants_are_stale = true;
+                self.on_stored(id, answer, now);
+            }
+            Input::Disk(transfer, answer) => {
+                self.wants_are_stale = true;
+                self.on_disk(transfer, answer, now);
+            }
             Input::Worked(answer) => self.session.handle_worked(answer, now),
             Input::ShutDown => self.shut_down(now),
         }
@@ -199,9 +213,12 @@ impl Node {
 
     /// Is called when the last deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.wants_are_stale = true;
         self.session.handle_timeout(now);
         self.links.handle_timeout(now);
         self.paths.handle_timeout(now);
+        self.receiving
+            .handle_timeout(&mut self.links, now, &mut self.outputs);
         self.settle(now);
     }
 
@@ -226,13 +243,29 @@ impl Node {
             (self.session.poll_timeout(), "session"),
             (self.links.poll_timeout(), "links"),
             (self.paths.poll_timeout(), "paths"),
-            (self.reach.poll_timeout(), "reach"),
+            (self.reach_due(), "reach"),
+            (self.receiving.poll_timeout(), "offer"),
             (self.messages.next_overdue(now), "receipt"),
         ];
         let due = deadlines
             .into_iter()
             .filter_map(|(at, why)| at.map(|at| Deadline { at, why }));
         due.min_by_key(|deadline| deadline.at)
+    }
+
+    /// When somebody is to be looked for. Without a server nobody is.
+    fn reach_due(&self) -> Option<Instant> {
+        if !self.session.is_online() || !self.is_listed || self.session.is_busy() {
+            return None;
+        }
+        let watch = match self.watch {
+            Watch::Resting(until) if self.reach.wants_watch() => Some(until),
+            Watch::Resting(_) | Watch::Off | Watch::Asking | Watch::On => None,
+        };
+        let search = self
+            .reach
+            .poll_timeout(|account| self.links.is_dialling(account));
+        watch.into_iter().chain(search).min()
     }
 
     /// Carries events between the parts until all are quiet.
@@ -254,6 +287,9 @@ impl Node {
         }
         let is_full = self.receiving.is_full();
         self.links.pause_leaves(is_full, now);
+        let receiving = &self.receiving;
+        self.links
+            .retain_expected(|transfer| receiving.contains(transfer));
     }
 
     // ---- what people ask -----------------------------------------------------------------------
@@ -376,7 +412,12 @@ impl Node {
             let error = CommandError::TooMany(format!("messages waiting for {full}"));
             return self.reply(id, Err(error));
         }
-        let unique: BTreeSet<AccountName> = to.into_iter().collect();
+        let mut unique: Vec<AccountName> = Vec::new();
+        for account in to {
+            if !unique.contains(&account) {
+                unique.push(account);
+            }
+        }
         let messages: Vec<(AccountName, Message)> = unique
             .into_iter()
             .map(|to| {
@@ -545,10 +586,9 @@ impl Node {
                     .request(Purpose::Watch, Request::Watch { since: version }, now);
             }
             (Purpose::Watch, Ok(Answer::Done)) => self.watch = Watch::On,
-            (Purpose::Watch, Err(CommandError::Refused(Refusal::ListAgain))) => {
-                self.watch = Watch::Off
+            (Purpose::Version | Purpose::Watch, Err(_)) => {
+                self.watch = Watch::Resting(now + FIND_FIRST);
             }
-            (Purpose::Version | Purpose::Watch, Err(_)) => self.watch = Watch::Off,
             (Purpose::Find(account), answer) => self.on_found(account, answer, now),
             (Purpose::WhoIs(key), Ok(Answer::Owner { account })) => {
                 self.links.on_owner(key, account.as_ref(), now);
@@ -627,7 +667,9 @@ impl Node {
                 Change::Online(entry) => {
                     if self.reach.is_wanted(&entry.account) {
                         let account = entry.account.clone();
-                        self.links.dial(&account, vec![entry.clone()], now);
+                        let is_urgent = self.messages.is_overdue(&account, now);
+                        self.links
+                            .dial(&account, vec![entry.clone()], is_urgent, now);
                     }
                     PresenceView::Online(listed(entry, self.own_key))
                 }
@@ -651,6 +693,28 @@ impl Node {
     /// Sees to it that everybody whom something waits for is looked for. Tells whether it did
     /// something.
     fn look_for_recipients(&mut self, now: Instant) -> bool {
+        if std::mem::take(&mut self.wants_are_stale) {
+            self.update_wanted(now);
+        }
+        if !self.session.is_online() || !self.is_listed {
+            return self.fail_offers_while_down();
+        }
+        self.keep_watch(now);
+        while !self.session.is_busy() {
+            let due = self
+                .reach
+                .take_due(now, |account| self.links.is_dialling(account));
+            let Some(account) = due else { break };
+            let request = Request::Find {
+                account: account.clone(),
+            };
+            self.session.request(Purpose::Find(account), request, now);
+        }
+        self.session.has_output()
+    }
+
+    /// Works out whom something waits for that no link can carry.
+    fn update_wanted(&mut self, now: Instant) {
         let own = self.session.account().cloned();
         let wanted: BTreeSet<AccountName> = self
             .messages
@@ -663,31 +727,24 @@ impl Node {
             .cloned()
             .collect();
         self.reach.set_wanted(wanted);
-        if !self.session.is_online() || !self.is_listed {
-            return self.fail_offers_while_down();
-        }
-        if self.reach.wants_watch() && self.watch == Watch::Off {
+    }
+
+    /// Has presence changes pushed to us while they are of use.
+    fn keep_watch(&mut self, now: Instant) {
+        let is_due = match self.watch {
+            Watch::Off => true,
+            Watch::Resting(until) => until <= now,
+            Watch::Asking | Watch::On => false,
+        };
+        if self.reach.wants_watch() && is_due {
             self.watch = Watch::Asking;
             self.session
                 .request(Purpose::Version, Request::List { after: None }, now);
-            return true;
-        }
-        if !self.reach.wants_watch() && self.watch == Watch::On {
+        } else if !self.reach.wants_watch() && self.watch == Watch::On {
             self.watch = Watch::Off;
             self.session
                 .request(Purpose::Unwatch, Request::Unwatch, now);
         }
-        let Some(account) = self
-            .reach
-            .take_due(now, |account| self.links.is_dialling(account))
-        else {
-            return false;
-        };
-        let request = Request::Find {
-            account: account.clone(),
-        };
-        self.session.request(Purpose::Find(account), request, now);
-        true
     }
 
     /// Without a server nobody new is found: offers fail at once rather than wait without a word.
@@ -721,7 +778,8 @@ impl Node {
         };
         let error = match found {
             Ok(entries) => {
-                if self.links.dial(&account, entries, now) > 0 {
+                let is_urgent = self.messages.is_overdue(&account, now);
+                if self.links.dial(&account, entries, is_urgent, now) > 0 {
                     return self.reach.on_dialling(&account);
                 }
                 CommandError::PeerOffline(account.clone())
@@ -758,6 +816,7 @@ impl Node {
     }
 
     fn on_links(&mut self, event: LinksEvent, now: Instant) {
+        self.wants_are_stale = true;
         match event {
             LinksEvent::WhoIs(device_key) => {
                 self.session.request(
@@ -785,11 +844,11 @@ impl Node {
             LinksEvent::Leaf {
                 link,
                 header,
-                pieces,
+                bytes,
             } => {
                 if !self
                     .receiving
-                    .on_leaf(link, header, pieces, &mut self.outputs)
+                    .on_leaf(link, header, bytes, &mut self.outputs)
                 {
                     self.links.close_for_protocol(link, now);
                 }
@@ -858,8 +917,9 @@ impl Node {
                 self.links.close_for_protocol(link, now);
             }
             PeerFrame::Offer(offer) => {
+                let (links, outputs) = (&mut self.links, &mut self.outputs);
                 self.receiving
-                    .on_offer(account, link, offer, &mut self.links, &mut self.outputs);
+                    .on_offer(account, link, offer, links, now, outputs);
             }
             PeerFrame::Accept { transfer, have } => {
                 self.sending.on_accept(
@@ -979,7 +1039,7 @@ impl Node {
             return;
         };
         if let StoreAnswer::Failed(reason) = answer {
-            return self.on_store_failed(then, reason);
+            return self.on_store_failed(then, reason, now);
         }
         match (then, answer) {
             (Stored::LoggedIn { command, failed }, _) => {
@@ -994,7 +1054,7 @@ impl Node {
                 },
                 StoreAnswer::Received { is_new },
             ) => {
-                self.on_received(link, from, message, is_new);
+                self.on_received(link, from, message, is_new, now);
             }
             (Stored::Looked(command), StoreAnswer::Messages(items)) => {
                 self.reply(command, Ok(Reply::Messages(items)));
@@ -1015,7 +1075,7 @@ impl Node {
         }
     }
 
-    fn on_store_failed(&mut self, then: Stored, reason: String) {
+    fn on_store_failed(&mut self, then: Stored, reason: String, now: Instant) {
         match then {
             Stored::Queued { command, messages } => {
                 for (to, message) in messages {
@@ -1026,8 +1086,13 @@ impl Node {
             Stored::LoggedIn { command, .. }
             | Stored::Looked(command)
             | Stored::Marked(command) => self.reply(command, Err(CommandError::Store(reason))),
-            // Without a receipt the author keeps the message and sends it again.
-            Stored::Received { .. } | Stored::Nothing => log::warn!("the history failed: {reason}"),
+            Stored::Received { link, .. } => {
+                log::warn!("a message cannot be kept: {reason}");
+                if let Some(link) = link {
+                    self.links.on_message_failed(link, now);
+                }
+            }
+            Stored::Nothing => log::warn!("the history failed: {reason}"),
         }
     }
 
@@ -1053,12 +1118,14 @@ impl Node {
         from: AccountName,
         message: Message,
         is_new: bool,
+        now: Instant,
     ) {
         let id = message.id;
         match link {
             Some(link) => {
                 let state = ReceiptState::Delivered;
                 self.links.send(link, &PeerFrame::Receipt { id, state });
+                self.links.on_message_stored(link, now);
             }
             // A note to oneself.
             None => self.advance(id, from.clone(), MessageState::Delivered),

@@ -284,8 +284,8 @@ pub enum DiskRequest {
         transfer: TransferId,
         /// Which.
         index: u64,
-        /// Its bytes, in pieces as they came.
-        pieces: Vec<Bytes>,
+        /// Its bytes.
+        bytes: Bytes,
         /// What they must hash to.
         hash: LeafHash,
     },

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::candidate::is_one_other_host;
-use common::id::AccountName;
+use common::hash::leaf_len;
+use common::id::{AccountName, TransferId};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, CANDIDATES_MAX, DIAL_DEADLINE, LEAF_LEN, LINK_FRAME_LEN_MAX, LINKS_MAX,
-    LINKS_PER_DEVICE_MAX,
+    AUTHORISE_DEADLINE, CANDIDATES_MAX, DIAL_DEADLINE, LINK_FRAME_LEN_MAX, LINKS_MAX,
+    LINKS_PER_DEVICE_MAX, MESSAGES_IN_FLIGHT_MAX,
 };
 use common::wire::frame::{self, FrameBuffer, FrameError};
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
@@ -54,7 +55,7 @@ pub(super) enum LinksEvent {
     Leaf {
         link: LinkId,
         header: LeafHeader,
-        pieces: Vec<Bytes>,
+        bytes: Bytes,
     },
     /// There is room for more leaves.
     Writable { link: LinkId },
@@ -85,6 +86,8 @@ pub(super) struct Links {
     is_local: bool,
     own_addresses: BTreeSet<SocketAddr>,
     leaves_paused: bool,
+    /// Transfers that were accepted, and where from.
+    expected: BTreeMap<TransferId, Expected>,
     events: VecDeque<LinksEvent>,
 }
 
@@ -99,6 +102,8 @@ struct Peer {
     stream: Option<StreamId>,
     frames: FrameBuffer<LINK_FRAME_LEN_MAX>,
     has_greeted: bool,
+    /// Messages that are not in the history yet.
+    unstored: usize,
     leaves: BTreeMap<StreamId, IncomingLeaf>,
 }
 
@@ -112,13 +117,22 @@ struct Dial {
     give_up_at: Instant,
 }
 
-/// A leaf of which some bytes have come.
+/// A leaf of which some bytes have come. They are copied together: what the transport hands out are
+/// views that keep whole receive buffers alive.
 #[derive(Debug, Default)]
 struct IncomingLeaf {
     head: Vec<u8>,
     header: Option<LeafHeader>,
-    pieces: Vec<Bytes>,
+    bytes: Vec<u8>,
+    /// How many it will be.
     len: usize,
+}
+
+/// A transfer that leaves may come for.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    link: LinkId,
+    size: u64,
 }
 
 impl Links {
@@ -142,6 +156,7 @@ impl Links {
             is_local: false,
             own_addresses: BTreeSet::new(),
             leaves_paused: false,
+            expected: BTreeMap::new(),
             events: VecDeque::new(),
         }
     }
@@ -164,14 +179,20 @@ impl Links {
 
     /// Dials devices of `account` that there is no link to where they are now. Returns how many dials
     /// are under way.
+    ///
+    /// An urgent dial does not ask whether there is a link: a device that has restarted where it was
+    /// leaves one behind that looks alive.
     pub(super) fn dial(
         &mut self,
         account: &AccountName,
         entries: Vec<Entry>,
+        is_urgent: bool,
         now: Instant,
     ) -> usize {
         for entry in entries {
-            self.dial_device(account, entry, now);
+            if is_urgent || !self.is_linked_there(&entry) {
+                self.dial_device(account, entry, now);
+            }
         }
         self.dials
             .values()
@@ -283,6 +304,37 @@ impl Links {
         }
     }
 
+    /// From now on leaves of a transfer of `size` bytes are taken from `link`.
+    pub(super) fn expect_leaves(&mut self, transfer: TransferId, link: LinkId, size: u64) {
+        self.expected.insert(transfer, Expected { link, size });
+    }
+
+    /// Forgets the transfers that are over.
+    pub(super) fn retain_expected(&mut self, is_open: impl Fn(TransferId) -> bool) {
+        self.expected.retain(|transfer, _| is_open(*transfer));
+    }
+
+    /// A message that this link brought is in the history: there is room for another.
+    pub(super) fn on_message_stored(&mut self, link: LinkId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        let was_full = peer.is_full();
+        peer.unstored = peer.unstored.saturating_sub(1);
+        if was_full && let Some(stream) = peer.stream {
+            match self.take_frames(link) {
+                Ok(()) => self.read_frames(link, stream, now),
+                Err(reason) => self.drop_link(link, reason, now),
+            }
+            self.collect(now);
+        }
+    }
+
+    /// A message that this link brought cannot be kept. Its author sends it again on the next link.
+    pub(super) fn on_message_failed(&mut self, link: LinkId, now: Instant) {
+        self.drop_link(link, CloseReason::Done, now);
+    }
+
     /// Closes a link whose other end broke the protocol.
     pub(super) fn close_for_protocol(&mut self, link: LinkId, now: Instant) {
         self.drop_link(link, CloseReason::Protocol, now);
@@ -345,10 +397,7 @@ impl Links {
 
     fn dial_device(&mut self, account: &AccountName, entry: Entry, now: Instant) {
         let device_key = entry.device_key;
-        if self.is_linked_there(&entry)
-            || device_key == self.own_key
-            || self.dials.contains_key(&device_key)
-        {
+        if device_key == self.own_key || self.dials.contains_key(&device_key) {
             return;
         }
         if self
@@ -494,6 +543,7 @@ impl Links {
             stream: None,
             frames: FrameBuffer::new(),
             has_greeted: false,
+            unstored: 0,
             leaves: BTreeMap::new(),
         };
         self.peers.insert(link, peer);
@@ -624,6 +674,9 @@ impl Links {
             let Some(peer) = self.peers.get_mut(&link) else {
                 return;
             };
+            if peer.is_full() {
+                return;
+            }
             let frames = &mut peer.frames;
             let end = self.transport.read(link, stream, &mut |bytes| {
                 frames.push(&bytes);
@@ -664,7 +717,10 @@ impl Links {
             let account = account.clone();
             self.events.push_back(LinksEvent::Ready { link, account });
         }
-        while let Some(frame) = peer.frames.next_frame::<PeerFrame>().map_err(malformed)? {
+        while !peer.is_full()
+            && let Some(frame) = peer.frames.next_frame::<PeerFrame>().map_err(malformed)?
+        {
+            peer.unstored += usize::from(matches!(frame, PeerFrame::Message(_)));
             let account = account.clone();
             self.events.push_back(LinksEvent::Frame {
                 link,
@@ -685,29 +741,36 @@ impl Links {
         let Some(leaf) = peer.leaves.get_mut(&stream) else {
             return;
         };
-        let mut is_sound = true;
+        let expected = &self.expected;
+        let room = |header: &LeafHeader| {
+            let transfer = expected.get(&header.transfer)?;
+            let is_there = transfer.link == link;
+            leaf_len(transfer.size, header.index).filter(|_| is_there)
+        };
+        let mut pushed = Ok(());
         let end = self.transport.read(link, stream, &mut |bytes| {
-            is_sound = leaf.push(bytes).is_ok();
-            is_sound
+            pushed = leaf.push(bytes, room);
+            pushed.is_ok()
         });
-        if !is_sound {
-            return self.drop_link(link, CloseReason::Protocol, now);
-        }
-        match end {
-            ReadEnd::Blocked | ReadEnd::Enough => {}
-            ReadEnd::Gone => {
+        match (pushed, end) {
+            (Err(LeafFault::Malformed), _) => self.drop_link(link, CloseReason::Protocol, now),
+            (Err(LeafFault::Unexpected), _) => {
+                // Its transfer may just have been given up.
+                peer.leaves.remove(&stream);
+                self.transport.stop(link, stream);
+            }
+            (Ok(()), ReadEnd::Blocked | ReadEnd::Enough) => {}
+            (Ok(()), ReadEnd::Gone) => {
                 peer.leaves.remove(&stream);
             }
-            ReadEnd::Finished => {
+            (Ok(()), ReadEnd::Finished) => {
                 let leaf = peer.leaves.remove(&stream).unwrap_or_default();
                 match leaf.header {
-                    Some(header) => {
-                        self.events.push_back(LinksEvent::Leaf {
-                            link,
-                            header,
-                            pieces: leaf.pieces,
-                        });
-                    }
+                    Some(header) => self.events.push_back(LinksEvent::Leaf {
+                        link,
+                        header,
+                        bytes: leaf.bytes.into(),
+                    }),
                     None => self.drop_link(link, CloseReason::Protocol, now),
                 }
             }
@@ -764,6 +827,11 @@ impl Peer {
     fn is_ready(&self) -> bool {
         self.has_greeted && self.account.is_some()
     }
+
+    /// Tells whether so many of its messages wait for the history that no more are read.
+    const fn is_full(&self) -> bool {
+        self.unstored >= MESSAGES_IN_FLIGHT_MAX
+    }
 }
 
 impl Dial {
@@ -772,32 +840,44 @@ impl Dial {
     }
 }
 
-/// A leaf stream holds something else than a header and at most a leaf.
-#[derive(Debug)]
-struct MalformedLeaf;
+/// Why a leaf stream is not read any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeafFault {
+    /// It holds something else than a header and that leaf.
+    Malformed,
+    /// Nobody waits for this leaf here.
+    Unexpected,
+}
 
 impl IncomingLeaf {
-    fn push(&mut self, mut bytes: Bytes) -> Result<(), MalformedLeaf> {
+    /// Takes the next bytes. `room` tells how long the leaf of a header is, if it is expected.
+    fn push(
+        &mut self,
+        mut bytes: Bytes,
+        room: impl Fn(&LeafHeader) -> Option<usize>,
+    ) -> Result<(), LeafFault> {
         if self.header.is_none() {
             self.take_header(&mut bytes)?;
+            let Some(header) = &self.header else {
+                return Ok(());
+            };
+            self.len = room(header).ok_or(LeafFault::Unexpected)?;
+            self.bytes.reserve_exact(self.len);
         }
-        self.len += bytes.len();
-        if self.len > LEAF_LEN {
-            return Err(MalformedLeaf);
+        if self.bytes.len() + bytes.len() > self.len {
+            return Err(LeafFault::Malformed);
         }
-        if !bytes.is_empty() {
-            self.pieces.push(bytes);
-        }
+        self.bytes.extend_from_slice(&bytes);
         Ok(())
     }
 
-    fn take_header(&mut self, bytes: &mut Bytes) -> Result<(), MalformedLeaf> {
+    fn take_header(&mut self, bytes: &mut Bytes) -> Result<(), LeafFault> {
         let wanted = match self.head.first_chunk::<{ frame::PREFIX_LEN }>() {
             Some(prefix) => frame::PREFIX_LEN + u32::from_be_bytes(*prefix) as usize,
             None => frame::PREFIX_LEN,
         };
         if wanted > LEAF_HEADER_LEN_MAX {
-            return Err(MalformedLeaf);
+            return Err(LeafFault::Malformed);
         }
         let missing = wanted - self.head.len();
         self.head
@@ -808,13 +888,13 @@ impl IncomingLeaf {
         if wanted == frame::PREFIX_LEN {
             // The prefix is whole now; go on with the header itself.
             return if self.head == [0; frame::PREFIX_LEN] {
-                Err(MalformedLeaf)
+                Err(LeafFault::Malformed)
             } else {
                 self.take_header(bytes)
             };
         }
         let header = frame::decode::<LEAF_HEADER_LEN_MAX, _>(&self.head[frame::PREFIX_LEN..]);
-        self.header = Some(header.map_err(|_| MalformedLeaf)?);
+        self.header = Some(header.map_err(|_| LeafFault::Malformed)?);
         Ok(())
     }
 }
@@ -823,7 +903,7 @@ impl IncomingLeaf {
 mod tests {
     use super::*;
     use common::hash::LeafHash;
-    use common::id::TransferId;
+    use common::limits::LEAF_LEN;
 
     fn leaf(payload: &[u8]) -> (LeafHeader, Vec<u8>) {
         let header = LeafHeader {
@@ -843,21 +923,28 @@ mod tests {
         for cut in 0..=bytes.len() {
             let mut incoming = IncomingLeaf::default();
             for piece in [&bytes[..cut], &bytes[cut..]] {
-                incoming.push(Bytes::copy_from_slice(piece)).unwrap();
+                incoming
+                    .push(Bytes::copy_from_slice(piece), |_| Some(7))
+                    .unwrap();
             }
             assert_eq!(incoming.header, Some(header));
-            assert_eq!(incoming.pieces.concat(), b"payload");
+            assert_eq!(incoming.bytes, b"payload");
         }
     }
 
     #[test]
     fn t11_oversized_leaves_and_headers_are_refused() {
-        let (_, bytes) = leaf(&vec![0; LEAF_LEN + 1]);
-        assert!(IncomingLeaf::default().push(bytes.into()).is_err());
+        let push = |bytes: Vec<u8>, room: Option<usize>| {
+            IncomingLeaf::default().push(bytes.into(), |_| room)
+        };
+        let (_, bytes) = leaf(b"payload");
+        assert_eq!(push(bytes.clone(), Some(6)), Err(LeafFault::Malformed));
+        assert_eq!(push(bytes, None), Err(LeafFault::Unexpected));
         for prefix in [0u32, 61, u32::MAX] {
             let bytes = [&prefix.to_be_bytes()[..], &[0; 80]].concat();
-            assert!(
-                IncomingLeaf::default().push(bytes.into()).is_err(),
+            assert_eq!(
+                push(bytes, Some(LEAF_LEN)),
+                Err(LeafFault::Malformed),
                 "{prefix}"
             );
         }

@@ -111,15 +111,19 @@ impl Reach {
         }
     }
 
-    /// When the next account is due.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let resting = self
+    /// When the next account is due that is not being dialled.
+    pub(super) fn poll_timeout(
+        &self,
+        is_dialling: impl Fn(&AccountName) -> bool,
+    ) -> Option<Instant> {
+        let idle = self
             .wanted
-            .values()
-            .filter_map(|search| match search.state {
-                State::Resting(until) => Some(until),
-                State::Due | State::Busy => None,
-            });
+            .iter()
+            .filter(|(account, _)| !is_dialling(account));
+        let resting = idle.filter_map(|(_, search)| match search.state {
+            State::Resting(until) => Some(until),
+            State::Due | State::Busy => None,
+        });
         resting.min()
     }
 }
@@ -146,7 +150,7 @@ mod tests {
                 "it is being looked for"
             );
             reach.on_failed(&bob, now);
-            let due = reach.poll_timeout().unwrap();
+            let due = reach.poll_timeout(|_| false).unwrap();
             pauses.push(due - now);
             now = due;
         }
@@ -154,7 +158,10 @@ mod tests {
         assert_eq!(pauses[7], FIND_MAX);
         assert!(reach.wants_watch());
         reach.set_wanted(BTreeSet::new());
-        assert_eq!((reach.poll_timeout(), reach.wants_watch()), (None, false));
+        assert_eq!(
+            (reach.poll_timeout(|_| false), reach.wants_watch()),
+            (None, false)
+        );
         assert!(FIND_MAX < Duration::from_secs(120));
     }
 }

@@ -124,6 +124,8 @@ pub(super) struct Session {
     failures: u32,
     /// The shell still owes us the answer to a `Close`.
     is_closing: bool,
+    /// What the server said before it ended the session.
+    parting: Option<CommandError>,
     last_sent: Instant,
     last_received: Instant,
     outputs: VecDeque<SessionOutput>,
@@ -201,6 +203,7 @@ impl Session {
             waiting: VecDeque::new(),
             failures: 0,
             is_closing: false,
+            parting: None,
             last_sent: now,
             last_received: now,
             outputs: VecDeque::new(),
@@ -219,6 +222,11 @@ impl Session {
     /// Tells whether requests are answered.
     pub(super) fn is_online(&self) -> bool {
         matches!(self.state, State::Online)
+    }
+
+    /// Tells whether so many requests wait that only a person's should be added.
+    pub(super) fn is_busy(&self) -> bool {
+        self.waiting.len() >= REQUESTS_OPEN_MAX
     }
 
     /// Why there is no session, and none on the way.
@@ -359,11 +367,22 @@ impl Session {
                 Some(*since + LOGIN_DEADLINE)
             }
             State::Online => {
+                let silence = self.last_received + silence_max();
                 let keep_alive = self.last_sent + KEEP_ALIVE_INTERVAL;
-                Some(keep_alive.min(self.last_received + silence_max()))
+                // An open request keeps alive as well.
+                Some(if self.open.is_empty() {
+                    keep_alive.min(silence)
+                } else {
+                    silence
+                })
             }
             State::Idle | State::Halted { .. } | State::Connecting | State::Closing => None,
         }
+    }
+
+    /// Tells whether there is something to do.
+    pub(super) fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
     }
 
     /// The next thing to do.
@@ -397,6 +416,7 @@ impl Session {
     }
 
     fn on_connected(&mut self, binding: ChannelBinding, now: Instant) {
+        self.parting = None;
         if !matches!(self.state, State::Connecting) {
             return;
         }
@@ -479,6 +499,7 @@ impl Session {
             | ByeReason::Malformed
             | ByeReason::TooSlow => {
                 log::info!("the server ended the session: {reason}");
+                self.parting = Some(CommandError::Unreachable(reason.to_string()));
             }
         }
     }
@@ -584,7 +605,7 @@ impl Session {
                 });
             }
             (Step::Token, Answer::Refused(refusal)) => {
-                log::debug!("the token was not taken: {refusal}");
+                self.parting = Some(CommandError::Refused(refusal));
                 self.close();
             }
             (_, Answer::Refused(Refusal::WrongCredentials)) => {
@@ -696,7 +717,7 @@ impl Session {
             return;
         }
         let was_asked = matches!(self.state, State::Closing);
-        let error = closed_error(reason);
+        let error = self.parting.take().unwrap_or_else(|| closed_error(reason));
         if self.intent.is_some() && was_asked {
             // The connection made room for what a person asked for meanwhile.
             self.fail_open(&error);

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use common::hash::{LeafHash, LeafHasher, leaf_len};
 use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LEAF_LEN};
 use common::wire::frame::{self, FrameBuffer};
-use common::wire::rendezvous::{Hello, HelloAnswer, LoggedIn, RequestFrame, ServerFrame};
+use common::wire::rendezvous::{Hello, HelloAnswer, LoggedIn, Refusal, RequestFrame, ServerFrame};
 
 use super::command::{PasswordText, TransferState};
 use super::io::{ClosedReason, DiskRequest, RendezvousOutput};
@@ -35,6 +35,9 @@ struct Host {
     events: Vec<Event>,
     next_command: u64,
     due: Option<Instant>,
+    why: Option<&'static str>,
+    /// The store fails so many times.
+    store_fails: usize,
 }
 
 /// A control connection.
@@ -128,6 +131,10 @@ impl World {
             }
         }
         self.settle();
+        for host in &self.hosts {
+            let is_past = host.due.is_some_and(|due| due <= self.now);
+            assert!(!is_past, "{} would spin: {:?}", host.name, host.why);
+        }
     }
 
     fn settle(&mut self) {
@@ -151,6 +158,7 @@ impl World {
             let input = match output {
                 Output::Wait(deadline) => {
                     self.hosts[n].due = deadline.map(|deadline| deadline.at);
+                    self.hosts[n].why = deadline.map(|deadline| deadline.why);
                     return quiet;
                 }
                 Output::Transmit(transmit) => {
@@ -350,8 +358,13 @@ impl World {
 
     /// Ends a node without a word and starts it anew on another port.
     fn crash(&mut self, n: usize) {
-        let name = self.hosts[n].name.to_string();
         let port = self.hosts[n].address.port() + 1;
+        self.restart(n, port);
+    }
+
+    /// The same on a port of our choice.
+    fn restart(&mut self, n: usize, port: u16) {
+        let name = self.hosts[n].name.to_string();
         self.hosts[n] = Host::new(n as u8 + 1, &name, self.now);
         self.hosts[n].address.set_port(port);
         let addresses = vec![self.hosts[n].address];
@@ -437,6 +450,8 @@ impl Host {
             events: Vec::new(),
             next_command: 0,
             due: None,
+            why: None,
+            store_fails: 0,
         }
     }
 
@@ -475,6 +490,10 @@ impl Host {
 
     fn store(&mut self, request: StoreRequest) -> StoreAnswer {
         match request {
+            StoreRequest::Receive { .. } if self.store_fails > 0 => {
+                self.store_fails -= 1;
+                StoreAnswer::Failed("the disk is full".to_owned())
+            }
             StoreRequest::Receive { message, .. } => {
                 let is_new = !self.history.contains(&message.id);
                 self.history.push(message.id);
@@ -531,9 +550,9 @@ impl Host {
             DiskRequest::WriteLeaf {
                 transfer,
                 index,
-                pieces,
+                bytes,
                 hash,
-            } => (transfer, self.write(index, &pieces, hash)),
+            } => (transfer, self.write(index, &bytes, hash)),
             DiskRequest::Finish { transfer } => (
                 transfer,
                 DiskAnswer::Finished {
@@ -545,15 +564,14 @@ impl Host {
         Some(Input::Disk(transfer, answer))
     }
 
-    fn write(&mut self, index: u64, pieces: &[Bytes], hash: LeafHash) -> DiskAnswer {
-        let bytes = pieces.concat();
+    fn write(&mut self, index: u64, bytes: &[u8], hash: LeafHash) -> DiskAnswer {
         let mut hasher = LeafHasher::new(self.target.len() as u64, index);
-        hasher.update(&bytes);
+        hasher.update(bytes);
         if hasher.finish() != hash {
             return DiskAnswer::Mismatch { index };
         }
         let start = index as usize * LEAF_LEN;
-        self.target[start..start + bytes.len()].copy_from_slice(&bytes);
+        self.target[start..start + bytes.len()].copy_from_slice(bytes);
         DiskAnswer::Written { index }
     }
 }
@@ -621,6 +639,99 @@ fn a_restarted_peer_is_reached_at_its_new_address() {
         let took = world.now - before;
         assert!(took < Duration::from_secs(5), "{took:?} after {pause} s");
     }
+}
+
+#[test]
+fn a_peer_that_restarts_on_its_port_is_reached_at_once() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.say(0, "bob", "first");
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    let port = world.hosts[1].address.port();
+    world.restart(1, port);
+    let before = world.now;
+    let id = world.say(0, "bob", "second");
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    let took = world.now - before;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn ids_come_back_in_the_order_of_the_recipients() {
+    let mut world = World::new(&["alice", "bob"]);
+    let name = |text: &str| text.parse::<AccountName>().unwrap();
+    let command = Command::Send {
+        to: vec![name("zed"), name("bob"), name("zed")],
+        body: MessageBody::try_from("hello".to_owned()).unwrap(),
+        sent: UnixTime::from_millis(1),
+    };
+    let id = world.command(0, command);
+    let Ok(Reply::Queued(ids)) = world.hosts[0].replies[&id].clone() else {
+        panic!("not queued");
+    };
+    assert_eq!(ids.len(), 2);
+    world.until("delivery to bob", |world| {
+        world.hosts[0].has_state(ids[1], MessageState::Delivered)
+    });
+    assert!(!world.hosts[0].has_state(ids[0], MessageState::Delivered));
+}
+
+#[test]
+fn a_node_sleeps_while_its_server_is_away() {
+    let mut world = World::new(&["alice"]);
+    world.say(0, "bob", "are you there?");
+    world.pass(Duration::from_secs(5));
+    world.server_is_up = false;
+    world.break_session(0);
+    // Each step asserts that no deadline lies in the past.
+    world.pass(Duration::from_secs(200));
+}
+
+#[test]
+fn thousands_of_absent_recipients_do_not_stop_a_node() {
+    let mut world = World::new(&["alice"]);
+    for batch in 0..80 {
+        let to = (0..RECIPIENTS_MAX).map(|n| format!("absent-{batch}-{n}").parse().unwrap());
+        let command = Command::Send {
+            to: to.collect(),
+            body: MessageBody::try_from("hello".to_owned()).unwrap(),
+            sent: UnixTime::from_millis(1),
+        };
+        world.command(0, command);
+    }
+    assert_eq!(world.hosts[0].node.messages.len(), 80 * RECIPIENTS_MAX);
+    world.break_session(0);
+    world.until("the session is back", |world| {
+        world.hosts[0].node.session.is_online()
+    });
+    world.pass(Duration::from_millis(500));
+}
+
+#[test]
+fn a_message_that_cannot_be_kept_comes_again() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.hosts[1].store_fails = 2;
+    let id = world.say(0, "bob", "hello");
+    world.until("delivery", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    assert_eq!(world.hosts[1].texts(), ["hello"]);
+}
+
+#[test]
+fn an_offer_that_nobody_answers_is_declined() {
+    let mut world = World::new(&["alice", "bob"]);
+    let transfer = world.send_file(5);
+    world.pass(common::limits::OFFER_LIFETIME + Duration::from_secs(1));
+    let end = world.hosts[0].end_of(transfer);
+    assert!(
+        matches!(end, Some(TransferState::Declined { .. })),
+        "{end:?}"
+    );
+    assert!(world.hosts[1].node.receiving.offers().is_empty());
 }
 
 #[test]
@@ -706,7 +817,10 @@ fn a_pinned_device_is_heard_while_the_server_is_away() {
     world.break_session(0);
     let now = world.now;
     let alice = "alice".parse().unwrap();
-    world.hosts[1].node.links.dial(&alice, vec![entry], now);
+    world.hosts[1]
+        .node
+        .links
+        .dial(&alice, vec![entry], false, now);
     world.until("the link", |world| {
         world.hosts[1].node.links.link_to(&alice).is_some()
     });
@@ -767,7 +881,7 @@ fn t35_a_key_that_moves_to_another_account_is_refused() {
     let dials = world.hosts[0]
         .node
         .links
-        .dial(&"carol".parse().unwrap(), vec![entry], now);
+        .dial(&"carol".parse().unwrap(), vec![entry], false, now);
     assert_eq!(dials, 0, "{key:?} is pinned to bob");
 }
 

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use common::hash::{FileDigest, LeafHash, file_digest};
+use common::hash::{FileDigest, LeafHash, file_digest, leaf_count};
 use common::id::TransferId;
 
 use super::Output;
@@ -86,6 +86,9 @@ impl LeafHashes {
 
     /// The digest of a file of `size` bytes; `None` while a leaf is missing.
     fn digest(&self, size: u64) -> Option<FileDigest> {
+        if self.0.len() as u64 != leaf_count(size) {
+            return None;
+        }
         let hashes: Vec<LeafHash> = self.0.values().copied().collect();
         file_digest(size, &hashes)
     }

@@ -21,15 +21,17 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE, LINK_WINDOW, LINKS_MAX, RETRY_ABOVE,
-    STREAM_WINDOW, UDP_PAYLOAD_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
+    AUTHORISE_DEADLINE, HANDSHAKE_DEADLINE, LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE,
+    LINK_WINDOW, LINKS_MAX, RETRY_ABOVE, STREAM_WINDOW, UDP_PAYLOAD_MAX, UNAUTHORISED_LINKS_MAX,
+    UNAUTHORISED_WINDOW,
 };
 use common::tls;
 use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, EndpointEvent, Event, FourTuple, IdleTimeout, Incoming, MtuDiscoveryConfig,
-    PathId, ReadError, ServerConfig, StreamEvent, TransportConfig, VarInt, WriteError,
+    EndpointConfig, EndpointEvent, Event, FourTuple, HashedConnectionIdGenerator, IdleTimeout,
+    Incoming, MtuDiscoveryConfig, PathId, ReadError, ServerConfig, StreamEvent, TransportConfig,
+    VarInt, WriteError,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -129,7 +131,8 @@ pub(super) struct Transport {
     events: VecDeque<LinkEvent>,
     /// Datagrams that the endpoint itself answers with: retries, refusals, resets.
     responses: VecDeque<(Transmit, Vec<u8>)>,
-    unauthorised: BTreeSet<LinkId>,
+    /// Inbound links that may not talk yet, and until when they may try.
+    unauthorised: BTreeMap<LinkId, Instant>,
 }
 
 struct Link {
@@ -164,7 +167,7 @@ impl Transport {
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             responses: VecDeque::new(),
-            unauthorised: BTreeSet::new(),
+            unauthorised: BTreeMap::new(),
         }
     }
 
@@ -209,7 +212,7 @@ impl Transport {
 
     /// Lets an inbound link send as much as any other from now on.
     pub(super) fn authorise(&mut self, link: LinkId) {
-        if self.unauthorised.remove(&link) {
+        if self.unauthorised.remove(&link).is_some() {
             self.with(link, |link| {
                 link.connection.set_receive_window(LINK_WINDOW.into());
                 link.connection
@@ -302,6 +305,17 @@ impl Transport {
         .unwrap_or(ReadEnd::Gone)
     }
 
+    /// Tells the other side that nobody reads this stream.
+    pub(super) fn stop(&mut self, link: LinkId, stream: StreamId) {
+        self.with(link, |link| {
+            // A stream that has ended meanwhile needs no stopping.
+            let _ = link
+                .connection
+                .recv_stream(stream)
+                .stop(VarInt::from_u32(0));
+        });
+    }
+
     /// Gives up sending on a stream.
     fn reset(&mut self, link: LinkId, stream: StreamId) {
         self.with(link, |link| {
@@ -335,6 +349,11 @@ impl Transport {
                 link.timer = None;
                 link.connection.handle_timeout(now);
             });
+        }
+        let late = self.unauthorised.iter().filter(|(_, until)| **until <= now);
+        let late: Vec<LinkId> = late.map(|(link, _)| *link).collect();
+        for link in late {
+            self.discard(link, "it did not finish its handshake in time");
         }
     }
 
@@ -372,7 +391,11 @@ impl Transport {
 
     /// When [`Transport::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer
+            .into_iter()
+            .chain(self.unauthorised.values().copied())
+            .min()
     }
 
     /// Links that are not lost.
@@ -426,7 +449,8 @@ impl Transport {
         match accepted {
             Ok(Ok((handle, connection))) => {
                 let link = self.add(handle, connection, Side::Server);
-                self.unauthorised.insert(link);
+                self.unauthorised
+                    .insert(link, now + HANDSHAKE_DEADLINE + AUTHORISE_DEADLINE);
             }
             Ok(Err(Some(transmit))) => self.respond(transmit, answer),
             Ok(Err(None)) => {}
@@ -559,6 +583,10 @@ impl Transport {
                 Err(Panicked) => return self.rebuild(),
             }
             if is_drained {
+                // What it still has to say, above all why it ended.
+                while let Some(Some(event)) = self.with(id, |link| link.connection.poll()) {
+                    self.on_event(id, event);
+                }
                 return self.remove(id);
             }
         }
@@ -682,8 +710,22 @@ fn guarded<T>(step: impl FnOnce() -> T) -> Result<T, Panicked> {
 fn new_endpoint(seed: [u8; 32], generation: u8, secret: &DeviceSecret) -> Endpoint {
     let mut seed = seed;
     seed[0] ^= generation;
-    let reset_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &seed);
+    // The same after a restart, so that whoever still talks to the device as it was is told at once
+    // that it is not there any more (RFC 9000 section 10.3).
+    let lasting = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.seed());
+    let derive = |purpose: &[u8]| aws_lc_rs::hmac::sign(&lasting, purpose);
+    let reset_key = derive(b"QUIC stateless reset");
+    let reset_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, reset_key.as_ref());
+    let cid_key = derive(b"QUIC connection ids");
+    let cid_key = cid_key
+        .as_ref()
+        .first_chunk()
+        .expect("a SHA-256 tag has 32 bytes");
+    let cid_key = u64::from_le_bytes(*cid_key);
     let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.cid_generator(Arc::new(move || {
+        Box::new(HashedConnectionIdGenerator::from_key(cid_key))
+    }));
     config.grease_quic_bit(false);
     config.supported_versions(vec![QUIC_V1]);
     config.rng_seed(Some(seed));

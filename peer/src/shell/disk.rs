@@ -68,8 +68,6 @@ fn run(queue: &Receiver<DiskRequest>, answers: &Answers) {
 #[derive(Debug, Default)]
 struct Disk {
     transfers: BTreeMap<TransferId, Transfer>,
-    /// A leaf in one piece: hashing and writing many small ones takes several times as long.
-    leaf: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -94,9 +92,9 @@ impl Disk {
             DiskRequest::WriteLeaf {
                 transfer,
                 index,
-                pieces,
+                bytes,
                 hash,
-            } => self.write_leaf(transfer, index, &pieces, hash),
+            } => self.write_leaf(transfer, index, &bytes, hash),
             DiskRequest::Finish { transfer } => self.finish(transfer),
             DiskRequest::Drop { transfer } => {
                 self.transfers.remove(&transfer);
@@ -145,20 +143,16 @@ impl Disk {
     }
 
     fn write_leaf(
-        &mut self,
+        &self,
         transfer: TransferId,
         index: u64,
-        pieces: &[Bytes],
+        bytes: &[u8],
         hash: LeafHash,
     ) -> Result<DiskAnswer, String> {
         let Some(Transfer::Receiving(target)) = self.transfers.get(&transfer) else {
             return Err(not_open());
         };
-        self.leaf.clear();
-        for piece in pieces {
-            self.leaf.extend_from_slice(piece);
-        }
-        Ok(match target.write_leaf(index, &self.leaf, hash)? {
+        Ok(match target.write_leaf(index, bytes, hash)? {
             true => DiskAnswer::Written { index },
             false => DiskAnswer::Mismatch { index },
         })
@@ -627,7 +621,7 @@ mod tests {
             disk.ask(DiskRequest::WriteLeaf {
                 transfer: id(1),
                 index,
-                pieces: vec![Bytes::from_static(bytes)],
+                bytes: Bytes::from_static(bytes),
                 hash: hash_of(hashed),
             })
         };
@@ -1012,7 +1006,7 @@ mod tests {
             reason
         }
 
-        /// Takes a leaf from transfer 1 to transfer 2, in uneven pieces.
+        /// Takes a leaf from transfer 1 to transfer 2.
         fn copy_leaf(&mut self, index: u64) -> LeafHash {
             let DiskAnswer::Leaf { bytes, hash, .. } = self.ask(read(1, index)) else {
                 panic!("no leaf");
@@ -1020,7 +1014,7 @@ mod tests {
             let request = DiskRequest::WriteLeaf {
                 transfer: id(2),
                 index,
-                pieces: bytes.chunks(70_001).map(Bytes::copy_from_slice).collect(),
+                bytes,
                 hash,
             };
             assert_eq!(self.ask(request), DiskAnswer::Written { index });
@@ -1079,7 +1073,7 @@ mod tests {
         DiskRequest::WriteLeaf {
             transfer: id(transfer),
             index,
-            pieces: vec![Bytes::from_static(bytes)],
+            bytes: Bytes::from_static(bytes),
             hash: hash_of(bytes),
         }
     }

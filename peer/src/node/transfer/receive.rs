@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use common::hash::{FileDigest, leaf_count, leaf_len};
 use common::id::{AccountName, TransferId};
-use common::limits::{LEAVES_WRITING_MAX, OFFERS_PER_PEER_MAX, TRANSFERS_MAX};
+use common::limits::{LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_PEER_MAX, TRANSFERS_MAX};
 use common::wire::peer::{CancelReason, DeclineReason, LeafHeader, Offer, PeerFrame, Reason};
 
 use super::{LeafHashes, Outputs, Progress, tell};
@@ -36,7 +36,7 @@ struct Incoming {
 #[derive(Debug)]
 enum State {
     /// Nobody has answered the offer.
-    Offered,
+    Offered { until: Instant },
     /// Accepted; the disk is making room.
     Creating,
     /// Leaves come in.
@@ -66,6 +66,7 @@ impl Receiving {
         link: LinkId,
         offer: Offer,
         links: &mut Links,
+        now: Instant,
         outputs: &mut Outputs,
     ) {
         let transfer = offer.transfer;
@@ -86,10 +87,35 @@ impl Receiving {
             from,
             link,
             offer,
-            state: State::Offered,
+            state: State::Offered {
+                until: now + OFFER_LIFETIME,
+            },
         };
         outputs.push_back(Output::Event(Event::Offer(incoming.view())));
         self.transfers.insert(transfer, incoming);
+    }
+
+    /// Declines offers that nobody has answered for too long.
+    pub(in crate::node) fn handle_timeout(
+        &mut self,
+        links: &mut Links,
+        now: Instant,
+        outputs: &mut Outputs,
+    ) {
+        let old = self
+            .transfers
+            .iter()
+            .filter(|(_, incoming)| incoming.expires().is_some_and(|at| at <= now));
+        let old: Vec<TransferId> = old.map(|(transfer, _)| *transfer).collect();
+        for transfer in old {
+            let reason = "nobody answered the offer".to_owned();
+            self.refuse(transfer, DeclineReason::NoAnswer, reason, links, outputs);
+        }
+    }
+
+    /// When [`Receiving::handle_timeout`] is due.
+    pub(in crate::node) fn poll_timeout(&self) -> Option<Instant> {
+        self.transfers.values().filter_map(Incoming::expires).min()
     }
 
     /// Tells whether this transfer is one of ours.
@@ -102,7 +128,7 @@ impl Receiving {
         let open = self
             .transfers
             .values()
-            .filter(|incoming| matches!(incoming.state, State::Offered));
+            .filter(|incoming| matches!(incoming.state, State::Offered { .. }));
         open.map(Incoming::view).collect()
     }
 
@@ -118,7 +144,7 @@ impl Receiving {
             .transfers
             .get_mut(&transfer)
             .ok_or(CommandError::NoSuchTransfer)?;
-        if !matches!(incoming.state, State::Offered) {
+        if !matches!(incoming.state, State::Offered { .. }) {
             return Err(CommandError::NoSuchTransfer);
         }
         let Some(folder) = folder else {
@@ -143,7 +169,7 @@ impl Receiving {
         &mut self,
         link: LinkId,
         header: LeafHeader,
-        pieces: Vec<Bytes>,
+        bytes: Bytes,
         outputs: &mut Outputs,
     ) -> bool {
         let LeafHeader {
@@ -158,16 +184,15 @@ impl Receiving {
         let State::Moving(moving) = &mut incoming.state else {
             return false;
         };
-        let len: usize = pieces.iter().map(Bytes::len).sum();
         let is_expected = incoming.link == link
-            && leaf_len(incoming.offer.size, index) == Some(len)
+            && leaf_len(incoming.offer.size, index) == Some(bytes.len())
             && moving.hashes.insert(index, hash);
         if is_expected {
             *self.writing.entry(transfer).or_default() += 1;
             outputs.push_back(Output::Disk(DiskRequest::WriteLeaf {
                 transfer,
                 index,
-                pieces,
+                bytes,
                 hash,
             }));
         }
@@ -216,7 +241,7 @@ impl Receiving {
         let carried: Vec<TransferId> = self
             .transfers
             .iter()
-            .filter(|(_, incoming)| incoming.link == link)
+            .filter(|(_, incoming)| incoming.link == link && !incoming.is_finishing())
             .map(|(transfer, _)| *transfer)
             .collect();
         for transfer in carried {
@@ -294,6 +319,7 @@ impl Receiving {
             announced: None,
             progress: Progress::start(transfer, incoming.offer.size, now, outputs),
         });
+        links.expect_leaves(transfer, incoming.link, incoming.offer.size);
         links.send(
             incoming.link,
             &PeerFrame::Accept {
@@ -394,7 +420,7 @@ impl Receiving {
                 let told = DeclineReason::Storage(Reason::lossy(&reason));
                 self.refuse(transfer, told, reason, links, outputs);
             }
-            Some(State::Moving(_) | State::Finishing { .. } | State::Offered) => {
+            Some(State::Moving(_) | State::Finishing { .. } | State::Offered { .. }) => {
                 self.store_failed(transfer, reason, links, outputs);
             }
             None => {}
@@ -471,6 +497,18 @@ impl Receiving {
 }
 
 impl Incoming {
+    /// All of it is here: nothing more is needed of the sender.
+    const fn is_finishing(&self) -> bool {
+        matches!(self.state, State::Finishing { .. })
+    }
+
+    const fn expires(&self) -> Option<Instant> {
+        match self.state {
+            State::Offered { until } => Some(until),
+            State::Creating | State::Moving(_) | State::Finishing { .. } => None,
+        }
+    }
+
     fn view(&self) -> OfferView {
         OfferView {
             transfer: self.offer.transfer,
