@@ -92,7 +92,7 @@ impl Sending<'_> {
                 Some(Happening::Gone(why)) => {
                     return Err(Failure::new(Exit::Transfer, format!("could not {doing}"))
                         .because(why)
-                        .next("send the file again; the other side keeps what it has"));
+                        .next("send the file again; it starts from the beginning"));
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
                 Some(Happening::Typed(_)) | None => continue,
@@ -134,7 +134,7 @@ impl Sending<'_> {
                 Err(failure(reason).next(format!("ask {} whether the file is wanted", self.to)))
             }
             TransferState::Failed { reason } => {
-                Err(failure(reason).next("send the file again; the other side keeps what it has"))
+                Err(failure(reason).next("send the file again; it starts from the beginning"))
             }
             TransferState::Done { .. } | TransferState::Waiting | TransferState::Moving { .. } => {
                 let text = done_line("Sent", &self.name, &format!("to {}", self.to), state);
