@@ -1,11 +1,14 @@
 //! `send-file`.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::id::{AccountName, TransferId};
 use common::text::inline;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Place;
@@ -57,19 +60,33 @@ pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
             .because(error)
             .next("check the path and its permissions")
     };
-    // Looked at before it is opened: opening a named pipe waits for somebody to write to it.
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    let irregular = || {
+        cannot()
+            .because("it is not a regular file")
+            .next("copy what it holds into a file first")
+    };
+    // Without it, opening a named pipe waits for somebody to write to it.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = File::options()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let metadata = match opened {
+        Ok(file) => file.metadata().map_err(unreadable)?,
+        // Opening a socket fails like this.
+        Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            return Err(irregular());
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
     if metadata.is_dir() {
         return Err(cannot().because("it is a folder").next(format!(
             "pack it into one file first: tar -czf folder.tar.gz {shown}"
         )));
     }
     if !metadata.is_file() {
-        return Err(cannot()
-            .because("it is not a regular file")
-            .next("copy what it holds into a file first"));
+        return Err(irregular());
     }
-    File::open(path).map_err(unreadable)?;
     let path = std::path::absolute(path).map_err(|error| cannot().because(error))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = inline(&name).into_owned();
@@ -191,10 +208,17 @@ mod tests {
         let (path, name) = sendable(&file).unwrap();
         assert!(path.is_absolute());
         assert_eq!(name, "a␛b");
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let socket = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         for bad in [
             folder.path().to_owned(),
             folder.path().join("none"),
             "/dev/null".into(),
+            pipe,
+            socket,
         ] {
             let failure = sendable(&bad).unwrap_err();
             assert_eq!(failure.exit(), Exit::File);
