@@ -121,9 +121,9 @@ impl Failure {
         match error {
             CallError::Signal(signal) => Self::signal(signal),
             CallError::Refused(error) => Self::of_command(doing, &error),
-            CallError::TimedOut => Self::new(Exit::Unreachable, format!("could not {doing} in time"))
-                .because("no answer came from the server")
-                .next("see 'peer status' for the state of the connection, and try again"),
+            CallError::TimedOut => Self::new(Exit::Profile, format!("could not {doing} in time"))
+                .because("the process that owns this profile is too busy to answer")
+                .next("try again; if it stays like this, end the other 'peer' programs of this profile"),
             CallError::Gone(why) => Self::new(Exit::Profile, format!("could not {doing}"))
                 .because(why)
                 .next("try again; if it stays like this, end the other 'peer' programs of this profile"),
@@ -260,6 +260,14 @@ mod tests {
             assert_eq!(failure.exit() as u8, code, "{error:?}");
             assert!(failure.why().is_some() && failure.what_next().is_some());
         }
+    }
+
+    #[test]
+    fn a_silent_owner_of_the_profile_is_not_a_silent_server() {
+        let failure = Failure::of_call("list", CallError::TimedOut);
+        assert_eq!(failure.exit(), Exit::Profile);
+        assert!(!failure.why().unwrap().contains("server"));
+        assert!(failure.what_next().is_some());
     }
 
     #[test]
