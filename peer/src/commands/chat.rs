@@ -60,10 +60,10 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
     const DOING: &str = "chat";
     let folder = existing_folder(&args.folder)?;
     let mut session = place.open(DOING)?;
-    let is_online = match session.ready(DOING) {
-        Ok(()) => true,
+    let offline = match session.ready(DOING) {
+        Ok(()) => None,
         // Earlier messages can be read, and new ones written, without a server.
-        Err(failure) if failure.exit() == Exit::Unreachable => false,
+        Err(failure) if failure.exit() == Exit::Unreachable => Some(failure),
         Err(failure) => return Err(failure),
     };
     let names = Names::default();
@@ -94,7 +94,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         doubted: None,
         leaving_at: None,
     };
-    let exit = talk.greet(is_online).and_then(|()| talk.run());
+    let exit = talk.greet(offline.as_ref()).and_then(|()| talk.run());
     talk.prompt.end();
     exit
 }
@@ -136,7 +136,7 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    fn greet(&mut self, is_online: bool) -> Result<(), Failure> {
+    fn greet(&mut self, offline: Option<&Failure>) -> Result<(), Failure> {
         if let Some(with) = self.with.clone() {
             self.meet(&with);
         }
@@ -152,9 +152,9 @@ impl Talk<'_> {
             let hello = format!("You are {me}. {hint} /help tells more, /quit ends.");
             self.print(&look.dim(&hello))?;
         }
-        if !is_online {
+        if let Some(failure) = offline {
             let state = ConnectionState::Offline {
-                reason: "it does not answer".to_owned(),
+                reason: failure.why().unwrap_or(failure.what()).to_owned(),
                 retry_in_s: Some(0),
             };
             self.on_connection(&state)?;
