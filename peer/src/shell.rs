@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -239,7 +239,8 @@ impl EventLoop {
             .restore()
             .map_err(|error| HistoryError::new(&settings.history, error))?;
         let (answers, queue) = Answers::new(waker);
-        let workers = Workers::spawn(history, &answers).map_err(StartError::System)?;
+        let workers =
+            Workers::spawn(history, &settings.history, &answers).map_err(StartError::System)?;
         let now = now();
         let options = NodeOptions {
             secret: settings.secret,
@@ -480,10 +481,11 @@ impl EventLoop {
 }
 
 impl Workers {
-    fn spawn(history: History, answers: &Answers) -> io::Result<Self> {
+    /// The list of unfinished files is beside the history's file.
+    fn spawn(history: History, beside: &Path, answers: &Answers) -> io::Result<Self> {
         Ok(Self {
             history: history.spawn(answers.clone())?,
-            disk: disk::spawn(answers.clone())?,
+            disk: disk::spawn(answers.clone(), beside.with_file_name("parts"))?,
             stretcher: workers::spawn_stretcher(answers.clone())?,
             resolver: workers::spawn_resolver(answers.clone())?,
         })

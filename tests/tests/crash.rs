@@ -240,10 +240,14 @@ fn a_receiver_that_dies_in_a_file_has_no_file_and_gets_it_the_next_time() {
     assert_eq!(world.names_in("inbox-bob"), ["film.bin.part"]);
 
     let bob = world.receive("bob");
+    until("what it left behind is removed", PATIENCE, || {
+        world.names_in("inbox-bob").is_empty().then_some(())
+    });
     let sent = world.peer("alice", &["send-file", "bob", "film.bin"]);
     assert_eq!(sent.code(), 0, "{sent:?}");
     let is_done = |line: &Value| transfer_state(line)["state"] == "done";
     bob.wait_json("the file", PATIENCE, is_done).unwrap();
+    assert_eq!(world.names_in("inbox-bob"), ["film.bin"]);
     assert!(fs::read(world.path("inbox-bob/film.bin")).unwrap() == bytes);
 }
 

@@ -6,7 +6,8 @@
 //! [`super::names`]. It arrives under a name of its own that ends in `.part`, readable by its owner
 //! only, and gets its real name, which never replaces another file's, when all of it is durable.
 //!
-//! Only files that this module created are ever removed.
+//! Only files that this module created are ever removed: a `.part` of a process that was killed at the
+//! next start, as far as the list of [`Parts`] proves that it is ours.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -32,10 +33,21 @@ use super::names::FileName;
 use super::workers::{Answer, Answers, Worker};
 use crate::node::io::{DiskAnswer, DiskRequest};
 
-/// Starts the disk worker.
-pub(crate) fn spawn(answers: Answers) -> io::Result<Worker<DiskRequest>> {
+/// Which unfinished files are ours.
+mod parts;
+
+use parts::{PartFile, Parts};
+
+/// Starts the disk worker. It keeps the list of unfinished files in `parts`, and first removes those
+/// that an earlier process left there.
+pub(crate) fn spawn(answers: Answers, parts: PathBuf) -> io::Result<Worker<DiskRequest>> {
     Worker::spawn("disk", DISK_REQUESTS_MAX, move |queue| {
-        run(&queue, &answers)
+        let mut disk = Disk {
+            parts: Parts::start(parts),
+            ..Disk::default()
+        };
+        disk.run(&queue, &answers);
+        disk.end();
     })
 }
 
@@ -51,23 +63,11 @@ pub(crate) const fn transfer_of(request: &DiskRequest) -> TransferId {
     }
 }
 
-fn run(queue: &Receiver<DiskRequest>, answers: &Answers) {
-    let mut disk = Disk::default();
-    for request in queue {
-        let transfer = transfer_of(&request);
-        let Some(answer) = disk.carry_out(request) else {
-            continue;
-        };
-        if !answers.give(Answer::Disk(transfer, answer)) {
-            return;
-        }
-    }
-}
-
 /// The open files.
 #[derive(Debug, Default)]
 struct Disk {
     transfers: BTreeMap<TransferId, Transfer>,
+    parts: Parts,
 }
 
 #[derive(Debug)]
@@ -77,6 +77,24 @@ enum Transfer {
 }
 
 impl Disk {
+    fn run(&mut self, queue: &Receiver<DiskRequest>, answers: &Answers) {
+        for request in queue {
+            let transfer = transfer_of(&request);
+            let Some(answer) = self.carry_out(request) else {
+                continue;
+            };
+            if !answers.give(Answer::Disk(transfer, answer)) {
+                return;
+            }
+        }
+    }
+
+    /// Removes what is not finished.
+    fn end(&mut self) {
+        self.transfers.clear();
+        self.parts.clear();
+    }
+
     /// `None` where the request has no answer.
     fn carry_out(&mut self, request: DiskRequest) -> Option<DiskAnswer> {
         let result = match request {
@@ -98,6 +116,7 @@ impl Disk {
             DiskRequest::Finish { transfer } => self.finish(transfer),
             DiskRequest::Drop { transfer } => {
                 self.transfers.remove(&transfer);
+                self.parts.remove(transfer);
                 return None;
             }
         };
@@ -138,6 +157,15 @@ impl Disk {
             Err(refusal) => return Ok(DiskAnswer::BadName(refusal.to_string())),
         };
         let target = Target::create(folder, name, size, is_executable)?;
+        // Listed while it is empty: a crash before that leaves nothing that takes space.
+        if let Some(part) = target.part_file() {
+            self.parts.add(transfer, part);
+        }
+        if let Err(reason) = target.reserve() {
+            drop(target);
+            self.parts.remove(transfer);
+            return Err(reason);
+        }
         self.transfers.insert(transfer, Transfer::Receiving(target));
         Ok(DiskAnswer::Created)
     }
@@ -165,6 +193,7 @@ impl Disk {
         };
         let path = target.finish()?;
         self.transfers.remove(&transfer);
+        self.parts.remove(transfer);
         Ok(DiskAnswer::Finished { path })
     }
 
@@ -330,15 +359,19 @@ impl Target {
         check_space(&dir, &folder, size)?;
         let part = create_part(&dir, &name, is_executable)
             .map_err(|error| describe_write(&error, &folder, size))?;
-        let target = Self {
+        Ok(Self {
             folder,
             dir,
             name,
             part: Some(part),
             size,
-        };
-        target.reserve()?;
-        Ok(target)
+        })
+    }
+
+    /// What the list of parts says about this one.
+    fn part_file(&self) -> Option<PartFile> {
+        let part = self.part.as_ref()?;
+        PartFile::new(self.folder.join(&part.name), &part.file).ok()
     }
 
     /// Has the file system set the space aside where it can, and otherwise gives the file its length.
@@ -948,6 +981,32 @@ mod tests {
             assert_eq!(mode(&path) & 0o100 != 0, executable);
             assert_eq!(mode(&path) & 0o7022, 0);
         }
+    }
+
+    #[test]
+    fn a_part_is_listed_for_as_long_as_it_is_there() {
+        let folder = TempDir::new().unwrap();
+        let list = folder.path().join("parts");
+        let start = || Disk {
+            parts: Parts::start(list.clone()),
+            ..Disk::default()
+        };
+        let mut disk = start();
+        disk.receive(1, folder.path(), "a", b"abc");
+        assert!(!list.exists(), "finished");
+        disk.ask(create(2, folder.path(), "b", 3));
+        assert!(list.exists());
+        assert_eq!(disk.carry_out(drop_transfer(2)), None);
+        assert!(!list.exists(), "given up");
+        disk.failure(create(3, folder.path(), "c", 1 << 43));
+        assert!(!list.exists(), "never begun");
+
+        disk.ask(create(4, folder.path(), "d", 3));
+        // As if it were killed: nothing is dropped.
+        std::mem::forget(disk);
+        assert_eq!(names_in(folder.path()), ["a", "d.part", "parts"]);
+        start();
+        assert_eq!(names_in(folder.path()), ["a"]);
     }
 
     #[test]
