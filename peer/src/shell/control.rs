@@ -326,6 +326,8 @@ impl TokenRange {
 struct Client {
     stream: UnixStream,
     inbox: Vec<u8>,
+    /// So many bytes at the start of the inbox are lines that were taken out.
+    taken: usize,
     outbox: VecDeque<Queued>,
     outbox_len: usize,
     events_queued: usize,
@@ -361,6 +363,7 @@ impl Client {
         Self {
             stream,
             inbox: Vec::new(),
+            taken: 0,
             outbox: VecDeque::new(),
             outbox_len: 0,
             events_queued: 0,
@@ -379,6 +382,7 @@ impl Client {
         if !self.may_read() {
             return;
         }
+        self.compact();
         let mut received = 0;
         let mut piece = [0; 16 * 1024];
         while self.may_read() && received < RECEIVED_PER_TURN {
@@ -402,26 +406,38 @@ impl Client {
         if self.end == Some(End::Gone) || self.is_stalled {
             return None;
         }
-        let Some(end) = self.inbox.iter().position(|byte| *byte == b'\n') else {
-            if self.inbox.len() > CONTROL_LINE_LEN_MAX {
+        let open = &self.inbox[self.taken..];
+        let Some(len) = open.iter().position(|byte| *byte == b'\n') else {
+            if open.len() > CONTROL_LINE_LEN_MAX {
                 self.refuse_line();
             }
             return None;
         };
-        if end > CONTROL_LINE_LEN_MAX {
+        if len > CONTROL_LINE_LEN_MAX {
             self.refuse_line();
             return None;
         }
-        let line = self.inbox[..end].to_vec();
-        let rest = self.inbox.len() - end - 1;
-        self.inbox.copy_within(end + 1.., 0);
+        let line = open[..len].to_vec();
+        self.inbox[self.taken..][..len].zeroize();
+        self.taken += len + 1;
+        Some(line)
+    }
+
+    /// Closes the gap that the lines left that were taken out.
+    fn compact(&mut self) {
+        if self.taken == 0 {
+            return;
+        }
+        let rest = self.inbox.len() - self.taken;
+        self.inbox.copy_within(self.taken.., 0);
         self.inbox[rest..].zeroize();
         self.inbox.truncate(rest);
-        Some(line)
+        self.taken = 0;
     }
 
     fn refuse_line(&mut self) {
         self.inbox.zeroize();
+        self.taken = 0;
         let message = format!("a line has more than the {CONTROL_LINE_LEN_MAX} bytes allowed");
         self.queue(
             &Response::refused(INVALID_REQUEST, message, Value::Null),
@@ -477,10 +493,11 @@ impl Client {
         self.may_read() || (self.is_stalled && has_room)
     }
 
-    /// The inbox never holds more than the longest line and what one turn reads.
+    /// The inbox never holds more than the longest line and what one turn reads: nothing is added as long
+    /// as it may hold whole lines.
     const fn may_read(&self) -> bool {
         let has_room = self.requests_open < CONTROL_REQUESTS_PER_CLIENT_MAX;
-        self.end.is_none() && self.is_readable && has_room
+        self.end.is_none() && self.is_readable && has_room && !self.is_stalled
     }
 
     /// A client that closed its half still gets the replies that it waits for.
@@ -877,6 +894,37 @@ mod tests {
         assert_eq!(client.next_line(), None);
         client.inbox.extend_from_slice(b"ee\n");
         assert_eq!(client.next_line().unwrap(), b"three");
+        client.compact();
         assert!(client.inbox.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_read_on_top_of_lines_that_wait() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut client = Client::new(near);
+        far.write_all(b"one\ntwo\n").unwrap();
+        client.receive();
+        assert_eq!(client.next_line().unwrap(), b"one");
+        client.requests_open = CONTROL_REQUESTS_PER_CLIENT_MAX;
+        assert_eq!(client.next_line(), None);
+        client.requests_open -= 1;
+        client.is_readable = true;
+        assert!(client.wants_turn() && !client.may_read());
+        assert_eq!(client.next_line().unwrap(), b"two");
+        assert_eq!(client.next_line(), None);
+        assert!(client.may_read());
+    }
+
+    #[test]
+    fn t33_a_line_that_was_taken_out_leaves_no_trace() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let mut client = Client::new(near);
+        client.inbox.extend_from_slice(b"hunter22\nnext\nre");
+        assert_eq!(client.next_line().unwrap(), b"hunter22");
+        assert_eq!(client.inbox, b"\0\0\0\0\0\0\0\0\nnext\nre");
+        assert_eq!(client.next_line().unwrap(), b"next");
+        client.compact();
+        assert_eq!(client.inbox, b"re");
+        assert_eq!(client.next_line(), None);
     }
 }
