@@ -190,6 +190,9 @@ impl Client {
         let stream = UnixStream::connect(socket)?;
         let reader = BufReader::new(stream.try_clone()?);
         inbox.generation += 1;
+        inbox
+            .waiting
+            .retain(|happening| !matches!(happening, Happening::Gone(_)));
         let (generation, sender) = (inbox.generation, inbox.sender.clone());
         thread::Builder::new()
             .name("socket".to_owned())
@@ -271,6 +274,8 @@ impl Client {
                     return Err(CallError::Signal(signal));
                 }
                 Some(Arrival::Happening(Happening::Gone(why))) => {
+                    // A caller that can do without the reply hears of it all the same.
+                    inbox.waiting.push_back(Happening::Gone(why.clone()));
                     return Err(CallError::Gone(why));
                 }
                 Some(Arrival::Happening(other)) => inbox.waiting.push_back(other),
@@ -447,6 +452,11 @@ mod tests {
         let (mut client, mut inbox) = connect(&path);
         let reply = client.call(&mut inbox, &Command::Status, PATIENCE);
         assert!(matches!(reply, Err(CallError::Gone(_))), "{reply:?}");
+        let happening = inbox.next(Some(now()));
+        assert!(
+            matches!(happening, Some(Happening::Gone(_))),
+            "{happening:?}"
+        );
     }
 
     #[test]
