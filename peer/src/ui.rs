@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -37,14 +38,15 @@ impl Screen {
         let plain = json
             || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let look = |is_terminal| Look {
+        let look = |is_terminal, columns| Look {
             colour: is_terminal && !plain,
             zone: zone.clone(),
+            columns: if is_terminal { columns } else { || None },
         };
         Self {
             json,
-            look: look(io::stdout().is_terminal()),
-            error_look: look(io::stderr().is_terminal()),
+            look: look(io::stdout().is_terminal(), || columns_of(io::stdout())),
+            error_look: look(io::stderr().is_terminal(), || columns_of(io::stderr())),
         }
     }
 
@@ -73,16 +75,18 @@ impl Screen {
     pub(crate) fn note(&self, text: impl Display) {
         if !self.json {
             // Hints are not worth ending for.
-            let _ = write_line(&mut io::stderr().lock(), &text.to_string());
+            let text = line::wrapped(&text.to_string(), self.error_look.columns());
+            let _ = write_line(&mut io::stderr().lock(), &text);
         }
     }
 }
 
-/// Colours and the time zone.
+/// Colours, the time zone and the width.
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
     colour: bool,
     zone: TimeZone,
+    columns: fn() -> Option<usize>,
 }
 
 impl Look {
@@ -92,7 +96,13 @@ impl Look {
         Self {
             colour: false,
             zone: TimeZone::UTC,
+            columns: || None,
         }
+    }
+
+    /// How many columns there are now; `None` where it is no terminal.
+    pub(crate) fn columns(&self) -> Option<usize> {
+        (self.columns)()
     }
 
     /// What stands out.
@@ -132,6 +142,11 @@ impl Look {
             text.to_owned()
         }
     }
+}
+
+fn columns_of(terminal: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    (size.ws_col > 0).then(|| size.ws_col.into())
 }
 
 /// Nobody reads the output any more.

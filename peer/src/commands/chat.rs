@@ -252,7 +252,7 @@ impl Talk<'_> {
             self.seen.pop_first();
         }
         self.meet(&message.with);
-        self.print(&line::message(&message, &self.screen.look))?;
+        self.print_whole(&line::talk(&message, time_now(), &self.screen.look))?;
         let id = message.id;
         self.screen.data(&Event::Message(message))?;
         // Shown is shown: when this fails it is only shown again next time.
@@ -526,8 +526,9 @@ impl Talk<'_> {
         for device in &devices {
             self.screen.data(device)?;
         }
-        for row in line::directory(&devices, &self.screen.look) {
-            self.print(&row)?;
+        let look = &self.screen.look;
+        for row in line::directory(&devices, look.columns(), look) {
+            self.print_whole(&row)?;
         }
         Ok(())
     }
@@ -546,7 +547,7 @@ impl Talk<'_> {
         }
         for item in &messages {
             self.screen.data(item)?;
-            self.print(&line::message(item, &self.screen.look))?;
+            self.print_whole(&line::talk(item, time_now(), &self.screen.look))?;
         }
         Ok(())
     }
@@ -652,7 +653,13 @@ impl Talk<'_> {
         }
     }
 
+    /// Prints prose, broken at words.
     fn print(&self, text: &str) -> Result<(), Failure> {
+        self.print_whole(&line::wrapped(text, self.screen.look.columns()))
+    }
+
+    /// Prints what has a shape of its own.
+    fn print_whole(&self, text: &str) -> Result<(), Failure> {
         Ok(self.prompt.print(self.screen, text)?)
     }
 

@@ -120,7 +120,7 @@ pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, 
     for device in &devices {
         screen.data(device)?;
     }
-    for row in line::directory(&devices, &screen.look) {
+    for row in line::directory(&devices, screen.look.columns(), &screen.look) {
         screen.say(row)?;
     }
     if args.watch {

@@ -7,34 +7,56 @@ use common::id::AccountName;
 use common::text::{block, inline};
 use common::time::UnixTime;
 use common::wire::rendezvous::FailedLogins;
-use jiff::Timestamp;
+use jiff::{Timestamp, Zoned};
 
 use super::Look;
 use crate::node::command::{
     ConnectionState, Direction, Event, HistoryItem, Listed, MessageState, OfferView, PresenceView,
 };
 
-/// Width of a time stamp.
-const STAMP_LEN: usize = "2026-01-31 12:00:00".len();
+/// Fewer columns than this are not worth looking for words.
+const COLUMNS_MIN: usize = 20;
 /// Endpoints that are shown in a list, which is to fit 80 columns; JSON has all.
 const ENDPOINTS_SHOWN: usize = 1;
 
 /// A moment in local time, `YYYY-MM-DD HH:MM:SS`.
 pub(crate) fn stamp(time: UnixTime, look: &Look) -> String {
-    let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    match Timestamp::from_millisecond(millis) {
-        Ok(moment) => {
-            let local = moment.to_zoned(look.zone.clone());
-            local.strftime("%Y-%m-%d %H:%M:%S").to_string()
-        }
-        Err(_) => "????-??-?? ??:??:??".to_owned(),
+    match local(time, look) {
+        Some(local) => local.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        None => "????-??-?? ??:??:??".to_owned(),
     }
+}
+
+/// The same, without the date if it is that of `today`.
+fn short_stamp(time: UnixTime, today: UnixTime, look: &Look) -> String {
+    match (local(time, look), local(today, look)) {
+        (Some(local), Some(today)) if local.date() == today.date() => {
+            local.strftime("%H:%M:%S").to_string()
+        }
+        _ => stamp(time, look),
+    }
+}
+
+fn local(time: UnixTime, look: &Look) -> Option<Zoned> {
+    let millis = i64::try_from(time.as_millis()).ok()?;
+    let moment = Timestamp::from_millisecond(millis).ok()?;
+    Some(moment.to_zoned(look.zone.clone()))
 }
 
 /// A message. Further lines of its text are indented behind a bar, so that none of them looks like a
 /// message of its own.
 pub(crate) fn message(item: &HistoryItem, look: &Look) -> String {
-    let time = look.dim(&stamp(item.sent, look));
+    stamped(item, &stamp(item.sent, look), look)
+}
+
+/// The same for a conversation that is looked at `today`: what is of this day has no date.
+pub(crate) fn talk(item: &HistoryItem, today: UnixTime, look: &Look) -> String {
+    stamped(item, &short_stamp(item.sent, today, look), look)
+}
+
+fn stamped(item: &HistoryItem, stamp: &str, look: &Look) -> String {
+    let indent = stamp.len();
+    let time = look.dim(stamp);
     let who = match item.direction {
         Direction::Received => look.cyan(item.with.as_str()),
         Direction::Sent => format!("{} {}", look.dim("you to"), look.bold(item.with.as_str())),
@@ -46,7 +68,7 @@ pub(crate) fn message(item: &HistoryItem, look: &Look) -> String {
         (Direction::Sent, MessageState::Read) => look.dim(" ✓✓"),
         (Direction::Received, _) => String::new(),
     };
-    let margin = format!("\n{:STAMP_LEN$} {} ", "", look.dim("│"));
+    let margin = format!("\n{:indent$} {} ", "", look.dim("│"));
     let text = block(item.body.as_str());
     let text = text.trim_end_matches('\n').replace('\n', &margin);
     format!("{time} {who}: {text}{state}")
@@ -68,8 +90,8 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
     )
 }
 
-/// The directory as a table.
-pub(crate) fn directory(devices: &[Listed], look: &Look) -> Vec<String> {
+/// The directory as a table. Where it is too wide for `columns`, endpoints have lines of their own.
+pub(crate) fn directory(devices: &[Listed], columns: Option<usize>, look: &Look) -> Vec<String> {
     let mut rows = vec![["ACCOUNT", "DEVICE", "STATUS", "SINCE", "ENDPOINTS"].map(str::to_owned)];
     rows.extend(devices.iter().map(|device| {
         let mut account = device.account.to_string();
@@ -85,10 +107,65 @@ pub(crate) fn directory(devices: &[Listed], look: &Look) -> Vec<String> {
         ]
     }));
     let mut lines = table(&rows);
+    let is_too_wide = |columns| lines.iter().any(|line| line.chars().count() > columns);
+    if columns.is_some_and(is_too_wide) {
+        let (narrow, ends): (Vec<_>, Vec<_>) = rows
+            .into_iter()
+            .map(|[account, device, status, since, end]| ([account, device, status, since], end))
+            .unzip();
+        let both = table(&narrow).into_iter().zip(ends);
+        lines = both.map(|(row, end)| format!("{row}\n  {end}")).collect();
+    }
     if let Some(head) = lines.first_mut() {
         *head = look.dim(head);
     }
     lines
+}
+
+/// A text for people with its longer lines broken at words, and indented like their beginnings. A
+/// longer word stays whole, so that it can be copied.
+pub(crate) fn wrapped(text: &str, columns: Option<usize>) -> String {
+    let Some(columns) = columns.filter(|columns| *columns >= COLUMNS_MIN) else {
+        return text.to_owned();
+    };
+    let lines: Vec<_> = text.split('\n').map(|line| wrap(line, columns)).collect();
+    lines.join("\n")
+}
+
+fn wrap(line: &str, columns: usize) -> String {
+    if shown_len(line) <= columns {
+        return line.to_owned();
+    }
+    let words = line.trim_start_matches(' ');
+    let indent = line.len() - words.len();
+    let mut wrapped = " ".repeat(indent);
+    let mut used = indent;
+    for (index, word) in words.split(' ').enumerate() {
+        let len = shown_len(word);
+        if index > 0 && used + 1 + len > columns {
+            wrapped.truncate(wrapped.trim_end_matches(' ').len());
+            wrapped.push('\n');
+            wrapped.push_str(&" ".repeat(indent));
+            used = indent;
+        } else if index > 0 {
+            wrapped.push(' ');
+            used += 1;
+        }
+        wrapped.push_str(word);
+        used += len;
+    }
+    wrapped
+}
+
+/// Characters without the colours between them.
+fn shown_len(text: &str) -> usize {
+    let mut pieces = text.split('\u{1b}');
+    let first = pieces.next().map_or(0, |piece| piece.chars().count());
+    let coloured = pieces.map(|piece| match piece.split_once('m') {
+        Some((_, shown)) => shown.chars().count(),
+        None => 0,
+    });
+    first + coloured.sum::<usize>()
 }
 
 /// Columns under each other, two spaces between them.
@@ -333,7 +410,7 @@ mod tests {
             reason: HOSTILE.to_owned(),
             retry_in_s: Some(1),
         };
-        let mut lines = directory(std::slice::from_ref(&device), &look);
+        let mut lines = directory(std::slice::from_ref(&device), None, &look);
         lines.push(message(&item(HOSTILE, Direction::Received), &look));
         lines.push(offer(&offered, Some(1), &look));
         lines.push(connection(&offline));
@@ -360,18 +437,59 @@ mod tests {
             endpoints: vec!["192.0.2.1:1".parse().unwrap()],
             is_self,
         };
-        let lines = directory(
-            &[device("alice", true), device("bob", false)],
-            &Look::plain(),
-        );
+        let devices = [device("alice", true), device("bob", false)];
         assert_eq!(
-            lines,
+            directory(&devices, Some(80), &Look::plain()),
             [
                 "ACCOUNT      DEVICE  STATUS     SINCE                ENDPOINTS",
                 "alice (you)  laptop  available  2023-11-14 22:13:20  192.0.2.1:1",
                 "bob          laptop  available  2023-11-14 22:13:20  192.0.2.1:1",
             ]
         );
+    }
+
+    #[test]
+    fn a_list_fits_a_narrow_terminal() {
+        let device = Listed {
+            account: "alice".parse().unwrap(),
+            device: DeviceName::lossy("laptop"),
+            fingerprint: String::new(),
+            status: Status::Available,
+            since: UnixTime::from_millis(1_700_000_000_000),
+            endpoints: vec!["[2001:db8:1:2:3:4:5:6]:54321".parse().unwrap()],
+            is_self: true,
+        };
+        assert_eq!(
+            directory(&[device], Some(60), &Look::plain()),
+            [
+                "ACCOUNT      DEVICE  STATUS     SINCE\n  ENDPOINTS",
+                "alice (you)  laptop  available  2023-11-14 22:13:20\n  [2001:db8:1:2:3:4:5:6]:54321",
+            ]
+        );
+    }
+
+    #[test]
+    fn prose_is_broken_at_words() {
+        let text = "  one two three four five six\nseven";
+        assert_eq!(wrapped(text, None), text);
+        assert_eq!(wrapped(text, Some(80)), text);
+        let broken = "  one two three four\n  five six\nseven";
+        assert_eq!(wrapped(text, Some(20)), broken);
+        let word = "x".repeat(30);
+        let text = format!("key {word} of bob");
+        assert_eq!(wrapped(&text, Some(20)), format!("key\n{word}\nof bob"));
+        let coloured = "\u{1b}[2mone two three four\u{1b}[0m";
+        assert_eq!(wrapped(coloured, Some(20)), coloured);
+    }
+
+    #[test]
+    fn a_conversation_shows_the_date_of_other_days_only() {
+        let look = Look::plain();
+        let item = item("a\nb", Direction::Received);
+        let later = |hours: u64| UnixTime::from_millis(1_700_000_000_000 + hours * 3_600_000);
+        let shown = "22:13:20 bob: a\n         │ b";
+        assert_eq!(talk(&item, later(1), &look), shown);
+        assert_eq!(talk(&item, later(2), &look), message(&item, &look));
     }
 
     #[test]
