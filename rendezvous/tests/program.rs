@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use common::id::DeviceName;
 use common::key::{DeviceSecret, Role, Statement, Token};
-use common::limits::CONTROL_FRAME_LEN_MAX;
+use common::limits::{CONTROL_FRAME_LEN_MAX, OUTBOX_LEN_MAX};
 use common::password::{ClientLogin, ClientRegistration, Password};
 use common::stun;
 use common::tls::{ServerTrust, channel_binding, rendezvous_client_config};
@@ -185,11 +185,11 @@ fn without_our_alpn_there_is_no_session() {
 #[test]
 fn whoever_does_not_read_is_cut_off() {
     let server = Running::start();
-    let mut witness = server.member("bob", 2);
     let mut client = server.member("alice", 1);
     client.announce();
     let socket = &client.stream.sock;
-    socket.set_write_timeout(Some(DEADLINE)).unwrap();
+    // The server stops reading first, and ends the session that it hears no more.
+    socket.set_write_timeout(Some(2 * DEADLINE)).unwrap();
     let mut sent = 0;
     let cut_off = loop {
         let request = Request::List { after: None };
@@ -206,7 +206,35 @@ fn whoever_does_not_read_is_cut_off() {
         ),
         "{cut_off}"
     );
+    let mut witness = server.member("bob", 2);
     assert_eq!(witness.ask(Request::KeepAlive), Answer::Done);
+}
+
+#[test]
+fn a_burst_of_questions_is_answered_as_fast_as_the_answers_are_read() {
+    const QUESTIONS: u32 = 8000;
+    let server = Running::start();
+    let mut client = server.member("alice", 1);
+    client.announce();
+    let mut burst = Vec::new();
+    for number in 0..QUESTIONS {
+        let id = RequestId(1_000_000 + number);
+        let request = Request::List { after: None };
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(&RequestFrame { id, request }, &mut burst).unwrap();
+    }
+    client.stream.write_all(&burst).unwrap();
+    let mut len = 0;
+    for number in 0..QUESTIONS {
+        let answer: ServerFrame = client.next().unwrap();
+        let ServerFrame::Answer { id, .. } = &answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(*id, RequestId(1_000_000 + number));
+        let mut bytes = Vec::new();
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(&answer, &mut bytes).unwrap();
+        len += bytes.len();
+    }
+    assert!(len > OUTBOX_LEN_MAX, "a burst of {len} bytes shows nothing");
 }
 
 #[test]

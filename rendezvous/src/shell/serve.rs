@@ -246,6 +246,8 @@ struct Loop {
     last_connection: u64,
     /// Read more of these without being told.
     ready: BTreeSet<ConnectionId>,
+    /// Read more of these once they have taken what waits for them.
+    congested: BTreeSet<ConnectionId>,
     /// Write to these before the loop waits.
     to_write: BTreeSet<ConnectionId>,
     closing: BTreeSet<(Instant, ConnectionId)>,
@@ -293,6 +295,7 @@ impl Loop {
             links: BTreeMap::new(),
             last_connection: 0,
             ready: BTreeSet::new(),
+            congested: BTreeSet::new(),
             to_write: BTreeSet::new(),
             closing: BTreeSet::new(),
             accept_at: None,
@@ -466,6 +469,10 @@ impl Loop {
             let Some(link) = self.links.get_mut(&connection) else {
                 continue;
             };
+            if link.is_congested() {
+                self.congested.insert(connection);
+                continue;
+            }
             let progress = link.read(&mut events);
             let source = link.source;
             for event in events.drain(..) {
@@ -480,6 +487,8 @@ impl Loop {
                     Event::Malformed => Input::Malformed { connection },
                 };
                 self.server.handle_input(input, now);
+                // One frame may have many answers: those of several are never held at once.
+                self.drain_some(now);
             }
             // The handshake's own messages, if nothing else.
             self.to_write.insert(connection);
@@ -502,6 +511,7 @@ impl Loop {
         if self.links.remove(&connection).is_none() {
             return;
         }
+        self.congested.remove(&connection);
         self.server
             .handle_input(Input::Disconnected { connection }, now);
         if self.accept_at.is_some() {
@@ -577,7 +587,13 @@ impl Loop {
         };
         match link.write() {
             Progress::Gone => self.drop_link(connection, now),
-            Progress::Waits | Progress::HasMore => link.finish_closing(),
+            Progress::Waits | Progress::HasMore => {
+                link.finish_closing();
+                if !link.is_congested() && self.congested.remove(&connection) {
+                    // The socket does not tell again what it has to read.
+                    self.ready.insert(connection);
+                }
+            }
         }
     }
 }

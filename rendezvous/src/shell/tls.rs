@@ -20,6 +20,11 @@ use crate::server::Frame;
 
 /// Bytes that one connection may bring in before the others have their turn.
 const READ_BUDGET: usize = 64 * 1024;
+/// Frames of one connection before the others have their turn, and before it is looked at whether it
+/// takes the answers: those to all of them fit above [`CONGESTED_LEN`] into the outbox.
+const FRAMES_PER_TURN: usize = 8;
+/// With more than this in its outbox a connection is asked nothing further.
+const CONGESTED_LEN: usize = OUTBOX_LEN_MAX / 4;
 /// A connection that is being closed has this long to take what was sent to it.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -33,6 +38,8 @@ pub(super) struct Link {
     is_greeted: bool,
     /// Nothing after bytes that are no frame is looked at.
     is_deaf: bool,
+    /// The peer said that it says no more.
+    has_ended: bool,
     outbox: Vec<u8>,
     sent: usize,
     state: State,
@@ -84,16 +91,28 @@ impl Link {
             frames: FrameBuffer::new(),
             is_greeted: false,
             is_deaf: false,
+            has_ended: false,
             outbox: Vec::new(),
             sent: 0,
             state: State::Shaking,
         })
     }
 
-    /// Reads until there is no more or the budget is used up.
+    /// Reads until there is no more or the budget is used up. Frames that came earlier and had to
+    /// wait come first.
     pub(super) fn read(&mut self, events: &mut Vec<Event>) -> Progress {
         let mut budget = READ_BUDGET;
         loop {
+            self.take_frames(events);
+            if events.len() >= FRAMES_PER_TURN {
+                return Progress::HasMore;
+            }
+            if self.has_ended {
+                return Progress::Gone;
+            }
+            if budget == 0 {
+                return Progress::HasMore;
+            }
             match self.tls.read_tls(&mut self.socket) {
                 Ok(0) => return Progress::Gone,
                 Ok(len) => budget = budget.saturating_sub(len),
@@ -112,9 +131,6 @@ impl Link {
             }
             if !self.take_plaintext(events) {
                 return Progress::Gone;
-            }
-            if budget == 0 {
-                return Progress::HasMore;
             }
         }
     }
@@ -191,6 +207,11 @@ impl Link {
         matches!(self.state, State::Closing(_))
     }
 
+    /// Tells whether so much waits for the peer that nothing further should be asked.
+    pub(super) fn is_congested(&self) -> bool {
+        !self.is_closing() && self.outbox.len() - self.sent > CONGESTED_LEN
+    }
+
     /// `false` when the connection is over.
     fn take_plaintext(&mut self, events: &mut Vec<Event>) -> bool {
         if self.state == State::Shaking && !self.tls.is_handshaking() {
@@ -206,19 +227,20 @@ impl Link {
         let mut bytes = [0; 4096];
         loop {
             match self.tls.reader().read(&mut bytes) {
-                Ok(0) => return false,
+                Ok(0) => {
+                    self.has_ended = true;
+                    return true;
+                }
                 Ok(_) if self.is_closing() || self.is_deaf => continue,
                 Ok(len) => self.frames.push(&bytes[..len]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(_) => return false,
             }
-            self.take_frames(events);
         }
-        true
     }
 
     fn take_frames(&mut self, events: &mut Vec<Event>) {
-        loop {
+        while events.len() < FRAMES_PER_TURN {
             let event = if self.is_greeted {
                 self.frames
                     .next_frame()
