@@ -147,6 +147,15 @@ enum Problem {
     Store(crate::store::StoreError),
     #[error("this cannot be the password: {0}")]
     PasswordLength(common::password::PasswordLengthError),
+    #[error(
+        "this cannot be the password: it has a control character, such as a tab; choose one without"
+    )]
+    PasswordControl,
+    #[error(
+        "cannot read the password from {}: {why}\ncheck the name after --password-file: the file's first line is the password, in UTF-8",
+        .path.display()
+    )]
+    PasswordFile { path: PathBuf, why: io::Error },
     #[error("the two passwords differ; nothing was changed")]
     PasswordsDiffer,
     #[error(
@@ -170,11 +179,16 @@ impl Problem {
             Self::Newer { .. } => 5,
             Self::Damaged { .. } => 6,
             Self::AccountExists(_) | Self::NoAccount(_) => 7,
-            Self::File { .. } | Self::Certificate { .. } | Self::Store(_) | Self::Output(_) => 8,
+            Self::File { .. }
+            | Self::PasswordFile { .. }
+            | Self::Certificate { .. }
+            | Self::Store(_)
+            | Self::Output(_) => 8,
             Self::NoHome
             | Self::NoAnswer { .. }
             | Self::TooManyCodes
             | Self::PasswordLength(_)
+            | Self::PasswordControl
             | Self::PasswordsDiffer
             | Self::NoTerminal(_)
             | Self::Password(_)

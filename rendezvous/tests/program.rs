@@ -576,6 +576,15 @@ fn passwords_that_cannot_be_are_refused_with_a_word() {
     let short = add_with(data.path(), "alice", "short");
     assert_eq!(short.status.code(), Some(1));
     assert!(text(&short.stderr).contains("at least 8 bytes"));
+    let tab = add_with(data.path(), "alice", "correct\thorse");
+    assert_eq!(tab.status.code(), Some(1));
+    assert!(text(&tab.stderr).contains("control character"));
+    let args = ["account", "add", "alice", "--password-file", "/nowhere"];
+    let missing = run(data.path(), &args);
+    assert_eq!(missing.status.code(), Some(8));
+    let stderr = text(&missing.stderr);
+    assert!(stderr.contains("/nowhere") && stderr.contains("--password-file"));
+    assert!(!stderr.contains("start the server once"), "{stderr}");
     let typed = program(data.path(), &["account", "add", "alice", "secret"])
         .output()
         .unwrap();

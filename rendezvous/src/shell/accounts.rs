@@ -236,10 +236,13 @@ fn read_password(file: Option<&Path>) -> Result<Password, Problem> {
             first
         }
     };
+    if text.chars().any(char::is_control) {
+        return Err(Problem::PasswordControl);
+    }
     Password::new(text).map_err(Problem::PasswordLength)
 }
 
-/// A password in a file may be followed by the end of its line.
+/// The password is the first line of its file, without the end of that line.
 fn read_first_line(path: &Path) -> Result<Zeroizing<String>, Problem> {
     let bytes = if path.as_os_str() == "-" {
         let mut bytes = Zeroizing::new(Vec::new());
@@ -252,14 +255,34 @@ fn read_first_line(path: &Path) -> Result<Zeroizing<String>, Problem> {
             })?;
         bytes
     } else {
-        data::read(path)?
+        data::try_read(path).map_err(|why| Problem::PasswordFile {
+            path: path.to_owned(),
+            why,
+        })?
     };
-    let text = std::str::from_utf8(&bytes).map_err(|error| Problem::File {
-        what: "the password must be UTF-8 text in",
+    let line = first_line(&bytes);
+    let text = std::str::from_utf8(line).map_err(|error| Problem::PasswordFile {
         path: path.to_owned(),
         why: io::Error::new(io::ErrorKind::InvalidData, error),
     })?;
-    let line = text.strip_suffix('\n').unwrap_or(text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    Ok(Zeroizing::new(line.to_owned()))
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn first_line(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let line = &bytes[..end.unwrap_or(bytes.len())];
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_first_line_without_its_end() {
+        for file in [&b"pass word"[..], b"pass word\n", b"pass word\r\nanother\n"] {
+            assert_eq!(first_line(file), b"pass word");
+        }
+        assert_eq!(first_line(b"\nlater"), b"");
+    }
 }

@@ -177,16 +177,19 @@ pub(super) fn certificate_problem(path: &Path, error: &IdentityError) -> Problem
 
 /// Reads a file that holds a secret.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let problem = |why| Problem::File {
+    try_read(path).map_err(|why| Problem::File {
         what: "cannot read",
         path: path.to_owned(),
         why,
-    };
+    })
+}
+
+/// The same, for who has more to say about a failure.
+pub(super) fn try_read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
-    let file = File::open(path).map_err(problem)?;
-    file.take(SERVER_FILE_LEN_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(problem)?;
+    File::open(path)?
+        .take(SERVER_FILE_LEN_MAX)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
