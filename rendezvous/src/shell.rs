@@ -113,6 +113,11 @@ enum Problem {
     )]
     InUse(PathBuf),
     #[error(
+        "there is no server's data in {}; check --data DIR, or make it with 'rendezvous serve' or 'rendezvous account add NAME'",
+        .0.display()
+    )]
+    NoServer(PathBuf),
+    #[error(
         "a server runs on the data folder {} but does not answer on {}: {why}\nwait a moment and try again; if that does not help, restart the server",
         .folder.display(), admin::SOCKET
     )]
@@ -179,7 +184,8 @@ impl Problem {
             Self::Newer { .. } => 5,
             Self::Damaged { .. } => 6,
             Self::AccountExists(_) | Self::NoAccount(_) => 7,
-            Self::File { .. }
+            Self::NoServer(_)
+            | Self::File { .. }
             | Self::PasswordFile { .. }
             | Self::Certificate { .. }
             | Self::Store(_)

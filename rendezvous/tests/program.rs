@@ -429,7 +429,8 @@ fn a_newer_database_is_exit_code_5_and_untouched() {
 #[test]
 fn a_damaged_data_folder_is_exit_code_6() {
     type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
-    let damages: [Damage<'_>; 5] = [
+    let damages: [Damage<'_>; 6] = [
+        ("identity.pem", &|path| fs::remove_file(path).unwrap()),
         ("rendezvous.db", &|path| fs::write(path, [7; 8192]).unwrap()),
         ("rendezvous.db", &|path| {
             let mut bytes = fs::read(path).unwrap();
@@ -452,6 +453,28 @@ fn a_damaged_data_folder_is_exit_code_6() {
             "{stderr}"
         );
     }
+}
+
+#[test]
+fn only_serving_and_adding_an_account_make_a_data_folder() {
+    let data = TempDir::new().unwrap();
+    let missing = data.path().join("missing");
+    for folder in [missing.as_path(), data.path()] {
+        for args in [
+            &["account", "list"][..],
+            &["account", "remove", "alice"],
+            &["account", "unblock", "alice"],
+            &["account", "admit", "alice"],
+        ] {
+            let output = run(folder, args);
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(8), "{stderr}");
+            assert!(stderr.contains("no server's data"), "{stderr}");
+        }
+    }
+    assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
+    add(&missing, "alice");
+    assert!(run(&missing, &["account", "list"]).status.success());
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Problem> {
             password_file,
         } => {
             let password = read_password(password_file.as_deref())?;
-            let mut accounts = Accounts::open(path)?;
+            let mut accounts = Accounts::open(path, DataFolder::open)?;
             let record = accounts.make_record(&name, &password)?;
             let command = Command::AddAccount {
                 account: name.clone(),
@@ -35,16 +35,22 @@ pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Problem> {
             accounts.expect_done(command, &name)?;
             say(format_args!("account '{name}' is ready"))
         }
-        AccountCommand::List { json } => list(&mut Accounts::open(path)?, json),
+        AccountCommand::List { json } => {
+            list(&mut Accounts::open(path, DataFolder::open_existing)?, json)
+        }
         AccountCommand::Remove { name } => {
-            Accounts::open(path)?.expect_done(Command::RemoveAccount(name.clone()), &name)?;
+            Accounts::open(path, DataFolder::open_existing)?
+                .expect_done(Command::RemoveAccount(name.clone()), &name)?;
             say(format_args!("account '{name}' is removed"))
         }
         AccountCommand::Unblock { name } => {
-            Accounts::open(path)?.expect_done(Command::Unblock(name.clone()), &name)?;
+            Accounts::open(path, DataFolder::open_existing)?
+                .expect_done(Command::Unblock(name.clone()), &name)?;
             say(format_args!("account '{name}' is not blocked"))
         }
-        AccountCommand::Admit { name } => admit(&mut Accounts::open(path)?, &name),
+        AccountCommand::Admit { name } => {
+            admit(&mut Accounts::open(path, DataFolder::open_existing)?, &name)
+        }
     }
 }
 
@@ -149,8 +155,11 @@ struct Here {
 }
 
 impl<'a> Accounts<'a> {
-    fn open(path: &'a Path) -> Result<Self, Problem> {
-        let folder = match DataFolder::open(path) {
+    fn open(
+        path: &'a Path,
+        open_folder: impl FnOnce(&Path) -> Result<DataFolder, Problem>,
+    ) -> Result<Self, Problem> {
+        let folder = match open_folder(path) {
             Err(Problem::InUse(_)) => return Ok(Self::Running(path)),
             folder => folder?,
         };

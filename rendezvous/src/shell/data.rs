@@ -61,10 +61,28 @@ impl DataFolder {
             Err(TryLockError::Error(why)) => return Err(lock_problem(why)),
         }
         warn_if_readable_by_others(path);
-        Ok(Self {
+        let this = Self {
             path: path.to_owned(),
             _lock: lock,
-        })
+        };
+        if this.is_new() {
+            this.make_identity()?;
+        }
+        Ok(this)
+    }
+
+    /// The same for a folder that somebody has served from or made an account in: nothing is made.
+    pub(super) fn open_existing(path: &Path) -> Result<Self, Problem> {
+        let is_there = path.join(DATABASE).try_exists();
+        match is_there {
+            Ok(true) => Self::open(path),
+            Ok(false) => Err(Problem::NoServer(path.to_owned())),
+            Err(why) => Err(Problem::File {
+                what: "cannot look into the data folder",
+                path: path.to_owned(),
+                why,
+            }),
+        }
     }
 
     /// Where it is.
@@ -72,15 +90,16 @@ impl DataFolder {
         &self.path
     }
 
-    /// The server's identity, made at the first start.
+    /// The server's identity, made with the folder. It must be there: peers know the server by it.
     pub(super) fn identity(&self) -> Result<ServerIdentity, Problem> {
         let path = self.path.join(IDENTITY);
-        let make = || {
-            Ok(Zeroizing::new(
-                ServerIdentity::generate_pem().as_bytes().to_vec(),
-            ))
-        };
-        let pem = read_or_make(&path, make)?;
+        if !path.exists() {
+            return Err(Problem::Damaged {
+                path,
+                why: "it is missing, and without it no peer knows this server any more".to_owned(),
+            });
+        }
+        let pem = read(&path)?;
         ServerIdentity::from_pem(&pem).map_err(|error| Problem::Damaged {
             path,
             why: error.to_string(),
@@ -115,6 +134,22 @@ impl DataFolder {
                 why: "it does not have 32 bytes".to_owned(),
             }),
         }
+    }
+
+    /// Tells whether nothing in the folder needs the identity that it does not have.
+    fn is_new(&self) -> bool {
+        [IDENTITY, OPAQUE_SETUP, DATABASE]
+            .iter()
+            .all(|name| !self.path.join(name).exists())
+    }
+
+    fn make_identity(&self) -> Result<(), Problem> {
+        let make = || {
+            Ok(Zeroizing::new(
+                ServerIdentity::generate_pem().as_bytes().to_vec(),
+            ))
+        };
+        read_or_make(&self.path.join(IDENTITY), make).map(drop)
     }
 
     /// The database, made at the first start.

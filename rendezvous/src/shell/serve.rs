@@ -47,13 +47,13 @@ const PORT_TRIES: usize = 16;
 /// Serves until a signal says to stop.
 pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
     let folder = DataFolder::open(path)?;
-    let setup = folder.opaque_setup()?;
-    let mut store = folder.store()?;
-    let restored = store.restore().map_err(Problem::Store)?;
     let identity = match &config.certificate {
         Some(_) => data::read_identity(path, config.certificate.as_deref())?,
         None => folder.identity()?,
     };
+    let setup = folder.opaque_setup()?;
+    let mut store = folder.store()?;
+    let restored = store.restore().map_err(Problem::Store)?;
     let fingerprint = data::fingerprint(&identity)?;
     let tls = identity.into_server_config().map_err(|error| {
         let path = config.certificate.as_deref().unwrap_or(path);
