@@ -57,6 +57,9 @@ pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Connections from one source (/32 IPv4, /64 IPv6) that have not logged in yet.
 pub const UNAUTHENTICATED_PER_SOURCE_MAX: usize = 256;
+/// Connections in all that have not logged in yet; the oldest makes room. 16 sources at their limit,
+/// and a log-in takes a second or two: a crowd that comes back after a restart is let in in turns.
+pub const UNAUTHENTICATED_MAX: usize = 4096;
 /// Accounts that one open registration source may create in an hour.
 pub const REGISTRATIONS_PER_SOURCE_HOUR_MAX: u32 = 100;
 

@@ -17,7 +17,7 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey};
 use common::limits::{
     CONNECTIONS_MAX, LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX,
-    STORE_BATCH_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
+    STORE_BATCH_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
 };
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::{
@@ -87,7 +87,7 @@ impl ServerOptions {
     }
 }
 
-/// Names a connection; the shell never uses one twice.
+/// Names a connection; the shell never uses one twice, and a later one has a greater number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
@@ -248,6 +248,8 @@ pub struct Server {
     /// When each session has been silent for too long, at the earliest; looked at again when due.
     timers: BTreeSet<(Instant, ConnectionId)>,
     unauthenticated: BTreeMap<SourcePrefix, usize>,
+    /// The same connections, the oldest first: the shell's names only grow.
+    strangers: BTreeSet<ConnectionId>,
     devices: BTreeMap<DeviceKey, ConnectionId>,
     members: BTreeSet<(AccountName, ConnectionId)>,
     attempts: BTreeMap<ConnectionId, Attempt>,
@@ -359,6 +361,7 @@ impl Server {
             sessions: BTreeMap::new(),
             timers: BTreeSet::new(),
             unauthenticated: BTreeMap::new(),
+            strangers: BTreeSet::new(),
             devices: BTreeMap::new(),
             members: BTreeSet::new(),
             attempts: BTreeMap::new(),
@@ -454,6 +457,13 @@ impl Server {
             self.close(connection, CloseReason::TooMany);
             return;
         }
+        if self.strangers.len() >= UNAUTHENTICATED_MAX
+            && let Some(oldest) = self.strangers.first().copied()
+        {
+            // Whoever means it has logged in sooner than so many others came.
+            self.end_session(oldest, now);
+            self.close(oldest, CloseReason::TooMany);
+        }
         let timer = now + LOGIN_DEADLINE;
         let session = Session {
             source,
@@ -465,6 +475,7 @@ impl Server {
             open: BTreeSet::new(),
         };
         *self.unauthenticated.entry(prefix).or_default() += 1;
+        self.strangers.insert(connection);
         self.timers.insert((timer, connection));
         self.sessions.insert(connection, session);
     }
@@ -512,7 +523,7 @@ impl Server {
         match &session.phase {
             Phase::Member(member) => self.take_offline(connection, member, now),
             Phase::Shaking | Phase::Ungreeted(_) | Phase::Stranger(_) => {
-                self.uncount_stranger(session.prefix);
+                self.uncount_stranger(connection, session.prefix);
             }
         }
         Some(session)
@@ -529,7 +540,8 @@ impl Server {
         }
     }
 
-    fn uncount_stranger(&mut self, prefix: SourcePrefix) {
+    fn uncount_stranger(&mut self, connection: ConnectionId, prefix: SourcePrefix) {
+        self.strangers.remove(&connection);
         if let Some(count) = self.unauthenticated.get_mut(&prefix) {
             *count -= 1;
             if *count == 0 {

@@ -638,6 +638,25 @@ fn garbage_on_the_admin_socket_is_answered_and_harmless() {
 }
 
 #[test]
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+    let data = TempDir::new().unwrap();
+    let line = format!(
+        "ulimit -S -n 64; exec {PROGRAM} --data {} serve --json --listen 127.0.0.1:0",
+        data.path().display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]);
+    let server = Running::of(command, data);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<_> = line.unwrap().split_whitespace().collect();
+    assert_eq!(words[3], words[4], "soft and hard");
+    assert_ne!(words[3], "64");
+}
+
+#[test]
 fn a_data_folder_with_a_long_path_works_too() {
     let data = TempDir::new().unwrap();
     let long = data.path().join("d".repeat(120)).join("e".repeat(120));

@@ -865,7 +865,7 @@ impl Server {
         session.phase = Phase::Member(Arc::new(member));
         session.heard = now;
         let prefix = session.prefix;
-        self.uncount_stranger(prefix);
+        self.uncount_stranger(connection, prefix);
         self.answer(connection, id, Answer::LoggedIn(LoggedIn { token, failed }));
         self.hasten_timer(connection, now);
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use common::key::Fingerprint;
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -46,6 +47,7 @@ const PORT_TRIES: usize = 16;
 
 /// Serves until a signal says to stop.
 pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
+    raise_descriptor_limit();
     let folder = DataFolder::open(path)?;
     let identity = match &config.certificate {
         Some(_) => data::read_identity(path, config.certificate.as_deref())?,
@@ -78,6 +80,23 @@ pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
     serving.end();
     udp.stop();
     ended
+}
+
+/// Every connection is a descriptor, and systems allow a program some 1,000 until it asks for more.
+fn raise_descriptor_limit() {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => log::debug!(
+            "descriptors: before={:?} now={:?}",
+            before.current,
+            raised.current
+        ),
+        Err(why) => log::debug!("descriptors stay limited: {why}"),
+    }
 }
 
 const fn poll_problem(why: io::Error) -> Problem {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::limits::{
     LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX,
-    UNAUTHENTICATED_PER_SOURCE_MAX,
+    UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
 };
 use common::wire::rendezvous::{
     Answer, ByeReason, DirectoryVersion, Hello, HelloAnswer, OpaqueMessage, Refusal, Request,
@@ -110,6 +110,21 @@ fn t25_a_vanished_peer_leaves_the_directory_within_thirty_seconds() {
     assert_eq!(world.server.directory().len(), 1);
     world.advance(SESSION_IDLE_MAX);
     assert_eq!(world.bye(staying), Some(ByeReason::TimedOut));
+}
+
+#[test]
+fn t28_many_sources_make_room_for_whoever_logs_in() {
+    let mut world = World::new();
+    let member = world.member("alice", 1, AWAY);
+    let first = world.accept_only("198.51.100.1:1");
+    for number in 1..UNAUTHENTICATED_MAX {
+        world.accept_only(&format!("10.0.{}.{}:1", number / 256, number % 256));
+    }
+    assert_eq!(world.closed.get(&first), None);
+    world.member("bob", 2, HOME);
+    assert_eq!(world.closed.get(&first), Some(&CloseReason::TooMany));
+    assert_eq!(world.server.connection_count(), UNAUTHENTICATED_MAX + 1);
+    assert_eq!(world.ask(member, Request::KeepAlive), Answer::Done);
 }
 
 #[test]
