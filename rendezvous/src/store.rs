@@ -19,8 +19,9 @@ pub mod sqlite;
 
 /// Keeps what must last.
 pub trait Store {
-    /// Executes a batch in order, all of it or nothing: if it cannot be made durable, every request of
-    /// it is answered with the same error. There are as many answers as requests.
+    /// Executes a batch in order, each request of it as a whole or not at all. What is answered is
+    /// durable; what fails is answered with its error, and the others are executed all the same. There
+    /// are as many answers as requests.
     fn execute(&mut self, batch: &[StoreRequest]) -> Vec<Result<StoreAnswer, StoreError>>;
 
     /// Reads what an engine needs at its start.

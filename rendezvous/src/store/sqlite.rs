@@ -2,6 +2,9 @@
 //!
 //! WAL with `synchronous=FULL`: what is answered survives a power failure. The schema's version stands
 //! in `user_version`; older ones are brought up to date, newer ones are left alone.
+//!
+//! Where one request of a transaction fails, all of them are executed again one by one, so that a
+//! row which cannot be read fails nobody else.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -143,6 +146,13 @@ impl SqliteStore {
         Ok(answers)
     }
 
+    fn execute_alone(&mut self, request: &StoreRequest) -> Result<StoreAnswer, StoreError> {
+        match self.execute_batch(std::slice::from_ref(request)) {
+            Ok(mut answers) => Ok(answers.remove(0)),
+            Err(error) => Err(store_error(&error)),
+        }
+    }
+
     fn read_all(&self) -> rusqlite::Result<Restored> {
         let connection = &self.connection;
         let lockouts = connection
@@ -173,6 +183,11 @@ impl Store for SqliteStore {
     fn execute(&mut self, batch: &[StoreRequest]) -> Vec<Result<StoreAnswer, StoreError>> {
         match self.execute_batch(batch) {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(error) if batch.len() > 1 && !is_locked(&error) => {
+                log::debug!("transaction fails: requests={} error={error}", batch.len());
+                let alone = batch.iter().map(|request| self.execute_alone(request));
+                alone.collect()
+            }
             Err(error) => {
                 let error = store_error(&error);
                 batch.iter().map(|_| Err(error.clone())).collect()
@@ -598,6 +613,14 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         code,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
     ) || matches!(error, rusqlite::Error::FromSqlConversionFailure(..))
+}
+
+/// Tells whether another process has the database: each request alone would wait for it as long.
+fn is_locked(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
 }
 
 fn open_error(error: rusqlite::Error) -> OpenError {

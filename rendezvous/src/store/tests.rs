@@ -266,30 +266,6 @@ fn what_was_answered_is_there_after_opening_again() {
 }
 
 #[test]
-fn a_batch_is_kept_as_a_whole_or_not_at_all() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("rendezvous.db");
-    let mut store = SqliteStore::open(&path).unwrap();
-    // A second connection drops a table under it: the batch fails half-way.
-    let other = rusqlite::Connection::open(&path).unwrap();
-    other.execute_batch("DROP TABLE admissions").unwrap();
-    let admission = Admission {
-        account: name("alice"),
-        code: AdmissionCode::from_random(1),
-        expires: at(1),
-    };
-    let save = StoreRequest::SaveAdmission {
-        admission,
-        at: at(1),
-    };
-    let answers = store.execute(&[create("alice"), save]);
-    assert_eq!(answers.len(), 2);
-    assert!(answers.iter().all(Result::is_err), "{answers:?}");
-    let loaded = store.execute(&[load("alice", 1)]).pop().unwrap();
-    assert!(matches!(loaded, Ok(StoreAnswer::Loaded(None))));
-}
-
-#[test]
 fn newer_and_damaged_databases_are_told_apart() {
     let folder = TempDir::new().unwrap();
     let newer = folder.path().join("newer.db");
@@ -330,4 +306,28 @@ fn the_audit_trail_is_written_and_bounded() {
     }
     assert_eq!(events("max(id)"), 1 + 11 * (AUDIT_ROWS_MAX as i64) / 10);
     assert!(events("count(*)") <= AUDIT_ROWS_MAX as i64 + 1000);
+}
+
+#[test]
+fn a_request_that_fails_fails_alone_and_leaves_nothing() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rendezvous.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    assert!(store.execute(&[create("alice")])[0].is_ok());
+    // A second connection drops a table under it: an enrolment fails after its first change.
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("DROP TABLE devices").unwrap();
+    let remove = StoreRequest::RemoveAccount {
+        account: name("nobody"),
+        at: at(1),
+    };
+    let answers = store.execute(&[create("bob"), enrol(1, 1), create("carol"), remove]);
+    assert!(matches!(answers[0], Ok(StoreAnswer::Done)), "{answers:?}");
+    assert!(matches!(answers[1], Err(StoreError::Failed(_))));
+    assert!(matches!(answers[2], Ok(StoreAnswer::Done)));
+    assert!(matches!(answers[3], Ok(StoreAnswer::NotFound)));
+    let restored = store.restore().unwrap();
+    assert!(restored.lockouts.is_empty(), "{restored:?}");
+    let accounts = other.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0));
+    assert_eq!(accounts, Ok(3));
 }
