@@ -156,8 +156,13 @@ impl Session {
             let error = match Client::connect(&socket, &mut self.inbox) {
                 Ok(client) => {
                     let client = self.client.insert(client);
-                    let subscribed = client.subscribe(&mut self.inbox, ATTACH_DEADLINE);
-                    return subscribed.map_err(|error| Failure::of_call(DOING, error));
+                    match client.subscribe(&mut self.inbox, ATTACH_DEADLINE) {
+                        // An owner that is just dying still had its socket open.
+                        Err(CallError::Gone(why)) => std::io::Error::other(why),
+                        subscribed => {
+                            return subscribed.map_err(|error| Failure::of_call(DOING, error));
+                        }
+                    }
                 }
                 Err(error) => error,
             };
