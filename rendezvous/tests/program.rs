@@ -638,6 +638,35 @@ fn garbage_on_the_admin_socket_is_answered_and_harmless() {
 }
 
 #[test]
+fn a_command_that_comes_without_a_descriptor_left_is_answered_later() {
+    let data = TempDir::new().unwrap();
+    let line = format!(
+        "ulimit -n 64; exec {PROGRAM} --data {} serve --json --listen 127.0.0.1:0",
+        data.path().display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]);
+    let path = data.path().join("admin.sock");
+    let server = Running::of(command, data);
+    let logged = |what: &str| {
+        let mut lines = std::iter::repeat_with(|| server.errors.recv_timeout(DEADLINE).unwrap());
+        assert!(lines.any(|line| line.contains(what)));
+    };
+    let crowd: Vec<_> = (0..120).map(|_| server.tcp()).collect();
+    logged("cannot accept connections");
+    let mut socket = std::os::unix::net::UnixStream::connect(path).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+        .write_all(b"{\"command\":\"list\",\"after\":null}\n")
+        .unwrap();
+    logged("cannot accept commands");
+    drop(crowd);
+    let mut answer = String::new();
+    BufReader::new(socket).read_line(&mut answer).unwrap();
+    assert!(answer.contains("\"accounts\""), "{answer}");
+}
+
+#[test]
 fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     let data = TempDir::new().unwrap();
     let line = format!(

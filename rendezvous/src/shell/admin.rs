@@ -20,6 +20,7 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use serde::{Deserialize, Serialize};
 
+use super::serve::is_about_the_newcomer;
 use crate::server::operator::{Command, CommandId, Reply};
 
 /// Name of the socket.
@@ -235,15 +236,18 @@ impl Admin {
         ((token.0 - CLIENT_TOKENS) / 2) as u64
     }
 
-    /// Takes new clients; more than a few at once are turned away.
-    pub(super) fn accept(&mut self, registry: &Registry) {
+    /// Takes new clients; more than a few at once are turned away. `false` when the system has no
+    /// descriptor left: the listener does not tell again who waits.
+    #[must_use]
+    pub(super) fn accept(&mut self, registry: &Registry) -> bool {
         loop {
             let mut stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if is_about_the_newcomer(&error) => continue,
                 Err(error) => {
-                    log::warn!("admin socket: {error}");
-                    return;
+                    log::warn!("cannot accept commands for the moment: {error}");
+                    return false;
                 }
             };
             if self.clients.len() >= ADMIN_CLIENTS_MAX {

@@ -271,6 +271,7 @@ struct Loop {
     to_write: BTreeSet<ConnectionId>,
     closing: BTreeSet<(Instant, ConnectionId)>,
     accept_at: Option<Instant>,
+    accept_admin_at: Option<Instant>,
     server_due: Option<Instant>,
     stop_by: Option<Instant>,
 }
@@ -318,6 +319,7 @@ impl Loop {
             to_write: BTreeSet::new(),
             closing: BTreeSet::new(),
             accept_at: None,
+            accept_admin_at: None,
             server_due: None,
             stop_by: None,
         })
@@ -365,11 +367,7 @@ impl Loop {
             // Results are taken after every wait.
             WAKER => {}
             SIGNALS => self.on_signal(now),
-            ADMIN => {
-                if let Some(admin) = &mut self.admin {
-                    admin.accept(self.poll.registry());
-                }
-            }
+            ADMIN => self.accept_admin(now),
             Token(number) if number >= CONNECTION_TOKENS && number % 2 == 1 => {
                 let connection = ConnectionId(((number - CONNECTION_TOKENS) / 2) as u64);
                 if event.is_writable() {
@@ -380,6 +378,15 @@ impl Loop {
                 }
             }
             token => self.on_admin_client(Admin::client(token), now),
+        }
+    }
+
+    fn accept_admin(&mut self, now: Instant) {
+        self.accept_admin_at = None;
+        if let Some(admin) = &mut self.admin
+            && !admin.accept(self.poll.registry())
+        {
+            self.accept_admin_at = Some(now + ACCEPT_RETRY);
         }
     }
 
@@ -409,6 +416,9 @@ impl Loop {
         if self.accept_at.is_some_and(|at| at <= now) {
             self.accept(now);
         }
+        if self.accept_admin_at.is_some_and(|at| at <= now) {
+            self.accept_admin(now);
+        }
         while let Some((by, connection)) = self.closing.first().copied()
             && by <= now
         {
@@ -425,8 +435,10 @@ impl Loop {
             return Some(Duration::ZERO);
         }
         let closing = self.closing.first().map(|(by, _)| *by);
-        let all = [self.accept_at, closing, self.server_due, self.stop_by];
-        let first = all.into_iter().flatten().min()?;
+        let accepts = [self.accept_at, self.accept_admin_at];
+        let all = [closing, self.server_due, self.stop_by];
+        let all = accepts.into_iter().chain(all);
+        let first = all.flatten().min()?;
         // mio counts in milliseconds and rounds up, so the moment is past when it returns.
         Some(first.saturating_duration_since(now))
     }
@@ -618,7 +630,7 @@ impl Loop {
 }
 
 /// Tells whether `accept` failed because of the connection, not because of the system.
-fn is_about_the_newcomer(error: &io::Error) -> bool {
+pub(super) fn is_about_the_newcomer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
