@@ -114,6 +114,8 @@ pub const TOKEN_RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
 pub const ADMISSION_LIFETIME: Duration = Duration::from_secs(600);
 /// One-time codes open at once for one account.
 pub const ADMISSIONS_PER_ACCOUNT_MAX: usize = 4;
+/// Log-ins with one one-time code that may fail: a slip or two, and far too few to guess a password.
+pub const ADMISSION_FAILURES_MAX: u32 = 3;
 /// Password log-ins that the server computes or waits for at once; more are told to come back.
 pub const LOGINS_IN_PROGRESS_MAX: usize = 4096;
 

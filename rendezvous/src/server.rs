@@ -27,7 +27,7 @@ use common::wire::rendezvous::{
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::store::{AccountId, Restored, StoreAnswer, StoreError, StoreRequest};
+use crate::store::{AccountId, Admission, Restored, StoreAnswer, StoreError, StoreRequest};
 use admission::Admissions;
 use directory::{Directory, admissible_candidates};
 use lockout::{BucketKey, LockoutOptions, Lockouts, seconds};
@@ -1039,7 +1039,12 @@ impl Server {
         for row in rows {
             self.save_lockout(row, now);
         }
-        for admission in self.admissions.sweep(now) {
+        let expired = self.admissions.sweep(now);
+        self.drop_admissions(expired);
+    }
+
+    fn drop_admissions(&mut self, gone: impl IntoIterator<Item = Admission>) {
+        for admission in gone {
             let request = StoreRequest::DropAdmission { admission };
             self.order(Work::Upkeep, request);
         }

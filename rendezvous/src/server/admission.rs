@@ -1,10 +1,13 @@
 //! One-time codes: an owner or the operator lets one new device past a block.
+//!
+//! A code admits one log-in at a time. It is used up by one that succeeds, or by
+//! [`ADMISSION_FAILURES_MAX`] that fail: a slip in the password does not cost the code.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use common::id::AccountName;
-use common::limits::{ADMISSION_LIFETIME, ADMISSIONS_PER_ACCOUNT_MAX};
+use common::limits::{ADMISSION_FAILURES_MAX, ADMISSION_LIFETIME, ADMISSIONS_PER_ACCOUNT_MAX};
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::AdmissionCode;
 
@@ -21,6 +24,20 @@ pub(super) struct Admissions {
 struct Open {
     kept: Admission,
     expires: Instant,
+    /// A log-in is under way with it.
+    is_in_use: bool,
+    failures: u32,
+}
+
+impl Open {
+    const fn new(kept: Admission, expires: Instant) -> Self {
+        Self {
+            kept,
+            expires,
+            is_in_use: false,
+            failures: 0,
+        }
+    }
 }
 
 impl Admissions {
@@ -34,7 +51,7 @@ impl Admissions {
             let left = kept.expires.saturating_since(epoch.unix(now));
             let expires = now + left.min(ADMISSION_LIFETIME);
             let codes = this.open.entry(kept.account.clone()).or_default();
-            codes.push(Open { kept, expires });
+            codes.push(Open::new(kept, expires));
         }
         this
     }
@@ -57,29 +74,54 @@ impl Admissions {
             code,
             expires,
         };
-        codes.push(Open {
-            kept: kept.clone(),
-            expires: now + ADMISSION_LIFETIME,
-        });
+        codes.push(Open::new(kept.clone(), now + ADMISSION_LIFETIME));
         Some(kept)
     }
 
-    /// Uses up `code`. `None` if it does not admit to this account.
-    pub(super) fn take(
+    /// Begins a log-in with `code`; `false` if it does not admit to this account now.
+    pub(super) fn begin(
         &mut self,
         account: &AccountName,
         code: AdmissionCode,
         now: Instant,
-    ) -> Option<Admission> {
+    ) -> bool {
+        let open = self.find(account, code);
+        let free = open.filter(|open| open.expires > now && !open.is_in_use);
+        free.map(|open| open.is_in_use = true).is_some()
+    }
+
+    /// Ends a log-in with `code` that came to nothing before a password was tried.
+    pub(super) fn release(&mut self, account: &AccountName, code: AdmissionCode) {
+        if let Some(open) = self.find(account, code) {
+            open.is_in_use = false;
+        }
+    }
+
+    /// Ends a log-in with `code` that failed; the code comes back if that used it up.
+    pub(super) fn fail(&mut self, account: &AccountName, code: AdmissionCode) -> Option<Admission> {
+        let open = self.find(account, code)?;
+        open.is_in_use = false;
+        open.failures += 1;
+        if open.failures < ADMISSION_FAILURES_MAX {
+            return None;
+        }
+        self.take(account, code)
+    }
+
+    /// Uses up `code`. `None` if it is not open any more.
+    pub(super) fn take(&mut self, account: &AccountName, code: AdmissionCode) -> Option<Admission> {
         let codes = self.open.get_mut(account)?;
-        let index = codes
-            .iter()
-            .position(|open| open.kept.code == code && open.expires > now)?;
+        let index = codes.iter().position(|open| open.kept.code == code)?;
         let used = codes.swap_remove(index).kept;
         if codes.is_empty() {
             self.open.remove(account);
         }
         Some(used)
+    }
+
+    fn find(&mut self, account: &AccountName, code: AdmissionCode) -> Option<&mut Open> {
+        let codes = self.open.get_mut(account)?;
+        codes.iter_mut().find(|open| open.kept.code == code)
     }
 
     /// Forgets the codes of an account that is gone.
@@ -120,9 +162,20 @@ mod tests {
         let (alice, bob) = ("alice".parse().unwrap(), "bob".parse().unwrap());
         let code = AdmissionCode::from_random(7);
         admissions.open(&alice, code, now).unwrap();
-        assert!(admissions.take(&bob, code, now).is_none());
-        assert!(admissions.take(&alice, code, now).is_some());
-        assert!(admissions.take(&alice, code, now).is_none(), "once");
+        assert!(!admissions.begin(&bob, code, now));
+        assert!(admissions.begin(&alice, code, now));
+        assert!(!admissions.begin(&alice, code, now), "one at a time");
+        assert!(admissions.take(&alice, code).is_some());
+        assert!(!admissions.begin(&alice, code, now), "once");
+
+        admissions.open(&alice, code, now).unwrap();
+        for _ in 1..ADMISSION_FAILURES_MAX {
+            assert!(admissions.begin(&alice, code, now));
+            assert!(admissions.fail(&alice, code).is_none());
+        }
+        assert!(admissions.begin(&alice, code, now));
+        assert!(admissions.fail(&alice, code).is_some());
+        assert!(!admissions.begin(&alice, code, now), "slips have an end");
 
         for bits in 0..ADMISSIONS_PER_ACCOUNT_MAX as u64 {
             assert!(
@@ -134,7 +187,7 @@ mod tests {
         assert!(admissions.open(&alice, code, now).is_none(), "four at most");
         let later = now + ADMISSION_LIFETIME;
         let expired = AdmissionCode::from_random(1);
-        assert!(admissions.take(&alice, expired, later).is_none());
+        assert!(!admissions.begin(&alice, expired, later));
         assert_eq!(admissions.sweep(later).len(), ADMISSIONS_PER_ACCOUNT_MAX);
         assert!(admissions.open(&alice, code, later).is_some());
     }

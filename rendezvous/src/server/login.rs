@@ -15,8 +15,8 @@ use common::key::{ChannelBinding, DeviceKey, Role, Statement, Token};
 use common::limits::{TOKEN_LIFETIME, TOKEN_RENEW_AFTER};
 use common::password::{PasswordError, PasswordRecord, STRETCH_CURRENT, ServerLogin, ServerSetup};
 use common::wire::rendezvous::{
-    Answer, ByeReason, FailedLogins, LoggedIn, LoginStart, OpaqueMessage, Refusal, RequestId,
-    StretchVersion, TokenLogin,
+    AdmissionCode, Answer, ByeReason, FailedLogins, LoggedIn, LoginStart, OpaqueMessage, Refusal,
+    RequestId, StretchVersion, TokenLogin,
 };
 
 use super::lockout::{Counted, Lane, LockoutRow, Subject, seconds};
@@ -174,6 +174,8 @@ pub(super) struct PasswordLogin {
     device_key: DeviceKey,
     device_name: DeviceName,
     is_signed: bool,
+    /// The one-time code that admitted it.
+    code: Option<AdmissionCode>,
     counted: Counted,
 }
 
@@ -330,12 +332,19 @@ impl Server {
         } else {
             Lane::Stranger
         };
-        let is_admitted = self.use_code(&start, now);
+        let (account_name, admissions) = (&start.account, &mut self.admissions);
+        let code = start.code;
+        let code = code.filter(|code| admissions.begin(account_name, *code, now));
         let source = self.sessions[&connection].prefix;
-        let started = self.lockouts.begin(subject, lane, source, is_admitted, now);
+        let started = self
+            .lockouts
+            .begin(subject, lane, source, code.is_some(), now);
         let started = match started {
             Ok(started) => started,
             Err(wait) => {
+                if let Some(code) = code {
+                    self.admissions.release(&start.account, code);
+                }
                 self.refuse_blocked(connection, id, wait);
                 return;
             }
@@ -362,6 +371,7 @@ impl Server {
                 device_key: start.device_key,
                 device_name: start.device_name,
                 is_signed,
+                code,
                 counted: started.counted,
             }),
             is_saved: false,
@@ -375,18 +385,6 @@ impl Server {
         };
         self.order(Work::Attempt(connection, Step::Stored), request);
         self.compute(connection, job);
-    }
-
-    /// Uses up the one-time code of a log-in, if it has one that works.
-    fn use_code(&mut self, start: &LoginStart, now: Instant) -> bool {
-        let used = start
-            .code
-            .and_then(|code| self.admissions.take(&start.account, code, now));
-        let Some(admission) = used else {
-            return false;
-        };
-        self.order(Work::Upkeep, StoreRequest::DropAdmission { admission });
-        true
     }
 
     pub(super) fn on_login_finish(
@@ -430,6 +428,9 @@ impl Server {
             self.refuse(connection, id, Refusal::WrongCredentials);
             return;
         };
+        let used = login.code;
+        let used = used.and_then(|code| self.admissions.take(&login.account, code));
+        self.drop_admissions(used);
         let lockout = self.lockouts.succeed(&login.counted, now);
         if !self.sessions.contains_key(&connection) {
             // It left in the last moment: it was the owner, all the same.
@@ -460,8 +461,13 @@ impl Server {
 
     fn fail_login(&mut self, login: PasswordLogin, now: Instant) {
         let PasswordLogin {
-            account, counted, ..
+            account,
+            code,
+            counted,
+            ..
         } = login;
+        let used = code.and_then(|code| self.admissions.fail(&account, code));
+        self.drop_admissions(used);
         let is_owners_business =
             counted.lane() == Lane::Stranger && matches!(counted.subject(), Subject::Account(_));
         self.lockouts.fail(counted);

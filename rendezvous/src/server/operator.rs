@@ -146,7 +146,7 @@ impl Server {
         let reply = match answer {
             Err(error) => {
                 if let Pending::Admission(account, code) = pending {
-                    self.admissions.take(&account, code, now);
+                    self.admissions.take(&account, code);
                 }
                 Reply::StoreFailed(error)
             }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use common::limits::{BLOCK_FIRST, BLOCK_MEMORY, SOURCE_FAILURES_MAX, STORE_BATCH_MAX};
+use common::limits::{
+    ADMISSION_FAILURES_MAX, BLOCK_FIRST, BLOCK_MEMORY, SOURCE_FAILURES_MAX, STORE_BATCH_MAX,
+};
 use common::password::ClientRegistration;
 use common::wire::rendezvous::{
     AdmissionCode, Answer, LoggedIn, OpaqueMessage, Refusal, Request, ServerFrame,
@@ -243,6 +245,36 @@ fn a_one_time_code_admits_one_new_device_during_a_block() {
 }
 
 #[test]
+fn a_slip_in_the_password_does_not_cost_the_one_time_code_and_three_do() {
+    let mut world = World::new();
+    world.add("alice");
+    let mut codes = Vec::new();
+    for _ in 0..2 {
+        let Reply::Code { code, .. } = world.command(Command::Admit(name("alice"))) else {
+            panic!("no code");
+        };
+        codes.push(code);
+    }
+    world.block("alice");
+    let c = world.connect(HOME);
+    let start = |world: &mut World, code| world.login_start(c, "alice", &device(7), Some(code));
+    for _ in 0..ADMISSION_FAILURES_MAX {
+        // Starting again gives up the attempt before, which has failed then.
+        let started = start(&mut world, codes[0]);
+        assert!(matches!(started, Answer::LoginChallenge { .. }));
+    }
+    let blocked = start(&mut world, codes[0]);
+    assert!(matches!(blocked, Answer::Refused(Refusal::Blocked { .. })));
+    assert_eq!(world.store.restore().unwrap().admissions.len(), 1);
+
+    start(&mut world, codes[1]);
+    let started = start(&mut world, codes[1]);
+    let done = world.finish(c, "alice", started);
+    assert!(matches!(done, Answer::LoggedIn(_)), "{done:?}");
+    assert_eq!(world.store.restore().unwrap().admissions.len(), 0);
+}
+
+#[test]
 fn an_operators_code_survives_a_restart() {
     let mut world = World::new();
     world.add("alice");
@@ -256,9 +288,12 @@ fn an_operators_code_survives_a_restart() {
     let c = world.connect(HOME);
     let started = world.login_start(c, "alice", &device(7), Some(code));
     assert!(matches!(started, Answer::LoginChallenge { .. }));
+    let done = world.finish(c, "alice", started);
+    assert!(matches!(done, Answer::LoggedIn(_)), "{done:?}");
+    world.block("alice");
     world.restart(Duration::from_secs(1));
     let c = world.connect(HOME);
-    let blocked = world.login_start(c, "alice", &device(7), Some(code));
+    let blocked = world.login_start(c, "alice", &device(8), Some(code));
     assert!(matches!(blocked, Answer::Refused(Refusal::Blocked { .. })));
 }
 
