@@ -789,8 +789,7 @@ impl Server {
             self.refuse_busy(connection, id);
             return;
         }
-        let code = AdmissionCode::from_random(self.rng.next_u64());
-        let Some(admission) = self.admissions.open(account, code, now) else {
+        let Some((code, admission)) = self.open_admission(account, now) else {
             self.refuse(connection, id, Refusal::LimitExceeded);
             return;
         };
@@ -799,6 +798,19 @@ impl Server {
             at: self.epoch.unix(now),
         };
         self.order(Work::Admit(connection, id, code), request);
+    }
+
+    /// Opens a one-time code; `None` if the account has as many as it may have.
+    fn open_admission(
+        &mut self,
+        account: &AccountName,
+        now: Instant,
+    ) -> Option<(AdmissionCode, Admission)> {
+        let expired = self.admissions.expire(account, now);
+        self.drop_admissions(expired);
+        let code = AdmissionCode::from_random(self.rng.next_u64());
+        let admission = self.admissions.open(account, code, now)?;
+        Some((code, admission))
     }
 
     // ---- presence ----------------------------------------------------------------------------

@@ -56,7 +56,21 @@ impl Admissions {
         this
     }
 
-    /// Opens `code` for an account; `None` if it has as many as it may have.
+    /// Drops the codes of an account that have expired, and returns them for the store to drop.
+    pub(super) fn expire(&mut self, account: &AccountName, now: Instant) -> Vec<Admission> {
+        let Some(codes) = self.open.get_mut(account) else {
+            return Vec::new();
+        };
+        let expired = codes.extract_if(.., |open| open.expires <= now);
+        let expired = expired.map(|open| open.kept).collect();
+        if codes.is_empty() {
+            self.open.remove(account);
+        }
+        expired
+    }
+
+    /// Opens `code` for an account; `None` if it has as many as it may have, expired ones included
+    /// until [`Self::expire`].
     pub(super) fn open(
         &mut self,
         account: &AccountName,
@@ -64,7 +78,6 @@ impl Admissions {
         now: Instant,
     ) -> Option<Admission> {
         let codes = self.open.entry(account.clone()).or_default();
-        codes.retain(|open| open.expires > now);
         if codes.len() >= ADMISSIONS_PER_ACCOUNT_MAX {
             return None;
         }
@@ -190,5 +203,10 @@ mod tests {
         assert!(!admissions.begin(&alice, expired, later));
         assert_eq!(admissions.sweep(later).len(), ADMISSIONS_PER_ACCOUNT_MAX);
         assert!(admissions.open(&alice, code, later).is_some());
+        assert!(admissions.expire(&alice, later).is_empty());
+        assert_eq!(
+            admissions.expire(&alice, later + ADMISSION_LIFETIME).len(),
+            1
+        );
     }
 }

@@ -7,7 +7,6 @@ use common::id::AccountName;
 use common::limits::ACCOUNTS_PER_REPLY_MAX;
 use common::password::{PasswordRecord, STRETCH_CURRENT};
 use common::wire::rendezvous::{AdmissionCode, ByeReason};
-use rand::Rng;
 
 use super::lockout::seconds;
 use super::{Server, Work, admission};
@@ -117,8 +116,7 @@ impl Server {
                 (pending, StoreRequest::Unblock { account, at })
             }
             Command::Admit(account) => {
-                let code = AdmissionCode::from_random(self.rng.next_u64());
-                let Some(admission) = self.admissions.open(&account, code, now) else {
+                let Some((code, admission)) = self.open_admission(&account, now) else {
                     self.reply(id, Reply::TooManyCodes);
                     return;
                 };

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use common::limits::{
-    ADMISSION_FAILURES_MAX, BLOCK_FIRST, BLOCK_MEMORY, SOURCE_FAILURES_MAX, STORE_BATCH_MAX,
+    ADMISSION_FAILURES_MAX, ADMISSION_LIFETIME, BLOCK_FIRST, BLOCK_MEMORY, SOURCE_FAILURES_MAX,
+    STORE_BATCH_MAX,
 };
 use common::password::ClientRegistration;
 use common::wire::rendezvous::{
@@ -272,6 +273,19 @@ fn a_slip_in_the_password_does_not_cost_the_one_time_code_and_three_do() {
     let done = world.finish(c, "alice", started);
     assert!(matches!(done, Answer::LoggedIn(_)), "{done:?}");
     assert_eq!(world.store.restore().unwrap().admissions.len(), 0);
+}
+
+#[test]
+fn a_new_code_drops_those_that_have_expired_from_the_store_too() {
+    let mut world = World::new();
+    world.add("alice");
+    // Between two sweeps, which drop them as well.
+    world.advance(ADMISSION_LIFETIME / 2);
+    world.command(Command::Admit(name("alice")));
+    assert_eq!(world.store.restore().unwrap().admissions.len(), 1);
+    world.now += ADMISSION_LIFETIME;
+    world.command(Command::Admit(name("alice")));
+    assert_eq!(world.store.restore().unwrap().admissions.len(), 1);
 }
 
 #[test]
