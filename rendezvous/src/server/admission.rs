@@ -1,7 +1,7 @@
 //! One-time codes: an owner or the operator lets one new device past a block.
 //!
 //! A code admits one log-in at a time. It is used up by one that succeeds, or by
-//! [`ADMISSION_FAILURES_MAX`] that fail: a slip in the password does not cost the code.
+//! [`ADMISSION_FAILURES_MAX`](common::limits::ADMISSION_FAILURES_MAX) that fail: a slip in the password does not cost the code.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
