@@ -141,6 +141,9 @@ pub const RECIPIENTS_MAX: usize = 64;
 pub const OUTBOX_MESSAGES_MAX: usize = 10_000;
 /// Messages on the wire to one peer that have no receipt yet.
 pub const MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Messages of one author whose ids are remembered: what may come again over another link has no
+/// receipt yet, so it is among the latest.
+pub const RECENT_MESSAGES_MAX: usize = 2 * MESSAGES_IN_FLIGHT_MAX;
 /// Without a receipt for this long the recipient is looked for again: it may have restarted elsewhere.
 pub const RECEIPT_PATIENCE: Duration = Duration::from_secs(3);
 /// Links of one peer at once.

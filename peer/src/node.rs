@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 // What people ask and what they are told.
 pub mod command;
+// Messages of others.
+mod inbox;
 // Inputs and outputs, and what the shell does for the node.
 pub mod io;
 // Dialling, authorisation, frames and leaves.
@@ -39,6 +41,7 @@ use common::wire::peer::{Conversation, Message, MessageBody, PeerFrame, ReceiptS
 use common::wire::rendezvous::{
     Answer, Change, DirectoryVersion, Entry, FailedLogins, Push, Request, Status,
 };
+use inbox::Inbox;
 pub use io::{Datagrams, Deadline, Input, Output, Transmit};
 use io::{DiskAnswer, RendezvousInput, Restored, StoreAnswer, StoreId, StoreRequest};
 use links::{Links, LinksEvent};
@@ -68,7 +71,7 @@ pub struct NodeOptions {
 /// A peer: its session with the rendezvous, its links, its messages and its transfers.
 ///
 /// Who owns what: `session` the control connection, `paths` our own endpoints, `links` the other
-/// devices, `messages` what waits for a receipt, `transfer` files, `reach` when to look for whom.
+/// devices, `messages` what waits for a receipt, `inbox` what people were told of, `transfer` files, `reach` when to look for whom.
 /// The node itself owns what has been asked of the store and by whom, and carries events between them.
 #[derive(Debug)]
 pub struct Node {
@@ -79,6 +82,7 @@ pub struct Node {
     links: Links,
     paths: Paths,
     messages: Messages,
+    inbox: Inbox,
     sending: Sending,
     receiving: Receiving,
     reach: Reach,
@@ -112,11 +116,13 @@ enum Stored {
         command: CommandId,
         messages: Vec<(AccountName, Message)>,
     },
-    /// A message is durable: its author gets a receipt.
+    /// A message of somebody else is durable: its author gets a receipt.
     Received {
         link: Option<LinkId>,
         from: AccountName,
         message: Message,
+        /// A person was told of it.
+        is_told: bool,
     },
     /// A person looked something up.
     Looked(CommandId),
@@ -156,6 +162,7 @@ impl Node {
             links,
             paths: Paths::new(StdRng::from_seed(child_seed(&mut rng))),
             messages: Messages::new(restored.outbox),
+            inbox: Inbox::default(),
             sending: Sending::default(),
             receiving: Receiving::default(),
             reach: Reach::default(),
@@ -225,15 +232,15 @@ impl Node {
     /// The next thing to do. The bytes of a [`Output::Transmit`] land in `buffer`, which is cleared
     /// first.
     pub fn poll_output(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Output {
-        if let Some(output) = self.outputs.pop_front() {
-            return output;
-        }
         buffer.clear();
         if let Some(transmit) = self.paths.poll_transmit(buffer) {
             return Output::Transmit(transmit);
         }
         if let Some(transmit) = self.links.poll_transmit(now, buffer) {
             return Output::Transmit(transmit);
+        }
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
         }
         Output::Wait(self.deadline(now))
     }
@@ -865,6 +872,7 @@ impl Node {
                 reason,
             } => {
                 log::debug!("a link ended: {reason}");
+                self.inbox.on_lost(&account, link);
                 self.sending.on_lost(link, &reason, &mut self.outputs);
                 self.receiving.on_lost(link, &reason, &mut self.outputs);
                 match self.links.link_to(&account) {
@@ -966,19 +974,22 @@ impl Node {
         now: Instant,
     ) {
         let at = self.epoch.unix(now);
+        let is_told = self.inbox.on_message(&from, link, message.id);
+        if is_told {
+            self.tell_message(from.clone(), message.clone());
+        }
         let request = StoreRequest::Receive {
             from: from.clone(),
             message: message.clone(),
             at,
         };
-        self.store(
-            request,
-            Stored::Received {
-                link,
-                from,
-                message,
-            },
-        );
+        let then = Stored::Received {
+            link,
+            from,
+            message,
+            is_told,
+        };
+        self.store(request, then);
     }
 
     fn on_receipt(
@@ -1051,10 +1062,14 @@ impl Node {
                     link,
                     from,
                     message,
+                    is_told,
                 },
                 StoreAnswer::Received { is_new },
             ) => {
-                self.on_received(link, from, message, is_new, now);
+                self.confirm_message(link, &from, message.id, now);
+                if !is_told && self.inbox.on_stored(&from, link, message.id, is_new) {
+                    self.tell_message(from, message);
+                }
             }
             (Stored::Looked(command), StoreAnswer::Messages(items)) => {
                 self.reply(command, Ok(Reply::Messages(items)));
@@ -1086,7 +1101,15 @@ impl Node {
             Stored::LoggedIn { command, .. }
             | Stored::Looked(command)
             | Stored::Marked(command) => self.reply(command, Err(CommandError::Store(reason))),
-            Stored::Received { link, .. } => {
+            Stored::Received {
+                link,
+                from,
+                is_told,
+                ..
+            } => {
+                if !is_told {
+                    self.inbox.on_failed(&from);
+                }
                 log::warn!("a message cannot be kept: {reason}");
                 if let Some(link) = link {
                     self.links.on_message_failed(link, now);
@@ -1112,15 +1135,14 @@ impl Node {
         }
     }
 
-    fn on_received(
+    /// Tells the author of a message that it is on disk.
+    fn confirm_message(
         &mut self,
         link: Option<LinkId>,
-        from: AccountName,
-        message: Message,
-        is_new: bool,
+        from: &AccountName,
+        id: MessageId,
         now: Instant,
     ) {
-        let id = message.id;
         match link {
             Some(link) => {
                 let state = ReceiptState::Delivered;
@@ -1130,16 +1152,17 @@ impl Node {
             // A note to oneself.
             None => self.advance(id, from.clone(), MessageState::Delivered),
         }
-        if is_new {
-            self.event(Event::Message(HistoryItem {
-                id,
-                with: from,
-                direction: Direction::Received,
-                sent: message.sent,
-                body: message.body,
-                state: MessageState::Delivered,
-            }));
-        }
+    }
+
+    fn tell_message(&mut self, from: AccountName, message: Message) {
+        self.event(Event::Message(HistoryItem {
+            id: message.id,
+            with: from,
+            direction: Direction::Received,
+            sent: message.sent,
+            body: message.body,
+            state: MessageState::Delivered,
+        }));
     }
 
     fn on_marked(&mut self, marked: Vec<(AccountName, MessageId)>) {

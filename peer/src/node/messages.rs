@@ -122,8 +122,6 @@ mod tests {
     use common::time::UnixTime;
     use common::wire::peer::{Conversation, MessageBody};
 
-    use common::key::DeviceSecret;
-
     fn message(id: u8) -> Message {
         Message {
             id: MessageId::from_bytes([id; 16]),
@@ -133,25 +131,15 @@ mod tests {
         }
     }
 
-    /// Two link ids, made by a real transport.
     #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
-    fn two_links() -> ([LinkId; 2], Instant) {
-        let secret = DeviceSecret::from_seed([1; 32]);
-        let mut transport = crate::node::transport::Transport::new([1; 32], secret);
-        let now = Instant::now();
-        let key = DeviceSecret::from_seed([2; 32]).public();
-        let mut dial = || {
-            transport
-                .dial(key, "192.0.2.1:1".parse().unwrap(), now)
-                .unwrap()
-        };
-        ([dial(), dial()], now)
+    fn any_instant() -> Instant {
+        Instant::now()
     }
 
     #[test]
     fn messages_are_sent_once_a_link_and_again_on_the_next() {
         let bob: AccountName = "bob".parse().unwrap();
-        let ([first, second], now) = two_links();
+        let (first, second, now) = (LinkId::for_test(1), LinkId::for_test(2), any_instant());
         let mut messages =
             Messages::new(vec![(bob.clone(), message(1)), (bob.clone(), message(2))]);
         assert_eq!(messages.take_due(&bob, first, now).len(), 2);
@@ -177,7 +165,7 @@ mod tests {
     #[test]
     fn no_more_than_a_window_is_in_flight() {
         let bob: AccountName = "bob".parse().unwrap();
-        let ([link, _], now) = two_links();
+        let (link, now) = (LinkId::for_test(1), any_instant());
         let mut messages = Messages::default();
         let many = MESSAGES_IN_FLIGHT_MAX + 10;
         for n in 0..many {

@@ -722,6 +722,20 @@ fn a_message_that_cannot_be_kept_comes_again() {
 }
 
 #[test]
+fn a_message_that_was_shown_before_the_disk_refused_it_is_not_shown_again() {
+    let mut world = World::new(&["alice", "bob"]);
+    for (text, refusals) in [("one", 0), ("two", 2), ("three", 1), ("four", 0)] {
+        world.hosts[1].store_fails = refusals;
+        let id = world.say(0, "bob", text);
+        world.until("delivery", |world| {
+            world.hosts[0].has_state(id, MessageState::Delivered)
+        });
+        assert_eq!(world.hosts[1].store_fails, 0);
+    }
+    assert_eq!(world.hosts[1].texts(), ["one", "two", "three", "four"]);
+}
+
+#[test]
 fn an_offer_that_nobody_answers_is_declined() {
     let mut world = World::new(&["alice", "bob"]);
     let transfer = world.send_file(5);

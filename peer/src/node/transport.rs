@@ -54,6 +54,14 @@ const LEAF_PRIORITY: i32 = -1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LinkId(u64);
 
+#[cfg(test)]
+impl LinkId {
+    /// A link that is only a name.
+    pub(super) const fn for_test(n: u64) -> Self {
+        Self(n)
+    }
+}
+
 /// Which of the two ends dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
