@@ -7,6 +7,10 @@
 //! Where one request of a transaction fails, all of them are carried out again one by one, so that a
 //! failure costs nobody else anything.
 //!
+//! The file is this process's alone as long as it is open (`locking_mode=EXCLUSIVE`): nobody who reads
+//! it holds up a transaction, and the index of the WAL needs no shared memory, which some network file
+//! systems do not have.
+//!
 //! The schema's version stands in the file's header. An older one is brought forward, a newer one is
 //! refused before SQLite opens the file.
 
@@ -34,8 +38,11 @@ use super::workers::{Answer, Answers, Worker};
 use crate::node::command::{Direction, HistoryItem, MessageState};
 use crate::node::io::{Restored, StoreAnswer, StoreId, StoreRequest};
 
-/// How long another program that reads the file may hold up a transaction.
+/// How long another program that reads the file may hold up its opening.
 const BUSY_MAX: Duration = Duration::from_secs(5);
+
+/// Steps of niceness between the loop and the history.
+const PRIORITY_BELOW_LOOP: i32 = 5;
 
 /// The history of one profile, open.
 #[derive(Debug)]
@@ -56,6 +63,9 @@ impl History {
         check_header(path)?;
         let mut connection = Connection::open(path).map_err(error)?;
         connection.busy_timeout(BUSY_MAX).map_err(error)?;
+        connection
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .map_err(error)?;
         let version = schema_version(&connection).map_err(error)?;
         refuse_newer(path, version)?;
         quick_check(path, &connection)?;
@@ -89,12 +99,12 @@ impl History {
     /// Ends when the queue does, and has then carried out all of it, whether or not anybody still
     /// takes the answers.
     fn run(mut self, queue: &Receiver<(StoreId, StoreRequest)>, answers: &Answers) {
+        give_way_to_the_loop();
         while let Ok(first) = queue.recv() {
             let mut batch = vec![first];
             batch.extend(queue.try_iter().take(HISTORY_BATCH_MAX - 1));
-            for (id, answer) in self.carry_out_batch(&batch) {
-                answers.give(Answer::Stored(id, answer));
-            }
+            let done = self.carry_out_batch(&batch).into_iter();
+            answers.give_all(done.map(|(id, answer)| Answer::Stored(id, answer)));
         }
     }
 
@@ -149,6 +159,16 @@ impl History {
             .collect::<Result<_, _>>()?;
         transaction.commit()?;
         Ok(answers)
+    }
+}
+
+/// On one core the loop goes first: it has somebody's message to send.
+fn give_way_to_the_loop() {
+    // Elsewhere this would be the priority of the whole process.
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::nice(PRIORITY_BELOW_LOOP)
+    {
+        log::debug!("the history runs at the loop's priority: {error}");
     }
 }
 
@@ -742,6 +762,7 @@ mod tests {
             let account = name("alice");
             ask(&mut history, StoreRequest::SaveSession { account, token });
         }
+        drop(history);
         assert_eq!(open(&folder).restore().unwrap().session, None);
     }
 

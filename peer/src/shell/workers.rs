@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -71,10 +71,34 @@ impl Answers {
         if self.queue.send(answer).is_err() {
             return false;
         }
+        self.wake();
+        true
+    }
+
+    /// Leaves several answers and wakes the loop once for all of them. `false` once it has ended.
+    pub(crate) fn give_all(&self, answers: impl IntoIterator<Item = Answer>) -> bool {
+        for answer in answers {
+            let is_left = match self.queue.try_send(answer) {
+                Ok(()) => true,
+                // It has to take some before there is room.
+                Err(TrySendError::Full(answer)) => {
+                    self.wake();
+                    self.give(answer)
+                }
+                Err(TrySendError::Disconnected(_)) => false,
+            };
+            if !is_left {
+                return false;
+            }
+        }
+        self.wake();
+        true
+    }
+
+    fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::warn!("the loop cannot be woken: {error}");
         }
-        true
     }
 }
 
@@ -115,8 +139,7 @@ impl<Request: Send + 'static> Worker<Request> {
         self.requests
             .try_send(request)
             .map_err(|error| match error {
-                std::sync::mpsc::TrySendError::Full(request)
-                | std::sync::mpsc::TrySendError::Disconnected(request) => request,
+                TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
             })
     }
 
