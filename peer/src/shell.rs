@@ -41,8 +41,7 @@ mod workers;
 use self::control::ControlServer;
 use self::history::History;
 pub use self::history::HistoryError;
-use self::local::LocalServer;
-pub use self::local::{Heard, LocalClient, NotTaken};
+pub use self::local::{Heard, LocalNode};
 use self::tls::ControlConnection;
 pub use self::tls::probe;
 use self::udp::Udp;
@@ -68,27 +67,20 @@ const FIRST_CLIENT: Token = Token(4);
 /// Starts a node: opens its history and its sockets, and runs it on a thread of its own. The caller
 /// holds the lock of the profile.
 pub fn start(settings: NodeSettings) -> Result<RunningNode, StartError> {
-    start_with_client(settings).map(|(node, _)| node)
-}
-
-/// The same, with a client in this process.
-pub fn start_with_client(settings: NodeSettings) -> Result<(RunningNode, LocalClient), StartError> {
     let poll = Poll::new().map_err(StartError::System)?;
     let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::System)?;
     let waker = Arc::new(waker);
     let is_stopping = Arc::new(AtomicBool::new(false));
-    let (local, client) = LocalServer::new(waker.clone());
-    let event_loop = EventLoop::new(settings, poll, waker.clone(), is_stopping.clone(), local)?;
+    let event_loop = EventLoop::new(settings, poll, waker.clone(), is_stopping.clone())?;
     let thread = thread::Builder::new()
         .name("node".to_owned())
         .spawn(move || event_loop.run())
         .map_err(StartError::System)?;
-    let node = RunningNode {
+    Ok(RunningNode {
         is_stopping,
         waker,
         thread: Some(thread),
-    };
-    Ok((node, client))
+    })
 }
 
 /// What a node is started with.
@@ -204,9 +196,12 @@ struct EventLoop {
     udp: Udp,
     connection: ControlConnection,
     control: ControlServer,
-    local: LocalServer,
+    /// What a caller on this thread has not taken yet; `None` if there is no such caller.
+    heard: Option<VecDeque<Heard>>,
     workers: Workers,
     answers: Receiver<Answer>,
+    /// What the history has not been asked yet.
+    stores: Vec<(StoreId, StoreRequest)>,
     may_have_answers: bool,
     /// Until when the node has nothing to do by itself.
     deadline: Option<Instant>,
@@ -231,7 +226,6 @@ impl EventLoop {
         poll: Poll,
         waker: Arc<Waker>,
         is_stopping: Arc<AtomicBool>,
-        local: LocalServer,
     ) -> Result<Self, StartError> {
         let (connection, udp, control) = open_sockets(&settings, &poll)?;
         let history = History::open(&settings.history)?;
@@ -254,9 +248,10 @@ impl EventLoop {
             udp,
             connection,
             control,
-            local,
+            heard: None,
             workers,
             answers: queue,
+            stores: Vec::new(),
             may_have_answers: false,
             deadline: Some(now),
             addresses: Vec::new(),
@@ -269,8 +264,7 @@ impl EventLoop {
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.is_stopping.load(Ordering::Acquire) {
-            let timeout = self.timeout();
-            if let Err(error) = self.wait(&mut events, timeout) {
+            if let Err(error) = self.wait(&mut events, None) {
                 log::error!("the loop cannot wait for events: {error}");
                 break;
             }
@@ -279,8 +273,11 @@ impl EventLoop {
         self.wind_down(&mut events);
     }
 
-    /// Sleeps until something is ready, and notes what.
-    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    /// Sleeps until something is ready or due, but not longer than `patience`, and notes what is ready.
+    fn wait(&mut self, events: &mut Events, patience: Option<Duration>) -> io::Result<()> {
+        self.ask_history();
+        let timeout = self.timeout().into_iter().chain(patience).min();
+        self.udp.update_interest(self.poll.registry(), UDP)?;
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             other => other?,
@@ -315,9 +312,6 @@ impl EventLoop {
             .handle_turn(self.poll.registry(), now, &mut said);
         self.take_said(said, now);
         for (id, command) in self.control.handle_turn(self.poll.registry(), now) {
-            self.node.handle_input(Input::Command(id, command), now);
-        }
-        while let Some((id, command)) = self.local.take_command() {
             self.node.handle_input(Input::Command(id, command), now);
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
@@ -401,12 +395,7 @@ impl EventLoop {
                     .handle_output(output, &self.workers.resolver, now, &mut said);
                 self.take_said(said, now);
             }
-            Output::Store(id, request) => {
-                if self.workers.history.submit((id, request)).is_err() {
-                    let answer = StoreAnswer::Failed("too much waits for the disk".to_owned());
-                    self.node.handle_input(Input::Stored(id, answer), now);
-                }
-            }
+            Output::Store(id, request) => self.stores.push((id, request)),
             Output::Disk(request) => self.ask_disk(request, now),
             Output::Work(work) => {
                 if self.workers.stretcher.submit(work).is_err() {
@@ -414,13 +403,31 @@ impl EventLoop {
                     self.node.handle_input(Input::Worked(answer), now);
                 }
             }
-            Output::Reply(id, result) if LocalServer::owns(id) => self.local.reply(id, result),
-            Output::Reply(id, result) => self.control.reply(id, result),
+            Output::Reply(id, result) => {
+                if let Some(result) = local::take_reply(self.heard.as_mut(), id, result) {
+                    self.control.reply(id, result);
+                }
+            }
             Output::Event(event) => {
-                self.local.notify(&event);
                 self.control.notify(&event);
+                if let Some(heard) = &mut self.heard {
+                    heard.push_back(Heard::Event(event));
+                }
             }
             Output::Wait(_) => {}
+        }
+    }
+
+    /// Hands the history what the last turn asked of it: after all that somebody waits for was sent,
+    /// and together, so that it becomes one transaction.
+    fn ask_history(&mut self) {
+        for request in std::mem::take(&mut self.stores) {
+            if let Err((id, _)) = self.workers.history.submit(request) {
+                let now = now();
+                let answer = StoreAnswer::Failed("too much waits for the disk".to_owned());
+                self.node.handle_input(Input::Stored(id, answer), now);
+                self.drain(now);
+            }
         }
     }
 
@@ -439,6 +446,7 @@ impl EventLoop {
 
     fn timeout(&self) -> Option<Duration> {
         let wants_turn = self.may_have_answers
+            || !self.stores.is_empty()
             || self.udp.wants_turn()
             || self.connection.wants_turn()
             || self.control.wants_turn();
@@ -459,6 +467,7 @@ impl EventLoop {
     /// Ends everything: lets the node say goodbye, then closes what is open and waits for the disk.
     fn wind_down(mut self, events: &mut Events) {
         self.say_goodbye(events);
+        self.ask_history();
         self.control.close();
         // Workers that wait for the loop to take an answer learn that it does not.
         drop(self.answers);
@@ -471,8 +480,7 @@ impl EventLoop {
         self.turn(now());
         while !self.connection.is_idle() || self.udp.is_blocked() {
             let left = until.saturating_duration_since(now());
-            let timeout = self.timeout().map_or(left, |timeout| timeout.min(left));
-            if left.is_zero() || self.wait(events, Some(timeout)).is_err() {
+            if left.is_zero() || self.wait(events, Some(left)).is_err() {
                 return;
             }
             self.turn(now());

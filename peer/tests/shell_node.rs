@@ -13,7 +13,8 @@ use common::id::DeviceName;
 use common::key::DeviceSecret;
 use common::limits::{CONTROL_CLIENTS_MAX, CONTROL_LINE_LEN_MAX};
 use common::tls::{ServerIdentity, ServerTrust};
-use peer::shell::{NodeSettings, RunningNode, ServerAddress, StartError, start};
+use peer::node::command::{Command, Reply};
+use peer::shell::{Heard, LocalNode, NodeSettings, RunningNode, ServerAddress, StartError, start};
 use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -45,6 +46,20 @@ fn a_node_answers_over_its_socket_and_leaves_nothing_behind() {
     assert!(client.is_closed());
     assert!(!profile.socket().exists());
     profile.start().stop();
+}
+
+#[test]
+fn a_node_on_the_callers_thread_answers_and_gives_its_history_back() {
+    let profile = Profile::new();
+    let mut node = LocalNode::start(profile.settings()).unwrap();
+    let number = node.submit(Command::Status);
+    let heard = node.hear(PATIENCE).unwrap().unwrap();
+    assert!(
+        matches!(heard, Heard::Reply(of, Ok(Reply::Status(_))) if of == number),
+        "{heard:?}"
+    );
+    drop(node);
+    LocalNode::start(profile.settings()).unwrap();
 }
 
 #[test]

@@ -185,6 +185,9 @@ impl ControlServer {
 
     /// Tells everyone who listens.
     pub(crate) fn notify(&mut self, event: &command::Event) {
+        if !self.clients.values().any(|client| client.is_subscribed) {
+            return;
+        }
         let notification = Notification {
             jsonrpc: Version,
             event,

@@ -1,30 +1,35 @@
-//! A client in the same process, without a socket: for programs that link this library.
-//!
-//! It asks what every client asks ([`Command`]) and hears every event from its start on. One that does
-//! not keep up is dropped, like any other.
+//! A node on the caller's thread, for programs that link this library: neither a socket nor a thread
+//! stands between them and the loop.
 
+use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use common::limits::{CONTROL_EVENTS_MAX, CONTROL_REQUESTS_PER_CLIENT_MAX};
-use mio::Waker;
+use mio::{Events, Poll, Waker};
 
+use super::{EVENTS_MAX, EventLoop, NodeSettings, StartError, WAKER, now};
+use crate::node::Input;
 use crate::node::command::{Command, CommandError, CommandId, Event, Reply};
 
 /// Set in the ids of local commands, so that they never meet those of the socket's clients.
 const LOCAL: u64 = 1 << 63;
 
-/// Asks a node and hears from it.
+/// A node that lives as long as its caller calls [`LocalNode::hear`]. Dropping it stops it like
+/// [`super::RunningNode::stop`].
+///
+/// What is heard is kept until it is taken, and the loop makes no turn before that: whoever asks
+/// without listening holds up nobody else.
 #[derive(Debug)]
-pub struct LocalClient {
-    commands: SyncSender<(CommandId, Command)>,
-    heard: Receiver<Heard>,
-    waker: Arc<Waker>,
+pub struct LocalNode {
+    /// `None` only while it is dropped.
+    event_loop: Option<EventLoop>,
+    events: Events,
     last: u64,
 }
 
-/// What a [`LocalClient`] hears.
+/// What a [`LocalNode`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// The reply to the command with this number.
@@ -33,131 +38,75 @@ pub enum Heard {
     Event(Event),
 }
 
-/// The node has ended, or has too much to do for this client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the node has ended, or has too much to do")]
-pub struct NotTaken;
-
-impl LocalClient {
-    /// Asks something. The reply comes with the number that this returns.
-    pub fn submit(&mut self, command: Command) -> Result<u64, NotTaken> {
-        let number = self.last + 1;
-        let id = CommandId(LOCAL | number);
-        self.commands
-            .try_send((id, command))
-            .map_err(|_| NotTaken)?;
-        self.last = number;
-        self.waker.wake().map_err(|_| NotTaken)?;
-        Ok(number)
-    }
-
-    /// The next thing heard; `Ok(None)` if nothing comes within `patience`.
-    pub fn hear(&self, patience: Duration) -> Result<Option<Heard>, NotTaken> {
-        match self.heard.recv_timeout(patience) {
-            Ok(heard) => Ok(Some(heard)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(NotTaken),
-        }
-    }
-}
-
-/// The node's side of a [`LocalClient`].
-#[derive(Debug)]
-pub(super) struct LocalServer {
-    commands: Receiver<(CommandId, Command)>,
-    /// `None` once the client has left or fallen behind.
-    heard: Option<SyncSender<Heard>>,
-}
-
-impl LocalServer {
-    /// Both sides.
-    pub(super) fn new(waker: Arc<Waker>) -> (Self, LocalClient) {
-        let (commands, asked) = sync_channel(CONTROL_REQUESTS_PER_CLIENT_MAX);
-        let (heard, hears) = sync_channel(CONTROL_EVENTS_MAX);
-        let server = Self {
-            commands: asked,
-            heard: Some(heard),
-        };
-        let client = LocalClient {
-            commands,
-            heard: hears,
-            waker,
+impl LocalNode {
+    /// Opens the history and the sockets. The caller holds the lock of the profile.
+    pub fn start(settings: NodeSettings) -> Result<Self, StartError> {
+        let poll = Poll::new().map_err(StartError::System)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::System)?;
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let mut event_loop = EventLoop::new(settings, poll, Arc::new(waker), is_stopping)?;
+        event_loop.heard = Some(VecDeque::new());
+        Ok(Self {
+            event_loop: Some(event_loop),
+            events: Events::with_capacity(EVENTS_MAX),
             last: 0,
+        })
+    }
+
+    /// Asks something. The reply comes with the number that this returns.
+    pub fn submit(&mut self, command: Command) -> u64 {
+        self.last += 1;
+        if let Some(event_loop) = &mut self.event_loop {
+            let now = now();
+            let id = CommandId(LOCAL | self.last);
+            event_loop
+                .node
+                .handle_input(Input::Command(id, command), now);
+            event_loop.drain(now);
+        }
+        self.last
+    }
+
+    /// The next thing heard; `None` if nothing comes within `patience`. The node only lives inside of
+    /// this call.
+    pub fn hear(&mut self, patience: Duration) -> io::Result<Option<Heard>> {
+        let Some(event_loop) = &mut self.event_loop else {
+            return Ok(None);
         };
-        (server, client)
-    }
-
-    /// The next command.
-    pub(super) fn take_command(&self) -> Option<(CommandId, Command)> {
-        self.commands.try_recv().ok()
-    }
-
-    /// Tells whether a command came from here.
-    pub(super) fn owns(id: CommandId) -> bool {
-        id.0 & LOCAL != 0
-    }
-
-    /// Replies to a command that came from here.
-    pub(super) fn reply(&mut self, id: CommandId, result: Result<Reply, CommandError>) {
-        self.tell(|| Heard::Reply(id.0 & !LOCAL, result));
-    }
-
-    /// Tells of an event.
-    pub(super) fn notify(&mut self, event: &Event) {
-        self.tell(|| Heard::Event(event.clone()));
-    }
-
-    fn tell(&mut self, heard: impl FnOnce() -> Heard) {
-        if let Some(client) = &self.heard
-            && client.try_send(heard()).is_err()
-        {
-            self.heard = None;
+        let until = now() + patience;
+        loop {
+            if let Some(heard) = event_loop.heard.as_mut().and_then(VecDeque::pop_front) {
+                return Ok(Some(heard));
+            }
+            let left = until.saturating_duration_since(now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            event_loop.wait(&mut self.events, Some(left))?;
+            event_loop.turn(now());
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use mio::{Poll, Token};
-
-    fn pair() -> (LocalServer, LocalClient, Poll) {
-        let poll = Poll::new().unwrap();
-        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
-        let (server, client) = LocalServer::new(Arc::new(waker));
-        (server, client, poll)
-    }
-
-    #[test]
-    fn commands_and_replies_keep_their_numbers() {
-        let (mut server, mut client, _poll) = pair();
-        let number = client.submit(Command::Status).unwrap();
-        let (id, _) = server.take_command().unwrap();
-        assert!(LocalServer::owns(id));
-        server.reply(id, Ok(Reply::Done));
-        let heard = client.hear(Duration::ZERO).unwrap();
-        assert_eq!(heard, Some(Heard::Reply(number, Ok(Reply::Done))));
-        assert_eq!(client.hear(Duration::ZERO), Ok(None));
-    }
-
-    #[test]
-    fn neither_side_waits_for_the_other() {
-        let (mut server, mut client, _poll) = pair();
-        for _ in 0..CONTROL_REQUESTS_PER_CLIENT_MAX {
-            client.submit(Command::Status).unwrap();
+impl Drop for LocalNode {
+    fn drop(&mut self) {
+        if let Some(event_loop) = self.event_loop.take() {
+            event_loop.wind_down(&mut self.events);
         }
-        assert_eq!(client.submit(Command::Status), Err(NotTaken));
-        for _ in 0..=CONTROL_EVENTS_MAX {
-            server.notify(&Event::Connection(
-                crate::node::command::ConnectionState::Online,
-            ));
+    }
+}
+
+/// Hands a reply to the caller if it is its own; gives it back otherwise.
+pub(super) fn take_reply(
+    heard: Option<&mut VecDeque<Heard>>,
+    id: CommandId,
+    reply: Result<Reply, CommandError>,
+) -> Option<Result<Reply, CommandError>> {
+    match heard {
+        Some(heard) if id.0 & LOCAL != 0 => {
+            heard.push_back(Heard::Reply(id.0 & !LOCAL, reply));
+            None
         }
-        let heard = std::iter::from_fn(|| client.hear(Duration::ZERO).ok().flatten());
-        assert_eq!(heard.count(), CONTROL_EVENTS_MAX);
-        assert_eq!(
-            client.hear(Duration::ZERO),
-            Err(NotTaken),
-            "it fell behind and was dropped"
-        );
+        Some(_) | None => Some(reply),
     }
 }

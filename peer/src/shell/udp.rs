@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use common::limits::SOCKET_BUFFER;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
-use noq_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use noq_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::node::{Datagrams, Transmit};
@@ -22,8 +22,14 @@ use crate::node::{Datagrams, Transmit};
 const MESSAGE_LEN_MAX: usize = 1 << 16;
 /// Largest train handed to the system: an IPv4 packet has 65,535 bytes, IPv6 and UDP headers take 48.
 const TRAIN_LEN_MAX: usize = 65_535 - 48;
-/// Receive calls before the loop does something else. One takes up to [`BATCH_SIZE`] trains.
-const RECEIVES_PER_TURN: usize = 4;
+/// Receive calls before the loop does something else. One takes up to [`BATCH`] trains.
+const RECEIVES_PER_TURN: usize = 32;
+/// Trains taken in one call: more would cost each small datagram the room for them.
+const BATCH: usize = if noq_udp::BATCH_SIZE < 4 {
+    noq_udp::BATCH_SIZE
+} else {
+    4
+};
 /// A train for which the system has no room in this time is lost.
 const BLOCKED_MAX: Duration = Duration::from_millis(100);
 
@@ -33,10 +39,13 @@ pub(crate) struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
-    /// [`BATCH_SIZE`] times [`MESSAGE_LEN_MAX`] bytes.
+    /// [`BATCH`] times [`MESSAGE_LEN_MAX`] bytes.
     space: Vec<u8>,
     is_readable: bool,
     blocked: Option<Blocked>,
+    /// The system tells when there is room to send: only while that matters, because it would wake
+    /// the loop after each datagram sent.
+    hears_of_room: bool,
 }
 
 /// What is left of a train for which there was no room.
@@ -61,16 +70,32 @@ impl Udp {
             local: socket.local_addr()?,
             socket: UdpSocket::from_std(socket),
             state,
-            space: vec![0; BATCH_SIZE * MESSAGE_LEN_MAX],
+            space: vec![0; BATCH * MESSAGE_LEN_MAX],
             is_readable: true,
             blocked: None,
+            hears_of_room: false,
         })
     }
 
     /// Has the loop told when something happens.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut self.socket, token, interest)
+        registry.register(&mut self.socket, token, Interest::READABLE)
+    }
+
+    /// Has the loop told of room to send if a train waits for it, and not otherwise. To be called
+    /// before each wait.
+    pub(crate) fn update_interest(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if self.hears_of_room == self.is_blocked() {
+            return Ok(());
+        }
+        let interest = if self.is_blocked() {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
+        registry.reregister(&mut self.socket, token, interest)?;
+        self.hears_of_room = self.is_blocked();
+        Ok(())
     }
 
     /// Notes what the system said.
@@ -238,9 +263,9 @@ impl Udp {
     }
 
     fn receive_batch(&mut self, take: &mut impl FnMut(Datagrams)) {
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let mut metas = [RecvMeta::default(); BATCH];
         let mut chunks = self.space.chunks_mut(MESSAGE_LEN_MAX);
-        let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
+        let mut buffers: [IoSliceMut<'_>; BATCH] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let received = self.socket.try_io(|| {
             self.state
@@ -248,6 +273,8 @@ impl Udp {
         });
         match received {
             Ok(count) => {
+                // Less than a full batch: the system had no more. What comes later is told anew.
+                self.is_readable = count == BATCH;
                 let came = metas.iter().zip(&buffers).take(count);
                 // Nothing we speak has an empty datagram, and no stride divides it.
                 for (meta, buffer) in came.filter(|(meta, _)| meta.len > 0) {
@@ -427,10 +454,24 @@ mod tests {
             bytes: b"hello".to_vec(),
             until: now() + PATIENCE,
         });
-        from.handle_timeout(now());
-        from.note_readiness(false, true);
+        let mut poll = Poll::new().unwrap();
+        from.register(poll.registry(), Token(0)).unwrap();
+        let mut wait = |udp: &mut Udp| {
+            udp.handle_timeout(now());
+            udp.update_interest(poll.registry(), Token(0)).unwrap();
+            let mut events = Events::with_capacity(8);
+            poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            for event in &events {
+                udp.note_readiness(event.is_readable(), event.is_writable());
+            }
+            events.iter().count()
+        };
+        assert_eq!(wait(&mut from), 1, "there is room");
         assert!(!from.is_blocked());
         receive_all(&mut to, b"hello");
+        let transmit = send_train(&mut from, to.local, b"again", 1200);
+        from.send(&transmit, b"again", now());
+        assert_eq!(wait(&mut from), 0, "room means nothing to one that has it");
     }
 
     #[test]

@@ -15,9 +15,7 @@ use common::time::UnixTime;
 use common::tls::ServerTrust;
 use common::wire::peer::MessageBody;
 use peer::node::command::{Command, Event, MessageState, PasswordText, Reply};
-use peer::shell::{
-    Heard, LocalClient, NodeSettings, RunningNode, ServerAddress, start_with_client,
-};
+use peer::shell::{Heard, LocalNode, NodeSettings, ServerAddress};
 use serde_json::{Value, json};
 
 use super::report::{Figure, Report, Series, median};
@@ -25,8 +23,10 @@ use super::stage::{self, Place};
 use super::{Failure, Plan};
 use crate::program::{Program, Programs, Running, now};
 
-/// Messages there and back in one round.
-const ROUND: usize = 1000;
+/// Slices of a round, ours and theirs in turn: what else the machine does meets both.
+const SLICES: usize = 20;
+/// Messages there and back in one slice.
+const SLICE: usize = 500;
 /// Time for one of them, and for the processes to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 const CASES: [(&str, usize); 3] = [("64B", 64), ("4KiB", 4096), ("receipt", 64)];
@@ -51,10 +51,15 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     for (case, len) in CASES {
         let mut values = [Vec::new(), Vec::new()];
         for round in 0..=plan.rounds {
-            let pair = [ours.round(case, len)?, theirs.round(case, len)?];
+            let mut times = [Vec::new(), Vec::new()];
+            for _ in 0..SLICES {
+                times[0].extend(ours.slice(case, len)?);
+                times[1].extend(theirs.slice(case, len)?);
+            }
+            // The first round warms everything up.
             if round > 0 {
-                for (value, values) in pair.into_iter().zip(&mut values) {
-                    values.push(value);
+                for (times, values) in times.iter().zip(&mut values) {
+                    values.push(median(times));
                 }
             }
         }
@@ -104,15 +109,14 @@ impl Pinger {
         })
     }
 
-    /// The median time of one round, in microseconds.
-    fn round(&mut self, case: &str, len: usize) -> Result<f64, Failure> {
+    /// The times of one slice, in microseconds.
+    fn slice(&mut self, case: &str, len: usize) -> Result<Vec<f64>, Failure> {
         writeln!(self.input, "{case} {len}")?;
         let line = self
             .running
-            .wait_json("a round", PATIENCE, |line| line["p50_us"].is_f64())?;
-        line["p50_us"]
-            .as_f64()
-            .ok_or_else(|| Failure::Wrong("no time".to_owned()))
+            .wait_json("a slice", PATIENCE, |line| line["times_us"].is_array())?;
+        let times = line["times_us"].as_array().into_iter().flatten();
+        Ok(times.filter_map(Value::as_f64).collect())
     }
 }
 
@@ -143,18 +147,18 @@ fn say(line: &Value) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
 }
 
-/// Measures rounds as standard input asks for them.
+/// Measures slices as standard input asks for them.
 fn serve(mut once: impl FnMut(&str, usize) -> Result<Duration, Fault>) -> Result<(), Fault> {
     say(&json!({ "ready": true }))?;
     for line in io::stdin().lock().lines() {
         let line = line?;
         let (case, len) = line.split_once(' ').ok_or("a case and a length")?;
         let len = len.parse()?;
-        let mut times = Vec::with_capacity(ROUND);
-        for _ in 0..ROUND {
+        let mut times = Vec::with_capacity(SLICE);
+        for _ in 0..SLICE {
             times.push(once(case, len)?.as_secs_f64() * 1e6);
         }
-        say(&json!({ "p50_us": median(&times) }))?;
+        say(&json!({ "times_us": times }))?;
     }
     Ok(())
 }
@@ -182,10 +186,9 @@ fn udp_ping(port: &str) -> Result<(), Fault> {
     })
 }
 
-/// A node with an account of its own, and the program's way to it.
+/// A node with an account of its own, on this thread.
 struct End {
-    _node: RunningNode,
-    client: LocalClient,
+    node: LocalNode,
     heard: BTreeMap<u64, Reply>,
 }
 
@@ -206,10 +209,8 @@ impl End {
             socket: folder.join("socket"),
             udp: Some("127.0.0.1:0".parse()?),
         };
-        let (node, client) = start_with_client(settings)?;
         let mut end = Self {
-            _node: node,
-            client,
+            node: LocalNode::start(settings)?,
             heard: BTreeMap::new(),
         };
         let password = PasswordText("a password of the bench".to_owned().into());
@@ -222,7 +223,7 @@ impl End {
     }
 
     fn ask(&mut self, command: Command) -> Result<Reply, Fault> {
-        let number = self.client.submit(command)?;
+        let number = self.node.submit(command);
         self.wait(|end, _| end.heard.remove(&number))
     }
 
@@ -233,7 +234,7 @@ impl End {
     ) -> Result<T, Fault> {
         let deadline = now() + PATIENCE;
         loop {
-            match self.client.hear(PATIENCE)? {
+            match self.node.hear(PATIENCE)? {
                 Some(Heard::Reply(number, reply)) => {
                     self.heard.insert(number, reply?);
                     if let Some(value) = is_it(self, None) {
@@ -254,13 +255,13 @@ impl End {
     }
 
     /// Sends a text without waiting for anything.
-    fn send(&mut self, to: &AccountName, body: MessageBody) -> Result<u64, Fault> {
+    fn send(&mut self, to: &AccountName, body: MessageBody) -> u64 {
         let command = Command::Send {
             to: vec![to.clone()],
             body,
             sent: wall_clock(),
         };
-        Ok(self.client.submit(command)?)
+        self.node.submit(command)
     }
 }
 
@@ -276,11 +277,11 @@ fn echo(name: &str, address: &str, fingerprint: &str) -> Result<(), Fault> {
     let mut end = End::start(name, address, fingerprint)?;
     say(&json!({ "ready": true }))?;
     loop {
-        let item = match end.client.hear(PATIENCE)? {
+        let item = match end.node.hear(PATIENCE)? {
             Some(Heard::Event(Event::Message(item))) => item,
             Some(Heard::Event(_) | Heard::Reply(..)) | None => continue,
         };
-        end.send(&item.with, item.body)?;
+        end.send(&item.with, item.body);
     }
 }
 
@@ -290,7 +291,7 @@ fn ping(name: &str, address: &str, fingerprint: &str) -> Result<(), Fault> {
     serve(|case, len| {
         let body = MessageBody::try_from("x".repeat(len))?;
         let began = now();
-        let number = end.send(&to, body)?;
+        let number = end.send(&to, body);
         let (came, receipt) = wait_for_both(&mut end, number)?;
         let until = if case == "receipt" { receipt } else { came };
         Ok(until.saturating_duration_since(began))
