@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::report::{Figure, Report, Series};
+use super::report::{Figure, Report, Series, median};
 use super::stage::{self, Ethernet, Place, cpu_seconds};
 use super::{Failure, Plan};
 use crate::program::{Program, Programs, Running};
 
 /// Time for one transfer.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Transfers of each side in a round, ours and theirs in turn.
+const RUNS: usize = 3;
 const SOURCE: &str = "source.bin";
 
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
@@ -60,6 +62,16 @@ struct Run {
     cpu: f64,
 }
 
+impl Run {
+    fn median(runs: &[Self]) -> Self {
+        let of = |part: fn(&Self) -> f64| median(&runs.iter().map(part).collect::<Vec<_>>());
+        Self {
+            seconds: of(|run| run.seconds),
+            cpu: of(|run| run.cpu),
+        }
+    }
+}
+
 fn measure_on(road: &Road, case: &str, plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     let folder = stage::memory_folder()?;
     // Source, ours and theirs at the same time.
@@ -67,20 +79,24 @@ fn measure_on(road: &Road, case: &str, plan: &Plan, report: &mut Report) -> Resu
     stage::fill(&folder.path().join(SOURCE), plan.file_len)?;
     let ours = Peers::start(road, folder.path())?;
     let mut theirs = Quinn::start(road, folder.path())?;
-    let mut runs = [Vec::new(), Vec::new()];
-    // The first of each warms up what only a transfer warms up.
+    let mut rounds = [Vec::new(), Vec::new()];
+    // The first round warms up what only a transfer warms up.
     for round in 0..=plan.rounds {
-        let pair = [ours.run(folder.path())?, theirs.run(folder.path())?];
+        let mut runs = [Vec::new(), Vec::new()];
+        for _ in 0..RUNS {
+            runs[0].push(ours.run(folder.path())?);
+            runs[1].push(theirs.run(folder.path())?);
+        }
         if round > 0 {
-            for (run, runs) in pair.into_iter().zip(&mut runs) {
-                runs.push(run);
+            for (runs, rounds) in runs.iter().zip(&mut rounds) {
+                rounds.push(Run::median(runs));
             }
         }
     }
     let len = plan.file_len as f64;
-    show(report, case, "MB/s", &runs, |run| len / 1e6 / run.seconds);
+    show(report, case, "MB/s", &rounds, |run| len / 1e6 / run.seconds);
     let gibibytes = len / (1u64 << 30) as f64;
-    show(report, &format!("{case}-cpu"), "s/GiB", &runs, |run| {
+    show(report, &format!("{case}-cpu"), "s/GiB", &rounds, |run| {
         run.cpu / gibibytes
     });
     Ok(())
