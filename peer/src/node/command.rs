@@ -201,7 +201,8 @@ pub enum Event {
     Connection(ConnectionState),
     /// A device came, changed or left.
     Presence(PresenceView),
-    /// A message arrived; it is in the history.
+    /// A message arrived. It is on its way into the history; its author gets the receipt once it is
+    /// there.
     Message(HistoryItem),
     /// A message of ours got on.
     MessageState {
