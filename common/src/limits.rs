@@ -141,6 +141,10 @@ pub const RECIPIENTS_MAX: usize = 64;
 pub const OUTBOX_MESSAGES_MAX: usize = 10_000;
 /// Messages on the wire to one peer that have no receipt yet.
 pub const MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Requests to a failing store that nobody waits for; as many as an outbox has messages.
+pub const LATE_STORES_MAX: usize = OUTBOX_MESSAGES_MAX;
+/// They are asked again this often.
+pub const STORE_RETRY: Duration = Duration::from_secs(5);
 /// Messages of one author whose ids are remembered: what may come again over another link has no
 /// receipt yet, so it is among the latest.
 pub const RECENT_MESSAGES_MAX: usize = 2 * MESSAGES_IN_FLIGHT_MAX;

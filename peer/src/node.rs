@@ -27,6 +27,8 @@ mod session;
 mod transfer;
 // QUIC.
 mod transport;
+// What the store is to remember and nobody waits for.
+mod upkeep;
 
 use command::{
     Command, CommandError, CommandId, ConnectionState, Direction, Event, HistoryItem, Listed,
@@ -54,6 +56,7 @@ use session::{Intent, Purpose, Session, SessionEvent, SessionOutput, child_seed}
 use transfer::receive::Receiving;
 use transfer::send::Sending;
 use transport::LinkId;
+use upkeep::Upkeep;
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -89,6 +92,9 @@ pub struct Node {
     connection: ConnectionState,
     next_store: u64,
     stores: BTreeMap<StoreId, Stored>,
+    /// Counts the gaps in what was received: [`StoreRequest::Receive`].
+    chain: u64,
+    upkeep: Upkeep,
     /// Commands that wait until this device is logged in and listed.
     waiting_ready: BTreeSet<CommandId>,
     is_listed: bool,
@@ -106,6 +112,8 @@ pub struct Node {
 enum Stored {
     /// Nobody waits.
     Nothing,
+    /// Nobody waits, but it must be remembered: this is asked again if it fails.
+    Upkeep(StoreRequest),
     /// A log-in of a person is complete.
     LoggedIn {
         command: CommandId,
@@ -123,6 +131,7 @@ enum Stored {
         message: Message,
         /// A person was told of it.
         is_told: bool,
+        chain: u64,
     },
     /// A person looked something up.
     Looked(CommandId),
@@ -173,6 +182,8 @@ impl Node {
             },
             next_store: 0,
             stores: BTreeMap::new(),
+            chain: 1,
+            upkeep: Upkeep::default(),
             waiting_ready: BTreeSet::new(),
             is_listed: false,
             failed: None,
@@ -226,6 +237,9 @@ impl Node {
         self.paths.handle_timeout(now);
         self.receiving
             .handle_timeout(&mut self.links, now, &mut self.outputs);
+        for request in self.upkeep.take_due(now) {
+            self.remember(request);
+        }
         self.settle(now);
     }
 
@@ -253,6 +267,7 @@ impl Node {
             (self.reach_due(), "reach"),
             (self.receiving.poll_timeout(), "offer"),
             (self.messages.next_overdue(now), "receipt"),
+            (self.upkeep.poll_timeout(), "upkeep"),
         ];
         let due = deadlines
             .into_iter()
@@ -907,7 +922,7 @@ impl Node {
             device_key,
             at,
         };
-        self.store(request, Stored::Nothing);
+        self.remember(request);
         let fingerprint = device_key.fingerprint().to_string();
         self.event(Event::NewKey {
             account,
@@ -982,12 +997,14 @@ impl Node {
             from: from.clone(),
             message: message.clone(),
             at,
+            chain: self.chain,
         };
         let then = Stored::Received {
             link,
             from,
             message,
             is_told,
+            chain: self.chain,
         };
         self.store(request, then);
     }
@@ -1025,14 +1042,11 @@ impl Node {
     }
 
     fn advance(&mut self, id: MessageId, to: AccountName, state: MessageState) {
-        self.store(
-            StoreRequest::Advance {
-                id,
-                to: to.clone(),
-                state,
-            },
-            Stored::Nothing,
-        );
+        self.remember(StoreRequest::Advance {
+            id,
+            to: to.clone(),
+            state,
+        });
         self.event(Event::MessageState { id, to, state });
     }
 
@@ -1043,6 +1057,11 @@ impl Node {
         self.next_store += 1;
         self.stores.insert(id, then);
         self.outputs.push_back(Output::Store(id, request));
+    }
+
+    /// Has the store remember something, however long that takes.
+    fn remember(&mut self, request: StoreRequest) {
+        self.store(request.clone(), Stored::Upkeep(request));
     }
 
     fn on_stored(&mut self, id: StoreId, answer: StoreAnswer, now: Instant) {
@@ -1063,6 +1082,7 @@ impl Node {
                     from,
                     message,
                     is_told,
+                    ..
                 },
                 StoreAnswer::Received { is_new },
             ) => {
@@ -1078,7 +1098,7 @@ impl Node {
                 self.on_marked(marked);
                 self.reply(command, Ok(Reply::Done));
             }
-            (Stored::Nothing, _) => {}
+            (Stored::Nothing | Stored::Upkeep(_), _) => {}
             (
                 then @ (Stored::Received { .. } | Stored::Looked(_) | Stored::Marked(_)),
                 StoreAnswer::Done
@@ -1105,8 +1125,10 @@ impl Node {
                 link,
                 from,
                 is_told,
+                chain,
                 ..
             } => {
+                self.chain = self.chain.max(chain + 1);
                 if !is_told {
                     self.inbox.on_failed(&from);
                 }
@@ -1116,6 +1138,10 @@ impl Node {
                 }
             }
             Stored::Nothing => log::warn!("the history failed: {reason}"),
+            Stored::Upkeep(request) => {
+                log::warn!("the history failed and is asked again: {reason}");
+                self.upkeep.on_failed(request, now);
+            }
         }
     }
 

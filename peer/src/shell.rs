@@ -419,10 +419,13 @@ impl EventLoop {
     }
 
     /// Hands the history what the last turn asked of it: after all that somebody waits for was sent,
-    /// and together, so that it becomes one transaction.
+    /// and together, so that it becomes one transaction. Where one finds no room, the rest is not tried
+    /// either: it would overtake.
     fn ask_history(&mut self) {
-        for request in std::mem::take(&mut self.stores) {
-            if let Err((id, _)) = self.workers.history.submit(request) {
+        let mut has_room = true;
+        for (id, request) in std::mem::take(&mut self.stores) {
+            has_room = has_room && self.workers.history.submit((id, request)).is_ok();
+            if !has_room {
                 let now = now();
                 let answer = StoreAnswer::Failed("too much waits for the disk".to_owned());
                 self.node.handle_input(Input::Stored(id, answer), now);

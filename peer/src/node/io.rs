@@ -194,6 +194,9 @@ pub enum StoreRequest {
         messages: Vec<(AccountName, Message)>,
     },
     /// Puts a received message into the history. Answered by `Received`, which tells whether it is new.
+    ///
+    /// Fails if one of the same chain, or of a later one, has failed in this run: what was asked before
+    /// anybody knew of a gap must not get in front of it.
     Receive {
         /// Its author's account.
         from: AccountName,
@@ -201,6 +204,8 @@ pub enum StoreRequest {
         message: Message,
         /// When it came, by our clock.
         at: UnixTime,
+        /// Which chain; the first is 1.
+        chain: u64,
     },
     /// Notes how far a sent message is; a message that is `Delivered` leaves the outbox. A state never
     /// goes back.

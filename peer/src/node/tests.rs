@@ -38,6 +38,12 @@ struct Host {
     why: Option<&'static str>,
     /// The store fails so many times.
     store_fails: usize,
+    /// The same with what nobody waits for.
+    upkeep_fails: usize,
+    /// Messages that it knows to be delivered.
+    delivered: Vec<MessageId>,
+    /// The last chain of received messages that has a gap.
+    gap: u64,
 }
 
 /// A control connection.
@@ -452,6 +458,9 @@ impl Host {
             due: None,
             why: None,
             store_fails: 0,
+            upkeep_fails: 0,
+            delivered: Vec::new(),
+            gap: 0,
         }
     }
 
@@ -490,14 +499,26 @@ impl Host {
 
     fn store(&mut self, request: StoreRequest) -> StoreAnswer {
         match request {
-            StoreRequest::Receive { .. } if self.store_fails > 0 => {
+            StoreRequest::Receive { chain, .. } if chain <= self.gap => {
+                StoreAnswer::Failed("a message before it could not be kept".to_owned())
+            }
+            StoreRequest::Receive { chain, .. } if self.store_fails > 0 => {
                 self.store_fails -= 1;
+                self.gap = chain;
                 StoreAnswer::Failed("the disk is full".to_owned())
             }
             StoreRequest::Receive { message, .. } => {
                 let is_new = !self.history.contains(&message.id);
                 self.history.push(message.id);
                 StoreAnswer::Received { is_new }
+            }
+            StoreRequest::Advance { .. } if self.upkeep_fails > 0 => {
+                self.upkeep_fails -= 1;
+                StoreAnswer::Failed("the disk is full".to_owned())
+            }
+            StoreRequest::Advance { id, .. } => {
+                self.delivered.push(id);
+                StoreAnswer::Done
             }
             StoreRequest::MarkRead { ids } => StoreAnswer::Marked(
                 ids.into_iter()
@@ -509,8 +530,7 @@ impl Host {
             }
             StoreRequest::SaveSession { .. }
             | StoreRequest::PinKey { .. }
-            | StoreRequest::Queue { .. }
-            | StoreRequest::Advance { .. } => StoreAnswer::Done,
+            | StoreRequest::Queue { .. } => StoreAnswer::Done,
         }
     }
 
@@ -733,6 +753,31 @@ fn a_message_that_was_shown_before_the_disk_refused_it_is_not_shown_again() {
         assert_eq!(world.hosts[1].store_fails, 0);
     }
     assert_eq!(world.hosts[1].texts(), ["one", "two", "three", "four"]);
+}
+
+#[test]
+fn a_message_that_cannot_be_kept_is_not_overtaken() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.loses_every = Some(1);
+    for text in ["one", "two", "three"] {
+        world.say(0, "bob", text);
+    }
+    world.hosts[1].store_fails = 1;
+    world.loses_every = None;
+    world.until("all receipts", |world| {
+        world.hosts[0].node.messages.len() == 0
+    });
+    assert_eq!(world.hosts[1].store_fails, 0);
+    assert_eq!(world.hosts[1].texts(), ["one", "two", "three"]);
+}
+
+#[test]
+fn a_receipt_that_a_full_disk_refused_is_remembered_later() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.hosts[0].upkeep_fails = 3;
+    let id = world.say(0, "bob", "hello");
+    world.until("the disk", |world| world.hosts[0].delivered == [id]);
+    assert_eq!(world.hosts[0].upkeep_fails, 0);
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub(crate) struct History {
     connection: Connection,
     /// What the next commit waits for, as it was last set.
     outlasts_power_loss: bool,
+    /// The last chain of received messages that has a gap.
+    gap: u64,
 }
 
 impl History {
@@ -77,6 +79,7 @@ impl History {
         Ok(Self {
             connection,
             outlasts_power_loss: true,
+            gap: 0,
         })
     }
 
@@ -114,26 +117,35 @@ impl History {
         batch: &[(StoreId, StoreRequest)],
     ) -> Vec<(StoreId, StoreAnswer)> {
         let requests = batch.iter().map(|(_, request)| request);
-        let answers = match self.carry_out(requests.clone()) {
-            Ok(answers) => answers,
-            Err(error) => {
-                log::debug!("transaction fails requests={} error={error}", batch.len());
-                requests
-                    .map(|request| self.carry_out_alone(request))
-                    .collect()
-            }
+        let is_whole = !requests.clone().any(|request| self.is_after_gap(request));
+        let together = is_whole.then(|| self.carry_out(requests.clone()));
+        let answers = match together {
+            Some(Ok(answers)) => answers,
+            Some(Err(_)) | None => requests
+                .map(|request| self.carry_out_alone(request))
+                .collect(),
         };
         batch.iter().map(|(id, _)| *id).zip(answers).collect()
     }
 
     fn carry_out_alone(&mut self, request: &StoreRequest) -> StoreAnswer {
+        if self.is_after_gap(request) {
+            return StoreAnswer::Failed("a message before it could not be kept".to_owned());
+        }
         match self.carry_out([request]) {
             Ok(mut answers) => answers.remove(0),
             Err(error) => {
                 log::warn!("the history cannot be written or read: {error}");
+                if let StoreRequest::Receive { chain, .. } = request {
+                    self.gap = self.gap.max(*chain);
+                }
                 StoreAnswer::Failed(describe(&error))
             }
         }
+    }
+
+    fn is_after_gap(&self, request: &StoreRequest) -> bool {
+        matches!(request, StoreRequest::Receive { chain, .. } if *chain <= self.gap)
     }
 
     /// Between two transactions only: inside of one it changes nothing.
@@ -393,7 +405,9 @@ fn answer(
             at,
         } => pin_key(transaction, account, device_key, *at),
         StoreRequest::Queue { messages } => queue(transaction, messages),
-        StoreRequest::Receive { from, message, at } => receive(transaction, from, message, *at),
+        StoreRequest::Receive {
+            from, message, at, ..
+        } => receive(transaction, from, message, *at),
         StoreRequest::Advance { id, to, state } => advance(transaction, *id, to, *state),
         StoreRequest::MarkRead { ids } => mark_read(transaction, ids),
         StoreRequest::History { with, limit } => history(transaction, with.as_ref(), *limit),
@@ -774,6 +788,7 @@ mod tests {
             from: name(from),
             message: message(1, text),
             at: UnixTime::from_millis(7),
+            chain: 1,
         };
         let new = |is_new| StoreAnswer::Received { is_new };
         assert_eq!(ask(&mut history, receive("bob", "hi")), new(true));
@@ -796,6 +811,7 @@ mod tests {
             from: name("bob"),
             message: message(1, "theirs"),
             at: UnixTime::default(),
+            chain: 1,
         };
         assert_eq!(
             ask(&mut history, theirs),
@@ -838,6 +854,7 @@ mod tests {
                 from: name("bob"),
                 message: message(byte, "hi"),
                 at: UnixTime::default(),
+                chain: 1,
             };
             ask(&mut history, receive);
         }
@@ -857,6 +874,36 @@ mod tests {
     }
 
     #[test]
+    fn nothing_gets_in_front_of_a_message_that_could_not_be_kept() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        history
+            .connection
+            .execute_batch(
+                "CREATE TRIGGER test BEFORE INSERT ON messages WHEN NEW.body = '1'
+                 BEGIN SELECT RAISE(ROLLBACK, 'no room'); END",
+            )
+            .unwrap();
+        let receive = |byte: u8, chain| StoreRequest::Receive {
+            from: name("bob"),
+            message: message(byte, &byte.to_string()),
+            at: UnixTime::default(),
+            chain,
+        };
+        let batch = [
+            (StoreId(1), receive(1, 1)),
+            (StoreId(2), receive(2, 1)),
+            (StoreId(3), receive(3, 2)),
+        ];
+        let answers = history.carry_out_batch(&batch);
+        let is_kept = |answer: &StoreAnswer| *answer == StoreAnswer::Received { is_new: true };
+        let kept: Vec<bool> = answers.iter().map(|(_, answer)| is_kept(answer)).collect();
+        assert_eq!(kept, [false, false, true]);
+        assert!(!is_kept(&ask(&mut history, receive(4, 1))), "asked before");
+        assert_eq!(texts(&mut history, Some("bob"), 9), ["3"]);
+    }
+
+    #[test]
     fn look_ups_are_oldest_first_and_bounded() {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
@@ -865,6 +912,7 @@ mod tests {
                 from: name(from),
                 message: message(byte, &byte.to_string()),
                 at: UnixTime::default(),
+                chain: 1,
             };
             ask(&mut history, receive);
         }
