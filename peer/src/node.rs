@@ -119,6 +119,11 @@ enum Stored {
         command: CommandId,
         failed: Option<FailedLogins>,
     },
+    /// A renewed token is durable: to be used from now on.
+    Renewed {
+        account: AccountName,
+        token: Option<common::key::Token>,
+    },
     /// Messages are durable: into the outbox with them.
     Queued {
         command: CommandId,
@@ -137,6 +142,17 @@ enum Stored {
     Looked(CommandId),
     /// A person has seen messages: their authors get receipts.
     Marked(CommandId),
+}
+
+impl Stored {
+    /// The link that brought the message that is being stored.
+    const fn receiving_link(&self) -> Option<LinkId> {
+        if let Self::Received { link, .. } = self {
+            *link
+        } else {
+            None
+        }
+    }
 }
 
 /// Whether presence changes are pushed to us.
@@ -554,7 +570,10 @@ impl Node {
             Some(command) => Stored::LoggedIn { command, failed },
             None => {
                 self.failed = failed.or(self.failed.take());
-                Stored::Nothing
+                Stored::Renewed {
+                    account: account.clone(),
+                    token: token.clone(),
+                }
             }
         };
         if let Some(token) = token {
@@ -1075,6 +1094,11 @@ impl Node {
             (Stored::LoggedIn { command, failed }, _) => {
                 self.reply(command, Ok(Reply::LoggedIn { failed }))
             }
+            (Stored::Renewed { account, token }, _) => {
+                if let Some(token) = token {
+                    self.session.adopt(&account, token);
+                }
+            }
             (Stored::Queued { command, messages }, _) => self.on_queued(command, messages, now),
             (
                 Stored::Received {
@@ -1128,20 +1152,33 @@ impl Node {
                 chain,
                 ..
             } => {
-                self.chain = self.chain.max(chain + 1);
                 if !is_told {
                     self.inbox.on_failed(&from);
                 }
                 log::warn!("a message cannot be kept: {reason}");
-                if let Some(link) = link {
-                    self.links.on_message_failed(link, now);
-                }
+                self.on_gap(chain, link, now);
             }
-            Stored::Nothing => log::warn!("the history failed: {reason}"),
+            // The server renews it at the next log-in.
+            Stored::Renewed { .. } | Stored::Nothing => {
+                log::warn!("the history failed: {reason}");
+            }
             Stored::Upkeep(request) => {
                 log::warn!("the history failed and is asked again: {reason}");
                 self.upkeep.on_failed(request, now);
             }
+        }
+    }
+
+    /// A received message is not kept, so none of its chain that is still asked for will be: their
+    /// links end, before what comes on them next could get in front. Their authors send them again.
+    fn on_gap(&mut self, chain: u64, link: Option<LinkId>, now: Instant) {
+        let mut links: BTreeSet<LinkId> = link.into_iter().collect();
+        if chain == self.chain {
+            self.chain += 1;
+            links.extend(self.stores.values().filter_map(Stored::receiving_link));
+        }
+        for link in links {
+            self.links.on_message_failed(link, now);
         }
     }
 

@@ -286,6 +286,17 @@ impl Session {
         self.send_waiting(now);
     }
 
+    /// A renewed token is on disk: it is used from now on. The server takes the one before until it
+    /// has seen the new one, so whoever used that without having it on disk could be locked out by a
+    /// crash.
+    pub(super) fn adopt(&mut self, of: &AccountName, renewed: Token) {
+        if let Some((account, token)) = &mut self.token
+            && account == of
+        {
+            *token = renewed;
+        }
+    }
+
     /// Forgets the token, after a log-out.
     pub(super) fn forget(&mut self) {
         self.token = None;
@@ -679,7 +690,10 @@ impl Session {
             (None, Some((account, _))) => account.clone(),
             (None, None) => return self.close(),
         };
-        if let Some(token) = &token {
+        // A renewed one waits for the disk: `adopt`.
+        if let Some(token) = &token
+            && intent.is_some()
+        {
             self.token = Some((account.clone(), token.clone()));
         }
         self.failures = 0;
