@@ -8,6 +8,10 @@ pub mod control;
 pub mod demo;
 // The real programs as processes of their own.
 pub mod program;
+// The real engines in a world of their own, on virtual time.
+pub mod sim;
+// Many seeds of it.
+pub mod swarm;
 // A peer that says what a test wants it to say.
 pub mod wire_client;
 // People with profiles at a server of their own.

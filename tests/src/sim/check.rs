@@ -1,0 +1,143 @@
+//! What is not as it should be, and whether a healed world comes to rest.
+
+use std::fmt;
+use std::time::Duration;
+
+use common::limits::SESSION_IDLE_MAX;
+use peer::node::command::{Command, Direction, MessageState, Reply};
+
+use super::world::World;
+
+/// Virtual time in which a healed world must be at rest.
+const REST_MAX: Duration = Duration::from_secs(600);
+/// How often it is looked at.
+const PACE: Duration = Duration::from_secs(2);
+/// Slack on top of a limit, for messages on their way.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    what: String,
+}
+
+impl Violation {
+    /// In words.
+    pub fn new(what: &str) -> Self {
+        Self {
+            what: what.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// Nobody is listed who has been off for longer than the server's limit.
+pub fn directory(world: &World, reply: &Reply) -> Result<(), Violation> {
+    let Reply::Directory(listed) = reply else {
+        return Ok(());
+    };
+    for entry in listed {
+        let host = world
+            .hosts
+            .iter()
+            .find(|host| host.account == entry.account);
+        let Some(since) = host.and_then(|host| host.off_since) else {
+            continue;
+        };
+        let gone = world.now.saturating_duration_since(since);
+        if gone > SESSION_IDLE_MAX + SLACK {
+            return Err(Violation::new(&format!(
+                "{} is listed and has been gone for {gone:?}",
+                entry.account
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Repairs everything, and waits until nothing is on its way that could arrive.
+pub fn rest(world: &mut World) -> Result<Duration, Violation> {
+    let began = world.now;
+    while world.now.saturating_duration_since(began) < REST_MAX {
+        world.pass(PACE);
+        if let Some(violation) = &world.violation {
+            return Err(violation.clone());
+        }
+        if missing(world).is_empty() {
+            final_state(world)?;
+            return Ok(world.now.saturating_duration_since(began));
+        }
+    }
+    let missing = missing(world);
+    let some = missing[..missing.len().min(3)].join("; ");
+    let whys: Vec<String> = (0..world.hosts.len())
+        .map(|n| situation(world, n))
+        .collect();
+    Err(Violation::new(&format!(
+        "not at rest {REST_MAX:?} after healing: {some}; {}",
+        whys.join("; ")
+    )))
+}
+
+/// What a host says of itself: the reason to look for.
+fn situation(world: &mut World, n: usize) -> String {
+    let Some(id) = world.command(n, Command::Status) else {
+        return format!("p{n} is off or asleep");
+    };
+    match world.hosts[n].replies.remove(&id) {
+        Some(Ok(Reply::Status(status))) => format!(
+            "p{n} is {:?}, linked to {:?}, announces {:?}",
+            status.connection, status.linked, status.endpoints
+        ),
+        other => format!("p{n} says {other:?}"),
+    }
+}
+
+/// What should have arrived and has not.
+fn missing(world: &World) -> Vec<String> {
+    let mut missing = Vec::new();
+    for host in &world.hosts {
+        for row in host.disk.rows() {
+            let waits = row.direction == Direction::Sent && row.state < MessageState::Delivered;
+            let Some(to) = world
+                .hosts
+                .iter()
+                .position(|other| other.account == row.with)
+            else {
+                continue;
+            };
+            if waits && world.net.is_reachable(to) {
+                let (from, id) = (&host.account, row.message.id);
+                missing.push(format!(
+                    "{id} from {from} to {} is {:?}",
+                    row.with, row.state
+                ));
+            }
+        }
+    }
+    missing
+}
+
+/// At rest both sides have the same.
+fn final_state(world: &World) -> Result<(), Violation> {
+    for (n, host) in world.hosts.iter().enumerate() {
+        for sent in world.model.acknowledged(n) {
+            let row = host.disk.rows().iter().find(|row| row.message.id == *sent);
+            if row.is_none() {
+                return Err(Violation::new(&format!(
+                    "{sent} was taken by {} and is not in its history",
+                    host.account
+                )));
+            }
+        }
+        world.model.check_history(n, host)?;
+    }
+    Ok(())
+}

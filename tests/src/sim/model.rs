@@ -1,0 +1,179 @@
+//! What should be true, kept beside the world and compared with what its hosts say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::id::{AccountName, MessageId};
+use peer::node::command::{Direction, Event, MessageState, TransferState};
+
+use super::check::Violation;
+use super::world::Host;
+
+/// What was sent, taken and shown so far.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// Texts by author and recipient, in the order in which they were typed.
+    typed: BTreeMap<(usize, AccountName), Vec<String>>,
+    /// Messages whose author was told that they are kept.
+    taken: BTreeMap<usize, BTreeSet<MessageId>>,
+    /// What each host has shown in this life, by author.
+    shown: BTreeMap<(usize, AccountName), Vec<MessageId>>,
+    /// Messages that were shown, all in all.
+    pub messages: u64,
+    /// Receipts that authors were told of.
+    pub receipts: u64,
+    /// Files that both sides called done.
+    pub files: u64,
+}
+
+impl Model {
+    /// A person types a text.
+    pub fn on_typed(&mut self, from: usize, to: &AccountName, text: &str) {
+        let typed = self.typed.entry((from, to.clone())).or_default();
+        typed.push(text.to_owned());
+    }
+
+    /// The author was told that a message is in the outbox.
+    pub fn on_taken(&mut self, from: usize, id: MessageId) {
+        self.taken.entry(from).or_default().insert(id);
+    }
+
+    /// Messages whose author was told that they are kept.
+    pub fn acknowledged(&self, from: usize) -> impl Iterator<Item = &MessageId> {
+        self.taken.get(&from).into_iter().flatten()
+    }
+
+    /// A host starts anew: what it shows from now on it may have shown before.
+    pub fn on_start(&mut self, host: usize) {
+        self.shown.retain(|(of, _), _| *of != host);
+    }
+
+    /// Something that a host says.
+    pub fn on_event(&mut self, n: usize, event: &Event, hosts: &[Host]) -> Result<(), Violation> {
+        match event {
+            Event::Message(item) => {
+                self.messages += 1;
+                let shown = self.shown.entry((n, item.with.clone())).or_default();
+                if shown.contains(&item.id) {
+                    return Err(Violation::new(&format!("{n} shows {} twice", item.id)));
+                }
+                shown.push(item.id);
+                self.check_text(n, &item.with, item.body.as_str(), hosts)?;
+                self.check_order(n, &item.with, hosts)
+            }
+            Event::MessageState {
+                id,
+                to,
+                state: MessageState::Delivered,
+            } => {
+                self.receipts += 1;
+                let Some(recipient) = hosts.iter().find(|host| host.account == *to) else {
+                    return Ok(());
+                };
+                let kept = recipient.disk.rows().iter().filter(|row| {
+                    row.direction == Direction::Received
+                        && row.message.id == *id
+                        && row.with == hosts[n].account
+                });
+                match kept.count() {
+                    1 => Ok(()),
+                    count => Err(Violation::new(&format!(
+                        "{id} has a receipt and is {count} times on the disk of {to}"
+                    ))),
+                }
+            }
+            Event::Transfer {
+                state:
+                    TransferState::Done {
+                        path: Some(path),
+                        digest,
+                        ..
+                    },
+                ..
+            } => {
+                self.files += 1;
+                let bytes = hosts[n].disk.file(path);
+                let is_same =
+                    bytes.is_some_and(|bytes| blake3::hash(bytes).to_hex().as_str() == digest);
+                if is_same {
+                    Ok(())
+                } else {
+                    Err(Violation::new(&format!(
+                        "{n} calls a file done whose bytes differ"
+                    )))
+                }
+            }
+            Event::MessageState { .. }
+            | Event::Transfer { .. }
+            | Event::Connection(_)
+            | Event::Presence(_)
+            | Event::Offer(_)
+            | Event::FailedLogins(_)
+            | Event::NewKey { .. } => Ok(()),
+        }
+    }
+
+    fn check_text(
+        &self,
+        n: usize,
+        from: &AccountName,
+        text: &str,
+        hosts: &[Host],
+    ) -> Result<(), Violation> {
+        let author = hosts.iter().position(|host| host.account == *from);
+        let typed = author.and_then(|author| self.typed.get(&(author, hosts[n].account.clone())));
+        if typed.is_some_and(|typed| typed.iter().any(|typed| typed == text)) {
+            Ok(())
+        } else {
+            Err(Violation::new(&format!(
+                "{n} shows a text of {from} that {from} never typed"
+            )))
+        }
+    }
+
+    /// What a life has shown of one author is in the order of the author's history.
+    fn check_order(&self, n: usize, from: &AccountName, hosts: &[Host]) -> Result<(), Violation> {
+        let Some(author) = hosts.iter().find(|host| host.account == *from) else {
+            return Ok(());
+        };
+        let shown = &self.shown[&(n, from.clone())];
+        let [.., before, last] = shown.as_slice() else {
+            return Ok(());
+        };
+        let place = |id: &MessageId| {
+            let mut sent = author.disk.rows().iter();
+            sent.position(|row| row.direction == Direction::Sent && row.message.id == *id)
+        };
+        // What the author's disk does not have yet was sent last.
+        match (place(before), place(last)) {
+            (Some(before), Some(last)) if before > last => Err(Violation::new(&format!(
+                "{n} shows messages of {from} out of order"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a host has received from each author is in the order in which it was typed.
+    pub fn check_history(&self, n: usize, host: &Host) -> Result<(), Violation> {
+        for ((from, to), typed) in &self.typed {
+            if *to != host.account {
+                continue;
+            }
+            let author = super::world::account(*from);
+            let texts = host
+                .disk
+                .rows()
+                .iter()
+                .filter(|row| row.direction == Direction::Received && row.with == author);
+            let mut rest = typed.iter();
+            for row in texts {
+                let text = row.message.body.as_str();
+                if !rest.any(|typed| typed == text) {
+                    return Err(Violation::new(&format!(
+                        "the history of {n} has the messages of {author} out of order or twice"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}

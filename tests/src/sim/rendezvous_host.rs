@@ -1,0 +1,167 @@
+//! The server's machine: its engine, and the store that survives its crashes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use common::id::{AccountName, DeviceName};
+use common::key::{DeviceKey, Token};
+use common::password::{Password, PasswordRecord, STRETCH_CURRENT, ServerSetup, make_record};
+use common::time::{Epoch, UnixTime};
+use rendezvous::relay::Relay;
+use rendezvous::server::lockout::{BucketKey, LockoutRow, Subject};
+use rendezvous::server::login::Job;
+use rendezvous::server::{Input, Server, ServerOptions, Ticket};
+use rendezvous::store::memory::MemoryStore;
+use rendezvous::store::{Device, Store, StoreAnswer, StoreRequest};
+use zeroize::Zeroizing;
+
+/// The password of every account.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// The server, on or off.
+#[derive(Debug)]
+pub struct RendezvousHost {
+    /// `None` while it is off.
+    pub engine: Option<Server>,
+    relay: Relay,
+    store: MemoryStore,
+    orders: VecDeque<(Ticket, StoreRequest)>,
+    store_free: Instant,
+    /// When the engine wants to be called, and why.
+    pub deadline: Option<(Instant, &'static str)>,
+    /// Counts its lives.
+    pub life: u32,
+}
+
+impl RendezvousHost {
+    /// A server that runs.
+    pub fn new(seed: [u8; 32], epoch: Epoch, now: Instant) -> Self {
+        let mut host = Self {
+            engine: None,
+            relay: Relay::new(),
+            store: MemoryStore::new(),
+            orders: VecDeque::new(),
+            store_free: now,
+            deadline: None,
+            life: 0,
+        };
+        host.start(seed, epoch, now);
+        host
+    }
+
+    /// Starts it on what its store holds.
+    pub fn start(&mut self, seed: [u8; 32], epoch: Epoch, now: Instant) {
+        if self.engine.is_some() {
+            return;
+        }
+        self.life += 1;
+        self.store_free = now;
+        let options = ServerOptions::new(BucketKey([9; 32]));
+        let restored = self
+            .store
+            .restore()
+            .expect("a store in memory does not fail");
+        self.engine = Some(Server::new(seed, now, epoch, options, restored));
+        self.deadline = Some((now, "start"));
+    }
+
+    /// What a crash takes away.
+    pub fn crash(&mut self) {
+        self.orders.clear();
+        self.deadline = None;
+    }
+
+    /// Makes an account with a device that is logged in, as a log-in would have.
+    pub fn enrol(
+        &mut self,
+        account: &AccountName,
+        device_key: DeviceKey,
+        token: &Token,
+        at: UnixTime,
+    ) {
+        let create = StoreRequest::CreateAccount {
+            account: account.clone(),
+            record: record(account),
+            stretch: STRETCH_CURRENT,
+            at,
+        };
+        self.execute(&create);
+        let load = StoreRequest::LoadAccount {
+            account: account.clone(),
+            device_key,
+        };
+        let StoreAnswer::Loaded(Some(loaded)) = self.execute(&load) else {
+            unreachable!("the account was just made");
+        };
+        self.execute(&StoreRequest::Enrol {
+            id: loaded.id,
+            device: Device {
+                key: device_key,
+                name: DeviceName::lossy("simulated"),
+                token_hash: token.hash(),
+                token_before: None,
+                token_issued: at,
+            },
+            lockout: LockoutRow::empty(Subject::Account(account.clone())),
+        });
+    }
+
+    fn execute(&mut self, request: &StoreRequest) -> StoreAnswer {
+        let mut answers = self.store.execute(std::slice::from_ref(request));
+        let answer = answers.pop().expect("one answer for each request");
+        answer.expect("a store in memory does not fail")
+    }
+
+    /// Queues a request; returns when it is carried out if `at` is when it could be.
+    pub fn order(&mut self, at: Instant, ticket: Ticket, request: StoreRequest) -> Instant {
+        self.orders.push_back((ticket, request));
+        self.store_free = self.store_free.max(at);
+        self.store_free
+    }
+
+    /// Carries out the oldest request.
+    pub fn carry_out(&mut self, now: Instant) -> bool {
+        let Some((ticket, request)) = self.orders.pop_front() else {
+            return false;
+        };
+        let answer = Ok(self.execute(&request));
+        if let Some(engine) = &mut self.engine {
+            engine.handle_input(Input::Stored { ticket, answer }, now);
+        }
+        true
+    }
+
+    /// Does a computation.
+    pub fn verify(&mut self, ticket: Ticket, job: Job, now: Instant) {
+        let outcome = job.run(setup());
+        if let Some(engine) = &mut self.engine {
+            engine.handle_input(Input::Verified { ticket, outcome }, now);
+        }
+    }
+
+    /// Answers a datagram, if it is on.
+    pub fn on_datagram(&mut self, datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
+        self.engine.as_ref()?;
+        self.relay.handle_datagram(datagram, source)
+    }
+}
+
+fn setup() -> &'static ServerSetup {
+    static SETUP: OnceLock<ServerSetup> = OnceLock::new();
+    SETUP.get_or_init(|| ServerSetup::generate([3; 32]))
+}
+
+/// The record of [`PASSWORD`], made once for each account: stretching takes a while.
+fn record(account: &AccountName) -> PasswordRecord {
+    static RECORDS: OnceLock<Mutex<BTreeMap<AccountName, PasswordRecord>>> = OnceLock::new();
+    let records = RECORDS.get_or_init(Mutex::default);
+    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = records.entry(account.clone()).or_insert_with(|| {
+        let password = Password::new(Zeroizing::new(PASSWORD.to_owned()));
+        let password = password.expect("the password is long enough");
+        make_record(setup(), account, &password, [8; 32]).expect("the password can be stretched")
+    });
+    made.clone()
+}

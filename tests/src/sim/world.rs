@@ -1,0 +1,959 @@
+//! A server, its network and its hosts on virtual time, in one thread.
+//!
+//! The engines are the real ones, [`rendezvous::server::Server`] and [`peer::node::Node`]; what their
+//! shells do is done here, from one queue of things that are to happen. The world decides nothing by
+//! itself but when a thing arrives; all chance comes from its seed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use common::id::{AccountName, DeviceName, MessageId, TransferId};
+use common::key::{ChannelBinding, DeviceSecret, Token};
+use common::limits::CONTROL_FRAME_LEN_MAX;
+use common::time::{Epoch, UnixTime};
+use common::wire::frame::{self, FrameBuffer};
+use common::wire::rendezvous::{Hello, RequestFrame};
+use peer::node::command::{Command, CommandError, CommandId, Event, Reply, TransferState};
+use peer::node::io::{
+    ClosedReason, DiskAnswer, DiskRequest, RendezvousInput, RendezvousOutput, StoreAnswer, StoreId,
+    StoreRequest, Work, WorkAnswer,
+};
+use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rendezvous::server::{self, ConnectionId};
+
+use super::check::Violation;
+use super::disk::Disk;
+use super::model::Model;
+use super::net::{Arrival, Faults, Net, Site};
+use super::rendezvous_host::RendezvousHost;
+
+/// The server's address, TCP and UDP.
+pub const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 7400);
+/// What the wall clock says in the beginning.
+const WALL_START: UnixTime = UnixTime::from_millis(1_700_000_000_000);
+/// More turns than this without time passing is a loop that does not end.
+const TURNS_MAX: u32 = 20_000;
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct WorldOptions {
+    /// All chance comes from here.
+    pub seed: u64,
+    /// How many hosts, each with an account of its own and logged in.
+    pub hosts: usize,
+    /// What the network does.
+    pub faults: Faults,
+}
+
+/// The whole world.
+#[derive(Debug)]
+pub struct World {
+    /// Virtual time.
+    pub now: Instant,
+    began: Instant,
+    /// The wall clock may jump; engines read it when they start.
+    pub wall: UnixTime,
+    /// All chance.
+    pub rng: StdRng,
+    /// The network.
+    pub net: Net,
+    /// The server.
+    pub server: RendezvousHost,
+    /// The hosts.
+    pub hosts: Vec<Host>,
+    /// What should be true.
+    pub model: Model,
+    connections: BTreeMap<ConnectionId, Connection>,
+    last_connection: u64,
+    queue: BinaryHeap<Reverse<Due>>,
+    last_due: u64,
+    turns: u32,
+    /// Datagrams that arrived, and their bytes.
+    pub carried: [u64; 2],
+    trace: blake3::Hasher,
+    /// The first thing that is not as it should be.
+    pub violation: Option<Violation>,
+}
+
+/// A person's machine.
+#[derive(Debug)]
+pub struct Host {
+    /// `None` while it is off.
+    pub node: Option<Node>,
+    /// Whose.
+    pub account: AccountName,
+    /// Its key.
+    pub secret: [u8; 32],
+    /// Where its UDP socket is, seen from itself.
+    pub address: SocketAddr,
+    /// What survives.
+    pub disk: Disk,
+    /// Its disk takes up to this long for each request.
+    pub disk_delay: Duration,
+    /// It sleeps until then: nothing reaches it, and its clock goes on.
+    pub asleep_until: Option<Instant>,
+    /// Off since then.
+    pub off_since: Option<Instant>,
+    /// Counts its lives; what is under way for an earlier one is lost.
+    pub life: u32,
+    connection: Option<ConnectionId>,
+    deadline: Option<(Instant, &'static str)>,
+    last_command: u64,
+    /// Replies that came.
+    pub replies: BTreeMap<CommandId, Result<Reply, CommandError>>,
+    /// Messages that were shown and not marked as read.
+    pub unread: Vec<MessageId>,
+    /// Offers that nobody has answered.
+    pub offers: Vec<TransferId>,
+    /// Transfers that have not ended.
+    pub moving: Vec<TransferId>,
+    /// Files that arrived here.
+    pub arrived: Vec<PathBuf>,
+    store_free: Instant,
+    disk_free: Instant,
+}
+
+/// A control connection: bytes in order both ways, until it breaks.
+#[derive(Debug)]
+struct Connection {
+    host: usize,
+    life: u32,
+    frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
+    has_greeted: bool,
+    /// When the last bytes each way arrive: later ones never overtake them.
+    to_server: Instant,
+    to_host: Instant,
+    is_broken: bool,
+}
+
+/// Something that happens at a moment.
+#[derive(Debug)]
+struct Due {
+    at: Instant,
+    order: u64,
+    what: Happening,
+}
+
+#[derive(Debug)]
+enum Happening {
+    Datagram(Arrival, Vec<u8>),
+    Connected(ConnectionId),
+    ToServer(ConnectionId, Vec<u8>),
+    ToHost(ConnectionId, RendezvousInput),
+    ServerHears(ConnectionId),
+    NotConnected(usize, u32),
+    Store(usize, u32, StoreId, StoreRequest),
+    Stored(usize, u32, StoreId, StoreAnswer),
+    Disk(usize, u32, DiskRequest),
+    DiskDone(usize, u32, TransferId, DiskAnswer),
+    Worked(usize, u32, WorkAnswer),
+    ServerStored(u32),
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+impl World {
+    /// A world in which everybody is enrolled and starts now.
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    pub fn new(options: &WorldOptions) -> Self {
+        // Far from the machine's own start, so that engines may look back.
+        let now = Instant::now() + Duration::from_secs(100_000);
+        let wall = WALL_START;
+        let mut rng = StdRng::seed_from_u64(options.seed);
+        let server = RendezvousHost::new(rng.random(), Epoch::new(now, wall), now);
+        let mut world = Self {
+            now,
+            began: now,
+            wall,
+            rng,
+            net: Net::new(options.faults),
+            server,
+            hosts: Vec::new(),
+            model: Model::default(),
+            connections: BTreeMap::new(),
+            last_connection: 0,
+            queue: BinaryHeap::new(),
+            last_due: 0,
+            turns: 0,
+            carried: [0; 2],
+            trace: blake3::Hasher::new(),
+            violation: None,
+        };
+        world.net.move_to(Site::Server, SERVER);
+        for n in 0..options.hosts {
+            world.add_host(n);
+        }
+        for n in 0..options.hosts {
+            world.start(n);
+        }
+        world
+    }
+
+    fn add_host(&mut self, n: usize) {
+        let account = account(n);
+        let secret: [u8; 32] = self.rng.random();
+        let token: [u8; 32] = self.rng.random();
+        let key = DeviceSecret::from_seed(secret).public();
+        self.server
+            .enrol(&account, key, &Token::from_bytes(token), self.wall);
+        let address = SocketAddr::from(([192, 0, 2, 1 + n as u8], 5000));
+        self.hosts.push(Host {
+            node: None,
+            disk: Disk::enrolled(account.clone(), Token::from_bytes(token)),
+            account,
+            secret,
+            address,
+            disk_delay: Duration::from_millis(1),
+            asleep_until: None,
+            off_since: Some(self.now),
+            life: 0,
+            connection: None,
+            deadline: None,
+            last_command: 0,
+            replies: BTreeMap::new(),
+            unread: Vec::new(),
+            offers: Vec::new(),
+            moving: Vec::new(),
+            arrived: Vec::new(),
+            store_free: self.now,
+            disk_free: self.now,
+        });
+    }
+
+    /// Virtual time since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        self.now.saturating_duration_since(self.began)
+    }
+
+    /// A hash of all that was decided: the same for the same seed.
+    pub fn trace(&self) -> String {
+        self.trace.finalize().to_hex()[..16].to_owned()
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&mut self, line: &str) {
+        log::debug!("{:>10.4} {line}", self.elapsed().as_secs_f64());
+        self.trace.update(&self.elapsed().as_nanos().to_le_bytes());
+        self.trace.update(line.as_bytes());
+    }
+
+    /// Keeps the first thing that is wrong.
+    pub fn report(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    // ---- hosts ---------------------------------------------------------------------------------
+
+    /// Switches a host on.
+    pub fn start(&mut self, n: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[n];
+        if host.node.is_some() {
+            return;
+        }
+        host.life += 1;
+        host.off_since = None;
+        host.asleep_until = None;
+        (host.store_free, host.disk_free) = (now, now);
+        let options = NodeOptions {
+            secret: DeviceSecret::from_seed(host.secret),
+            device_name: DeviceName::lossy("simulated"),
+            restored: host.disk.restore(),
+            epoch: Epoch::new(now, self.wall),
+        };
+        let mut node = Node::new(self.rng.random(), now, options);
+        node.handle_input(Input::LocalAddresses(vec![host.address]), now);
+        host.node = Some(node);
+        let address = host.address;
+        self.net.move_to(Site::Host(n), address);
+        self.model.on_start(n);
+        self.drain(n);
+    }
+
+    /// Switches a host off: in good order, or as a power cut does.
+    pub fn stop(&mut self, n: usize, in_good_order: bool) {
+        if in_good_order && let Some(node) = &mut self.hosts[n].node {
+            node.handle_input(Input::ShutDown, self.now);
+            self.drain(n);
+        }
+        let host = &mut self.hosts[n];
+        if host.node.take().is_none() {
+            return;
+        }
+        if in_good_order {
+            self.finish_stores(n);
+        }
+        let host = &mut self.hosts[n];
+        host.disk.crash();
+        host.deadline = None;
+        host.off_since = Some(self.now);
+        host.unread.clear();
+        host.offers.clear();
+        host.moving.clear();
+        host.replies.clear();
+        if let Some(connection) = host.connection.take() {
+            // The system closes what was open, or, without power, nobody does.
+            let is_told = in_good_order || self.rng.random_bool(0.5);
+            self.break_connection(connection, is_told, false);
+        }
+    }
+
+    /// Carries out what a host's history was asked: its shell waits for that when it ends.
+    fn finish_stores(&mut self, n: usize) {
+        let life = self.hosts[n].life;
+        let mut rest = std::mem::take(&mut self.queue).into_sorted_vec();
+        // The earliest is last.
+        while let Some(Reverse(due)) = rest.pop() {
+            if let Happening::Store(of, in_life, _, request) = &due.what
+                && (*of, *in_life) == (n, life)
+            {
+                self.hosts[n].disk.store(request.clone());
+            } else {
+                self.queue.push(Reverse(due));
+            }
+        }
+    }
+
+    /// Sets the wall clock up to 13.6 days before or behind what it should say, so that no two of its
+    /// moments are further apart than a token lives. Engines read it when they start.
+    pub fn jump_clock(&mut self, amount: u32) {
+        let right = WALL_START.saturating_add(self.elapsed()).as_millis();
+        let error = u64::from(amount) * 18_000;
+        self.wall = UnixTime::from_millis(if amount.is_multiple_of(2) {
+            right + error
+        } else {
+            right - error
+        });
+    }
+
+    /// Gives a host another address.
+    pub fn roam(&mut self, n: usize) {
+        let host = &mut self.hosts[n];
+        let SocketAddr::V4(address) = host.address else {
+            return;
+        };
+        let mut octets = address.ip().octets();
+        octets[2] = octets[2].wrapping_add(1);
+        host.address = SocketAddr::from((octets, address.port()));
+        let address = host.address;
+        self.net.move_to(Site::Host(n), address);
+        if let Some(connection) = self.hosts[n].connection {
+            // Its TCP connection is from an address that is no more.
+            self.break_connection(connection, false, true);
+        }
+        if let Some(node) = &mut self.hosts[n].node {
+            node.handle_input(Input::LocalAddresses(vec![address]), self.now);
+            self.drain(n);
+        }
+    }
+
+    /// Asks a host something, if it is on and awake.
+    pub fn command(&mut self, n: usize, command: Command) -> Option<CommandId> {
+        let host = &mut self.hosts[n];
+        if host.asleep_until.is_some() {
+            return None;
+        }
+        let node = host.node.as_mut()?;
+        host.last_command += 1;
+        let id = CommandId(host.last_command);
+        node.handle_input(Input::Command(id, command), self.now);
+        self.drain(n);
+        Some(id)
+    }
+
+    fn drain(&mut self, n: usize) {
+        let mut buffer = Vec::new();
+        loop {
+            let (now, host) = (self.now, &mut self.hosts[n]);
+            let Some(node) = &mut host.node else {
+                return;
+            };
+            match node.poll_output(now, &mut buffer) {
+                Output::Wait(deadline) => {
+                    host.deadline = deadline.map(|deadline| (deadline.at, deadline.why));
+                    return;
+                }
+                Output::Transmit(transmit) => {
+                    let stride = transmit.segment_size.unwrap_or(transmit.size).max(1);
+                    for datagram in buffer[..transmit.size].chunks(stride) {
+                        self.transmit(
+                            Site::Host(n),
+                            self.hosts[n].address,
+                            transmit.destination,
+                            datagram,
+                        );
+                    }
+                }
+                Output::Rendezvous(output) => self.on_rendezvous(n, output),
+                Output::Store(id, request) => {
+                    let delay = self.delay(n);
+                    let host = &mut self.hosts[n];
+                    host.store_free = host.store_free.max(now) + delay;
+                    let (at, life) = (host.store_free, host.life);
+                    self.schedule(at, Happening::Store(n, life, id, request));
+                }
+                Output::Disk(request) => {
+                    let delay = self.delay(n);
+                    let host = &mut self.hosts[n];
+                    host.disk_free = host.disk_free.max(now) + delay;
+                    let (at, life) = (host.disk_free, host.life);
+                    self.schedule(at, Happening::Disk(n, life, request));
+                }
+                Output::Work(work) => self.on_work(n, work),
+                Output::Reply(id, reply) => {
+                    self.hosts[n].replies.insert(id, reply);
+                }
+                Output::Event(event) => self.on_event(n, &event),
+            }
+        }
+    }
+
+    fn delay(&mut self, n: usize) -> Duration {
+        self.hosts[n]
+            .disk_delay
+            .mul_f64(self.rng.random_range(0.1..1.0))
+    }
+
+    fn on_work(&mut self, n: usize, work: Work) {
+        let at = self.now + Duration::from_millis(150);
+        let life = self.hosts[n].life;
+        self.schedule(at, Happening::Worked(n, life, work.run()));
+    }
+
+    fn on_event(&mut self, n: usize, event: &Event) {
+        match event {
+            Event::Message(item) => {
+                self.note(&format!("{n} shows {} of {}", item.id, item.with));
+                self.hosts[n].unread.push(item.id);
+            }
+            Event::MessageState { id, to, state } => {
+                self.note(&format!("{n} knows {id} to {to} {state:?}"));
+            }
+            Event::Offer(offer) => {
+                self.note(&format!("{n} has an offer of {} bytes", offer.size));
+                self.hosts[n].offers.push(offer.transfer);
+            }
+            Event::Transfer { transfer, state } => self.on_transfer(n, *transfer, state),
+            Event::Connection(_)
+            | Event::Presence(_)
+            | Event::FailedLogins(_)
+            | Event::NewKey { .. } => {}
+        }
+        if let Err(violation) = self.model.on_event(n, event, &self.hosts) {
+            self.report(violation);
+        }
+    }
+
+    fn on_transfer(&mut self, n: usize, transfer: TransferId, state: &TransferState) {
+        let host = &mut self.hosts[n];
+        host.moving.retain(|moving| *moving != transfer);
+        if !state.is_final() {
+            return host.moving.push(transfer);
+        }
+        host.offers.retain(|offer| *offer != transfer);
+        if let TransferState::Done {
+            path: Some(path), ..
+        } = state
+        {
+            host.arrived.push(path.clone());
+        }
+        self.note(&format!("{n} ends a transfer: {}", ending(state)));
+    }
+
+    // ---- datagrams -----------------------------------------------------------------------------
+
+    fn transmit(&mut self, from: Site, source: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        let arrivals = self.net.send(from, source, to, self.now, &mut self.rng);
+        for arrival in arrivals {
+            self.schedule(arrival.at, Happening::Datagram(arrival, datagram.to_vec()));
+        }
+    }
+
+    fn on_datagram(&mut self, arrival: &Arrival, datagram: &[u8]) {
+        match arrival.site {
+            Site::Server => {
+                if let Some(answer) = self.server.on_datagram(datagram, arrival.source) {
+                    self.transmit(Site::Server, SERVER, arrival.source, &answer);
+                }
+            }
+            Site::Host(n) => {
+                let host = &mut self.hosts[n];
+                if host.address != arrival.destination || host.asleep_until.is_some() {
+                    return;
+                }
+                if let Some(node) = &mut host.node {
+                    self.carried[0] += 1;
+                    self.carried[1] += datagram.len() as u64;
+                    let input = Input::Datagrams(Datagrams {
+                        source: arrival.source,
+                        local: None,
+                        ecn: None,
+                        stride: datagram.len(),
+                        bytes: BytesMut::from(datagram),
+                    });
+                    node.handle_input(input, self.now);
+                    self.drain(n);
+                }
+            }
+        }
+    }
+
+    // ---- control connections -------------------------------------------------------------------
+
+    fn on_rendezvous(&mut self, n: usize, output: RendezvousOutput) {
+        match output {
+            RendezvousOutput::Connect => self.connect(n),
+            RendezvousOutput::Send(bytes) => {
+                let Some(id) = self.hosts[n].connection else {
+                    return;
+                };
+                let trip = self.trip();
+                let now = self.now;
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.to_server = connection.to_server.max(now + trip);
+                    let at = connection.to_server;
+                    self.schedule(at, Happening::ToServer(id, bytes));
+                }
+            }
+            RendezvousOutput::Close => {
+                if let Some(id) = self.hosts[n].connection {
+                    let at = self
+                        .connections
+                        .get(&id)
+                        .map(|connection| connection.to_server);
+                    self.schedule(at.unwrap_or(self.now), Happening::ServerHears(id));
+                    let closed = RendezvousInput::Closed(ClosedReason::Ended);
+                    self.schedule(self.now, Happening::ToHost(id, closed));
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, n: usize) {
+        let life = self.hosts[n].life;
+        let is_cut = self.net.is_cut(Site::Host(n), Site::Server)
+            || self.net.is_cut(Site::Server, Site::Host(n));
+        if is_cut || self.server.engine.is_none() {
+            let wait = if is_cut { 10_000 } else { 20 };
+            let at = self.now + Duration::from_millis(wait);
+            return self.schedule(at, Happening::NotConnected(n, life));
+        }
+        self.last_connection += 1;
+        let id = ConnectionId(self.last_connection);
+        let at = self.now + self.trip() * 3;
+        self.connections.insert(
+            id,
+            Connection {
+                host: n,
+                life,
+                frames: FrameBuffer::new(),
+                has_greeted: false,
+                to_server: at,
+                to_host: at,
+                is_broken: false,
+            },
+        );
+        self.hosts[n].connection = Some(id);
+        self.schedule(at, Happening::Connected(id));
+    }
+
+    fn trip(&mut self) -> Duration {
+        let faults = self.net.faults;
+        // TCP sends again what is lost: that takes time, not bytes.
+        let mut trip = faults.latency;
+        if faults.loss > 0.0 && self.rng.random_bool(faults.loss) {
+            trip += Duration::from_millis(250);
+        }
+        trip
+    }
+
+    /// Breaks a connection; each side hears of it at once or finds out by itself.
+    pub fn break_connection(&mut self, id: ConnectionId, server_hears: bool, host_hears: bool) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut connection.is_broken, true) {
+            return;
+        }
+        let soon = self.now + Duration::from_millis(5);
+        if server_hears {
+            self.schedule(soon, Happening::ServerHears(id));
+        }
+        if host_hears {
+            let reason = ClosedReason::Failed("the connection broke".to_owned());
+            self.schedule(soon, Happening::ToHost(id, RendezvousInput::Closed(reason)));
+        }
+    }
+
+    /// Breaks a host's control connection.
+    pub fn break_control(&mut self, n: usize) {
+        if let Some(id) = self.hosts[n].connection {
+            self.break_connection(id, true, true);
+        }
+    }
+
+    fn on_connected(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let host = connection.host;
+        let mut channel = [0; 32];
+        channel[..8].copy_from_slice(&id.0.to_be_bytes());
+        let source = SocketAddr::new(self.hosts[host].address.ip(), 40_000);
+        let Some(engine) = &mut self.server.engine else {
+            return self.break_connection(id, false, true);
+        };
+        let input = server::Input::Connected {
+            connection: id,
+            source,
+            channel: ChannelBinding(channel),
+        };
+        engine.handle_input(input, self.now);
+        self.drain_server();
+        let connected = RendezvousInput::Connected {
+            binding: ChannelBinding(channel),
+            local: source,
+            server: SERVER,
+        };
+        self.answer_host(id, connected);
+    }
+
+    fn answer_host(&mut self, id: ConnectionId, input: RendezvousInput) {
+        let trip = self.trip();
+        let now = self.now;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.to_host = connection.to_host.max(now + trip);
+            let at = connection.to_host;
+            self.schedule(at, Happening::ToHost(id, input));
+        }
+    }
+
+    fn on_bytes_at_server(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let (Some(connection), Some(_)) = (self.connections.get_mut(&id), &self.server.engine)
+        else {
+            return;
+        };
+        let site = Site::Host(connection.host);
+        if connection.is_broken || self.net.is_cut(site, Site::Server) {
+            // TCP would try again for minutes. Nothing comes after a gap; both find out by themselves.
+            connection.is_broken = true;
+            return;
+        }
+        connection.frames.push(bytes);
+        loop {
+            let Some(connection) = self.connections.get_mut(&id) else {
+                return;
+            };
+            let frames = &mut connection.frames;
+            let input = if connection.has_greeted {
+                match frames.next_frame::<RequestFrame>() {
+                    Ok(Some(frame)) => server::Input::Requested {
+                        connection: id,
+                        frame,
+                    },
+                    Ok(None) => return,
+                    Err(_) => server::Input::Malformed { connection: id },
+                }
+            } else {
+                match frames.next_frame::<Hello>() {
+                    Ok(Some(hello)) => {
+                        connection.has_greeted = true;
+                        server::Input::Greeted {
+                            connection: id,
+                            hello,
+                        }
+                    }
+                    Ok(None) => return,
+                    Err(_) => server::Input::Malformed { connection: id },
+                }
+            };
+            let is_malformed = matches!(input, server::Input::Malformed { .. });
+            if is_malformed {
+                self.report(Violation::new("a node sent bytes that are no frame"));
+                return;
+            }
+            if let Some(engine) = &mut self.server.engine {
+                engine.handle_input(input, self.now);
+                self.drain_server();
+            }
+        }
+    }
+
+    fn on_input_at_host(&mut self, id: ConnectionId, input: RendezvousInput) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let (n, life, is_broken) = (connection.host, connection.life, connection.is_broken);
+        let is_closed = matches!(input, RendezvousInput::Closed(_));
+        let host = &mut self.hosts[n];
+        if host.life != life || host.connection != Some(id) {
+            return;
+        }
+        if !is_closed && (is_broken || self.net.is_cut(Site::Server, Site::Host(n))) {
+            return self.on_gap(id, &input);
+        }
+        if is_closed {
+            host.connection = None;
+        }
+        if let Some(node) = &mut host.node {
+            node.handle_input(Input::Rendezvous(input), self.now);
+            self.drain(n);
+        }
+    }
+
+    /// Bytes of a connection do not arrive: nothing comes after them.
+    fn on_gap(&mut self, id: ConnectionId, lost: &RendezvousInput) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.is_broken = true;
+        }
+        if matches!(lost, RendezvousInput::Connected { .. }) {
+            // The shell gives up a connection that is not made in time.
+            let reason = ClosedReason::Failed("no answer".to_owned());
+            let at = self.now + Duration::from_secs(10);
+            self.schedule(at, Happening::ToHost(id, RendezvousInput::Closed(reason)));
+        }
+    }
+
+    // ---- the server ----------------------------------------------------------------------------
+
+    /// Starts the server on what its store holds.
+    pub fn start_server(&mut self) {
+        let epoch = Epoch::new(self.now, self.wall);
+        let seed = self.rng.random();
+        self.server.start(seed, epoch, self.now);
+        self.drain_server();
+    }
+
+    /// Ends the server without a word; its machine closes the connections.
+    pub fn crash_server(&mut self) {
+        if self.server.engine.take().is_none() {
+            return;
+        }
+        self.server.crash();
+        let open: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in open {
+            self.break_connection(id, false, true);
+        }
+    }
+
+    fn drain_server(&mut self) {
+        loop {
+            let Some(engine) = &mut self.server.engine else {
+                return;
+            };
+            match engine.poll_output(self.now) {
+                server::Output::Wait(deadline) => {
+                    self.server.deadline = deadline.map(|deadline| (deadline.at, deadline.why));
+                    return;
+                }
+                server::Output::Send { connection, frame } => {
+                    let mut bytes = Vec::new();
+                    let encoded = match &frame {
+                        server::Frame::Greeting(greeting) => {
+                            frame::encode::<CONTROL_FRAME_LEN_MAX>(greeting, &mut bytes)
+                        }
+                        server::Frame::Server(frame) => {
+                            frame::encode::<CONTROL_FRAME_LEN_MAX>(&**frame, &mut bytes)
+                        }
+                    };
+                    if encoded.is_err() {
+                        self.report(Violation::new("the server made a frame that is too long"));
+                    }
+                    self.answer_host(connection, RendezvousInput::Received(bytes));
+                }
+                server::Output::Close { connection, .. } => {
+                    let closed = RendezvousInput::Closed(ClosedReason::Ended);
+                    self.answer_host(connection, closed);
+                }
+                server::Output::Store { ticket, request } => {
+                    let at = self.now + Duration::from_micros(self.rng.random_range(50..5_000));
+                    let at = self.server.order(at, ticket, request);
+                    let life = self.server.life;
+                    self.schedule(at, Happening::ServerStored(life));
+                }
+                server::Output::Verify { ticket, job } => self.server.verify(ticket, job, self.now),
+                server::Output::Reply { .. } => {}
+            }
+        }
+    }
+
+    // ---- time ----------------------------------------------------------------------------------
+
+    fn schedule(&mut self, at: Instant, what: Happening) {
+        self.last_due += 1;
+        let order = self.last_due;
+        self.queue.push(Reverse(Due { at, order, what }));
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.violation.is_none() && self.step(end) {}
+        self.wall = self.wall.saturating_add(span);
+        self.now = self.now.max(end);
+    }
+
+    /// Does what is next, if it is not after `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let queued = self.queue.peek().map(|Reverse(due)| due.at);
+        let hosts = self.hosts.iter().filter_map(Host::due);
+        let server = self.server.deadline.map(|(at, _)| at);
+        let Some(next) = queued.into_iter().chain(hosts).chain(server).min() else {
+            return false;
+        };
+        if next > end {
+            return false;
+        }
+        self.watch_for_spinning(next);
+        self.now = self.now.max(next);
+        if queued.is_some_and(|at| at <= self.now) {
+            if let Some(Reverse(due)) = self.queue.pop() {
+                self.happen(due.what);
+            }
+            return true;
+        }
+        for n in 0..self.hosts.len() {
+            if self.hosts[n].due().is_some_and(|at| at <= self.now) {
+                self.wake(n);
+            }
+        }
+        if self.server.deadline.is_some_and(|(at, _)| at <= self.now)
+            && let Some(engine) = &mut self.server.engine
+        {
+            engine.handle_timeout(self.now);
+            self.drain_server();
+        }
+        true
+    }
+
+    fn watch_for_spinning(&mut self, next: Instant) {
+        self.turns = if next > self.now { 0 } else { self.turns + 1 };
+        if self.turns > TURNS_MAX {
+            let due = self.hosts.iter().filter_map(|host| host.deadline);
+            let whys: Vec<&str> = due
+                .filter(|(at, _)| *at <= self.now)
+                .map(|(_, why)| why)
+                .collect();
+            self.report(Violation::new(&format!("time stands still: {whys:?}")));
+        }
+    }
+
+    fn wake(&mut self, n: usize) {
+        let host = &mut self.hosts[n];
+        if host.asleep_until.is_some_and(|until| until <= self.now) {
+            host.asleep_until = None;
+        }
+        if let Some(node) = &mut host.node {
+            node.handle_timeout(self.now);
+            self.drain(n);
+        }
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Datagram(arrival, datagram) => self.on_datagram(&arrival, &datagram),
+            Happening::Connected(id) => self.on_connected(id),
+            Happening::ToServer(id, bytes) => self.on_bytes_at_server(id, &bytes),
+            Happening::ToHost(id, input) => self.on_input_at_host(id, input),
+            Happening::ServerHears(id) => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.is_broken = true;
+                }
+                if let Some(engine) = &mut self.server.engine {
+                    engine.handle_input(server::Input::Disconnected { connection: id }, self.now);
+                    self.drain_server();
+                }
+            }
+            Happening::NotConnected(n, life) => {
+                let reason = ClosedReason::Failed("no answer".to_owned());
+                let input = Input::Rendezvous(RendezvousInput::Closed(reason));
+                self.host_input(n, life, input);
+            }
+            Happening::Store(n, life, id, request) => {
+                if self.hosts[n].life == life && self.hosts[n].node.is_some() {
+                    let answer = self.hosts[n].disk.store(request);
+                    self.schedule(self.now, Happening::Stored(n, life, id, answer));
+                }
+            }
+            Happening::Stored(n, life, id, answer) => {
+                self.host_input(n, life, Input::Stored(id, answer));
+            }
+            Happening::Disk(n, life, request) => {
+                if self.hosts[n].life == life
+                    && self.hosts[n].node.is_some()
+                    && let Some((transfer, answer)) = self.hosts[n].disk.disk(request)
+                {
+                    self.schedule(self.now, Happening::DiskDone(n, life, transfer, answer));
+                }
+            }
+            Happening::DiskDone(n, life, transfer, answer) => {
+                self.host_input(n, life, Input::Disk(transfer, answer));
+            }
+            Happening::Worked(n, life, answer) => self.host_input(n, life, Input::Worked(answer)),
+            Happening::ServerStored(life) => {
+                if self.server.life == life && self.server.carry_out(self.now) {
+                    self.drain_server();
+                }
+            }
+        }
+    }
+
+    fn host_input(&mut self, n: usize, life: u32, input: Input) {
+        let host = &mut self.hosts[n];
+        if host.life == life
+            && let Some(node) = &mut host.node
+        {
+            node.handle_input(input, self.now);
+            self.drain(n);
+        }
+    }
+}
+
+impl Host {
+    /// When it has something to do by itself.
+    fn due(&self) -> Option<Instant> {
+        self.node.as_ref()?;
+        match self.asleep_until {
+            Some(until) => Some(until),
+            None => self.deadline.map(|(at, _)| at),
+        }
+    }
+}
+
+/// The account of a host.
+pub fn account(n: usize) -> AccountName {
+    format!("p{n}").parse().expect("a letter and a number")
+}
+
+const fn ending(state: &TransferState) -> &'static str {
+    match state {
+        TransferState::Done { .. } => "done",
+        TransferState::Declined { .. } => "declined",
+        TransferState::Failed { .. } => "failed",
+        TransferState::Waiting | TransferState::Moving { .. } => "not at all",
+    }
+}

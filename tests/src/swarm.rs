@@ -1,0 +1,225 @@
+//! Many seeds of the simulated world. What it finds is printed with the seed that shows it again.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use clap::Parser;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::program::now;
+use crate::sim::{self, Coverage, Outcome};
+
+/// Runs simulated worlds, each from a seed, and says which of them fail and why.
+#[derive(Debug, Parser)]
+#[command(
+    name = "swarm",
+    after_help = "\
+Examples:
+  cargo run --release --bin swarm -- --seeds 1000
+  cargo run --release --bin swarm -- --seed 42            one seed, with its decisions
+  cargo run --release --bin swarm -- --seconds 180        a fixed time, as CI does"
+)]
+struct Arguments {
+    /// How many seeds, from 0 on
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// Only this seed; its decisions go to stderr
+    #[arg(long, conflicts_with_all = ["seeds", "seconds"])]
+    seed: Option<u64>,
+    /// Start no further seed after this time
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// Steps of each
+    #[arg(long, default_value_t = 300)]
+    steps: u32,
+    /// Worlds at the same time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: u8,
+}
+
+/// Error-level lines of the engines' log: a broken invariant, which fails a run.
+struct Watchdog;
+
+static ERRORS: AtomicU64 = AtomicU64::new(0);
+static IS_LOUD: AtomicBool = AtomicBool::new(false);
+
+impl Log for Watchdog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() == Level::Error || IS_LOUD.load(Ordering::Relaxed)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let is_ours = ["tests", "peer", "rendezvous", "common"]
+            .iter()
+            .any(|name| record.target().starts_with(name));
+        if !is_ours || !self.enabled(record.metadata()) {
+            return;
+        }
+        if record.level() == Level::Error {
+            ERRORS.fetch_add(1, Ordering::Relaxed);
+        }
+        // Whoever started this reads it.
+        let _ = writeln!(
+            io::stderr().lock(),
+            "{:5} {}: {}",
+            record.level(),
+            record.target(),
+            record.args()
+        );
+    }
+
+    fn flush(&self) {}
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let level = if arguments.seed.is_some() {
+        IS_LOUD.store(true, Ordering::Relaxed);
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Error
+    };
+    if log::set_logger(&Watchdog).is_ok() {
+        log::set_max_level(level);
+    }
+    match arguments.seed {
+        Some(seed) => one(seed, arguments.steps),
+        None => many(&arguments),
+    }
+}
+
+fn one(seed: u64, steps: u32) -> ExitCode {
+    say(&format!("SEED {seed}"));
+    let outcome = sim::run(seed, steps);
+    let errors = ERRORS.load(Ordering::Relaxed);
+    say(&format!("trace {}", outcome.coverage.trace));
+    show(&outcome.coverage, 1);
+    match (outcome.violation, errors) {
+        (None, 0) => ExitCode::SUCCESS,
+        (None, _) => {
+            say(&format!(
+                "SEED {seed} FAILED: {errors} lines of the log at level error"
+            ));
+            ExitCode::FAILURE
+        }
+        (Some(violation), _) => {
+            say(&format!("SEED {seed} FAILED: {violation}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
+    let began = now();
+    let until = arguments
+        .seconds
+        .map(|seconds| began + Duration::from_secs(seconds));
+    let seeds = if until.is_some() {
+        u64::MAX
+    } else {
+        arguments.seeds
+    };
+    let next = AtomicU64::new(0);
+    let (sender, outcomes) = mpsc::channel::<(u64, Outcome)>();
+    let mut all = Coverage::default();
+    let (mut count, mut failed) = (0, Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..arguments.threads {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let is_late = until.is_some_and(|until| now() >= until);
+                    if seed >= seeds || is_late {
+                        return;
+                    }
+                    let outcome = sim::run(seed, arguments.steps);
+                    if sender.send((seed, outcome)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for (seed, outcome) in outcomes {
+            count += 1;
+            add(&mut all, &outcome.coverage);
+            if let Some(violation) = outcome.violation {
+                say(&format!("SEED {seed} FAILED: {violation}"));
+                failed.push(seed);
+            }
+            progress(count, (until.is_none()).then_some(seeds), failed.len());
+        }
+    });
+    let errors = ERRORS.load(Ordering::Relaxed);
+    say(&format!(
+        "{count} seeds of {} steps in {:.1} s: {} failed, {errors} lines of the log at level error",
+        arguments.steps,
+        now().saturating_duration_since(began).as_secs_f64(),
+        failed.len()
+    ));
+    show(&all, count);
+    // A panic in a thread has ended the program's scope with a panic of its own.
+    if failed.is_empty() && errors == 0 && count > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn add(all: &mut Coverage, one: &Coverage) {
+    for (kind, count) in &one.steps {
+        *all.steps.entry(*kind).or_default() += count;
+    }
+    let sum = |all: &mut [u64], one: &[u64]| {
+        for (all, one) in all.iter_mut().zip(one) {
+            *all += one;
+        }
+    };
+    sum(&mut all.carried, &one.carried);
+    sum(&mut all.mishaps, &one.mishaps);
+    sum(&mut all.done, &one.done);
+    all.elapsed += one.elapsed;
+}
+
+fn show(coverage: &Coverage, seeds: u64) {
+    let steps: Vec<String> = coverage
+        .steps
+        .iter()
+        .map(|(kind, count)| format!("{kind:?} {count}"))
+        .collect();
+    say(&format!("steps      {}", steps.join(", ")));
+    let [lost, doubled, cut, barred] = coverage.mishaps;
+    let [datagrams, bytes] = coverage.carried;
+    say(&format!(
+        "datagrams  {datagrams} of {bytes} bytes; {lost} lost, {doubled} doubled, {cut} cut, {barred} to nobody"
+    ));
+    let [messages, receipts, files] = coverage.done;
+    say(&format!(
+        "people     {messages} messages shown, {receipts} receipts, {files} files done"
+    ));
+    say(&format!(
+        "time       {:.1} h of virtual time in {seeds} worlds",
+        coverage.elapsed.as_secs_f64() / 3600.0
+    ));
+}
+
+/// One line that is written over and over, for people only.
+fn progress(count: u64, of: Option<u64>, failed: usize) {
+    let mut stderr = io::stderr().lock();
+    if stderr.is_terminal() {
+        let of = of.map_or_else(String::new, |of| format!(" of {of}"));
+        // A terminal that has gone away misses nothing.
+        let _ = write!(stderr, "\r{count}{of} seeds, {failed} failed ");
+    }
+}
+
+fn say(line: &str) {
+    // A reader that has gone away misses the rest.
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
