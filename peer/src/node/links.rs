@@ -16,8 +16,8 @@ use common::hash::leaf_len;
 use common::id::{AccountName, TransferId};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, CANDIDATES_MAX, DIAL_DEADLINE, LINK_FRAME_LEN_MAX, LINKS_MAX,
-    LINKS_PER_DEVICE_MAX, MESSAGES_IN_FLIGHT_MAX,
+    AUTHORISE_DEADLINE, CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_DEADLINE, LINK_FRAME_LEN_MAX,
+    LINKS_MAX, LINKS_PER_DEVICE_MAX, MESSAGES_IN_FLIGHT_MAX,
 };
 use common::wire::frame::{self, FrameBuffer, FrameError};
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
@@ -407,6 +407,10 @@ impl Links {
         {
             log::warn!("the server names a device under another account than before; not dialled");
             return;
+        }
+        let dials = self.dials.values();
+        if dials.filter(|dial| dial.account == *account).count() >= DEVICES_PER_ACCOUNT_MAX {
+            return log::debug!("not dialled: an account has no more devices than that");
         }
         if self.transport.len() >= LINKS_MAX {
             log::debug!("not dialled: {LINKS_MAX} links are open");

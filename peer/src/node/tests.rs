@@ -63,6 +63,8 @@ struct World {
     server_is_up: bool,
     /// Keys that the server does not know.
     unknown: Vec<DeviceKey>,
+    /// What it adds to each answer to a search.
+    invented: Vec<Entry>,
     /// Every n-th datagram is lost.
     loses_every: Option<u64>,
     datagrams: u64,
@@ -83,6 +85,7 @@ impl World {
             now,
             server_is_up: true,
             unknown: Vec::new(),
+            invented: Vec::new(),
             loses_every: None,
             datagrams: 0,
         };
@@ -306,8 +309,9 @@ impl World {
             }
             Request::Find { account } => {
                 let of_account = self.hosts.iter().filter(|host| host.name == account);
+                let invented = self.invented.iter().cloned();
                 Answer::Found {
-                    entries: of_account.filter_map(Host::entry).collect(),
+                    entries: of_account.filter_map(Host::entry).chain(invented).collect(),
                 }
             }
             Request::WhoIs { device_key } => {
@@ -1141,6 +1145,25 @@ fn t23_many_addresses_are_dialled_at_a_measured_pace() {
         sent < 400,
         "{sent} datagrams to addresses that somebody named"
     );
+}
+
+#[test]
+fn t23_no_more_devices_are_dialled_than_an_account_can_have() {
+    let mut world = World::new(&["alice", "bob"]);
+    let entry = world.hosts[1].entry().unwrap();
+    world.invented = (0..200u8)
+        .map(|n| Entry {
+            device_key: DeviceSecret::from_seed([n; 32]).public(),
+            candidates: vec![SocketAddr::from(([203, 0, 113, n], 1000))],
+            ..entry.clone()
+        })
+        .collect();
+    // A first flight is one datagram or two.
+    let before = world.datagrams;
+    world.say(0, "bob", "hello");
+    let sent = world.datagrams - before;
+    let most = 3 * common::limits::DEVICES_PER_ACCOUNT_MAX as u64;
+    assert!(sent < most, "{sent} datagrams at once");
 }
 
 #[test]
