@@ -3,6 +3,8 @@
 //! A run has three parts: steps that may do any harm, then healing, then rest, which must come. What
 //! must be true is looked at all the time, and the first thing that is not ends the run.
 
+/// Somebody without a password.
+pub mod attacker;
 /// What must not be.
 pub mod check;
 /// What survives a crash.

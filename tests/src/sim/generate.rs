@@ -54,7 +54,7 @@ impl Choices for Fed<'_> {
 }
 
 /// How often each kind of step is taken, of the sum of all.
-const WEIGHTS: [(Kind, u32); 22] = [
+const WEIGHTS: [(Kind, u32); 23] = [
     (Kind::Pass, 30),
     (Kind::Send, 30),
     (Kind::SendFile, 5),
@@ -77,6 +77,7 @@ const WEIGHTS: [(Kind, u32); 22] = [
     (Kind::SlowDisk, 1),
     (Kind::JumpClock, 1),
     (Kind::RestartNat, 1),
+    (Kind::Attack, 1),
 ];
 
 /// The next step: one that makes sense in this world.

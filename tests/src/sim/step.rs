@@ -60,6 +60,8 @@ pub enum Kind {
     JumpClock,
     /// A NAT forgets its mappings.
     RestartNat,
+    /// Somebody guesses at an account, again and again.
+    Attack,
 }
 
 /// One step.
@@ -119,6 +121,11 @@ impl Step {
                 world.hosts[host].disk_delay = delay;
             }
             Kind::JumpClock => world.jump_clock(amount),
+            Kind::Attack => {
+                for _ in 0..=amount % 12 {
+                    world.attack(host);
+                }
+            }
             Kind::RestartNat => {
                 if let Some(nat) = world.net.nat_mut(host) {
                     nat.restart();

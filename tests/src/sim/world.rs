@@ -27,6 +27,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rendezvous::server::{self, ConnectionId};
 
+use super::attacker::Attacker;
 use super::check::Violation;
 use super::disk::Disk;
 use super::model::Model;
@@ -70,6 +71,7 @@ pub struct World {
     /// What should be true.
     pub model: Model,
     connections: BTreeMap<ConnectionId, Connection>,
+    attackers: BTreeMap<ConnectionId, Attacker>,
     last_connection: u64,
     queue: BinaryHeap<Reverse<Due>>,
     last_due: u64,
@@ -195,6 +197,7 @@ impl World {
             hosts: Vec::new(),
             model: Model::default(),
             connections: BTreeMap::new(),
+            attackers: BTreeMap::new(),
             last_connection: 0,
             queue: BinaryHeap::new(),
             last_due: 0,
@@ -770,6 +773,11 @@ impl World {
                     self.server.deadline = deadline.map(|deadline| (deadline.at, deadline.why));
                     return;
                 }
+                server::Output::Send { connection, frame }
+                    if self.attackers.contains_key(&connection) =>
+                {
+                    self.answer_attacker(connection, &frame);
+                }
                 server::Output::Send { connection, frame } => {
                     let mut bytes = Vec::new();
                     let encoded = match &frame {
@@ -798,6 +806,37 @@ impl World {
                 server::Output::Verify { ticket, job } => self.server.verify(ticket, job, self.now),
                 server::Output::Reply { .. } => {}
             }
+        }
+    }
+
+    /// Somebody from anywhere guesses at a host's account, and asks for what is not theirs.
+    pub fn attack(&mut self, victim: usize) {
+        self.last_connection += 1;
+        let id = ConnectionId(self.last_connection);
+        let attacker = Attacker::new(self.rng.random());
+        let account = self.hosts[victim].account.clone();
+        let inputs = attacker.opening(id, &account, "password1");
+        self.attackers.insert(id, attacker);
+        for input in inputs {
+            if let Some(engine) = &mut self.server.engine {
+                engine.handle_input(input, self.now);
+                self.drain_server();
+            }
+        }
+    }
+
+    fn answer_attacker(&mut self, id: ConnectionId, frame: &server::Frame) {
+        let Some(attacker) = self.attackers.get(&id) else {
+            return;
+        };
+        match attacker.on_frame(id, frame) {
+            Ok(Some(input)) => {
+                if let Some(engine) = &mut self.server.engine {
+                    engine.handle_input(input, self.now);
+                }
+            }
+            Ok(None) => {}
+            Err(violation) => self.report(violation),
         }
     }
 
