@@ -148,8 +148,9 @@ pub const STORE_RETRY: Duration = Duration::from_secs(5);
 /// Messages of one author whose ids are remembered: what may come again over another link has no
 /// receipt yet, so it is among the latest.
 pub const RECENT_MESSAGES_MAX: usize = 2 * MESSAGES_IN_FLIGHT_MAX;
-/// Without a receipt for this long the recipient is looked for again: it may have restarted elsewhere.
-pub const RECEIPT_PATIENCE: Duration = Duration::from_secs(3);
+/// Without a receipt for this long the recipient is looked for again: it may have restarted elsewhere
+/// or moved, and is to be talked to again within 3 s.
+pub const RECEIPT_PATIENCE: Duration = Duration::from_secs(2);
 /// Links of one peer at once.
 pub const LINKS_MAX: usize = 1024;
 /// Links of one device at once: two peers that dial each other at the same time have two for a while,

@@ -115,7 +115,7 @@ fn a_peer_that_roams_is_talked_to_again() {
     let began = world.now;
     until(&mut world, |world| received(world, 1).len() == 2);
     let took = world.now.saturating_duration_since(began);
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took <= Duration::from_secs(3), "{took:?}");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_peer_that_slept_is_talked_to_again() {
     let began = world.now;
     until(&mut world, |world| received(world, 1).len() == 2);
     let took = world.now.saturating_duration_since(began);
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took <= Duration::from_secs(3), "{took:?}");
 }
 
 #[test]
