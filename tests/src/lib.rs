@@ -8,6 +8,8 @@ pub mod control;
 pub mod demo;
 // The real programs as processes of their own.
 pub mod program;
+// Bad luck between the real programs.
+pub mod proxy;
 // The real engines in a world of their own, on virtual time.
 pub mod sim;
 // Many seeds of it.
