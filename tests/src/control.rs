@@ -1,7 +1,7 @@
 //! The socket of a running peer, as a program would use it: JSON-RPC 2.0, one message a line.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -50,14 +50,7 @@ impl Control {
         params: Value,
         patience: Duration,
     ) -> Result<Value, Value> {
-        self.last_request += 1;
-        let mut request = json!({"jsonrpc": "2.0", "id": self.last_request, "method": method});
-        if !params.is_null() {
-            request["params"] = params;
-        }
-        let line = format!("{request}\n");
-        let written = self.reader.get_mut().write_all(line.as_bytes());
-        written.expect("the owner of the profile takes requests");
+        self.post(method, params);
         let deadline = now() + patience;
         loop {
             let left = deadline.saturating_duration_since(now());
@@ -71,6 +64,43 @@ impl Control {
                 };
             }
             self.events.push_back(message);
+        }
+    }
+
+    /// Calls a method without waiting for the reply, which comes among the events with the id that this
+    /// returns.
+    #[track_caller]
+    pub fn post(&mut self, method: &str, params: Value) -> u64 {
+        self.last_request += 1;
+        let mut request = json!({"jsonrpc": "2.0", "id": self.last_request, "method": method});
+        if !params.is_null() {
+            request["params"] = params;
+        }
+        let line = format!("{request}\n");
+        let written = self.reader.get_mut().write_all(line.as_bytes());
+        written.expect("the owner of the profile takes requests");
+        self.last_request
+    }
+
+    /// Everything that the owner of the profile, which has died, said before and nobody has read.
+    #[track_caller]
+    pub fn last_words(mut self, patience: Duration) -> Vec<Value> {
+        let stream = self.reader.get_ref();
+        stream
+            .set_read_timeout(Some(patience))
+            .expect("the time is not zero");
+        let mut rest = Vec::from(self.events);
+        loop {
+            match self.reader.read_until(b'\n', &mut self.line) {
+                Ok(_) if self.line.ends_with(b"\n") => {
+                    rest.push(serde_json::from_slice(&self.line).expect("every line is JSON"));
+                    self.line.clear();
+                }
+                // It died in the middle of a line, or of a request that it had not read yet.
+                Ok(_) => return rest,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return rest,
+                Err(error) => panic!("the owner of the profile still lives: {error}"),
+            }
         }
     }
 

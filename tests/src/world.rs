@@ -2,9 +2,11 @@
 //!
 //! Everything here fails the test that calls it when it does not work out.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,6 +29,8 @@ const PACE: Duration = Duration::from_millis(15);
 pub struct World {
     server: Option<Server>,
     programs: Programs,
+    /// Where profiles have their UDP socket, other than anywhere on loopback.
+    sockets: BTreeMap<String, SocketAddr>,
     folder: TempDir,
 }
 
@@ -54,6 +58,7 @@ impl World {
         Self {
             server: None,
             programs: Programs::new(executable, folder.path()),
+            sockets: BTreeMap::new(),
             folder,
         }
     }
@@ -115,14 +120,33 @@ impl World {
         self.enter(profile, "login", account, &file)
     }
 
+    /// Creates the account `who` at a server that is found at `server`, with a profile whose UDP
+    /// socket is always at `socket`.
+    #[track_caller]
+    pub fn register_at(&mut self, who: &str, server: SocketAddr, socket: SocketAddr) {
+        self.sockets.insert(who.to_owned(), socket);
+        let file = self.password_file(who, &password_of(who));
+        let registered = self.enter_at(&server.to_string(), who, "register", who, &file);
+        assert_eq!(registered.code(), 0, "{registered:?}");
+    }
+
     /// Registers, or logs in, at the server, whose fingerprint is known.
     #[track_caller]
     pub fn enter(&self, profile: &str, how: &str, account: &str, password_file: &str) -> Finished {
-        let Server {
-            address,
-            fingerprint,
-            ..
-        } = self.server();
+        let address = &self.server().address;
+        self.enter_at(address, profile, how, account, password_file)
+    }
+
+    #[track_caller]
+    fn enter_at(
+        &self,
+        address: &str,
+        profile: &str,
+        how: &str,
+        account: &str,
+        password_file: &str,
+    ) -> Finished {
+        let fingerprint = &self.server().fingerprint;
         let arguments = [
             how,
             account,
@@ -225,7 +249,11 @@ impl World {
         let profile = format!("./{who}");
         let fixed = ["--profile", &profile].into_iter();
         let all = fixed.chain(arguments.iter().map(AsRef::as_ref));
-        self.programs.command(Program::Peer, all)
+        let mut command = self.programs.command(Program::Peer, all);
+        if let Some(socket) = self.sockets.get(who) {
+            command.env("PEER_UDP", socket.to_string());
+        }
+        command
     }
 
     /// The same command with a file system of `size` in the place of `folder`, which only the command
