@@ -259,6 +259,13 @@ impl Node {
         self.settle(now);
     }
 
+    /// Tells whether a received message is on its way to the disk: its author waits for the receipt, so
+    /// whoever stops a node waits for this, within reason.
+    pub fn owes_receipts(&self) -> bool {
+        let mut links = self.stores.values().filter_map(Stored::receiving_link);
+        links.next().is_some()
+    }
+
     /// The next thing to do. The bytes of a [`Output::Transmit`] land in `buffer`, which is cleared
     /// first.
     pub fn poll_output(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Output {

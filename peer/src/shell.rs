@@ -479,6 +479,14 @@ impl EventLoop {
 
     fn say_goodbye(&mut self, events: &mut Events) {
         let until = now() + STOP_PATIENCE;
+        // A message that was just shown may still be on its way to the disk.
+        while self.node.owes_receipts() {
+            let left = until.saturating_duration_since(now());
+            if left.is_zero() || self.wait(events, Some(left)).is_err() {
+                break;
+            }
+            self.turn(now());
+        }
         self.node.handle_input(Input::ShutDown, now());
         self.turn(now());
         while !self.connection.is_idle() || self.udp.is_blocked() {

@@ -70,6 +70,20 @@ fn t40_peers_that_know_each_other_talk_on_without_the_server() {
 }
 
 #[test]
+fn whoever_stops_in_good_order_sends_the_receipts_that_it_owes() {
+    let mut world = world(2, Faults::NONE);
+    say(&mut world, 0, 1, "hello");
+    until(&mut world, |world| waiting(world, 0) == 0);
+    world.hosts[1].unread.clear();
+    world.hosts[1].disk_delay = Duration::from_millis(400);
+    say(&mut world, 0, 1, "goodbye");
+    until(&mut world, |world| !world.hosts[1].unread.is_empty());
+    assert_eq!(received(&world, 1), ["hello"], "shown before it is on disk");
+    world.stop(1, true);
+    until(&mut world, |world| waiting(world, 0) == 0);
+}
+
+#[test]
 fn a_cut_in_one_direction_delays_and_loses_nothing() {
     let mut world = world(2, Faults::NONE);
     say(&mut world, 0, 1, "before");

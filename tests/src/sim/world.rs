@@ -299,9 +299,8 @@ impl World {
 
     /// Switches a host off: in good order, or as a power cut does.
     pub fn stop(&mut self, n: usize, in_good_order: bool) {
-        if in_good_order && let Some(node) = &mut self.hosts[n].node {
-            node.handle_input(Input::ShutDown, self.now);
-            self.drain(n);
+        if in_good_order {
+            self.shut_down(n);
         }
         let host = &mut self.hosts[n];
         if host.node.take().is_none() {
@@ -322,6 +321,22 @@ impl World {
             // The system closes what was open, or, without power, nobody does.
             let is_told = in_good_order || self.rng.random_bool(0.5);
             self.break_connection(connection, is_told, false);
+        }
+    }
+
+    /// Ends a node as its shell does: receipts that it owes come first, for a second.
+    fn shut_down(&mut self, n: usize) {
+        let owes = |world: &Self| {
+            let node = world.hosts[n].node.as_ref();
+            node.is_some_and(Node::owes_receipts)
+        };
+        let until = self.now + Duration::from_secs(1);
+        while owes(self) && self.now < until {
+            self.pass(Duration::from_millis(5));
+        }
+        if let Some(node) = &mut self.hosts[n].node {
+            node.handle_input(Input::ShutDown, self.now);
+            self.drain(n);
         }
     }
 
