@@ -45,8 +45,8 @@ struct Arguments {
     #[arg(long)]
     json: bool,
     /// The two cores that the two sides run on
-    #[arg(long, value_name = "CORE,CORE", value_delimiter = ',', num_args = 2, default_values_t = [0, 1])]
-    cores: Vec<usize>,
+    #[arg(long, value_name = "CORE,CORE", default_value = "0,1", value_parser = cores)]
+    cores: [usize; 2],
     /// Rounds of ours and the baseline
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -76,14 +76,29 @@ struct Plan {
     file_len: u64,
 }
 
+/// Parses two cores that this process may use.
+fn cores(text: &str) -> Result<[usize; 2], String> {
+    let parsed = text
+        .split_once(',')
+        .and_then(|(first, second)| Some([first.parse().ok()?, second.parse().ok()?]));
+    let Some(cores) = parsed else {
+        return Err("two numbers with a comma in between, for example 0,1".to_owned());
+    };
+    let count = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+    match cores.iter().find(|core| **core >= count) {
+        Some(core) => Err(format!(
+            "there is no core {core}: they count from 0 to {}",
+            count - 1
+        )),
+        None => Ok(cores),
+    }
+}
+
 /// Runs the bench.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let [first, second] = arguments.cores[..] else {
-        unreachable!("clap takes exactly two");
-    };
     let plan = Plan {
-        cores: [first, second],
+        cores: arguments.cores,
         rounds: arguments.rounds,
         file_len: arguments.size << 20,
     };
@@ -115,4 +130,22 @@ enum Failure {
     /// Something came out that cannot be.
     #[error("{0}")]
     Wrong(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_cores_are_parsed_and_must_be_there() {
+        assert_eq!(cores("0,0"), Ok([0, 0]));
+        for wrong in ["", "0", "0,", "a,b", "0,1,2", "-1,0"] {
+            assert!(
+                cores(wrong).unwrap_err().starts_with("two numbers"),
+                "{wrong}"
+            );
+        }
+        assert!(cores("0,999999").unwrap_err().contains("no core 999999"));
+        Arguments::try_parse_from(["bench", "start", "--cores", "0,0"]).unwrap();
+    }
 }
