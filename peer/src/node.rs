@@ -212,6 +212,12 @@ impl Node {
         node
     }
 
+    /// Lets panics of the QUIC implementation through from now on: a simulation wants to see them, where
+    /// a program loses a link.
+    pub const fn catch_no_panics(&mut self) {
+        self.links.catch_no_panics();
+    }
+
     /// Takes something that happened outside.
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         match input {

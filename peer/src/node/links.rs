@@ -161,6 +161,11 @@ impl Links {
         }
     }
 
+    /// Lets panics of the QUIC implementation through from now on.
+    pub(super) const fn catch_no_panics(&mut self) {
+        self.transport.catch_no_panics();
+    }
+
     /// Notes whether loopback addresses may be dialled.
     pub(super) fn set_local(&mut self, is_local: bool) {
         self.is_local = is_local;

@@ -7,8 +7,8 @@
 //!
 //! Invariants:
 //! - QUIC sees IPv6 addresses only; IPv4 is mapped on the way in and back on the way out.
-//! - Each call into a connection is guarded: a panic in the implementation costs that link, a panic in
-//!   the endpoint costs all links, and neither costs the program.
+//! - Each call into a connection is guarded, unless a simulation wants to see it: a panic in the
+//!   implementation costs that link, a panic in the endpoint costs all links, and neither costs the program.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -141,6 +141,8 @@ pub(super) struct Transport {
     responses: VecDeque<(Transmit, Vec<u8>)>,
     /// Inbound links that may not talk yet, and until when they may try.
     unauthorised: BTreeMap<LinkId, Instant>,
+    /// Whether panics of the QUIC implementation are caught.
+    catches: bool,
 }
 
 struct Link {
@@ -176,7 +178,13 @@ impl Transport {
             events: VecDeque::new(),
             responses: VecDeque::new(),
             unauthorised: BTreeMap::new(),
+            catches: true,
         }
+    }
+
+    /// Lets panics of the QUIC implementation through from now on.
+    pub(super) const fn catch_no_panics(&mut self) {
+        self.catches = false;
     }
 
     /// Takes the datagrams of one receive call.
@@ -420,7 +428,9 @@ impl Transport {
     ) {
         let mut answer = Vec::new();
         let endpoint = &mut self.endpoint;
-        let handled = guarded(|| endpoint.handle(now, path, ecn, datagram, &mut answer));
+        let handled = guarded(self.catches, || {
+            endpoint.handle(now, path, ecn, datagram, &mut answer)
+        });
         match handled {
             Ok(Some(DatagramEvent::ConnectionEvent(handle, event))) => {
                 if let Some(link) = self.by_handle.get(&handle.0).copied() {
@@ -440,7 +450,7 @@ impl Transport {
         let links = self.len();
         let mut answer = Vec::new();
         let endpoint = &mut self.endpoint;
-        let accepted = guarded(|| {
+        let accepted = guarded(self.catches, || {
             if waiting >= UNAUTHORISED_LINKS_MAX || links >= LINKS_MAX {
                 return Err(Some(endpoint.refuse(incoming, &mut answer)));
             }
@@ -493,7 +503,7 @@ impl Transport {
     fn with<T>(&mut self, id: LinkId, step: impl FnOnce(&mut Link) -> T) -> Option<T> {
         let link = self.links.get_mut(&id)?;
         self.dirty.insert(id);
-        match guarded(|| step(link)) {
+        match guarded(self.catches, || step(link)) {
             Ok(value) => Some(value),
             Err(Panicked) => {
                 self.discard(id, "the QUIC implementation failed on this link");
@@ -583,7 +593,7 @@ impl Transport {
                 return;
             };
             let endpoint = &mut self.endpoint;
-            match guarded(|| endpoint.handle_event(handle, event)) {
+            match guarded(self.catches, || endpoint.handle_event(handle, event)) {
                 Ok(Some(answer)) => {
                     self.with(id, |link| link.connection.handle_event(answer));
                 }
@@ -646,7 +656,8 @@ impl Transport {
         }
         self.remove(id);
         let endpoint = &mut self.endpoint;
-        if guarded(|| endpoint.handle_event(handle, EndpointEvent::drained())).is_err() {
+        let drained = || endpoint.handle_event(handle, EndpointEvent::drained());
+        if guarded(self.catches, drained).is_err() {
             self.rebuild();
         }
     }
@@ -706,9 +717,9 @@ impl Link {
 
 struct Panicked;
 
-/// Runs code of the QUIC implementation. In a simulation nothing is caught, so that it is found.
-fn guarded<T>(step: impl FnOnce() -> T) -> Result<T, Panicked> {
-    if cfg!(feature = "shell") {
+/// Runs code of the QUIC implementation, and catches its panics if `catches`.
+fn guarded<T>(catches: bool, step: impl FnOnce() -> T) -> Result<T, Panicked> {
+    if catches {
         catch_unwind(AssertUnwindSafe(step)).map_err(|_| Panicked)
     } else {
         Ok(step())

@@ -38,6 +38,8 @@ use super::rendezvous_host::RendezvousHost;
 pub const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 7400);
 /// What the wall clock says in the beginning.
 const WALL_START: UnixTime = UnixTime::from_millis(1_700_000_000_000);
+/// One in so many turns, an engine is woken although it did not ask for it.
+const POKE_EVERY: u32 = 40;
 /// More turns than this without time passing is a loop that does not end.
 const TURNS_MAX: u32 = 20_000;
 
@@ -289,6 +291,7 @@ impl World {
             epoch: Epoch::new(now, self.wall),
         };
         let mut node = Node::new(self.rng.random(), now, options);
+        node.catch_no_panics();
         node.handle_input(Input::LocalAddresses(vec![host.address]), now);
         host.node = Some(node);
         let address = host.address;
@@ -883,6 +886,14 @@ impl World {
             return false;
         }
         self.watch_for_spinning(next);
+        if next > self.now && self.rng.random_ratio(1, POKE_EVERY) {
+            let gap = next.saturating_duration_since(self.now);
+            self.now += gap.mul_f64(self.rng.random_range(0.0..1.0));
+            let n = self.rng.random_range(0..=self.hosts.len());
+            self.poke(n);
+            // Whatever came of it may be due before `next`.
+            return true;
+        }
         self.now = self.now.max(next);
         if queued.is_some_and(|at| at <= self.now) {
             if let Some(Reverse(due)) = self.queue.pop() {
@@ -902,6 +913,45 @@ impl World {
             self.drain_server();
         }
         true
+    }
+
+    /// Wakes an engine before its time. If it then has something to do, or wants to be woken earlier
+    /// than it said, it slept on work.
+    fn poke(&mut self, n: usize) {
+        let now = self.now;
+        let Some(host) = self.hosts.get_mut(n) else {
+            return self.poke_server();
+        };
+        let Some(node) = host.node.as_mut().filter(|_| host.asleep_until.is_none()) else {
+            return;
+        };
+        node.handle_timeout(now);
+        let found = match node.poll_output(now, &mut Vec::new()) {
+            Output::Wait(deadline) => earlier(deadline.map(|due| (due.at, due.why)), host.deadline),
+            output => Some(format!("{output:?}")),
+        };
+        if let Some(found) = found {
+            let account = &host.account;
+            let slept = Violation::new(&format!("{account} slept on {found}"));
+            self.report(slept);
+        }
+    }
+
+    fn poke_server(&mut self) {
+        let Some(engine) = &mut self.server.engine else {
+            return;
+        };
+        engine.handle_timeout(self.now);
+        let found = match engine.poll_output(self.now) {
+            server::Output::Wait(deadline) => {
+                let deadline = deadline.map(|due| (due.at, due.why));
+                earlier(deadline, self.server.deadline)
+            }
+            output => Some(format!("{output:?}")),
+        };
+        if let Some(found) = found {
+            self.report(Violation::new(&format!("the server slept on {found}")));
+        }
     }
 
     fn watch_for_spinning(&mut self, next: Instant) {
@@ -1001,6 +1051,13 @@ impl Host {
 /// The account of a host.
 pub fn account(n: usize) -> AccountName {
     format!("p{n}").parse().expect("a letter and a number")
+}
+
+/// What an engine wants to be woken for now, if that is earlier than what it had said.
+fn earlier(now: Option<(Instant, &str)>, said: Option<(Instant, &str)>) -> Option<String> {
+    let (at, why) = now?;
+    let is_earlier = said.is_none_or(|(said, _)| at < said);
+    is_earlier.then(|| format!("a deadline: {why}"))
 }
 
 const fn ending(state: &TransferState) -> &'static str {
