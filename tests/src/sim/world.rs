@@ -7,20 +7,16 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use common::id::{AccountName, DeviceName, MessageId, TransferId};
-use common::key::{ChannelBinding, DeviceSecret, Token};
-use common::limits::CONTROL_FRAME_LEN_MAX;
+use common::id::{AccountName, DeviceName, TransferId};
+use common::key::{DeviceSecret, Token};
 use common::time::{Epoch, UnixTime};
-use common::wire::frame::{self, FrameBuffer};
-use common::wire::rendezvous::{Hello, RequestFrame};
-use peer::node::command::{Command, CommandError, CommandId, Event, Reply, TransferState};
+use peer::node::command::{Command, CommandId, Event, TransferState};
 use peer::node::io::{
-    ClosedReason, DiskAnswer, DiskRequest, RendezvousInput, RendezvousOutput, StoreAnswer, StoreId,
-    StoreRequest, Work, WorkAnswer,
+    ClosedReason, DiskAnswer, DiskRequest, RendezvousInput, StoreAnswer, StoreId, StoreRequest,
+    Work, WorkAnswer,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
 use rand::rngs::StdRng;
@@ -33,6 +29,13 @@ use super::disk::Disk;
 use super::model::Model;
 use super::net::{Arrival, Faults, Net, Site};
 use super::rendezvous_host::RendezvousHost;
+use control::Connection;
+pub use host::Host;
+
+/// Control connections and the server at their end.
+mod control;
+/// A person's machine.
+mod host;
 
 /// The server's address, TCP and UDP.
 pub const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 7400);
@@ -83,57 +86,6 @@ pub struct World {
     trace: blake3::Hasher,
     /// The first thing that is not as it should be.
     pub violation: Option<Violation>,
-}
-
-/// A person's machine.
-#[derive(Debug)]
-pub struct Host {
-    /// `None` while it is off.
-    pub node: Option<Node>,
-    /// Whose.
-    pub account: AccountName,
-    /// Its key.
-    pub secret: [u8; 32],
-    /// Where its UDP socket is, seen from itself.
-    pub address: SocketAddr,
-    /// What survives.
-    pub disk: Disk,
-    /// Its disk takes up to this long for each request.
-    pub disk_delay: Duration,
-    /// It sleeps until then: nothing reaches it, and its clock goes on.
-    pub asleep_until: Option<Instant>,
-    /// Off since then.
-    pub off_since: Option<Instant>,
-    /// Counts its lives; what is under way for an earlier one is lost.
-    pub life: u32,
-    connection: Option<ConnectionId>,
-    deadline: Option<(Instant, &'static str)>,
-    last_command: u64,
-    /// Replies that came.
-    pub replies: BTreeMap<CommandId, Result<Reply, CommandError>>,
-    /// Messages that were shown and not marked as read.
-    pub unread: Vec<MessageId>,
-    /// Offers that nobody has answered.
-    pub offers: Vec<TransferId>,
-    /// Transfers that have not ended.
-    pub moving: Vec<TransferId>,
-    /// Files that arrived here.
-    pub arrived: Vec<PathBuf>,
-    store_free: Instant,
-    disk_free: Instant,
-}
-
-/// A control connection: bytes in order both ways, until it breaks.
-#[derive(Debug)]
-struct Connection {
-    host: usize,
-    life: u32,
-    frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
-    has_greeted: bool,
-    /// When the last bytes each way arrive: later ones never overtake them.
-    to_server: Instant,
-    to_host: Instant,
-    is_broken: bool,
 }
 
 /// Something that happens at a moment.
@@ -543,321 +495,6 @@ impl World {
         }
     }
 
-    // ---- control connections -------------------------------------------------------------------
-
-    fn on_rendezvous(&mut self, n: usize, output: RendezvousOutput) {
-        match output {
-            RendezvousOutput::Connect => self.connect(n),
-            RendezvousOutput::Send(bytes) => {
-                let Some(id) = self.hosts[n].connection else {
-                    return;
-                };
-                let trip = self.trip();
-                let now = self.now;
-                if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.to_server = connection.to_server.max(now + trip);
-                    let at = connection.to_server;
-                    self.schedule(at, Happening::ToServer(id, bytes));
-                }
-            }
-            RendezvousOutput::Close => {
-                if let Some(id) = self.hosts[n].connection {
-                    let at = self
-                        .connections
-                        .get(&id)
-                        .map(|connection| connection.to_server);
-                    self.schedule(at.unwrap_or(self.now), Happening::ServerHears(id));
-                    let closed = RendezvousInput::Closed(ClosedReason::Ended);
-                    self.schedule(self.now, Happening::ToHost(id, closed));
-                }
-            }
-        }
-    }
-
-    fn connect(&mut self, n: usize) {
-        let life = self.hosts[n].life;
-        let is_cut = self.net.is_cut(Site::Host(n), Site::Server)
-            || self.net.is_cut(Site::Server, Site::Host(n));
-        if is_cut || self.server.engine.is_none() {
-            let wait = if is_cut { 10_000 } else { 20 };
-            let at = self.now + Duration::from_millis(wait);
-            return self.schedule(at, Happening::NotConnected(n, life));
-        }
-        self.last_connection += 1;
-        let id = ConnectionId(self.last_connection);
-        let at = self.now + self.trip() * 3;
-        self.connections.insert(
-            id,
-            Connection {
-                host: n,
-                life,
-                frames: FrameBuffer::new(),
-                has_greeted: false,
-                to_server: at,
-                to_host: at,
-                is_broken: false,
-            },
-        );
-        self.hosts[n].connection = Some(id);
-        self.schedule(at, Happening::Connected(id));
-    }
-
-    fn trip(&mut self) -> Duration {
-        let faults = self.net.faults;
-        // TCP sends again what is lost: that takes time, not bytes.
-        let mut trip = faults.latency;
-        if faults.loss > 0.0 && self.rng.random_bool(faults.loss) {
-            trip += Duration::from_millis(250);
-        }
-        trip
-    }
-
-    /// Breaks a connection; each side hears of it at once or finds out by itself.
-    pub fn break_connection(&mut self, id: ConnectionId, server_hears: bool, host_hears: bool) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        if std::mem::replace(&mut connection.is_broken, true) {
-            return;
-        }
-        let soon = self.now + Duration::from_millis(5);
-        if server_hears {
-            self.schedule(soon, Happening::ServerHears(id));
-        }
-        if host_hears {
-            let reason = ClosedReason::Failed("the connection broke".to_owned());
-            self.schedule(soon, Happening::ToHost(id, RendezvousInput::Closed(reason)));
-        }
-    }
-
-    /// Breaks a host's control connection.
-    pub fn break_control(&mut self, n: usize) {
-        if let Some(id) = self.hosts[n].connection {
-            self.break_connection(id, true, true);
-        }
-    }
-
-    fn on_connected(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(&id) else {
-            return;
-        };
-        let host = connection.host;
-        let mut channel = [0; 32];
-        channel[..8].copy_from_slice(&id.0.to_be_bytes());
-        let source = SocketAddr::new(self.hosts[host].address.ip(), 40_000);
-        let Some(engine) = &mut self.server.engine else {
-            return self.break_connection(id, false, true);
-        };
-        let input = server::Input::Connected {
-            connection: id,
-            source,
-            channel: ChannelBinding(channel),
-        };
-        engine.handle_input(input, self.now);
-        self.drain_server();
-        let connected = RendezvousInput::Connected {
-            binding: ChannelBinding(channel),
-            local: source,
-            server: SERVER,
-        };
-        self.answer_host(id, connected);
-    }
-
-    fn answer_host(&mut self, id: ConnectionId, input: RendezvousInput) {
-        let trip = self.trip();
-        let now = self.now;
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.to_host = connection.to_host.max(now + trip);
-            let at = connection.to_host;
-            self.schedule(at, Happening::ToHost(id, input));
-        }
-    }
-
-    fn on_bytes_at_server(&mut self, id: ConnectionId, bytes: &[u8]) {
-        let (Some(connection), Some(_)) = (self.connections.get_mut(&id), &self.server.engine)
-        else {
-            return;
-        };
-        let site = Site::Host(connection.host);
-        if connection.is_broken || self.net.is_cut(site, Site::Server) {
-            // TCP would try again for minutes. Nothing comes after a gap; both find out by themselves.
-            connection.is_broken = true;
-            return;
-        }
-        connection.frames.push(bytes);
-        loop {
-            let Some(connection) = self.connections.get_mut(&id) else {
-                return;
-            };
-            let frames = &mut connection.frames;
-            let input = if connection.has_greeted {
-                match frames.next_frame::<RequestFrame>() {
-                    Ok(Some(frame)) => server::Input::Requested {
-                        connection: id,
-                        frame,
-                    },
-                    Ok(None) => return,
-                    Err(_) => server::Input::Malformed { connection: id },
-                }
-            } else {
-                match frames.next_frame::<Hello>() {
-                    Ok(Some(hello)) => {
-                        connection.has_greeted = true;
-                        server::Input::Greeted {
-                            connection: id,
-                            hello,
-                        }
-                    }
-                    Ok(None) => return,
-                    Err(_) => server::Input::Malformed { connection: id },
-                }
-            };
-            let is_malformed = matches!(input, server::Input::Malformed { .. });
-            if is_malformed {
-                self.report(Violation::new("a node sent bytes that are no frame"));
-                return;
-            }
-            if let Some(engine) = &mut self.server.engine {
-                engine.handle_input(input, self.now);
-                self.drain_server();
-            }
-        }
-    }
-
-    fn on_input_at_host(&mut self, id: ConnectionId, input: RendezvousInput) {
-        let Some(connection) = self.connections.get(&id) else {
-            return;
-        };
-        let (n, life, is_broken) = (connection.host, connection.life, connection.is_broken);
-        let is_closed = matches!(input, RendezvousInput::Closed(_));
-        let host = &mut self.hosts[n];
-        if host.life != life || host.connection != Some(id) {
-            return;
-        }
-        if !is_closed && (is_broken || self.net.is_cut(Site::Server, Site::Host(n))) {
-            return self.on_gap(id, &input);
-        }
-        if is_closed {
-            host.connection = None;
-        }
-        if let Some(node) = &mut host.node {
-            node.handle_input(Input::Rendezvous(input), self.now);
-            self.drain(n);
-        }
-    }
-
-    /// Bytes of a connection do not arrive: nothing comes after them.
-    fn on_gap(&mut self, id: ConnectionId, lost: &RendezvousInput) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.is_broken = true;
-        }
-        if matches!(lost, RendezvousInput::Connected { .. }) {
-            // The shell gives up a connection that is not made in time.
-            let reason = ClosedReason::Failed("no answer".to_owned());
-            let at = self.now + Duration::from_secs(10);
-            self.schedule(at, Happening::ToHost(id, RendezvousInput::Closed(reason)));
-        }
-    }
-
-    // ---- the server ----------------------------------------------------------------------------
-
-    /// Starts the server on what its store holds.
-    pub fn start_server(&mut self) {
-        let epoch = Epoch::new(self.now, self.wall);
-        let seed = self.rng.random();
-        self.server.start(seed, epoch, self.now);
-        self.drain_server();
-    }
-
-    /// Ends the server without a word; its machine closes the connections.
-    pub fn crash_server(&mut self) {
-        if self.server.engine.take().is_none() {
-            return;
-        }
-        self.server.crash();
-        let open: Vec<ConnectionId> = self.connections.keys().copied().collect();
-        for id in open {
-            self.break_connection(id, false, true);
-        }
-    }
-
-    fn drain_server(&mut self) {
-        loop {
-            let Some(engine) = &mut self.server.engine else {
-                return;
-            };
-            match engine.poll_output(self.now) {
-                server::Output::Wait(deadline) => {
-                    self.server.deadline = deadline.map(|deadline| (deadline.at, deadline.why));
-                    return;
-                }
-                server::Output::Send { connection, frame }
-                    if self.attackers.contains_key(&connection) =>
-                {
-                    self.answer_attacker(connection, &frame);
-                }
-                server::Output::Send { connection, frame } => {
-                    let mut bytes = Vec::new();
-                    let encoded = match &frame {
-                        server::Frame::Greeting(greeting) => {
-                            frame::encode::<CONTROL_FRAME_LEN_MAX>(greeting, &mut bytes)
-                        }
-                        server::Frame::Server(frame) => {
-                            frame::encode::<CONTROL_FRAME_LEN_MAX>(&**frame, &mut bytes)
-                        }
-                    };
-                    if encoded.is_err() {
-                        self.report(Violation::new("the server made a frame that is too long"));
-                    }
-                    self.answer_host(connection, RendezvousInput::Received(bytes));
-                }
-                server::Output::Close { connection, .. } => {
-                    let closed = RendezvousInput::Closed(ClosedReason::Ended);
-                    self.answer_host(connection, closed);
-                }
-                server::Output::Store { ticket, request } => {
-                    let at = self.now + Duration::from_micros(self.rng.random_range(50..5_000));
-                    let at = self.server.order(at, ticket, request);
-                    let life = self.server.life;
-                    self.schedule(at, Happening::ServerStored(life));
-                }
-                server::Output::Verify { ticket, job } => self.server.verify(ticket, job, self.now),
-                server::Output::Reply { .. } => {}
-            }
-        }
-    }
-
-    /// Somebody from anywhere guesses at a host's account, and asks for what is not theirs.
-    pub fn attack(&mut self, victim: usize) {
-        self.last_connection += 1;
-        let id = ConnectionId(self.last_connection);
-        let attacker = Attacker::new(self.rng.random());
-        let account = self.hosts[victim].account.clone();
-        let inputs = attacker.opening(id, &account, "password1");
-        self.attackers.insert(id, attacker);
-        for input in inputs {
-            if let Some(engine) = &mut self.server.engine {
-                engine.handle_input(input, self.now);
-                self.drain_server();
-            }
-        }
-    }
-
-    fn answer_attacker(&mut self, id: ConnectionId, frame: &server::Frame) {
-        let Some(attacker) = self.attackers.get(&id) else {
-            return;
-        };
-        match attacker.on_frame(id, frame) {
-            Ok(Some(input)) => {
-                if let Some(engine) = &mut self.server.engine {
-                    engine.handle_input(input, self.now);
-                }
-            }
-            Ok(None) => {}
-            Err(violation) => self.report(violation),
-        }
-    }
-
     // ---- time ----------------------------------------------------------------------------------
 
     fn schedule(&mut self, at: Instant, what: Happening) {
@@ -1033,17 +670,6 @@ impl World {
         {
             node.handle_input(input, self.now);
             self.drain(n);
-        }
-    }
-}
-
-impl Host {
-    /// When it has something to do by itself.
-    fn due(&self) -> Option<Instant> {
-        self.node.as_ref()?;
-        match self.asleep_until {
-            Some(until) => Some(until),
-            None => self.deadline.map(|(at, _)| at),
         }
     }
 }

@@ -1,0 +1,62 @@
+//! A person's machine.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use common::id::{AccountName, MessageId, TransferId};
+use peer::node::Node;
+use peer::node::command::{CommandError, CommandId, Reply};
+use rendezvous::server::ConnectionId;
+
+use crate::sim::disk::Disk;
+
+/// A person's machine.
+#[derive(Debug)]
+pub struct Host {
+    /// `None` while it is off.
+    pub node: Option<Node>,
+    /// Whose.
+    pub account: AccountName,
+    /// Its key.
+    pub secret: [u8; 32],
+    /// Where its UDP socket is, seen from itself.
+    pub address: SocketAddr,
+    /// What survives.
+    pub disk: Disk,
+    /// Its disk takes up to this long for each request.
+    pub disk_delay: Duration,
+    /// It sleeps until then: nothing reaches it, and its clock goes on.
+    pub asleep_until: Option<Instant>,
+    /// Off since then.
+    pub off_since: Option<Instant>,
+    /// Counts its lives; what is under way for an earlier one is lost.
+    pub life: u32,
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) deadline: Option<(Instant, &'static str)>,
+    pub(super) last_command: u64,
+    /// Replies that came.
+    pub replies: BTreeMap<CommandId, Result<Reply, CommandError>>,
+    /// Messages that were shown and not marked as read.
+    pub unread: Vec<MessageId>,
+    /// Offers that nobody has answered.
+    pub offers: Vec<TransferId>,
+    /// Transfers that have not ended.
+    pub moving: Vec<TransferId>,
+    /// Files that arrived here.
+    pub arrived: Vec<PathBuf>,
+    pub(super) store_free: Instant,
+    pub(super) disk_free: Instant,
+}
+
+impl Host {
+    /// When it has something to do by itself.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.node.as_ref()?;
+        match self.asleep_until {
+            Some(until) => Some(until),
+            None => self.deadline.map(|(at, _)| at),
+        }
+    }
+}
