@@ -554,6 +554,7 @@ impl Node {
     // ---- session -------------------------------------------------------------------------------
 
     fn on_session(&mut self, event: SessionEvent, now: Instant) {
+        self.wants_are_stale = true;
         match event {
             SessionEvent::Connecting => self.set_connection(ConnectionState::Connecting),
             SessionEvent::LoggedIn {

@@ -1,7 +1,8 @@
 //! A simulated world: the real engines, a network, disks and people on virtual time, from a seed.
 //!
-//! A run has three parts: steps that may do any harm, then healing, then rest, which must come. What
-//! must be true is looked at all the time, and the first thing that is not ends the run.
+//! A run has four parts: steps that may do any harm, then healing, then rest, which must come, then an
+//! exam: everything must work again. What must be true is looked at all the time, and the first thing
+//! that is not ends the run.
 
 /// Somebody without a password.
 pub mod attacker;
@@ -9,6 +10,8 @@ pub mod attacker;
 pub mod check;
 /// What survives a crash.
 pub mod disk;
+/// The last question.
+pub mod exam;
 /// Where steps come from.
 pub mod generate;
 /// What should be true.
@@ -23,7 +26,6 @@ pub mod step;
 pub mod world;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -31,9 +33,9 @@ use rand::{RngExt, SeedableRng};
 
 use check::Violation;
 use generate::{Choices, Seeded};
-use net::{Dependence, Faults, Nat};
+use net::{Faults, Mishaps, NatOptions, Realm};
 use step::Kind;
-use world::{World, WorldOptions};
+use world::{Family, Home, World, WorldOptions};
 
 /// What a run has met.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +44,8 @@ pub struct Coverage {
     pub steps: BTreeMap<Kind, u64>,
     /// Datagrams that arrived, and their bytes.
     pub carried: [u64; 2],
-    /// Datagrams that were lost, came twice, were cut, or not let in by a NAT.
-    pub mishaps: [u64; 4],
+    /// What happened to datagrams.
+    pub mishaps: Mishaps,
     /// Messages shown, receipts, files done.
     pub done: [u64; 3],
     /// Virtual time.
@@ -64,13 +66,7 @@ pub struct Outcome {
 /// Runs one seed: as many steps as asked for, then healing and rest.
 pub fn run(seed: u64, steps: u32) -> Outcome {
     let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
-    let options = WorldOptions {
-        seed,
-        hosts: rng.random_range(2..=5),
-        faults: Faults::draw(&mut rng),
-    };
-    let mut world = World::new(&options);
-    put_behind_nats(&mut world, &mut rng);
+    let world = World::new(&draw(seed, &mut rng));
     run_in(world, &mut Seeded(rng), steps)
 }
 
@@ -91,7 +87,9 @@ pub fn run_in(mut world: World, choices: &mut impl Choices, steps: u32) -> Outco
     let mut violation = world.violation.clone();
     if violation.is_none() {
         heal(&mut world);
-        violation = check::rest(&mut world).err();
+        let rested = check::rest(&mut world).map(|_| ());
+        let passed = rested.and_then(|()| exam::files_arrive(&mut world));
+        violation = passed.err().or(world.violation.clone());
     }
     coverage.carried = world.carried;
     coverage.mishaps = world.net.mishaps;
@@ -105,18 +103,30 @@ pub fn run_in(mut world: World, choices: &mut impl Choices, steps: u32) -> Outco
     }
 }
 
-/// Some hosts are behind NATs of their own.
-fn put_behind_nats(world: &mut World, rng: &mut StdRng) {
-    for host in 0..world.hosts.len() {
-        if !rng.random_bool(0.3) {
-            continue;
-        }
-        let mut class = || Dependence::ALL[rng.random_range(0..3)];
-        let (mapping, filtering) = (class(), class());
-        let expiry = Duration::from_secs(rng.random_range(25..120));
-        let public = Ipv4Addr::new(203, 0, 113, 1 + host as u8);
-        let nat = Nat::new(public, mapping, filtering, expiry);
-        world.net.put_behind(host, nat);
+/// Draws a world: two to five hosts, some behind up to two NATs, some with IPv6.
+fn draw(seed: u64, rng: &mut StdRng) -> WorldOptions {
+    let nats: Vec<NatOptions> = (0..rng.random_range(0..=2))
+        .map(|_| NatOptions::draw(rng))
+        .collect();
+    let has_v6 = rng.random_bool(0.5);
+    let hosts = rng.random_range(2..=5);
+    let homes = (0..hosts).map(|_| Home {
+        realm: match rng.random_range(0..=nats.len()) {
+            0 => Realm::Public,
+            n => Realm::Behind(n - 1),
+        },
+        family: match rng.random_range(0..10) {
+            0 if has_v6 => Family::V6,
+            1..=4 if has_v6 => Family::Both,
+            _ => Family::V4,
+        },
+    });
+    let homes = homes.collect();
+    WorldOptions {
+        seed,
+        homes,
+        nats,
+        faults: Faults::draw(rng),
     }
 }
 

@@ -11,6 +11,7 @@ use clap::Parser;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::program::now;
+use crate::sim::net::Mishaps;
 use crate::sim::{self, Coverage, Outcome};
 
 /// Runs simulated worlds, each from a seed, and says which of them fail and why.
@@ -182,7 +183,14 @@ fn add(all: &mut Coverage, one: &Coverage) {
         }
     };
     sum(&mut all.carried, &one.carried);
-    sum(&mut all.mishaps, &one.mishaps);
+    let (sums, mishaps) = (&mut all.mishaps, &one.mishaps);
+    sums.lost += mishaps.lost;
+    sums.doubled += mishaps.doubled;
+    sums.cut += mishaps.cut;
+    sums.barred += mishaps.barred;
+    sums.too_large += mishaps.too_large;
+    sums.overflowed += mishaps.overflowed;
+    sums.hairpinned += mishaps.hairpinned;
     sum(&mut all.done, &one.done);
     all.elapsed += one.elapsed;
 }
@@ -194,10 +202,20 @@ fn show(coverage: &Coverage, seeds: u64) {
         .map(|(kind, count)| format!("{kind:?} {count}"))
         .collect();
     say(&format!("steps      {}", steps.join(", ")));
-    let [lost, doubled, cut, barred] = coverage.mishaps;
     let [datagrams, bytes] = coverage.carried;
+    let Mishaps {
+        lost,
+        doubled,
+        cut,
+        barred,
+        too_large,
+        overflowed,
+        hairpinned,
+    } = coverage.mishaps;
     say(&format!(
-        "datagrams  {datagrams} of {bytes} bytes; {lost} lost, {doubled} doubled, {cut} cut, {barred} to nobody"
+        "datagrams  {datagrams} arrived, {bytes} bytes; {lost} lost, {doubled} doubled, {cut} cut, \
+         {barred} to nobody, {too_large} too large, {overflowed} dropped by full queues, \
+         {hairpinned} by hairpins"
     ));
     let [messages, receipts, files] = coverage.done;
     say(&format!(

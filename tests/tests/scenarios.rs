@@ -7,8 +7,8 @@ use std::time::Duration;
 use common::wire::peer::MessageBody;
 use peer::node::command::{Command, Direction, Reply};
 use tests::sim;
-use tests::sim::net::{Faults, Site};
-use tests::sim::world::{World, WorldOptions};
+use tests::sim::net::{Dependence, Faults, NatOptions, Realm, Site};
+use tests::sim::world::{Family, Home, World, WorldOptions};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -154,18 +154,87 @@ fn a_file_arrives_whole_through_loss() {
         ..Faults::NONE
     };
     let mut world = world(2, faults);
-    let bytes: Vec<u8> = (0..3_000_000u32).map(|at| (at / 5) as u8).collect();
-    let path = PathBuf::from("/out/file");
-    world.hosts[0].disk.put(path.clone(), bytes.clone());
-    let to = world.hosts[1].account.clone();
-    world.command(0, Command::SendFile { to, path }).unwrap();
-    until(&mut world, |world| !world.hosts[1].offers.is_empty());
-    let transfer = world.hosts[1].offers[0];
-    let folder = Some(PathBuf::from("/in"));
-    world.command(1, Command::AnswerOffer { transfer, folder });
+    let bytes = start_file(&mut world, 3_000_000);
     until(&mut world, |world| !world.hosts[1].arrived.is_empty());
     let arrived = &world.hosts[1].arrived[0];
     assert_eq!(world.hosts[1].disk.file(arrived), Some(&bytes[..]));
+}
+
+#[test]
+fn a_message_overtakes_a_file_on_a_slow_line() {
+    let faults = Faults {
+        rate: Some(200_000),
+        queue: Duration::from_millis(200),
+        ..Faults::NONE
+    };
+    let mut world = world(2, faults);
+    start_file(&mut world, 3_000_000);
+    world.pass(Duration::from_secs(5));
+    assert!(world.hosts[1].arrived.is_empty(), "it takes 15 s");
+    let began = world.now;
+    say(&mut world, 0, 1, "by the way");
+    until(&mut world, |world| received(world, 1) == ["by the way"]);
+    let took = world.now.saturating_duration_since(began);
+    assert!(took <= Duration::from_secs(1), "{took:?}");
+    until(&mut world, |world| !world.hosts[1].arrived.is_empty());
+}
+
+#[test]
+fn a_path_that_takes_smaller_packets_from_now_on_carries_on() {
+    let faults = Faults {
+        mtu: 9000,
+        ..Faults::NONE
+    };
+    let mut world = world(2, faults);
+    say(&mut world, 0, 1, "hello");
+    until(&mut world, |world| received(world, 1) == ["hello"]);
+    // Long enough to find out that the path takes large ones.
+    world.pass(Duration::from_secs(10));
+    world.net.faults.mtu = 1280;
+    start_file(&mut world, 3_000_000);
+    until(&mut world, |world| !world.hosts[1].arrived.is_empty());
+}
+
+#[test]
+fn a_household_whose_nat_takes_no_hairpins_talks_inside() {
+    let mut world = households([CLOSED; 1], &[0, 0]);
+    say(&mut world, 0, 1, "across the room");
+    until(&mut world, |world| {
+        received(world, 1) == ["across the room"]
+    });
+    assert_eq!(world.net.mishaps.hairpinned, 0);
+}
+
+#[test]
+fn the_same_inside_address_in_two_households_is_no_mistake() {
+    let mut world = households([OPEN; 2], &[0, 0, 1, 1]);
+    let same = world.hosts[1].addresses.clone();
+    assert_eq!(world.hosts[3].addresses, same);
+    say(&mut world, 0, 3, "to the other house");
+    until(&mut world, |world| {
+        received(world, 3) == ["to the other house"]
+    });
+    assert_eq!(received(&world, 1), [""; 0]);
+}
+
+#[test]
+fn ipv6_goes_around_a_nat_that_lets_nobody_in() {
+    let home = |realm, family| Home { realm, family };
+    let mut world = World::new(&WorldOptions {
+        nats: vec![CLOSED],
+        homes: vec![
+            home(Realm::Public, Family::Both),
+            home(Realm::Behind(0), Family::Both),
+            home(Realm::Public, Family::V6),
+        ],
+        ..WorldOptions::new(7, 0, Faults::NONE)
+    });
+    world.pass(Duration::from_secs(5));
+    for (from, to) in [(0, 1), (2, 1), (1, 2), (0, 2)] {
+        say(&mut world, from, to, "hello");
+        until(&mut world, |world| waiting(world, from) == 0);
+    }
+    assert_eq!(received(&world, 1).len(), 2);
 }
 
 #[test]
@@ -240,13 +309,51 @@ fn the_same_seed_decides_the_same() {
 /// A world in which everybody is logged in.
 fn world(hosts: usize, faults: Faults) -> World {
     let seed = 7;
+    let mut world = World::new(&WorldOptions::new(seed, hosts, faults));
+    world.pass(Duration::from_secs(5));
+    world
+}
+
+/// A NAT that lets everybody in who knows a mapping, and one that lets in who was talked to.
+const OPEN: NatOptions = NatOptions {
+    mapping: Dependence::EndpointIndependent,
+    filtering: Dependence::EndpointIndependent,
+    preserves_ports: false,
+    hairpins: false,
+    expiry: Duration::from_secs(120),
+};
+const CLOSED: NatOptions = NatOptions {
+    filtering: Dependence::AddressAndPortDependent,
+    ..OPEN
+};
+
+/// A world in which each host is behind the NAT of this number.
+fn households<const N: usize>(nats: [NatOptions; N], behind: &[usize]) -> World {
+    let home = |number: &usize| Home {
+        realm: Realm::Behind(*number),
+        family: Family::V4,
+    };
     let mut world = World::new(&WorldOptions {
-        seed,
-        hosts,
-        faults,
+        nats: nats.to_vec(),
+        homes: behind.iter().map(home).collect(),
+        ..WorldOptions::new(7, 0, Faults::NONE)
     });
     world.pass(Duration::from_secs(5));
     world
+}
+
+/// The first host offers a file of `len` bytes to the second, who takes it.
+fn start_file(world: &mut World, len: u32) -> Vec<u8> {
+    let bytes: Vec<u8> = (0..len).map(|at| (at / 5) as u8).collect();
+    let path = PathBuf::from("/out/file");
+    world.hosts[0].disk.put(path.clone(), bytes.clone());
+    let to = world.hosts[1].account.clone();
+    world.command(0, Command::SendFile { to, path }).unwrap();
+    until(world, |world| !world.hosts[1].offers.is_empty());
+    let transfer = world.hosts[1].offers[0];
+    let folder = Some(PathBuf::from("/in"));
+    world.command(1, Command::AnswerOffer { transfer, folder });
+    bytes
 }
 
 fn say(world: &mut World, from: usize, to: usize, text: &str) {

@@ -103,7 +103,7 @@ fn situation(world: &mut World, n: usize) -> String {
 /// What should have arrived and has not.
 fn missing(world: &World) -> Vec<String> {
     let mut missing = Vec::new();
-    for host in &world.hosts {
+    for (from, host) in world.hosts.iter().enumerate() {
         for row in host.disk.rows() {
             let waits = row.direction == Direction::Sent && row.state < MessageState::Delivered;
             let Some(to) = world
@@ -113,10 +113,10 @@ fn missing(world: &World) -> Vec<String> {
             else {
                 continue;
             };
-            if waits && world.net.is_reachable(to) {
-                let (from, id) = (&host.account, row.message.id);
+            if waits && world.net.is_reachable(from, to) {
+                let (author, id) = (&host.account, row.message.id);
                 missing.push(format!(
-                    "{id} from {from} to {} is {:?}",
+                    "{id} from {author} to {} is {:?}",
                     row.with, row.state
                 ));
             }

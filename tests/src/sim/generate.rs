@@ -54,19 +54,20 @@ impl Choices for Fed<'_> {
 }
 
 /// How often each kind of step is taken, of the sum of all.
-const WEIGHTS: [(Kind, u32); 23] = [
+const WEIGHTS: [(Kind, u32); 24] = [
     (Kind::Pass, 30),
     (Kind::Send, 30),
-    (Kind::SendFile, 5),
+    (Kind::SendFile, 8),
     (Kind::AnswerOffer, 10),
     (Kind::CancelTransfer, 1),
     (Kind::MarkRead, 4),
     (Kind::List, 4),
     (Kind::GoOffline, 2),
     (Kind::Crash, 3),
-    (Kind::Start, 8),
+    (Kind::Start, 14),
     (Kind::Sleep, 2),
     (Kind::Roam, 2),
+    (Kind::ChangeNet, 2),
     (Kind::Cut, 4),
     (Kind::Heal, 4),
     (Kind::BreakControl, 3),

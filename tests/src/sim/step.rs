@@ -7,7 +7,7 @@ use common::wire::peer::MessageBody;
 use peer::node::command::{Command, Reply};
 
 use super::check;
-use super::net::Site;
+use super::net::{Faults, Realm, Site};
 use super::world::World;
 
 /// Largest file that a step sends: three leaves and a bit.
@@ -38,8 +38,10 @@ pub enum Kind {
     Start,
     /// A host sleeps for a while.
     Sleep,
-    /// A host changes its address.
+    /// A host changes its addresses, and maybe its network.
     Roam,
+    /// The network gets better or worse.
+    ChangeNet,
     /// A way is cut: between two hosts or to the server, one way or both.
     Cut,
     /// All cuts end.
@@ -102,7 +104,8 @@ impl Step {
                 let until = world.now + pause(amount) * 4;
                 world.hosts[host].asleep_until = Some(until);
             }
-            Kind::Roam => world.roam(host),
+            Kind::Roam => roam(world, host, amount),
+            Kind::ChangeNet => world.net.faults = Faults::draw(&mut world.rng),
             Kind::Cut => cut(world, host, other, amount),
             Kind::Heal => world.net.heal(),
             Kind::BreakControl => world.break_control(host),
@@ -126,11 +129,7 @@ impl Step {
                     world.attack(host);
                 }
             }
-            Kind::RestartNat => {
-                if let Some(nat) = world.net.nat_mut(host) {
-                    nat.restart();
-                }
-            }
+            Kind::RestartNat => world.net.restart_nat(host),
         }
     }
 }
@@ -211,6 +210,12 @@ fn mark_read(world: &mut World, host: usize) {
 fn list(world: &mut World, host: usize) {
     take_replies(world, host);
     world.command(host, Command::List);
+}
+
+/// Mostly to another network, if there is one.
+fn roam(world: &mut World, host: usize, amount: u32) {
+    let realms: Vec<Realm> = world.net.realms().collect();
+    world.move_to(host, realms[amount as usize % realms.len()]);
 }
 
 fn cut(world: &mut World, host: usize, other: usize, amount: u32) {

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -27,7 +27,7 @@ use super::attacker::Attacker;
 use super::check::Violation;
 use super::disk::Disk;
 use super::model::Model;
-use super::net::{Arrival, Faults, Net, Site};
+use super::net::{Arrival, Faults, NatOptions, Net, Realm, Site};
 use super::rendezvous_host::RendezvousHost;
 use control::Connection;
 pub use host::Host;
@@ -39,6 +39,13 @@ mod host;
 
 /// The server's address, TCP and UDP.
 pub const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 7400);
+/// The same for whoever has IPv6 only.
+pub const SERVER_V6: SocketAddr = SocketAddr::new(
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
+    7400,
+);
+/// The port of each host's UDP socket.
+const HOST_PORT: u16 = 5000;
 /// What the wall clock says in the beginning.
 const WALL_START: UnixTime = UnixTime::from_millis(1_700_000_000_000);
 /// One in so many turns, an engine is woken although it did not ask for it.
@@ -51,10 +58,52 @@ const TURNS_MAX: u32 = 20_000;
 pub struct WorldOptions {
     /// All chance comes from here.
     pub seed: u64,
-    /// How many hosts, each with an account of its own and logged in.
-    pub hosts: usize,
+    /// The NATs that hosts may be behind.
+    pub nats: Vec<NatOptions>,
+    /// The hosts, each with an account of its own.
+    pub homes: Vec<Home>,
     /// What the network does.
     pub faults: Faults,
+}
+
+/// Where a host is in the beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Home {
+    /// The network of its IPv4 address.
+    pub realm: Realm,
+    /// Which addresses it has.
+    pub family: Family,
+}
+
+impl Home {
+    /// A host that everybody can reach.
+    pub const PUBLIC: Self = Self {
+        realm: Realm::Public,
+        family: Family::V4,
+    };
+}
+
+/// Which addresses a host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// One of each.
+    Both,
+}
+
+impl WorldOptions {
+    /// Hosts in public, all logged in.
+    pub fn new(seed: u64, hosts: usize, faults: Faults) -> Self {
+        Self {
+            seed,
+            nats: Vec::new(),
+            homes: vec![Home::PUBLIC; hosts],
+            faults,
+        }
+    }
 }
 
 /// The whole world.
@@ -160,30 +209,35 @@ impl World {
             trace: blake3::Hasher::new(),
             violation: None,
         };
-        world.net.move_to(Site::Server, SERVER);
-        for n in 0..options.hosts {
-            world.add_host(n);
+        let at = [SERVER, SERVER_V6];
+        world.net.place(Site::Server, Realm::Public, &at);
+        for nat in &options.nats {
+            world.net.add_nat(*nat);
         }
-        for n in 0..options.hosts {
+        for (n, home) in options.homes.iter().enumerate() {
+            world.add_host(n, *home);
+        }
+        for n in 0..options.homes.len() {
             world.start(n);
         }
         world
     }
 
-    fn add_host(&mut self, n: usize) {
+    fn add_host(&mut self, n: usize, home: Home) {
         let account = account(n);
         let secret: [u8; 32] = self.rng.random();
         let token: [u8; 32] = self.rng.random();
         let key = DeviceSecret::from_seed(secret).public();
         self.server
             .enrol(&account, key, &Token::from_bytes(token), self.wall);
-        let address = SocketAddr::from(([192, 0, 2, 1 + n as u8], 5000));
         self.hosts.push(Host {
             node: None,
             disk: Disk::enrolled(account.clone(), Token::from_bytes(token)),
             account,
             secret,
-            address,
+            family: home.family,
+            addresses: Vec::new(),
+            moves: 0,
             disk_delay: Duration::from_millis(1),
             asleep_until: None,
             off_since: Some(self.now),
@@ -199,6 +253,7 @@ impl World {
             store_free: self.now,
             disk_free: self.now,
         });
+        self.settle(n, home.realm);
     }
 
     /// Virtual time since the beginning.
@@ -244,10 +299,8 @@ impl World {
         };
         let mut node = Node::new(self.rng.random(), now, options);
         node.catch_no_panics();
-        node.handle_input(Input::LocalAddresses(vec![host.address]), now);
+        node.handle_input(Input::LocalAddresses(host.addresses.clone()), now);
         host.node = Some(node);
-        let address = host.address;
-        self.net.move_to(Site::Host(n), address);
         self.model.on_start(n);
         self.drain(n);
     }
@@ -323,25 +376,46 @@ impl World {
         });
     }
 
-    /// Gives a host another address.
+    /// Gives a host other addresses in the network where it is.
     pub fn roam(&mut self, n: usize) {
-        let host = &mut self.hosts[n];
-        let SocketAddr::V4(address) = host.address else {
-            return;
-        };
-        let mut octets = address.ip().octets();
-        octets[2] = octets[2].wrapping_add(1);
-        host.address = SocketAddr::from((octets, address.port()));
-        let address = host.address;
-        self.net.move_to(Site::Host(n), address);
+        self.move_to(n, self.net.realm(Site::Host(n)));
+    }
+
+    /// Moves a host to another network.
+    pub fn move_to(&mut self, n: usize, realm: Realm) {
+        self.settle(n, realm);
         if let Some(connection) = self.hosts[n].connection {
             // Its TCP connection is from an address that is no more.
             self.break_connection(connection, false, true);
         }
+        let addresses = self.hosts[n].addresses.clone();
         if let Some(node) = &mut self.hosts[n].node {
-            node.handle_input(Input::LocalAddresses(vec![address]), self.now);
+            node.handle_input(Input::LocalAddresses(addresses), self.now);
             self.drain(n);
         }
+    }
+
+    /// Takes addresses for a host that nobody has, and that it did not have before.
+    fn settle(&mut self, n: usize, realm: Realm) {
+        let host = &mut self.hosts[n];
+        host.moves += 1;
+        let (last, moves) = (1 + n as u8, host.moves);
+        let v4 = match realm {
+            Realm::Public => SocketAddr::from(([192, 0, moves, last], HOST_PORT)),
+            // Each network counts for itself, so that two have the same addresses inside.
+            Realm::Behind(_) => (2..=254)
+                .map(|at| SocketAddr::from(([192, 168, 1, at], HOST_PORT)))
+                .find(|at| self.net.is_free(realm, *at) && !host.addresses.contains(at))
+                .expect("a household has fewer hosts than addresses"),
+        };
+        let v6 = [0x2001, 0xdb8, moves.into(), 0, 0, 0, 0, last.into()];
+        let v6 = SocketAddr::from((v6, HOST_PORT));
+        host.addresses = match host.family {
+            Family::V4 => vec![v4],
+            Family::V6 => vec![v6],
+            Family::Both => vec![v4, v6],
+        };
+        self.net.place(Site::Host(n), realm, &host.addresses);
     }
 
     /// Asks a host something, if it is on and awake.
@@ -373,12 +447,7 @@ impl World {
                 Output::Transmit(transmit) => {
                     let stride = transmit.segment_size.unwrap_or(transmit.size).max(1);
                     for datagram in buffer[..transmit.size].chunks(stride) {
-                        self.transmit(
-                            Site::Host(n),
-                            self.hosts[n].address,
-                            transmit.destination,
-                            datagram,
-                        );
+                        self.transmit(Site::Host(n), transmit.destination, datagram);
                     }
                 }
                 Output::Rendezvous(output) => self.on_rendezvous(n, output),
@@ -459,8 +528,20 @@ impl World {
 
     // ---- datagrams -----------------------------------------------------------------------------
 
-    fn transmit(&mut self, from: Site, source: SocketAddr, to: SocketAddr, datagram: &[u8]) {
-        let arrivals = self.net.send(from, source, to, self.now, &mut self.rng);
+    fn transmit(&mut self, from: Site, to: SocketAddr, datagram: &[u8]) {
+        let addresses = match from {
+            Site::Server => &[SERVER, SERVER_V6][..],
+            Site::Host(n) => &self.hosts[n].addresses,
+        };
+        let mut addresses = addresses.iter();
+        let Some(source) = addresses.find(|at| at.is_ipv4() == to.is_ipv4()) else {
+            self.net.mishaps.barred += 1;
+            return;
+        };
+        let (source, len) = (*source, datagram.len());
+        let arrivals = self
+            .net
+            .send(from, source, to, len, self.now, &mut self.rng);
         for arrival in arrivals {
             self.schedule(arrival.at, Happening::Datagram(arrival, datagram.to_vec()));
         }
@@ -470,12 +551,12 @@ impl World {
         match arrival.site {
             Site::Server => {
                 if let Some(answer) = self.server.on_datagram(datagram, arrival.source) {
-                    self.transmit(Site::Server, SERVER, arrival.source, &answer);
+                    self.transmit(Site::Server, arrival.source, &answer);
                 }
             }
             Site::Host(n) => {
                 let host = &mut self.hosts[n];
-                if host.address != arrival.destination || host.asleep_until.is_some() {
+                if !host.addresses.contains(&arrival.destination) || host.asleep_until.is_some() {
                     return;
                 }
                 if let Some(node) = &mut host.node {
@@ -563,9 +644,11 @@ impl World {
             return;
         };
         node.handle_timeout(now);
-        let found = match node.poll_output(now, &mut Vec::new()) {
-            Output::Wait(deadline) => earlier(deadline.map(|due| (due.at, due.why)), host.deadline),
-            output => Some(format!("{output:?}")),
+        let output = node.poll_output(now, &mut Vec::new());
+        let found = if let Output::Wait(deadline) = output {
+            earlier(deadline.map(|due| (due.at, due.why)), host.deadline)
+        } else {
+            Some(format!("{output:?}"))
         };
         if let Some(found) = found {
             let account = &host.account;
@@ -579,12 +662,12 @@ impl World {
             return;
         };
         engine.handle_timeout(self.now);
-        let found = match engine.poll_output(self.now) {
-            server::Output::Wait(deadline) => {
-                let deadline = deadline.map(|due| (due.at, due.why));
-                earlier(deadline, self.server.deadline)
-            }
-            output => Some(format!("{output:?}")),
+        let output = engine.poll_output(self.now);
+        let found = if let server::Output::Wait(deadline) = output {
+            let deadline = deadline.map(|due| (due.at, due.why));
+            earlier(deadline, self.server.deadline)
+        } else {
+            Some(format!("{output:?}"))
         };
         if let Some(found) = found {
             self.report(Violation::new(&format!("the server slept on {found}")));

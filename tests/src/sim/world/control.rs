@@ -13,7 +13,7 @@ use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use rand::RngExt;
 use rendezvous::server::{self, ConnectionId};
 
-use super::{Happening, SERVER, World};
+use super::{Happening, SERVER, SERVER_V6, World};
 use crate::sim::attacker::Attacker;
 use crate::sim::check::Violation;
 use crate::sim::net::Site;
@@ -131,7 +131,9 @@ impl World {
         let host = connection.host;
         let mut channel = [0; 32];
         channel[..8].copy_from_slice(&id.0.to_be_bytes());
-        let source = SocketAddr::new(self.hosts[host].address.ip(), 40_000);
+        let inside = self.hosts[host].addresses[0].ip();
+        let outside = self.net.outside(Site::Host(host), inside);
+        let source = SocketAddr::new(outside, 40_000);
         let Some(engine) = &mut self.server.engine else {
             return self.break_connection(id, false, true);
         };
@@ -144,8 +146,8 @@ impl World {
         self.drain_server();
         let connected = RendezvousInput::Connected {
             binding: ChannelBinding(channel),
-            local: source,
-            server: SERVER,
+            local: SocketAddr::new(inside, 40_000),
+            server: if inside.is_ipv4() { SERVER } else { SERVER_V6 },
         };
         self.answer_host(id, connected);
     }

@@ -10,6 +10,7 @@ use peer::node::Node;
 use peer::node::command::{CommandError, CommandId, Reply};
 use rendezvous::server::ConnectionId;
 
+use super::Family;
 use crate::sim::disk::Disk;
 
 /// A person's machine.
@@ -21,8 +22,12 @@ pub struct Host {
     pub account: AccountName,
     /// Its key.
     pub secret: [u8; 32],
-    /// Where its UDP socket is, seen from itself.
-    pub address: SocketAddr,
+    /// Which addresses it has.
+    pub family: Family,
+    /// Where its UDP socket is, seen from itself; IPv4 first.
+    pub addresses: Vec<SocketAddr>,
+    /// How often it got addresses.
+    pub(super) moves: u8,
     /// What survives.
     pub disk: Disk,
     /// Its disk takes up to this long for each request.
