@@ -430,6 +430,11 @@ impl Server {
         &self.directory
     }
 
+    /// What is counted against accounts.
+    pub const fn lockouts(&self) -> &Lockouts {
+        &self.lockouts
+    }
+
     /// Connections that are there.
     pub fn connection_count(&self) -> usize {
         self.sessions.len()

@@ -14,6 +14,10 @@ pub mod disk;
 pub mod exam;
 /// Where steps come from.
 pub mod generate;
+/// What the server counts against accounts.
+pub mod ledger;
+/// People and their passwords.
+pub mod login;
 /// What should be true.
 pub mod model;
 /// The network.
@@ -48,6 +52,8 @@ pub struct Coverage {
     pub mishaps: Mishaps,
     /// Messages shown, receipts, files done.
     pub done: [u64; 3],
+    /// Passwords that let somebody in, and those that did not.
+    pub entries: [u64; 2],
     /// Virtual time.
     pub elapsed: Duration,
     /// A hash of all decisions.
@@ -95,6 +101,7 @@ pub fn run_in(mut world: World, choices: &mut impl Choices, steps: u32) -> Outco
     coverage.mishaps = world.net.mishaps;
     let model = &world.model;
     coverage.done = [model.messages, model.receipts, model.files];
+    coverage.entries = [model.log_ins, model.refused];
     coverage.elapsed = world.elapsed();
     coverage.trace = world.trace();
     Outcome {
@@ -110,7 +117,10 @@ fn draw(seed: u64, rng: &mut StdRng) -> WorldOptions {
         .collect();
     let has_v6 = rng.random_bool(0.5);
     let hosts = rng.random_range(2..=5);
+    // Stretching a password takes tenths of a second of real time: not every world has people who type.
+    let uses_passwords = rng.random_bool(0.25);
     let homes = (0..hosts).map(|_| Home {
+        is_enrolled: !uses_passwords || rng.random_bool(0.7),
         realm: match rng.random_range(0..=nats.len()) {
             0 => Realm::Public,
             n => Realm::Behind(n - 1),
@@ -126,6 +136,7 @@ fn draw(seed: u64, rng: &mut StdRng) -> WorldOptions {
         seed,
         homes,
         nats,
+        uses_passwords,
         faults: Faults::draw(rng),
     }
 }
@@ -137,6 +148,7 @@ pub fn heal(world: &mut World) {
     world.net.faults = Faults::NONE;
     world.start_server();
     for host in 0..world.hosts.len() {
+        world.unblock(host);
         world.hosts[host].disk.is_full = false;
         world.hosts[host].disk_delay = Duration::from_millis(1);
         if let Some(until) = world.hosts[host].asleep_until {

@@ -192,6 +192,7 @@ fn add(all: &mut Coverage, one: &Coverage) {
     sums.overflowed += mishaps.overflowed;
     sums.hairpinned += mishaps.hairpinned;
     sum(&mut all.done, &one.done);
+    sum(&mut all.entries, &one.entries);
     all.elapsed += one.elapsed;
 }
 
@@ -218,8 +219,10 @@ fn show(coverage: &Coverage, seeds: u64) {
          {hairpinned} by hairpins"
     ));
     let [messages, receipts, files] = coverage.done;
+    let [let_in, refused] = coverage.entries;
     say(&format!(
-        "people     {messages} messages shown, {receipts} receipts, {files} files done"
+        "people     {messages} messages shown, {receipts} receipts, {files} files done, \
+         {let_in} log-ins with a password, {refused} refused"
     ));
     say(&format!(
         "time       {:.1} h of virtual time in {seeds} worlds",

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::wire::peer::MessageBody;
-use peer::node::command::{Command, Direction, Reply};
+use peer::node::command::{Command, ConnectionState, Direction, Reply};
 use tests::sim;
+use tests::sim::login::{self, Entry};
 use tests::sim::net::{Dependence, Faults, NatOptions, Realm, Site};
 use tests::sim::world::{Family, Home, World, WorldOptions};
 
@@ -196,6 +197,64 @@ fn a_path_that_takes_smaller_packets_from_now_on_carries_on() {
 }
 
 #[test]
+fn somebody_registers_leaves_and_comes_back_to_the_messages_that_waited() {
+    let mut world = newcomer();
+    login::enter(&mut world, 1, Entry::Register);
+    until(&mut world, |world| world.model.log_ins == 1);
+    say(&mut world, 0, 1, "welcome");
+    until(&mut world, |world| received(world, 1) == ["welcome"]);
+    login::log_out(&mut world, 1);
+    world.pass(Duration::from_secs(60));
+    world.stop(1, true);
+    say(&mut world, 0, 1, "are you back?");
+    world.start(1);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(
+        waiting(&world, 0),
+        1,
+        "nobody who is logged out is sent anything"
+    );
+    login::enter(&mut world, 1, Entry::LogIn);
+    until(&mut world, |world| waiting(world, 0) == 0);
+    assert_eq!(world.model.log_ins, 2);
+}
+
+/// Found by the swarm: a device without an account said for ever that it was connecting.
+#[test]
+fn a_registration_that_breaks_off_is_seen() {
+    let mut world = newcomer();
+    login::enter(&mut world, 1, Entry::Register);
+    world.break_control(1);
+    world.pass(Duration::from_secs(1));
+    let state = login::connection(&mut world, 1);
+    let is_seen = matches!(
+        state,
+        Some(ConnectionState::Offline {
+            retry_in_s: None,
+            ..
+        })
+    );
+    assert!(is_seen, "{state:?}");
+}
+
+/// Found by the swarm: a node still had presence pushed to it for an offer that had failed.
+#[test]
+fn nobody_is_looked_for_once_nothing_waits_for_them() {
+    let mut world = world(2, Faults::NONE);
+    world.stop(1, true);
+    let path = PathBuf::from("/out/file");
+    world.hosts[0].disk.put(path.clone(), vec![7; 100]);
+    let to = world.hosts[1].account.clone();
+    let id = world.command(0, Command::SendFile { to, path }).unwrap();
+    until(&mut world, |world| world.hosts[0].replies.contains_key(&id));
+    for _ in 0..200 {
+        world.pass(Duration::from_millis(10));
+        world.poke_all();
+        assert_eq!(world.violation, None);
+    }
+}
+
+#[test]
 fn a_household_whose_nat_takes_no_hairpins_talks_inside() {
     let mut world = households([CLOSED; 1], &[0, 0]);
     say(&mut world, 0, 1, "across the room");
@@ -219,7 +278,11 @@ fn the_same_inside_address_in_two_households_is_no_mistake() {
 
 #[test]
 fn ipv6_goes_around_a_nat_that_lets_nobody_in() {
-    let home = |realm, family| Home { realm, family };
+    let home = |realm, family| Home {
+        realm,
+        family,
+        ..Home::PUBLIC
+    };
     let mut world = World::new(&WorldOptions {
         nats: vec![CLOSED],
         homes: vec![
@@ -331,11 +394,26 @@ const CLOSED: NatOptions = NatOptions {
 fn households<const N: usize>(nats: [NatOptions; N], behind: &[usize]) -> World {
     let home = |number: &usize| Home {
         realm: Realm::Behind(*number),
-        family: Family::V4,
+        ..Home::PUBLIC
     };
     let mut world = World::new(&WorldOptions {
         nats: nats.to_vec(),
         homes: behind.iter().map(home).collect(),
+        ..WorldOptions::new(7, 0, Faults::NONE)
+    });
+    world.pass(Duration::from_secs(5));
+    world
+}
+
+/// A world with a host whose person has no account yet.
+fn newcomer() -> World {
+    let stranger = Home {
+        is_enrolled: false,
+        ..Home::PUBLIC
+    };
+    let mut world = World::new(&WorldOptions {
+        homes: vec![Home::PUBLIC, stranger],
+        uses_passwords: true,
         ..WorldOptions::new(7, 0, Faults::NONE)
     });
     world.pass(Duration::from_secs(5));

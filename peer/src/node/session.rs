@@ -750,6 +750,10 @@ impl Session {
         } else {
             self.state = State::Idle;
             self.fail_open(&error);
+            self.tell(SessionEvent::Down {
+                error,
+                retry_in: None,
+            });
         }
     }
 

@@ -102,6 +102,17 @@ impl Counted {
     }
 }
 
+/// How an account stands in one lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Failures of each source since the last block ended.
+    pub failures: BTreeMap<SourcePrefix, u32>,
+    /// Blocks so far.
+    pub blocks: u32,
+    /// For how long it is blocked.
+    pub blocked_for: Duration,
+}
+
 /// What the store keeps of one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockoutRow {
@@ -310,6 +321,20 @@ impl Lockouts {
         }
         self.breadth.add(source, now);
         Ok(())
+    }
+
+    /// How an account stands in a lane; what time has settled may still be counted.
+    pub fn standing(&self, account: &AccountName, lane: Lane, now: Instant) -> Standing {
+        let lock = self.locks.get(&Subject::Account(account.clone()));
+        let counter = lock.map(|lock| match lane {
+            Lane::Stranger => &lock.strangers,
+            Lane::KnownDevice => &lock.known,
+        });
+        counter.map_or_else(Standing::default, |counter| Standing {
+            failures: counter.failures.clone(),
+            blocks: counter.blocks,
+            blocked_for: counter.remaining(now),
+        })
     }
 
     /// For how long strangers are blocked from an account.

@@ -4,9 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use common::limits::SESSION_IDLE_MAX;
-use peer::node::command::{Command, Direction, MessageState, Reply};
+use peer::node::command::{Command, ConnectionState, Direction, MessageState, Reply};
 
 use super::world::World;
+use super::{login, step};
 
 /// Virtual time in which a healed world must be at rest.
 const REST_MAX: Duration = Duration::from_secs(600);
@@ -67,10 +68,14 @@ pub fn rest(world: &mut World) -> Result<Duration, Violation> {
     let began = world.now;
     while world.now.saturating_duration_since(began) < REST_MAX {
         world.pass(PACE);
+        for n in 0..world.hosts.len() {
+            step::take_replies(world, n);
+        }
+        login::answer_prompts(world);
         if let Some(violation) = &world.violation {
             return Err(violation.clone());
         }
-        if missing(world).is_empty() {
+        if missing(world).is_empty() && all_are_online(world) {
             final_state(world)?;
             return Ok(world.now.saturating_duration_since(began));
         }
@@ -84,6 +89,10 @@ pub fn rest(world: &mut World) -> Result<Duration, Violation> {
         "not at rest {REST_MAX:?} after healing: {some}; {}",
         whys.join("; ")
     )))
+}
+
+fn all_are_online(world: &mut World) -> bool {
+    (0..world.hosts.len()).all(|n| login::connection(world, n) == Some(ConnectionState::Online))
 }
 
 /// What a host says of itself: the reason to look for.

@@ -54,7 +54,7 @@ impl Choices for Fed<'_> {
 }
 
 /// How often each kind of step is taken, of the sum of all.
-const WEIGHTS: [(Kind, u32); 24] = [
+const WEIGHTS: [(Kind, u32); 29] = [
     (Kind::Pass, 30),
     (Kind::Send, 30),
     (Kind::SendFile, 8),
@@ -62,6 +62,11 @@ const WEIGHTS: [(Kind, u32); 24] = [
     (Kind::CancelTransfer, 1),
     (Kind::MarkRead, 4),
     (Kind::List, 4),
+    (Kind::Register, 2),
+    (Kind::LogIn, 2),
+    (Kind::WrongPassword, 2),
+    (Kind::LogOut, 1),
+    (Kind::Unblock, 1),
     (Kind::GoOffline, 2),
     (Kind::Crash, 3),
     (Kind::Start, 14),

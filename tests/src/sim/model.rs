@@ -23,6 +23,10 @@ pub struct Model {
     pub receipts: u64,
     /// Files that both sides called done.
     pub files: u64,
+    /// Passwords that let somebody in.
+    pub log_ins: u64,
+    /// Passwords that did not.
+    pub refused: u64,
 }
 
 impl Model {

@@ -11,10 +11,10 @@ use common::password::{Password, PasswordRecord, STRETCH_CURRENT, ServerSetup, m
 use common::time::{Epoch, UnixTime};
 use rendezvous::relay::Relay;
 use rendezvous::server::lockout::{BucketKey, LockoutRow, Subject};
-use rendezvous::server::login::Job;
+use rendezvous::server::login::{Job, Outcome};
 use rendezvous::server::{Input, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
-use rendezvous::store::{Device, Store, StoreAnswer, StoreRequest};
+use rendezvous::store::{Account, Device, Store, StoreAnswer, StoreRequest};
 use zeroize::Zeroizing;
 
 /// The password of every account.
@@ -108,6 +108,29 @@ impl RendezvousHost {
         });
     }
 
+    /// Tells whether there is such an account.
+    pub fn has_account(&mut self, account: &AccountName) -> bool {
+        self.load(account, DeviceKey::from_bytes([0; 32])).is_some()
+    }
+
+    /// Tells whether `device_key` is enrolled for an account.
+    pub fn has_device(&mut self, account: &AccountName, device_key: DeviceKey) -> bool {
+        let loaded = self.load(account, device_key);
+        loaded.is_some_and(|account| account.device.is_some())
+    }
+
+    fn load(&mut self, account: &AccountName, device_key: DeviceKey) -> Option<Account> {
+        let load = StoreRequest::LoadAccount {
+            account: account.clone(),
+            device_key,
+        };
+        if let StoreAnswer::Loaded(account) = self.execute(&load) {
+            account
+        } else {
+            None
+        }
+    }
+
     fn execute(&mut self, request: &StoreRequest) -> StoreAnswer {
         let mut answers = self.store.execute(std::slice::from_ref(request));
         let answer = answers.pop().expect("one answer for each request");
@@ -133,12 +156,14 @@ impl RendezvousHost {
         true
     }
 
-    /// Does a computation.
-    pub fn verify(&mut self, ticket: Ticket, job: Job, now: Instant) {
+    /// Does a computation; tells whether it proved a password.
+    pub fn verify(&mut self, ticket: Ticket, job: Job, now: Instant) -> bool {
         let outcome = job.run(setup());
+        let is_proof = matches!(outcome, Outcome::Finished(Ok(())));
         if let Some(engine) = &mut self.engine {
             engine.handle_input(Input::Verified { ticket, outcome }, now);
         }
+        is_proof
     }
 
     /// Answers a datagram, if it is on.

@@ -7,6 +7,7 @@ use common::wire::peer::MessageBody;
 use peer::node::command::{Command, Reply};
 
 use super::check;
+use super::login::{self, Entry};
 use super::net::{Faults, Realm, Site};
 use super::world::World;
 
@@ -30,6 +31,16 @@ pub enum Kind {
     MarkRead,
     /// A person asks who is online.
     List,
+    /// A person without an account makes one.
+    Register,
+    /// A person types the password.
+    LogIn,
+    /// A person mistypes the password.
+    WrongPassword,
+    /// A person logs out.
+    LogOut,
+    /// An operator lets strangers in again.
+    Unblock,
     /// A host is switched off in good order.
     GoOffline,
     /// A host loses its power.
@@ -97,6 +108,12 @@ impl Step {
             Kind::CancelTransfer => cancel(world, host),
             Kind::MarkRead => mark_read(world, host),
             Kind::List => list(world, host),
+            Kind::Register => enter(world, host, Entry::Register),
+            Kind::LogIn => enter(world, host, Entry::LogIn),
+            Kind::WrongPassword => enter(world, host, Entry::Mistype),
+            Kind::LogOut if world.uses_passwords => login::log_out(world, host),
+            Kind::LogOut => {}
+            Kind::Unblock => world.unblock(host),
             Kind::GoOffline => world.stop(host, true),
             Kind::Crash => world.stop(host, false),
             Kind::Start => world.start(host),
@@ -210,6 +227,15 @@ fn mark_read(world: &mut World, host: usize) {
 fn list(world: &mut World, host: usize) {
     take_replies(world, host);
     world.command(host, Command::List);
+}
+
+/// Only people who have no account register; in some worlds nobody types.
+fn enter(world: &mut World, host: usize, entry: Entry) {
+    let account = world.hosts[host].account.clone();
+    let is_registered = world.server.has_account(&account);
+    if world.uses_passwords && is_registered != (entry == Entry::Register) {
+        login::enter(world, host, entry);
+    }
 }
 
 /// Mostly to another network, if there is one.

@@ -26,6 +26,8 @@ use rendezvous::server::{self, ConnectionId};
 use super::attacker::Attacker;
 use super::check::Violation;
 use super::disk::Disk;
+use super::ledger::Ledger;
+use super::login;
 use super::model::Model;
 use super::net::{Arrival, Faults, NatOptions, Net, Realm, Site};
 use super::rendezvous_host::RendezvousHost;
@@ -62,6 +64,8 @@ pub struct WorldOptions {
     pub nats: Vec<NatOptions>,
     /// The hosts, each with an account of its own.
     pub homes: Vec<Home>,
+    /// Whether people type passwords: [`Kind::LogIn`](super::step::Kind) and others.
+    pub uses_passwords: bool,
     /// What the network does.
     pub faults: Faults,
 }
@@ -73,6 +77,8 @@ pub struct Home {
     pub realm: Realm,
     /// Which addresses it has.
     pub family: Family,
+    /// Whether it has an account and is logged in to it.
+    pub is_enrolled: bool,
 }
 
 impl Home {
@@ -80,6 +86,7 @@ impl Home {
     pub const PUBLIC: Self = Self {
         realm: Realm::Public,
         family: Family::V4,
+        is_enrolled: true,
     };
 }
 
@@ -101,6 +108,7 @@ impl WorldOptions {
             seed,
             nats: Vec::new(),
             homes: vec![Home::PUBLIC; hosts],
+            uses_passwords: false,
             faults,
         }
     }
@@ -114,6 +122,8 @@ pub struct World {
     began: Instant,
     /// The wall clock may jump; engines read it when they start.
     pub wall: UnixTime,
+    /// It has jumped since the server started.
+    has_jumped: bool,
     /// All chance.
     pub rng: StdRng,
     /// The network.
@@ -124,6 +134,10 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// What should be true.
     pub model: Model,
+    /// What the server counts against accounts.
+    pub ledger: Ledger,
+    /// Whether people type passwords.
+    pub uses_passwords: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     attackers: BTreeMap<ConnectionId, Attacker>,
     last_connection: u64,
@@ -194,11 +208,14 @@ impl World {
             now,
             began: now,
             wall,
+            has_jumped: false,
             rng,
             net: Net::new(options.faults),
             server,
             hosts: Vec::new(),
             model: Model::default(),
+            ledger: Ledger::default(),
+            uses_passwords: options.uses_passwords,
             connections: BTreeMap::new(),
             attackers: BTreeMap::new(),
             last_connection: 0,
@@ -228,11 +245,16 @@ impl World {
         let secret: [u8; 32] = self.rng.random();
         let token: [u8; 32] = self.rng.random();
         let key = DeviceSecret::from_seed(secret).public();
-        self.server
-            .enrol(&account, key, &Token::from_bytes(token), self.wall);
+        let token = Token::from_bytes(token);
+        let disk = if home.is_enrolled {
+            self.server.enrol(&account, key, &token, self.wall);
+            Disk::enrolled(account.clone(), token)
+        } else {
+            Disk::default()
+        };
         self.hosts.push(Host {
             node: None,
-            disk: Disk::enrolled(account.clone(), Token::from_bytes(token)),
+            disk,
             account,
             secret,
             family: home.family,
@@ -245,6 +267,8 @@ impl World {
             connection: None,
             deadline: None,
             last_command: 0,
+            may_need_password: !home.is_enrolled,
+            entries: BTreeMap::new(),
             replies: BTreeMap::new(),
             unread: Vec::new(),
             offers: Vec::new(),
@@ -325,6 +349,7 @@ impl World {
         host.offers.clear();
         host.moving.clear();
         host.replies.clear();
+        host.entries.clear();
         if let Some(connection) = host.connection.take() {
             // The system closes what was open, or, without power, nobody does.
             let is_told = in_good_order || self.rng.random_bool(0.5);
@@ -369,6 +394,7 @@ impl World {
     pub fn jump_clock(&mut self, amount: u32) {
         let right = WALL_START.saturating_add(self.elapsed()).as_millis();
         let error = u64::from(amount) * 18_000;
+        self.has_jumped = true;
         self.wall = UnixTime::from_millis(if amount.is_multiple_of(2) {
             right + error
         } else {
@@ -467,6 +493,9 @@ impl World {
                 }
                 Output::Work(work) => self.on_work(n, work),
                 Output::Reply(id, reply) => {
+                    if let Err(violation) = login::on_reply(self, n, id, &reply) {
+                        self.report(violation);
+                    }
                     self.hosts[n].replies.insert(id, reply);
                 }
                 Output::Event(event) => self.on_event(n, &event),
@@ -631,6 +660,13 @@ impl World {
             self.drain_server();
         }
         true
+    }
+
+    /// Wakes all engines before their time.
+    pub fn poke_all(&mut self) {
+        for n in 0..=self.hosts.len() {
+            self.poke(n);
+        }
     }
 
     /// Wakes an engine before its time. If it then has something to do, or wants to be woken earlier

@@ -7,11 +7,12 @@ use common::key::ChannelBinding;
 use common::limits::CONTROL_FRAME_LEN_MAX;
 use common::time::Epoch;
 use common::wire::frame::{self, FrameBuffer};
-use common::wire::rendezvous::{Hello, RequestFrame};
+use common::wire::rendezvous::{Hello, Request, RequestFrame};
 use peer::node::Input;
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use rand::RngExt;
-use rendezvous::server::{self, ConnectionId};
+use rendezvous::server::lockout::Lane;
+use rendezvous::server::{self, ConnectionId, operator};
 
 use super::{Happening, SERVER, SERVER_V6, World};
 use crate::sim::attacker::Attacker;
@@ -22,6 +23,8 @@ use crate::sim::net::Site;
 #[derive(Debug)]
 pub(super) struct Connection {
     host: usize,
+    /// Where it comes from, as the server sees it.
+    source: SocketAddr,
     life: u32,
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
     has_greeted: bool,
@@ -48,6 +51,7 @@ impl World {
                 }
             }
             RendezvousOutput::Close => {
+                self.note(&format!("{n} closes"));
                 if let Some(id) = self.hosts[n].connection {
                     let at = self
                         .connections
@@ -62,6 +66,7 @@ impl World {
     }
 
     fn connect(&mut self, n: usize) {
+        self.note(&format!("{n} connects"));
         let life = self.hosts[n].life;
         let is_cut = self.net.is_cut(Site::Host(n), Site::Server)
             || self.net.is_cut(Site::Server, Site::Host(n));
@@ -73,10 +78,13 @@ impl World {
         self.last_connection += 1;
         let id = ConnectionId(self.last_connection);
         let at = self.now + self.trip() * 3;
+        let inside = self.hosts[n].addresses[0].ip();
+        let outside = self.net.outside(Site::Host(n), inside);
         self.connections.insert(
             id,
             Connection {
                 host: n,
+                source: SocketAddr::new(outside, 40_000),
                 life,
                 frames: FrameBuffer::new(),
                 has_greeted: false,
@@ -128,12 +136,10 @@ impl World {
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
-        let host = connection.host;
+        let (host, source) = (connection.host, connection.source);
         let mut channel = [0; 32];
         channel[..8].copy_from_slice(&id.0.to_be_bytes());
         let inside = self.hosts[host].addresses[0].ip();
-        let outside = self.net.outside(Site::Host(host), inside);
-        let source = SocketAddr::new(outside, 40_000);
         let Some(engine) = &mut self.server.engine else {
             return self.break_connection(id, false, true);
         };
@@ -206,10 +212,45 @@ impl World {
                 self.report(Violation::new("a node sent bytes that are no frame"));
                 return;
             }
-            if let Some(engine) = &mut self.server.engine {
-                engine.handle_input(input, self.now);
-                self.drain_server();
-            }
+            self.ask_server(input);
+        }
+    }
+
+    /// Gives the server something that a connection brought.
+    fn ask_server(&mut self, input: server::Input) {
+        self.note_attempt(&input);
+        if let Some(engine) = &mut self.server.engine {
+            engine.handle_input(input, self.now);
+            self.drain_server();
+        }
+    }
+
+    /// Notes steps of password log-ins.
+    fn note_attempt(&mut self, input: &server::Input) {
+        let server::Input::Requested { connection, frame } = input else {
+            return;
+        };
+        if let Request::LoginStart(start) = &frame.request {
+            let known = self.server.has_device(&start.account, start.device_key);
+            let lane = match known {
+                true => Lane::KnownDevice,
+                false => Lane::Stranger,
+            };
+            let source = self.source_of(*connection);
+            let account = start.account.clone();
+            self.ledger
+                .on_start(*connection, frame.id, account, source, lane);
+        } else if matches!(frame.request, Request::LoginFinish { .. }) {
+            self.ledger.on_finish(*connection);
+        }
+    }
+
+    /// Where a connection comes from, as the server sees it.
+    fn source_of(&self, id: ConnectionId) -> SocketAddr {
+        match (self.attackers.get(&id), self.connections.get(&id)) {
+            (Some(attacker), _) => attacker.source,
+            (None, Some(connection)) => connection.source,
+            (None, None) => SERVER,
         }
     }
 
@@ -228,7 +269,9 @@ impl World {
         }
         if is_closed {
             host.connection = None;
+            self.note(&format!("the connection of {n} is closed"));
         }
+        let host = &mut self.hosts[n];
         if let Some(node) = &mut host.node {
             node.handle_input(Input::Rendezvous(input), self.now);
             self.drain(n);
@@ -252,6 +295,9 @@ impl World {
 
     /// Starts the server on what its store holds.
     pub fn start_server(&mut self) {
+        if self.server.engine.is_none() && std::mem::take(&mut self.has_jumped) {
+            self.ledger.on_other_time();
+        }
         let epoch = Epoch::new(self.now, self.wall);
         let seed = self.rng.random();
         self.server.start(seed, epoch, self.now);
@@ -264,6 +310,7 @@ impl World {
             return;
         }
         self.server.crash();
+        self.ledger.on_crash();
         let open: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in open {
             self.break_connection(id, false, true);
@@ -278,14 +325,16 @@ impl World {
             match engine.poll_output(self.now) {
                 server::Output::Wait(deadline) => {
                     self.server.deadline = deadline.map(|deadline| (deadline.at, deadline.why));
-                    return;
+                    return self.check_ledger();
                 }
                 server::Output::Send { connection, frame }
                     if self.attackers.contains_key(&connection) =>
                 {
+                    self.ledger.on_frame(connection, &frame);
                     self.answer_attacker(connection, &frame);
                 }
                 server::Output::Send { connection, frame } => {
+                    self.ledger.on_frame(connection, &frame);
                     let mut bytes = Vec::new();
                     let encoded = match &frame {
                         server::Frame::Greeting(greeting) => {
@@ -310,9 +359,41 @@ impl World {
                     let life = self.server.life;
                     self.schedule(at, Happening::ServerStored(life));
                 }
-                server::Output::Verify { ticket, job } => self.server.verify(ticket, job, self.now),
-                server::Output::Reply { .. } => {}
+                server::Output::Verify { ticket, job } => {
+                    if self.server.verify(ticket, job, self.now) {
+                        self.ledger.on_proof();
+                    }
+                }
+                server::Output::Reply { id, .. } => {
+                    let n = usize::try_from(id.0).expect("it is the number of a host");
+                    self.ledger.on_unblocked(&self.hosts[n].account);
+                }
             }
+        }
+    }
+
+    fn check_ledger(&mut self) {
+        let Some(engine) = &self.server.engine else {
+            return;
+        };
+        let accounts = self.hosts.iter().map(|host| &host.account);
+        let checked = self.ledger.check(engine.lockouts(), accounts, self.now);
+        if let Err(violation) = checked {
+            self.report(violation);
+        }
+    }
+
+    /// An operator lets strangers log in to a host's account again.
+    pub fn unblock(&mut self, n: usize) {
+        let account = self.hosts[n].account.clone();
+        self.ledger.on_unblock(account.clone());
+        if let Some(engine) = &mut self.server.engine {
+            let input = server::Input::Commanded {
+                id: operator::CommandId(n as u64),
+                command: operator::Command::Unblock(account),
+            };
+            engine.handle_input(input, self.now);
+            self.drain_server();
         }
     }
 
@@ -325,10 +406,7 @@ impl World {
         let inputs = attacker.opening(id, &account, "password1");
         self.attackers.insert(id, attacker);
         for input in inputs {
-            if let Some(engine) = &mut self.server.engine {
-                engine.handle_input(input, self.now);
-                self.drain_server();
-            }
+            self.ask_server(input);
         }
     }
 
@@ -338,6 +416,7 @@ impl World {
         };
         match attacker.on_frame(id, frame) {
             Ok(Some(input)) => {
+                self.note_attempt(&input);
                 if let Some(engine) = &mut self.server.engine {
                     engine.handle_input(input, self.now);
                 }

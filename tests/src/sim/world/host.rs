@@ -12,6 +12,7 @@ use rendezvous::server::ConnectionId;
 
 use super::Family;
 use crate::sim::disk::Disk;
+use crate::sim::login::Entry;
 
 /// A person's machine.
 #[derive(Debug)]
@@ -41,6 +42,10 @@ pub struct Host {
     pub(super) connection: Option<ConnectionId>,
     pub(super) deadline: Option<(Instant, &'static str)>,
     pub(super) last_command: u64,
+    /// Its person knows that the password may be needed again.
+    pub may_need_password: bool,
+    /// What the person typed at the prompt, and waits for.
+    pub entries: BTreeMap<CommandId, Entry>,
     /// Replies that came.
     pub replies: BTreeMap<CommandId, Result<Reply, CommandError>>,
     /// Messages that were shown and not marked as read.

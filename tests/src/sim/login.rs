@@ -1,0 +1,112 @@
+//! People and their passwords: registering, logging in, mistyping, logging out.
+//!
+//! A person knows when a device may need the password, and types it again once the device says so.
+
+use common::wire::rendezvous::Refusal;
+use peer::node::command::{Command, CommandError, CommandId, ConnectionState, PasswordText, Reply};
+use zeroize::Zeroizing;
+
+use super::check::Violation;
+use super::rendezvous_host::PASSWORD;
+use super::world::World;
+
+/// What a person types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Makes the account, with the password.
+    Register,
+    /// The password.
+    LogIn,
+    /// Another one.
+    Mistype,
+}
+
+/// A person types something at a host.
+pub fn enter(world: &mut World, n: usize, entry: Entry) {
+    let account = world.hosts[n].account.clone();
+    let password = match entry {
+        Entry::Register | Entry::LogIn => PASSWORD,
+        Entry::Mistype => "correct horse battery stable",
+    };
+    let password = PasswordText(Zeroizing::new(password.to_owned()));
+    let command = match entry {
+        Entry::Register => Command::Register { account, password },
+        Entry::LogIn | Entry::Mistype => Command::LogIn {
+            account,
+            password,
+            code: None,
+        },
+    };
+    // Whatever comes of it, the token may be another one, or none.
+    world.hosts[n].may_need_password = true;
+    if let Some(id) = world.command(n, command) {
+        world.hosts[n].entries.insert(id, entry);
+    }
+}
+
+/// A person logs out.
+pub fn log_out(world: &mut World, n: usize) {
+    world.hosts[n].may_need_password = true;
+    world.command(n, Command::LogOut);
+}
+
+/// Types the password wherever a device asks for it.
+pub fn answer_prompts(world: &mut World) {
+    for n in 0..world.hosts.len() {
+        if world.hosts[n].may_need_password && needs_password(world, n) {
+            let account = world.hosts[n].account.clone();
+            let entry = match world.server.has_account(&account) {
+                true => Entry::LogIn,
+                false => Entry::Register,
+            };
+            enter(world, n, entry);
+        }
+    }
+}
+
+fn needs_password(world: &mut World, n: usize) -> bool {
+    let offline = |retry_in_s: &Option<u32>| retry_in_s.is_none();
+    matches!(
+        connection(world, n),
+        Some(ConnectionState::Offline { retry_in_s, .. }) if offline(&retry_in_s)
+    ) && world.hosts[n].entries.is_empty()
+}
+
+/// The state of a host's control connection, if it is on and awake.
+pub fn connection(world: &mut World, n: usize) -> Option<ConnectionState> {
+    let id = world.command(n, Command::Status)?;
+    match world.hosts[n].replies.remove(&id) {
+        Some(Ok(Reply::Status(status))) => Some(status.connection),
+        _ => None,
+    }
+}
+
+/// Compares what comes of an entry with what the person typed.
+pub fn on_reply(
+    world: &mut World,
+    n: usize,
+    id: CommandId,
+    reply: &Result<Reply, CommandError>,
+) -> Result<(), Violation> {
+    let Some(entry) = world.hosts[n].entries.remove(&id) else {
+        return Ok(());
+    };
+    match (entry, reply) {
+        (Entry::Mistype, Ok(_)) => Err(Violation::new(&format!(
+            "p{n} got in with a wrong password"
+        ))),
+        (Entry::LogIn, Err(CommandError::WrongPassword)) => Err(Violation::new(&format!(
+            "the password of p{n} was called wrong"
+        ))),
+        (Entry::Register | Entry::LogIn, Ok(_)) => {
+            world.model.log_ins += 1;
+            world.hosts[n].may_need_password = false;
+            Ok(())
+        }
+        (_, Err(CommandError::Refused(Refusal::Blocked { .. }) | CommandError::WrongPassword)) => {
+            world.model.refused += 1;
+            Ok(())
+        }
+        (_, Err(_)) => Ok(()),
+    }
+}
