@@ -5,6 +5,33 @@
 
 use std::time::Duration;
 
+/// How full something is that has one of these bounds, for whoever watches over an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// What it is.
+    pub what: &'static str,
+    /// How many there are; of several of a kind, in the fullest.
+    pub count: usize,
+    /// How many there may be.
+    pub max: usize,
+}
+
+impl Fill {
+    /// So many of at most `max`.
+    pub const fn new(what: &'static str, count: usize, max: usize) -> Self {
+        Self { what, count, max }
+    }
+
+    /// The fullest of several of a kind.
+    pub fn fullest(
+        what: &'static str,
+        counts: impl IntoIterator<Item = usize>,
+        max: usize,
+    ) -> Self {
+        Self::new(what, counts.into_iter().max().unwrap_or(0), max)
+    }
+}
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 

@@ -36,7 +36,7 @@ use command::{
 };
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
 use common::key::{DeviceKey, DeviceSecret};
-use common::limits::{FIND_FIRST, LIST_ENTRIES_MAX, RECIPIENTS_MAX};
+use common::limits::{FIND_FIRST, Fill, LIST_ENTRIES_MAX, RECIPIENTS_MAX};
 use common::password::Password;
 use common::time::{Epoch, UnixTime};
 use common::wire::peer::{Conversation, Message, MessageBody, PeerFrame, ReceiptState};
@@ -270,6 +270,19 @@ impl Node {
     pub fn owes_receipts(&self) -> bool {
         let mut links = self.stores.values().filter_map(Stored::receiving_link);
         links.next().is_some()
+    }
+
+    /// How full everything is that has a bound.
+    pub fn fills(&self) -> Vec<Fill> {
+        let parts = [
+            self.session.fills().to_vec(),
+            self.links.fills().to_vec(),
+            self.messages.fills().to_vec(),
+            self.inbox.fills().to_vec(),
+            self.receiving.fills().to_vec(),
+            vec![self.sending.fill(), self.upkeep.fill()],
+        ];
+        parts.concat()
     }
 
     /// The next thing to do. The bytes of a [`Output::Transmit`] land in `buffer`, which is cleared

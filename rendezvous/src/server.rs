@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey};
 use common::limits::{
-    CONNECTIONS_MAX, LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX,
-    STORE_BATCH_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
+    CONNECTIONS_MAX, Fill, LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX,
+    SESSION_IDLE_MAX, STORE_BATCH_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
 };
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::{
@@ -433,6 +433,25 @@ impl Server {
     /// What is counted against accounts.
     pub const fn lockouts(&self) -> &Lockouts {
         &self.lockouts
+    }
+
+    /// How full everything is that has a bound.
+    pub fn fills(&self) -> Vec<Fill> {
+        let open = self.sessions.values().map(|session| session.open.len());
+        let of_sources = self.unauthenticated.values().copied();
+        let mut fills = vec![
+            Fill::new("connections", self.sessions.len(), CONNECTIONS_MAX),
+            Fill::new("strangers", self.strangers.len(), UNAUTHENTICATED_MAX),
+            Fill::fullest(
+                "strangers of a source",
+                of_sources,
+                UNAUTHENTICATED_PER_SOURCE_MAX,
+            ),
+            Fill::fullest("open requests of a session", open, REQUESTS_OPEN_MAX),
+            self.directory.fill(),
+        ];
+        fills.extend(self.lockouts.fills());
+        fills
     }
 
     /// Connections that are there.

@@ -89,6 +89,9 @@ pub fn run_in(mut world: World, choices: &mut impl Choices, steps: u32) -> Outco
         for host in 0..world.hosts.len() {
             step::take_replies(&mut world, host);
         }
+        if let Err(violation) = check::bounds(&world) {
+            world.report(violation);
+        }
     }
     let mut violation = world.violation.clone();
     if violation.is_none() {

@@ -4,9 +4,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use common::limits::RECENT_MESSAGES_MAX;
 use common::wire::peer::MessageBody;
 use peer::node::command::{Command, ConnectionState, Direction, Reply};
 use tests::sim;
+use tests::sim::check;
 use tests::sim::login::{self, Entry};
 use tests::sim::net::{Dependence, Faults, NatOptions, Realm, Site};
 use tests::sim::world::{Family, Home, World, WorldOptions};
@@ -358,6 +360,47 @@ fn a_full_disk_does_not_change_the_order() {
         let outcome = sim::run(seed, 300);
         assert_eq!(outcome.violation, None, "seed {seed}");
     }
+}
+
+/// All that an engine holds is in what its `Debug` shows: counts of links for QUIC, everything else in
+/// full.
+#[test]
+fn memory_does_not_grow_in_a_steady_state() {
+    let mut world = world(2, Faults::NONE);
+    let state = |world: &World| {
+        let nodes = world.hosts.iter().map(|host| format!("{:?}", host.node));
+        let server = world.server.engine.as_ref().unwrap();
+        // It remembers some thousand changes, and no more: `check::bounds`.
+        let directory = format!("{:?}", server.directory()).len();
+        let server = format!("{server:?}").len() - directory;
+        server + nodes.map(|text| text.len()).sum::<usize>()
+    };
+    let busy = |world: &mut World, rounds: u32| {
+        for round in 0..rounds {
+            // The links end now and then, and so does the session.
+            if round % 50 == 0 {
+                world.roam(0);
+                world.break_control(1);
+            }
+            world.command(0, Command::List);
+            for (from, to) in [(0, 1), (1, 0)] {
+                say(world, from, to, "hello");
+            }
+            world.pass(Duration::from_millis(200));
+            for host in &mut world.hosts {
+                host.replies.clear();
+            }
+        }
+        until(world, |world| waiting(world, 0) + waiting(world, 1) == 0);
+        assert_eq!(check::bounds(world), Ok(()));
+        world.pass(Duration::from_secs(120));
+    };
+    // As many as are remembered of each author.
+    busy(&mut world, RECENT_MESSAGES_MAX as u32 + 50);
+    let before = state(&world);
+    busy(&mut world, 600);
+    let after = state(&world);
+    assert!(after < before + before / 20, "{before} bytes, then {after}");
 }
 
 #[test]

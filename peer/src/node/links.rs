@@ -16,8 +16,9 @@ use common::hash::leaf_len;
 use common::id::{AccountName, TransferId};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_DEADLINE, LINK_FRAME_LEN_MAX,
-    LINKS_MAX, LINKS_PER_DEVICE_MAX, MESSAGES_IN_FLIGHT_MAX,
+    AUTHORISE_DEADLINE, CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_DEADLINE, Fill,
+    LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX, MESSAGES_IN_FLIGHT_MAX,
+    UNAUTHORISED_LINKS_MAX,
 };
 use common::wire::frame::{self, FrameBuffer, FrameError};
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
@@ -164,6 +165,26 @@ impl Links {
     /// Lets panics of the QUIC implementation through from now on.
     pub(super) const fn catch_no_panics(&mut self) {
         self.transport.catch_no_panics();
+    }
+
+    /// How full everything is that has a bound.
+    pub(super) fn fills(&self) -> [Fill; 4] {
+        let mut of_devices: BTreeMap<DeviceKey, usize> = BTreeMap::new();
+        for peer in self.peers.values().filter(|peer| peer.account.is_some()) {
+            *of_devices.entry(peer.device_key).or_default() += 1;
+        }
+        let of_devices = of_devices.into_values();
+        let unstored = self.peers.values().map(|peer| peer.unstored);
+        [
+            Fill::new("links", self.transport.len(), LINKS_MAX),
+            Fill::new(
+                "unauthorised links",
+                self.transport.unauthorised_len(),
+                UNAUTHORISED_LINKS_MAX,
+            ),
+            Fill::fullest("links of a device", of_devices, LINKS_PER_DEVICE_MAX),
+            Fill::fullest("unstored messages", unstored, MESSAGES_IN_FLIGHT_MAX),
+        ]
     }
 
     /// Notes whether loopback addresses may be dialled.

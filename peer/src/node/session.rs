@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey, DeviceSecret, Role, Statement, Token};
 use common::limits::{
-    CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LOGIN_DEADLINE, RECONNECT_FIRST, RECONNECT_MAX,
-    REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX,
+    CONTROL_FRAME_LEN_MAX, Fill, KEEP_ALIVE_INTERVAL, LOGIN_DEADLINE, RECONNECT_FIRST,
+    RECONNECT_MAX, REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX,
 };
 use common::password::{ClientLogin, ClientRegistration, Password, PasswordError, STRETCH_CURRENT};
 use common::wire::frame::{self, FrameBuffer};
@@ -227,6 +227,14 @@ impl Session {
     /// Tells whether so many requests wait that only a person's should be added.
     pub(super) fn is_busy(&self) -> bool {
         self.waiting.len() >= REQUESTS_OPEN_MAX
+    }
+
+    /// How full everything is that has a bound.
+    pub(super) fn fills(&self) -> [Fill; 2] {
+        [
+            Fill::new("open requests", self.open.len(), REQUESTS_OPEN_MAX),
+            Fill::new("waiting requests", self.waiting.len(), REQUESTS_WAITING_MAX),
+        ]
     }
 
     /// Why there is no session, and none on the way.

@@ -187,6 +187,11 @@ impl Transport {
         self.catches = false;
     }
 
+    /// Inbound links that may not talk yet.
+    pub(super) fn unauthorised_len(&self) -> usize {
+        self.unauthorised.len()
+    }
+
     /// Takes the datagrams of one receive call.
     pub(super) fn handle_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
         let Datagrams {

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use common::limits::{LATE_STORES_MAX, STORE_RETRY};
+use common::limits::{Fill, LATE_STORES_MAX, STORE_RETRY};
 
 use super::io::StoreRequest;
 
@@ -17,6 +17,11 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
+    /// How full it is.
+    pub(super) fn fill(&self) -> Fill {
+        Fill::new("late requests", self.late.len(), LATE_STORES_MAX)
+    }
+
     /// A request failed. Of more than the limit the oldest is given up: a restart finds its message in
     /// the outbox, and sends it again.
     pub(super) fn on_failed(&mut self, request: StoreRequest, now: Instant) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use common::candidate::is_one_other_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{CANDIDATES_MAX, CHANGES_MAX, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
+use common::limits::{CANDIDATES_MAX, CHANGES_MAX, Fill, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
 use common::stun::canonical;
 use common::wire::rendezvous::{Change, Cursor, DirectoryVersion, Entry, Push, ServerFrame};
 
@@ -26,6 +26,11 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// How full the log of changes is.
+    pub fn fill(&self) -> Fill {
+        Fill::new("remembered changes", self.log.len(), PRESENCE_LOG_MAX)
+    }
+
     /// An empty directory whose versions start at `version`: one that no watcher of an earlier run of
     /// the server can have seen.
     pub const fn new(version: u64) -> Self {

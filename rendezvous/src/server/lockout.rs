@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::limits::{
-    BLOCK_FIRST, BLOCK_MAX, BLOCK_MEMORY, KNOWN_DEVICE_FAILURES_MAX, SOURCE_FADE,
+    BLOCK_FIRST, BLOCK_MAX, BLOCK_MEMORY, Fill, KNOWN_DEVICE_FAILURES_MAX, SOURCE_FADE,
     SOURCE_FAILURES_MAX, SOURCES_MAX, SOURCES_PER_ACCOUNT_MAX, STRANGER_FAILURES_MAX,
     UNKNOWN_NAME_BUCKETS,
 };
@@ -360,6 +360,24 @@ impl Lockouts {
             self.locks.remove(subject);
         }
         idle.into_iter().map(LockoutRow::empty).collect()
+    }
+
+    /// How full everything is that has a bound.
+    pub fn fills(&self) -> [Fill; 2] {
+        let lanes = self
+            .locks
+            .values()
+            .flat_map(|lock| [&lock.strangers, &lock.known]);
+        let sources = lanes.map(|counter| counter.failures.len());
+        [
+            // The last one counts for all further ones.
+            Fill::fullest(
+                "sources of an account",
+                sources,
+                SOURCES_PER_ACCOUNT_MAX + 1,
+            ),
+            Fill::new("sources", self.breadth.empty_at.len(), SOURCES_MAX),
+        ]
     }
 
     /// Subjects that something is known about.

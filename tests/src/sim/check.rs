@@ -4,7 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use common::limits::SESSION_IDLE_MAX;
+use peer::node::Node;
 use peer::node::command::{Command, ConnectionState, Direction, MessageState, Reply};
+
+use rendezvous::server::Server;
 
 use super::world::World;
 use super::{login, step};
@@ -58,6 +61,18 @@ pub fn directory(world: &World, reply: &Reply) -> Result<(), Violation> {
                 "{} is listed and has been gone for {gone:?}",
                 entry.account
             )));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing holds more than its bound allows.
+pub fn bounds(world: &World) -> Result<(), Violation> {
+    let nodes = world.hosts.iter().filter_map(|host| host.node.as_ref());
+    let server = world.server.engine.iter().flat_map(Server::fills);
+    for fill in nodes.flat_map(Node::fills).chain(server) {
+        if fill.count > fill.max {
+            return Err(Violation::new(&format!("over its bound: {fill:?}")));
         }
     }
     Ok(())

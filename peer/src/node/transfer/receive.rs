@@ -7,7 +7,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use common::hash::{FileDigest, leaf_count, leaf_len};
 use common::id::{AccountName, TransferId};
-use common::limits::{LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_PEER_MAX, TRANSFERS_MAX};
+use common::limits::{
+    Fill, LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_PEER_MAX, TRANSFERS_MAX,
+};
 use common::wire::peer::{CancelReason, DeclineReason, LeafHeader, Offer, PeerFrame, Reason};
 
 use super::{LeafHashes, Outputs, Progress, tell};
@@ -59,6 +61,19 @@ struct Moving {
 }
 
 impl Receiving {
+    /// How full everything is that has a bound.
+    pub(in crate::node) fn fills(&self) -> [Fill; 2] {
+        let mut of_peers: BTreeMap<&AccountName, usize> = BTreeMap::new();
+        for incoming in self.transfers.values() {
+            *of_peers.entry(&incoming.from).or_default() += 1;
+        }
+        let of_peers = of_peers.into_values();
+        [
+            Fill::new("files being received", self.transfers.len(), TRANSFERS_MAX),
+            Fill::fullest("offers of a peer", of_peers, OFFERS_PER_PEER_MAX),
+        ]
+    }
+
     /// Somebody offers a file.
     pub(in crate::node) fn on_offer(
         &mut self,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use common::hash::{FileDigest, LeafHash, leaf_count};
 use common::id::{AccountName, TransferId};
-use common::limits::{LEAVES_READING_MAX, TRANSFERS_MAX};
+use common::limits::{Fill, LEAVES_READING_MAX, TRANSFERS_MAX};
 use common::wire::peer::{CancelReason, LeafHeader, LeafRange, Offer, PeerFrame, Reason};
 
 use super::{LeafHashes, Outputs, Progress, tell};
@@ -64,6 +64,11 @@ struct Moving {
 }
 
 impl Sending {
+    /// How full it is.
+    pub(in crate::node) fn fill(&self) -> Fill {
+        Fill::new("files being sent", self.transfers.len(), TRANSFERS_MAX)
+    }
+
     /// Starts a transfer: opens the file.
     pub(in crate::node) fn start(
         &mut self,
