@@ -15,6 +15,9 @@ mod inbox;
 pub mod io;
 // Dialling, authorisation, frames and leaves.
 mod links;
+// How much memory a test takes.
+#[cfg(test)]
+mod memory;
 // The outbox.
 mod messages;
 // Where this device can be reached.

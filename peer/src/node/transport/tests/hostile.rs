@@ -1,0 +1,281 @@
+//! Datagrams that nobody honest sends: what they cost, and what they leave behind.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::raw::Raw;
+use super::*;
+use crate::node::memory;
+
+/// Forged packets with the real connection id.
+const FORGERIES: u32 = 1_000_000;
+/// What the allocator may keep besides, and the link's own state.
+const MEMORY_SLACK: u64 = 8 << 20;
+/// A train as large as one receive call returns it.
+const TRAIN: usize = 45;
+
+const CALLER: [u8; 32] = [1; 32];
+
+/// Sends bytes from one end to the other on a new stream.
+fn carries_a_leaf(pair: &mut Pair, client: LinkId, server: LinkId) -> bool {
+    let Some(stream) = pair.ends[0].open_leaf(client) else {
+        return false;
+    };
+    pair.ends[0].write(client, stream, Bytes::from_static(b"still here"), true);
+    pair.run();
+    let mut got = Vec::new();
+    let end = pair.ends[1].read(server, stream, &mut |bytes| {
+        got.extend_from_slice(&bytes);
+        true
+    });
+    end == ReadEnd::Finished && got == b"still here"
+}
+
+#[test]
+fn t18_a_million_forged_packets_do_not_break_a_link() {
+    if !memory::is_alone(
+        "node::transport::tests::hostile::t18_a_million_forged_packets_do_not_break_a_link",
+    ) {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (client, server) = pair.connect();
+    pair.ends[1].authorise(server);
+    pair.run();
+    assert!(carries_a_leaf(&mut pair, client, server));
+    let real = pair.last[0].clone();
+    assert_eq!(real[0] & 0xc0, 0x40, "a short header");
+
+    let mut rng = StdRng::from_seed([18; 32]);
+    let heard = |pair: &mut Pair| {
+        let stats = pair.ends[1].with(server, |link| link.connection.stats());
+        stats.expect("the link is there").udp_rx.datagrams
+    };
+    let before = heard(&mut pair);
+    let mut memory_before = 0;
+    for n in 0..FORGERIES / TRAIN as u32 {
+        if n == 100 {
+            memory_before = memory::resident();
+        }
+        let stride = rng.random_range(21..120);
+        let mut train = vec![0; stride * TRAIN];
+        rng.fill(&mut train[..]);
+        for datagram in train.chunks_mut(stride) {
+            datagram[0] = 0x40 | (datagram[0] & 0x3f);
+            datagram[1..=CID_LEN].copy_from_slice(&real[1..=CID_LEN]);
+        }
+        // From the other end's address, and from others.
+        let source = if n % 4 == 0 {
+            SocketAddr::from(([203, 0, 113, n as u8], n as u16))
+        } else {
+            address(0)
+        };
+        pair.ends[1].handle_datagrams(train_from(source, stride, &train), pair.now);
+        if n % 1000 == 0 {
+            pair.run();
+        }
+    }
+    let events = pair.run();
+    assert!(events.iter().all(Vec::is_empty), "{events:?}");
+    let forged = u64::from(FORGERIES / 4 * 3) - TRAIN as u64;
+    assert!(
+        heard(&mut pair) - before > forged,
+        "they did not reach the link"
+    );
+    let grown = memory::resident().saturating_sub(memory_before);
+    assert!(grown < MEMORY_SLACK, "{grown} bytes more");
+    assert_eq!(pair.ends[1].len(), 1);
+    assert!(carries_a_leaf(&mut pair, client, server));
+}
+
+#[test]
+fn t18_a_real_packet_that_was_changed_is_not_taken() {
+    let mut pair = Pair::new();
+    let (client, server) = pair.connect();
+    pair.ends[1].authorise(server);
+    pair.run();
+    let stream = pair.ends[0].open_leaf(client).unwrap();
+    pair.ends[0].write(client, stream, Bytes::from_static(b"honest"), true);
+    let sent = sent_by(&mut pair.ends[0], pair.now);
+    for (_, real) in &sent {
+        for at in 0..real.len() {
+            let mut forged = real.clone();
+            forged[at] ^= 1 << (at % 8);
+            let train = train_from(address(0), forged.len(), &forged);
+            pair.ends[1].handle_datagrams(train, pair.now);
+        }
+    }
+    let nothing = pair.ends[1].read(server, stream, &mut |_| panic!("a forged byte"));
+    assert!(
+        matches!(nothing, ReadEnd::Gone | ReadEnd::Blocked),
+        "{nothing:?}"
+    );
+    for (_, real) in &sent {
+        let train = train_from(address(0), real.len(), real);
+        pair.ends[1].handle_datagrams(train, pair.now);
+    }
+    let mut got = Vec::new();
+    let end = pair.ends[1].read(server, stream, &mut |bytes| {
+        got.extend_from_slice(&bytes);
+        true
+    });
+    assert_eq!((end, &got[..]), (ReadEnd::Finished, &b"honest"[..]));
+}
+
+/// A STREAM frame with an offset and a length (RFC 9000 section 19.8).
+fn stream_frame(stream: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x0e];
+    for number in [stream, offset, bytes.len() as u64] {
+        // The variable-length form with four bytes, whatever the number.
+        frame.extend_from_slice(&(number as u32 | 0x8000_0000).to_be_bytes());
+    }
+    frame.extend_from_slice(bytes);
+    frame
+}
+
+/// A link to `end`, and the streams that it lets the test open.
+struct Link {
+    raw: Raw,
+    end: Transport,
+    link: LinkId,
+    now: Instant,
+}
+
+impl Link {
+    fn new() -> Self {
+        let Pair {
+            ends: [_, mut end],
+            now,
+            ..
+        } = Pair::new();
+        let caller = DeviceSecret::from_seed(CALLER);
+        let (raw, link) = Raw::dial(&mut end, &caller, address(0), now);
+        Self {
+            raw,
+            end,
+            link,
+            now,
+        }
+    }
+
+    fn authorised() -> Self {
+        let mut link = Self::new();
+        link.end.authorise(link.link);
+        link
+    }
+
+    /// Sends packets in one train; returns what the link has to say, but for its acknowledgements.
+    fn send(&mut self, packets: &[Vec<u8>]) -> Vec<LinkEvent> {
+        let stride = packets.iter().map(Vec::len).max().unwrap_or_default();
+        self.end
+            .handle_datagrams(self.raw.train(stride, packets), self.now);
+        let events = events_of(&mut self.end);
+        sent_by(&mut self.end, self.now);
+        events
+    }
+
+    fn send_frames(&mut self, frames: &[u8]) -> Vec<LinkEvent> {
+        let packet = self.raw.packet(frames);
+        self.send(&[packet])
+    }
+
+    /// Bytes that can be read from a stream now.
+    fn readable(&mut self, stream: u64) -> (u64, ReadEnd) {
+        let stream = VarInt::try_from(stream).map(StreamId::from).unwrap();
+        let mut read = 0;
+        let end = self.end.read(self.link, stream, &mut |bytes| {
+            read += bytes.len() as u64;
+            true
+        });
+        (read, end)
+    }
+}
+
+/// The number of a client's stream for a leaf.
+const fn leaf(n: u64) -> u64 {
+    4 * n + 2
+}
+
+/// The message stream and every stream for a leaf.
+fn all_streams() -> Vec<u64> {
+    let leaves = (0..u64::from(LEAF_STREAMS_MAX)).map(leaf);
+    std::iter::once(0).chain(leaves).collect()
+}
+
+/// Why a link was lost, if it was.
+fn loss(events: &[LinkEvent]) -> Option<&str> {
+    events.iter().find_map(|event| match event {
+        LinkEvent::Lost { reason, .. } => Some(reason.as_str()),
+        LinkEvent::Connected { .. }
+        | LinkEvent::Opened { .. }
+        | LinkEvent::Readable { .. }
+        | LinkEvent::Writable { .. } => None,
+    })
+}
+
+#[test]
+fn t17_fragments_that_never_meet_end_the_link() {
+    let mut link = Link::authorised();
+    let mut lost = None;
+    for n in 1..=10_000 {
+        let events = link.send_frames(&stream_frame(0, 2 * n, &[1]));
+        if let Some(reason) = loss(&events) {
+            lost = Some((n, reason.to_owned()));
+            break;
+        }
+    }
+    let (fragments, reason) = lost.expect("no bound on what lies apart");
+    assert!((100..5000).contains(&fragments), "{fragments}: {reason}");
+}
+
+#[test]
+fn t17_what_lies_behind_a_gap_ends_at_the_windows() {
+    if !memory::is_alone(
+        "node::transport::tests::hostile::t17_what_lies_behind_a_gap_ends_at_the_windows",
+    ) {
+        return;
+    }
+    let window = u64::from(STREAM_WINDOW);
+    let piece = [7; 1400];
+    let all = all_streams();
+    // A link that may not talk yet, one stream, then all of them.
+    for (is_authorised, streams, most) in [
+        (false, &all[..1], u64::from(UNAUTHORISED_WINDOW)),
+        (true, &all[1..2], window),
+        (true, &all[..], u64::from(LINK_WINDOW)),
+    ] {
+        let before = memory::resident();
+        let mut link = if is_authorised {
+            Link::authorised()
+        } else {
+            Link::new()
+        };
+        let mut sent = 0;
+        let mut lost = None;
+        'full: for stream in streams {
+            // The hole counts towards the window as if it were filled.
+            let mut offset = 1;
+            sent += 1;
+            while offset + piece.len() as u64 <= window {
+                let events = link.send_frames(&stream_frame(*stream, offset, &piece));
+                if let Some(reason) = loss(&events) {
+                    lost = Some(reason.to_owned());
+                    break 'full;
+                }
+                offset += piece.len() as u64;
+                sent += piece.len() as u64;
+            }
+            let stays = link.readable(*stream);
+            assert_eq!(stays, (0, ReadEnd::Blocked));
+        }
+        if lost.is_none() {
+            let events = link.send_frames(&stream_frame(streams[0], window, &[1]));
+            lost = loss(&events).map(str::to_owned);
+        }
+        assert!(lost.is_some(), "{sent} bytes and no end");
+        let room = most - piece.len() as u64..=most;
+        assert!(room.contains(&sent), "{sent} of {most}");
+        let grown = memory::resident().saturating_sub(before);
+        assert!(grown < 3 * most + MEMORY_SLACK, "{grown} bytes for {sent}");
+    }
+}
