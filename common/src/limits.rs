@@ -197,6 +197,10 @@ pub const UNAUTHORISED_WINDOW: u32 = 64 * KIB as u32;
 pub const STREAM_WINDOW: u32 = 2 * MIB as u32 + 2 * KIB as u32;
 /// Receive window of a link: at 1 Gb/s and 100 ms it takes 12.5 MB to fill the path.
 pub const LINK_WINDOW: u32 = 16 * MIB as u32;
+/// Datagrams of one receive call that may share their memory: a byte that is kept of one keeps the
+/// memory of so many at most. A train of more is copied; one of large datagrams, as loopback and jumbo
+/// frames bring, is not.
+pub const DATAGRAMS_SHARING_MEMORY_MAX: usize = 4;
 /// Streams with leaves that a sender may have open at once.
 pub const LEAF_STREAMS_MAX: u32 = 16;
 /// A dial to a peer gives up after this long without an answer.

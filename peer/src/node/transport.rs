@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, HANDSHAKE_DEADLINE, LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE,
-    LINK_WINDOW, LINKS_MAX, RETRY_ABOVE, STREAM_WINDOW, UDP_PAYLOAD_MAX, UNAUTHORISED_LINKS_MAX,
-    UNAUTHORISED_WINDOW,
+    AUTHORISE_DEADLINE, DATAGRAMS_SHARING_MEMORY_MAX, HANDSHAKE_DEADLINE, LEAF_STREAMS_MAX,
+    LINK_IDLE_MAX, LINK_KEEP_ALIVE, LINK_WINDOW, LINKS_MAX, RETRY_ABOVE, STREAM_WINDOW,
+    UDP_PAYLOAD_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
 };
 use common::tls;
 use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -202,8 +202,13 @@ impl Transport {
             mut bytes,
         } = datagrams;
         let path = FourTuple::new(mapped(source), local.map(mapped_ip));
+        let len = bytes.len();
         while !bytes.is_empty() {
-            let datagram = bytes.split_to(stride.clamp(1, bytes.len()));
+            let mut datagram = bytes.split_to(stride.clamp(1, bytes.len()));
+            if datagram.len() * DATAGRAMS_SHARING_MEMORY_MAX < len {
+                // What QUIC keeps of it until a gap before it is filled would keep all of them.
+                datagram = BytesMut::from(&datagram[..]);
+            }
             self.handle_datagram(path, ecn, datagram, now);
         }
     }

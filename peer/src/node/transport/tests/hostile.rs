@@ -13,6 +13,7 @@ const FORGERIES: u32 = 1_000_000;
 const MEMORY_SLACK: u64 = 8 << 20;
 /// A train as large as one receive call returns it.
 const TRAIN: usize = 45;
+const MTU: usize = 1452;
 
 const CALLER: [u8; 32] = [1; 32];
 
@@ -278,4 +279,23 @@ fn t17_what_lies_behind_a_gap_ends_at_the_windows() {
         let grown = memory::resident().saturating_sub(before);
         assert!(grown < 3 * most + MEMORY_SLACK, "{grown} bytes for {sent}");
     }
+}
+
+#[test]
+fn t17_a_fragment_does_not_hold_the_train_that_brought_it() {
+    if !memory::is_alone(
+        "node::transport::tests::hostile::t17_a_fragment_does_not_hold_the_train_that_brought_it",
+    ) {
+        return;
+    }
+    let mut link = Link::new();
+    let before = memory::resident();
+    for n in 1..=1000u64 {
+        // One datagram with one byte for a stream, at the end of a train of nothing.
+        let mut packets = vec![vec![0x40; MTU]; TRAIN - 1];
+        packets.push(link.raw.packet(&stream_frame(0, n, &[1])));
+        assert_eq!(loss(&link.send(&packets)), None);
+    }
+    let grown = memory::resident().saturating_sub(before);
+    assert!(grown < MEMORY_SLACK, "{grown} bytes for a thousand");
 }
