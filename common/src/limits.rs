@@ -197,6 +197,9 @@ pub const UNAUTHORISED_WINDOW: u32 = 64 * KIB as u32;
 pub const STREAM_WINDOW: u32 = 2 * MIB as u32 + 2 * KIB as u32;
 /// Receive window of a link: at 1 Gb/s and 100 ms it takes 12.5 MB to fill the path.
 pub const LINK_WINDOW: u32 = 16 * MIB as u32;
+/// Packets of ours that a link may leave without any acknowledgement: a window full of those with
+/// 1,200 bytes is 13,981. Each is remembered and takes some 150 bytes.
+pub const UNACKNOWLEDGED_PACKETS_MAX: u64 = 2 * LINK_WINDOW as u64 / 1024;
 /// Datagrams of one receive call that may share their memory: a byte that is kept of one keeps the
 /// memory of so many at most. A train of more is copied; one of large datagrams, as loopback and jumbo
 /// frames bring, is not.

@@ -23,7 +23,7 @@ use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
     AUTHORISE_DEADLINE, DATAGRAMS_SHARING_MEMORY_MAX, HANDSHAKE_DEADLINE, LEAF_STREAMS_MAX,
     LINK_IDLE_MAX, LINK_KEEP_ALIVE, LINK_WINDOW, LINKS_MAX, RETRY_ABOVE, STREAM_WINDOW,
-    UDP_PAYLOAD_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
+    UDP_PAYLOAD_MAX, UNACKNOWLEDGED_PACKETS_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
 };
 use common::tls;
 use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -35,9 +35,13 @@ use noq_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
+// Who acknowledges nothing.
+mod witness;
+
 pub(super) use noq_proto::StreamId;
 
 use super::{Datagrams, Transmit};
+use witness::Witnessed;
 
 /// Name in the TLS handshake; raw public keys make it meaningless, and it is not sent.
 const SERVER_NAME: &str = "peer.invalid";
@@ -131,6 +135,8 @@ pub(super) struct Transport {
     seed: [u8; 32],
     generation: u8,
     endpoint: Endpoint,
+    /// What each inbound link starts with.
+    server: ServerConfig,
     links: BTreeMap<LinkId, Link>,
     by_handle: BTreeMap<usize, LinkId>,
     next_link: u64,
@@ -149,6 +155,7 @@ struct Link {
     handle: ConnectionHandle,
     connection: Connection,
     side: Side,
+    witnessed: Witnessed,
     timer: Option<Instant>,
     /// Bytes accepted from us that the streams did not take yet.
     unsent: BTreeMap<StreamId, Unsent>,
@@ -164,12 +171,13 @@ struct Unsent {
 impl Transport {
     /// Makes an endpoint for the device `secret`. `seed` is 32 random bytes.
     pub(super) fn new(seed: [u8; 32], secret: DeviceSecret) -> Self {
-        let endpoint = new_endpoint(seed, 0, &secret);
+        let server = server_config(&secret);
         Self {
+            endpoint: new_endpoint(seed, 0, &secret, server.clone()),
             secret,
             seed,
             generation: 0,
-            endpoint,
+            server,
             links: BTreeMap::new(),
             by_handle: BTreeMap::new(),
             next_link: 0,
@@ -223,12 +231,14 @@ impl Transport {
         let crypto = QuicClientConfig::try_from(tls::link_client_config(&self.secret, expected))
             .expect("the provider has the cipher suite of Initial packets");
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport_config(LINK_WINDOW, LEAF_STREAMS_MAX)));
+        let witnessed = Witnessed::default();
+        let transport = transport_config(LINK_WINDOW, LEAF_STREAMS_MAX, &witnessed);
+        config.transport_config(Arc::new(transport));
         match self
             .endpoint
             .connect(now, config, mapped(remote), SERVER_NAME)
         {
-            Ok((handle, connection)) => Some(self.add(handle, connection, Side::Client)),
+            Ok((handle, connection)) => Some(self.add(handle, connection, Side::Client, witnessed)),
             Err(error) => {
                 log::debug!("cannot dial {remote}: {error}");
                 None
@@ -445,6 +455,7 @@ impl Transport {
             Ok(Some(DatagramEvent::ConnectionEvent(handle, event))) => {
                 if let Some(link) = self.by_handle.get(&handle.0).copied() {
                     self.with(link, |link| link.connection.handle_event(event));
+                    self.give_up_if_unacknowledged(link);
                 }
             }
             Ok(Some(DatagramEvent::NewConnection(incoming))) => self.on_incoming(incoming, now),
@@ -454,11 +465,27 @@ impl Transport {
         }
     }
 
+    /// Drops a link whose other end talks but acknowledges nothing: all that it was ever sent would have
+    /// to be remembered.
+    fn give_up_if_unacknowledged(&mut self, id: LinkId) {
+        let behind = self
+            .links
+            .get(&id)
+            .map(|link| link.witnessed.unacknowledged());
+        if behind.is_some_and(|packets| packets > UNACKNOWLEDGED_PACKETS_MAX) {
+            self.discard(id, "the other side acknowledges nothing");
+        }
+    }
+
     /// Accepts, slows down or refuses a newcomer, by how many others are not authorised yet.
     fn on_incoming(&mut self, incoming: Incoming, now: Instant) {
         let waiting = self.unauthorised.len();
         let links = self.len();
         let mut answer = Vec::new();
+        let witnessed = Witnessed::default();
+        let mut config = self.server.clone();
+        let transport = transport_config(UNAUTHORISED_WINDOW, 0, &witnessed);
+        config.transport_config(Arc::new(transport));
         let endpoint = &mut self.endpoint;
         let accepted = guarded(self.catches, || {
             if waiting >= UNAUTHORISED_LINKS_MAX || links >= LINKS_MAX {
@@ -471,12 +498,12 @@ impl Transport {
                 return Err(endpoint.retry(incoming, &mut answer).ok());
             }
             endpoint
-                .accept(incoming, now, &mut answer, None)
+                .accept(incoming, now, &mut answer, Some(Arc::new(config)))
                 .map_err(|error| error.response)
         });
         match accepted {
             Ok(Ok((handle, connection))) => {
-                let link = self.add(handle, connection, Side::Server);
+                let link = self.add(handle, connection, Side::Server, witnessed);
                 self.unauthorised
                     .insert(link, now + HANDSHAKE_DEADLINE + AUTHORISE_DEADLINE);
             }
@@ -492,13 +519,20 @@ impl Transport {
         }
     }
 
-    fn add(&mut self, handle: ConnectionHandle, connection: Connection, side: Side) -> LinkId {
+    fn add(
+        &mut self,
+        handle: ConnectionHandle,
+        connection: Connection,
+        side: Side,
+        witnessed: Witnessed,
+    ) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link += 1;
         let link = Link {
             handle,
             connection,
             side,
+            witnessed,
             timer: None,
             unsent: BTreeMap::new(),
             is_lost: false,
@@ -675,7 +709,8 @@ impl Transport {
     /// Starts anew after the endpoint itself failed: all links are lost and dialled again above.
     fn rebuild(&mut self) {
         self.generation = self.generation.wrapping_add(1);
-        self.endpoint = new_endpoint(self.seed, self.generation, &self.secret);
+        let server = self.server.clone();
+        self.endpoint = new_endpoint(self.seed, self.generation, &self.secret, server);
         let ids: Vec<LinkId> = self.links.keys().copied().collect();
         for id in ids {
             self.remove(id);
@@ -736,7 +771,12 @@ fn guarded<T>(catches: bool, step: impl FnOnce() -> T) -> Result<T, Panicked> {
     }
 }
 
-fn new_endpoint(seed: [u8; 32], generation: u8, secret: &DeviceSecret) -> Endpoint {
+fn new_endpoint(
+    seed: [u8; 32],
+    generation: u8,
+    secret: &DeviceSecret,
+    server: ServerConfig,
+) -> Endpoint {
     let mut seed = seed;
     seed[0] ^= generation;
     // The same after a restart, so that whoever still talks to the device as it was is told at once
@@ -761,18 +801,25 @@ fn new_endpoint(seed: [u8; 32], generation: u8, secret: &DeviceSecret) -> Endpoi
     config
         .max_udp_payload_size(UDP_PAYLOAD_MAX)
         .expect("the limit is within the bounds of QUIC");
+    Endpoint::new(Arc::new(config), Some(Arc::new(server)), true)
+}
+
+fn server_config(secret: &DeviceSecret) -> ServerConfig {
     let crypto = QuicServerConfig::try_from(tls::link_server_config(secret))
         .expect("the provider has the cipher suite of Initial packets");
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport_config(UNAUTHORISED_WINDOW, 0)));
     server.max_incoming(UNAUTHORISED_LINKS_MAX);
     server.incoming_buffer_size(UNAUTHORISED_WINDOW.into());
     server
         .incoming_buffer_size_total(u64::from(UNAUTHORISED_WINDOW) * UNAUTHORISED_LINKS_MAX as u64);
-    Endpoint::new(Arc::new(config), Some(Arc::new(server)), true)
+    server
 }
 
-fn transport_config(receive_window: u32, leaf_streams: u32) -> TransportConfig {
+fn transport_config(
+    receive_window: u32,
+    leaf_streams: u32,
+    witnessed: &Witnessed,
+) -> TransportConfig {
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_MAX);
@@ -786,6 +833,7 @@ fn transport_config(receive_window: u32, leaf_streams: u32) -> TransportConfig {
         .max_idle_timeout(Some(idle_timeout(LINK_IDLE_MAX)))
         .keep_alive_interval(Some(LINK_KEEP_ALIVE))
         .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(witnessed.clone()))
         .mtu_discovery_config(Some(mtu));
     config
 }

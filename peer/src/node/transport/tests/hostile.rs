@@ -9,6 +9,14 @@ use crate::node::memory;
 
 /// Forged packets with the real connection id.
 const FORGERIES: u32 = 1_000_000;
+/// Pieces of streams whose first byte never comes.
+const FRAGMENTS: u64 = 1_000_000;
+/// So many of them are in one packet.
+const PER_PACKET: usize = 10;
+/// Packets for each acknowledgement that the test sends.
+const POLITE_EVERY: u64 = 1000;
+/// The frame that is nothing but a reason to acknowledge (RFC 9000 section 19.2).
+const PING: u8 = 1;
 /// What the allocator may keep besides, and the link's own state.
 const MEMORY_SLACK: u64 = 8 << 20;
 /// A train as large as one receive call returns it.
@@ -140,6 +148,7 @@ struct Link {
     end: Transport,
     link: LinkId,
     now: Instant,
+    sent: u64,
 }
 
 impl Link {
@@ -156,6 +165,7 @@ impl Link {
             end,
             link,
             now,
+            sent: 0,
         }
     }
 
@@ -173,6 +183,18 @@ impl Link {
         let events = events_of(&mut self.end);
         sent_by(&mut self.end, self.now);
         events
+    }
+
+    /// Sends frames, and now and then an acknowledgement as any honest end does (RFC 9000 section 19.3).
+    fn send_frames_politely(&mut self, frames: &[u8]) -> Vec<LinkEvent> {
+        self.sent += 1;
+        if !self.sent.is_multiple_of(POLITE_EVERY) {
+            return self.send_frames(frames);
+        }
+        let last = self.end.with(self.link, |link| link.witnessed.sent());
+        let last = last.expect("the link is there") as u32 | 0x8000_0000;
+        let ack = [&[2], &last.to_be_bytes()[..], &[0, 0, 0]].concat();
+        self.send_frames(&[&ack, frames].concat())
     }
 
     fn send_frames(&mut self, frames: &[u8]) -> Vec<LinkEvent> {
@@ -298,4 +320,51 @@ fn t17_a_fragment_does_not_hold_the_train_that_brought_it() {
     }
     let grown = memory::resident().saturating_sub(before);
     assert!(grown < MEMORY_SLACK, "{grown} bytes for a thousand");
+}
+
+#[test]
+fn t17_a_million_fragments_behind_a_gap_take_little() {
+    if !memory::is_alone(
+        "node::transport::tests::hostile::t17_a_million_fragments_behind_a_gap_take_little",
+    ) {
+        return;
+    }
+    let mut link = Link::authorised();
+    let streams = all_streams();
+    let each = FRAGMENTS.div_ceil(streams.len() as u64);
+    let before = memory::resident();
+    for offset in (1..=each).step_by(PER_PACKET) {
+        for stream in &streams {
+            let places = offset..offset + PER_PACKET as u64;
+            let frames = places.map(|at| stream_frame(*stream, at, &[at as u8]));
+            let events = link.send_frames_politely(&frames.collect::<Vec<_>>().concat());
+            assert_eq!(loss(&events), None, "at {offset} of stream {stream}");
+        }
+    }
+    let grown = memory::resident().saturating_sub(before);
+    assert!(grown < FRAGMENTS + MEMORY_SLACK, "{grown} bytes");
+
+    // With the first byte all of them can be read: they were kept, not refused.
+    for stream in streams {
+        assert_eq!(link.readable(stream), (0, ReadEnd::Blocked));
+        link.send_frames(&stream_frame(stream, 0, &[0]));
+        assert!(link.readable(stream).0 > each);
+    }
+}
+
+#[test]
+fn t17_a_link_that_acknowledges_nothing_ends_before_it_takes_much() {
+    if !memory::is_alone(
+        "node::transport::tests::hostile::t17_a_link_that_acknowledges_nothing_ends_before_it_takes_much",
+    ) {
+        return;
+    }
+    let mut link = Link::authorised();
+    let before = memory::resident();
+    let most = 3 * UNACKNOWLEDGED_PACKETS_MAX;
+    let lost = (0..most).find_map(|_| loss(&link.send_frames(&[PING; 4])).map(str::to_owned));
+    assert_eq!(lost.as_deref(), Some("the other side acknowledges nothing"));
+    let grown = memory::resident().saturating_sub(before);
+    assert!(grown < 2 * MEMORY_SLACK, "{grown} bytes");
+    assert_eq!(link.end.len(), 0);
 }

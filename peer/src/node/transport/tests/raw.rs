@@ -36,7 +36,7 @@ impl Raw {
         source: SocketAddr,
         now: Instant,
     ) -> (Self, LinkId) {
-        let mut endpoint = new_endpoint([77; 32], 0, secret);
+        let mut endpoint = new_endpoint([77; 32], 0, secret, server_config(secret));
         let expected = end.secret.public();
         let keys = Arc::default();
         let client = tls::link_client_config(secret, expected);

@@ -1,0 +1,163 @@
+//! How far behind the other side is with its acknowledgements.
+//!
+//! The QUIC implementation remembers every packet since the oldest one that may still be acknowledged.
+//! Somebody who never acknowledges anything, yet keeps sending, would have it remember without end.
+//! A [`Witness`] stands beside the congestion control, which is told of both, and counts.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use noq_proto::RttEstimator;
+use noq_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+
+/// Makes the congestion control of one connection. What its witness counts can be read here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Witnessed {
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Number of the last packet that was sent.
+    sent: AtomicU64,
+    /// Largest number that was acknowledged.
+    acknowledged: AtomicU64,
+}
+
+impl Witnessed {
+    /// Packets sent since the latest one that was acknowledged.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        let sent = self.counts.sent.load(Ordering::Relaxed);
+        sent.saturating_sub(self.counts.acknowledged.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+impl Witnessed {
+    /// Number of the last packet that was sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.counts.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl ControllerFactory for Witnessed {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Witness {
+            counts: Arc::clone(&self.counts),
+            inner: Arc::new(CubicConfig::default()).build(now, current_mtu),
+        })
+    }
+}
+
+/// Hands everything on to the real one.
+#[derive(Debug)]
+struct Witness {
+    counts: Arc<Counts>,
+    inner: Box<dyn Controller>,
+}
+
+impl Controller for Witness {
+    fn on_sent(&mut self, now: Instant, bytes: u64, largest_pn: u64) {
+        self.counts.sent.store(largest_pn, Ordering::Relaxed);
+        self.inner.on_sent(now, bytes, largest_pn);
+    }
+
+    fn on_packet_sent(&mut self, now: Instant, bytes: u16, pn: u64) {
+        self.inner.on_packet_sent(now, bytes, pn);
+    }
+
+    fn on_cwnd_limited(&mut self) {
+        self.inner.on_cwnd_limited();
+    }
+
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        pn: u64,
+        app_limited: bool,
+        rtt: &RttEstimator,
+    ) {
+        self.inner.on_ack(now, sent, bytes, pn, app_limited, rtt);
+    }
+
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        app_limited: bool,
+        largest_packet_num_acked: Option<u64>,
+    ) {
+        if let Some(largest) = largest_packet_num_acked {
+            self.counts.acknowledged.store(largest, Ordering::Relaxed);
+        }
+        self.inner
+            .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        is_persistent_congestion: bool,
+        is_ecn: bool,
+        lost_bytes: u64,
+        largest_lost_pn: u64,
+    ) {
+        self.inner.on_congestion_event(
+            now,
+            sent,
+            is_persistent_congestion,
+            is_ecn,
+            lost_bytes,
+            largest_lost_pn,
+        );
+    }
+
+    fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
+        self.inner.on_packet_lost(lost_bytes, pn, now);
+    }
+
+    fn on_spurious_congestion_event(&mut self) {
+        self.inner.on_spurious_congestion_event();
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.inner.on_mtu_update(new_mtu);
+    }
+
+    fn on_ack_frequency_update(
+        &mut self,
+        ack_eliciting_threshold: u64,
+        requested_max_ack_delay: Duration,
+    ) {
+        self.inner
+            .on_ack_frequency_update(ack_eliciting_threshold, requested_max_ack_delay);
+    }
+
+    fn window(&self) -> u64 {
+        self.inner.window()
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        self.inner.metrics()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(Self {
+            counts: Arc::clone(&self.counts),
+            inner: self.inner.clone_box(),
+        })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.inner.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self.inner.into_any()
+    }
+}
