@@ -37,7 +37,7 @@ use rand::{RngExt, SeedableRng};
 
 use check::Violation;
 use generate::{Choices, Seeded};
-use net::{Faults, Mishaps, NatOptions, Realm};
+use net::{Dependence, Faults, Mishaps, NatOptions, Realm};
 use step::Kind;
 use world::{Family, Home, World, WorldOptions};
 
@@ -50,6 +50,12 @@ pub struct Coverage {
     pub carried: [u64; 2],
     /// What happened to datagrams.
     pub mishaps: Mishaps,
+    /// Hosts by the addresses that they have.
+    pub families: BTreeMap<Family, u64>,
+    /// NATs by what their mappings and their filters look at.
+    pub nats: BTreeMap<(Dependence, Dependence), u64>,
+    /// Engines woken before their time.
+    pub pokes: u64,
     /// Messages shown, receipts, files done.
     pub done: [u64; 3],
     /// Passwords that let somebody in, and those that did not.
@@ -79,6 +85,13 @@ pub fn run(seed: u64, steps: u32) -> Outcome {
 /// The same with a world and choices of the caller's.
 pub fn run_in(mut world: World, choices: &mut impl Choices, steps: u32) -> Outcome {
     let mut coverage = Coverage::default();
+    for host in &world.hosts {
+        *coverage.families.entry(host.family).or_default() += 1;
+    }
+    for nat in world.net.nats() {
+        let class = (nat.mapping, nat.filtering);
+        *coverage.nats.entry(class).or_default() += 1;
+    }
     for _ in 0..steps {
         if world.violation.is_some() {
             break;
@@ -101,6 +114,7 @@ pub fn run_in(mut world: World, choices: &mut impl Choices, steps: u32) -> Outco
         violation = passed.err().or(world.violation.clone());
     }
     coverage.carried = world.carried;
+    coverage.pokes = world.pokes;
     coverage.mishaps = world.net.mishaps;
     let model = &world.model;
     coverage.done = [model.messages, model.receipts, model.files];

@@ -1,6 +1,6 @@
 //! Many seeds of the simulated world. What it finds is printed with the seed that shows it again.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::program::now;
@@ -125,6 +126,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     } else {
         arguments.seeds
     };
+    let bar = progress(arguments.seconds.unwrap_or(seeds));
     let next = AtomicU64::new(0);
     let (sender, outcomes) = mpsc::channel::<(u64, Outcome)>();
     let mut all = Coverage::default();
@@ -151,12 +153,17 @@ fn many(arguments: &Arguments) -> ExitCode {
             count += 1;
             add(&mut all, &outcome.coverage);
             if let Some(violation) = outcome.violation {
-                say(&format!("SEED {seed} FAILED: {violation}"));
+                bar.suspend(|| say(&format!("SEED {seed} FAILED: {violation}")));
                 failed.push(seed);
             }
-            progress(count, (until.is_none()).then_some(seeds), failed.len());
+            bar.set_message(format!("{count} seeds, {} failed", failed.len()));
+            bar.set_position(match arguments.seconds {
+                Some(_) => now().saturating_duration_since(began).as_secs(),
+                None => count,
+            });
         }
     });
+    bar.finish_and_clear();
     let errors = ERRORS.load(Ordering::Relaxed);
     say(&format!(
         "{count} seeds of {} steps in {:.1} s: {} failed, {errors} lines of the log at level error",
@@ -193,6 +200,13 @@ fn add(all: &mut Coverage, one: &Coverage) {
     sums.hairpinned += mishaps.hairpinned;
     sum(&mut all.done, &one.done);
     sum(&mut all.entries, &one.entries);
+    for (family, count) in &one.families {
+        *all.families.entry(*family).or_default() += count;
+    }
+    for (class, count) in &one.nats {
+        *all.nats.entry(*class).or_default() += count;
+    }
+    all.pokes += one.pokes;
     all.elapsed += one.elapsed;
 }
 
@@ -224,20 +238,37 @@ fn show(coverage: &Coverage, seeds: u64) {
         "people     {messages} messages shown, {receipts} receipts, {files} files done, \
          {let_in} log-ins with a password, {refused} refused"
     ));
+    let families: Vec<String> = coverage
+        .families
+        .iter()
+        .map(|(family, count)| format!("{count} {family:?}"))
+        .collect();
+    say(&format!("hosts      {}", families.join(", ")));
+    let nats: Vec<String> = coverage
+        .nats
+        .iter()
+        .map(|((mapping, filtering), count)| {
+            format!("{count} {}/{}", mapping.short(), filtering.short())
+        })
+        .collect();
+    say(&format!(
+        "NATs       {} (mapping/filtering)",
+        nats.join(", ")
+    ));
+    say(&format!(
+        "engines    {} woken before their time",
+        coverage.pokes
+    ));
     say(&format!(
         "time       {:.1} h of virtual time in {seeds} worlds",
         coverage.elapsed.as_secs_f64() / 3600.0
     ));
 }
 
-/// One line that is written over and over, for people only.
-fn progress(count: u64, of: Option<u64>, failed: usize) {
-    let mut stderr = io::stderr().lock();
-    if stderr.is_terminal() {
-        let of = of.map_or_else(String::new, |of| format!(" of {of}"));
-        // A terminal that has gone away misses nothing.
-        let _ = write!(stderr, "\r{count}{of} seeds, {failed} failed ");
-    }
+/// A bar on stderr, if that is a terminal; over seeds, or over seconds.
+fn progress(len: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{wide_bar} {percent:>3}%  {msg}  {eta} left");
+    ProgressBar::new(len).with_style(style.expect("the template is well-formed"))
 }
 
 fn say(line: &str) {

@@ -121,7 +121,7 @@ impl Faults {
 }
 
 /// What a mapping or a filter looks at (RFC 4787 sections 4.1 and 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dependence {
     /// Nothing: one mapping for all, everybody may answer.
     EndpointIndependent,
@@ -138,6 +138,15 @@ impl Dependence {
         Self::AddressDependent,
         Self::AddressAndPortDependent,
     ];
+
+    /// As the literature abbreviates it.
+    pub const fn short(self) -> &'static str {
+        match self {
+            Self::EndpointIndependent => "EI",
+            Self::AddressDependent => "AD",
+            Self::AddressAndPortDependent => "APD",
+        }
+    }
 
     /// The part of an endpoint that counts.
     const fn key(self, endpoint: SocketAddr) -> Option<(SocketAddr, bool)> {
@@ -354,6 +363,11 @@ impl Net {
         self.nats
             .push(Nat::new(Ipv4Addr::new(203, 0, 113, last), options));
         Realm::Behind(number)
+    }
+
+    /// How its NATs behave.
+    pub fn nats(&self) -> impl Iterator<Item = NatOptions> {
+        self.nats.iter().map(|nat| nat.options)
     }
 
     /// All realms, the public one first.

@@ -91,7 +91,7 @@ impl Home {
 }
 
 /// Which addresses a host has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -146,6 +146,8 @@ pub struct World {
     turns: u32,
     /// Datagrams that arrived, and their bytes.
     pub carried: [u64; 2],
+    /// Engines woken before their time.
+    pub pokes: u64,
     trace: blake3::Hasher,
     /// The first thing that is not as it should be.
     pub violation: Option<Violation>,
@@ -223,6 +225,7 @@ impl World {
             last_due: 0,
             turns: 0,
             carried: [0; 2],
+            pokes: 0,
             trace: blake3::Hasher::new(),
             violation: None,
         };
@@ -672,6 +675,7 @@ impl World {
     /// Wakes an engine before its time. If it then has something to do, or wants to be woken earlier
     /// than it said, it slept on work.
     fn poke(&mut self, n: usize) {
+        self.pokes += 1;
         let now = self.now;
         let Some(host) = self.hosts.get_mut(n) else {
             return self.poke_server();
