@@ -273,6 +273,7 @@ impl World {
             may_need_password: !home.is_enrolled,
             entries: BTreeMap::new(),
             replies: BTreeMap::new(),
+            events: Vec::new(),
             unread: Vec::new(),
             offers: Vec::new(),
             moving: Vec::new(),
@@ -348,6 +349,7 @@ impl World {
         host.disk.crash();
         host.deadline = None;
         host.off_since = Some(self.now);
+        host.events.clear();
         host.unread.clear();
         host.offers.clear();
         host.moving.clear();
@@ -501,7 +503,10 @@ impl World {
                     }
                     self.hosts[n].replies.insert(id, reply);
                 }
-                Output::Event(event) => self.on_event(n, &event),
+                Output::Event(event) => {
+                    self.on_event(n, &event);
+                    self.hosts[n].events.push(event);
+                }
             }
         }
     }

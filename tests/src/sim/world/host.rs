@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId, TransferId};
 use peer::node::Node;
-use peer::node::command::{CommandError, CommandId, Reply};
+use peer::node::command::{CommandError, CommandId, Event, Reply};
 use rendezvous::server::ConnectionId;
 
 use super::Family;
@@ -48,6 +48,8 @@ pub struct Host {
     pub entries: BTreeMap<CommandId, Entry>,
     /// Replies that came.
     pub replies: BTreeMap<CommandId, Result<Reply, CommandError>>,
+    /// All that it has told its person in this life.
+    pub events: Vec<Event>,
     /// Messages that were shown and not marked as read.
     pub unread: Vec<MessageId>,
     /// Offers that nobody has answered.
