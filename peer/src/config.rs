@@ -21,7 +21,7 @@ pub(crate) const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Reads `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
-pub(crate) fn parse_server(text: &str) -> Result<ServerAddress, ServerAddressError> {
+pub fn parse_server(text: &str) -> Result<ServerAddress, ServerAddressError> {
     let (host, port) = split_server(text)?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
     if host.is_empty() || host.len() > 253 || !host.chars().all(plain) {
@@ -61,7 +61,7 @@ fn split_server(text: &str) -> Result<(&str, Option<&str>), ServerAddressError> 
 #[error(
     "a server is a host name or an address, and perhaps a port: chat.example.org, 192.0.2.7:7400, [2001:db8::7]:7400"
 )]
-pub(crate) struct ServerAddressError;
+pub struct ServerAddressError;
 
 /// The folder that `--profile` means. Anything with a slash is a path, else it is a sibling of the
 /// default profile.
@@ -101,7 +101,7 @@ pub(crate) fn shown_path(path: &Path) -> String {
 
 /// What to do with files that are offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AcceptPolicy {
+pub enum AcceptPolicy {
     /// Ask the person at the terminal.
     Ask,
     /// Take all.
@@ -114,7 +114,7 @@ pub(crate) enum AcceptPolicy {
 
 impl AcceptPolicy {
     /// Reads the words behind `--accept`.
-    pub(crate) fn parse(words: &[String]) -> Result<Self, String> {
+    pub fn parse(words: &[String]) -> Result<Self, String> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["ask"] => Ok(Self::Ask),
@@ -136,7 +136,7 @@ impl AcceptPolicy {
     }
 
     /// The answer to an offer, if nobody has to be asked.
-    pub(crate) fn answer(&self, from: &AccountName) -> Option<bool> {
+    pub fn answer(&self, from: &AccountName) -> Option<bool> {
         match self {
             Self::Ask => None,
             Self::Always => Some(true),

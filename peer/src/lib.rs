@@ -18,12 +18,12 @@ mod client;
 pub mod commands;
 // What it means.
 #[cfg(feature = "shell")]
-mod config;
+pub mod config;
 // The engine.
 pub mod node;
 // The folder of one device: keys, settings, history, and who owns it.
 #[cfg(feature = "shell")]
-mod profile;
+pub mod profile;
 // Sockets, files and threads around the engine.
 #[cfg(feature = "shell")]
 pub mod shell;

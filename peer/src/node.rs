@@ -29,7 +29,7 @@ mod session;
 // Files on their way.
 mod transfer;
 // QUIC.
-mod transport;
+pub mod transport;
 // What the store is to remember and nobody waits for.
 mod upkeep;
 

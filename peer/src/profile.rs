@@ -35,22 +35,22 @@ pub(crate) struct Profile {
 /// What `profile.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Settings {
+pub struct Settings {
     version: u32,
     server: String,
     /// How the server proves itself.
-    pub(crate) trust: Trust,
+    pub trust: Trust,
     /// Whose device this is; absent until the first log-in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) account: Option<AccountName>,
+    pub account: Option<AccountName>,
     /// What this device is called.
-    pub(crate) device_name: DeviceName,
+    pub device_name: DeviceName,
 }
 
 /// How the server proves itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Trust {
+pub enum Trust {
     /// By the key in `known_servers`.
     Pinned,
     /// By a certificate that the system's roots vouch for.
@@ -74,8 +74,32 @@ impl Settings {
         }
     }
 
+    /// Reads what [`Settings::to_text`] wrote, or a person. Looks at the version before anything else:
+    /// a newer program may have other fields.
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let damaged = |error: toml::de::Error| SettingsError::Damaged(error.message().to_owned());
+        let Versioned { version } = toml::from_str(text).map_err(damaged)?;
+        if version > VERSION {
+            return Err(SettingsError::Newer(version));
+        }
+        let settings: Self = toml::from_str(text).map_err(damaged)?;
+        match parse_server(&settings.server) {
+            Ok(_) => Ok(settings),
+            Err(error) => Err(SettingsError::Damaged(error.to_string())),
+        }
+    }
+
+    /// The settings as they stand in `profile.toml`.
+    pub fn to_text(&self) -> String {
+        toml::to_string(self).expect("names and numbers are always valid TOML")
+    }
+
     /// The server.
-    pub(crate) fn server(&self) -> ServerAddress {
+    pub fn server(&self) -> ServerAddress {
         parse_server(&self.server).expect("checked when the settings were read or made")
     }
 }
@@ -104,14 +128,14 @@ impl Profile {
         let Some(text) = read_text(&path)? else {
             return Ok(None);
         };
-        parse_settings(&text)
+        Settings::parse(&text)
             .map(Some)
             .map_err(|reason| reason.at(&path))
     }
 
     /// Writes the settings.
     pub(crate) fn save(&self, settings: &Settings) -> Result<(), ProfileError> {
-        let text = toml::to_string(settings).expect("names and numbers are always valid TOML");
+        let text = settings.to_text();
         let head = "# A profile of the program 'peer'. Edit it only while no 'peer' runs.\n";
         self.write("profile.toml", format!("{head}{text}").as_bytes())
     }
@@ -137,18 +161,13 @@ impl Profile {
         let path = self.folder.join("device-key");
         if let Some(text) = read_text(&path)? {
             let text = Zeroizing::new(text);
-            let mut seed = Zeroizing::new([0; 32]);
-            let length =
-                STANDARD_NO_PAD.decode_slice(text.trim().trim_end_matches('='), &mut *seed);
-            return match length {
-                Ok(32) => Ok(DeviceSecret::from_seed(*seed)),
-                Ok(_) | Err(_) => Err(ProfileError::Damaged(path, "it holds no key".to_owned())),
-            };
+            return parse_device_secret(&text)
+                .ok_or_else(|| ProfileError::Damaged(path, "it holds no key".to_owned()));
         }
         let seed = Zeroizing::new(rand::random::<[u8; 32]>());
-        let text = Zeroizing::new(STANDARD_NO_PAD.encode(*seed) + "\n");
-        self.write("device-key", text.as_bytes())?;
-        Ok(DeviceSecret::from_seed(*seed))
+        let secret = DeviceSecret::from_seed(*seed);
+        self.write("device-key", device_secret_text(&secret).as_bytes())?;
+        Ok(secret)
     }
 
     /// Becomes the owner; `None` if another process is.
@@ -239,23 +258,14 @@ impl Profile {
     fn known_servers(&self) -> Result<Vec<(String, Fingerprint)>, ProfileError> {
         let path = self.folder.join("known_servers");
         let text = read_text(&path)?.unwrap_or_default();
-        let lines = text.lines().enumerate();
-        let lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-        lines
-            .map(|(index, line)| {
-                parse_known_server(line).ok_or_else(|| {
-                    let reason = format!("line {} is not 'HOST:PORT SHA256:…'", index + 1);
-                    ProfileError::Damaged(path.clone(), reason)
-                })
-            })
-            .collect()
+        parse_known_servers(&text).map_err(|line| {
+            let reason = format!("line {line} is not 'HOST:PORT SHA256:…'");
+            ProfileError::Damaged(path, reason)
+        })
     }
 
     fn save_known_servers(&self, known: &[(String, Fingerprint)]) -> Result<(), ProfileError> {
-        let lines = known
-            .iter()
-            .map(|(name, fingerprint)| format!("{name} {fingerprint}\n"));
-        self.write("known_servers", lines.collect::<String>().as_bytes())
+        self.write("known_servers", known_servers_text(known).as_bytes())
     }
 
     /// Writes a file of mode 0600: all of it or nothing.
@@ -292,8 +302,12 @@ pub(crate) enum ProfileError {
     Write(PathBuf, io::Error),
 }
 
-enum SettingsError {
+/// Why a text is not the settings of a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingsError {
+    /// Made by a newer program, with this version.
     Newer(u32),
+    /// It does not hold what it should, for this reason.
     Damaged(String),
 }
 
@@ -306,22 +320,37 @@ impl SettingsError {
     }
 }
 
-/// Looks at the version before anything else: a newer program may have other fields.
-fn parse_settings(text: &str) -> Result<Settings, SettingsError> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
+/// Reads `known_servers`: which key is trusted for which server, as `HOST:PORT SHA256:…` on lines of
+/// their own, and comments behind `#`. `Err` with the number of the first line that is neither.
+pub fn parse_known_servers(text: &str) -> Result<Vec<(String, Fingerprint)>, usize> {
+    let lines = text.lines().zip(1..);
+    let lines = lines.filter(|(line, _)| !line.trim().is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(line, number)| parse_known_server(line).ok_or(number))
+        .collect()
+}
+
+/// The lines of `known_servers`.
+pub fn known_servers_text(known: &[(String, Fingerprint)]) -> String {
+    let lines = known
+        .iter()
+        .map(|(name, fingerprint)| format!("{name} {fingerprint}\n"));
+    lines.collect()
+}
+
+/// Reads `device-key`: the key's 32-byte seed in base64.
+pub fn parse_device_secret(text: &str) -> Option<DeviceSecret> {
+    let mut seed = Zeroizing::new([0; 32]);
+    let length = STANDARD_NO_PAD.decode_slice(text.trim().trim_end_matches('='), &mut *seed);
+    match length {
+        Ok(32) => Some(DeviceSecret::from_seed(*seed)),
+        Ok(_) | Err(_) => None,
     }
-    let damaged = |error: toml::de::Error| SettingsError::Damaged(error.message().to_owned());
-    let Versioned { version } = toml::from_str(text).map_err(damaged)?;
-    if version > VERSION {
-        return Err(SettingsError::Newer(version));
-    }
-    let settings: Settings = toml::from_str(text).map_err(damaged)?;
-    match parse_server(&settings.server) {
-        Ok(_) => Ok(settings),
-        Err(error) => Err(SettingsError::Damaged(error.to_string())),
-    }
+}
+
+/// The line of `device-key`.
+pub fn device_secret_text(secret: &DeviceSecret) -> Zeroizing<String> {
+    Zeroizing::new(STANDARD_NO_PAD.encode(secret.seed()) + "\n")
 }
 
 fn parse_known_server(line: &str) -> Option<(String, Fingerprint)> {

@@ -29,14 +29,14 @@ use common::time::{Epoch, UnixTime};
 use common::tls::ServerTrust;
 use mio::{Events, Poll, Token, Waker};
 
-mod control;
+pub mod control;
 mod disk;
 mod history;
 mod local;
-mod names;
-mod tls;
+pub mod names;
+pub mod tls;
 mod udp;
-mod workers;
+pub mod workers;
 
 use self::control::ControlServer;
 use self::history::History;

@@ -15,7 +15,7 @@ use data::DataFolder;
 /// Commands about accounts.
 mod accounts;
 /// The socket on which a running server takes such commands.
-mod admin;
+pub mod admin;
 /// The two clocks and the system's randomness.
 mod ambient;
 /// The data folder.
@@ -23,7 +23,7 @@ mod data;
 /// The loop.
 mod serve;
 /// TLS over TCP.
-mod tls;
+pub mod tls;
 /// The UDP port.
 mod udp;
 /// The threads for SQLite and OPAQUE.

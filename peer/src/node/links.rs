@@ -176,7 +176,7 @@ impl Links {
         let of_devices = of_devices.into_values();
         let unstored = self.peers.values().map(|peer| peer.unstored);
         [
-            Fill::new("links", self.transport.len(), LINKS_MAX),
+            Fill::new("links", self.transport.link_count(), LINKS_MAX),
             Fill::new(
                 "unauthorised links",
                 self.transport.unauthorised_len(),
@@ -438,7 +438,7 @@ impl Links {
         if dials.filter(|dial| dial.account == *account).count() >= DEVICES_PER_ACCOUNT_MAX {
             return log::debug!("not dialled: an account has no more devices than that");
         }
-        if self.transport.len() >= LINKS_MAX {
+        if self.transport.link_count() >= LINKS_MAX {
             log::debug!("not dialled: {LINKS_MAX} links are open");
             return;
         }

@@ -38,7 +38,7 @@ use rustls::pki_types::CertificateDer;
 // Who acknowledges nothing.
 mod witness;
 
-pub(super) use noq_proto::StreamId;
+pub use noq_proto::StreamId;
 
 use super::{Datagrams, Transmit};
 use witness::Witnessed;
@@ -56,19 +56,19 @@ const LEAF_PRIORITY: i32 = -1;
 
 /// Identifies a link as long as the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct LinkId(u64);
+pub struct LinkId(u64);
 
 #[cfg(test)]
 impl LinkId {
     /// A link that is only a name.
-    pub(super) const fn for_test(n: u64) -> Self {
+    pub const fn for_test(n: u64) -> Self {
         Self(n)
     }
 }
 
 /// Which of the two ends dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub enum Side {
     /// We did.
     Client,
     /// The other device did.
@@ -77,26 +77,47 @@ pub(super) enum Side {
 
 /// Something that happened to a link.
 #[derive(Debug)]
-pub(super) enum LinkEvent {
+pub enum LinkEvent {
     /// The handshake is complete: the other end holds `device_key`.
     Connected {
+        /// Which link.
         link: LinkId,
+        /// Which end we are.
         side: Side,
+        /// The key.
         device_key: DeviceKey,
     },
-    /// It is gone, for a reason in words. Nothing follows.
-    Lost { link: LinkId, reason: String },
+    /// It is gone. Nothing follows.
+    Lost {
+        /// Which link.
+        link: LinkId,
+        /// Why, in words.
+        reason: String,
+    },
     /// The other side opened streams.
-    Opened { link: LinkId, dir: StreamDir },
+    Opened {
+        /// On which link.
+        link: LinkId,
+        /// Of which kind.
+        dir: StreamDir,
+    },
     /// A stream has something to read.
-    Readable { link: LinkId, stream: StreamId },
+    Readable {
+        /// Of which link.
+        link: LinkId,
+        /// Which stream.
+        stream: StreamId,
+    },
     /// A stream that was full takes bytes again, or more streams may be opened.
-    Writable { link: LinkId },
+    Writable {
+        /// Of which link.
+        link: LinkId,
+    },
 }
 
 /// Kinds of streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StreamDir {
+pub enum StreamDir {
     /// Both ways: the message stream.
     Bi,
     /// One way: a leaf.
@@ -105,7 +126,7 @@ pub(super) enum StreamDir {
 
 /// Why a link is closed from our side; the code that the other side sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CloseReason {
+pub enum CloseReason {
     /// Nothing more to do.
     Done = 0,
     /// The other side's key is not authorised.
@@ -118,7 +139,7 @@ pub(super) enum CloseReason {
 
 /// How a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReadEnd {
+pub enum ReadEnd {
     /// More may come.
     Blocked,
     /// That was all.
@@ -130,7 +151,7 @@ pub(super) enum ReadEnd {
 }
 
 /// The endpoint and its links.
-pub(super) struct Transport {
+pub struct Transport {
     secret: DeviceSecret,
     seed: [u8; 32],
     generation: u8,
@@ -170,7 +191,7 @@ struct Unsent {
 
 impl Transport {
     /// Makes an endpoint for the device `secret`. `seed` is 32 random bytes.
-    pub(super) fn new(seed: [u8; 32], secret: DeviceSecret) -> Self {
+    pub fn new(seed: [u8; 32], secret: DeviceSecret) -> Self {
         let server = server_config(&secret);
         Self {
             endpoint: new_endpoint(seed, 0, &secret, server.clone()),
@@ -201,7 +222,7 @@ impl Transport {
     }
 
     /// Takes the datagrams of one receive call.
-    pub(super) fn handle_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
+    pub fn handle_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
         let Datagrams {
             source,
             local,
@@ -222,7 +243,7 @@ impl Transport {
     }
 
     /// Dials the device with `expected` at `remote`.
-    pub(super) fn dial(
+    pub fn dial(
         &mut self,
         expected: DeviceKey,
         remote: SocketAddr,
@@ -247,7 +268,7 @@ impl Transport {
     }
 
     /// Lets an inbound link send as much as any other from now on.
-    pub(super) fn authorise(&mut self, link: LinkId) {
+    pub fn authorise(&mut self, link: LinkId) {
         if self.unauthorised.remove(&link).is_some() {
             self.with(link, |link| {
                 link.connection.set_receive_window(LINK_WINDOW.into());
@@ -258,7 +279,7 @@ impl Transport {
     }
 
     /// Closes a link. No event follows.
-    pub(super) fn close(&mut self, link: LinkId, reason: CloseReason, now: Instant) {
+    pub fn close(&mut self, link: LinkId, reason: CloseReason, now: Instant) {
         self.unauthorised.remove(&link);
         self.with(link, |link| {
             link.is_lost = true;
@@ -268,13 +289,13 @@ impl Transport {
     }
 
     /// Opens the message stream of a link that we dialled.
-    pub(super) fn open_bi(&mut self, link: LinkId) -> Option<StreamId> {
+    pub fn open_bi(&mut self, link: LinkId) -> Option<StreamId> {
         self.with(link, |link| link.connection.streams().open(Dir::Bi))
             .flatten()
     }
 
     /// Opens a stream for a leaf; `None` while as many as the other side allows are open.
-    pub(super) fn open_leaf(&mut self, link: LinkId) -> Option<StreamId> {
+    pub fn open_leaf(&mut self, link: LinkId) -> Option<StreamId> {
         self.with(link, |link| {
             let stream = link.connection.streams().open(Dir::Uni)?;
             link.connection
@@ -287,7 +308,7 @@ impl Transport {
     }
 
     /// The next stream that the other side opened.
-    pub(super) fn accept(&mut self, link: LinkId, dir: StreamDir) -> Option<StreamId> {
+    pub fn accept(&mut self, link: LinkId, dir: StreamDir) -> Option<StreamId> {
         let dir = match dir {
             StreamDir::Bi => Dir::Bi,
             StreamDir::Uni => Dir::Uni,
@@ -297,7 +318,7 @@ impl Transport {
     }
 
     /// Sends `bytes` on a stream, after what was given before, and ends the stream if `finish`.
-    pub(super) fn write(&mut self, link: LinkId, stream: StreamId, bytes: Bytes, finish: bool) {
+    pub fn write(&mut self, link: LinkId, stream: StreamId, bytes: Bytes, finish: bool) {
         self.with(link, |link| {
             let unsent = link.unsent.entry(stream).or_default();
             if !bytes.is_empty() {
@@ -309,12 +330,12 @@ impl Transport {
     }
 
     /// Streams of a link that hold bytes which QUIC did not take yet.
-    pub(super) fn unsent_streams(&self, link: LinkId) -> usize {
+    pub fn unsent_streams(&self, link: LinkId) -> usize {
         self.links.get(&link).map_or(0, |link| link.unsent.len())
     }
 
     /// Hands on what a stream holds, in order, until it is drained or `sink` has had enough.
-    pub(super) fn read(
+    pub fn read(
         &mut self,
         link: LinkId,
         stream: StreamId,
@@ -342,7 +363,7 @@ impl Transport {
     }
 
     /// Tells the other side that nobody reads this stream.
-    pub(super) fn stop(&mut self, link: LinkId, stream: StreamId) {
+    pub fn stop(&mut self, link: LinkId, stream: StreamId) {
         self.with(link, |link| {
             // A stream that has ended meanwhile needs no stopping.
             let _ = link
@@ -365,7 +386,7 @@ impl Transport {
     }
 
     /// The address at the other end, as packets carry it.
-    pub(super) fn remote(&self, link: LinkId) -> Option<SocketAddr> {
+    pub fn remote(&self, link: LinkId) -> Option<SocketAddr> {
         let path = self
             .links
             .get(&link)?
@@ -376,7 +397,7 @@ impl Transport {
     }
 
     /// Lets links whose timers have passed act.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, link)) = self.timers.first().copied()
             && at <= now
         {
@@ -394,7 +415,7 @@ impl Transport {
     }
 
     /// The next thing that happened.
-    pub(super) fn poll_event(&mut self) -> Option<LinkEvent> {
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -406,7 +427,7 @@ impl Transport {
     }
 
     /// The next datagrams to send. Once it returns `None` all timers are up to date.
-    pub(super) fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         if let Some((transmit, bytes)) = self.responses.pop_front() {
             buffer.extend_from_slice(&bytes);
             return Some(transmit);
@@ -426,7 +447,7 @@ impl Transport {
     }
 
     /// When [`Transport::handle_timeout`] is due.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
         timer
             .into_iter()
@@ -435,7 +456,7 @@ impl Transport {
     }
 
     /// Links that are not lost.
-    pub(super) fn len(&self) -> usize {
+    pub fn link_count(&self) -> usize {
         self.links.values().filter(|link| !link.is_lost).count()
     }
 
@@ -480,7 +501,7 @@ impl Transport {
     /// Accepts, slows down or refuses a newcomer, by how many others are not authorised yet.
     fn on_incoming(&mut self, incoming: Incoming, now: Instant) {
         let waiting = self.unauthorised.len();
-        let links = self.len();
+        let links = self.link_count();
         let mut answer = Vec::new();
         let witnessed = Witnessed::default();
         let mut config = self.server.clone();

@@ -518,13 +518,21 @@ impl Client {
 
 // ---- messages ----------------------------------------------------------------------------------
 
-/// What a client asks.
+/// What a client asks. A request without an `id` gets no reply.
 #[derive(Debug)]
-enum Request {
+pub enum Request {
     /// Something for the node.
-    Command { id: Option<Value>, command: Command },
+    Command {
+        /// Comes back in the reply.
+        id: Option<Value>,
+        /// What is asked.
+        command: Command,
+    },
     /// To be told what happens.
-    Subscribe { id: Option<Value> },
+    Subscribe {
+        /// Comes back in the reply.
+        id: Option<Value>,
+    },
 }
 
 /// The frame of a request. The parameters are read in a second pass, straight into the command, so
@@ -548,7 +556,7 @@ enum Params {
 
 impl Request {
     /// Reads a line; `Err` with what to answer.
-    fn parse(line: &[u8]) -> Result<Self, Box<Response>> {
+    pub fn parse(line: &[u8]) -> Result<Self, Box<Response>> {
         let envelope: Envelope = serde_json::from_slice(line).map_err(|error| {
             let code = if error.is_data() {
                 INVALID_REQUEST
@@ -625,8 +633,9 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
     Value::deserialize(deserializer).map(Some)
 }
 
+/// What a client is answered, as JSON.
 #[derive(Debug, Serialize)]
-struct Response {
+pub struct Response {
     jsonrpc: Version,
     id: Value,
     #[serde(flatten)]

@@ -22,11 +22,11 @@ use common::text;
 
 /// A name that passed the gate.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct FileName(String);
+pub struct FileName(String);
 
 impl FileName {
     /// Lets a name from outside pass, or tells why not.
-    pub(crate) fn parse(name: &str) -> Result<Self, NameRefusal> {
+    pub fn parse(name: &str) -> Result<Self, NameRefusal> {
         match refusal(name) {
             Some(refusal) => Err(refusal),
             None => Ok(Self(name.to_owned())),
@@ -34,13 +34,13 @@ impl FileName {
     }
 
     /// The name.
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The name for the `attempt`-th try to find one that is free: itself, then `name (1).ext` and so
     /// on. Never longer than a file system can hold.
-    pub(crate) fn numbered(&self, attempt: u32) -> Self {
+    pub fn numbered(&self, attempt: u32) -> Self {
         if attempt == 0 {
             return self.clone();
         }
@@ -56,7 +56,7 @@ impl FileName {
     }
 
     /// The name of the `attempt`-th try to create the file in which the bytes arrive.
-    pub(crate) fn part(&self, attempt: u32) -> String {
+    pub fn part(&self, attempt: u32) -> String {
         let suffix = match attempt {
             0 => ".part".to_owned(),
             _ => format!(".{attempt}.part"),
@@ -86,7 +86,7 @@ impl fmt::Debug for FileName {
 
 /// Why a name from outside is refused. The texts do not repeat the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NameRefusal {
+pub enum NameRefusal {
     /// Nothing at all.
     #[error("the file has no name")]
     Empty,

@@ -44,7 +44,7 @@ const RECEIVED_PER_TURN: usize = 256 * 1024;
 
 /// The control connection, or the attempt to make one.
 #[derive(Debug)]
-pub(crate) struct ControlConnection {
+pub struct ControlConnection {
     server: ServerAddress,
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
@@ -92,11 +92,7 @@ struct Channel {
 
 impl ControlConnection {
     /// Makes no connection yet.
-    pub(crate) fn new(
-        server: ServerAddress,
-        trust: &ServerTrust,
-        token: Token,
-    ) -> Result<Self, String> {
+    pub fn new(server: ServerAddress, trust: &ServerTrust, token: Token) -> Result<Self, String> {
         Ok(Self {
             name: server_name(&server)?,
             config: rendezvous_client_config(trust).map_err(|error| error.to_string())?,
@@ -108,7 +104,7 @@ impl ControlConnection {
     }
 
     /// Does what the node wants. What there is to say about it at once goes to `inputs`.
-    pub(crate) fn handle_output(
+    pub fn handle_output(
         &mut self,
         output: RendezvousOutput,
         resolver: &Worker<Lookup>,
@@ -123,7 +119,7 @@ impl ControlConnection {
     }
 
     /// Goes on with the addresses of the server.
-    pub(crate) fn handle_resolved(
+    pub fn handle_resolved(
         &mut self,
         resolved: Resolved,
         registry: &Registry,
@@ -145,7 +141,7 @@ impl ControlConnection {
     }
 
     /// Notes what the system said about the socket.
-    pub(crate) fn note_readiness(&mut self, is_readable: bool, is_writable: bool) {
+    pub fn note_readiness(&mut self, is_readable: bool, is_writable: bool) {
         match &mut self.phase {
             Phase::Shaking { channel, .. }
             | Phase::Open(channel)
@@ -158,7 +154,7 @@ impl ControlConnection {
     }
 
     /// Goes on as far as it can without waiting.
-    pub(crate) fn handle_turn(
+    pub fn handle_turn(
         &mut self,
         registry: &Registry,
         now: Instant,
@@ -172,7 +168,7 @@ impl ControlConnection {
     }
 
     /// Tells whether there is more to do without waiting.
-    pub(crate) const fn wants_turn(&self) -> bool {
+    pub const fn wants_turn(&self) -> bool {
         match &self.phase {
             Phase::Shaking { channel, .. } | Phase::Open(channel) => channel.is_readable,
             Phase::Idle
@@ -183,7 +179,7 @@ impl ControlConnection {
     }
 
     /// When to call [`Self::handle_turn`] at the latest.
-    pub(crate) const fn deadline(&self) -> Option<Instant> {
+    pub const fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Resolving { deadline }
             | Phase::Shaking { deadline, .. }
@@ -194,7 +190,7 @@ impl ControlConnection {
     }
 
     /// Tells whether there is neither a connection nor an attempt to make one.
-    pub(crate) const fn is_idle(&self) -> bool {
+    pub const fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle)
     }
 

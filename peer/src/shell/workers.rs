@@ -33,23 +33,23 @@ pub(crate) enum Answer {
 
 /// The addresses of the rendezvous.
 #[derive(Debug)]
-pub(crate) struct Resolved {
+pub struct Resolved {
     /// Which look-up this answers.
-    pub(crate) attempt: u64,
+    pub attempt: u64,
     /// The addresses, at least one, in the order in which the system recommends them, or why there
     /// are none.
-    pub(crate) addresses: Result<Vec<SocketAddr>, String>,
+    pub addresses: Result<Vec<SocketAddr>, String>,
 }
 
 /// A name to be looked up.
 #[derive(Debug)]
-pub(crate) struct Lookup {
+pub struct Lookup {
     /// Pairs it with its answer.
-    pub(crate) attempt: u64,
+    pub attempt: u64,
     /// A host name or an address.
-    pub(crate) host: String,
+    pub host: String,
     /// A TCP port.
-    pub(crate) port: u16,
+    pub port: u16,
 }
 
 /// Where workers leave their answers.
@@ -104,7 +104,7 @@ impl Answers {
 
 /// A thread with a bounded queue in front.
 #[derive(Debug)]
-pub(crate) struct Worker<Request> {
+pub struct Worker<Request> {
     name: &'static str,
     requests: SyncSender<Request>,
     /// Carries nothing; its other end is dropped when the thread ends.
@@ -114,7 +114,7 @@ pub(crate) struct Worker<Request> {
 impl<Request: Send + 'static> Worker<Request> {
     /// Starts a thread that takes requests until there can be no more. At most `capacity` of them
     /// wait.
-    pub(crate) fn spawn(
+    pub fn spawn(
         name: &'static str,
         capacity: usize,
         run: impl FnOnce(Receiver<Request>) + Send + 'static,
@@ -135,7 +135,7 @@ impl<Request: Send + 'static> Worker<Request> {
     }
 
     /// Hands a request over without waiting; gives it back if the queue is full or the thread gone.
-    pub(crate) fn submit(&self, request: Request) -> Result<(), Request> {
+    pub fn submit(&self, request: Request) -> Result<(), Request> {
         self.requests
             .try_send(request)
             .map_err(|error| match error {
@@ -144,7 +144,7 @@ impl<Request: Send + 'static> Worker<Request> {
     }
 
     /// Lets the thread finish its queue and waits for that, but not longer than `patience`.
-    pub(crate) fn finish(self, patience: Duration) {
+    pub fn finish(self, patience: Duration) {
         drop(self.requests);
         match self.ended.recv_timeout(patience) {
             Ok(never) => match never {},

@@ -156,6 +156,17 @@ impl From<Reply> for Response {
     }
 }
 
+/// Reads the line of a command; `None` if it is none.
+pub fn parse_command(line: &[u8]) -> Option<Command> {
+    let message = serde_json::from_slice::<Message>(line).ok()?;
+    message.into_command()
+}
+
+/// A command as its line, without the line feed.
+pub fn command_line(command: &Command) -> String {
+    serde_json::to_string(&Message::of(command)).expect("a command is plain data")
+}
+
 // ---- the command's end -------------------------------------------------------------------------
 
 /// Asks the server that runs on a data folder.
@@ -164,7 +175,7 @@ pub(super) fn ask(folder: &Path, command: &Command) -> io::Result<Response> {
     let mut stream = std_unix::UnixStream::connect(path)?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
     stream.set_write_timeout(Some(ANSWER_DEADLINE))?;
-    let mut line = serde_json::to_string(&Message::of(command))?;
+    let mut line = command_line(command);
     line.push('\n');
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();
@@ -353,8 +364,7 @@ impl Client {
             return Next::Nothing;
         };
         let line: Vec<u8> = self.received.drain(..=end).collect();
-        let message = serde_json::from_slice::<Message>(&line).ok();
-        match message.and_then(Message::into_command) {
+        match parse_command(&line) {
             Some(command) => {
                 self.is_busy = true;
                 Next::Command(command)

@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Link {
+pub struct Link {
     pub(super) socket: TcpStream,
     pub(super) source: SocketAddr,
     tls: ServerConnection,
@@ -55,7 +55,7 @@ enum State {
 
 /// What reading brought.
 #[derive(Debug)]
-pub(super) enum Event {
+pub enum Event {
     /// The handshake is complete.
     Connected(ChannelBinding),
     /// The first frame.
@@ -68,7 +68,7 @@ pub(super) enum Event {
 
 /// How reading or writing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub enum Progress {
     /// Until the socket says so, there is no more to do.
     Waits,
     /// There may be more, but it is the others' turn.
@@ -79,7 +79,7 @@ pub(super) enum Progress {
 
 impl Link {
     /// A connection whose handshake is still to come.
-    pub(super) fn new(
+    pub fn new(
         socket: TcpStream,
         source: SocketAddr,
         config: Arc<ServerConfig>,
@@ -100,7 +100,7 @@ impl Link {
 
     /// Reads until there is no more or the budget is used up. Frames that came earlier and had to
     /// wait come first.
-    pub(super) fn read(&mut self, events: &mut Vec<Event>) -> Progress {
+    pub fn read(&mut self, events: &mut Vec<Event>) -> Progress {
         let mut budget = READ_BUDGET;
         loop {
             self.take_frames(events);
@@ -136,7 +136,7 @@ impl Link {
     }
 
     /// Queues a frame. `false` if the peer reads too slowly for that.
-    pub(super) fn send(&mut self, frame: &Frame) -> bool {
+    pub fn send(&mut self, frame: &Frame) -> bool {
         let encoded = match frame {
             Frame::Greeting(greeting) => {
                 frame::encode::<CONTROL_FRAME_LEN_MAX>(greeting, &mut self.outbox)
@@ -153,7 +153,7 @@ impl Link {
     }
 
     /// Writes as much as the socket takes.
-    pub(super) fn write(&mut self) -> Progress {
+    pub fn write(&mut self) -> Progress {
         loop {
             while self.sent < self.outbox.len() {
                 match self.tls.writer().write(&self.outbox[self.sent..]) {
@@ -179,7 +179,7 @@ impl Link {
 
     /// Begins to close: what is queued is still sent, then the end of the stream. `None` if that is
     /// all done, otherwise when to give up.
-    pub(super) fn close(&mut self, now: Instant) -> Option<Instant> {
+    pub fn close(&mut self, now: Instant) -> Option<Instant> {
         if let State::Closing(by) = self.state {
             return Some(by);
         }
@@ -193,7 +193,7 @@ impl Link {
     }
 
     /// After everything is written, tells the peer that this is the end.
-    pub(super) fn finish_closing(&mut self) {
+    pub fn finish_closing(&mut self) {
         if !self.is_closing() || !self.outbox.is_empty() || self.tls.wants_write() {
             return;
         }
@@ -203,12 +203,12 @@ impl Link {
     }
 
     /// Tells whether the engine has let go of this connection.
-    pub(super) const fn is_closing(&self) -> bool {
+    pub const fn is_closing(&self) -> bool {
         matches!(self.state, State::Closing(_))
     }
 
     /// Tells whether so much waits for the peer that nothing further should be asked.
-    pub(super) fn is_congested(&self) -> bool {
+    pub fn is_congested(&self) -> bool {
         !self.is_closing() && self.outbox.len() - self.sent > CONGESTED_LEN
     }
 
