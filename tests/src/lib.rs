@@ -6,6 +6,8 @@ pub mod bench;
 pub mod control;
 // The demo, step by step.
 pub mod demo;
+// What fuzzing checks.
+pub mod fuzz;
 // The real programs as processes of their own.
 pub mod program;
 // Bad luck between the real programs.

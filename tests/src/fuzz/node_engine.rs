@@ -1,0 +1,442 @@
+//! A peer's engine, with any rendezvous, network, disk and person.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::candidate::is_one_other_host;
+use common::id::DeviceName;
+use common::key::{ChannelBinding, Token};
+use common::limits::{CONTROL_FRAME_LEN_MAX, REQUESTS_OPEN_MAX};
+use common::stun::binding_answer;
+use common::time::UnixTime;
+use common::wire::frame::{self, FrameBuffer};
+use common::wire::rendezvous::{
+    AdmissionCode, Answer, ByeReason, Change, Cursor, DirectoryVersion, Entry, FailedLogins, Hello,
+    HelloAnswer, LoggedIn, OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId,
+    ServerFrame, Status, StretchVersion, VERSION,
+};
+use peer::node::Input;
+use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
+use serde::Serialize;
+
+use super::feed::Feed;
+use super::node_host::{NodeHost, account, secret};
+
+/// Inputs of one run.
+const INPUTS_MAX: usize = 300;
+
+pub(super) fn node_engine(bytes: &[u8]) {
+    let mut feed = Feed(bytes);
+    let mut run = Run::new();
+    run.take_wishes();
+    for _ in 0..INPUTS_MAX {
+        if feed.is_empty() {
+            return;
+        }
+        run.step(&mut feed);
+        run.take_wishes();
+        run.check_destinations();
+    }
+}
+
+struct Run {
+    host: NodeHost,
+    control: Control,
+    /// Where datagrams have come from, and where the server is.
+    known: Vec<SocketAddr>,
+    is_local: bool,
+}
+
+/// The control connection as the server sees it.
+enum Control {
+    /// Nobody asked for one.
+    None,
+    /// Asked for.
+    Wanted,
+    Open(Session),
+    /// The node has closed it; it has not heard that this is done.
+    Closing,
+}
+
+#[derive(Default)]
+struct Session {
+    frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
+    has_greeted: bool,
+    open: BTreeMap<RequestId, Request>,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self {
+            host: NodeHost::new(vec![(account(1), secret(1).public())]),
+            control: Control::None,
+            known: Vec::new(),
+            is_local: false,
+        }
+    }
+
+    fn step(&mut self, feed: &mut Feed<'_>) {
+        match feed.below(20) {
+            0 | 1 => self.connect_or_welcome(feed),
+            2 => self.close(feed),
+            3 => self.receive_raw(feed),
+            4..=8 => self.answer(feed),
+            9 => self.push(feed),
+            10 | 11 => self.host.command(feed),
+            12 | 13 => self.host.answer_store(feed),
+            14 => self.host.answer_disk(feed),
+            15 => self.host.answer_work(feed),
+            16 => self.datagrams(feed),
+            17 => self.answer_stun(feed),
+            18 => self.pass(feed),
+            _ => self.change_network(feed),
+        }
+    }
+
+    // ---- the control connection ----------------------------------------------------------------
+
+    /// What the node wants: one connection at a time, and whole frames on it.
+    fn take_wishes(&mut self) {
+        while let Some(wish) = self.host.wishes.pop_front() {
+            match wish {
+                RendezvousOutput::Connect => {
+                    let is_first = matches!(self.control, Control::None);
+                    assert!(is_first, "a second control connection");
+                    self.control = Control::Wanted;
+                }
+                RendezvousOutput::Send(bytes) => match &mut self.control {
+                    Control::Open(session) => session.take(&bytes),
+                    Control::None | Control::Wanted | Control::Closing => {
+                        panic!("bytes without a connection")
+                    }
+                },
+                RendezvousOutput::Close => {
+                    let is_there = !matches!(self.control, Control::None | Control::Closing);
+                    assert!(is_there, "a connection is closed that is not there");
+                    self.control = Control::Closing;
+                }
+            }
+        }
+    }
+
+    fn connect_or_welcome(&mut self, feed: &mut Feed<'_>) {
+        match &self.control {
+            Control::Wanted => {
+                let servers = ["198.51.100.1:7400", "127.0.0.1:7400", "[2001:db8::1]:7400"];
+                let index = feed.below(servers.len());
+                let server: SocketAddr = servers[index].parse().expect("an address");
+                self.known.push(server);
+                self.is_local = server.ip().is_loopback();
+                self.control = Control::Open(Session::default());
+                self.rendezvous(RendezvousInput::Connected {
+                    binding: ChannelBinding([feed.byte(); 32]),
+                    local: SocketAddr::from(([192, 0, 2, 1], 40_000)),
+                    server,
+                });
+            }
+            Control::Open(_) => {
+                let agent = "fuzz".to_owned();
+                self.send(&match feed.below(8) {
+                    0 => HelloAnswer::Upgrade {
+                        versions: vec![feed.byte().into()],
+                        agent,
+                    },
+                    1 => HelloAnswer::Welcome {
+                        version: feed.byte().into(),
+                        agent: feed.text(),
+                    },
+                    _ => HelloAnswer::Welcome {
+                        version: VERSION,
+                        agent,
+                    },
+                });
+            }
+            Control::None | Control::Closing => {}
+        }
+    }
+
+    fn close(&mut self, feed: &mut Feed<'_>) {
+        let reason = match (&self.control, feed.below(4)) {
+            (Control::None, _) => return,
+            (Control::Closing, _) => ClosedReason::Ended,
+            (Control::Wanted | Control::Open(_), 0) => ClosedReason::ServerKeyChanged {
+                expected: "one".to_owned(),
+                seen: "another".to_owned(),
+            },
+            (Control::Wanted | Control::Open(_), 1) => ClosedReason::Ended,
+            (Control::Wanted | Control::Open(_), _) => ClosedReason::Failed(feed.text()),
+        };
+        self.control = Control::None;
+        self.rendezvous(RendezvousInput::Closed(reason));
+    }
+
+    fn rendezvous(&mut self, input: RendezvousInput) {
+        self.host.input(Input::Rendezvous(input));
+    }
+
+    fn receive_raw(&mut self, feed: &mut Feed<'_>) {
+        if let Control::Open(_) = self.control {
+            self.rendezvous(RendezvousInput::Received(feed.piece().to_vec()));
+        }
+    }
+
+    fn send(&mut self, message: &impl Serialize) {
+        let mut bytes = Vec::new();
+        let encoded = frame::encode::<CONTROL_FRAME_LEN_MAX>(message, &mut bytes);
+        if encoded.is_ok() && matches!(self.control, Control::Open(_)) {
+            self.rendezvous(RendezvousInput::Received(bytes));
+        }
+    }
+
+    fn answer(&mut self, feed: &mut Feed<'_>) {
+        let Control::Open(session) = &mut self.control else {
+            return;
+        };
+        let Some(index) = feed.index(session.open.len()) else {
+            return;
+        };
+        let id = session.open.keys().nth(index).copied().expect("counted");
+        let request = session.open.remove(&id).expect("it is there");
+        let answer = match feed.below(10) {
+            0 => Answer::Refused(refusal(feed)),
+            1 => any_answer(feed),
+            _ => fitting_answer(&request, feed),
+        };
+        self.send(&ServerFrame::Answer { id, answer });
+    }
+
+    fn push(&mut self, feed: &mut Feed<'_>) {
+        let push = match feed.below(4) {
+            0 | 1 => Push::Presence {
+                version: DirectoryVersion(feed.number().into()),
+                changes: (0..feed.below(4)).map(|_| change(feed)).collect(),
+            },
+            2 => Push::FailedLogins(failed(feed)),
+            _ => Push::Bye(ByeReason::ShuttingDown),
+        };
+        self.send(&ServerFrame::Push(push));
+    }
+
+    // ---- the network, time ---------------------------------------------------------------------
+
+    /// Anything from anywhere: bytes of the fuzzer, or what the node itself sent, changed a little.
+    fn datagrams(&mut self, feed: &mut Feed<'_>) {
+        let source = endpoint(feed);
+        self.known.push(source);
+        let mut bytes = feed.piece().to_vec();
+        if bytes.is_empty()
+            && let Some((_, sent)) = self.host.sent.back()
+        {
+            bytes.clone_from(sent);
+            let place = usize::from(feed.byte()) % bytes.len().max(1);
+            if let Some(byte) = bytes.get_mut(place) {
+                *byte ^= feed.byte();
+            }
+        }
+        let stride = match feed.byte() {
+            0 => bytes.len(),
+            stride => stride.into(),
+        };
+        self.host.datagrams(source, stride.max(1), &bytes);
+    }
+
+    /// The server's UDP port answers the newest request, as it may.
+    fn answer_stun(&mut self, feed: &mut Feed<'_>) {
+        let mapped = endpoint(feed);
+        let answered = self.host.sent.iter().rev().find_map(|(to, sent)| {
+            let answer = binding_answer(sent, mapped)?;
+            Some((*to, answer))
+        });
+        if let Some((server, answer)) = answered {
+            self.host.datagrams(server, answer.len(), &answer);
+        }
+    }
+
+    fn pass(&mut self, feed: &mut Feed<'_>) {
+        let amount = u64::from(feed.byte());
+        let span = match feed.below(4) {
+            0 => Duration::from_millis(amount),
+            1 => Duration::from_millis(100 * amount),
+            2 => Duration::from_secs(amount),
+            _ => Duration::from_secs(3600 * amount),
+        };
+        self.host.pass(span);
+    }
+
+    fn change_network(&mut self, feed: &mut Feed<'_>) {
+        if feed.byte() == 255 {
+            return self.host.input(Input::ShutDown);
+        }
+        let addresses = (0..feed.below(4)).map(|_| endpoint(feed)).collect();
+        self.host.input(Input::LocalAddresses(addresses));
+    }
+
+    /// Packets go to the server, to who sent some, and to where a device may be.
+    fn check_destinations(&mut self) {
+        for (destination, _) in &self.host.sent {
+            let may_go = self.known.contains(destination)
+                || is_one_other_host(destination.ip(), self.is_local);
+            assert!(may_go, "a packet to {destination}");
+        }
+        let surplus = self.host.sent.len().saturating_sub(8);
+        self.host.sent.drain(..surplus);
+    }
+}
+
+impl Session {
+    /// Takes bytes of the node, which are whole frames.
+    fn take(&mut self, bytes: &[u8]) {
+        self.frames.push(bytes);
+        if !self.has_greeted {
+            let hello = self.frames.next_frame::<Hello>().expect("a frame");
+            if let Some(hello) = hello {
+                assert_eq!(hello.choose(), Some(VERSION));
+                self.has_greeted = true;
+            }
+        }
+        while let Some(frame) = self.frames.next_frame().expect("a frame") {
+            let RequestFrame { id, request } = frame;
+            let before = self.open.insert(id, request);
+            assert_eq!(before, None, "a number that is in use");
+        }
+        assert!(self.frames.is_empty(), "whole frames");
+        assert!(self.open.len() <= REQUESTS_OPEN_MAX, "more than allowed");
+    }
+}
+
+// ---- what a server may say ---------------------------------------------------------------------
+
+fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
+    match request {
+        Request::RegisterStart { .. } => Answer::RegisterChallenge {
+            message: opaque(feed),
+        },
+        Request::LoginStart(_) => Answer::LoginChallenge {
+            ke2: opaque(feed),
+            stretch: StretchVersion(feed.byte()),
+        },
+        Request::LoginFinish { .. } | Request::TokenLogin(_) => Answer::LoggedIn(LoggedIn {
+            token: feed.flag().then(|| Token::from_bytes([feed.byte(); 32])),
+            failed: feed.flag().then(|| failed(feed)),
+        }),
+        Request::List { .. } => Answer::Page {
+            version: DirectoryVersion(feed.number().into()),
+            entries: entries(feed),
+            next: feed.flag().then(|| Cursor {
+                account: account(feed.below(4)),
+                device_key: secret(feed.below(4)).public(),
+            }),
+        },
+        Request::Find { .. } => Answer::Found {
+            entries: entries(feed),
+        },
+        Request::WhoIs { .. } => Answer::Owner {
+            account: feed.flag().then(|| account(feed.below(4))),
+        },
+        Request::Admit => Answer::Admission {
+            code: AdmissionCode::from_random(feed.number().into()),
+            expires_in_s: feed.number(),
+        },
+        Request::RegisterFinish { .. }
+        | Request::Announce { .. }
+        | Request::Watch { .. }
+        | Request::Unwatch
+        | Request::LogOut
+        | Request::KeepAlive => Answer::Done,
+    }
+}
+
+/// An answer to something else.
+fn any_answer(feed: &mut Feed<'_>) -> Answer {
+    match feed.below(5) {
+        0 => Answer::Done,
+        1 => Answer::Found {
+            entries: entries(feed),
+        },
+        2 => Answer::Owner { account: None },
+        3 => Answer::LoggedIn(LoggedIn {
+            token: None,
+            failed: None,
+        }),
+        _ => Answer::RegisterChallenge {
+            message: opaque(feed),
+        },
+    }
+}
+
+fn refusal(feed: &mut Feed<'_>) -> Refusal {
+    let retry_after_s = feed.number();
+    match feed.below(8) {
+        0 => Refusal::WrongCredentials,
+        1 => Refusal::Blocked { retry_after_s },
+        2 => Refusal::TokenRefused,
+        3 => Refusal::NotLoggedIn,
+        4 => Refusal::LimitExceeded,
+        5 => Refusal::ListAgain,
+        6 => Refusal::Busy { retry_after_s },
+        _ => Refusal::StoreFailed,
+    }
+}
+
+fn opaque(feed: &mut Feed<'_>) -> OpaqueMessage {
+    OpaqueMessage::try_from(feed.take(320).to_vec()).expect("within the bound")
+}
+
+fn failed(feed: &mut Feed<'_>) -> FailedLogins {
+    FailedLogins {
+        count: feed.number(),
+        last: UnixTime::from_millis(feed.number().into()),
+        blocked_for_s: feed.number(),
+    }
+}
+
+fn change(feed: &mut Feed<'_>) -> Change {
+    if feed.flag() {
+        Change::Online(entry(feed))
+    } else {
+        Change::Offline {
+            account: account(feed.below(4)),
+            device_key: secret(feed.below(4)).public(),
+        }
+    }
+}
+
+fn entries(feed: &mut Feed<'_>) -> Vec<Entry> {
+    (0..feed.below(5)).map(|_| entry(feed)).collect()
+}
+
+fn entry(feed: &mut Feed<'_>) -> Entry {
+    Entry {
+        account: account(feed.below(4)),
+        device_name: DeviceName::lossy("fuzzed"),
+        device_key: secret(feed.below(4)).public(),
+        status: Status::Available,
+        since: UnixTime::from_millis(feed.number().into()),
+        candidates: (0..feed.below(4)).map(|_| endpoint(feed)).collect(),
+    }
+}
+
+/// Endpoints of hosts, and some that are none.
+fn endpoint(feed: &mut Feed<'_>) -> SocketAddr {
+    let endpoints = [
+        "192.0.2.2:5000",
+        "192.0.2.3:5000",
+        "198.51.100.1:7400",
+        "[2001:db8::2]:5000",
+        "[fe80::2]:5000",
+        "127.0.0.1:5001",
+        "169.254.169.254:80",
+        "224.0.0.1:5000",
+        "255.255.255.255:5000",
+        "[::ffff:127.0.0.1]:5001",
+        "[ff02::1]:5000",
+        "0.0.0.0:5000",
+        "[::]:1",
+        "10.0.0.1:1",
+        "[::1]:5001",
+        "192.0.2.2:5001",
+    ];
+    let index = feed.below(endpoints.len());
+    endpoints[index].parse().expect("an endpoint")
+}

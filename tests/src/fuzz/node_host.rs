@@ -1,0 +1,503 @@
+//! A node with its shell's queues: what it asks waits until bytes decide on the answer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use common::hash::{LeafHash, LeafHasher, leaf_len};
+use common::id::{AccountName, DeviceName, MessageId, TransferId};
+use common::key::{DeviceKey, DeviceSecret, Token};
+use common::limits::{LEAF_STREAMS_MAX, LEAVES_WRITING_MAX, MESSAGES_IN_FLIGHT_MAX};
+use common::password::PasswordError;
+use common::time::{Epoch, UnixTime};
+use common::wire::peer::MessageBody;
+use common::wire::rendezvous::OpaqueMessage;
+use peer::node::command::{
+    Command, CommandError, CommandId, Direction, Event, HistoryItem, MessageState, PasswordText,
+    Reply,
+};
+use peer::node::io::{
+    DiskAnswer, DiskRequest, RendezvousOutput, Restored, StoreAnswer, StoreId, StoreRequest, Work,
+    WorkAnswer,
+};
+use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
+
+use super::beginning;
+use super::feed::Feed;
+
+/// Outputs of one input.
+const OUTPUTS_MAX: usize = 50_000;
+/// Deadlines of one moment: each link has a few timers of its own.
+const ROUNDS_MAX: usize = 500;
+/// Datagrams that are remembered.
+const DATAGRAMS_MAX: usize = 4096;
+/// Where its UDP socket is.
+pub(super) const ADDRESS: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5000);
+
+/// A node and what it waits for.
+pub(super) struct NodeHost {
+    node: Node,
+    pub(super) now: Instant,
+    stores: VecDeque<(StoreId, StoreRequest)>,
+    last_store: Option<StoreId>,
+    /// The last chain of received messages that has a gap.
+    gap: u64,
+    disks: VecDeque<DiskRequest>,
+    /// Sizes of the files that are being received.
+    incoming: BTreeMap<TransferId, u64>,
+    /// Sizes of the files that are being sent, as the disk told them.
+    outgoing: BTreeMap<TransferId, u64>,
+    works: VecDeque<Work>,
+    commands: BTreeSet<CommandId>,
+    last_command: u64,
+    /// Offers that were answered with yes.
+    accepted: BTreeSet<TransferId>,
+    /// Transfers that were heard of, in both directions.
+    pub(super) transfers: Vec<TransferId>,
+    messages: Vec<MessageId>,
+    /// What it wants of its control connection.
+    pub(super) wishes: VecDeque<RendezvousOutput>,
+    /// Datagrams that it sent, with where to.
+    pub(super) sent: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Accounts that may have sent messages.
+    pub(super) authors: Option<Vec<AccountName>>,
+}
+
+impl NodeHost {
+    /// Alice's device, with what it remembers.
+    pub(super) fn new(contacts: Vec<(AccountName, DeviceKey)>) -> Self {
+        let now = beginning();
+        let restored = Restored {
+            session: Some((account(0), Token::from_bytes([1; 32]))),
+            contacts,
+            outbox: Vec::new(),
+        };
+        let options = NodeOptions {
+            secret: secret(0),
+            device_name: DeviceName::lossy("fuzzed"),
+            restored,
+            epoch: Epoch::new(now, UnixTime::from_millis(1_700_000_000_000)),
+        };
+        let mut host = Self {
+            node: Node::new([7; 32], now, options),
+            now,
+            stores: VecDeque::new(),
+            last_store: None,
+            gap: 0,
+            disks: VecDeque::new(),
+            incoming: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            works: VecDeque::new(),
+            commands: BTreeSet::new(),
+            last_command: 0,
+            accepted: BTreeSet::new(),
+            transfers: Vec::new(),
+            messages: Vec::new(),
+            wishes: VecDeque::new(),
+            sent: VecDeque::new(),
+            authors: None,
+        };
+        host.input(Input::LocalAddresses(vec![ADDRESS]));
+        host
+    }
+
+    // ---- inputs --------------------------------------------------------------------------------
+
+    /// Gives it an input and takes all that comes out.
+    pub(super) fn input(&mut self, input: Input) {
+        self.node.handle_input(input, self.now);
+        self.drain();
+    }
+
+    pub(super) fn datagrams(&mut self, source: SocketAddr, stride: usize, bytes: &[u8]) {
+        self.input(Input::Datagrams(Datagrams {
+            source,
+            local: None,
+            ecn: None,
+            stride,
+            bytes: BytesMut::from(bytes),
+        }));
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&mut self, span: Duration) {
+        self.now += span;
+        self.node.handle_timeout(self.now);
+        self.drain();
+    }
+
+    /// A person asks something.
+    pub(super) fn command(&mut self, feed: &mut Feed<'_>) {
+        let command = self.any_command(feed);
+        if let Command::AnswerOffer {
+            transfer,
+            folder: Some(_),
+        } = &command
+        {
+            self.accepted.insert(*transfer);
+        }
+        self.last_command += 1;
+        let id = CommandId(self.last_command);
+        self.commands.insert(id);
+        self.input(Input::Command(id, command));
+    }
+
+    fn any_command(&self, feed: &mut Feed<'_>) -> Command {
+        let to = account(feed.below(4));
+        match feed.below(18) {
+            0 => Command::Register {
+                account: to,
+                password: password(feed),
+            },
+            1 => Command::LogIn {
+                account: to,
+                password: password(feed),
+                code: feed.flag().then(|| feed.text()),
+            },
+            2 => Command::WaitReady,
+            3 => Command::LogOut,
+            4 => Command::Admit,
+            5 => Command::Status,
+            6 => Command::List,
+            7 => Command::Watch,
+            8 | 9 => Command::Send {
+                to: (0..feed.below(4)).map(account).chain([to]).collect(),
+                body: body(feed),
+                sent: UnixTime::from_millis(feed.number().into()),
+            },
+            10 | 11 => Command::SendFile {
+                to,
+                path: PathBuf::from("/fuzzed"),
+            },
+            12 | 13 => Command::AnswerOffer {
+                transfer: self.any_transfer(feed),
+                folder: (feed.below(4) > 0).then(|| PathBuf::from("/folder")),
+            },
+            14 => Command::Cancel {
+                transfer: self.any_transfer(feed),
+            },
+            15 => Command::Offers,
+            16 => Command::History {
+                with: feed.flag().then_some(to),
+                limit: feed.number(),
+            },
+            _ => {
+                let index = feed.index(self.messages.len());
+                let ids = index.map_or(Vec::new(), |index| vec![self.messages[index]]);
+                if ids.is_empty() {
+                    Command::Unread
+                } else {
+                    Command::MarkRead { ids }
+                }
+            }
+        }
+    }
+
+    /// A transfer that was heard of, or one that was not.
+    pub(super) fn any_transfer(&self, feed: &mut Feed<'_>) -> TransferId {
+        let newest_first = feed.index(self.transfers.len());
+        match newest_first {
+            Some(index) => self.transfers[self.transfers.len() - 1 - index],
+            None => TransferId::from_bytes([feed.byte(); 16]),
+        }
+    }
+
+    // ---- answers -------------------------------------------------------------------------------
+
+    /// The store answers its oldest request.
+    pub(super) fn answer_store(&mut self, feed: &mut Feed<'_>) {
+        let Some((id, request)) = self.stores.pop_front() else {
+            return;
+        };
+        let fails = feed.below(8) == 0;
+        let answer = self.store(request, fails, feed);
+        self.input(Input::Stored(id, answer));
+    }
+
+    fn store(&mut self, request: StoreRequest, fails: bool, feed: &mut Feed<'_>) -> StoreAnswer {
+        let chain = if let StoreRequest::Receive { chain, .. } = &request {
+            Some(*chain)
+        } else {
+            None
+        };
+        if fails || chain.is_some_and(|chain| chain <= self.gap) {
+            self.gap = self.gap.max(chain.unwrap_or(0));
+            return StoreAnswer::Failed("the disk is full".to_owned());
+        }
+        match request {
+            StoreRequest::Receive { .. } => StoreAnswer::Received {
+                is_new: feed.flag(),
+            },
+            StoreRequest::MarkRead { ids } => {
+                let from = account(1);
+                StoreAnswer::Marked(ids.into_iter().map(|id| (from.clone(), id)).collect())
+            }
+            StoreRequest::History { .. } | StoreRequest::Unread => {
+                StoreAnswer::Messages((0..feed.below(3)).map(|_| item(feed)).collect())
+            }
+            StoreRequest::SaveSession { .. }
+            | StoreRequest::PinKey { .. }
+            | StoreRequest::Queue { .. }
+            | StoreRequest::Advance { .. } => StoreAnswer::Done,
+        }
+    }
+
+    /// The disk answers its oldest request, or the oldest of another transfer.
+    pub(super) fn answer_disk(&mut self, feed: &mut Feed<'_>) {
+        let Some(index) = feed.index(self.disks.len()) else {
+            return;
+        };
+        let of = transfer_of(&self.disks[index]);
+        let oldest = self.disks.iter().position(|other| transfer_of(other) == of);
+        let request = oldest.and_then(|oldest| self.disks.remove(oldest));
+        let Some(request) = request else { return };
+        let transfer = transfer_of(&request);
+        if let Some(answer) = self.disk(request, feed) {
+            self.input(Input::Disk(transfer, answer));
+        }
+    }
+
+    fn disk(&mut self, request: DiskRequest, feed: &mut Feed<'_>) -> Option<DiskAnswer> {
+        if let DiskRequest::Drop { transfer } = request {
+            self.incoming.remove(&transfer);
+            self.outgoing.remove(&transfer);
+            return None;
+        }
+        if feed.below(16) == 0 {
+            return Some(DiskAnswer::Failed("the disk is full".to_owned()));
+        }
+        Some(match request {
+            DiskRequest::Open { transfer, .. } => {
+                // Rarely more than one leaf: each takes as long as a thousand small files.
+                let size_max = if feed.byte() == 255 {
+                    3_000_000
+                } else {
+                    70_000
+                };
+                let size = u64::from(feed.number() % size_max);
+                self.outgoing.insert(transfer, size);
+                DiskAnswer::Opened {
+                    name: feed.text(),
+                    size,
+                    executable: feed.flag(),
+                }
+            }
+            DiskRequest::ReadLeaf { transfer, index } => self.read_leaf(transfer, index),
+            DiskRequest::Create { .. } if feed.below(8) == 0 => {
+                DiskAnswer::BadName("a separator".to_owned())
+            }
+            DiskRequest::Create { .. } => DiskAnswer::Created,
+            DiskRequest::WriteLeaf {
+                transfer,
+                index,
+                bytes,
+                hash,
+            } => {
+                if self.hash(transfer, index, &bytes) == Some(hash) {
+                    DiskAnswer::Written { index }
+                } else {
+                    DiskAnswer::Mismatch { index }
+                }
+            }
+            DiskRequest::Finish { .. } => DiskAnswer::Finished {
+                path: PathBuf::from("/folder/fuzzed"),
+            },
+            DiskRequest::Drop { .. } => return None,
+        })
+    }
+
+    fn read_leaf(&self, transfer: TransferId, index: u64) -> DiskAnswer {
+        let size = self.outgoing.get(&transfer).copied();
+        let len = size.and_then(|size| Some((size, leaf_len(size, index)?)));
+        let (size, len) = len.expect("only leaves that the file has are read");
+        let bytes = vec![0; len];
+        let mut hasher = LeafHasher::new(size, index);
+        hasher.update(&bytes);
+        DiskAnswer::Leaf {
+            index,
+            bytes: bytes.into(),
+            hash: hasher.finish(),
+        }
+    }
+
+    fn hash(&self, transfer: TransferId, index: u64, bytes: &[u8]) -> Option<LeafHash> {
+        let mut hasher = LeafHasher::new(*self.incoming.get(&transfer)?, index);
+        hasher.update(bytes);
+        Some(hasher.finish())
+    }
+
+    /// A computation is done; nothing is really stretched.
+    pub(super) fn answer_work(&mut self, feed: &mut Feed<'_>) {
+        if self.works.pop_front().is_some() {
+            let message = OpaqueMessage::try_from(vec![feed.byte(); 64]).expect("64 bytes");
+            let errors = [
+                PasswordError::Wrong,
+                PasswordError::Malformed,
+                PasswordError::UnknownStretch,
+                PasswordError::Stretch,
+            ];
+            let answer = match errors.get(feed.below(8)) {
+                Some(error) => Err(*error),
+                None => Ok(message),
+            };
+            self.input(Input::Worked(WorkAnswer(answer)));
+        }
+    }
+
+    // ---- what must hold ------------------------------------------------------------------------
+
+    /// Takes all outputs; what is due now is done now, and then nothing is.
+    fn drain(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let due = self.drain_once();
+            if due.is_none_or(|at| at > self.now) {
+                return self.check_bounds();
+            }
+            self.node.handle_timeout(self.now);
+        }
+        panic!("a deadline that does not pass");
+    }
+
+    fn drain_once(&mut self) -> Option<Instant> {
+        let mut buffer = Vec::new();
+        for _ in 0..OUTPUTS_MAX {
+            match self.node.poll_output(self.now, &mut buffer) {
+                Output::Wait(deadline) => return deadline.map(|deadline| deadline.at),
+                Output::Transmit(transmit) => {
+                    let stride = transmit.segment_size.unwrap_or(transmit.size);
+                    assert!(stride > 0 && transmit.size <= buffer.len());
+                    for datagram in buffer[..transmit.size].chunks(stride) {
+                        self.on_datagram(transmit.destination, datagram);
+                    }
+                }
+                Output::Rendezvous(wish) => self.wishes.push_back(wish),
+                Output::Store(id, request) => self.on_store(id, request),
+                Output::Disk(request) => self.on_disk(request),
+                Output::Work(work) => self.works.push_back(work),
+                Output::Reply(id, reply) => {
+                    assert!(self.commands.remove(&id), "one reply for each command");
+                    self.on_reply(&reply);
+                }
+                Output::Event(event) => self.on_event(&event),
+            }
+        }
+        panic!("outputs without an end");
+    }
+
+    fn on_datagram(&mut self, destination: SocketAddr, datagram: &[u8]) {
+        assert_ne!(destination.port(), 0, "nothing goes to port 0");
+        assert_ne!(destination, ADDRESS, "nothing goes to itself");
+        if self.sent.len() == DATAGRAMS_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((destination, datagram.to_vec()));
+    }
+
+    fn on_store(&mut self, id: StoreId, request: StoreRequest) {
+        assert!(self.last_store < Some(id), "a number that was used");
+        self.last_store = Some(id);
+        if let (StoreRequest::Receive { from, .. }, Some(authors)) = (&request, &self.authors) {
+            assert!(authors.contains(from), "a message of somebody else: {from}");
+        }
+        self.stores.push_back((id, request));
+    }
+
+    fn on_disk(&mut self, request: DiskRequest) {
+        match &request {
+            DiskRequest::Create { transfer, size, .. } => {
+                assert!(self.accepted.contains(transfer), "nobody said yes");
+                let before = self.incoming.insert(*transfer, *size);
+                assert_eq!(before, None, "created twice");
+            }
+            DiskRequest::WriteLeaf {
+                transfer,
+                index,
+                bytes,
+                ..
+            } => {
+                let size = self.incoming.get(transfer).expect("it was created");
+                assert_eq!(leaf_len(*size, *index), Some(bytes.len()), "half a leaf");
+            }
+            DiskRequest::Finish { transfer } => {
+                assert!(self.incoming.contains_key(transfer), "it was created");
+            }
+            DiskRequest::Open { .. } | DiskRequest::ReadLeaf { .. } | DiskRequest::Drop { .. } => {}
+        }
+        self.disks.push_back(request);
+    }
+
+    fn on_reply(&mut self, reply: &Result<Reply, CommandError>) {
+        if let Ok(Reply::Offered(transfer)) = reply {
+            self.transfers.push(*transfer);
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        if let Event::Offer(offer) = event {
+            self.transfers.push(offer.transfer);
+        } else if let Event::Message(item) = event {
+            self.messages.push(item.id);
+        }
+    }
+
+    /// Bounds of what one other side can make it hold. Several links double them at most.
+    fn check_bounds(&self) {
+        let receives = self
+            .stores
+            .iter()
+            .filter(|(_, request)| matches!(request, StoreRequest::Receive { .. }));
+        assert!(receives.count() <= 4 * MESSAGES_IN_FLIGHT_MAX);
+        let writes = self
+            .disks
+            .iter()
+            .filter(|request| matches!(request, DiskRequest::WriteLeaf { .. }));
+        assert!(writes.count() <= LEAVES_WRITING_MAX + 4 * LEAF_STREAMS_MAX as usize);
+    }
+}
+
+const fn transfer_of(request: &DiskRequest) -> TransferId {
+    match request {
+        DiskRequest::Open { transfer, .. }
+        | DiskRequest::ReadLeaf { transfer, .. }
+        | DiskRequest::Create { transfer, .. }
+        | DiskRequest::WriteLeaf { transfer, .. }
+        | DiskRequest::Finish { transfer }
+        | DiskRequest::Drop { transfer } => *transfer,
+    }
+}
+
+/// Alice is the node's own account.
+pub(super) fn account(n: usize) -> AccountName {
+    let names = ["alice", "bob", "carol"];
+    let name = names.get(n).copied().unwrap_or("dave");
+    name.parse().expect("a plain name")
+}
+
+/// The device of an account.
+pub(super) fn secret(n: usize) -> DeviceSecret {
+    DeviceSecret::from_seed([n as u8 + 1; 32])
+}
+
+fn password(feed: &mut Feed<'_>) -> PasswordText {
+    PasswordText(zeroize::Zeroizing::new(feed.text()))
+}
+
+pub(super) fn body(feed: &mut Feed<'_>) -> MessageBody {
+    let text = feed.text();
+    let body = MessageBody::try_from(text);
+    body.unwrap_or_else(|_| MessageBody::try_from("hello".to_owned()).expect("not empty"))
+}
+
+fn item(feed: &mut Feed<'_>) -> HistoryItem {
+    HistoryItem {
+        id: MessageId::from_bytes(feed.array()),
+        with: account(1),
+        direction: Direction::Received,
+        sent: UnixTime::from_millis(feed.number().into()),
+        body: body(feed),
+        state: MessageState::Delivered,
+    }
+}

@@ -1,0 +1,524 @@
+//! Inputs to begin with: something valid of each kind, so that a fuzzer need not find the grammar.
+
+use std::net::SocketAddr;
+
+use common::hash::{FileDigest, LeafHash};
+use common::id::{AccountName, DeviceName, MessageId, TransferId};
+use common::key::{DeviceKey, Fingerprint, Signature, Token};
+use common::limits::{CONTROL_FRAME_LEN_MAX, LINK_FRAME_LEN_MAX};
+use common::password::STRETCH_CURRENT;
+use common::stun::{binding_answer, binding_request};
+use common::time::UnixTime;
+use common::wire::frame::{self, PREFIX_LEN};
+use common::wire::peer::{
+    CancelReason, Conversation, DeclineReason, LeafHeader, LeafRange, Message, MessageBody, Offer,
+    PeerFrame, PeerHello, Reason, ReceiptState,
+};
+use common::wire::rendezvous::{
+    AdmissionCode, Answer, ByeReason, Change, Cursor, DirectoryVersion, Entry, FailedLogins, Hello,
+    HelloAnswer, LoggedIn, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
+    RequestId, ServerFrame, Status, TokenLogin, VERSION,
+};
+use serde::Serialize;
+
+use super::tls_pump::client_hello;
+
+/// The inputs of a target, the same at each call but for what TLS draws; none for an unknown target.
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "frames" => streams(),
+        "rendezvous_frames" => rendezvous_bodies(),
+        "peer_frames" => peer_bodies(),
+        "stun" => datagrams(),
+        "texts" => texts().map(|text| text.into()).to_vec(),
+        "file_names" => FILE_NAMES.map(|name| name.into()).to_vec(),
+        "config" => files(),
+        "tls_pump" => pumped(),
+        "server_engine" => server_scripts(),
+        "node_engine" => node_scripts(),
+        "link" => link_scripts(),
+        "world" => (0..4).map(|n| noise(n, 240)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Bytes without a meaning, always the same: decisions of all kinds.
+fn noise(n: u8, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[n]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+// ---- messages ----------------------------------------------------------------------------------
+
+fn encoded<const MAX: usize>(message: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::encode::<MAX>(message, &mut bytes).expect("a small message");
+    bytes
+}
+
+fn account() -> AccountName {
+    "alice".parse().expect("a plain name")
+}
+
+fn opaque(len: usize) -> OpaqueMessage {
+    OpaqueMessage::try_from(vec![7; len]).expect("within the bound")
+}
+
+const KEY: DeviceKey = DeviceKey::from_bytes([1; 32]);
+const TRANSFER: TransferId = TransferId::from_bytes([2; 16]);
+
+fn requests() -> Vec<RequestFrame> {
+    let signature = || Signature::try_from(vec![3; 64]).expect("64 bytes");
+    let endpoints: [SocketAddr; 2] = [([192, 0, 2, 1], 5000).into(), ([0; 16], 1).into()];
+    let requests = [
+        Request::RegisterStart {
+            account: account(),
+            message: opaque(32),
+        },
+        Request::RegisterFinish {
+            upload: opaque(192),
+            stretch: STRETCH_CURRENT,
+        },
+        Request::LoginStart(LoginStart {
+            account: account(),
+            device_key: KEY,
+            device_name: DeviceName::lossy("laptop"),
+            ke1: opaque(96),
+            signature: signature(),
+            code: Some(AdmissionCode::from_random(5)),
+        }),
+        Request::LoginFinish { ke3: opaque(64) },
+        Request::TokenLogin(TokenLogin {
+            account: account(),
+            device_key: KEY,
+            token: Token::from_bytes([4; 32]),
+            signature: signature(),
+        }),
+        Request::Announce {
+            status: Status::Away,
+            candidates: endpoints.to_vec(),
+        },
+        Request::List {
+            after: Some(Cursor {
+                account: account(),
+                device_key: KEY,
+            }),
+        },
+        Request::Watch {
+            since: DirectoryVersion(9),
+        },
+        Request::Unwatch,
+        Request::Find { account: account() },
+        Request::WhoIs { device_key: KEY },
+        Request::Admit,
+        Request::LogOut,
+        Request::KeepAlive,
+    ];
+    let numbered = requests.into_iter().zip(1..);
+    let frames = numbered.map(|(request, id)| RequestFrame {
+        id: RequestId(id),
+        request,
+    });
+    frames.collect()
+}
+
+fn server_frames() -> Vec<ServerFrame> {
+    let entry = || Entry {
+        account: account(),
+        device_name: DeviceName::lossy("laptop"),
+        device_key: KEY,
+        status: Status::Busy,
+        since: UnixTime::from_millis(1_700_000_000_000),
+        candidates: vec![([192, 0, 2, 1], 5000).into()],
+    };
+    let failed = || FailedLogins {
+        count: 3,
+        last: UnixTime::from_millis(1),
+        blocked_for_s: 60,
+    };
+    let answers = [
+        Answer::Done,
+        Answer::Refused(Refusal::Blocked { retry_after_s: 60 }),
+        Answer::RegisterChallenge {
+            message: opaque(64),
+        },
+        Answer::LoginChallenge {
+            ke2: opaque(320),
+            stretch: STRETCH_CURRENT,
+        },
+        Answer::LoggedIn(LoggedIn {
+            token: Some(Token::from_bytes([4; 32])),
+            failed: Some(failed()),
+        }),
+        Answer::Page {
+            version: DirectoryVersion(9),
+            entries: vec![entry(), entry()],
+            next: None,
+        },
+        Answer::Found {
+            entries: vec![entry()],
+        },
+        Answer::Owner {
+            account: Some(account()),
+        },
+        Answer::Admission {
+            code: AdmissionCode::from_random(5),
+            expires_in_s: 600,
+        },
+    ];
+    let numbered = answers.into_iter().zip(1..);
+    let answers = numbered.map(|(answer, id)| ServerFrame::Answer {
+        id: RequestId(id),
+        answer,
+    });
+    let changes = vec![
+        Change::Online(entry()),
+        Change::Offline {
+            account: account(),
+            device_key: KEY,
+        },
+    ];
+    let version = DirectoryVersion(9);
+    let pushes = [
+        Push::Presence { version, changes },
+        Push::FailedLogins(failed()),
+        Push::Bye(ByeReason::Replaced),
+    ];
+    answers.chain(pushes.map(ServerFrame::Push)).collect()
+}
+
+fn peer_messages() -> Vec<PeerFrame> {
+    let reason = || Reason::lossy("the disk is full");
+    let body = MessageBody::try_from("hello".to_owned()).expect("not empty");
+    vec![
+        PeerFrame::Message(Message {
+            id: MessageId::from_bytes([5; 16]),
+            conversation: Conversation::Direct,
+            sent: UnixTime::from_millis(1_700_000_000_000),
+            body,
+        }),
+        PeerFrame::Receipt {
+            id: MessageId::from_bytes([5; 16]),
+            state: ReceiptState::Read,
+        },
+        PeerFrame::Offer(Offer {
+            transfer: TRANSFER,
+            name: "report.pdf".to_owned(),
+            size: 1 << 21,
+            executable: false,
+        }),
+        PeerFrame::Accept {
+            transfer: TRANSFER,
+            have: vec![LeafRange { start: 0, end: 1 }],
+        },
+        PeerFrame::Decline {
+            transfer: TRANSFER,
+            reason: DeclineReason::Storage(reason()),
+        },
+        PeerFrame::Sent {
+            transfer: TRANSFER,
+            digest: FileDigest([6; 32]),
+        },
+        PeerFrame::Received { transfer: TRANSFER },
+        PeerFrame::Cancel {
+            transfer: TRANSFER,
+            reason: CancelReason::Source(reason()),
+        },
+    ]
+}
+
+fn streams() -> Vec<Vec<u8>> {
+    let requests: Vec<u8> = requests()
+        .iter()
+        .flat_map(encoded::<CONTROL_FRAME_LEN_MAX>)
+        .collect();
+    let messages: Vec<u8> = peer_messages()
+        .iter()
+        .flat_map(encoded::<LINK_FRAME_LEN_MAX>)
+        .collect();
+    let small = encoded::<64>(&(1u64 << 40, "text", [1u16, 500]));
+    vec![
+        [&[0, 2, 3, 7][..], &small, &small].concat(),
+        [&[0, 0][..], &small, &u32::MAX.to_be_bytes()].concat(),
+        [&[1, 3, 1, 100, 5][..], &requests].concat(),
+        [&[2, 1, 64][..], &messages].concat(),
+    ]
+}
+
+fn body<const MAX: usize>(message: &impl Serialize) -> Vec<u8> {
+    encoded::<MAX>(message)[PREFIX_LEN..].to_vec()
+}
+
+fn rendezvous_bodies() -> Vec<Vec<u8>> {
+    const MAX: usize = CONTROL_FRAME_LEN_MAX;
+    let welcome = HelloAnswer::Welcome {
+        version: VERSION,
+        agent: "fuzz".to_owned(),
+    };
+    let upgrade = HelloAnswer::Upgrade {
+        versions: vec![2, 3],
+        agent: "fuzz".to_owned(),
+    };
+    let requests = requests();
+    let frames = server_frames();
+    let greetings = [
+        body::<MAX>(&Hello::ours("fuzz")),
+        body::<MAX>(&welcome),
+        body::<MAX>(&upgrade),
+    ];
+    let requests = requests.iter().map(body::<MAX>);
+    let frames = frames.iter().map(body::<MAX>);
+    greetings
+        .into_iter()
+        .chain(requests)
+        .chain(frames)
+        .collect()
+}
+
+fn peer_bodies() -> Vec<Vec<u8>> {
+    const MAX: usize = LINK_FRAME_LEN_MAX;
+    let header = LeafHeader {
+        transfer: TRANSFER,
+        index: 1,
+        hash: LeafHash([7; 32]),
+    };
+    let first = [body::<MAX>(&PeerHello::ours("fuzz")), body::<MAX>(&header)];
+    let messages = peer_messages();
+    first
+        .into_iter()
+        .chain(messages.iter().map(body::<MAX>))
+        .collect()
+}
+
+fn datagrams() -> Vec<Vec<u8>> {
+    let request = binding_request(77);
+    let source = ([192, 0, 2, 1], 4242).into();
+    let answer = binding_answer(&request, source).expect("a request of ours");
+    let from = |kind: u8, datagram: &[u8]| [&[kind, 16, 146, 192, 0, 2, 1], datagram].concat();
+    vec![
+        from(0, &request),
+        from(1, &request),
+        from(2, &request),
+        from(0, &answer),
+        from(0, &request[..20]),
+    ]
+}
+
+// ---- texts -------------------------------------------------------------------------------------
+
+fn texts() -> [String; 8] {
+    let fingerprint = Fingerprint::of_spki(&KEY.to_spki()).to_string();
+    let hostile = "a\u{1b}]52;c;eA==\u{7}b\rc\u{202e}d\u{200d}e\u{9b}31mf\u{7f}\n\u{2028}";
+    [
+        "Alice.b_c-9".to_owned(),
+        "alice's laptop \u{1f4bb}".to_owned(),
+        MessageId::from_bytes([0x0f; 16]).to_string(),
+        fingerprint,
+        AdmissionCode::from_random(0x1234_5678_9abc).to_string(),
+        "ooooo-llll1".to_owned(),
+        hostile.to_owned(),
+        "Grüße, 你好, ראש, <b>&amp;</b> 👍\nsecond line".to_owned(),
+    ]
+}
+
+const FILE_NAMES: [&str; 12] = [
+    "report.pdf",
+    "archive.tar.gz",
+    "../x",
+    "C:\\x",
+    "COM1.txt",
+    ".bashrc",
+    "a\u{202e}fdp.exe",
+    "e\u{301}.txt",
+    "10:30.png",
+    "%2e%2e%2fx",
+    "x\u{ff0f}y",
+    "a ",
+];
+
+fn files() -> Vec<Vec<u8>> {
+    let fingerprint = Fingerprint::of_spki(&KEY.to_spki());
+    let known = format!("# trusted\n\nexample.org:7400 {fingerprint}\n[::1]:1 {fingerprint}\n");
+    let settings = "version = 1\nserver = \"example.org:7400\"\ntrust = \"pinned\"\n\
+                    account = \"alice\"\ndevice_name = \"laptop\"\n";
+    let texts: [(u8, &str); 25] = [
+        (0, "Chat.Example.org"),
+        (0, "192.0.2.7:7401"),
+        (0, "[2001:db8::7]:99"),
+        (0, "2001:db8::7"),
+        (1, settings),
+        (1, "version = 2\nfancy = true\n"),
+        (2, &known),
+        (3, "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n"),
+        (4, "ask"),
+        (4, "from alice bob"),
+        (5, r#"{"jsonrpc":"2.0","id":1,"method":"subscribe"}"#),
+        (
+            5,
+            r#"{"jsonrpc":"2.0","id":"a","method":"status","params":{}}"#,
+        ),
+        (
+            5,
+            r#"{"jsonrpc":"2.0","id":1,"method":"log_in","params":{"account":"alice","password":"secret","code":null}}"#,
+        ),
+        (
+            5,
+            r#"{"jsonrpc":"2.0","id":1,"method":"send","params":{"to":["bob"],"body":"hi","sent":1}}"#,
+        ),
+        (
+            5,
+            r#"{"jsonrpc":"2.0","id":1,"method":"send_file","params":{"to":"bob","path":"/x"}}"#,
+        ),
+        (
+            5,
+            r#"{"jsonrpc":"2.0","id":1,"method":"answer_offer","params":{"transfer":"02020202020202020202020202020202","folder":"/"}}"#,
+        ),
+        (
+            5,
+            r#"{"jsonrpc":"2.0","id":1,"method":"history","params":{"with":null,"limit":10}}"#,
+        ),
+        (
+            5,
+            r#"{"jsonrpc":"2.0","method":"mark_read","params":{"ids":["02020202020202020202020202020202"]}}"#,
+        ),
+        (
+            5,
+            r#"{"jsonrpc":"2.0","id":null,"method":"nothing","params":[]}"#,
+        ),
+        (6, r#"{"command":"remove","account":"alice"}"#),
+        (6, r#"{"command":"list","after":"alice"}"#),
+        (6, r#"{"command":"admit","account":"alice"}"#),
+        (6, r#"{"command":"unblock","account":"alice"}"#),
+        (6, r#"{"command":"add","account":"alice","record":"AAAA"}"#),
+        (
+            7,
+            "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB\n-----END PRIVATE KEY-----\n",
+        ),
+    ];
+    let files = texts.map(|(kind, text)| [&[kind], text.as_bytes()].concat());
+    files.to_vec()
+}
+
+// ---- connections -------------------------------------------------------------------------------
+
+/// A piece, with its length in front.
+fn piece(bytes: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(bytes.len()).expect("a short piece");
+    [&len.to_le_bytes(), bytes].concat()
+}
+
+fn pumped() -> Vec<Vec<u8>> {
+    let hello = encoded::<CONTROL_FRAME_LEN_MAX>(&Hello::ours("fuzz"));
+    let keep_alive = requests()
+        .pop()
+        .map(|last| encoded::<CONTROL_FRAME_LEN_MAX>(&last));
+    let keep_alive = keep_alive.unwrap_or_default();
+    let alert = [21, 3, 3, 0, 2, 2, 40];
+    let mut seeds = vec![
+        [&[1, 3][..], &piece(&hello), &piece(&keep_alive)].concat(),
+        [&[1, 3][..], &piece(&hello), &piece(&[0xff; 5])].concat(),
+        [&[1, 0][..], &piece(&client_hello())].concat(),
+        [&[0, 3][..], &piece(&hello), &piece(&[1; 300])].concat(),
+        [&[0, 0][..], &piece(&alert)].concat(),
+    ];
+    for side in [0, 1] {
+        seeds.push([&[side, 2][..], &piece(&alert)].concat());
+        seeds.push([&[side, 2][..], &piece(&[23, 3, 3, 0, 20]), &piece(&[9; 20])].concat());
+        // A bit turned over, a flight cut, one in its place.
+        seeds.push(vec![side, 1, 60, 0, 0, 1, 0, 0, 4]);
+        seeds.push(vec![side, 1, 100, 0, 1]);
+        seeds.push([&[side, 1, 0, 0, 3][..], &piece(&alert)].concat());
+    }
+    seeds
+}
+
+// ---- engines -----------------------------------------------------------------------------------
+
+fn server_scripts() -> Vec<Vec<u8>> {
+    // Connected and greeted; a token of alice's; the store answers.
+    let member: &[u8] = &[1, 9, 1, 4, 0, 0, 0, 0, 8, 15, 8, 15, 8, 15];
+    let everything: Vec<u8> = (5..14)
+        .flat_map(|kind| [vec![5, 0, kind], vec![0; 6], vec![8, 15]].concat())
+        .collect();
+    // A password log-in: begun, loaded, computed, finished, computed, enrolled.
+    let log_in: &[u8] = &[
+        1, 9, 1, 5, 0, 2, 0, 0, 1, 1, 0, 1, 8, 15, 8, 15, 11, 7, 0, 8, 15, 5, 0, 4, 1, 1, 11, 1, 0,
+        8, 15, 8, 15, 13, 0, 100,
+    ];
+    // A registration likewise.
+    let register: &[u8] = &[
+        1, 9, 1, 5, 0, 0, 3, 7, 1, 1, 8, 15, 11, 7, 0, 5, 0, 1, 1, 1, 1, 8, 15, 8, 15,
+    ];
+    let operator: Vec<u8> = (0..5)
+        .flat_map(|kind| [15, 0, kind, 8, 15, 8, 15])
+        .collect();
+    let raw: Vec<u8> = requests()
+        .iter()
+        .flat_map(|frame| [vec![3, 0], piece(&body::<CONTROL_FRAME_LEN_MAX>(frame))].concat())
+        .collect();
+    vec![
+        [member, &everything].concat(),
+        log_in.to_vec(),
+        register.to_vec(),
+        [member, &operator, &[13, 1, 60, 13, 3]].concat(),
+        [&[1, 9, 1][..], &raw].concat(),
+        [member, &raw].concat(),
+        noise(1, 600),
+        noise(2, 2000),
+    ]
+}
+
+fn node_scripts() -> Vec<Vec<u8>> {
+    // Connected, welcomed, and every request answered as it should be.
+    let mut online = vec![0, 0, 1, 0, 7];
+    for _ in 0..6 {
+        online.extend([4, 0, 9, 0, 0, 12, 7]);
+    }
+    let commands: Vec<u8> = (0..18)
+        .flat_map(|kind| [10, 1, kind, 2, 0, b'h', b'i', 0, 0, 0, 0, 12, 7])
+        .collect();
+    let frames: Vec<u8> = server_frames()
+        .iter()
+        .flat_map(|frame| {
+            let bytes = encoded::<CONTROL_FRAME_LEN_MAX>(frame);
+            [vec![3], piece(&bytes)].concat()
+        })
+        .collect();
+    let datagram = [vec![16, 0], piece(&[0xc0; 1200]), vec![0]].concat();
+    vec![
+        online.clone(),
+        [&online[..], &commands].concat(),
+        [&online[..], &frames].concat(),
+        [&online[..], &[17, 1, 18, 1, 255], &datagram].concat(),
+        noise(1, 600),
+        noise(2, 2000),
+    ]
+}
+
+fn link_scripts() -> Vec<Vec<u8>> {
+    let message = [&[2, 0, 0, 9, 1, 0, 0, 0][..], &piece(b"hello")].concat();
+    let offer = [&[2, 0, 4, 1, 200][..], &piece(b"report.pdf"), &[0]].concat();
+    // Accepted, created; the leaf, written; the digest, finished.
+    let receive: &[u8] = &[
+        9, 1, 12, 0, 1, 13, 0, 1, 1, 6, 0, 1, 3, 13, 0, 1, 2, 0, 8, 0, 13, 0, 1,
+    ];
+    // A file of ours: opened, accepted, read, received.
+    let send: &[u8] = &[
+        9, 1, 10, 13, 0, 1, 0, 1, 0, 0, 1, 0, b'x', 0, 2, 0, 6, 0, 13, 0, 1, 2, 0, 10,
+    ];
+    let raw: Vec<u8> = peer_messages()
+        .iter()
+        .flat_map(|frame| [vec![1], piece(&encoded::<LINK_FRAME_LEN_MAX>(frame))].concat())
+        .collect();
+    vec![
+        [&[0][..], &message, &[12, 1, 1, 9, 1, 17, 0]].concat(),
+        [&[0][..], &offer, receive].concat(),
+        [&[0][..], send].concat(),
+        [&[0][..], &raw].concat(),
+        [&[1][..], &piece(&[0xff; 8])].concat(),
+        noise(1, 400),
+        noise(2, 1500),
+    ]
+}

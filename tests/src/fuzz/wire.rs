@@ -1,0 +1,250 @@
+//! Frames and the messages of both protocols.
+
+use std::fmt::Debug;
+
+use common::limits::{
+    ACCOUNT_NAME_LEN_MAX, CONTROL_FRAME_LEN_MAX, DEVICE_NAME_LEN_MAX, LINK_FRAME_LEN_MAX,
+    MESSAGE_LEN_MAX, OPAQUE_MESSAGE_LEN_MAX, REASON_LEN_MAX,
+};
+use common::wire::frame::{self, FrameBuffer, FrameError, PREFIX_LEN};
+use common::wire::peer::{
+    CancelReason, DeclineReason, LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello, Reason,
+};
+use common::wire::rendezvous::{
+    Answer, Change, Entry, Hello, HelloAnswer, OpaqueMessage, Push, Request, RequestFrame,
+    ServerFrame,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::feed::Feed;
+
+/// A small limit, so that frames that are too long are easy to find.
+const SMALL: usize = 64;
+
+// ---- cutting -----------------------------------------------------------------------------------
+
+pub(super) fn frames(bytes: &[u8]) {
+    let mut feed = Feed(bytes);
+    let kind = feed.below(3);
+    let count = feed.below(9);
+    let cuts = feed.take(count);
+    match kind {
+        0 => any_cutting::<SMALL, (u64, String, Vec<u16>)>(feed.0, cuts),
+        1 => any_cutting::<CONTROL_FRAME_LEN_MAX, RequestFrame>(feed.0, cuts),
+        _ => any_cutting::<LINK_FRAME_LEN_MAX, PeerFrame>(feed.0, cuts),
+    }
+}
+
+fn any_cutting<const MAX: usize, T>(stream: &[u8], cuts: &[u8])
+where
+    T: DeserializeOwned + Serialize + Debug + PartialEq,
+{
+    let whole = taken::<MAX, T>(&[stream]);
+    let pieces = pieces(stream, cuts);
+    assert_eq!(taken::<MAX, T>(&pieces), whole, "pieces of {cuts:?}");
+}
+
+/// Cuts `stream` into pieces with the lengths `cuts`, again and again; with none it is cut everywhere.
+fn pieces<'a>(mut stream: &'a [u8], cuts: &[u8]) -> Vec<&'a [u8]> {
+    let lengths: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut)).collect();
+    let fallback = [1];
+    let is_useful = lengths.iter().any(|len| *len > 0);
+    let lengths = if is_useful { &lengths[..] } else { &fallback };
+    let mut pieces = Vec::new();
+    for len in lengths.iter().cycle() {
+        if stream.is_empty() {
+            break;
+        }
+        let (piece, rest) = stream.split_at((*len).min(stream.len()));
+        pieces.push(piece);
+        stream = rest;
+    }
+    pieces
+}
+
+/// What a buffer makes of pieces: values, then an error or the length of the rest.
+fn taken<const MAX: usize, T: DeserializeOwned>(
+    pieces: &[&[u8]],
+) -> (Vec<T>, Result<usize, FrameError>) {
+    let mut buffer = FrameBuffer::<MAX>::new();
+    let mut values = Vec::new();
+    for piece in pieces {
+        buffer.push(piece);
+        loop {
+            match buffer.next_frame() {
+                Ok(Some(value)) => values.push(value),
+                Ok(None) => break,
+                Err(error) => return (values, Err(error)),
+            }
+        }
+        assert!(buffer.len() < PREFIX_LEN + MAX, "a whole frame stays");
+    }
+    (values, Ok(buffer.len()))
+}
+
+// ---- messages ----------------------------------------------------------------------------------
+
+pub(super) fn rendezvous_frames(body: &[u8]) {
+    const MAX: usize = CONTROL_FRAME_LEN_MAX;
+    if let Some(hello) = round_trip::<MAX, Hello>(body) {
+        let _ = hello.choose();
+    }
+    round_trip::<MAX, HelloAnswer>(body);
+    if let Some(frame) = round_trip::<MAX, RequestFrame>(body) {
+        check_request(&frame.request);
+    }
+    match round_trip::<MAX, ServerFrame>(body) {
+        Some(ServerFrame::Answer { answer, .. }) => check_answer(&answer),
+        Some(ServerFrame::Push(push)) => check_push(&push),
+        None => {}
+    }
+}
+
+pub(super) fn peer_frames(body: &[u8]) {
+    if let Some(hello) = round_trip::<LINK_FRAME_LEN_MAX, PeerHello>(body) {
+        let _ = hello.is_compatible();
+    }
+    round_trip::<LEAF_HEADER_LEN_MAX, LeafHeader>(body);
+    if let Some(frame) = round_trip::<LINK_FRAME_LEN_MAX, PeerFrame>(body) {
+        check_peer_frame(&frame);
+    }
+}
+
+/// Decodes; what decodes can be encoded, in no more bytes, and decodes to itself.
+fn round_trip<const MAX: usize, T>(body: &[u8]) -> Option<T>
+where
+    T: DeserializeOwned + Serialize + Debug + PartialEq,
+{
+    let value: T = frame::decode::<MAX, T>(body).ok()?;
+    let mut encoded = Vec::new();
+    frame::encode::<MAX>(&value, &mut encoded).expect("what was decoded fits");
+    assert!(encoded.len() <= PREFIX_LEN + body.len(), "{value:?} grew");
+    let again: T = frame::decode::<MAX, T>(&encoded[PREFIX_LEN..]).expect("what was encoded");
+    assert_eq!(again, value);
+    Some(value)
+}
+
+fn check_request(request: &Request) {
+    match request {
+        Request::RegisterStart { account, message } => {
+            check_account(account.as_str());
+            check_opaque(message);
+        }
+        Request::RegisterFinish { upload, .. } => check_opaque(upload),
+        Request::LoginStart(start) => {
+            check_account(start.account.as_str());
+            check_device(start.device_name.as_str());
+            check_opaque(&start.ke1);
+            if let Some(code) = start.code {
+                check_text(code);
+            }
+        }
+        Request::LoginFinish { ke3 } => check_opaque(ke3),
+        Request::TokenLogin(login) => check_account(login.account.as_str()),
+        Request::Find { account } => check_account(account.as_str()),
+        Request::List { after } => {
+            if let Some(cursor) = after {
+                check_account(cursor.account.as_str());
+            }
+        }
+        Request::Announce { .. }
+        | Request::Watch { .. }
+        | Request::Unwatch
+        | Request::WhoIs { .. }
+        | Request::Admit
+        | Request::LogOut
+        | Request::KeepAlive => {}
+    }
+}
+
+fn check_answer(answer: &Answer) {
+    match answer {
+        Answer::RegisterChallenge { message } => check_opaque(message),
+        Answer::LoginChallenge { ke2, .. } => check_opaque(ke2),
+        Answer::Page { entries, .. } | Answer::Found { entries } => {
+            entries.iter().for_each(check_entry);
+        }
+        Answer::Owner { account } => {
+            if let Some(account) = account {
+                check_account(account.as_str());
+            }
+        }
+        Answer::Admission { code, .. } => check_text(*code),
+        Answer::Done | Answer::Refused(_) | Answer::LoggedIn(_) => {}
+    }
+}
+
+fn check_push(push: &Push) {
+    let Push::Presence { changes, .. } = push else {
+        return;
+    };
+    for change in changes {
+        match change {
+            Change::Online(entry) => check_entry(entry),
+            Change::Offline { account, .. } => check_account(account.as_str()),
+        }
+    }
+}
+
+fn check_entry(entry: &Entry) {
+    check_account(entry.account.as_str());
+    check_device(entry.device_name.as_str());
+}
+
+fn check_peer_frame(frame: &PeerFrame) {
+    match frame {
+        PeerFrame::Message(message) => {
+            assert!((1..=MESSAGE_LEN_MAX).contains(&message.body.as_str().len()));
+        }
+        PeerFrame::Offer(offer) => {
+            let _ = offer.is_within_limits();
+        }
+        PeerFrame::Accept { have, .. } => {
+            for range in have {
+                assert!(!range.is_within(0) || (range.start, range.end) == (0, 1));
+            }
+        }
+        PeerFrame::Decline { reason, .. } => {
+            if let DeclineReason::Storage(reason) = reason {
+                check_reason(reason);
+            }
+        }
+        PeerFrame::Cancel { reason, .. } => {
+            if let CancelReason::Source(reason) | CancelReason::Storage(reason) = reason {
+                check_reason(reason);
+            }
+        }
+        PeerFrame::Receipt { .. } | PeerFrame::Sent { .. } | PeerFrame::Received { .. } => {}
+    }
+}
+
+fn check_reason(reason: &Reason) {
+    assert!(String::from(reason.clone()).len() <= REASON_LEN_MAX);
+}
+
+fn check_opaque(message: &OpaqueMessage) {
+    assert!(message.as_bytes().len() <= OPAQUE_MESSAGE_LEN_MAX);
+}
+
+fn check_account(name: &str) {
+    assert!((1..=ACCOUNT_NAME_LEN_MAX).contains(&name.len()));
+    assert_eq!(name, name.to_ascii_lowercase());
+}
+
+fn check_device(name: &str) {
+    assert!((1..=DEVICE_NAME_LEN_MAX).contains(&name.len()));
+    assert!(!name.contains(char::is_control));
+}
+
+/// What people type is what they were shown.
+fn check_text<T>(code: T)
+where
+    T: std::fmt::Display + std::str::FromStr + PartialEq,
+{
+    let shown = code.to_string();
+    assert!(
+        shown.parse().is_ok_and(|parsed: T| parsed == code),
+        "{shown}"
+    );
+}
