@@ -56,21 +56,17 @@ pub enum NameError {
 pub struct DeviceName(String);
 
 impl DeviceName {
-    /// Makes a name of any text: control characters are dropped, the rest is cut to length, and
-    /// nothing left becomes `device`.
+    /// Makes a name of any text: control characters are dropped, the rest is cut to length, blanks at
+    /// either end go, and nothing left becomes `device`. A name stays as it is.
     pub fn lossy(text: &str) -> Self {
-        let mut name = String::new();
-        for c in text.trim().chars().filter(|c| !c.is_control()) {
-            if name.len() + c.len_utf8() > DEVICE_NAME_LEN_MAX {
-                break;
-            }
-            name.push(c);
+        let plain: String = text.chars().filter(|c| !c.is_control()).collect();
+        let plain = plain.trim_start();
+        let mut end = plain.len().min(DEVICE_NAME_LEN_MAX);
+        while !plain.is_char_boundary(end) {
+            end -= 1;
         }
-        Self(if name.is_empty() {
-            "device".to_owned()
-        } else {
-            name
-        })
+        let name = plain[..end].trim_end();
+        Self(if name.is_empty() { "device" } else { name }.to_owned())
     }
 
     /// The name; still text from outside, so a terminal gets it through [`crate::text::inline`].
@@ -232,7 +228,18 @@ mod tests {
         assert_eq!(DeviceName::lossy("\n").as_str(), "device");
         assert_eq!(DeviceName::lossy(&"ä".repeat(40)).as_str().len(), 64);
         assert!(DeviceName::try_from("a\u{7}".to_owned()).is_err());
+        assert!(DeviceName::try_from(" a".to_owned()).is_err());
         assert!(DeviceName::try_from("x".repeat(65)).is_err());
+    }
+
+    /// Otherwise the server would take a device that calls itself so for no peer at all.
+    #[test]
+    fn whatever_becomes_a_device_name_is_one_to_others() {
+        let cut_at_a_blank = format!("{} b", "a".repeat(63));
+        for text in [&cut_at_a_blank, "\u{7} a", "\u{1}   ", "a \u{7}"] {
+            let name = DeviceName::lossy(text);
+            assert_eq!(DeviceName::try_from(name.to_string()), Ok(name), "{text:?}");
+        }
     }
 
     #[test]
