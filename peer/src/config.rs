@@ -1,6 +1,7 @@
 //! What the arguments mean.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ pub fn parse_server(text: &str) -> Result<ServerAddress, ServerAddressError> {
     let (host, port) = split_server(text)?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
     if host.is_empty() || host.len() > 253 || !host.chars().all(plain) {
+        return Err(ServerAddressError);
+    }
+    // What else has colons would be shown, and kept, as a text that means another host and port.
+    if host.contains(':') && host.parse::<Ipv6Addr>().is_err() {
         return Err(ServerAddressError);
     }
     let port = match port {
@@ -165,7 +170,19 @@ mod tests {
             assert_eq!(parse_server(&text).unwrap().to_string(), meant);
         }
         for bad in [
-            "", ":1", "a:", "a:0", "a:65536", "a b", "[::1", "[::1]x", "a\u{1b}", "a/b",
+            "",
+            ":1",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a b",
+            "[::1",
+            "[::1]x",
+            "a\u{1b}",
+            "a/b",
+            "x::y",
+            "[2..::7]:99",
+            "[a:1]",
         ] {
             assert!(parse_server(bad).is_err(), "{bad:?}");
         }
