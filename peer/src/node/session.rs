@@ -427,8 +427,18 @@ impl Session {
         self.close_connection();
     }
 
+    /// Closes the connection, or gives up making one; where there is neither, there is nothing to
+    /// close.
     fn close_connection(&mut self) {
-        if !std::mem::replace(&mut self.is_closing, true) {
+        let is_there = match self.state {
+            State::Idle | State::Waiting { .. } | State::Halted { .. } => false,
+            State::Connecting
+            | State::Greeting { .. }
+            | State::Entering { .. }
+            | State::Online
+            | State::Closing => true,
+        };
+        if is_there && !std::mem::replace(&mut self.is_closing, true) {
             self.outputs
                 .push_back(SessionOutput::Rendezvous(RendezvousOutput::Close));
         }
@@ -739,6 +749,7 @@ impl Session {
             return;
         }
         let was_asked = matches!(self.state, State::Closing);
+        self.state = State::Idle;
         let error = self.parting.take().unwrap_or_else(|| closed_error(reason));
         if self.intent.is_some() && was_asked {
             // The connection made room for what a person asked for meanwhile.

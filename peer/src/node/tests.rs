@@ -615,6 +615,31 @@ fn a_message_arrives_once_and_comes_back_as_a_receipt() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+fn a_connection_that_is_over_is_not_closed_again() {
+    let now = Instant::now();
+    let mut host = Host::new(1, "alice", now);
+    let (expected, seen) = ("one".to_owned(), "another".to_owned());
+    let changed = ClosedReason::ServerKeyChanged { expected, seen };
+    let inputs = [
+        Input::Rendezvous(RendezvousInput::Closed(changed)),
+        Input::ShutDown,
+    ];
+    let mut wishes = Vec::new();
+    for input in inputs {
+        host.node.handle_input(input, now);
+        loop {
+            match host.node.poll_output(now, &mut Vec::new()) {
+                Output::Wait(_) => break,
+                Output::Rendezvous(wish) => wishes.push(wish),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(wishes, [RendezvousOutput::Connect]);
+}
+
+#[test]
 fn messages_keep_their_order_under_loss() {
     let mut world = World::new(&["alice", "bob"]);
     world.loses_every = Some(4);
