@@ -460,6 +460,7 @@ pub struct StretchVersion(pub u8);
 
 /// A one-time code that admits a new device: 50 random bits as ten characters, shown `xxxxx-xxxxx`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct AdmissionCode(u64);
 
 /// Crockford's base 32: no letter that looks like a digit.
@@ -470,6 +471,21 @@ impl AdmissionCode {
     /// Keeps 50 of 64 random bits.
     pub const fn from_random(bits: u64) -> Self {
         Self(bits & ((1 << (5 * CODE_LEN)) - 1))
+    }
+}
+
+impl TryFrom<u64> for AdmissionCode {
+    type Error = AdmissionCodeError;
+
+    fn try_from(bits: u64) -> Result<Self, AdmissionCodeError> {
+        let code = Self::from_random(bits);
+        (code.0 == bits).then_some(code).ok_or(AdmissionCodeError)
+    }
+}
+
+impl From<AdmissionCode> for u64 {
+    fn from(code: AdmissionCode) -> Self {
+        code.0
     }
 }
 
@@ -599,6 +615,18 @@ mod tests {
         );
         for bad in ["", "12345", "12345-6789u", "12345-678901"] {
             assert!(bad.parse::<AdmissionCode>().is_err(), "{bad:?}");
+        }
+    }
+
+    /// It would be shown as ten characters that are another code.
+    #[test]
+    fn a_code_of_more_than_50_bits_does_not_decode() {
+        for (bits, is_code) in [((1u64 << 50) - 1, true), (1 << 50, false)] {
+            let mut out = Vec::new();
+            frame::encode::<CONTROL_FRAME_LEN_MAX>(&bits, &mut out).unwrap();
+            let body = &out[frame::PREFIX_LEN..];
+            let decoded = frame::decode::<CONTROL_FRAME_LEN_MAX, AdmissionCode>(body);
+            assert_eq!(decoded.is_ok(), is_code);
         }
     }
 
