@@ -2,6 +2,7 @@
 
 mod hostile;
 mod raw;
+mod strangers;
 
 use super::*;
 

@@ -132,7 +132,7 @@ fn t18_a_real_packet_that_was_changed_is_not_taken() {
 }
 
 /// A STREAM frame with an offset and a length (RFC 9000 section 19.8).
-fn stream_frame(stream: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn stream_frame(stream: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x0e];
     for number in [stream, offset, bytes.len() as u64] {
         // The variable-length form with four bytes, whatever the number.
@@ -155,11 +155,11 @@ impl Link {
     fn new() -> Self {
         let Pair {
             ends: [_, mut end],
-            now,
+            mut now,
             ..
         } = Pair::new();
         let caller = DeviceSecret::from_seed(CALLER);
-        let (raw, link) = Raw::dial(&mut end, &caller, address(0), now);
+        let (raw, link) = Raw::dial(&mut end, &caller, address(0), &mut now);
         Self {
             raw,
             end,
@@ -215,7 +215,7 @@ impl Link {
 }
 
 /// The number of a client's stream for a leaf.
-const fn leaf(n: u64) -> u64 {
+pub(super) const fn leaf(n: u64) -> u64 {
     4 * n + 2
 }
 

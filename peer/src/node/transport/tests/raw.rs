@@ -29,13 +29,23 @@ pub(super) struct Raw {
 
 impl Raw {
     /// Dials `end`, which takes the caller for the device `secret` at `source`. Returns the link as
-    /// `end` sees it, too.
+    /// `end` sees it, too. Time passes meanwhile.
     pub(super) fn dial(
         end: &mut Transport,
         secret: &DeviceSecret,
         source: SocketAddr,
-        now: Instant,
+        now: &mut Instant,
     ) -> (Self, LinkId) {
+        Self::try_dial(end, secret, source, now).expect("the handshake comes to its end")
+    }
+
+    /// The same; `None` if it is not let in.
+    pub(super) fn try_dial(
+        end: &mut Transport,
+        secret: &DeviceSecret,
+        source: SocketAddr,
+        now: &mut Instant,
+    ) -> Option<(Self, LinkId)> {
         let mut endpoint = new_endpoint([77; 32], 0, secret, server_config(secret));
         let expected = end.secret.public();
         let keys = Arc::default();
@@ -46,33 +56,33 @@ impl Raw {
         };
         let config = ClientConfig::new(Arc::new(config));
         let remote = mapped(address(1));
-        let (handle, mut connection) = endpoint.connect(now, config, remote, SERVER_NAME).unwrap();
+        let (handle, mut connection) = endpoint.connect(*now, config, remote, SERVER_NAME).unwrap();
         let mut cid = [0; CID_LEN];
+        let mut connected = None;
         let mut buffer = Vec::new();
         for _ in 0..20 {
+            connection.handle_timeout(*now);
             while let Some(transmit) = {
                 buffer.clear();
-                connection.poll_transmit(now, train(1200), &mut buffer)
+                connection.poll_transmit(*now, train(1200), &mut buffer)
             } {
                 let stride = transmit.segment_size.unwrap_or(transmit.size);
                 let sent = &buffer[..transmit.size];
                 if sent[0] & 0x80 == 0 {
                     cid.copy_from_slice(&sent[1..=CID_LEN]);
                 }
-                end.handle_datagrams(train_from(source, stride, sent), now);
+                end.handle_datagrams(train_from(source, stride, sent), *now);
             }
             while let Some(event) = connection.poll_endpoint_events() {
                 if let Some(event) = endpoint.handle_event(handle, event) {
                     connection.handle_event(event);
                 }
             }
-            let connected = events_of(end).into_iter().find_map(|event| match event {
-                LinkEvent::Connected { link, .. } => Some(link),
-                LinkEvent::Lost { .. }
-                | LinkEvent::Opened { .. }
-                | LinkEvent::Readable { .. }
-                | LinkEvent::Writable { .. } => None,
-            });
+            for event in events_of(end) {
+                if let LinkEvent::Connected { link, .. } = event {
+                    connected = Some(link);
+                }
+            }
             if let Some(link) = connected
                 && cid != [0; CID_LEN]
             {
@@ -82,18 +92,20 @@ impl Raw {
                     next_packet: FIRST_PACKET,
                     source,
                 };
-                return (raw, link);
+                return Some((raw, link));
             }
-            for (_, datagram) in sent_by(end, now) {
+            for (_, datagram) in sent_by(end, *now) {
                 let path = FourTuple::new(remote, None);
                 let mut answer = Vec::new();
-                let event = endpoint.handle(now, path, None, datagram, &mut answer);
+                let event = endpoint.handle(*now, path, None, datagram, &mut answer);
                 if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
                     connection.handle_event(event);
                 }
             }
+            // More than the pace of sending asks for before there is a round trip to measure.
+            *now += Duration::from_millis(25);
         }
-        panic!("no handshake")
+        None
     }
 
     /// A packet with these frames (RFC 9000 section 19), sealed as the other side expects it.

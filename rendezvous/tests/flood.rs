@@ -1,0 +1,54 @@
+//! The engine of the UDP port under a flood, in a process of its own so that its memory can be measured.
+
+use std::net::{IpAddr, SocketAddr};
+
+use common::stun;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rendezvous::relay::Relay;
+
+/// 10,000 a second for a minute.
+const DATAGRAMS: u32 = 600_000;
+/// What the allocator may keep besides.
+const MEMORY_SLACK: u64 = 1 << 20;
+
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: u64 = kib.and_then(|kib| kib.parse().ok()).expect("a number");
+    kib << 10
+}
+
+#[test]
+fn t14_a_minute_of_valid_datagrams_from_everywhere_takes_no_memory() {
+    let mut relay = Relay::new();
+    let mut rng = StdRng::from_seed([14; 32]);
+    let mut before = 0;
+    let mut bare = 0;
+    for n in 0..DATAGRAMS {
+        if n == DATAGRAMS / 100 {
+            before = resident();
+        }
+        let ip: IpAddr = if rng.random() {
+            rng.random::<[u8; 4]>().into()
+        } else {
+            rng.random::<[u8; 16]>().into()
+        };
+        let source = SocketAddr::new(ip, rng.random_range(1..=u16::MAX));
+        let mut request = stun::binding_request(rng.random());
+        // One in four is no request to be answered, though it begins as one.
+        let is_answered = n % 4 != 0;
+        if !is_answered {
+            request.truncate(rng.random_range(0..request.len()));
+            bare += 1;
+        }
+        let answer = relay.handle_datagram(&request, source);
+        assert_eq!(answer.is_some(), is_answered, "{source}");
+        assert!(answer.is_none_or(|answer| answer.len() <= request.len()));
+    }
+    assert_eq!(relay.dropped(), bare);
+    assert_eq!(relay.answered() + bare, u64::from(DATAGRAMS));
+    let grown = resident().saturating_sub(before);
+    assert!(grown < MEMORY_SLACK, "{grown} bytes");
+}
