@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::args::{Action, Arguments, example_for};
 use crate::config::profile_folder;
@@ -41,6 +42,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return ExitCode::from(usage(&error, &typed)),
     };
     start_log(arguments.global.verbose);
+    forbid_core_dumps();
     let screen = Screen::new(arguments.global.json);
     let exit = match run(arguments, &screen) {
         Ok(exit) => exit,
@@ -153,6 +155,18 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
         ));
     }
     u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)
+}
+
+/// A crash leaves no image of the memory behind: it holds keys, texts and for a moment a password. Its
+/// owner may still look at the process in `/proc`.
+fn forbid_core_dumps() {
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(why) = setrlimit(Resource::Core, nothing) {
+        log::warn!("a crash may leave keys in a core dump: {why}");
+    }
 }
 
 fn start_log(verbose: u8) {

@@ -179,6 +179,41 @@ fn an_unreachable_server_has_its_exit_code_and_leaves_no_half_profile() {
 }
 
 #[test]
+fn t33_a_crash_leaves_no_core_dump() {
+    let home = Home::new();
+    let server = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = server.local_addr().expect("it is bound").to_string();
+    fs::write(home.path("typed"), "correct horse").expect("the folder is there");
+    fs::set_permissions(home.path("typed"), Permissions::from_mode(0o600)).expect("it is ours");
+    let mut peer = home
+        .command(&[
+            "register",
+            "alice",
+            "--server",
+            &address,
+            "--fingerprint",
+            FINGERPRINT,
+            "--password-file",
+            "typed",
+        ])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    // It waits for this server, and so for as long as it takes to look.
+    let silent = server.accept();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", peer.id()));
+    peer.kill().expect("it runs");
+    peer.wait().expect("it was started here");
+    silent.expect("it connected");
+    let limits = limits.expect("it ran");
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max core file size"));
+    let words: Vec<_> = line.expect("Linux has it").split_whitespace().collect();
+    assert_eq!(words[..2], ["0", "0"], "soft and hard");
+}
+
+#[test]
 fn t33_the_password_is_nowhere_and_all_files_are_private() {
     let home = Home::new();
     let password = home.write("password", "correct horse battery\n");

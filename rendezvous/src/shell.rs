@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::args::{Arguments, Command};
 use crate::config::{self, ServeConfig};
@@ -38,6 +39,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("info");
     // A second program in the same process, as tests run it, has the first one's logger.
     let _ = env_logger::Builder::from_env(filter).try_init();
+    forbid_core_dumps();
     match run(typed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -45,6 +47,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = writeln!(stderr, "error: {problem}");
             ExitCode::from(problem.exit_code())
         }
+    }
+}
+
+/// A crash leaves no image of the memory behind: it holds the server's keys. Its owner may still look
+/// at the process in `/proc`.
+fn forbid_core_dumps() {
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(why) = setrlimit(Resource::Core, nothing) {
+        log::warn!("a crash may leave keys in a core dump: {why}");
     }
 }
 

@@ -686,6 +686,17 @@ fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
 }
 
 #[test]
+fn t33_a_crash_leaves_no_core_dump() {
+    let server = Running::start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max core file size"));
+    let words: Vec<_> = line.unwrap().split_whitespace().collect();
+    assert_eq!(words[..2], ["0", "0"], "soft and hard");
+}
+
+#[test]
 fn a_data_folder_with_a_long_path_works_too() {
     let data = TempDir::new().unwrap();
     let long = data.path().join("d".repeat(120)).join("e".repeat(120));
