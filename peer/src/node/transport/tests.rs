@@ -167,3 +167,36 @@ fn addresses_are_mapped_both_ways() {
     assert!(mapped(v4).is_ipv6());
     assert_eq!(common::stun::canonical(mapped(v4)), v4);
 }
+
+/// The last words of somebody who leaves, for example a receipt.
+#[test]
+fn what_came_before_the_end_is_still_read() {
+    let mut pair = Pair::new();
+    let (client, server) = pair.connect();
+    pair.ends[1].authorise(server);
+    pair.run();
+    let stream = pair.ends[0].open_bi(client).unwrap();
+    pair.ends[0].write(client, stream, Bytes::from_static(b"hello"), false);
+    pair.run();
+    let accepted = pair.ends[1].accept(server, StreamDir::Bi).unwrap();
+    pair.ends[1].read(server, accepted, &mut |_| true);
+    pair.ends[0].write(client, stream, Bytes::from_static(b"farewell"), false);
+    let mut sent = sent_by(&mut pair.ends[0], pair.now);
+    pair.ends[0].close(client, CloseReason::Done, pair.now);
+    sent.append(&mut sent_by(&mut pair.ends[0], pair.now));
+    // All of it comes before anybody looks.
+    for (_, bytes) in sent {
+        let datagrams = train_from(address(0), bytes.len(), &bytes);
+        pair.ends[1].handle_datagrams(datagrams, pair.now);
+    }
+    let mut got = Vec::new();
+    for event in events_of(&mut pair.ends[1]) {
+        if let LinkEvent::Readable { link, stream } = event {
+            pair.ends[1].read(link, stream, &mut |bytes| {
+                got.extend_from_slice(&bytes);
+                true
+            });
+        }
+    }
+    assert_eq!(got, b"farewell");
+}

@@ -100,7 +100,7 @@ fn t14_a_flood_of_first_packets_takes_no_memory() {
         end.handle_timeout(now);
         events_of(&mut end);
         sent_by(&mut end, now);
-        most_links = most_links.max(end.len());
+        most_links = most_links.max(end.link_count());
     }
     assert_eq!(
         most_links, RETRY_ABOVE,
@@ -112,7 +112,7 @@ fn t14_a_flood_of_first_packets_takes_no_memory() {
     end.handle_timeout(now + left);
     events_of(&mut end);
     assert_eq!(
-        (end.len(), end.links.len(), end.unauthorised.len()),
+        (end.link_count(), end.links.len(), end.unauthorised.len()),
         (0, 0, 0)
     );
     assert_eq!(end.endpoint.open_connections(), 0);
@@ -192,7 +192,11 @@ fn t19_every_kind_of_packet_at_every_length_is_survived() {
             sent_by(&mut pair.ends[1], pair.now);
         }
     }
-    assert_eq!(pair.ends[1].len(), 1, "the link of before, and no other");
+    assert_eq!(
+        pair.ends[1].link_count(),
+        1,
+        "the link of before, and no other"
+    );
     let stream = pair.ends[0].open_leaf(client).unwrap();
     pair.ends[0].write(client, stream, Bytes::from_static(b"still here"), true);
     pair.run();
@@ -210,12 +214,12 @@ fn t21_an_inbound_link_that_dawdles_is_gone_in_time() {
     end.handle_datagrams(train_from(source, INITIAL_LEN, &initial), now);
     let caller = DeviceSecret::from_seed([1; 32]);
     let (mut raw, _) = Raw::dial(&mut end, &caller, address(0), &mut now);
-    assert_eq!(end.len(), 2);
+    assert_eq!(end.link_count(), 2);
     let until = now + HANDSHAKE_DEADLINE + AUTHORISE_DEADLINE;
     let mut most = 2;
     while now < until {
-        assert!(end.len() <= most, "a link came back");
-        most = end.len();
+        assert!(end.link_count() <= most, "a link came back");
+        most = end.link_count();
         now += Duration::from_millis(100);
         let ping = raw.packet(&[1; 4]);
         end.handle_datagrams(raw.train(INITIAL_LEN, &[ping]), now);
@@ -224,9 +228,9 @@ fn t21_an_inbound_link_that_dawdles_is_gone_in_time() {
         sent_by(&mut end, now);
         // The shell is woken in time.
         let due = end.poll_timeout();
-        assert!(end.len() == 0 || due.is_some_and(|due| due <= until));
+        assert!(end.link_count() == 0 || due.is_some_and(|due| due <= until));
     }
-    assert_eq!(end.len(), 0);
+    assert_eq!(end.link_count(), 0);
 }
 
 #[test]
@@ -237,10 +241,10 @@ fn t28_one_source_opens_so_many_links_and_no_more() {
         let caller = DeviceSecret::from_seed([n as u8; 32]);
         callers.push(Raw::dial(&mut end, &caller, address(0), &mut now));
     }
-    assert_eq!(end.len(), UNAUTHORISED_LINKS_MAX);
+    assert_eq!(end.link_count(), UNAUTHORISED_LINKS_MAX);
     let late = DeviceSecret::from_seed([99; 32]);
     assert!(Raw::try_dial(&mut end, &late, address(0), &mut now).is_none());
-    assert_eq!(end.len(), UNAUTHORISED_LINKS_MAX);
+    assert_eq!(end.link_count(), UNAUTHORISED_LINKS_MAX);
     // One that is authorised makes room.
     end.authorise(callers[0].1);
     assert!(Raw::try_dial(&mut end, &late, address(0), &mut now).is_some());
@@ -267,7 +271,7 @@ fn t28_a_link_opens_so_many_streams_and_no_more() {
         let packet = raw.packet(&stream_frame(number, 0, &[7]));
         end.handle_datagrams(raw.train(INITIAL_LEN, &[packet]), now);
         events_of(&mut end);
-        let stays = end.len() == 1;
+        let stays = end.link_count() == 1;
         assert_eq!(stays, is_allowed, "stream {number}, {is_authorised}");
     }
 }
