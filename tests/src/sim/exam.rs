@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::limits::LEAF_LEN;
 use peer::node::command::Command;
 
 use super::check::Violation;
@@ -12,6 +11,8 @@ use super::world::World;
 
 /// Virtual time in which a file must have arrived.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Some dozens of packets; steps send larger ones.
+const LEN: usize = 100_000;
 /// How often is looked.
 const PACE: Duration = Duration::from_millis(100);
 /// A link may have died without a word in the healing: a person tries again.
@@ -37,7 +38,7 @@ pub fn files_arrive(world: &mut World) -> Result<(), Violation> {
 
 fn arrives(world: &mut World, from: usize, to: usize) -> bool {
     let path = PathBuf::from(format!("/out/exam-{from}-{to}"));
-    let bytes = (0..LEAF_LEN + 1000).map(|at| (at / 3 + from) as u8);
+    let bytes = (0..LEN).map(|at| (at / 3 + from) as u8);
     world.hosts[from].disk.put(path.clone(), bytes.collect());
     let account = world.hosts[to].account.clone();
     let done = world.hosts[to].arrived.len() + 1;
