@@ -1,6 +1,13 @@
 //! Nodes without I/O: inputs in, outputs compared. A hand-written rendezvous answers their requests,
 //! and a little world carries their datagrams on virtual time.
 
+// Files from a sender that keeps no rule.
+mod files;
+// Whose word is whose.
+mod identity;
+// A device that says whatever a test wants.
+mod outsider;
+
 use std::collections::BTreeMap;
 
 use std::net::SocketAddr;
@@ -25,7 +32,7 @@ struct Host {
     name: AccountName,
     address: SocketAddr,
     session: Option<Control>,
-    history: Vec<MessageId>,
+    history: Vec<(AccountName, MessageId)>,
     /// What the next `Open` finds.
     source: Vec<u8>,
     /// Turns a leaf over on its way from the disk.
@@ -63,6 +70,10 @@ struct World {
     server_is_up: bool,
     /// Keys that the server does not know.
     unknown: Vec<DeviceKey>,
+    /// Keys of devices that are no hosts, and what it says whose they are, before all others.
+    guests: Vec<(DeviceKey, AccountName)>,
+    /// Datagrams to addresses where no host is.
+    strays: Vec<(SocketAddr, SocketAddr, BytesMut)>,
     /// What it adds to each answer to a search.
     invented: Vec<Entry>,
     /// Every n-th datagram is lost.
@@ -85,6 +96,8 @@ impl World {
             now,
             server_is_up: true,
             unknown: Vec::new(),
+            guests: Vec::new(),
+            strays: Vec::new(),
             invented: Vec::new(),
             loses_every: None,
             datagrams: 0,
@@ -197,6 +210,31 @@ impl World {
         }
     }
 
+    /// Brings datagrams from where no host is.
+    fn bring(&mut self, source: SocketAddr, transmit: Transmit, buffer: &[u8]) {
+        let stride = transmit.segment_size.unwrap_or(transmit.size);
+        let to = transmit.destination;
+        if let Some(host) = self.hosts.iter_mut().find(|host| host.address == to) {
+            let datagrams = Datagrams {
+                source,
+                local: None,
+                ecn: None,
+                stride,
+                bytes: BytesMut::from(&buffer[..transmit.size]),
+            };
+            host.node
+                .handle_input(Input::Datagrams(datagrams), self.now);
+        }
+        self.settle();
+    }
+
+    /// What came to an address where no host is, and where from.
+    fn take_strays(&mut self, address: SocketAddr) -> Vec<(SocketAddr, BytesMut)> {
+        let strays = std::mem::take(&mut self.strays);
+        let here = strays.into_iter().filter(|(to, ..)| *to == address);
+        here.map(|(_, from, bytes)| (from, bytes)).collect()
+    }
+
     fn carry(&mut self, from: usize, transmit: Transmit, buffer: &[u8]) {
         let source = self.hosts[from].address;
         let now = self.now;
@@ -232,6 +270,9 @@ impl World {
                 .find(|host| host.address == transmit.destination)
             {
                 to.node.handle_input(input(datagram, source), now);
+            } else if !self.guests.is_empty() {
+                let bytes = BytesMut::from(datagram);
+                self.strays.push((transmit.destination, source, bytes));
             }
         }
     }
@@ -320,8 +361,11 @@ impl World {
                     .iter()
                     .filter(is_known)
                     .find(|host| host.key == device_key);
+                let mut guests = self.guests.iter().rev();
+                let guest = guests.find(|(key, _)| *key == device_key);
+                let guest = guest.map(|(_, account)| account.clone());
                 Answer::Owner {
-                    account: owner.map(|host| host.name.clone()),
+                    account: guest.or(owner.map(|host| host.name.clone())),
                 }
             }
             Request::List { .. } => {
@@ -511,9 +555,10 @@ impl Host {
                 self.gap = chain;
                 StoreAnswer::Failed("the disk is full".to_owned())
             }
-            StoreRequest::Receive { message, .. } => {
-                let is_new = !self.history.contains(&message.id);
-                self.history.push(message.id);
+            StoreRequest::Receive { from, message, .. } => {
+                let received = (from, message.id);
+                let is_new = !self.history.contains(&received);
+                self.history.push(received);
                 StoreAnswer::Received { is_new }
             }
             StoreRequest::Advance { .. } if self.upkeep_fails > 0 => {

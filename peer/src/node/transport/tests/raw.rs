@@ -46,10 +46,20 @@ impl Raw {
         source: SocketAddr,
         now: &mut Instant,
     ) -> Option<(Self, LinkId)> {
+        let client = tls::link_client_config(secret, end.secret.public());
+        Self::try_dial_with(end, client, secret, source, now)
+    }
+
+    /// The same with TLS of the test's choice.
+    pub(super) fn try_dial_with(
+        end: &mut Transport,
+        client: rustls::ClientConfig,
+        secret: &DeviceSecret,
+        source: SocketAddr,
+        now: &mut Instant,
+    ) -> Option<(Self, LinkId)> {
         let mut endpoint = new_endpoint([77; 32], 0, secret, server_config(secret));
-        let expected = end.secret.public();
         let keys = Arc::default();
-        let client = tls::link_client_config(secret, expected);
         let config = Listening {
             inner: QuicClientConfig::try_from(client).unwrap(),
             keys: Arc::clone(&keys),

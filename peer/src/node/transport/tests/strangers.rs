@@ -234,6 +234,29 @@ fn t21_an_inbound_link_that_dawdles_is_gone_in_time() {
 }
 
 #[test]
+fn t32_a_link_of_another_protocol_is_refused() {
+    let caller = DeviceSecret::from_seed([1; 32]);
+    for (protocols, is_let_in) in [
+        (&[common::wire::peer::ALPN][..], true),
+        (&[b"rdv-peer/2", common::wire::peer::ALPN], true),
+        (&[b"rdv-peer/2"], false),
+        (&[b"h3"], false),
+        (&[], false),
+    ] {
+        let (mut end, mut now) = endpoint();
+        let mut client = tls::link_client_config(&caller, end.secret.public());
+        client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        let link = Raw::try_dial_with(&mut end, client, &caller, address(0), &mut now);
+        assert_eq!(link.is_some(), is_let_in, "{protocols:?}");
+        // A moment later nothing is left of those who were not.
+        now += LINK_IDLE_MAX;
+        end.handle_timeout(now);
+        events_of(&mut end);
+        assert_eq!(end.len(), 0);
+    }
+}
+
+#[test]
 fn t28_one_source_opens_so_many_links_and_no_more() {
     let (mut end, mut now) = endpoint();
     let mut callers = Vec::new();
