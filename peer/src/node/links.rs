@@ -565,6 +565,13 @@ impl Links {
     }
 
     fn on_connected(&mut self, link: LinkId, side: Side, device_key: DeviceKey, now: Instant) {
+        if device_key == self.own_key {
+            // We never dial ourselves.
+            log::warn!(
+                "somebody has a copy of this device's key; log in anew with another profile"
+            );
+            return self.transport.close(link, CloseReason::Unauthorised, now);
+        }
         let peer = Peer {
             device_key,
             side,

@@ -38,6 +38,23 @@ fn t34_bobs_own_key_does_not_answer_in_alices_place() {
 }
 
 #[test]
+fn t34_bobs_own_key_does_not_reach_bob_as_somebody_else() {
+    for account in ["alice", "bob"] {
+        let mut world = acquainted();
+        // The server may even lie about whose key it is.
+        let own = world.hosts[1].key;
+        world.guests.push((own, account.parse().unwrap()));
+        let mallory = Outsider::dial(&mut world, 2, account, 1, &[VERSION]);
+        assert!(mallory.lost.is_some(), "as {account}");
+        assert!(mallory.greeting.is_none());
+        let told = world.hosts[1].events.iter().any(|event| {
+            matches!(event, Event::NewKey { fingerprint, .. } if *fingerprint == own.fingerprint().to_string())
+        });
+        assert!(!told, "the own key is nobody's new device");
+    }
+}
+
+#[test]
 fn t32_links_between_versions_end_with_a_word() {
     let mut world = World::new(&["alice", "bob"]);
     let older = Outsider::dial(&mut world, 9, "carol", 1, &[VERSION, VERSION + 1]);
