@@ -252,7 +252,7 @@ fn t32_a_link_of_another_protocol_is_refused() {
         now += LINK_IDLE_MAX;
         end.handle_timeout(now);
         events_of(&mut end);
-        assert_eq!(end.len(), 0);
+        assert_eq!(end.link_count(), 0);
     }
 }
 
