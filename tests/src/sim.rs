@@ -111,7 +111,7 @@ pub fn run_in(mut world: World, choices: &mut impl Choices, steps: u32, ending: 
         for host in 0..world.hosts.len() {
             step::take_replies(&mut world, host);
         }
-        if let Err(violation) = check::bounds(&world) {
+        if let Err(violation) = check::always(&world) {
             world.report(violation);
         }
     }

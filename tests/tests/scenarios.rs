@@ -501,7 +501,7 @@ fn memory_does_not_grow_in_a_steady_state() {
     let state = |world: &World| {
         let nodes = world.hosts.iter().map(|host| format!("{:?}", host.node));
         let server = world.server.engine.as_ref().unwrap();
-        // It remembers some thousand changes, and no more: `check::bounds`.
+        // It remembers some thousand changes, and no more: `check::always`.
         let directory = format!("{:?}", server.directory()).len();
         let server = format!("{server:?}").len() - directory;
         server + nodes.map(|text| text.len()).sum::<usize>()
@@ -523,7 +523,7 @@ fn memory_does_not_grow_in_a_steady_state() {
             }
         }
         until(world, |world| waiting(world, 0) + waiting(world, 1) == 0);
-        assert_eq!(check::bounds(world), Ok(()));
+        assert_eq!(check::always(world), Ok(()));
         world.pass(Duration::from_secs(120));
     };
     // As many as are remembered of each author.

@@ -42,24 +42,26 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
+/// What must be true at every moment.
+pub fn always(world: &World) -> Result<(), Violation> {
+    directory(world)?;
+    bounds(world)
+}
+
 /// Nobody is listed who has been off for longer than the server's limit.
-pub fn directory(world: &World, reply: &Reply) -> Result<(), Violation> {
-    let Reply::Directory(listed) = reply else {
+fn directory(world: &World) -> Result<(), Violation> {
+    let Some(engine) = &world.server.engine else {
         return Ok(());
     };
-    for entry in listed {
-        let host = world
-            .hosts
-            .iter()
-            .find(|host| host.account == entry.account);
-        let Some(since) = host.and_then(|host| host.off_since) else {
-            continue;
-        };
-        let gone = world.now.saturating_duration_since(since);
-        if gone > SESSION_IDLE_MAX + SLACK {
+    for host in &world.hosts {
+        let gone = host
+            .off_since
+            .map(|since| world.now.saturating_duration_since(since));
+        let is_late = gone.is_some_and(|gone| gone > SESSION_IDLE_MAX + SLACK);
+        if is_late && !engine.directory().find(&host.account).is_empty() {
             return Err(Violation::new(&format!(
                 "{} is listed and has been gone for {gone:?}",
-                entry.account
+                host.account
             )));
         }
     }
@@ -67,7 +69,7 @@ pub fn directory(world: &World, reply: &Reply) -> Result<(), Violation> {
 }
 
 /// Nothing holds more than its bound allows.
-pub fn bounds(world: &World) -> Result<(), Violation> {
+fn bounds(world: &World) -> Result<(), Violation> {
     let nodes = world.hosts.iter().filter_map(|host| host.node.as_ref());
     let server = world.server.engine.iter().flat_map(Server::fills);
     for fill in nodes.flat_map(Node::fills).chain(server) {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use common::wire::peer::MessageBody;
 use peer::node::command::{Command, Reply};
 
-use super::check;
 use super::login::{self, Entry};
 use super::net::{Faults, Realm, Site};
 use super::world::World;
@@ -260,9 +259,6 @@ fn cut(world: &mut World, host: usize, other: usize, amount: u32) {
 pub fn take_replies(world: &mut World, host: usize) {
     let replies = std::mem::take(&mut world.hosts[host].replies);
     for reply in replies.into_values().flatten() {
-        if let Err(violation) = check::directory(world, &reply) {
-            world.report(violation);
-        }
         if let Reply::Queued(ids) = reply {
             for id in ids {
                 world.model.on_taken(host, id);
