@@ -5,6 +5,8 @@
     reason = "a helper of a test fails as the test does"
 )]
 
+/// Long times that pass at once.
+mod clocks;
 /// Who is online, in pages and pushes.
 mod directory;
 /// How many log-ins may fail.
