@@ -214,6 +214,18 @@ impl Session {
         session
     }
 
+    /// The number of the next request.
+    #[cfg(test)]
+    pub(super) const fn next_request(&self) -> u32 {
+        self.next_request
+    }
+
+    /// As if so many requests had been made.
+    #[cfg(test)]
+    pub(super) const fn set_next_request(&mut self, number: u32) {
+        self.next_request = number;
+    }
+
     /// The account of this device, once it has logged in.
     pub(super) fn account(&self) -> Option<&AccountName> {
         self.token.as_ref().map(|(account, _)| account)
@@ -838,10 +850,20 @@ impl Session {
             let Some((purpose, request)) = self.waiting.pop_front() else {
                 return;
             };
-            let id = RequestId(self.next_request);
-            self.next_request = self.next_request.checked_add(1).unwrap_or(1);
+            let id = self.free_request_id();
             self.open.insert(id, purpose);
             self.send(&RequestFrame { id, request }, now);
+        }
+    }
+
+    /// The next number that no open request has: they wrap, and one of long ago may still be open.
+    fn free_request_id(&mut self) -> RequestId {
+        loop {
+            let id = RequestId(self.next_request);
+            self.next_request = self.next_request.checked_add(1).unwrap_or(1);
+            if !self.open.contains_key(&id) {
+                return id;
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! Nodes without I/O: inputs in, outputs compared. A hand-written rendezvous answers their requests,
 //! and a little world carries their datagrams on virtual time.
 
+// Long times that pass at once, and numbers at their end.
+mod clocks;
 // Files from a sender that keeps no rule.
 mod files;
 // Whose word is whose.
@@ -49,6 +51,7 @@ struct Host {
     upkeep_fails: usize,
     /// Messages that it knows to be delivered.
     delivered: Vec<MessageId>,
+    refused_tokens: usize,
     /// The last chain of received messages that has a gap.
     gap: u64,
 }
@@ -68,6 +71,7 @@ struct World {
     now: Instant,
     /// Nobody can reach the server while it is down.
     server_is_up: bool,
+    tokens_have_expired: bool,
     /// Keys that the server does not know.
     unknown: Vec<DeviceKey>,
     /// Keys of devices that are no hosts, and what it says whose they are, before all others.
@@ -95,6 +99,7 @@ impl World {
             hosts,
             now,
             server_is_up: true,
+            tokens_have_expired: false,
             unknown: Vec::new(),
             guests: Vec::new(),
             strays: Vec::new(),
@@ -330,6 +335,10 @@ impl World {
     fn answer(&mut self, n: usize, request: Request) -> Option<Answer> {
         let is_known = |host: &&Host| !self.unknown.contains(&host.key);
         Some(match request {
+            Request::TokenLogin(_) if self.tokens_have_expired => {
+                self.hosts[n].refused_tokens += 1;
+                Answer::Refused(Refusal::TokenRefused)
+            }
             Request::TokenLogin(_) => Answer::LoggedIn(LoggedIn {
                 token: None,
                 failed: None,
@@ -383,6 +392,7 @@ impl World {
             Request::LoginStart(_) => Answer::Refused(Refusal::Blocked { retry_after_s: 60 }),
             Request::RegisterStart { .. } => Answer::Refused(Refusal::AccountExists),
             Request::KeepAlive | Request::Unwatch | Request::LogOut => Answer::Done,
+            // Never answered.
             Request::RegisterFinish { .. } | Request::LoginFinish { .. } | Request::Admit => {
                 return None;
             }
@@ -508,6 +518,7 @@ impl Host {
             store_fails: 0,
             upkeep_fails: 0,
             delivered: Vec::new(),
+            refused_tokens: 0,
             gap: 0,
         }
     }
