@@ -162,48 +162,63 @@ impl Ledger {
         if self.unblocked.contains_key(account) || elapsed >= BLOCK_MEMORY {
             return Ok(());
         }
-        let untold = self.untold.get(account).copied().unwrap_or(0);
         for (lane, was, is) in [
             (Lane::Stranger, &before.strangers, &after.strangers),
             (Lane::KnownDevice, &before.known, &after.known),
         ] {
-            let proofs: Vec<&Attempt> = self
-                .proofs
-                .iter()
-                .filter(|proof| proof.account == *account && proof.lane == lane)
-                .collect();
-            let is_over = !was.blocked_for.is_zero() && was.blocked_for <= elapsed;
-            let least = if is_over {
-                0
-            } else {
-                kept(was, lane, &proofs).saturating_sub(untold)
-            };
+            let least = self.least(account, lane, was, elapsed);
             let sum: u32 = is.failures.values().sum();
-            // A block that a right password had begun never was.
-            let forgiven = u32::try_from(proofs.len()).unwrap_or(u32::MAX);
-            let blocks = was.blocks.saturating_sub(forgiven.saturating_add(untold));
-            let is_shorter = is.blocked_for + elapsed + ROUNDING < was.blocked_for;
-            let may_be_shorter = !proofs.is_empty() || untold > 0;
-            let blocks = if lane == Lane::KnownDevice && !proofs.is_empty() {
-                0
-            } else {
-                blocks
-            };
-            if sum < least || is.blocks < blocks || is_shorter && !may_be_shorter {
+            let left = is.blocked_for + ROUNDING;
+            if sum < least.failures || is.blocks < least.blocks || left < least.blocked_for {
                 return Err(Violation::new(&format!(
-                    "the count against {account} fell without a reason: {lane:?} {was:?}, {elapsed:?} \
-                     later {is:?}"
+                    "the count against {account} fell without a reason: {lane:?} {was:?}, \
+                     {elapsed:?} later {is:?}"
                 )));
             }
         }
         Ok(())
     }
+
+    /// What must be left of a count after `elapsed` and all that has happened.
+    fn least(&self, account: &AccountName, lane: Lane, was: &Standing, elapsed: Duration) -> Least {
+        let untold = self.untold.get(account).copied().unwrap_or(0);
+        let proofs: Vec<&Attempt> = self
+            .proofs
+            .iter()
+            .filter(|proof| proof.account == *account && proof.lane == lane)
+            .collect();
+        let is_over = !was.blocked_for.is_zero() && was.blocked_for <= elapsed;
+        let is_proved = !proofs.is_empty();
+        // A block that a right password, or an attempt that nobody was told of, had begun never was.
+        let never_were = untold.saturating_add(u32::try_from(proofs.len()).unwrap_or(u32::MAX));
+        Least {
+            failures: match is_over {
+                true => 0,
+                false => kept(was, lane, &proofs).saturating_sub(untold),
+            },
+            blocks: match lane {
+                Lane::KnownDevice if is_proved => 0,
+                Lane::KnownDevice | Lane::Stranger => was.blocks.saturating_sub(never_were),
+            },
+            blocked_for: match never_were {
+                0 => was.blocked_for.saturating_sub(elapsed),
+                _ => Duration::ZERO,
+            },
+        }
+    }
+}
+
+/// What a count may not fall below.
+struct Least {
+    failures: u32,
+    blocks: u32,
+    blocked_for: Duration,
 }
 
 /// The failures that these right passwords leave.
 fn kept(was: &Standing, lane: Lane, proofs: &[&Attempt]) -> u32 {
     let is_forgiven = |source: &SourcePrefix| match lane {
-        // Many sources share one counter once there are too many.
+        // Sources beyond the limit share one counter.
         Lane::Stranger => {
             *source == SourcePrefix::ANY || proofs.iter().any(|proof| proof.source == *source)
         }
