@@ -35,6 +35,11 @@ const DATAGRAM_LEN_MAX: usize = 1452;
 const OPEN_MAX: usize = 8;
 
 pub(super) fn link(bytes: &[u8]) {
+    let mut run = played(bytes);
+    run.host.pass(Duration::from_secs(60));
+}
+
+fn played(bytes: &[u8]) -> Run {
     let mut feed = Feed(bytes);
     let mut run = Run::new();
     run.shake();
@@ -45,7 +50,7 @@ pub(super) fn link(bytes: &[u8]) {
         run.act(&mut feed);
         run.settle();
     }
-    run.host.pass(Duration::from_secs(60));
+    run
 }
 
 struct Run {
@@ -237,7 +242,7 @@ impl Run {
         let size = feed.index(self.offered.len()).map(|n| self.offered[n]);
         let leaf = size.map(|size| (size, leaf_hash(size)));
         let digest = leaf.and_then(|(size, hash)| file_digest(size, &[hash?]));
-        digest.unwrap_or(FileDigest([feed.byte(); 32]))
+        digest.unwrap_or_else(|| FileDigest([feed.byte(); 32]))
     }
 
     // ---- leaves --------------------------------------------------------------------------------
@@ -357,4 +362,22 @@ fn ranges(feed: &mut Feed<'_>) -> Vec<LeafRange> {
         },
     };
     (0..feed.below(4)).map(|_| range(feed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::seeds;
+
+    /// What a fuzzer begins with gets to where it is to look.
+    #[test]
+    fn seeds_bring_a_message_and_a_file_and_take_one() {
+        let seeds = seeds::of("link");
+        let hosts: Vec<NodeHost> = seeds.iter().map(|seed| played(seed).host).collect();
+        let reached: Vec<_> = hosts
+            .iter()
+            .map(|host| (host.received, host.done))
+            .collect();
+        assert_eq!(reached[..3], [(1, 0), (0, 1), (0, 1)], "{reached:?}");
+    }
 }

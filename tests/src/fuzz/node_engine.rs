@@ -8,7 +8,7 @@ use common::candidate::is_one_other_host;
 use common::id::DeviceName;
 use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, REQUESTS_OPEN_MAX};
-use common::stun::binding_answer;
+use common::stun::{binding_answer, canonical};
 use common::time::UnixTime;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
@@ -64,6 +64,9 @@ struct Session {
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
     has_greeted: bool,
     open: BTreeMap<RequestId, Request>,
+    /// What was said to the node, as it reads it.
+    said: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
+    has_answered: bool,
 }
 
 impl Run {
@@ -177,16 +180,21 @@ impl Run {
     }
 
     fn receive_raw(&mut self, feed: &mut Feed<'_>) {
-        if let Control::Open(_) = self.control {
-            self.rendezvous(RendezvousInput::Received(feed.piece().to_vec()));
+        self.say(feed.piece().to_vec());
+    }
+
+    fn say(&mut self, bytes: Vec<u8>) {
+        if let Control::Open(session) = &mut self.control {
+            session.note(&bytes);
+            self.rendezvous(RendezvousInput::Received(bytes));
         }
     }
 
     fn send(&mut self, message: &impl Serialize) {
         let mut bytes = Vec::new();
         let encoded = frame::encode::<CONTROL_FRAME_LEN_MAX>(message, &mut bytes);
-        if encoded.is_ok() && matches!(self.control, Control::Open(_)) {
-            self.rendezvous(RendezvousInput::Received(bytes));
+        if encoded.is_ok() {
+            self.say(bytes);
         }
     }
 
@@ -223,7 +231,8 @@ impl Run {
 
     /// Anything from anywhere: bytes of the fuzzer, or what the node itself sent, changed a little.
     fn datagrams(&mut self, feed: &mut Feed<'_>) {
-        let source = endpoint(feed);
+        // As the shell tells it.
+        let source = canonical(endpoint(feed));
         self.known.push(source);
         let mut bytes = feed.piece().to_vec();
         if bytes.is_empty()
@@ -286,6 +295,22 @@ impl Run {
 }
 
 impl Session {
+    /// Notes which requests are answered by what is said to the node.
+    fn note(&mut self, bytes: &[u8]) {
+        self.said.push(bytes);
+        if !self.has_answered {
+            let answer = self.said.next_frame::<HelloAnswer>();
+            self.has_answered = matches!(answer, Ok(Some(_)));
+        }
+        while self.has_answered
+            && let Ok(Some(frame)) = self.said.next_frame::<ServerFrame>()
+        {
+            if let ServerFrame::Answer { id, .. } = frame {
+                self.open.remove(&id);
+            }
+        }
+    }
+
     /// Takes bytes of the node, which are whole frames.
     fn take(&mut self, bytes: &[u8]) {
         self.frames.push(bytes);

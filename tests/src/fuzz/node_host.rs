@@ -16,7 +16,7 @@ use common::wire::peer::MessageBody;
 use common::wire::rendezvous::OpaqueMessage;
 use peer::node::command::{
     Command, CommandError, CommandId, Direction, Event, HistoryItem, MessageState, PasswordText,
-    Reply,
+    Reply, TransferState,
 };
 use peer::node::io::{
     DiskAnswer, DiskRequest, RendezvousOutput, Restored, StoreAnswer, StoreId, StoreRequest, Work,
@@ -58,6 +58,11 @@ pub(super) struct NodeHost {
     /// Transfers that were heard of, in both directions.
     pub(super) transfers: Vec<TransferId>,
     messages: Vec<MessageId>,
+    /// Messages to itself.
+    notes: BTreeSet<MessageId>,
+    /// Messages that it was to keep, files that it got and sent whole.
+    pub(super) received: usize,
+    pub(super) done: usize,
     /// What it wants of its control connection.
     pub(super) wishes: VecDeque<RendezvousOutput>,
     /// Datagrams that it sent, with where to.
@@ -96,6 +101,9 @@ impl NodeHost {
             accepted: BTreeSet::new(),
             transfers: Vec::new(),
             messages: Vec::new(),
+            notes: BTreeSet::new(),
+            received: 0,
+            done: 0,
             wishes: VecDeque::new(),
             sent: VecDeque::new(),
             authors: None,
@@ -399,8 +407,18 @@ impl NodeHost {
     fn on_store(&mut self, id: StoreId, request: StoreRequest) {
         assert!(self.last_store < Some(id), "a number that was used");
         self.last_store = Some(id);
-        if let (StoreRequest::Receive { from, .. }, Some(authors)) = (&request, &self.authors) {
-            assert!(authors.contains(from), "a message of somebody else: {from}");
+        if let StoreRequest::Queue { messages } = &request {
+            let own = messages.iter().filter(|(to, _)| *to == account(0));
+            self.notes.extend(own.map(|(_, message)| message.id));
+        }
+        if let StoreRequest::Receive { from, message, .. } = &request {
+            let is_note = *from == account(0) && self.notes.contains(&message.id);
+            let is_authors = self
+                .authors
+                .as_ref()
+                .is_none_or(|authors| authors.contains(from));
+            assert!(is_note || is_authors, "a message of somebody else: {from}");
+            self.received += 1;
         }
         self.stores.push_back((id, request));
     }
@@ -440,6 +458,8 @@ impl NodeHost {
             self.transfers.push(offer.transfer);
         } else if let Event::Message(item) = event {
             self.messages.push(item.id);
+        } else if let Event::Transfer { state, .. } = event {
+            self.done += usize::from(matches!(state, TransferState::Done { .. }));
         }
     }
 

@@ -506,7 +506,7 @@ fn link_scripts() -> Vec<Vec<u8>> {
     ];
     // A file of ours: opened, accepted, read, received.
     let send: &[u8] = &[
-        9, 1, 10, 13, 0, 1, 0, 1, 0, 0, 1, 0, b'x', 0, 2, 0, 6, 0, 13, 0, 1, 2, 0, 10,
+        9, 1, 10, 13, 0, 1, 0, 9, 1, 0, 0, 1, 0, b'x', 0, 2, 0, 6, 0, 13, 0, 1, 2, 0, 10,
     ];
     let raw: Vec<u8> = peer_messages()
         .iter()
