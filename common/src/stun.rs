@@ -16,6 +16,9 @@ use stun_types::message::{
 /// What a request is padded with, so that the answer with the longest address (44 bytes) is not
 /// larger.
 const PADDING: &str = "rdv/1 reflexive address probe";
+/// What stands before the attributes, and does not count in the length that it has (RFC 8489 section
+/// 5).
+const HEADER_LEN: usize = 20;
 
 /// Builds a Binding request with a random `transaction` (96 bits), padded.
 pub fn binding_request(transaction: u128) -> Vec<u8> {
@@ -38,7 +41,7 @@ pub fn binding_answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
     if datagram.len() > STUN_REQUEST_LEN_MAX {
         return None;
     }
-    let request = Message::from_bytes(datagram).ok()?;
+    let request = whole_message(datagram)?;
     if !request.has_class(MessageClass::Request) || request.method() != BINDING {
         return None;
     }
@@ -55,9 +58,21 @@ pub fn binding_answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
     (answer.len() <= datagram.len()).then_some(answer)
 }
 
+/// Parses a datagram that is one message and nothing else. The parser itself would take attributes
+/// behind the end that the header announces (RFC 8489 section 5).
+fn whole_message(datagram: &[u8]) -> Option<Message<'_>> {
+    let len = datagram
+        .get(2..4)?
+        .try_into()
+        .map(u16::from_be_bytes)
+        .ok()?;
+    let is_whole = HEADER_LEN + usize::from(len) == datagram.len();
+    is_whole.then(|| Message::from_bytes(datagram).ok())?
+}
+
 /// Reads the answer to the request with `transaction`: the address that the server saw.
 pub fn reflexive_address(datagram: &[u8], transaction: u128) -> Option<SocketAddr> {
-    let answer = Message::from_bytes(datagram).ok()?;
+    let answer = whole_message(datagram)?;
     if !answer.has_class(MessageClass::Success)
         || answer.method() != BINDING
         || answer.transaction_id() != TransactionId::from(transaction)
@@ -124,5 +139,23 @@ mod tests {
             binding_answer(&answer, source).is_none(),
             "answers are not requests"
         );
+    }
+
+    #[test]
+    fn t19_nothing_may_stand_behind_the_end() {
+        let source = "192.0.2.1:4242".parse().unwrap();
+        let request = binding_request(5);
+        let answer = binding_answer(&request, source).unwrap();
+        let is_refused = |behind: &[u8]| {
+            binding_answer(&[&request, behind].concat(), source).is_none()
+                && reflexive_address(&[&answer, behind].concat(), 5).is_none()
+        };
+        for behind in 1..=STUN_REQUEST_LEN_MAX {
+            for filling in [0, 0xff] {
+                assert!(is_refused(&vec![filling; behind]), "{behind}");
+            }
+        }
+        // Not even a whole attribute that may be left out: SOFTWARE, empty.
+        assert!(is_refused(&[0x80, 0x22, 0, 0]));
     }
 }
