@@ -144,8 +144,14 @@ pub fn rendezvous_client_config(trust: &ServerTrust) -> Result<Arc<ClientConfig>
             expected: None,
             provider: provider(),
         }),
-        ServerTrust::SystemRoots => system_verifier()?,
+        ServerTrust::SystemRoots => {
+            rooted_verifier(rustls_native_certs::load_native_certs().certs)?
+        }
     };
+    Ok(client_config(verifier))
+}
+
+fn client_config(verifier: Arc<dyn ServerCertVerifier>) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has TLS 1.3")
@@ -154,7 +160,7 @@ pub fn rendezvous_client_config(trust: &ServerTrust) -> Result<Arc<ClientConfig>
         .with_no_client_auth();
     config.alpn_protocols = vec![RENDEZVOUS_ALPN.to_vec()];
     config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// The system's roots cannot be used.
@@ -164,9 +170,12 @@ pub fn rendezvous_client_config(trust: &ServerTrust) -> Result<Arc<ClientConfig>
 )]
 pub struct TrustError;
 
-fn system_verifier() -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
+/// Verifies chains that end at one of these roots, their names and their dates.
+fn rooted_verifier(
+    certificates: Vec<CertificateDer<'static>>,
+) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(certificates);
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
     Ok(verifier.build().map_err(|_| TrustError)?)
 }
@@ -472,6 +481,66 @@ mod tests {
             fingerprint_mismatch(&error),
             Some(FingerprintMismatch { expected, seen })
         );
+    }
+
+    /// A certificate for `name` and its key, signed by `issuer` or by nobody else.
+    fn certificate(name: &str, issuer: Option<&rcgen::Issuer<'_, KeyPair>>) -> ServerIdentity {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = match issuer {
+            Some(issuer) => params.signed_by(&key, issuer).unwrap(),
+            None => params.self_signed(&key).unwrap(),
+        };
+        let pem = format!("{}{}", key.serialize_pem(), certificate.pem());
+        ServerIdentity::from_pem(pem.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn t30_roots_vouch_for_their_own_certificates_and_for_the_name_only() {
+        let root = || {
+            let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+            let mut params = CertificateParams::new(vec![]).unwrap();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let certificate = params.self_signed(&key).unwrap().der().clone();
+            (certificate, rcgen::Issuer::new(params, key))
+        };
+        let ((trusted, ours), (_, foreign)) = (root(), root());
+        let verify = |identity: ServerIdentity| {
+            let client = client_config(rooted_verifier(vec![trusted.clone()]).unwrap());
+            match shake(client, identity.into_server_config().unwrap()) {
+                Ok(_) => Ok(()),
+                Err(Error::InvalidCertificate(reason)) => Err(reason),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        assert_eq!(verify(certificate("rendezvous", Some(&ours))), Ok(()));
+        // Another root that only has the same name.
+        let forged = verify(certificate("rendezvous", Some(&foreign)));
+        assert_eq!(forged, Err(CertificateError::BadSignature));
+        let unrooted = verify(certificate("rendezvous", None));
+        assert_eq!(unrooted, Err(CertificateError::UnknownIssuer));
+        let other = verify(certificate("elsewhere.example", Some(&ours)));
+        assert!(
+            matches!(
+                other,
+                Err(CertificateError::NotValidForName
+                    | CertificateError::NotValidForNameContext { .. })
+            ),
+            "{other:?}"
+        );
+    }
+
+    #[test]
+    fn t30_no_root_of_this_system_vouches_for_a_certificate_of_ones_own() {
+        // A system without roots says so, and reaches nobody either.
+        let Ok(client) = rendezvous_client_config(&ServerTrust::SystemRoots) else {
+            return;
+        };
+        let server = certificate("rendezvous", None);
+        let error = shake(client, server.into_server_config().unwrap()).unwrap_err();
+        assert!(matches!(error, Error::InvalidCertificate(_)), "{error}");
     }
 
     #[test]

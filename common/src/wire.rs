@@ -6,3 +6,6 @@ pub mod frame;
 pub mod peer;
 // Between a peer and the rendezvous: log-in, directory, presence.
 pub mod rendezvous;
+
+#[cfg(test)]
+mod cuts;
