@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use common::id::DeviceName;
 use common::key::{DeviceSecret, Role, Statement, Token};
-use common::limits::{CONTROL_FRAME_LEN_MAX, OUTBOX_LEN_MAX};
+use common::limits::{ADMIN_CLIENTS_MAX, CONTROL_FRAME_LEN_MAX, OUTBOX_LEN_MAX};
 use common::password::{ClientLogin, ClientRegistration, Password};
 use common::stun;
 use common::tls::{ServerTrust, channel_binding, rendezvous_client_config};
@@ -635,6 +635,44 @@ fn garbage_on_the_admin_socket_is_answered_and_harmless() {
     assert!(lines.next().unwrap().unwrap().contains("\"accounts\""));
     assert!(lines.next().unwrap().unwrap().contains("\"not_found\""));
     add(server.path(), "alice");
+}
+
+#[test]
+fn t21_operators_that_say_nothing_are_bounded_and_make_room_when_they_leave() {
+    let server = Running::start();
+    let path = server.path().join("admin.sock");
+    let connect = || {
+        let socket = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket
+    };
+    let mut silent: Vec<_> = (0..ADMIN_CLIENTS_MAX).map(|_| connect()).collect();
+    // One too many is sent away without a word, and nothing is read from it.
+    let mut turned_away = connect();
+    assert_eq!(turned_away.read(&mut [0]).unwrap(), 0);
+    let refused = program(server.path(), &["account", "list"])
+        .output()
+        .unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
+    // Those who log in notice nothing of it.
+    let mut client = server.connect();
+    let answer = client.ask(Request::KeepAlive);
+    assert_eq!(answer, Answer::Refused(Refusal::NotLoggedIn));
+    // Half a line is not a line, and whoever leaves makes room.
+    silent[0].write_all(b"{\"command\":").unwrap();
+    drop(silent.pop());
+    let mut stranger = silent.pop().unwrap();
+    stranger
+        .write_all(b"{\"command\":\"list\",\"after\":null}\n")
+        .unwrap();
+    let mut answer = String::new();
+    BufReader::new(stranger).read_line(&mut answer).unwrap();
+    assert!(answer.contains("\"accounts\""), "{answer}");
+    let mut tries = (0..1000).map(|_| {
+        let mut list = program(server.path(), &["account", "list"]);
+        list.output().unwrap().status.success()
+    });
+    assert!(tries.any(|is_served| is_served), "no room for a newcomer");
 }
 
 #[test]

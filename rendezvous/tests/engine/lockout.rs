@@ -197,6 +197,40 @@ fn t38_one_source_cannot_try_a_password_on_every_name() {
 }
 
 #[test]
+fn t38_a_household_that_mistypes_stays_below_the_bound() {
+    const PEOPLE: u8 = 12;
+    const SLIPS: u8 = 4;
+    let mut world = World::new();
+    assert!(u32::from(PEOPLE * SLIPS) < SOURCE_FAILURES_MAX);
+    let person = |number: u8| format!("person{number}");
+    for number in 0..PEOPLE {
+        world.add(&person(number));
+    }
+    // All behind one address, on new devices, within minutes; and again on the next day.
+    for day in 0..2 {
+        for slip in 0..SLIPS {
+            for number in 0..PEOPLE {
+                let c = world.connect(HOME);
+                let device = device(100 + number);
+                let started = world.login_start(c, &person(number), &device, None);
+                let is_asked = matches!(started, Answer::LoginChallenge { .. });
+                assert!(is_asked, "{number} on day {day}, slip {slip}: {started:?}");
+                world.disconnect(c);
+                world.advance(Duration::from_secs(1));
+            }
+        }
+        // The first and the last get it right at last.
+        for number in [0, PEOPLE - 1] {
+            let c = world.connect(HOME);
+            world.log_in(c, &person(number), &device(100 + number));
+            assert_eq!(world.failures(&person(number)), 0, "forgiven");
+            world.disconnect(c);
+        }
+        world.advance(Duration::from_secs(24 * 3600));
+    }
+}
+
+#[test]
 fn t38_the_owner_is_told_at_once_but_not_for_every_single_failure() {
     let mut world = World::new();
     let owner = world.member("alice", 1, HOME);
