@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use crate::node::command::OfferView;
+
 /// JSON that is safe to look at.
 mod json;
 /// Lines of text.
@@ -69,6 +71,11 @@ impl Screen {
             return Ok(());
         }
         write_line(&mut io::stdout().lock(), &json::line(value))
+    }
+
+    /// Writes an offer for programs to stdout.
+    pub(crate) fn offer(&self, offer: &OfferView) -> Result<(), OutputClosed> {
+        self.data(&json::offer(offer))
     }
 
     /// Writes a hint for people to stderr.

@@ -321,7 +321,7 @@ impl Talk<'_> {
         let number = self.offers_seen;
         let text = line::offer(&offer, Some(number), &self.screen.look);
         self.print(&format!("{text}: /accept {number} or /decline {number}"))?;
-        self.screen.data(&Event::Offer(offer.clone()))?;
+        self.screen.offer(&offer)?;
         self.offers.insert(number, offer);
         Ok(())
     }

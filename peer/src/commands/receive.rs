@@ -198,7 +198,7 @@ impl Receiver<'_> {
         if known {
             return Ok(());
         }
-        self.screen.data(&Event::Offer(offer.clone()))?;
+        self.screen.offer(&offer)?;
         self.say(&line::offer(&offer, None, &self.screen.look))?;
         match self.policy.answer(&offer.from) {
             Some(is_accepted) => self.answer(offer, is_accepted),

@@ -5,7 +5,22 @@ use std::io::{self, Write};
 
 use common::text::inline;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+
+use crate::node::command::{Event, OfferView};
+use crate::shell::names::FileName;
+
+/// An offer as it is told; with `refusal`, a reason, if accepting it would be in vain because of its
+/// name.
+pub(super) fn offer(offer: &OfferView) -> Value {
+    let told = serde_json::to_value(Event::Offer(offer.clone()));
+    let mut told = told.expect("what is printed is always valid JSON");
+    if let Err(refusal) = FileName::parse(&offer.name) {
+        told["params"]["refusal"] = refusal.to_string().into();
+    }
+    told
+}
 
 /// One object on one line, without the line's end.
 pub(super) fn line(value: &impl Serialize) -> String {
@@ -46,6 +61,26 @@ impl Formatter for Harmless {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn t04_an_offer_whose_name_is_refused_says_so() {
+        let offered = |name: &str| {
+            offer(&OfferView {
+                transfer: common::id::TransferId::from_bytes([0; 16]),
+                from: "bob".parse().unwrap(),
+                name: name.to_owned(),
+                size: 5,
+                executable: false,
+            })
+        };
+        let plain = offered("letter.txt");
+        assert_eq!(plain["params"]["name"], "letter.txt");
+        assert_eq!(plain["params"].get("refusal"), None);
+        let hidden = offered(".bashrc");
+        assert_eq!(hidden["method"], "offer");
+        let refusal = hidden["params"]["refusal"].as_str().unwrap();
+        assert!(refusal.contains("would hide the file"), "{refusal}");
+    }
 
     #[test]
     fn t05_json_shows_no_control_and_loses_nothing() {

@@ -13,6 +13,7 @@ use super::Look;
 use crate::node::command::{
     ConnectionState, Direction, Event, HistoryItem, Listed, MessageState, OfferView, PresenceView,
 };
+use crate::shell::names::FileName;
 
 /// Fewer columns than this are not worth looking for words.
 const COLUMNS_MIN: usize = 20;
@@ -74,7 +75,8 @@ fn stamped(item: &HistoryItem, stamp: &str, look: &Look) -> String {
     format!("{time} {who}: {text}{state}")
 }
 
-/// An offer; `number` is what the person calls it.
+/// An offer; `number` is what the person calls it. Says so if accepting it would be in vain because of
+/// its name.
 pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> String {
     let program = if offer.executable {
         look.yellow(", a program")
@@ -82,8 +84,12 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
         String::new()
     };
     let number = number.map_or(String::new(), |number| format!(" (offer {number})"));
+    let refusal = match FileName::parse(&offer.name) {
+        Ok(_) => String::new(),
+        Err(refusal) => format!(", {} {refusal}", look.yellow("which cannot be taken:")),
+    };
     format!(
-        "{} offers {} ({}{program}){number}",
+        "{} offers {} ({}{program}){number}{refusal}",
         look.cyan(offer.from.as_str()),
         look.bold(&inline(&offer.name)),
         size(offer.size)
@@ -423,6 +429,34 @@ mod tests {
         ));
         for line in lines {
             assert!(is_harmless(&line), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn t04_an_offer_says_before_it_is_accepted_that_its_name_is_refused() {
+        let shown = |name: &str| {
+            let offered = OfferView {
+                transfer: TransferId::from_bytes([0; 16]),
+                from: "bob".parse().unwrap(),
+                name: name.to_owned(),
+                size: 5,
+                executable: false,
+            };
+            offer(&offered, None, &Look::plain())
+        };
+        assert_eq!(shown("letter.txt"), "bob offers letter.txt (5 B)");
+        for (name, why) in [
+            (".bashrc", "starts with a dot, which would hide the file"),
+            (".ssh/authorized_keys", "path separator"),
+            ("../up", "path separator"),
+            ("CON.txt", "device"),
+            ("gnp.\u{202e}exe", "invisible characters"),
+            ("trailing ", "ends with a dot or a blank"),
+        ] {
+            let line = shown(name);
+            assert!(line.contains("which cannot be taken: "), "{line}");
+            assert!(line.contains(why), "{line}");
+            assert!(is_harmless(&line), "{line}");
         }
     }
 
