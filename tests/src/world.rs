@@ -261,10 +261,30 @@ impl World {
     pub fn on_small_disk(&self, command: &Command, folder: &str, size: &str) -> Option<Command> {
         const MOUNT: &str = r#"cp -a "$0" "$0.copy" && mount -t tmpfs -o size="$1",mode=0700 tmpfs "$0" &&
             cp -a "$0.copy/." "$0/" && rm -r "$0.copy" && shift && exec "$@""#;
+        self.with_mount(command, folder, MOUNT, size)
+    }
+
+    /// The same command for which `folder` is on a read-only file system. `None` if this user may not
+    /// do that.
+    pub fn on_read_only_disk(&self, command: &Command, folder: &str) -> Option<Command> {
+        const MOUNT: &str = r#"mount --bind "$0" "$0" && mount -o remount,bind,"$1" "$0" &&
+            shift && exec "$@""#;
+        self.with_mount(command, folder, MOUNT, "ro")
+    }
+
+    /// Runs `mount`, a shell script, before the command, where only the command sees what it does. The
+    /// script gets the folder, `option` and what to start.
+    fn with_mount(
+        &self,
+        command: &Command,
+        folder: &str,
+        mount: &str,
+        option: &str,
+    ) -> Option<Command> {
         let wrap = |program: &OsStr| {
             let mut command = Command::new("unshare");
-            command.args(["-m", "sh", "-c", MOUNT]);
-            command.arg(self.path(folder)).args([size]).arg(program);
+            command.args(["-m", "sh", "-c", mount]);
+            command.arg(self.path(folder)).args([option]).arg(program);
             command
         };
         let tried = wrap(OsStr::new("true")).output();

@@ -90,7 +90,7 @@ fn a_name_that_is_taken_gets_a_number() {
 }
 
 #[test]
-fn t01_t05_t08_hostile_names_are_refused_with_a_reason_and_stay_in_the_folder() {
+fn t01_t04_t05_t08_hostile_names_are_refused_with_a_reason_and_stay_in_the_folder() {
     let (world, bob) = two(&["--accept", "always"]);
     fs::create_dir(world.path("outgoing")).unwrap();
     let before = world.names_in(".");
@@ -120,6 +120,11 @@ fn t01_t05_t08_hostile_names_are_refused_with_a_reason_and_stay_in_the_folder() 
             .chars()
             .find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
         assert_eq!(raw, None, "{shown:?}");
+        let is_offer = |line: &Value| line["method"] == "offer";
+        let offer = bob.wait_json("the offer", PATIENCE, is_offer).unwrap();
+        assert_eq!(offer["params"]["name"], name);
+        let refusal = text(&offer["params"]["refusal"]);
+        assert!(refusal.contains("name"), "T04: {name:?}: {refusal}");
         let state = ended(&bob);
         assert_eq!(state["state"], "failed", "{name:?}: {state}");
         assert_eq!(world.names_in("inbox-bob"), [""; 0], "{name:?}");
@@ -311,6 +316,27 @@ fn a_file_for_somebody_who_is_away_is_not_offered() {
         let refused = world.peer("alice", &["send-file", who, "letter"]);
         assert_explains(&refused, 7, &[who, "not online", "peer list"]);
     }
+}
+
+#[test]
+fn t12_a_read_only_file_system_is_named_to_both() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let arguments = world.receive_arguments("bob", &["--accept", "always"]);
+    let command = world.peer_command("bob", &arguments);
+    let Some(mut command) = world.on_read_only_disk(&command, "inbox-bob") else {
+        println!("skipped: this user cannot make a folder read-only");
+        return;
+    };
+    let bob = Running::start(Program::Peer, &mut command).unwrap();
+    world.wait_ready("bob");
+    fs::write(world.path("letter"), "x").unwrap();
+    assert_explains(&send(&world, "letter"), 9, &["read-only"]);
+    let state = ended(&bob);
+    assert_eq!(state["state"], "failed");
+    assert!(text(&state["reason"]).contains("read-only"), "{state}");
+    assert_eq!(world.names_in("inbox-bob"), [""; 0]);
 }
 
 #[test]

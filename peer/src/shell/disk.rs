@@ -605,9 +605,11 @@ fn amount(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    mod targets;
+
     use std::fs;
     use std::io::Write;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{FileExt, symlink};
     use std::os::unix::net::UnixListener;
 
     use common::hash::{file_digest, leaf_count};
