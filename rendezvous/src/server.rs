@@ -38,6 +38,9 @@ use source::SourcePrefix;
 
 /// One-time codes.
 mod admission;
+/// More connections than there may be.
+#[cfg(test)]
+mod crowd;
 /// Who is online.
 pub mod directory;
 /// How many log-ins may fail.
