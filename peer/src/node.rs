@@ -1167,8 +1167,11 @@ impl Node {
     fn on_store_failed(&mut self, then: Stored, reason: String, now: Instant) {
         match then {
             Stored::Queued { command, messages } => {
+                // By a link that is open it could still come, and after what is sent by the next.
                 for (to, message) in messages {
-                    self.messages.forget(&to, message.id);
+                    if let Some(link) = self.messages.on_refused(&to, message.id) {
+                        self.links.close(link, now);
+                    }
                 }
                 self.reply(command, Err(CommandError::Store(reason)));
             }
@@ -1208,7 +1211,7 @@ impl Node {
             links.extend(self.stores.values().filter_map(Stored::receiving_link));
         }
         for link in links {
-            self.links.on_message_failed(link, now);
+            self.links.close(link, now);
         }
     }
 

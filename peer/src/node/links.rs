@@ -356,8 +356,8 @@ impl Links {
         }
     }
 
-    /// A message that this link brought cannot be kept. Its author sends it again on the next link.
-    pub(super) fn on_message_failed(&mut self, link: LinkId, now: Instant) {
+    /// Closes a link in good order.
+    pub(super) fn close(&mut self, link: LinkId, now: Instant) {
         self.drop_link(link, CloseReason::Done, now);
     }
 

@@ -101,22 +101,25 @@ impl Messages {
 
     /// A receipt came. Tells whether it is the first for a message of ours to that account.
     pub(super) fn on_receipt(&mut self, from: &AccountName, id: MessageId) -> bool {
-        self.forget(from, id)
+        self.remove(from, id).is_some()
     }
 
-    /// Takes a message out. Tells whether it was there.
-    pub(super) fn forget(&mut self, to: &AccountName, id: MessageId) -> bool {
-        let Some(outbox) = self.outbox.get_mut(to) else {
-            return false;
-        };
-        let Some(place) = outbox.iter().position(|outgoing| outgoing.message.id == id) else {
-            return false;
-        };
-        outbox.remove(place);
+    /// A message cannot be kept, so it is not sent any more. Tells which link it is on its way by.
+    pub(super) fn on_refused(&mut self, to: &AccountName, id: MessageId) -> Option<LinkId> {
+        let (link, _) = self.remove(to, id)?.sent?;
+        Some(link)
+    }
+
+    fn remove(&mut self, to: &AccountName, id: MessageId) -> Option<Outgoing> {
+        let outbox = self.outbox.get_mut(to)?;
+        let place = outbox
+            .iter()
+            .position(|outgoing| outgoing.message.id == id)?;
+        let outgoing = outbox.remove(place);
         if outbox.is_empty() {
             self.outbox.remove(to);
         }
-        true
+        outgoing
     }
 
     /// Accounts that messages wait for.
@@ -191,6 +194,20 @@ mod tests {
         assert_eq!(sent.len(), MESSAGES_IN_FLIGHT_MAX);
         messages.on_receipt(&bob, sent[0].id);
         assert_eq!(messages.take_due(&bob, link, now).len(), 1);
+    }
+
+    #[test]
+    fn what_is_refused_is_not_sent_any_more() {
+        let bob: AccountName = "bob".parse().unwrap();
+        let (first, second, now) = (LinkId::for_test(1), LinkId::for_test(2), any_instant());
+        let mut messages = Messages::new(vec![(bob.clone(), message(1))]);
+        messages.take_due(&bob, first, now);
+        messages.push(bob.clone(), message(2));
+        assert_eq!(messages.on_refused(&bob, message(2).id), None, "not sent");
+        assert_eq!(messages.on_refused(&bob, message(1).id), Some(first));
+        assert_eq!(messages.on_refused(&bob, message(1).id), None, "twice");
+        assert_eq!(messages.take_due(&bob, second, now), []);
+        assert_eq!(messages.len(), 0);
     }
 
     #[test]
