@@ -248,7 +248,7 @@ impl Node {
                 self.wants_are_stale = true;
                 self.on_disk(transfer, answer, now);
             }
-            Input::Worked(answer) => self.session.handle_worked(answer, now),
+            Input::Worked(id, answer) => self.session.handle_worked(id, answer, now),
             Input::ShutDown => self.shut_down(now),
         }
         self.settle(now);
@@ -343,7 +343,7 @@ impl Node {
                     SessionOutput::Rendezvous(output) => {
                         self.outputs.push_back(Output::Rendezvous(output))
                     }
-                    SessionOutput::Work(work) => self.outputs.push_back(Output::Work(work)),
+                    SessionOutput::Work(id, work) => self.outputs.push_back(Output::Work(id, work)),
                     SessionOutput::Event(event) => self.on_session(event, now),
                 }
             } else if let Some(event) = self.links.poll_event() {

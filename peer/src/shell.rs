@@ -48,6 +48,7 @@ use self::udp::Udp;
 use self::workers::{Answer, Answers, Lookup, Worker};
 use crate::node::io::{
     DiskAnswer, DiskRequest, RendezvousInput, StoreAnswer, StoreId, StoreRequest, Work, WorkAnswer,
+    WorkId,
 };
 use crate::node::{Input, Node, NodeOptions, Output};
 
@@ -216,7 +217,7 @@ struct EventLoop {
 struct Workers {
     history: Worker<(StoreId, StoreRequest)>,
     disk: Worker<DiskRequest>,
-    stretcher: Worker<Work>,
+    stretcher: Worker<(WorkId, Work)>,
     resolver: Worker<Lookup>,
 }
 
@@ -337,7 +338,9 @@ impl EventLoop {
                 Answer::Disk(transfer, answer) => {
                     self.node.handle_input(Input::Disk(transfer, answer), now);
                 }
-                Answer::Worked(answer) => self.node.handle_input(Input::Worked(answer), now),
+                Answer::Worked(id, answer) => {
+                    self.node.handle_input(Input::Worked(id, answer), now);
+                }
                 Answer::Resolved(resolved) => {
                     let mut said = VecDeque::new();
                     let registry = self.poll.registry();
@@ -397,10 +400,10 @@ impl EventLoop {
             }
             Output::Store(id, request) => self.stores.push((id, request)),
             Output::Disk(request) => self.ask_disk(request, now),
-            Output::Work(work) => {
-                if self.workers.stretcher.submit(work).is_err() {
+            Output::Work(id, work) => {
+                if self.workers.stretcher.submit((id, work)).is_err() {
                     let answer = WorkAnswer(Err(PasswordError::Stretch));
-                    self.node.handle_input(Input::Worked(answer), now);
+                    self.node.handle_input(Input::Worked(id, answer), now);
                 }
             }
             Output::Reply(id, result) => {

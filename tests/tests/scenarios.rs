@@ -223,6 +223,22 @@ fn somebody_registers_leaves_and_comes_back_to_the_messages_that_waited() {
     assert_eq!(world.model.log_ins, 2);
 }
 
+/// Found by the swarm: what the first had been stretched to was sent for the second, and called wrong.
+#[test]
+fn a_password_may_be_typed_again_before_the_answer() {
+    for pause in (0..600).step_by(20) {
+        let mut world = newcomer();
+        login::enter(&mut world, 1, Entry::Register);
+        until(&mut world, |world| world.model.log_ins == 1);
+        for _ in 0..2 {
+            login::enter(&mut world, 1, Entry::LogIn);
+            world.pass(Duration::from_millis(pause));
+        }
+        until(&mut world, |world| world.model.log_ins >= 2);
+        assert_eq!(world.violation, None, "typed again after {pause} ms");
+    }
+}
+
 #[test]
 fn t38_guesses_block_strangers_and_neither_the_owner_nor_a_session() {
     let mut world = newcomer();

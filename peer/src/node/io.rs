@@ -38,7 +38,7 @@ pub enum Input {
     /// The disk answers.
     Disk(TransferId, DiskAnswer),
     /// A computation is done.
-    Worked(WorkAnswer),
+    Worked(WorkId, WorkAnswer),
     /// The program is being stopped: says goodbye to everybody.
     ShutDown,
 }
@@ -71,7 +71,7 @@ pub enum Output {
     /// Ask the disk.
     Disk(DiskRequest),
     /// Compute.
-    Work(Work),
+    Work(WorkId, Work),
     /// Answer a command.
     Reply(CommandId, Result<Reply, CommandError>),
     /// Tell whoever listens.
@@ -351,6 +351,10 @@ pub enum DiskAnswer {
 }
 
 // ---- slow computations -------------------------------------------------------------------------
+
+/// The number of a computation; no two of one run have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkId(pub u64);
 
 /// A computation that takes longer than the loop may stand still: it stretches a password.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
 use super::command::{CommandError, CommandId};
-use super::io::{ClosedReason, RendezvousInput, RendezvousOutput, Work, WorkAnswer};
+use super::io::{ClosedReason, RendezvousInput, RendezvousOutput, Work, WorkAnswer, WorkId};
 
 /// Program and version, as the other side's log shows them.
 pub(super) const AGENT: &str = concat!("peer/", env!("CARGO_PKG_VERSION"));
@@ -35,7 +35,7 @@ pub(super) enum SessionOutput {
     /// For the shell.
     Rendezvous(RendezvousOutput),
     /// For the shell.
-    Work(Work),
+    Work(WorkId, Work),
     /// For the node.
     Event(SessionEvent),
 }
@@ -119,6 +119,7 @@ pub(super) struct Session {
     intent: Option<Intent>,
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
     next_request: u32,
+    next_work: u64,
     open: BTreeMap<RequestId, Purpose>,
     waiting: VecDeque<(Purpose, Request)>,
     failures: u32,
@@ -165,13 +166,13 @@ enum Step {
     /// RegisterStart is out.
     Registering(ClientRegistration),
     /// The password is being stretched for RegisterFinish.
-    StretchingRecord,
+    StretchingRecord(WorkId),
     /// RegisterFinish is out.
     Recording,
     /// LoginStart is out.
     LoggingIn(ClientLogin),
     /// The password is being stretched for LoginFinish.
-    Stretching,
+    Stretching(WorkId),
     /// LoginFinish is out.
     Finishing,
     /// TokenLogin is out.
@@ -199,6 +200,7 @@ impl Session {
             intent: None,
             frames: FrameBuffer::new(),
             next_request: 1,
+            next_work: 1,
             open: BTreeMap::new(),
             waiting: VecDeque::new(),
             failures: 0,
@@ -341,13 +343,20 @@ impl Session {
     }
 
     /// Takes a stretched password.
-    pub(super) fn handle_worked(&mut self, WorkAnswer(result): WorkAnswer, now: Instant) {
+    pub(super) fn handle_worked(
+        &mut self,
+        id: WorkId,
+        WorkAnswer(result): WorkAnswer,
+        now: Instant,
+    ) {
         let State::Entering { binding, step, .. } = &self.state else {
             return;
         };
         let binding = *binding;
         match (step, result) {
-            (Step::StretchingRecord, Ok(upload)) => {
+            // For a connection that is over.
+            (Step::StretchingRecord(waits) | Step::Stretching(waits), _) if *waits != id => {}
+            (Step::StretchingRecord(_), Ok(upload)) => {
                 self.entry(
                     binding,
                     Step::Recording,
@@ -358,10 +367,10 @@ impl Session {
                     now,
                 );
             }
-            (Step::Stretching, Ok(ke3)) => {
+            (Step::Stretching(_), Ok(ke3)) => {
                 self.entry(binding, Step::Finishing, Request::LoginFinish { ke3 }, now);
             }
-            (Step::StretchingRecord | Step::Stretching, Err(error)) => {
+            (Step::StretchingRecord(_) | Step::Stretching(_), Err(error)) => {
                 self.fail_intent(password_error(error), binding, now);
             }
             (
@@ -677,10 +686,10 @@ impl Session {
             account: intent.account.clone(),
             response,
         };
-        self.outputs.push_back(SessionOutput::Work(work));
+        let step = Step::StretchingRecord(self.work(work));
         self.state = State::Entering {
             binding,
-            step: Step::StretchingRecord,
+            step,
             since: now,
         };
     }
@@ -704,12 +713,19 @@ impl Session {
             stretch,
             binding,
         };
-        self.outputs.push_back(SessionOutput::Work(work));
+        let step = Step::Stretching(self.work(work));
         self.state = State::Entering {
             binding,
-            step: Step::Stretching,
+            step,
             since: now,
         };
+    }
+
+    fn work(&mut self, work: Work) -> WorkId {
+        let id = WorkId(self.next_work);
+        self.next_work += 1;
+        self.outputs.push_back(SessionOutput::Work(id, work));
+        id
     }
 
     fn on_logged_in(&mut self, logged_in: LoggedIn, now: Instant) {

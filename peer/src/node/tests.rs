@@ -198,7 +198,7 @@ impl World {
                 }
                 Output::Store(id, request) => Some(Input::Stored(id, self.hosts[n].store(request))),
                 Output::Disk(request) => self.hosts[n].disk(request),
-                Output::Work(work) => Some(Input::Worked(work.run())),
+                Output::Work(id, work) => Some(Input::Worked(id, work.run())),
                 Output::Reply(id, reply) => {
                     self.hosts[n].replies.insert(id, reply);
                     None

@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::id::TransferId;
 use mio::Waker;
 
-use crate::node::io::{DiskAnswer, StoreAnswer, StoreId, Work, WorkAnswer};
+use crate::node::io::{DiskAnswer, StoreAnswer, StoreId, Work, WorkAnswer, WorkId};
 use common::limits::{LOOKUPS_MAX, SERVER_ADDRESSES_MAX, STRETCHES_MAX, WORKER_ANSWERS_MAX};
 
 /// What a worker found out.
@@ -26,7 +26,7 @@ pub(crate) enum Answer {
     /// The disk's.
     Disk(TransferId, DiskAnswer),
     /// A computation's.
-    Worked(WorkAnswer),
+    Worked(WorkId, WorkAnswer),
     /// The name service's.
     Resolved(Resolved),
 }
@@ -157,14 +157,18 @@ impl<Request: Send + 'static> Worker<Request> {
 }
 
 /// Starts the worker that stretches passwords.
-pub(crate) fn spawn_stretcher(answers: Answers) -> io::Result<Worker<Work>> {
-    Worker::spawn("stretch", STRETCHES_MAX, move |queue: Receiver<Work>| {
-        for work in queue {
-            if !answers.give(Answer::Worked(work.run())) {
-                return;
+pub(crate) fn spawn_stretcher(answers: Answers) -> io::Result<Worker<(WorkId, Work)>> {
+    Worker::spawn(
+        "stretch",
+        STRETCHES_MAX,
+        move |queue: Receiver<(WorkId, Work)>| {
+            for (id, work) in queue {
+                if !answers.give(Answer::Worked(id, work.run())) {
+                    return;
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 /// Starts the worker that looks up names. `getaddrinfo` may hang for half a minute.

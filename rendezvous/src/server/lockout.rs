@@ -323,18 +323,22 @@ impl Lockouts {
         Ok(())
     }
 
-    /// How an account stands in a lane; what time has settled may still be counted.
+    /// How an account stands in a lane.
     pub fn standing(&self, account: &AccountName, lane: Lane, now: Instant) -> Standing {
         let lock = self.locks.get(&Subject::Account(account.clone()));
         let counter = lock.map(|lock| match lane {
             Lane::Stranger => &lock.strangers,
             Lane::KnownDevice => &lock.known,
         });
-        counter.map_or_else(Standing::default, |counter| Standing {
-            failures: counter.failures.clone(),
-            blocks: counter.blocks,
+        let Some(mut counter) = counter.cloned() else {
+            return Standing::default();
+        };
+        counter.fade(now);
+        Standing {
             blocked_for: counter.remaining(now),
-        })
+            failures: counter.failures,
+            blocks: counter.blocks,
+        }
     }
 
     /// For how long strangers are blocked from an account.
@@ -474,7 +478,7 @@ impl Lock {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counter {
     failures: BTreeMap<SourcePrefix, u32>,
     blocks: u32,

@@ -20,7 +20,7 @@ use peer::node::command::{
 };
 use peer::node::io::{
     DiskAnswer, DiskRequest, RendezvousOutput, Restored, StoreAnswer, StoreId, StoreRequest, Work,
-    WorkAnswer,
+    WorkAnswer, WorkId,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
 
@@ -50,7 +50,7 @@ pub(super) struct NodeHost {
     incoming: BTreeMap<TransferId, u64>,
     /// Sizes of the files that are being sent, as the disk told them.
     outgoing: BTreeMap<TransferId, u64>,
-    works: VecDeque<Work>,
+    works: VecDeque<(WorkId, Work)>,
     commands: BTreeSet<CommandId>,
     last_command: u64,
     /// Offers that were answered with yes.
@@ -339,7 +339,7 @@ impl NodeHost {
 
     /// A computation is done; nothing is really stretched.
     pub(super) fn answer_work(&mut self, feed: &mut Feed<'_>) {
-        if self.works.pop_front().is_some() {
+        if let Some((id, _)) = self.works.pop_front() {
             let message = OpaqueMessage::try_from(vec![feed.byte(); 64]).expect("64 bytes");
             let errors = [
                 PasswordError::Wrong,
@@ -351,7 +351,7 @@ impl NodeHost {
                 Some(error) => Err(*error),
                 None => Ok(message),
             };
-            self.input(Input::Worked(WorkAnswer(answer)));
+            self.input(Input::Worked(id, WorkAnswer(answer)));
         }
     }
 
@@ -384,7 +384,7 @@ impl NodeHost {
                 Output::Rendezvous(wish) => self.wishes.push_back(wish),
                 Output::Store(id, request) => self.on_store(id, request),
                 Output::Disk(request) => self.on_disk(request),
-                Output::Work(work) => self.works.push_back(work),
+                Output::Work(id, work) => self.works.push_back((id, work)),
                 Output::Reply(id, reply) => {
                     assert!(self.commands.remove(&id), "one reply for each command");
                     self.on_reply(&reply);

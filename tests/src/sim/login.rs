@@ -38,16 +38,22 @@ pub fn enter(world: &mut World, n: usize, entry: Entry) {
         },
     };
     // Whatever comes of it, the token may be another one, or none.
-    world.hosts[n].may_need_password = true;
-    if let Some(id) = world.command(n, command) {
+    if let Some(id) = type_in(world, n, command) {
         world.hosts[n].entries.insert(id, entry);
     }
 }
 
 /// A person logs out.
 pub fn log_out(world: &mut World, n: usize) {
-    world.hosts[n].may_need_password = true;
-    world.command(n, Command::LogOut);
+    type_in(world, n, Command::LogOut);
+}
+
+fn type_in(world: &mut World, n: usize, command: Command) -> Option<CommandId> {
+    let id = world.command(n, command);
+    let host = &mut world.hosts[n];
+    host.may_need_password = true;
+    host.last_typed = id;
+    id
 }
 
 /// Types the password wherever a device asks for it.
@@ -100,7 +106,9 @@ pub fn on_reply(
         ))),
         (Entry::Register | Entry::LogIn, Ok(_)) => {
             world.model.log_ins += 1;
-            world.hosts[n].may_need_password = false;
+            let host = &mut world.hosts[n];
+            // A log-out that was typed meanwhile comes after it.
+            host.may_need_password &= host.last_typed != Some(id);
             Ok(())
         }
         (_, Err(CommandError::Refused(Refusal::Blocked { .. }) | CommandError::WrongPassword)) => {

@@ -16,7 +16,7 @@ use common::time::{Epoch, UnixTime};
 use peer::node::command::{Command, CommandId, Event, TransferState};
 use peer::node::io::{
     ClosedReason, DiskAnswer, DiskRequest, RendezvousInput, StoreAnswer, StoreId, StoreRequest,
-    Work, WorkAnswer,
+    Work, WorkAnswer, WorkId,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
 use rand::rngs::StdRng;
@@ -173,7 +173,7 @@ enum Happening {
     Stored(usize, u32, StoreId, StoreAnswer),
     Disk(usize, u32, DiskRequest),
     DiskDone(usize, u32, TransferId, DiskAnswer),
-    Worked(usize, u32, WorkAnswer),
+    Worked(usize, u32, WorkId, WorkAnswer),
     ServerStored(u32),
 }
 
@@ -271,6 +271,7 @@ impl World {
             deadline: None,
             last_command: 0,
             may_need_password: !home.is_enrolled,
+            last_typed: None,
             entries: BTreeMap::new(),
             replies: BTreeMap::new(),
             events: Vec::new(),
@@ -496,7 +497,7 @@ impl World {
                     let (at, life) = (host.disk_free, host.life);
                     self.schedule(at, Happening::Disk(n, life, request));
                 }
-                Output::Work(work) => self.on_work(n, work),
+                Output::Work(id, work) => self.on_work(n, id, work),
                 Output::Reply(id, reply) => {
                     if let Err(violation) = login::on_reply(self, n, id, &reply) {
                         self.report(violation);
@@ -517,10 +518,10 @@ impl World {
             .mul_f64(self.rng.random_range(0.1..1.0))
     }
 
-    fn on_work(&mut self, n: usize, work: Work) {
+    fn on_work(&mut self, n: usize, id: WorkId, work: Work) {
         let at = self.now + Duration::from_millis(150);
         let life = self.hosts[n].life;
-        self.schedule(at, Happening::Worked(n, life, work.run()));
+        self.schedule(at, Happening::Worked(n, life, id, work.run()));
     }
 
     fn on_event(&mut self, n: usize, event: &Event) {
@@ -782,7 +783,9 @@ impl World {
             Happening::DiskDone(n, life, transfer, answer) => {
                 self.host_input(n, life, Input::Disk(transfer, answer));
             }
-            Happening::Worked(n, life, answer) => self.host_input(n, life, Input::Worked(answer)),
+            Happening::Worked(n, life, id, answer) => {
+                self.host_input(n, life, Input::Worked(id, answer));
+            }
             Happening::ServerStored(life) => {
                 if self.server.life == life && self.server.carry_out(self.now) {
                     self.drain_server();

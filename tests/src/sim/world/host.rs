@@ -44,6 +44,8 @@ pub struct Host {
     pub(super) last_command: u64,
     /// Its person knows that the password may be needed again.
     pub may_need_password: bool,
+    /// The last that the person typed about the password.
+    pub last_typed: Option<CommandId>,
     /// What the person typed at the prompt, and waits for.
     pub entries: BTreeMap<CommandId, Entry>,
     /// Replies that came.
