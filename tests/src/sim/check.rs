@@ -163,7 +163,7 @@ fn final_state(world: &World) -> Result<(), Violation> {
                 )));
             }
         }
-        world.model.check_history(n, host)?;
+        world.model.check_history(n, &world.hosts)?;
     }
     Ok(())
 }
