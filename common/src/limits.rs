@@ -200,10 +200,9 @@ pub const LINK_WINDOW: u32 = 16 * MIB as u32;
 /// Packets of ours that a link may leave without any acknowledgement: a window full of those with
 /// 1,200 bytes is 13,981. Each is remembered and takes some 150 bytes.
 pub const UNACKNOWLEDGED_PACKETS_MAX: u64 = 2 * LINK_WINDOW as u64 / 1024;
-/// Datagrams of one receive call that may share their memory: a byte that is kept of one keeps the
-/// memory of so many at most. A train of more is copied; one of large datagrams, as loopback and jumbo
-/// frames bring, is not.
-pub const DATAGRAMS_SHARING_MEMORY_MAX: usize = 4;
+/// Trains of datagrams (GRO) that may be held while their datagrams share their memory: a byte that is
+/// kept of one keeps up to 64 KiB, so 4 MiB in all. Beyond that datagrams are copied.
+pub const TRAINS_LENT_MAX: usize = 64;
 /// Streams with leaves that a sender may have open at once.
 pub const LEAF_STREAMS_MAX: u32 = 16;
 /// A dial to a peer gives up after this long without an answer.

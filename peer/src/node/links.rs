@@ -168,7 +168,7 @@ impl Links {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 4] {
+    pub(super) fn fills(&self) -> [Fill; 5] {
         let mut of_devices: BTreeMap<DeviceKey, usize> = BTreeMap::new();
         for peer in self.peers.values().filter(|peer| peer.account.is_some()) {
             *of_devices.entry(peer.device_key).or_default() += 1;
@@ -184,6 +184,7 @@ impl Links {
             ),
             Fill::fullest("links of a device", of_devices, LINKS_PER_DEVICE_MAX),
             Fill::fullest("unstored messages", unstored, MESSAGES_IN_FLIGHT_MAX),
+            self.transport.trains_fill(),
         ]
     }
 

@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, DATAGRAMS_SHARING_MEMORY_MAX, HANDSHAKE_DEADLINE, LEAF_STREAMS_MAX,
-    LINK_IDLE_MAX, LINK_KEEP_ALIVE, LINK_WINDOW, LINKS_MAX, RETRY_ABOVE, STREAM_WINDOW,
-    UDP_PAYLOAD_MAX, UNACKNOWLEDGED_PACKETS_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
+    AUTHORISE_DEADLINE, Fill, HANDSHAKE_DEADLINE, LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE,
+    LINK_WINDOW, LINKS_MAX, RETRY_ABOVE, STREAM_WINDOW, UDP_PAYLOAD_MAX,
+    UNACKNOWLEDGED_PACKETS_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
 };
 use common::tls;
 use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -35,12 +35,15 @@ use noq_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
+// What keeps the memory of datagrams.
+mod trains;
 // Who acknowledges nothing.
 mod witness;
 
 pub use noq_proto::StreamId;
 
 use super::{Datagrams, Transmit};
+use trains::Trains;
 use witness::Witnessed;
 
 /// Name in the TLS handshake; raw public keys make it meaningless, and it is not sent.
@@ -161,6 +164,7 @@ pub struct Transport {
     links: BTreeMap<LinkId, Link>,
     by_handle: BTreeMap<usize, LinkId>,
     next_link: u64,
+    trains: Trains,
     dirty: BTreeSet<LinkId>,
     timers: BTreeSet<(Instant, LinkId)>,
     events: VecDeque<LinkEvent>,
@@ -202,6 +206,7 @@ impl Transport {
             links: BTreeMap::new(),
             by_handle: BTreeMap::new(),
             next_link: 0,
+            trains: Trains::default(),
             dirty: BTreeSet::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
@@ -214,6 +219,11 @@ impl Transport {
     /// Lets panics of the QUIC implementation through from now on.
     pub(super) const fn catch_no_panics(&mut self) {
         self.catches = false;
+    }
+
+    /// How many trains of datagrams somebody holds a part of.
+    pub(super) fn trains_fill(&self) -> Fill {
+        self.trains.fill()
     }
 
     /// Inbound links that may not talk yet.
@@ -231,11 +241,10 @@ impl Transport {
             mut bytes,
         } = datagrams;
         let path = FourTuple::new(mapped(source), local.map(mapped_ip));
-        let len = bytes.len();
+        let is_copied = bytes.len() > stride && !self.trains.lend(&mut bytes);
         while !bytes.is_empty() {
             let mut datagram = bytes.split_to(stride.clamp(1, bytes.len()));
-            if datagram.len() * DATAGRAMS_SHARING_MEMORY_MAX < len {
-                // What QUIC keeps of it until a gap before it is filled would keep all of them.
+            if is_copied {
                 datagram = BytesMut::from(&datagram[..]);
             }
             self.handle_datagram(path, ecn, datagram, now);
