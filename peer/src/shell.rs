@@ -445,7 +445,7 @@ impl EventLoop {
             log::error!("the disk's queue is longer than all transfers can make it");
             return;
         }
-        let transfer = disk::transfer_of(&request);
+        let transfer = request.transfer();
         let answer = DiskAnswer::Failed("too much waits for the disk".to_owned());
         self.node.handle_input(Input::Disk(transfer, answer), now);
     }

@@ -306,6 +306,20 @@ pub enum DiskRequest {
     },
 }
 
+impl DiskRequest {
+    /// The transfer that it is about.
+    pub const fn transfer(&self) -> TransferId {
+        match self {
+            Self::Open { transfer, .. }
+            | Self::ReadLeaf { transfer, .. }
+            | Self::Create { transfer, .. }
+            | Self::WriteLeaf { transfer, .. }
+            | Self::Finish { transfer }
+            | Self::Drop { transfer } => *transfer,
+        }
+    }
+}
+
 /// The answer to a [`DiskRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskAnswer {

@@ -51,18 +51,6 @@ pub(crate) fn spawn(answers: Answers, parts: PathBuf) -> io::Result<Worker<DiskR
     })
 }
 
-/// Names the transfer of a request.
-pub(crate) const fn transfer_of(request: &DiskRequest) -> TransferId {
-    match request {
-        DiskRequest::Open { transfer, .. }
-        | DiskRequest::ReadLeaf { transfer, .. }
-        | DiskRequest::Create { transfer, .. }
-        | DiskRequest::WriteLeaf { transfer, .. }
-        | DiskRequest::Finish { transfer }
-        | DiskRequest::Drop { transfer } => *transfer,
-    }
-}
-
 /// The open files.
 #[derive(Debug, Default)]
 struct Disk {
@@ -79,7 +67,7 @@ enum Transfer {
 impl Disk {
     fn run(&mut self, queue: &Receiver<DiskRequest>, answers: &Answers) {
         for request in queue {
-            let transfer = transfer_of(&request);
+            let transfer = request.transfer();
             let Some(answer) = self.carry_out(request) else {
                 continue;
             };

@@ -258,11 +258,11 @@ impl NodeHost {
         let Some(index) = feed.index(self.disks.len()) else {
             return;
         };
-        let of = transfer_of(&self.disks[index]);
-        let oldest = self.disks.iter().position(|other| transfer_of(other) == of);
+        let of = self.disks[index].transfer();
+        let oldest = self.disks.iter().position(|other| other.transfer() == of);
         let request = oldest.and_then(|oldest| self.disks.remove(oldest));
         let Some(request) = request else { return };
-        let transfer = transfer_of(&request);
+        let transfer = request.transfer();
         if let Some(answer) = self.disk(request, feed) {
             self.input(Input::Disk(transfer, answer));
         }
@@ -475,17 +475,6 @@ impl NodeHost {
             .iter()
             .filter(|request| matches!(request, DiskRequest::WriteLeaf { .. }));
         assert!(writes.count() <= LEAVES_WRITING_MAX + 4 * LEAF_STREAMS_MAX as usize);
-    }
-}
-
-const fn transfer_of(request: &DiskRequest) -> TransferId {
-    match request {
-        DiskRequest::Open { transfer, .. }
-        | DiskRequest::ReadLeaf { transfer, .. }
-        | DiskRequest::Create { transfer, .. }
-        | DiskRequest::WriteLeaf { transfer, .. }
-        | DiskRequest::Finish { transfer }
-        | DiskRequest::Drop { transfer } => *transfer,
     }
 }
 
