@@ -26,6 +26,8 @@ mod paths;
 mod reach;
 // The session with the rendezvous.
 mod session;
+// What the store was asked.
+mod stores;
 // Files on their way.
 mod transfer;
 // QUIC.
@@ -56,6 +58,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reach::Reach;
 use session::{Intent, Purpose, Session, SessionEvent, SessionOutput, child_seed};
+use stores::{Stored, Stores};
 use transfer::receive::Receiving;
 use transfer::send::Sending;
 use transport::LinkId;
@@ -93,10 +96,7 @@ pub struct Node {
     receiving: Receiving,
     reach: Reach,
     connection: ConnectionState,
-    next_store: u64,
-    stores: BTreeMap<StoreId, Stored>,
-    /// Counts the gaps in what was received: [`StoreRequest::Receive`].
-    chain: u64,
+    stores: Stores,
     upkeep: Upkeep,
     /// Commands that wait until this device is logged in and listed.
     waiting_ready: BTreeSet<CommandId>,
@@ -108,54 +108,6 @@ pub struct Node {
     /// Something happened that may change whom something waits for.
     wants_are_stale: bool,
     outputs: VecDeque<Output>,
-}
-
-/// Why the store was asked.
-#[derive(Debug)]
-enum Stored {
-    /// Nobody waits.
-    Nothing,
-    /// Nobody waits, but it must be remembered: this is asked again if it fails.
-    Upkeep(StoreRequest),
-    /// A log-in of a person is complete.
-    LoggedIn {
-        command: CommandId,
-        failed: Option<FailedLogins>,
-    },
-    /// A renewed token is durable: to be used from now on.
-    Renewed {
-        account: AccountName,
-        token: Option<common::key::Token>,
-    },
-    /// Messages are durable: into the outbox with them.
-    Queued {
-        command: CommandId,
-        messages: Vec<(AccountName, Message)>,
-    },
-    /// A message of somebody else is durable: its author gets a receipt.
-    Received {
-        link: Option<LinkId>,
-        from: AccountName,
-        message: Message,
-        /// A person was told of it.
-        is_told: bool,
-        chain: u64,
-    },
-    /// A person looked something up.
-    Looked(CommandId),
-    /// A person has seen messages: their authors get receipts.
-    Marked(CommandId),
-}
-
-impl Stored {
-    /// The link that brought the message that is being stored.
-    const fn receiving_link(&self) -> Option<LinkId> {
-        if let Self::Received { link, .. } = self {
-            *link
-        } else {
-            None
-        }
-    }
 }
 
 /// Whether presence changes are pushed to us.
@@ -199,9 +151,7 @@ impl Node {
                 reason: "not connected yet".to_owned(),
                 retry_in_s: None,
             },
-            next_store: 0,
-            stores: BTreeMap::new(),
-            chain: 1,
+            stores: Stores::new(),
             upkeep: Upkeep::default(),
             waiting_ready: BTreeSet::new(),
             is_listed: false,
@@ -271,8 +221,7 @@ impl Node {
     /// Tells whether a received message is on its way to the disk: its author waits for the receipt, so
     /// whoever stops a node waits for this, within reason.
     pub fn owes_receipts(&self) -> bool {
-        let mut links = self.stores.values().filter_map(Stored::receiving_link);
-        links.next().is_some()
+        self.stores.receiving_links().next().is_some()
     }
 
     /// How full everything is that has a bound.
@@ -1046,14 +995,14 @@ impl Node {
             from: from.clone(),
             message: message.clone(),
             at,
-            chain: self.chain,
+            chain: self.stores.chain(),
         };
         let then = Stored::Received {
             link,
             from,
             message,
             is_told,
-            chain: self.chain,
+            chain: self.stores.chain(),
         };
         self.store(request, then);
     }
@@ -1102,9 +1051,7 @@ impl Node {
     // ---- store and disk ------------------------------------------------------------------------
 
     fn store(&mut self, request: StoreRequest, then: Stored) {
-        let id = StoreId(self.next_store);
-        self.next_store += 1;
-        self.stores.insert(id, then);
+        let id = self.stores.ask(then);
         self.outputs.push_back(Output::Store(id, request));
     }
 
@@ -1114,7 +1061,7 @@ impl Node {
     }
 
     fn on_stored(&mut self, id: StoreId, answer: StoreAnswer, now: Instant) {
-        let Some(then) = self.stores.remove(&id) else {
+        let Some(then) = self.stores.answered(id) else {
             return;
         };
         if let StoreAnswer::Failed(reason) = answer {
@@ -1202,15 +1149,10 @@ impl Node {
         }
     }
 
-    /// A received message is not kept, so none of its chain that is still asked for will be: their
-    /// links end, before what comes on them next could get in front. Their authors send them again.
+    /// A received message is not kept: the links of its chain end. Their authors send what they brought
+    /// again.
     fn on_gap(&mut self, chain: u64, link: Option<LinkId>, now: Instant) {
-        let mut links: BTreeSet<LinkId> = link.into_iter().collect();
-        if chain == self.chain {
-            self.chain += 1;
-            links.extend(self.stores.values().filter_map(Stored::receiving_link));
-        }
-        for link in links {
+        for link in self.stores.on_gap(chain, link) {
             self.links.close(link, now);
         }
     }
