@@ -1,6 +1,8 @@
 //! Inputs to begin with: something valid of each kind, so that a fuzzer need not find the grammar.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use common::hash::{FileDigest, LeafHash};
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
@@ -22,6 +24,21 @@ use common::wire::rendezvous::{
 use serde::Serialize;
 
 use super::tls_pump::client_hello;
+
+/// Those inputs of a target that its folder does not have, or has otherwise, by their names.
+///
+/// What TLS draws differs from run to run, so of `tls_pump` only the missing ones are.
+pub fn stale(target: &str, folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let named = of(target).into_iter().enumerate();
+    let named = named.map(|(n, bytes)| (format!("seed-{n:02}"), bytes));
+    named
+        .filter(|(name, bytes)| match fs::read(folder.join(name)) {
+            Ok(_) if target == "tls_pump" => false,
+            Ok(has) => has != *bytes,
+            Err(_) => true,
+        })
+        .collect()
+}
 
 /// The inputs of a target, the same at each call but for what TLS draws; none for an unknown target.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
