@@ -8,6 +8,11 @@
 //! The server keeps a [`PasswordRecord`] for each account and one [`ServerSetup`] for all of them.
 //! Whoever steals both can test passwords offline, at the price of one Argon2id each; whoever has only
 //! transcripts, or only the records, cannot.
+//!
+//! The OPRF key of a record comes from a random [`CredentialId`] that each registration draws anew, never
+//! from the account's name: what somebody had evaluated before a registration belongs to another key. A
+//! name without an account has a record of its own, too, with a key that only the setup knows, and goes
+//! through the same steps.
 
 use std::fmt;
 
@@ -117,6 +122,28 @@ pub enum PasswordError {
     Stretch,
 }
 
+/// Why the server cannot answer KE1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChallengeError {
+    /// The peer's fault.
+    #[error("the peer sent a KE1 that does not decode")]
+    Malformed,
+    /// The store's.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl From<PasswordError> for ChallengeError {
+    fn from(_: PasswordError) -> Self {
+        Self::Malformed
+    }
+}
+
+/// What the server keeps of an account is not what a registration uploads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the account's password record is damaged; restore a backup or make the account anew")]
+pub struct RecordError;
+
 impl From<ProtocolError> for PasswordError {
     fn from(error: ProtocolError) -> Self {
         match error {
@@ -138,10 +165,14 @@ impl From<ProtocolError> for PasswordError {
 mod len {
     pub(super) const REGISTRATION_REQUEST: usize = 32;
     pub(super) const REGISTRATION_RESPONSE: usize = 64;
-    pub(super) const RECORD: usize = 192;
+    pub(super) const UPLOAD: usize = 192;
     pub(super) const KE1: usize = 96;
     pub(super) const KE2: usize = 320;
     pub(super) const KE3: usize = 64;
+
+    /// Of the client, at the beginning of its upload.
+    pub(super) const PUBLIC_KEY: usize = 32;
+    pub(super) const CREDENTIAL: usize = 32;
 }
 
 /// The bytes of a message, if they are as many as it has.
@@ -169,12 +200,15 @@ fn identifiers(account: &AccountName) -> Identifiers<'_> {
 
 /// The server's OPAQUE keys and OPRF seed: its crown jewel. Without it no account can log in any
 /// more; with it and the records, passwords can be tested offline.
-pub struct ServerSetup(opaque_ke::ServerSetup<Suite>);
+pub struct ServerSetup {
+    keys: opaque_ke::ServerSetup<Suite>,
+    fakes: Fakes,
+}
 
 impl ServerSetup {
     /// Makes a new one from 32 random bytes.
     pub fn generate(seed: [u8; 32]) -> Self {
-        Self(opaque_ke::ServerSetup::new(&mut ChaCha20Rng::from_seed(
+        Self::new(opaque_ke::ServerSetup::new(&mut ChaCha20Rng::from_seed(
             seed,
         )))
     }
@@ -182,32 +216,41 @@ impl ServerSetup {
     /// Reads what [`ServerSetup::to_bytes`] wrote.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PasswordError> {
         opaque_ke::ServerSetup::deserialize(bytes)
-            .map(Self)
+            .map(Self::new)
             .map_err(PasswordError::from)
     }
 
     /// For a file that only the server can read.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(self.0.serialize().to_vec())
+        Zeroizing::new(self.keys.serialize().to_vec())
     }
 
-    /// Answers the start of a registration.
+    fn new(keys: opaque_ke::ServerSetup<Suite>) -> Self {
+        let fakes = Fakes::of(&keys);
+        Self { keys, fakes }
+    }
+
+    /// Answers the start of a registration under a new `credential`, which belongs into the record.
     pub fn register(
         &self,
-        account: &AccountName,
+        credential: &CredentialId,
         request: &OpaqueMessage,
     ) -> Result<OpaqueMessage, PasswordError> {
         let request = RegistrationRequest::deserialize(exactly(
             len::REGISTRATION_REQUEST,
             request.as_bytes(),
         )?)?;
-        let answer =
-            ServerRegistration::<Suite>::start(&self.0, request, account.as_str().as_bytes())?;
+        let answer = ServerRegistration::<Suite>::start(&self.keys, request, &credential.0)?;
         Ok(message(answer.message.serialize()))
     }
 
-    /// Answers KE1 with KE2. Without a record, because there is no such account, the answer looks and
-    /// takes the same. `seed` is 32 random bytes.
+    /// Answers KE1 with KE2. Without a record, because there is no such account, the same steps are
+    /// taken with a fake one (RFC 9807 section 6.3.2.2). `seed` is 32 random bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ChallengeError::Malformed`] if `ke1` does not decode, [`ChallengeError::Record`] if `record`
+    /// does not.
     pub fn login(
         &self,
         account: &AccountName,
@@ -215,19 +258,21 @@ impl ServerSetup {
         ke1: &OpaqueMessage,
         channel: &ChannelBinding,
         seed: [u8; 32],
-    ) -> Result<(ServerLogin, OpaqueMessage), PasswordError> {
-        let record = match record {
-            Some(record) => Some(ServerRegistration::deserialize(&record.0)?),
-            None => None,
-        };
+    ) -> Result<(ServerLogin, OpaqueMessage), ChallengeError> {
+        // Made in either case: it takes its time.
+        let fake = self.fakes.record(account);
+        let record = record.unwrap_or(&fake);
+        let upload = ServerRegistration::deserialize(record.upload());
         let started = opaque_ke::ServerLogin::<Suite>::start(
             &mut ChaCha20Rng::from_seed(seed),
-            &self.0,
-            record,
-            CredentialRequest::deserialize(exactly(len::KE1, ke1.as_bytes())?)?,
-            account.as_str().as_bytes(),
+            &self.keys,
+            Some(upload.map_err(|_| RecordError)?),
+            CredentialRequest::deserialize(exactly(len::KE1, ke1.as_bytes())?)
+                .map_err(PasswordError::from)?,
+            record.credential(),
             parameters(account, channel),
-        )?;
+        )
+        .map_err(PasswordError::from)?;
         let ke2 = message(started.message.serialize());
         let login = ServerLogin {
             state: Box::new(started.state),
@@ -251,6 +296,59 @@ fn parameters<'a>(
     ServerLoginParameters {
         context: Some(&channel.0),
         identifiers: identifiers(account),
+    }
+}
+
+/// Records for the names that no account has. Nobody knows a password for them, nor the private key
+/// that belongs to their public key.
+struct Fakes {
+    credential_key: Zeroizing<[u8; 32]>,
+    upload: Zeroizing<[u8; len::UPLOAD]>,
+}
+
+impl Fakes {
+    /// The ones that belong to `keys`: each name keeps its fake record over restarts.
+    fn of(keys: &opaque_ke::ServerSetup<Suite>) -> Self {
+        let keys = Zeroizing::new(keys.serialize());
+        let mut upload = Zeroizing::new([0; len::UPLOAD]);
+        let (public_key, rest) = upload.split_at_mut(len::PUBLIC_KEY);
+        // The setup has a public key for this purpose; it stands at its end.
+        public_key.copy_from_slice(&keys[keys.len() - len::PUBLIC_KEY..]);
+        blake3::Hasher::new_derive_key("rdv/1 masking key and envelope of fake records")
+            .update(&keys)
+            .finalize_xof()
+            .fill(rest);
+        let credential_key = blake3::derive_key(
+            "rdv/1 credential identifiers of names without an account",
+            &keys,
+        );
+        Self {
+            credential_key: Zeroizing::new(credential_key),
+            upload,
+        }
+    }
+
+    fn record(&self, account: &AccountName) -> PasswordRecord {
+        let id = blake3::keyed_hash(&self.credential_key, account.as_str().as_bytes());
+        PasswordRecord::new(&self.upload[..], id.as_bytes())
+    }
+}
+
+/// Names one registration to the OPRF (`credential_identifier` of RFC 9807): 32 random bytes, drawn
+/// anew for every registration and every change of a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CredentialId([u8; 32]);
+
+impl CredentialId {
+    /// Takes 32 random bytes.
+    pub const fn from_random(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for CredentialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialId(…)")
     }
 }
 
@@ -278,25 +376,56 @@ impl fmt::Debug for ServerLogin {
     }
 }
 
-/// What the server keeps instead of a password: 192 bytes.
+/// What the server keeps instead of a password: the 192 bytes that the client uploaded, and behind them
+/// the credential identifier that they were made with. That one has 32 bytes; in the records of the first
+/// databases it is the account's name.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordRecord(Zeroizing<Vec<u8>>);
 
 impl PasswordRecord {
-    /// Takes what a client uploads at the end of its registration.
-    pub fn from_upload(upload: &OpaqueMessage) -> Result<Self, PasswordError> {
-        Self::from_bytes(upload.as_bytes())
+    /// Takes what a client uploads at the end of the registration that began with `credential`.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordError::Malformed`] if it is no RegistrationRecord of the suite.
+    pub fn from_upload(
+        credential: &CredentialId,
+        upload: &OpaqueMessage,
+    ) -> Result<Self, PasswordError> {
+        let upload = exactly(len::UPLOAD, upload.as_bytes())?;
+        RegistrationUpload::<Suite>::deserialize(upload)?;
+        Ok(Self::new(upload, &credential.0))
     }
 
-    /// Reads what the store kept.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PasswordError> {
-        RegistrationUpload::<Suite>::deserialize(exactly(len::RECORD, bytes)?)?;
-        Ok(Self(Zeroizing::new(bytes.to_vec())))
+    /// Reads what the store kept. Looks at its length only: whether it decodes shows at the log-in, where
+    /// a fake record has to be decoded as well.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] if it is too short or too long.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
+        if (len::UPLOAD + 1..=len::UPLOAD + len::CREDENTIAL).contains(&bytes.len()) {
+            Ok(Self(Zeroizing::new(bytes.to_vec())))
+        } else {
+            Err(RecordError)
+        }
     }
 
     /// For the store.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    fn new(upload: &[u8], credential: &[u8]) -> Self {
+        Self(Zeroizing::new([upload, credential].concat()))
+    }
+
+    fn upload(&self) -> &[u8] {
+        &self.0[..len::UPLOAD]
+    }
+
+    fn credential(&self) -> &[u8] {
+        &self.0[len::UPLOAD..]
     }
 }
 
@@ -314,9 +443,13 @@ pub fn make_record(
     password: &Password,
     seed: [u8; 32],
 ) -> Result<PasswordRecord, PasswordError> {
+    let credential = CredentialId::from_random(blake3::derive_key(
+        "rdv/1 credential identifier of a record made in place",
+        &seed,
+    ));
     let (client, request) = ClientRegistration::start(password, seed);
-    let response = setup.register(account, &request)?;
-    PasswordRecord::from_upload(&client.finish(account, &response)?)
+    let response = setup.register(&credential, &request)?;
+    PasswordRecord::from_upload(&credential, &client.finish(account, &response)?)
 }
 
 // ---- client ------------------------------------------------------------------------------------
@@ -512,15 +645,43 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_the_first_databases_has_the_name_as_its_identifier() {
+        let setup = ServerSetup::generate([3; 32]);
+        let alice: AccountName = "alice".parse().unwrap();
+        let right = password("correct horse");
+        let (client, request) = ClientRegistration::start(&right, [4; 32]);
+        let request = RegistrationRequest::deserialize(request.as_bytes()).unwrap();
+        let response = ServerRegistration::<Suite>::start(&setup.keys, request, b"alice").unwrap();
+        let response = message(response.message.serialize());
+        let upload = client.finish(&alice, &response).unwrap();
+        let record = PasswordRecord::from_bytes(&[upload.as_bytes(), b"alice"].concat()).unwrap();
+        let (client, ke1) = ClientLogin::start(&right, [5; 32]);
+        let login = setup.login(&alice, Some(&record), &ke1, &HERE, [6; 32]);
+        let (server, ke2) = login.unwrap();
+        let ke3 = client.finish(&alice, &ke2, STRETCH_CURRENT, &HERE).unwrap();
+        assert_eq!(server.finish(&ke3), Ok(()));
+    }
+
+    #[test]
+    fn a_damaged_record_is_not_taken_for_the_peers_mistake() {
+        let World { setup, alice, .. } = world();
+        let (_, ke1) = ClientLogin::start(&password("correct horse"), [5; 32]);
+        let record = PasswordRecord::from_bytes(&[0xff; 224]).unwrap();
+        let login = setup.login(&alice, Some(&record), &ke1, &HERE, [6; 32]);
+        assert_eq!(login.unwrap_err(), ChallengeError::Record(RecordError));
+    }
+
+    #[test]
     fn garbage_is_an_error_on_either_side() {
         let World {
             setup,
             alice,
             record,
         } = world();
+        let credential = CredentialId::from_random([7; 32]);
         for len in [0, 1, 32, 33, 64, 65, 96, 97, 192, 193, 320, 321, 512] {
             let garbage = OpaqueMessage::try_from(vec![0xff; len]).unwrap();
-            assert!(setup.register(&alice, &garbage).is_err());
+            assert!(setup.register(&credential, &garbage).is_err());
             assert!(
                 setup
                     .login(&alice, Some(&record), &garbage, &HERE, [6; 32])
@@ -550,7 +711,8 @@ mod tests {
             OpaqueMessage::try_from([message.as_bytes(), &[0]].concat()).unwrap()
         };
         let (_, request) = ClientRegistration::start(&password("correct horse"), [5; 32]);
-        assert!(setup.register(&alice, &longer(&request)).is_err());
+        let credential = CredentialId::from_random([7; 32]);
+        assert!(setup.register(&credential, &longer(&request)).is_err());
         let (client, ke1) = ClientLogin::start(&password("correct horse"), [5; 32]);
         let long = setup.login(&alice, Some(&record), &longer(&ke1), &HERE, [6; 32]);
         assert!(long.is_err());
@@ -559,8 +721,12 @@ mod tests {
             .unwrap();
         let ke3 = client.finish(&alice, &ke2, STRETCH_CURRENT, &HERE).unwrap();
         assert_eq!(server.finish(&longer(&ke3)), Err(PasswordError::Malformed));
-        let upload = [record.as_bytes(), &[0]].concat();
-        assert!(PasswordRecord::from_bytes(&upload).is_err());
+        let upload = OpaqueMessage::try_from(record.upload().to_vec()).unwrap();
+        assert!(PasswordRecord::from_upload(&credential, &upload).is_ok());
+        assert!(PasswordRecord::from_upload(&credential, &longer(&upload)).is_err());
+        let kept = [record.as_bytes(), &[0]].concat();
+        assert!(PasswordRecord::from_bytes(&kept).is_err());
+        assert!(PasswordRecord::from_bytes(record.upload()).is_err());
     }
 
     #[test]

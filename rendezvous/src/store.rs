@@ -35,6 +35,9 @@ pub struct Restored {
     pub lockouts: Vec<LockoutRow>,
     /// One-time codes that nobody has used.
     pub admissions: Vec<Admission>,
+    /// Accounts whose password record still has their name as credential identifier: what somebody had
+    /// evaluated for the name before they were made can be tested against one log-in.
+    pub named_credentials: u32,
 }
 
 /// A one-time code that admits a new device of an account during a block.

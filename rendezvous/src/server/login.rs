@@ -13,7 +13,10 @@ use std::time::Instant;
 use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey, Role, Statement, Token};
 use common::limits::{TOKEN_LIFETIME, TOKEN_RENEW_AFTER};
-use common::password::{PasswordError, PasswordRecord, STRETCH_CURRENT, ServerLogin, ServerSetup};
+use common::password::{
+    ChallengeError, CredentialId, PasswordError, PasswordRecord, STRETCH_CURRENT, ServerLogin,
+    ServerSetup,
+};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, ByeReason, FailedLogins, LoggedIn, LoginStart, OpaqueMessage, Refusal,
     RequestId, StretchVersion, TokenLogin,
@@ -28,8 +31,8 @@ use crate::store::{Account, AccountId, Device, StoreAnswer, StoreError, StoreReq
 pub enum Job {
     /// Answers the start of a registration.
     Register {
-        /// The name wanted.
-        account: AccountName,
+        /// Drawn for this registration.
+        credential: CredentialId,
         /// RegistrationRequest.
         message: OpaqueMessage,
     },
@@ -61,7 +64,7 @@ pub enum Outcome {
     /// RegistrationResponse.
     Registered(Result<OpaqueMessage, PasswordError>),
     /// KE2, and what is needed to check KE3.
-    Challenged(Result<(Box<ServerLogin>, OpaqueMessage), PasswordError>),
+    Challenged(Result<(Box<ServerLogin>, OpaqueMessage), ChallengeError>),
     /// Whether KE3 proved the password.
     Finished(Result<(), PasswordError>),
 }
@@ -70,9 +73,10 @@ impl Job {
     /// Does the work. A tenth of a millisecond of elliptic curves, or less.
     pub fn run(self, setup: &ServerSetup) -> Outcome {
         match self {
-            Self::Register { account, message } => {
-                Outcome::Registered(setup.register(&account, &message))
-            }
+            Self::Register {
+                credential,
+                message,
+            } => Outcome::Registered(setup.register(&credential, &message)),
             Self::Login {
                 account,
                 record,
@@ -92,7 +96,7 @@ impl fmt::Debug for Job {
     /// Never shows the seed: whoever has it can compute the server's secrets of this log-in.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Register { account, .. } => write!(f, "Register({account:?})"),
+            Self::Register { .. } => f.write_str("Register(…)"),
             Self::Login { account, .. } => write!(f, "Login({account:?})"),
             Self::Finish { login, .. } => write!(f, "Finish({login:?})"),
         }
@@ -105,12 +109,12 @@ pub(super) enum Attempt {
     /// Waits for the store (is the name free?) and for OPAQUE.
     RegisterStarting {
         id: RequestId,
-        account: AccountName,
+        wanted: Wanted,
         is_free: Option<bool>,
         response: Option<OpaqueMessage>,
     },
     /// Waits for the peer.
-    RegisterChallenged { account: AccountName },
+    RegisterChallenged(Wanted),
     /// Waits for the store.
     RegisterFinishing { id: RequestId },
     /// Waits for the store: what is known of the account?
@@ -157,6 +161,14 @@ pub(super) enum Attempt {
     },
 }
 
+/// An account that somebody wants to have.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    account: AccountName,
+    /// Of this registration alone: what others had evaluated for the name is of no use to them.
+    credential: CredentialId,
+}
+
 /// The first message of a password log-in that is not counted yet.
 #[derive(Debug)]
 pub(super) struct Opening {
@@ -184,7 +196,7 @@ impl Attempt {
     const fn awaits_peer(&self) -> bool {
         matches!(
             self,
-            Self::RegisterChallenged { .. } | Self::LoginChallenged { .. }
+            Self::RegisterChallenged(_) | Self::LoginChallenged { .. }
         )
     }
 }
@@ -214,13 +226,17 @@ impl Server {
             account: account.clone(),
             device_key: DeviceKey::from_bytes([0; 32]),
         };
+        let credential = CredentialId::from_random(self.random());
         let job = Job::Register {
-            account: account.clone(),
+            credential: credential.clone(),
             message,
         };
         let attempt = Attempt::RegisterStarting {
             id,
-            account,
+            wanted: Wanted {
+                account,
+                credential,
+            },
             is_free: None,
             response: None,
         };
@@ -237,12 +253,14 @@ impl Server {
         stretch: StretchVersion,
         now: Instant,
     ) {
-        let Some(Attempt::RegisterChallenged { account }) = self.attempts.get(&connection) else {
+        let Some(Attempt::RegisterChallenged(wanted)) = self.attempts.get(&connection) else {
             self.refuse(connection, id, Refusal::OutOfOrder);
             return;
         };
-        let account = account.clone();
-        let Ok(record) = PasswordRecord::from_upload(upload) else {
+        let account = wanted.account.clone();
+        let record = PasswordRecord::from_upload(&wanted.credential, upload).ok();
+        // Whoever logs in is told this version, and has to know it.
+        let Some(record) = record.filter(|_| stretch == STRETCH_CURRENT) else {
             self.say_bye(connection, ByeReason::Malformed, now);
             return;
         };
@@ -590,12 +608,12 @@ impl Server {
         match attempt {
             Attempt::RegisterStarting {
                 id,
-                account,
+                wanted,
                 response,
                 ..
             } => {
                 let is_free = Some(matches!(answer, StoreAnswer::Loaded(None)));
-                self.go_on_registering(connection, id, account, is_free, response);
+                self.go_on_registering(connection, id, wanted, is_free, response);
             }
             Attempt::RegisterFinishing { id } => {
                 let answer = match answer {
@@ -674,7 +692,7 @@ impl Server {
                 };
                 self.log_in(connection, id, member, Some(token), now);
             }
-            Attempt::RegisterChallenged { .. }
+            Attempt::RegisterChallenged(_)
             | Attempt::LoginChallenged { .. }
             | Attempt::LoginFinishing { .. } => {
                 unreachable!("an attempt in this state waits for no answer of the store")
@@ -688,9 +706,7 @@ impl Server {
         attempt: Attempt,
         now: Instant,
     ) {
-        // OPAQUE may still be at work for this attempt: its outcome belongs to no later one.
-        self.work
-            .retain(|_, work| !matches!(work, Work::Attempt(owner, _) if *owner == connection));
+        self.forget_work(connection);
         let id = match attempt {
             Attempt::LoginLoading(opening) => opening.id,
             Attempt::LoginStarting { id, login, .. } => {
@@ -702,13 +718,20 @@ impl Server {
             | Attempt::LoginEnrolling { id, .. }
             | Attempt::TokenLoading { id, .. }
             | Attempt::TokenRenewing { id, .. } => id,
-            Attempt::RegisterChallenged { .. }
+            Attempt::RegisterChallenged(_)
             | Attempt::LoginChallenged { .. }
             | Attempt::LoginFinishing { .. } => {
                 unreachable!("an attempt in this state waits for no answer of the store")
             }
         };
         self.refuse(connection, id, Refusal::StoreFailed);
+    }
+
+    /// The store or OPAQUE may still be at work for an attempt that is over: what comes of it belongs to
+    /// no later one.
+    fn forget_work(&mut self, connection: ConnectionId) {
+        self.work
+            .retain(|_, work| !matches!(work, Work::Attempt(owner, _) if *owner == connection));
     }
 
     pub(super) fn on_attempt_computed(
@@ -724,12 +747,12 @@ impl Server {
             (
                 Attempt::RegisterStarting {
                     id,
-                    account,
+                    wanted,
                     is_free,
                     ..
                 },
                 Outcome::Registered(Ok(response)),
-            ) => self.go_on_registering(connection, id, account, is_free, Some(response)),
+            ) => self.go_on_registering(connection, id, wanted, is_free, Some(response)),
             (
                 Attempt::LoginStarting {
                     id,
@@ -746,6 +769,15 @@ impl Server {
             (Attempt::LoginFinishing { id, login }, Outcome::Finished(checked)) => {
                 self.on_login_finished(connection, id, login, checked.is_ok(), now);
             }
+            (
+                Attempt::LoginStarting { id, login, .. },
+                Outcome::Challenged(Err(ChallengeError::Record(error))),
+            ) => {
+                log::warn!("{error}");
+                self.forget_work(connection);
+                self.fail_login(*login, now);
+                self.refuse(connection, id, Refusal::StoreFailed);
+            }
             (Attempt::LoginStarting { login, .. }, _) => {
                 self.fail_login(*login, now);
                 self.say_bye(connection, ByeReason::Malformed, now);
@@ -761,14 +793,14 @@ impl Server {
         &mut self,
         connection: ConnectionId,
         id: RequestId,
-        account: AccountName,
+        wanted: Wanted,
         is_free: Option<bool>,
         response: Option<OpaqueMessage>,
     ) {
         let attempt = match (is_free, response) {
             (Some(true), Some(message)) => {
                 self.answer(connection, id, Answer::RegisterChallenge { message });
-                Attempt::RegisterChallenged { account }
+                Attempt::RegisterChallenged(wanted)
             }
             (Some(false), Some(_)) => {
                 self.refuse(connection, id, Refusal::AccountExists);
@@ -776,7 +808,7 @@ impl Server {
             }
             (is_free, response) => Attempt::RegisterStarting {
                 id,
-                account,
+                wanted,
                 is_free,
                 response,
             },
@@ -839,7 +871,7 @@ impl Server {
             }
             Some(
                 Attempt::RegisterStarting { .. }
-                | Attempt::RegisterChallenged { .. }
+                | Attempt::RegisterChallenged(_)
                 | Attempt::RegisterFinishing { .. }
                 | Attempt::LoginLoading(_)
                 | Attempt::LoginEnrolling { .. }

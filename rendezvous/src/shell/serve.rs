@@ -56,6 +56,7 @@ pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
     let setup = folder.opaque_setup()?;
     let mut store = folder.store()?;
     let restored = store.restore().map_err(Problem::Store)?;
+    warn_of_named_credentials(restored.named_credentials);
     let fingerprint = data::fingerprint(&identity)?;
     let tls = identity.into_server_config().map_err(|error| {
         let path = config.certificate.as_deref().unwrap_or(path);
@@ -80,6 +81,15 @@ pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
     serving.end();
     udp.stop();
     ended
+}
+
+fn warn_of_named_credentials(accounts: u32) {
+    if accounts > 0 {
+        log::warn!(
+            "{accounts} accounts were made by an early version: guesses that somebody sent before that can \
+             be tested against a single log-in. To end it, remove and add them again"
+        );
+    }
 }
 
 /// Every connection is a descriptor, and systems allow a program some 1,000 until it asks for more.

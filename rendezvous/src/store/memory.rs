@@ -217,6 +217,7 @@ impl Store for MemoryStore {
         Ok(Restored {
             lockouts: self.lockouts.values().cloned().collect(),
             admissions: self.admissions.clone(),
+            named_credentials: 0,
         })
     }
 }

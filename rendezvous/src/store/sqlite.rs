@@ -26,7 +26,8 @@ use crate::server::lockout::{LaneRow, LockoutRow, Subject};
 use crate::server::source::SourcePrefix;
 
 /// Each step brings the schema one version further; the database says how many it has had.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE accounts (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT NOT NULL UNIQUE,
@@ -69,7 +70,12 @@ const MIGRATIONS: &[&str] = &["
         event TEXT NOT NULL,
         subject TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "
+    -- The credential identifier stands behind the record from now on; so far it was the name.
+    UPDATE accounts SET record = CAST(record || name AS BLOB);
+",
+];
 
 /// Another process of ours may be at the database for the moment of a command.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -172,9 +178,15 @@ impl SqliteStore {
                 })
             })?
             .collect::<rusqlite::Result<_>>()?;
+        let named_credentials = connection.query_row(
+            "SELECT count(*) FROM accounts WHERE substr(record, 193) = CAST(name AS BLOB)",
+            [],
+            |row| row.get(0),
+        )?;
         Ok(Restored {
             lockouts,
             admissions,
+            named_credentials,
         })
     }
 }

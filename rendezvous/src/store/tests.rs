@@ -220,9 +220,10 @@ fn transcript(store: &mut dyn Store, one_by_one: bool) -> String {
         let Restored {
             mut lockouts,
             admissions,
+            named_credentials,
         } = store.restore().unwrap();
         lockouts.sort_by_key(|row| row.subject.clone());
-        writeln!(said, "{lockouts:?} {admissions:?}").unwrap();
+        writeln!(said, "{lockouts:?} {admissions:?} {named_credentials}").unwrap();
     }
     said
 }
@@ -270,15 +271,45 @@ fn newer_and_damaged_databases_are_told_apart() {
     let folder = TempDir::new().unwrap();
     let newer = folder.path().join("newer.db");
     let connection = rusqlite::Connection::open(&newer).unwrap();
-    connection.pragma_update(None, "user_version", 2).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
     let refused = SqliteStore::open(&newer).unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { found: 2, known: 1 }));
+    assert!(matches!(refused, OpenError::Newer { found: 99, .. }));
     let damaged = folder.path().join("damaged.db");
     std::fs::write(&damaged, [9; 5000]).unwrap();
     let refused = SqliteStore::open(&damaged).unwrap_err();
     assert!(matches!(refused, OpenError::Damaged(_)), "{refused}");
     let refused = SqliteStore::open(folder.path()).unwrap_err();
     assert!(matches!(refused, OpenError::Failed(_)), "{refused}");
+}
+
+#[test]
+fn a_database_of_the_first_version_is_brought_up_to_date() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rendezvous.db");
+    let first = rusqlite::Connection::open(&path).unwrap();
+    first.execute_batch(sqlite::MIGRATIONS[0]).unwrap();
+    first.pragma_update(None, "user_version", 1).unwrap();
+    let insert = "INSERT INTO accounts (name, record, stretch, created_ms) VALUES (?, ?, 1, 7)";
+    for (account, byte) in [("alice", 0u8), ("bob", 0xff)] {
+        first.execute(insert, (account, vec![byte; 192])).unwrap();
+    }
+    let mut store = SqliteStore::open(&path).unwrap();
+    assert!(store.execute(&[create("carol")])[0].is_ok());
+    assert_eq!(store.restore().unwrap().named_credentials, 2);
+    let loaded = store.execute(&[load("alice", 1), load("bob", 1)]);
+    for (answer, record) in loaded.iter().zip([
+        [&[0; 192], &b"alice"[..]].concat(),
+        [&[0xff; 192], &b"bob"[..]].concat(),
+    ]) {
+        let Ok(StoreAnswer::Loaded(Some(account))) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(account.record.as_bytes(), record);
+    }
+    // Opened once more, nothing is done twice.
+    drop(store);
+    let mut store = SqliteStore::open(&path).unwrap();
+    assert_eq!(store.restore().unwrap().named_credentials, 2);
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! Registration.
 
+use std::time::Duration;
+
 use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
-use common::password::ClientRegistration;
-use common::wire::rendezvous::{Answer, LoggedIn, OpaqueMessage, Refusal, Request, Status};
+use common::password::{ClientRegistration, STRETCH_CURRENT};
+use common::wire::rendezvous::{
+    Answer, ByeReason, LoggedIn, OpaqueMessage, Refusal, Request, Status, StretchVersion,
+};
+use rendezvous::server::operator::{Command, Reply};
 use rendezvous::server::registration::Registration;
 
 use super::world::*;
@@ -77,14 +82,8 @@ fn registration_can_be_closed_and_is_limited() {
         let account = format!("user{number}");
         let challenge = world.ask(c, register_start(&account, request.clone()));
         assert!(matches!(challenge, Answer::RegisterChallenge { .. }));
-        let upload = OpaqueMessage::try_from(record("alice").as_bytes().to_vec()).unwrap();
-        let done = world.ask(
-            c,
-            Request::RegisterFinish {
-                upload,
-                stretch: common::password::STRETCH_CURRENT,
-            },
-        );
+        let (upload, stretch) = (upload(), STRETCH_CURRENT);
+        let done = world.ask(c, Request::RegisterFinish { upload, stretch });
         assert_eq!(done, Answer::Done);
     }
     let limited = world.ask(c, register_start("late", request));
@@ -95,4 +94,114 @@ fn registration_can_be_closed_and_is_limited() {
         ),
         "{limited:?}"
     );
+}
+
+/// Some password's upload: the server cannot tell whether it fits its challenge.
+fn upload() -> OpaqueMessage {
+    OpaqueMessage::try_from(record("alice").as_bytes()[..192].to_vec()).unwrap()
+}
+
+#[test]
+fn a_stretching_that_nobody_knows_makes_no_account() {
+    let mut world = World::new();
+    for stretch in [0, 2, 255].map(StretchVersion) {
+        let c = world.connect(HOME);
+        world.register_start(c, "alice", PASSWORD);
+        let upload = upload();
+        world.send(c, Request::RegisterFinish { upload, stretch });
+        assert_eq!(world.bye(c), Some(ByeReason::Malformed));
+    }
+    let c = world.connect(HOME);
+    assert_eq!(world.register(c, "alice", PASSWORD), Answer::Done);
+}
+
+/// What the server makes of one blinded guess. Equal answers mean equal OPRF keys: then whoever asked
+/// before needs a single KE2 to test all that was asked, with nothing counted.
+mod guesses {
+    use super::*;
+
+    /// Whoever guesses has this device.
+    const GUESSER: u8 = 200;
+
+    fn evaluated(message: &OpaqueMessage) -> [u8; 32] {
+        message.as_bytes()[..32].try_into().unwrap()
+    }
+
+    /// Asked as the start of a registration.
+    fn by_registering(world: &mut World, account: &str) -> [u8; 32] {
+        let c = world.connect(AWAY);
+        let ke1 = world.start_message(c, account, &device(GUESSER), None).ke1;
+        let blinded = OpaqueMessage::try_from(ke1.as_bytes()[..32].to_vec()).unwrap();
+        let answer = world.ask(c, register_start(account, blinded));
+        world.disconnect(c);
+        let Answer::RegisterChallenge { message } = answer else {
+            panic!("{answer:?}");
+        };
+        evaluated(&message)
+    }
+
+    /// Asked as the start of a log-in.
+    fn by_logging_in(world: &mut World, account: &str) -> [u8; 32] {
+        let c = world.connect(AWAY);
+        let answer = world.login_start(c, account, &device(GUESSER), None);
+        world.disconnect(c);
+        let Answer::LoginChallenge { ke2, .. } = answer else {
+            panic!("{answer:?}");
+        };
+        evaluated(&ke2)
+    }
+
+    #[test]
+    fn t29_guesses_before_a_registration_are_worth_nothing_after_it() {
+        let mut world = World::new();
+        let before = [
+            by_registering(&mut world, "alice"),
+            by_registering(&mut world, "alice"),
+            by_logging_in(&mut world, "alice"),
+        ];
+        let c = world.connect(HOME);
+        assert_eq!(world.register(c, "alice", PASSWORD), Answer::Done);
+        let after = by_logging_in(&mut world, "alice");
+        assert!(!before.contains(&after));
+        assert_ne!(before[0], before[1], "each registration has its own");
+        world.log_in(c, "alice", &device(1));
+    }
+
+    #[test]
+    fn t29_guesses_before_an_operator_adds_an_account_are_worth_nothing_after_it() {
+        let mut world = World::new();
+        let mut seen = vec![
+            by_registering(&mut world, "alice"),
+            by_logging_in(&mut world, "alice"),
+        ];
+        for number in 0..3 {
+            let record = fresh_record("alice", [number; 32]);
+            let account = name("alice");
+            let added = world.command(Command::AddAccount { account, record });
+            assert!(matches!(added, Reply::Done), "{added:?}");
+            let evaluated = by_logging_in(&mut world, "alice");
+            assert!(
+                !seen.contains(&evaluated),
+                "removed and added again: {number}"
+            );
+            seen.push(evaluated);
+            let removed = world.command(Command::RemoveAccount(name("alice")));
+            assert!(matches!(removed, Reply::Done), "{removed:?}");
+            seen.push(by_registering(&mut world, "alice"));
+        }
+    }
+
+    #[test]
+    fn a_name_without_an_account_always_has_the_same_key() {
+        let mut world = World::new();
+        let first = by_logging_in(&mut world, "nobody");
+        assert_eq!(by_logging_in(&mut world, "nobody"), first);
+        assert_ne!(by_logging_in(&mut world, "nobody2"), first);
+        world.restart(Duration::from_secs(1));
+        assert_eq!(by_logging_in(&mut world, "nobody"), first);
+        world.add("nobody");
+        assert_ne!(by_logging_in(&mut world, "nobody"), first);
+        world.command(Command::RemoveAccount(name("nobody")));
+        assert_eq!(by_logging_in(&mut world, "nobody"), first);
+    }
 }

@@ -699,8 +699,11 @@ pub(crate) fn record(account: &str) -> PasswordRecord {
     let mut records = RECORDS.get_or_init(Default::default).lock().unwrap();
     records
         .entry(account.to_owned())
-        .or_insert_with(|| {
-            make_record(setup(), &name(account), &password(PASSWORD), [8; 32]).unwrap()
-        })
+        .or_insert_with(|| fresh_record(account, [8; 32]))
         .clone()
+}
+
+/// A record of [`PASSWORD`] that `seed` made.
+pub(crate) fn fresh_record(account: &str, seed: [u8; 32]) -> PasswordRecord {
+    make_record(setup(), &name(account), &password(PASSWORD), seed).unwrap()
 }

@@ -9,7 +9,7 @@ use std::thread;
 
 use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceSecret, Role, Statement, Token};
-use common::password::{PasswordRecord, STRETCH_CURRENT, ServerSetup};
+use common::password::{CredentialId, PasswordRecord, STRETCH_CURRENT, ServerSetup};
 use common::wire::rendezvous::{Answer, LoginStart, OpaqueMessage, Request};
 use opaque_ke::ksf::Identity;
 use opaque_ke::{
@@ -301,9 +301,10 @@ fn opaque_seconds() -> f64 {
         ChannelBinding([2; 32]),
     );
     let (state, message) = start_registration();
-    let message = setup.register(&account, &message).expect("it goes on");
-    let upload = finish_registration(state, &account, &message);
-    let record = PasswordRecord::from_upload(&upload).expect("a sound upload");
+    let credential = CredentialId::from_random([4; 32]);
+    let message = setup.register(&credential, &message);
+    let upload = finish_registration(state, &account, &message.expect("it goes on"));
+    let record = PasswordRecord::from_upload(&credential, &upload).expect("a sound upload");
     let mut spent = std::time::Duration::ZERO;
     for _ in 0..TIMES {
         let started =
