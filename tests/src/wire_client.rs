@@ -2,7 +2,7 @@
 //! `common`, and whatever goes wrong with it fails the test.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use common::wire::rendezvous::{
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde::de::DeserializeOwned;
+use socket2::{Domain, Socket, Type};
 use zeroize::Zeroizing;
 
 use crate::program::Server;
@@ -54,6 +55,24 @@ impl From<&Self> for Target {
 #[track_caller]
 pub fn tcp(server: impl Into<Target>) -> TcpStream {
     let socket = TcpStream::connect(server.into().address).expect("the server accepts");
+    patient(socket)
+}
+
+/// A TCP connection to the server from one of this machine's loopback addresses, 127.0.0.0/8: to the
+/// server each of them is a source of its own.
+#[track_caller]
+pub fn tcp_from(source: Ipv4Addr, server: impl Into<Target>) -> TcpStream {
+    let server: SocketAddr = server.into().address.parse().expect("an address");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket
+        .bind(&SocketAddr::from((source, 0)).into())
+        .expect("the whole of 127.0.0.0/8 is this machine");
+    socket.connect(&server.into()).expect("the server accepts");
+    patient(socket.into())
+}
+
+#[track_caller]
+fn patient(socket: TcpStream) -> TcpStream {
     for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
         set(&socket, Some(DEADLINE)).expect("the deadline is not zero");
     }
@@ -94,7 +113,19 @@ impl WireClient {
     /// Connects and greets.
     #[track_caller]
     pub fn connect(server: impl Into<Target>) -> Self {
-        let mut client = Self::shake(server);
+        Self::shake(server).greet()
+    }
+
+    /// Connects from one of this machine's loopback addresses, and greets.
+    #[track_caller]
+    pub fn connect_from(source: Ipv4Addr, server: impl Into<Target>) -> Self {
+        let server = server.into();
+        Self::shake_over(tcp_from(source, &server), server).greet()
+    }
+
+    #[track_caller]
+    fn greet(self) -> Self {
+        let mut client = self;
         client.write_frame(&Hello::ours("test"));
         let answer: HelloAnswer = client.next().expect("the server greets back");
         assert!(matches!(answer, HelloAnswer::Welcome { version: 1, .. }));
@@ -105,9 +136,15 @@ impl WireClient {
     #[track_caller]
     pub fn shake(server: impl Into<Target>) -> Self {
         let server = server.into();
+        let socket = tcp(&server);
+        Self::shake_over(socket, server)
+    }
+
+    #[track_caller]
+    fn shake_over(socket: TcpStream, server: impl Into<Target>) -> Self {
         let name = ServerName::try_from("rendezvous").expect("a plain name");
-        let connection = ClientConnection::new(config(&server), name).expect("the name is fine");
-        let mut stream = StreamOwned::new(connection, tcp(&server));
+        let connection = ClientConnection::new(config(server), name).expect("the name is fine");
+        let mut stream = StreamOwned::new(connection, socket);
         while stream.conn.is_handshaking() {
             stream
                 .conn
@@ -314,6 +351,8 @@ pub fn is_refused(answer: &Answer, refusal: Refusal) -> bool {
     *answer == Answer::Refused(refusal)
 }
 
-fn password(text: &str) -> Password {
+/// A password.
+#[track_caller]
+pub fn password(text: &str) -> Password {
     Password::new(Zeroizing::new(text.to_owned())).expect("the password is long enough")
 }

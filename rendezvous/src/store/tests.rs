@@ -360,5 +360,9 @@ fn a_request_that_fails_fails_alone_and_leaves_nothing() {
     let restored = store.restore().unwrap();
     assert!(restored.lockouts.is_empty(), "{restored:?}");
     let accounts = other.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0));
-    assert_eq!(accounts, Ok(3));
+    assert_eq!(
+        accounts,
+        Ok(4),
+        "alice, bob, carol and what is behind all names"
+    );
 }
