@@ -127,8 +127,18 @@ pub const BLOCK_FIRST: Duration = Duration::from_secs(60);
 pub const BLOCK_MAX: Duration = Duration::from_secs(3600);
 /// Without a failure for this long the doubling starts anew.
 pub const BLOCK_MEMORY: Duration = Duration::from_secs(24 * 3600);
-/// Counters shared by all names that no account has, by a keyed hash: bounded, never evicted.
-pub const UNKNOWN_NAME_BUCKETS: usize = 65_536;
+/// Largest such number that an operator may choose: beyond it there is no lock-out to speak of, and the
+/// counters of names without an account have 20 bits.
+pub const FAILURES_MAX_MAX: u32 = 1000;
+/// Cells in each of the four rows of the sketch that counts failures of names without an account: with a
+/// million names in it, one in seven of the others seems to have failed once already, one in a million
+/// twice, and none so often that it is blocked. 8 bytes each: 32 MiB when all are touched.
+pub const UNKNOWN_NAME_CELLS: usize = 1 << 20;
+/// Names without an account whose failures outlast a restart: more than anybody can compare before and
+/// after one, and 25 MB of the database at most.
+pub const UNKNOWN_NAMES_KEPT: usize = 1 << 18;
+/// Rows of such names that one look drops when they are a day old.
+pub const UNKNOWN_NAMES_SWEPT: usize = 8 * STORE_BATCH_MAX;
 /// Sources whose failures are counted for one account; further ones share a counter.
 pub const SOURCES_PER_ACCOUNT_MAX: usize = 64;
 /// Sources whose breadth is counted at once; the one with the fewest failures makes room.

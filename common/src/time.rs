@@ -29,6 +29,12 @@ impl UnixTime {
         Self(self.0.saturating_add(millis(span)))
     }
 
+    /// The moment `span` earlier; not before the epoch.
+    #[must_use]
+    pub fn saturating_sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(span)))
+    }
+
     /// How long `self` is after `earlier`; zero if it is not.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

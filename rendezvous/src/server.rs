@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey};
 use common::limits::{
-    CONNECTIONS_MAX, Fill, LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX,
+    BLOCK_MEMORY, CONNECTIONS_MAX, Fill, LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX,
     SESSION_IDLE_MAX, STORE_BATCH_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
 };
 use common::time::{Epoch, UnixTime};
@@ -1078,6 +1078,8 @@ impl Server {
         for row in rows {
             self.save_lockout(row, now);
         }
+        let before = self.epoch.unix(now).saturating_sub(BLOCK_MEMORY);
+        self.order(Work::Upkeep, StoreRequest::ForgetUnknown { before });
         let expired = self.admissions.sweep(now);
         self.drop_admissions(expired);
     }

@@ -90,7 +90,8 @@ pub enum StoreRequest {
         /// At most this many.
         count_max: usize,
     },
-    /// Keeps the failures of a subject; an empty row is dropped. Answered by `Done`.
+    /// Keeps the failures of a subject; an empty row is dropped. Of names without an account that have the
+    /// same [slot](crate::server::lockout::sketch::NameHash::slot) the last one stays. Answered by `Done`.
     SaveLockout {
         /// The row.
         row: LockoutRow,
@@ -98,6 +99,12 @@ pub enum StoreRequest {
         is_blocked_now: bool,
         /// Now.
         at: UnixTime,
+    },
+    /// Drops up to [`UNKNOWN_NAMES_SWEPT`](common::limits::UNKNOWN_NAMES_SWEPT) names without an account
+    /// that have not failed since. Answered by `Done`.
+    ForgetUnknown {
+        /// The last moment that is not dropped.
+        before: UnixTime,
     },
     /// Forgets the failures of an account. Answered by `Done` or `NotFound`.
     Unblock {

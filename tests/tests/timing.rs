@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use common::id::DeviceName;
 use common::key::{Role, Statement, Token};
+use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
 use common::password::ClientLogin;
 use common::wire::rendezvous::{Answer, LoginStart, Refusal, Request, TokenLogin};
 use rand::SeedableRng;
@@ -24,7 +25,9 @@ use tests::world::World;
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 /// Names of each set: few enough to be asked often, too many for one odd one to decide.
 const NAMES: usize = 24;
-/// Failures that a source may have before it has to wait, less some to be safe.
+/// The same where each attempt is counted and kept.
+const COUNTED_NAMES: usize = 100;
+/// Counted attempts of one source, half of them at an account: with 50 it would have to wait.
 const ATTEMPTS_PER_SOURCE: usize = 40;
 /// What is said of each set in a run that is not told otherwise.
 const SAMPLES: usize = 2_000;
@@ -35,7 +38,7 @@ const FULL_SAMPLES: usize = 10_000;
 #[test]
 fn t38_a_block_takes_as_long_for_names_without_an_account() {
     let world = World::serving(EXECUTABLE, &["--block-first", "3600"]);
-    let names = Names::made(&world);
+    let names = Names::made(&world, NAMES);
     let mut sources = Sources::of(&world);
     for who in names.all() {
         let mut client = sources.next();
@@ -45,7 +48,7 @@ fn t38_a_block_takes_as_long_for_names_without_an_account() {
         }
     }
     let mut client = sources.next();
-    judge("log-in during a block", &names, |who| {
+    judge("log-in during a block", names.at_random(), |who| {
         let request = login_start(&client, who);
         let (took, answer) = timed(&mut client, request);
         assert!(is_blocked(&answer), "{answer:?}");
@@ -56,9 +59,9 @@ fn t38_a_block_takes_as_long_for_names_without_an_account() {
 #[test]
 fn t38_a_wrong_token_takes_as_long_for_names_without_an_account() {
     let world = World::new(EXECUTABLE);
-    let names = Names::made(&world);
+    let names = Names::made(&world, NAMES);
     let mut client = Sources::of(&world).next();
-    judge("log-in with a wrong token", &names, |who| {
+    judge("log-in with a wrong token", names.at_random(), |who| {
         let request = token_login(&client, who);
         let (took, answer) = timed(&mut client, request);
         // After a while from one source: blocked, whoever it is about.
@@ -71,11 +74,11 @@ fn t38_a_wrong_token_takes_as_long_for_names_without_an_account() {
 #[test]
 fn t38_a_counted_log_in_takes_as_long_for_names_without_an_account() {
     let world = World::serving(EXECUTABLE, &["--failures-max", "1000"]);
-    let names = Names::made(&world);
+    let names = Names::made(&world, COUNTED_NAMES);
     let mut sources = Sources::of(&world);
     let mut client = sources.next();
     let mut attempts = 0;
-    judge("counted log-in", &names, |who| {
+    judge("counted log-in", names.in_pairs(), |who| {
         attempts += 1;
         if attempts % ATTEMPTS_PER_SOURCE == 0 {
             client = sources.next();
@@ -98,13 +101,14 @@ struct Names {
 }
 
 impl Names {
-    fn made(world: &World) -> Self {
-        let set = |what: &str| (0..NAMES).map(|n| format!("{what}{n:02}")).collect();
+    fn made(world: &World, count: usize) -> Self {
+        let set = |what: &str| (0..count).map(|n| format!("{what}{n:03}")).collect();
         let names = Self {
             accounts: set("member"),
             free: set("nobody"),
         };
         let mut client = Sources::of(world).next();
+        assert!(count <= REGISTRATIONS_PER_SOURCE_HOUR_MAX as usize);
         for account in &names.accounts {
             assert_eq!(
                 client.register(account, "violet tram at noon"),
@@ -117,6 +121,49 @@ impl Names {
     fn all(&self) -> impl Iterator<Item = &str> {
         self.accounts.iter().chain(&self.free).map(String::as_str)
     }
+
+    /// Everybody once in each round, in an order of its own.
+    fn at_random(&self) -> Vec<Asked<'_>> {
+        let rounds = samples().div_ceil(self.accounts.len());
+        let everybody: Vec<Asked<'_>> = (0..self.accounts.len())
+            .flat_map(|index| self.pair(index))
+            .collect();
+        shuffled(&everybody, rounds)
+    }
+
+    /// An account and a name without one for as many attempts as one source has, then the next two: so
+    /// each counter has few sources in it, as it would have at a server where five failures are too many.
+    fn in_pairs(&self) -> Vec<Asked<'_>> {
+        let rounds = ATTEMPTS_PER_SOURCE / 2;
+        let pairs = (0..self.accounts.len()).cycle();
+        pairs
+            .take(samples().div_ceil(rounds))
+            .flat_map(|index| shuffled(&self.pair(index), rounds))
+            .collect()
+    }
+
+    fn pair(&self, index: usize) -> [Asked<'_>; 2] {
+        [(true, &self.accounts[index]), (false, &self.free[index])]
+    }
+}
+
+/// Whether it is an account, and its name.
+type Asked<'a> = (bool, &'a str);
+
+fn shuffled<'a>(all: &[Asked<'a>], rounds: usize) -> Vec<Asked<'a>> {
+    let mut rng = StdRng::from_seed([7; 32]);
+    let mut order = Vec::new();
+    for _ in 0..rounds {
+        let mut round = all.to_vec();
+        round.shuffle(&mut rng);
+        order.extend(round);
+    }
+    order
+}
+
+fn samples() -> usize {
+    let told = std::env::var("TIMING_SAMPLES").ok();
+    told.map_or(SAMPLES, |text| text.parse().expect("a number of samples"))
 }
 
 /// Connections, each from an address of its own.
@@ -184,23 +231,18 @@ fn is_blocked(answer: &Answer) -> bool {
 
 // ---- how it is judged --------------------------------------------------------------------------
 
-/// Asks about both sets in random order, prints what came of it and fails if it tells them apart.
-fn judge(what: &str, names: &Names, mut ask: impl FnMut(&str) -> Duration) {
-    let told = std::env::var("TIMING_SAMPLES").ok();
-    let samples = told.map_or(SAMPLES, |text| text.parse().expect("a number of samples"));
-    let rounds = samples.div_ceil(NAMES);
-    let mut rng = StdRng::from_seed([7; 32]);
-    let mut order: Vec<(bool, &String)> = names.accounts.iter().map(|who| (true, who)).collect();
-    order.extend(names.free.iter().map(|who| (false, who)));
+/// Asks in this order, prints what came of it and fails if it tells them apart.
+#[expect(
+    clippy::print_stdout,
+    reason = "the figure is what a person runs this for"
+)]
+fn judge(what: &str, order: Vec<Asked<'_>>, mut ask: impl FnMut(&str) -> Duration) {
     let mut took: [Vec<Duration>; 2] = [Vec::new(), Vec::new()];
-    // The first rounds only warm up.
-    for round in 0..rounds + 5 {
-        order.shuffle(&mut rng);
-        for (is_account, who) in &order {
-            let time = ask(who);
-            if round >= 5 {
-                took[usize::from(*is_account)].push(time);
-            }
+    let warm_up = order.len() / 20;
+    for (index, (is_account, who)) in order.into_iter().enumerate() {
+        let time = ask(who);
+        if index >= warm_up {
+            took[usize::from(is_account)].push(time);
         }
     }
     let [free, accounts] = took;

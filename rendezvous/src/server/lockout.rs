@@ -9,9 +9,10 @@
 //!   own, so that strangers cannot lock the owner out;
 //! - **breadth**, for each source: failures over all accounts, a bucket that leaks.
 //!
-//! Names that no account has share 65,536 counters by a keyed hash and behave exactly like accounts,
-//! so that an answer never tells whether a name exists. They can never displace the counter of an
-//! account.
+//! Names that no account has are counted in a [`sketch`] and behave exactly like accounts, so that an
+//! answer never tells whether a name exists. They can never displace the counter of an account.
+//!
+//! All blocks run in whole milliseconds from the engine's start, because a sketch has no finer ones.
 //!
 //! Pure: time comes in, rows for the store go out. What is in memory decides; the rows bring it back
 //! after a restart.
@@ -22,21 +23,24 @@ use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::limits::{
-    BLOCK_FIRST, BLOCK_MAX, BLOCK_MEMORY, Fill, KNOWN_DEVICE_FAILURES_MAX, SOURCE_FADE,
-    SOURCE_FAILURES_MAX, SOURCES_MAX, SOURCES_PER_ACCOUNT_MAX, STRANGER_FAILURES_MAX,
-    UNKNOWN_NAME_BUCKETS,
+    BLOCK_FIRST, BLOCK_MAX, BLOCK_MEMORY, FAILURES_MAX_MAX, Fill, KNOWN_DEVICE_FAILURES_MAX,
+    SOURCE_FADE, SOURCE_FAILURES_MAX, SOURCES_MAX, SOURCES_PER_ACCOUNT_MAX, STRANGER_FAILURES_MAX,
 };
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::FailedLogins;
 
 use super::source::SourcePrefix;
+use sketch::{NameHash, Sketch, Tally};
+
+/// The failures of names that no account has.
+pub mod sketch;
 
 /// What an operator may choose.
 #[derive(Clone, Copy, Debug)]
 pub struct LockoutOptions {
-    /// Failures after which strangers are blocked; at least 1.
+    /// Failures after which strangers are blocked: 1 to [`FAILURES_MAX_MAX`].
     pub stranger_failures_max: u32,
-    /// Failures after which known devices are blocked; at least 1.
+    /// Failures after which known devices are blocked: 1 to [`FAILURES_MAX_MAX`].
     pub known_failures_max: u32,
     /// The first block; each further one lasts twice as long.
     pub block_first: Duration,
@@ -52,8 +56,8 @@ impl Default for LockoutOptions {
     }
 }
 
-/// Keys the hash that maps unknown names to counters. It lasts as long as the store, so that a restart
-/// keeps the blocks of unknown names too.
+/// Keys the hash by which names without an account are counted. It lasts as long as the store, so that a
+/// restart keeps the blocks of such names too.
 #[derive(Clone)]
 pub struct BucketKey(pub [u8; 32]);
 
@@ -68,8 +72,8 @@ impl fmt::Debug for BucketKey {
 pub enum Subject {
     /// An account.
     Account(AccountName),
-    /// All names without an account that hash to this number.
-    Bucket(u16),
+    /// A name that no account has.
+    Unknown(NameHash),
 }
 
 /// Which counter an attempt belongs to.
@@ -159,13 +163,43 @@ pub struct LaneRow {
     pub last_failure: UnixTime,
 }
 
+/// When a lane is blocked, and for how long.
+#[derive(Clone, Copy, Debug)]
+struct LaneTerms {
+    failures_max: u32,
+    block_first: Duration,
+}
+
+impl LaneTerms {
+    /// No block is longer than [`BLOCK_MAX`], which more blocks than these have reached.
+    const BLOCKS_TOLD_APART: u32 = 32;
+
+    /// How long the block lasts that is a lane's `blocks`th; at least 1.
+    fn span(&self, blocks: u32) -> Duration {
+        let factor = 1u32.checked_shl(blocks - 1).unwrap_or(u32::MAX);
+        self.block_first.saturating_mul(factor).min(BLOCK_MAX)
+    }
+
+    /// What comes after `count` failures in a row; beyond what makes a difference it begins to repeat.
+    const fn next(&self, count: u32) -> u32 {
+        let next = count + 1;
+        if next / self.failures_max > Self::BLOCKS_TOLD_APART {
+            next - self.failures_max
+        } else {
+            next
+        }
+    }
+}
+
 /// All counters.
 #[derive(Debug)]
 pub struct Lockouts {
     options: LockoutOptions,
     epoch: Epoch,
+    start: Instant,
     bucket_key: BucketKey,
-    locks: BTreeMap<Subject, Lock>,
+    locks: BTreeMap<AccountName, Lock>,
+    unknown: Sketch,
     breadth: Breadth,
 }
 
@@ -179,36 +213,63 @@ impl Lockouts {
         rows: Vec<LockoutRow>,
         now: Instant,
     ) -> Self {
-        let wall = epoch.unix(now);
-        let locks = rows.into_iter().map(|row| {
-            let lock = Lock {
-                strangers: Counter::restore(row.strangers, now, wall),
-                known: Counter::restore(row.known, now, wall),
-                untold: row.untold,
-                untold_last: row.untold_last,
-                pending: 0,
-            };
-            (row.subject, lock)
-        });
-        Self {
-            options,
+        let range = 1..=FAILURES_MAX_MAX;
+        let mut this = Self {
+            options: LockoutOptions {
+                stranger_failures_max: within(&range, options.stranger_failures_max),
+                known_failures_max: within(&range, options.known_failures_max),
+                ..options
+            },
             epoch,
+            start: now,
             bucket_key,
-            locks: locks.collect(),
+            locks: BTreeMap::new(),
+            unknown: Sketch::new(now),
             breadth: Breadth::default(),
+        };
+        for row in rows {
+            this.restore(row, now);
+        }
+        this
+    }
+
+    fn restore(&mut self, row: LockoutRow, now: Instant) {
+        let wall = self.epoch.unix(now);
+        match row.subject {
+            Subject::Account(account) => {
+                let lock = Lock {
+                    strangers: Counter::restore(row.strangers, now, wall),
+                    known: Counter::restore(row.known, now, wall),
+                    untold: row.untold,
+                    untold_last: row.untold_last,
+                    pending: 0,
+                };
+                self.locks.insert(account, lock);
+            }
+            Subject::Unknown(name) => {
+                let LaneRow {
+                    failures,
+                    blocks,
+                    last_failure,
+                    ..
+                } = row.strangers;
+                let blocks = blocks.min(LaneTerms::BLOCKS_TOLD_APART);
+                let failures_max = self.options.stranger_failures_max;
+                let failures: u32 = failures.iter().map(|(_, count)| *count).sum();
+                let count = blocks * failures_max + failures.min(failures_max - 1);
+                let ago = wall.saturating_since(last_failure);
+                self.unknown.restore(name, count, ago, now);
+            }
         }
     }
 
-    /// The counter of a name that no account has.
-    pub fn bucket(&self, name: &AccountName) -> Subject {
-        let hash = blake3::keyed_hash(&self.bucket_key.0, name.as_str().as_bytes());
-        let [low, high, ..] = *hash.as_bytes();
-        let number = usize::from(u16::from_le_bytes([low, high])) % UNKNOWN_NAME_BUCKETS;
-        Subject::Bucket(u16::try_from(number).expect("the remainder of a u16 is one"))
+    /// The subject of a name that no account has.
+    pub fn unknown(&self, name: &AccountName) -> Subject {
+        Subject::Unknown(NameHash::of(name, &self.bucket_key))
     }
 
     /// Starts an attempt, or tells how long to wait. While blocked nothing is counted. `admitted`,
-    /// with a one-time code, goes past every block once.
+    /// with a one-time code of an account, goes past every block once.
     pub fn begin(
         &mut self,
         subject: Subject,
@@ -217,27 +278,21 @@ impl Lockouts {
         admitted: bool,
         now: Instant,
     ) -> Result<Started, Duration> {
-        let (max, block_first) = self.terms(lane);
-        let lock = self.locks.entry(subject.clone()).or_default();
-        let counter = lock.counter(lane);
-        counter.fade(now);
-        if !admitted {
-            let mut wait = counter.remaining(now);
-            if lane == Lane::Stranger {
-                wait = wait.max(self.breadth.wait(source, now));
+        let now = self.whole_ms(now);
+        let breadth = match lane {
+            Lane::Stranger => self.breadth.wait(source, now),
+            Lane::KnownDevice => Duration::ZERO,
+        };
+        let (row, is_blocked_now) = match &subject {
+            Subject::Account(account) => {
+                let breadth = (!admitted).then_some(breadth);
+                self.begin_known(account, lane, source, breadth, now)?
             }
-            if !wait.is_zero() {
-                self.forget_if_idle(&subject);
-                return Err(wait);
-            }
-        }
-        let is_blocked_now = counter.add(lane_source(lane, source), max, block_first, now);
+            Subject::Unknown(name) => self.begin_unknown(*name, source, breadth, now)?,
+        };
         if lane == Lane::Stranger {
-            lock.pending += 1;
-            lock.untold_last = self.epoch.unix(now);
             self.breadth.add(source, now);
         }
-        let row = self.row(&subject, now);
         let counted = Counted {
             subject,
             lane,
@@ -250,15 +305,64 @@ impl Lockouts {
         })
     }
 
+    /// Counts against an account. Without `breadth`, how long its source has to wait, no block holds.
+    fn begin_known(
+        &mut self,
+        account: &AccountName,
+        lane: Lane,
+        source: SourcePrefix,
+        breadth: Option<Duration>,
+        now: Instant,
+    ) -> Result<(LockoutRow, bool), Duration> {
+        let terms = self.terms(lane);
+        let lock = self.locks.entry(account.clone()).or_default();
+        let counter = lock.counter(lane);
+        counter.fade(now);
+        let wait = breadth.map_or(Duration::ZERO, |wait| wait.max(counter.remaining(now)));
+        if !wait.is_zero() {
+            self.forget_if_idle(account);
+            return Err(wait);
+        }
+        let is_blocked_now = counter.add(lane_source(lane, source), &terms, now);
+        if lane == Lane::Stranger {
+            lock.pending += 1;
+            lock.untold_last = self.epoch.unix(now);
+        }
+        Ok((self.row(account, now), is_blocked_now))
+    }
+
+    /// Counts against a name that no account has.
+    fn begin_unknown(
+        &mut self,
+        name: NameHash,
+        source: SourcePrefix,
+        breadth: Duration,
+        now: Instant,
+    ) -> Result<(LockoutRow, bool), Duration> {
+        let tally = self.unknown.tally(name, now);
+        let wait = breadth.max(self.unknown_remaining(tally, now));
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        let terms = self.terms(Lane::Stranger);
+        let tally = self.unknown.add(name, &terms, now);
+        let is_blocked_now = tally.count().is_multiple_of(terms.failures_max);
+        Ok((self.unknown_row(name, tally, source, now), is_blocked_now))
+    }
+
     /// Takes an attempt back: it was the owner. What its source added to the account's count goes, and
-    /// nobody else's.
+    /// nobody else's. A name without an account has no owner.
     pub fn succeed(&mut self, counted: &Counted, now: Instant) -> LockoutRow {
-        let (max, _) = self.terms(counted.lane);
-        if let Some(lock) = self.locks.get_mut(&counted.subject) {
+        let now = self.whole_ms(now);
+        let Subject::Account(account) = &counted.subject else {
+            return LockoutRow::empty(counted.subject.clone());
+        };
+        let terms = self.terms(counted.lane);
+        if let Some(lock) = self.locks.get_mut(account) {
             let counter = lock.counter(counted.lane);
             match counted.lane {
                 Lane::Stranger => {
-                    counter.forgive(counted.source, max, now);
+                    counter.forgive(counted.source, terms.failures_max, now);
                     lock.pending = lock.pending.saturating_sub(1);
                 }
                 Lane::KnownDevice => *counter = Counter::default(),
@@ -267,20 +371,18 @@ impl Lockouts {
         if counted.lane == Lane::Stranger {
             self.breadth.take_back(counted.source, now);
         }
-        let row = self.row(&counted.subject, now);
-        self.forget_if_idle(&counted.subject);
+        let row = self.row(account, now);
+        self.forget_if_idle(account);
         row
     }
 
     /// Ends an attempt that failed: it stays counted, and a stranger's is one more to tell the owner.
     pub fn fail(&mut self, counted: Counted) {
-        if counted.lane == Lane::Stranger
-            && let Some(lock) = self.locks.get_mut(&counted.subject)
+        if let (Lane::Stranger, Subject::Account(account)) = (counted.lane, &counted.subject)
+            && let Some(lock) = self.locks.get_mut(account)
         {
             lock.pending = lock.pending.saturating_sub(1);
-            // A name without an account has no owner to tell.
-            let is_owned = matches!(counted.subject, Subject::Account(_));
-            lock.untold = lock.untold.saturating_add(u32::from(is_owned));
+            lock.untold = lock.untold.saturating_add(1);
         }
     }
 
@@ -290,26 +392,21 @@ impl Lockouts {
         account: &AccountName,
         now: Instant,
     ) -> Option<(FailedLogins, LockoutRow)> {
-        let subject = Subject::Account(account.clone());
-        let lock = self
-            .locks
-            .get_mut(&subject)
-            .filter(|lock| lock.untold > 0)?;
+        let lock = self.locks.get_mut(account).filter(|lock| lock.untold > 0)?;
         let failed = FailedLogins {
             count: lock.untold,
             last: lock.untold_last,
             blocked_for_s: seconds(lock.strangers.remaining(now)),
         };
         lock.untold = 0;
-        let row = self.row(&subject, now);
+        let row = self.row(account, now);
         Some((failed, row))
     }
 
     /// Forgets everything about an account: its operator unblocked or removed it.
     pub fn forget(&mut self, account: &AccountName) -> LockoutRow {
-        let subject = Subject::Account(account.clone());
-        self.locks.remove(&subject);
-        LockoutRow::empty(subject)
+        self.locks.remove(account);
+        LockoutRow::empty(Subject::Account(account.clone()))
     }
 
     /// Counts a guess that is not about a password, against its source only. `Err` tells how long that
@@ -325,7 +422,7 @@ impl Lockouts {
 
     /// How an account stands in a lane.
     pub fn standing(&self, account: &AccountName, lane: Lane, now: Instant) -> Standing {
-        let lock = self.locks.get(&Subject::Account(account.clone()));
+        let lock = self.locks.get(account);
         let counter = lock.map(|lock| match lane {
             Lane::Stranger => &lock.strangers,
             Lane::KnownDevice => &lock.known,
@@ -343,14 +440,13 @@ impl Lockouts {
 
     /// For how long strangers are blocked from an account.
     pub fn blocked_for(&self, account: &AccountName, now: Instant) -> Duration {
-        let subject = Subject::Account(account.clone());
         self.locks
-            .get(&subject)
+            .get(account)
             .map_or(Duration::ZERO, |lock| lock.strangers.remaining(now))
     }
 
-    /// Drops what has faded, at most `count_max` subjects, and returns the rows that the store can
-    /// drop as well.
+    /// Drops what has faded, at most `count_max` accounts, and returns the rows that the store can drop
+    /// as well. Names without an account fade by themselves, and the store drops them by their age.
     pub fn sweep(&mut self, count_max: usize, now: Instant) -> Vec<LockoutRow> {
         self.breadth.sweep(now);
         for lock in self.locks.values_mut() {
@@ -358,12 +454,13 @@ impl Lockouts {
             lock.known.fade(now);
         }
         let idle = self.locks.iter().filter(|(_, lock)| lock.is_idle());
-        let idle = idle.map(|(subject, _)| subject.clone());
-        let idle: Vec<Subject> = idle.take(count_max).collect();
-        for subject in &idle {
-            self.locks.remove(subject);
+        let idle = idle.map(|(account, _)| account.clone());
+        let idle: Vec<AccountName> = idle.take(count_max).collect();
+        for account in &idle {
+            self.locks.remove(account);
         }
-        idle.into_iter().map(LockoutRow::empty).collect()
+        let subjects = idle.into_iter().map(Subject::Account);
+        subjects.map(LockoutRow::empty).collect()
     }
 
     /// How full everything is that has a bound.
@@ -384,46 +481,97 @@ impl Lockouts {
         ]
     }
 
-    /// Subjects that something is known about.
+    /// Accounts that something is known about.
     pub fn len(&self) -> usize {
         self.locks.len()
     }
 
-    /// Tells whether nothing is known about anyone.
+    /// Tells whether nothing is known about any account.
     pub fn is_empty(&self) -> bool {
         self.locks.is_empty()
     }
 
-    const fn terms(&self, lane: Lane) -> (u32, Duration) {
-        let max = match lane {
+    const fn terms(&self, lane: Lane) -> LaneTerms {
+        let failures_max = match lane {
             Lane::Stranger => self.options.stranger_failures_max,
             Lane::KnownDevice => self.options.known_failures_max,
         };
-        (max, self.options.block_first)
+        LaneTerms {
+            failures_max,
+            block_first: self.options.block_first,
+        }
     }
 
-    fn row(&self, subject: &Subject, now: Instant) -> LockoutRow {
-        let Some(lock) = self.locks.get(subject) else {
-            return LockoutRow::empty(subject.clone());
-        };
-        let untold = match subject {
-            Subject::Account(_) => lock.untold.saturating_add(lock.pending),
-            Subject::Bucket(_) => 0,
+    fn whole_ms(&self, now: Instant) -> Instant {
+        let since = now.saturating_duration_since(self.start);
+        self.start
+            + Duration::from_secs(since.as_secs())
+            + Duration::from_millis(since.subsec_millis().into())
+    }
+
+    fn unknown_remaining(&self, tally: Tally, now: Instant) -> Duration {
+        let terms = self.terms(Lane::Stranger);
+        let (blocks, failures) = (
+            tally.count() / terms.failures_max,
+            tally.count() % terms.failures_max,
+        );
+        if blocks == 0 || failures > 0 {
+            return Duration::ZERO;
+        }
+        let age = self.unknown.age(tally, now);
+        terms.span(blocks).saturating_sub(age)
+    }
+
+    /// The row of a name without an account: like the one of an account that failed as often from
+    /// `source`.
+    fn unknown_row(
+        &self,
+        name: NameHash,
+        tally: Tally,
+        source: SourcePrefix,
+        now: Instant,
+    ) -> LockoutRow {
+        let failures_max = self.options.stranger_failures_max;
+        let wall = self.epoch.unix(now);
+        let left = self.unknown_remaining(tally, now);
+        LockoutRow {
+            strangers: LaneRow {
+                failures: vec![(source, tally.count() % failures_max)],
+                blocks: tally.count() / failures_max,
+                blocked_until: if left.is_zero() {
+                    UnixTime::default()
+                } else {
+                    wall.saturating_add(left)
+                },
+                last_failure: wall,
+            },
+            ..LockoutRow::empty(Subject::Unknown(name))
+        }
+    }
+
+    fn row(&self, account: &AccountName, now: Instant) -> LockoutRow {
+        let subject = Subject::Account(account.clone());
+        let Some(lock) = self.locks.get(account) else {
+            return LockoutRow::empty(subject);
         };
         LockoutRow {
-            subject: subject.clone(),
+            subject,
             strangers: lock.strangers.row(now, &self.epoch),
             known: lock.known.row(now, &self.epoch),
-            untold,
+            untold: lock.untold.saturating_add(lock.pending),
             untold_last: lock.untold_last,
         }
     }
 
-    fn forget_if_idle(&mut self, subject: &Subject) {
-        if self.locks.get(subject).is_some_and(Lock::is_idle) {
-            self.locks.remove(subject);
+    fn forget_if_idle(&mut self, account: &AccountName) {
+        if self.locks.get(account).is_some_and(Lock::is_idle) {
+            self.locks.remove(account);
         }
     }
+}
+
+fn within(range: &std::ops::RangeInclusive<u32>, value: u32) -> u32 {
+    value.clamp(*range.start(), *range.end())
 }
 
 /// An attempt that may go on once `row` is durable.
@@ -545,7 +693,7 @@ impl Counter {
     }
 
     /// Counts a failure; tells whether it was the one too many. A block that runs is not extended.
-    fn add(&mut self, source: SourcePrefix, max: u32, first: Duration, now: Instant) -> bool {
+    fn add(&mut self, source: SourcePrefix, terms: &LaneTerms, now: Instant) -> bool {
         let is_full = self.failures.len() >= SOURCES_PER_ACCOUNT_MAX;
         let source = match self.failures.contains_key(&source) || !is_full {
             true => source,
@@ -554,13 +702,11 @@ impl Counter {
         let failures = self.failures.entry(source).or_default();
         *failures = failures.saturating_add(1);
         self.last_failure = Some(now);
-        if self.sum() < max || self.blocked_until.is_some() {
+        if self.sum() < terms.failures_max || self.blocked_until.is_some() {
             return false;
         }
-        let factor = 1u32.checked_shl(self.blocks).unwrap_or(u32::MAX);
-        let span = first.saturating_mul(factor).min(BLOCK_MAX);
-        self.blocked_until = Some(now + span);
         self.blocks = self.blocks.saturating_add(1);
+        self.blocked_until = Some(now + terms.span(self.blocks));
         true
     }
 

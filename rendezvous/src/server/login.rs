@@ -338,9 +338,11 @@ impl Server {
             channel,
             is_signed,
         } = opening;
+        // Hashed in either case: it takes its time.
+        let unknown = self.lockouts.unknown(&start.account);
         let subject = match &account {
             Some(_) => Subject::Account(start.account.clone()),
-            None => self.lockouts.bucket(&start.account),
+            None => unknown,
         };
         let is_known = account
             .as_ref()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::DEVICES_PER_ACCOUNT_MAX;
+use common::limits::{DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_SWEPT};
 use common::password::PasswordRecord;
 use common::time::UnixTime;
 use common::wire::rendezvous::StretchVersion;
@@ -19,7 +19,9 @@ use crate::server::lockout::{LockoutRow, Subject};
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     accounts: BTreeMap<AccountName, Kept>,
-    lockouts: BTreeMap<Subject, LockoutRow>,
+    lockouts: BTreeMap<AccountName, LockoutRow>,
+    /// Names without an account, by their slot.
+    unknown: BTreeMap<usize, LockoutRow>,
     admissions: Vec<Admission>,
     last_id: i64,
     writes: u64,
@@ -63,8 +65,17 @@ impl MemoryStore {
                 StoreAnswer::Accounts(self.list(after.as_ref(), *count_max))
             }
             StoreRequest::SaveLockout { row, .. } => self.save_lockout(row),
+            StoreRequest::ForgetUnknown { before } => {
+                let rows = self.unknown.iter();
+                let old = rows.filter(|(_, row)| row.strangers.last_failure < *before);
+                let old = old.map(|(slot, _)| *slot).take(UNKNOWN_NAMES_SWEPT);
+                for slot in old.collect::<Vec<_>>() {
+                    self.unknown.remove(&slot);
+                }
+                StoreAnswer::Done
+            }
             StoreRequest::Unblock { account, .. } => {
-                self.lockouts.remove(&Subject::Account(account.clone()));
+                self.lockouts.remove(account);
                 found(self.accounts.contains_key(account))
             }
             StoreRequest::Enrol {
@@ -157,7 +168,7 @@ impl MemoryStore {
     }
 
     fn remove(&mut self, account: &AccountName) -> StoreAnswer {
-        self.lockouts.remove(&Subject::Account(account.clone()));
+        self.lockouts.remove(account);
         self.admissions.retain(|kept| kept.account != *account);
         found(self.accounts.remove(account).is_some())
     }
@@ -176,10 +187,11 @@ impl MemoryStore {
     }
 
     fn save_lockout(&mut self, row: &LockoutRow) -> StoreAnswer {
-        if row.is_empty() {
-            self.lockouts.remove(&row.subject);
-        } else {
-            self.lockouts.insert(row.subject.clone(), row.clone());
+        let subject = row.subject.clone();
+        let row = Some(row.clone()).filter(|row| !row.is_empty());
+        match &subject {
+            Subject::Account(account) => set(&mut self.lockouts, account.clone(), row),
+            Subject::Unknown(name) => set(&mut self.unknown, name.slot(), row),
         }
         StoreAnswer::Done
     }
@@ -215,11 +227,23 @@ impl Store for MemoryStore {
 
     fn restore(&mut self) -> Result<Restored, StoreError> {
         Ok(Restored {
-            lockouts: self.lockouts.values().cloned().collect(),
+            lockouts: self
+                .lockouts
+                .values()
+                .chain(self.unknown.values())
+                .cloned()
+                .collect(),
             admissions: self.admissions.clone(),
             named_credentials: 0,
         })
     }
+}
+
+fn set<K: Ord>(rows: &mut BTreeMap<K, LockoutRow>, key: K, row: Option<LockoutRow>) {
+    match row {
+        Some(row) => rows.insert(key, row),
+        None => rows.remove(&key),
+    };
 }
 
 const fn found(is_found: bool) -> StoreAnswer {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, TokenHash};
-use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX};
+use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_SWEPT};
 use common::password::PasswordRecord;
 use common::time::UnixTime;
 use common::wire::rendezvous::StretchVersion;
@@ -22,6 +22,7 @@ use super::{
     Account, AccountId, AccountSummary, Admission, Device, Restored, Store, StoreAnswer,
     StoreError, StoreRequest,
 };
+use crate::server::lockout::sketch::NameHash;
 use crate::server::lockout::{LaneRow, LockoutRow, Subject};
 use crate::server::source::SourcePrefix;
 
@@ -45,7 +46,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
         enrolled_ms INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX devices_of_account ON devices (account);
-    -- Failures of accounts ('@' and the name) and of buckets of unknown names (their number).
+    -- Failures of accounts ('@' and the name) and of names without one.
     CREATE TABLE lockouts (
         subject TEXT PRIMARY KEY,
         stranger_failures TEXT NOT NULL,
@@ -78,6 +79,11 @@ pub(super) const MIGRATIONS: &[&str] = &[
     "
     -- Behind all that can be names: whoever looks for one finds itself or the next (load_account).
     INSERT INTO accounts (id, name, record, stretch, created_ms) VALUES (0, '~', zeroblob(224), 1, 0);
+",
+    "
+    -- Names without an account have '#' and a slot as subject, and the hash of the name that is in it.
+    ALTER TABLE lockouts ADD COLUMN name_hash BLOB;
+    DELETE FROM lockouts WHERE subject NOT LIKE '@%';
 ",
 ];
 
@@ -241,6 +247,14 @@ fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result
             if *is_blocked_now {
                 audit(db, *at, "blocked", &subject_text(&row.subject))?;
             }
+            Ok(StoreAnswer::Done)
+        }
+        StoreRequest::ForgetUnknown { before } => {
+            db.prepare_cached(
+                "DELETE FROM lockouts WHERE subject IN (SELECT subject FROM lockouts
+                 WHERE name_hash IS NOT NULL AND stranger_last_ms < ? LIMIT ?)",
+            )?
+            .execute(params![ms(*before), UNKNOWN_NAMES_SWEPT as i64])?;
             Ok(StoreAnswer::Done)
         }
         StoreRequest::Unblock { account, at } => unblock(db, account, *at),
@@ -507,7 +521,11 @@ fn save_lockout(db: &Transaction<'_>, row: &LockoutRow) -> rusqlite::Result<()> 
             .execute(params![subject])?;
         return Ok(());
     }
-    db.prepare_cached("REPLACE INTO lockouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
+    let name_hash = match &row.subject {
+        Subject::Account(_) => None,
+        Subject::Unknown(name) => Some(name.to_bytes()),
+    };
+    db.prepare_cached("REPLACE INTO lockouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
         .execute(params![
             subject,
             failures_text(&row.strangers),
@@ -520,6 +538,7 @@ fn save_lockout(db: &Transaction<'_>, row: &LockoutRow) -> rusqlite::Result<()> 
             ms(row.known.last_failure),
             row.untold,
             ms(row.untold_last),
+            name_hash,
         ])?;
     Ok(())
 }
@@ -535,8 +554,13 @@ fn lockout_row(row: &Row<'_>) -> rusqlite::Result<LockoutRow> {
         })
     };
     let subject: String = row.get(0)?;
+    let name_hash: Option<[u8; 16]> = row.get(11)?;
+    let subject = match name_hash {
+        Some(hash) => Some(Subject::Unknown(NameHash::from_bytes(hash))),
+        None => parse_account(&subject),
+    };
     Ok(LockoutRow {
-        subject: parse_subject(&subject).ok_or_else(|| malformed(0, TextError))?,
+        subject: subject.ok_or_else(|| malformed(0, TextError))?,
         strangers: lane(1)?,
         known: lane(5)?,
         untold: row.get(9)?,
@@ -603,15 +627,13 @@ struct TextError;
 fn subject_text(subject: &Subject) -> String {
     match subject {
         Subject::Account(account) => format!("@{account}"),
-        Subject::Bucket(number) => number.to_string(),
+        Subject::Unknown(name) => format!("#{}", name.slot()),
     }
 }
 
-fn parse_subject(text: &str) -> Option<Subject> {
-    match text.strip_prefix('@') {
-        Some(name) => name.parse().ok().map(Subject::Account),
-        None => text.parse().ok().map(Subject::Bucket),
-    }
+fn parse_account(text: &str) -> Option<Subject> {
+    let name = text.strip_prefix('@')?;
+    name.parse().ok().map(Subject::Account)
 }
 
 /// `source=failures`, separated by spaces.

@@ -6,9 +6,10 @@
 use super::memory::MemoryStore;
 use super::sqlite::{OpenError, SqliteStore};
 use super::*;
+use crate::server::lockout::sketch::NameHash;
 use crate::server::lockout::{LaneRow, Subject};
 use crate::server::source::SourcePrefix;
-use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX};
+use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_KEPT};
 use common::password::{Password, STRETCH_CURRENT, ServerSetup, make_record};
 use std::fmt::Write as _;
 use tempfile::TempDir;
@@ -49,6 +50,10 @@ fn row(subject: Subject) -> LockoutRow {
         untold_last: at(8),
         ..LockoutRow::empty(subject)
     }
+}
+
+fn nobody() -> Subject {
+    Subject::Unknown(NameHash::from_bytes([0xfe; 16]))
 }
 
 fn create(account: &str) -> StoreRequest {
@@ -108,7 +113,7 @@ fn script() -> Vec<StoreRequest> {
         load("alice", 1),
         StoreRequest::FindOwner { device_key: key(1) },
         enrol(1, 1),
-        save(Subject::Bucket(65_535)),
+        save(nobody()),
         save(Subject::Account(name("bob"))),
         StoreRequest::SaveAdmission {
             admission: admission("alice"),
@@ -185,7 +190,7 @@ fn script_end() -> Vec<StoreRequest> {
             },
         },
         StoreRequest::SaveLockout {
-            row: LockoutRow::empty(Subject::Bucket(65_535)),
+            row: LockoutRow::empty(nobody()),
             is_blocked_now: false,
             at: at(7),
         },
@@ -248,6 +253,51 @@ fn both_stores_answer_alike_in_batches_or_one_by_one() {
     }
     for answer in ["Exists", "NotFound", "Full", "Loaded(None)", "Owner(Some"] {
         assert!(transcripts[0].contains(answer), "{answer}");
+    }
+}
+
+#[test]
+fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
+    let hash = |slot: u32, other: u8| {
+        let mut bytes = [other; 16];
+        bytes[..4].copy_from_slice(&slot.to_le_bytes());
+        NameHash::from_bytes(bytes)
+    };
+    let save = |name: NameHash, last_failure: u64| StoreRequest::SaveLockout {
+        row: LockoutRow {
+            strangers: LaneRow {
+                failures: vec![(SourcePrefix::ANY, 1)],
+                last_failure: at(last_failure),
+                ..LaneRow::default()
+            },
+            ..LockoutRow::empty(Subject::Unknown(name))
+        },
+        is_blocked_now: false,
+        at: at(1),
+    };
+    let folder = TempDir::new().unwrap();
+    let mut sqlite = SqliteStore::open(&folder.path().join("rendezvous.db")).unwrap();
+    let stores: [&mut dyn Store; 2] = [&mut MemoryStore::new(), &mut sqlite];
+    for store in stores {
+        let slots = UNKNOWN_NAMES_KEPT as u32;
+        let saved = [
+            save(hash(1, 0), 10),
+            save(hash(slots + 1, 7), 11),
+            save(hash(2, 0), 20),
+            save(hash(3, 0), 30),
+        ];
+        assert!(store.execute(&saved).iter().all(Result::is_ok));
+        let kept = |store: &mut dyn Store| {
+            let mut kept: Vec<_> = store.restore().unwrap().lockouts;
+            kept.sort_by_key(|row| row.strangers.last_failure);
+            kept.into_iter().map(|row| row.subject).collect::<Vec<_>>()
+        };
+        let names = [hash(slots + 1, 7), hash(2, 0), hash(3, 0)].map(Subject::Unknown);
+        assert_eq!(kept(store), names);
+        let before = at(30);
+        let forgotten = store.execute(&[StoreRequest::ForgetUnknown { before }]);
+        assert!(matches!(forgotten[0], Ok(StoreAnswer::Done)));
+        assert_eq!(kept(store), names[2..]);
     }
 }
 

@@ -272,25 +272,129 @@ fn t38_a_million_unknown_names_fit_and_displace_no_account() {
     }
     let _ = bench.lockouts.sweep(9, bench.now);
     for number in 0..1_000_000u32 {
-        let subject = bench.lockouts.bucket(&name(&format!("nobody{number}")));
+        let subject = bench.lockouts.unknown(&name(&format!("nobody{number}")));
         // From ever new sources, so that breadth does not stop it.
         let from = source(number + 100);
-        let _ = bench
+        let begun = bench
             .lockouts
             .begin(subject, Lane::Stranger, from, false, bench.now);
+        assert!(begun.is_ok(), "nobody{number}");
     }
-    assert!(bench.lockouts.len() <= UNKNOWN_NAME_BUCKETS + 1);
+    assert_eq!(bench.lockouts.len(), 1);
     assert!(bench.lockouts.breadth.empty_at.len() <= SOURCES_MAX);
     bench.fail(1);
     assert_eq!(bench.wait(1), BLOCK_FIRST, "the fifth");
 }
 
 #[test]
-fn unknown_names_keep_their_bucket_over_a_restart_and_hide_it() {
+fn t38_a_flood_of_names_does_not_tell_free_names_from_accounts() {
+    let mut bench = bench();
+    let begin = |bench: &mut Bench, subject: Subject, from: u32| {
+        bench.now += Duration::from_micros(400);
+        let (source, now) = (source(from), bench.now);
+        let begun = bench
+            .lockouts
+            .begin(subject, Lane::Stranger, source, false, now);
+        begun.map(|started| started.is_blocked_now)
+    };
+    // 45 failures from each of 4,445 sources, each with a name of its own.
+    for number in 0..200_000u32 {
+        let subject = bench.lockouts.unknown(&name(&format!("flood{number}")));
+        assert_eq!(begin(&mut bench, subject, number % 4445), Ok(false));
+    }
+    // How many of 10,000 names each are blocked by their first, .. fifth failure, or before it.
+    let mut blocked = [[0; 5]; 2];
+    for number in 0..10_000u32 {
+        let text = format!("tried{number}");
+        let subjects = [
+            Subject::Account(name(&text)),
+            bench.lockouts.unknown(&name(&text)),
+        ];
+        for (blocked, subject) in blocked.iter_mut().zip(subjects) {
+            for (attempt, blocked) in blocked.iter_mut().enumerate() {
+                let from = 5000 + 10 * number + attempt as u32;
+                if begin(&mut bench, subject.clone(), from) != Ok(false) {
+                    *blocked += 1;
+                    break;
+                }
+            }
+        }
+    }
+    println!("blocked at the 1st to 5th failure, of 10,000 accounts and names: {blocked:?}");
+    let [accounts, names] = blocked;
+    assert_eq!(accounts, [0, 0, 0, 0, 10_000]);
+    assert_eq!(names[..3], [0, 0, 0]);
+    // Such a name was taken for one that had failed once. The flood costs 200,000 log-ins.
+    assert!(names[3] < 20, "{names:?}");
+}
+
+/// Goes through the same random life with an account and with a name that has none.
+#[test]
+fn t38_names_without_an_account_are_counted_like_those_with_one() {
+    use rand::{RngExt, SeedableRng};
+    for seed in 0..20 {
+        let mut rng = rand::rngs::StdRng::from_seed([seed; 32]);
+        let start = bench().now;
+        let mut wall_ms = 1_000_000_000_000;
+        let (mut now, mut born) = (start, start);
+        let options = LockoutOptions {
+            stranger_failures_max: rng.random_range(1..=6),
+            ..LockoutOptions::default()
+        };
+        let new = |rows, now, wall_ms| {
+            let epoch = Epoch::new(now, UnixTime::from_millis(wall_ms));
+            Lockouts::new(options, BucketKey([7; 32]), epoch, rows, now)
+        };
+        let mut lockouts = new(Vec::new(), now, wall_ms);
+        let subjects = [alice(), lockouts.unknown(&name("nobody"))];
+        let mut rows = subjects.clone().map(LockoutRow::empty);
+        for step in 0..400 {
+            let span = match rng.random_range(0..10) {
+                0 => DAY * rng.random_range(0..=2),
+                1..4 => MINUTE * rng.random_range(0..=60),
+                _ => Duration::from_micros(rng.random_range(0..40_000_000)),
+            };
+            now += span;
+            let from = source(1000 * step + rng.random_range(0..3));
+            let met = subjects.clone().map(|subject| {
+                let begun = lockouts.begin(subject, Lane::Stranger, from, false, now);
+                // Breadth is another matter: this source is at the door for the first time.
+                lockouts.breadth = Breadth::default();
+                begun.map(|started| {
+                    lockouts.fail(started.counted);
+                    (started.row, started.is_blocked_now)
+                })
+            });
+            let [account, unknown] = met;
+            assert_eq!(
+                account.as_ref().map(|(_, blocks)| *blocks),
+                unknown.as_ref().map(|(_, blocks)| *blocks),
+                "seed {seed}, step {step}"
+            );
+            if let (Ok((account, _)), Ok((unknown, _))) = (account, unknown) {
+                assert_eq!(account.strangers.blocks, unknown.strangers.blocks);
+                assert_eq!(
+                    account.strangers.blocked_until,
+                    unknown.strangers.blocked_until
+                );
+                rows = [account, unknown];
+            }
+            if rng.random_range(0..20) == 0 {
+                let lived = now.saturating_duration_since(born);
+                wall_ms += u64::try_from(lived.as_millis()).unwrap();
+                born = now;
+                lockouts = new(rows.to_vec(), now, wall_ms);
+            }
+        }
+    }
+}
+
+#[test]
+fn unknown_names_keep_their_counter_over_a_restart_and_hide_it() {
     let bench = bench();
     let again = restored(Vec::new(), bench.now, 1);
     let nobody = name("nobody");
-    assert_eq!(bench.lockouts.bucket(&nobody), again.bucket(&nobody));
+    assert_eq!(bench.lockouts.unknown(&nobody), again.unknown(&nobody));
     let other_key = Lockouts::new(
         LockoutOptions::default(),
         BucketKey([8; 32]),
@@ -298,7 +402,7 @@ fn unknown_names_keep_their_bucket_over_a_restart_and_hide_it() {
         Vec::new(),
         bench.now,
     );
-    assert_ne!(bench.lockouts.bucket(&nobody), other_key.bucket(&nobody));
+    assert_ne!(bench.lockouts.unknown(&nobody), other_key.unknown(&nobody));
 }
 
 #[test]
@@ -322,8 +426,12 @@ fn the_source_with_the_fewest_failures_makes_room() {
 fn more_sources_than_are_told_apart_share_a_counter() {
     let mut counter = Counter::default();
     let now = bench().now;
+    let terms = LaneTerms {
+        failures_max: 1000,
+        block_first: BLOCK_FIRST,
+    };
     for number in 0..200 {
-        counter.add(source(number), 1000, BLOCK_FIRST, now);
+        counter.add(source(number), &terms, now);
     }
     assert_eq!(counter.failures.len(), SOURCES_PER_ACCOUNT_MAX + 1);
     assert_eq!(counter.sum(), 200);
