@@ -84,9 +84,13 @@ pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Connections from one source (/32 IPv4, /64 IPv6) that have not logged in yet.
 pub const UNAUTHENTICATED_PER_SOURCE_MAX: usize = 256;
-/// Connections in all that have not logged in yet; the oldest makes room. 16 sources at their limit,
-/// and a log-in takes a second or two: a crowd that comes back after a restart is let in in turns.
+/// Connections in all that have not logged in yet; one of the fullest source makes room. 16 sources at
+/// their limit, and a log-in takes a second or two: a crowd that comes back after a restart is let in in
+/// turns.
 pub const UNAUTHENTICATED_MAX: usize = 4096;
+/// Of these, connections that proved an enrolled device and do not make room for others: half, so that
+/// somebody with very many devices leaves room for whoever has none yet.
+pub const PROVEN_STRANGERS_MAX: usize = UNAUTHENTICATED_MAX / 2;
 /// Accounts that one open registration source may create in an hour.
 pub const REGISTRATIONS_PER_SOURCE_HOUR_MAX: u32 = 100;
 

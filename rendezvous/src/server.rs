@@ -17,7 +17,7 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey};
 use common::limits::{
     BLOCK_MEMORY, CONNECTIONS_MAX, Fill, LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX,
-    SESSION_IDLE_MAX, STORE_BATCH_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
+    SESSION_IDLE_MAX, STORE_BATCH_MAX,
 };
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::{
@@ -35,6 +35,7 @@ use login::{Attempt, Job, Outcome};
 use operator::{Command, CommandId, Reply};
 use registration::{Registration, Registrations};
 use source::SourcePrefix;
+use strangers::Strangers;
 
 /// One-time codes.
 mod admission;
@@ -53,6 +54,8 @@ pub mod operator;
 pub mod registration;
 /// Where a connection comes from.
 pub mod source;
+/// Who has not logged in yet.
+mod strangers;
 
 /// Presence changes wait this long for others, so that a crowd that comes at once is few pushes.
 const PRESENCE_DELAY: Duration = Duration::from_millis(50);
@@ -250,9 +253,7 @@ pub struct Server {
     sessions: BTreeMap<ConnectionId, Session>,
     /// When each session has been silent for too long, at the earliest; looked at again when due.
     timers: BTreeSet<(Instant, ConnectionId)>,
-    unauthenticated: BTreeMap<SourcePrefix, usize>,
-    /// The same connections, the oldest first: the shell's names only grow.
-    strangers: BTreeSet<ConnectionId>,
+    strangers: Strangers,
     devices: BTreeMap<DeviceKey, ConnectionId>,
     members: BTreeSet<(AccountName, ConnectionId)>,
     attempts: BTreeMap<ConnectionId, Attempt>,
@@ -363,8 +364,7 @@ impl Server {
             rng: StdRng::from_seed(seed),
             sessions: BTreeMap::new(),
             timers: BTreeSet::new(),
-            unauthenticated: BTreeMap::new(),
-            strangers: BTreeSet::new(),
+            strangers: Strangers::default(),
             devices: BTreeMap::new(),
             members: BTreeSet::new(),
             attempts: BTreeMap::new(),
@@ -441,18 +441,12 @@ impl Server {
     /// How full everything is that has a bound.
     pub fn fills(&self) -> Vec<Fill> {
         let open = self.sessions.values().map(|session| session.open.len());
-        let of_sources = self.unauthenticated.values().copied();
         let mut fills = vec![
             Fill::new("connections", self.sessions.len(), CONNECTIONS_MAX),
-            Fill::new("strangers", self.strangers.len(), UNAUTHENTICATED_MAX),
-            Fill::fullest(
-                "strangers of a source",
-                of_sources,
-                UNAUTHENTICATED_PER_SOURCE_MAX,
-            ),
             Fill::fullest("open requests of a session", open, REQUESTS_OPEN_MAX),
             self.directory.fill(),
         ];
+        fills.extend(self.strangers.fills());
         fills.extend(self.lockouts.fills());
         fills
     }
@@ -476,20 +470,12 @@ impl Server {
 
     fn on_accepted(&mut self, connection: ConnectionId, source: SocketAddr, now: Instant) {
         let prefix = SourcePrefix::of(source.ip());
-        let from_there = self.unauthenticated.get(&prefix).copied().unwrap_or(0);
         let is_full = self.sessions.len() >= CONNECTIONS_MAX
-            || from_there >= UNAUTHENTICATED_PER_SOURCE_MAX
+            || self.strangers.is_full(prefix)
             || self.is_stopping;
         if is_full {
             self.close(connection, CloseReason::TooMany);
             return;
-        }
-        if self.strangers.len() >= UNAUTHENTICATED_MAX
-            && let Some(oldest) = self.strangers.first().copied()
-        {
-            // Whoever means it has logged in sooner than so many others came.
-            self.end_session(oldest, now);
-            self.close(oldest, CloseReason::TooMany);
         }
         let timer = now + LOGIN_DEADLINE;
         let session = Session {
@@ -501,10 +487,13 @@ impl Server {
             phase: Phase::Shaking,
             open: BTreeSet::new(),
         };
-        *self.unauthenticated.entry(prefix).or_default() += 1;
-        self.strangers.insert(connection);
+        let lot = self.rng.next_u64();
+        self.strangers.add(connection, prefix, lot);
         self.timers.insert((timer, connection));
         self.sessions.insert(connection, session);
+        if let Some(leaver) = self.strangers.one_too_many() {
+            self.say_bye(leaver, ByeReason::Crowded, now);
+        }
     }
 
     fn on_connected(
@@ -550,7 +539,7 @@ impl Server {
         match &session.phase {
             Phase::Member(member) => self.take_offline(connection, member, now),
             Phase::Shaking | Phase::Ungreeted(_) | Phase::Stranger(_) => {
-                self.uncount_stranger(connection, session.prefix);
+                self.strangers.remove(connection);
             }
         }
         Some(session)
@@ -564,16 +553,6 @@ impl Server {
         }
         if self.directory.remove(&member.cursor()) {
             self.on_presence_change(now);
-        }
-    }
-
-    fn uncount_stranger(&mut self, connection: ConnectionId, prefix: SourcePrefix) {
-        self.strangers.remove(&connection);
-        if let Some(count) = self.unauthenticated.get_mut(&prefix) {
-            *count -= 1;
-            if *count == 0 {
-                self.unauthenticated.remove(&prefix);
-            }
         }
     }
 

@@ -208,6 +208,7 @@ fn t16_every_answer_and_push_is_whole_or_nothing() {
         ByeReason::TimedOut,
         ByeReason::Malformed,
         ByeReason::TooSlow,
+        ByeReason::Crowded,
     ];
     let pushes = [
         Push::Presence {

@@ -290,6 +290,9 @@ pub enum ByeReason {
     /// It did not read what was sent to it.
     #[error("this peer reads too slowly")]
     TooSlow,
+    /// Too many connections are not logged in, and this one makes room; come back, spread out.
+    #[error("the server has too many connections that are not logged in")]
+    Crowded,
 }
 
 /// A change of the directory.

@@ -547,7 +547,8 @@ impl Session {
             ByeReason::ShuttingDown
             | ByeReason::TimedOut
             | ByeReason::Malformed
-            | ByeReason::TooSlow => {
+            | ByeReason::TooSlow
+            | ByeReason::Crowded => {
                 log::info!("the server ended the session: {reason}");
                 self.parting = Some(CommandError::Unreachable(reason.to_string()));
             }

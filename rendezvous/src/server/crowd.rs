@@ -32,7 +32,6 @@ impl Crowd {
         self.server.handle_input(input, self.now);
         // As if it had logged in at once.
         self.server.strangers.clear();
-        self.server.unauthenticated.clear();
         let output = self.server.poll_output(self.now);
         if let Output::Close {
             connection: of,

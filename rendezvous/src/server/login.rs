@@ -348,6 +348,7 @@ impl Server {
             .as_ref()
             .is_some_and(|account| account.device.is_some());
         let lane = if is_signed && is_known {
+            self.strangers.on_proven(connection);
             Lane::KnownDevice
         } else {
             Lane::Stranger
@@ -904,8 +905,7 @@ impl Server {
         let session = session.expect("an attempt ends with its session");
         session.phase = Phase::Member(Arc::new(member));
         session.heard = now;
-        let prefix = session.prefix;
-        self.uncount_stranger(connection, prefix);
+        self.strangers.remove(connection);
         self.answer(connection, id, Answer::LoggedIn(LoggedIn { token, failed }));
         self.hasten_timer(connection, now);
     }

@@ -21,6 +21,23 @@ impl SourcePrefix {
             IpAddr::V6(v6) => Self(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
         }
     }
+
+    /// The network around it.
+    pub fn network(self) -> Network {
+        match self.0.to_ipv4_mapped() {
+            Some(v4) => Network::V4(v4.to_bits() >> 8),
+            None => Network::V6(self.0.to_bits() >> 80),
+        }
+    }
+}
+
+/// What somebody who has one address of a network easily has the rest of: /24 of IPv4, /48 of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Network {
+    /// The first 24 bits.
+    V4(u32),
+    /// The first 48 bits.
+    V6(u128),
 }
 
 impl fmt::Display for SourcePrefix {
@@ -57,6 +74,15 @@ mod tests {
         assert_ne!(prefix("192.0.2.1"), prefix("192.0.2.2"));
         assert_eq!(prefix("2001:db8::1"), prefix("2001:db8::ffff:1:2:3"));
         assert_ne!(prefix("2001:db8::1"), prefix("2001:db8:0:1::1"));
+    }
+
+    #[test]
+    fn neighbours_are_in_one_network() {
+        let network = |text| prefix(text).network();
+        assert_eq!(network("192.0.2.1"), network("192.0.2.254"));
+        assert_ne!(network("192.0.2.1"), network("192.0.3.1"));
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:ffff::1"));
+        assert_ne!(network("2001:db8:1::1"), network("2001:db8:2::1"));
     }
 
     #[test]
