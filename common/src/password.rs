@@ -39,6 +39,9 @@ use crate::wire::rendezvous::{OpaqueMessage, StretchVersion};
 /// the cores).
 pub const STRETCH_CURRENT: StretchVersion = StretchVersion(1);
 
+/// Length of KE1, in bytes. The server looks at it before it counts a log-in.
+pub const KE1_LEN: usize = 96;
+
 struct Suite;
 
 impl CipherSuite for Suite {
@@ -166,7 +169,7 @@ mod len {
     pub(super) const REGISTRATION_REQUEST: usize = 32;
     pub(super) const REGISTRATION_RESPONSE: usize = 64;
     pub(super) const UPLOAD: usize = 192;
-    pub(super) const KE1: usize = 96;
+    pub(super) const KE1: usize = super::KE1_LEN;
     pub(super) const KE2: usize = 320;
     pub(super) const KE3: usize = 64;
 

@@ -561,6 +561,31 @@ mod tests {
         }
     }
 
+    /// PROTOCOL.md section 2.4 names these numbers.
+    #[test]
+    fn t16_frames_of_very_many_small_integers_do_not_decode() {
+        fn decodes<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> bool {
+            let mut out = Vec::new();
+            frame::encode::<CONTROL_FRAME_LEN_MAX>(value, &mut out).unwrap();
+            frame::decode::<CONTROL_FRAME_LEN_MAX, T>(&out[frame::PREFIX_LEN..]).is_ok()
+        }
+        let hello = |versions| Hello {
+            versions: vec![1; versions],
+            agent: String::new(),
+        };
+        assert!(decodes(&hello(32_760)));
+        assert!(!decodes(&hello(32_761)));
+        let announce = |candidates| RequestFrame {
+            id: RequestId(1),
+            request: Request::Announce {
+                status: Status::Available,
+                candidates: vec!["192.0.2.1:9".parse().unwrap(); candidates],
+            },
+        };
+        assert!(decodes(&announce(6_551)));
+        assert!(!decodes(&announce(6_552)));
+    }
+
     #[test]
     fn the_largest_page_and_push_fit_a_frame() {
         let entry = largest_entry();

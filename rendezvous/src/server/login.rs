@@ -14,8 +14,8 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey, Role, Statement, Token};
 use common::limits::{TOKEN_LIFETIME, TOKEN_RENEW_AFTER};
 use common::password::{
-    ChallengeError, CredentialId, PasswordError, PasswordRecord, STRETCH_CURRENT, ServerLogin,
-    ServerSetup,
+    ChallengeError, CredentialId, KE1_LEN, PasswordError, PasswordRecord, STRETCH_CURRENT,
+    ServerLogin, ServerSetup,
 };
 use common::wire::rendezvous::{
     AdmissionCode, Answer, ByeReason, FailedLogins, LoggedIn, LoginStart, OpaqueMessage, Refusal,
@@ -300,6 +300,10 @@ impl Server {
         channel: ChannelBinding,
         now: Instant,
     ) {
+        if start.ke1.as_bytes().len() != KE1_LEN {
+            self.say_bye(connection, ByeReason::Malformed, now);
+            return;
+        }
         if !self.may_start(connection, id, now) {
             return;
         }

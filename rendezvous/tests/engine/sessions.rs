@@ -200,6 +200,21 @@ fn t20_malformed_frames_cost_their_own_session_only() {
     world.send(ke1, Request::LoginStart(start));
     assert_eq!(world.bye(ke1), Some(ByeReason::Malformed));
     assert_eq!(world.failures("alice"), 1);
+    // One that cannot be a KE1 is seen before anything is counted, also during a block.
+    for is_blocked in [false, true] {
+        if is_blocked {
+            world.block("alice");
+        }
+        let before = world.failures("alice");
+        for len in [0, 95, 97, 512] {
+            let c = world.connect(AWAY);
+            let mut start = world.start_message(c, "alice", &device(1), None);
+            start.ke1 = OpaqueMessage::try_from(vec![1; len]).unwrap();
+            world.send(c, Request::LoginStart(start));
+            assert_eq!(world.bye(c), Some(ByeReason::Malformed), "{len}");
+        }
+        assert_eq!(world.failures("alice"), before);
+    }
     assert_eq!(world.ask(other, Request::KeepAlive), Answer::Done);
     // Inputs about connections that are gone are nothing.
     world.input(Input::Disconnected { connection: ke1 });
