@@ -25,7 +25,7 @@ use common::wire::rendezvous::{
     Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, VERSION,
 };
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
 
 use crate::store::{AccountId, Admission, Restored, StoreAnswer, StoreError, StoreRequest};
 use admission::Admissions;
@@ -853,15 +853,16 @@ impl Server {
 
     // ---- telling owners ----------------------------------------------------------------------
 
-    /// Somebody failed to log in to an account: its live sessions are told, now or within a second.
+    /// Somebody failed to log in to an account: its live sessions are told, at some moment within a second.
+    /// Telling them takes a write, and whoever failed could measure one that came at once.
     fn on_failed_login(&mut self, account: &AccountName, now: Instant) {
         if self.sessions_of(account).next().is_none() || self.notices_due.contains_key(account) {
             return;
         }
         let last = self.notices_sent.get(account);
-        let due = last.map_or(now, |last| (*last + NOTICE_INTERVAL).max(now));
-        self.notices_due.insert(account.clone(), due);
-        self.send_notices(now);
+        let soonest = last.map_or(now, |last| (*last + NOTICE_INTERVAL).max(now));
+        let delay = NOTICE_INTERVAL.mul_f64(self.rng.random());
+        self.notices_due.insert(account.clone(), soonest + delay);
     }
 
     fn send_notices(&mut self, now: Instant) {
