@@ -213,11 +213,11 @@ impl Lockouts {
         rows: Vec<LockoutRow>,
         now: Instant,
     ) -> Self {
-        let range = 1..=FAILURES_MAX_MAX;
+        let within = |failures: u32| failures.clamp(1, FAILURES_MAX_MAX);
         let mut this = Self {
             options: LockoutOptions {
-                stranger_failures_max: within(&range, options.stranger_failures_max),
-                known_failures_max: within(&range, options.known_failures_max),
+                stranger_failures_max: within(options.stranger_failures_max),
+                known_failures_max: within(options.known_failures_max),
                 ..options
             },
             epoch,
@@ -255,8 +255,9 @@ impl Lockouts {
                 } = row.strangers;
                 let blocks = blocks.min(LaneTerms::BLOCKS_TOLD_APART);
                 let failures_max = self.options.stranger_failures_max;
-                let failures: u32 = failures.iter().map(|(_, count)| *count).sum();
-                let count = blocks * failures_max + failures.min(failures_max - 1);
+                let failures = failures.iter().map(|(_, count)| *count).max();
+                let failures = failures.unwrap_or(0).min(failures_max - 1);
+                let count = blocks * failures_max + failures;
                 let ago = wall.saturating_since(last_failure);
                 self.unknown.restore(name, count, ago, now);
             }
@@ -568,10 +569,6 @@ impl Lockouts {
             self.locks.remove(account);
         }
     }
-}
-
-fn within(range: &std::ops::RangeInclusive<u32>, value: u32) -> u32 {
-    value.clamp(*range.start(), *range.end())
 }
 
 /// An attempt that may go on once `row` is durable.
