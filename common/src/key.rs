@@ -21,15 +21,68 @@ const PKCS8_PREFIX: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 
+/// The byte with the sign of x and the highest bits of y, and where in it the sign stands.
+const SIGN_AT: usize = 31;
+const SIGN_BIT: u8 = 0x80;
+/// The lowest byte of the prime 2^255 - 19. All its others are as large as they can be.
+const PRIME_LOWEST: u8 = 0xed;
+/// The y coordinates, little-endian, of the eight points whose order is 1, 2, 4 or 8. The order of a
+/// point and of its opposite is the same, so the sign of x does not matter.
+const SMALL_ORDER_YS: [[u8; 32]; 5] = [
+    // 1: the neutral point, order 1.
+    [
+        0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00,
+    ],
+    // -1: order 2.
+    [
+        0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0x7f,
+    ],
+    // 0: order 4.
+    [0; 32],
+    // Order 8.
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+    // Order 8: minus the one before.
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+];
+
 /// The public key that names a device: 32 bytes, Ed25519.
+///
+/// Only who knows a secret can sign for it: the points of small order, for which anybody can, are no
+/// device keys. Nor are encodings that are not canonical, so that a key has one name and no other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "[u8; 32]")]
 pub struct DeviceKey([u8; 32]);
 
 impl DeviceKey {
     /// Takes the 32 bytes of RFC 8032. Whether they are a point of the curve shows at the first
     /// signature.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    ///
+    /// # Errors
+    ///
+    /// If the encoding is not canonical, or the point is of small order. Both are seen by comparing
+    /// bytes, so that a page of the directory costs no arithmetic on the curve.
+    pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, WeakKeyError> {
+        let mut y = bytes;
+        y[SIGN_AT] &= !SIGN_BIT;
+        if !is_below_prime(&y) {
+            return Err(WeakKeyError::NonCanonical);
+        }
+        if SMALL_ORDER_YS.contains(&y) {
+            return Err(WeakKeyError::SmallOrder);
+        }
+        Ok(Self(bytes))
     }
 
     /// The 32 bytes.
@@ -37,10 +90,10 @@ impl DeviceKey {
         &self.0
     }
 
-    /// Takes a DER SubjectPublicKeyInfo; `None` unless it is an Ed25519 key.
+    /// Takes a DER SubjectPublicKeyInfo; `None` unless it is an Ed25519 key that may name a device.
     pub fn from_spki(der: &[u8]) -> Option<Self> {
         let key = der.strip_prefix(&SPKI_PREFIX)?;
-        Some(Self(key.try_into().ok()?))
+        Self::from_bytes(key.try_into().ok()?).ok()
     }
 
     /// The key as DER SubjectPublicKeyInfo, as `openssl pkey -pubin -inform DER` reads it.
@@ -62,6 +115,30 @@ impl DeviceKey {
             .verify(&statement.to_bytes(), &signature.0)
             .is_ok()
     }
+}
+
+/// Tells whether `y`, little-endian and without the sign of x, is less than 2^255 - 19.
+fn is_below_prime(y: &[u8; 32]) -> bool {
+    y[0] < PRIME_LOWEST || y[SIGN_AT] != !SIGN_BIT || y[1..SIGN_AT].iter().any(|byte| *byte != 0xff)
+}
+
+impl TryFrom<[u8; 32]> for DeviceKey {
+    type Error = WeakKeyError;
+
+    fn try_from(bytes: [u8; 32]) -> Result<Self, WeakKeyError> {
+        Self::from_bytes(bytes)
+    }
+}
+
+/// 32 bytes are no key that may name a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WeakKeyError {
+    /// The y coordinate is not below the prime: the same point has another encoding.
+    #[error("the encoding of the device key is not canonical; make a new key")]
+    NonCanonical,
+    /// The point has one of the orders 1, 2, 4 and 8.
+    #[error("the device key is of small order, so anybody could sign for it; make a new key")]
+    SmallOrder,
 }
 
 impl fmt::Debug for DeviceKey {
@@ -88,7 +165,7 @@ impl DeviceSecret {
     pub fn public(&self) -> DeviceKey {
         let mut key = [0; 32];
         key.copy_from_slice(self.pair().public_key().as_ref());
-        DeviceKey(key)
+        DeviceKey::from_bytes(key).expect("a clamped scalar is no multiple of the base's order")
     }
 
     /// Signs `statement`.
@@ -288,6 +365,9 @@ impl PartialEq for TokenHash {
 }
 
 impl Eq for TokenHash {}
+
+#[cfg(test)]
+mod strictness;
 
 #[cfg(test)]
 mod tests {

@@ -58,12 +58,12 @@ pub struct AccountId(pub i64);
 /// What the engine asks of the store.
 #[derive(Clone, Debug)]
 pub enum StoreRequest {
-    /// Reads an account, and one of its devices. Answered by `Loaded`.
+    /// Reads an account, and one of its devices if that is wanted. Answered by `Loaded`.
     LoadAccount {
-        /// Whose name.
+        /// Its name.
         account: AccountName,
-        /// Which device.
-        device_key: DeviceKey,
+        /// The device's key.
+        device_key: Option<DeviceKey>,
     },
     /// Makes an account. Answered by `Done` or `Exists`.
     CreateAccount {

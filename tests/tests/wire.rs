@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::key::{ChannelBinding, DeviceKey, Token};
+use common::key::{ChannelBinding, DeviceSecret, Token};
 use common::limits::UNAUTHENTICATED_PER_SOURCE_MAX;
 use common::password::PasswordError;
 use common::wire::rendezvous::{
@@ -179,7 +179,7 @@ fn before_a_log_in_nothing_is_answered_but_log_ins() {
     let world = World::new(EXECUTABLE);
     world.register("alice");
     let mut client = WireClient::connect(world.server());
-    let nobody = DeviceKey::from_bytes([7; 32]);
+    let nobody = DeviceSecret::from_seed([7; 32]).public();
     let requests = [
         Request::Announce {
             status: Status::Available,

@@ -10,7 +10,7 @@ use super::peer::*;
 use super::rendezvous::*;
 use crate::hash::{FileDigest, LeafHash};
 use crate::id::{AccountName, DeviceName, MessageId, TransferId};
-use crate::key::{DeviceKey, Signature, Token};
+use crate::key::{DeviceKey, DeviceSecret, Signature, Token};
 use crate::limits::CONTROL_FRAME_LEN_MAX;
 use crate::time::UnixTime;
 
@@ -47,8 +47,8 @@ fn account() -> AccountName {
     "alice".parse().unwrap()
 }
 
-const fn key() -> DeviceKey {
-    DeviceKey::from_bytes([7; 32])
+fn key() -> DeviceKey {
+    DeviceSecret::from_seed([7; 32]).public()
 }
 
 fn opaque() -> OpaqueMessage {

@@ -546,6 +546,7 @@ pub struct AdmissionCodeError;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::DeviceSecret;
     use crate::limits::{CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX, PAGE_ENTRIES_MAX};
     use crate::wire::frame;
 
@@ -554,7 +555,7 @@ mod tests {
         Entry {
             account: "x".repeat(32).parse().unwrap(),
             device_name: DeviceName::lossy(&"x".repeat(64)),
-            device_key: DeviceKey::from_bytes([255; 32]),
+            device_key: DeviceSecret::from_seed([255; 32]).public(),
             status: Status::Busy,
             since: UnixTime::from_millis(u64::MAX),
             candidates: vec!["[ffff:ffff::1]:65535".parse().unwrap(); CANDIDATES_MAX],

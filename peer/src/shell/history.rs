@@ -600,12 +600,21 @@ fn session(connection: &Connection) -> Result<Option<(AccountName, Token)>, rusq
 }
 
 fn contacts(connection: &Connection) -> Result<Vec<(AccountName, DeviceKey)>, rusqlite::Error> {
-    connection
+    let pins: Vec<(AccountName, [u8; 32])> = connection
         .prepare("SELECT account, device_key FROM contacts ORDER BY account, first_seen_ms")?
-        .query_map([], |row| {
-            Ok((account(row, 0)?, DeviceKey::from_bytes(row.get(1)?)))
-        })?
-        .collect()
+        .query_map([], |row| Ok((account(row, 0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let count = pins.len();
+    // An earlier version pinned keys that this one does not take.
+    let contacts: Vec<_> = pins
+        .into_iter()
+        .filter_map(|(account, key)| Some((account, DeviceKey::from_bytes(key).ok()?)))
+        .collect();
+    if contacts.len() < count {
+        let weak = count - contacts.len();
+        log::warn!("pinned keys are weak and ignored: count={weak}");
+    }
+    Ok(contacts)
 }
 
 fn outbox(connection: &Connection) -> Result<Vec<(AccountName, Message)>, rusqlite::Error> {
@@ -707,6 +716,7 @@ fn describe(error: &rusqlite::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use common::key::DeviceSecret;
     use tempfile::TempDir;
 
     use super::*;
@@ -716,7 +726,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
         let token = Token::from_bytes([9; 32]);
-        let key = |byte| DeviceKey::from_bytes([byte; 32]);
+        let key = |byte| DeviceSecret::from_seed([byte; 32]).public();
         let pin = |device_key, at| StoreRequest::PinKey {
             account: name("bob"),
             device_key,
@@ -747,6 +757,32 @@ mod tests {
             [(name("bob"), key(2)), (name("bob"), key(1))]
         );
         assert_eq!(restored.outbox, messages);
+    }
+
+    #[test]
+    fn t31_a_pinned_key_that_anybody_can_sign_for_is_ignored() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let device_key = DeviceSecret::from_seed([1; 32]).public();
+        let pin = StoreRequest::PinKey {
+            account: name("bob"),
+            device_key,
+            at: UnixTime::default(),
+        };
+        assert_eq!(ask(&mut history, pin), StoreAnswer::Done);
+        // As an earlier version left it: the neutral point.
+        let mut weak = [0_u8; 32];
+        weak[0] = 1;
+        history
+            .connection
+            .execute(
+                "INSERT INTO contacts VALUES ('bob', ?1, 0), ('carol', ?1, 0)",
+                params![weak],
+            )
+            .unwrap();
+        drop(history);
+        let restored = open(&folder).restore().unwrap();
+        assert_eq!(restored.contacts, [(name("bob"), device_key)]);
     }
 
     /// What a killed process leaves behind is what its files hold at that moment.
@@ -963,7 +999,7 @@ mod tests {
         };
         let pin = StoreRequest::PinKey {
             account: name("bob"),
-            device_key: DeviceKey::from_bytes([1; 32]),
+            device_key: DeviceSecret::from_seed([1; 32]).public(),
             at: UnixTime::default(),
         };
         let batch = [queue(1), pin, queue(2)];

@@ -19,7 +19,9 @@ use common::wire::rendezvous::{Change, Cursor, DirectoryVersion, Entry, Push, Se
 /// The devices that are online.
 #[derive(Debug)]
 pub struct Directory {
-    entries: BTreeMap<Cursor, Entry>,
+    accounts: BTreeMap<AccountName, BTreeMap<DeviceKey, Entry>>,
+    /// Devices of all accounts.
+    len: usize,
     version: u64,
     /// What changed, oldest first. The last one made the present version.
     log: VecDeque<Cursor>,
@@ -35,7 +37,8 @@ impl Directory {
     /// the server can have seen.
     pub const fn new(version: u64) -> Self {
         Self {
-            entries: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            len: 0,
             version,
             log: VecDeque::new(),
         }
@@ -43,30 +46,38 @@ impl Directory {
 
     /// Adds a device or replaces what it said before. Saying the same again is no change.
     pub fn insert(&mut self, entry: Entry) -> bool {
-        let cursor = Cursor {
-            account: entry.account.clone(),
-            device_key: entry.device_key,
-        };
-        if self.entries.get(&cursor) == Some(&entry) {
+        let cursor = cursor_of(&entry);
+        if self.entry(&cursor) == Some(&entry) {
             return false;
         }
-        self.entries.insert(cursor.clone(), entry);
+        let devices = self.accounts.entry(cursor.account.clone()).or_default();
+        if devices.insert(cursor.device_key, entry).is_none() {
+            self.len += 1;
+        }
         self.note(cursor);
         true
     }
 
     /// Removes a device; tells whether it was there.
     pub fn remove(&mut self, cursor: &Cursor) -> bool {
-        if self.entries.remove(cursor).is_none() {
+        let Some(devices) = self.accounts.get_mut(&cursor.account) else {
+            return false;
+        };
+        if devices.remove(&cursor.device_key).is_none() {
             return false;
         }
+        if devices.is_empty() {
+            self.accounts.remove(&cursor.account);
+        }
+        self.len -= 1;
         self.note(cursor.clone());
         true
     }
 
     /// The entry of a device.
     pub fn entry(&self, cursor: &Cursor) -> Option<&Entry> {
-        self.entries.get(cursor)
+        let devices = self.accounts.get(&cursor.account)?;
+        devices.get(&cursor.device_key)
     }
 
     /// The present version.
@@ -75,41 +86,29 @@ impl Directory {
     }
 
     /// Devices online.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Tells whether nobody is online.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// The page after a cursor, and the cursor of the next one.
     pub fn page(&self, after: Option<&Cursor>) -> (Vec<Entry>, Option<Cursor>) {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.entries.range((from, Bound::Unbounded));
-        let mut entries = Vec::new();
-        let mut last = None;
-        for (cursor, entry) in rest.by_ref().take(PAGE_ENTRIES_MAX) {
-            entries.push(entry.clone());
-            last = Some(cursor);
-        }
-        let next = if rest.next().is_some() { last } else { None };
-        (entries, next.cloned())
+        let mut rest = self.entries_after(after);
+        let entries: Vec<Entry> = rest.by_ref().take(PAGE_ENTRIES_MAX).cloned().collect();
+        let has_more = rest.next().is_some();
+        let next = entries.last().filter(|_| has_more).map(cursor_of);
+        (entries, next)
     }
 
     /// The devices of one account, at most a page.
     pub fn find(&self, account: &AccountName) -> Vec<Entry> {
-        let first = Cursor {
-            account: account.clone(),
-            device_key: DeviceKey::from_bytes([0; 32]),
-        };
-        self.entries
-            .range(first..)
-            .take_while(|(cursor, _)| cursor.account == *account)
-            .take(PAGE_ENTRIES_MAX)
-            .map(|(_, entry)| entry.clone())
-            .collect()
+        let devices = self.accounts.get(account).into_iter().flatten();
+        let entries = devices.map(|(_, entry)| entry.clone());
+        entries.take(PAGE_ENTRIES_MAX).collect()
     }
 
     /// Tells whether the log reaches back to `since`.
@@ -144,7 +143,7 @@ impl Directory {
     }
 
     fn push(&self, version: u64, batch: &BTreeSet<&Cursor>) -> Arc<ServerFrame> {
-        let changes = batch.iter().map(|cursor| match self.entries.get(cursor) {
+        let changes = batch.iter().map(|cursor| match self.entry(cursor) {
             Some(entry) => Change::Online(entry.clone()),
             None => Change::Offline {
                 account: cursor.account.clone(),
@@ -157,6 +156,20 @@ impl Directory {
         }))
     }
 
+    fn entries_after(&self, after: Option<&Cursor>) -> impl Iterator<Item = &Entry> {
+        let beyond = |cursor: &Cursor| (Bound::Excluded(cursor.device_key), Bound::Unbounded);
+        let same_account = after.and_then(|cursor| {
+            let devices = self.accounts.get(&cursor.account)?;
+            Some(devices.range(beyond(cursor)).map(|(_, entry)| entry))
+        });
+        let account = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(&cursor.account));
+        let others = self
+            .accounts
+            .range::<AccountName, _>((account, Bound::Unbounded));
+        let others = others.flat_map(|(_, devices)| devices.values());
+        same_account.into_iter().flatten().chain(others)
+    }
+
     fn note(&mut self, cursor: Cursor) {
         if self.log.len() >= PRESENCE_LOG_MAX {
             self.log.pop_front();
@@ -167,6 +180,14 @@ impl Directory {
 
     fn oldest(&self) -> u64 {
         self.version - self.log.len() as u64
+    }
+}
+
+/// Where an entry stands in the directory.
+fn cursor_of(entry: &Entry) -> Cursor {
+    Cursor {
+        account: entry.account.clone(),
+        device_key: entry.device_key,
     }
 }
 
@@ -198,23 +219,24 @@ mod tests {
     use common::wire::rendezvous::Status;
 
     fn entry(number: u32) -> Entry {
-        let mut key = [0; 32];
+        let mut key = [1; 32];
         key[..4].copy_from_slice(&number.to_be_bytes());
         Entry {
             account: format!("user{:04}", number / 3).parse().unwrap(),
             device_name: DeviceName::lossy("laptop"),
-            device_key: DeviceKey::from_bytes(key),
+            device_key: DeviceKey::from_bytes(key).unwrap(),
             status: Status::Available,
             since: UnixTime::from_millis(1),
             candidates: vec!["192.0.2.1:4000".parse().unwrap()],
         }
     }
 
-    fn cursor(entry: &Entry) -> Cursor {
-        Cursor {
-            account: entry.account.clone(),
-            device_key: entry.device_key,
-        }
+    /// All entries, as a watcher keeps them.
+    fn all(directory: &Directory) -> BTreeMap<Cursor, Entry> {
+        let entries = directory.entries_after(None);
+        entries
+            .map(|entry| (cursor_of(entry), entry.clone()))
+            .collect()
     }
 
     /// What a watcher makes of pushes.
@@ -228,7 +250,7 @@ mod tests {
             for change in changes {
                 match change {
                     Change::Online(entry) => {
-                        copy.insert(cursor(entry), entry.clone());
+                        copy.insert(cursor_of(entry), entry.clone());
                     }
                     Change::Offline {
                         account,
@@ -276,17 +298,17 @@ mod tests {
         for number in 0..500 {
             directory.insert(entry(number));
         }
-        let mut copy: BTreeMap<Cursor, Entry> = directory.entries.clone();
+        let mut copy: BTreeMap<Cursor, Entry> = all(&directory);
         let since = directory.version();
         for number in 0..300 {
             let mut changed = entry(number * 2);
             changed.status = Status::Away;
             directory.insert(changed);
-            directory.remove(&cursor(&entry(number)));
+            directory.remove(&cursor_of(&entry(number)));
         }
         assert!(directory.remembers(since));
         let seen = follow(&mut copy, &directory.changes_since(since));
-        assert_eq!(copy, directory.entries);
+        assert_eq!(copy, all(&directory));
         assert_eq!(DirectoryVersion(seen), directory.version());
         assert!(directory.changes_since(directory.version()).is_empty());
     }
@@ -302,7 +324,7 @@ mod tests {
         let pushes = directory.changes_since(DirectoryVersion(0));
         let mut copy = BTreeMap::new();
         assert_eq!((pushes.len(), follow(&mut copy, &pushes)), (1, 100));
-        assert_eq!(copy, directory.entries);
+        assert_eq!(copy, all(&directory));
         assert!(
             !directory.insert(copy.into_values().next().unwrap()),
             "no news"

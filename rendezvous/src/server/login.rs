@@ -224,7 +224,7 @@ impl Server {
         self.registrations.count(prefix, now);
         let request = StoreRequest::LoadAccount {
             account: account.clone(),
-            device_key: DeviceKey::from_bytes([0; 32]),
+            device_key: None,
         };
         let credential = CredentialId::from_random(self.random());
         let job = Job::Register {
@@ -316,7 +316,7 @@ impl Server {
         let is_signed = start.device_key.verify(&statement, &start.signature);
         let request = StoreRequest::LoadAccount {
             account: start.account.clone(),
-            device_key: start.device_key,
+            device_key: Some(start.device_key),
         };
         let opening = Opening {
             id,
@@ -523,7 +523,7 @@ impl Server {
         let is_signed = login.device_key.verify(&statement, &login.signature);
         let request = StoreRequest::LoadAccount {
             account: login.account.clone(),
-            device_key: login.device_key,
+            device_key: Some(login.device_key),
         };
         let attempt = Attempt::TokenLoading {
             id,

@@ -53,7 +53,7 @@ impl MemoryStore {
             StoreRequest::LoadAccount {
                 account,
                 device_key,
-            } => StoreAnswer::Loaded(self.load(account, device_key)),
+            } => StoreAnswer::Loaded(self.load(account, *device_key)),
             StoreRequest::CreateAccount {
                 account,
                 record,
@@ -135,13 +135,14 @@ impl MemoryStore {
         }
     }
 
-    fn load(&self, account: &AccountName, device_key: &DeviceKey) -> Option<Account> {
+    fn load(&self, account: &AccountName, device_key: Option<DeviceKey>) -> Option<Account> {
         let kept = self.accounts.get(account)?;
+        let device = device_key.and_then(|key| kept.devices.get(&key));
         Some(Account {
             id: kept.id,
             record: kept.record.clone(),
             stretch: kept.stretch,
-            device: kept.devices.get(device_key).cloned(),
+            device: device.cloned(),
         })
     }
 

@@ -148,6 +148,7 @@ impl SqliteStore {
             transaction.execute_batch(step)?;
         }
         transaction.pragma_update(None, "user_version", known)?;
+        drop_weak_devices(&transaction)?;
         transaction.commit()?;
         Ok(Ok(()))
     }
@@ -222,12 +223,37 @@ impl Store for SqliteStore {
     }
 }
 
+/// Drops devices under keys that an earlier version took and this one does not. Nobody can ask for one
+/// any more, and each would take up one of its account's places.
+fn drop_weak_devices(db: &Transaction<'_>) -> rusqlite::Result<()> {
+    let is_weak = |key: &[u8]| {
+        let key = key.try_into();
+        key.is_ok_and(|key| DeviceKey::from_bytes(key).is_err())
+    };
+    let mut statement = db.prepare("SELECT key FROM devices")?;
+    let mut rows = statement.query([])?;
+    let mut weak: Vec<Vec<u8>> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let key = row.get_ref(0)?.as_blob()?;
+        if is_weak(key) {
+            weak.push(key.to_vec());
+        }
+    }
+    for key in &weak {
+        db.execute("DELETE FROM devices WHERE key = ?", params![key])?;
+    }
+    if !weak.is_empty() {
+        log::warn!("devices with weak keys dropped: count={}", weak.len());
+    }
+    Ok(())
+}
+
 fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result<StoreAnswer> {
     match request {
         StoreRequest::LoadAccount {
             account,
             device_key,
-        } => load_account(db, account, device_key).map(StoreAnswer::Loaded),
+        } => load_account(db, account, *device_key).map(StoreAnswer::Loaded),
         StoreRequest::CreateAccount {
             account,
             record,
@@ -318,8 +344,9 @@ fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result
 fn load_account(
     db: &Transaction<'_>,
     account: &AccountName,
-    device_key: &DeviceKey,
+    device_key: Option<DeviceKey>,
 ) -> rusqlite::Result<Option<Account>> {
+    let wanted = device_key.as_ref().map(DeviceKey::as_bytes);
     let (name, loaded) = db
         .prepare_cached(
             "SELECT accounts.id, record, stretch, devices.name, token_hash, token_issued_ms,
@@ -328,18 +355,21 @@ fn load_account(
              ON devices.account = accounts.id AND devices.key = ?
              WHERE accounts.name >= ? ORDER BY accounts.name LIMIT 1",
         )?
-        .query_row(params![device_key.as_bytes(), account.as_str()], |row| {
+        .query_row(params![wanted, account.as_str()], |row| {
             Ok((row.get::<_, String>(7)?, loaded_account(row, device_key)?))
         })?;
     Ok((name == account.as_str()).then_some(loaded))
 }
 
-fn loaded_account(row: &Row<'_>, device_key: &DeviceKey) -> rusqlite::Result<Account> {
+fn loaded_account(
+    row: &Row<'_>,
+    device_key: Option<DeviceKey>,
+) -> rusqlite::Result<Account> {
     let record: Vec<u8> = row.get(1)?;
     let device_name: Option<String> = row.get(3)?;
-    let device = match device_name {
-        Some(name) => Some(Device {
-            key: *device_key,
+    let device = match device_key.zip(device_name) {
+        Some((key, name)) => Some(Device {
+            key,
             name: DeviceName::lossy(&name),
             token_hash: TokenHash(row.get(4)?),
             token_issued: time(row, 5)?,

@@ -9,6 +9,7 @@ use super::*;
 use crate::server::lockout::sketch::NameHash;
 use crate::server::lockout::{LaneRow, Subject};
 use crate::server::source::SourcePrefix;
+use common::key::DeviceSecret;
 use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_KEPT};
 use common::password::{Password, STRETCH_CURRENT, ServerSetup, make_record};
 use std::fmt::Write as _;
@@ -25,7 +26,7 @@ fn at(millis: u64) -> UnixTime {
 
 fn device(number: u8) -> Device {
     Device {
-        key: DeviceKey::from_bytes([number; 32]),
+        key: DeviceSecret::from_seed([number; 32]).public(),
         name: DeviceName::lossy("laptop"),
         token_hash: TokenHash([number; 32]),
         token_before: None,
@@ -78,7 +79,7 @@ fn enrol(id: i64, number: u8) -> StoreRequest {
 fn load(account: &str, number: u8) -> StoreRequest {
     StoreRequest::LoadAccount {
         account: name(account),
-        device_key: device(number).key,
+        device_key: Some(device(number).key),
     }
 }
 
@@ -314,6 +315,39 @@ fn what_was_answered_is_there_after_opening_again() {
     std::mem::forget(store);
     let mut again = SqliteStore::open(&path).unwrap();
     assert_eq!(format!("{:?}", again.restore()), before);
+}
+
+#[test]
+fn t31_an_enrolled_key_that_anybody_can_sign_for_is_dropped_at_the_start() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rendezvous.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    for answer in store.execute(&[create("alice"), enrol(1, 1)]) {
+        assert!(answer.is_ok());
+    }
+    drop(store);
+    // As an earlier version left it: the neutral point and one above the prime.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    for weak in ["01", "ee"] {
+        let rest = ["00", "ff"][usize::from(weak == "ee")].repeat(31);
+        let row = format!("INSERT INTO devices VALUES (x'{weak}{rest}', 1, '', x'', NULL, 0, 0)");
+        connection.execute_batch(&row).unwrap();
+    }
+    drop(connection);
+    let mut store = SqliteStore::open(&path).unwrap();
+    let list = StoreRequest::ListAccounts {
+        after: None,
+        count_max: 1,
+    };
+    let answers = store.execute(&[list, load("alice", 1)]);
+    assert!(
+        matches!(&answers[0], Ok(StoreAnswer::Accounts(accounts)) if accounts[0].devices == 1),
+        "{answers:?}"
+    );
+    assert!(
+        matches!(&answers[1], Ok(StoreAnswer::Loaded(Some(account))) if account.device.is_some()),
+        "{answers:?}"
+    );
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What a signature or a token is good for.
 
-use common::key::Token;
+use common::key::{DeviceKey, Token};
 use common::limits::{
     DEVICES_PER_ACCOUNT_MAX, SOURCE_FAILURES_MAX, TOKEN_LIFETIME, TOKEN_RENEW_AFTER,
 };
-use common::wire::rendezvous::{Answer, OpaqueMessage, Refusal, Request};
+use common::wire::rendezvous::{Answer, ByeReason, Cursor, OpaqueMessage, Refusal, Request};
 use rendezvous::server::CloseReason;
 
 use super::world::*;
@@ -28,6 +28,80 @@ fn t31_a_key_that_is_only_claimed_is_not_enrolled_even_with_the_password() {
         world.ask(owner, Request::WhoIs { device_key }),
         Answer::Owner { account }
     );
+}
+
+/// The neutral point as a device key. Whatever the message, `[S]B = R + [h]A` holds for it with the
+/// neutral point as `R` and 0 as `S`: nobody needs a secret to sign.
+const WEAK_KEY: [u8; 32] = {
+    let mut bytes = [0; 32];
+    bytes[0] = 1;
+    bytes
+};
+
+/// That signature.
+const WEAK_SIGNATURE: [u8; 64] = {
+    let mut bytes = [0; 64];
+    bytes[0] = 1;
+    bytes
+};
+
+/// The body of a frame in which `honest` and its signature have made way for the weak ones.
+fn forged(request: Request, honest: DeviceKey) -> Vec<u8> {
+    let signature = match &request {
+        Request::LoginStart(start) => Some(start.signature),
+        Request::TokenLogin(login) => Some(login.signature),
+        _ => None,
+    };
+    let mut body = body_of(request);
+    replace(&mut body, honest.as_bytes(), &WEAK_KEY);
+    if let Some(signature) = signature {
+        replace(&mut body, &Vec::from(signature), &WEAK_SIGNATURE);
+    }
+    body
+}
+
+fn replace(body: &mut [u8], old: &[u8], new: &[u8]) {
+    let at = body.windows(old.len()).position(|part| part == old);
+    let at = at.expect("the frame has it");
+    body[at..at + new.len()].copy_from_slice(new);
+}
+
+#[test]
+fn t31_a_key_that_anybody_can_sign_for_is_not_enrolled() {
+    let mut world = World::new();
+    world.add("mallory");
+    let honest = device(1);
+    let c = world.connect(AWAY);
+    let start = world.start_message(c, "mallory", &honest, None);
+    let start = forged(Request::LoginStart(start), honest.public());
+    world.receive(c, &start);
+    assert_eq!(world.bye(c), Some(ByeReason::Malformed));
+
+    let c = world.connect(AWAY);
+    let token = Token::from_bytes([1; 32]);
+    let login = world.token_message(c, "mallory", &honest, token);
+    let login = forged(Request::TokenLogin(login), honest.public());
+    world.receive(c, &login);
+    assert_eq!(world.bye(c), Some(ByeReason::Malformed));
+}
+
+#[test]
+fn t31_nobody_is_asked_about_a_key_that_anybody_can_sign_for() {
+    let mut world = World::new();
+    let device_key = device(1).public();
+    let after = Cursor {
+        account: name("alice"),
+        device_key,
+    };
+    let requests = [
+        Request::WhoIs { device_key },
+        Request::List { after: Some(after) },
+    ];
+    for request in requests {
+        let c = world.member("alice", 2, HOME);
+        world.receive(c, &forged(request, device_key));
+        assert_eq!(world.bye(c), Some(ByeReason::Malformed));
+    }
 }
 
 #[test]

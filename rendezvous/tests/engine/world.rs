@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey, DeviceSecret, Role, Statement, Token};
+use common::limits::CONTROL_FRAME_LEN_MAX;
 use common::password::{
     ClientLogin, ClientRegistration, Password, PasswordRecord, STRETCH_CURRENT, ServerSetup,
     make_record,
 };
 use common::time::{Epoch, UnixTime};
+use common::wire::frame;
 use common::wire::rendezvous::{
     AdmissionCode, Answer, ByeReason, Change, Cursor, DirectoryVersion, Entry, FailedLogins, Hello,
     HelloAnswer, LoggedIn, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
@@ -256,6 +258,15 @@ impl World {
         id
     }
 
+    /// Hands over the body of a frame as it came, as the shell does.
+    pub(crate) fn receive(&mut self, connection: ConnectionId, body: &[u8]) {
+        let input = match frame::decode::<CONTROL_FRAME_LEN_MAX, RequestFrame>(body) {
+            Ok(frame) => Input::Requested { connection, frame },
+            Err(_) => Input::Malformed { connection },
+        };
+        self.input(input);
+    }
+
     /// Asks, and takes the answer out of the inbox.
     pub(crate) fn ask(&mut self, connection: ConnectionId, request: Request) -> Answer {
         let asked = self.send(connection, request);
@@ -346,7 +357,7 @@ impl World {
     pub(crate) fn enrol(&mut self, account: &str, device_key: DeviceKey, token: &Token) {
         let load = StoreRequest::LoadAccount {
             account: name(account),
-            device_key,
+            device_key: Some(device_key),
         };
         let Ok(StoreAnswer::Loaded(Some(loaded))) = self.execute(&load) else {
             panic!("no account");
@@ -642,6 +653,15 @@ pub(crate) fn find(account: &str) -> Request {
 pub(crate) fn register_start(account: &str, message: OpaqueMessage) -> Request {
     let account = name(account);
     Request::RegisterStart { account, message }
+}
+
+/// The body of a frame with this request.
+pub(crate) fn body_of(request: Request) -> Vec<u8> {
+    let id = RequestId(0);
+    let mut bytes = Vec::new();
+    let frame = RequestFrame { id, request };
+    frame::encode::<CONTROL_FRAME_LEN_MAX>(&frame, &mut bytes).unwrap();
+    bytes.split_off(frame::PREFIX_LEN)
 }
 
 pub(crate) fn login_start(

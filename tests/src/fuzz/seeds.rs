@@ -79,11 +79,14 @@ fn account() -> AccountName {
     "alice".parse().expect("a plain name")
 }
 
+fn device_key() -> DeviceKey {
+    DeviceKey::from_bytes([1; 32]).expect("canonical, and not of small order")
+}
+
 fn opaque(len: usize) -> OpaqueMessage {
     OpaqueMessage::try_from(vec![7; len]).expect("within the bound")
 }
 
-const KEY: DeviceKey = DeviceKey::from_bytes([1; 32]);
 const TRANSFER: TransferId = TransferId::from_bytes([2; 16]);
 
 fn requests() -> Vec<RequestFrame> {
@@ -100,7 +103,7 @@ fn requests() -> Vec<RequestFrame> {
         },
         Request::LoginStart(LoginStart {
             account: account(),
-            device_key: KEY,
+            device_key: device_key(),
             device_name: DeviceName::lossy("laptop"),
             ke1: opaque(96),
             signature: signature(),
@@ -109,7 +112,7 @@ fn requests() -> Vec<RequestFrame> {
         Request::LoginFinish { ke3: opaque(64) },
         Request::TokenLogin(TokenLogin {
             account: account(),
-            device_key: KEY,
+            device_key: device_key(),
             token: Token::from_bytes([4; 32]),
             signature: signature(),
         }),
@@ -120,7 +123,7 @@ fn requests() -> Vec<RequestFrame> {
         Request::List {
             after: Some(Cursor {
                 account: account(),
-                device_key: KEY,
+                device_key: device_key(),
             }),
         },
         Request::Watch {
@@ -128,7 +131,9 @@ fn requests() -> Vec<RequestFrame> {
         },
         Request::Unwatch,
         Request::Find { account: account() },
-        Request::WhoIs { device_key: KEY },
+        Request::WhoIs {
+            device_key: device_key(),
+        },
         Request::Admit,
         Request::LogOut,
         Request::KeepAlive,
@@ -145,7 +150,7 @@ fn server_frames() -> Vec<ServerFrame> {
     let entry = || Entry {
         account: account(),
         device_name: DeviceName::lossy("laptop"),
-        device_key: KEY,
+        device_key: device_key(),
         status: Status::Busy,
         since: UnixTime::from_millis(1_700_000_000_000),
         candidates: vec![([192, 0, 2, 1], 5000).into()],
@@ -194,7 +199,7 @@ fn server_frames() -> Vec<ServerFrame> {
         Change::Online(entry()),
         Change::Offline {
             account: account(),
-            device_key: KEY,
+            device_key: device_key(),
         },
     ];
     let version = DirectoryVersion(9);
@@ -326,7 +331,7 @@ fn datagrams() -> Vec<Vec<u8>> {
 // ---- texts -------------------------------------------------------------------------------------
 
 fn texts() -> [String; 8] {
-    let fingerprint = Fingerprint::of_spki(&KEY.to_spki()).to_string();
+    let fingerprint = Fingerprint::of_spki(&device_key().to_spki()).to_string();
     let hostile = "a\u{1b}]52;c;eA==\u{7}b\rc\u{202e}d\u{200d}e\u{9b}31mf\u{7f}\n\u{2028}";
     [
         "Alice.b_c-9".to_owned(),
@@ -356,7 +361,7 @@ const FILE_NAMES: [&str; 12] = [
 ];
 
 fn files() -> Vec<Vec<u8>> {
-    let fingerprint = Fingerprint::of_spki(&KEY.to_spki());
+    let fingerprint = Fingerprint::of_spki(&device_key().to_spki());
     let known = format!("# trusted\n\nexample.org:7400 {fingerprint}\n[::1]:1 {fingerprint}\n");
     let settings = "version = 1\nserver = \"example.org:7400\"\ntrust = \"pinned\"\n\
                     account = \"alice\"\ndevice_name = \"laptop\"\n";

@@ -101,7 +101,7 @@ fn enrol(store: &mut MemoryStore, n: usize, record: &PasswordRecord) {
     };
     let load = StoreRequest::LoadAccount {
         account: account(n),
-        device_key: secret(n).public(),
+        device_key: Some(secret(n).public()),
     };
     let answers = store.execute(&[create, load]);
     let Some(Ok(StoreAnswer::Loaded(Some(loaded)))) = answers.last() else {

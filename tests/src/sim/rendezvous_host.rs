@@ -90,7 +90,7 @@ impl RendezvousHost {
         self.execute(&create);
         let load = StoreRequest::LoadAccount {
             account: account.clone(),
-            device_key,
+            device_key: Some(device_key),
         };
         let StoreAnswer::Loaded(Some(loaded)) = self.execute(&load) else {
             unreachable!("the account was just made");
@@ -110,16 +110,16 @@ impl RendezvousHost {
 
     /// Tells whether there is such an account.
     pub fn has_account(&mut self, account: &AccountName) -> bool {
-        self.load(account, DeviceKey::from_bytes([0; 32])).is_some()
+        self.load(account, None).is_some()
     }
 
     /// Tells whether `device_key` is enrolled for an account.
     pub fn has_device(&mut self, account: &AccountName, device_key: DeviceKey) -> bool {
-        let loaded = self.load(account, device_key);
+        let loaded = self.load(account, Some(device_key));
         loaded.is_some_and(|account| account.device.is_some())
     }
 
-    fn load(&mut self, account: &AccountName, device_key: DeviceKey) -> Option<Account> {
+    fn load(&mut self, account: &AccountName, device_key: Option<DeviceKey>) -> Option<Account> {
         let load = StoreRequest::LoadAccount {
             account: account.clone(),
             device_key,

@@ -4,6 +4,9 @@ use noq_proto::crypto::ServerConfig as _;
 use noq_proto::{ConnectionId, crypto};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rustls::client::AlwaysResolvesClientRawPublicKeys;
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{SignatureAlgorithm, SignatureScheme};
 
 use super::hostile::{leaf, stream_frame};
 use super::raw::Raw;
@@ -253,6 +256,57 @@ fn t32_a_link_of_another_protocol_is_refused() {
         end.handle_timeout(now);
         events_of(&mut end);
         assert_eq!(end.link_count(), 0);
+    }
+}
+
+/// Signs whatever it is given for the neutral point, whose secret nobody needs: `[S]B = R + [h]A` holds
+/// with the neutral point as `R` and 0 as `S`.
+#[derive(Debug)]
+struct Nobody;
+
+impl SigningKey for Nobody {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        let is_offered = offered.contains(&SignatureScheme::ED25519);
+        is_offered.then(|| Box::new(Self) as Box<dyn Signer>)
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::ED25519
+    }
+}
+
+impl Signer for Nobody {
+    fn sign(&self, _message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        let mut signature = vec![0; 64];
+        signature[0] = 1;
+        Ok(signature)
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        SignatureScheme::ED25519
+    }
+}
+
+#[test]
+fn t31_a_link_whose_key_anybody_can_sign_for_is_refused() {
+    // The neutral point, the same with the sign of its x turned over, and with its y above the prime.
+    let mut points = [[0; 32], [0; 32], [0xff; 32]];
+    points[0][0] = 1;
+    points[1][0] = 1;
+    points[1][31] = 0x80;
+    points[2][0] = 0xee;
+    points[2][31] = 0x7f;
+    let caller = DeviceSecret::from_seed([1; 32]);
+    for point in points {
+        let (mut end, mut now) = endpoint();
+        let mut spki = caller.public().to_spki();
+        spki[12..].copy_from_slice(&point);
+        let key = CertifiedKey::new(vec![spki.to_vec().into()], Arc::new(Nobody));
+        let mut client = tls::link_client_config(&caller, end.secret.public());
+        client.client_auth_cert_resolver =
+            Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(key)));
+        let link = Raw::try_dial_with(&mut end, client, &caller, address(0), &mut now);
+        assert!(link.is_none(), "{point:?} is let in");
     }
 }
 
