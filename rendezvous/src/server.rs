@@ -33,6 +33,7 @@ use directory::{Directory, admissible_candidates};
 use lockout::{BucketKey, LockoutOptions, Lockouts, seconds};
 use login::{Attempt, Job, Outcome};
 use operator::{Command, CommandId, Reply};
+use presence::Presence;
 use registration::{Registration, Registrations};
 use source::SourcePrefix;
 use strangers::Strangers;
@@ -50,6 +51,8 @@ pub mod lockout;
 pub mod login;
 /// What an operator asks of the running server.
 pub mod operator;
+/// Who is told when somebody comes, changes or leaves.
+mod presence;
 /// Who may register.
 pub mod registration;
 /// Where a connection comes from.
@@ -57,8 +60,6 @@ pub mod source;
 /// Who has not logged in yet.
 mod strangers;
 
-/// Presence changes wait this long for others, so that a crowd that comes at once is few pushes.
-const PRESENCE_DELAY: Duration = Duration::from_millis(50);
 /// The owner of an account is told of failed log-ins at most this often.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 /// What has faded or expired is dropped this often.
@@ -262,9 +263,7 @@ pub struct Server {
     lockouts: Lockouts,
     admissions: Admissions,
     registrations: Registrations,
-    directory: Directory,
-    watchers: BTreeMap<ConnectionId, DirectoryVersion>,
-    presence_due: Option<Instant>,
+    presence: Presence,
     /// Accounts whose owner is to be told something, and when each was last told.
     notices_due: BTreeMap<AccountName, Instant>,
     notices_sent: BTreeMap<AccountName, Instant>,
@@ -373,9 +372,7 @@ impl Server {
             lockouts,
             admissions: Admissions::new(epoch, restored.admissions, now),
             registrations: Registrations::default(),
-            directory: Directory::new(first_version),
-            watchers: BTreeMap::new(),
-            presence_due: None,
+            presence: Presence::new(first_version),
             notices_due: BTreeMap::new(),
             notices_sent: BTreeMap::new(),
             sweep_at: now + SWEEP_INTERVAL,
@@ -412,9 +409,7 @@ impl Server {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.end_silent_sessions(now);
         self.send_notices(now);
-        if self.presence_due.is_some_and(|due| due <= now) {
-            self.push_presence();
-        }
+        self.presence.handle_timeout(now, &mut self.outputs);
         if self.sweep_at <= now {
             self.sweep(now);
         }
@@ -430,7 +425,7 @@ impl Server {
 
     /// Who is online.
     pub const fn directory(&self) -> &Directory {
-        &self.directory
+        self.presence.directory()
     }
 
     /// What is counted against accounts.
@@ -444,7 +439,7 @@ impl Server {
         let mut fills = vec![
             Fill::new("connections", self.sessions.len(), CONNECTIONS_MAX),
             Fill::fullest("open requests of a session", open, REQUESTS_OPEN_MAX),
-            self.directory.fill(),
+            self.presence.directory().fill(),
         ];
         fills.extend(self.strangers.fills());
         fills.extend(self.lockouts.fills());
@@ -546,14 +541,13 @@ impl Server {
     }
 
     fn take_offline(&mut self, connection: ConnectionId, member: &Member, now: Instant) {
-        self.watchers.remove(&connection);
         self.members.remove(&(member.account.clone(), connection));
         if self.devices.get(&member.device_key) == Some(&connection) {
             self.devices.remove(&member.device_key);
         }
-        if self.directory.remove(&member.cursor()) {
-            self.on_presence_change(now);
-        }
+        let device = member.cursor();
+        self.presence
+            .take_offline(connection, &device, now, &mut self.outputs);
     }
 
     fn say_bye(&mut self, connection: ConnectionId, reason: ByeReason, now: Instant) {
@@ -694,8 +688,9 @@ impl Server {
                 self.on_announce(connection, id, member, status, &candidates, now);
             }
             Request::List { after } => {
-                let (entries, next) = self.directory.page(after.as_ref());
-                let version = self.directory.version();
+                let directory = self.presence.directory();
+                let (entries, next) = directory.page(after.as_ref());
+                let version = directory.version();
                 let page = Answer::Page {
                     version,
                     entries,
@@ -705,11 +700,11 @@ impl Server {
             }
             Request::Watch { since } => self.on_watch(connection, id, since, now),
             Request::Unwatch => {
-                self.watchers.remove(&connection);
+                self.presence.unwatch(connection);
                 self.answer(connection, id, Answer::Done);
             }
             Request::Find { account } => {
-                let entries = self.directory.find(&account);
+                let entries = self.presence.directory().find(&account);
                 self.answer(connection, id, Answer::Found { entries });
             }
             Request::WhoIs { device_key } => self.on_who_is(connection, id, device_key),
@@ -748,9 +743,7 @@ impl Server {
             since: member.since,
             candidates,
         };
-        if self.directory.insert(entry) {
-            self.on_presence_change(now);
-        }
+        self.presence.announce(entry, now, &mut self.outputs);
         self.answer(connection, id, Answer::Done);
     }
 
@@ -761,14 +754,13 @@ impl Server {
         since: DirectoryVersion,
         now: Instant,
     ) {
-        if !self.directory.remembers(since) {
+        if self
+            .presence
+            .watch(connection, since, now, &mut self.outputs)
+        {
+            self.answer(connection, id, Answer::Done);
+        } else {
             self.refuse(connection, id, Refusal::ListAgain);
-            return;
-        }
-        self.answer(connection, id, Answer::Done);
-        self.watchers.insert(connection, since);
-        if since < self.directory.version() {
-            self.on_presence_change(now);
         }
     }
 
@@ -817,38 +809,6 @@ impl Server {
         let code = AdmissionCode::from_random(self.rng.next_u64());
         let admission = self.admissions.open(account, code, now)?;
         Some((code, admission))
-    }
-
-    // ---- presence ----------------------------------------------------------------------------
-
-    fn on_presence_change(&mut self, now: Instant) {
-        if self.watchers.is_empty() {
-            return;
-        }
-        // A crowd may come faster than the log is long.
-        let oldest = self.watchers.values().min().copied();
-        if oldest.is_some_and(|since| self.directory.room(since) == 0) {
-            self.push_presence();
-        } else if self.presence_due.is_none() {
-            self.presence_due = Some(now + PRESENCE_DELAY);
-        }
-    }
-
-    fn push_presence(&mut self) {
-        self.presence_due = None;
-        let version = self.directory.version();
-        let mut pushes_since: BTreeMap<DirectoryVersion, Vec<Arc<ServerFrame>>> = BTreeMap::new();
-        for (connection, since) in &mut self.watchers {
-            let pushes = pushes_since
-                .entry(*since)
-                .or_insert_with(|| self.directory.changes_since(*since));
-            let sends = pushes.iter().map(|push| Output::Send {
-                connection: *connection,
-                frame: Frame::Server(Arc::clone(push)),
-            });
-            self.outputs.extend(sends);
-            *since = version;
-        }
     }
 
     // ---- telling owners ----------------------------------------------------------------------
@@ -1073,7 +1033,7 @@ impl Server {
 
     fn deadline(&self) -> Option<Deadline> {
         let timer = self.timers.first().map(|(at, _)| (*at, "a silent session"));
-        let presence = self.presence_due.map(|at| (at, "presence"));
+        let presence = self.presence.poll_timeout().map(|at| (at, "presence"));
         let notice = self.notices_due.values().min();
         let notice = notice.map(|at| (*at, "telling an owner"));
         let sweep = Some((self.sweep_at, "sweeping"));
