@@ -71,6 +71,29 @@ pub const LIST_ENTRIES_MAX: usize = 200_000;
 /// Presence changes that the server remembers to bring a watcher up to date; an older watcher
 /// lists again. 4,096 changes are some 100 KiB.
 pub const PRESENCE_LOG_MAX: usize = 4096;
+/// Between two changes of what a device announces: each is told to everybody who watches. What comes
+/// sooner waits, the newest of it. People notice no difference, and 64 devices that never rest make 13
+/// changes a second.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
+/// Announcements of a device that need not wait after it was silent for a while: two starts within
+/// seconds, at each of which it says its addresses once without and once with the one that the server
+/// sees.
+pub const ANNOUNCEMENTS_AT_ONCE: u32 = 4;
+/// Devices whose last announcements are remembered: all that are connected, and those that left within
+/// the time that it takes to announce something again. The one that has rested the longest makes room.
+pub const ANNOUNCERS_MAX: usize = 65_536;
+/// Presence changes that one watcher gets in a second, in the long run: a full push, which has 30 KB at
+/// most. 10,000 peers that come or leave every 10 minutes make a fourth of that.
+pub const WATCH_CHANGES_PER_S: u32 = CHANGES_MAX as u32;
+/// Presence changes that one watcher gets at once. The largest of them together are half of what may
+/// wait for a slow client; a watcher of whom there is more to tell lists again.
+pub const WATCH_CHANGES_AT_ONCE: u32 = 1024;
+/// First pause of a peer before it watches again when the server ended its watch. The longest one
+/// doubles each time, and it takes a random one up to that: those who were ended together come back
+/// spread out.
+pub const WATCH_PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// Longest such pause; a watch that lasted for longer counts as a good one.
+pub const WATCH_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Requests that a peer may have open at once on its control connection.
 pub const REQUESTS_OPEN_MAX: usize = 32;
 /// Requests of a peer that wait until others are answered, or until it is logged in.

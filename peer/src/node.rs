@@ -34,6 +34,8 @@ mod transfer;
 pub mod transport;
 // What the store is to remember and nobody waits for.
 mod upkeep;
+// Having presence changes pushed.
+mod watch;
 
 use command::{
     Command, CommandError, CommandId, ConnectionState, Direction, Event, HistoryItem, Listed,
@@ -41,13 +43,11 @@ use command::{
 };
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
 use common::key::{DeviceKey, DeviceSecret};
-use common::limits::{FIND_FIRST, Fill, LIST_ENTRIES_MAX, RECIPIENTS_MAX};
+use common::limits::{Fill, LIST_ENTRIES_MAX, RECIPIENTS_MAX};
 use common::password::Password;
 use common::time::{Epoch, UnixTime};
 use common::wire::peer::{Conversation, Message, MessageBody, PeerFrame, ReceiptState};
-use common::wire::rendezvous::{
-    Answer, Change, DirectoryVersion, Entry, FailedLogins, Push, Request, Status,
-};
+use common::wire::rendezvous::{Answer, Change, Entry, FailedLogins, Push, Request, Status};
 use inbox::Inbox;
 pub use io::{Datagrams, Deadline, Input, Output, Transmit};
 use io::{DiskAnswer, RendezvousInput, Restored, StoreAnswer, StoreId, StoreRequest};
@@ -63,6 +63,7 @@ use transfer::receive::Receiving;
 use transfer::send::Sending;
 use transport::LinkId;
 use upkeep::Upkeep;
+use watch::Watch;
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -110,16 +111,6 @@ pub struct Node {
     outputs: VecDeque<Output>,
 }
 
-/// Whether presence changes are pushed to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Watch {
-    Off,
-    /// Asked for and refused; to be asked again then.
-    Resting(Instant),
-    Asking,
-    On,
-}
-
 impl Node {
     /// Makes a node; it connects to its rendezvous at once if it has a token. `seed` is 32 random
     /// bytes.
@@ -146,6 +137,7 @@ impl Node {
             sending: Sending::default(),
             receiving: Receiving::default(),
             reach: Reach::default(),
+            watch: Watch::new(StdRng::from_seed(child_seed(&mut rng))),
             rng,
             connection: ConnectionState::Offline {
                 reason: "not connected yet".to_owned(),
@@ -157,7 +149,6 @@ impl Node {
             is_listed: false,
             failed: None,
             listings: BTreeMap::new(),
-            watch: Watch::Off,
             wants_are_stale: true,
             outputs: VecDeque::new(),
         };
@@ -274,10 +265,8 @@ impl Node {
         if !self.session.is_online() || !self.is_listed || self.session.is_busy() {
             return None;
         }
-        let watch = match self.watch {
-            Watch::Resting(until) if self.reach.wants_watch() => Some(until),
-            Watch::Resting(_) | Watch::Off | Watch::Asking | Watch::On => None,
-        };
+        let watch = self.watch.poll_timeout();
+        let watch = watch.filter(|_| self.reach.wants_watch());
         let search = self
             .reach
             .poll_timeout(|account| self.links.is_dialling(account));
@@ -566,7 +555,7 @@ impl Node {
         } else if let Stored::LoggedIn { command, failed } = then {
             self.reply(command, Ok(Reply::LoggedIn { failed }));
         }
-        self.watch = Watch::Off;
+        self.watch.reset();
         self.reach.on_online();
         self.paths.on_online(now);
         self.announce_now(now);
@@ -574,7 +563,7 @@ impl Node {
 
     fn on_down(&mut self, error: &CommandError, retry_in: Option<Duration>) {
         self.is_listed = false;
-        self.watch = Watch::Off;
+        self.watch.reset();
         self.paths.on_offline();
         for id in std::mem::take(&mut self.waiting_ready) {
             self.reply(id, Err(error.clone()));
@@ -601,14 +590,27 @@ impl Node {
                 self.listings.remove(&id);
                 self.reply(id, Err(error));
             }
-            (Purpose::Version, Ok(Answer::Page { version, .. })) => {
-                self.session
-                    .request(Purpose::Watch, Request::Watch { since: version }, now);
+            (
+                Purpose::Watch,
+                Ok(Answer::Page {
+                    version,
+                    entries,
+                    next,
+                }),
+            ) => {
+                let tells_people = self.reach.watches_always();
+                let asked = self.watch.on_page(version, entries, next, tells_people);
+                self.ask_watch(asked, now);
             }
-            (Purpose::Watch, Ok(Answer::Done)) => self.watch = Watch::On,
-            (Purpose::Version | Purpose::Watch, Err(_)) => {
-                self.watch = Watch::Resting(now + FIND_FIRST);
+            (Purpose::Watch, Ok(Answer::Done)) => {
+                let tells_people = self.reach.watches_always();
+                let changes = self.watch.on_begun(tells_people, now);
+                if self.watch.has_paused() {
+                    self.reach.look_again();
+                }
+                self.tell_changes(changes, now);
             }
+            (Purpose::Watch, Err(_)) => self.watch.on_refused(now),
             (Purpose::Find(account), answer) => self.on_found(account, answer, now),
             (Purpose::WhoIs(key), Ok(Answer::Owner { account })) => {
                 self.links.on_owner(key, account.as_ref(), now);
@@ -675,13 +677,17 @@ impl Node {
 
     fn on_push(&mut self, push: Push, now: Instant) {
         match push {
-            Push::Presence { version, changes } => self.on_presence(version, changes, now),
+            Push::Presence { changes, .. } => {
+                self.watch.on_changes(&changes);
+                self.tell_changes(changes, now);
+            }
+            Push::ListAgain => self.watch.on_ended(now),
             Push::FailedLogins(failed) => self.event(Event::FailedLogins(failed)),
             Push::Bye(_) => {}
         }
     }
 
-    fn on_presence(&mut self, _version: DirectoryVersion, changes: Vec<Change>, now: Instant) {
+    fn tell_changes(&mut self, changes: Vec<Change>, now: Instant) {
         for change in changes {
             let view = match change {
                 Change::Online(entry) => {
@@ -751,19 +757,19 @@ impl Node {
 
     /// Has presence changes pushed to us while they are of use.
     fn keep_watch(&mut self, now: Instant) {
-        let is_due = match self.watch {
-            Watch::Off => true,
-            Watch::Resting(until) => until <= now,
-            Watch::Asking | Watch::On => false,
-        };
-        if self.reach.wants_watch() && is_due {
-            self.watch = Watch::Asking;
-            self.session
-                .request(Purpose::Version, Request::List { after: None }, now);
-        } else if !self.reach.wants_watch() && self.watch == Watch::On {
-            self.watch = Watch::Off;
+        if self.reach.wants_watch() {
+            let tells_people = self.reach.watches_always();
+            let asked = self.watch.start(tells_people, now);
+            self.ask_watch(asked, now);
+        } else if self.watch.stop() {
             self.session
                 .request(Purpose::Unwatch, Request::Unwatch, now);
+        }
+    }
+
+    fn ask_watch(&mut self, request: Option<Request>, now: Instant) {
+        if let Some(request) = request {
+            self.session.request(Purpose::Watch, request, now);
         }
     }
 

@@ -439,9 +439,9 @@ impl Server {
         let mut fills = vec![
             Fill::new("connections", self.sessions.len(), CONNECTIONS_MAX),
             Fill::fullest("open requests of a session", open, REQUESTS_OPEN_MAX),
-            self.presence.directory().fill(),
         ];
         fills.extend(self.strangers.fills());
+        fills.extend(self.presence.fills());
         fills.extend(self.lockouts.fills());
         fills
     }
@@ -546,8 +546,7 @@ impl Server {
             self.devices.remove(&member.device_key);
         }
         let device = member.cursor();
-        self.presence
-            .take_offline(connection, &device, now, &mut self.outputs);
+        self.presence.take_offline(connection, &device, now);
     }
 
     fn say_bye(&mut self, connection: ConnectionId, reason: ByeReason, now: Instant) {
@@ -743,7 +742,7 @@ impl Server {
             since: member.since,
             candidates,
         };
-        self.presence.announce(entry, now, &mut self.outputs);
+        self.presence.announce(entry, now);
         self.answer(connection, id, Answer::Done);
     }
 
@@ -754,10 +753,7 @@ impl Server {
         since: DirectoryVersion,
         now: Instant,
     ) {
-        if self
-            .presence
-            .watch(connection, since, now, &mut self.outputs)
-        {
+        if self.presence.watch(connection, since, now) {
             self.answer(connection, id, Answer::Done);
         } else {
             self.refuse(connection, id, Refusal::ListAgain);

@@ -73,6 +73,8 @@ pub fn tcp_from(source: Ipv4Addr, server: impl Into<Target>) -> TcpStream {
 
 #[track_caller]
 fn patient(socket: TcpStream) -> TcpStream {
+    // Each request is written at once, and a time that is measured is the server's.
+    socket.set_nodelay(true).expect("the socket is there");
     for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
         set(&socket, Some(DEADLINE)).expect("the deadline is not zero");
     }

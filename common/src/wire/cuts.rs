@@ -216,6 +216,7 @@ fn t16_every_answer_and_push_is_whole_or_nothing() {
             changes: vec![Change::Online(entry()), offline],
         },
         Push::FailedLogins(failed()),
+        Push::ListAgain,
     ];
     for push in pushes.into_iter().chain(byes.map(Push::Bye)) {
         check(&ServerFrame::Push(push));

@@ -267,6 +267,9 @@ pub enum Push {
     FailedLogins(FailedLogins),
     /// The server ends this session.
     Bye(ByeReason),
+    /// The server ends this session's watch: more changed than it tells one watcher. List again after a
+    /// pause, and watch from there.
+    ListAgain,
 }
 
 /// Why the server ends a session.

@@ -53,6 +53,20 @@ impl Reach {
         self.watches_always = true;
     }
 
+    /// Tells whether they are wanted in any case.
+    pub(super) const fn watches_always(&self) -> bool {
+        self.watches_always
+    }
+
+    /// Somebody may have come without our being told: whoever is missing is looked for now.
+    pub(super) fn look_again(&mut self) {
+        for search in self.wanted.values_mut() {
+            if matches!(search.state, State::Resting(_)) {
+                search.state = State::Due;
+            }
+        }
+    }
+
     /// Tells whether presence changes are of use.
     pub(super) fn wants_watch(&self) -> bool {
         let is_missing = |search: &Search| search.failures > 0;

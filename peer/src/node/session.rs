@@ -78,9 +78,7 @@ pub(super) enum SessionEvent {
 pub(super) enum Purpose {
     /// A person wants to see the directory.
     List(CommandId),
-    /// To learn the directory's version before watching it.
-    Version,
-    /// To be told of changes.
+    /// To be told of changes: the directory as it is, then what changes in it.
     Watch,
     /// To be told no more.
     Unwatch,

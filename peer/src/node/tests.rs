@@ -9,6 +9,8 @@ mod files;
 mod identity;
 // A device that says whatever a test wants.
 mod outsider;
+// Watching who comes and goes.
+mod presence;
 
 use std::collections::BTreeMap;
 
@@ -19,7 +21,9 @@ use common::hash::{LeafHash, LeafHasher, leaf_len};
 use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LEAF_LEN};
 use common::wire::frame::{self, FrameBuffer};
-use common::wire::rendezvous::{Hello, HelloAnswer, LoggedIn, Refusal, RequestFrame, ServerFrame};
+use common::wire::rendezvous::{
+    DirectoryVersion, Hello, HelloAnswer, LoggedIn, Refusal, RequestFrame, ServerFrame,
+};
 
 use super::command::{PasswordText, TransferState};
 use super::io::{ClosedReason, DiskRequest, RendezvousOutput};

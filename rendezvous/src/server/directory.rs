@@ -80,6 +80,11 @@ impl Directory {
         devices.get(&cursor.device_key)
     }
 
+    /// Tells whether a device says just this.
+    pub fn contains(&self, entry: &Entry) -> bool {
+        self.entry(&cursor_of(entry)) == Some(entry)
+    }
+
     /// The present version.
     pub const fn version(&self) -> DirectoryVersion {
         DirectoryVersion(self.version)
@@ -116,21 +121,21 @@ impl Directory {
         since.0 <= self.version && self.oldest() <= since.0
     }
 
-    /// Whoever is not brought up to date before this many further changes cannot be any more.
-    pub fn room(&self, since: DirectoryVersion) -> usize {
-        let behind = usize::try_from(self.version.saturating_sub(since.0)).unwrap_or(usize::MAX);
-        PRESENCE_LOG_MAX.saturating_sub(behind)
-    }
-
-    /// The pushes that bring a watcher from `since`, which the log must remember, to the present.
-    pub fn changes_since(&self, since: DirectoryVersion) -> Vec<Arc<ServerFrame>> {
+    /// The pushes that bring a watcher from `since` to the present; `None` if the log does not reach
+    /// back so far.
+    pub fn changes_since(&self, since: DirectoryVersion) -> Option<Changes> {
+        if !self.remembers(since) {
+            return None;
+        }
         let skip = usize::try_from(since.0.saturating_sub(self.oldest())).unwrap_or(usize::MAX);
         let mut pushes = Vec::new();
+        let mut count = 0;
         let mut version = since.0;
         let mut batch = BTreeSet::new();
         for cursor in self.log.iter().skip(skip) {
             if batch.len() == CHANGES_MAX && !batch.contains(cursor) {
                 pushes.push(self.push(version, &batch));
+                count += batch.len();
                 batch.clear();
             }
             batch.insert(cursor);
@@ -138,8 +143,9 @@ impl Directory {
         }
         if !batch.is_empty() {
             pushes.push(self.push(version, &batch));
+            count += batch.len();
         }
-        pushes
+        Some(Changes { pushes, count })
     }
 
     fn push(&self, version: u64, batch: &BTreeSet<&Cursor>) -> Arc<ServerFrame> {
@@ -181,6 +187,15 @@ impl Directory {
     fn oldest(&self) -> u64 {
         self.version - self.log.len() as u64
     }
+}
+
+/// What a watcher has missed.
+#[derive(Debug)]
+pub struct Changes {
+    /// To be sent in this order; shared by all who missed the same.
+    pub pushes: Vec<Arc<ServerFrame>>,
+    /// Changes in all of them.
+    pub count: usize,
 }
 
 /// Where an entry stands in the directory.
@@ -307,10 +322,17 @@ mod tests {
             directory.remove(&cursor_of(&entry(number)));
         }
         assert!(directory.remembers(since));
-        let seen = follow(&mut copy, &directory.changes_since(since));
+        let changes = directory.changes_since(since).unwrap();
+        let in_each = changes.pushes.iter().map(|push| match &**push {
+            ServerFrame::Push(Push::Presence { changes, .. }) => changes.len(),
+            ServerFrame::Push(_) | ServerFrame::Answer { .. } => 0,
+        });
+        assert_eq!(changes.count, in_each.sum::<usize>());
+        let seen = follow(&mut copy, &changes.pushes);
         assert_eq!(copy, all(&directory));
         assert_eq!(DirectoryVersion(seen), directory.version());
-        assert!(directory.changes_since(directory.version()).is_empty());
+        let none = directory.changes_since(directory.version()).unwrap();
+        assert_eq!((none.pushes.len(), none.count), (0, 0));
     }
 
     #[test]
@@ -321,7 +343,8 @@ mod tests {
             changed.since = UnixTime::from_millis(round);
             directory.insert(changed);
         }
-        let pushes = directory.changes_since(DirectoryVersion(0));
+        let Changes { pushes, count } = directory.changes_since(DirectoryVersion(0)).unwrap();
+        assert_eq!(count, 1);
         let mut copy = BTreeMap::new();
         assert_eq!((pushes.len(), follow(&mut copy, &pushes)), (1, 100));
         assert_eq!(copy, all(&directory));
@@ -338,9 +361,10 @@ mod tests {
             directory.insert(entry(number));
         }
         assert!(directory.remembers(DirectoryVersion(10)));
-        assert_eq!(directory.room(DirectoryVersion(10)), 0);
+        assert!(directory.changes_since(DirectoryVersion(10)).is_some());
         directory.insert(entry(u32::MAX / 3));
         assert!(!directory.remembers(DirectoryVersion(10)));
+        assert!(directory.changes_since(DirectoryVersion(10)).is_none());
         assert!(directory.remembers(DirectoryVersion(11)));
         assert!(!directory.remembers(DirectoryVersion(u64::MAX)));
         assert_eq!(directory.log.len(), PRESENCE_LOG_MAX);

@@ -1,43 +1,78 @@
 //! Who is online, and who is told when that changes.
 //!
-//! It owns the directory, who watches it and from which version, and when watchers are told. What it
-//! sends goes to the server's own outputs, so that nothing overtakes the farewell of a session.
+//! It owns the directory, what devices announced too soon to be told yet, who watches and from which
+//! version, and when watchers are told. What it sends goes to the server's own outputs, so that nothing
+//! overtakes the farewell of a session.
+//!
+//! One change is a push to every watcher. So the cost is bounded at both ends: a device changes its
+//! entry at a pace ([`Announcers`]), and a watcher gets changes at a pace. A watcher for whom there is
+//! more than that, or who is further behind than the log is long, is told so and forgotten; it lists
+//! again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::wire::rendezvous::{Cursor, DirectoryVersion, Entry, ServerFrame};
+use common::limits::{Fill, WATCH_CHANGES_AT_ONCE, WATCH_CHANGES_PER_S};
+use common::wire::rendezvous::{Cursor, DirectoryVersion, Entry, Push, ServerFrame};
 
-use super::directory::Directory;
+use super::directory::{Changes, Directory};
 use super::{ConnectionId, Frame, Output};
+use announcers::Announcers;
+use budget::{Budget, Pace};
+
+/// How often a device may change what it says of itself.
+mod announcers;
+/// How often something may happen.
+mod budget;
 
 /// Presence changes wait this long for others, so that a crowd that comes at once is few pushes.
 const PRESENCE_DELAY: Duration = Duration::from_millis(50);
+/// What one watcher gets.
+const PACE: Pace = Pace {
+    interval: Duration::from_nanos(1_000_000_000 / WATCH_CHANGES_PER_S as u64),
+    at_once: WATCH_CHANGES_AT_ONCE,
+};
 
 /// The directory and its watchers.
 #[derive(Debug)]
 pub(super) struct Presence {
     directory: Directory,
-    watchers: BTreeMap<ConnectionId, DirectoryVersion>,
+    announcers: Announcers,
+    watchers: BTreeMap<ConnectionId, Watcher>,
     push_at: Option<Instant>,
+}
+
+/// A session that watches, or has watched: its budget is the same when it does again.
+#[derive(Debug)]
+struct Watcher {
+    /// What it has been told, while it watches.
+    since: Option<DirectoryVersion>,
+    budget: Budget,
 }
 
 impl Presence {
     /// Nobody is online, and nobody can have seen `first_version` or a later one.
-    pub(super) const fn new(first_version: u64) -> Self {
+    pub(super) fn new(first_version: u64) -> Self {
         Self {
             directory: Directory::new(first_version),
+            announcers: Announcers::default(),
             watchers: BTreeMap::new(),
             push_at: None,
         }
     }
 
-    /// Takes what a device says of itself.
-    pub(super) fn announce(&mut self, entry: Entry, now: Instant, outputs: &mut VecDeque<Output>) {
-        if self.directory.insert(entry) {
-            self.on_change(now, outputs);
+    /// Takes what a device says of itself: it holds now, or a few seconds later if the device said
+    /// something else just before.
+    pub(super) fn announce(&mut self, entry: Entry, now: Instant) {
+        let key = &entry.device_key;
+        if !self.announcers.is_waiting(key) && self.directory.contains(&entry) {
+            return;
         }
+        if let Some(entry) = self.announcers.submit(entry, now) {
+            self.apply(entry, now);
+        }
+        self.apply_due(now);
     }
 
     /// Has a session told of what changed after `since`; `false` if that is too long ago.
@@ -46,47 +81,49 @@ impl Presence {
         connection: ConnectionId,
         since: DirectoryVersion,
         now: Instant,
-        outputs: &mut VecDeque<Output>,
     ) -> bool {
         if !self.directory.remembers(since) {
             return false;
         }
-        self.watchers.insert(connection, since);
+        let watcher = self.watchers.entry(connection).or_insert_with(|| Watcher {
+            since: None,
+            budget: Budget::new(now),
+        });
+        watcher.since = Some(since);
         if since < self.directory.version() {
-            self.on_change(now, outputs);
+            self.on_change(now);
         }
         true
     }
 
     /// Tells a session nothing further.
     pub(super) fn unwatch(&mut self, connection: ConnectionId) {
-        self.watchers.remove(&connection);
-    }
-
-    /// A session is over: it watches no more, and its device is offline.
-    pub(super) fn take_offline(
-        &mut self,
-        connection: ConnectionId,
-        device: &Cursor,
-        now: Instant,
-        outputs: &mut VecDeque<Output>,
-    ) {
-        self.watchers.remove(&connection);
-        if self.directory.remove(device) {
-            self.on_change(now, outputs);
+        if let Some(watcher) = self.watchers.get_mut(&connection) {
+            watcher.since = None;
         }
     }
 
-    /// Tells watchers what changed, if it is time to.
+    /// A session is over: it watches no more, and its device is offline.
+    pub(super) fn take_offline(&mut self, connection: ConnectionId, device: &Cursor, now: Instant) {
+        self.watchers.remove(&connection);
+        self.announcers.forget(&device.device_key, now);
+        if self.directory.remove(device) {
+            self.on_change(now);
+        }
+    }
+
+    /// Lets announcements hold that had to wait, and tells watchers what changed, if it is time to.
     pub(super) fn handle_timeout(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+        self.apply_due(now);
         if self.push_at.is_some_and(|due| due <= now) {
-            self.push(outputs);
+            self.push(now, outputs);
         }
     }
 
     /// When [`Presence::handle_timeout`] is due.
-    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
-        self.push_at
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let announcement = self.announcers.poll_timeout();
+        self.push_at.into_iter().chain(announcement).min()
     }
 
     /// Who is online.
@@ -94,33 +131,163 @@ impl Presence {
         &self.directory
     }
 
-    fn on_change(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
-        if self.watchers.is_empty() {
-            return;
+    /// How full everything is that has a bound.
+    pub(super) fn fills(&self) -> [Fill; 2] {
+        [self.directory.fill(), self.announcers.fill()]
+    }
+
+    fn apply_due(&mut self, now: Instant) {
+        while let Some(entry) = self.announcers.take_due(now) {
+            self.apply(entry, now);
         }
-        // A crowd may come faster than the log is long.
-        let oldest = self.watchers.values().min().copied();
-        if oldest.is_some_and(|since| self.directory.room(since) == 0) {
-            self.push(outputs);
-        } else if self.push_at.is_none() {
+    }
+
+    fn apply(&mut self, entry: Entry, now: Instant) {
+        if self.directory.insert(entry) {
+            self.on_change(now);
+        }
+    }
+
+    fn on_change(&mut self, now: Instant) {
+        if self.push_at.is_none() && !self.watchers.is_empty() {
             self.push_at = Some(now + PRESENCE_DELAY);
         }
     }
 
-    fn push(&mut self, outputs: &mut VecDeque<Output>) {
+    fn push(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
         self.push_at = None;
         let version = self.directory.version();
-        let mut pushes_since: BTreeMap<DirectoryVersion, Vec<Arc<ServerFrame>>> = BTreeMap::new();
-        for (connection, since) in &mut self.watchers {
-            let pushes = pushes_since
-                .entry(*since)
-                .or_insert_with(|| self.directory.changes_since(*since));
+        let list_again = Arc::new(ServerFrame::Push(Push::ListAgain));
+        let mut changes_since: BTreeMap<DirectoryVersion, Option<Changes>> = BTreeMap::new();
+        for (connection, watcher) in &mut self.watchers {
+            let Some(since) = watcher.since else {
+                continue;
+            };
+            let changes = changes_since
+                .entry(since)
+                .or_insert_with(|| self.directory.changes_since(since))
+                .as_ref()
+                .filter(|changes| watcher.can_take(changes, now));
+            watcher.since = changes.map(|_| version);
+            let pushes = changes.map_or(std::slice::from_ref(&list_again), |changes| {
+                &changes.pushes[..]
+            });
             let sends = pushes.iter().map(|push| Output::Send {
                 connection: *connection,
                 frame: Frame::Server(Arc::clone(push)),
             });
             outputs.extend(sends);
-            *since = version;
         }
+    }
+}
+
+impl Watcher {
+    /// Tells whether these changes are within its budget, and takes them out of it.
+    fn can_take(&mut self, changes: &Changes, now: Instant) -> bool {
+        let count = u32::try_from(changes.count).unwrap_or(u32::MAX);
+        self.budget.take(count, PACE, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::id::DeviceName;
+    use common::key::DeviceKey;
+    use common::limits::PRESENCE_LOG_MAX;
+    use common::time::UnixTime;
+    use common::wire::rendezvous::Status;
+
+    const WATCHER: ConnectionId = ConnectionId(1);
+
+    fn entry(device: u32, status: Status) -> Entry {
+        let mut key = [1; 32];
+        key[..4].copy_from_slice(&device.to_be_bytes());
+        Entry {
+            account: "alice".parse().unwrap(),
+            device_name: DeviceName::lossy("laptop"),
+            device_key: DeviceKey::from_bytes(key).unwrap(),
+            status,
+            since: UnixTime::from_millis(1),
+            candidates: Vec::new(),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn watched() -> (Presence, Instant) {
+        let now = Instant::now();
+        let mut presence = Presence::new(5);
+        assert!(presence.watch(WATCHER, DirectoryVersion(5), now));
+        (presence, now)
+    }
+
+    /// Changes that the watcher is told of when so many devices change at once, and whether it is told
+    /// to list again.
+    fn told(presence: &mut Presence, devices: u32, status: Status, now: Instant) -> (usize, bool) {
+        for device in 0..devices {
+            presence.announce(entry(device, status), now);
+        }
+        let mut outputs = VecDeque::new();
+        presence.handle_timeout(now + PRESENCE_DELAY, &mut outputs);
+        let (mut changes_told, mut lists_again) = (0, false);
+        for output in outputs {
+            let Output::Send { connection, frame } = output else {
+                panic!("{output:?}");
+            };
+            assert_eq!(connection, WATCHER);
+            let Frame::Server(frame) = frame else {
+                panic!("{frame:?}");
+            };
+            assert!(!lists_again, "it watches no more");
+            match &*frame {
+                ServerFrame::Push(Push::Presence { changes, .. }) => changes_told += changes.len(),
+                ServerFrame::Push(Push::ListAgain) => lists_again = true,
+                other => panic!("{other:?}"),
+            }
+        }
+        (changes_told, lists_again)
+    }
+
+    #[test]
+    fn a_watcher_gets_so_many_changes_at_once_and_then_at_a_pace() {
+        let at_once = WATCH_CHANGES_AT_ONCE;
+        let (mut presence, now) = watched();
+        let all = told(&mut presence, at_once, Status::Available, now);
+        assert_eq!(all, (at_once as usize, false));
+        // One more than a second later makes up for.
+        let later = now + Duration::from_secs(1);
+        let more = WATCH_CHANGES_PER_S;
+        let some = told(&mut presence, more, Status::Away, later);
+        assert_eq!(some, (more as usize, false));
+        let too_many = told(&mut presence, more, Status::Busy, later);
+        assert_eq!(too_many, (0, true));
+        let nothing = told(&mut presence, more, Status::Away, later);
+        assert_eq!(nothing, (0, false), "it is forgotten");
+    }
+
+    #[test]
+    fn watching_anew_gains_nothing() {
+        let (mut presence, now) = watched();
+        let too_many = WATCH_CHANGES_AT_ONCE;
+        told(&mut presence, too_many, Status::Available, now);
+        assert_eq!(told(&mut presence, 1, Status::Away, now), (0, true));
+        for status in [Status::Busy, Status::Available] {
+            let since = presence.directory().version();
+            assert!(presence.watch(WATCHER, since, now));
+            assert_eq!(told(&mut presence, 1, status, now), (0, true));
+        }
+        let rested = now + Duration::from_secs(30);
+        let since = presence.directory().version();
+        assert!(presence.watch(WATCHER, since, rested));
+        assert_eq!(told(&mut presence, 1, Status::Away, rested), (1, false));
+    }
+
+    #[test]
+    fn whoever_is_further_behind_than_the_log_is_long_lists_again() {
+        let (mut presence, now) = watched();
+        let more_than_the_log = PRESENCE_LOG_MAX as u32 + 1;
+        let told = told(&mut presence, more_than_the_log, Status::Available, now);
+        assert_eq!(told, (0, true));
+        assert!(!presence.watch(WATCHER, DirectoryVersion(5), now));
     }
 }

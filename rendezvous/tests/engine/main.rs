@@ -11,6 +11,8 @@ mod clocks;
 mod directory;
 /// How many log-ins may fail.
 mod lockout;
+/// What presence costs.
+mod presence;
 /// Signatures and tokens.
 mod proofs;
 /// Registration.

@@ -216,13 +216,14 @@ impl Run {
     }
 
     fn push(&mut self, feed: &mut Feed<'_>) {
-        let push = match feed.below(4) {
+        let push = match feed.below(5) {
             0 | 1 => Push::Presence {
                 version: DirectoryVersion(feed.number().into()),
                 changes: (0..feed.below(4)).map(|_| change(feed)).collect(),
             },
             2 => Push::FailedLogins(failed(feed)),
-            _ => Push::Bye(ByeReason::ShuttingDown),
+            3 => Push::Bye(ByeReason::ShuttingDown),
+            _ => Push::ListAgain,
         };
         self.send(&ServerFrame::Push(push));
     }

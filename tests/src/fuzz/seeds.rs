@@ -207,6 +207,7 @@ fn server_frames() -> Vec<ServerFrame> {
         Push::Presence { version, changes },
         Push::FailedLogins(failed()),
         Push::Bye(ByeReason::Replaced),
+        Push::ListAgain,
     ];
     answers.chain(pushes.map(ServerFrame::Push)).collect()
 }

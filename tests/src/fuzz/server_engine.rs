@@ -578,7 +578,9 @@ impl Run {
         match &**frame {
             ServerFrame::Answer { id, answer } => self.on_answer(connection, *id, answer),
             ServerFrame::Push(Push::Bye(_)) => {}
-            ServerFrame::Push(push @ (Push::Presence { .. } | Push::FailedLogins(_))) => {
+            ServerFrame::Push(
+                push @ (Push::Presence { .. } | Push::FailedLogins(_) | Push::ListAgain),
+            ) => {
                 assert!(client.is_member, "{push:?} for a stranger");
             }
         }

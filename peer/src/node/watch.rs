@@ -1,0 +1,379 @@
+//! Having presence changes pushed, and getting over it when the server ends that.
+//!
+//! The server tells one watcher so many changes and no more; beyond that it says `ListAgain` and forgets
+//! the watch. Then this side waits, for longer the more often it happens and never for as long as its
+//! neighbours, lists again, and watches from there. Where people look on, it keeps in mind who was
+//! online, so that they are told what changed in between as if it had been pushed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use common::id::AccountName;
+use common::key::DeviceKey;
+use common::limits::{LIST_ENTRIES_MAX, WATCH_PAUSE_FIRST, WATCH_PAUSE_MAX};
+use common::time::UnixTime;
+use common::wire::rendezvous::{Change, Cursor, DirectoryVersion, Entry, Request, Status};
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+/// The watch of one session.
+#[derive(Debug)]
+pub(super) struct Watch {
+    rng: StdRng,
+    state: State,
+    /// Watches that were ended before their time, one after the other.
+    failures: u32,
+    /// Who is online as far as people were told; `None` while nobody is told.
+    told: Option<Present>,
+}
+
+/// Who is online: where each entry stands in the directory, and what people would see change.
+type Present = BTreeMap<(AccountName, DeviceKey), (UnixTime, Status)>;
+
+#[derive(Debug)]
+enum State {
+    Off,
+    /// To be asked for again then.
+    Resting(Instant),
+    /// The directory is being read.
+    Listing(Listing),
+    /// The server was asked to push what changed since the listing.
+    Asking(Listing),
+    /// Since then.
+    On(Instant),
+}
+
+/// A listing, as far as it has come.
+#[derive(Debug, Default)]
+struct Listing {
+    /// Of its first page: what changes after that is pushed.
+    since: Option<DirectoryVersion>,
+    present: Present,
+    /// What people have not been told yet.
+    news: Vec<Entry>,
+    is_whole: bool,
+}
+
+impl Watch {
+    /// Watches nothing yet.
+    pub(super) const fn new(rng: StdRng) -> Self {
+        Self {
+            rng,
+            state: State::Off,
+            failures: 0,
+            told: None,
+        }
+    }
+
+    /// The session is new or gone: so is its watch.
+    pub(super) fn reset(&mut self) {
+        self.state = State::Off;
+        self.failures = 0;
+        self.told = None;
+    }
+
+    /// Begins, if it is time. A watch of before people looked on begins anew with the whole directory.
+    pub(super) fn start(&mut self, tells_people: bool, now: Instant) -> Option<Request> {
+        let is_due = match self.state {
+            State::Off => true,
+            State::Resting(until) => until <= now,
+            State::On(_) => tells_people && self.told.is_none(),
+            State::Listing(_) | State::Asking(_) => false,
+        };
+        is_due.then(|| {
+            self.state = State::Listing(Listing::default());
+            Request::List { after: None }
+        })
+    }
+
+    /// The watch is not wanted any more. Tells whether the server is to be told.
+    pub(super) fn stop(&mut self) -> bool {
+        let is_on = matches!(self.state, State::On(_));
+        if is_on {
+            self.state = State::Off;
+            self.told = None;
+        }
+        is_on
+    }
+
+    /// Takes a page of the listing, and asks for the next one or for the watch. Only where people look
+    /// on is the whole directory read.
+    pub(super) fn on_page(
+        &mut self,
+        version: DirectoryVersion,
+        entries: Vec<Entry>,
+        next: Option<Cursor>,
+        tells_people: bool,
+    ) -> Option<Request> {
+        let State::Listing(listing) = &mut self.state else {
+            return None;
+        };
+        let since = *listing.since.get_or_insert(version);
+        for entry in entries {
+            listing.add(entry, self.told.as_ref());
+        }
+        let has_room = listing.present.len() < LIST_ENTRIES_MAX;
+        listing.is_whole = next.is_none() || !has_room;
+        let after = next.filter(|_| tells_people && has_room);
+        if after.is_some() {
+            return Some(Request::List { after });
+        }
+        self.state = State::Asking(std::mem::take(listing));
+        Some(Request::Watch { since })
+    }
+
+    /// The watch is on. Returns what changed since the last one was ended.
+    pub(super) fn on_begun(&mut self, tells_people: bool, now: Instant) -> Vec<Change> {
+        let State::Asking(listing) = &mut self.state else {
+            return Vec::new();
+        };
+        let Listing {
+            present,
+            news,
+            is_whole,
+            ..
+        } = std::mem::take(listing);
+        self.state = State::On(now);
+        if !tells_people || !is_whole {
+            self.told = None;
+            return Vec::new();
+        }
+        let before = self.told.take().unwrap_or_default();
+        let gone = before.into_keys().filter(|key| !present.contains_key(key));
+        let gone = gone.map(|(account, device_key)| Change::Offline {
+            account,
+            device_key,
+        });
+        let changes = gone.chain(news.into_iter().map(Change::Online)).collect();
+        self.told = Some(present);
+        changes
+    }
+
+    /// Tells whether there was a time in this session that nothing was pushed in.
+    pub(super) const fn has_paused(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// The server did not do what was asked.
+    pub(super) fn on_refused(&mut self, now: Instant) {
+        if matches!(self.state, State::Listing(_) | State::Asking(_)) {
+            self.rest(now);
+        }
+    }
+
+    /// Keeps in mind what people are told.
+    pub(super) fn on_changes(&mut self, changes: &[Change]) {
+        let Some(told) = &mut self.told else { return };
+        for change in changes {
+            match change {
+                Change::Online(entry) if told.len() < LIST_ENTRIES_MAX => {
+                    told.insert(place(entry), (entry.since, entry.status));
+                }
+                Change::Online(_) => {}
+                Change::Offline {
+                    account,
+                    device_key,
+                } => {
+                    told.remove(&(account.clone(), *device_key));
+                }
+            }
+        }
+    }
+
+    /// The server ended the watch. What it says of an earlier one comes before its answer to the
+    /// present one, and changes nothing.
+    pub(super) fn on_ended(&mut self, now: Instant) {
+        let State::On(since) = self.state else {
+            return;
+        };
+        log::info!("the server ended the watch: more changes than it tells one watcher");
+        if now.saturating_duration_since(since) > WATCH_PAUSE_MAX {
+            self.failures = 0;
+        }
+        self.rest(now);
+    }
+
+    /// When [`Watch::start`] is worth a call.
+    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Resting(until) => Some(until),
+            State::Off | State::Listing(_) | State::Asking(_) | State::On(_) => None,
+        }
+    }
+
+    fn rest(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        let longest = longest_pause(self.failures);
+        let pause = self.rng.random_range(WATCH_PAUSE_FIRST..=longest);
+        self.state = State::Resting(now + pause);
+    }
+}
+
+/// The longest pause after so many watches that were ended: 2 s, 4 s and so on.
+fn longest_pause(failures: u32) -> Duration {
+    let doubled = WATCH_PAUSE_FIRST * 2u32.saturating_pow(failures.min(16));
+    doubled.min(WATCH_PAUSE_MAX)
+}
+
+impl Listing {
+    fn add(&mut self, entry: Entry, told: Option<&Present>) {
+        let (place, seen) = (place(&entry), (entry.since, entry.status));
+        if told.is_some_and(|told| told.get(&place) != Some(&seen)) {
+            self.news.push(entry);
+        }
+        self.present.insert(place, seen);
+    }
+}
+
+fn place(entry: &Entry) -> (AccountName, DeviceKey) {
+    (entry.account.clone(), entry.device_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use common::id::DeviceName;
+    use common::key::DeviceSecret;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn entry(device: u8, status: Status) -> Entry {
+        Entry {
+            account: format!("user{device}").parse().unwrap(),
+            device_name: DeviceName::lossy("laptop"),
+            device_key: DeviceSecret::from_seed([device; 32]).public(),
+            status,
+            since: UnixTime::default(),
+            candidates: Vec::new(),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn new() -> (Watch, Instant) {
+        (Watch::new(StdRng::from_seed([1; 32])), Instant::now())
+    }
+
+    fn version(number: u64) -> DirectoryVersion {
+        DirectoryVersion(number)
+    }
+
+    /// Lists these, in one page, and watches.
+    fn begin(watch: &mut Watch, entries: Vec<Entry>, now: Instant) -> Vec<Change> {
+        assert_eq!(watch.start(true, now), Some(Request::List { after: None }));
+        assert_eq!(watch.start(true, now), None, "it is under way");
+        let asked = watch.on_page(version(7), entries, None, true);
+        assert_eq!(asked, Some(Request::Watch { since: version(7) }));
+        watch.on_begun(true, now)
+    }
+
+    #[test]
+    fn the_pauses_grow_vary_and_begin_anew_after_a_good_watch() {
+        let mut pauses = Vec::new();
+        for seed in 0..20 {
+            let (mut watch, mut now) = new();
+            watch.rng = StdRng::from_seed([seed; 32]);
+            for failures in 1..10 {
+                begin(&mut watch, Vec::new(), now);
+                watch.on_ended(now);
+                let due = watch.poll_timeout().unwrap();
+                assert_eq!(watch.start(true, due - Duration::from_nanos(1)), None);
+                pauses.push((failures, due - now));
+                now = due;
+            }
+            begin(&mut watch, Vec::new(), now);
+            now += WATCH_PAUSE_MAX + Duration::from_secs(1);
+            watch.on_ended(now);
+            let pause = watch.poll_timeout().unwrap() - now;
+            assert!(pause <= longest_pause(1), "{pause:?}");
+        }
+        for (failures, pause) in &pauses {
+            let range = WATCH_PAUSE_FIRST..=longest_pause(*failures);
+            assert!(range.contains(pause), "{failures}: {pause:?}");
+        }
+        assert_eq!((longest_pause(1), longest_pause(9)).1, WATCH_PAUSE_MAX);
+        let late = pauses.iter().filter(|(failures, _)| *failures == 9);
+        let late: std::collections::BTreeSet<_> = late.map(|(_, pause)| *pause).collect();
+        assert!(late.len() > 10, "they come back spread out: {late:?}");
+    }
+
+    #[test]
+    fn people_are_told_what_changed_while_nothing_was_pushed() {
+        let (mut watch, now) = new();
+        let before = vec![entry(1, Status::Available), entry(2, Status::Available)];
+        assert_eq!(
+            begin(&mut watch, before, now),
+            [],
+            "they list by themselves"
+        );
+        let came = Change::Online(entry(3, Status::Available));
+        watch.on_changes(&[came]);
+        watch.on_ended(now);
+        let now = watch.poll_timeout().unwrap();
+        let after = vec![
+            entry(1, Status::Available),
+            entry(3, Status::Busy),
+            entry(4, Status::Away),
+        ];
+        let Entry {
+            account,
+            device_key,
+            ..
+        } = entry(2, Status::Available);
+        let gone = Change::Offline {
+            account,
+            device_key,
+        };
+        let changes = begin(&mut watch, after, now);
+        let online = [entry(3, Status::Busy), entry(4, Status::Away)].map(Change::Online);
+        assert_eq!(changes[0], gone);
+        assert_eq!(changes[1..], online);
+    }
+
+    #[test]
+    fn what_is_said_of_an_earlier_watch_does_not_disturb_a_listing() {
+        let (mut watch, now) = new();
+        watch.start(true, now);
+        watch.on_ended(now);
+        let last = entry(1, Status::Available);
+        let cursor = || Cursor {
+            account: last.account.clone(),
+            device_key: last.device_key,
+        };
+        let next = watch.on_page(version(5), vec![last.clone()], Some(cursor()), true);
+        let after = Some(cursor());
+        assert_eq!(next, Some(Request::List { after }));
+        watch.on_ended(now);
+        // The version of the first page: what changed since is pushed.
+        let asked = watch.on_page(version(9), vec![entry(2, Status::Away)], None, true);
+        assert_eq!(asked, Some(Request::Watch { since: version(5) }));
+        watch.on_ended(now);
+        assert_eq!(watch.poll_timeout(), None, "no pause so far");
+        assert_eq!(watch.on_begun(true, now), []);
+        watch.on_ended(now);
+        assert!(watch.poll_timeout().is_some());
+    }
+
+    #[test]
+    fn where_nobody_looks_on_one_page_is_enough() {
+        let (mut watch, now) = new();
+        watch.start(false, now);
+        let last = entry(1, Status::Available);
+        let next = Cursor {
+            account: last.account.clone(),
+            device_key: last.device_key,
+        };
+        let asked = watch.on_page(version(5), vec![last], Some(next), false);
+        assert_eq!(asked, Some(Request::Watch { since: version(5) }));
+        assert_eq!(watch.on_begun(false, now), []);
+        assert!(watch.told.is_none());
+        // Somebody does now.
+        assert_eq!(watch.start(false, now), None);
+        let all = watch.start(true, now);
+        assert_eq!(all, Some(Request::List { after: None }));
+        watch.on_page(version(6), Vec::new(), None, true);
+        watch.on_begun(true, now);
+        assert_eq!(watch.start(true, now), None);
+        assert!(watch.stop());
+        assert!(!watch.stop());
+    }
+}

@@ -1,0 +1,206 @@
+//! How often a device may change what it says of itself.
+//!
+//! Each change is told to everybody who watches, so a device may make a few at once and then one in
+//! [`ANNOUNCE_INTERVAL`]. What it says too soon waits; of several only the newest does. This goes by the
+//! device and not by its session, so logging in anew gains nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use common::key::DeviceKey;
+use common::limits::{ANNOUNCE_INTERVAL, ANNOUNCEMENTS_AT_ONCE, ANNOUNCERS_MAX, Fill};
+use common::wire::rendezvous::Entry;
+
+use super::budget::{Budget, Pace};
+
+const PACE: Pace = Pace {
+    interval: ANNOUNCE_INTERVAL,
+    at_once: ANNOUNCEMENTS_AT_ONCE,
+};
+
+/// The devices that said something lately.
+#[derive(Debug, Default)]
+pub(super) struct Announcers {
+    devices: BTreeMap<DeviceKey, Announcer>,
+    /// When each is to be looked at again.
+    due: BTreeSet<(Instant, DeviceKey)>,
+}
+
+#[derive(Debug)]
+struct Announcer {
+    budget: Budget,
+    waiting: Option<Box<Entry>>,
+    due: Instant,
+}
+
+impl Announcers {
+    /// Takes what a device says. Returns it if it is for now; else it waits, in the place of what
+    /// waited before.
+    pub(super) fn submit(&mut self, entry: Entry, now: Instant) -> Option<Entry> {
+        let key = entry.device_key;
+        let announcer = self.devices.entry(key).or_insert_with(|| Announcer {
+            budget: Budget::new(now),
+            waiting: None,
+            due: now,
+        });
+        self.due.remove(&(announcer.due, key));
+        let is_for_now = announcer.budget.take(1, PACE, now);
+        let (for_now, waiting) = if is_for_now {
+            (Some(entry), None)
+        } else {
+            (None, Some(Box::new(entry)))
+        };
+        announcer.waiting = waiting;
+        announcer.rest(now);
+        self.due.insert((announcer.due, key));
+        for_now
+    }
+
+    /// Tells whether something that this device said waits.
+    pub(super) fn is_waiting(&self, key: &DeviceKey) -> bool {
+        let announcer = self.devices.get(key);
+        announcer.is_some_and(|announcer| announcer.waiting.is_some())
+    }
+
+    /// Drops what waits of a device that is gone, but not how often it spoke.
+    pub(super) fn forget(&mut self, key: &DeviceKey, now: Instant) {
+        if let Some(announcer) = self.devices.get_mut(key) {
+            self.due.remove(&(announcer.due, *key));
+            announcer.waiting = None;
+            announcer.rest(now);
+            self.due.insert((announcer.due, *key));
+        }
+    }
+
+    /// The next announcement whose time has come, or that has to make room for others. Devices that
+    /// have been silent for long enough are forgotten on the way.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Entry> {
+        while let Some((due, key)) = self.due.first().copied()
+            && (due <= now || self.devices.len() > ANNOUNCERS_MAX)
+        {
+            self.due.pop_first();
+            let announcer = self.devices.remove(&key);
+            let mut announcer = announcer.expect("each moment has its device");
+            let Some(entry) = announcer.waiting.take() else {
+                continue;
+            };
+            if announcer.budget.take(1, PACE, now) {
+                announcer.rest(now);
+                self.due.insert((announcer.due, key));
+                self.devices.insert(key, announcer);
+            }
+            return Some(*entry);
+        }
+        None
+    }
+
+    /// When [`Announcers::take_due`] is worth a call.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// How many are remembered.
+    pub(super) fn fill(&self) -> Fill {
+        Fill::new("recent announcers", self.devices.len(), ANNOUNCERS_MAX)
+    }
+}
+
+impl Announcer {
+    /// To be looked at when what waits may be said, or when there is nothing to remember.
+    fn rest(&mut self, now: Instant) {
+        self.due = match self.waiting {
+            Some(_) => self.budget.ready_at(PACE, now),
+            None => self.budget.full_at(),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::id::DeviceName;
+    use common::time::UnixTime;
+    use common::wire::rendezvous::Status;
+
+    fn entry(device: u32, port: u16) -> Entry {
+        let mut key = [1; 32];
+        key[..4].copy_from_slice(&device.to_be_bytes());
+        Entry {
+            account: "alice".parse().unwrap(),
+            device_name: DeviceName::lossy("laptop"),
+            device_key: DeviceKey::from_bytes(key).unwrap(),
+            status: Status::Available,
+            since: UnixTime::from_millis(1),
+            candidates: vec![([192, 0, 2, 1], port).into()],
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn a_few_are_for_now_and_the_newest_of_the_others_is_for_later() {
+        let start = start();
+        let mut announcers = Announcers::default();
+        for port in 1..=ANNOUNCEMENTS_AT_ONCE as u16 {
+            assert!(announcers.submit(entry(1, port), start).is_some());
+        }
+        for port in [97, 98, 99] {
+            assert_eq!(announcers.submit(entry(1, port), start), None);
+        }
+        assert!(
+            announcers.submit(entry(2, 1), start).is_some(),
+            "each device for itself"
+        );
+        assert_eq!(announcers.take_due(start), None);
+        let due = announcers.poll_timeout().unwrap();
+        assert_eq!(due, start + ANNOUNCE_INTERVAL);
+        assert_eq!(announcers.take_due(due), Some(entry(1, 99)));
+        assert_eq!(announcers.take_due(due), None);
+        // Long after, nothing is remembered.
+        let late = start + ANNOUNCE_INTERVAL * (ANNOUNCEMENTS_AT_ONCE + 1);
+        assert_eq!(announcers.take_due(late), None);
+        assert_eq!(announcers.fill().count, 0);
+        assert_eq!(announcers.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_device_that_is_gone_says_nothing_later_and_gains_nothing() {
+        let start = start();
+        let mut announcers = Announcers::default();
+        for port in 0..=ANNOUNCEMENTS_AT_ONCE as u16 {
+            announcers.submit(entry(1, port), start);
+        }
+        let key = entry(1, 0).device_key;
+        assert!(announcers.is_waiting(&key));
+        announcers.forget(&key, start);
+        assert!(!announcers.is_waiting(&key));
+        assert_eq!(announcers.take_due(start + ANNOUNCE_INTERVAL / 2), None);
+        assert_eq!(
+            announcers.submit(entry(1, 9), start),
+            None,
+            "its next session"
+        );
+    }
+
+    #[test]
+    fn t15_so_many_devices_are_remembered_and_the_first_to_be_due_makes_room() {
+        let start = start();
+        let mut announcers = Announcers::default();
+        for port in 0..=ANNOUNCEMENTS_AT_ONCE as u16 {
+            announcers.submit(entry(0, port), start);
+        }
+        for device in 1..=ANNOUNCERS_MAX as u32 {
+            let later = start + ANNOUNCE_INTERVAL / 2;
+            assert!(announcers.submit(entry(device, 1), later).is_some());
+        }
+        assert_eq!(announcers.fill().count, ANNOUNCERS_MAX + 1);
+        // What it said last is not lost: it is said early.
+        let last = entry(0, ANNOUNCEMENTS_AT_ONCE as u16);
+        assert_eq!(announcers.take_due(start), Some(last));
+        assert_eq!(announcers.take_due(start), None);
+        assert_eq!(announcers.fill().count, ANNOUNCERS_MAX);
+    }
+}
