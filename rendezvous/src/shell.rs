@@ -21,6 +21,8 @@ pub mod admin;
 mod ambient;
 /// The data folder.
 mod data;
+/// Frames in bytes.
+pub mod encoder;
 /// The loop.
 mod serve;
 /// TLS over TCP.

@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::admin::Admin;
+use super::encoder::Encoder;
 use super::tls::{Event, Link, Progress};
 use super::udp::UdpThread;
 use super::workers::Workers;
@@ -578,13 +579,14 @@ impl Loop {
     }
 
     fn drain_some(&mut self, now: Instant) {
+        let mut encoder = Encoder::default();
         loop {
             match self.server.poll_output(now) {
                 Output::Send { connection, frame } => {
                     let Some(link) = self.links.get_mut(&connection) else {
                         continue;
                     };
-                    if link.send(&frame) {
+                    if link.send(&frame, &mut encoder) {
                         self.to_write.insert(connection);
                     } else {
                         log::debug!("reads too slowly: source={}", link.source);

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use common::key::ChannelBinding;
 use common::limits::{CONTROL_FRAME_LEN_MAX, OUTBOX_LEN_MAX};
 use common::tls::{RENDEZVOUS_ALPN, channel_binding};
-use common::wire::frame::{self, FrameBuffer};
+use common::wire::frame::FrameBuffer;
 use common::wire::rendezvous::{Hello, RequestFrame};
 use mio::net::TcpStream;
 use rustls::{ServerConfig, ServerConnection};
 
+use super::encoder::Encoder;
 use crate::server::Frame;
 
 /// Bytes that one connection may bring in before the others have their turn.
@@ -136,16 +137,8 @@ impl Link {
     }
 
     /// Queues a frame. `false` if the peer reads too slowly for that.
-    pub fn send(&mut self, frame: &Frame) -> bool {
-        let encoded = match frame {
-            Frame::Greeting(greeting) => {
-                frame::encode::<CONTROL_FRAME_LEN_MAX>(greeting, &mut self.outbox)
-            }
-            Frame::Server(message) => {
-                frame::encode::<CONTROL_FRAME_LEN_MAX>(&**message, &mut self.outbox)
-            }
-        };
-        if let Err(error) = encoded {
+    pub fn send(&mut self, frame: &Frame, encoder: &mut Encoder) -> bool {
+        if let Err(error) = encoder.append(frame, &mut self.outbox) {
             log::error!("a frame of ours is too large: {error}");
             return false;
         }

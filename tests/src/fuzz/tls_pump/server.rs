@@ -8,6 +8,7 @@ use common::limits::CONTROL_FRAME_LEN_MAX;
 use common::wire::frame::FrameBuffer;
 use common::wire::rendezvous::{Hello, HelloAnswer, RequestFrame, VERSION};
 use rendezvous::server::Frame;
+use rendezvous::shell::encoder::Encoder;
 use rendezvous::shell::tls::{Event, Link, Progress};
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
@@ -146,7 +147,9 @@ impl Pump {
                     version: VERSION,
                     agent: "fuzz".to_owned(),
                 };
-                assert!(self.link.send(&Frame::Greeting(answer)), "one frame fits");
+                let greeting = Frame::Greeting(answer);
+                let fits = self.link.send(&greeting, &mut Encoder::default());
+                assert!(fits, "one frame fits");
             }
             self.is_gone |= progress == Progress::Gone;
             self.is_gone |= self.link.write() == Progress::Gone;
