@@ -79,7 +79,8 @@ fn t15_t39_entries_that_change_without_an_end_are_not_multiplied_by_those_who_wa
 /// Makes accounts, and all devices with their tokens as log-ins would have made them.
 fn enrol_all(world: &World) {
     let store = world.path("server/rendezvous.db");
-    let mut store = SqliteStore::open(&store).unwrap();
+    let store = SqliteStore::open(&store);
+    let mut store = store.expect("the server lets others at it for a moment");
     let devices: Vec<u16> = (0..=NEWCOMER).collect();
     for of_account in devices.chunks(DEVICES_PER_ACCOUNT_MAX) {
         let account = account(of_account[0]);
@@ -140,9 +141,9 @@ fn member(world: &World, number: u16) -> WireClient {
 
 fn watcher(world: &World, number: u16) -> WireClient {
     let mut client = member(world, number);
-    let since = match client.ask(Request::List { after: None }) {
-        Answer::Page { version, .. } => version,
-        other => panic!("{other:?}"),
+    let listed = client.ask(Request::List { after: None });
+    let Answer::Page { version: since, .. } = listed else {
+        panic!("{listed:?}");
     };
     assert_eq!(client.ask(Request::Watch { since }), Answer::Done);
     client
@@ -172,7 +173,7 @@ fn len_of(request: Request) -> usize {
     let id = RequestId(0);
     let mut bytes = Vec::new();
     let frame = RequestFrame { id, request };
-    frame::encode::<CONTROL_FRAME_LEN_MAX>(&frame, &mut bytes).unwrap();
+    frame::encode::<CONTROL_FRAME_LEN_MAX>(&frame, &mut bytes).expect("it fits a frame");
     bytes.len()
 }
 

@@ -5,7 +5,7 @@
 //! overtakes the farewell of a session.
 //!
 //! One change is a push to every watcher. So the cost is bounded at both ends: a device changes its
-//! entry at a pace ([`Announcers`]), and a watcher gets changes at a pace. A watcher for whom there is
+//! entry at a pace (`announcers`), and a watcher gets changes at a pace. A watcher for whom there is
 //! more than that, or who is further behind than the log is long, is told so and forgotten; it lists
 //! again.
 
@@ -242,7 +242,9 @@ mod tests {
             match &*frame {
                 ServerFrame::Push(Push::Presence { changes, .. }) => changes_told += changes.len(),
                 ServerFrame::Push(Push::ListAgain) => lists_again = true,
-                other => panic!("{other:?}"),
+                other @ (ServerFrame::Answer { .. } | ServerFrame::Push(_)) => {
+                    panic!("{other:?}")
+                }
             }
         }
         (changes_told, lists_again)

@@ -116,7 +116,10 @@ impl Crowd {
             let frame = match self.world.server.poll_output(self.world.now) {
                 Output::Send { frame, .. } => frame,
                 Output::Wait(deadline) => return deadline.map(|deadline| deadline.at),
-                other => panic!("{other:?}"),
+                other @ (Output::Close { .. }
+                | Output::Store { .. }
+                | Output::Verify { .. }
+                | Output::Reply { .. }) => panic!("{other:?}"),
             };
             let Frame::Server(frame) = frame else {
                 panic!("{frame:?}");

@@ -1,6 +1,6 @@
 //! What a signature or a token is good for.
 
-use common::key::{DeviceKey, Token};
+use common::key::{DeviceKey, Signature, Token};
 use common::limits::{
     DEVICES_PER_ACCOUNT_MAX, SOURCE_FAILURES_MAX, TOKEN_LIFETIME, TOKEN_RENEW_AFTER,
 };
@@ -45,18 +45,17 @@ const WEAK_SIGNATURE: [u8; 64] = {
     bytes
 };
 
-/// The body of a frame in which `honest` and its signature have made way for the weak ones.
-fn forged(request: Request, honest: DeviceKey) -> Vec<u8> {
-    let signature = match &request {
-        Request::LoginStart(start) => Some(start.signature),
-        Request::TokenLogin(login) => Some(login.signature),
-        _ => None,
-    };
+/// The body of a frame in which `honest` has made way for the weak key.
+fn with_weak_key(request: Request, honest: DeviceKey) -> Vec<u8> {
     let mut body = body_of(request);
     replace(&mut body, honest.as_bytes(), &WEAK_KEY);
-    if let Some(signature) = signature {
-        replace(&mut body, &Vec::from(signature), &WEAK_SIGNATURE);
-    }
+    body
+}
+
+/// The same where `signature` has made way, too.
+fn forged(request: Request, honest: DeviceKey, signature: Signature) -> Vec<u8> {
+    let mut body = with_weak_key(request, honest);
+    replace(&mut body, &Vec::from(signature), &WEAK_SIGNATURE);
     body
 }
 
@@ -73,14 +72,16 @@ fn t31_a_key_that_anybody_can_sign_for_is_not_enrolled() {
     let honest = device(1);
     let c = world.connect(AWAY);
     let start = world.start_message(c, "mallory", &honest, None);
-    let start = forged(Request::LoginStart(start), honest.public());
+    let signature = start.signature;
+    let start = forged(Request::LoginStart(start), honest.public(), signature);
     world.receive(c, &start);
     assert_eq!(world.bye(c), Some(ByeReason::Malformed));
 
     let c = world.connect(AWAY);
     let token = Token::from_bytes([1; 32]);
     let login = world.token_message(c, "mallory", &honest, token);
-    let login = forged(Request::TokenLogin(login), honest.public());
+    let signature = login.signature;
+    let login = forged(Request::TokenLogin(login), honest.public(), signature);
     world.receive(c, &login);
     assert_eq!(world.bye(c), Some(ByeReason::Malformed));
 }
@@ -99,7 +100,7 @@ fn t31_nobody_is_asked_about_a_key_that_anybody_can_sign_for() {
     ];
     for request in requests {
         let c = world.member("alice", 2, HOME);
-        world.receive(c, &forged(request, device_key));
+        world.receive(c, &with_weak_key(request, device_key));
         assert_eq!(world.bye(c), Some(ByeReason::Malformed));
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 fn watching() -> World {
     let mut world = World::new(&["alice", "bob", "carol"]);
     world.command(0, Command::Watch);
-    world.until("the watch", |world| watches(world));
+    world.until("the watch", watches);
     world
 }
 
@@ -48,7 +48,7 @@ fn when_the_server_ends_the_watch_people_hear_of_what_they_missed() {
     world.hosts[1].session.as_mut().unwrap().online = None;
     world.pass(Duration::from_millis(900));
     assert!(!watches(&world), "not at once");
-    world.until("the next watch", |world| watches(world));
+    world.until("the next watch", watches);
     let pause = world.now - before;
     assert!(pause <= Duration::from_secs(3), "{pause:?}");
     assert_eq!(told(&world, "bob"), ["offline"]);
@@ -76,7 +76,7 @@ fn a_listing_is_finished_when_the_watch_ends_in_the_middle_of_it() {
         panic!("no directory");
     };
     assert_eq!(listed.len(), 3);
-    world.until("the next watch", |world| watches(world));
+    world.until("the next watch", watches);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn whoever_came_while_nothing_was_pushed_is_still_found() {
     // Bob is away, and Alice has something for him: she watches for him.
     let bob = world.hosts[1].session.as_mut().unwrap().online.take();
     let id = world.say(0, "bob", "hello");
-    world.until("the watch", |world| watches(world));
+    world.until("the watch", watches);
     // Long enough that she looks for him once a minute only.
     world.pass(Duration::from_secs(130));
     end_watch(&mut world);
