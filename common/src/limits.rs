@@ -62,7 +62,8 @@ pub const VERSIONS_MAX: usize = 16;
 pub const OPAQUE_MESSAGE_LEN_MAX: usize = 512;
 /// Most candidates of one device: each of a laptop's interfaces in both families, and a few more.
 pub const CANDIDATES_MAX: usize = 16;
-/// Most entries of one page of LIST: `CANDIDATES_MAX` candidates each still fit a frame.
+/// Most entries of one page of LIST: with `CANDIDATES_MAX` candidates of up to 21 bytes each they take
+/// some 32 KiB and still fit a frame.
 pub const PAGE_ENTRIES_MAX: usize = 64;
 /// Most changes in one presence push, for the same reason.
 pub const CHANGES_MAX: usize = 64;

@@ -1277,7 +1277,11 @@ fn listed(entry: Entry, own_key: DeviceKey) -> Listed {
         fingerprint: entry.device_key.fingerprint().to_string(),
         status: entry.status,
         since: entry.since,
-        endpoints: entry.candidates,
+        endpoints: entry
+            .candidates
+            .into_iter()
+            .map(|candidate| candidate.endpoint)
+            .collect(),
         is_self: entry.device_key == own_key,
     }
 }

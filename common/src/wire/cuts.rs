@@ -67,8 +67,14 @@ fn entry() -> Entry {
         status: Status::Away,
         since: UnixTime::from_millis(1_700_000_000_000),
         candidates: vec![
-            "192.0.2.1:4000".parse().unwrap(),
-            "[2001:db8::1]:4000".parse().unwrap(),
+            Candidate {
+                endpoint: "192.0.2.1:4000".parse().unwrap(),
+                kind: CandidateKind::ServerReflexive,
+            },
+            Candidate {
+                endpoint: "[2001:db8::1]:4000".parse().unwrap(),
+                kind: CandidateKind::Host,
+            },
         ],
     }
 }
@@ -123,7 +129,10 @@ fn t16_every_greeting_and_request_is_whole_or_nothing() {
         }),
         Request::Announce {
             status: Status::Busy,
-            candidates: entry().candidates,
+            candidates: vec![
+                "192.0.2.1:4000".parse().unwrap(),
+                "[2001:db8::1]:4000".parse().unwrap(),
+            ],
         },
         Request::List {
             after: Some(cursor),

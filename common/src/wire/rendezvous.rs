@@ -325,8 +325,26 @@ pub struct Entry {
     pub status: Status,
     /// Online since.
     pub since: UnixTime,
-    /// Its UDP endpoints.
-    pub candidates: Vec<SocketAddr>,
+    /// Its UDP endpoints, at most [`CANDIDATES_MAX`](crate::limits::CANDIDATES_MAX), the best first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A UDP endpoint at which a device says that it can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Address and port.
+    pub endpoint: SocketAddr,
+    /// What the server knows of it.
+    pub kind: CandidateKind,
+}
+
+/// What the server knows of a [`Candidate`]. The device itself has no say in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CandidateKind {
+    /// The device's control connection comes from this IP address, so it is no third party's host.
+    ServerReflexive,
+    /// The device's word alone: the address may be anybody's.
+    Host,
 }
 
 /// What a device says of itself.
@@ -561,7 +579,13 @@ mod tests {
             device_key: DeviceSecret::from_seed([255; 32]).public(),
             status: Status::Busy,
             since: UnixTime::from_millis(u64::MAX),
-            candidates: vec!["[ffff:ffff::1]:65535".parse().unwrap(); CANDIDATES_MAX],
+            candidates: vec![
+                Candidate {
+                    endpoint: "[ffff:ffff::1]:65535".parse().unwrap(),
+                    kind: CandidateKind::Host,
+                };
+                CANDIDATES_MAX
+            ],
         }
     }
 
@@ -618,6 +642,45 @@ mod tests {
             let decoded: ServerFrame = frame::decode::<CONTROL_FRAME_LEN_MAX, _>(body).unwrap();
             assert_eq!(decoded, message);
         }
+    }
+
+    /// The example of PROTOCOL.md section 2.5.
+    #[test]
+    fn a_page_has_the_bytes_of_the_protocol_document() {
+        let candidate = |endpoint: &str, kind| Candidate {
+            endpoint: endpoint.parse().unwrap(),
+            kind,
+        };
+        let entry = Entry {
+            account: "alice".parse().unwrap(),
+            device_name: DeviceName::lossy("laptop"),
+            device_key: crate::key::DeviceSecret::from_seed([7; 32]).public(),
+            status: Status::Away,
+            since: UnixTime::from_millis(1_700_000_000_000),
+            candidates: vec![
+                candidate("192.0.2.1:7400", CandidateKind::ServerReflexive),
+                candidate("[2001:db8::1]:250", CandidateKind::Host),
+            ],
+        };
+        let answer = Answer::Page {
+            version: DirectoryVersion(435_200_000_000_001),
+            entries: vec![entry],
+            next: None,
+        };
+        let id = RequestId(7);
+        let mut bytes = Vec::new();
+        let frame = ServerFrame::Answer { id, answer };
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(&frame, &mut bytes).unwrap();
+        let document = include_str!("../../PROTOCOL.md");
+        let (_, example) = document.split_once("00 00 00 62 |").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let is_byte = |word: &&str| word.len() == 2 && u8::from_str_radix(word, 16).is_ok();
+        let words = example.split_whitespace().filter(is_byte);
+        let expected: Vec<u8> = words
+            .map(|word| u8::from_str_radix(word, 16).unwrap())
+            .collect();
+        assert_eq!(bytes[..frame::PREFIX_LEN], [0, 0, 0, 0x62]);
+        assert_eq!(bytes[frame::PREFIX_LEN..], expected);
     }
 
     #[test]

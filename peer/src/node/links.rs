@@ -446,7 +446,7 @@ impl Links {
         let candidates: VecDeque<SocketAddr> = entry
             .candidates
             .into_iter()
-            .map(common::stun::canonical)
+            .map(|candidate| common::stun::canonical(candidate.endpoint))
             .filter(|candidate| self.is_dialable(*candidate))
             .take(CANDIDATES_MAX)
             .collect();
@@ -468,7 +468,8 @@ impl Links {
         let mut links = ready.filter(|(_, peer)| peer.device_key == entry.device_key);
         links.any(|(link, _)| {
             let remote = self.transport.remote(*link);
-            remote.is_some_and(|remote| entry.candidates.contains(&remote))
+            let mut candidates = entry.candidates.iter();
+            candidates.any(|candidate| Some(candidate.endpoint) == remote)
         })
     }
 

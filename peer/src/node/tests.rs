@@ -22,7 +22,8 @@ use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LEAF_LEN};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    DirectoryVersion, Hello, HelloAnswer, LoggedIn, Refusal, RequestFrame, ServerFrame,
+    Candidate, CandidateKind, DirectoryVersion, Hello, HelloAnswer, LoggedIn, Refusal, RequestFrame,
+    ServerFrame,
 };
 
 use super::command::{PasswordText, TransferState};
@@ -348,6 +349,7 @@ impl World {
                 failed: None,
             }),
             Request::Announce { status, candidates } => {
+                let candidates = vouched(&candidates, self.hosts[n].address);
                 let host = &mut self.hosts[n];
                 let entry = Entry {
                     account: host.name.clone(),
@@ -657,6 +659,30 @@ impl Host {
         let start = index as usize * LEAF_LEN;
         self.target[start..start + bytes.len()].copy_from_slice(bytes);
         DiskAnswer::Written { index }
+    }
+}
+
+/// What the server makes of announced endpoints.
+fn vouched(endpoints: &[SocketAddr], source: SocketAddr) -> Vec<Candidate> {
+    let kind = |endpoint: SocketAddr| {
+        if endpoint.ip() == source.ip() {
+            CandidateKind::ServerReflexive
+        } else {
+            CandidateKind::Host
+        }
+    };
+    let candidate = |endpoint: &SocketAddr| Candidate {
+        endpoint: *endpoint,
+        kind: kind(*endpoint),
+    };
+    endpoints.iter().map(candidate).collect()
+}
+
+/// An endpoint that the server does not vouch for.
+fn host_candidate(endpoint: impl Into<SocketAddr>) -> Candidate {
+    Candidate {
+        endpoint: endpoint.into(),
+        kind: CandidateKind::Host,
     }
 }
 
@@ -1219,7 +1245,7 @@ fn t23_many_addresses_are_dialled_at_a_measured_pace() {
     let mut world = World::new(&["alice", "bob"]);
     let mut entry = world.hosts[1].entry().unwrap();
     entry.candidates = (0..1000u16)
-        .map(|n| SocketAddr::from(([203, 0, 113, 1], 1000 + n)))
+        .map(|n| host_candidate(([203, 0, 113, 1], 1000 + n)))
         .collect();
     world.hosts[1].session.as_mut().unwrap().online = Some(entry);
     let before = world.datagrams;
@@ -1239,7 +1265,7 @@ fn t23_no_more_devices_are_dialled_than_an_account_can_have() {
     world.invented = (0..200u8)
         .map(|n| Entry {
             device_key: DeviceSecret::from_seed([n; 32]).public(),
-            candidates: vec![SocketAddr::from(([203, 0, 113, n], 1000))],
+            candidates: vec![host_candidate(([203, 0, 113, n], 1000))],
             ..entry.clone()
         })
         .collect();

@@ -14,7 +14,9 @@ use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{CANDIDATES_MAX, CHANGES_MAX, Fill, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
 use common::stun::canonical;
-use common::wire::rendezvous::{Change, Cursor, DirectoryVersion, Entry, Push, ServerFrame};
+use common::wire::rendezvous::{
+    Candidate, CandidateKind, Change, Cursor, DirectoryVersion, Entry, Push, ServerFrame,
+};
 
 /// The devices that are online.
 #[derive(Debug)]
@@ -206,19 +208,26 @@ fn cursor_of(entry: &Entry) -> Cursor {
     }
 }
 
-/// What others may be told of the candidates that a device at `source` announced: nothing that would
-/// make them send to a place that is not the device's. `None` if there are too many.
+/// What others may be told of the endpoints that a device announced over a control connection from
+/// `source`: nothing that is not one other host's, and of each whether it has the IP address of that
+/// connection. `None` if there are too many.
 pub fn admissible_candidates(
     announced: &[SocketAddr],
     source: SocketAddr,
-) -> Option<Vec<SocketAddr>> {
+) -> Option<Vec<Candidate>> {
     if announced.len() > CANDIDATES_MAX {
         return None;
     }
-    let is_local = source.ip().to_canonical().is_loopback();
+    let seen = source.ip().to_canonical();
     let mut kept = Vec::with_capacity(announced.len());
-    for candidate in announced.iter().copied().map(canonical) {
-        let may_stay = candidate.port() != 0 && is_one_other_host(candidate.ip(), is_local);
+    for endpoint in announced.iter().copied().map(canonical) {
+        let may_stay = endpoint.port() != 0 && is_one_other_host(endpoint.ip(), seen.is_loopback());
+        let kind = if endpoint.ip() == seen {
+            CandidateKind::ServerReflexive
+        } else {
+            CandidateKind::Host
+        };
+        let candidate = Candidate { endpoint, kind };
         if may_stay && !kept.contains(&candidate) {
             kept.push(candidate);
         }
@@ -242,7 +251,21 @@ mod tests {
             device_key: DeviceKey::from_bytes(key).unwrap(),
             status: Status::Available,
             since: UnixTime::from_millis(1),
-            candidates: vec!["192.0.2.1:4000".parse().unwrap()],
+            candidates: vec![host("192.0.2.1:4000")],
+        }
+    }
+
+    fn host(endpoint: &str) -> Candidate {
+        Candidate {
+            endpoint: endpoint.parse().unwrap(),
+            kind: CandidateKind::Host,
+        }
+    }
+
+    fn server_reflexive(endpoint: &str) -> Candidate {
+        Candidate {
+            kind: CandidateKind::ServerReflexive,
+            ..host(endpoint)
         }
     }
 
@@ -395,21 +418,44 @@ mod tests {
         .map(|text| text.parse().unwrap())
         .collect();
         assert_eq!(admissible_candidates(&hostile, remote), Some(Vec::new()));
-        let loopback: Vec<SocketAddr> = ["127.0.0.1:22", "[::1]:22"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
-        assert_eq!(admissible_candidates(&hostile, local), Some(loopback));
+        let loopback = ["127.0.0.1:22", "[::1]:22"].map(|text| text.parse().unwrap());
+        let kept = [server_reflexive("127.0.0.1:22"), host("[::1]:22")];
+        assert_eq!(admissible_candidates(&loopback, local), Some(kept.to_vec()));
 
-        let honest: Vec<SocketAddr> = ["10.0.0.2:1", "192.0.2.1:4000", "[2001:db8::1]:4000"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
-        assert_eq!(admissible_candidates(&honest, remote), Some(honest.clone()));
+        let honest = ["10.0.0.2:1", "192.0.2.1:4000", "[2001:db8::1]:4000"];
+        let announced = honest.map(|text| text.parse().unwrap());
+        let kept = admissible_candidates(&announced, remote);
+        assert_eq!(kept, Some(honest.map(host).to_vec()));
         let mapped = ["[::ffff:192.0.2.1]:9".parse().unwrap()];
-        let kept = admissible_candidates(&mapped, remote).unwrap();
-        assert_eq!(kept, ["192.0.2.1:9".parse().unwrap()]);
-        let many = vec![honest[0]; CANDIDATES_MAX + 1];
+        let kept = admissible_candidates(&mapped, remote);
+        assert_eq!(kept, Some(vec![host("192.0.2.1:9")]));
+        let many = vec![announced[0]; CANDIDATES_MAX + 1];
         assert_eq!(admissible_candidates(&many, remote), None, "T23");
+    }
+
+    #[test]
+    fn t23_only_the_ip_of_the_control_connection_is_vouched_for() {
+        let announced = [
+            "198.51.100.7:4000",
+            "198.51.100.8:50000",
+            "[::ffff:198.51.100.7]:4001",
+            "[2001:db8::7]:4000",
+        ]
+        .map(|text| text.parse().unwrap());
+        for source in ["198.51.100.7:50000", "[::ffff:198.51.100.7]:50000"] {
+            let kept = admissible_candidates(&announced, source.parse().unwrap());
+            let expected = [
+                server_reflexive("198.51.100.7:4000"),
+                host("198.51.100.8:50000"),
+                server_reflexive("198.51.100.7:4001"),
+                host("[2001:db8::7]:4000"),
+            ];
+            assert_eq!(kept, Some(expected.to_vec()), "from {source}");
+        }
+        let over_v6 = admissible_candidates(&announced, "[2001:db8::7]:1".parse().unwrap());
+        let kinds = over_v6.unwrap().into_iter().map(|candidate| candidate.kind);
+        use CandidateKind::{Host, ServerReflexive};
+        let expected = [Host, Host, Host, ServerReflexive];
+        assert_eq!(kinds.collect::<Vec<_>>(), expected);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
 use common::password::{ClientRegistration, STRETCH_CURRENT};
 use common::wire::rendezvous::{
-    Answer, ByeReason, LoggedIn, OpaqueMessage, Refusal, Request, Status, StretchVersion,
+    Answer, ByeReason, Candidate, CandidateKind, LoggedIn, OpaqueMessage, Refusal, Request, Status, StretchVersion,
 };
 use rendezvous::server::operator::{Command, Reply};
 use rendezvous::server::registration::Registration;
@@ -33,7 +33,11 @@ fn somebody_registers_logs_in_announces_and_is_found() {
         panic!("{found:?}");
     };
     assert_eq!(entries.len(), 1);
-    assert_eq!(entries[0].candidates, [addr("192.0.2.1:4000")], "T22");
+    let listed = Candidate {
+        endpoint: addr("192.0.2.1:4000"),
+        kind: CandidateKind::Host,
+    };
+    assert_eq!(entries[0].candidates, [listed], "T22");
     assert_eq!(entries[0].status, Status::Away);
     let owner = Answer::Owner {
         account: Some(name("alice")),

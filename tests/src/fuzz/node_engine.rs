@@ -12,9 +12,9 @@ use common::stun::{binding_answer, canonical};
 use common::time::UnixTime;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, Change, Cursor, DirectoryVersion, Entry, FailedLogins, Hello,
-    HelloAnswer, LoggedIn, OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId,
-    ServerFrame, Status, StretchVersion, VERSION,
+    AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DirectoryVersion,
+    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, OpaqueMessage, Push, Refusal, Request,
+    RequestFrame, RequestId, ServerFrame, Status, StretchVersion, VERSION,
 };
 use peer::node::Input;
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
@@ -440,7 +440,18 @@ fn entry(feed: &mut Feed<'_>) -> Entry {
         device_key: secret(feed.below(4)).public(),
         status: Status::Available,
         since: UnixTime::from_millis(feed.number().into()),
-        candidates: (0..feed.below(4)).map(|_| endpoint(feed)).collect(),
+        candidates: (0..feed.below(4)).map(|_| candidate(feed)).collect(),
+    }
+}
+
+fn candidate(feed: &mut Feed<'_>) -> Candidate {
+    Candidate {
+        endpoint: endpoint(feed),
+        kind: if feed.flag() {
+            CandidateKind::ServerReflexive
+        } else {
+            CandidateKind::Host
+        },
     }
 }
 

@@ -17,9 +17,9 @@ use common::wire::peer::{
     PeerFrame, PeerHello, Reason, ReceiptState,
 };
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, Change, Cursor, DirectoryVersion, Entry, FailedLogins, Hello,
-    HelloAnswer, LoggedIn, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
-    RequestId, ServerFrame, Status, TokenLogin, VERSION,
+    AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DirectoryVersion,
+    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginStart, OpaqueMessage, Push, Refusal,
+    Request, RequestFrame, RequestId, ServerFrame, Status, TokenLogin, VERSION,
 };
 use serde::Serialize;
 
@@ -153,7 +153,10 @@ fn server_frames() -> Vec<ServerFrame> {
         device_key: device_key(),
         status: Status::Busy,
         since: UnixTime::from_millis(1_700_000_000_000),
-        candidates: vec![([192, 0, 2, 1], 5000).into()],
+        candidates: vec![Candidate {
+            endpoint: ([192, 0, 2, 1], 5000).into(),
+            kind: CandidateKind::ServerReflexive,
+        }],
     };
     let failed = || FailedLogins {
         count: 3,

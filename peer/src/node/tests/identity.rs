@@ -150,7 +150,7 @@ fn t35_presence_that_is_replayed_or_reordered_changes_nobodys_key() {
     };
     // Where Bob was a week ago, and a key of his that somebody else holds.
     let old = Entry {
-        candidates: vec!["203.0.113.7:1000".parse().unwrap()],
+        candidates: vec![host_candidate(([203, 0, 113, 7], 1000))],
         ..real.clone()
     };
     let foreign = Entry {
