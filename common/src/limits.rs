@@ -243,6 +243,41 @@ pub const UNACKNOWLEDGED_PACKETS_MAX: u64 = 2 * LINK_WINDOW as u64 / 1024;
 pub const TRAINS_LENT_MAX: usize = 64;
 /// Streams with leaves that a sender may have open at once.
 pub const LEAF_STREAMS_MAX: u32 = 16;
+/// What a peer sends in the first minute to endpoints of one device that did not prove to be the
+/// device's: somebody may have announced another's. Four dials that nobody answers, checks besides.
+pub const UNPROVEN_FIRST_MINUTE_LEN_MAX: usize = 20_000;
+/// The same in each further minute: the first flight of a dial, and checks. 83 bytes a second.
+pub const UNPROVEN_MINUTE_LEN_MAX: usize = 5_000;
+/// What one dial to such an endpoint may send until it is answered. QUIC pads each datagram to 1,200
+/// bytes; a first flight has two of them, and this is that flight and its first repetition.
+pub const UNPROVEN_DIAL_LEN_MAX: usize = 4 * INITIAL_LEN;
+/// Such dials of one device at once: its IPv4 and its IPv6 address, say.
+pub const UNPROVEN_DIALS_MAX: usize = 2;
+/// Length of a QUIC client's datagrams until the handshake is complete, at least (RFC 9000 section
+/// 14.1).
+pub const INITIAL_LEN: usize = 1200;
+/// Length of a check: a STUN request with room for its answer.
+pub const CHECK_LEN: usize = 56;
+/// Dials leave so much of the budget behind: one round of checks of all candidates.
+pub const CHECKS_RESERVE_LEN: usize = CANDIDATES_MAX * CHECK_LEN;
+/// Checks of one device are this far apart (Ta of RFC 8445 section 14.2).
+pub const CHECK_PACE: Duration = Duration::from_millis(50);
+/// First pause between two rounds of checks of one device: the RTO of RFC 8489 section 6.2.1; doubles.
+pub const CHECK_PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// Longest such pause, as long as that between two searches.
+pub const CHECK_PAUSE_MAX: Duration = FIND_MAX;
+/// An endpoint that has answered is dialled again without a check for this long.
+pub const PROOF_LIFETIME: Duration = Duration::from_secs(60);
+/// Devices whose budget is remembered: four times the links that there can be, some 8 MB.
+pub const CHECKED_DEVICES_MAX: usize = 4 * LINKS_MAX;
+/// A budget may make room for another device's when nothing was taken from it for this long. A first
+/// minute so far apart from the last byte is less than what the minutes between would have allowed.
+pub const BUDGET_MEMORY: Duration = Duration::from_secs(600);
+/// Checks of others that a peer answers in a second: more than peers dial it in earnest. 5,600 bytes
+/// at most, each answer for at least as many.
+pub const CHECK_ANSWERS_PER_SECOND_MAX: usize = 100;
+/// A first announcement waits so long for the server's STUN answer, so that it says everything.
+pub const ANNOUNCE_PATIENCE: Duration = Duration::from_millis(500);
 /// A dial to a peer gives up after this long without an answer.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(6);
 /// First pause before an account that could not be reached is looked for again; doubles.

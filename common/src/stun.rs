@@ -1,24 +1,39 @@
-//! STUN Binding (RFC 8489), both sides: how a peer learns the address that the server sees.
+//! STUN Binding (RFC 8489), both sides: how a peer learns the address that the server sees, and
+//! whether a device is at an endpoint that it announced.
 //!
-//! The server keeps no state, and its answer is never larger than the request: a request that is too
-//! short to be answered within its own size is padded by whoever asks ([`binding_request`] does) or
-//! not answered at all.
+//! Whoever answers keeps no state, and the answer is never larger than the request: a request that is
+//! too short to be answered within its own size is padded by whoever asks ([`binding_request`] does)
+//! or not answered at all.
+//!
+//! Any STUN server in the world answers a Binding request. The answer to a *check* of a device's
+//! endpoint therefore carries a tag of that device ([`check_answer`]): an endpoint where somebody else
+//! lives, a STUN server or another peer, does not pass for the device's.
 
 use std::net::{IpAddr, SocketAddr};
 
+use sha2::{Digest, Sha256};
+
+use crate::key::DeviceKey;
 use crate::limits::STUN_REQUEST_LEN_MAX;
-use stun_types::attribute::{Attribute, Software, XorMappedAddress};
+use stun_types::attribute::{Attribute, AttributeType, RawAttribute, Software, XorMappedAddress};
 use stun_types::message::{
     BINDING, Message, MessageClass, MessageType, MessageWrite, MessageWriteExt, MessageWriteVec,
     TransactionId,
 };
 
-/// What a request is padded with, so that the answer with the longest address (44 bytes) is not
-/// larger.
+/// What a request is padded with, so that the longest answer (an IPv6 address and a tag, 56 bytes) is
+/// not larger.
 const PADDING: &str = "rdv/1 reflexive address probe";
 /// What stands before the attributes, and does not count in the length that it has (RFC 8489 section
 /// 5).
 const HEADER_LEN: usize = 20;
+/// The attribute with a device's tag: one that need not be understood, from the range that is handed
+/// out to whoever comes first (RFC 8489 section 18.3).
+const DEVICE_TAG: AttributeType = AttributeType::new(0xe7d0);
+/// A host that guesses the tag is right once in 2^64 times.
+const TAG_LEN: usize = 8;
+/// What the tag is a hash of begins with this.
+const TAG_LABEL: &[u8] = b"rdv/1 check answer";
 
 /// Builds a Binding request with a random `transaction` (96 bits), padded.
 pub fn binding_request(transaction: u128) -> Vec<u8> {
@@ -38,6 +53,19 @@ pub fn binding_request(transaction: u128) -> Vec<u8> {
 /// Answers a Binding request that came from `source`. `None` for anything else, for requests that
 /// need an attribute we do not know, and for requests shorter than the answer.
 pub fn binding_answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
+    answer(datagram, source, None)
+}
+
+/// Answers like [`binding_answer`], as the device `device_key`.
+pub fn check_answer(
+    datagram: &[u8],
+    source: SocketAddr,
+    device_key: &DeviceKey,
+) -> Option<Vec<u8>> {
+    answer(datagram, source, Some(device_key))
+}
+
+fn answer(datagram: &[u8], source: SocketAddr, answerer: Option<&DeviceKey>) -> Option<Vec<u8>> {
     if datagram.len() > STUN_REQUEST_LEN_MAX {
         return None;
     }
@@ -54,8 +82,25 @@ pub fn binding_answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
     let mut answer = Message::builder_success(&request, MessageWriteVec::new());
     let mapped = XorMappedAddress::new(canonical(source), request.transaction_id());
     answer.add_attribute(&mapped).ok()?;
+    if let Some(device_key) = answerer {
+        let tag = tag(device_key, request.transaction_id());
+        let attribute = RawAttribute::new(DEVICE_TAG, &tag);
+        answer.add_attribute(&attribute).ok()?;
+    }
     let answer = answer.finish();
     (answer.len() <= datagram.len()).then_some(answer)
+}
+
+fn tag(device_key: &DeviceKey, transaction: TransactionId) -> [u8; TAG_LEN] {
+    let [_, _, _, _, id @ ..] = u128::from(transaction).to_be_bytes();
+    let mut hash = Sha256::new();
+    hash.update(TAG_LABEL);
+    hash.update(device_key.as_bytes());
+    hash.update(id);
+    *hash
+        .finalize()
+        .first_chunk()
+        .expect("a SHA-256 hash has 32 bytes")
 }
 
 /// Parses a datagram that is one message and nothing else. The parser itself would take attributes
@@ -72,15 +117,29 @@ fn whole_message(datagram: &[u8]) -> Option<Message<'_>> {
 
 /// Reads the answer to the request with `transaction`: the address that the server saw.
 pub fn reflexive_address(datagram: &[u8], transaction: u128) -> Option<SocketAddr> {
-    let answer = whole_message(datagram)?;
-    if !answer.has_class(MessageClass::Success)
-        || answer.method() != BINDING
-        || answer.transaction_id() != TransactionId::from(transaction)
-    {
-        return None;
-    }
+    let answer = success(datagram, transaction)?;
     let mapped = answer.attribute::<XorMappedAddress>().ok()?;
     Some(canonical(mapped.addr(answer.transaction_id())))
+}
+
+/// Tells whether a datagram is the answer of the device `device_key` to the request with
+/// `transaction`.
+pub fn is_check_answer(datagram: &[u8], transaction: u128, device_key: &DeviceKey) -> bool {
+    let Some(answer) = success(datagram, transaction) else {
+        return false;
+    };
+    let expected = tag(device_key, answer.transaction_id());
+    let attribute = answer.raw_attribute(DEVICE_TAG);
+    attribute.is_some_and(|attribute| *attribute.value == expected)
+}
+
+/// Parses the success response to the request with `transaction`.
+fn success(datagram: &[u8], transaction: u128) -> Option<Message<'_>> {
+    let answer = whole_message(datagram)?;
+    let is_it = answer.has_class(MessageClass::Success)
+        && answer.method() == BINDING
+        && answer.transaction_id() == TransactionId::from(transaction);
+    is_it.then_some(answer)
 }
 
 /// Writes `::ffff:a.b.c.d` as the IPv4 address that it is.
@@ -95,6 +154,7 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::DeviceSecret;
 
     #[test]
     fn a_request_brings_back_the_address_it_came_from() {
@@ -118,6 +178,45 @@ mod tests {
         let bare = [&[0, 1, 0, 0], &request[4..20]].concat();
         let source = "[2001:db8::9]:1".parse().unwrap();
         assert!(binding_answer(&bare, source).is_none());
+        assert!(check_answer(&bare, source, &device(1)).is_none());
+    }
+
+    fn device(seed: u8) -> DeviceKey {
+        DeviceSecret::from_seed([seed; 32]).public()
+    }
+
+    #[test]
+    fn t23_only_the_device_that_was_meant_answers_a_check() {
+        for source in ["192.0.2.1:4242", "[2001:db8::9]:1"] {
+            let source = source.parse().unwrap();
+            let request = binding_request(77);
+            let answer = check_answer(&request, source, &device(1)).unwrap();
+            assert!(answer.len() <= request.len(), "T13: no amplification");
+            assert_eq!(reflexive_address(&answer, 77), Some(source));
+            assert!(is_check_answer(&answer, 77, &device(1)));
+            assert!(!is_check_answer(&answer, 78, &device(1)), "another check");
+            assert!(!is_check_answer(&answer, 77, &device(2)), "another device");
+            let of_a_server = binding_answer(&request, source).unwrap();
+            assert!(!is_check_answer(&of_a_server, 77, &device(1)));
+            assert!(!is_check_answer(&request, 77, &device(1)));
+        }
+    }
+
+    /// The example of PROTOCOL.md section 4.
+    #[test]
+    fn a_check_is_answered_with_the_bytes_of_the_protocol_document() {
+        let transaction = 0x0102_0304_0506_0708_090a_0b0c;
+        let request = binding_request(transaction);
+        let source = "192.0.2.1:7400".parse().unwrap();
+        let answer = check_answer(&request, source, &device(7)).unwrap();
+        let document = include_str!("../PROTOCOL.md");
+        let (_, example) = document.split_once("device key of section 2.5:").unwrap();
+        let example = example.split("```").nth(1).unwrap();
+        let bytes = example.split_whitespace();
+        let bytes: Vec<u8> = bytes
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect();
+        assert_eq!(answer, bytes);
     }
 
     #[test]
@@ -125,14 +224,17 @@ mod tests {
         let source = "192.0.2.1:4242".parse().unwrap();
         let request = binding_request(5);
         let answer = binding_answer(&request, source).unwrap();
-        for whole in [&request, &answer] {
+        let checked = check_answer(&request, source, &device(1)).unwrap();
+        for whole in [&request, &answer, &checked] {
             for cut in 0..whole.len() {
                 assert!(binding_answer(&whole[..cut], source).is_none());
                 assert!(reflexive_address(&whole[..cut], 5).is_none());
+                assert!(!is_check_answer(&whole[..cut], 5, &device(1)));
                 let mut flipped = whole.clone();
                 flipped[cut] ^= 0x81;
                 let _ = binding_answer(&flipped, source);
                 let _ = reflexive_address(&flipped, 5);
+                let _ = is_check_answer(&flipped, 5, &device(1));
             }
         }
         assert!(
