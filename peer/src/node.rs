@@ -81,7 +81,7 @@ pub struct NodeOptions {
 /// A peer: its session with the rendezvous, its links, its messages and its transfers.
 ///
 /// Who owns what: `session` the control connection, `paths` our own endpoints, `links` the other
-/// devices, `messages` what waits for a receipt, `inbox` what people were told of, `transfer` files, `reach` when to look for whom.
+/// devices and, in its agent, where they may be dialled, `messages` what waits for a receipt, `inbox` what people were told of, `transfer` files, `reach` when to look for whom.
 /// The node itself owns what has been asked of the store and by whom, and carries events between them.
 #[derive(Debug)]
 pub struct Node {
@@ -124,14 +124,17 @@ impl Node {
         let mut rng = StdRng::from_seed(seed);
         let own_key = secret.public();
         let copy = DeviceSecret::from_seed(*secret.seed());
-        let links = Links::new(child_seed(&mut rng), copy, restored.contacts);
+        let links_seed = child_seed(&mut rng);
         let session_rng = StdRng::from_seed(child_seed(&mut rng));
+        let paths_rng = StdRng::from_seed(child_seed(&mut rng));
+        let agent_rng = StdRng::from_seed(child_seed(&mut rng));
+        let links = Links::new(links_seed, agent_rng, copy, restored.contacts);
         let mut node = Self {
             own_key,
             epoch,
             session: Session::new(secret, device_name, restored.session, session_rng, now),
             links,
-            paths: Paths::new(StdRng::from_seed(child_seed(&mut rng))),
+            paths: Paths::new(paths_rng, own_key),
             messages: Messages::new(restored.outbox),
             inbox: Inbox::default(),
             sending: Sending::default(),
@@ -200,7 +203,9 @@ impl Node {
         self.wants_are_stale = true;
         self.session.handle_timeout(now);
         self.links.handle_timeout(now);
-        self.paths.handle_timeout(now);
+        if self.paths.handle_timeout(now) {
+            self.announce(now);
+        }
         self.receiving
             .handle_timeout(&mut self.links, now, &mut self.outputs);
         for request in self.upkeep.take_due(now) {
@@ -558,7 +563,6 @@ impl Node {
         self.watch.reset();
         self.reach.on_online();
         self.paths.on_online(now);
-        self.announce_now(now);
     }
 
     fn on_down(&mut self, error: &CommandError, retry_in: Option<Duration>) {
@@ -835,6 +839,7 @@ impl Node {
         if self.paths.handle_stun(&datagrams, now) {
             self.announce(now);
         }
+        self.links.handle_stun(&datagrams, now);
         if !rest.is_empty() {
             datagrams.bytes = rest;
             self.on_datagrams(datagrams, now);
@@ -1238,12 +1243,9 @@ impl Node {
     /// Announces our endpoints if they changed.
     fn announce(&mut self, now: Instant) {
         self.links.set_own_addresses(self.paths.own_addresses());
-        if self.session.is_online() && self.paths.needs_announcing() {
-            self.announce_now(now);
+        if !self.session.is_online() || !self.paths.needs_announcing() {
+            return;
         }
-    }
-
-    fn announce_now(&mut self, now: Instant) {
         let candidates = self.paths.take_announcement();
         let request = Request::Announce {
             status: Status::Available,

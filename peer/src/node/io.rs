@@ -95,6 +95,19 @@ pub struct Transmit {
     pub source: Option<IpAddr>,
 }
 
+impl Transmit {
+    /// One datagram of `size` bytes.
+    pub(super) const fn single(destination: SocketAddr, size: usize) -> Self {
+        Self {
+            destination,
+            ecn: None,
+            size,
+            segment_size: None,
+            source: None,
+        }
+    }
+}
+
 /// When the node wants to be called, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {

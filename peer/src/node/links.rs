@@ -1,14 +1,15 @@
 //! Links to other devices: dialling, authorisation, greeting, frames and leaves.
 //!
 //! It owns the transport, the pinned keys, and for each link whose it is and what has arrived in part.
-//! Nothing that an unauthorised link sends is read.
+//! Which endpoints of a device may be dialled, and at what cost, its [`Agent`] decides. Nothing that an
+//! unauthorised link sends is read.
 //!
 //! Invariant: a [`LinksEvent::Frame`] or [`LinksEvent::Leaf`] only ever comes from a link whose device
 //! key is pinned to the account that it names.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use common::candidate::is_one_other_host;
@@ -22,16 +23,15 @@ use common::limits::{
 };
 use common::wire::frame::{self, FrameBuffer, FrameError};
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
-use common::wire::rendezvous::Entry;
+use common::wire::rendezvous::{Candidate, Entry};
+use rand::rngs::StdRng;
 
+use super::paths::agent::Agent;
 use super::session::AGENT;
 use super::transport::{
     CloseReason, LinkEvent, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport,
 };
 use super::{Datagrams, Transmit};
-
-/// Candidates of one device are dialled this far apart: long enough for a near one to win.
-const DIAL_PACE: Duration = Duration::from_millis(150);
 
 /// Something that links tell the node.
 #[derive(Debug)]
@@ -81,8 +81,9 @@ pub(super) struct Links {
     contacts: BTreeMap<DeviceKey, AccountName>,
     peers: BTreeMap<LinkId, Peer>,
     dials: BTreeMap<DeviceKey, Dial>,
-    /// Dials started and not yet connected, by link.
-    attempts: BTreeMap<LinkId, DeviceKey>,
+    agent: Agent,
+    /// Links of dials that are not yet connected.
+    attempts: BTreeMap<LinkId, Attempt>,
     /// The server is on this host, so other peers may be, too.
     is_local: bool,
     own_addresses: BTreeSet<SocketAddr>,
@@ -112,10 +113,16 @@ struct Peer {
 #[derive(Debug)]
 struct Dial {
     account: AccountName,
-    candidates: VecDeque<SocketAddr>,
-    attempts: BTreeSet<LinkId>,
-    next_at: Instant,
     give_up_at: Instant,
+    /// Why the last attempt failed, in words.
+    failure: String,
+}
+
+/// A handshake with one of the endpoints of a device.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    device_key: DeviceKey,
+    endpoint: SocketAddr,
 }
 
 /// A leaf of which some bytes have come. They are copied together: what the transport hands out are
@@ -140,6 +147,7 @@ impl Links {
     /// No links yet. `contacts` are the keys pinned in earlier runs.
     pub(super) fn new(
         seed: [u8; 32],
+        agent_rng: StdRng,
         secret: DeviceSecret,
         contacts: Vec<(AccountName, DeviceKey)>,
     ) -> Self {
@@ -153,6 +161,7 @@ impl Links {
                 .collect(),
             peers: BTreeMap::new(),
             dials: BTreeMap::new(),
+            agent: Agent::new(agent_rng),
             attempts: BTreeMap::new(),
             is_local: false,
             own_addresses: BTreeSet::new(),
@@ -168,7 +177,7 @@ impl Links {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 5] {
+    pub(super) fn fills(&self) -> [Fill; 6] {
         let mut of_devices: BTreeMap<DeviceKey, usize> = BTreeMap::new();
         for peer in self.peers.values().filter(|peer| peer.account.is_some()) {
             *of_devices.entry(peer.device_key).or_default() += 1;
@@ -185,6 +194,7 @@ impl Links {
             Fill::fullest("links of a device", of_devices, LINKS_PER_DEVICE_MAX),
             Fill::fullest("unstored messages", unstored, MESSAGES_IN_FLIGHT_MAX),
             self.transport.trains_fill(),
+            self.agent.fill(),
         ]
     }
 
@@ -204,6 +214,13 @@ impl Links {
         self.collect(now);
     }
 
+    /// Takes a STUN datagram, which may prove an endpoint.
+    pub(super) fn handle_stun(&mut self, datagrams: &Datagrams, now: Instant) {
+        self.agent
+            .handle_stun(datagrams.source, &datagrams.bytes, now);
+        self.continue_dials(now);
+    }
+
     /// Dials devices of `account` that there is no link to where they are now. Returns how many dials
     /// are under way.
     ///
@@ -216,8 +233,8 @@ impl Links {
         is_urgent: bool,
         now: Instant,
     ) -> usize {
-        for entry in entries {
-            if is_urgent || !self.is_linked_there(&entry) {
+        for entry in &entries {
+            if is_urgent || !self.is_linked_there(entry) {
                 self.dial_device(account, entry, now);
             }
         }
@@ -369,18 +386,13 @@ impl Links {
 
     /// Closes all links.
     pub(super) fn close_all(&mut self, now: Instant) {
-        let links: Vec<LinkId> = self
-            .peers
-            .keys()
-            .chain(self.attempts.keys())
-            .copied()
-            .collect();
-        for link in links {
+        let dialled: Vec<DeviceKey> = self.dials.keys().copied().collect();
+        for device_key in dialled {
+            self.end_dial(device_key, None, now);
+        }
+        for link in std::mem::take(&mut self.peers).into_keys() {
             self.transport.close(link, CloseReason::Done, now);
         }
-        self.peers.clear();
-        self.attempts.clear();
-        self.dials.clear();
     }
 
     /// Lets links and dials whose time has come act.
@@ -401,11 +413,12 @@ impl Links {
 
     /// When [`Links::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let dials = self.dials.values().map(Dial::due);
+        let dials = self.dials.values().map(|dial| dial.give_up_at);
         let unauthorised = self.peers.values().filter(|peer| peer.account.is_none());
         let transport = self.transport.poll_timeout().into_iter();
         transport
             .chain(dials)
+            .chain(self.agent.poll_timeout())
             .chain(unauthorised.map(|peer| peer.authorise_by))
             .min()
     }
@@ -417,48 +430,99 @@ impl Links {
 
     /// The next datagrams to send.
     pub(super) fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        self.transport.poll_transmit(now, buffer)
+        loop {
+            if let Some(check) = self.agent.poll_transmit(buffer) {
+                return Some(check);
+            }
+            let (transmit, abandoned) = self.poll_quic(now, buffer);
+            let may_dial_others = !abandoned.is_empty();
+            for attempt in abandoned {
+                self.agent
+                    .on_dial_failed(attempt.device_key, attempt.endpoint, now);
+                self.start_attempts(now);
+            }
+            if transmit.is_some() || !may_dial_others {
+                return transmit;
+            }
+        }
+    }
+
+    /// The next datagrams of a link, and the attempts that ended because nothing paid for theirs.
+    fn poll_quic(
+        &mut self,
+        now: Instant,
+        buffer: &mut Vec<u8>,
+    ) -> (Option<Transmit>, Vec<Attempt>) {
+        let (attempts, agent) = (&mut self.attempts, &mut self.agent);
+        let mut abandoned = Vec::new();
+        let mut pay = |link, len| {
+            let Some(attempt) = attempts.get(&link).copied() else {
+                return true;
+            };
+            let is_paid = agent.pay(attempt.device_key, attempt.endpoint, len, now);
+            if !is_paid {
+                attempts.remove(&link);
+                abandoned.push(attempt);
+            }
+            is_paid
+        };
+        let transmit = self.transport.poll_transmit(now, buffer, &mut pay);
+        (transmit, abandoned)
     }
 
     // ---- dialling ------------------------------------------------------------------------------
 
-    fn dial_device(&mut self, account: &AccountName, entry: Entry, now: Instant) {
-        let device_key = entry.device_key;
-        if device_key == self.own_key || self.dials.contains_key(&device_key) {
+    fn dial_device(&mut self, account: &AccountName, entry: &Entry, now: Instant) {
+        if !self.may_dial(account, entry.device_key) {
             return;
         }
-        if self
-            .contacts
-            .get(&device_key)
-            .is_some_and(|owner| owner != account)
-        {
+        let candidates = self.dialable(entry);
+        if !self.agent.begin(entry.device_key, &candidates, now) {
+            return log::debug!("not dialled: too many devices were dialled lately");
+        }
+        self.dials.entry(entry.device_key).or_insert_with(|| Dial {
+            account: account.clone(),
+            give_up_at: now + DIAL_DEADLINE,
+            failure: "it announced no address that can be reached".to_owned(),
+        });
+        self.continue_dials(now);
+    }
+
+    fn may_dial(&self, account: &AccountName, device_key: DeviceKey) -> bool {
+        if device_key == self.own_key {
+            return false;
+        }
+        let owner = self.contacts.get(&device_key);
+        if owner.is_some_and(|owner| owner != account) {
             log::warn!("the server names a device under another account than before; not dialled");
-            return;
+            return false;
+        }
+        if let Some(dial) = self.dials.get(&device_key) {
+            return dial.account == *account;
         }
         let dials = self.dials.values();
         if dials.filter(|dial| dial.account == *account).count() >= DEVICES_PER_ACCOUNT_MAX {
-            return log::debug!("not dialled: an account has no more devices than that");
+            log::debug!("not dialled: an account has no more devices than that");
+            return false;
         }
         if self.transport.link_count() >= LINKS_MAX {
             log::debug!("not dialled: {LINKS_MAX} links are open");
-            return;
+            return false;
         }
-        let candidates: VecDeque<SocketAddr> = entry
-            .candidates
-            .into_iter()
-            .map(|candidate| common::stun::canonical(candidate.endpoint))
-            .filter(|candidate| self.is_dialable(*candidate))
-            .take(CANDIDATES_MAX)
-            .collect();
-        let dial = Dial {
-            account: account.clone(),
-            candidates,
-            attempts: BTreeSet::new(),
-            next_at: now,
-            give_up_at: now + DIAL_DEADLINE,
+        true
+    }
+
+    /// The candidates of an entry to which packets may be sent.
+    fn dialable(&self, entry: &Entry) -> Vec<Candidate> {
+        let canonical = |candidate: &Candidate| Candidate {
+            endpoint: common::stun::canonical(candidate.endpoint),
+            ..*candidate
         };
-        self.dials.insert(device_key, dial);
-        self.continue_dials(now);
+        let candidates = entry.candidates.iter().map(canonical);
+        candidates
+            .filter(|candidate| self.is_dialable(candidate.endpoint))
+            .take(CANDIDATES_MAX)
+            .collect()
     }
 
     /// Tells whether there is a link to where a device says that it is. A link to anywhere else may be
@@ -482,47 +546,42 @@ impl Links {
     }
 
     fn continue_dials(&mut self, now: Instant) {
-        let due: Vec<DeviceKey> = self
-            .dials
-            .iter()
-            .filter(|(_, dial)| dial.due() <= now)
-            .map(|(key, _)| *key)
-            .collect();
-        for device_key in due {
-            self.continue_dial(device_key, now);
+        self.agent.handle_timeout(now);
+        self.start_attempts(now);
+        let agent = &self.agent;
+        let is_over =
+            |key: &DeviceKey, dial: &Dial| now >= dial.give_up_at || agent.is_hopeless(*key);
+        let over = self.dials.iter().filter(|(key, dial)| is_over(key, dial));
+        let over: Vec<DeviceKey> = over.map(|(key, _)| *key).collect();
+        for device_key in over {
+            self.fail_dial(device_key, now);
         }
     }
 
-    fn continue_dial(&mut self, device_key: DeviceKey, now: Instant) {
-        let Some(dial) = self.dials.get_mut(&device_key) else {
-            return;
-        };
-        if now >= dial.give_up_at {
-            return self.fail_dial(device_key, "no answer at any of its addresses", now);
-        }
-        if let Some(candidate) = dial.candidates.pop_front() {
-            dial.next_at = now + DIAL_PACE;
-            if let Some(link) = self.transport.dial(device_key, candidate, now) {
-                dial.attempts.insert(link);
-                self.attempts.insert(link, device_key);
-            }
-        } else {
-            dial.next_at = dial.give_up_at;
-            if dial.attempts.is_empty() {
-                self.fail_dial(
-                    device_key,
-                    "it announced no address that can be reached",
-                    now,
-                );
+    fn start_attempts(&mut self, now: Instant) {
+        while let Some((device_key, endpoint)) = self.agent.poll_dial() {
+            match self.transport.dial(device_key, endpoint, now) {
+                Some(link) => {
+                    let attempt = Attempt {
+                        device_key,
+                        endpoint,
+                    };
+                    self.attempts.insert(link, attempt);
+                }
+                None => self.agent.on_dial_failed(device_key, endpoint, now),
             }
         }
     }
 
-    fn fail_dial(&mut self, device_key: DeviceKey, reason: &str, now: Instant) {
+    fn fail_dial(&mut self, device_key: DeviceKey, now: Instant) {
         let Some(dial) = self.end_dial(device_key, None, now) else {
             return;
         };
-        let reason = reason.to_owned();
+        let reason = if now >= dial.give_up_at {
+            "no answer at any of its addresses".to_owned()
+        } else {
+            dial.failure
+        };
         self.events.push_back(LinksEvent::DialFailed {
             account: dial.account,
             reason,
@@ -537,10 +596,18 @@ impl Links {
         now: Instant,
     ) -> Option<Dial> {
         let dial = self.dials.remove(&device_key)?;
-        for link in &dial.attempts {
-            self.attempts.remove(link);
-            if Some(*link) != winner {
-                self.transport.close(*link, CloseReason::Done, now);
+        self.agent.end(device_key);
+        let is_of_dial = |_: &LinkId, attempt: &mut Attempt| attempt.device_key == device_key;
+        let attempts: Vec<(LinkId, Attempt)> = self.attempts.extract_if(.., is_of_dial).collect();
+        for (link, attempt) in attempts {
+            if Some(link) == winner {
+                continue;
+            }
+            // Even a goodbye is a datagram of 1,200 bytes.
+            if self.agent.is_proven(device_key, attempt.endpoint) {
+                self.transport.close(link, CloseReason::Done, now);
+            } else {
+                self.transport.abandon(link);
             }
         }
         Some(dial)
@@ -631,6 +698,9 @@ impl Links {
         }
         peer.account = Some(account);
         let side = peer.side;
+        if let Some(remote) = self.transport.remote(link) {
+            self.agent.on_linked(device_key, remote, now);
+        }
         self.make_room(device_key, now);
         self.transport.authorise(link);
         match side {
@@ -817,23 +887,15 @@ impl Links {
     }
 
     fn on_lost(&mut self, link: LinkId, reason: String, now: Instant) {
-        if let Some(device_key) = self.attempts.remove(&link) {
-            self.on_attempt_lost(device_key, link, &reason, now);
+        if let Some(attempt) = self.attempts.remove(&link) {
+            if let Some(dial) = self.dials.get_mut(&attempt.device_key) {
+                dial.failure.clone_from(&reason);
+            }
+            self.agent
+                .on_dial_failed(attempt.device_key, attempt.endpoint, now);
+            self.continue_dials(now);
         }
         self.forget(link, reason);
-    }
-
-    fn on_attempt_lost(&mut self, device_key: DeviceKey, link: LinkId, reason: &str, now: Instant) {
-        let Some(dial) = self.dials.get_mut(&device_key) else {
-            return;
-        };
-        dial.attempts.remove(&link);
-        if dial.attempts.is_empty() && dial.candidates.is_empty() {
-            self.fail_dial(device_key, reason, now);
-        } else if dial.attempts.is_empty() {
-            dial.next_at = now;
-            self.continue_dial(device_key, now);
-        }
     }
 
     fn drop_link(&mut self, link: LinkId, reason: CloseReason, now: Instant) {
@@ -870,12 +932,6 @@ impl Peer {
     /// Tells whether so many of its messages wait for the history that no more are read.
     const fn is_full(&self) -> bool {
         self.unstored >= MESSAGES_IN_FLIGHT_MAX
-    }
-}
-
-impl Dial {
-    fn due(&self) -> Instant {
-        self.next_at.min(self.give_up_at)
     }
 }
 
@@ -943,6 +999,7 @@ mod tests {
     use super::*;
     use common::hash::LeafHash;
     use common::limits::LEAF_LEN;
+    use rand::SeedableRng;
 
     fn leaf(payload: &[u8]) -> (LeafHeader, Vec<u8>) {
         let header = LeafHeader {
@@ -990,7 +1047,8 @@ mod tests {
     }
 
     fn links() -> Links {
-        Links::new([1; 32], DeviceSecret::from_seed([1; 32]), Vec::new())
+        let rng = StdRng::from_seed([1; 32]);
+        Links::new([1; 32], rng, DeviceSecret::from_seed([1; 32]), Vec::new())
     }
 
     #[test]

@@ -1,17 +1,30 @@
-//! Where this device can be reached: its local endpoints, and the one that the server sees.
+//! Ways between devices: where this one can be reached, and which endpoints of others may be dialled.
 //!
-//! The relay and hole punching will find their place here.
+//! [`Paths`] owns our own endpoints, what the server was asked about them and told of them, and the
+//! answers to those who check them. What others announce is the [`agent`]'s affair. The relay and hole
+//! punching will find their place here.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use common::limits::{CANDIDATES_MAX, STUN_INTERVAL, STUN_RETRY, STUN_TRIES_MAX};
+use common::key::DeviceKey;
+use common::limits::{
+    ANNOUNCE_PATIENCE, CANDIDATES_MAX, STUN_INTERVAL, STUN_RETRY, STUN_TRIES_MAX,
+};
 use common::stun;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::{Datagrams, Transmit};
+use answers::Answers;
+
+// Endpoints of others: checks, proofs and budgets.
+pub(super) mod agent;
+// Whoever checks ours gets an answer.
+mod answers;
+// What a device that proves nothing may cost.
+mod budget;
 
 /// Our endpoints.
 #[derive(Debug)]
@@ -21,8 +34,11 @@ pub(super) struct Paths {
     reflexive: Option<SocketAddr>,
     server: Option<SocketAddr>,
     announced: Option<Vec<SocketAddr>>,
+    /// The first announcement of a session waits for the probe until then.
+    announce_by: Option<Instant>,
     probe: Probe,
-    transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+    answers: Answers,
+    transmits: VecDeque<(Transmit, Vec<u8>)>,
 }
 
 /// Asking the server how it sees us.
@@ -41,15 +57,17 @@ enum Probe {
 }
 
 impl Paths {
-    /// Knows nothing yet.
-    pub(super) fn new(rng: StdRng) -> Self {
+    /// The device `own_key` knows nothing of its endpoints yet.
+    pub(super) const fn new(rng: StdRng, own_key: DeviceKey) -> Self {
         Self {
             rng,
             local: BTreeSet::new(),
             reflexive: None,
             server: None,
             announced: None,
+            announce_by: None,
             probe: Probe::Off,
+            answers: Answers::new(own_key),
             transmits: VecDeque::new(),
         }
     }
@@ -67,12 +85,14 @@ impl Paths {
     /// There is a session: finds out how the server sees us.
     pub(super) fn on_online(&mut self, now: Instant) {
         self.announced = None;
+        self.announce_by = Some(now + ANNOUNCE_PATIENCE);
         self.ask(0, now);
     }
 
     /// There is no session any more.
     pub(super) fn on_offline(&mut self) {
         self.probe = Probe::Off;
+        self.announce_by = None;
     }
 
     /// What to announce: where others may reach us, at most [`CANDIDATES_MAX`]. Loopback addresses are
@@ -95,9 +115,9 @@ impl Paths {
         self.local.iter().chain(self.reflexive.iter()).copied()
     }
 
-    /// Tells whether the server does not know our endpoints as they are.
+    /// Tells whether the server does not know our endpoints as they are, and is to be told now.
     pub(super) fn needs_announcing(&self) -> bool {
-        self.announced.as_ref() != Some(&self.candidates())
+        self.announce_by.is_none() && self.announced.as_ref() != Some(&self.candidates())
     }
 
     /// What to announce; it counts as announced from here on.
@@ -107,25 +127,45 @@ impl Paths {
         candidates
     }
 
-    /// Takes a STUN datagram. Tells whether it taught us a new address.
+    /// Takes a STUN datagram: a check of our endpoints, which it answers, or the answer of the server.
+    /// Tells whether it is the latter, so that there may be something to announce.
     pub(super) fn handle_stun(&mut self, datagrams: &Datagrams, now: Instant) -> bool {
+        let source = stun::canonical(datagrams.source);
+        match self.answers.answer(&datagrams.bytes, source, now) {
+            Some(answer) => {
+                let transmit = Transmit {
+                    // A check proves the address that it was sent to.
+                    source: datagrams.local,
+                    ..Transmit::single(source, answer.len())
+                };
+                self.transmits.push_back((transmit, answer));
+                false
+            }
+            None => self.on_server_answer(source, &datagrams.bytes, now),
+        }
+    }
+
+    fn on_server_answer(&mut self, source: SocketAddr, datagram: &[u8], now: Instant) -> bool {
         let Probe::Asking { transaction, .. } = self.probe else {
             return false;
         };
-        if Some(stun::canonical(datagrams.source)) != self.server {
+        if Some(source) != self.server {
             return false;
         }
-        let Some(seen) = stun::reflexive_address(&datagrams.bytes, transaction) else {
+        let Some(seen) = stun::reflexive_address(datagram, transaction) else {
             return false;
         };
         self.probe = Probe::Resting {
             until: now + STUN_INTERVAL,
         };
-        self.reflexive.replace(seen) != Some(seen)
+        self.reflexive = Some(seen);
+        self.announce_by = None;
+        true
     }
 
-    /// Asks again when it is time.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// Asks again when it is time. Tells whether the server kept the first announcement waiting for too
+    /// long.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
         match self.probe {
             Probe::Asking { tries, at, .. } if at <= now && tries >= STUN_TRIES_MAX => {
                 self.probe = Probe::Resting {
@@ -136,37 +176,33 @@ impl Paths {
             Probe::Resting { until } if until <= now => self.ask(0, now),
             Probe::Asking { .. } | Probe::Resting { .. } | Probe::Off => {}
         }
+        self.announce_by.take_if(|by| *by <= now).is_some()
     }
 
     /// When [`Paths::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        match self.probe {
+        let probe = match self.probe {
             Probe::Off => None,
             Probe::Asking { at, .. } => Some(at),
             Probe::Resting { until } => Some(until),
-        }
+        };
+        probe.into_iter().chain(self.announce_by).min()
     }
 
     /// The next datagram to send.
     pub(super) fn poll_transmit(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        let (destination, bytes) = self.transmits.pop_front()?;
+        let (transmit, bytes) = self.transmits.pop_front()?;
         buffer.extend_from_slice(&bytes);
-        let size = bytes.len();
-        Some(Transmit {
-            destination,
-            ecn: None,
-            size,
-            segment_size: None,
-            source: None,
-        })
+        Some(transmit)
     }
 
     fn ask(&mut self, tries: u32, now: Instant) {
         let Some(server) = self.server else { return };
         // A STUN transaction has 96 bits (RFC 8489 section 5).
         let transaction = self.rng.random::<u128>() >> 32;
+        let request = stun::binding_request(transaction);
         self.transmits
-            .push_back((server, stun::binding_request(transaction)));
+            .push_back((Transmit::single(server, request.len()), request));
         self.probe = Probe::Asking {
             transaction,
             tries: tries + 1,
@@ -179,6 +215,7 @@ impl Paths {
 mod tests {
     use super::*;
     use bytes::BytesMut;
+    use common::key::DeviceSecret;
     use rand::SeedableRng;
 
     fn server() -> SocketAddr {
@@ -188,7 +225,8 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
     fn online() -> (Paths, Instant) {
         let now = Instant::now();
-        let mut paths = Paths::new(StdRng::from_seed([1; 32]));
+        let own_key = DeviceSecret::from_seed([1; 32]).public();
+        let mut paths = Paths::new(StdRng::from_seed([1; 32]), own_key);
         let local = ["127.0.0.1:5000", "192.0.2.1:5000"].map(|text| text.parse().unwrap());
         paths.set_local(local.to_vec());
         paths.set_server(server());

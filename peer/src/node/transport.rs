@@ -287,6 +287,14 @@ impl Transport {
         }
     }
 
+    /// Forgets a link without a word to the other end. No event follows.
+    pub fn abandon(&mut self, link: LinkId) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.is_lost = true;
+        }
+        self.discard(link, "given up");
+    }
+
     /// Closes a link. No event follows.
     pub fn close(&mut self, link: LinkId, reason: CloseReason, now: Instant) {
         self.unauthorised.remove(&link);
@@ -436,7 +444,15 @@ impl Transport {
     }
 
     /// The next datagrams to send. Once it returns `None` all timers are up to date.
-    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+    ///
+    /// `pay` is asked for each train, by its link and its bytes. If it refuses, nothing is sent and the
+    /// link is abandoned.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        buffer: &mut Vec<u8>,
+        pay: &mut dyn FnMut(LinkId, usize) -> bool,
+    ) -> Option<Transmit> {
         if let Some((transmit, bytes)) = self.responses.pop_front() {
             buffer.extend_from_slice(&bytes);
             return Some(transmit);
@@ -446,11 +462,14 @@ impl Transport {
                 let datagrams = train(link.connection.current_mtu());
                 link.connection.poll_transmit(now, datagrams, buffer)
             });
-            if let Some(Some(transmit)) = polled {
-                return Some(unmapped(transmit));
+            match polled {
+                Some(Some(transmit)) if pay(link, transmit.size) => {
+                    return Some(unmapped(transmit));
+                }
+                Some(Some(_)) => self.abandon(link),
+                Some(None) | None => self.settle(link),
             }
             buffer.clear();
-            self.settle(link);
         }
         None
     }

@@ -8,7 +8,7 @@ use common::candidate::is_one_other_host;
 use common::id::DeviceName;
 use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, REQUESTS_OPEN_MAX};
-use common::stun::{binding_answer, canonical};
+use common::stun::{binding_answer, canonical, check_answer};
 use common::time::UnixTime;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
@@ -252,15 +252,19 @@ impl Run {
         self.host.datagrams(source, stride.max(1), &bytes);
     }
 
-    /// The server's UDP port answers the newest request, as it may.
+    /// Whoever got the newest request answers it: as the server's UDP port, or as a device.
     fn answer_stun(&mut self, feed: &mut Feed<'_>) {
         let mapped = endpoint(feed);
+        let device = feed.flag().then(|| secret(feed.below(4)).public());
         let answered = self.host.sent.iter().rev().find_map(|(to, sent)| {
-            let answer = binding_answer(sent, mapped)?;
-            Some((*to, answer))
+            let answer = match &device {
+                Some(device_key) => check_answer(sent, mapped, device_key),
+                None => binding_answer(sent, mapped),
+            };
+            Some((*to, answer?))
         });
-        if let Some((server, answer)) = answered {
-            self.host.datagrams(server, answer.len(), &answer);
+        if let Some((to, answer)) = answered {
+            self.host.datagrams(to, answer.len(), &answer);
         }
     }
 

@@ -1,8 +1,11 @@
-//! Datagrams at the server's UDP port, and its answers.
+//! Datagrams at the server's UDP port and at a peer's, and their answers.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use common::stun::{binding_answer, binding_request, canonical, reflexive_address};
+use common::key::{DeviceKey, DeviceSecret};
+use common::stun::{
+    binding_answer, binding_request, canonical, check_answer, is_check_answer, reflexive_address,
+};
 use rendezvous::relay::Relay;
 
 use super::feed::Feed;
@@ -14,6 +17,7 @@ pub(super) fn stun(bytes: &[u8]) {
     let transaction = transaction_of(datagram);
     // As a peer reads it, from a server that may send anything.
     let _ = reflexive_address(datagram, transaction);
+    as_a_peer(datagram, source, transaction);
     let mut relay = Relay::new();
     let Some(answer) = relay.handle_datagram(datagram, source) else {
         assert_eq!((relay.answered(), relay.dropped()), (0, 1));
@@ -31,6 +35,25 @@ pub(super) fn stun(bytes: &[u8]) {
     // A request of ours with the same transaction is answered in any case.
     let request = binding_request(transaction);
     assert!(binding_answer(&request, source).is_some());
+}
+
+/// What a device answers is its own, and answers that request alone.
+fn as_a_peer(datagram: &[u8], source: SocketAddr, transaction: u128) {
+    let device = |seed| -> DeviceKey { DeviceSecret::from_seed([seed; 32]).public() };
+    let (own, other) = (device(1), device(2));
+    assert!(!is_check_answer(datagram, transaction, &own), "a forgery");
+    let Some(answer) = check_answer(datagram, source, &own) else {
+        return;
+    };
+    assert!(answer.len() <= datagram.len(), "T13: it got larger");
+    assert!(is_check_answer(&answer, transaction, &own));
+    assert!(!is_check_answer(&answer, transaction ^ 1, &own));
+    assert!(!is_check_answer(&answer, transaction, &other));
+    assert_eq!(check_answer(&answer, source, &own), None, "an echo");
+    assert_eq!(
+        reflexive_address(&answer, transaction),
+        Some(canonical(source))
+    );
 }
 
 fn source(feed: &mut Feed<'_>) -> SocketAddr {

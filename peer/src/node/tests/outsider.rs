@@ -110,7 +110,10 @@ impl Outsider {
     /// Carries what both sides have to say; a little time passes.
     fn exchange(&mut self, world: &mut World) {
         let mut buffer = Vec::new();
-        while let Some(transmit) = self.transport.poll_transmit(world.now, &mut buffer) {
+        while let Some(transmit) =
+            self.transport
+                .poll_transmit(world.now, &mut buffer, &mut |_, _| true)
+        {
             world.bring(self.address, transmit, &buffer);
             buffer.clear();
         }

@@ -1,0 +1,486 @@
+//! Which endpoints of another device may be dialled: checks, proofs and budgets.
+//!
+//! A device announces whatever endpoints it likes. Most announce their own; one of a thousand announces
+//! those of somebody whom it wants to see flooded. So an endpoint has to *prove* that the device is
+//! there before much is sent to it:
+//!
+//! - A *check* is a STUN Binding request of 56 bytes. An endpoint is proven when the right answer comes
+//!   from it: the transaction of the check, and the tag of that very device, so that a STUN server or
+//!   another peer proves nothing ([`stun::is_check_answer`]). An established link proves it, too. The
+//!   proof lasts until a dial finds nobody there, or [`PROOF_LIFETIME`].
+//! - Checks go out in *rounds*, one to each endpoint that is not proven, [`CHECK_PACE`] apart. Between
+//!   two rounds of a device is a pause that doubles. Only a link makes it short again, and so does a
+//!   silence twice as long. An endpoint that is new in an announcement is checked at once.
+//! - A proven endpoint is *dialled* with QUIC. A server-reflexive one is dialled without waiting for
+//!   its proof, because the server has seen the device at that address: no round trip is lost.
+//! - Everything sent to endpoints of a device that are not proven, checks and dials alike, is taken from
+//!   the [`Budget`] of that device. When it is used up nothing more is sent to them in that minute.
+//!   Dials leave a reserve for checks, so a device that comes back is found, if a little later.
+//!
+//! ```text
+//!            check answered                    dial answered
+//!   unproven ---------------> proven, dialled ---------------> link
+//!       |   <---------------                     dial failed: unproven, checked in the next round
+//!       | server-reflexive, and the budget has room
+//!       +-------------------> dialled on the budget: a proof, or an end after four datagrams
+//! ```
+//!
+//! The agent owns candidates, proofs, pauses and budgets of the devices that are or were dialled; whom
+//! to dial for what account, and the links themselves, are the affair of [`Links`](crate::node::links).
+//! It remembers a device after its dial has ended: neither another announcement nor another search nor
+//! a new session gives it a new budget.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use common::key::DeviceKey;
+use common::limits::{
+    BUDGET_MEMORY, CHECK_LEN, CHECK_PACE, CHECK_PAUSE_FIRST, CHECK_PAUSE_MAX, CHECKED_DEVICES_MAX,
+    CHECKS_RESERVE_LEN, Fill, PROOF_LIFETIME, UNPROVEN_DIAL_LEN_MAX, UNPROVEN_DIALS_MAX,
+};
+use common::stun;
+use common::wire::rendezvous::{Candidate, CandidateKind};
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::budget::Budget;
+use crate::node::Transmit;
+
+/// Endpoints of one device are dialled this far apart: long enough for a near one to win.
+const DIAL_PACE: Duration = Duration::from_millis(150);
+
+/// Checks endpoints of other devices and tells which to dial.
+#[derive(Debug)]
+pub(in crate::node) struct Agent {
+    rng: StdRng,
+    devices: BTreeMap<DeviceKey, Device>,
+    checks: VecDeque<(SocketAddr, Vec<u8>)>,
+    dials: VecDeque<(DeviceKey, SocketAddr)>,
+}
+
+/// A device that is or was dialled.
+#[derive(Debug)]
+struct Device {
+    budget: Budget,
+    is_dialled: bool,
+    targets: Vec<Target>,
+    /// From the next round to the one after it.
+    pause: Duration,
+    next_round: Instant,
+    next_check: Instant,
+    next_dial: Instant,
+}
+
+/// One of its endpoints.
+#[derive(Debug)]
+struct Target {
+    endpoint: SocketAddr,
+    kind: CandidateKind,
+    /// Of its checks, until one is answered.
+    transaction: u128,
+    /// Not yet checked in this round.
+    is_due: bool,
+    proven: Option<Instant>,
+    dial: DialState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DialState {
+    /// Has to be proven first.
+    Closed,
+    /// To be dialled as soon as the pace allows.
+    Open,
+    /// Is being dialled; so many bytes went out without a proof.
+    Trying { unproven_len: usize },
+    /// Nobody answered, or not the device.
+    Failed,
+}
+
+impl Agent {
+    /// Knows no device.
+    pub(in crate::node) const fn new(rng: StdRng) -> Self {
+        Self {
+            rng,
+            devices: BTreeMap::new(),
+            checks: VecDeque::new(),
+            dials: VecDeque::new(),
+        }
+    }
+
+    /// How many devices are remembered.
+    pub(in crate::node) fn fill(&self) -> Fill {
+        Fill::new("checked devices", self.devices.len(), CHECKED_DEVICES_MAX)
+    }
+
+    /// A device is to be dialled at these endpoints, at most
+    /// [`CANDIDATES_MAX`](common::limits::CANDIDATES_MAX), or is being dialled and has announced itself
+    /// anew. `false` if too many devices were tried lately.
+    pub(in crate::node) fn begin(
+        &mut self,
+        device_key: DeviceKey,
+        candidates: &[Candidate],
+        now: Instant,
+    ) -> bool {
+        if !self.devices.contains_key(&device_key) && !self.has_room(now) {
+            return false;
+        }
+        let device = self
+            .devices
+            .entry(device_key)
+            .or_insert_with(|| Device::new(now));
+        if !device.is_dialled {
+            device.start(now);
+        }
+        device.set_candidates(candidates, &mut self.rng);
+        self.advance(device_key, now);
+        true
+    }
+
+    /// The dial is over, one way or another.
+    pub(in crate::node) fn end(&mut self, device_key: DeviceKey) {
+        if let Some(device) = self.devices.get_mut(&device_key) {
+            device.is_dialled = false;
+        }
+    }
+
+    /// There is a link to a device at `endpoint`.
+    pub(in crate::node) fn on_linked(
+        &mut self,
+        device_key: DeviceKey,
+        endpoint: SocketAddr,
+        now: Instant,
+    ) {
+        let Some(device) = self.devices.get_mut(&device_key) else {
+            return;
+        };
+        device.pause = CHECK_PAUSE_FIRST;
+        if let Some(target) = device.target(endpoint) {
+            target.proven = Some(now);
+        }
+    }
+
+    /// A dial came to nothing.
+    pub(in crate::node) fn on_dial_failed(
+        &mut self,
+        device_key: DeviceKey,
+        endpoint: SocketAddr,
+        now: Instant,
+    ) {
+        let Some(device) = self.devices.get_mut(&device_key) else {
+            return;
+        };
+        if let Some(target) = device.target(endpoint) {
+            target.proven = None;
+            if matches!(target.dial, DialState::Trying { .. }) {
+                target.dial = DialState::Failed;
+            }
+        }
+        self.advance(device_key, now);
+    }
+
+    /// Takes a STUN datagram. One that is not the answer to an open check is ignored.
+    pub(in crate::node) fn handle_stun(
+        &mut self,
+        source: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let source = stun::canonical(source);
+        let dialled = self.devices.iter_mut();
+        let mut dialled = dialled.filter(|(_, device)| device.is_dialled);
+        let proven = dialled.find_map(|(device_key, device)| {
+            let target = device.target(source)?;
+            stun::is_check_answer(datagram, target.transaction, device_key)
+                .then_some((*device_key, target))
+        });
+        if let Some((device_key, target)) = proven {
+            target.on_answered(new_transaction(&mut self.rng), now);
+            self.advance(device_key, now);
+        }
+    }
+
+    /// Pays for `len` bytes of a dial. If it returns `false` they must not be sent, and the dial is
+    /// over.
+    pub(in crate::node) fn pay(
+        &mut self,
+        device_key: DeviceKey,
+        endpoint: SocketAddr,
+        len: usize,
+        now: Instant,
+    ) -> bool {
+        let Some(device) = self.devices.get_mut(&device_key) else {
+            return false;
+        };
+        device.pay(endpoint, len, now)
+    }
+
+    /// Tells whether a device is known to be at `endpoint`.
+    pub(in crate::node) fn is_proven(&self, device_key: DeviceKey, endpoint: SocketAddr) -> bool {
+        let device = self.devices.get(&device_key);
+        let mut targets = device.into_iter().flat_map(|device| &device.targets);
+        targets.any(|target| target.endpoint == endpoint && target.proven.is_some())
+    }
+
+    /// Tells whether all endpoints of a device were dialled in vain, or it has none.
+    pub(in crate::node) fn is_hopeless(&self, device_key: DeviceKey) -> bool {
+        let device = self.devices.get(&device_key);
+        device.is_none_or(|device| {
+            let mut targets = device.targets.iter();
+            targets.all(|target| target.dial == DialState::Failed)
+        })
+    }
+
+    /// Lets devices whose time has come act.
+    pub(in crate::node) fn handle_timeout(&mut self, now: Instant) {
+        let is_due = |device: &Device| device.due().is_some_and(|due| due <= now);
+        let due = self.devices.iter().filter(|(_, device)| is_due(device));
+        let due: Vec<DeviceKey> = due.map(|(device_key, _)| *device_key).collect();
+        for device_key in due {
+            self.advance(device_key, now);
+        }
+    }
+
+    /// When [`Agent::handle_timeout`] is due.
+    pub(in crate::node) fn poll_timeout(&self) -> Option<Instant> {
+        self.devices.values().filter_map(Device::due).min()
+    }
+
+    /// The next endpoint to dial.
+    pub(in crate::node) fn poll_dial(&mut self) -> Option<(DeviceKey, SocketAddr)> {
+        self.dials.pop_front()
+    }
+
+    /// The next check to send.
+    pub(in crate::node) fn poll_transmit(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let (endpoint, check) = self.checks.pop_front()?;
+        buffer.extend_from_slice(&check);
+        Some(Transmit::single(endpoint, check.len()))
+    }
+
+    /// Does what is due of a device that is being dialled.
+    fn advance(&mut self, device_key: DeviceKey, now: Instant) {
+        let Some(device) = self.devices.get_mut(&device_key) else {
+            return;
+        };
+        if !device.is_dialled {
+            return;
+        }
+        device.begin_round(now);
+        while let Some((endpoint, transaction)) = device.take_check(now) {
+            let check = stun::binding_request(transaction);
+            self.checks.push_back((endpoint, check));
+        }
+        while let Some(endpoint) = device.take_dial(now) {
+            self.dials.push_back((device_key, endpoint));
+        }
+    }
+
+    /// Tells whether another device can be remembered; the one that has been quiet the longest makes
+    /// room, if it has been quiet long enough.
+    fn has_room(&mut self, now: Instant) -> bool {
+        if self.devices.len() < CHECKED_DEVICES_MAX {
+            return true;
+        }
+        let idle = self.devices.iter().filter(|(_, device)| !device.is_dialled);
+        let quiet = idle.map(|(device_key, device)| (device.budget.last_spent(), *device_key));
+        let Some((last_spent, device_key)) = quiet.min() else {
+            return false;
+        };
+        let is_quiet = now >= last_spent + BUDGET_MEMORY;
+        if is_quiet {
+            self.devices.remove(&device_key);
+        }
+        is_quiet
+    }
+}
+
+impl Device {
+    const fn new(now: Instant) -> Self {
+        Self {
+            budget: Budget::new(now),
+            is_dialled: false,
+            targets: Vec::new(),
+            pause: CHECK_PAUSE_FIRST,
+            next_round: now,
+            next_check: now,
+            next_dial: now,
+        }
+    }
+
+    /// Begins a dial: what the last one found holds as long as a proof does.
+    fn start(&mut self, now: Instant) {
+        self.is_dialled = true;
+        if now >= self.next_round + self.pause {
+            self.pause = CHECK_PAUSE_FIRST;
+        }
+        for target in &mut self.targets {
+            let is_old = |proven: &mut Instant| now >= *proven + PROOF_LIFETIME;
+            target.proven.take_if(is_old);
+            target.is_due = false;
+            target.dial = target.before_dial();
+        }
+    }
+
+    fn set_candidates(&mut self, candidates: &[Candidate], rng: &mut StdRng) {
+        let mut before = std::mem::take(&mut self.targets);
+        for Candidate { endpoint, kind } in candidates.iter().copied() {
+            if self.target(endpoint).is_some() {
+                continue;
+            }
+            let known = before.iter().position(|target| target.endpoint == endpoint);
+            let target = match known {
+                Some(known) => before.swap_remove(known).with_kind(kind),
+                None => Target::new(endpoint, kind, new_transaction(rng)),
+            };
+            self.targets.push(target);
+        }
+    }
+
+    fn target(&mut self, endpoint: SocketAddr) -> Option<&mut Target> {
+        let mut targets = self.targets.iter_mut();
+        targets.find(|target| target.endpoint == endpoint)
+    }
+
+    fn begin_round(&mut self, now: Instant) {
+        if now < self.next_round {
+            return;
+        }
+        self.next_round = now + self.pause;
+        self.pause = (self.pause * 2).min(CHECK_PAUSE_MAX);
+        for target in &mut self.targets {
+            target.is_due = target.proven.is_none();
+        }
+    }
+
+    /// The next check to send now. A budget that is used up ends the round.
+    fn take_check(&mut self, now: Instant) -> Option<(SocketAddr, u128)> {
+        if now < self.next_check {
+            return None;
+        }
+        let target = self.targets.iter_mut().find(|target| target.is_due)?;
+        if self.budget.take(CHECK_LEN, 0, now) {
+            self.next_check = now + CHECK_PACE;
+            target.is_due = false;
+            return Some((target.endpoint, target.transaction));
+        }
+        self.next_round = self.next_round.max(self.budget.next_minute());
+        for target in &mut self.targets {
+            target.is_due = false;
+        }
+        None
+    }
+
+    /// The next endpoint to dial now.
+    fn take_dial(&mut self, now: Instant) -> Option<SocketAddr> {
+        while now >= self.next_dial {
+            let number = self.next_open()?;
+            let target = &mut self.targets[number];
+            // More than a first flight, so that it does not end before anybody could answer.
+            let len = UNPROVEN_DIAL_LEN_MAX / 2 + CHECKS_RESERVE_LEN;
+            if target.proven.is_none() && !self.budget.covers(len, now) {
+                target.dial = DialState::Closed;
+                continue;
+            }
+            target.dial = DialState::Trying { unproven_len: 0 };
+            self.next_dial = now + DIAL_PACE;
+            return Some(target.endpoint);
+        }
+        None
+    }
+
+    /// The first target that may be dialled, whenever the pace allows.
+    fn next_open(&self) -> Option<usize> {
+        let is_unproven_dial = |target: &&Target| {
+            target.proven.is_none() && matches!(target.dial, DialState::Trying { .. })
+        };
+        let unproven_dials = self.targets.iter().filter(is_unproven_dial).count();
+        let mut targets = self.targets.iter();
+        targets.position(|target| {
+            let may_try = target.proven.is_some() || unproven_dials < UNPROVEN_DIALS_MAX;
+            target.dial == DialState::Open && may_try
+        })
+    }
+
+    fn pay(&mut self, endpoint: SocketAddr, len: usize, now: Instant) -> bool {
+        let mut targets = self.targets.iter_mut();
+        let Some(target) = targets.find(|target| target.endpoint == endpoint) else {
+            // It was announced no longer.
+            return false;
+        };
+        if target.proven.is_some() {
+            return true;
+        }
+        let DialState::Trying { unproven_len } = &mut target.dial else {
+            return false;
+        };
+        *unproven_len += len;
+        let is_paid = *unproven_len <= UNPROVEN_DIAL_LEN_MAX
+            && self.budget.take(len, CHECKS_RESERVE_LEN, now);
+        if !is_paid {
+            target.dial = DialState::Closed;
+        }
+        is_paid
+    }
+
+    /// When there is something to do, while it is being dialled.
+    fn due(&self) -> Option<Instant> {
+        if !self.is_dialled {
+            return None;
+        }
+        let has_check = self.targets.iter().any(|target| target.is_due);
+        let check = has_check.then_some(self.next_check);
+        let dial = self.next_open().map(|_| self.next_dial);
+        check.into_iter().chain(dial).chain([self.next_round]).min()
+    }
+}
+
+impl Target {
+    fn new(endpoint: SocketAddr, kind: CandidateKind, transaction: u128) -> Self {
+        let mut target = Self {
+            endpoint,
+            kind,
+            transaction,
+            is_due: true,
+            proven: None,
+            dial: DialState::Closed,
+        };
+        target.dial = target.before_dial();
+        target
+    }
+
+    /// The server may have seen the device elsewhere meanwhile.
+    fn with_kind(mut self, kind: CandidateKind) -> Self {
+        let is_news = self.kind != kind;
+        self.kind = kind;
+        if is_news && matches!(self.dial, DialState::Closed | DialState::Open) {
+            self.dial = self.before_dial();
+        }
+        self
+    }
+
+    fn before_dial(&self) -> DialState {
+        match self.kind {
+            CandidateKind::ServerReflexive => DialState::Open,
+            CandidateKind::Host if self.proven.is_some() => DialState::Open,
+            CandidateKind::Host => DialState::Closed,
+        }
+    }
+
+    fn on_answered(&mut self, next_transaction: u128, now: Instant) {
+        self.transaction = next_transaction;
+        self.proven = Some(now);
+        self.is_due = false;
+        if matches!(self.dial, DialState::Closed | DialState::Failed) {
+            self.dial = DialState::Open;
+        }
+    }
+}
+
+/// A STUN transaction has 96 bits (RFC 8489 section 5).
+fn new_transaction(rng: &mut StdRng) -> u128 {
+    rng.random::<u128>() >> 32
+}
+
+#[cfg(test)]
+mod tests;
