@@ -138,6 +138,22 @@ fn a_peer_that_roams_is_talked_to_again() {
 }
 
 #[test]
+fn a_peer_that_roams_inside_of_its_household_is_talked_to_again() {
+    let mut world = households([CLOSED; 1], &[0, 0]);
+    say(&mut world, 0, 1, "hello");
+    until(&mut world, |world| received(world, 1) == ["hello"]);
+    for round in 2..6 {
+        world.roam(1);
+        say(&mut world, 0, 1, "where are you?");
+        let began = world.now;
+        until(&mut world, |world| received(world, 1).len() == round);
+        let took = world.now.saturating_duration_since(began);
+        assert!(took <= Duration::from_secs(3), "{took:?}");
+        world.pass(Duration::from_secs(5));
+    }
+}
+
+#[test]
 fn a_peer_that_slept_is_talked_to_again() {
     let mut world = world(2, Faults::NONE);
     say(&mut world, 0, 1, "hello");
@@ -404,6 +420,74 @@ fn a_household_whose_nat_takes_no_hairpins_talks_inside() {
         received(world, 1) == ["across the room"]
     });
     assert_eq!(world.net.mishaps.hairpinned, 0);
+}
+
+/// Neither lets in anybody whom it did not write to: one alone cannot be reached, two meet.
+#[test]
+fn two_households_that_let_in_whom_they_wrote_to_meet_when_both_write() {
+    for filtering in [
+        Dependence::AddressDependent,
+        Dependence::AddressAndPortDependent,
+    ] {
+        for apart in [0, 10, 45] {
+            let nat = NatOptions { filtering, ..OPEN };
+            let mut world = households([nat; 2], &[0, 1]);
+            say(&mut world, 0, 1, "are you there?");
+            world.pass(Duration::from_secs(apart));
+            say(&mut world, 1, 0, "I am");
+            let began = world.now;
+            until(&mut world, |world| {
+                waiting(world, 0) + waiting(world, 1) == 0
+            });
+            let took = world.now.saturating_duration_since(began);
+            eprintln!("{filtering:?}, {apart} s apart: {took:?}");
+            assert!(took <= Duration::from_secs(1), "{took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_behind_a_nat_that_lets_nobody_in_reaches_others_and_is_answered() {
+    let mut world = World::new(&WorldOptions {
+        nats: vec![CLOSED],
+        homes: vec![
+            Home {
+                realm: Realm::Behind(0),
+                ..Home::PUBLIC
+            },
+            Home::PUBLIC,
+        ],
+        ..WorldOptions::new(7, 0, Faults::NONE)
+    });
+    world.pass(Duration::from_secs(5));
+    say(&mut world, 1, 0, "can you hear me?");
+    world.pass(Duration::from_secs(20));
+    assert_eq!(received(&world, 0), [""; 0]);
+    say(&mut world, 0, 1, "are you there?");
+    let began = world.now;
+    until(&mut world, |world| {
+        waiting(world, 0) + waiting(world, 1) == 0
+    });
+    let took = world.now.saturating_duration_since(began);
+    assert!(took <= Duration::from_secs(1), "{took:?}");
+}
+
+/// The server has seen the outside of the household only, which takes no hairpins.
+#[test]
+fn t23_an_endpoint_that_the_server_has_not_seen_costs_one_round_trip_more() {
+    let first_message = |mut world: World| {
+        let began = world.now;
+        say(&mut world, 0, 1, "hello");
+        until(&mut world, |world| waiting(world, 0) == 0);
+        world.now.saturating_duration_since(began)
+    };
+    let seen = first_message(world(2, Faults::NONE));
+    let unseen = first_message(households([CLOSED; 1], &[0, 0]));
+    let round_trip = 2 * Faults::NONE.latency;
+    eprintln!("first message {seen:?}, inside of a household {unseen:?}");
+    // `until` looks every 10 ms.
+    let slack = Duration::from_millis(10);
+    assert!(unseen <= seen + round_trip + slack, "{seen:?}, {unseen:?}");
 }
 
 #[test]

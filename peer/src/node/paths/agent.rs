@@ -172,7 +172,7 @@ impl Agent {
         };
         if let Some(target) = device.target(endpoint) {
             target.proven = None;
-            if matches!(target.dial, DialState::Trying { .. }) {
+            if target.is_being_dialled() {
                 target.dial = DialState::Failed;
             }
         }
@@ -266,7 +266,6 @@ impl Agent {
         if !device.is_dialled {
             return;
         }
-        device.begin_round(now);
         while let Some((endpoint, transaction)) = device.take_check(now) {
             let check = stun::binding_request(transaction);
             self.checks.push_back((endpoint, check));
@@ -346,35 +345,48 @@ impl Device {
         if now < self.next_round {
             return;
         }
-        self.next_round = now + self.pause;
-        self.pause = (self.pause * 2).min(CHECK_PAUSE_MAX);
+        let mut len = Duration::ZERO;
         for target in &mut self.targets {
             target.is_due = target.proven.is_none();
+            len += CHECK_PACE * u32::from(target.is_due);
         }
+        self.next_round = now + len + self.pause;
+        self.pause = (self.pause * 2).min(CHECK_PAUSE_MAX);
+    }
+
+    /// Tells whether a round goes on.
+    fn has_check(&self) -> bool {
+        self.targets.iter().any(|target| target.is_due)
     }
 
     /// The next check to send now. A budget that is used up ends the round.
     fn take_check(&mut self, now: Instant) -> Option<(SocketAddr, u128)> {
+        self.begin_round(now);
         if now < self.next_check {
             return None;
         }
-        let target = self.targets.iter_mut().find(|target| target.is_due)?;
+        let due = self.targets.iter_mut().filter(|target| target.is_due);
+        // A target that waits for its proof comes before one that is dialled already.
+        let target = due.min_by_key(|target| target.dial != DialState::Closed)?;
         if self.budget.take(CHECK_LEN, 0, now) {
             self.next_check = now + CHECK_PACE;
             target.is_due = false;
             return Some((target.endpoint, target.transaction));
         }
-        self.next_round = self.next_round.max(self.budget.next_minute());
         for target in &mut self.targets {
             target.is_due = false;
         }
+        self.next_round = self.next_round.max(self.budget.next_minute());
         None
     }
 
     /// The next endpoint to dial now.
     fn take_dial(&mut self, now: Instant) -> Option<SocketAddr> {
-        while now >= self.next_dial {
+        loop {
             let number = self.next_open()?;
+            if now < self.next_dial && !self.is_first_proof(number) {
+                return None;
+            }
             let target = &mut self.targets[number];
             // More than a first flight, so that it does not end before anybody could answer.
             let len = UNPROVEN_DIAL_LEN_MAX / 2 + CHECKS_RESERVE_LEN;
@@ -386,20 +398,33 @@ impl Device {
             self.next_dial = now + DIAL_PACE;
             return Some(target.endpoint);
         }
-        None
     }
 
-    /// The first target that may be dialled, whenever the pace allows.
+    /// The target to dial next, whenever the pace allows: proven ones first.
     fn next_open(&self) -> Option<usize> {
-        let is_unproven_dial = |target: &&Target| {
-            target.proven.is_none() && matches!(target.dial, DialState::Trying { .. })
-        };
-        let unproven_dials = self.targets.iter().filter(is_unproven_dial).count();
-        let mut targets = self.targets.iter();
-        targets.position(|target| {
+        let unproven_dials = self.dials(|target| target.proven.is_none());
+        let open = self.targets.iter().enumerate().filter(|(_, target)| {
             let may_try = target.proven.is_some() || unproven_dials < UNPROVEN_DIALS_MAX;
             target.dial == DialState::Open && may_try
-        })
+        });
+        let next = open.min_by_key(|(number, target)| (target.proven.is_none(), *number));
+        next.map(|(number, _)| number)
+    }
+
+    /// Tells whether a target is proven and no other such one is being dialled: it does not have to
+    /// wait for a dial that is made on trust.
+    fn is_first_proof(&self, number: usize) -> bool {
+        let is_proven = |target: &Target| target.proven.is_some();
+        is_proven(&self.targets[number]) && self.dials(is_proven) == 0
+    }
+
+    /// How many targets of a kind are being dialled.
+    fn dials(&self, is_of_kind: impl Fn(&Target) -> bool) -> usize {
+        let dialled = self
+            .targets
+            .iter()
+            .filter(|target| target.is_being_dialled());
+        dialled.filter(|target| is_of_kind(target)).count()
     }
 
     fn pay(&mut self, endpoint: SocketAddr, len: usize, now: Instant) -> bool {
@@ -428,10 +453,13 @@ impl Device {
         if !self.is_dialled {
             return None;
         }
-        let has_check = self.targets.iter().any(|target| target.is_due);
-        let check = has_check.then_some(self.next_check);
+        let check = if self.has_check() {
+            self.next_check
+        } else {
+            self.next_round
+        };
         let dial = self.next_open().map(|_| self.next_dial);
-        check.into_iter().chain(dial).chain([self.next_round]).min()
+        Some(dial.map_or(check, |dial| dial.min(check)))
     }
 }
 
@@ -447,6 +475,10 @@ impl Target {
         };
         target.dial = target.before_dial();
         target
+    }
+
+    const fn is_being_dialled(&self) -> bool {
+        matches!(self.dial, DialState::Trying { .. })
     }
 
     /// The server may have seen the device elsewhere meanwhile.
