@@ -597,14 +597,18 @@ impl Links {
     ) -> Option<Dial> {
         let dial = self.dials.remove(&device_key)?;
         self.agent.end(device_key);
-        let is_of_dial = |_: &LinkId, attempt: &mut Attempt| attempt.device_key == device_key;
-        let attempts: Vec<(LinkId, Attempt)> = self.attempts.extract_if(.., is_of_dial).collect();
-        for (link, attempt) in attempts {
+        let attempts = self.attempts.iter();
+        let of_dial = attempts.filter(|(_, attempt)| attempt.device_key == device_key);
+        let of_dial: Vec<(LinkId, SocketAddr)> = of_dial
+            .map(|(link, attempt)| (*link, attempt.endpoint))
+            .collect();
+        for (link, endpoint) in of_dial {
+            self.attempts.remove(&link);
             if Some(link) == winner {
                 continue;
             }
             // Even a goodbye is a datagram of 1,200 bytes.
-            if self.agent.is_proven(device_key, attempt.endpoint) {
+            if self.agent.is_proven(device_key, endpoint) {
                 self.transport.close(link, CloseReason::Done, now);
             } else {
                 self.transport.abandon(link);

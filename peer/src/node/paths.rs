@@ -213,6 +213,8 @@ impl Paths {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use bytes::BytesMut;
     use common::key::DeviceSecret;
@@ -264,6 +266,57 @@ mod tests {
             "loopback is of no use to others: {announced:?}"
         );
         assert!(!paths.needs_announcing());
+    }
+
+    #[test]
+    fn the_first_announcement_waits_for_the_server_and_not_for_long() {
+        let (mut paths, now) = online();
+        assert!(!paths.needs_announcing());
+        paths.set_local(vec!["192.0.2.2:5000".parse().unwrap()]);
+        assert!(!paths.needs_announcing(), "still");
+        assert!(answer(&mut paths, "203.0.113.9:6000", server(), now));
+        assert!(paths.needs_announcing());
+
+        let (mut paths, now) = online();
+        let almost = now + ANNOUNCE_PATIENCE - Duration::from_millis(1);
+        assert!(!paths.handle_timeout(almost));
+        assert!(!paths.needs_announcing());
+        assert!(paths.poll_timeout().unwrap() <= now + ANNOUNCE_PATIENCE);
+        assert!(paths.handle_timeout(now + ANNOUNCE_PATIENCE));
+        assert!(paths.needs_announcing());
+        assert_eq!(paths.take_announcement().len(), 1);
+        // What comes late and is new is announced at once, and what is old is not.
+        let later = now + ANNOUNCE_PATIENCE;
+        paths.transmits.pop_front();
+        assert!(answer(&mut paths, "203.0.113.9:6000", server(), later));
+        assert!(paths.needs_announcing());
+        paths.take_announcement();
+        assert!(!paths.needs_announcing());
+        assert!(!paths.handle_timeout(later + ANNOUNCE_PATIENCE));
+    }
+
+    #[test]
+    fn a_check_is_answered_from_the_address_that_it_came_to() {
+        let (mut paths, now) = online();
+        paths.transmits.clear();
+        let own_key = DeviceSecret::from_seed([1; 32]).public();
+        let request = stun::binding_request(9);
+        let source = "203.0.113.5:4000".parse().unwrap();
+        let local = "192.0.2.1".parse().ok();
+        let datagrams = Datagrams {
+            source,
+            local,
+            ecn: None,
+            stride: request.len(),
+            bytes: BytesMut::from(request.as_slice()),
+        };
+        assert!(!paths.handle_stun(&datagrams, now), "nothing to announce");
+        let mut buffer = Vec::new();
+        let transmit = paths.poll_transmit(&mut buffer).unwrap();
+        assert_eq!((transmit.destination, transmit.source), (source, local));
+        assert!(stun::is_check_answer(&buffer, 9, &own_key));
+        assert_eq!(transmit.size, buffer.len());
+        assert!(paths.poll_transmit(&mut buffer).is_none());
     }
 
     #[test]
