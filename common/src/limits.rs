@@ -248,6 +248,11 @@ pub const LEAF_STREAMS_MAX: u32 = 16;
 pub const UNPROVEN_FIRST_MINUTE_LEN_MAX: usize = 20_000;
 /// The same in each further minute: the first flight of a dial, and checks. 83 bytes a second.
 pub const UNPROVEN_MINUTE_LEN_MAX: usize = 5_000;
+/// The same for all devices of one account together: an account may have 32 of them, and new ones
+/// again and again. Few people carry more than three devices that cannot be reached.
+pub const UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX: usize = 3 * UNPROVEN_FIRST_MINUTE_LEN_MAX;
+/// The same in each further minute.
+pub const UNPROVEN_ACCOUNT_MINUTE_LEN_MAX: usize = 3 * UNPROVEN_MINUTE_LEN_MAX;
 /// What one dial to such an endpoint may send until it is answered. QUIC pads each datagram to 1,200
 /// bytes; a first flight has two of them, and this is that flight and its first repetition.
 pub const UNPROVEN_DIAL_LEN_MAX: usize = 4 * INITIAL_LEN;

@@ -477,7 +477,10 @@ impl Links {
             return;
         }
         let candidates = self.dialable(entry);
-        if !self.agent.begin(entry.device_key, &candidates, now) {
+        let has_begun = self
+            .agent
+            .begin(entry.device_key, account, &candidates, now);
+        if !has_begun {
             return log::debug!("not dialled: too many devices were dialled lately");
         }
         self.dials.entry(entry.device_key).or_insert_with(|| Dial {

@@ -14,8 +14,9 @@
 //! - A proven endpoint is *dialled* with QUIC. A server-reflexive one is dialled without waiting for
 //!   its proof, because the server has seen the device at that address: no round trip is lost.
 //! - Everything sent to endpoints of a device that are not proven, checks and dials alike, is taken from
-//!   the [`Budget`] of that device. When it is used up nothing more is sent to them in that minute.
-//!   Dials leave a reserve for checks, so a device that comes back is found, if a little later.
+//!   the [`Budget`] of that device and from that of its account. When one is used up nothing more is
+//!   sent to them in that minute. Dials leave a reserve for checks, so a device that comes back is
+//!   found, if a little later.
 //!
 //! ```text
 //!            check answered                    dial answered
@@ -30,10 +31,11 @@
 //! It remembers a device after its dial has ended: neither another announcement nor another search nor
 //! a new session gives it a new budget.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{
     BUDGET_MEMORY, CHECK_LEN, CHECK_PACE, CHECK_PAUSE_FIRST, CHECK_PAUSE_MAX, CHECKED_DEVICES_MAX,
@@ -55,6 +57,10 @@ const DIAL_PACE: Duration = Duration::from_millis(150);
 pub(in crate::node) struct Agent {
     rng: StdRng,
     devices: BTreeMap<DeviceKey, Device>,
+    /// Those that are being dialled.
+    dialled: BTreeSet<DeviceKey>,
+    /// Of each account that a remembered device belongs to.
+    accounts: BTreeMap<AccountName, Budget>,
     checks: VecDeque<(SocketAddr, Vec<u8>)>,
     dials: VecDeque<(DeviceKey, SocketAddr)>,
 }
@@ -62,8 +68,8 @@ pub(in crate::node) struct Agent {
 /// A device that is or was dialled.
 #[derive(Debug)]
 struct Device {
+    account: AccountName,
     budget: Budget,
-    is_dialled: bool,
     targets: Vec<Target>,
     /// From the next round to the one after it.
     pause: Duration,
@@ -103,6 +109,8 @@ impl Agent {
         Self {
             rng,
             devices: BTreeMap::new(),
+            dialled: BTreeSet::new(),
+            accounts: BTreeMap::new(),
             checks: VecDeque::new(),
             dials: VecDeque::new(),
         }
@@ -113,12 +121,13 @@ impl Agent {
         Fill::new("checked devices", self.devices.len(), CHECKED_DEVICES_MAX)
     }
 
-    /// A device is to be dialled at these endpoints, at most
+    /// A device of `account` is to be dialled at these endpoints, at most
     /// [`CANDIDATES_MAX`](common::limits::CANDIDATES_MAX), or is being dialled and has announced itself
     /// anew. `false` if too many devices were tried lately.
     pub(in crate::node) fn begin(
         &mut self,
         device_key: DeviceKey,
+        account: &AccountName,
         candidates: &[Candidate],
         now: Instant,
     ) -> bool {
@@ -128,8 +137,8 @@ impl Agent {
         let device = self
             .devices
             .entry(device_key)
-            .or_insert_with(|| Device::new(now));
-        if !device.is_dialled {
+            .or_insert_with(|| Device::new(account.clone(), now));
+        if self.dialled.insert(device_key) {
             device.start(now);
         }
         device.set_candidates(candidates, &mut self.rng);
@@ -139,9 +148,7 @@ impl Agent {
 
     /// The dial is over, one way or another.
     pub(in crate::node) fn end(&mut self, device_key: DeviceKey) {
-        if let Some(device) = self.devices.get_mut(&device_key) {
-            device.is_dialled = false;
-        }
+        self.dialled.remove(&device_key);
     }
 
     /// There is a link to a device at `endpoint`.
@@ -155,7 +162,10 @@ impl Agent {
             return;
         };
         device.pause = CHECK_PAUSE_FIRST;
-        if let Some(target) = device.target(endpoint) {
+        // A dial that is about to begin goes on as it is.
+        if let Some(target) = device.target_mut(endpoint)
+            && target.dial != DialState::Open
+        {
             target.proven = Some(now);
         }
     }
@@ -170,7 +180,7 @@ impl Agent {
         let Some(device) = self.devices.get_mut(&device_key) else {
             return;
         };
-        if let Some(target) = device.target(endpoint) {
+        if let Some(target) = device.target_mut(endpoint) {
             target.proven = None;
             if target.is_being_dialled() {
                 target.dial = DialState::Failed;
@@ -187,17 +197,22 @@ impl Agent {
         now: Instant,
     ) {
         let source = stun::canonical(source);
-        let dialled = self.devices.iter_mut();
-        let mut dialled = dialled.filter(|(_, device)| device.is_dialled);
-        let proven = dialled.find_map(|(device_key, device)| {
-            let target = device.target(source)?;
-            stun::is_check_answer(datagram, target.transaction, device_key)
-                .then_some((*device_key, target))
+        let devices = &self.devices;
+        let mut dialled = self.dialled.iter();
+        let answerer = dialled.find(|device_key| {
+            let target = devices
+                .get(device_key)
+                .and_then(|device| device.target(source));
+            target.is_some_and(|target| target.is_answered_by(datagram, device_key))
         });
-        if let Some((device_key, target)) = proven {
+        let Some(device_key) = answerer.copied() else {
+            return;
+        };
+        let device = self.devices.get_mut(&device_key);
+        if let Some(target) = device.and_then(|device| device.target_mut(source)) {
             target.on_answered(new_transaction(&mut self.rng), now);
-            self.advance(device_key, now);
         }
+        self.advance(device_key, now);
     }
 
     /// Pays for `len` bytes of a dial. If it returns `false` they must not be sent, and the dial is
@@ -212,14 +227,19 @@ impl Agent {
         let Some(device) = self.devices.get_mut(&device_key) else {
             return false;
         };
-        device.pay(endpoint, len, now)
+        device.pay(
+            endpoint,
+            len,
+            account_of(&mut self.accounts, device, now),
+            now,
+        )
     }
 
     /// Tells whether a device is known to be at `endpoint`.
     pub(in crate::node) fn is_proven(&self, device_key: DeviceKey, endpoint: SocketAddr) -> bool {
         let device = self.devices.get(&device_key);
-        let mut targets = device.into_iter().flat_map(|device| &device.targets);
-        targets.any(|target| target.endpoint == endpoint && target.proven.is_some())
+        let target = device.and_then(|device| device.target(endpoint));
+        target.is_some_and(|target| target.proven.is_some())
     }
 
     /// Tells whether all endpoints of a device were dialled in vain, or it has none.
@@ -233,9 +253,8 @@ impl Agent {
 
     /// Lets devices whose time has come act.
     pub(in crate::node) fn handle_timeout(&mut self, now: Instant) {
-        let is_due = |device: &Device| device.due().is_some_and(|due| due <= now);
-        let due = self.devices.iter().filter(|(_, device)| is_due(device));
-        let due: Vec<DeviceKey> = due.map(|(device_key, _)| *device_key).collect();
+        let due = self.deadlines().filter(|(_, due)| *due <= now);
+        let due: Vec<DeviceKey> = due.map(|(device_key, _)| device_key).collect();
         for device_key in due {
             self.advance(device_key, now);
         }
@@ -243,7 +262,13 @@ impl Agent {
 
     /// When [`Agent::handle_timeout`] is due.
     pub(in crate::node) fn poll_timeout(&self) -> Option<Instant> {
-        self.devices.values().filter_map(Device::due).min()
+        self.deadlines().map(|(_, due)| due).min()
+    }
+
+    /// When each device that is being dialled has something to do.
+    fn deadlines(&self) -> impl Iterator<Item = (DeviceKey, Instant)> {
+        let dialled = self.dialled.iter();
+        dialled.filter_map(|device_key| Some((*device_key, self.devices.get(device_key)?.due())))
     }
 
     /// The next endpoint to dial.
@@ -260,17 +285,18 @@ impl Agent {
 
     /// Does what is due of a device that is being dialled.
     fn advance(&mut self, device_key: DeviceKey, now: Instant) {
+        if !self.dialled.contains(&device_key) {
+            return;
+        }
         let Some(device) = self.devices.get_mut(&device_key) else {
             return;
         };
-        if !device.is_dialled {
-            return;
-        }
-        while let Some((endpoint, transaction)) = device.take_check(now) {
+        let account = account_of(&mut self.accounts, device, now);
+        while let Some((endpoint, transaction)) = device.take_check(account, now) {
             let check = stun::binding_request(transaction);
             self.checks.push_back((endpoint, check));
         }
-        while let Some(endpoint) = device.take_dial(now) {
+        while let Some(endpoint) = device.take_dial(account, now) {
             self.dials.push_back((device_key, endpoint));
         }
     }
@@ -281,24 +307,47 @@ impl Agent {
         if self.devices.len() < CHECKED_DEVICES_MAX {
             return true;
         }
-        let idle = self.devices.iter().filter(|(_, device)| !device.is_dialled);
+        let devices = self.devices.iter();
+        let idle = devices.filter(|(device_key, _)| !self.dialled.contains(device_key));
         let quiet = idle.map(|(device_key, device)| (device.budget.last_spent(), *device_key));
         let Some((last_spent, device_key)) = quiet.min() else {
             return false;
         };
         let is_quiet = now >= last_spent + BUDGET_MEMORY;
         if is_quiet {
-            self.devices.remove(&device_key);
+            self.forget(device_key);
         }
         is_quiet
     }
+
+    /// Forgets a device, and its account with the last of its devices.
+    fn forget(&mut self, device_key: DeviceKey) {
+        let Some(device) = self.devices.remove(&device_key) else {
+            return;
+        };
+        let mut others = self.devices.values();
+        if others.all(|other| other.account != device.account) {
+            self.accounts.remove(&device.account);
+        }
+    }
+}
+
+/// The budget of a device's account.
+fn account_of<'a>(
+    accounts: &'a mut BTreeMap<AccountName, Budget>,
+    device: &Device,
+    now: Instant,
+) -> &'a mut Budget {
+    accounts
+        .entry(device.account.clone())
+        .or_insert_with(|| Budget::of_account(now))
 }
 
 impl Device {
-    const fn new(now: Instant) -> Self {
+    const fn new(account: AccountName, now: Instant) -> Self {
         Self {
-            budget: Budget::new(now),
-            is_dialled: false,
+            account,
+            budget: Budget::of_device(now),
             targets: Vec::new(),
             pause: CHECK_PAUSE_FIRST,
             next_round: now,
@@ -309,7 +358,6 @@ impl Device {
 
     /// Begins a dial: what the last one found holds as long as a proof does.
     fn start(&mut self, now: Instant) {
-        self.is_dialled = true;
         if now >= self.next_round + self.pause {
             self.pause = CHECK_PAUSE_FIRST;
         }
@@ -336,7 +384,12 @@ impl Device {
         }
     }
 
-    fn target(&mut self, endpoint: SocketAddr) -> Option<&mut Target> {
+    fn target(&self, endpoint: SocketAddr) -> Option<&Target> {
+        let mut targets = self.targets.iter();
+        targets.find(|target| target.endpoint == endpoint)
+    }
+
+    fn target_mut(&mut self, endpoint: SocketAddr) -> Option<&mut Target> {
         let mut targets = self.targets.iter_mut();
         targets.find(|target| target.endpoint == endpoint)
     }
@@ -360,7 +413,7 @@ impl Device {
     }
 
     /// The next check to send now. A budget that is used up ends the round.
-    fn take_check(&mut self, now: Instant) -> Option<(SocketAddr, u128)> {
+    fn take_check(&mut self, account: &mut Budget, now: Instant) -> Option<(SocketAddr, u128)> {
         self.begin_round(now);
         if now < self.next_check {
             return None;
@@ -368,7 +421,7 @@ impl Device {
         let due = self.targets.iter_mut().filter(|target| target.is_due);
         // A target that waits for its proof comes before one that is dialled already.
         let target = due.min_by_key(|target| target.dial != DialState::Closed)?;
-        if self.budget.take(CHECK_LEN, 0, now) {
+        if pays(&mut self.budget, account, CHECK_LEN, 0, now) {
             self.next_check = now + CHECK_PACE;
             target.is_due = false;
             return Some((target.endpoint, target.transaction));
@@ -376,12 +429,17 @@ impl Device {
         for target in &mut self.targets {
             target.is_due = false;
         }
-        self.next_round = self.next_round.max(self.budget.next_minute());
+        let budgets = [&mut self.budget, account].into_iter();
+        let used_up = budgets.filter_map(|budget| {
+            let is_used_up = !budget.covers(CHECK_LEN, now);
+            is_used_up.then(|| budget.next_minute())
+        });
+        self.next_round = used_up.fold(self.next_round, Instant::max);
         None
     }
 
     /// The next endpoint to dial now.
-    fn take_dial(&mut self, now: Instant) -> Option<SocketAddr> {
+    fn take_dial(&mut self, account: &mut Budget, now: Instant) -> Option<SocketAddr> {
         loop {
             let number = self.next_open()?;
             if now < self.next_dial && !self.is_first_proof(number) {
@@ -390,7 +448,8 @@ impl Device {
             let target = &mut self.targets[number];
             // More than a first flight, so that it does not end before anybody could answer.
             let len = UNPROVEN_DIAL_LEN_MAX / 2 + CHECKS_RESERVE_LEN;
-            if target.proven.is_none() && !self.budget.covers(len, now) {
+            let is_covered = self.budget.covers(len, now) && account.covers(len, now);
+            if target.proven.is_none() && !is_covered {
                 target.dial = DialState::Closed;
                 continue;
             }
@@ -427,7 +486,13 @@ impl Device {
         dialled.filter(|target| is_of_kind(target)).count()
     }
 
-    fn pay(&mut self, endpoint: SocketAddr, len: usize, now: Instant) -> bool {
+    fn pay(
+        &mut self,
+        endpoint: SocketAddr,
+        len: usize,
+        account: &mut Budget,
+        now: Instant,
+    ) -> bool {
         let mut targets = self.targets.iter_mut();
         let Some(target) = targets.find(|target| target.endpoint == endpoint) else {
             // It was announced no longer.
@@ -441,7 +506,7 @@ impl Device {
         };
         *unproven_len += len;
         let is_paid = *unproven_len <= UNPROVEN_DIAL_LEN_MAX
-            && self.budget.take(len, CHECKS_RESERVE_LEN, now);
+            && pays(&mut self.budget, account, len, CHECKS_RESERVE_LEN, now);
         if !is_paid {
             target.dial = DialState::Closed;
         }
@@ -449,17 +514,14 @@ impl Device {
     }
 
     /// When there is something to do, while it is being dialled.
-    fn due(&self) -> Option<Instant> {
-        if !self.is_dialled {
-            return None;
-        }
+    fn due(&self) -> Instant {
         let check = if self.has_check() {
             self.next_check
         } else {
             self.next_round
         };
         let dial = self.next_open().map(|_| self.next_dial);
-        Some(dial.map_or(check, |dial| dial.min(check)))
+        dial.map_or(check, |dial| dial.min(check))
     }
 }
 
@@ -499,6 +561,10 @@ impl Target {
         }
     }
 
+    fn is_answered_by(&self, datagram: &[u8], device_key: &DeviceKey) -> bool {
+        stun::is_check_answer(datagram, self.transaction, device_key)
+    }
+
     fn on_answered(&mut self, next_transaction: u128, now: Instant) {
         self.transaction = next_transaction;
         self.proven = Some(now);
@@ -507,6 +573,22 @@ impl Target {
             self.dial = DialState::Open;
         }
     }
+}
+
+/// Takes `len` bytes from both if each has `reserve` left behind them; tells whether it did.
+fn pays(
+    device: &mut Budget,
+    account: &mut Budget,
+    len: usize,
+    reserve: usize,
+    now: Instant,
+) -> bool {
+    let is_covered = device.covers(len + reserve, now) && account.covers(len + reserve, now);
+    if is_covered {
+        device.take(len, now);
+        account.take(len, now);
+    }
+    is_covered
 }
 
 /// A STUN transaction has 96 bits (RFC 8489 section 5).

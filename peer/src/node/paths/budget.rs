@@ -1,4 +1,5 @@
-//! What may be sent to endpoints of one device that did not prove to be the device's.
+//! What may be sent to endpoints that did not prove to be those of a device: for each device, and for
+//! all devices of an account together.
 //!
 //! Time is cut into minutes that begin with the first byte. The first minute has room for a handful of
 //! dials, each further one for a dial and some checks. A budget is never given back: whoever could make
@@ -6,50 +7,58 @@
 
 use std::time::{Duration, Instant};
 
-use common::limits::{UNPROVEN_FIRST_MINUTE_LEN_MAX, UNPROVEN_MINUTE_LEN_MAX};
+use common::limits::{
+    UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX, UNPROVEN_ACCOUNT_MINUTE_LEN_MAX,
+    UNPROVEN_FIRST_MINUTE_LEN_MAX, UNPROVEN_MINUTE_LEN_MAX,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The bytes that one device has cost.
+/// The bytes that a device or an account has cost.
 #[derive(Debug)]
 pub(super) struct Budget {
+    /// For the present minute.
+    max: usize,
+    /// For each one after it.
+    later_max: usize,
     /// Start of the present minute.
     minute: Instant,
-    is_first: bool,
     spent: usize,
     last_spent: Instant,
 }
 
 impl Budget {
-    /// A budget whose first minute begins now.
-    pub(super) const fn new(now: Instant) -> Self {
+    /// The budget of a device whose first minute begins now.
+    pub(super) const fn of_device(now: Instant) -> Self {
+        Self::new(UNPROVEN_FIRST_MINUTE_LEN_MAX, UNPROVEN_MINUTE_LEN_MAX, now)
+    }
+
+    /// The budget of an account whose first minute begins now.
+    pub(super) const fn of_account(now: Instant) -> Self {
+        let max = UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX;
+        Self::new(max, UNPROVEN_ACCOUNT_MINUTE_LEN_MAX, now)
+    }
+
+    const fn new(max: usize, later_max: usize, now: Instant) -> Self {
         Self {
+            max,
+            later_max,
             minute: now,
-            is_first: true,
             spent: 0,
             last_spent: now,
         }
     }
 
-    /// Takes `len` bytes if at least `reserve` are left behind them; tells whether it did.
-    pub(super) fn take(&mut self, len: usize, reserve: usize, now: Instant) -> bool {
-        let is_covered = self.covers(len + reserve, now);
-        if is_covered {
-            self.spent += len;
-            self.last_spent = now;
-        }
-        is_covered
+    /// Takes `len` bytes, which must be covered.
+    pub(super) fn take(&mut self, len: usize, now: Instant) {
+        self.spent += len;
+        self.last_spent = now;
     }
 
     /// Tells whether `len` bytes are left in this minute.
     pub(super) fn covers(&mut self, len: usize, now: Instant) -> bool {
         self.begin_minute(now);
-        let max = if self.is_first {
-            UNPROVEN_FIRST_MINUTE_LEN_MAX
-        } else {
-            UNPROVEN_MINUTE_LEN_MAX
-        };
-        self.spent + len <= max
+        self.spent + len <= self.max
     }
 
     /// When there is room again.
@@ -69,7 +78,7 @@ impl Budget {
         let into_minute = now.saturating_duration_since(self.minute).as_nanos() % MINUTE.as_nanos();
         let into_minute = u64::try_from(into_minute).expect("a minute has fewer than 2^64 ns");
         self.minute = now - Duration::from_nanos(into_minute);
-        self.is_first = false;
+        self.max = self.later_max;
         self.spent = 0;
     }
 }
@@ -83,36 +92,48 @@ mod tests {
         Instant::now()
     }
 
-    #[test]
-    fn t23_each_minute_has_its_limit_to_the_byte() {
-        let began = any_instant();
-        let mut budget = Budget::new(began);
-        assert!(budget.take(UNPROVEN_FIRST_MINUTE_LEN_MAX, 0, began));
-        assert!(!budget.take(1, 0, began + MINUTE - Duration::from_nanos(1)));
+    fn try_to_take(budget: &mut Budget, len: usize, now: Instant) -> bool {
+        let is_covered = budget.covers(len, now);
+        if is_covered {
+            budget.take(len, now);
+        }
+        is_covered
+    }
+
+    fn check_minutes(mut budget: Budget, began: Instant, first_max: usize, later_max: usize) {
+        assert!(!try_to_take(&mut budget, first_max + 1, began));
+        assert!(try_to_take(&mut budget, first_max, began));
+        let last = began + MINUTE - Duration::from_nanos(1);
+        assert!(!try_to_take(&mut budget, 1, last));
         for minute in 1..5 {
             let start = began + MINUTE * minute;
             assert_eq!(budget.next_minute(), start);
-            assert!(!budget.take(UNPROVEN_MINUTE_LEN_MAX + 1, 0, start));
-            assert!(budget.take(UNPROVEN_MINUTE_LEN_MAX, 0, start));
-            assert!(!budget.take(1, 0, start + MINUTE / 2));
+            assert!(!try_to_take(&mut budget, later_max + 1, start));
+            assert!(try_to_take(&mut budget, later_max, start));
+            assert!(!try_to_take(&mut budget, 1, start + MINUTE / 2));
         }
+    }
+
+    #[test]
+    fn t23_each_minute_has_its_limit_to_the_byte() {
+        let now = any_instant();
+        let (first_max, later_max) = (UNPROVEN_FIRST_MINUTE_LEN_MAX, UNPROVEN_MINUTE_LEN_MAX);
+        check_minutes(Budget::of_device(now), now, first_max, later_max);
+        let first_max = UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX;
+        let later_max = UNPROVEN_ACCOUNT_MINUTE_LEN_MAX;
+        check_minutes(Budget::of_account(now), now, first_max, later_max);
     }
 
     #[test]
     fn what_is_not_used_is_lost() {
         let began = any_instant();
-        let mut budget = Budget::new(began);
+        let mut budget = Budget::of_device(began);
         let later = began + MINUTE * 100 + MINUTE / 2;
-        assert!(!budget.take(UNPROVEN_MINUTE_LEN_MAX + 1, 0, later));
+        assert!(!try_to_take(
+            &mut budget,
+            UNPROVEN_MINUTE_LEN_MAX + 1,
+            later
+        ));
         assert_eq!(budget.next_minute(), began + MINUTE * 101);
-    }
-
-    #[test]
-    fn a_reserve_stays() {
-        let now = any_instant();
-        let mut budget = Budget::new(now);
-        assert!(!budget.take(UNPROVEN_FIRST_MINUTE_LEN_MAX, 1, now));
-        assert!(budget.take(UNPROVEN_FIRST_MINUTE_LEN_MAX - 1, 1, now));
-        assert!(budget.take(1, 0, now));
     }
 }

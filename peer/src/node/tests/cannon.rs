@@ -2,6 +2,7 @@
 
 use common::limits::{
     ANNOUNCE_PATIENCE, CANDIDATES_MAX, CHECK_LEN, CHECK_PACE, INITIAL_LEN,
+    UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX, UNPROVEN_ACCOUNT_MINUTE_LEN_MAX,
     UNPROVEN_FIRST_MINUTE_LEN_MAX, UNPROVEN_MINUTE_LEN_MAX,
 };
 use common::stun;
@@ -65,12 +66,16 @@ impl Attack {
 
     #[track_caller]
     fn check(&self, how: &str) {
+        self.check_limits(how, UNPROVEN_FIRST_MINUTE_LEN_MAX, UNPROVEN_MINUTE_LEN_MAX);
+    }
+
+    #[track_caller]
+    fn check_limits(&self, how: &str, first_max: usize, later_max: usize) {
         let minutes = self.bytes_by_minute();
         eprintln!("bytes to third parties by minute, {how}: {minutes:?}");
         assert!(minutes[0] > 0, "somebody is checked");
-        assert!(minutes[0] <= UNPROVEN_FIRST_MINUTE_LEN_MAX, "{minutes:?}");
-        let rest = &minutes[1..];
-        let is_within = rest.iter().all(|bytes| *bytes <= UNPROVEN_MINUTE_LEN_MAX);
+        assert!(minutes[0] <= first_max, "{minutes:?}");
+        let is_within = minutes[1..].iter().all(|bytes| *bytes <= later_max);
         assert!(is_within, "{minutes:?}");
     }
 }
@@ -121,6 +126,32 @@ fn t23_neither_a_new_session_nor_more_messages_renew_the_budget() {
         }
     }
     attack.check("with new sessions and messages");
+}
+
+/// As many devices as an account may have, and then others in their place.
+#[test]
+fn t23_the_devices_of_an_account_share_a_budget() {
+    for kind in KINDS {
+        let mut attack = Attack::new(kind);
+        let entry = attack.world.hosts[1].entry().unwrap();
+        for minute in 0..4u8 {
+            let devices = (0..31).map(|n| Entry {
+                device_key: DeviceSecret::from_seed([100 + 31 * minute + n; 32]).public(),
+                ..entry.clone()
+            });
+            attack.world.invented = devices.collect();
+            attack.world.break_session(0);
+            attack.world.pass(MINUTE);
+        }
+        attack.check_limits(
+            &format!("{kind:?}, 32 devices"),
+            UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX,
+            UNPROVEN_ACCOUNT_MINUTE_LEN_MAX,
+        );
+        let minutes = attack.bytes_by_minute();
+        let almost = UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX - 2 * INITIAL_LEN;
+        assert!(minutes[0] > almost, "the limit is not tried: {minutes:?}");
+    }
 }
 
 #[test]

@@ -25,7 +25,10 @@ impl Bench {
     }
 
     fn begin(&mut self, candidates: &[Candidate]) {
-        assert!(self.agent.begin(device(1), candidates, self.now));
+        assert!(
+            self.agent
+                .begin(device(1), &account(), candidates, self.now)
+        );
         self.drain();
     }
 
@@ -97,6 +100,10 @@ fn device(n: u64) -> DeviceKey {
     let mut seed = [7; 32];
     seed[..8].copy_from_slice(&n.to_be_bytes());
     DeviceSecret::from_seed(seed).public()
+}
+
+fn account() -> AccountName {
+    "mallory".parse().unwrap()
 }
 
 fn own_endpoint() -> SocketAddr {
@@ -318,31 +325,30 @@ fn t23_an_endpoint_that_is_announced_no_longer_gets_nothing_more() {
 #[test]
 fn t23_other_devices_do_not_push_out_a_budget_that_counts() {
     let mut bench = Bench::new();
-    let first = device(0);
-    let candidates = [host(1)];
-    assert!(bench.agent.begin(first, &candidates, bench.now));
-    for n in 1..CHECKED_DEVICES_MAX as u64 {
-        assert!(bench.agent.begin(device(n), &candidates, bench.now));
-        bench.agent.end(device(n));
+    let mut begin = |n: u64, now: Instant, goes_on: bool| {
+        let account = format!("mallory{n}").parse().unwrap();
+        let has_begun = bench.agent.begin(device(n), &account, &[host(1)], now);
+        if !goes_on {
+            bench.agent.end(device(n));
+        }
+        has_begun
+    };
+    let (began, max) = (bench.now, CHECKED_DEVICES_MAX as u64);
+    assert!(begin(0, began, true));
+    assert!((1..max).all(|n| begin(n, began, false)));
+    let almost = began + BUDGET_MEMORY - Duration::from_millis(1);
+    assert!(!begin(max, almost, false));
+    assert!(begin(1, almost, false), "known");
+    assert!(begin(max, began + BUDGET_MEMORY, false));
+    // The one that is being dialled is still there, and so is the one that has just cost something.
+    let agent = &bench.agent;
+    for kept in [0, 1, max] {
+        assert!(agent.devices.contains_key(&device(kept)));
     }
-    let fill = bench.agent.fill();
+    let fill = agent.fill();
     assert_eq!(
         (fill.count, fill.max),
         (CHECKED_DEVICES_MAX, CHECKED_DEVICES_MAX)
     );
-    let more = device(CHECKED_DEVICES_MAX as u64);
-    bench.now += BUDGET_MEMORY - Duration::from_millis(1);
-    assert!(!bench.agent.begin(more, &candidates, bench.now));
-    assert!(
-        bench.agent.begin(device(1), &candidates, bench.now),
-        "known"
-    );
-    bench.agent.end(device(1));
-    bench.now += Duration::from_millis(1);
-    assert!(bench.agent.begin(more, &candidates, bench.now));
-    // The one that is being dialled is still there, and so is the one that has just cost something.
-    for kept in [first, device(1)] {
-        assert!(bench.agent.devices.contains_key(&kept));
-    }
-    assert_eq!(bench.agent.fill().count, CHECKED_DEVICES_MAX);
+    assert_eq!(agent.accounts.len(), CHECKED_DEVICES_MAX);
 }
