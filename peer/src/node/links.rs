@@ -707,6 +707,7 @@ impl Links {
         let side = peer.side;
         if let Some(remote) = self.transport.remote(link) {
             self.agent.on_linked(device_key, remote, now);
+            self.start_attempts(now);
         }
         self.make_room(device_key, now);
         self.transport.authorise(link);

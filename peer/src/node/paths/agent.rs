@@ -162,12 +162,10 @@ impl Agent {
             return;
         };
         device.pause = CHECK_PAUSE_FIRST;
-        // A dial that is about to begin goes on as it is.
-        if let Some(target) = device.target_mut(endpoint)
-            && target.dial != DialState::Open
-        {
+        if let Some(target) = device.target_mut(endpoint) {
             target.proven = Some(now);
         }
+        self.advance(device_key, now);
     }
 
     /// A dial came to nothing.
