@@ -20,7 +20,7 @@ mod links;
 mod memory;
 // The outbox.
 mod messages;
-// Where this device can be reached.
+// Where this device can be reached, and where others may be dialled.
 mod paths;
 // When to look for whom.
 mod reach;

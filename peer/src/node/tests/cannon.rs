@@ -163,6 +163,37 @@ fn t23_no_datagram_of_quic_goes_to_an_endpoint_that_proved_nothing() {
     assert_eq!(lengths, [CHECK_LEN].into(), "checks only");
 }
 
+#[test]
+fn t22_nothing_at_all_goes_to_what_is_not_one_other_host() {
+    for kind in KINDS {
+        let mut world = World::new(&["alice", "bob"]);
+        let mut entry = world.hosts[1].entry().unwrap();
+        let own = world.hosts[0].address;
+        let refused = [
+            "127.0.0.1:22",
+            "[::ffff:127.0.0.1]:22",
+            "169.254.169.254:80",
+            "0.0.0.0:80",
+            "224.0.0.1:80",
+            "255.255.255.255:80",
+            "[ff02::1]:80",
+            "[64:ff9b::169.254.169.254]:80",
+            "203.0.113.1:0",
+        ];
+        let refused = refused.map(|text| text.parse().unwrap());
+        let candidate = |endpoint| Candidate { endpoint, kind };
+        let candidates = refused.into_iter().chain([own]).map(candidate);
+        entry.candidates = candidates.collect();
+        world.hosts[1].session.as_mut().unwrap().online = Some(entry);
+        let before = world.datagrams;
+        world.say(0, "bob", "hello");
+        world.pass(Duration::from_secs(10));
+        assert_eq!(world.misses, []);
+        // A question to the server at most, no packet to itself.
+        assert!(world.datagrams <= before + 2);
+    }
+}
+
 /// As any STUN server answers, or another peer at an endpoint that is its own.
 #[test]
 fn t23_an_answer_of_somebody_else_opens_nothing() {
