@@ -654,7 +654,7 @@ mod tests {
         let entry = Entry {
             account: "alice".parse().unwrap(),
             device_name: DeviceName::lossy("laptop"),
-            device_key: crate::key::DeviceSecret::from_seed([7; 32]).public(),
+            device_key: DeviceSecret::from_seed([7; 32]).public(),
             status: Status::Away,
             since: UnixTime::from_millis(1_700_000_000_000),
             candidates: vec![

@@ -24,8 +24,8 @@ use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LEAF_LEN};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    Candidate, CandidateKind, DirectoryVersion, Hello, HelloAnswer, LoggedIn, Refusal, RequestFrame,
-    ServerFrame,
+    Candidate, CandidateKind, DirectoryVersion, Hello, HelloAnswer, LoggedIn, Refusal,
+    RequestFrame, ServerFrame,
 };
 
 use super::command::{PasswordText, TransferState};

@@ -197,6 +197,7 @@ mod tests {
     use common::limits::PRESENCE_LOG_MAX;
     use common::time::UnixTime;
     use common::wire::rendezvous::Status;
+    use std::ops::Range;
 
     const WATCHER: ConnectionId = ConnectionId(1);
 
@@ -221,10 +222,15 @@ mod tests {
         (presence, now)
     }
 
-    /// Changes that the watcher is told of when so many devices change at once, and whether it is told
-    /// to list again.
-    fn told(presence: &mut Presence, devices: u32, status: Status, now: Instant) -> (usize, bool) {
-        for device in 0..devices {
+    /// Changes that the watcher is told of when these devices change at once, and whether it is told to
+    /// list again.
+    fn told(
+        presence: &mut Presence,
+        devices: Range<u32>,
+        status: Status,
+        now: Instant,
+    ) -> (usize, bool) {
+        for device in devices {
             presence.announce(entry(device, status), now);
         }
         let mut outputs = VecDeque::new();
@@ -254,16 +260,17 @@ mod tests {
     fn a_watcher_gets_so_many_changes_at_once_and_then_at_a_pace() {
         let at_once = WATCH_CHANGES_AT_ONCE;
         let (mut presence, now) = watched();
-        let all = told(&mut presence, at_once, Status::Available, now);
+        let all = told(&mut presence, 0..at_once, Status::Available, now);
         assert_eq!(all, (at_once as usize, false));
         // One more than a second later makes up for.
         let later = now + Duration::from_secs(1);
+        // Others each time: a device may change only so often.
         let more = WATCH_CHANGES_PER_S;
-        let some = told(&mut presence, more, Status::Away, later);
+        let some = told(&mut presence, 0..more, Status::Away, later);
         assert_eq!(some, (more as usize, false));
-        let too_many = told(&mut presence, more, Status::Busy, later);
+        let too_many = told(&mut presence, more..2 * more, Status::Away, later);
         assert_eq!(too_many, (0, true));
-        let nothing = told(&mut presence, more, Status::Away, later);
+        let nothing = told(&mut presence, 2 * more..3 * more, Status::Away, later);
         assert_eq!(nothing, (0, false), "it is forgotten");
     }
 
@@ -271,24 +278,25 @@ mod tests {
     fn watching_anew_gains_nothing() {
         let (mut presence, now) = watched();
         let too_many = WATCH_CHANGES_AT_ONCE;
-        told(&mut presence, too_many, Status::Available, now);
-        assert_eq!(told(&mut presence, 1, Status::Away, now), (0, true));
-        for status in [Status::Busy, Status::Available] {
+        told(&mut presence, 0..too_many, Status::Available, now);
+        assert_eq!(told(&mut presence, 0..1, Status::Away, now), (0, true));
+        for device in [1, 2] {
             let since = presence.directory().version();
             assert!(presence.watch(WATCHER, since, now));
-            assert_eq!(told(&mut presence, 1, status, now), (0, true));
+            let told = told(&mut presence, device..device + 1, Status::Away, now);
+            assert_eq!(told, (0, true));
         }
         let rested = now + Duration::from_secs(30);
         let since = presence.directory().version();
         assert!(presence.watch(WATCHER, since, rested));
-        assert_eq!(told(&mut presence, 1, Status::Away, rested), (1, false));
+        assert_eq!(told(&mut presence, 3..4, Status::Away, rested), (1, false));
     }
 
     #[test]
     fn whoever_is_further_behind_than_the_log_is_long_lists_again() {
         let (mut presence, now) = watched();
         let more_than_the_log = PRESENCE_LOG_MAX as u32 + 1;
-        let told = told(&mut presence, more_than_the_log, Status::Available, now);
+        let told = told(&mut presence, 0..more_than_the_log, Status::Available, now);
         assert_eq!(told, (0, true));
         assert!(!presence.watch(WATCHER, DirectoryVersion(5), now));
     }

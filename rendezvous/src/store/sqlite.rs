@@ -361,10 +361,7 @@ fn load_account(
     Ok((name == account.as_str()).then_some(loaded))
 }
 
-fn loaded_account(
-    row: &Row<'_>,
-    device_key: Option<DeviceKey>,
-) -> rusqlite::Result<Account> {
+fn loaded_account(row: &Row<'_>, device_key: Option<DeviceKey>) -> rusqlite::Result<Account> {
     let record: Vec<u8> = row.get(1)?;
     let device_name: Option<String> = row.get(3)?;
     let device = match device_key.zip(device_name) {

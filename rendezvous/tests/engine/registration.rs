@@ -5,7 +5,8 @@ use std::time::Duration;
 use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
 use common::password::{ClientRegistration, STRETCH_CURRENT};
 use common::wire::rendezvous::{
-    Answer, ByeReason, Candidate, CandidateKind, LoggedIn, OpaqueMessage, Refusal, Request, Status, StretchVersion,
+    Answer, ByeReason, Candidate, CandidateKind, LoggedIn, OpaqueMessage, Refusal, Request, Status,
+    StretchVersion,
 };
 use rendezvous::server::operator::{Command, Reply};
 use rendezvous::server::registration::Registration;

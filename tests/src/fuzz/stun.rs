@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use common::key::DeviceKey;
+use common::key::DeviceSecret;
 use common::stun::{
     binding_answer, binding_request, canonical, check_answer, is_check_answer, reflexive_address,
 };
@@ -40,8 +40,8 @@ pub(super) fn stun(bytes: &[u8]) {
 /// What a device answers is its own, and answers that request alone.
 fn as_a_peer(datagram: &[u8], source: SocketAddr, transaction: u128) {
     let (own, other) = (
-        DeviceKey::from_bytes([1; 32]),
-        DeviceKey::from_bytes([2; 32]),
+        DeviceSecret::from_seed([1; 32]).public(),
+        DeviceSecret::from_seed([2; 32]).public(),
     );
     assert!(!is_check_answer(datagram, transaction, &own), "a forgery");
     let Some(answer) = check_answer(datagram, source, &own) else {

@@ -1,6 +1,6 @@
 //! How often a device may change what it says of itself.
 //!
-//! Each change is told to everybody who watches, so a device may make a few at once and then one in
+//! Each change is told to everybody who watches, so a device may make two at once and then one in
 //! `ANNOUNCE_INTERVAL`. What it says too soon waits; of several only the newest does. This goes by the
 //! device and not by its session, so logging in anew gains nothing.
 
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use common::id::DeviceName;
     use common::time::UnixTime;
-    use common::wire::rendezvous::Status;
+    use common::wire::rendezvous::{Candidate, CandidateKind, Status};
 
     fn entry(device: u32, port: u16) -> Entry {
         let mut key = [1; 32];
@@ -131,7 +131,10 @@ mod tests {
             device_key: DeviceKey::from_bytes(key).unwrap(),
             status: Status::Available,
             since: UnixTime::from_millis(1),
-            candidates: vec![([192, 0, 2, 1], port).into()],
+            candidates: vec![Candidate {
+                endpoint: ([192, 0, 2, 1], port).into(),
+                kind: CandidateKind::Host,
+            }],
         }
     }
 
