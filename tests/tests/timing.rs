@@ -15,9 +15,9 @@ use common::key::{Role, Statement, Token};
 use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
 use common::password::ClientLogin;
 use common::wire::rendezvous::{Answer, LoginStart, Refusal, Request, TokenLogin};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
 use tests::program::now;
 use tests::wire_client::{Target, WireClient, device, name, password};
 use tests::world::World;
@@ -25,10 +25,11 @@ use tests::world::World;
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 /// Names of each set: few enough to be asked often, too many for one odd one to decide.
 const NAMES: usize = 24;
-/// The same where each attempt is counted and kept.
-const COUNTED_NAMES: usize = 100;
 /// Counted attempts of one source, half of them at an account: with 50 it would have to wait.
 const ATTEMPTS_PER_SOURCE: usize = 40;
+/// Sources that one name meets where attempts are counted: each makes the row of an account longer, and
+/// five failures would block it.
+const SOURCES_PER_NAME: usize = 2;
 /// What is said of each set in a run that is not told otherwise.
 const SAMPLES: usize = 2_000;
 /// How far from one half is too far with [`FULL_SAMPLES`] answers of each set.
@@ -74,7 +75,10 @@ fn t38_a_wrong_token_takes_as_long_for_names_without_an_account() {
 #[test]
 fn t38_a_counted_log_in_takes_as_long_for_names_without_an_account() {
     let world = World::serving(EXECUTABLE, &["--failures-max", "1000"]);
-    let names = Names::made(&world, COUNTED_NAMES);
+    let names = Names::made(
+        &world,
+        samples().div_ceil(SOURCES_PER_NAME * ATTEMPTS_PER_SOURCE / 2),
+    );
     let mut sources = Sources::of(&world);
     let mut client = sources.next();
     let mut attempts = 0;
@@ -101,19 +105,27 @@ struct Names {
 }
 
 impl Names {
+    /// Both sets are spread alike over the alphabet, so that their rows are neighbours in the database.
     fn made(world: &World, count: usize) -> Self {
-        let set = |what: &str| (0..count).map(|n| format!("{what}{n:03}")).collect();
-        let names = Self {
-            accounts: set("member"),
-            free: set("nobody"),
+        let mut rng = StdRng::from_seed([5; 32]);
+        let mut set = || -> Vec<String> {
+            let names = (0..count).map(|_| format!("{:012x}", rng.next_u64() >> 16));
+            names.collect()
         };
-        let mut client = Sources::of(world).next();
-        assert!(count <= REGISTRATIONS_PER_SOURCE_HOUR_MAX as usize);
-        for account in &names.accounts {
-            assert_eq!(
-                client.register(account, "violet tram at noon"),
-                Answer::Done
-            );
+        let names = Self {
+            accounts: set(),
+            free: set(),
+        };
+        let mut sources = Sources::of(world);
+        for accounts in names
+            .accounts
+            .chunks(REGISTRATIONS_PER_SOURCE_HOUR_MAX as usize)
+        {
+            let mut client = sources.next();
+            for account in accounts {
+                let answer = client.register(account, "violet tram at noon");
+                assert_eq!(answer, Answer::Done);
+            }
         }
         names
     }

@@ -316,14 +316,17 @@ impl Lockouts {
         now: Instant,
     ) -> Result<(LockoutRow, bool), Duration> {
         let terms = self.terms(lane);
+        if let Some(breadth) = breadth {
+            let lock = self.locks.get(account);
+            let wait = lock.map_or(Duration::ZERO, |lock| lock.remaining(lane, now));
+            let wait = wait.max(breadth);
+            if !wait.is_zero() {
+                return Err(wait);
+            }
+        }
         let lock = self.locks.entry(account.clone()).or_default();
         let counter = lock.counter(lane);
         counter.fade(now);
-        let wait = breadth.map_or(Duration::ZERO, |wait| wait.max(counter.remaining(now)));
-        if !wait.is_zero() {
-            self.forget_if_idle(account);
-            return Err(wait);
-        }
         let is_blocked_now = counter.add(lane_source(lane, source), &terms, now);
         if lane == Lane::Stranger {
             lock.pending += 1;
@@ -615,6 +618,13 @@ impl Lock {
         match lane {
             Lane::Stranger => &mut self.strangers,
             Lane::KnownDevice => &mut self.known,
+        }
+    }
+
+    fn remaining(&self, lane: Lane, now: Instant) -> Duration {
+        match lane {
+            Lane::Stranger => self.strangers.remaining(now),
+            Lane::KnownDevice => self.known.remaining(now),
         }
     }
 

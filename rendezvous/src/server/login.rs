@@ -342,12 +342,10 @@ impl Server {
             channel,
             is_signed,
         } = opening;
-        // Hashed in either case: it takes its time.
+        // Both are made in either case: it takes its time.
+        let known = Subject::Account(start.account.clone());
         let unknown = self.lockouts.unknown(&start.account);
-        let subject = match &account {
-            Some(_) => Subject::Account(start.account.clone()),
-            None => unknown,
-        };
+        let subject = if account.is_some() { known } else { unknown };
         let is_known = account
             .as_ref()
             .is_some_and(|account| account.device.is_some());
