@@ -180,6 +180,18 @@ impl LaneTerms {
         self.block_first.saturating_mul(factor).min(BLOCK_MAX)
     }
 
+    /// How much is left of the block that the last of these failures began, if it was one too many.
+    fn left(&self, tally: Tally, age: Duration) -> Duration {
+        let (blocks, failures) = (
+            tally.count() / self.failures_max,
+            tally.count() % self.failures_max,
+        );
+        if blocks == 0 || failures > 0 {
+            return Duration::ZERO;
+        }
+        self.span(blocks).saturating_sub(age)
+    }
+
     /// What comes after `count` failures in a row; beyond what makes a difference it begins to repeat.
     const fn next(&self, count: u32) -> u32 {
         let next = count + 1;
@@ -250,14 +262,18 @@ impl Lockouts {
                 let LaneRow {
                     failures,
                     blocks,
+                    blocked_until,
                     last_failure,
-                    ..
                 } = row.strangers;
                 let blocks = blocks.min(LaneTerms::BLOCKS_TOLD_APART);
                 let failures_max = self.options.stranger_failures_max;
-                let failures = failures.iter().map(|(_, count)| *count).max();
-                let failures = failures.unwrap_or(0).min(failures_max - 1);
-                let count = blocks * failures_max + failures;
+                // Those that led to the last block are in its number already.
+                let since_block = match blocked_until == UnixTime::default() {
+                    true => failures.iter().map(|(_, count)| *count).max(),
+                    false => None,
+                };
+                let since_block = since_block.unwrap_or(0).min(failures_max - 1);
+                let count = blocks * failures_max + since_block;
                 let ago = wall.saturating_since(last_failure);
                 self.unknown.restore(name, count, ago, now);
             }
@@ -284,16 +300,22 @@ impl Lockouts {
             Lane::Stranger => self.breadth.wait(source, now),
             Lane::KnownDevice => Duration::ZERO,
         };
-        let (row, is_blocked_now) = match &subject {
-            Subject::Account(account) => {
-                let breadth = (!admitted).then_some(breadth);
-                self.begin_known(account, lane, source, breadth, now)?
-            }
-            Subject::Unknown(name) => self.begin_unknown(*name, source, breadth, now)?,
-        };
+        let wait = self.remaining(&subject, lane, now).max(breadth);
+        if !admitted && !wait.is_zero() {
+            return Err(wait);
+        }
+        let terms = self.terms(lane);
+        let mut lock = self.take(&subject, source, now);
+        let counter = lock.counter(lane);
+        counter.fade(now);
+        let is_blocked_now = counter.add(lane_source(lane, source), &terms, now);
         if lane == Lane::Stranger {
+            lock.pending += 1;
+            lock.untold_last = self.epoch.unix(now);
             self.breadth.add(source, now);
         }
+        let row = lock.row(subject.clone(), now, &self.epoch);
+        self.put_back(&subject, lock, now);
         let counted = Counted {
             subject,
             lane,
@@ -306,52 +328,50 @@ impl Lockouts {
         })
     }
 
-    /// Counts against an account. Without `breadth`, how long its source has to wait, no block holds.
-    fn begin_known(
-        &mut self,
-        account: &AccountName,
-        lane: Lane,
-        source: SourcePrefix,
-        breadth: Option<Duration>,
-        now: Instant,
-    ) -> Result<(LockoutRow, bool), Duration> {
-        let terms = self.terms(lane);
-        if let Some(breadth) = breadth {
-            let lock = self.locks.get(account);
-            let wait = lock.map_or(Duration::ZERO, |lock| lock.remaining(lane, now));
-            let wait = wait.max(breadth);
-            if !wait.is_zero() {
-                return Err(wait);
+    /// How long a lane is blocked for.
+    fn remaining(&self, subject: &Subject, lane: Lane, now: Instant) -> Duration {
+        match subject {
+            Subject::Account(account) => {
+                let lock = self.locks.get(account);
+                lock.map_or(Duration::ZERO, |lock| lock.remaining(lane, now))
+            }
+            Subject::Unknown(name) => {
+                let tally = self.unknown.tally(*name, now);
+                let age = self.unknown.age(tally, now);
+                self.terms(Lane::Stranger).left(tally, age)
             }
         }
-        let lock = self.locks.entry(account.clone()).or_default();
-        let counter = lock.counter(lane);
-        counter.fade(now);
-        let is_blocked_now = counter.add(lane_source(lane, source), &terms, now);
-        if lane == Lane::Stranger {
-            lock.pending += 1;
-            lock.untold_last = self.epoch.unix(now);
-        }
-        Ok((self.row(account, now), is_blocked_now))
     }
 
-    /// Counts against a name that no account has.
-    fn begin_unknown(
-        &mut self,
-        name: NameHash,
-        source: SourcePrefix,
-        breadth: Duration,
-        now: Instant,
-    ) -> Result<(LockoutRow, bool), Duration> {
-        let tally = self.unknown.tally(name, now);
-        let wait = breadth.max(self.unknown_remaining(tally, now));
-        if !wait.is_zero() {
-            return Err(wait);
+    /// What is known of a subject, to be counted in and put back. A name without an account gets what an
+    /// account has that failed as often, with all failures from `source`: from here on both go the same
+    /// way, and take as long.
+    fn take(&mut self, subject: &Subject, source: SourcePrefix, now: Instant) -> Lock {
+        match subject {
+            Subject::Account(account) => self.locks.remove(account).unwrap_or_default(),
+            Subject::Unknown(name) => {
+                let tally = self.unknown.tally(*name, now);
+                let age = self.unknown.age(tally, now);
+                let terms = self.terms(Lane::Stranger);
+                Lock {
+                    strangers: Counter::of(tally, age, &terms, source, now),
+                    ..Lock::default()
+                }
+            }
         }
-        let terms = self.terms(Lane::Stranger);
-        let tally = self.unknown.add(name, &terms, now);
-        let is_blocked_now = tally.count().is_multiple_of(terms.failures_max);
-        Ok((self.unknown_row(name, tally, source, now), is_blocked_now))
+    }
+
+    /// Keeps a subject in which one failure was counted.
+    fn put_back(&mut self, subject: &Subject, lock: Lock, now: Instant) {
+        match subject {
+            Subject::Account(account) => {
+                self.locks.insert(account.clone(), lock);
+            }
+            Subject::Unknown(name) => {
+                let terms = self.terms(Lane::Stranger);
+                self.unknown.add(*name, &terms, now);
+            }
+        }
     }
 
     /// Takes an attempt back: it was the owner. What its source added to the account's count goes, and
@@ -513,57 +533,11 @@ impl Lockouts {
             + Duration::from_millis(since.subsec_millis().into())
     }
 
-    fn unknown_remaining(&self, tally: Tally, now: Instant) -> Duration {
-        let terms = self.terms(Lane::Stranger);
-        let (blocks, failures) = (
-            tally.count() / terms.failures_max,
-            tally.count() % terms.failures_max,
-        );
-        if blocks == 0 || failures > 0 {
-            return Duration::ZERO;
-        }
-        let age = self.unknown.age(tally, now);
-        terms.span(blocks).saturating_sub(age)
-    }
-
-    /// The row of a name without an account: like the one of an account that failed as often from
-    /// `source`.
-    fn unknown_row(
-        &self,
-        name: NameHash,
-        tally: Tally,
-        source: SourcePrefix,
-        now: Instant,
-    ) -> LockoutRow {
-        let failures_max = self.options.stranger_failures_max;
-        let wall = self.epoch.unix(now);
-        let left = self.unknown_remaining(tally, now);
-        LockoutRow {
-            strangers: LaneRow {
-                failures: vec![(source, tally.count() % failures_max)],
-                blocks: tally.count() / failures_max,
-                blocked_until: if left.is_zero() {
-                    UnixTime::default()
-                } else {
-                    wall.saturating_add(left)
-                },
-                last_failure: wall,
-            },
-            ..LockoutRow::empty(Subject::Unknown(name))
-        }
-    }
-
     fn row(&self, account: &AccountName, now: Instant) -> LockoutRow {
         let subject = Subject::Account(account.clone());
-        let Some(lock) = self.locks.get(account) else {
-            return LockoutRow::empty(subject);
-        };
-        LockoutRow {
-            subject,
-            strangers: lock.strangers.row(now, &self.epoch),
-            known: lock.known.row(now, &self.epoch),
-            untold: lock.untold.saturating_add(lock.pending),
-            untold_last: lock.untold_last,
+        match self.locks.get(account) {
+            Some(lock) => lock.row(subject, now, &self.epoch),
+            None => LockoutRow::empty(subject),
         }
     }
 
@@ -628,6 +602,16 @@ impl Lock {
         }
     }
 
+    fn row(&self, subject: Subject, now: Instant, epoch: &Epoch) -> LockoutRow {
+        LockoutRow {
+            subject,
+            strangers: self.strangers.row(now, epoch),
+            known: self.known.row(now, epoch),
+            untold: self.untold.saturating_add(self.pending),
+            untold_last: self.untold_last,
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.strangers.is_idle() && self.known.is_idle() && self.untold == 0 && self.pending == 0
     }
@@ -642,6 +626,27 @@ struct Counter {
 }
 
 impl Counter {
+    /// What an account has whose failures are these, the last one `age` ago.
+    fn of(
+        tally: Tally,
+        age: Duration,
+        terms: &LaneTerms,
+        source: SourcePrefix,
+        now: Instant,
+    ) -> Self {
+        let failures = tally.count() % terms.failures_max;
+        let left = terms.left(tally, age);
+        Self {
+            failures: (failures > 0)
+                .then_some((source, failures))
+                .into_iter()
+                .collect(),
+            blocks: tally.count() / terms.failures_max,
+            blocked_until: (!left.is_zero()).then_some(now + left),
+            last_failure: now.checked_sub(age).filter(|_| tally.count() > 0),
+        }
+    }
+
     fn restore(row: LaneRow, now: Instant, wall: UnixTime) -> Self {
         let left = row.blocked_until.saturating_since(wall).min(BLOCK_MAX);
         let since_failure = wall.saturating_since(row.last_failure);

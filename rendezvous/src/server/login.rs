@@ -376,21 +376,23 @@ impl Server {
             log::info!("too many failed log-ins: block={lane:?}");
             log::debug!("blocked: account={} source={source}", start.account);
         }
+        let stretch = account
+            .as_ref()
+            .map_or(STRETCH_CURRENT, |account| account.stretch);
+        let (account_id, record) = account.map(|account| (account.id, account.record)).unzip();
         let job = Job::Login {
             account: start.account.clone(),
-            record: account.as_ref().map(|account| account.record.clone()),
+            record,
             ke1: start.ke1,
             channel,
             seed: self.random(),
         };
         let attempt = Attempt::LoginStarting {
             id,
-            stretch: account
-                .as_ref()
-                .map_or(STRETCH_CURRENT, |account| account.stretch),
+            stretch,
             login: Box::new(PasswordLogin {
                 account: start.account,
-                account_id: account.map(|account| account.id),
+                account_id,
                 device_key: start.device_key,
                 device_name: start.device_name,
                 is_signed,
