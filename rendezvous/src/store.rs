@@ -3,6 +3,8 @@
 //! The engine describes what it needs as requests. A store executes those that are queued as one
 //! transaction and answers them after the commit, so that an answer means that it is on disk.
 
+use std::fmt;
+
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, TokenHash};
 use common::password::PasswordRecord;
@@ -183,12 +185,28 @@ pub enum StoreAnswer {
     NotFound,
     /// The account has as many devices as it may have.
     Full,
-    /// The account, if there is one.
-    Loaded(Option<Account>),
+    /// What was found under a name.
+    Loaded(Lookup),
     /// The owner of a device, if it has one.
     Owner(Option<AccountName>),
     /// Accounts in the order of their names.
     Accounts(Vec<AccountSummary>),
+}
+
+/// What was found under a name.
+#[derive(Clone, Default)]
+pub struct Lookup {
+    /// The account, if there is one.
+    pub account: Option<Box<Account>>,
+    /// Another one, read in the place of none and of no use. Whoever asked drops it where it would have
+    /// dropped the account, because that takes its time, too.
+    pub stand_in: Option<Box<Account>>,
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.account, f)
+    }
 }
 
 /// An account as a log-in needs it.

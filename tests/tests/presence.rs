@@ -18,7 +18,7 @@ use common::wire::frame;
 use common::wire::rendezvous::{Answer, Request, RequestFrame, RequestId, Status};
 use rendezvous::server::lockout::{LockoutRow, Subject};
 use rendezvous::store::sqlite::SqliteStore;
-use rendezvous::store::{Device, Store, StoreAnswer, StoreRequest};
+use rendezvous::store::{Device, Lookup, Store, StoreAnswer, StoreRequest};
 use tests::wire_client::{WireClient, name};
 use tests::world::World;
 
@@ -91,7 +91,11 @@ fn enrol_all(world: &World) {
             account: account.clone(),
             device_key: None,
         };
-        let Ok(StoreAnswer::Loaded(Some(loaded))) = store.execute(&[load]).remove(0) else {
+        let Ok(StoreAnswer::Loaded(Lookup {
+            account: Some(loaded),
+            ..
+        })) = store.execute(&[load]).remove(0)
+        else {
             panic!("no account");
         };
         let enrol = |number: &u16| StoreRequest::Enrol {

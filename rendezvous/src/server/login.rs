@@ -333,7 +333,7 @@ impl Server {
         &mut self,
         connection: ConnectionId,
         opening: Opening,
-        account: Option<Account>,
+        account: Option<Box<Account>>,
         now: Instant,
     ) {
         let Opening {
@@ -540,7 +540,7 @@ impl Server {
         id: RequestId,
         login: TokenLogin,
         is_signed: bool,
-        account: Option<Account>,
+        account: Option<Box<Account>>,
         now: Instant,
     ) {
         let wall = self.epoch.unix(now);
@@ -619,7 +619,8 @@ impl Server {
                 response,
                 ..
             } => {
-                let is_free = Some(matches!(answer, StoreAnswer::Loaded(None)));
+                let is_free =
+                    Some(matches!(answer, StoreAnswer::Loaded(found) if found.account.is_none()));
                 self.go_on_registering(connection, id, wanted, is_free, response);
             }
             Attempt::RegisterFinishing { id } => {
@@ -922,9 +923,9 @@ impl Server {
 }
 
 /// The account that the store found.
-fn loaded(answer: StoreAnswer) -> Option<Account> {
+fn loaded(answer: StoreAnswer) -> Option<Box<Account>> {
     match answer {
-        StoreAnswer::Loaded(account) => account,
+        StoreAnswer::Loaded(found) => found.account,
         StoreAnswer::Done
         | StoreAnswer::Exists
         | StoreAnswer::NotFound

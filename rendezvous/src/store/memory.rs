@@ -10,7 +10,7 @@ use common::time::UnixTime;
 use common::wire::rendezvous::StretchVersion;
 
 use super::{
-    Account, AccountId, AccountSummary, Admission, Device, Restored, Store, StoreAnswer,
+    Account, AccountId, AccountSummary, Admission, Device, Lookup, Restored, Store, StoreAnswer,
     StoreError, StoreRequest,
 };
 use crate::server::lockout::{LockoutRow, Subject};
@@ -53,7 +53,10 @@ impl MemoryStore {
             StoreRequest::LoadAccount {
                 account,
                 device_key,
-            } => StoreAnswer::Loaded(self.load(account, *device_key)),
+            } => StoreAnswer::Loaded(Lookup {
+                account: self.load(account, *device_key).map(Box::new),
+                stand_in: None,
+            }),
             StoreRequest::CreateAccount {
                 account,
                 record,

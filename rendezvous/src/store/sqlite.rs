@@ -19,7 +19,7 @@ use common::wire::rendezvous::StretchVersion;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
 
 use super::{
-    Account, AccountId, AccountSummary, Admission, Device, Restored, Store, StoreAnswer,
+    Account, AccountId, AccountSummary, Admission, Device, Lookup, Restored, Store, StoreAnswer,
     StoreError, StoreRequest,
 };
 use crate::server::lockout::sketch::NameHash;
@@ -339,13 +339,13 @@ fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result
     }
 }
 
-/// Reads the account of this name or, so that a name without one takes as long, the next account and
-/// drops it: the same way through the same trees, to a row that is as likely to be in memory.
+/// Reads the account of this name or, so that a name without one takes as long, the next account in its
+/// place: the same way through the same trees, to a row that is as likely to be in memory.
 fn load_account(
     db: &Transaction<'_>,
     account: &AccountName,
     device_key: Option<DeviceKey>,
-) -> rusqlite::Result<Option<Account>> {
+) -> rusqlite::Result<Lookup> {
     let wanted = device_key.as_ref().map(DeviceKey::as_bytes);
     let (name, loaded) = db
         .prepare_cached(
@@ -358,7 +358,13 @@ fn load_account(
         .query_row(params![wanted, account.as_str()], |row| {
             Ok((row.get::<_, String>(7)?, loaded_account(row, device_key)?))
         })?;
-    Ok((name == account.as_str()).then_some(loaded))
+    let loaded = Some(Box::new(loaded));
+    let (account, stand_in) = if name == account.as_str() {
+        (loaded, None)
+    } else {
+        (None, loaded)
+    };
+    Ok(Lookup { account, stand_in })
 }
 
 fn loaded_account(row: &Row<'_>, device_key: Option<DeviceKey>) -> rusqlite::Result<Account> {

@@ -345,7 +345,7 @@ fn t31_an_enrolled_key_that_anybody_can_sign_for_is_dropped_at_the_start() {
         "{answers:?}"
     );
     assert!(
-        matches!(&answers[1], Ok(StoreAnswer::Loaded(Some(account))) if account.device.is_some()),
+        matches!(&answers[1], Ok(StoreAnswer::Loaded(Lookup { account: Some(account), .. })) if account.device.is_some()),
         "{answers:?}"
     );
 }
@@ -385,7 +385,11 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
         [&[0; 192], &b"alice"[..]].concat(),
         [&[0xff; 192], &b"bob"[..]].concat(),
     ]) {
-        let Ok(StoreAnswer::Loaded(Some(account))) = answer else {
+        let Ok(StoreAnswer::Loaded(Lookup {
+            account: Some(account),
+            ..
+        })) = answer
+        else {
             panic!("{answer:?}");
         };
         assert_eq!(account.record.as_bytes(), record);

@@ -25,7 +25,7 @@ use rendezvous::server::{
     CloseReason, ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket,
 };
 use rendezvous::store::memory::MemoryStore;
-use rendezvous::store::{Device, Restored, Store, StoreAnswer, StoreError, StoreRequest};
+use rendezvous::store::{Device, Lookup, Restored, Store, StoreAnswer, StoreError, StoreRequest};
 use zeroize::Zeroizing;
 
 /// Where an owner usually is.
@@ -359,7 +359,11 @@ impl World {
             account: name(account),
             device_key: Some(device_key),
         };
-        let Ok(StoreAnswer::Loaded(Some(loaded))) = self.execute(&load) else {
+        let Ok(StoreAnswer::Loaded(Lookup {
+            account: Some(loaded),
+            ..
+        })) = self.execute(&load)
+        else {
             panic!("no account");
         };
         let subject = Subject::Account(name(account));

@@ -23,7 +23,7 @@ use rendezvous::server::login::{Job, Outcome};
 use rendezvous::server::operator::{Command, CommandId};
 use rendezvous::server::{ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
-use rendezvous::store::{Device, Store, StoreAnswer, StoreError, StoreRequest};
+use rendezvous::store::{Device, Lookup, Store, StoreAnswer, StoreError, StoreRequest};
 use zeroize::Zeroizing;
 
 use super::beginning;
@@ -104,7 +104,11 @@ fn enrol(store: &mut MemoryStore, n: usize, record: &PasswordRecord) {
         device_key: Some(secret(n).public()),
     };
     let answers = store.execute(&[create, load]);
-    let Some(Ok(StoreAnswer::Loaded(Some(loaded)))) = answers.last() else {
+    let Some(Ok(StoreAnswer::Loaded(Lookup {
+        account: Some(loaded),
+        ..
+    }))) = answers.last()
+    else {
         unreachable!("the account was just made");
     };
     let enrolled = store.execute(&[StoreRequest::Enrol {

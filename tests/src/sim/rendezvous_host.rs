@@ -14,7 +14,7 @@ use rendezvous::server::lockout::{BucketKey, LockoutRow, Subject};
 use rendezvous::server::login::{Job, Outcome};
 use rendezvous::server::{Input, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
-use rendezvous::store::{Account, Device, Store, StoreAnswer, StoreRequest};
+use rendezvous::store::{Account, Device, Lookup, Store, StoreAnswer, StoreRequest};
 use zeroize::Zeroizing;
 
 /// The password of every account.
@@ -92,7 +92,11 @@ impl RendezvousHost {
             account: account.clone(),
             device_key: Some(device_key),
         };
-        let StoreAnswer::Loaded(Some(loaded)) = self.execute(&load) else {
+        let StoreAnswer::Loaded(Lookup {
+            account: Some(loaded),
+            ..
+        }) = self.execute(&load)
+        else {
             unreachable!("the account was just made");
         };
         self.execute(&StoreRequest::Enrol {
@@ -119,12 +123,16 @@ impl RendezvousHost {
         loaded.is_some_and(|account| account.device.is_some())
     }
 
-    fn load(&mut self, account: &AccountName, device_key: Option<DeviceKey>) -> Option<Account> {
+    fn load(
+        &mut self,
+        account: &AccountName,
+        device_key: Option<DeviceKey>,
+    ) -> Option<Box<Account>> {
         let load = StoreRequest::LoadAccount {
             account: account.clone(),
             device_key,
         };
-        if let StoreAnswer::Loaded(account) = self.execute(&load) {
+        if let StoreAnswer::Loaded(Lookup { account, .. }) = self.execute(&load) {
             account
         } else {
             None
