@@ -809,8 +809,8 @@ impl Server {
 
     // ---- telling owners ----------------------------------------------------------------------
 
-    /// Somebody failed to log in to an account: its live sessions are told, at some moment within a second.
-    /// Telling them takes a write, and whoever failed could measure one that came at once.
+    /// Somebody failed to log in to an account: its live sessions are told, at some moment within a second
+    /// or two. Telling them takes a write, and whoever failed could measure one that came at once.
     fn on_failed_login(&mut self, account: &AccountName, now: Instant) {
         if self.sessions_of(account).next().is_none() || self.notices_due.contains_key(account) {
             return;
