@@ -9,7 +9,7 @@
 //!   own, so that strangers cannot lock the owner out;
 //! - **breadth**, for each source: failures over all accounts, a bucket that leaks.
 //!
-//! Names that no account has are counted in a [`sketch`] and behave exactly like accounts, so that an
+//! Names that no account has are counted in a `sketch` and behave exactly like accounts, so that an
 //! answer never tells whether a name exists. They can never displace the counter of an account.
 //!
 //! All blocks run in whole milliseconds from the engine's start, because a sketch has no finer ones.

@@ -87,8 +87,8 @@ pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
 fn warn_of_named_credentials(accounts: u32) {
     if accounts > 0 {
         log::warn!(
-            "{accounts} accounts were made by an early version: guesses that somebody sent before that can \
-             be tested against a single log-in. To end it, remove and add them again"
+            "accounts made by an early version: {accounts}. Guesses that somebody sent before one of them was \
+             made can be tested against a single log-in. To end that, remove it and add it again"
         );
     }
 }

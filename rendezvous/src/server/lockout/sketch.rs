@@ -2,7 +2,7 @@
 //! Muthukrishnan 2005; Estan and Varghese 2002).
 //!
 //! A name has one cell in each of four rows, chosen by a keyed hash. A cell holds how many log-ins have
-//! failed and when the last one did; a name's own [`Tally`] is the least of its four. A failure raises
+//! failed and when the last one did; a name's own tally is the least of its four. A failure raises
 //! only those cells that hold less than the name then has, so that others' failures hide in a name's four
 //! cells only where all of them meet. What comes out is never less than what the name did, and is more
 //! than that only in a crowd: with a million names in the sketch no name is found blocked that did
