@@ -76,9 +76,9 @@ pub const PRESENCE_LOG_MAX: usize = 4096;
 /// sooner waits, the newest of it. People notice no difference, and 64 devices that never rest make 13
 /// changes a second.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
-/// Announcements of a device that need not wait after it was silent for a while: of two starts within
-/// seconds, since a program that starts again is to be found again at once.
-pub const ANNOUNCEMENTS_AT_ONCE: u32 = 2;
+/// Announcements of a device that need not wait after it was silent for a while: each command of a peer
+/// that nobody else runs logs in and announces itself, and people type a few one after the other.
+pub const ANNOUNCEMENTS_AT_ONCE: u32 = 4;
 /// Devices whose last announcements are remembered: all that are connected, and those that left within
 /// the time that it takes to announce something again. The one that has rested the longest makes room.
 pub const ANNOUNCERS_MAX: usize = 65_536;

@@ -353,7 +353,7 @@ pub fn is_refused(answer: &Answer, refusal: Refusal) -> bool {
     *answer == Answer::Refused(refusal)
 }
 
-/// A password.
+/// A password that is long enough to register with.
 #[track_caller]
 pub fn password(text: &str) -> Password {
     Password::new(Zeroizing::new(text.to_owned())).expect("the password is long enough")

@@ -86,7 +86,7 @@ impl Tally {
     }
 }
 
-/// All cells.
+/// Four rows of [`UNKNOWN_NAME_CELLS`] cells, one after the other.
 pub(super) struct Sketch {
     /// The moment [`BEFORE`] stands for.
     start: Instant,

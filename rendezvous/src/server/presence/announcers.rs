@@ -1,6 +1,6 @@
 //! How often a device may change what it says of itself.
 //!
-//! Each change is told to everybody who watches, so a device may make two at once and then one in
+//! Each change is told to everybody who watches, so a device may make a few at once and then one in
 //! `ANNOUNCE_INTERVAL`. What it says too soon waits; of several only the newest does. This goes by the
 //! device and not by its session, so logging in anew gains nothing.
 
