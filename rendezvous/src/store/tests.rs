@@ -10,7 +10,9 @@ use crate::server::lockout::sketch::NameHash;
 use crate::server::lockout::{LaneRow, Subject};
 use crate::server::source::SourcePrefix;
 use common::key::DeviceSecret;
-use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_KEPT};
+use common::limits::{
+    AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_KEPT, UNKNOWN_NAMES_SWEPT,
+};
 use common::password::{Password, STRETCH_CURRENT, ServerSetup, make_record};
 use std::fmt::Write as _;
 use tempfile::TempDir;
@@ -299,6 +301,16 @@ fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
         let forgotten = store.execute(&[StoreRequest::ForgetUnknown { before }]);
         assert!(matches!(forgotten[0], Ok(StoreAnswer::Done)));
         assert_eq!(kept(store), names[2..]);
+        // So many at a time and no more: the store has other things to do.
+        let many: Vec<_> = (0..=UNKNOWN_NAMES_SWEPT as u32)
+            .map(|slot| save(hash(100 + slot, 0), 1))
+            .collect();
+        assert!(store.execute(&many).iter().all(Result::is_ok));
+        for left in [2, 1] {
+            let forgotten = store.execute(&[StoreRequest::ForgetUnknown { before }]);
+            assert!(matches!(forgotten[0], Ok(StoreAnswer::Done)));
+            assert_eq!(kept(store).len(), left);
+        }
     }
 }
 
