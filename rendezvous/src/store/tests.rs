@@ -260,6 +260,25 @@ fn both_stores_answer_alike_in_batches_or_one_by_one() {
 }
 
 #[test]
+fn t38_the_next_account_is_read_in_place_of_none() {
+    let folder = TempDir::new().unwrap();
+    let mut store = SqliteStore::open(&folder.path().join("rendezvous.db")).unwrap();
+    assert!(store.execute(&[create("bob"), create("dora")])[1].is_ok());
+    let mut read = |account: &str| {
+        let answer = store.execute(&[load(account, 1)]).remove(0);
+        let Ok(StoreAnswer::Loaded(Lookup { account, stand_in })) = answer else {
+            panic!("{answer:?}");
+        };
+        let id = |account: Option<Box<Account>>| account.map(|account| account.id.0);
+        (id(account), id(stand_in))
+    };
+    assert_eq!(read("bob"), (Some(1), None));
+    assert_eq!(read("alice"), (None, Some(1)));
+    assert_eq!(read("carol"), (None, Some(2)));
+    assert_eq!(read("zoe"), (None, Some(0)), "what is behind all names");
+}
+
+#[test]
 fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
     let hash = |slot: u32, other: u8| {
         let mut bytes = [other; 16];

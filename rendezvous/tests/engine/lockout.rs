@@ -6,7 +6,7 @@ use common::limits::{
     ADMISSION_FAILURES_MAX, ADMISSION_LIFETIME, BLOCK_FIRST, BLOCK_MEMORY, SOURCE_FAILURES_MAX,
     STORE_BATCH_MAX,
 };
-use common::password::ClientRegistration;
+use common::password::{ClientRegistration, PasswordRecord};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, LoggedIn, OpaqueMessage, Refusal, Request, ServerFrame,
 };
@@ -274,6 +274,26 @@ fn t38_an_owner_who_is_online_does_not_slow_the_next_guess() {
             assert!(world.held.is_empty());
         }
     }
+}
+
+#[test]
+fn a_damaged_record_is_the_stores_failure_and_ends_nobodys_connection() {
+    let mut world = World::new();
+    let (account, record) = (
+        name("alice"),
+        PasswordRecord::from_bytes(&[0xff; 224]).unwrap(),
+    );
+    world.command(Command::AddAccount { account, record });
+    let c = world.connect(HOME);
+    for _ in 0..2 {
+        let answer = world.login_start(c, "alice", &device(1), None);
+        assert_eq!(answer, refused(Refusal::StoreFailed));
+    }
+    let answer = world.login_start(c, "nobody", &device(1), None);
+    assert!(
+        matches!(answer, Answer::LoginChallenge { .. }),
+        "{answer:?}"
+    );
 }
 
 #[test]

@@ -38,7 +38,7 @@ const WEAK_KEY: [u8; 32] = {
     bytes
 };
 
-/// That signature.
+/// R the neutral point, S zero: it holds for every message under the key above.
 const WEAK_SIGNATURE: [u8; 64] = {
     let mut bytes = [0; 64];
     bytes[0] = 1;
