@@ -4,16 +4,26 @@
 //! that peers and servers of any age can tell each other what they speak. Then the peer sends
 //! [`RequestFrame`]s, each answered once, in any order, and the server may push in between.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AccountName, DeviceName};
-use crate::key::{DeviceKey, Signature, Token};
-use crate::limits::{AGENT_LEN_MAX, OPAQUE_MESSAGE_LEN_MAX, VERSIONS_MAX};
-use crate::time::UnixTime;
+// What a device asks for itself and its account.
+mod device;
+// The directory: who is online, and where.
+mod directory;
+// Registration and log-in.
+mod login;
+
+use crate::id::AccountName;
+use crate::key::DeviceKey;
+use crate::limits::{AGENT_LEN_MAX, VERSIONS_MAX};
+pub use device::{AdmissionCode, AdmissionCodeError};
+pub use directory::{Candidate, CandidateKind, Change, Cursor, DirectoryVersion, Entry, Status};
+pub use login::{
+    FailedLogins, LoggedIn, LoginStart, OpaqueLengthError, OpaqueMessage, StretchVersion,
+    TokenLogin,
+};
 
 /// The protocol version that this module describes.
 pub const VERSION: u16 = 1;
@@ -140,36 +150,6 @@ pub enum Request {
     KeepAlive,
 }
 
-/// The first message of a password log-in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoginStart {
-    /// Who logs in.
-    pub account: AccountName,
-    /// This device's key.
-    pub device_key: DeviceKey,
-    /// What its owner calls this device.
-    pub device_name: DeviceName,
-    /// OPAQUE KE1.
-    pub ke1: OpaqueMessage,
-    /// [`crate::key::Statement`] over KE1 in the role `PasswordLogin`.
-    pub signature: Signature,
-    /// A one-time code, if the owner has one.
-    pub code: Option<AdmissionCode>,
-}
-
-/// A log-in without a password.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenLogin {
-    /// Who logs in.
-    pub account: AccountName,
-    /// This device's key.
-    pub device_key: DeviceKey,
-    /// The token of the last log-in.
-    pub token: Token,
-    /// [`crate::key::Statement`] over the token in the role `TokenLogin`.
-    pub signature: Signature,
-}
-
 /// A frame from the server, after its `HelloAnswer`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerFrame {
@@ -233,26 +213,6 @@ pub enum Answer {
     },
 }
 
-/// A log-in that succeeded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoggedIn {
-    /// A new token, after a password log-in or when the old one is due for renewal.
-    pub token: Option<Token>,
-    /// Failed log-ins since this account's owner was last told.
-    pub failed: Option<FailedLogins>,
-}
-
-/// Failed password log-ins from devices that the account does not know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedLogins {
-    /// How many.
-    pub count: u32,
-    /// When the last one was.
-    pub last: UnixTime,
-    /// Seconds for which strangers are blocked now; 0 when they are not.
-    pub blocked_for_s: u32,
-}
-
 /// Something that the server tells unasked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
@@ -296,92 +256,6 @@ pub enum ByeReason {
     /// Too many connections are not logged in, and this one makes room; come back, spread out.
     #[error("the server has too many connections that are not logged in")]
     Crowded,
-}
-
-/// A change of the directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
-    /// A device came, or announced something new.
-    Online(Entry),
-    /// A device left.
-    Offline {
-        /// Whose.
-        account: AccountName,
-        /// Which.
-        device_key: DeviceKey,
-    },
-}
-
-/// A device in the directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Whose.
-    pub account: AccountName,
-    /// What its owner calls it.
-    pub device_name: DeviceName,
-    /// The key that its links prove.
-    pub device_key: DeviceKey,
-    /// What it says of itself.
-    pub status: Status,
-    /// Online since.
-    pub since: UnixTime,
-    /// Its UDP endpoints, at most [`CANDIDATES_MAX`](crate::limits::CANDIDATES_MAX), the best first.
-    pub candidates: Vec<Candidate>,
-}
-
-/// A UDP endpoint at which a device says that it can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// Address and port.
-    pub endpoint: SocketAddr,
-    /// What the server knows of it.
-    pub kind: CandidateKind,
-}
-
-/// What the server knows of a [`Candidate`]. The device itself has no say in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CandidateKind {
-    /// The device's control connection comes from this IP address, so it is no third party's host.
-    ServerReflexive,
-    /// The device's word alone: the address may be anybody's.
-    Host,
-}
-
-/// What a device says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Ready to talk.
-    #[default]
-    Available,
-    /// Nobody is at the screen.
-    Away,
-    /// Does not want to be disturbed.
-    Busy,
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Available => "available",
-            Self::Away => "away",
-            Self::Busy => "busy",
-        })
-    }
-}
-
-/// Counts the changes of the directory: grows by one with each, and is larger after a restart of the
-/// server than ever before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DirectoryVersion(pub u64);
-
-/// Where a page of the directory ended.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Cursor {
-    /// Account of the last entry.
-    pub account: AccountName,
-    /// Device key of the last entry.
-    pub device_key: DeviceKey,
 }
 
 /// Why the server did not do what was asked.
@@ -438,156 +312,11 @@ pub enum Refusal {
     StoreFailed,
 }
 
-/// An OPAQUE message, opaque also to this layer: at most [`OPAQUE_MESSAGE_LEN_MAX`] bytes.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
-pub struct OpaqueMessage(Vec<u8>);
-
-impl OpaqueMessage {
-    /// The bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl TryFrom<Vec<u8>> for OpaqueMessage {
-    type Error = OpaqueLengthError;
-
-    fn try_from(bytes: Vec<u8>) -> Result<Self, OpaqueLengthError> {
-        if bytes.len() > OPAQUE_MESSAGE_LEN_MAX {
-            return Err(OpaqueLengthError);
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl From<OpaqueMessage> for Vec<u8> {
-    fn from(message: OpaqueMessage) -> Self {
-        message.0
-    }
-}
-
-impl fmt::Debug for OpaqueMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpaqueMessage({} bytes)", self.0.len())
-    }
-}
-
-/// An OPAQUE message is longer than any of the suite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an OPAQUE message has at most {OPAQUE_MESSAGE_LEN_MAX} bytes")]
-pub struct OpaqueLengthError;
-
-/// Which parameters stretch an account's password; see [`crate::password`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StretchVersion(pub u8);
-
-/// A one-time code that admits a new device: 50 random bits as ten characters, shown `xxxxx-xxxxx`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "u64", into = "u64")]
-pub struct AdmissionCode(u64);
-
-/// Crockford's base 32: no letter that looks like a digit.
-const CODE_ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-const CODE_LEN: u32 = 10;
-
-impl AdmissionCode {
-    /// Keeps 50 of 64 random bits.
-    pub const fn from_random(bits: u64) -> Self {
-        Self(bits & ((1 << (5 * CODE_LEN)) - 1))
-    }
-}
-
-impl TryFrom<u64> for AdmissionCode {
-    type Error = AdmissionCodeError;
-
-    fn try_from(bits: u64) -> Result<Self, AdmissionCodeError> {
-        let code = Self::from_random(bits);
-        (code.0 == bits).then_some(code).ok_or(AdmissionCodeError)
-    }
-}
-
-impl From<AdmissionCode> for u64 {
-    fn from(code: AdmissionCode) -> Self {
-        code.0
-    }
-}
-
-impl fmt::Display for AdmissionCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for place in (0..CODE_LEN).rev() {
-            let digit = (self.0 >> (5 * place)) & 31;
-            write!(f, "{}", CODE_ALPHABET[digit as usize] as char)?;
-            if place == CODE_LEN / 2 {
-                f.write_str("-")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for AdmissionCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AdmissionCode(…)")
-    }
-}
-
-impl FromStr for AdmissionCode {
-    type Err = AdmissionCodeError;
-
-    fn from_str(text: &str) -> Result<Self, AdmissionCodeError> {
-        let mut bits = 0;
-        let mut digits = 0;
-        for c in text.bytes().filter(|c| *c != b'-') {
-            let c = match c.to_ascii_lowercase() {
-                b'o' => b'0',
-                b'i' | b'l' => b'1',
-                other => other,
-            };
-            let digit = CODE_ALPHABET.iter().position(|known| *known == c);
-            bits = (bits << 5) | digit.ok_or(AdmissionCodeError)? as u64;
-            digits += 1;
-            if digits > CODE_LEN {
-                return Err(AdmissionCodeError);
-            }
-        }
-        if digits == CODE_LEN {
-            Ok(Self(bits))
-        } else {
-            Err(AdmissionCodeError)
-        }
-    }
-}
-
-/// A text is not a one-time code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a one-time code has ten letters and digits, for example 7k2vq-x01mz")]
-pub struct AdmissionCodeError;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::DeviceSecret;
-    use crate::limits::{CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX, PAGE_ENTRIES_MAX};
+    use crate::limits::CONTROL_FRAME_LEN_MAX;
     use crate::wire::frame;
-
-    /// The largest entry that the bounds allow.
-    fn largest_entry() -> Entry {
-        Entry {
-            account: "x".repeat(32).parse().unwrap(),
-            device_name: DeviceName::lossy(&"x".repeat(64)),
-            device_key: DeviceSecret::from_seed([255; 32]).public(),
-            status: Status::Busy,
-            since: UnixTime::from_millis(u64::MAX),
-            candidates: vec![
-                Candidate {
-                    endpoint: "[ffff:ffff::1]:65535".parse().unwrap(),
-                    kind: CandidateKind::Host,
-                };
-                CANDIDATES_MAX
-            ],
-        }
-    }
 
     /// PROTOCOL.md section 2.4 names these numbers.
     #[test]
@@ -615,75 +344,6 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_page_and_push_fit_a_frame() {
-        let entry = largest_entry();
-        let cursor = Cursor {
-            account: entry.account.clone(),
-            device_key: entry.device_key,
-        };
-        let page = Answer::Page {
-            version: DirectoryVersion(u64::MAX),
-            entries: vec![entry.clone(); PAGE_ENTRIES_MAX],
-            next: Some(cursor),
-        };
-        let answer = ServerFrame::Answer {
-            id: RequestId(u32::MAX),
-            answer: page,
-        };
-        let changes = vec![Change::Online(entry); crate::limits::CHANGES_MAX];
-        let push = ServerFrame::Push(Push::Presence {
-            version: DirectoryVersion(1),
-            changes,
-        });
-        for message in [answer, push] {
-            let mut out = Vec::new();
-            frame::encode::<CONTROL_FRAME_LEN_MAX>(&message, &mut out).unwrap();
-            let body = &out[frame::PREFIX_LEN..];
-            let decoded: ServerFrame = frame::decode::<CONTROL_FRAME_LEN_MAX, _>(body).unwrap();
-            assert_eq!(decoded, message);
-        }
-    }
-
-    /// The example of PROTOCOL.md section 2.5.
-    #[test]
-    fn a_page_has_the_bytes_of_the_protocol_document() {
-        let candidate = |endpoint: &str, kind| Candidate {
-            endpoint: endpoint.parse().unwrap(),
-            kind,
-        };
-        let entry = Entry {
-            account: "alice".parse().unwrap(),
-            device_name: DeviceName::lossy("laptop"),
-            device_key: DeviceSecret::from_seed([7; 32]).public(),
-            status: Status::Away,
-            since: UnixTime::from_millis(1_700_000_000_000),
-            candidates: vec![
-                candidate("192.0.2.1:7400", CandidateKind::ServerReflexive),
-                candidate("[2001:db8::1]:250", CandidateKind::Host),
-            ],
-        };
-        let answer = Answer::Page {
-            version: DirectoryVersion(435_200_000_000_001),
-            entries: vec![entry],
-            next: None,
-        };
-        let id = RequestId(7);
-        let mut bytes = Vec::new();
-        let frame = ServerFrame::Answer { id, answer };
-        frame::encode::<CONTROL_FRAME_LEN_MAX>(&frame, &mut bytes).unwrap();
-        let document = include_str!("../../PROTOCOL.md");
-        let (_, example) = document.split_once("00 00 00 62 |").unwrap();
-        let (example, _) = example.split_once("```").unwrap();
-        let is_byte = |word: &&str| word.len() == 2 && u8::from_str_radix(word, 16).is_ok();
-        let words = example.split_whitespace().filter(is_byte);
-        let expected: Vec<u8> = words
-            .map(|word| u8::from_str_radix(word, 16).unwrap())
-            .collect();
-        assert_eq!(bytes[..frame::PREFIX_LEN], [0, 0, 0, 0x62]);
-        assert_eq!(bytes[frame::PREFIX_LEN..], expected);
-    }
-
-    #[test]
     fn versions_are_agreed_on_or_not() {
         assert_eq!(Hello::ours("x").choose(), Some(VERSION));
         let newer = Hello {
@@ -696,41 +356,5 @@ mod tests {
             agent: String::new(),
         };
         assert_eq!(greedy.choose(), None);
-    }
-
-    #[test]
-    fn codes_survive_their_text_and_forgive_look_alikes() {
-        let code = AdmissionCode::from_random(0x1234_5678_9abc_def0);
-        let text = code.to_string();
-        assert_eq!(text.len(), 11);
-        assert_eq!(text.parse::<AdmissionCode>().unwrap(), code);
-        assert_eq!(
-            "ooooo-llll1".parse(),
-            "00000-11111".parse::<AdmissionCode>()
-        );
-        for bad in ["", "12345", "12345-6789u", "12345-678901"] {
-            assert!(bad.parse::<AdmissionCode>().is_err(), "{bad:?}");
-        }
-    }
-
-    /// It would be shown as ten characters that are another code.
-    #[test]
-    fn a_code_of_more_than_50_bits_does_not_decode() {
-        for (bits, is_code) in [((1u64 << 50) - 1, true), (1 << 50, false)] {
-            let mut out = Vec::new();
-            frame::encode::<CONTROL_FRAME_LEN_MAX>(&bits, &mut out).unwrap();
-            let body = &out[frame::PREFIX_LEN..];
-            let decoded = frame::decode::<CONTROL_FRAME_LEN_MAX, AdmissionCode>(body);
-            assert_eq!(decoded.is_ok(), is_code);
-        }
-    }
-
-    #[test]
-    fn t16_oversized_opaque_messages_do_not_decode() {
-        let mut out = Vec::new();
-        frame::encode::<CONTROL_FRAME_LEN_MAX>(&vec![0u8; OPAQUE_MESSAGE_LEN_MAX + 1], &mut out)
-            .unwrap();
-        let body = &out[frame::PREFIX_LEN..];
-        assert!(frame::decode::<CONTROL_FRAME_LEN_MAX, OpaqueMessage>(body).is_err());
     }
 }
