@@ -7,5 +7,5 @@ pub mod peer;
 // Between a peer and the rendezvous: log-in, directory, presence.
 pub mod rendezvous;
 
-#[cfg(test)]
-mod cuts;
+// One value of each kind of message, for tests of all sorts.
+pub mod samples;

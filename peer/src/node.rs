@@ -46,8 +46,13 @@ use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{Fill, LIST_ENTRIES_MAX, RECIPIENTS_MAX};
 use common::password::Password;
 use common::time::{Epoch, UnixTime};
-use common::wire::peer::{Conversation, Message, MessageBody, PeerFrame, ReceiptState};
-use common::wire::rendezvous::{Answer, Change, Entry, FailedLogins, Push, Request, Status};
+use common::wire::peer::{
+    ChatFrame, Conversation, FileFrame, Message, MessageBody, PeerFrame, ReceiptState,
+};
+use common::wire::rendezvous::{
+    Answer, Change, DeviceAnswer, DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush,
+    DirectoryRequest, Entry, FailedLogins, Push, Request, Status,
+};
 use inbox::Inbox;
 pub use io::{Datagrams, Deadline, Input, Output, Transmit};
 use io::{DiskAnswer, RendezvousInput, Restored, StoreAnswer, StoreId, StoreRequest};
@@ -324,17 +329,24 @@ impl Node {
                 );
             }
             Command::WaitReady => self.wait_ready(id),
-            Command::LogOut => self
-                .session
-                .request(Purpose::LogOut(id), Request::LogOut, now),
-            Command::Admit => self
-                .session
-                .request(Purpose::Admit(id), Request::Admit, now),
+            Command::LogOut => self.session.request(
+                Purpose::LogOut(id),
+                Request::Device(DeviceRequest::LogOut),
+                now,
+            ),
+            Command::Admit => self.session.request(
+                Purpose::Admit(id),
+                Request::Device(DeviceRequest::Admit),
+                now,
+            ),
             Command::Status => self.reply(id, Ok(Reply::Status(self.status()))),
             Command::List => {
                 self.listings.insert(id, Vec::new());
-                self.session
-                    .request(Purpose::List(id), Request::List { after: None }, now);
+                self.session.request(
+                    Purpose::List(id),
+                    Request::Directory(DirectoryRequest::List { after: None }),
+                    now,
+                );
             }
             Command::Watch => {
                 self.reach.watch_always();
@@ -587,26 +599,27 @@ impl Node {
         now: Instant,
     ) {
         match (purpose, answer) {
-            (Purpose::List(id), Ok(Answer::Page { entries, next, .. })) => {
-                self.on_page(id, entries, next, now)
-            }
+            (
+                Purpose::List(id),
+                Ok(Answer::Directory(DirectoryAnswer::Page { entries, next, .. })),
+            ) => self.on_page(id, entries, next, now),
             (Purpose::List(id), Err(error)) => {
                 self.listings.remove(&id);
                 self.reply(id, Err(error));
             }
             (
                 Purpose::Watch,
-                Ok(Answer::Page {
+                Ok(Answer::Directory(DirectoryAnswer::Page {
                     version,
                     entries,
                     next,
-                }),
+                })),
             ) => {
                 let tells_people = self.reach.watches_always();
                 let asked = self.watch.on_page(version, entries, next, tells_people);
                 self.ask_watch(asked, now);
             }
-            (Purpose::Watch, Ok(Answer::Done)) => {
+            (Purpose::Watch, Ok(Answer::Directory(DirectoryAnswer::Done))) => {
                 let tells_people = self.reach.watches_always();
                 let changes = self.watch.on_begun(tells_people, now);
                 if self.watch.has_paused() {
@@ -616,17 +629,20 @@ impl Node {
             }
             (Purpose::Watch, Err(_)) => self.watch.on_refused(now),
             (Purpose::Find(account), answer) => self.on_found(account, answer, now),
-            (Purpose::WhoIs(key), Ok(Answer::Owner { account })) => {
+            (Purpose::WhoIs(key), Ok(Answer::Directory(DirectoryAnswer::Owner { account }))) => {
                 self.links.on_owner(key, account.as_ref(), now);
             }
             (Purpose::WhoIs(key), Err(_)) => self.links.on_owner_unknown(key, now),
-            (Purpose::Admit(id), Ok(Answer::Admission { code, expires_in_s })) => {
+            (
+                Purpose::Admit(id),
+                Ok(Answer::Device(DeviceAnswer::Admission { code, expires_in_s })),
+            ) => {
                 let code = code.to_string();
                 self.reply(id, Ok(Reply::Admission { code, expires_in_s }));
             }
             (Purpose::Admit(id) | Purpose::LogOut(id), Err(error)) => self.reply(id, Err(error)),
-            (Purpose::LogOut(id), Ok(Answer::Done)) => self.on_logged_out(id),
-            (Purpose::Announce, Ok(Answer::Done)) => self.on_listed(),
+            (Purpose::LogOut(id), Ok(Answer::Device(DeviceAnswer::Done))) => self.on_logged_out(id),
+            (Purpose::Announce, Ok(Answer::Directory(DirectoryAnswer::Done))) => self.on_listed(),
             (Purpose::KeepAlive | Purpose::Unwatch, _) | (Purpose::Announce, Err(_)) => {}
             (purpose, Ok(answer)) => {
                 log::debug!("the server answered {purpose:?} with {answer:?}");
@@ -674,19 +690,24 @@ impl Node {
             let listing = self.listings.remove(&id).unwrap_or_default();
             self.reply(id, Ok(Reply::Directory(listing)));
         } else {
-            self.session
-                .request(Purpose::List(id), Request::List { after: next }, now);
+            self.session.request(
+                Purpose::List(id),
+                Request::Directory(DirectoryRequest::List { after: next }),
+                now,
+            );
         }
     }
 
     fn on_push(&mut self, push: Push, now: Instant) {
         match push {
-            Push::Presence { changes, .. } => {
+            Push::Directory(DirectoryPush::Presence { changes, .. }) => {
                 self.watch.on_changes(&changes);
                 self.tell_changes(changes, now);
             }
-            Push::ListAgain => self.watch.on_ended(now),
-            Push::FailedLogins(failed) => self.event(Event::FailedLogins(failed)),
+            Push::Directory(DirectoryPush::ListAgain) => self.watch.on_ended(now),
+            Push::Device(DevicePush::FailedLogins(failed)) => {
+                self.event(Event::FailedLogins(failed))
+            }
             Push::Bye(_) => {}
         }
     }
@@ -735,9 +756,9 @@ impl Node {
                 .reach
                 .take_due(now, |account| self.links.is_dialling(account));
             let Some(account) = due else { break };
-            let request = Request::Find {
+            let request = Request::Directory(DirectoryRequest::Find {
                 account: account.clone(),
-            };
+            });
             self.session.request(Purpose::Find(account), request, now);
         }
         self.session.has_output()
@@ -766,8 +787,11 @@ impl Node {
             let asked = self.watch.start(tells_people, now);
             self.ask_watch(asked, now);
         } else if self.watch.stop() {
-            self.session
-                .request(Purpose::Unwatch, Request::Unwatch, now);
+            self.session.request(
+                Purpose::Unwatch,
+                Request::Directory(DirectoryRequest::Unwatch),
+                now,
+            );
         }
     }
 
@@ -802,7 +826,7 @@ impl Node {
         now: Instant,
     ) {
         let found = match answer {
-            Ok(Answer::Found { entries }) => Ok(entries),
+            Ok(Answer::Directory(DirectoryAnswer::Found { entries })) => Ok(entries),
             Ok(_) => Err(odd_answer()),
             Err(error) => Err(error),
         };
@@ -852,7 +876,7 @@ impl Node {
             LinksEvent::WhoIs(device_key) => {
                 self.session.request(
                     Purpose::WhoIs(device_key),
-                    Request::WhoIs { device_key },
+                    Request::Directory(DirectoryRequest::WhoIs { device_key }),
                     now,
                 );
             }
@@ -942,18 +966,22 @@ impl Node {
 
     fn on_frame(&mut self, link: LinkId, account: AccountName, frame: PeerFrame, now: Instant) {
         match frame {
-            PeerFrame::Message(message) => self.on_message(Some(link), account, message, now),
-            PeerFrame::Receipt { id, state } => self.on_receipt(link, account, id, state, now),
+            PeerFrame::Chat(ChatFrame::Message(message)) => {
+                self.on_message(Some(link), account, message, now)
+            }
+            PeerFrame::Chat(ChatFrame::Receipt { id, state }) => {
+                self.on_receipt(link, account, id, state, now)
+            }
             // An id of our own that comes back names no transfer of theirs.
-            PeerFrame::Offer(offer) if self.sending.contains(offer.transfer) => {
+            PeerFrame::File(FileFrame::Offer(offer)) if self.sending.contains(offer.transfer) => {
                 self.links.close_for_protocol(link, now);
             }
-            PeerFrame::Offer(offer) => {
+            PeerFrame::File(FileFrame::Offer(offer)) => {
                 let (links, outputs) = (&mut self.links, &mut self.outputs);
                 self.receiving
                     .on_offer(account, link, offer, links, now, outputs);
             }
-            PeerFrame::Accept { transfer, have } => {
+            PeerFrame::File(FileFrame::Accept { transfer, have }) => {
                 self.sending.on_accept(
                     transfer,
                     link,
@@ -963,22 +991,22 @@ impl Node {
                     &mut self.outputs,
                 );
             }
-            PeerFrame::Decline { transfer, reason } => {
+            PeerFrame::File(FileFrame::Decline { transfer, reason }) => {
                 let state = command::TransferState::Declined {
                     reason: reason.to_string(),
                 };
                 self.sending
                     .on_ended(transfer, link, state, &mut self.outputs);
             }
-            PeerFrame::Sent { transfer, digest } => {
+            PeerFrame::File(FileFrame::Sent { transfer, digest }) => {
                 self.receiving
                     .on_sent(transfer, link, digest, &mut self.links, &mut self.outputs);
             }
-            PeerFrame::Received { transfer } => {
+            PeerFrame::File(FileFrame::Received { transfer }) => {
                 self.sending
                     .on_received(transfer, link, now, &mut self.outputs);
             }
-            PeerFrame::Cancel { transfer, reason } => {
+            PeerFrame::File(FileFrame::Cancel { transfer, reason }) => {
                 let state = command::TransferState::Failed {
                     reason: reason.to_string(),
                 };
@@ -1040,7 +1068,8 @@ impl Node {
     fn send_due(&mut self, account: &AccountName, link: LinkId, now: Instant) {
         for message in self.messages.take_due(account, link, now) {
             let id = message.id;
-            self.links.send(link, &PeerFrame::Message(message));
+            self.links
+                .send(link, &PeerFrame::Chat(ChatFrame::Message(message)));
             let state = MessageState::Sent;
             self.event(Event::MessageState {
                 id,
@@ -1195,7 +1224,8 @@ impl Node {
         match link {
             Some(link) => {
                 let state = ReceiptState::Delivered;
-                self.links.send(link, &PeerFrame::Receipt { id, state });
+                self.links
+                    .send(link, &PeerFrame::Chat(ChatFrame::Receipt { id, state }));
                 self.links.on_message_stored(link, now);
             }
             // A note to oneself.
@@ -1219,10 +1249,10 @@ impl Node {
             if let Some(link) = self.links.link_to(&author) {
                 self.links.send(
                     link,
-                    &PeerFrame::Receipt {
+                    &PeerFrame::Chat(ChatFrame::Receipt {
                         id,
                         state: ReceiptState::Read,
-                    },
+                    }),
                 );
             }
         }
@@ -1247,10 +1277,10 @@ impl Node {
             return;
         }
         let candidates = self.paths.take_announcement();
-        let request = Request::Announce {
+        let request = Request::Directory(DirectoryRequest::Announce {
             status: Status::Available,
             candidates,
-        };
+        });
         self.session.request(Purpose::Announce, request, now);
     }
 

@@ -21,8 +21,9 @@ use common::limits::{
 };
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, Cursor, DirectoryVersion, Entry, Hello, HelloAnswer, Push,
-    Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, VERSION,
+    AdmissionCode, Answer, ByeReason, Cursor, DeviceAnswer, DevicePush, DeviceRequest,
+    DirectoryAnswer, DirectoryRequest, DirectoryVersion, Entry, Hello, HelloAnswer, LoginRequest,
+    Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, VERSION,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -555,7 +556,7 @@ impl Server {
         };
         // Before its greeting a peer expects nothing else.
         if matches!(session.phase, Phase::Stranger(_) | Phase::Member(_)) {
-            self.push(connection, Push::Bye(reason));
+            self.push(connection, reason);
         }
         self.close(connection, CloseReason::Said(reason));
     }
@@ -614,101 +615,108 @@ impl Server {
             if is_ambiguous {
                 self.say_bye(connection, ByeReason::Malformed, now);
             } else {
-                self.send_answer(connection, id, Answer::Refused(Refusal::LimitExceeded));
+                self.send_answer(connection, id, Refusal::LimitExceeded.into());
             }
             return;
         }
-        match &session.phase {
+        let phase = match &session.phase {
             Phase::Shaking | Phase::Ungreeted(_) => {
                 self.say_bye(connection, ByeReason::Malformed, now);
+                return;
             }
-            Phase::Stranger(channel) => {
-                let channel = *channel;
-                session.open.insert(id);
-                self.on_stranger_request(connection, id, request, channel, now);
+            Phase::Stranger(channel) => Err(*channel),
+            Phase::Member(member) => Ok(Arc::clone(member)),
+        };
+        session.open.insert(id);
+        match (request, phase) {
+            (Request::Login(request), Err(channel)) => {
+                self.on_login_request(connection, id, request, channel, now);
             }
-            Phase::Member(member) => {
-                let member = Arc::clone(member);
-                session.open.insert(id);
-                self.on_member_request(connection, id, request, &member, now);
+            (Request::Directory(request), Ok(member)) => {
+                self.on_directory_request(connection, id, request, &member, now);
+            }
+            (Request::Device(request), Ok(member)) => {
+                self.on_device_request(connection, id, request, &member, now);
+            }
+            (Request::Login(_), Ok(_)) => self.refuse(connection, id, Refusal::OutOfOrder),
+            (Request::Directory(_) | Request::Device(_), Err(_)) => {
+                self.refuse(connection, id, Refusal::NotLoggedIn);
             }
         }
     }
 
-    fn on_stranger_request(
+    fn on_login_request(
         &mut self,
         connection: ConnectionId,
         id: RequestId,
-        request: Request,
+        request: LoginRequest,
         channel: ChannelBinding,
         now: Instant,
     ) {
         match request {
-            Request::RegisterStart { account, message } => {
+            LoginRequest::RegisterStart { account, message } => {
                 self.on_register_start(connection, id, account, message, now);
             }
-            Request::RegisterFinish { upload, stretch } => {
+            LoginRequest::RegisterFinish { upload, stretch } => {
                 self.on_register_finish(connection, id, &upload, stretch, now);
             }
-            Request::LoginStart(start) => {
+            LoginRequest::LoginStart(start) => {
                 self.on_login_start(connection, id, start, channel, now);
             }
-            Request::LoginFinish { ke3 } => self.on_login_finish(connection, id, ke3),
-            Request::TokenLogin(login) => {
+            LoginRequest::LoginFinish { ke3 } => self.on_login_finish(connection, id, ke3),
+            LoginRequest::TokenLogin(login) => {
                 self.on_token_login(connection, id, login, channel, now);
             }
-            Request::Announce { .. }
-            | Request::List { .. }
-            | Request::Watch { .. }
-            | Request::Unwatch
-            | Request::Find { .. }
-            | Request::WhoIs { .. }
-            | Request::Admit
-            | Request::LogOut
-            | Request::KeepAlive => self.refuse(connection, id, Refusal::NotLoggedIn),
         }
     }
 
-    fn on_member_request(
+    fn on_directory_request(
         &mut self,
         connection: ConnectionId,
         id: RequestId,
-        request: Request,
+        request: DirectoryRequest,
         member: &Member,
         now: Instant,
     ) {
         match request {
-            Request::RegisterStart { .. }
-            | Request::RegisterFinish { .. }
-            | Request::LoginStart(_)
-            | Request::LoginFinish { .. }
-            | Request::TokenLogin(_) => self.refuse(connection, id, Refusal::OutOfOrder),
-            Request::Announce { status, candidates } => {
+            DirectoryRequest::Announce { status, candidates } => {
                 self.on_announce(connection, id, member, status, &candidates, now);
             }
-            Request::List { after } => {
+            DirectoryRequest::List { after } => {
                 let directory = self.presence.directory();
                 let (entries, next) = directory.page(after.as_ref());
                 let version = directory.version();
-                let page = Answer::Page {
+                let page = DirectoryAnswer::Page {
                     version,
                     entries,
                     next,
                 };
                 self.answer(connection, id, page);
             }
-            Request::Watch { since } => self.on_watch(connection, id, since, now),
-            Request::Unwatch => {
+            DirectoryRequest::Watch { since } => self.on_watch(connection, id, since, now),
+            DirectoryRequest::Unwatch => {
                 self.presence.unwatch(connection);
-                self.answer(connection, id, Answer::Done);
+                self.answer(connection, id, DirectoryAnswer::Done);
             }
-            Request::Find { account } => {
+            DirectoryRequest::Find { account } => {
                 let entries = self.presence.directory().find(&account);
-                self.answer(connection, id, Answer::Found { entries });
+                self.answer(connection, id, DirectoryAnswer::Found { entries });
             }
-            Request::WhoIs { device_key } => self.on_who_is(connection, id, device_key),
-            Request::Admit => self.on_admit(connection, id, &member.account, now),
-            Request::LogOut => {
+            DirectoryRequest::WhoIs { device_key } => self.on_who_is(connection, id, device_key),
+        }
+    }
+
+    fn on_device_request(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        request: DeviceRequest,
+        member: &Member,
+        now: Instant,
+    ) {
+        match request {
+            DeviceRequest::Admit => self.on_admit(connection, id, &member.account, now),
+            DeviceRequest::LogOut => {
                 let request = StoreRequest::ForgetDevice {
                     id: member.id,
                     device_key: member.device_key,
@@ -716,7 +724,7 @@ impl Server {
                 };
                 self.order_or_busy(connection, id, Work::LogOut(connection, id), request);
             }
-            Request::KeepAlive => self.answer(connection, id, Answer::Done),
+            DeviceRequest::KeepAlive => self.answer(connection, id, DeviceAnswer::Done),
         }
     }
 
@@ -743,7 +751,7 @@ impl Server {
             candidates,
         };
         self.presence.announce(entry, now);
-        self.answer(connection, id, Answer::Done);
+        self.answer(connection, id, DirectoryAnswer::Done);
     }
 
     fn on_watch(
@@ -754,7 +762,7 @@ impl Server {
         now: Instant,
     ) {
         if self.presence.watch(connection, since, now) {
-            self.answer(connection, id, Answer::Done);
+            self.answer(connection, id, DirectoryAnswer::Done);
         } else {
             self.refuse(connection, id, Refusal::ListAgain);
         }
@@ -765,7 +773,7 @@ impl Server {
         let online = self.devices.get(&device_key);
         if let Some(Phase::Member(owner)) = online.map(|owner| &self.sessions[owner].phase) {
             let account = Some(owner.account.clone());
-            self.answer(connection, id, Answer::Owner { account });
+            self.answer(connection, id, DirectoryAnswer::Owner { account });
             return;
         }
         let request = StoreRequest::FindOwner { device_key };
@@ -836,7 +844,7 @@ impl Server {
                 continue;
             };
             for connection in listeners {
-                self.push(connection, Push::FailedLogins(failed.clone()));
+                self.push(connection, DevicePush::FailedLogins(failed.clone()));
             }
             self.save_lockout(row, now);
             self.notices_sent.insert(account, now);
@@ -862,7 +870,9 @@ impl Server {
             Work::Attempt(connection, _) => self.on_attempt_stored(connection, answer, now),
             Work::FindOwner(connection, id) => {
                 let answer = match answer {
-                    Ok(StoreAnswer::Owner(account)) => Answer::Owner { account },
+                    Ok(StoreAnswer::Owner(account)) => {
+                        Answer::Directory(DirectoryAnswer::Owner { account })
+                    }
                     Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
                 };
                 self.answer(connection, id, answer);
@@ -872,17 +882,17 @@ impl Server {
                     self.refuse(connection, id, Refusal::StoreFailed);
                     return;
                 };
-                self.answer(connection, id, Answer::Done);
+                self.answer(connection, id, DeviceAnswer::Done);
                 if self.end_session(connection, now).is_some() {
                     self.close(connection, CloseReason::LoggedOut);
                 }
             }
             Work::Admit(connection, id, code) => {
                 let answer = match answer {
-                    Ok(StoreAnswer::Done) => Answer::Admission {
+                    Ok(StoreAnswer::Done) => Answer::Device(DeviceAnswer::Admission {
                         code,
                         expires_in_s: admission::LIFETIME_S,
-                    },
+                    }),
                     Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
                 };
                 self.answer(connection, id, answer);
@@ -952,16 +962,16 @@ impl Server {
 
     // ---- sending -----------------------------------------------------------------------------
 
-    fn answer(&mut self, connection: ConnectionId, id: RequestId, answer: Answer) {
+    fn answer(&mut self, connection: ConnectionId, id: RequestId, answer: impl Into<Answer>) {
         if let Some(session) = self.sessions.get_mut(&connection)
             && session.open.remove(&id)
         {
-            self.send_answer(connection, id, answer);
+            self.send_answer(connection, id, answer.into());
         }
     }
 
     fn refuse(&mut self, connection: ConnectionId, id: RequestId, refusal: Refusal) {
-        self.answer(connection, id, Answer::Refused(refusal));
+        self.answer(connection, id, refusal);
     }
 
     fn refuse_busy(&mut self, connection: ConnectionId, id: RequestId) {
@@ -984,8 +994,8 @@ impl Server {
         self.outputs.push_back(Output::Send { connection, frame });
     }
 
-    fn push(&mut self, connection: ConnectionId, push: Push) {
-        let frame = Frame::Server(Arc::new(ServerFrame::Push(push)));
+    fn push(&mut self, connection: ConnectionId, push: impl Into<Push>) {
+        let frame = Frame::Server(Arc::new(ServerFrame::Push(push.into())));
         self.outputs.push_back(Output::Send { connection, frame });
     }
 

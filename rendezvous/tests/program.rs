@@ -25,7 +25,8 @@ use common::stun;
 use common::tls::{ServerTrust, channel_binding, rendezvous_client_config};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    Answer, ByeReason, Hello, HelloAnswer, LoggedIn, LoginStart, Push, Refusal, Request,
+    Answer, ByeReason, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest, Hello,
+    HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, LoginStart, Push, Refusal, Request,
     RequestFrame, RequestId, ServerFrame, Status, TokenLogin,
 };
 use rustls::pki_types::ServerName;
@@ -50,7 +51,9 @@ fn a_peer_registers_logs_in_and_is_listed() {
     client.register("alice", PASSWORD);
     let token = client.log_in("alice", &device(1)).token.unwrap();
     client.announce();
-    let Answer::Page { entries, next, .. } = client.ask(Request::List { after: None }) else {
+    let Answer::Directory(DirectoryAnswer::Page { entries, next, .. }) =
+        client.ask(DirectoryRequest::List { after: None })
+    else {
         panic!("no page");
     };
     assert_eq!((entries.len(), next), (1, None));
@@ -58,7 +61,10 @@ fn a_peer_registers_logs_in_and_is_listed() {
 
     let mut other = server.connect();
     let answer = other.token_login("alice", &device(1), token);
-    assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
+    assert!(
+        matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{answer:?}"
+    );
     assert_eq!(client.bye(), ByeReason::Replaced);
     assert_eq!(client.read_to_end(), 0, "and then the end");
 }
@@ -85,14 +91,14 @@ fn a_dual_stack_address_serves_both_families() {
     let server = Running::start_in(data, &["--listen", "[::]:0"]);
     let mut v4 = server.connect();
     assert_eq!(
-        v4.ask(Request::KeepAlive),
+        v4.ask(DeviceRequest::KeepAlive),
         Answer::Refused(Refusal::NotLoggedIn)
     );
     let v6 = TcpStream::connect(("::1", server.address.port()));
     if let Ok(socket) = v6 {
         let mut v6 = Client::on(socket, server.config()).unwrap();
         assert_eq!(
-            v6.ask(Request::KeepAlive),
+            v6.ask(DeviceRequest::KeepAlive),
             Answer::Refused(Refusal::NotLoggedIn)
         );
     }
@@ -125,7 +131,7 @@ fn t20_garbage_oversized_truncated_and_half_open_connections_hurt_nobody_else() 
         let mut frame = Vec::new();
         let request = RequestFrame {
             id: RequestId(1),
-            request: Request::KeepAlive,
+            request: Request::Device(DeviceRequest::KeepAlive),
         };
         frame::encode::<CONTROL_FRAME_LEN_MAX>(&request, &mut frame).unwrap();
         frame[3] += 1;
@@ -146,7 +152,10 @@ fn t20_garbage_oversized_truncated_and_half_open_connections_hurt_nobody_else() 
     truncated.stream.flush().unwrap();
     truncated.stream.sock.shutdown(Shutdown::Both).unwrap();
 
-    assert_eq!(witness.ask(Request::KeepAlive), Answer::Done);
+    assert_eq!(
+        witness.ask(DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
     drop(half_open);
 }
 
@@ -157,7 +166,7 @@ fn t20_every_flipped_byte_of_a_record_ends_that_connection_only() {
     for position in 0..12 {
         let mut client = server.connect();
         let id = RequestId(1);
-        let request = Request::KeepAlive;
+        let request = Request::Device(DeviceRequest::KeepAlive);
         let mut plain = Vec::new();
         frame::encode::<CONTROL_FRAME_LEN_MAX>(&RequestFrame { id, request }, &mut plain).unwrap();
         client.stream.conn.writer().write_all(&plain).unwrap();
@@ -168,7 +177,10 @@ fn t20_every_flipped_byte_of_a_record_ends_that_connection_only() {
         client.stream.sock.shutdown(Shutdown::Write).unwrap();
         assert!(ends(&mut client.stream.sock), "{position}");
     }
-    assert_eq!(witness.ask(Request::KeepAlive), Answer::Done);
+    assert_eq!(
+        witness.ask(DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
 }
 
 #[test]
@@ -192,7 +204,7 @@ fn whoever_does_not_read_is_cut_off() {
     socket.set_write_timeout(Some(2 * DEADLINE)).unwrap();
     let mut sent = 0;
     let cut_off = loop {
-        let request = Request::List { after: None };
+        let request = Request::Directory(DirectoryRequest::List { after: None });
         if let Err(error) = client.send(request) {
             break error;
         }
@@ -207,7 +219,10 @@ fn whoever_does_not_read_is_cut_off() {
         "{cut_off}"
     );
     let mut witness = server.member("bob", 2);
-    assert_eq!(witness.ask(Request::KeepAlive), Answer::Done);
+    assert_eq!(
+        witness.ask(DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
 }
 
 #[test]
@@ -219,7 +234,7 @@ fn a_burst_of_questions_is_answered_as_fast_as_the_answers_are_read() {
     let mut burst = Vec::new();
     for number in 0..QUESTIONS {
         let id = RequestId(1_000_000 + number);
-        let request = Request::List { after: None };
+        let request = Request::Directory(DirectoryRequest::List { after: None });
         frame::encode::<CONTROL_FRAME_LEN_MAX>(&RequestFrame { id, request }, &mut burst).unwrap();
     }
     client.stream.write_all(&burst).unwrap();
@@ -251,7 +266,7 @@ fn t28_used_up_descriptors_come_back() {
     drop(crowd);
     let mut client = server.connect();
     assert_eq!(
-        client.ask(Request::KeepAlive),
+        client.ask(DeviceRequest::KeepAlive),
         Answer::Refused(Refusal::NotLoggedIn)
     );
 }
@@ -285,7 +300,10 @@ fn t38_kill_9_keeps_accounts_tokens_and_blocks() {
     let mut attacker = server.connect();
     for _ in 0..5 {
         let answer = attacker.login_start("alice", &device(9), PASSWORD).1;
-        assert!(matches!(answer, Answer::LoginChallenge { .. }));
+        assert!(matches!(
+            answer,
+            Answer::Login(LoginAnswer::LoginChallenge { .. })
+        ));
     }
     server.signal("KILL");
     assert_eq!(server.exit_code(), None);
@@ -303,7 +321,7 @@ fn t38_kill_9_keeps_accounts_tokens_and_blocks() {
     );
     let mut client = server.connect();
     let answer = client.token_login("alice", &device(1), token);
-    let Answer::LoggedIn(LoggedIn { failed, .. }) = answer else {
+    let Answer::Login(LoginAnswer::LoggedIn(LoggedIn { failed, .. })) = answer else {
         panic!("{answer:?}");
     };
     assert_eq!(failed.unwrap().count, 5);
@@ -494,7 +512,10 @@ fn t33_files_are_for_their_owner_and_logs_name_nobody() {
         let mut attacker = server.connect();
         attacker.login_start("alice", &device(9), PASSWORD);
     }
-    assert_eq!(client.ask(Request::KeepAlive), Answer::Done);
+    assert_eq!(
+        client.ask(DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
     let mut seen = BTreeMap::new();
     for entry in fs::read_dir(server.path()).unwrap() {
         let entry = entry.unwrap();
@@ -522,7 +543,7 @@ fn accounts_are_managed_whether_the_server_runs_or_not() {
     let folder = server.path().to_owned();
     let mut client = server.connect();
     let request = ClientRegistration::start(&password(PASSWORD), [1; 32]).1;
-    let closed = client.ask(Request::RegisterStart {
+    let closed = client.ask(LoginRequest::RegisterStart {
         account: "eve".parse().unwrap(),
         message: request,
     });
@@ -656,7 +677,7 @@ fn t21_operators_that_say_nothing_are_bounded_and_make_room_when_they_leave() {
     assert!(!refused.status.success(), "{refused:?}");
     // Those who log in notice nothing of it.
     let mut client = server.connect();
-    let answer = client.ask(Request::KeepAlive);
+    let answer = client.ask(DeviceRequest::KeepAlive);
     assert_eq!(answer, Answer::Refused(Refusal::NotLoggedIn));
     // Half a line is not a line, and whoever leaves makes room.
     silent[0].write_all(b"{\"command\":").unwrap();
@@ -988,16 +1009,23 @@ impl Client {
         }
     }
 
-    fn send(&mut self, request: Request) -> io::Result<RequestId> {
+    fn send(&mut self, request: impl Into<Request>) -> io::Result<RequestId> {
         self.last_request += 1;
         let id = RequestId(self.last_request);
         let mut bytes = Vec::new();
-        frame::encode::<CONTROL_FRAME_LEN_MAX>(&RequestFrame { id, request }, &mut bytes).unwrap();
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(
+            &RequestFrame {
+                id,
+                request: request.into(),
+            },
+            &mut bytes,
+        )
+        .unwrap();
         self.stream.write_all(&bytes)?;
         Ok(id)
     }
 
-    fn ask(&mut self, request: Request) -> Answer {
+    fn ask(&mut self, request: impl Into<Request>) -> Answer {
         let asked = self.send(request).unwrap();
         loop {
             match self.next::<ServerFrame>().unwrap() {
@@ -1023,20 +1051,20 @@ impl Client {
     fn register(&mut self, account: &str, text: &str) {
         let account: common::id::AccountName = account.parse().unwrap();
         let (client, message) = ClientRegistration::start(&password(text), [3; 32]);
-        let answer = self.ask(Request::RegisterStart {
+        let answer = self.ask(LoginRequest::RegisterStart {
             account: account.clone(),
             message,
         });
-        let Answer::RegisterChallenge { message } = answer else {
+        let Answer::Login(LoginAnswer::RegisterChallenge { message }) = answer else {
             panic!("{answer:?}");
         };
         let upload = client.finish(&account, &message).unwrap();
         assert_eq!(
-            self.ask(Request::RegisterFinish {
+            self.ask(LoginRequest::RegisterFinish {
                 upload,
                 stretch: common::password::STRETCH_CURRENT
             }),
-            Answer::Done
+            LoginAnswer::Registered.into()
         );
     }
 
@@ -1062,21 +1090,21 @@ impl Client {
             signature,
             code: self.code,
         };
-        let answer = self.ask(Request::LoginStart(start));
+        let answer = self.ask(LoginRequest::LoginStart(start));
         (client, answer)
     }
 
     fn log_in(&mut self, account: &str, secret: &DeviceSecret) -> LoggedIn {
         let (client, answer) = self.login_start(account, secret, PASSWORD);
-        let Answer::LoginChallenge { ke2, stretch } = answer else {
+        let Answer::Login(LoginAnswer::LoginChallenge { ke2, stretch }) = answer else {
             panic!("{answer:?}");
         };
         let channel = channel_binding(&self.stream.conn).unwrap();
         let ke3 = client
             .finish(&account.parse().unwrap(), &ke2, stretch, &channel)
             .unwrap();
-        let answer = self.ask(Request::LoginFinish { ke3 });
-        let Answer::LoggedIn(logged_in) = answer else {
+        let answer = self.ask(LoginRequest::LoginFinish { ke3 });
+        let Answer::Login(LoginAnswer::LoggedIn(logged_in)) = answer else {
             panic!("{answer:?}");
         };
         logged_in
@@ -1091,7 +1119,7 @@ impl Client {
             content: token.as_bytes(),
         });
         let device_key = secret.public();
-        self.ask(Request::TokenLogin(TokenLogin {
+        self.ask(LoginRequest::TokenLogin(TokenLogin {
             account,
             device_key,
             token,
@@ -1103,11 +1131,11 @@ impl Client {
         let candidates = (1..=16)
             .map(|host| SocketAddr::from(([192, 0, 2, host], 4000)))
             .collect();
-        let announce = Request::Announce {
+        let announce = Request::Directory(DirectoryRequest::Announce {
             status: Status::Available,
             candidates,
-        };
-        assert_eq!(self.ask(announce), Answer::Done);
+        });
+        assert_eq!(self.ask(announce), DirectoryAnswer::Done.into());
     }
 }
 

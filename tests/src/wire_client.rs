@@ -13,8 +13,8 @@ use common::password::{ClientLogin, ClientRegistration, Password, PasswordError}
 use common::tls::{ServerTrust, channel_binding, rendezvous_client_config};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, Hello, HelloAnswer, LoginStart, Refusal, Request, RequestFrame,
-    RequestId, ServerFrame, Status, TokenLogin,
+    AdmissionCode, Answer, DirectoryRequest, Hello, HelloAnswer, LoginAnswer, LoginRequest,
+    LoginStart, Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, TokenLogin,
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -187,10 +187,13 @@ impl WireClient {
 
     /// Asks, and returns the answer.
     #[track_caller]
-    pub fn ask(&mut self, request: Request) -> Answer {
+    pub fn ask(&mut self, request: impl Into<Request>) -> Answer {
         self.last_request += 1;
         let asked = RequestId(self.last_request);
-        self.write_frame(&RequestFrame { id: asked, request });
+        self.write_frame(&RequestFrame {
+            id: asked,
+            request: request.into(),
+        });
         loop {
             match self.next::<ServerFrame>().expect("the server answers") {
                 ServerFrame::Answer { id, answer } if id == asked => return answer,
@@ -204,15 +207,15 @@ impl WireClient {
     pub fn register(&mut self, account: &str, text: &str) -> Answer {
         let account = name(account);
         let (client, message) = ClientRegistration::start(&password(text), [3; 32]);
-        let answer = self.ask(Request::RegisterStart {
+        let answer = self.ask(LoginRequest::RegisterStart {
             account: account.clone(),
             message,
         });
-        let Answer::RegisterChallenge { message } = answer else {
+        let Answer::Login(LoginAnswer::RegisterChallenge { message }) = answer else {
             return answer;
         };
         let upload = client.finish(&account, &message).expect("it goes on");
-        self.ask(Request::RegisterFinish {
+        self.ask(LoginRequest::RegisterFinish {
             upload,
             stretch: common::password::STRETCH_CURRENT,
         })
@@ -257,7 +260,7 @@ impl WireClient {
             signature,
             code,
         };
-        let answer = self.ask(Request::LoginStart(start));
+        let answer = self.ask(LoginRequest::LoginStart(start));
         (client, answer)
     }
 
@@ -265,11 +268,11 @@ impl WireClient {
     #[track_caller]
     pub fn log_in(&mut self, account: &str, secret: &DeviceSecret, text: &str) -> Entry {
         let (client, answer) = self.login_start(account, secret, text, None);
-        let Answer::LoginChallenge { ke2, stretch } = answer else {
+        let Answer::Login(LoginAnswer::LoginChallenge { ke2, stretch }) = answer else {
             return Entry::Answered(answer);
         };
         match client.finish(&name(account), &ke2, stretch, &self.channel()) {
-            Ok(ke3) => Entry::Answered(self.ask(Request::LoginFinish { ke3 })),
+            Ok(ke3) => Entry::Answered(self.ask(LoginRequest::LoginFinish { ke3 })),
             Err(error) => Entry::Failed(error),
         }
     }
@@ -278,7 +281,7 @@ impl WireClient {
     #[track_caller]
     pub fn token(&mut self, account: &str, secret: &DeviceSecret, text: &str) -> Token {
         match self.log_in(account, secret, text) {
-            Entry::Answered(Answer::LoggedIn(logged_in)) => {
+            Entry::Answered(Answer::Login(LoginAnswer::LoggedIn(logged_in))) => {
                 logged_in.token.expect("a password log-in gives a token")
             }
             other @ (Entry::Answered(_) | Entry::Failed(_)) => panic!("{other:?}"),
@@ -304,7 +307,7 @@ impl WireClient {
     #[track_caller]
     pub fn token_login(&mut self, account: &str, secret: &DeviceSecret, token: &Token) -> Answer {
         let signature = Self::sign_token(account, secret, token, &self.channel());
-        self.ask(Request::TokenLogin(TokenLogin {
+        self.ask(LoginRequest::TokenLogin(TokenLogin {
             account: name(account),
             device_key: secret.public(),
             token: token.clone(),
@@ -315,7 +318,7 @@ impl WireClient {
     /// Announces one endpoint.
     #[track_caller]
     pub fn announce(&mut self) -> Answer {
-        self.ask(Request::Announce {
+        self.ask(DirectoryRequest::Announce {
             status: Status::Available,
             candidates: vec![SocketAddr::from(([127, 0, 0, 1], 9))],
         })

@@ -15,7 +15,10 @@ use common::limits::{
 };
 use common::time::UnixTime;
 use common::wire::frame;
-use common::wire::rendezvous::{Answer, Request, RequestFrame, RequestId, Status};
+use common::wire::rendezvous::{
+    Answer, DirectoryAnswer, DirectoryRequest, LoginAnswer, Request, RequestFrame, RequestId,
+    Status,
+};
 use rendezvous::server::lockout::{LockoutRow, Subject};
 use rendezvous::store::sqlite::SqliteStore;
 use rendezvous::store::{Device, Lookup, Store, StoreAnswer, StoreRequest};
@@ -85,7 +88,7 @@ fn enrol_all(world: &World) {
     for of_account in devices.chunks(DEVICES_PER_ACCOUNT_MAX) {
         let account = account(of_account[0]);
         let registered = WireClient::connect(world.server()).register(&account, PASSWORD);
-        assert_eq!(registered, Answer::Done);
+        assert_eq!(registered, LoginAnswer::Registered.into());
         let account = name(&account);
         let load = StoreRequest::LoadAccount {
             account: account.clone(),
@@ -139,17 +142,23 @@ fn enrolled(number: u16) -> Device {
 fn member(world: &World, number: u16) -> WireClient {
     let mut client = WireClient::connect(world.server());
     let answer = client.token_login(&account(number), &secret(number), &token(number));
-    assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
+    assert!(
+        matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{answer:?}"
+    );
     client
 }
 
 fn watcher(world: &World, number: u16) -> WireClient {
     let mut client = member(world, number);
-    let listed = client.ask(Request::List { after: None });
-    let Answer::Page { version: since, .. } = listed else {
+    let listed = client.ask(DirectoryRequest::List { after: None });
+    let Answer::Directory(DirectoryAnswer::Page { version: since, .. }) = listed else {
         panic!("{listed:?}");
     };
-    assert_eq!(client.ask(Request::Watch { since }), Answer::Done);
+    assert_eq!(
+        client.ask(DirectoryRequest::Watch { since }),
+        DirectoryAnswer::Done.into()
+    );
     client
 }
 
@@ -158,7 +167,10 @@ fn announce_until(mut client: WireClient, is_over: &AtomicBool) -> usize {
     let mut round = 0;
     while !is_over.load(Ordering::Relaxed) {
         round += 1;
-        assert_eq!(client.ask(announcement(round)), Answer::Done);
+        assert_eq!(
+            client.ask(announcement(round)),
+            DirectoryAnswer::Done.into()
+        );
         rest();
     }
     usize::from(round)
@@ -167,10 +179,10 @@ fn announce_until(mut client: WireClient, is_over: &AtomicBool) -> usize {
 /// As long as one may be, and another one each time.
 fn announcement(round: u16) -> Request {
     let candidate = |n| SocketAddr::from(([0x2001, 0xdb8, 1, 2, 3, 4, 5, round], 50_000 + n));
-    Request::Announce {
+    Request::Directory(DirectoryRequest::Announce {
         status: Status::Busy,
         candidates: (0..CANDIDATES_MAX as u16).map(candidate).collect(),
-    }
+    })
 }
 
 fn len_of(request: Request) -> usize {

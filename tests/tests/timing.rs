@@ -16,7 +16,9 @@ use common::id::DeviceName;
 use common::key::{Role, Statement, Token};
 use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
 use common::password::ClientLogin;
-use common::wire::rendezvous::{Answer, LoginStart, Refusal, Request, TokenLogin};
+use common::wire::rendezvous::{
+    Answer, DirectoryAnswer, LoginAnswer, LoginRequest, LoginStart, Refusal, Request, TokenLogin,
+};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -92,7 +94,7 @@ fn t38_a_counted_log_in_takes_as_long_for_names_without_an_account() {
         let request = login_start(&client, who);
         let (took, answer) = timed(&mut client, request);
         assert!(
-            matches!(answer, Answer::LoginChallenge { .. }),
+            matches!(answer, Answer::Login(LoginAnswer::LoginChallenge { .. })),
             "{answer:?}"
         );
         took
@@ -126,7 +128,7 @@ impl Names {
             let mut client = sources.next();
             for account in accounts {
                 let answer = client.register(account, "violet tram at noon");
-                assert_eq!(answer, Answer::Done);
+                assert_eq!(answer, DirectoryAnswer::Done.into());
             }
         }
         names
@@ -213,24 +215,24 @@ fn login_start(client: &WireClient, who: &str) -> Request {
         account: &account,
         content: ke1.as_bytes(),
     });
-    Request::LoginStart(LoginStart {
+    Request::Login(LoginRequest::LoginStart(LoginStart {
         account,
         device_key: secret.public(),
         device_name: DeviceName::lossy("laptop"),
         ke1,
         signature,
         code: None,
-    })
+    }))
 }
 
 fn token_login(client: &WireClient, who: &str) -> Request {
     let (secret, token) = (device(STRANGER), Token::from_bytes([9; 32]));
-    Request::TokenLogin(TokenLogin {
+    Request::Login(LoginRequest::TokenLogin(TokenLogin {
         account: name(who),
         device_key: secret.public(),
         signature: WireClient::sign_token(who, &secret, &token, &client.channel()),
         token,
-    })
+    }))
 }
 
 fn timed(client: &mut WireClient, request: Request) -> (Duration, Answer) {

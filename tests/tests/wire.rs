@@ -12,7 +12,8 @@ use common::key::{ChannelBinding, DeviceSecret, Token};
 use common::limits::UNAUTHENTICATED_PER_SOURCE_MAX;
 use common::password::PasswordError;
 use common::wire::rendezvous::{
-    Answer, DirectoryVersion, OpaqueMessage, Refusal, Request, Status, TokenLogin,
+    Answer, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest, DirectoryVersion,
+    LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request, Status, TokenLogin,
 };
 use rustls::NamedGroup;
 use tests::program::{Program, Running};
@@ -181,22 +182,22 @@ fn before_a_log_in_nothing_is_answered_but_log_ins() {
     let mut client = WireClient::connect(world.server());
     let nobody = DeviceSecret::from_seed([7; 32]).public();
     let requests = [
-        Request::Announce {
+        Request::Directory(DirectoryRequest::Announce {
             status: Status::Available,
             candidates: Vec::new(),
-        },
-        Request::List { after: None },
-        Request::Watch {
+        }),
+        Request::Directory(DirectoryRequest::List { after: None }),
+        Request::Directory(DirectoryRequest::Watch {
             since: DirectoryVersion(0),
-        },
-        Request::Unwatch,
-        Request::Find {
+        }),
+        Request::Directory(DirectoryRequest::Unwatch),
+        Request::Directory(DirectoryRequest::Find {
             account: name("alice"),
-        },
-        Request::WhoIs { device_key: nobody },
-        Request::Admit,
-        Request::LogOut,
-        Request::KeepAlive,
+        }),
+        Request::Directory(DirectoryRequest::WhoIs { device_key: nobody }),
+        Request::Device(DeviceRequest::Admit),
+        Request::Device(DeviceRequest::LogOut),
+        Request::Device(DeviceRequest::KeepAlive),
     ];
     for request in requests {
         let answer = client.ask(request.clone());
@@ -207,7 +208,7 @@ fn before_a_log_in_nothing_is_answered_but_log_ins() {
     }
     // The ends of what was not begun.
     let message = OpaqueMessage::try_from(vec![1; 64]).unwrap();
-    let answer = client.ask(Request::LoginFinish { ke3: message });
+    let answer = client.ask(LoginRequest::LoginFinish { ke3: message });
     assert!(is_refused(&answer, Refusal::OutOfOrder), "{answer:?}");
 }
 
@@ -216,12 +217,18 @@ fn t27_t32_a_token_is_good_for_its_own_device_and_channel_only() {
     let world = World::new(EXECUTABLE);
     let server = world.server();
     let mut first = WireClient::connect(server);
-    assert_eq!(first.register("alice", "violet tram at noon"), Answer::Done);
+    assert_eq!(
+        first.register("alice", "violet tram at noon"),
+        LoginAnswer::Registered.into()
+    );
     let token = first.token("alice", &device(1), "violet tram at noon");
     let mut second = WireClient::connect(server);
     let of_second = second.token("alice", &device(2), "violet tram at noon");
     let mut other = WireClient::connect(server);
-    assert_eq!(other.register("bob", "seven quiet herons"), Answer::Done);
+    assert_eq!(
+        other.register("bob", "seven quiet herons"),
+        LoginAnswer::Registered.into()
+    );
     other.token("bob", &device(3), "seven quiet herons");
 
     let refused = |answer: Answer, what: &str| {
@@ -264,18 +271,23 @@ fn t27_t32_a_token_is_good_for_its_own_device_and_channel_only() {
     // The right token and device, with a signature for another channel or by another device.
     let elsewhere = ChannelBinding([9; 32]);
     for (secret, channel) in [(device(1), elsewhere), (device(2), client.channel())] {
-        let request = Request::TokenLogin(TokenLogin {
+        let request = Request::Login(LoginRequest::TokenLogin(TokenLogin {
             account: name("alice"),
             device_key: device(1).public(),
             token: token.clone(),
             signature: WireClient::sign_token("alice", &secret, &token, &channel),
-        });
+        }));
         refused(client.ask(request), "a signature that does not hold here");
     }
     // None of that has harmed the token.
     let answer = client.token_login("alice", &device(1), &token);
-    assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
-    let Answer::Page { entries, .. } = client.ask(Request::List { after: None }) else {
+    assert!(
+        matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{answer:?}"
+    );
+    let Answer::Directory(DirectoryAnswer::Page { entries, .. }) =
+        client.ask(DirectoryRequest::List { after: None })
+    else {
         panic!("no page");
     };
     assert!(
@@ -290,7 +302,10 @@ fn t32_a_password_log_in_signed_for_another_channel_has_no_claim_on_a_known_devi
     let world = World::new(EXECUTABLE);
     let server = world.server();
     let mut owner = WireClient::connect(server);
-    assert_eq!(owner.register("alice", "violet tram at noon"), Answer::Done);
+    assert_eq!(
+        owner.register("alice", "violet tram at noon"),
+        LoginAnswer::Registered.into()
+    );
     owner.token("alice", &device(1), "violet tram at noon");
     block(&world, "alice");
 
@@ -301,7 +316,10 @@ fn t32_a_password_log_in_signed_for_another_channel_has_no_claim_on_a_known_devi
     assert!(is_blocked(&answer), "the lane of strangers: {answer:?}");
     let entry = client.log_in("alice", &device(1), "violet tram at noon");
     assert!(
-        matches!(entry, Entry::Answered(Answer::LoggedIn(_))),
+        matches!(
+            entry,
+            Entry::Answered(Answer::Login(LoginAnswer::LoggedIn(_)))
+        ),
         "{entry:?}"
     );
 }
@@ -312,7 +330,7 @@ fn block(world: &World, account: &str) {
     for _ in 0..5 {
         let (_, answer) = attacker.login_start(account, &device(66), "a wrong guess", None);
         assert!(
-            matches!(answer, Answer::LoginChallenge { .. }),
+            matches!(answer, Answer::Login(LoginAnswer::LoginChallenge { .. })),
             "{answer:?}"
         );
     }
@@ -335,7 +353,10 @@ fn t37_a_blocked_account_has_no_other_door() {
     let server = world.server();
     let right = "violet tram at noon";
     let mut owner = WireClient::connect(server);
-    assert_eq!(owner.register("alice", right), Answer::Done);
+    assert_eq!(
+        owner.register("alice", right),
+        LoginAnswer::Registered.into()
+    );
     let token = owner.token("alice", &device(1), right);
     block(&world, "alice");
 
@@ -359,14 +380,23 @@ fn t37_a_blocked_account_has_no_other_door() {
     );
 
     // The owner is still in, and gets in again both ways.
-    assert!(matches!(owner.ask(Request::KeepAlive), Answer::Done));
+    assert_eq!(
+        owner.ask(DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
     let mut again = WireClient::connect(server);
     let answer = again.token_login("alice", &device(1), &token);
-    assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
+    assert!(
+        matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{answer:?}"
+    );
     let mut again = WireClient::connect(server);
     let entry = again.log_in("alice", &device(1), right);
     assert!(
-        matches!(entry, Entry::Answered(Answer::LoggedIn(_))),
+        matches!(
+            entry,
+            Entry::Answered(Answer::Login(LoginAnswer::LoggedIn(_)))
+        ),
         "{entry:?}"
     );
 }
@@ -376,7 +406,10 @@ fn t29_t38_names_that_do_not_exist_are_answered_like_those_that_do() {
     let world = World::new(EXECUTABLE);
     let server = world.server();
     let mut owner = WireClient::connect(server);
-    assert_eq!(owner.register("alice", "violet tram at noon"), Answer::Done);
+    assert_eq!(
+        owner.register("alice", "violet tram at noon"),
+        LoginAnswer::Registered.into()
+    );
     let mut shapes = Vec::new();
     for account in ["alice", "nobody"] {
         let mut client = WireClient::connect(server);
@@ -384,7 +417,8 @@ fn t29_t38_names_that_do_not_exist_are_answered_like_those_that_do() {
         for attempt in 0..7 {
             let (login, answer) = client.login_start(account, &device(5), "a wrong guess", None);
             let kind = discriminant(&answer);
-            let shape = if let Answer::LoginChallenge { ke2, stretch } = &answer {
+            let shape = if let Answer::Login(LoginAnswer::LoginChallenge { ke2, stretch }) = &answer
+            {
                 if attempt == 0 {
                     let channel = client.channel();
                     let failed = login.finish(&name(account), ke2, *stretch, &channel);
@@ -399,7 +433,7 @@ fn t29_t38_names_that_do_not_exist_are_answered_like_those_that_do() {
             lengths.push((kind, shape));
         }
         let finish = OpaqueMessage::try_from(vec![1; 64]).unwrap();
-        let answer = client.ask(Request::LoginFinish { ke3: finish });
+        let answer = client.ask(LoginRequest::LoginFinish { ke3: finish });
         let answer = (discriminant(&answer), format!("{answer:?}"));
         lengths.push(answer);
         shapes.push(lengths);

@@ -11,13 +11,11 @@ mod chat;
 // Offers, transfers and leaves.
 mod file;
 
-use crate::hash::FileDigest;
-use crate::id::{MessageId, TransferId};
 use crate::limits::{AGENT_LEN_MAX, VERSIONS_MAX};
-pub use chat::{Conversation, Message, MessageBody, MessageBodyError, ReceiptState};
+pub use chat::{ChatFrame, Conversation, Message, MessageBody, MessageBodyError, ReceiptState};
 pub use file::{
-    CancelReason, DeclineReason, LEAF_HEADER_LEN_MAX, LeafHeader, LeafRange, Offer, Reason,
-    ReasonError,
+    CancelReason, DeclineReason, FileFrame, LEAF_HEADER_LEN_MAX, LeafHeader, LeafRange, Offer,
+    Reason, ReasonError,
 };
 
 /// The protocol version that this module describes.
@@ -51,51 +49,23 @@ impl PeerHello {
     }
 }
 
-/// A frame on the message stream.
+/// A frame on the message stream, by the feature that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerFrame {
-    /// A message. Sent again on every new link until its receipt has come.
-    Message(Message),
-    /// What became of a message.
-    Receipt {
-        /// Which message.
-        id: MessageId,
-        /// What the recipient did with it.
-        state: ReceiptState,
-    },
-    /// Offers a file.
-    Offer(Offer),
-    /// Accepts an offer.
-    Accept {
-        /// Which offer.
-        transfer: TransferId,
-        /// Leaves that the receiver has already, from an earlier attempt.
-        have: Vec<LeafRange>,
-    },
-    /// Declines an offer.
-    Decline {
-        /// Which offer.
-        transfer: TransferId,
-        /// Why.
-        reason: DeclineReason,
-    },
-    /// All leaves are on their way; the digest that they must add up to.
-    Sent {
-        /// Which transfer.
-        transfer: TransferId,
-        /// BLAKE3 of the whole file as it was read.
-        digest: FileDigest,
-    },
-    /// The file is verified, on disk and under its name.
-    Received {
-        /// Which transfer.
-        transfer: TransferId,
-    },
-    /// Either side gives up.
-    Cancel {
-        /// Which transfer.
-        transfer: TransferId,
-        /// Why.
-        reason: CancelReason,
-    },
+    /// About messages.
+    Chat(ChatFrame),
+    /// About transfers.
+    File(FileFrame),
+}
+
+impl From<ChatFrame> for PeerFrame {
+    fn from(frame: ChatFrame) -> Self {
+        Self::Chat(frame)
+    }
+}
+
+impl From<FileFrame> for PeerFrame {
+    fn from(frame: FileFrame) -> Self {
+        Self::File(frame)
+    }
 }

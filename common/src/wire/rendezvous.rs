@@ -4,8 +4,6 @@
 //! that peers and servers of any age can tell each other what they speak. Then the peer sends
 //! [`RequestFrame`]s, each answered once, in any order, and the server may push in between.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 // What a device asks for itself and its account.
@@ -15,14 +13,15 @@ mod directory;
 // Registration and log-in.
 mod login;
 
-use crate::id::AccountName;
-use crate::key::DeviceKey;
 use crate::limits::{AGENT_LEN_MAX, VERSIONS_MAX};
-pub use device::{AdmissionCode, AdmissionCodeError};
-pub use directory::{Candidate, CandidateKind, Change, Cursor, DirectoryVersion, Entry, Status};
+pub use device::{AdmissionCode, AdmissionCodeError, DeviceAnswer, DevicePush, DeviceRequest};
+pub use directory::{
+    Candidate, CandidateKind, Change, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest,
+    DirectoryVersion, Entry, Status,
+};
 pub use login::{
-    FailedLogins, LoggedIn, LoginStart, OpaqueLengthError, OpaqueMessage, StretchVersion,
-    TokenLogin,
+    FailedLogins, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueLengthError,
+    OpaqueMessage, StretchVersion, TokenLogin,
 };
 
 /// The protocol version that this module describes.
@@ -85,69 +84,33 @@ pub struct RequestFrame {
     pub request: Request,
 }
 
-/// What a peer asks.
+/// What a peer asks, by the feature that answers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Starts the registration of an account. Answered by `RegisterChallenge`.
-    RegisterStart {
-        /// The name wanted.
-        account: AccountName,
-        /// OPAQUE RegistrationRequest.
-        message: OpaqueMessage,
-    },
-    /// Ends the registration. Answered by `Done`; the peer then logs in.
-    RegisterFinish {
-        /// OPAQUE RegistrationRecord.
-        upload: OpaqueMessage,
-        /// How the password was stretched for it.
-        stretch: StretchVersion,
-    },
-    /// Starts a password log-in. Answered by `LoginChallenge`.
-    LoginStart(LoginStart),
-    /// Ends a password log-in. Answered by `LoggedIn`.
-    LoginFinish {
-        /// OPAQUE KE3.
-        ke3: OpaqueMessage,
-    },
-    /// Logs an enrolled device in. Answered by `LoggedIn`.
-    TokenLogin(TokenLogin),
-    /// Says where this device can be reached; replaces what it said before. Answered by `Done`.
-    Announce {
-        /// What others see.
-        status: Status,
-        /// UDP endpoints, at most [`crate::limits::CANDIDATES_MAX`].
-        candidates: Vec<SocketAddr>,
-    },
-    /// Asks for a page of the directory. Answered by `Page`.
-    List {
-        /// Continues after this entry; from the start without one.
-        after: Option<Cursor>,
-    },
-    /// Asks for presence changes since a version to be pushed from now on. Answered by `Done`, or
-    /// `Refused(ListAgain)` when the server no longer remembers that far back.
-    Watch {
-        /// The version of the first page of the last complete LIST.
-        since: DirectoryVersion,
-    },
-    /// Ends `Watch`. Answered by `Done`.
-    Unwatch,
-    /// Asks for the devices of one account that are online. Answered by `Found`.
-    Find {
-        /// Whose devices.
-        account: AccountName,
-    },
-    /// Asks which account a device key belongs to. Answered by `Owner`.
-    WhoIs {
-        /// The key that an inbound link proved.
-        device_key: DeviceKey,
-    },
-    /// Asks for a one-time code that admits a new device of this account during a block. Answered by
-    /// `Admission`.
-    Admit,
-    /// Ends this session and revokes the device's token. Answered by `Done`.
-    LogOut,
-    /// Keeps the session alive. Answered by `Done`.
-    KeepAlive,
+    /// Registration and log-in: taken before the log-in, and only then.
+    Login(LoginRequest),
+    /// Who is online and where: taken after the log-in.
+    Directory(DirectoryRequest),
+    /// This device and its account: taken after the log-in.
+    Device(DeviceRequest),
+}
+
+impl From<LoginRequest> for Request {
+    fn from(request: LoginRequest) -> Self {
+        Self::Login(request)
+    }
+}
+
+impl From<DirectoryRequest> for Request {
+    fn from(request: DirectoryRequest) -> Self {
+        Self::Directory(request)
+    }
+}
+
+impl From<DeviceRequest> for Request {
+    fn from(request: DeviceRequest) -> Self {
+        Self::Device(request)
+    }
 }
 
 /// A frame from the server, after its `HelloAnswer`.
@@ -164,72 +127,70 @@ pub enum ServerFrame {
     Push(Push),
 }
 
-/// The answer to a [`Request`].
+/// The answer to a [`Request`]: a refusal, or an answer of the same feature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// It is done.
-    Done,
     /// The server did not do it.
     Refused(Refusal),
-    /// Registration goes on.
-    RegisterChallenge {
-        /// OPAQUE RegistrationResponse.
-        message: OpaqueMessage,
-    },
-    /// The log-in goes on. Whether the password is right the peer finds out from this.
-    LoginChallenge {
-        /// OPAQUE KE2.
-        ke2: OpaqueMessage,
-        /// How the password of this account is stretched.
-        stretch: StretchVersion,
-    },
-    /// The session is logged in.
-    LoggedIn(LoggedIn),
-    /// A page of the directory, ordered by account and device key.
-    Page {
-        /// The directory when this page was made.
-        version: DirectoryVersion,
-        /// At most [`crate::limits::PAGE_ENTRIES_MAX`].
-        entries: Vec<Entry>,
-        /// Ask again with this for the rest; `None` on the last page.
-        next: Option<Cursor>,
-    },
-    /// The devices of an account that are online; empty if none is, or if there is no such account.
-    Found {
-        /// At most [`crate::limits::DEVICES_PER_ACCOUNT_MAX`], as many as fit a frame.
-        entries: Vec<Entry>,
-    },
-    /// The account that a device key belongs to, if any.
-    Owner {
-        /// The account.
-        account: Option<AccountName>,
-    },
-    /// A one-time code.
-    Admission {
-        /// To be typed at the new device.
-        code: AdmissionCode,
-        /// Seconds until it expires.
-        expires_in_s: u32,
-    },
+    /// Of registration and log-in.
+    Login(LoginAnswer),
+    /// Of the directory.
+    Directory(DirectoryAnswer),
+    /// About the device and its account.
+    Device(DeviceAnswer),
 }
 
-/// Something that the server tells unasked.
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<LoginAnswer> for Answer {
+    fn from(answer: LoginAnswer) -> Self {
+        Self::Login(answer)
+    }
+}
+
+impl From<DirectoryAnswer> for Answer {
+    fn from(answer: DirectoryAnswer) -> Self {
+        Self::Directory(answer)
+    }
+}
+
+impl From<DeviceAnswer> for Answer {
+    fn from(answer: DeviceAnswer) -> Self {
+        Self::Device(answer)
+    }
+}
+
+/// Something that the server tells a session unasked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
-    /// Who came, changed and left, to a session that watches.
-    Presence {
-        /// The directory after these changes.
-        version: DirectoryVersion,
-        /// The present state of what changed, at most [`crate::limits::CHANGES_MAX`]; each device once.
-        changes: Vec<Change>,
-    },
-    /// Somebody failed to log in to this account.
-    FailedLogins(FailedLogins),
     /// The server ends this session.
     Bye(ByeReason),
-    /// The server ends this session's watch: more changed than it tells one watcher. List again after a
-    /// pause, and watch from there.
-    ListAgain,
+    /// Of the directory.
+    Directory(DirectoryPush),
+    /// About the device and its account.
+    Device(DevicePush),
+}
+
+impl From<ByeReason> for Push {
+    fn from(reason: ByeReason) -> Self {
+        Self::Bye(reason)
+    }
+}
+
+impl From<DirectoryPush> for Push {
+    fn from(push: DirectoryPush) -> Self {
+        Self::Directory(push)
+    }
+}
+
+impl From<DevicePush> for Push {
+    fn from(push: DevicePush) -> Self {
+        Self::Device(push)
+    }
 }
 
 /// Why the server ends a session.
@@ -334,10 +295,10 @@ mod tests {
         assert!(!decodes(&hello(32_761)));
         let announce = |candidates| RequestFrame {
             id: RequestId(1),
-            request: Request::Announce {
+            request: Request::Directory(DirectoryRequest::Announce {
                 status: Status::Available,
                 candidates: vec!["192.0.2.1:9".parse().unwrap(); candidates],
-            },
+            }),
         };
         assert!(decodes(&announce(6_551)));
         assert!(!decodes(&announce(6_552)));

@@ -22,7 +22,7 @@ use common::limits::{
     UNAUTHORISED_LINKS_MAX,
 };
 use common::wire::frame::{self, FrameBuffer, FrameError};
-use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
+use common::wire::peer::{ChatFrame, LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
 use common::wire::rendezvous::{Candidate, Entry};
 use rand::rngs::StdRng;
 
@@ -837,7 +837,7 @@ impl Links {
         while !peer.is_full()
             && let Some(frame) = peer.frames.next_frame::<PeerFrame>().map_err(malformed)?
         {
-            peer.unstored += usize::from(matches!(frame, PeerFrame::Message(_)));
+            peer.unstored += usize::from(matches!(frame, PeerFrame::Chat(ChatFrame::Message(_))));
             let account = account.clone();
             self.events.push_back(LinksEvent::Frame {
                 link,

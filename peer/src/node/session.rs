@@ -16,9 +16,9 @@ use common::limits::{
 use common::password::{ClientLogin, ClientRegistration, Password, PasswordError, STRETCH_CURRENT};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginStart,
-    OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, StretchVersion,
-    TokenLogin, VERSION,
+    AdmissionCode, Answer, ByeReason, DeviceRequest, FailedLogins, Hello, HelloAnswer, LoggedIn,
+    LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
+    RequestId, ServerFrame, StretchVersion, TokenLogin, VERSION,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
@@ -358,15 +358,20 @@ impl Session {
                 self.entry(
                     binding,
                     Step::Recording,
-                    Request::RegisterFinish {
+                    Request::Login(LoginRequest::RegisterFinish {
                         upload,
                         stretch: STRETCH_CURRENT,
-                    },
+                    }),
                     now,
                 );
             }
             (Step::Stretching(_), Ok(ke3)) => {
-                self.entry(binding, Step::Finishing, Request::LoginFinish { ke3 }, now);
+                self.entry(
+                    binding,
+                    Step::Finishing,
+                    Request::Login(LoginRequest::LoginFinish { ke3 }),
+                    now,
+                );
             }
             (Step::StretchingRecord(_) | Step::Stretching(_), Err(error)) => {
                 self.fail_intent(password_error(error), binding, now);
@@ -392,7 +397,11 @@ impl Session {
             State::Waiting { .. } => self.connect(),
             State::Greeting { .. } | State::Entering { .. } => self.close(),
             State::Online if now >= self.last_received + silence_max() => self.close(),
-            State::Online => self.request(Purpose::KeepAlive, Request::KeepAlive, now),
+            State::Online => self.request(
+                Purpose::KeepAlive,
+                Request::Device(DeviceRequest::KeepAlive),
+                now,
+            ),
             State::Idle | State::Halted { .. } | State::Connecting | State::Closing => {}
         }
     }
@@ -559,10 +568,10 @@ impl Session {
             let seed = self.rng.random();
             if intent.registers {
                 let (client, message) = ClientRegistration::start(&intent.password, seed);
-                let request = Request::RegisterStart {
+                let request = Request::Login(LoginRequest::RegisterStart {
                     account: intent.account.clone(),
                     message,
-                };
+                });
                 return self.entry(binding, Step::Registering(client), request, now);
             }
             return self.start_login(binding, seed, now);
@@ -589,7 +598,12 @@ impl Session {
             token,
             signature,
         };
-        self.entry(binding, Step::Token, Request::TokenLogin(login), now);
+        self.entry(
+            binding,
+            Step::Token,
+            Request::Login(LoginRequest::TokenLogin(login)),
+            now,
+        );
     }
 
     fn start_login(&mut self, binding: ChannelBinding, seed: [u8; 32], now: Instant) {
@@ -612,7 +626,7 @@ impl Session {
         self.entry(
             binding,
             Step::LoggingIn(client),
-            Request::LoginStart(start),
+            Request::Login(LoginRequest::LoginStart(start)),
             now,
         );
     }
@@ -624,20 +638,26 @@ impl Session {
             return self.close();
         };
         match (step, answer) {
-            (Step::Registering(client), Answer::RegisterChallenge { message }) => {
+            (
+                Step::Registering(client),
+                Answer::Login(LoginAnswer::RegisterChallenge { message }),
+            ) => {
                 self.stretch_record(client, message, binding, now);
             }
-            (Step::Recording, Answer::Done) => {
+            (Step::Recording, Answer::Login(LoginAnswer::Registered)) => {
                 if let Some(intent) = &mut self.intent {
                     intent.registers = false;
                 }
                 let seed = self.rng.random();
                 self.start_login(binding, seed, now);
             }
-            (Step::LoggingIn(client), Answer::LoginChallenge { ke2, stretch }) => {
+            (
+                Step::LoggingIn(client),
+                Answer::Login(LoginAnswer::LoginChallenge { ke2, stretch }),
+            ) => {
                 self.stretch(client, ke2, stretch, binding, now);
             }
-            (Step::Finishing | Step::Token, Answer::LoggedIn(logged_in)) => {
+            (Step::Finishing | Step::Token, Answer::Login(LoginAnswer::LoggedIn(logged_in))) => {
                 self.on_logged_in(logged_in, now)
             }
             (Step::Token, Answer::Refused(Refusal::TokenRefused | Refusal::WrongCredentials)) => {

@@ -24,8 +24,8 @@ use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LEAF_LEN};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    Candidate, CandidateKind, DirectoryVersion, Hello, HelloAnswer, LoggedIn, Refusal,
-    RequestFrame, ServerFrame,
+    Candidate, CandidateKind, DirectoryVersion, Hello, HelloAnswer, LoggedIn, LoginAnswer,
+    LoginRequest, Refusal, RequestFrame, ServerFrame,
 };
 
 use super::command::{PasswordText, TransferState};
@@ -348,15 +348,17 @@ impl World {
     fn answer(&mut self, n: usize, request: Request) -> Option<Answer> {
         let is_known = |host: &&Host| !self.unknown.contains(&host.key);
         Some(match request {
-            Request::TokenLogin(_) if self.tokens_have_expired => {
+            Request::Login(LoginRequest::TokenLogin(_)) if self.tokens_have_expired => {
                 self.hosts[n].refused_tokens += 1;
                 Answer::Refused(Refusal::TokenRefused)
             }
-            Request::TokenLogin(_) => Answer::LoggedIn(LoggedIn {
-                token: None,
-                failed: None,
-            }),
-            Request::Announce { status, candidates } => {
+            Request::Login(LoginRequest::TokenLogin(_)) => {
+                Answer::Login(LoginAnswer::LoggedIn(LoggedIn {
+                    token: None,
+                    failed: None,
+                }))
+            }
+            Request::Directory(DirectoryRequest::Announce { status, candidates }) => {
                 let candidates = vouched(&candidates, self.hosts[n].address);
                 let host = &mut self.hosts[n];
                 let entry = Entry {
@@ -369,16 +371,16 @@ impl World {
                 };
                 host.session.as_mut().unwrap().online = Some(entry.clone());
                 self.push_presence(&entry);
-                Answer::Done
+                DirectoryAnswer::Done.into()
             }
-            Request::Find { account } => {
+            Request::Directory(DirectoryRequest::Find { account }) => {
                 let of_account = self.hosts.iter().filter(|host| host.name == account);
                 let invented = self.invented.iter().cloned();
-                Answer::Found {
+                Answer::Directory(DirectoryAnswer::Found {
                     entries: of_account.filter_map(Host::entry).chain(invented).collect(),
-                }
+                })
             }
-            Request::WhoIs { device_key } => {
+            Request::Directory(DirectoryRequest::WhoIs { device_key }) => {
                 let owner = self
                     .hosts
                     .iter()
@@ -387,27 +389,37 @@ impl World {
                 let mut guests = self.guests.iter().rev();
                 let guest = guests.find(|(key, _)| *key == device_key);
                 let guest = guest.map(|(_, account)| account.clone());
-                Answer::Owner {
+                Answer::Directory(DirectoryAnswer::Owner {
                     account: guest.or(owner.map(|host| host.name.clone())),
-                }
+                })
             }
-            Request::List { .. } => {
+            Request::Directory(DirectoryRequest::List { .. }) => {
                 let entries = self.hosts.iter().filter_map(Host::entry).collect();
-                Answer::Page {
+                Answer::Directory(DirectoryAnswer::Page {
                     version: DirectoryVersion(1),
                     entries,
                     next: None,
-                }
+                })
             }
-            Request::Watch { .. } => {
+            Request::Directory(DirectoryRequest::Watch { .. }) => {
                 self.hosts[n].session.as_mut().unwrap().watches = true;
-                Answer::Done
+                DirectoryAnswer::Done.into()
             }
-            Request::LoginStart(_) => Answer::Refused(Refusal::Blocked { retry_after_s: 60 }),
-            Request::RegisterStart { .. } => Answer::Refused(Refusal::AccountExists),
-            Request::KeepAlive | Request::Unwatch | Request::LogOut => Answer::Done,
+            Request::Login(LoginRequest::LoginStart(_)) => {
+                Answer::Refused(Refusal::Blocked { retry_after_s: 60 })
+            }
+            Request::Login(LoginRequest::RegisterStart { .. }) => {
+                Answer::Refused(Refusal::AccountExists)
+            }
+            Request::Directory(DirectoryRequest::Unwatch) => DirectoryAnswer::Done.into(),
+            Request::Device(DeviceRequest::KeepAlive | DeviceRequest::LogOut) => {
+                DeviceAnswer::Done.into()
+            }
             // Never answered.
-            Request::RegisterFinish { .. } | Request::LoginFinish { .. } | Request::Admit => {
+            Request::Login(
+                LoginRequest::RegisterFinish { .. } | LoginRequest::LoginFinish { .. },
+            )
+            | Request::Device(DeviceRequest::Admit) => {
                 return None;
             }
         })
@@ -422,7 +434,13 @@ impl World {
             {
                 let changes = vec![Change::Online(entry.clone())];
                 let version = DirectoryVersion(2);
-                self.send(n, &ServerFrame::Push(Push::Presence { version, changes }));
+                self.send(
+                    n,
+                    &ServerFrame::Push(Push::Directory(DirectoryPush::Presence {
+                        version,
+                        changes,
+                    })),
+                );
             }
         }
     }
@@ -1221,7 +1239,7 @@ fn refusals_of_the_server_reach_whoever_asked_and_are_not_retried() {
     let heard = &world.hosts[0].session.as_ref().unwrap().heard;
     let logins = heard
         .iter()
-        .filter(|request| matches!(request, Request::LoginStart(_)))
+        .filter(|request| matches!(request, Request::Login(LoginRequest::LoginStart(_))))
         .count();
     assert!(
         logins <= 1,
@@ -1236,7 +1254,7 @@ fn an_idle_session_is_kept_alive_and_a_silent_server_is_given_up() {
     let heard = &world.hosts[0].session.as_ref().unwrap().heard;
     let alive = heard
         .iter()
-        .filter(|request| matches!(request, Request::KeepAlive))
+        .filter(|request| matches!(request, Request::Device(DeviceRequest::KeepAlive)))
         .count();
     assert!((3..=5).contains(&alive), "{alive}");
 

@@ -15,7 +15,8 @@ use common::key::DeviceKey;
 use common::limits::{CANDIDATES_MAX, CHANGES_MAX, Fill, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
 use common::stun::canonical;
 use common::wire::rendezvous::{
-    Candidate, CandidateKind, Change, Cursor, DirectoryVersion, Entry, Push, ServerFrame,
+    Candidate, CandidateKind, Change, Cursor, DirectoryPush, DirectoryVersion, Entry, Push,
+    ServerFrame,
 };
 
 /// The devices that are online.
@@ -158,10 +159,12 @@ impl Directory {
                 device_key: cursor.device_key,
             },
         });
-        Arc::new(ServerFrame::Push(Push::Presence {
-            version: DirectoryVersion(version),
-            changes: changes.collect(),
-        }))
+        Arc::new(ServerFrame::Push(Push::Directory(
+            DirectoryPush::Presence {
+                version: DirectoryVersion(version),
+                changes: changes.collect(),
+            },
+        )))
     }
 
     fn entries_after(&self, after: Option<&Cursor>) -> impl Iterator<Item = &Entry> {
@@ -281,7 +284,9 @@ mod tests {
     fn follow(copy: &mut BTreeMap<Cursor, Entry>, pushes: &[Arc<ServerFrame>]) -> u64 {
         let mut seen = 0;
         for push in pushes {
-            let ServerFrame::Push(Push::Presence { version, changes }) = &**push else {
+            let ServerFrame::Push(Push::Directory(DirectoryPush::Presence { version, changes })) =
+                &**push
+            else {
                 panic!("{push:?}");
             };
             assert!(changes.len() <= CHANGES_MAX);
@@ -347,7 +352,9 @@ mod tests {
         assert!(directory.remembers(since));
         let changes = directory.changes_since(since).unwrap();
         let in_each = changes.pushes.iter().map(|push| match &**push {
-            ServerFrame::Push(Push::Presence { changes, .. }) => changes.len(),
+            ServerFrame::Push(Push::Directory(DirectoryPush::Presence { changes, .. })) => {
+                changes.len()
+            }
             ServerFrame::Push(_) | ServerFrame::Answer { .. } => 0,
         });
         assert_eq!(changes.count, in_each.sum::<usize>());

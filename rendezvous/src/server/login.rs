@@ -18,8 +18,8 @@ use common::password::{
     ServerLogin, ServerSetup,
 };
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, FailedLogins, LoggedIn, LoginStart, OpaqueMessage, Refusal,
-    RequestId, StretchVersion, TokenLogin,
+    AdmissionCode, Answer, ByeReason, FailedLogins, LoggedIn, LoginAnswer, LoginStart,
+    OpaqueMessage, Refusal, RequestId, StretchVersion, TokenLogin,
 };
 
 use super::lockout::{Counted, Lane, LockoutRow, Subject, seconds};
@@ -625,7 +625,7 @@ impl Server {
             }
             Attempt::RegisterFinishing { id } => {
                 let answer = match answer {
-                    StoreAnswer::Done => Answer::Done,
+                    StoreAnswer::Done => LoginAnswer::Registered.into(),
                     StoreAnswer::Exists
                     | StoreAnswer::NotFound
                     | StoreAnswer::Full
@@ -807,7 +807,7 @@ impl Server {
     ) {
         let attempt = match (is_free, response) {
             (Some(true), Some(message)) => {
-                self.answer(connection, id, Answer::RegisterChallenge { message });
+                self.answer(connection, id, LoginAnswer::RegisterChallenge { message });
                 Attempt::RegisterChallenged(wanted)
             }
             (Some(false), Some(_)) => {
@@ -835,7 +835,7 @@ impl Server {
     ) {
         let attempt = match (is_saved, challenge) {
             (true, Some((state, ke2))) => {
-                self.answer(connection, id, Answer::LoginChallenge { ke2, stretch });
+                self.answer(connection, id, LoginAnswer::LoginChallenge { ke2, stretch });
                 Attempt::LoginChallenged { login, state }
             }
             (is_saved, challenge) => Attempt::LoginStarting {
@@ -911,7 +911,11 @@ impl Server {
         session.phase = Phase::Member(Arc::new(member));
         session.heard = now;
         self.strangers.remove(connection);
-        self.answer(connection, id, Answer::LoggedIn(LoggedIn { token, failed }));
+        self.answer(
+            connection,
+            id,
+            LoginAnswer::LoggedIn(LoggedIn { token, failed }),
+        );
         self.hasten_timer(connection, now);
     }
 

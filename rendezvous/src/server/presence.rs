@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::limits::{Fill, WATCH_CHANGES_AT_ONCE, WATCH_CHANGES_PER_S};
-use common::wire::rendezvous::{Cursor, DirectoryVersion, Entry, Push, ServerFrame};
+use common::wire::rendezvous::{Cursor, DirectoryPush, DirectoryVersion, Entry, Push, ServerFrame};
 
 use super::directory::{Changes, Directory};
 use super::{ConnectionId, Frame, Output};
@@ -157,7 +157,7 @@ impl Presence {
     fn push(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
         self.push_at = None;
         let version = self.directory.version();
-        let list_again = Arc::new(ServerFrame::Push(Push::ListAgain));
+        let list_again = Arc::new(ServerFrame::Push(Push::Directory(DirectoryPush::ListAgain)));
         let mut changes_since: BTreeMap<DirectoryVersion, Option<Changes>> = BTreeMap::new();
         for (connection, watcher) in &mut self.watchers {
             let Some(since) = watcher.since else {
@@ -246,8 +246,10 @@ mod tests {
             };
             assert!(!lists_again, "it watches no more");
             match &*frame {
-                ServerFrame::Push(Push::Presence { changes, .. }) => changes_told += changes.len(),
-                ServerFrame::Push(Push::ListAgain) => lists_again = true,
+                ServerFrame::Push(Push::Directory(DirectoryPush::Presence { changes, .. })) => {
+                    changes_told += changes.len()
+                }
+                ServerFrame::Push(Push::Directory(DirectoryPush::ListAgain)) => lists_again = true,
                 other @ (ServerFrame::Answer { .. } | ServerFrame::Push(_)) => {
                     panic!("{other:?}")
                 }

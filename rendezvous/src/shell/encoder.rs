@@ -63,7 +63,9 @@ impl Encoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::wire::rendezvous::{Answer, ByeReason, HelloAnswer, Push, RequestId};
+    use common::wire::rendezvous::{
+        ByeReason, DeviceAnswer, DirectoryPush, HelloAnswer, Push, RequestId,
+    };
 
     fn encoded(frame: &Frame) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -85,7 +87,7 @@ mod tests {
         let shared = [push(ByeReason::Replaced), push(ByeReason::TimedOut)];
         let own = Frame::Server(Arc::new(ServerFrame::Answer {
             id: RequestId(7),
-            answer: Answer::Done,
+            answer: DeviceAnswer::Done.into(),
         }));
         let greeting = Frame::Greeting(HelloAnswer::Upgrade {
             versions: vec![1],
@@ -108,7 +110,7 @@ mod tests {
     fn so_many_frames_are_remembered_and_no_more() {
         let mut encoder = Encoder::default();
         let mut out = Vec::new();
-        let shared = |_| Arc::new(ServerFrame::Push(Push::ListAgain));
+        let shared = |_| Arc::new(ServerFrame::Push(Push::Directory(DirectoryPush::ListAgain)));
         let shared: Vec<_> = (0..=REMEMBERED_MAX).map(shared).collect();
         for message in &shared {
             let frame = Frame::Server(Arc::clone(message));

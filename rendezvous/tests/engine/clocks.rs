@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use common::limits::{BLOCK_FIRST, SESSION_IDLE_MAX, TOKEN_LIFETIME};
-use common::wire::rendezvous::{Answer, ByeReason, Refusal, Request, RequestFrame, RequestId};
+use common::wire::rendezvous::{
+    ByeReason, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest, Refusal, Request,
+    RequestFrame, RequestId,
+};
 use rendezvous::server::{Input, Output};
 
 use super::world::*;
@@ -19,8 +22,8 @@ fn t25_fifty_days_pass_at_once() {
     let online = world.online("bob", 2);
     let watcher = world.online("carol", 3);
     let version = world.list(watcher).version;
-    let since = Request::Watch { since: version };
-    assert_eq!(world.ask(watcher, since), Answer::Done);
+    let since = Request::Directory(DirectoryRequest::Watch { since: version });
+    assert_eq!(world.ask(watcher, since), DirectoryAnswer::Done.into());
     world.add("dave");
     world.block("dave");
     let half_open = world.accept_only(AWAY);
@@ -53,17 +56,17 @@ fn t25_fifty_days_pass_at_once() {
     // Those who watch are told as ever.
     let watcher = world.member("carol", 4, HOME);
     let listed = world.list(watcher);
-    let since = Request::Watch {
+    let since = Request::Directory(DirectoryRequest::Watch {
         since: listed.version,
-    };
-    assert_eq!(world.ask(watcher, since), Answer::Done);
+    });
+    assert_eq!(world.ask(watcher, since), DirectoryAnswer::Done.into());
     let member = world.online("erin", 5);
     world.advance(Duration::from_millis(50));
     let (_, changes) = world.changes(watcher);
     assert_eq!(online_names(&changes), ["erin"]);
     // And whoever is online from now on stays so for as long as before.
     world.advance(SESSION_IDLE_MAX - Duration::from_secs(1));
-    world.ask(member, Request::KeepAlive);
+    world.ask(member, DeviceRequest::KeepAlive);
     assert_eq!(world.closed.get(&member), None);
 }
 
@@ -75,7 +78,10 @@ fn t25_a_request_that_comes_first_after_fifty_days_is_no_harm() {
     world.now += FIFTY_DAYS;
     world.wall = world.wall.saturating_add(FIFTY_DAYS);
     // The shell hands over what came before it looks at the clock.
-    assert_eq!(world.ask(early, Request::KeepAlive), Answer::Done);
+    assert_eq!(
+        world.ask(early, DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
     world.server.handle_timeout(world.now);
     world.pump();
     assert_eq!(world.closed.get(&early), None);
@@ -89,20 +95,26 @@ fn t25_request_numbers_may_be_any_and_wrap() {
     let alice = world.online("alice", 1);
     world.last_request = u32::MAX - 4;
     for _ in 0..4 {
-        assert_eq!(world.ask(alice, Request::KeepAlive), Answer::Done);
+        assert_eq!(
+            world.ask(alice, DeviceRequest::KeepAlive),
+            DeviceAnswer::Done.into()
+        );
     }
     world.last_request = 0;
-    assert_eq!(world.ask(alice, Request::KeepAlive), Answer::Done);
+    assert_eq!(
+        world.ask(alice, DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
     // The same number again and again, and before the answer: each gets one.
     for id in [u32::MAX, 0, 7, 7] {
-        let request = Request::KeepAlive;
+        let request = Request::Device(DeviceRequest::KeepAlive);
         let id = RequestId(id);
         let frame = RequestFrame { id, request };
         world.input(Input::Requested {
             connection: alice,
             frame,
         });
-        assert_eq!(world.take_answer(alice), Answer::Done);
+        assert_eq!(world.take_answer(alice), DeviceAnswer::Done.into());
     }
 }
 

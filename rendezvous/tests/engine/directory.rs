@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use common::limits::{ANNOUNCE_INTERVAL, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
-use common::wire::rendezvous::{Answer, Change, Refusal, Request, Status};
+use common::wire::rendezvous::{
+    Answer, Change, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest, Refusal, Status,
+};
 
 use super::world::*;
 
@@ -33,7 +35,10 @@ fn watchers_get_what_changed_and_nothing_else() {
     let bob = world.online("bob", 2);
     let carol = world.online("carol", 3);
     let since = listed.version;
-    assert_eq!(world.ask(watcher, Request::Watch { since }), Answer::Done);
+    assert_eq!(
+        world.ask(watcher, DirectoryRequest::Watch { since }),
+        DirectoryAnswer::Done.into()
+    );
     world.advance(Duration::from_millis(50));
     let (version, changes) = world.changes(watcher);
     assert_eq!(version, world.server.directory().version());
@@ -52,7 +57,10 @@ fn watchers_get_what_changed_and_nothing_else() {
     world.announce(carol, Status::Busy);
     world.advance(Duration::from_millis(50));
     assert!(world.inbox(watcher).is_empty(), "no news");
-    assert_eq!(world.ask(watcher, Request::Unwatch), Answer::Done);
+    assert_eq!(
+        world.ask(watcher, DirectoryRequest::Unwatch),
+        DirectoryAnswer::Done.into()
+    );
     world.announce(carol, Status::Away);
     world.advance(Duration::from_millis(50));
     assert!(world.inbox(watcher).is_empty());
@@ -66,20 +74,26 @@ fn a_version_that_is_too_old_or_of_another_run_is_listed_again() {
     let crowd: Vec<_> = (0..64).map(|n| world.online_with_token(n)).collect();
     for round in 0..PRESENCE_LOG_MAX / crowd.len() {
         world.advance(ANNOUNCE_INTERVAL);
-        assert_eq!(world.ask(watcher, Request::KeepAlive), Answer::Done);
+        assert_eq!(
+            world.ask(watcher, DeviceRequest::KeepAlive),
+            DeviceAnswer::Done.into()
+        );
         for member in &crowd {
             world.announce(*member, [Status::Away, Status::Busy][round % 2]);
         }
     }
-    let too_old = world.ask(watcher, Request::Watch { since });
+    let too_old = world.ask(watcher, DirectoryRequest::Watch { since });
     assert_eq!(too_old, refused(Refusal::ListAgain));
     let since = world.server.directory().version();
-    assert_eq!(world.ask(watcher, Request::Watch { since }), Answer::Done);
+    assert_eq!(
+        world.ask(watcher, DirectoryRequest::Watch { since }),
+        DirectoryAnswer::Done.into()
+    );
 
     world.restart(Duration::from_secs(1));
     let watcher = world.connect(HOME);
     world.log_in(watcher, "alice", &device(1));
-    let other_run = world.ask(watcher, Request::Watch { since });
+    let other_run = world.ask(watcher, DirectoryRequest::Watch { since });
     assert_eq!(other_run, refused(Refusal::ListAgain));
 }
 
@@ -89,8 +103,8 @@ fn the_same_inputs_and_seed_give_the_same_decisions() {
         let mut world = World::new();
         let c = world.member("alice", 1, HOME);
         world.block("alice");
-        let answer = world.ask(c, Request::Admit);
-        let Answer::Admission { code, .. } = answer else {
+        let answer = world.ask(c, DeviceRequest::Admit);
+        let Answer::Device(DeviceAnswer::Admission { code, .. }) = answer else {
             panic!("{answer:?}");
         };
         (code.to_string(), world.decisions)

@@ -8,7 +8,8 @@ use common::limits::{
 };
 use common::password::{ClientRegistration, PasswordRecord};
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, LoggedIn, OpaqueMessage, Refusal, Request, ServerFrame,
+    AdmissionCode, Answer, DeviceAnswer, DeviceRequest, LoggedIn, LoginAnswer, LoginRequest,
+    OpaqueMessage, Refusal, ServerFrame,
 };
 use rendezvous::server::operator::{Command, Reply};
 use rendezvous::store::{Store, StoreRequest};
@@ -22,7 +23,10 @@ fn t38_five_wrong_passwords_block_strangers_and_not_the_owners_device() {
     let stranger = world.connect(AWAY);
     for attempt in 0..5 {
         let started = world.login_start(stranger, "alice", &device(50 + attempt), None);
-        assert!(matches!(started, Answer::LoginChallenge { .. }));
+        assert!(matches!(
+            started,
+            Answer::Login(LoginAnswer::LoginChallenge { .. })
+        ));
     }
     let blocked = world.login_start(stranger, "alice", &device(60), None);
     assert_eq!(blocked, refused(Refusal::Blocked { retry_after_s: 60 }));
@@ -40,7 +44,10 @@ fn t38_five_wrong_passwords_block_strangers_and_not_the_owners_device() {
     world.advance(BLOCK_FIRST);
     let late = world.connect(AWAY);
     let started = world.login_start(late, "alice", &device(62), None);
-    assert!(matches!(started, Answer::LoginChallenge { .. }));
+    assert!(matches!(
+        started,
+        Answer::Login(LoginAnswer::LoginChallenge { .. })
+    ));
 }
 
 #[test]
@@ -103,7 +110,7 @@ fn t38_attempts_at_the_same_moment_are_never_more_than_the_limit() {
             matches!(
                 inbox.front(),
                 Some(ServerFrame::Answer {
-                    answer: Answer::LoginChallenge { .. },
+                    answer: Answer::Login(LoginAnswer::LoginChallenge { .. }),
                     ..
                 })
             )
@@ -123,12 +130,14 @@ fn t38_unknown_names_look_like_accounts() {
         for attempt in 0..7 {
             let c = world.connect(&format!("203.0.113.{attempt}:9"));
             let answer = world.login_start(c, account, &device(3), None);
-            lengths.push(if let Answer::LoginChallenge { ke2, stretch } = answer {
-                (ke2.as_bytes().len(), stretch.0)
-            } else {
-                assert_eq!(answer, refused(Refusal::Blocked { retry_after_s: 60 }));
-                (0, 60)
-            });
+            lengths.push(
+                if let Answer::Login(LoginAnswer::LoginChallenge { ke2, stretch }) = answer {
+                    (ke2.as_bytes().len(), stretch.0)
+                } else {
+                    assert_eq!(answer, refused(Refusal::Blocked { retry_after_s: 60 }));
+                    (0, 60)
+                },
+            );
         }
         seen.push((lengths, world.store.writes() - before));
     }
@@ -186,7 +195,10 @@ fn t38_one_source_cannot_try_a_password_on_every_name() {
     let attacker = world.connect(AWAY);
     for number in 0..SOURCE_FAILURES_MAX {
         let started = world.login_start(attacker, &format!("user{number}"), &device(3), None);
-        assert!(matches!(started, Answer::LoginChallenge { .. }));
+        assert!(matches!(
+            started,
+            Answer::Login(LoginAnswer::LoginChallenge { .. })
+        ));
     }
     let blocked = world.login_start(attacker, "alice", &device(3), None);
     assert_eq!(blocked, refused(Refusal::Blocked { retry_after_s: 60 }));
@@ -213,7 +225,7 @@ fn t38_a_household_that_mistypes_stays_below_the_bound() {
                 let c = world.connect(HOME);
                 let device = device(100 + number);
                 let started = world.login_start(c, &person(number), &device, None);
-                let is_asked = matches!(started, Answer::LoginChallenge { .. });
+                let is_asked = matches!(started, Answer::Login(LoginAnswer::LoginChallenge { .. }));
                 assert!(is_asked, "{number} on day {day}, slip {slip}: {started:?}");
                 world.disconnect(c);
                 world.advance(Duration::from_secs(1));
@@ -291,7 +303,7 @@ fn a_damaged_record_is_the_stores_failure_and_ends_nobodys_connection() {
     }
     let answer = world.login_start(c, "nobody", &device(1), None);
     assert!(
-        matches!(answer, Answer::LoginChallenge { .. }),
+        matches!(answer, Answer::Login(LoginAnswer::LoginChallenge { .. })),
         "{answer:?}"
     );
 }
@@ -301,7 +313,9 @@ fn a_one_time_code_admits_one_new_device_during_a_block() {
     let mut world = World::new();
     let owner = world.member("alice", 1, HOME);
     world.block("alice");
-    let Answer::Admission { code, expires_in_s } = world.ask(owner, Request::Admit) else {
+    let Answer::Device(DeviceAnswer::Admission { code, expires_in_s }) =
+        world.ask(owner, DeviceRequest::Admit)
+    else {
         panic!("no code");
     };
     assert_eq!(expires_in_s, 600);
@@ -311,18 +325,21 @@ fn a_one_time_code_admits_one_new_device_during_a_block() {
     assert_eq!(blocked, refused(Refusal::Blocked { retry_after_s: 60 }));
     let started = world.login_start(c, "alice", &device(7), Some(code));
     let done = world.finish(c, "alice", started);
-    assert!(matches!(done, Answer::LoggedIn(_)), "{done:?}");
+    assert!(
+        matches!(done, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{done:?}"
+    );
     let again = world.connect(HOME);
     let blocked = world.login_start(again, "alice", &device(8), Some(code));
     assert_eq!(blocked, refused(Refusal::Blocked { retry_after_s: 60 }));
 
     for _ in 0..4 {
         assert!(matches!(
-            world.ask(owner, Request::Admit),
-            Answer::Admission { .. }
+            world.ask(owner, DeviceRequest::Admit),
+            Answer::Device(DeviceAnswer::Admission { .. })
         ));
     }
-    let fifth = world.ask(owner, Request::Admit);
+    let fifth = world.ask(owner, DeviceRequest::Admit);
     assert_eq!(fifth, refused(Refusal::LimitExceeded));
 }
 
@@ -343,7 +360,10 @@ fn a_slip_in_the_password_does_not_cost_the_one_time_code_and_three_do() {
     for _ in 0..ADMISSION_FAILURES_MAX {
         // Starting again gives up the attempt before, which has failed then.
         let started = start(&mut world, codes[0]);
-        assert!(matches!(started, Answer::LoginChallenge { .. }));
+        assert!(matches!(
+            started,
+            Answer::Login(LoginAnswer::LoginChallenge { .. })
+        ));
     }
     let blocked = start(&mut world, codes[0]);
     assert!(matches!(blocked, Answer::Refused(Refusal::Blocked { .. })));
@@ -352,7 +372,10 @@ fn a_slip_in_the_password_does_not_cost_the_one_time_code_and_three_do() {
     start(&mut world, codes[1]);
     let started = start(&mut world, codes[1]);
     let done = world.finish(c, "alice", started);
-    assert!(matches!(done, Answer::LoggedIn(_)), "{done:?}");
+    assert!(
+        matches!(done, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{done:?}"
+    );
     assert_eq!(world.store.restore().unwrap().admissions.len(), 0);
 }
 
@@ -382,9 +405,15 @@ fn an_operators_code_survives_a_restart() {
     world.restart(Duration::from_secs(1));
     let c = world.connect(HOME);
     let started = world.login_start(c, "alice", &device(7), Some(code));
-    assert!(matches!(started, Answer::LoginChallenge { .. }));
+    assert!(matches!(
+        started,
+        Answer::Login(LoginAnswer::LoginChallenge { .. })
+    ));
     let done = world.finish(c, "alice", started);
-    assert!(matches!(done, Answer::LoggedIn(_)), "{done:?}");
+    assert!(
+        matches!(done, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{done:?}"
+    );
     world.block("alice");
     world.restart(Duration::from_secs(1));
     let c = world.connect(HOME);
@@ -404,7 +433,7 @@ fn t37_a_blocked_account_has_no_other_way_in() {
     let upload = OpaqueMessage::try_from(record("alice").as_bytes().to_vec()).unwrap();
     let finish = world.ask(
         c,
-        Request::RegisterFinish {
+        LoginRequest::RegisterFinish {
             upload,
             stretch: common::password::STRETCH_CURRENT,
         },
@@ -416,7 +445,10 @@ fn t37_a_blocked_account_has_no_other_way_in() {
     assert!(matches!(blocked, Answer::Refused(Refusal::Blocked { .. })));
     // A token is not guessing: the owner's device goes on.
     let owner = world.token_login(c, "alice", &laptop, token);
-    assert!(matches!(owner, Answer::LoggedIn(_)), "{owner:?}");
+    assert!(
+        matches!(owner, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{owner:?}"
+    );
 }
 
 #[test]

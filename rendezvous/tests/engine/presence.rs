@@ -10,7 +10,8 @@ use common::limits::{
 };
 use common::wire::frame;
 use common::wire::rendezvous::{
-    Answer, Push, Request, RequestFrame, RequestId, ServerFrame, Status,
+    DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, Push, Request,
+    RequestFrame, RequestId, ServerFrame, Status,
 };
 use rendezvous::server::{ConnectionId, Frame, Input, Output};
 
@@ -51,7 +52,10 @@ impl Crowd {
         world.advance(Duration::from_secs(10));
         for watcher in &watchers {
             let since = world.server.directory().version();
-            assert_eq!(world.ask(*watcher, Request::Watch { since }), Answer::Done);
+            assert_eq!(
+                world.ask(*watcher, DirectoryRequest::Watch { since }),
+                DirectoryAnswer::Done.into()
+            );
         }
         Self {
             world,
@@ -77,7 +81,7 @@ impl Crowd {
     fn keep_alive(&mut self) {
         let everybody = [&self.announcers[..], &self.watchers[..]].concat();
         for member in everybody {
-            self.send(member, Request::KeepAlive);
+            self.send(member, DeviceRequest::KeepAlive);
         }
     }
 
@@ -89,10 +93,13 @@ impl Crowd {
         }
     }
 
-    fn send(&mut self, connection: ConnectionId, request: Request) {
+    fn send(&mut self, connection: ConnectionId, request: impl Into<Request>) {
         self.world.last_request += 1;
         let id = RequestId(self.world.last_request);
-        let frame = RequestFrame { id, request };
+        let frame = RequestFrame {
+            id,
+            request: request.into(),
+        };
         self.traffic.bytes_in += len_of(&frame);
         let input = Input::Requested { connection, frame };
         self.world.server.handle_input(input, self.world.now);
@@ -131,11 +138,13 @@ impl Crowd {
             };
             self.traffic.bytes_out += len;
             match &*frame {
-                ServerFrame::Push(Push::Presence { changes, .. }) => {
+                ServerFrame::Push(Push::Directory(DirectoryPush::Presence { changes, .. })) => {
                     self.traffic.changes_pushed += changes.len();
                 }
-                ServerFrame::Push(Push::ListAgain) => self.traffic.watches_ended += 1,
-                ServerFrame::Push(Push::FailedLogins(_) | Push::Bye(_))
+                ServerFrame::Push(Push::Directory(DirectoryPush::ListAgain)) => {
+                    self.traffic.watches_ended += 1
+                }
+                ServerFrame::Push(Push::Device(DevicePush::FailedLogins(_)) | Push::Bye(_))
                 | ServerFrame::Answer { .. } => {}
             }
             last = Some((frame, len));
@@ -152,10 +161,10 @@ fn len_of(frame: &impl serde::Serialize) -> usize {
 /// As long as one may be, and another one each time.
 fn announcement(round: u16) -> Request {
     let candidate = |n| SocketAddr::from(([0x2001, 0xdb8, 1, 2, 3, 4, 5, round], 50_000 + n));
-    Request::Announce {
+    Request::Directory(DirectoryRequest::Announce {
         status: Status::Busy,
         candidates: (0..CANDIDATES_MAX as u16).map(candidate).collect(),
-    }
+    })
 }
 
 /// Once a device has said a few things at once, it changes at a pace.
@@ -205,8 +214,8 @@ fn t15_t39_more_than_can_be_followed_ends_the_watch_and_nothing_else() {
     let watcher = crowd.watchers[0];
     crowd.rest();
     let since = crowd.world.list(watcher).version;
-    let asked = crowd.world.ask(watcher, Request::Watch { since });
-    assert_eq!(asked, Answer::Done);
+    let asked = crowd.world.ask(watcher, DirectoryRequest::Watch { since });
+    assert_eq!(asked, DirectoryAnswer::Done.into());
     crowd.world.announce(crowd.announcers[0], Status::Away);
     crowd.world.advance(PACE);
     let (version, changes) = crowd.world.changes(watcher);

@@ -4,7 +4,10 @@ use common::key::{DeviceKey, Signature, Token};
 use common::limits::{
     DEVICES_PER_ACCOUNT_MAX, SOURCE_FAILURES_MAX, TOKEN_LIFETIME, TOKEN_RENEW_AFTER,
 };
-use common::wire::rendezvous::{Answer, ByeReason, Cursor, OpaqueMessage, Refusal, Request};
+use common::wire::rendezvous::{
+    Answer, ByeReason, Cursor, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest,
+    LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request,
+};
 use rendezvous::server::CloseReason;
 
 use super::world::*;
@@ -17,16 +20,19 @@ fn t31_a_key_that_is_only_claimed_is_not_enrolled_even_with_the_password() {
     let c = world.connect(AWAY);
     let mut start = world.start_message(c, "mallory", &device(66), None);
     start.device_key = victim.public();
-    let started = world.ask(c, Request::LoginStart(start));
-    assert!(matches!(started, Answer::LoginChallenge { .. }));
+    let started = world.ask(c, LoginRequest::LoginStart(start));
+    assert!(matches!(
+        started,
+        Answer::Login(LoginAnswer::LoginChallenge { .. })
+    ));
     let done = world.finish(c, "mallory", started);
     assert_eq!(done, refused(Refusal::WrongCredentials));
     let owner = world.member("bob", 2, HOME);
     let device_key = victim.public();
     let account = Some(name("alice"));
     assert_eq!(
-        world.ask(owner, Request::WhoIs { device_key }),
-        Answer::Owner { account }
+        world.ask(owner, DirectoryRequest::WhoIs { device_key }),
+        Answer::Directory(DirectoryAnswer::Owner { account })
     );
 }
 
@@ -73,7 +79,11 @@ fn t31_a_key_that_anybody_can_sign_for_is_not_enrolled() {
     let c = world.connect(AWAY);
     let start = world.start_message(c, "mallory", &honest, None);
     let signature = start.signature;
-    let start = forged(Request::LoginStart(start), honest.public(), signature);
+    let start = forged(
+        Request::Login(LoginRequest::LoginStart(start)),
+        honest.public(),
+        signature,
+    );
     world.receive(c, &start);
     assert_eq!(world.bye(c), Some(ByeReason::Malformed));
 
@@ -81,7 +91,11 @@ fn t31_a_key_that_anybody_can_sign_for_is_not_enrolled() {
     let token = Token::from_bytes([1; 32]);
     let login = world.token_message(c, "mallory", &honest, token);
     let signature = login.signature;
-    let login = forged(Request::TokenLogin(login), honest.public(), signature);
+    let login = forged(
+        Request::Login(LoginRequest::TokenLogin(login)),
+        honest.public(),
+        signature,
+    );
     world.receive(c, &login);
     assert_eq!(world.bye(c), Some(ByeReason::Malformed));
 }
@@ -95,8 +109,8 @@ fn t31_nobody_is_asked_about_a_key_that_anybody_can_sign_for() {
         device_key,
     };
     let requests = [
-        Request::WhoIs { device_key },
-        Request::List { after: Some(after) },
+        Request::Directory(DirectoryRequest::WhoIs { device_key }),
+        Request::Directory(DirectoryRequest::List { after: Some(after) }),
     ];
     for request in requests {
         let c = world.member("alice", 2, HOME);
@@ -113,7 +127,7 @@ fn t32_a_signature_of_another_channel_is_a_strangers() {
     let replayed = world.start_message(first, "alice", &laptop, None);
     world.block("alice");
     let c = world.connect(AWAY);
-    let blocked = world.ask(c, Request::LoginStart(replayed));
+    let blocked = world.ask(c, LoginRequest::LoginStart(replayed));
     assert!(
         matches!(blocked, Answer::Refused(Refusal::Blocked { .. })),
         "identical to a stranger's: {blocked:?}"
@@ -126,7 +140,7 @@ fn t32_a_finish_belongs_to_its_own_start() {
     world.add("alice");
     let (one, two) = (world.connect(HOME), world.connect(HOME));
     let ke3 = OpaqueMessage::try_from(vec![1; 64]).unwrap();
-    let early = world.ask(one, Request::LoginFinish { ke3: ke3.clone() });
+    let early = world.ask(one, LoginRequest::LoginFinish { ke3: ke3.clone() });
     assert_eq!(early, refused(Refusal::OutOfOrder));
 
     let started = world.login_start(one, "alice", &device(1), None);
@@ -134,12 +148,12 @@ fn t32_a_finish_belongs_to_its_own_start() {
     world.login_start(two, "alice", &device(2), None);
     let wrong = world.ask(
         two,
-        Request::LoginFinish {
+        LoginRequest::LoginFinish {
             ke3: crossed.clone(),
         },
     );
     assert_eq!(wrong, refused(Refusal::WrongCredentials));
-    let again = world.ask(two, Request::LoginFinish { ke3: crossed });
+    let again = world.ask(two, LoginRequest::LoginFinish { ke3: crossed });
     assert_eq!(again, refused(Refusal::OutOfOrder), "one try a start");
 }
 
@@ -158,12 +172,15 @@ fn t27_a_token_is_good_for_its_device_channel_and_account_only() {
     assert_eq!(swapped, refusal, "another token");
     let elsewhere = world.connect(HOME);
     let message = world.token_message(elsewhere, "alice", &laptop, token.clone());
-    let replayed = world.ask(c, Request::TokenLogin(message));
+    let replayed = world.ask(c, LoginRequest::TokenLogin(message));
     assert_eq!(replayed, refusal, "another channel");
     let nobody = world.token_login(c, "nobody", &laptop, token.clone());
     assert_eq!(nobody, refusal);
     let own = world.token_login(c, "alice", &laptop, token);
-    assert!(matches!(own, Answer::LoggedIn(_)), "{own:?}");
+    assert!(
+        matches!(own, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{own:?}"
+    );
 }
 
 #[test]
@@ -179,7 +196,7 @@ fn guessing_tokens_is_bounded_by_its_source() {
     let answer = world.token_login(c, "alice", &laptop, Token::from_bytes([99; 32]));
     assert_eq!(answer, refused(Refusal::Blocked { retry_after_s: 60 }));
     let own = world.token_login(c, "alice", &laptop, token);
-    assert!(matches!(own, Answer::LoggedIn(_)));
+    assert!(matches!(own, Answer::Login(LoginAnswer::LoggedIn(_))));
 }
 
 #[test]
@@ -187,26 +204,35 @@ fn a_token_is_renewed_after_a_day_and_dies_after_thirty() {
     let mut world = World::new();
     let (laptop, token) = world.token("alice", 1);
     let fresh = world.connect(HOME);
-    let Answer::LoggedIn(answer) = world.token_login(fresh, "alice", &laptop, token.clone()) else {
+    let Answer::Login(LoginAnswer::LoggedIn(answer)) =
+        world.token_login(fresh, "alice", &laptop, token.clone())
+    else {
         panic!("refused");
     };
     assert_eq!(answer.token, None);
     world.advance(TOKEN_RENEW_AFTER);
     let c = world.connect(HOME);
-    let Answer::LoggedIn(answer) = world.token_login(c, "alice", &laptop, token.clone()) else {
+    let Answer::Login(LoginAnswer::LoggedIn(answer)) =
+        world.token_login(c, "alice", &laptop, token.clone())
+    else {
         panic!("refused");
     };
     drop(answer);
 
     // That answer was lost: the device still has the old token, and gets a new one for it.
     let c = world.connect(HOME);
-    let Answer::LoggedIn(answer) = world.token_login(c, "alice", &laptop, token.clone()) else {
+    let Answer::Login(LoginAnswer::LoggedIn(answer)) =
+        world.token_login(c, "alice", &laptop, token.clone())
+    else {
         panic!("refused");
     };
     let renewed = answer.token.unwrap();
     let c = world.connect(HOME);
     let answer = world.token_login(c, "alice", &laptop, renewed.clone());
-    assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
+    assert!(
+        matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{answer:?}"
+    );
 
     // The new one was used: the old one is dead.
     let c = world.connect(HOME);
@@ -224,7 +250,10 @@ fn logging_out_forgets_the_device() {
     let (laptop, token) = world.token("alice", 1);
     let c = world.connect(HOME);
     world.token_login(c, "alice", &laptop, token.clone());
-    assert_eq!(world.ask(c, Request::LogOut), Answer::Done);
+    assert_eq!(
+        world.ask(c, DeviceRequest::LogOut),
+        DeviceAnswer::Done.into()
+    );
     assert_eq!(world.closed.get(&c), Some(&CloseReason::LoggedOut));
     let c = world.connect(HOME);
     let answer = world.token_login(c, "alice", &laptop, token);

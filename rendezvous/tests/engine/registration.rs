@@ -5,8 +5,8 @@ use std::time::Duration;
 use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
 use common::password::{ClientRegistration, STRETCH_CURRENT};
 use common::wire::rendezvous::{
-    Answer, ByeReason, Candidate, CandidateKind, LoggedIn, OpaqueMessage, Refusal, Request, Status,
-    StretchVersion,
+    Answer, ByeReason, Candidate, CandidateKind, DirectoryAnswer, DirectoryRequest, LoggedIn,
+    LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request, Status, StretchVersion,
 };
 use rendezvous::server::operator::{Command, Reply};
 use rendezvous::server::registration::Registration;
@@ -19,18 +19,18 @@ fn somebody_registers_logs_in_announces_and_is_found() {
     let laptop = device(1);
     let c = world.connect(HOME);
     let done = world.register(c, "alice", PASSWORD);
-    assert_eq!(done, Answer::Done);
+    assert_eq!(done, LoginAnswer::Registered.into());
     let LoggedIn { token, failed } = world.log_in(c, "alice", &laptop);
     assert!(token.is_some());
     assert_eq!(failed, None);
     let candidates = vec![addr("192.0.2.1:4000"), addr("127.0.0.1:22")];
-    let announce = Request::Announce {
+    let announce = Request::Directory(DirectoryRequest::Announce {
         status: Status::Away,
         candidates,
-    };
-    assert_eq!(world.ask(c, announce), Answer::Done);
+    });
+    assert_eq!(world.ask(c, announce), DirectoryAnswer::Done.into());
     let found = world.ask(c, find("alice"));
-    let Answer::Found { entries } = found else {
+    let Answer::Directory(DirectoryAnswer::Found { entries }) = found else {
         panic!("{found:?}");
     };
     assert_eq!(entries.len(), 1);
@@ -40,22 +40,22 @@ fn somebody_registers_logs_in_announces_and_is_found() {
     };
     assert_eq!(entries[0].candidates, [listed], "T22");
     assert_eq!(entries[0].status, Status::Away);
-    let owner = Answer::Owner {
+    let owner = Answer::Directory(DirectoryAnswer::Owner {
         account: Some(name("alice")),
-    };
+    });
     let device_key = laptop.public();
-    assert_eq!(world.ask(c, Request::WhoIs { device_key }), owner);
+    assert_eq!(world.ask(c, DirectoryRequest::WhoIs { device_key }), owner);
     world.disconnect(c);
     let other = world.member("bob", 2, HOME);
     assert_eq!(
-        world.ask(other, Request::WhoIs { device_key }),
+        world.ask(other, DirectoryRequest::WhoIs { device_key }),
         owner,
         "offline"
     );
     let device_key = device(99).public();
     assert_eq!(
-        world.ask(other, Request::WhoIs { device_key }),
-        Answer::Owner { account: None }
+        world.ask(other, DirectoryRequest::WhoIs { device_key }),
+        Answer::Directory(DirectoryAnswer::Owner { account: None })
     );
 }
 
@@ -65,7 +65,10 @@ fn a_name_is_registered_once_and_reserved_only_at_the_end() {
     let (first, second) = (world.connect(HOME), world.connect(AWAY));
     let one = world.register_start(first, "alice", PASSWORD);
     let two = world.register_start(second, "alice", "another password");
-    assert_eq!(world.register_finish(second, "alice", two), Answer::Done);
+    assert_eq!(
+        world.register_finish(second, "alice", two),
+        LoginAnswer::Registered.into()
+    );
     let late = world.register_finish(first, "alice", one);
     assert_eq!(late, refused(Refusal::AccountExists));
     let request = ClientRegistration::start(&password(PASSWORD), [1; 32]).1;
@@ -86,10 +89,13 @@ fn registration_can_be_closed_and_is_limited() {
     for number in 0..REGISTRATIONS_PER_SOURCE_HOUR_MAX {
         let account = format!("user{number}");
         let challenge = world.ask(c, register_start(&account, request.clone()));
-        assert!(matches!(challenge, Answer::RegisterChallenge { .. }));
+        assert!(matches!(
+            challenge,
+            Answer::Login(LoginAnswer::RegisterChallenge { .. })
+        ));
         let (upload, stretch) = (upload(), STRETCH_CURRENT);
-        let done = world.ask(c, Request::RegisterFinish { upload, stretch });
-        assert_eq!(done, Answer::Done);
+        let done = world.ask(c, LoginRequest::RegisterFinish { upload, stretch });
+        assert_eq!(done, LoginAnswer::Registered.into());
     }
     let limited = world.ask(c, register_start("late", request));
     assert!(
@@ -113,11 +119,14 @@ fn a_stretching_that_nobody_knows_makes_no_account() {
         let c = world.connect(HOME);
         world.register_start(c, "alice", PASSWORD);
         let upload = upload();
-        world.send(c, Request::RegisterFinish { upload, stretch });
+        world.send(c, LoginRequest::RegisterFinish { upload, stretch });
         assert_eq!(world.bye(c), Some(ByeReason::Malformed));
     }
     let c = world.connect(HOME);
-    assert_eq!(world.register(c, "alice", PASSWORD), Answer::Done);
+    assert_eq!(
+        world.register(c, "alice", PASSWORD),
+        LoginAnswer::Registered.into()
+    );
 }
 
 /// What the server makes of one blinded guess. Equal answers mean equal OPRF keys: then whoever asked
@@ -139,7 +148,7 @@ mod guesses {
         let blinded = OpaqueMessage::try_from(ke1.as_bytes()[..32].to_vec()).unwrap();
         let answer = world.ask(c, register_start(account, blinded));
         world.disconnect(c);
-        let Answer::RegisterChallenge { message } = answer else {
+        let Answer::Login(LoginAnswer::RegisterChallenge { message }) = answer else {
             panic!("{answer:?}");
         };
         evaluated(&message)
@@ -150,7 +159,7 @@ mod guesses {
         let c = world.connect(AWAY);
         let answer = world.login_start(c, account, &device(GUESSER), None);
         world.disconnect(c);
-        let Answer::LoginChallenge { ke2, .. } = answer else {
+        let Answer::Login(LoginAnswer::LoginChallenge { ke2, .. }) = answer else {
             panic!("{answer:?}");
         };
         evaluated(&ke2)
@@ -165,7 +174,10 @@ mod guesses {
             by_logging_in(&mut world, "alice"),
         ];
         let c = world.connect(HOME);
-        assert_eq!(world.register(c, "alice", PASSWORD), Answer::Done);
+        assert_eq!(
+            world.register(c, "alice", PASSWORD),
+            LoginAnswer::Registered.into()
+        );
         let after = by_logging_in(&mut world, "alice");
         assert!(!before.contains(&after));
         assert_ne!(before[0], before[1], "each registration has its own");

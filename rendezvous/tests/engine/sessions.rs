@@ -7,9 +7,10 @@ use common::limits::{
     UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
 };
 use common::wire::rendezvous::{
-    Answer, ByeReason, DirectoryVersion, Hello, HelloAnswer, OpaqueMessage, Refusal, Request,
-    Status,
+    Answer, ByeReason, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest, Hello,
+    HelloAnswer, LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request,
 };
+use common::wire::samples;
 use rendezvous::server::operator::{Command, Reply};
 use rendezvous::server::{CloseReason, Input};
 use rendezvous::store::StoreError;
@@ -20,31 +21,20 @@ use super::world::*;
 fn strangers_get_nothing_but_a_log_in() {
     let mut world = World::new();
     let c = world.connect(HOME);
-    let device_key = device(1).public();
-    let requests = [
-        Request::Announce {
-            status: Status::Available,
-            candidates: Vec::new(),
-        },
-        Request::List { after: None },
-        Request::Watch {
-            since: DirectoryVersion(0),
-        },
-        Request::Unwatch,
-        find("alice"),
-        Request::WhoIs { device_key },
-        Request::Admit,
-        Request::LogOut,
-        Request::KeepAlive,
-    ];
-    for request in requests {
+    let directory = samples::directory_requests().into_iter();
+    let device = samples::device_requests().into_iter();
+    for request in directory
+        .map(Request::from)
+        .chain(device.map(Request::from))
+    {
         let answer = world.ask(c, request.clone());
         assert_eq!(answer, refused(Refusal::NotLoggedIn), "{request:?}");
     }
     let member = world.member("alice", 1, HOME);
-    let start = world.start_message(member, "alice", &device(1), None);
-    let again = world.ask(member, Request::LoginStart(start));
-    assert_eq!(again, refused(Refusal::OutOfOrder));
+    for request in samples::login_requests() {
+        let answer = world.ask(member, request.clone());
+        assert_eq!(answer, refused(Refusal::OutOfOrder), "{request:?}");
+    }
 }
 
 #[test]
@@ -86,7 +76,7 @@ fn t21_whoever_does_not_log_in_is_gone_after_thirty_seconds() {
     let ungreeted = world.accept(HOME);
     let stranger = world.connect(HOME);
     world.advance(LOGIN_DEADLINE - Duration::from_secs(1));
-    world.ask(stranger, Request::KeepAlive);
+    world.ask(stranger, DeviceRequest::KeepAlive);
     assert!(world.closed.is_empty());
     world.advance(Duration::from_secs(1));
     for c in [shaking, ungreeted, stranger] {
@@ -103,7 +93,7 @@ fn t25_a_vanished_peer_leaves_the_directory_within_thirty_seconds() {
     let vanishing = world.online("alice", 1);
     let staying = world.online("bob", 2);
     world.advance(SESSION_IDLE_MAX - Duration::from_millis(1));
-    world.ask(staying, Request::KeepAlive);
+    world.ask(staying, DeviceRequest::KeepAlive);
     assert_eq!(world.server.directory().len(), 2);
     world.advance(Duration::from_millis(1));
     assert_eq!(world.bye(vanishing), Some(ByeReason::TimedOut));
@@ -124,7 +114,10 @@ fn t28_many_sources_make_room_for_whoever_logs_in() {
     let closed: Vec<_> = world.closed.values().copied().collect();
     assert_eq!(closed, [CloseReason::Said(ByeReason::Crowded)]);
     assert_eq!(world.server.connection_count(), UNAUTHENTICATED_MAX + 1);
-    assert_eq!(world.ask(member, Request::KeepAlive), Answer::Done);
+    assert_eq!(
+        world.ask(member, DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
 }
 
 /// A thousand silent connections a second, from 4,445 addresses, while somebody types a password.
@@ -161,7 +154,10 @@ fn t28_a_known_device_is_not_pushed_out_by_strangers_and_others_are_told() {
     }
     assert_eq!(world.bye(unknown), Some(ByeReason::Crowded));
     let logged_in = world.finish(known, "alice", started);
-    assert!(matches!(logged_in, Answer::LoggedIn(_)), "{logged_in:?}");
+    assert!(
+        matches!(logged_in, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{logged_in:?}"
+    );
 }
 
 #[test]
@@ -174,13 +170,16 @@ fn t28_one_source_cannot_fill_the_server() {
     let turned_away = world.accept_only(AWAY);
     assert_eq!(world.closed.get(&turned_away), Some(&CloseReason::TooMany));
     let elsewhere = world.connect(HOME);
-    world.ask(elsewhere, Request::KeepAlive);
-    assert_eq!(world.ask(member, Request::KeepAlive), Answer::Done);
+    world.ask(elsewhere, DeviceRequest::KeepAlive);
+    assert_eq!(
+        world.ask(member, DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
     world.advance(LOGIN_DEADLINE / 2);
-    world.ask(member, Request::KeepAlive);
+    world.ask(member, DeviceRequest::KeepAlive);
     world.advance(LOGIN_DEADLINE / 2);
     let later = world.connect(AWAY);
-    world.ask(later, Request::KeepAlive);
+    world.ask(later, DeviceRequest::KeepAlive);
 }
 
 #[test]
@@ -191,13 +190,13 @@ fn t20_malformed_frames_cost_their_own_session_only() {
     world.input(Input::Malformed { connection: c });
     assert_eq!(world.bye(c), Some(ByeReason::Malformed));
     let early = world.accept(HOME);
-    world.send(early, Request::KeepAlive);
+    world.send(early, DeviceRequest::KeepAlive);
     assert!(world.closed.contains_key(&early), "a request before Hello");
     let ke1 = world.connect(HOME);
     world.add("alice");
     let mut start = world.start_message(ke1, "alice", &device(1), None);
     start.ke1 = OpaqueMessage::try_from(vec![0xff; 96]).unwrap();
-    world.send(ke1, Request::LoginStart(start));
+    world.send(ke1, LoginRequest::LoginStart(start));
     assert_eq!(world.bye(ke1), Some(ByeReason::Malformed));
     assert_eq!(world.failures("alice"), 1);
     // One that cannot be a KE1 is seen before anything is counted, also during a block.
@@ -210,15 +209,18 @@ fn t20_malformed_frames_cost_their_own_session_only() {
             let c = world.connect(AWAY);
             let mut start = world.start_message(c, "alice", &device(1), None);
             start.ke1 = OpaqueMessage::try_from(vec![1; len]).unwrap();
-            world.send(c, Request::LoginStart(start));
+            world.send(c, LoginRequest::LoginStart(start));
             assert_eq!(world.bye(c), Some(ByeReason::Malformed), "{len}");
         }
         assert_eq!(world.failures("alice"), before);
     }
-    assert_eq!(world.ask(other, Request::KeepAlive), Answer::Done);
+    assert_eq!(
+        world.ask(other, DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
     // Inputs about connections that are gone are nothing.
     world.input(Input::Disconnected { connection: ke1 });
-    world.send(ke1, Request::KeepAlive);
+    world.send(ke1, DeviceRequest::KeepAlive);
 }
 
 #[test]
@@ -229,10 +231,10 @@ fn t39_requests_and_work_are_bounded_and_a_flood_of_log_ins_does_not_delay_list(
     let device_key = device(99).public();
     world.hold_store = true;
     for _ in 0..REQUESTS_OPEN_MAX {
-        world.send(c, Request::WhoIs { device_key });
+        world.send(c, DirectoryRequest::WhoIs { device_key });
     }
     assert!(world.inbox(c).is_empty());
-    let one_more = world.ask(c, Request::KeepAlive);
+    let one_more = world.ask(c, DeviceRequest::KeepAlive);
     assert_eq!(one_more, refused(Refusal::LimitExceeded));
 
     let mut members = 0;
@@ -296,7 +298,7 @@ fn a_store_that_fails_is_said_and_nothing_is_let_in() {
     world.run_jobs();
     assert!(matches!(
         world.take_answer(c),
-        Answer::LoginChallenge { .. }
+        Answer::Login(LoginAnswer::LoginChallenge { .. })
     ));
     assert!(world.inbox(c).is_empty());
 }
@@ -311,8 +313,8 @@ fn removing_an_account_ends_its_sessions() {
     assert_eq!(world.bye(c), Some(ByeReason::AccountRemoved));
     let device_key = device(1).public();
     assert_eq!(
-        world.ask(bob, Request::WhoIs { device_key }),
-        Answer::Owner { account: None }
+        world.ask(bob, DirectoryRequest::WhoIs { device_key }),
+        Answer::Directory(DirectoryAnswer::Owner { account: None })
     );
     let again = world.command(Command::RemoveAccount(name("alice")));
     assert!(matches!(again, Reply::NotFound));

@@ -15,8 +15,9 @@ use common::password::{
 use common::time::{Epoch, UnixTime};
 use common::wire::frame;
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, Change, Cursor, DirectoryVersion, Entry, FailedLogins, Hello,
-    HelloAnswer, LoggedIn, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
+    AdmissionCode, Answer, ByeReason, Change, Cursor, DevicePush, DirectoryAnswer, DirectoryPush,
+    DirectoryRequest, DirectoryVersion, Entry, FailedLogins, Hello, HelloAnswer, LoggedIn,
+    LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
     RequestId, ServerFrame, Status, TokenLogin,
 };
 use rendezvous::server::lockout::{BucketKey, Subject};
@@ -250,10 +251,17 @@ impl World {
         ChannelBinding(bytes)
     }
 
-    pub(crate) fn send(&mut self, connection: ConnectionId, request: Request) -> RequestId {
+    pub(crate) fn send(
+        &mut self,
+        connection: ConnectionId,
+        request: impl Into<Request>,
+    ) -> RequestId {
         self.last_request += 1;
         let id = RequestId(self.last_request);
-        let frame = RequestFrame { id, request };
+        let frame = RequestFrame {
+            id,
+            request: request.into(),
+        };
         self.input(Input::Requested { connection, frame });
         id
     }
@@ -268,7 +276,7 @@ impl World {
     }
 
     /// Asks, and takes the answer out of the inbox.
-    pub(crate) fn ask(&mut self, connection: ConnectionId, request: Request) -> Answer {
+    pub(crate) fn ask(&mut self, connection: ConnectionId, request: impl Into<Request>) -> Answer {
         let asked = self.send(connection, request);
         let inbox = self.inboxes.entry(connection).or_default();
         let position = inbox
@@ -304,7 +312,11 @@ impl World {
     pub(crate) fn failed_pushes(&mut self, connection: ConnectionId) -> Vec<u32> {
         let inbox = self.inboxes.remove(&connection).unwrap_or_default();
         let counts = inbox.into_iter().map(|frame| {
-            let ServerFrame::Push(Push::FailedLogins(FailedLogins { count, .. })) = frame else {
+            let ServerFrame::Push(Push::Device(DevicePush::FailedLogins(FailedLogins {
+                count,
+                ..
+            }))) = frame
+            else {
                 panic!("{frame:?}");
             };
             count
@@ -317,7 +329,9 @@ impl World {
         let mut all = Vec::new();
         let mut last = None;
         for frame in inbox {
-            let ServerFrame::Push(Push::Presence { version, changes }) = frame else {
+            let ServerFrame::Push(Push::Directory(DirectoryPush::Presence { version, changes })) =
+                frame
+            else {
                 panic!("{frame:?}");
             };
             all.extend(changes);
@@ -386,7 +400,10 @@ impl World {
         let (secret, token) = self.token(account, number);
         let connection = self.connect(source);
         let answer = self.token_login(connection, account, &secret, token);
-        assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
+        assert!(
+            matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
+            "{answer:?}"
+        );
         connection
     }
 
@@ -410,27 +427,30 @@ impl World {
         self.enrol(&account, secret.public(), &token);
         let connection = self.connect(HOME);
         let answer = self.token_login(connection, &account, &secret, token);
-        assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
+        assert!(
+            matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
+            "{answer:?}"
+        );
         self.announce(connection, Status::Available);
         connection
     }
 
     pub(crate) fn announce(&mut self, connection: ConnectionId, status: Status) {
         let candidates = vec![addr("192.0.2.1:4000")];
-        let announce = Request::Announce { status, candidates };
-        assert_eq!(self.ask(connection, announce), Answer::Done);
+        let announce = Request::Directory(DirectoryRequest::Announce { status, candidates });
+        assert_eq!(self.ask(connection, announce), DirectoryAnswer::Done.into());
     }
 
     pub(crate) fn list(&mut self, connection: ConnectionId) -> Listed {
         let (mut entries, mut pages, mut first) = (Vec::new(), 0, None);
         let mut after: Option<Cursor> = None;
         loop {
-            let answer = self.ask(connection, Request::List { after });
-            let Answer::Page {
+            let answer = self.ask(connection, DirectoryRequest::List { after });
+            let Answer::Directory(DirectoryAnswer::Page {
                 version,
                 entries: page,
                 next,
-            } = answer
+            }) = answer
             else {
                 panic!("{answer:?}");
             };
@@ -476,7 +496,7 @@ impl World {
     ) -> (ClientRegistration, OpaqueMessage) {
         let (client, message) = ClientRegistration::start(&password(text), [3; 32]);
         let answer = self.ask(connection, register_start(account, message));
-        let Answer::RegisterChallenge { message } = answer else {
+        let Answer::Login(LoginAnswer::RegisterChallenge { message }) = answer else {
             panic!("{answer:?}");
         };
         (client, message)
@@ -491,7 +511,7 @@ impl World {
         let upload = client.finish(&name(account), &challenge).unwrap();
         self.ask(
             connection,
-            Request::RegisterFinish {
+            LoginRequest::RegisterFinish {
                 upload,
                 stretch: STRETCH_CURRENT,
             },
@@ -529,7 +549,7 @@ impl World {
         code: Option<AdmissionCode>,
     ) -> Answer {
         let start = self.start_message(connection, account, secret, code);
-        self.ask(connection, Request::LoginStart(start))
+        self.ask(connection, LoginRequest::LoginStart(start))
     }
 
     pub(crate) fn ke3(
@@ -538,7 +558,7 @@ impl World {
         account: &str,
         started: Answer,
     ) -> OpaqueMessage {
-        let Answer::LoginChallenge { ke2, stretch } = started else {
+        let Answer::Login(LoginAnswer::LoginChallenge { ke2, stretch }) = started else {
             panic!("{started:?}");
         };
         let client = self.clients.remove(&connection).unwrap();
@@ -555,7 +575,7 @@ impl World {
         started: Answer,
     ) -> Answer {
         let ke3 = self.ke3(connection, account, started);
-        self.ask(connection, Request::LoginFinish { ke3 })
+        self.ask(connection, LoginRequest::LoginFinish { ke3 })
     }
 
     pub(crate) fn log_in(
@@ -566,7 +586,7 @@ impl World {
     ) -> LoggedIn {
         let started = self.login_start(connection, account, secret, None);
         let answer = self.finish(connection, account, started);
-        let Answer::LoggedIn(logged_in) = answer else {
+        let Answer::Login(LoginAnswer::LoggedIn(logged_in)) = answer else {
             panic!("{answer:?}");
         };
         logged_in
@@ -582,8 +602,8 @@ impl World {
     ) -> Answer {
         let channel = self.exporter(connection);
         let (client, start) = start_message(&channel, account, secret, None, text);
-        let answer = self.ask(connection, Request::LoginStart(start));
-        let Answer::LoginChallenge { ke2, stretch } = answer else {
+        let answer = self.ask(connection, LoginRequest::LoginStart(start));
+        let Answer::Login(LoginAnswer::LoginChallenge { ke2, stretch }) = answer else {
             panic!("{answer:?}");
         };
         assert!(
@@ -592,7 +612,7 @@ impl World {
                 .is_err()
         );
         let ke3 = OpaqueMessage::try_from(vec![7; 64]).unwrap();
-        self.ask(connection, Request::LoginFinish { ke3 })
+        self.ask(connection, LoginRequest::LoginFinish { ke3 })
     }
 
     pub(crate) fn token_message(
@@ -625,7 +645,7 @@ impl World {
         token: Token,
     ) -> Answer {
         let message = self.token_message(connection, account, secret, token);
-        self.ask(connection, Request::TokenLogin(message))
+        self.ask(connection, LoginRequest::TokenLogin(message))
     }
 }
 
@@ -651,12 +671,12 @@ pub(crate) const fn refused(refusal: Refusal) -> Answer {
 
 pub(crate) fn find(account: &str) -> Request {
     let account = name(account);
-    Request::Find { account }
+    Request::Directory(DirectoryRequest::Find { account })
 }
 
 pub(crate) fn register_start(account: &str, message: OpaqueMessage) -> Request {
     let account = name(account);
-    Request::RegisterStart { account, message }
+    Request::Login(LoginRequest::RegisterStart { account, message })
 }
 
 /// The body of a frame with this request.
@@ -674,7 +694,9 @@ pub(crate) fn login_start(
     secret: &DeviceSecret,
     code: Option<AdmissionCode>,
 ) -> Request {
-    Request::LoginStart(start_message(channel, account, secret, code, PASSWORD).1)
+    Request::Login(LoginRequest::LoginStart(
+        start_message(channel, account, secret, code, PASSWORD).1,
+    ))
 }
 
 pub(crate) fn start_message(

@@ -10,7 +10,7 @@ use std::thread;
 use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceSecret, Role, Statement, Token};
 use common::password::{CredentialId, PasswordRecord, STRETCH_CURRENT, ServerSetup};
-use common::wire::rendezvous::{Answer, LoginStart, OpaqueMessage, Request};
+use common::wire::rendezvous::{Answer, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage};
 use opaque_ke::ksf::Identity;
 use opaque_ke::{
     CipherSuite, ClientLogin, ClientLoginFinishParameters, ClientRegistration,
@@ -202,18 +202,18 @@ fn enrol(target: &Target, thread: usize) {
     let account = account(thread);
     let mut client = WireClient::connect(target);
     let (registration, message) = start_registration();
-    let answer = client.ask(Request::RegisterStart {
+    let answer = client.ask(LoginRequest::RegisterStart {
         account: account.clone(),
         message,
     });
-    let Answer::RegisterChallenge { message } = answer else {
+    let Answer::Login(LoginAnswer::RegisterChallenge { message }) = answer else {
         panic!("not registered: {answer:?}");
     };
     let upload = finish_registration(registration, &account, &message);
     let stretch = STRETCH_CURRENT;
     assert_eq!(
-        client.ask(Request::RegisterFinish { upload, stretch }),
-        Answer::Done
+        client.ask(LoginRequest::RegisterFinish { upload, stretch }),
+        LoginAnswer::Registered.into()
     );
 }
 
@@ -267,7 +267,7 @@ fn enter(client: &mut WireClient, thread: usize) -> Option<Token> {
         account: &account,
         content: ke1.as_bytes(),
     });
-    let answer = client.ask(Request::LoginStart(LoginStart {
+    let answer = client.ask(LoginRequest::LoginStart(LoginStart {
         account: account.clone(),
         device_key: secret.public(),
         device_name: DeviceName::lossy("bench"),
@@ -275,12 +275,12 @@ fn enter(client: &mut WireClient, thread: usize) -> Option<Token> {
         signature,
         code: None,
     }));
-    let Answer::LoginChallenge { ke2, .. } = answer else {
+    let Answer::Login(LoginAnswer::LoginChallenge { ke2, .. }) = answer else {
         panic!("no challenge: {answer:?}");
     };
     let ke3 = finish_login(started.state, &account, &ke2, &channel);
-    let answer = client.ask(Request::LoginFinish { ke3 });
-    let Answer::LoggedIn(logged_in) = answer else {
+    let answer = client.ask(LoginRequest::LoginFinish { ke3 });
+    let Answer::Login(LoginAnswer::LoggedIn(logged_in)) = answer else {
         panic!("not logged in: {answer:?}");
     };
     logged_in.token
@@ -289,7 +289,10 @@ fn enter(client: &mut WireClient, thread: usize) -> Option<Token> {
 fn log_in_with_token(target: &Target, thread: usize, token: &Token) {
     let account = account(thread);
     let answer = WireClient::connect(target).token_login(account.as_str(), &device(thread), token);
-    assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
+    assert!(
+        matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{answer:?}"
+    );
 }
 
 /// Seconds of CPU that the server's part of OPAQUE takes, measured here: nothing else runs meanwhile.

@@ -13,8 +13,8 @@ use common::limits::LINK_FRAME_LEN_MAX;
 use common::time::UnixTime;
 use common::wire::frame;
 use common::wire::peer::{
-    CancelReason, Conversation, DeclineReason, LEAF_HEADER_LEN_MAX, LeafHeader, LeafRange, Message,
-    Offer, PeerFrame, PeerHello, ReceiptState,
+    CancelReason, ChatFrame, Conversation, DeclineReason, FileFrame, LEAF_HEADER_LEN_MAX,
+    LeafHeader, LeafRange, Message, Offer, PeerFrame, PeerHello, ReceiptState,
 };
 use peer::node::Datagrams;
 use peer::node::transport::{LinkEvent, LinkId, StreamDir, StreamId, Transport};
@@ -191,34 +191,34 @@ impl Run {
     fn any_frame(&mut self, feed: &mut Feed<'_>) -> PeerFrame {
         let transfer = self.host.any_transfer(feed);
         match feed.below(12) {
-            0..=2 => PeerFrame::Message(Message {
+            0..=2 => PeerFrame::Chat(ChatFrame::Message(Message {
                 id: MessageId::from_bytes([feed.byte(); 16]),
                 conversation: Conversation::Direct,
                 sent: UnixTime::from_millis(feed.number().into()),
                 body: body(feed),
-            }),
-            3 => PeerFrame::Receipt {
+            })),
+            3 => PeerFrame::Chat(ChatFrame::Receipt {
                 id: MessageId::from_bytes([feed.byte(); 16]),
                 state: ReceiptState::Read,
-            },
+            }),
             4 | 5 => self.any_offer(feed),
-            6 => PeerFrame::Accept {
+            6 => PeerFrame::File(FileFrame::Accept {
                 transfer,
                 have: ranges(feed),
-            },
-            7 => PeerFrame::Decline {
+            }),
+            7 => PeerFrame::File(FileFrame::Decline {
                 transfer,
                 reason: DeclineReason::Declined,
-            },
-            8 | 9 => PeerFrame::Sent {
+            }),
+            8 | 9 => PeerFrame::File(FileFrame::Sent {
                 transfer,
                 digest: self.digest(feed),
-            },
-            10 => PeerFrame::Received { transfer },
-            _ => PeerFrame::Cancel {
+            }),
+            10 => PeerFrame::File(FileFrame::Received { transfer }),
+            _ => PeerFrame::File(FileFrame::Cancel {
                 transfer,
                 reason: CancelReason::Cancelled,
-            },
+            }),
         }
     }
 
@@ -233,12 +233,12 @@ impl Run {
         };
         self.offered.push(size);
         let number = self.offered.len() as u8;
-        PeerFrame::Offer(Offer {
+        PeerFrame::File(FileFrame::Offer(Offer {
             transfer: common::id::TransferId::from_bytes([number; 16]),
             name: feed.text(),
             size,
             executable: feed.flag(),
-        })
+        }))
     }
 
     /// The digest of one of the offered files, all zeros, or of nothing.

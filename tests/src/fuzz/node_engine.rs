@@ -12,9 +12,10 @@ use common::stun::{binding_answer, canonical, check_answer};
 use common::time::UnixTime;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DirectoryVersion,
-    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, OpaqueMessage, Push, Refusal, Request,
-    RequestFrame, RequestId, ServerFrame, Status, StretchVersion, VERSION,
+    AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DeviceAnswer,
+    DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion,
+    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, OpaqueMessage,
+    Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion, VERSION,
 };
 use peer::node::Input;
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
@@ -217,13 +218,13 @@ impl Run {
 
     fn push(&mut self, feed: &mut Feed<'_>) {
         let push = match feed.below(5) {
-            0 | 1 => Push::Presence {
+            0 | 1 => Push::Directory(DirectoryPush::Presence {
                 version: DirectoryVersion(feed.number().into()),
                 changes: (0..feed.below(4)).map(|_| change(feed)).collect(),
-            },
-            2 => Push::FailedLogins(failed(feed)),
+            }),
+            2 => Push::Device(DevicePush::FailedLogins(failed(feed))),
             3 => Push::Bye(ByeReason::ShuttingDown),
-            _ => Push::ListAgain,
+            _ => Push::Directory(DirectoryPush::ListAgain),
         };
         self.send(&ServerFrame::Push(push));
     }
@@ -340,59 +341,73 @@ impl Session {
 
 fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
     match request {
-        Request::RegisterStart { .. } => Answer::RegisterChallenge {
-            message: opaque(feed),
-        },
-        Request::LoginStart(_) => Answer::LoginChallenge {
+        Request::Login(LoginRequest::RegisterStart { .. }) => {
+            Answer::Login(LoginAnswer::RegisterChallenge {
+                message: opaque(feed),
+            })
+        }
+        Request::Login(LoginRequest::LoginStart(_)) => Answer::Login(LoginAnswer::LoginChallenge {
             ke2: opaque(feed),
             stretch: StretchVersion(feed.byte()),
-        },
-        Request::LoginFinish { .. } | Request::TokenLogin(_) => Answer::LoggedIn(LoggedIn {
-            token: feed.flag().then(|| Token::from_bytes([feed.byte(); 32])),
-            failed: feed.flag().then(|| failed(feed)),
         }),
-        Request::List { .. } => Answer::Page {
-            version: DirectoryVersion(feed.number().into()),
-            entries: entries(feed),
-            next: feed.flag().then(|| Cursor {
-                account: account(feed.below(4)),
-                device_key: secret(feed.below(4)).public(),
-            }),
-        },
-        Request::Find { .. } => Answer::Found {
-            entries: entries(feed),
-        },
-        Request::WhoIs { .. } => Answer::Owner {
-            account: feed.flag().then(|| account(feed.below(4))),
-        },
-        Request::Admit => Answer::Admission {
+        Request::Login(LoginRequest::LoginFinish { .. })
+        | Request::Login(LoginRequest::TokenLogin(_)) => {
+            Answer::Login(LoginAnswer::LoggedIn(LoggedIn {
+                token: feed.flag().then(|| Token::from_bytes([feed.byte(); 32])),
+                failed: feed.flag().then(|| failed(feed)),
+            }))
+        }
+        Request::Directory(DirectoryRequest::List { .. }) => {
+            Answer::Directory(DirectoryAnswer::Page {
+                version: DirectoryVersion(feed.number().into()),
+                entries: entries(feed),
+                next: feed.flag().then(|| Cursor {
+                    account: account(feed.below(4)),
+                    device_key: secret(feed.below(4)).public(),
+                }),
+            })
+        }
+        Request::Directory(DirectoryRequest::Find { .. }) => {
+            Answer::Directory(DirectoryAnswer::Found {
+                entries: entries(feed),
+            })
+        }
+        Request::Directory(DirectoryRequest::WhoIs { .. }) => {
+            Answer::Directory(DirectoryAnswer::Owner {
+                account: feed.flag().then(|| account(feed.below(4))),
+            })
+        }
+        Request::Device(DeviceRequest::Admit) => Answer::Device(DeviceAnswer::Admission {
             code: AdmissionCode::from_random(feed.number().into()),
             expires_in_s: feed.number(),
-        },
-        Request::RegisterFinish { .. }
-        | Request::Announce { .. }
-        | Request::Watch { .. }
-        | Request::Unwatch
-        | Request::LogOut
-        | Request::KeepAlive => Answer::Done,
+        }),
+        Request::Login(LoginRequest::RegisterFinish { .. }) => LoginAnswer::Registered.into(),
+        Request::Directory(
+            DirectoryRequest::Announce { .. }
+            | DirectoryRequest::Watch { .. }
+            | DirectoryRequest::Unwatch,
+        ) => DirectoryAnswer::Done.into(),
+        Request::Device(DeviceRequest::LogOut | DeviceRequest::KeepAlive) => {
+            DeviceAnswer::Done.into()
+        }
     }
 }
 
 /// An answer to something else.
 fn any_answer(feed: &mut Feed<'_>) -> Answer {
     match feed.below(5) {
-        0 => Answer::Done,
-        1 => Answer::Found {
+        0 => DeviceAnswer::Done.into(),
+        1 => Answer::Directory(DirectoryAnswer::Found {
             entries: entries(feed),
-        },
-        2 => Answer::Owner { account: None },
-        3 => Answer::LoggedIn(LoggedIn {
+        }),
+        2 => Answer::Directory(DirectoryAnswer::Owner { account: None }),
+        3 => Answer::Login(LoginAnswer::LoggedIn(LoggedIn {
             token: None,
             failed: None,
-        }),
-        _ => Answer::RegisterChallenge {
+        })),
+        _ => Answer::Login(LoginAnswer::RegisterChallenge {
             message: opaque(feed),
-        },
+        }),
     }
 }
 

@@ -1,26 +1,15 @@
 //! Inputs to begin with: something valid of each kind, so that a fuzzer need not find the grammar.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 
-use common::hash::{FileDigest, LeafHash};
-use common::id::{AccountName, DeviceName, MessageId, TransferId};
-use common::key::{DeviceKey, Fingerprint, Signature, Token};
+use common::id::MessageId;
+use common::key::Fingerprint;
 use common::limits::{CONTROL_FRAME_LEN_MAX, LINK_FRAME_LEN_MAX};
-use common::password::STRETCH_CURRENT;
 use common::stun::{binding_answer, binding_request};
-use common::time::UnixTime;
 use common::wire::frame::{self, PREFIX_LEN};
-use common::wire::peer::{
-    CancelReason, Conversation, DeclineReason, LeafHeader, LeafRange, Message, MessageBody, Offer,
-    PeerFrame, PeerHello, Reason, ReceiptState,
-};
-use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DirectoryVersion,
-    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginStart, OpaqueMessage, Push, Refusal,
-    Request, RequestFrame, RequestId, ServerFrame, Status, TokenLogin, VERSION,
-};
+use common::wire::rendezvous::{AdmissionCode, Hello, RequestFrame, RequestId};
+use common::wire::samples;
 use serde::Serialize;
 
 use super::tls_pump::client_hello;
@@ -75,184 +64,13 @@ fn encoded<const MAX: usize>(message: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-fn account() -> AccountName {
-    "alice".parse().expect("a plain name")
-}
-
-fn device_key() -> DeviceKey {
-    DeviceKey::from_bytes([1; 32]).expect("canonical, and not of small order")
-}
-
-fn opaque(len: usize) -> OpaqueMessage {
-    OpaqueMessage::try_from(vec![7; len]).expect("within the bound")
-}
-
-const TRANSFER: TransferId = TransferId::from_bytes([2; 16]);
-
+/// Every request, each with a number of its own.
 fn requests() -> Vec<RequestFrame> {
-    let signature = || Signature::try_from(vec![3; 64]).expect("64 bytes");
-    let endpoints: [SocketAddr; 2] = [([192, 0, 2, 1], 5000).into(), ([0; 16], 1).into()];
-    let requests = [
-        Request::RegisterStart {
-            account: account(),
-            message: opaque(32),
-        },
-        Request::RegisterFinish {
-            upload: opaque(192),
-            stretch: STRETCH_CURRENT,
-        },
-        Request::LoginStart(LoginStart {
-            account: account(),
-            device_key: device_key(),
-            device_name: DeviceName::lossy("laptop"),
-            ke1: opaque(96),
-            signature: signature(),
-            code: Some(AdmissionCode::from_random(5)),
-        }),
-        Request::LoginFinish { ke3: opaque(64) },
-        Request::TokenLogin(TokenLogin {
-            account: account(),
-            device_key: device_key(),
-            token: Token::from_bytes([4; 32]),
-            signature: signature(),
-        }),
-        Request::Announce {
-            status: Status::Away,
-            candidates: endpoints.to_vec(),
-        },
-        Request::List {
-            after: Some(Cursor {
-                account: account(),
-                device_key: device_key(),
-            }),
-        },
-        Request::Watch {
-            since: DirectoryVersion(9),
-        },
-        Request::Unwatch,
-        Request::Find { account: account() },
-        Request::WhoIs {
-            device_key: device_key(),
-        },
-        Request::Admit,
-        Request::LogOut,
-        Request::KeepAlive,
-    ];
-    let numbered = requests.into_iter().zip(1..);
-    let frames = numbered.map(|(request, id)| RequestFrame {
-        id: RequestId(id),
-        request,
-    });
-    frames.collect()
-}
-
-fn server_frames() -> Vec<ServerFrame> {
-    let entry = || Entry {
-        account: account(),
-        device_name: DeviceName::lossy("laptop"),
-        device_key: device_key(),
-        status: Status::Busy,
-        since: UnixTime::from_millis(1_700_000_000_000),
-        candidates: vec![Candidate {
-            endpoint: ([192, 0, 2, 1], 5000).into(),
-            kind: CandidateKind::ServerReflexive,
-        }],
-    };
-    let failed = || FailedLogins {
-        count: 3,
-        last: UnixTime::from_millis(1),
-        blocked_for_s: 60,
-    };
-    let answers = [
-        Answer::Done,
-        Answer::Refused(Refusal::Blocked { retry_after_s: 60 }),
-        Answer::RegisterChallenge {
-            message: opaque(64),
-        },
-        Answer::LoginChallenge {
-            ke2: opaque(320),
-            stretch: STRETCH_CURRENT,
-        },
-        Answer::LoggedIn(LoggedIn {
-            token: Some(Token::from_bytes([4; 32])),
-            failed: Some(failed()),
-        }),
-        Answer::Page {
-            version: DirectoryVersion(9),
-            entries: vec![entry(), entry()],
-            next: None,
-        },
-        Answer::Found {
-            entries: vec![entry()],
-        },
-        Answer::Owner {
-            account: Some(account()),
-        },
-        Answer::Admission {
-            code: AdmissionCode::from_random(5),
-            expires_in_s: 600,
-        },
-    ];
-    let numbered = answers.into_iter().zip(1..);
-    let answers = numbered.map(|(answer, id)| ServerFrame::Answer {
-        id: RequestId(id),
-        answer,
-    });
-    let changes = vec![
-        Change::Online(entry()),
-        Change::Offline {
-            account: account(),
-            device_key: device_key(),
-        },
-    ];
-    let version = DirectoryVersion(9);
-    let pushes = [
-        Push::Presence { version, changes },
-        Push::FailedLogins(failed()),
-        Push::Bye(ByeReason::Replaced),
-        Push::ListAgain,
-    ];
-    answers.chain(pushes.map(ServerFrame::Push)).collect()
-}
-
-fn peer_messages() -> Vec<PeerFrame> {
-    let reason = || Reason::lossy("the disk is full");
-    let body = MessageBody::try_from("hello".to_owned()).expect("not empty");
-    vec![
-        PeerFrame::Message(Message {
-            id: MessageId::from_bytes([5; 16]),
-            conversation: Conversation::Direct,
-            sent: UnixTime::from_millis(1_700_000_000_000),
-            body,
-        }),
-        PeerFrame::Receipt {
-            id: MessageId::from_bytes([5; 16]),
-            state: ReceiptState::Read,
-        },
-        PeerFrame::Offer(Offer {
-            transfer: TRANSFER,
-            name: "report.pdf".to_owned(),
-            size: 1 << 21,
-            executable: false,
-        }),
-        PeerFrame::Accept {
-            transfer: TRANSFER,
-            have: vec![LeafRange { start: 0, end: 1 }],
-        },
-        PeerFrame::Decline {
-            transfer: TRANSFER,
-            reason: DeclineReason::Storage(reason()),
-        },
-        PeerFrame::Sent {
-            transfer: TRANSFER,
-            digest: FileDigest([6; 32]),
-        },
-        PeerFrame::Received { transfer: TRANSFER },
-        PeerFrame::Cancel {
-            transfer: TRANSFER,
-            reason: CancelReason::Source(reason()),
-        },
-    ]
+    let mut frames = samples::request_frames();
+    for (frame, id) in frames.iter_mut().zip(1..) {
+        frame.id = RequestId(id);
+    }
+    frames
 }
 
 fn streams() -> Vec<Vec<u8>> {
@@ -260,7 +78,7 @@ fn streams() -> Vec<Vec<u8>> {
         .iter()
         .flat_map(encoded::<CONTROL_FRAME_LEN_MAX>)
         .collect();
-    let messages: Vec<u8> = peer_messages()
+    let messages: Vec<u8> = samples::peer_frames()
         .iter()
         .flat_map(encoded::<LINK_FRAME_LEN_MAX>)
         .collect();
@@ -277,45 +95,29 @@ fn body<const MAX: usize>(message: &impl Serialize) -> Vec<u8> {
     encoded::<MAX>(message)[PREFIX_LEN..].to_vec()
 }
 
+fn bodies<const MAX: usize>(messages: &[impl Serialize]) -> Vec<Vec<u8>> {
+    messages.iter().map(body::<MAX>).collect()
+}
+
 fn rendezvous_bodies() -> Vec<Vec<u8>> {
     const MAX: usize = CONTROL_FRAME_LEN_MAX;
-    let welcome = HelloAnswer::Welcome {
-        version: VERSION,
-        agent: "fuzz".to_owned(),
-    };
-    let upgrade = HelloAnswer::Upgrade {
-        versions: vec![2, 3],
-        agent: "fuzz".to_owned(),
-    };
-    let requests = requests();
-    let frames = server_frames();
-    let greetings = [
-        body::<MAX>(&Hello::ours("fuzz")),
-        body::<MAX>(&welcome),
-        body::<MAX>(&upgrade),
-    ];
-    let requests = requests.iter().map(body::<MAX>);
-    let frames = frames.iter().map(body::<MAX>);
-    greetings
-        .into_iter()
-        .chain(requests)
-        .chain(frames)
-        .collect()
+    [
+        bodies::<MAX>(&samples::hellos()),
+        bodies::<MAX>(&samples::hello_answers()),
+        bodies::<MAX>(&samples::request_frames()),
+        bodies::<MAX>(&samples::server_frames()),
+    ]
+    .concat()
 }
 
 fn peer_bodies() -> Vec<Vec<u8>> {
     const MAX: usize = LINK_FRAME_LEN_MAX;
-    let header = LeafHeader {
-        transfer: TRANSFER,
-        index: 1,
-        hash: LeafHash([7; 32]),
-    };
-    let first = [body::<MAX>(&PeerHello::ours("fuzz")), body::<MAX>(&header)];
-    let messages = peer_messages();
-    first
-        .into_iter()
-        .chain(messages.iter().map(body::<MAX>))
-        .collect()
+    [
+        bodies::<MAX>(&samples::peer_hellos()),
+        bodies::<MAX>(&samples::leaf_headers()),
+        bodies::<MAX>(&samples::peer_frames()),
+    ]
+    .concat()
 }
 
 fn datagrams() -> Vec<Vec<u8>> {
@@ -335,7 +137,7 @@ fn datagrams() -> Vec<Vec<u8>> {
 // ---- texts -------------------------------------------------------------------------------------
 
 fn texts() -> [String; 8] {
-    let fingerprint = Fingerprint::of_spki(&device_key().to_spki()).to_string();
+    let fingerprint = Fingerprint::of_spki(&samples::device_key().to_spki()).to_string();
     let hostile = "a\u{1b}]52;c;eA==\u{7}b\rc\u{202e}d\u{200d}e\u{9b}31mf\u{7f}\n\u{2028}";
     [
         "Alice.b_c-9".to_owned(),
@@ -365,7 +167,7 @@ const FILE_NAMES: [&str; 12] = [
 ];
 
 fn files() -> Vec<Vec<u8>> {
-    let fingerprint = Fingerprint::of_spki(&device_key().to_spki());
+    let fingerprint = Fingerprint::of_spki(&samples::device_key().to_spki());
     let known = format!("# trusted\n\nexample.org:7400 {fingerprint}\n[::1]:1 {fingerprint}\n");
     let settings = "version = 1\nserver = \"example.org:7400\"\ntrust = \"pinned\"\n\
                     account = \"alice\"\ndevice_name = \"laptop\"\n";
@@ -437,13 +239,12 @@ fn piece(bytes: &[u8]) -> Vec<u8> {
 
 fn pumped() -> Vec<Vec<u8>> {
     let hello = encoded::<CONTROL_FRAME_LEN_MAX>(&Hello::ours("fuzz"));
-    let keep_alive = requests()
-        .pop()
-        .map(|last| encoded::<CONTROL_FRAME_LEN_MAX>(&last));
-    let keep_alive = keep_alive.unwrap_or_default();
+    let last = requests().pop();
+    let last = last.map(|last| encoded::<CONTROL_FRAME_LEN_MAX>(&last));
+    let last = last.unwrap_or_default();
     let alert = [21, 3, 3, 0, 2, 2, 40];
     let mut seeds = vec![
-        [&[1, 3][..], &piece(&hello), &piece(&keep_alive)].concat(),
+        [&[1, 3][..], &piece(&hello), &piece(&last)].concat(),
         [&[1, 3][..], &piece(&hello), &piece(&[0xff; 5])].concat(),
         [&[1, 0][..], &piece(&client_hello())].concat(),
         [&[0, 3][..], &piece(&hello), &piece(&[1; 300])].concat(),
@@ -505,7 +306,7 @@ fn node_scripts() -> Vec<Vec<u8>> {
     let commands: Vec<u8> = (0..18)
         .flat_map(|kind| [10, 1, kind, 2, 0, b'h', b'i', 0, 0, 0, 0, 12, 7])
         .collect();
-    let frames: Vec<u8> = server_frames()
+    let frames: Vec<u8> = samples::server_frames()
         .iter()
         .flat_map(|frame| {
             let bytes = encoded::<CONTROL_FRAME_LEN_MAX>(frame);
@@ -534,7 +335,7 @@ fn link_scripts() -> Vec<Vec<u8>> {
     let send: &[u8] = &[
         9, 1, 10, 13, 0, 1, 0, 9, 1, 0, 0, 1, 0, b'x', 0, 2, 0, 6, 0, 13, 0, 1, 2, 0, 10,
     ];
-    let raw: Vec<u8> = peer_messages()
+    let raw: Vec<u8> = samples::peer_frames()
         .iter()
         .flat_map(|frame| [vec![1], piece(&encoded::<LINK_FRAME_LEN_MAX>(frame))].concat())
         .collect();

@@ -15,8 +15,9 @@ use common::password::{
 use common::time::{Epoch, UnixTime};
 use common::wire::frame;
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, Cursor, DirectoryVersion, Hello, LoginStart, OpaqueMessage, Push,
-    Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion, TokenLogin,
+    AdmissionCode, Answer, Cursor, DeviceRequest, DirectoryRequest, DirectoryVersion, Hello,
+    LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Request, RequestFrame, RequestId,
+    ServerFrame, Status, StretchVersion, TokenLogin,
 };
 use rendezvous::server::lockout::{BucketKey, LockoutRow, Subject};
 use rendezvous::server::login::{Job, Outcome};
@@ -333,7 +334,7 @@ impl Run {
             token,
             signature,
         };
-        self.send_numbered(connection, Request::TokenLogin(login));
+        self.send_numbered(connection, Request::Login(LoginRequest::TokenLogin(login)));
     }
 
     fn request(&mut self, feed: &mut Feed<'_>) {
@@ -352,43 +353,43 @@ impl Run {
 
     fn any_request(&self, connection: ConnectionId, feed: &mut Feed<'_>) -> Request {
         match feed.below(14) {
-            0 => Request::RegisterStart {
+            0 => Request::Login(LoginRequest::RegisterStart {
                 account: any_account(feed),
                 message: opaque(feed, &kept().register),
-            },
-            1 => Request::RegisterFinish {
+            }),
+            1 => Request::Login(LoginRequest::RegisterFinish {
                 upload: opaque(feed, &kept().upload),
                 stretch: stretch(feed),
-            },
-            2 | 3 => Request::LoginStart(self.login_start(connection, feed)),
-            4 => Request::LoginFinish {
+            }),
+            2 | 3 => Request::Login(LoginRequest::LoginStart(self.login_start(connection, feed))),
+            4 => Request::Login(LoginRequest::LoginFinish {
                 ke3: opaque(feed, &kept().ke1),
-            },
-            5 => Request::Announce {
+            }),
+            5 => Request::Directory(DirectoryRequest::Announce {
                 status: Status::Busy,
                 candidates: candidates(feed),
-            },
-            6 => Request::List {
+            }),
+            6 => Request::Directory(DirectoryRequest::List {
                 after: feed.flag().then(|| Cursor {
                     account: any_account(feed),
                     device_key: secret(feed.below(3)).public(),
                 }),
-            },
-            7 => Request::Watch {
+            }),
+            7 => Request::Directory(DirectoryRequest::Watch {
                 since: DirectoryVersion(
                     self.server.directory().version().0 + u64::from(feed.byte()) - 128,
                 ),
-            },
-            8 => Request::Unwatch,
-            9 => Request::Find {
+            }),
+            8 => Request::Directory(DirectoryRequest::Unwatch),
+            9 => Request::Directory(DirectoryRequest::Find {
                 account: any_account(feed),
-            },
-            10 => Request::WhoIs {
+            }),
+            10 => Request::Directory(DirectoryRequest::WhoIs {
                 device_key: secret(feed.below(3)).public(),
-            },
-            11 => Request::Admit,
-            12 => Request::LogOut,
-            _ => Request::KeepAlive,
+            }),
+            11 => Request::Device(DeviceRequest::Admit),
+            12 => Request::Device(DeviceRequest::LogOut),
+            _ => Request::Device(DeviceRequest::KeepAlive),
         }
     }
 
@@ -427,7 +428,10 @@ impl Run {
 
     fn send_request(&mut self, connection: ConnectionId, frame: RequestFrame) {
         let client = self.connections.get_mut(&connection).expect("it is there");
-        let asked = if matches!(frame.request, Request::RegisterFinish { .. }) {
+        let asked = if matches!(
+            frame.request,
+            Request::Login(LoginRequest::RegisterFinish { .. })
+        ) {
             Asked::Registration
         } else {
             Asked::Other
@@ -582,9 +586,7 @@ impl Run {
         match &**frame {
             ServerFrame::Answer { id, answer } => self.on_answer(connection, *id, answer),
             ServerFrame::Push(Push::Bye(_)) => {}
-            ServerFrame::Push(
-                push @ (Push::Presence { .. } | Push::FailedLogins(_) | Push::ListAgain),
-            ) => {
+            ServerFrame::Push(push @ (Push::Directory(_) | Push::Device(_))) => {
                 assert!(client.is_member, "{push:?} for a stranger");
             }
         }
@@ -595,19 +597,17 @@ impl Run {
         let asked = client.open.remove(&id);
         let asked = asked.expect("one answer for each request");
         match answer {
-            Answer::Refused(_)
-            | Answer::RegisterChallenge { .. }
-            | Answer::LoginChallenge { .. } => {}
-            Answer::LoggedIn(_) => {
-                client.is_member = true;
-                self.logged_in += 1;
-                assert!(self.logged_in <= self.proofs, "a log-in without a proof");
-            }
-            Answer::Done => assert!(client.is_member || asked == Asked::Registration),
-            Answer::Page { .. }
-            | Answer::Found { .. }
-            | Answer::Owner { .. }
-            | Answer::Admission { .. } => {
+            Answer::Refused(_) => {}
+            Answer::Login(answer) => match answer {
+                LoginAnswer::RegisterChallenge { .. } | LoginAnswer::LoginChallenge { .. } => {}
+                LoginAnswer::Registered => assert_eq!(asked, Asked::Registration),
+                LoginAnswer::LoggedIn(_) => {
+                    client.is_member = true;
+                    self.logged_in += 1;
+                    assert!(self.logged_in <= self.proofs, "a log-in without a proof");
+                }
+            },
+            Answer::Directory(_) | Answer::Device(_) => {
                 assert!(client.is_member, "{answer:?} for a stranger");
             }
         }

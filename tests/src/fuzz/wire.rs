@@ -8,11 +8,13 @@ use common::limits::{
 };
 use common::wire::frame::{self, FrameBuffer, FrameError, PREFIX_LEN};
 use common::wire::peer::{
-    CancelReason, DeclineReason, LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello, Reason,
+    CancelReason, ChatFrame, DeclineReason, FileFrame, LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame,
+    PeerHello, Reason,
 };
 use common::wire::rendezvous::{
-    Answer, Change, Entry, Hello, HelloAnswer, OpaqueMessage, Push, Request, RequestFrame,
-    ServerFrame,
+    Answer, Change, DeviceAnswer, DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush,
+    DirectoryRequest, Entry, Hello, HelloAnswer, LoginAnswer, LoginRequest, OpaqueMessage, Push,
+    Request, RequestFrame, ServerFrame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -127,12 +129,22 @@ where
 
 fn check_request(request: &Request) {
     match request {
-        Request::RegisterStart { account, message } => {
+        Request::Login(request) => check_login_request(request),
+        Request::Directory(request) => check_directory_request(request),
+        Request::Device(
+            DeviceRequest::Admit | DeviceRequest::LogOut | DeviceRequest::KeepAlive,
+        ) => {}
+    }
+}
+
+fn check_login_request(request: &LoginRequest) {
+    match request {
+        LoginRequest::RegisterStart { account, message } => {
             check_account(account.as_str());
             check_opaque(message);
         }
-        Request::RegisterFinish { upload, .. } => check_opaque(upload),
-        Request::LoginStart(start) => {
+        LoginRequest::RegisterFinish { upload, .. } => check_opaque(upload),
+        LoginRequest::LoginStart(start) => {
             check_account(start.account.as_str());
             check_device(start.device_name.as_str());
             check_opaque(&start.ke1);
@@ -140,50 +152,67 @@ fn check_request(request: &Request) {
                 check_text(code);
             }
         }
-        Request::LoginFinish { ke3 } => check_opaque(ke3),
-        Request::TokenLogin(login) => check_account(login.account.as_str()),
-        Request::Find { account } => check_account(account.as_str()),
-        Request::List { after } => {
+        LoginRequest::LoginFinish { ke3 } => check_opaque(ke3),
+        LoginRequest::TokenLogin(login) => check_account(login.account.as_str()),
+    }
+}
+
+fn check_directory_request(request: &DirectoryRequest) {
+    match request {
+        DirectoryRequest::Find { account } => check_account(account.as_str()),
+        DirectoryRequest::List { after } => {
             if let Some(cursor) = after {
                 check_account(cursor.account.as_str());
             }
         }
-        Request::Announce { .. }
-        | Request::Watch { .. }
-        | Request::Unwatch
-        | Request::WhoIs { .. }
-        | Request::Admit
-        | Request::LogOut
-        | Request::KeepAlive => {}
+        DirectoryRequest::Announce { .. }
+        | DirectoryRequest::Watch { .. }
+        | DirectoryRequest::Unwatch
+        | DirectoryRequest::WhoIs { .. } => {}
     }
 }
 
 fn check_answer(answer: &Answer) {
     match answer {
-        Answer::RegisterChallenge { message } => check_opaque(message),
-        Answer::LoginChallenge { ke2, .. } => check_opaque(ke2),
-        Answer::Page { entries, .. } | Answer::Found { entries } => {
-            entries.iter().for_each(check_entry);
-        }
-        Answer::Owner { account } => {
-            if let Some(account) = account {
-                check_account(account.as_str());
+        Answer::Login(answer) => match answer {
+            LoginAnswer::RegisterChallenge { message } => check_opaque(message),
+            LoginAnswer::LoginChallenge { ke2, .. } => check_opaque(ke2),
+            LoginAnswer::Registered | LoginAnswer::LoggedIn(_) => {}
+        },
+        Answer::Directory(answer) => match answer {
+            DirectoryAnswer::Page { entries, .. } | DirectoryAnswer::Found { entries } => {
+                entries.iter().for_each(check_entry);
             }
-        }
-        Answer::Admission { code, .. } => check_text(*code),
-        Answer::Done | Answer::Refused(_) | Answer::LoggedIn(_) => {}
+            DirectoryAnswer::Owner { account } => {
+                if let Some(account) = account {
+                    check_account(account.as_str());
+                }
+            }
+            DirectoryAnswer::Done => {}
+        },
+        Answer::Device(answer) => match answer {
+            DeviceAnswer::Admission { code, .. } => check_text(*code),
+            DeviceAnswer::Done => {}
+        },
+        Answer::Refused(_) => {}
     }
 }
 
 fn check_push(push: &Push) {
-    let Push::Presence { changes, .. } = push else {
-        return;
-    };
-    for change in changes {
-        match change {
-            Change::Online(entry) => check_entry(entry),
-            Change::Offline { account, .. } => check_account(account.as_str()),
+    match push {
+        Push::Directory(DirectoryPush::Presence { changes, .. }) => {
+            changes.iter().for_each(check_change);
         }
+        Push::Directory(DirectoryPush::ListAgain)
+        | Push::Device(DevicePush::FailedLogins(_))
+        | Push::Bye(_) => {}
+    }
+}
+
+fn check_change(change: &Change) {
+    match change {
+        Change::Online(entry) => check_entry(entry),
+        Change::Offline { account, .. } => check_account(account.as_str()),
     }
 }
 
@@ -194,28 +223,35 @@ fn check_entry(entry: &Entry) {
 
 fn check_peer_frame(frame: &PeerFrame) {
     match frame {
-        PeerFrame::Message(message) => {
+        PeerFrame::Chat(ChatFrame::Message(message)) => {
             assert!((1..=MESSAGE_LEN_MAX).contains(&message.body.as_str().len()));
         }
-        PeerFrame::Offer(offer) => {
+        PeerFrame::Chat(ChatFrame::Receipt { .. }) => {}
+        PeerFrame::File(frame) => check_file_frame(frame),
+    }
+}
+
+fn check_file_frame(frame: &FileFrame) {
+    match frame {
+        FileFrame::Offer(offer) => {
             let _ = offer.is_within_limits();
         }
-        PeerFrame::Accept { have, .. } => {
+        FileFrame::Accept { have, .. } => {
             for range in have {
                 assert!(!range.is_within(0) || (range.start, range.end) == (0, 1));
             }
         }
-        PeerFrame::Decline { reason, .. } => {
+        FileFrame::Decline { reason, .. } => {
             if let DeclineReason::Storage(reason) = reason {
                 check_reason(reason);
             }
         }
-        PeerFrame::Cancel { reason, .. } => {
+        FileFrame::Cancel { reason, .. } => {
             if let CancelReason::Source(reason) | CancelReason::Storage(reason) = reason {
                 check_reason(reason);
             }
         }
-        PeerFrame::Receipt { .. } | PeerFrame::Sent { .. } | PeerFrame::Received { .. } => {}
+        FileFrame::Sent { .. } | FileFrame::Received { .. } => {}
     }
 }
 

@@ -6,7 +6,8 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceSecret, Role, Statement};
 use common::password::{ClientLogin, Password};
 use common::wire::rendezvous::{
-    Answer, Hello, LoginStart, OpaqueMessage, Request, RequestFrame, RequestId, ServerFrame, Status,
+    Answer, DeviceRequest, DirectoryRequest, Hello, LoginAnswer, LoginRequest, LoginStart,
+    OpaqueMessage, Request, RequestFrame, RequestId, ServerFrame, Status,
 };
 use rendezvous::server::{ConnectionId, Frame, Input};
 use zeroize::Zeroizing;
@@ -36,20 +37,22 @@ impl Attacker {
     /// What it does at first: comes, greets, and asks for what it must not have; then one guess.
     pub fn opening(&self, id: ConnectionId, victim: &AccountName, guess: &str) -> Vec<Input> {
         let requests = [
-            Request::List { after: None },
-            Request::Find {
+            Request::Directory(DirectoryRequest::List { after: None }),
+            Request::Directory(DirectoryRequest::Find {
                 account: victim.clone(),
-            },
-            Request::WhoIs {
+            }),
+            Request::Directory(DirectoryRequest::WhoIs {
                 device_key: self.secret.public(),
-            },
-            Request::Announce {
+            }),
+            Request::Directory(DirectoryRequest::Announce {
                 status: Status::Available,
                 candidates: vec![self.source],
-            },
-            Request::Admit,
+            }),
+            Request::Device(DeviceRequest::Admit),
         ];
-        let guess = self.guess(victim, guess).map(Request::LoginStart);
+        let guess = self
+            .guess(victim, guess)
+            .map(|start| Request::Login(LoginRequest::LoginStart(start)));
         let greeting = [
             Input::Connected {
                 connection: id,
@@ -96,20 +99,16 @@ impl Attacker {
         match answer {
             Answer::Refused(_) => Ok(None),
             // Whoever does not know the password can only guess what comes next.
-            Answer::LoginChallenge { .. } => {
+            Answer::Login(LoginAnswer::LoginChallenge { .. }) => {
                 let ke3 = OpaqueMessage::try_from(vec![7; 64]);
-                let finish = ke3.ok().map(|ke3| Request::LoginFinish { ke3 });
+                let finish = ke3
+                    .ok()
+                    .map(|ke3| Request::Login(LoginRequest::LoginFinish { ke3 }));
                 Ok(finish.map(|finish| request_input(id, 100, finish)))
             }
-            Answer::Done
-            | Answer::RegisterChallenge { .. }
-            | Answer::LoggedIn(_)
-            | Answer::Page { .. }
-            | Answer::Found { .. }
-            | Answer::Owner { .. }
-            | Answer::Admission { .. } => Err(Violation::new(&format!(
-                "somebody who is not logged in got {answer:?}"
-            ))),
+            Answer::Login(_) | Answer::Directory(_) | Answer::Device(_) => Err(Violation::new(
+                &format!("somebody who is not logged in got {answer:?}"),
+            )),
         }
     }
 }

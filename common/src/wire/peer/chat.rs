@@ -6,6 +6,20 @@ use crate::id::MessageId;
 use crate::limits::MESSAGE_LEN_MAX;
 use crate::time::UnixTime;
 
+/// A frame about messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChatFrame {
+    /// A message. Sent again on every new link until its receipt has come.
+    Message(Message),
+    /// What became of a message.
+    Receipt {
+        /// Which message.
+        id: MessageId,
+        /// What the recipient did with it.
+        state: ReceiptState,
+    },
+}
+
 /// A message between two accounts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -91,12 +105,12 @@ mod tests {
     #[test]
     fn the_longest_message_fits_a_frame_and_a_longer_one_is_none() {
         let body = MessageBody::try_from("x".repeat(MESSAGE_LEN_MAX)).unwrap();
-        let message = PeerFrame::Message(Message {
+        let message = PeerFrame::Chat(ChatFrame::Message(Message {
             id: MessageId::from_bytes([255; 16]),
             conversation: Conversation::Direct,
             sent: UnixTime::from_millis(u64::MAX),
             body,
-        });
+        }));
         let mut out = Vec::new();
         frame::encode::<LINK_FRAME_LEN_MAX>(&message, &mut out).unwrap();
         assert!(MessageBody::try_from("x".repeat(MESSAGE_LEN_MAX + 1)).is_err());

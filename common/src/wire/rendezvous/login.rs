@@ -10,6 +10,55 @@ use crate::key::{DeviceKey, Signature, Token};
 use crate::limits::OPAQUE_MESSAGE_LEN_MAX;
 use crate::time::UnixTime;
 
+/// What a peer may ask before it has logged in, and only then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoginRequest {
+    /// Starts the registration of an account. Answered by `RegisterChallenge`.
+    RegisterStart {
+        /// The name wanted.
+        account: AccountName,
+        /// OPAQUE RegistrationRequest.
+        message: OpaqueMessage,
+    },
+    /// Ends the registration. Answered by `Registered`; the peer then logs in.
+    RegisterFinish {
+        /// OPAQUE RegistrationRecord.
+        upload: OpaqueMessage,
+        /// How the password was stretched for it.
+        stretch: StretchVersion,
+    },
+    /// Starts a password log-in. Answered by `LoginChallenge`.
+    LoginStart(LoginStart),
+    /// Ends a password log-in. Answered by `LoggedIn`.
+    LoginFinish {
+        /// OPAQUE KE3.
+        ke3: OpaqueMessage,
+    },
+    /// Logs an enrolled device in. Answered by `LoggedIn`.
+    TokenLogin(TokenLogin),
+}
+
+/// The answer to a [`LoginRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoginAnswer {
+    /// Registration goes on.
+    RegisterChallenge {
+        /// OPAQUE RegistrationResponse.
+        message: OpaqueMessage,
+    },
+    /// The account exists now.
+    Registered,
+    /// The log-in goes on. Whether the password is right the peer finds out from this.
+    LoginChallenge {
+        /// OPAQUE KE2.
+        ke2: OpaqueMessage,
+        /// How the password of this account is stretched.
+        stretch: StretchVersion,
+    },
+    /// The session is logged in.
+    LoggedIn(LoggedIn),
+}
+
 /// The first message of a password log-in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginStart {

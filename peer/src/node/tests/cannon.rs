@@ -295,7 +295,12 @@ fn a_log_in_is_announced_once_and_with_everything() {
     let mut world = World::new(&["alice"]);
     let announced = |world: &World| {
         let heard = &world.hosts[0].session.as_ref().unwrap().heard;
-        let is_announcement = |request: &&Request| matches!(request, Request::Announce { .. });
+        let is_announcement = |request: &&Request| {
+            matches!(
+                request,
+                Request::Directory(DirectoryRequest::Announce { .. })
+            )
+        };
         heard.iter().filter(is_announcement).count()
     };
     world.pass(Duration::from_secs(5));

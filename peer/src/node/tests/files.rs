@@ -2,7 +2,9 @@
 
 use common::hash::FileDigest;
 use common::limits::OFFERS_PER_PEER_MAX;
-use common::wire::peer::{CancelReason, DeclineReason, LeafHeader, Offer, PeerFrame, VERSION};
+use common::wire::peer::{
+    CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame, VERSION,
+};
 
 use super::outsider::Outsider;
 use super::*;
@@ -14,12 +16,12 @@ const fn transfer(n: u8) -> TransferId {
 }
 
 fn offer(n: u8, size: u64) -> PeerFrame {
-    PeerFrame::Offer(Offer {
+    PeerFrame::File(FileFrame::Offer(Offer {
         transfer: transfer(n),
         name: format!("file {n}"),
         size,
         executable: false,
-    })
+    }))
 }
 
 /// A file, and what its leaves are announced with.
@@ -72,10 +74,10 @@ fn accepted() -> (World, Outsider, File) {
     carol.say(&mut world, &offer(1, SIZE as u64));
     world.accept(transfer(1));
     carol.pass(&mut world, Duration::from_millis(100));
-    let accept = PeerFrame::Accept {
+    let accept = PeerFrame::File(FileFrame::Accept {
         transfer: transfer(1),
         have: Vec::new(),
-    };
+    });
     assert_eq!(carol.heard, [accept]);
     (world, carol, File::new())
 }
@@ -85,17 +87,17 @@ fn t11_a_file_whose_leaves_come_once_and_in_any_order_is_done() {
     let (mut world, mut carol, file) = accepted();
     file.send_leaf(&mut world, &mut carol, 1);
     file.send_leaf(&mut world, &mut carol, 0);
-    let sent = PeerFrame::Sent {
+    let sent = PeerFrame::File(FileFrame::Sent {
         transfer: transfer(1),
         digest: file.digest(),
-    };
+    });
     carol.say(&mut world, &sent);
     let end = world.hosts[1].end_of(transfer(1));
     assert!(matches!(end, Some(TransferState::Done { .. })), "{end:?}");
     assert_eq!(world.hosts[1].target, file.bytes);
-    let received = PeerFrame::Received {
+    let received = PeerFrame::File(FileFrame::Received {
         transfer: transfer(1),
-    };
+    });
     assert!(carol.heard.contains(&received));
 }
 
@@ -120,10 +122,10 @@ fn t11_an_announced_digest_that_differs_is_never_done() {
         let (mut world, mut carol, file) = accepted();
         let mut digest = file.digest();
         digest.0[0] ^= 1;
-        let sent = PeerFrame::Sent {
+        let sent = PeerFrame::File(FileFrame::Sent {
             transfer: transfer(1),
             digest,
-        };
+        });
         file.send_leaf(&mut world, &mut carol, 0);
         if is_early {
             carol.say(&mut world, &sent);
@@ -134,16 +136,16 @@ fn t11_an_announced_digest_that_differs_is_never_done() {
         }
         let end = world.hosts[1].end_of(transfer(1));
         assert!(matches!(end, Some(TransferState::Failed { .. })), "{end:?}");
-        let cancel = PeerFrame::Cancel {
+        let cancel = PeerFrame::File(FileFrame::Cancel {
             transfer: transfer(1),
             reason: CancelReason::Mismatch,
-        };
+        });
         assert_eq!(carol.heard.last(), Some(&cancel));
         // The right one comes too late.
-        let sent = PeerFrame::Sent {
+        let sent = PeerFrame::File(FileFrame::Sent {
             transfer: transfer(1),
             digest: file.digest(),
-        };
+        });
         carol.say(&mut world, &sent);
         let end = world.hosts[1].end_of(transfer(1));
         assert!(matches!(end, Some(TransferState::Failed { .. })), "{end:?}");
@@ -159,9 +161,11 @@ fn t11_an_offer_too_many_is_declined_and_the_others_stay() {
         carol.say(&mut world, &offer(n, 1));
     }
     assert!(carol.heard.is_empty());
-    let declined = |n| PeerFrame::Decline {
-        transfer: transfer(n),
-        reason: DeclineReason::LimitExceeded,
+    let declined = |n| {
+        PeerFrame::File(FileFrame::Decline {
+            transfer: transfer(n),
+            reason: DeclineReason::LimitExceeded,
+        })
     };
     carol.say(&mut world, &offer(100, 1));
     assert_eq!(carol.heard, [declined(100)]);
@@ -212,7 +216,10 @@ fn t11_sizes_around_every_power_are_taken_as_they_are_and_lies_are_declined() {
             assert!(shown.is_empty());
             let reason = declined.clone();
             let transfer = transfer(1);
-            assert_eq!(carol.heard, [PeerFrame::Decline { transfer, reason }]);
+            assert_eq!(
+                carol.heard,
+                [PeerFrame::File(FileFrame::Decline { transfer, reason })]
+            );
         }
     }
 }

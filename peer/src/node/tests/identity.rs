@@ -1,6 +1,6 @@
 //! Whose word is whose: stolen keys, servers that lie, words that come back.
 
-use common::wire::peer::{Conversation, PeerFrame, ReceiptState, VERSION};
+use common::wire::peer::{ChatFrame, Conversation, PeerFrame, ReceiptState, VERSION};
 
 use super::outsider::Outsider;
 use super::*;
@@ -79,20 +79,26 @@ fn t32_a_message_that_comes_back_to_its_author_is_no_receipt() {
     let mut carol = Outsider::dial(&mut world, 9, "carol", 0, &[VERSION]);
     carol.pass(&mut world, Duration::from_secs(1));
     let sent = carol.heard.iter().find_map(|frame| match frame {
-        PeerFrame::Message(message) => Some(message.clone()),
+        PeerFrame::Chat(ChatFrame::Message(message)) => Some(message.clone()),
         _ => None,
     });
     let sent = sent.expect("it is sent as soon as there is a link");
     assert_eq!(sent.id, id);
 
     // Back to where it came from, over the same link and over somebody else's.
-    carol.say(&mut world, &PeerFrame::Message(sent.clone()));
+    carol.say(
+        &mut world,
+        &PeerFrame::Chat(ChatFrame::Message(sent.clone())),
+    );
     let mut dave = Outsider::dial(&mut world, 10, "dave", 0, &[VERSION]);
-    dave.say(&mut world, &PeerFrame::Message(sent.clone()));
-    let receipt = PeerFrame::Receipt {
+    dave.say(
+        &mut world,
+        &PeerFrame::Chat(ChatFrame::Message(sent.clone())),
+    );
+    let receipt = PeerFrame::Chat(ChatFrame::Receipt {
         id,
         state: ReceiptState::Delivered,
-    };
+    });
     dave.say(&mut world, &receipt);
     assert!(!world.hosts[0].has_state(id, MessageState::Delivered));
     assert_eq!(world.hosts[0].node.messages.len(), 1, "it still waits");
@@ -172,7 +178,13 @@ fn t35_presence_that_is_replayed_or_reordered_changes_nobodys_key() {
     for (version, change) in replayed {
         let version = DirectoryVersion(version);
         let changes = vec![change];
-        world.send(0, &ServerFrame::Push(Push::Presence { version, changes }));
+        world.send(
+            0,
+            &ServerFrame::Push(Push::Directory(DirectoryPush::Presence {
+                version,
+                changes,
+            })),
+        );
         world.settle();
     }
     world.pass(Duration::from_secs(10));

@@ -18,7 +18,10 @@ fn watches(world: &World) -> bool {
 /// The server ends Alice's watch.
 fn end_watch(world: &mut World) {
     world.hosts[0].session.as_mut().unwrap().watches = false;
-    world.send(0, &ServerFrame::Push(Push::ListAgain));
+    world.send(
+        0,
+        &ServerFrame::Push(Push::Directory(DirectoryPush::ListAgain)),
+    );
     world.settle();
 }
 

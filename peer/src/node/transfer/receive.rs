@@ -10,7 +10,9 @@ use common::id::{AccountName, TransferId};
 use common::limits::{
     Fill, LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_PEER_MAX, TRANSFERS_MAX,
 };
-use common::wire::peer::{CancelReason, DeclineReason, LeafHeader, Offer, PeerFrame, Reason};
+use common::wire::peer::{
+    CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame, Reason,
+};
 
 use super::{LeafHashes, Outputs, Progress, tell};
 use crate::node::Output;
@@ -96,7 +98,10 @@ impl Receiving {
             && !self.transfers.contains_key(&transfer);
         if !is_bounded {
             let reason = DeclineReason::LimitExceeded;
-            return links.send(link, &PeerFrame::Decline { transfer, reason });
+            return links.send(
+                link,
+                &PeerFrame::File(FileFrame::Decline { transfer, reason }),
+            );
         }
         let incoming = Incoming {
             from,
@@ -164,7 +169,10 @@ impl Receiving {
         }
         let Some(folder) = folder else {
             let reason = DeclineReason::Declined;
-            links.send(incoming.link, &PeerFrame::Decline { transfer, reason });
+            links.send(
+                incoming.link,
+                &PeerFrame::File(FileFrame::Decline { transfer, reason }),
+            );
             self.transfers.remove(&transfer);
             return Ok(());
         };
@@ -337,10 +345,10 @@ impl Receiving {
         links.expect_leaves(transfer, incoming.link, incoming.offer.size);
         links.send(
             incoming.link,
-            &PeerFrame::Accept {
+            &PeerFrame::File(FileFrame::Accept {
                 transfer,
                 have: Vec::new(),
-            },
+            }),
         );
     }
 
@@ -408,7 +416,10 @@ impl Receiving {
         let State::Finishing { progress, digest } = incoming.state else {
             return;
         };
-        links.send(incoming.link, &PeerFrame::Received { transfer });
+        links.send(
+            incoming.link,
+            &PeerFrame::File(FileFrame::Received { transfer }),
+        );
         let done = TransferState::Done {
             digest: digest.to_string(),
             total: progress.total,
@@ -453,10 +464,10 @@ impl Receiving {
             let told = CancelReason::Storage(Reason::lossy(&reason));
             links.send(
                 incoming.link,
-                &PeerFrame::Cancel {
+                &PeerFrame::File(FileFrame::Cancel {
                     transfer,
                     reason: told,
-                },
+                }),
             );
         }
         self.fail(transfer, reason, outputs);
@@ -473,10 +484,10 @@ impl Receiving {
         if let Some(incoming) = self.transfers.get(&transfer) {
             links.send(
                 incoming.link,
-                &PeerFrame::Decline {
+                &PeerFrame::File(FileFrame::Decline {
                     transfer,
                     reason: told,
-                },
+                }),
             );
         }
         self.fail(transfer, reason, outputs);
@@ -499,7 +510,10 @@ impl Receiving {
             | CancelReason::Mismatch
             | CancelReason::Protocol => reason.to_string(),
         };
-        links.send(incoming.link, &PeerFrame::Cancel { transfer, reason });
+        links.send(
+            incoming.link,
+            &PeerFrame::File(FileFrame::Cancel { transfer, reason }),
+        );
         self.fail(transfer, words, outputs);
     }
 

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use common::hash::{FileDigest, LeafHash, leaf_count};
 use common::id::{AccountName, TransferId};
 use common::limits::{Fill, LEAVES_READING_MAX, TRANSFERS_MAX};
-use common::wire::peer::{CancelReason, LeafHeader, LeafRange, Offer, PeerFrame, Reason};
+use common::wire::peer::{
+    CancelReason, FileFrame, LeafHeader, LeafRange, Offer, PeerFrame, Reason,
+};
 
 use super::{LeafHashes, Outputs, Progress, tell};
 use crate::node::Output;
@@ -121,7 +123,7 @@ impl Sending {
             if !matches!(outgoing.state, State::Unlinked) || outgoing.to != *account {
                 continue;
             }
-            links.send(link, &PeerFrame::Offer(offer.clone()));
+            links.send(link, &PeerFrame::File(FileFrame::Offer(offer.clone())));
             outgoing.state = State::Offered { link };
             if let Some(command) = outgoing.command.take() {
                 outputs.push_back(Output::Reply(command, Ok(Reply::Offered(*transfer))));
@@ -190,7 +192,10 @@ impl Sending {
         if !have.is_empty() {
             // Resuming is not part of this version: nobody has leaves of a new offer.
             let reason = CancelReason::Protocol;
-            links.send(link, &PeerFrame::Cancel { transfer, reason });
+            links.send(
+                link,
+                &PeerFrame::File(FileFrame::Cancel { transfer, reason }),
+            );
             let reason = "the recipient claims to have parts of it already".to_owned();
             return self.fail(transfer, CommandError::File(reason), outputs);
         }
@@ -293,7 +298,10 @@ impl Sending {
             DiskAnswer::Failed(reason) => {
                 if let Some(link) = outgoing.state.link() {
                     let reason = CancelReason::Source(Reason::lossy(&reason));
-                    links.send(link, &PeerFrame::Cancel { transfer, reason });
+                    links.send(
+                        link,
+                        &PeerFrame::File(FileFrame::Cancel { transfer, reason }),
+                    );
                 }
                 self.fail(transfer, CommandError::File(reason), outputs);
             }
@@ -338,10 +346,10 @@ impl Sending {
         if let Some(link) = link {
             links.send(
                 link,
-                &PeerFrame::Cancel {
+                &PeerFrame::File(FileFrame::Cancel {
                     transfer,
                     reason: CancelReason::Cancelled,
-                },
+                }),
             );
         }
         self.fail(
@@ -383,7 +391,7 @@ impl Sending {
         moving.read_more(transfer, offer.size, unsent, outputs);
         if let Some(digest) = moving.hashes.digest(offer.size) {
             let link = moving.link;
-            links.send(link, &PeerFrame::Sent { transfer, digest });
+            links.send(link, &PeerFrame::File(FileFrame::Sent { transfer, digest }));
             let progress = moving.progress;
             outgoing.state = State::Settling {
                 link,

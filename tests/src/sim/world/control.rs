@@ -7,7 +7,7 @@ use common::key::ChannelBinding;
 use common::limits::CONTROL_FRAME_LEN_MAX;
 use common::time::Epoch;
 use common::wire::frame::{self, FrameBuffer};
-use common::wire::rendezvous::{Hello, Request, RequestFrame};
+use common::wire::rendezvous::{Hello, LoginRequest, Request, RequestFrame};
 use peer::node::Input;
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use rand::RngExt;
@@ -230,7 +230,7 @@ impl World {
         let server::Input::Requested { connection, frame } = input else {
             return;
         };
-        if let Request::LoginStart(start) = &frame.request {
+        if let Request::Login(LoginRequest::LoginStart(start)) = &frame.request {
             let known = self.server.has_device(&start.account, start.device_key);
             let lane = match known {
                 true => Lane::KnownDevice,
@@ -240,7 +240,10 @@ impl World {
             let account = start.account.clone();
             self.ledger
                 .on_start(*connection, frame.id, account, source, lane);
-        } else if matches!(frame.request, Request::LoginFinish { .. }) {
+        } else if matches!(
+            frame.request,
+            Request::Login(LoginRequest::LoginFinish { .. })
+        ) {
             self.ledger.on_finish(*connection);
         }
     }

@@ -1,0 +1,484 @@
+//! At least one value of each message on the wire, always the same: what truncation tests, fuzz seeds
+//! and engine tests feed, and what the byte examples of PROTOCOL.md show.
+//!
+//! An enum of which a variant is missing here does not compile.
+
+use super::peer::{
+    CancelReason, ChatFrame, Conversation, DeclineReason, FileFrame, LeafHeader, LeafRange,
+    Message, MessageBody, Offer, PeerFrame, PeerHello, Reason, ReceiptState,
+};
+use super::rendezvous::{
+    AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DeviceAnswer,
+    DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion,
+    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, LoginStart,
+    OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, Status,
+    StretchVersion, TokenLogin, VERSION,
+};
+use crate::hash::{FileDigest, LeafHash};
+use crate::id::{AccountName, DeviceName, MessageId, TransferId};
+use crate::key::{DeviceKey, DeviceSecret, Signature, Token};
+use crate::time::UnixTime;
+
+/// Makes a function that lists values of an enum: one line a variant, with its pattern and an array of
+/// values that match it.
+macro_rules! samples {
+    ($(#[$doc:meta])* $name:ident: $type:ty { $($pattern:pat => $values:expr,)+ }) => {
+        $(#[$doc])*
+        pub fn $name() -> Vec<$type> {
+            /// Does not compile while a variant has no line.
+            const fn _names_every_variant(value: &$type) {
+                match value { $($pattern)|+ => {} }
+            }
+            let mut all = Vec::new();
+            $(for value in $values {
+                assert!(matches!(&value, $pattern), "{value:?} stands at another variant");
+                all.push(value);
+            })+
+            all
+        }
+    };
+}
+
+// ---- frames ------------------------------------------------------------------------------------
+
+/// First frames of a peer on the control connection.
+pub fn hellos() -> Vec<Hello> {
+    vec![Hello::ours("peer/0.1.0")]
+}
+
+samples! {
+    /// First frames of the server.
+    hello_answers: HelloAnswer {
+        HelloAnswer::Welcome { .. } => [HelloAnswer::Welcome { version: VERSION, agent: server_agent() }],
+        HelloAnswer::Upgrade { .. } => [HelloAnswer::Upgrade { versions: vec![VERSION], agent: server_agent() }],
+    }
+}
+
+/// Every request with the number 7; the last one once more with the number 300.
+pub fn request_frames() -> Vec<RequestFrame> {
+    let requests = requests();
+    let last = requests.last().cloned().map(|request| (300, request));
+    let frames = requests.into_iter().map(|request| (7, request)).chain(last);
+    let frames = frames.map(|(id, request)| RequestFrame {
+        id: RequestId(id),
+        request,
+    });
+    frames.collect()
+}
+
+samples! {
+    /// Frames of the server after its first; answers have the number 7.
+    server_frames: ServerFrame {
+        ServerFrame::Answer { .. } => answers().into_iter().map(|answer| ServerFrame::Answer {
+            id: RequestId(7),
+            answer,
+        }),
+        ServerFrame::Push(_) => pushes().into_iter().map(ServerFrame::Push),
+    }
+}
+
+/// First frames of either side on the message stream.
+pub fn peer_hellos() -> Vec<PeerHello> {
+    vec![PeerHello::ours("peer/0.1.0")]
+}
+
+samples! {
+    /// Frames on the message stream after the first.
+    peer_frames: PeerFrame {
+        PeerFrame::Chat(_) => chat_frames().into_iter().map(PeerFrame::Chat),
+        PeerFrame::File(_) => file_frames().into_iter().map(PeerFrame::File),
+    }
+}
+
+/// First frames of leaf streams.
+pub fn leaf_headers() -> Vec<LeafHeader> {
+    vec![LeafHeader {
+        transfer: transfer(),
+        index: 1,
+        hash: last_leaf(),
+    }]
+}
+
+// ---- requests ----------------------------------------------------------------------------------
+
+samples! {
+    /// What peers ask the server.
+    requests: Request {
+        Request::Login(_) => login_requests().into_iter().map(Request::Login),
+        Request::Directory(_) => directory_requests().into_iter().map(Request::Directory),
+        Request::Device(_) => device_requests().into_iter().map(Request::Device),
+    }
+}
+
+samples! {
+    /// What may be asked before the log-in. OPAQUE's messages and the signatures are of the right length
+    /// and of no other use.
+    login_requests: LoginRequest {
+        LoginRequest::RegisterStart { .. } => [LoginRequest::RegisterStart {
+            account: account(),
+            message: opaque(32),
+        }],
+        LoginRequest::RegisterFinish { .. } => [LoginRequest::RegisterFinish {
+            upload: opaque(192),
+            stretch: StretchVersion(1),
+        }],
+        LoginRequest::LoginStart(_) => [LoginRequest::LoginStart(LoginStart {
+            account: account(),
+            device_key: device_key(),
+            device_name: device_name(),
+            ke1: opaque(96),
+            signature: signature(),
+            code: Some(code()),
+        })],
+        LoginRequest::LoginFinish { .. } => [LoginRequest::LoginFinish { ke3: opaque(64) }],
+        LoginRequest::TokenLogin(_) => [LoginRequest::TokenLogin(TokenLogin {
+            account: account(),
+            device_key: device_key(),
+            token: token(),
+            signature: signature(),
+        })],
+    }
+}
+
+samples! {
+    /// What a device may ask of the directory.
+    directory_requests: DirectoryRequest {
+        DirectoryRequest::Announce { .. } => statuses().into_iter().map(|status| DirectoryRequest::Announce {
+            status,
+            candidates: candidates().into_iter().map(|candidate| candidate.endpoint).collect(),
+        }),
+        DirectoryRequest::List { .. } => [None, Some(cursor())].map(|after| DirectoryRequest::List { after }),
+        DirectoryRequest::Watch { .. } => [DirectoryRequest::Watch { since: version() }],
+        DirectoryRequest::Unwatch => [DirectoryRequest::Unwatch],
+        DirectoryRequest::Find { .. } => [DirectoryRequest::Find { account: account() }],
+        DirectoryRequest::WhoIs { .. } => [DirectoryRequest::WhoIs { device_key: device_key() }],
+    }
+}
+
+samples! {
+    /// What a device may ask for itself and its account.
+    device_requests: DeviceRequest {
+        DeviceRequest::Admit => [DeviceRequest::Admit],
+        DeviceRequest::LogOut => [DeviceRequest::LogOut],
+        DeviceRequest::KeepAlive => [DeviceRequest::KeepAlive],
+    }
+}
+
+// ---- answers and pushes ------------------------------------------------------------------------
+
+samples! {
+    /// What the server answers.
+    answers: Answer {
+        Answer::Refused(_) => refusals().into_iter().map(Answer::Refused),
+        Answer::Login(_) => login_answers().into_iter().map(Answer::Login),
+        Answer::Directory(_) => directory_answers().into_iter().map(Answer::Directory),
+        Answer::Device(_) => device_answers().into_iter().map(Answer::Device),
+    }
+}
+
+samples! {
+    /// Why the server does not do something.
+    refusals: Refusal {
+        Refusal::WrongCredentials => [Refusal::WrongCredentials],
+        Refusal::Blocked { .. } => [Refusal::Blocked { retry_after_s: 60 }],
+        Refusal::TokenRefused => [Refusal::TokenRefused],
+        Refusal::RegistrationClosed => [Refusal::RegistrationClosed],
+        Refusal::RegistrationLimit { .. } => [Refusal::RegistrationLimit { retry_after_s: 300 }],
+        Refusal::AccountExists => [Refusal::AccountExists],
+        Refusal::DeviceLimit => [Refusal::DeviceLimit],
+        Refusal::NotLoggedIn => [Refusal::NotLoggedIn],
+        Refusal::OutOfOrder => [Refusal::OutOfOrder],
+        Refusal::LimitExceeded => [Refusal::LimitExceeded],
+        Refusal::ListAgain => [Refusal::ListAgain],
+        Refusal::Busy { .. } => [Refusal::Busy { retry_after_s: 2 }],
+        Refusal::StoreFailed => [Refusal::StoreFailed],
+    }
+}
+
+samples! {
+    /// Answers of registration and log-in.
+    login_answers: LoginAnswer {
+        LoginAnswer::RegisterChallenge { .. } => [LoginAnswer::RegisterChallenge { message: opaque(64) }],
+        LoginAnswer::Registered => [LoginAnswer::Registered],
+        LoginAnswer::LoginChallenge { .. } => [LoginAnswer::LoginChallenge {
+            ke2: opaque(320),
+            stretch: StretchVersion(1),
+        }],
+        LoginAnswer::LoggedIn(_) => [
+            LoginAnswer::LoggedIn(LoggedIn { token: Some(token()), failed: Some(failed_logins()) }),
+            LoginAnswer::LoggedIn(LoggedIn { token: None, failed: None }),
+        ],
+    }
+}
+
+samples! {
+    /// Answers of the directory.
+    directory_answers: DirectoryAnswer {
+        DirectoryAnswer::Done => [DirectoryAnswer::Done],
+        DirectoryAnswer::Page { .. } => [
+            DirectoryAnswer::Page { version: version(), entries: vec![entry()], next: None },
+            DirectoryAnswer::Page { version: version(), entries: vec![entry(), entry()], next: Some(cursor()) },
+        ],
+        DirectoryAnswer::Found { .. } => [DirectoryAnswer::Found { entries: vec![entry()] }],
+        DirectoryAnswer::Owner { .. } => [None, Some(account())].map(|account| DirectoryAnswer::Owner { account }),
+    }
+}
+
+samples! {
+    /// Answers about the device and its account.
+    device_answers: DeviceAnswer {
+        DeviceAnswer::Done => [DeviceAnswer::Done],
+        DeviceAnswer::Admission { .. } => [DeviceAnswer::Admission { code: code(), expires_in_s: 600 }],
+    }
+}
+
+samples! {
+    /// What the server tells unasked.
+    pushes: Push {
+        Push::Bye(_) => bye_reasons().into_iter().map(Push::Bye),
+        Push::Directory(_) => directory_pushes().into_iter().map(Push::Directory),
+        Push::Device(_) => device_pushes().into_iter().map(Push::Device),
+    }
+}
+
+samples! {
+    /// Why the server ends a session.
+    bye_reasons: ByeReason {
+        ByeReason::ShuttingDown => [ByeReason::ShuttingDown],
+        ByeReason::Replaced => [ByeReason::Replaced],
+        ByeReason::AccountRemoved => [ByeReason::AccountRemoved],
+        ByeReason::TimedOut => [ByeReason::TimedOut],
+        ByeReason::Malformed => [ByeReason::Malformed],
+        ByeReason::TooSlow => [ByeReason::TooSlow],
+        ByeReason::Crowded => [ByeReason::Crowded],
+    }
+}
+
+samples! {
+    /// What the directory tells unasked.
+    directory_pushes: DirectoryPush {
+        DirectoryPush::Presence { .. } => [DirectoryPush::Presence { version: version(), changes: changes() }],
+        DirectoryPush::ListAgain => [DirectoryPush::ListAgain],
+    }
+}
+
+samples! {
+    /// What a device is told unasked.
+    device_pushes: DevicePush {
+        DevicePush::FailedLogins(_) => [DevicePush::FailedLogins(failed_logins())],
+    }
+}
+
+samples! {
+    /// Changes of the directory.
+    changes: Change {
+        Change::Online(_) => [Change::Online(entry())],
+        Change::Offline { .. } => [Change::Offline { account: account(), device_key: device_key() }],
+    }
+}
+
+samples! {
+    /// What devices say of themselves.
+    statuses: Status {
+        Status::Available => [Status::Available],
+        Status::Away => [Status::Away],
+        Status::Busy => [Status::Busy],
+    }
+}
+
+samples! {
+    /// What the server knows of candidates.
+    candidate_kinds: CandidateKind {
+        CandidateKind::ServerReflexive => [CandidateKind::ServerReflexive],
+        CandidateKind::Host => [CandidateKind::Host],
+    }
+}
+
+// ---- between peers -----------------------------------------------------------------------------
+
+samples! {
+    /// Frames about messages.
+    chat_frames: ChatFrame {
+        ChatFrame::Message(_) => conversations().into_iter().map(|conversation| ChatFrame::Message(Message {
+            id: message(),
+            conversation,
+            sent: moment(),
+            body: MessageBody::try_from("Hello, Bob".to_owned()).expect("1 to 65,536 bytes"),
+        })),
+        ChatFrame::Receipt { .. } => receipt_states().into_iter().map(|state| ChatFrame::Receipt {
+            id: message(),
+            state,
+        }),
+    }
+}
+
+samples! {
+    /// Where messages belong.
+    conversations: Conversation {
+        Conversation::Direct => [Conversation::Direct],
+    }
+}
+
+samples! {
+    /// What recipients do with messages.
+    receipt_states: ReceiptState {
+        ReceiptState::Delivered => [ReceiptState::Delivered],
+        ReceiptState::Read => [ReceiptState::Read],
+    }
+}
+
+samples! {
+    /// Frames about the transfer of a file of 1,048,577 bytes.
+    file_frames: FileFrame {
+        FileFrame::Offer(_) => [FileFrame::Offer(Offer {
+            transfer: transfer(),
+            name: "notes.txt".to_owned(),
+            size: 1_048_577,
+            executable: false,
+        })],
+        FileFrame::Accept { .. } => [vec![], vec![LeafRange { start: 0, end: 2 }]]
+            .map(|have| FileFrame::Accept { transfer: transfer(), have }),
+        FileFrame::Decline { .. } => decline_reasons().into_iter().map(|reason| FileFrame::Decline {
+            transfer: transfer(),
+            reason,
+        }),
+        FileFrame::Sent { .. } => [FileFrame::Sent { transfer: transfer(), digest: FileDigest([6; 32]) }],
+        FileFrame::Received { .. } => [FileFrame::Received { transfer: transfer() }],
+        FileFrame::Cancel { .. } => cancel_reasons().into_iter().map(|reason| FileFrame::Cancel {
+            transfer: transfer(),
+            reason,
+        }),
+    }
+}
+
+samples! {
+    /// Why offers are declined.
+    decline_reasons: DeclineReason {
+        DeclineReason::Declined => [DeclineReason::Declined],
+        DeclineReason::NoAnswer => [DeclineReason::NoAnswer],
+        DeclineReason::Name => [DeclineReason::Name],
+        DeclineReason::LimitExceeded => [DeclineReason::LimitExceeded],
+        DeclineReason::Storage(_) => [DeclineReason::Storage(reason())],
+    }
+}
+
+samples! {
+    /// Why transfers end early.
+    cancel_reasons: CancelReason {
+        CancelReason::Cancelled => [CancelReason::Cancelled],
+        CancelReason::Source(_) => [CancelReason::Source(reason())],
+        CancelReason::Storage(_) => [CancelReason::Storage(reason())],
+        CancelReason::Mismatch => [CancelReason::Mismatch],
+        CancelReason::Protocol => [CancelReason::Protocol],
+    }
+}
+
+// ---- what they are made of ---------------------------------------------------------------------
+
+/// The account of every sample.
+pub fn account() -> AccountName {
+    "alice".parse().expect("letters")
+}
+
+/// The device key of every sample; its secret is made from 32 times 07.
+pub fn device_key() -> DeviceKey {
+    DeviceSecret::from_seed([7; 32]).public()
+}
+
+/// The device in the directory that the samples speak of.
+pub fn entry() -> Entry {
+    Entry {
+        account: account(),
+        device_name: device_name(),
+        device_key: device_key(),
+        status: Status::Away,
+        since: moment(),
+        candidates: candidates(),
+    }
+}
+
+/// The transfer of every sample.
+pub fn transfer() -> TransferId {
+    TransferId::from_bytes(std::array::from_fn(|place| 0xa0 + place as u8))
+}
+
+/// The message of every sample.
+pub fn message() -> MessageId {
+    MessageId::from_bytes(std::array::from_fn(|place| place as u8))
+}
+
+/// An OPAQUE message of so many bytes, at most 1,024.
+fn opaque(len: usize) -> OpaqueMessage {
+    OpaqueMessage::try_from(vec![9; len]).expect("shorter than any bound")
+}
+
+fn server_agent() -> String {
+    "rendezvous/0.1.0".to_owned()
+}
+
+fn device_name() -> DeviceName {
+    DeviceName::lossy("laptop")
+}
+
+fn signature() -> Signature {
+    Signature::try_from(vec![5; 64]).expect("64 bytes")
+}
+
+fn token() -> Token {
+    Token::from_bytes([3; 32])
+}
+
+fn code() -> AdmissionCode {
+    AdmissionCode::from_random(0x1234_5678_9abc)
+}
+
+fn failed_logins() -> FailedLogins {
+    FailedLogins {
+        count: 3,
+        last: moment(),
+        blocked_for_s: 60,
+    }
+}
+
+fn cursor() -> Cursor {
+    Cursor {
+        account: account(),
+        device_key: device_key(),
+    }
+}
+
+const fn version() -> DirectoryVersion {
+    DirectoryVersion(435_200_000_000_001)
+}
+
+fn moment() -> UnixTime {
+    UnixTime::from_millis(1_700_000_000_000)
+}
+
+/// One of each kind, and one of each family.
+fn candidates() -> Vec<Candidate> {
+    let endpoints = ["192.0.2.1:7400", "[2001:db8::1]:250"].into_iter();
+    let candidates = endpoints
+        .zip(candidate_kinds())
+        .map(|(endpoint, kind)| Candidate {
+            endpoint: endpoint.parse().expect("an address and a port"),
+            kind,
+        });
+    candidates.collect()
+}
+
+fn reason() -> Reason {
+    Reason::lossy("the disk is full")
+}
+
+/// The second leaf of the file, of one byte: PROTOCOL.md section 5.7.
+const fn last_leaf() -> LeafHash {
+    LeafHash([
+        0xc9, 0xc4, 0x6c, 0x08, 0x77, 0x1a, 0xf7, 0xfa, 0x62, 0xd0, 0xdd, 0x07, 0x71, 0x30, 0x6f,
+        0xfa, 0x15, 0xe3, 0x11, 0x93, 0xe5, 0x9c, 0x31, 0x8d, 0x4b, 0x34, 0x8f, 0x81, 0xf3, 0x2b,
+        0x8b, 0x4b,
+    ])
+}
+
+#[cfg(test)]
+mod tests;
