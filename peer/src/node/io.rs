@@ -19,6 +19,9 @@ use common::wire::rendezvous::{OpaqueMessage, StretchVersion};
 
 use super::command::{Command, CommandError, CommandId, Event, HistoryItem, MessageState, Reply};
 
+/// Program and version, as the other side's log shows them.
+pub(super) const AGENT: &str = concat!("peer/", env!("CARGO_PKG_VERSION"));
+
 // ---- inputs and outputs ------------------------------------------------------------------------
 
 /// Something that happened outside.
@@ -56,6 +59,16 @@ pub struct Datagrams {
     pub stride: usize,
     /// The datagrams, one after another.
     pub bytes: BytesMut,
+}
+
+impl Datagrams {
+    /// Leaves the first datagram here and returns the others, if there are any.
+    pub(super) fn split_first(&mut self) -> Option<Self> {
+        let len = self.bytes.len();
+        let bytes = self.bytes.split_off(self.stride.max(1).min(len));
+        let rest = Self { bytes, ..*self };
+        (!rest.bytes.is_empty()).then_some(rest)
+    }
 }
 
 /// Something that the shell is to do.

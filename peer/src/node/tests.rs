@@ -14,22 +14,27 @@ mod outsider;
 // Watching who comes and goes.
 mod presence;
 
-use std::collections::BTreeMap;
-
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use common::hash::{LeafHash, LeafHasher, leaf_len};
+use common::id::{MessageId, TransferId};
 use common::key::{ChannelBinding, Token};
+use common::limits::RECIPIENTS_MAX;
 use common::limits::{CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LEAF_LEN};
+use common::time::UnixTime;
 use common::wire::frame::{self, FrameBuffer};
+use common::wire::peer::MessageBody;
 use common::wire::rendezvous::{
-    Candidate, CandidateKind, DirectoryVersion, Hello, HelloAnswer, LoggedIn, LoginAnswer,
-    LoginRequest, Refusal, RequestFrame, ServerFrame,
+    Answer, Candidate, CandidateKind, Change, DeviceAnswer, DeviceRequest, DirectoryAnswer,
+    DirectoryPush, DirectoryVersion, Entry, Hello, HelloAnswer, LoggedIn, LoginAnswer,
+    LoginRequest, Push, Refusal, Request, RequestFrame, ServerFrame, Status,
 };
 
-use super::command::{PasswordText, TransferState};
-use super::io::{ClosedReason, DiskRequest, RendezvousOutput};
+use super::command::{Event, MessageState, PasswordText, PresenceView, TransferState};
+use super::io::{ClosedReason, DiskAnswer, DiskRequest, RendezvousOutput};
 use super::*;
 
 const SERVER: &str = "198.51.100.1:7400";
@@ -498,7 +503,7 @@ impl World {
 
     fn accept(&mut self, transfer: TransferId) {
         self.until("the offer at bob", |world| {
-            !world.hosts[1].node.receiving.offers().is_empty()
+            !world.hosts[1].node.transfers.offers().is_empty()
         });
         let folder = Some("/folder".into());
         self.command(1, Command::AnswerOffer { transfer, folder });
@@ -761,7 +766,7 @@ fn messages_keep_their_order_under_loss() {
     }
     world.until("all of them", |world| world.hosts[1].texts().len() == 50);
     world.until("all receipts", |world| {
-        world.hosts[0].node.messages.len() == 0
+        world.hosts[0].node.chat.waiting() == 0
     });
     assert_eq!(world.hosts[1].texts(), texts);
 }
@@ -863,10 +868,10 @@ fn thousands_of_absent_recipients_do_not_stop_a_node() {
         };
         world.command(0, command);
     }
-    assert_eq!(world.hosts[0].node.messages.len(), 80 * RECIPIENTS_MAX);
+    assert_eq!(world.hosts[0].node.chat.waiting(), 80 * RECIPIENTS_MAX);
     world.break_session(0);
     world.until("the session is back", |world| {
-        world.hosts[0].node.session.is_online()
+        world.hosts[0].node.effects.requests.is_online()
     });
     world.pass(Duration::from_millis(500));
 }
@@ -906,7 +911,7 @@ fn a_message_that_cannot_be_kept_is_not_overtaken() {
     world.hosts[1].store_fails = 1;
     world.loses_every = None;
     world.until("all receipts", |world| {
-        world.hosts[0].node.messages.len() == 0
+        world.hosts[0].node.chat.waiting() == 0
     });
     assert_eq!(world.hosts[1].store_fails, 0);
     assert_eq!(world.hosts[1].texts(), ["one", "two", "three"]);
@@ -931,7 +936,7 @@ fn an_offer_that_nobody_answers_is_declined() {
         matches!(end, Some(TransferState::Declined { .. })),
         "{end:?}"
     );
-    assert!(world.hosts[1].node.receiving.offers().is_empty());
+    assert!(world.hosts[1].node.transfers.offers().is_empty());
 }
 
 #[test]
@@ -950,7 +955,10 @@ fn t40_peers_with_a_link_talk_on_without_the_server() {
     });
     world.server_is_up = true;
     world.until("both are back", |world| {
-        world.hosts.iter().all(|host| host.node.session.is_online())
+        world
+            .hosts
+            .iter()
+            .all(|host| host.node.effects.requests.is_online())
     });
 }
 
@@ -965,7 +973,7 @@ fn t40_peers_that_lost_their_server_come_back_spread_out() {
     let due: BTreeSet<Instant> = world
         .hosts
         .iter()
-        .filter_map(|host| host.node.session.poll_timeout())
+        .filter_map(|host| host.node.account.poll_timeout(&host.node.effects.requests))
         .collect();
     assert_eq!(due.len(), 20, "no two at the same time");
     let spread = *due.last().unwrap() - *due.first().unwrap();
@@ -1019,10 +1027,11 @@ fn a_pinned_device_is_heard_while_the_server_is_away() {
     let alice = "alice".parse().unwrap();
     world.hosts[1]
         .node
+        .effects
         .links
         .dial(&alice, vec![entry], false, now);
     world.until("the link", |world| {
-        world.hosts[1].node.links.link_to(&alice).is_some()
+        world.hosts[1].node.effects.links.link_to(&alice).is_some()
     });
 }
 
@@ -1045,14 +1054,14 @@ fn a_remaining_link_takes_over_what_a_lost_one_carried() {
         world.hosts.iter().all(|host| host.texts() == ["first"])
     });
     let bob: AccountName = "bob".parse().unwrap();
-    let newest = world.hosts[0].node.links.link_to(&bob).unwrap();
+    let newest = world.hosts[0].node.effects.links.link_to(&bob).unwrap();
     world.loses_every = Some(1);
     let id = world.say(0, "bob", "second");
     world.loses_every = None;
     let now = world.now;
-    world.hosts[0].node.links.close_for_protocol(newest, now);
+    world.hosts[0].node.effects.links.close(newest, now);
     assert!(
-        world.hosts[0].node.links.link_to(&bob).is_some(),
+        world.hosts[0].node.effects.links.link_to(&bob).is_some(),
         "there were two links"
     );
     world.hosts[0].node.settle(now);
@@ -1078,10 +1087,12 @@ fn t35_a_key_that_moves_to_another_account_is_refused() {
         ..world.hosts[1].entry().unwrap()
     };
     let now = world.now;
-    let dials = world.hosts[0]
-        .node
-        .links
-        .dial(&"carol".parse().unwrap(), vec![entry], false, now);
+    let dials =
+        world.hosts[0]
+            .node
+            .effects
+            .links
+            .dial(&"carol".parse().unwrap(), vec![entry], false, now);
     assert_eq!(dials, 0, "{key:?} is pinned to bob");
 }
 
@@ -1144,7 +1155,7 @@ fn a_declined_offer_ends_with_a_word() {
     let mut world = World::new(&["alice", "bob"]);
     let transfer = world.send_file(5);
     world.until("the offer", |world| {
-        !world.hosts[1].node.receiving.offers().is_empty()
+        !world.hosts[1].node.transfers.offers().is_empty()
     });
     world.command(
         1,
@@ -1157,7 +1168,7 @@ fn a_declined_offer_ends_with_a_word() {
         world.ends(0, transfer),
         TransferState::Declined { .. }
     ));
-    assert!(world.hosts[1].node.receiving.offers().is_empty());
+    assert!(world.hosts[1].node.transfers.offers().is_empty());
 }
 
 #[test]
@@ -1166,7 +1177,7 @@ fn either_side_can_cancel() {
         let mut world = World::new(&["alice", "bob"]);
         let transfer = world.send_file(5);
         world.until("the offer", |world| {
-            !world.hosts[1].node.receiving.offers().is_empty()
+            !world.hosts[1].node.transfers.offers().is_empty()
         });
         let id = world.command(canceller, Command::Cancel { transfer });
         assert_eq!(world.hosts[canceller].replies[&id], Ok(Reply::Done));
@@ -1202,7 +1213,7 @@ fn a_link_that_dies_takes_its_transfer_with_it_and_says_so() {
     let mut world = World::new(&["alice", "bob"]);
     let transfer = world.send_file(5);
     world.until("the offer", |world| {
-        !world.hosts[1].node.receiving.offers().is_empty()
+        !world.hosts[1].node.transfers.offers().is_empty()
     });
     world.loses_every = Some(1);
     for host in [0, 1] {
@@ -1262,7 +1273,7 @@ fn an_idle_session_is_kept_alive_and_a_silent_server_is_given_up() {
     world.hosts[0].session = None;
     world.server_is_up = false;
     world.until("the node gives up", |world| {
-        !world.hosts[0].node.session.is_online()
+        !world.hosts[0].node.effects.requests.is_online()
     });
 }
 

@@ -5,25 +5,239 @@
 //! reads a leaf when an earlier one has left, the receiver stops reading from the network while too
 //! many leaves wait to be written.
 
-use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::hash::{FileDigest, LeafHash, file_digest, leaf_count};
-use common::id::TransferId;
+use common::id::{AccountName, TransferId};
+use common::limits::Fill;
+use common::wire::peer::FileFrame;
+use rand::RngExt;
 
-use super::Output;
-use super::command::{Event, TransferState};
+use super::command::{CommandError, CommandId, Event, OfferView, Reply, TransferState};
+use super::context::Context;
+use super::io::DiskAnswer;
+use super::transport::{LinkId, StreamId};
+use super::violation::ProtocolViolation;
+use receive::Receiving;
+use send::Sending;
 
 // Files that come.
-pub(super) mod receive;
+mod receive;
 // Files that go.
-pub(super) mod send;
+mod send;
 
 /// Progress is told no more often than this.
 const PROGRESS_PACE: Duration = Duration::from_millis(100);
 
-/// Where children put what the shell is to do.
-pub(super) type Outputs = VecDeque<Output>;
+/// All transfers of a node.
+#[derive(Debug, Default)]
+pub(super) struct Transfers {
+    sending: Sending,
+    receiving: Receiving,
+    /// The disk has as many leaves to write as it may: no more are read from the network.
+    is_paused: bool,
+}
+
+impl Transfers {
+    /// How full everything is that has a bound.
+    pub(super) fn fills(&self) -> Vec<Fill> {
+        let mut fills = self.receiving.fills().to_vec();
+        fills.push(self.sending.fill());
+        fills
+    }
+
+    /// Accounts that offers wait for.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
+        self.sending.recipients()
+    }
+
+    // ---- commands ------------------------------------------------------------------------------
+
+    /// Offers a file. `own` is the account of this device.
+    pub(super) fn send_file(
+        &mut self,
+        command: CommandId,
+        to: AccountName,
+        path: PathBuf,
+        own: &AccountName,
+        cx: &mut Context<'_>,
+    ) {
+        if *own == to {
+            let reason = "that is this account; copy the file instead".to_owned();
+            return cx.reply(command, Err(CommandError::Invalid(reason)));
+        }
+        let transfer = TransferId::from_bytes(cx.rng.random());
+        self.sending.start(transfer, to, path, command, cx);
+    }
+
+    /// Accepts an offer into a folder, or declines it.
+    pub(super) fn answer_offer(
+        &mut self,
+        command: CommandId,
+        transfer: TransferId,
+        folder: Option<PathBuf>,
+        cx: &mut Context<'_>,
+    ) {
+        let done = self.receiving.answer(transfer, folder, cx);
+        cx.reply(command, done.map(|()| Reply::Done));
+    }
+
+    /// Ends a transfer of either direction.
+    pub(super) fn cancel(
+        &mut self,
+        command: CommandId,
+        transfer: TransferId,
+        cx: &mut Context<'_>,
+    ) {
+        if self.sending.contains(transfer) {
+            self.sending.cancel(transfer, cx);
+        } else if self.receiving.contains(transfer) {
+            self.receiving.cancel(transfer, cx);
+        } else {
+            return cx.reply(command, Err(CommandError::NoSuchTransfer));
+        }
+        cx.reply(command, Ok(Reply::Done));
+    }
+
+    /// Offers that nobody has answered.
+    pub(super) fn offers(&self) -> Vec<OfferView> {
+        self.receiving.offers()
+    }
+
+    // ---- links ---------------------------------------------------------------------------------
+
+    /// A link is ready: offers that waited for its account go out.
+    pub(super) fn on_ready(&mut self, link: LinkId, account: &AccountName, cx: &mut Context<'_>) {
+        self.sending.on_ready(link, account, cx);
+    }
+
+    /// A link is gone, and with it what it carried.
+    pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, cx: &mut Context<'_>) {
+        self.sending.on_lost(link, reason, cx);
+        self.receiving.on_lost(link, reason, cx);
+    }
+
+    /// An account cannot be reached: offers that waited for it come to nothing.
+    pub(super) fn on_unreachable(
+        &mut self,
+        account: &AccountName,
+        error: &CommandError,
+        cx: &mut Context<'_>,
+    ) {
+        self.sending.on_unreachable(account, error, cx);
+    }
+
+    /// There is no session, and none on the way: nobody new is found, so offers that no link can carry
+    /// fail at once rather than wait without a word. Tells whether there were any.
+    pub(super) fn on_down(&mut self, error: &CommandError, cx: &mut Context<'_>) -> bool {
+        let waiting = self.sending.recipients();
+        let waiting: Vec<AccountName> = waiting
+            .filter(|account| cx.links.link_to(account).is_none())
+            .cloned()
+            .collect();
+        for account in &waiting {
+            self.sending.on_unreachable(account, error, cx);
+        }
+        !waiting.is_empty()
+    }
+
+    /// A link takes more.
+    pub(super) fn on_writable(&mut self, link: LinkId, cx: &mut Context<'_>) {
+        self.sending.on_writable(link, cx);
+    }
+
+    /// Takes a frame from a device of `from`.
+    ///
+    /// # Errors
+    /// The other side broke the protocol.
+    pub(super) fn on_frame(
+        &mut self,
+        link: LinkId,
+        from: AccountName,
+        frame: FileFrame,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolViolation> {
+        match frame {
+            FileFrame::Offer(offer) if self.sending.contains(offer.transfer) => {
+                return Err(ProtocolViolation::ReflectedOffer);
+            }
+            FileFrame::Offer(offer) => self.receiving.on_offer(from, link, offer, cx),
+            FileFrame::Accept { transfer, have } => {
+                self.sending.on_accept(transfer, link, &have, cx);
+            }
+            FileFrame::Decline { transfer, reason } => {
+                let reason = reason.to_string();
+                let state = TransferState::Declined { reason };
+                self.sending.on_ended(transfer, link, state, cx);
+            }
+            FileFrame::Sent { transfer, digest } => {
+                self.receiving.on_sent(transfer, link, digest, cx);
+            }
+            FileFrame::Received { transfer } => self.sending.on_received(transfer, link, cx),
+            FileFrame::Cancel { transfer, reason } => {
+                let state = TransferState::Failed {
+                    reason: reason.to_string(),
+                };
+                self.sending.on_ended(transfer, link, state, cx);
+                self.receiving.on_cancel(transfer, link, &reason, cx);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a leaf as far as it has come, unless the disk has enough to do.
+    ///
+    /// # Errors
+    /// The other side broke the protocol.
+    pub(super) fn on_leaf_readable(
+        &mut self,
+        link: LinkId,
+        stream: StreamId,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolViolation> {
+        self.is_paused = self.receiving.is_full();
+        if self.is_paused {
+            return Ok(());
+        }
+        let receiving = &self.receiving;
+        let room = |header: &_| receiving.room(link, header);
+        match cx.links.read_leaf(link, stream, room)? {
+            Some((header, bytes)) => self.receiving.on_leaf(link, header, bytes, cx),
+            None => Ok(()),
+        }
+    }
+
+    // ---- disk and time -------------------------------------------------------------------------
+
+    /// The disk answers.
+    pub(super) fn on_disk(
+        &mut self,
+        transfer: TransferId,
+        answer: DiskAnswer,
+        cx: &mut Context<'_>,
+    ) {
+        if self.sending.contains(transfer) {
+            self.sending.handle_disk(transfer, answer, cx);
+        } else {
+            self.receiving.handle_disk(transfer, answer, cx);
+        }
+        if self.is_paused && !self.receiving.is_full() {
+            self.is_paused = false;
+            cx.links.wake_leaves();
+        }
+    }
+
+    /// Declines offers that nobody has answered for too long.
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        self.receiving.handle_timeout(cx);
+    }
+
+    /// When [`Transfers::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.receiving.poll_timeout()
+    }
+}
 
 /// How far a transfer is, told at a bearable pace.
 #[derive(Clone, Copy, Debug)]
@@ -36,32 +250,32 @@ struct Progress {
 }
 
 impl Progress {
-    fn start(transfer: TransferId, total: u64, now: Instant, outputs: &mut Outputs) -> Self {
+    fn start(transfer: TransferId, total: u64, cx: &mut Context<'_>) -> Self {
         let progress = Self {
             transfer,
             done: 0,
             total,
-            since: now,
-            told: now,
+            since: cx.now,
+            told: cx.now,
         };
-        progress.tell(outputs);
+        progress.tell(cx);
         progress
     }
 
-    fn advance(&mut self, bytes: u64, now: Instant, outputs: &mut Outputs) {
+    fn advance(&mut self, bytes: u64, cx: &mut Context<'_>) {
         self.done += bytes;
-        if now >= self.told + PROGRESS_PACE {
-            self.told = now;
-            self.tell(outputs);
+        if cx.now >= self.told + PROGRESS_PACE {
+            self.told = cx.now;
+            self.tell(cx);
         }
     }
 
-    fn tell(&self, outputs: &mut Outputs) {
+    fn tell(&self, cx: &mut Context<'_>) {
         let state = TransferState::Moving {
             done: self.done,
             total: self.total,
         };
-        tell(self.transfer, state, outputs);
+        tell(self.transfer, state, cx);
     }
 
     fn elapsed_ms(&self, now: Instant) -> u64 {
@@ -70,8 +284,8 @@ impl Progress {
     }
 }
 
-fn tell(transfer: TransferId, state: TransferState, outputs: &mut Outputs) {
-    outputs.push_back(Output::Event(Event::Transfer { transfer, state }));
+fn tell(transfer: TransferId, state: TransferState, cx: &mut Context<'_>) {
+    cx.event(Event::Transfer { transfer, state });
 }
 
 /// The hashes of a file's leaves as they become known, in any order.

@@ -222,7 +222,11 @@ fn t23_an_answer_of_somebody_else_opens_nothing() {
         world.step();
     }
     assert!(answered > 3, "{answered}");
-    assert_eq!(world.hosts[2].node.links.fills()[1].count, 0, "no dial");
+    assert_eq!(
+        world.hosts[2].node.effects.links.fills()[1].count,
+        0,
+        "no dial"
+    );
     assert!(
         world.hosts[2]
             .events
@@ -310,7 +314,7 @@ fn a_log_in_is_announced_once_and_with_everything() {
     world.loses_every = Some(1);
     world.break_session(0);
     world.until("the session is back", |world| {
-        world.hosts[0].node.session.is_online()
+        world.hosts[0].node.effects.requests.is_online()
     });
     let before = world.now;
     assert_eq!(announced(&world), 0);

@@ -27,7 +27,7 @@ fn t25_peers_that_slept_for_fifty_days_talk_on() {
     world.say(0, "carol", "where are you?");
     let transfer = world.send_file(5);
     world.until("the offer", |world| {
-        !world.hosts[1].node.receiving.offers().is_empty()
+        !world.hosts[1].node.transfers.offers().is_empty()
     });
     world.loses_every = Some(1);
     let late = world.say(0, "bob", "good morning");
@@ -45,7 +45,7 @@ fn t25_peers_that_slept_for_fifty_days_talk_on() {
         world.hosts[0].has_state(late, MessageState::Delivered)
     });
     assert_eq!(world.hosts[1].texts(), ["good night", "good morning"]);
-    assert_eq!(world.hosts[0].node.messages.len(), 1, "Carol's still waits");
+    assert_eq!(world.hosts[0].node.chat.waiting(), 1, "Carol's still waits");
     // Nothing spins afterwards: each step asserts that no deadline lies in the past.
     world.pass(Duration::from_secs(60));
 }
@@ -60,13 +60,13 @@ fn t25_a_token_that_expired_meanwhile_asks_for_the_password() {
     world.tokens_have_expired = true;
     world.jump();
     world.pass(Duration::from_secs(120));
-    assert!(!world.hosts[0].node.session.is_online());
+    assert!(!world.hosts[0].node.effects.requests.is_online());
     let id = world.command(0, Command::WaitReady);
     assert_eq!(world.hosts[0].replies[&id], Err(CommandError::NotLoggedIn));
     let refused = world.hosts[0].refused_tokens;
     assert_eq!(refused, 1, "a refused token is not tried again");
     // What was written is kept.
-    assert_eq!(world.hosts[0].node.messages.len(), 1);
+    assert_eq!(world.hosts[0].node.chat.waiting(), 1);
     assert!(!world.hosts[0].has_state(waiting, MessageState::Delivered));
 }
 
@@ -74,9 +74,13 @@ fn t25_a_token_that_expired_meanwhile_asks_for_the_password() {
 fn t25_request_numbers_wrap_without_taking_one_that_is_open() {
     let mut world = World::new(&["alice"]);
     // The server never answers this one.
-    let open = world.hosts[0].node.session.next_request();
+    let open = world.hosts[0].node.effects.requests.next_id();
     let admit = world.command(0, Command::Admit);
-    world.hosts[0].node.session.set_next_request(u32::MAX - 2);
+    world.hosts[0]
+        .node
+        .effects
+        .requests
+        .set_next_id(u32::MAX - 2);
     for _ in 0..6 {
         let id = world.command(0, Command::List);
         assert!(matches!(
@@ -85,7 +89,7 @@ fn t25_request_numbers_wrap_without_taking_one_that_is_open() {
         ));
     }
     // As if all numbers had been used meanwhile.
-    world.hosts[0].node.session.set_next_request(open);
+    world.hosts[0].node.effects.requests.set_next_id(open);
     let id = world.command(0, Command::List);
     assert!(matches!(
         world.hosts[0].replies[&id],

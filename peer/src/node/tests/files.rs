@@ -169,7 +169,7 @@ fn t11_an_offer_too_many_is_declined_and_the_others_stay() {
     };
     carol.say(&mut world, &offer(100, 1));
     assert_eq!(carol.heard, [declined(100)]);
-    let open = world.hosts[1].node.receiving.offers().len();
+    let open = world.hosts[1].node.transfers.offers().len();
     assert_eq!(open, OFFERS_PER_PEER_MAX);
     // Somebody else's are not hers, and a taken id is refused whoever has it.
     dave.say(&mut world, &offer(101, 1));
@@ -205,7 +205,7 @@ fn t11_sizes_around_every_power_are_taken_as_they_are_and_lies_are_declined() {
         carol.say(&mut world, &offer(1, size));
         let shown: Vec<u64> = world.hosts[1]
             .node
-            .receiving
+            .transfers
             .offers()
             .iter()
             .map(|offer| offer.size)

@@ -28,7 +28,7 @@ fn t34_bobs_own_key_does_not_answer_in_alices_place() {
     world.pass(Duration::from_secs(20));
     assert!(world.hosts[0].texts().is_empty());
     assert!(!world.hosts[1].has_state(id, MessageState::Delivered));
-    assert!(world.hosts[1].node.links.linked().is_empty());
+    assert!(world.hosts[1].node.effects.links.linked().is_empty());
     // When she is back it arrives.
     world.hosts[0] = alice;
     world.until("delivery", |world| {
@@ -67,7 +67,7 @@ fn t32_links_between_versions_end_with_a_word() {
         newer.pass(&mut world, Duration::from_secs(1));
         let lost = newer.lost.expect("it ends");
         assert!(lost.contains("another version; upgrade"), "{lost}");
-        assert!(world.hosts[1].node.links.linked().is_empty());
+        assert!(world.hosts[1].node.effects.links.linked().is_empty());
     }
 }
 
@@ -101,7 +101,7 @@ fn t32_a_message_that_comes_back_to_its_author_is_no_receipt() {
     });
     dave.say(&mut world, &receipt);
     assert!(!world.hosts[0].has_state(id, MessageState::Delivered));
-    assert_eq!(world.hosts[0].node.messages.len(), 1, "it still waits");
+    assert_eq!(world.hosts[0].node.chat.waiting(), 1, "it still waits");
     // They are words of those who sent them, under their own names.
     let authors = world.hosts[0]
         .events
@@ -127,8 +127,8 @@ fn t35_an_owner_named_wrongly_ends_the_link_of_a_pinned_key() {
     world.say(1, "alice", "who am I?");
     world.pass(Duration::from_secs(10));
     let carol: AccountName = "carol".parse().unwrap();
-    assert!(world.hosts[0].node.links.link_to(&carol).is_none());
-    assert!(world.hosts[0].node.links.linked().is_empty());
+    assert!(world.hosts[0].node.effects.links.link_to(&carol).is_none());
+    assert!(world.hosts[0].node.effects.links.linked().is_empty());
     let wrong = world.hosts[0].events.iter().any(|event| match event {
         Event::Message(item) => item.with == carol,
         Event::NewKey { account, .. } => *account == carol,

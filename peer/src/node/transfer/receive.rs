@@ -10,20 +10,18 @@ use common::id::{AccountName, TransferId};
 use common::limits::{
     Fill, LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_PEER_MAX, TRANSFERS_MAX,
 };
-use common::wire::peer::{
-    CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame, Reason,
-};
+use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, Reason};
 
-use super::{LeafHashes, Outputs, Progress, tell};
-use crate::node::Output;
+use super::{LeafHashes, Progress, tell};
 use crate::node::command::{CommandError, Event, OfferView, TransferState};
+use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskRequest};
-use crate::node::links::Links;
 use crate::node::transport::LinkId;
+use crate::node::violation::ProtocolViolation;
 
 /// All files that come, from the offer on.
 #[derive(Debug, Default)]
-pub(in crate::node) struct Receiving {
+pub(super) struct Receiving {
     transfers: BTreeMap<TransferId, Incoming>,
     /// Leaves that are with the disk. A transfer that was given up stays until they are answered.
     writing: BTreeMap<TransferId, usize>,
@@ -64,7 +62,7 @@ struct Moving {
 
 impl Receiving {
     /// How full everything is that has a bound.
-    pub(in crate::node) fn fills(&self) -> [Fill; 2] {
+    pub(super) fn fills(&self) -> [Fill; 2] {
         let mut of_peers: BTreeMap<&AccountName, usize> = BTreeMap::new();
         for incoming in self.transfers.values() {
             *of_peers.entry(&incoming.from).or_default() += 1;
@@ -77,14 +75,12 @@ impl Receiving {
     }
 
     /// Somebody offers a file.
-    pub(in crate::node) fn on_offer(
+    pub(super) fn on_offer(
         &mut self,
         from: AccountName,
         link: LinkId,
         offer: Offer,
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         let transfer = offer.transfer;
         let of_peer = self
@@ -98,53 +94,45 @@ impl Receiving {
             && !self.transfers.contains_key(&transfer);
         if !is_bounded {
             let reason = DeclineReason::LimitExceeded;
-            return links.send(
-                link,
-                &PeerFrame::File(FileFrame::Decline { transfer, reason }),
-            );
+            return cx.send(link, FileFrame::Decline { transfer, reason });
         }
         let incoming = Incoming {
             from,
             link,
             offer,
             state: State::Offered {
-                until: now + OFFER_LIFETIME,
+                until: cx.now + OFFER_LIFETIME,
             },
         };
-        outputs.push_back(Output::Event(Event::Offer(incoming.view())));
+        cx.event(Event::Offer(incoming.view()));
         self.transfers.insert(transfer, incoming);
     }
 
     /// Declines offers that nobody has answered for too long.
-    pub(in crate::node) fn handle_timeout(
-        &mut self,
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
-    ) {
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         let old = self
             .transfers
             .iter()
-            .filter(|(_, incoming)| incoming.expires().is_some_and(|at| at <= now));
+            .filter(|(_, incoming)| incoming.expires().is_some_and(|at| at <= cx.now));
         let old: Vec<TransferId> = old.map(|(transfer, _)| *transfer).collect();
         for transfer in old {
             let reason = "nobody answered the offer".to_owned();
-            self.refuse(transfer, DeclineReason::NoAnswer, reason, links, outputs);
+            self.refuse(transfer, DeclineReason::NoAnswer, reason, cx);
         }
     }
 
     /// When [`Receiving::handle_timeout`] is due.
-    pub(in crate::node) fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.transfers.values().filter_map(Incoming::expires).min()
     }
 
     /// Tells whether this transfer is one of ours.
-    pub(in crate::node) fn contains(&self, transfer: TransferId) -> bool {
+    pub(super) fn contains(&self, transfer: TransferId) -> bool {
         self.transfers.contains_key(&transfer)
     }
 
     /// Offers that nobody has answered.
-    pub(in crate::node) fn offers(&self) -> Vec<OfferView> {
+    pub(super) fn offers(&self) -> Vec<OfferView> {
         let open = self
             .transfers
             .values()
@@ -153,12 +141,11 @@ impl Receiving {
     }
 
     /// The person answers an offer.
-    pub(in crate::node) fn answer(
+    pub(super) fn answer(
         &mut self,
         transfer: TransferId,
         folder: Option<PathBuf>,
-        links: &mut Links,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) -> Result<(), CommandError> {
         let incoming = self
             .transfers
@@ -169,32 +156,42 @@ impl Receiving {
         }
         let Some(folder) = folder else {
             let reason = DeclineReason::Declined;
-            links.send(
-                incoming.link,
-                &PeerFrame::File(FileFrame::Decline { transfer, reason }),
-            );
+            cx.send(incoming.link, FileFrame::Decline { transfer, reason });
             self.transfers.remove(&transfer);
             return Ok(());
         };
         incoming.state = State::Creating;
-        outputs.push_back(Output::Disk(DiskRequest::Create {
+        cx.disk(DiskRequest::Create {
             transfer,
             folder,
             name: incoming.offer.name.clone(),
             size: incoming.offer.size,
             executable: incoming.offer.executable,
-        }));
+        });
         Ok(())
     }
 
-    /// A leaf came. `false`: the other side broke the protocol.
-    pub(in crate::node) fn on_leaf(
+    /// How many bytes a leaf has, if it is expected on this link.
+    pub(super) fn room(&self, link: LinkId, header: &LeafHeader) -> Option<usize> {
+        let incoming = self.transfers.get(&header.transfer)?;
+        let is_moving = matches!(incoming.state, State::Moving(_) | State::Finishing { .. });
+        if incoming.link != link || !is_moving {
+            return None;
+        }
+        leaf_len(incoming.offer.size, header.index)
+    }
+
+    /// Takes a whole leaf that there was [room](Receiving::room) for.
+    ///
+    /// # Errors
+    /// It is not expected: it came already, or all of them did.
+    pub(super) fn on_leaf(
         &mut self,
         link: LinkId,
         header: LeafHeader,
         bytes: Bytes,
-        outputs: &mut Outputs,
-    ) -> bool {
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolViolation> {
         let LeafHeader {
             transfer,
             index,
@@ -202,34 +199,34 @@ impl Receiving {
         } = header;
         let Some(incoming) = self.transfers.get_mut(&transfer) else {
             // Leaves of a transfer that was given up may still be on their way.
-            return true;
+            return Ok(());
         };
         let State::Moving(moving) = &mut incoming.state else {
-            return false;
+            return Err(ProtocolViolation::UnexpectedLeaf);
         };
         let is_expected = incoming.link == link
             && leaf_len(incoming.offer.size, index) == Some(bytes.len())
             && moving.hashes.insert(index, hash);
-        if is_expected {
-            *self.writing.entry(transfer).or_default() += 1;
-            outputs.push_back(Output::Disk(DiskRequest::WriteLeaf {
-                transfer,
-                index,
-                bytes,
-                hash,
-            }));
+        if !is_expected {
+            return Err(ProtocolViolation::UnexpectedLeaf);
         }
-        is_expected
+        *self.writing.entry(transfer).or_default() += 1;
+        cx.disk(DiskRequest::WriteLeaf {
+            transfer,
+            index,
+            bytes,
+            hash,
+        });
+        Ok(())
     }
 
     /// The sender has sent all.
-    pub(in crate::node) fn on_sent(
+    pub(super) fn on_sent(
         &mut self,
         transfer: TransferId,
         link: LinkId,
         digest: FileDigest,
-        links: &mut Links,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         let Some(incoming) = self.transfers.get_mut(&transfer) else {
             return;
@@ -238,29 +235,29 @@ impl Receiving {
             && incoming.link == link
         {
             moving.announced = Some(digest);
-            self.finish_if_complete(transfer, links, outputs);
+            self.finish_if_complete(transfer, cx);
         }
     }
 
     /// The sender gives up.
-    pub(in crate::node) fn on_cancel(
+    pub(super) fn on_cancel(
         &mut self,
         transfer: TransferId,
         link: LinkId,
         reason: &CancelReason,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         if self
             .transfers
             .get(&transfer)
             .is_some_and(|incoming| incoming.link == link)
         {
-            self.fail(transfer, reason.to_string(), outputs);
+            self.fail(transfer, reason.to_string(), cx);
         }
     }
 
     /// A link is gone, and with it what it carried.
-    pub(in crate::node) fn on_lost(&mut self, link: LinkId, reason: &str, outputs: &mut Outputs) {
+    pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, cx: &mut Context<'_>) {
         let carried: Vec<TransferId> = self
             .transfers
             .iter()
@@ -268,50 +265,43 @@ impl Receiving {
             .map(|(transfer, _)| *transfer)
             .collect();
         for transfer in carried {
-            self.fail(transfer, format!("the link broke: {reason}"), outputs);
+            self.fail(transfer, format!("the link broke: {reason}"), cx);
         }
     }
 
     /// The disk answers.
-    pub(in crate::node) fn handle_disk(
+    pub(super) fn handle_disk(
         &mut self,
         transfer: TransferId,
         answer: DiskAnswer,
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         match answer {
-            DiskAnswer::Created => self.on_created(transfer, links, now, outputs),
+            DiskAnswer::Created => self.on_created(transfer, cx),
             DiskAnswer::Written { index } => {
                 self.on_write_answered(transfer);
-                self.on_written(transfer, index, links, now, outputs);
+                self.on_written(transfer, index, cx);
             }
             DiskAnswer::Mismatch { .. } => {
                 self.on_write_answered(transfer);
-                self.give_up(transfer, CancelReason::Mismatch, links, outputs);
+                self.give_up(transfer, CancelReason::Mismatch, cx);
             }
-            DiskAnswer::Finished { path } => self.on_finished(transfer, path, links, now, outputs),
+            DiskAnswer::Finished { path } => self.on_finished(transfer, path, cx),
             DiskAnswer::BadName(reason) => {
-                self.refuse(transfer, DeclineReason::Name, reason, links, outputs);
+                self.refuse(transfer, DeclineReason::Name, reason, cx);
             }
-            DiskAnswer::Failed(reason) => self.on_disk_failed(transfer, reason, links, outputs),
+            DiskAnswer::Failed(reason) => self.on_disk_failed(transfer, reason, cx),
             DiskAnswer::Opened { .. } | DiskAnswer::Leaf { .. } => {}
         }
     }
 
     /// The person gives up.
-    pub(in crate::node) fn cancel(
-        &mut self,
-        transfer: TransferId,
-        links: &mut Links,
-        outputs: &mut Outputs,
-    ) {
-        self.give_up(transfer, CancelReason::Cancelled, links, outputs);
+    pub(super) fn cancel(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
+        self.give_up(transfer, CancelReason::Cancelled, cx);
     }
 
     /// Tells whether the disk has as many leaves to write as it may.
-    pub(in crate::node) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.writing.values().sum::<usize>() >= LEAVES_WRITING_MAX
     }
 
@@ -325,41 +315,27 @@ impl Receiving {
         }
     }
 
-    fn on_created(
-        &mut self,
-        transfer: TransferId,
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
-    ) {
+    fn on_created(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
         let Some(incoming) = self.transfers.get_mut(&transfer) else {
             // Given up meanwhile.
-            return outputs.push_back(Output::Disk(DiskRequest::Drop { transfer }));
+            return cx.disk(DiskRequest::Drop { transfer });
         };
         incoming.state = State::Moving(Moving {
             hashes: LeafHashes::default(),
             written: 0,
             announced: None,
-            progress: Progress::start(transfer, incoming.offer.size, now, outputs),
+            progress: Progress::start(transfer, incoming.offer.size, cx),
         });
-        links.expect_leaves(transfer, incoming.link, incoming.offer.size);
-        links.send(
+        cx.send(
             incoming.link,
-            &PeerFrame::File(FileFrame::Accept {
+            FileFrame::Accept {
                 transfer,
                 have: Vec::new(),
-            }),
+            },
         );
     }
 
-    fn on_written(
-        &mut self,
-        transfer: TransferId,
-        index: u64,
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
-    ) {
+    fn on_written(&mut self, transfer: TransferId, index: u64, cx: &mut Context<'_>) {
         let Some(incoming) = self.transfers.get_mut(&transfer) else {
             return;
         };
@@ -368,16 +344,11 @@ impl Receiving {
         };
         moving.written += 1;
         let len = leaf_len(incoming.offer.size, index).unwrap_or(0) as u64;
-        moving.progress.advance(len, now, outputs);
-        self.finish_if_complete(transfer, links, outputs);
+        moving.progress.advance(len, cx);
+        self.finish_if_complete(transfer, cx);
     }
 
-    fn finish_if_complete(
-        &mut self,
-        transfer: TransferId,
-        links: &mut Links,
-        outputs: &mut Outputs,
-    ) {
+    fn finish_if_complete(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
         let Some(incoming) = self.transfers.get_mut(&transfer) else {
             return;
         };
@@ -392,50 +363,34 @@ impl Receiving {
             return;
         }
         if moving.hashes.digest(size) != Some(announced) {
-            return self.give_up(transfer, CancelReason::Mismatch, links, outputs);
+            return self.give_up(transfer, CancelReason::Mismatch, cx);
         }
         let progress = moving.progress;
         incoming.state = State::Finishing {
             progress,
             digest: announced,
         };
-        outputs.push_back(Output::Disk(DiskRequest::Finish { transfer }));
+        cx.disk(DiskRequest::Finish { transfer });
     }
 
-    fn on_finished(
-        &mut self,
-        transfer: TransferId,
-        path: PathBuf,
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
-    ) {
+    fn on_finished(&mut self, transfer: TransferId, path: PathBuf, cx: &mut Context<'_>) {
         let Some(incoming) = self.transfers.remove(&transfer) else {
             return;
         };
         let State::Finishing { progress, digest } = incoming.state else {
             return;
         };
-        links.send(
-            incoming.link,
-            &PeerFrame::File(FileFrame::Received { transfer }),
-        );
+        cx.send(incoming.link, FileFrame::Received { transfer });
         let done = TransferState::Done {
             digest: digest.to_string(),
             total: progress.total,
-            elapsed_ms: progress.elapsed_ms(now),
+            elapsed_ms: progress.elapsed_ms(cx.now),
             path: Some(path),
         };
-        tell(transfer, done, outputs);
+        tell(transfer, done, cx);
     }
 
-    fn on_disk_failed(
-        &mut self,
-        transfer: TransferId,
-        reason: String,
-        links: &mut Links,
-        outputs: &mut Outputs,
-    ) {
+    fn on_disk_failed(&mut self, transfer: TransferId, reason: String, cx: &mut Context<'_>) {
         self.on_write_answered(transfer);
         let state = self
             .transfers
@@ -444,33 +399,27 @@ impl Receiving {
         match state {
             Some(State::Creating) => {
                 let told = DeclineReason::Storage(Reason::lossy(&reason));
-                self.refuse(transfer, told, reason, links, outputs);
+                self.refuse(transfer, told, reason, cx);
             }
             Some(State::Moving(_) | State::Finishing { .. } | State::Offered { .. }) => {
-                self.store_failed(transfer, reason, links, outputs);
+                self.store_failed(transfer, reason, cx);
             }
             None => {}
         }
     }
 
-    fn store_failed(
-        &mut self,
-        transfer: TransferId,
-        reason: String,
-        links: &mut Links,
-        outputs: &mut Outputs,
-    ) {
+    fn store_failed(&mut self, transfer: TransferId, reason: String, cx: &mut Context<'_>) {
         if let Some(incoming) = self.transfers.get(&transfer) {
             let told = CancelReason::Storage(Reason::lossy(&reason));
-            links.send(
+            cx.send(
                 incoming.link,
-                &PeerFrame::File(FileFrame::Cancel {
+                FileFrame::Cancel {
                     transfer,
                     reason: told,
-                }),
+                },
             );
         }
-        self.fail(transfer, reason, outputs);
+        self.fail(transfer, reason, cx);
     }
 
     fn refuse(
@@ -478,28 +427,21 @@ impl Receiving {
         transfer: TransferId,
         told: DeclineReason,
         reason: String,
-        links: &mut Links,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         if let Some(incoming) = self.transfers.get(&transfer) {
-            links.send(
+            cx.send(
                 incoming.link,
-                &PeerFrame::File(FileFrame::Decline {
+                FileFrame::Decline {
                     transfer,
                     reason: told,
-                }),
+                },
             );
         }
-        self.fail(transfer, reason, outputs);
+        self.fail(transfer, reason, cx);
     }
 
-    fn give_up(
-        &mut self,
-        transfer: TransferId,
-        reason: CancelReason,
-        links: &mut Links,
-        outputs: &mut Outputs,
-    ) {
+    fn give_up(&mut self, transfer: TransferId, reason: CancelReason, cx: &mut Context<'_>) {
         let Some(incoming) = self.transfers.get(&transfer) else {
             return;
         };
@@ -510,17 +452,14 @@ impl Receiving {
             | CancelReason::Mismatch
             | CancelReason::Protocol => reason.to_string(),
         };
-        links.send(
-            incoming.link,
-            &PeerFrame::File(FileFrame::Cancel { transfer, reason }),
-        );
-        self.fail(transfer, words, outputs);
+        cx.send(incoming.link, FileFrame::Cancel { transfer, reason });
+        self.fail(transfer, words, cx);
     }
 
-    fn fail(&mut self, transfer: TransferId, reason: String, outputs: &mut Outputs) {
+    fn fail(&mut self, transfer: TransferId, reason: String, cx: &mut Context<'_>) {
         if self.transfers.remove(&transfer).is_some() {
-            outputs.push_back(Output::Disk(DiskRequest::Drop { transfer }));
-            tell(transfer, TransferState::Failed { reason }, outputs);
+            cx.disk(DiskRequest::Drop { transfer });
+            tell(transfer, TransferState::Failed { reason }, cx);
         }
     }
 }

@@ -2,26 +2,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::time::Instant;
 
 use bytes::Bytes;
 use common::hash::{FileDigest, LeafHash, leaf_count};
 use common::id::{AccountName, TransferId};
 use common::limits::{Fill, LEAVES_READING_MAX, TRANSFERS_MAX};
-use common::wire::peer::{
-    CancelReason, FileFrame, LeafHeader, LeafRange, Offer, PeerFrame, Reason,
-};
+use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, Reason};
 
-use super::{LeafHashes, Outputs, Progress, tell};
-use crate::node::Output;
+use super::{LeafHashes, Progress, tell};
 use crate::node::command::{CommandError, CommandId, Reply, TransferState};
+use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskRequest};
-use crate::node::links::Links;
 use crate::node::transport::LinkId;
 
 /// All files that go.
 #[derive(Debug, Default)]
-pub(in crate::node) struct Sending {
+pub(super) struct Sending {
     transfers: BTreeMap<TransferId, Outgoing>,
 }
 
@@ -67,22 +63,22 @@ struct Moving {
 
 impl Sending {
     /// How full it is.
-    pub(in crate::node) fn fill(&self) -> Fill {
+    pub(super) fn fill(&self) -> Fill {
         Fill::new("files being sent", self.transfers.len(), TRANSFERS_MAX)
     }
 
     /// Starts a transfer: opens the file.
-    pub(in crate::node) fn start(
+    pub(super) fn start(
         &mut self,
         transfer: TransferId,
         to: AccountName,
         path: PathBuf,
         command: CommandId,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         if self.transfers.len() >= TRANSFERS_MAX {
             let error = CommandError::TooMany("transfers".to_owned());
-            return outputs.push_back(Output::Reply(command, Err(error)));
+            return cx.reply(command, Err(error));
         }
         let outgoing = Outgoing {
             to,
@@ -91,16 +87,16 @@ impl Sending {
             state: State::Opening,
         };
         self.transfers.insert(transfer, outgoing);
-        outputs.push_back(Output::Disk(DiskRequest::Open { transfer, path }));
+        cx.disk(DiskRequest::Open { transfer, path });
     }
 
     /// Tells whether this transfer is one of ours.
-    pub(in crate::node) fn contains(&self, transfer: TransferId) -> bool {
+    pub(super) fn contains(&self, transfer: TransferId) -> bool {
         self.transfers.contains_key(&transfer)
     }
 
     /// Accounts that offers wait for.
-    pub(in crate::node) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
+    pub(super) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
         let unlinked = self
             .transfers
             .values()
@@ -109,13 +105,7 @@ impl Sending {
     }
 
     /// There is a link: sends the offers that waited for it.
-    pub(in crate::node) fn on_ready(
-        &mut self,
-        link: LinkId,
-        account: &AccountName,
-        links: &mut Links,
-        outputs: &mut Outputs,
-    ) {
+    pub(super) fn on_ready(&mut self, link: LinkId, account: &AccountName, cx: &mut Context<'_>) {
         for (transfer, outgoing) in &mut self.transfers {
             let Some(offer) = &outgoing.offer else {
                 continue;
@@ -123,21 +113,21 @@ impl Sending {
             if !matches!(outgoing.state, State::Unlinked) || outgoing.to != *account {
                 continue;
             }
-            links.send(link, &PeerFrame::File(FileFrame::Offer(offer.clone())));
+            cx.send(link, FileFrame::Offer(offer.clone()));
             outgoing.state = State::Offered { link };
             if let Some(command) = outgoing.command.take() {
-                outputs.push_back(Output::Reply(command, Ok(Reply::Offered(*transfer))));
+                cx.reply(command, Ok(Reply::Offered(*transfer)));
             }
-            tell(*transfer, TransferState::Waiting, outputs);
+            tell(*transfer, TransferState::Waiting, cx);
         }
     }
 
     /// The recipient cannot be reached: offers that waited for it come to nothing.
-    pub(in crate::node) fn on_unreachable(
+    pub(super) fn on_unreachable(
         &mut self,
         account: &AccountName,
         error: &CommandError,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         let waiting: Vec<TransferId> = self
             .transfers
@@ -148,12 +138,12 @@ impl Sending {
             .map(|(transfer, _)| *transfer)
             .collect();
         for transfer in waiting {
-            self.fail(transfer, error.clone(), outputs);
+            self.fail(transfer, error.clone(), cx);
         }
     }
 
     /// A link is gone, and with it what it carried.
-    pub(in crate::node) fn on_lost(&mut self, link: LinkId, reason: &str, outputs: &mut Outputs) {
+    pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, cx: &mut Context<'_>) {
         let carried: Vec<TransferId> = self
             .transfers
             .iter()
@@ -164,20 +154,18 @@ impl Sending {
             self.fail(
                 transfer,
                 CommandError::File(format!("the link broke: {reason}")),
-                outputs,
+                cx,
             );
         }
     }
 
     /// The recipient accepts.
-    pub(in crate::node) fn on_accept(
+    pub(super) fn on_accept(
         &mut self,
         transfer: TransferId,
         link: LinkId,
         have: &[LeafRange],
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         let Some(outgoing) = self.transfers.get_mut(&transfer) else {
             return;
@@ -192,12 +180,9 @@ impl Sending {
         if !have.is_empty() {
             // Resuming is not part of this version: nobody has leaves of a new offer.
             let reason = CancelReason::Protocol;
-            links.send(
-                link,
-                &PeerFrame::File(FileFrame::Cancel { transfer, reason }),
-            );
+            cx.send(link, FileFrame::Cancel { transfer, reason });
             let reason = "the recipient claims to have parts of it already".to_owned();
-            return self.fail(transfer, CommandError::File(reason), outputs);
+            return self.fail(transfer, CommandError::File(reason), cx);
         }
         let mut moving = Moving {
             link,
@@ -205,49 +190,43 @@ impl Sending {
             reading: 0,
             held: VecDeque::new(),
             hashes: LeafHashes::default(),
-            progress: Progress::start(transfer, offer.size, now, outputs),
+            progress: Progress::start(transfer, offer.size, cx),
         };
-        moving.read_more(transfer, offer.size, 0, outputs);
+        moving.read_more(transfer, offer.size, 0, cx);
         outgoing.state = State::Moving(moving);
     }
 
     /// The recipient declines, or gives up.
-    pub(in crate::node) fn on_ended(
+    pub(super) fn on_ended(
         &mut self,
         transfer: TransferId,
         link: LinkId,
         state: TransferState,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         if self.is_on(transfer, link) {
             self.transfers.remove(&transfer);
-            outputs.push_back(Output::Disk(DiskRequest::Drop { transfer }));
-            tell(transfer, state, outputs);
+            cx.disk(DiskRequest::Drop { transfer });
+            tell(transfer, state, cx);
         }
     }
 
     /// The recipient has the file, verified and under its name.
-    pub(in crate::node) fn on_received(
-        &mut self,
-        transfer: TransferId,
-        link: LinkId,
-        now: Instant,
-        outputs: &mut Outputs,
-    ) {
+    pub(super) fn on_received(&mut self, transfer: TransferId, link: LinkId, cx: &mut Context<'_>) {
         if !self.is_on(transfer, link) {
             return;
         }
         let Some(outgoing) = self.transfers.remove(&transfer) else {
             return;
         };
-        outputs.push_back(Output::Disk(DiskRequest::Drop { transfer }));
+        cx.disk(DiskRequest::Drop { transfer });
         let state = match outgoing.state {
             State::Settling {
                 progress, digest, ..
             } => TransferState::Done {
                 digest: digest.to_string(),
                 total: progress.total,
-                elapsed_ms: progress.elapsed_ms(now),
+                elapsed_ms: progress.elapsed_ms(cx.now),
                 path: None,
             },
             State::Opening | State::Unlinked | State::Offered { .. } | State::Moving(_) => {
@@ -255,17 +234,15 @@ impl Sending {
                 TransferState::Failed { reason }
             }
         };
-        tell(transfer, state, outputs);
+        tell(transfer, state, cx);
     }
 
     /// The disk answers.
-    pub(in crate::node) fn handle_disk(
+    pub(super) fn handle_disk(
         &mut self,
         transfer: TransferId,
         answer: DiskAnswer,
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
+        cx: &mut Context<'_>,
     ) {
         let Some(outgoing) = self.transfers.get_mut(&transfer) else {
             return;
@@ -283,27 +260,24 @@ impl Sending {
                     executable,
                 });
                 outgoing.state = State::Unlinked;
-                if let Some(link) = links.link_to(&outgoing.to) {
+                if let Some(link) = cx.links.link_to(&outgoing.to) {
                     let account = outgoing.to.clone();
-                    self.on_ready(link, &account, links, outputs);
+                    self.on_ready(link, &account, cx);
                 }
             }
             DiskAnswer::Leaf { index, bytes, hash } => {
                 if let State::Moving(moving) = &mut outgoing.state {
                     moving.reading -= 1;
                     moving.held.push_back((index, bytes, hash));
-                    self.push(transfer, links, now, outputs);
+                    self.push(transfer, cx);
                 }
             }
             DiskAnswer::Failed(reason) => {
                 if let Some(link) = outgoing.state.link() {
                     let reason = CancelReason::Source(Reason::lossy(&reason));
-                    links.send(
-                        link,
-                        &PeerFrame::File(FileFrame::Cancel { transfer, reason }),
-                    );
+                    cx.send(link, FileFrame::Cancel { transfer, reason });
                 }
-                self.fail(transfer, CommandError::File(reason), outputs);
+                self.fail(transfer, CommandError::File(reason), cx);
             }
             DiskAnswer::Created
             | DiskAnswer::Written { .. }
@@ -314,13 +288,7 @@ impl Sending {
     }
 
     /// A link takes more.
-    pub(in crate::node) fn on_writable(
-        &mut self,
-        link: LinkId,
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
-    ) {
+    pub(super) fn on_writable(&mut self, link: LinkId, cx: &mut Context<'_>) {
         let moving: Vec<TransferId> = self
             .transfers
             .iter()
@@ -328,45 +296,30 @@ impl Sending {
             .map(|(transfer, _)| *transfer)
             .collect();
         for transfer in moving {
-            self.push(transfer, links, now, outputs);
+            self.push(transfer, cx);
         }
     }
 
     /// The person gives up.
-    pub(in crate::node) fn cancel(
-        &mut self,
-        transfer: TransferId,
-        links: &mut Links,
-        outputs: &mut Outputs,
-    ) {
+    pub(super) fn cancel(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
         let link = self
             .transfers
             .get(&transfer)
             .and_then(|outgoing| outgoing.state.link());
         if let Some(link) = link {
-            links.send(
+            cx.send(
                 link,
-                &PeerFrame::File(FileFrame::Cancel {
+                FileFrame::Cancel {
                     transfer,
                     reason: CancelReason::Cancelled,
-                }),
+                },
             );
         }
-        self.fail(
-            transfer,
-            CommandError::File("cancelled".to_owned()),
-            outputs,
-        );
+        self.fail(transfer, CommandError::File("cancelled".to_owned()), cx);
     }
 
     /// Moves leaves from the disk to the link as far as both allow.
-    fn push(
-        &mut self,
-        transfer: TransferId,
-        links: &mut Links,
-        now: Instant,
-        outputs: &mut Outputs,
-    ) {
+    fn push(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
         let Some(outgoing) = self.transfers.get_mut(&transfer) else {
             return;
         };
@@ -380,18 +333,18 @@ impl Sending {
                 hash,
             };
             let len = bytes.len() as u64;
-            if !links.send_leaf(moving.link, &header, bytes.clone()) {
+            if !cx.links.send_leaf(moving.link, &header, bytes.clone()) {
                 moving.held.push_front((index, bytes, hash));
                 break;
             }
             moving.hashes.insert(index, hash);
-            moving.progress.advance(len, now, outputs);
+            moving.progress.advance(len, cx);
         }
-        let unsent = links.unsent_streams(moving.link);
-        moving.read_more(transfer, offer.size, unsent, outputs);
+        let unsent = cx.links.unsent_streams(moving.link);
+        moving.read_more(transfer, offer.size, unsent, cx);
         if let Some(digest) = moving.hashes.digest(offer.size) {
             let link = moving.link;
-            links.send(link, &PeerFrame::File(FileFrame::Sent { transfer, digest }));
+            cx.send(link, FileFrame::Sent { transfer, digest });
             let progress = moving.progress;
             outgoing.state = State::Settling {
                 link,
@@ -407,19 +360,19 @@ impl Sending {
             .is_some_and(|outgoing| outgoing.state.link() == Some(link))
     }
 
-    fn fail(&mut self, transfer: TransferId, error: CommandError, outputs: &mut Outputs) {
+    fn fail(&mut self, transfer: TransferId, error: CommandError, cx: &mut Context<'_>) {
         let Some(outgoing) = self.transfers.remove(&transfer) else {
             return;
         };
-        outputs.push_back(Output::Disk(DiskRequest::Drop { transfer }));
+        cx.disk(DiskRequest::Drop { transfer });
         match outgoing.command {
-            Some(command) => outputs.push_back(Output::Reply(command, Err(error))),
+            Some(command) => cx.reply(command, Err(error)),
             None => tell(
                 transfer,
                 TransferState::Failed {
                     reason: error.to_string(),
                 },
-                outputs,
+                cx,
             ),
         }
     }
@@ -436,12 +389,12 @@ impl State {
 }
 
 impl Moving {
-    fn read_more(&mut self, transfer: TransferId, size: u64, unsent: usize, outputs: &mut Outputs) {
+    fn read_more(&mut self, transfer: TransferId, size: u64, unsent: usize, cx: &mut Context<'_>) {
         while self.next < leaf_count(size)
             && self.reading + self.held.len() + unsent < LEAVES_READING_MAX
         {
             let index = self.next;
-            outputs.push_back(Output::Disk(DiskRequest::ReadLeaf { transfer, index }));
+            cx.disk(DiskRequest::ReadLeaf { transfer, index });
             self.next += 1;
             self.reading += 1;
         }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use common::id::{AccountName, MessageId};
 use common::limits::{Fill, LINKS_MAX, RECENT_MESSAGES_MAX};
 
-use super::transport::LinkId;
+use crate::node::transport::LinkId;
 
 /// What is remembered of authors.
 #[derive(Debug, Default)]

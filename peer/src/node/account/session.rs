@@ -1,33 +1,32 @@
-//! The session with the rendezvous: greeting, registration, log-in, requests, reconnecting.
+//! The session with the rendezvous: greeting, registration, log-in, staying alive, reconnecting.
 //!
-//! It owns the state of the control connection and nothing else: what the answers mean to messages and
-//! links is the node's affair. A password that the server refused is dropped at once and never tried
-//! again unasked.
+//! It owns the state of the control connection and the token. A password that the server refused is
+//! dropped at once and never tried again unasked.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, DeviceName};
-use common::key::{ChannelBinding, DeviceKey, DeviceSecret, Role, Statement, Token};
+use common::key::{ChannelBinding, DeviceSecret, Role, Statement, Token};
 use common::limits::{
-    CONTROL_FRAME_LEN_MAX, Fill, KEEP_ALIVE_INTERVAL, LOGIN_DEADLINE, RECONNECT_FIRST,
-    RECONNECT_MAX, REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX,
+    CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LOGIN_DEADLINE, RECONNECT_FIRST, RECONNECT_MAX,
 };
 use common::password::{ClientLogin, ClientRegistration, Password, PasswordError, STRETCH_CURRENT};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, DeviceRequest, FailedLogins, Hello, HelloAnswer, LoggedIn,
-    LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
-    RequestId, ServerFrame, StretchVersion, TokenLogin, VERSION,
+    AdmissionCode, Answer, ByeReason, DevicePush, DeviceRequest, DirectoryPush, FailedLogins,
+    Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push,
+    Refusal, Request, RequestFrame, RequestId, ServerFrame, StretchVersion, TokenLogin, VERSION,
 };
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt};
 
-use super::command::{CommandError, CommandId};
-use super::io::{ClosedReason, RendezvousInput, RendezvousOutput, Work, WorkAnswer, WorkId};
-
-/// Program and version, as the other side's log shows them.
-pub(super) const AGENT: &str = concat!("peer/", env!("CARGO_PKG_VERSION"));
+use crate::node::command::{CommandError, CommandId};
+use crate::node::io::{
+    AGENT, ClosedReason, RendezvousInput, RendezvousOutput, Work, WorkAnswer, WorkId,
+};
+use crate::node::purpose::DevicePurpose;
+use crate::node::requests::{Gate, Requests};
 
 /// What a session does next.
 #[derive(Debug)]
@@ -64,36 +63,10 @@ pub(super) enum SessionEvent {
         error: CommandError,
         retry_in: Option<Duration>,
     },
-    /// A request was answered, or will not be.
-    Answered {
-        purpose: Purpose,
-        answer: Result<Answer, CommandError>,
-    },
-    /// The server pushed something.
-    Push(Push),
-}
-
-/// Why a request was made; comes back with its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// A person wants to see the directory.
-    List(CommandId),
-    /// To be told of changes: the directory as it is, then what changes in it.
-    Watch,
-    /// To be told no more.
-    Unwatch,
-    /// Where an account can be reached.
-    Find(AccountName),
-    /// Whose key an inbound link has.
-    WhoIs(DeviceKey),
-    /// A person wants a one-time code.
-    Admit(CommandId),
-    /// Where we can be reached.
-    Announce,
-    /// A person logs out.
-    LogOut(CommandId),
-    /// To stay alive.
-    KeepAlive,
+    /// The directory changed, or its watch ended.
+    Directory(DirectoryPush),
+    /// The account's owner is to be told something.
+    Device(DevicePush),
 }
 
 /// What a person asked for.
@@ -116,10 +89,7 @@ pub(super) struct Session {
     token: Option<(AccountName, Token)>,
     intent: Option<Intent>,
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
-    next_request: u32,
     next_work: u64,
-    open: BTreeMap<RequestId, Purpose>,
-    waiting: VecDeque<(Purpose, Request)>,
     failures: u32,
     /// The shell still owes us the answer to a `Close`.
     is_closing: bool,
@@ -197,10 +167,7 @@ impl Session {
             token,
             intent: None,
             frames: FrameBuffer::new(),
-            next_request: 1,
             next_work: 1,
-            open: BTreeMap::new(),
-            waiting: VecDeque::new(),
             failures: 0,
             is_closing: false,
             parting: None,
@@ -214,55 +181,25 @@ impl Session {
         session
     }
 
-    /// The number of the next request.
-    #[cfg(test)]
-    pub(super) const fn next_request(&self) -> u32 {
-        self.next_request
-    }
-
-    /// As if so many requests had been made.
-    #[cfg(test)]
-    pub(super) const fn set_next_request(&mut self, number: u32) {
-        self.next_request = number;
-    }
-
     /// The account of this device, once it has logged in.
     pub(super) fn account(&self) -> Option<&AccountName> {
         self.token.as_ref().map(|(account, _)| account)
     }
 
-    /// Tells whether requests are answered.
-    pub(super) fn is_online(&self) -> bool {
-        matches!(self.state, State::Online)
-    }
-
-    /// Tells whether so many requests wait that only a person's should be added.
-    pub(super) fn is_busy(&self) -> bool {
-        self.waiting.len() >= REQUESTS_OPEN_MAX
-    }
-
-    /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 2] {
-        [
-            Fill::new("open requests", self.open.len(), REQUESTS_OPEN_MAX),
-            Fill::new("waiting requests", self.waiting.len(), REQUESTS_WAITING_MAX),
-        ]
-    }
-
-    /// Why there is no session, and none on the way.
-    pub(super) fn down(&self) -> Option<CommandError> {
+    /// Whether requests go to the server as things are.
+    pub(super) fn gate(&self) -> Gate {
         match &self.state {
-            State::Idle => Some(CommandError::NotLoggedIn),
-            State::Waiting { error, .. } | State::Halted { error } => Some(error.clone()),
-            State::Entering {
+            State::Idle
+            | State::Entering {
                 step: Step::Nothing,
                 ..
-            } => Some(CommandError::NotLoggedIn),
+            } => Gate::Shut(CommandError::NotLoggedIn),
+            State::Waiting { error, .. } | State::Halted { error } => Gate::Shut(error.clone()),
             State::Connecting
             | State::Greeting { .. }
             | State::Entering { .. }
-            | State::Online
-            | State::Closing => None,
+            | State::Closing => Gate::Waiting,
+            State::Online => Gate::Open,
         }
     }
 
@@ -290,22 +227,6 @@ impl Session {
         }
     }
 
-    /// Asks the server something. The answer, or why there is none, comes as an event.
-    pub(super) fn request(&mut self, purpose: Purpose, request: Request, now: Instant) {
-        if let Some(error) = self.down() {
-            return self.tell(SessionEvent::Answered {
-                purpose,
-                answer: Err(error),
-            });
-        }
-        if self.waiting.len() >= REQUESTS_WAITING_MAX {
-            let answer = Err(CommandError::TooMany("requests".to_owned()));
-            return self.tell(SessionEvent::Answered { purpose, answer });
-        }
-        self.waiting.push_back((purpose, request));
-        self.send_waiting(now);
-    }
-
     /// A renewed token is on disk: it is used from now on. The server takes the one before until it
     /// has seen the new one, so whoever used that without having it on disk could be locked out by a
     /// crash.
@@ -324,19 +245,24 @@ impl Session {
     }
 
     /// Ends the session for good.
-    pub(super) fn shut_down(&mut self) {
+    pub(super) fn shut_down(&mut self, requests: &mut Requests) {
         let error = CommandError::Unreachable("this peer is being stopped".to_owned());
-        self.fail_open(&error);
+        requests.fail_all(&error);
         self.close_connection();
         self.state = State::Halted { error };
     }
 
     /// Takes what the shell says of the connection.
-    pub(super) fn handle_rendezvous(&mut self, input: RendezvousInput, now: Instant) {
+    pub(super) fn handle_rendezvous(
+        &mut self,
+        input: RendezvousInput,
+        requests: &mut Requests,
+        now: Instant,
+    ) {
         match input {
             RendezvousInput::Connected { binding, .. } => self.on_connected(binding, now),
-            RendezvousInput::Received(bytes) => self.on_received(&bytes, now),
-            RendezvousInput::Closed(reason) => self.on_closed(reason, now),
+            RendezvousInput::Received(bytes) => self.on_received(&bytes, requests, now),
+            RendezvousInput::Closed(reason) => self.on_closed(reason, requests, now),
         }
     }
 
@@ -345,6 +271,7 @@ impl Session {
         &mut self,
         id: WorkId,
         WorkAnswer(result): WorkAnswer,
+        requests: &mut Requests,
         now: Instant,
     ) {
         let State::Entering { binding, step, .. } = &self.state else {
@@ -374,7 +301,7 @@ impl Session {
                 );
             }
             (Step::StretchingRecord(_) | Step::Stretching(_), Err(error)) => {
-                self.fail_intent(password_error(error), binding, now);
+                self.fail_intent(password_error(error), binding, requests, now);
             }
             (
                 Step::Nothing
@@ -389,25 +316,24 @@ impl Session {
     }
 
     /// Keeps the session alive, gives up on a silent server, tries again after a failure.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_none_or(|due| due > now) {
+    pub(super) fn handle_timeout(&mut self, requests: &mut Requests, now: Instant) {
+        if self.poll_timeout(requests).is_none_or(|due| due > now) {
             return;
         }
         match self.state {
             State::Waiting { .. } => self.connect(),
             State::Greeting { .. } | State::Entering { .. } => self.close(),
             State::Online if now >= self.last_received + silence_max() => self.close(),
-            State::Online => self.request(
-                Purpose::KeepAlive,
-                Request::Device(DeviceRequest::KeepAlive),
-                now,
+            State::Online => requests.ask(
+                DevicePurpose::KeepAlive.into(),
+                DeviceRequest::KeepAlive.into(),
             ),
             State::Idle | State::Halted { .. } | State::Connecting | State::Closing => {}
         }
     }
 
     /// When [`Session::handle_timeout`] is due.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self, requests: &Requests) -> Option<Instant> {
         match &self.state {
             State::Waiting { until, .. } => Some(*until),
             State::Greeting { since, .. } | State::Entering { since, .. } => {
@@ -417,19 +343,14 @@ impl Session {
                 let silence = self.last_received + silence_max();
                 let keep_alive = self.last_sent + KEEP_ALIVE_INTERVAL;
                 // An open request keeps alive as well.
-                Some(if self.open.is_empty() {
-                    keep_alive.min(silence)
-                } else {
+                Some(if requests.has_open() {
                     silence
+                } else {
+                    keep_alive.min(silence)
                 })
             }
             State::Idle | State::Halted { .. } | State::Connecting | State::Closing => None,
         }
-    }
-
-    /// Tells whether there is something to do.
-    pub(super) fn has_output(&self) -> bool {
-        !self.outputs.is_empty()
     }
 
     /// The next thing to do.
@@ -485,21 +406,21 @@ impl Session {
         self.send(&Hello::ours(AGENT), now);
     }
 
-    fn on_received(&mut self, bytes: &[u8], now: Instant) {
+    fn on_received(&mut self, bytes: &[u8], requests: &mut Requests, now: Instant) {
         self.last_received = now;
         self.frames.push(bytes);
         loop {
             let more = match &self.state {
                 State::Greeting { binding, .. } => {
                     let binding = *binding;
-                    self.frames
-                        .next_frame()
-                        .map(|answer| answer.map(|answer| self.on_hello(answer, binding, now)))
+                    self.frames.next_frame().map(|answer| {
+                        answer.map(|answer| self.on_hello(answer, binding, requests, now))
+                    })
                 }
                 State::Entering { .. } | State::Online => self
                     .frames
                     .next_frame()
-                    .map(|frame| frame.map(|frame| self.on_frame(frame, now))),
+                    .map(|frame| frame.map(|frame| self.on_frame(frame, requests, now))),
                 State::Idle
                 | State::Waiting { .. }
                 | State::Halted { .. }
@@ -517,39 +438,40 @@ impl Session {
         }
     }
 
-    fn on_hello(&mut self, answer: HelloAnswer, binding: ChannelBinding, now: Instant) {
+    fn on_hello(
+        &mut self,
+        answer: HelloAnswer,
+        binding: ChannelBinding,
+        requests: &mut Requests,
+        now: Instant,
+    ) {
         match answer {
             HelloAnswer::Welcome { version, .. } if version == VERSION => {
                 self.next_step(binding, now);
             }
             HelloAnswer::Welcome { agent, .. } | HelloAnswer::Upgrade { agent, .. } => {
                 let server = common::text::inline(&agent).into_owned();
-                self.halt(CommandError::Upgrade { server });
+                self.halt(CommandError::Upgrade { server }, requests);
             }
         }
     }
 
-    fn on_frame(&mut self, frame: ServerFrame, now: Instant) {
+    fn on_frame(&mut self, frame: ServerFrame, requests: &mut Requests, now: Instant) {
         match frame {
-            ServerFrame::Answer { id: ENTRY, answer } => self.on_entry_answer(answer, now),
-            ServerFrame::Answer { id, answer } => {
-                if let Some(purpose) = self.open.remove(&id) {
-                    self.tell(SessionEvent::Answered {
-                        purpose,
-                        answer: refused(answer),
-                    });
-                }
-                self.send_waiting(now);
+            ServerFrame::Answer { id: ENTRY, answer } => {
+                self.on_entry_answer(answer, requests, now);
             }
-            ServerFrame::Push(Push::Bye(reason)) => self.on_bye(reason),
-            ServerFrame::Push(push) => self.tell(SessionEvent::Push(push)),
+            ServerFrame::Answer { id, answer } => requests.on_answer(id, answer),
+            ServerFrame::Push(Push::Bye(reason)) => self.on_bye(reason, requests),
+            ServerFrame::Push(Push::Directory(push)) => self.tell(SessionEvent::Directory(push)),
+            ServerFrame::Push(Push::Device(push)) => self.tell(SessionEvent::Device(push)),
         }
     }
 
-    fn on_bye(&mut self, reason: ByeReason) {
+    fn on_bye(&mut self, reason: ByeReason, requests: &mut Requests) {
         match reason {
             ByeReason::Replaced | ByeReason::AccountRemoved => {
-                self.halt(CommandError::Unreachable(reason.to_string()));
+                self.halt(CommandError::Unreachable(reason.to_string()), requests);
             }
             ByeReason::ShuttingDown
             | ByeReason::TimedOut
@@ -631,7 +553,7 @@ impl Session {
         );
     }
 
-    fn on_entry_answer(&mut self, answer: Answer, now: Instant) {
+    fn on_entry_answer(&mut self, answer: Answer, requests: &mut Requests, now: Instant) {
         let State::Entering { binding, step, .. } =
             std::mem::replace(&mut self.state, State::Connecting)
         else {
@@ -658,7 +580,7 @@ impl Session {
                 self.stretch(client, ke2, stretch, binding, now);
             }
             (Step::Finishing | Step::Token, Answer::Login(LoginAnswer::LoggedIn(logged_in))) => {
-                self.on_logged_in(logged_in, now)
+                self.on_logged_in(logged_in)
             }
             (Step::Token, Answer::Refused(Refusal::TokenRefused | Refusal::WrongCredentials)) => {
                 self.token = None;
@@ -667,7 +589,7 @@ impl Session {
                     step: Step::Nothing,
                     since: now,
                 };
-                self.fail_waiting(&CommandError::NotLoggedIn);
+                requests.fail_waiting(&CommandError::NotLoggedIn);
                 self.tell(SessionEvent::Down {
                     error: CommandError::NotLoggedIn,
                     retry_in: None,
@@ -678,10 +600,10 @@ impl Session {
                 self.close();
             }
             (_, Answer::Refused(Refusal::WrongCredentials)) => {
-                self.fail_intent(CommandError::WrongPassword, binding, now);
+                self.fail_intent(CommandError::WrongPassword, binding, requests, now);
             }
             (_, Answer::Refused(refusal)) => {
-                self.fail_intent(CommandError::Refused(refusal), binding, now)
+                self.fail_intent(CommandError::Refused(refusal), binding, requests, now)
             }
             (step, answer) => {
                 log::debug!("the server answered {step:?} with {answer:?}");
@@ -747,7 +669,7 @@ impl Session {
         id
     }
 
-    fn on_logged_in(&mut self, logged_in: LoggedIn, now: Instant) {
+    fn on_logged_in(&mut self, logged_in: LoggedIn) {
         let LoggedIn { token, failed } = logged_in;
         let intent = self.intent.take();
         let account = match (&intent, &self.token) {
@@ -770,11 +692,16 @@ impl Session {
             failed,
             command,
         });
-        self.send_waiting(now);
     }
 
     /// Drops what a person asked for, and goes on with the token if there is one.
-    fn fail_intent(&mut self, error: CommandError, binding: ChannelBinding, now: Instant) {
+    fn fail_intent(
+        &mut self,
+        error: CommandError,
+        binding: ChannelBinding,
+        requests: &mut Requests,
+        now: Instant,
+    ) {
         if let Some(intent) = self.intent.take() {
             self.tell(SessionEvent::IntentFailed {
                 command: intent.command,
@@ -782,12 +709,12 @@ impl Session {
             });
         }
         self.next_step(binding, now);
-        if let Some(error) = self.down() {
-            self.fail_waiting(&error);
+        if let Gate::Shut(error) = self.gate() {
+            requests.fail_waiting(&error);
         }
     }
 
-    fn on_closed(&mut self, reason: ClosedReason, now: Instant) {
+    fn on_closed(&mut self, reason: ClosedReason, requests: &mut Requests, now: Instant) {
         self.is_closing = false;
         if matches!(
             self.state,
@@ -800,7 +727,7 @@ impl Session {
         let error = self.parting.take().unwrap_or_else(|| closed_error(reason));
         if self.intent.is_some() && was_asked {
             // The connection made room for what a person asked for meanwhile.
-            self.fail_open(&error);
+            requests.fail_all(&error);
             return self.connect();
         }
         if let Some(intent) = self.intent.take() {
@@ -810,12 +737,12 @@ impl Session {
             });
         }
         if matches!(error, CommandError::ServerKeyChanged { .. }) {
-            self.halt(error);
+            self.halt(error, requests);
         } else if self.token.is_some() {
-            self.retry_later(error, now);
+            self.retry_later(error, requests, now);
         } else {
             self.state = State::Idle;
-            self.fail_open(&error);
+            requests.fail_all(&error);
             self.tell(SessionEvent::Down {
                 error,
                 retry_in: None,
@@ -825,13 +752,13 @@ impl Session {
 
     /// Waits for longer the more often it failed, and never for as long as its neighbours: peers that
     /// lost their server together come back spread out.
-    fn retry_later(&mut self, error: CommandError, now: Instant) {
+    fn retry_later(&mut self, error: CommandError, requests: &mut Requests, now: Instant) {
         let base = RECONNECT_FIRST * 2u32.saturating_pow(self.failures.min(16));
         self.failures += 1;
         let delay = base
             .min(RECONNECT_MAX)
             .mul_f64(self.rng.random_range(0.5..1.5));
-        self.fail_open(&error);
+        requests.fail_all(&error);
         self.state = State::Waiting {
             until: now + delay,
             error: error.clone(),
@@ -843,14 +770,14 @@ impl Session {
     }
 
     /// Stops until a person acts.
-    fn halt(&mut self, error: CommandError) {
+    fn halt(&mut self, error: CommandError, requests: &mut Requests) {
         if let Some(intent) = self.intent.take() {
             self.tell(SessionEvent::IntentFailed {
                 command: intent.command,
                 error: error.clone(),
             });
         }
-        self.fail_open(&error);
+        requests.fail_all(&error);
         self.close_connection();
         self.state = State::Halted {
             error: error.clone(),
@@ -859,47 +786,6 @@ impl Session {
             error,
             retry_in: None,
         });
-    }
-
-    fn fail_open(&mut self, error: &CommandError) {
-        for purpose in std::mem::take(&mut self.open).into_values() {
-            self.tell(SessionEvent::Answered {
-                purpose,
-                answer: Err(error.clone()),
-            });
-        }
-        self.fail_waiting(error);
-    }
-
-    fn fail_waiting(&mut self, error: &CommandError) {
-        for (purpose, _) in std::mem::take(&mut self.waiting) {
-            self.tell(SessionEvent::Answered {
-                purpose,
-                answer: Err(error.clone()),
-            });
-        }
-    }
-
-    fn send_waiting(&mut self, now: Instant) {
-        while matches!(self.state, State::Online) && self.open.len() < REQUESTS_OPEN_MAX {
-            let Some((purpose, request)) = self.waiting.pop_front() else {
-                return;
-            };
-            let id = self.free_request_id();
-            self.open.insert(id, purpose);
-            self.send(&RequestFrame { id, request }, now);
-        }
-    }
-
-    /// The next number that no open request has: they wrap, and one of long ago may still be open.
-    fn free_request_id(&mut self) -> RequestId {
-        loop {
-            let id = RequestId(self.next_request);
-            self.next_request = self.next_request.checked_add(1).unwrap_or(1);
-            if !self.open.contains_key(&id) {
-                return id;
-            }
-        }
     }
 
     fn entry(&mut self, binding: ChannelBinding, step: Step, request: Request, now: Instant) {
@@ -911,7 +797,8 @@ impl Session {
         self.send(&RequestFrame { id: ENTRY, request }, now);
     }
 
-    fn send(&mut self, frame: &impl serde::Serialize, now: Instant) {
+    /// Sends a frame. The connection is there.
+    pub(super) fn send(&mut self, frame: &impl serde::Serialize, now: Instant) {
         let mut bytes = Vec::new();
         frame::encode::<CONTROL_FRAME_LEN_MAX>(frame, &mut bytes)
             .expect("every request of ours is far below the limit of a frame");
@@ -928,13 +815,6 @@ impl Session {
 /// A server that answers no keep-alive for this long is gone.
 fn silence_max() -> Duration {
     KEEP_ALIVE_INTERVAL * 3
-}
-
-fn refused(answer: Answer) -> Result<Answer, CommandError> {
-    if let Answer::Refused(refusal) = answer {
-        return Err(CommandError::Refused(refusal));
-    }
-    Ok(answer)
 }
 
 fn closed_error(reason: ClosedReason) -> CommandError {
@@ -954,11 +834,4 @@ fn password_error(error: PasswordError) -> CommandError {
             CommandError::Invalid(error.to_string())
         }
     }
-}
-
-/// A seed for a child from its parent's generator.
-pub(super) fn child_seed(rng: &mut StdRng) -> [u8; 32] {
-    let mut seed = [0; 32];
-    rng.fill_bytes(&mut seed);
-    seed
 }

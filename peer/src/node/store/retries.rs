@@ -1,30 +1,30 @@
-//! Requests to the store that nobody waits for and that failed: asked again until they are carried
-//! out. Without that, a message that was delivered while the disk was full would stay in the outbox on
-//! disk, and a key that was seen then would not be pinned.
+//! Writes that no caller awaits and that failed: asked for again until they succeed. Without that, a
+//! message that was delivered while the disk was full would stay in the outbox on disk, and a key that
+//! was seen then would not be pinned.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use common::limits::{Fill, LATE_STORES_MAX, STORE_RETRY};
 
-use super::io::StoreRequest;
+use crate::node::io::StoreRequest;
 
-/// What is still to be remembered.
+/// Failed writes, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Upkeep {
+pub(super) struct Retries {
     late: VecDeque<StoreRequest>,
     due: Option<Instant>,
 }
 
-impl Upkeep {
-    /// How full it is.
+impl Retries {
+    /// How many wait.
     pub(super) fn fill(&self) -> Fill {
         Fill::new("late requests", self.late.len(), LATE_STORES_MAX)
     }
 
-    /// A request failed. Of more than the limit the oldest is given up: a restart finds its message in
-    /// the outbox, and sends it again.
-    pub(super) fn on_failed(&mut self, request: StoreRequest, now: Instant) {
+    /// Adds a write that failed. Of more than [`LATE_STORES_MAX`] the oldest is given up: a restart finds
+    /// its message in the outbox, and sends it again.
+    pub(super) fn add(&mut self, request: StoreRequest, now: Instant) {
         self.late.push_back(request);
         if self.late.len() > LATE_STORES_MAX {
             self.late.pop_front();
@@ -32,7 +32,7 @@ impl Upkeep {
         self.due.get_or_insert(now + STORE_RETRY);
     }
 
-    /// Hands out what is to be asked again now.
+    /// Hands out what is to be asked for again now, all at once.
     pub(super) fn take_due(&mut self, now: Instant) -> VecDeque<StoreRequest> {
         if self.due.is_none_or(|due| due > now) {
             return VecDeque::new();
@@ -41,7 +41,7 @@ impl Upkeep {
         std::mem::take(&mut self.late)
     }
 
-    /// When there is something to be asked again.
+    /// When [`Retries::take_due`] hands out something.
     pub(super) const fn poll_timeout(&self) -> Option<Instant> {
         self.due
     }
@@ -62,17 +62,17 @@ mod tests {
             to: "bob".parse().unwrap(),
             state: MessageState::Delivered,
         };
-        let mut upkeep = Upkeep::default();
-        assert_eq!(upkeep.poll_timeout(), None);
+        let mut retries = Retries::default();
+        assert_eq!(retries.poll_timeout(), None);
         for n in 0..=LATE_STORES_MAX {
-            upkeep.on_failed(request(n), now);
+            retries.add(request(n), now);
         }
-        assert!(upkeep.take_due(now).is_empty());
-        let due = upkeep.poll_timeout().unwrap();
+        assert!(retries.take_due(now).is_empty());
+        let due = retries.poll_timeout().unwrap();
         assert_eq!(due, now + STORE_RETRY);
-        let late = upkeep.take_due(due);
+        let late = retries.take_due(due);
         assert_eq!(late.len(), LATE_STORES_MAX);
         assert_eq!(late[0], request(1), "the oldest was given up");
-        assert_eq!(upkeep.poll_timeout(), None);
+        assert_eq!(retries.poll_timeout(), None);
     }
 }

@@ -12,9 +12,7 @@ use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{LIST_ENTRIES_MAX, WATCH_PAUSE_FIRST, WATCH_PAUSE_MAX};
 use common::time::UnixTime;
-use common::wire::rendezvous::{
-    Change, Cursor, DirectoryRequest, DirectoryVersion, Entry, Request, Status,
-};
+use common::wire::rendezvous::{Change, Cursor, DirectoryRequest, DirectoryVersion, Entry, Status};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -75,7 +73,7 @@ impl Watch {
     }
 
     /// Begins, if it is time. A watch of before people looked on begins anew with the whole directory.
-    pub(super) fn start(&mut self, tells_people: bool, now: Instant) -> Option<Request> {
+    pub(super) fn start(&mut self, tells_people: bool, now: Instant) -> Option<DirectoryRequest> {
         let is_due = match self.state {
             State::Off => true,
             State::Resting(until) => until <= now,
@@ -84,7 +82,7 @@ impl Watch {
         };
         is_due.then(|| {
             self.state = State::Listing(Listing::default());
-            Request::Directory(DirectoryRequest::List { after: None })
+            DirectoryRequest::List { after: None }
         })
     }
 
@@ -106,7 +104,7 @@ impl Watch {
         entries: Vec<Entry>,
         next: Option<Cursor>,
         tells_people: bool,
-    ) -> Option<Request> {
+    ) -> Option<DirectoryRequest> {
         let State::Listing(listing) = &mut self.state else {
             return None;
         };
@@ -118,10 +116,10 @@ impl Watch {
         listing.is_whole = next.is_none() || !has_room;
         let after = next.filter(|_| tells_people && has_room);
         if after.is_some() {
-            return Some(Request::Directory(DirectoryRequest::List { after }));
+            return Some(DirectoryRequest::List { after });
         }
         self.state = State::Asking(std::mem::take(listing));
-        Some(Request::Directory(DirectoryRequest::Watch { since }))
+        Some(DirectoryRequest::Watch { since })
     }
 
     /// The watch is on. Returns what changed since the last one was ended.
@@ -263,16 +261,11 @@ mod tests {
     fn begin(watch: &mut Watch, entries: Vec<Entry>, now: Instant) -> Vec<Change> {
         assert_eq!(
             watch.start(true, now),
-            Some(Request::Directory(DirectoryRequest::List { after: None }))
+            Some(DirectoryRequest::List { after: None })
         );
         assert_eq!(watch.start(true, now), None, "it is under way");
         let asked = watch.on_page(version(7), entries, None, true);
-        assert_eq!(
-            asked,
-            Some(Request::Directory(DirectoryRequest::Watch {
-                since: version(7)
-            }))
-        );
+        assert_eq!(asked, Some(DirectoryRequest::Watch { since: version(7) }));
         watch.on_begun(true, now)
     }
 
@@ -351,19 +344,11 @@ mod tests {
         };
         let next = watch.on_page(version(5), vec![last.clone()], Some(cursor()), true);
         let after = Some(cursor());
-        assert_eq!(
-            next,
-            Some(Request::Directory(DirectoryRequest::List { after }))
-        );
+        assert_eq!(next, Some(DirectoryRequest::List { after }));
         watch.on_ended(now);
         // The version of the first page: what changed since is pushed.
         let asked = watch.on_page(version(9), vec![entry(2, Status::Away)], None, true);
-        assert_eq!(
-            asked,
-            Some(Request::Directory(DirectoryRequest::Watch {
-                since: version(5)
-            }))
-        );
+        assert_eq!(asked, Some(DirectoryRequest::Watch { since: version(5) }));
         watch.on_ended(now);
         assert_eq!(watch.poll_timeout(), None, "no pause so far");
         assert_eq!(watch.on_begun(true, now), []);
@@ -381,21 +366,13 @@ mod tests {
             device_key: last.device_key,
         };
         let asked = watch.on_page(version(5), vec![last], Some(next), false);
-        assert_eq!(
-            asked,
-            Some(Request::Directory(DirectoryRequest::Watch {
-                since: version(5)
-            }))
-        );
+        assert_eq!(asked, Some(DirectoryRequest::Watch { since: version(5) }));
         assert_eq!(watch.on_begun(false, now), []);
         assert!(watch.told.is_none());
         // Somebody does now.
         assert_eq!(watch.start(false, now), None);
         let all = watch.start(true, now);
-        assert_eq!(
-            all,
-            Some(Request::Directory(DirectoryRequest::List { after: None }))
-        );
+        assert_eq!(all, Some(DirectoryRequest::List { after: None }));
         watch.on_page(version(6), Vec::new(), None, true);
         watch.on_begun(true, now);
         assert_eq!(watch.start(true, now), None);

@@ -11,11 +11,11 @@ use common::id::{AccountName, MessageId};
 use common::limits::{Fill, MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX, RECEIPT_PATIENCE};
 use common::wire::peer::Message;
 
-use super::transport::LinkId;
+use crate::node::transport::LinkId;
 
-/// Messages without a receipt, by recipient, oldest first.
+/// Messages without a receipt, by recipient, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Messages {
+pub(super) struct Outbox {
     outbox: BTreeMap<AccountName, VecDeque<Outgoing>>,
 }
 
@@ -25,7 +25,7 @@ struct Outgoing {
     sent: Option<(LinkId, Instant)>,
 }
 
-impl Messages {
+impl Outbox {
     /// Takes what was in the outbox when the last run ended.
     pub(super) fn new(restored: Vec<(AccountName, Message)>) -> Self {
         let mut messages = Self::default();
@@ -127,7 +127,7 @@ impl Messages {
         self.outbox.keys()
     }
 
-    /// Messages that wait.
+    /// Outbox that wait.
     pub(super) fn len(&self) -> usize {
         self.outbox.values().map(VecDeque::len).sum()
     }
@@ -157,67 +157,66 @@ mod tests {
     fn messages_are_sent_once_a_link_and_again_on_the_next() {
         let bob: AccountName = "bob".parse().unwrap();
         let (first, second, now) = (LinkId::for_test(1), LinkId::for_test(2), any_instant());
-        let mut messages =
-            Messages::new(vec![(bob.clone(), message(1)), (bob.clone(), message(2))]);
-        assert_eq!(messages.take_due(&bob, first, now).len(), 2);
-        assert_eq!(messages.take_due(&bob, first, now).len(), 0);
-        assert!(messages.on_receipt(&bob, message(1).id));
+        let mut outbox = Outbox::new(vec![(bob.clone(), message(1)), (bob.clone(), message(2))]);
+        assert_eq!(outbox.take_due(&bob, first, now).len(), 2);
+        assert_eq!(outbox.take_due(&bob, first, now).len(), 0);
+        assert!(outbox.on_receipt(&bob, message(1).id));
         assert!(
-            !messages.on_receipt(&bob, message(1).id),
+            !outbox.on_receipt(&bob, message(1).id),
             "a second receipt changes nothing"
         );
-        assert_eq!(messages.take_due(&bob, second, now), vec![message(2)]);
-        assert!(!messages.is_overdue(&bob, now));
-        assert!(messages.is_overdue(&bob, now + RECEIPT_PATIENCE));
-        assert_eq!(messages.next_overdue(now), Some(now + RECEIPT_PATIENCE));
+        assert_eq!(outbox.take_due(&bob, second, now), vec![message(2)]);
+        assert!(!outbox.is_overdue(&bob, now));
+        assert!(outbox.is_overdue(&bob, now + RECEIPT_PATIENCE));
+        assert_eq!(outbox.next_overdue(now), Some(now + RECEIPT_PATIENCE));
         let mallory = "mallory".parse().unwrap();
         assert!(
-            !messages.on_receipt(&mallory, message(2).id),
+            !outbox.on_receipt(&mallory, message(2).id),
             "not from the recipient"
         );
-        assert!(messages.on_receipt(&bob, message(2).id));
-        assert_eq!((messages.len(), messages.recipients().count()), (0, 0));
+        assert!(outbox.on_receipt(&bob, message(2).id));
+        assert_eq!((outbox.len(), outbox.recipients().count()), (0, 0));
     }
 
     #[test]
     fn no_more_than_a_window_is_in_flight() {
         let bob: AccountName = "bob".parse().unwrap();
         let (link, now) = (LinkId::for_test(1), any_instant());
-        let mut messages = Messages::default();
+        let mut outbox = Outbox::default();
         let many = MESSAGES_IN_FLIGHT_MAX + 10;
         for n in 0..many {
             let mut message = message(0);
             message.id = MessageId::from_bytes((n as u128).to_be_bytes());
-            messages.push(bob.clone(), message);
+            outbox.push(bob.clone(), message);
         }
-        let sent = messages.take_due(&bob, link, now);
+        let sent = outbox.take_due(&bob, link, now);
         assert_eq!(sent.len(), MESSAGES_IN_FLIGHT_MAX);
-        messages.on_receipt(&bob, sent[0].id);
-        assert_eq!(messages.take_due(&bob, link, now).len(), 1);
+        outbox.on_receipt(&bob, sent[0].id);
+        assert_eq!(outbox.take_due(&bob, link, now).len(), 1);
     }
 
     #[test]
     fn what_is_refused_is_not_sent_any_more() {
         let bob: AccountName = "bob".parse().unwrap();
         let (first, second, now) = (LinkId::for_test(1), LinkId::for_test(2), any_instant());
-        let mut messages = Messages::new(vec![(bob.clone(), message(1))]);
-        messages.take_due(&bob, first, now);
-        messages.push(bob.clone(), message(2));
-        assert_eq!(messages.on_refused(&bob, message(2).id), None, "not sent");
-        assert_eq!(messages.on_refused(&bob, message(1).id), Some(first));
-        assert_eq!(messages.on_refused(&bob, message(1).id), None, "twice");
-        assert_eq!(messages.take_due(&bob, second, now), []);
-        assert_eq!(messages.len(), 0);
+        let mut outbox = Outbox::new(vec![(bob.clone(), message(1))]);
+        outbox.take_due(&bob, first, now);
+        outbox.push(bob.clone(), message(2));
+        assert_eq!(outbox.on_refused(&bob, message(2).id), None, "not sent");
+        assert_eq!(outbox.on_refused(&bob, message(1).id), Some(first));
+        assert_eq!(outbox.on_refused(&bob, message(1).id), None, "twice");
+        assert_eq!(outbox.take_due(&bob, second, now), []);
+        assert_eq!(outbox.len(), 0);
     }
 
     #[test]
     fn an_outbox_has_a_bound() {
         let bob: AccountName = "bob".parse().unwrap();
-        let mut messages = Messages::default();
+        let mut outbox = Outbox::default();
         for _ in 0..OUTBOX_MESSAGES_MAX {
-            assert!(messages.has_room(&bob));
-            messages.push(bob.clone(), message(0));
+            assert!(outbox.has_room(&bob));
+            outbox.push(bob.clone(), message(0));
         }
-        assert!(!messages.has_room(&bob));
+        assert!(!outbox.has_room(&bob));
     }
 }

@@ -1,25 +1,31 @@
-//! When to look for whom.
+//! Schedules look-ups of accounts with pending messages or offers.
 //!
-//! Something may wait for an account that there is no link to. It is looked for at once, then at
+//! An account that something waits for and that there is no link to is looked up at once, then at
 //! growing intervals; while somebody is missing, the node also has presence changes pushed to it, so
 //! that whoever comes online is dialled without delay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use common::id::AccountName;
 use common::limits::{FIND_FIRST, FIND_MAX};
 
+/// Accounts that something waits for, and whether it has waited for too long: then a link that is there
+/// may be to what a device was before it restarted, and is not relied on.
+pub(in crate::node) type Wanted = BTreeMap<AccountName, bool>;
+
 /// Accounts that something waits for.
 #[derive(Debug, Default)]
-pub(super) struct Reach {
-    wanted: BTreeMap<AccountName, Search>,
+pub(super) struct Search {
+    wanted: BTreeMap<AccountName, LookUp>,
     watches_always: bool,
 }
 
+/// The look-up of one account.
 #[derive(Debug, Default)]
-struct Search {
+struct LookUp {
     state: State,
+    is_urgent: bool,
     failures: u32,
 }
 
@@ -34,18 +40,19 @@ enum State {
     Resting(Instant),
 }
 
-impl Reach {
+impl Search {
     /// Says whom something waits for now.
-    pub(super) fn set_wanted(&mut self, wanted: BTreeSet<AccountName>) {
-        self.wanted.retain(|account, _| wanted.contains(account));
-        for account in wanted {
-            self.wanted.entry(account).or_default();
+    pub(super) fn set_wanted(&mut self, wanted: Wanted) {
+        self.wanted
+            .retain(|account, _| wanted.contains_key(account));
+        for (account, is_urgent) in wanted {
+            self.wanted.entry(account).or_default().is_urgent = is_urgent;
         }
     }
 
-    /// Tells whether something waits for `account`.
-    pub(super) fn is_wanted(&self, account: &AccountName) -> bool {
-        self.wanted.contains_key(account)
+    /// Tells whether something has waited for `account` for too long; `None` if nothing waits.
+    pub(super) fn is_urgent(&self, account: &AccountName) -> Option<bool> {
+        self.wanted.get(account).map(|look_up| look_up.is_urgent)
     }
 
     /// Presence is wanted from now on whether anybody is missing or not.
@@ -60,16 +67,16 @@ impl Reach {
 
     /// Somebody may have come without our being told: whoever is missing is looked for now.
     pub(super) fn look_again(&mut self) {
-        for search in self.wanted.values_mut() {
-            if matches!(search.state, State::Resting(_)) {
-                search.state = State::Due;
+        for look_up in self.wanted.values_mut() {
+            if matches!(look_up.state, State::Resting(_)) {
+                look_up.state = State::Due;
             }
         }
     }
 
     /// Tells whether presence changes are of use.
     pub(super) fn wants_watch(&self) -> bool {
-        let is_missing = |search: &Search| search.failures > 0;
+        let is_missing = |look_up: &LookUp| look_up.failures > 0;
         self.watches_always || self.wanted.values().any(is_missing)
     }
 
@@ -79,30 +86,33 @@ impl Reach {
         now: Instant,
         is_dialling: impl Fn(&AccountName) -> bool,
     ) -> Option<AccountName> {
-        let is_due = |search: &Search| match search.state {
+        let is_due = |look_up: &LookUp| match look_up.state {
             State::Due => true,
             State::Busy => false,
             State::Resting(until) => until <= now,
         };
-        let mut due = self.wanted.iter_mut().filter(|(_, search)| is_due(search));
-        let (account, search) = due.find(|(account, _)| !is_dialling(account))?;
-        search.state = State::Busy;
+        let mut due = self
+            .wanted
+            .iter_mut()
+            .filter(|(_, look_up)| is_due(look_up));
+        let (account, look_up) = due.find(|(account, _)| !is_dialling(account))?;
+        look_up.state = State::Busy;
         Some(account.clone())
     }
 
     /// Its devices are being dialled.
     pub(super) fn on_dialling(&mut self, account: &AccountName) {
-        if let Some(search) = self.wanted.get_mut(account) {
-            search.state = State::Busy;
+        if let Some(look_up) = self.wanted.get_mut(account) {
+            look_up.state = State::Busy;
         }
     }
 
     /// It was not found, or none of its devices answered.
     pub(super) fn on_failed(&mut self, account: &AccountName, now: Instant) {
-        if let Some(search) = self.wanted.get_mut(account) {
-            let pause = FIND_FIRST * 2u32.saturating_pow(search.failures.min(16));
-            search.state = State::Resting(now + pause.min(FIND_MAX));
-            search.failures += 1;
+        if let Some(look_up) = self.wanted.get_mut(account) {
+            let pause = FIND_FIRST * 2u32.saturating_pow(look_up.failures.min(16));
+            look_up.state = State::Resting(now + pause.min(FIND_MAX));
+            look_up.failures += 1;
         }
     }
 
@@ -120,8 +130,12 @@ impl Reach {
 
     /// The session is new: whatever was asked of the old one is lost.
     pub(super) fn on_online(&mut self) {
-        for search in self.wanted.values_mut() {
-            *search = Search::default();
+        for look_up in self.wanted.values_mut() {
+            let is_urgent = look_up.is_urgent;
+            *look_up = LookUp {
+                is_urgent,
+                ..LookUp::default()
+            };
         }
     }
 
@@ -134,7 +148,7 @@ impl Reach {
             .wanted
             .iter()
             .filter(|(account, _)| !is_dialling(account));
-        let resting = idle.filter_map(|(_, search)| match search.state {
+        let resting = idle.filter_map(|(_, look_up)| match look_up.state {
             State::Resting(until) => Some(until),
             State::Due | State::Busy => None,
         });
@@ -152,28 +166,28 @@ mod tests {
     fn a_missing_account_is_looked_for_at_growing_intervals() {
         let mut now = Instant::now();
         let bob: AccountName = "bob".parse().unwrap();
-        let mut reach = Reach::default();
-        reach.set_wanted([bob.clone()].into());
-        assert!(!reach.wants_watch());
+        let mut search = Search::default();
+        search.set_wanted([(bob.clone(), false)].into());
+        assert!(!search.wants_watch());
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            assert_eq!(reach.take_due(now, |_| false), Some(bob.clone()));
+            assert_eq!(search.take_due(now, |_| false), Some(bob.clone()));
             assert_eq!(
-                reach.take_due(now, |_| false),
+                search.take_due(now, |_| false),
                 None,
                 "it is being looked for"
             );
-            reach.on_failed(&bob, now);
-            let due = reach.poll_timeout(|_| false).unwrap();
+            search.on_failed(&bob, now);
+            let due = search.poll_timeout(|_| false).unwrap();
             pauses.push(due - now);
             now = due;
         }
         assert_eq!(pauses[..3], [FIND_FIRST, FIND_FIRST * 2, FIND_FIRST * 4]);
         assert_eq!(pauses[7], FIND_MAX);
-        assert!(reach.wants_watch());
-        reach.set_wanted(BTreeSet::new());
+        assert!(search.wants_watch());
+        search.set_wanted(Wanted::new());
         assert_eq!(
-            (reach.poll_timeout(|_| false), reach.wants_watch()),
+            (search.poll_timeout(|_| false), search.wants_watch()),
             (None, false)
         );
         assert!(FIND_MAX < Duration::from_secs(120));

@@ -1,0 +1,383 @@
+//! The account of this device: registration, log-in and log-out, one-time codes, and who waits for them.
+//!
+//! Owns the session with the server, the token, and what people are told of the connection. Everything
+//! that is asked of the server passes the gate that it opens and shuts.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use common::id::{AccountName, DeviceName};
+use common::key::{DeviceSecret, Token};
+use common::password::{Password, PasswordLengthError};
+use common::wire::rendezvous::{
+    DeviceAnswer, DevicePush, DeviceRequest, DirectoryPush, FailedLogins,
+};
+use rand::rngs::StdRng;
+
+use super::command::{CommandError, CommandId, ConnectionState, Event, Reply};
+use super::context::Context;
+use super::io::{Output, RendezvousInput, StoreAnswer, StoreRequest, WorkAnswer, WorkId};
+use super::purpose::{AccountStored, DevicePurpose};
+use super::requests::{Requests, unexpected_reply};
+use session::{Intent, Session, SessionEvent, SessionOutput};
+
+// The control connection and the steps of a log-in.
+mod session;
+
+/// What the account tells the node.
+#[derive(Debug)]
+pub(super) enum AccountEvent {
+    /// This device is logged in.
+    Online,
+    /// There is no session any more.
+    Offline,
+    /// The server told something of the directory.
+    Directory(DirectoryPush),
+}
+
+/// The account of this device.
+#[derive(Debug)]
+pub(super) struct Account {
+    session: Session,
+    connection: ConnectionState,
+    /// This device is in the directory, so it is ready.
+    is_listed: bool,
+    /// Commands that wait until it is.
+    waiting: BTreeSet<CommandId>,
+    /// Failed log-ins of others, for whoever waits next.
+    failed: Option<FailedLogins>,
+    events: VecDeque<AccountEvent>,
+}
+
+impl Account {
+    /// Connects at once if there is a token. `rng` is this part's own.
+    pub(super) fn new(
+        secret: DeviceSecret,
+        device_name: DeviceName,
+        token: Option<(AccountName, Token)>,
+        rng: StdRng,
+        requests: &mut Requests,
+        now: Instant,
+    ) -> Self {
+        let session = Session::new(secret, device_name, token, rng, now);
+        requests.set_gate(session.gate());
+        Self {
+            session,
+            connection: ConnectionState::Offline {
+                reason: "not connected yet".to_owned(),
+                retry_in_s: None,
+            },
+            is_listed: false,
+            waiting: BTreeSet::new(),
+            failed: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The account's name, once this device has logged in.
+    pub(super) fn name(&self) -> Option<&AccountName> {
+        self.session.account()
+    }
+
+    /// State of the control connection, as people are told.
+    pub(super) const fn connection(&self) -> &ConnectionState {
+        &self.connection
+    }
+
+    // ---- commands ------------------------------------------------------------------------------
+
+    /// Registers an account and logs this device in to it.
+    pub(super) fn register(
+        &mut self,
+        command: CommandId,
+        account: AccountName,
+        password: Result<Password, PasswordLengthError>,
+        cx: &mut Context<'_>,
+    ) {
+        self.enter(command, account, password, None, true, cx);
+    }
+
+    /// Logs this device in with a password, and a one-time code if there is one.
+    pub(super) fn log_in(
+        &mut self,
+        command: CommandId,
+        account: AccountName,
+        password: Result<Password, PasswordLengthError>,
+        code: Option<String>,
+        cx: &mut Context<'_>,
+    ) {
+        self.enter(command, account, password, code, false, cx);
+    }
+
+    fn enter(
+        &mut self,
+        command: CommandId,
+        account: AccountName,
+        password: Result<Password, PasswordLengthError>,
+        code: Option<String>,
+        registers: bool,
+        cx: &mut Context<'_>,
+    ) {
+        let password = match password {
+            Ok(password) => password,
+            Err(error) => return cx.reply(command, Err(invalid(&error))),
+        };
+        let code = match code.map(|code| code.parse()).transpose() {
+            Ok(code) => code,
+            Err(error) => return cx.reply(command, Err(invalid(&error))),
+        };
+        let intent = Intent {
+            command,
+            account,
+            password,
+            code,
+            registers,
+        };
+        self.session.enter(intent, cx.now);
+        self.settle(cx);
+    }
+
+    /// Replies once this device is logged in with its token and listed.
+    pub(super) fn wait_ready(&mut self, command: CommandId, cx: &mut Context<'_>) {
+        match cx.requests.down().cloned() {
+            Some(error) => cx.reply(command, Err(error)),
+            None if self.is_listed => {
+                let failed = self.failed.take();
+                cx.reply(command, Ok(Reply::LoggedIn { failed }));
+            }
+            None => {
+                self.waiting.insert(command);
+            }
+        }
+    }
+
+    /// Ends the session and has this device's token revoked.
+    pub(super) fn log_out(&self, command: CommandId, cx: &mut Context<'_>) {
+        cx.ask(DevicePurpose::LogOut(command), DeviceRequest::LogOut);
+    }
+
+    /// Asks for a one-time code.
+    pub(super) fn admit(&self, command: CommandId, cx: &mut Context<'_>) {
+        cx.ask(DevicePurpose::Admit(command), DeviceRequest::Admit);
+    }
+
+    /// Ends the session for good.
+    pub(super) fn shut_down(&mut self, cx: &mut Context<'_>) {
+        self.session.shut_down(cx.requests);
+        self.settle(cx);
+    }
+
+    // ---- what comes ----------------------------------------------------------------------------
+
+    /// Takes what the shell says of the control connection.
+    pub(super) fn handle_rendezvous(&mut self, input: RendezvousInput, cx: &mut Context<'_>) {
+        self.session.handle_rendezvous(input, cx.requests, cx.now);
+        self.settle(cx);
+    }
+
+    /// Takes a stretched password.
+    pub(super) fn on_worked(&mut self, id: WorkId, answer: WorkAnswer, cx: &mut Context<'_>) {
+        self.session.handle_worked(id, answer, cx.requests, cx.now);
+        self.settle(cx);
+    }
+
+    /// Takes the server's answer to a request of this part.
+    pub(super) fn on_answer(
+        &mut self,
+        purpose: DevicePurpose,
+        answer: Result<DeviceAnswer, CommandError>,
+        cx: &mut Context<'_>,
+    ) {
+        match (purpose, answer) {
+            (DevicePurpose::KeepAlive, _) => {}
+            (DevicePurpose::Admit(command), Ok(DeviceAnswer::Admission { code, expires_in_s })) => {
+                let code = code.to_string();
+                cx.reply(command, Ok(Reply::Admission { code, expires_in_s }));
+            }
+            (DevicePurpose::LogOut(command), Ok(DeviceAnswer::Done)) => {
+                self.on_logged_out(command, cx);
+            }
+            (DevicePurpose::Admit(command) | DevicePurpose::LogOut(command), answer) => {
+                let error = answer.err().unwrap_or_else(unexpected_reply);
+                cx.reply(command, Err(error));
+            }
+        }
+    }
+
+    /// The store answered.
+    pub(super) fn on_stored(
+        &mut self,
+        purpose: AccountStored,
+        answer: StoreAnswer,
+        cx: &mut Context<'_>,
+    ) {
+        let failure = match answer {
+            StoreAnswer::Failed(reason) => Some(reason),
+            StoreAnswer::Done
+            | StoreAnswer::Received { .. }
+            | StoreAnswer::Marked(_)
+            | StoreAnswer::Messages(_) => None,
+        };
+        match (purpose, failure) {
+            (AccountStored::LoggedIn { command, failed }, None) => {
+                cx.reply(command, Ok(Reply::LoggedIn { failed }));
+            }
+            (AccountStored::LoggedIn { command, .. }, Some(reason)) => {
+                cx.reply(command, Err(CommandError::Store(reason)));
+            }
+            (AccountStored::Renewed { account, token }, None) => {
+                self.session.adopt(&account, token);
+            }
+            // The server renews it at the next log-in.
+            (AccountStored::Renewed { .. } | AccountStored::LoggedOut, Some(reason)) => {
+                log::warn!("cannot save the session: {reason}");
+            }
+            (AccountStored::LoggedOut, None) => {}
+        }
+    }
+
+    /// The server lists this device with its endpoints: it is ready.
+    pub(super) fn on_listed(&mut self, cx: &mut Context<'_>) {
+        self.is_listed = true;
+        self.set_connection(ConnectionState::Online, cx);
+        for command in std::mem::take(&mut self.waiting) {
+            let failed = self.failed.take();
+            cx.reply(command, Ok(Reply::LoggedIn { failed }));
+        }
+    }
+
+    // ---- time ----------------------------------------------------------------------------------
+
+    /// Keeps the session alive, gives up on a silent server, tries again after a failure.
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        self.session.handle_timeout(cx.requests, cx.now);
+        self.settle(cx);
+    }
+
+    /// When [`Account::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self, requests: &Requests) -> Option<Instant> {
+        self.session.poll_timeout(requests)
+    }
+
+    /// The next thing that the node has to know.
+    pub(super) fn poll_event(&mut self) -> Option<AccountEvent> {
+        self.events.pop_front()
+    }
+
+    /// Sends the requests whose time has come. Tells whether there were any.
+    pub(super) fn send_requests(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_sent = false;
+        while let Some(frame) = cx.requests.poll_request() {
+            self.session.send(&frame, cx.now);
+            has_sent = true;
+        }
+        self.settle(cx);
+        has_sent
+    }
+
+    // ---- the session ---------------------------------------------------------------------------
+
+    /// Carries on what the session says, and sets the gate as it is now.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        cx.requests.set_gate(self.session.gate());
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                SessionOutput::Rendezvous(output) => {
+                    cx.outputs.push_back(Output::Rendezvous(output));
+                }
+                SessionOutput::Work(id, work) => cx.outputs.push_back(Output::Work(id, work)),
+                SessionOutput::Event(event) => self.on_session(event, cx),
+            }
+        }
+    }
+
+    fn on_session(&mut self, event: SessionEvent, cx: &mut Context<'_>) {
+        match event {
+            SessionEvent::Connecting => self.set_connection(ConnectionState::Connecting, cx),
+            SessionEvent::LoggedIn {
+                account,
+                token,
+                failed,
+                command,
+            } => self.on_logged_in(account, token, failed, command, cx),
+            SessionEvent::IntentFailed { command, error } => cx.reply(command, Err(error)),
+            SessionEvent::Down { error, retry_in } => self.on_down(&error, retry_in, cx),
+            SessionEvent::Directory(push) => self.events.push_back(AccountEvent::Directory(push)),
+            SessionEvent::Device(DevicePush::FailedLogins(failed)) => {
+                cx.event(Event::FailedLogins(failed));
+            }
+        }
+    }
+
+    fn on_logged_in(
+        &mut self,
+        account: AccountName,
+        token: Option<Token>,
+        failed: Option<FailedLogins>,
+        command: Option<CommandId>,
+        cx: &mut Context<'_>,
+    ) {
+        let save = |token: Token| StoreRequest::SaveSession {
+            account: account.clone(),
+            token: Some(token),
+        };
+        match (command, token) {
+            (Some(command), Some(token)) => {
+                cx.store(save(token), AccountStored::LoggedIn { command, failed });
+            }
+            (Some(command), None) => cx.reply(command, Ok(Reply::LoggedIn { failed })),
+            (None, token) => {
+                self.failed = failed.or(self.failed.take());
+                if let Some(token) = token {
+                    let account = account.clone();
+                    let renewed = token.clone();
+                    let then = AccountStored::Renewed {
+                        account,
+                        token: renewed,
+                    };
+                    cx.store(save(token), then);
+                }
+            }
+        }
+        self.events.push_back(AccountEvent::Online);
+    }
+
+    fn on_logged_out(&mut self, command: CommandId, cx: &mut Context<'_>) {
+        if let Some(account) = self.session.account().cloned() {
+            let request = StoreRequest::SaveSession {
+                account,
+                token: None,
+            };
+            cx.store(request, AccountStored::LoggedOut);
+        }
+        self.session.forget();
+        cx.reply(command, Ok(Reply::Done));
+        self.settle(cx);
+    }
+
+    fn on_down(&mut self, error: &CommandError, retry_in: Option<Duration>, cx: &mut Context<'_>) {
+        self.is_listed = false;
+        self.events.push_back(AccountEvent::Offline);
+        for command in std::mem::take(&mut self.waiting) {
+            cx.reply(command, Err(error.clone()));
+        }
+        let retry_in_s =
+            retry_in.map(|span| u32::try_from(span.as_secs()).unwrap_or(u32::MAX).max(1));
+        let state = ConnectionState::Offline {
+            reason: error.to_string(),
+            retry_in_s,
+        };
+        self.set_connection(state, cx);
+    }
+
+    fn set_connection(&mut self, state: ConnectionState, cx: &mut Context<'_>) {
+        if self.connection != state {
+            self.connection = state.clone();
+            cx.event(Event::Connection(state));
+        }
+    }
+}
+
+fn invalid(error: &impl std::fmt::Display) -> CommandError {
+    CommandError::Invalid(error.to_string())
+}

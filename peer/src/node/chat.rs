@@ -1,0 +1,412 @@
+//! Messages: the outbox of this account, what comes from others, and receipts.
+//!
+//! Owns what waits for a receipt and what is on its way to the disk. Received messages form chains: none
+//! of a chain is kept behind one that was not, so that a message which the disk refused is not overtaken
+//! by what its author wrote later.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use common::id::{AccountName, MessageId};
+use common::limits::{Fill, RECIPIENTS_MAX};
+use common::time::UnixTime;
+use common::wire::peer::{ChatFrame, Conversation, Message, MessageBody, ReceiptState};
+use rand::RngExt;
+
+use super::command::{CommandError, CommandId, Direction, Event, HistoryItem, MessageState, Reply};
+use super::context::Context;
+use super::io::{StoreAnswer, StoreRequest};
+use super::purpose::ChatStored;
+use super::transport::LinkId;
+use inbox::Inbox;
+use outbox::Outbox;
+
+// Messages of others: which of them a person may be told of before the disk has them.
+mod inbox;
+// Messages of this account without a receipt.
+mod outbox;
+
+/// All messages on their way.
+#[derive(Debug)]
+pub(super) struct Chat {
+    outbox: Outbox,
+    inbox: Inbox,
+    /// Counts the gaps in what was received: [`StoreRequest::Receive`].
+    chain: u64,
+    /// Received messages that are on their way to the disk, by the link that brought them.
+    receiving: BTreeMap<LinkId, usize>,
+}
+
+impl Chat {
+    /// Takes the outbox of the last run, the oldest first.
+    pub(super) fn new(outbox: Vec<(AccountName, Message)>) -> Self {
+        Self {
+            outbox: Outbox::new(outbox),
+            inbox: Inbox::default(),
+            chain: 1,
+            receiving: BTreeMap::new(),
+        }
+    }
+
+    /// How full everything is that has a bound.
+    pub(super) fn fills(&self) -> Vec<Fill> {
+        [self.outbox.fills().to_vec(), self.inbox.fills().to_vec()].concat()
+    }
+
+    /// Messages of this account without a receipt.
+    pub(super) fn waiting(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Tells whether an author waits for a receipt of what is on its way to the disk.
+    pub(super) fn owes_receipts(&self) -> bool {
+        !self.receiving.is_empty()
+    }
+
+    /// Accounts that messages wait for, and whether they have waited for a receipt for too long.
+    pub(super) fn recipients(&self, now: Instant) -> impl Iterator<Item = (&AccountName, bool)> {
+        let recipients = self.outbox.recipients();
+        recipients.map(move |account| (account, self.outbox.is_overdue(account, now)))
+    }
+
+    /// When a recipient has owed a receipt for too long.
+    pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        self.outbox.next_overdue(now)
+    }
+
+    // ---- commands ------------------------------------------------------------------------------
+
+    /// Sends a text to one or several accounts. `own` is the account of this device.
+    pub(super) fn send(
+        &mut self,
+        command: CommandId,
+        to: Vec<AccountName>,
+        body: &MessageBody,
+        sent: UnixTime,
+        own: &AccountName,
+        cx: &mut Context<'_>,
+    ) {
+        if let Err(error) = self.check_recipients(&to) {
+            return cx.reply(command, Err(error));
+        }
+        let mut messages: Vec<(AccountName, Message)> = Vec::new();
+        for account in to {
+            if messages.iter().all(|(known, _)| *known != account) {
+                let message = Message {
+                    id: MessageId::from_bytes(cx.rng.random()),
+                    conversation: Conversation::Direct,
+                    sent,
+                    body: body.clone(),
+                };
+                messages.push((account, message));
+            }
+        }
+        let request = StoreRequest::Queue {
+            messages: messages.clone(),
+        };
+        let then = ChatStored::Queued {
+            command,
+            messages: messages.clone(),
+        };
+        cx.store(request, then);
+        // Whoever is linked gets it while our own disk writes; nothing is promised to the person
+        // before that is done.
+        for (to, message) in messages {
+            if to == *own {
+                continue;
+            }
+            self.outbox.push(to.clone(), message);
+            if let Some(link) = cx.links.link_to(&to) {
+                self.send_due(&to, link, cx);
+            }
+        }
+    }
+
+    fn check_recipients(&self, to: &[AccountName]) -> Result<(), CommandError> {
+        if to.is_empty() || to.len() > RECIPIENTS_MAX {
+            let reason = format!("a message has 1 to {RECIPIENTS_MAX} recipients");
+            return Err(CommandError::Invalid(reason));
+        }
+        match to.iter().find(|to| !self.outbox.has_room(to)) {
+            Some(full) => Err(CommandError::TooMany(format!(
+                "messages waiting for {full}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks up messages for a person.
+    pub(super) fn look_up(&self, command: CommandId, request: StoreRequest, cx: &mut Context<'_>) {
+        cx.store(request, ChatStored::Looked(command));
+    }
+
+    /// A person has seen messages.
+    pub(super) fn mark_read(&self, command: CommandId, ids: Vec<MessageId>, cx: &mut Context<'_>) {
+        cx.store(StoreRequest::MarkRead { ids }, ChatStored::Marked(command));
+    }
+
+    // ---- links ---------------------------------------------------------------------------------
+
+    /// A link is ready: what waits for its account goes out.
+    pub(super) fn on_ready(&mut self, link: LinkId, account: &AccountName, cx: &mut Context<'_>) {
+        self.send_due(account, link, cx);
+    }
+
+    /// A link is gone; `other` is another one to the same account.
+    pub(super) fn on_lost(
+        &mut self,
+        link: LinkId,
+        account: &AccountName,
+        other: Option<LinkId>,
+        cx: &mut Context<'_>,
+    ) {
+        self.inbox.on_lost(account, link);
+        if let Some(other) = other {
+            self.send_due(account, other, cx);
+        }
+    }
+
+    /// Takes a frame from a device of `from`.
+    pub(super) fn on_frame(
+        &mut self,
+        link: LinkId,
+        from: AccountName,
+        frame: ChatFrame,
+        cx: &mut Context<'_>,
+    ) {
+        match frame {
+            ChatFrame::Message(message) => {
+                cx.links.hold_frame(link);
+                self.on_message(Some(link), from, message, cx);
+            }
+            ChatFrame::Receipt { id, state } => self.on_receipt(link, from, id, state, cx),
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        link: Option<LinkId>,
+        from: AccountName,
+        message: Message,
+        cx: &mut Context<'_>,
+    ) {
+        let is_told = self.inbox.on_message(&from, link, message.id);
+        if is_told {
+            tell_message(from.clone(), message.clone(), cx);
+        }
+        let request = StoreRequest::Receive {
+            from: from.clone(),
+            message: message.clone(),
+            at: cx.unix(),
+            chain: self.chain,
+        };
+        if let Some(link) = link {
+            *self.receiving.entry(link).or_default() += 1;
+        }
+        let then = ChatStored::Received {
+            link,
+            from,
+            message,
+            is_told,
+            chain: self.chain,
+        };
+        cx.store(request, then);
+    }
+
+    fn on_receipt(
+        &mut self,
+        link: LinkId,
+        from: AccountName,
+        id: MessageId,
+        receipt: ReceiptState,
+        cx: &mut Context<'_>,
+    ) {
+        let state = match receipt {
+            ReceiptState::Delivered => MessageState::Delivered,
+            ReceiptState::Read => MessageState::Read,
+        };
+        let is_first = self.outbox.on_receipt(&from, id);
+        if is_first || state == MessageState::Read {
+            advance(id, from.clone(), state, cx);
+            self.send_due(&from, link, cx);
+        }
+    }
+
+    fn send_due(&mut self, account: &AccountName, link: LinkId, cx: &mut Context<'_>) {
+        for message in self.outbox.take_due(account, link, cx.now) {
+            let id = message.id;
+            cx.send(link, ChatFrame::Message(message));
+            cx.event(Event::MessageState {
+                id,
+                to: account.clone(),
+                state: MessageState::Sent,
+            });
+        }
+    }
+
+    // ---- the store -----------------------------------------------------------------------------
+
+    /// The store answered. `own` is the account of this device, if it is logged in.
+    pub(super) fn on_stored(
+        &mut self,
+        purpose: ChatStored,
+        answer: StoreAnswer,
+        own: Option<&AccountName>,
+        cx: &mut Context<'_>,
+    ) {
+        if let ChatStored::Received {
+            link: Some(link), ..
+        } = &purpose
+        {
+            self.on_receiving_over(*link);
+        }
+        match (purpose, answer) {
+            (purpose, StoreAnswer::Failed(reason)) => self.on_store_failed(purpose, reason, cx),
+            (ChatStored::Queued { command, messages }, _) => {
+                self.on_queued(command, messages, own, cx);
+            }
+            (
+                ChatStored::Received {
+                    link,
+                    from,
+                    message,
+                    is_told,
+                    ..
+                },
+                StoreAnswer::Received { is_new },
+            ) => {
+                confirm(link, &from, message.id, cx);
+                if !is_told && self.inbox.on_stored(&from, link, message.id, is_new) {
+                    tell_message(from, message, cx);
+                }
+            }
+            (ChatStored::Looked(command), StoreAnswer::Messages(items)) => {
+                cx.reply(command, Ok(Reply::Messages(items)));
+            }
+            (ChatStored::Marked(command), StoreAnswer::Marked(marked)) => {
+                send_read_receipts(marked, cx);
+                cx.reply(command, Ok(Reply::Done));
+            }
+            (
+                purpose @ (ChatStored::Received { .. }
+                | ChatStored::Looked(_)
+                | ChatStored::Marked(_)),
+                StoreAnswer::Done
+                | StoreAnswer::Received { .. }
+                | StoreAnswer::Marked(_)
+                | StoreAnswer::Messages(_),
+            ) => log::error!("the store answered {purpose:?} with something else"),
+        }
+    }
+
+    fn on_receiving_over(&mut self, link: LinkId) {
+        if let Some(open) = self.receiving.get_mut(&link) {
+            *open -= 1;
+            if *open == 0 {
+                self.receiving.remove(&link);
+            }
+        }
+    }
+
+    fn on_queued(
+        &mut self,
+        command: CommandId,
+        messages: Vec<(AccountName, Message)>,
+        own: Option<&AccountName>,
+        cx: &mut Context<'_>,
+    ) {
+        let ids = messages.iter().map(|(_, message)| message.id).collect();
+        cx.reply(command, Ok(Reply::Queued(ids)));
+        for (to, message) in messages {
+            if own == Some(&to) {
+                self.on_message(None, to, message, cx);
+            }
+        }
+    }
+
+    fn on_store_failed(&mut self, purpose: ChatStored, reason: String, cx: &mut Context<'_>) {
+        match purpose {
+            ChatStored::Queued { command, messages } => {
+                // By a link that is open it could still come, and after what is sent by the next.
+                for (to, message) in messages {
+                    if let Some(link) = self.outbox.on_refused(&to, message.id) {
+                        cx.links.close(link, cx.now);
+                    }
+                }
+                cx.reply(command, Err(CommandError::Store(reason)));
+            }
+            ChatStored::Looked(command) | ChatStored::Marked(command) => {
+                cx.reply(command, Err(CommandError::Store(reason)));
+            }
+            ChatStored::Received {
+                link,
+                from,
+                is_told,
+                chain,
+                ..
+            } => {
+                if !is_told {
+                    self.inbox.on_failed(&from);
+                }
+                log::warn!("cannot store a received message: {reason}");
+                self.on_gap(chain, link, cx);
+            }
+        }
+    }
+
+    /// A received message is not kept, so none of its chain that is still on its way to the disk will be:
+    /// the links that brought them end, and their authors send what they brought again.
+    fn on_gap(&mut self, chain: u64, link: Option<LinkId>, cx: &mut Context<'_>) {
+        let mut links: BTreeSet<LinkId> = link.into_iter().collect();
+        if chain == self.chain {
+            self.chain += 1;
+            links.extend(self.receiving.keys());
+        }
+        for link in links {
+            cx.links.close(link, cx.now);
+        }
+    }
+}
+
+/// Tells the author of a message that it is on disk.
+fn confirm(link: Option<LinkId>, from: &AccountName, id: MessageId, cx: &mut Context<'_>) {
+    match link {
+        Some(link) => {
+            let state = ReceiptState::Delivered;
+            cx.send(link, ChatFrame::Receipt { id, state });
+            cx.links.release_frame(link);
+        }
+        // A note to oneself.
+        None => advance(id, from.clone(), MessageState::Delivered, cx),
+    }
+}
+
+fn send_read_receipts(marked: Vec<(AccountName, MessageId)>, cx: &mut Context<'_>) {
+    for (author, id) in marked {
+        if let Some(link) = cx.links.link_to(&author) {
+            let state = ReceiptState::Read;
+            cx.send(link, ChatFrame::Receipt { id, state });
+        }
+    }
+}
+
+/// A sent message's delivery state advanced.
+fn advance(id: MessageId, to: AccountName, state: MessageState, cx: &mut Context<'_>) {
+    cx.remember(StoreRequest::Advance {
+        id,
+        to: to.clone(),
+        state,
+    });
+    cx.event(Event::MessageState { id, to, state });
+}
+
+fn tell_message(from: AccountName, message: Message, cx: &mut Context<'_>) {
+    cx.event(Event::Message(HistoryItem {
+        id: message.id,
+        with: from,
+        direction: Direction::Received,
+        sent: message.sent,
+        body: message.body,
+        state: MessageState::Delivered,
+    }));
+}

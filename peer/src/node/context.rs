@@ -1,0 +1,137 @@
+//! What the parts of a node have done: one value through which every effect goes down.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use common::id::AccountName;
+use common::key::DeviceKey;
+use common::time::{Epoch, UnixTime};
+use common::wire::peer::PeerFrame;
+use common::wire::rendezvous::Request;
+use rand::rngs::StdRng;
+
+use super::command::{CommandError, CommandId, Event, Reply};
+use super::io::{DiskRequest, Output, StoreAnswer, StoreId, StoreRequest};
+use super::links::Links;
+use super::purpose::{Purpose, StorePurpose};
+use super::requests::Requests;
+use super::store::Stores;
+use super::transport::LinkId;
+
+/// Owns what effects work on; lends it as a [`Context`].
+#[derive(Debug)]
+pub(super) struct Effects {
+    pub(super) epoch: Epoch,
+    pub(super) rng: StdRng,
+    pub(super) links: Links,
+    pub(super) requests: Requests,
+    pub(super) stores: Stores,
+    pub(super) outputs: VecDeque<Output>,
+}
+
+impl Effects {
+    /// Everything that a part may have done, at `now`.
+    pub(super) const fn at(&mut self, now: Instant) -> Context<'_> {
+        Context {
+            now,
+            epoch: self.epoch,
+            rng: &mut self.rng,
+            links: &mut self.links,
+            requests: &mut self.requests,
+            stores: &mut self.stores,
+            outputs: &mut self.outputs,
+        }
+    }
+}
+
+/// What a part may have done while it handles something.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) now: Instant,
+    epoch: Epoch,
+    /// Draws the ids of messages and transfers.
+    pub(super) rng: &'a mut StdRng,
+    pub(super) links: &'a mut Links,
+    pub(super) requests: &'a mut Requests,
+    stores: &'a mut Stores,
+    pub(super) outputs: &'a mut VecDeque<Output>,
+}
+
+impl Context<'_> {
+    /// `now` by the wall clock.
+    pub(super) fn unix(&self) -> UnixTime {
+        self.epoch.unix(self.now)
+    }
+
+    /// Answers a command.
+    pub(super) fn reply(&mut self, id: CommandId, reply: Result<Reply, CommandError>) {
+        self.outputs.push_back(Output::Reply(id, reply));
+    }
+
+    /// Tells whoever listens.
+    pub(super) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Asks the server. The answer, or why there is none, comes back with the purpose.
+    pub(super) fn ask(&mut self, purpose: impl Into<Purpose>, request: impl Into<Request>) {
+        self.requests.ask(purpose.into(), request.into());
+    }
+
+    /// Asks the store. The answer comes back with the purpose.
+    pub(super) fn store(&mut self, request: StoreRequest, purpose: impl Into<StorePurpose>) {
+        let id = self.stores.note(purpose.into());
+        self.outputs.push_back(Output::Store(id, request));
+    }
+
+    /// Has something written that no caller awaits, as often as it takes.
+    pub(super) fn remember(&mut self, request: StoreRequest) {
+        self.store(request.clone(), StorePurpose::Repeated(request));
+    }
+
+    /// Takes an answer of the store: tells what was asked, if anything was.
+    pub(super) fn on_store_answer(&mut self, id: StoreId) -> Option<StorePurpose> {
+        self.stores.on_answer(id)
+    }
+
+    /// Something that no caller awaits was written, or has to be asked for again.
+    pub(super) fn on_repeated(&mut self, request: StoreRequest, answer: StoreAnswer) {
+        if let StoreAnswer::Failed(reason) = answer {
+            log::warn!("cannot write to the message history, trying again: {reason}");
+            self.stores.on_repeated_failed(request, self.now);
+        }
+    }
+
+    /// Asks for the failed writes again whose time has come.
+    pub(super) fn repeat_failed_writes(&mut self) {
+        for request in self.stores.handle_timeout(self.now) {
+            self.remember(request);
+        }
+    }
+
+    /// A key was pinned at first contact, when `known` others of its account were: the store keeps it,
+    /// and people are told.
+    pub(super) fn on_new_key(&mut self, account: AccountName, device_key: DeviceKey, known: usize) {
+        let at = self.unix();
+        self.remember(StoreRequest::PinKey {
+            account: account.clone(),
+            device_key,
+            at,
+        });
+        self.event(Event::NewKey {
+            account,
+            fingerprint: device_key.fingerprint().to_string(),
+            known,
+        });
+    }
+
+    /// Asks the disk.
+    pub(super) fn disk(&mut self, request: DiskRequest) {
+        self.outputs.push_back(Output::Disk(request));
+    }
+
+    /// Sends a frame on the message stream of a link.
+    pub(super) fn send(&mut self, link: LinkId, frame: impl Into<PeerFrame>) {
+        self.links.send(link, &frame.into());
+    }
+}

@@ -1,0 +1,360 @@
+//! The directory: who is online, and whom this node looks for.
+//!
+//! Owns the announcement of this device, listings that people asked for, the watch of presence changes,
+//! and the search for accounts that messages or offers wait for. Where a device may be dialled, and
+//! how, is the links' affair.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use common::id::AccountName;
+use common::key::DeviceKey;
+use common::limits::LIST_ENTRIES_MAX;
+use common::wire::rendezvous::{
+    Change, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest, Entry, Status,
+};
+use rand::rngs::StdRng;
+
+use super::command::{CommandError, CommandId, Event, Listed, PresenceView, Reply};
+use super::context::Context;
+use super::links::Links;
+use super::purpose::DirectoryPurpose;
+use super::requests::{Requests, unexpected_reply};
+use search::Search;
+pub(super) use search::Wanted;
+use watch::Watch;
+
+// Whom something waits for, and when to ask for them again.
+mod search;
+// Having presence changes pushed.
+mod watch;
+
+/// What the directory tells the node.
+#[derive(Debug)]
+pub(super) enum DirectoryEvent {
+    /// The server lists this device with its endpoints.
+    Listed,
+    /// An account that was looked for cannot be reached now.
+    Unreachable {
+        account: AccountName,
+        error: CommandError,
+    },
+}
+
+/// The directory as this node sees it.
+#[derive(Debug)]
+pub(super) struct Directory {
+    own_key: DeviceKey,
+    /// The server lists this device with its endpoints: others can answer to a dial.
+    is_listed: bool,
+    listings: BTreeMap<CommandId, Vec<Listed>>,
+    search: Search,
+    watch: Watch,
+    events: VecDeque<DirectoryEvent>,
+}
+
+impl Directory {
+    /// Knows nobody yet. `rng` is this part's own.
+    pub(super) fn new(own_key: DeviceKey, rng: StdRng) -> Self {
+        Self {
+            own_key,
+            is_listed: false,
+            listings: BTreeMap::new(),
+            search: Search::default(),
+            watch: Watch::new(rng),
+            events: VecDeque::new(),
+        }
+    }
+
+    // ---- commands ------------------------------------------------------------------------------
+
+    /// Lists the directory for a person.
+    pub(super) fn list(&mut self, command: CommandId, cx: &mut Context<'_>) {
+        self.listings.insert(command, Vec::new());
+        let request = DirectoryRequest::List { after: None };
+        cx.ask(DirectoryPurpose::List(command), request);
+    }
+
+    /// Tells people of presence changes from now on.
+    pub(super) fn watch(&mut self, command: CommandId, cx: &mut Context<'_>) {
+        self.search.watch_always();
+        cx.reply(command, Ok(Reply::Done));
+    }
+
+    // ---- what the node says --------------------------------------------------------------------
+
+    /// There is a new session: whatever the last one was asked is lost.
+    pub(super) fn on_online(&mut self) {
+        self.watch.reset();
+        self.search.on_online();
+    }
+
+    /// There is no session any more.
+    pub(super) fn on_offline(&mut self) {
+        self.is_listed = false;
+        self.watch.reset();
+    }
+
+    /// Tells the server where this device can be reached.
+    pub(super) fn announce(&self, candidates: Vec<SocketAddr>, cx: &mut Context<'_>) {
+        let request = DirectoryRequest::Announce {
+            status: Status::Available,
+            candidates,
+        };
+        cx.ask(DirectoryPurpose::Announce, request);
+    }
+
+    /// Takes the accounts that something waits for and that no link can carry.
+    pub(super) fn set_wanted(&mut self, wanted: Wanted) {
+        self.search.set_wanted(wanted);
+    }
+
+    /// A link to an account is ready.
+    pub(super) fn on_linked(&mut self, account: &AccountName) {
+        self.search.on_linked(account);
+    }
+
+    /// The last link to an account is gone.
+    pub(super) fn on_lost(&mut self, account: &AccountName, now: Instant) {
+        self.search.on_lost(account, now);
+    }
+
+    /// None of the devices of an account could be dialled.
+    pub(super) fn on_dial_failed(&mut self, account: AccountName, reason: &str, now: Instant) {
+        let error = CommandError::File(format!(
+            "{account} is online but cannot be reached: {reason}"
+        ));
+        self.fail_search(account, error, now);
+    }
+
+    /// Asks for whoever is due, and has presence changes pushed while they are of use.
+    pub(super) fn look_for_wanted(&mut self, cx: &mut Context<'_>) {
+        if !cx.requests.is_online() || !self.is_listed {
+            return;
+        }
+        self.keep_watch(cx);
+        while !cx.requests.is_busy() {
+            let links = &*cx.links;
+            let due = self
+                .search
+                .take_due(cx.now, |account| links.is_dialling(account));
+            let Some(account) = due else { break };
+            let request = DirectoryRequest::Find {
+                account: account.clone(),
+            };
+            cx.ask(DirectoryPurpose::Find(account), request);
+        }
+    }
+
+    /// When [`Directory::look_for_wanted`] is due. Without a session nobody is looked for.
+    pub(super) fn poll_timeout(&self, requests: &Requests, links: &Links) -> Option<Instant> {
+        if !requests.is_online() || !self.is_listed || requests.is_busy() {
+            return None;
+        }
+        let watch = self.watch.poll_timeout();
+        let watch = watch.filter(|_| self.search.wants_watch());
+        let search = self
+            .search
+            .poll_timeout(|account| links.is_dialling(account));
+        watch.into_iter().chain(search).min()
+    }
+
+    /// The next thing that the node has to know.
+    pub(super) fn poll_event(&mut self) -> Option<DirectoryEvent> {
+        self.events.pop_front()
+    }
+
+    // ---- what the server says ------------------------------------------------------------------
+
+    /// Takes the server's answer to a request of this part.
+    pub(super) fn on_answer(
+        &mut self,
+        purpose: DirectoryPurpose,
+        answer: Result<DirectoryAnswer, CommandError>,
+        cx: &mut Context<'_>,
+    ) {
+        match purpose {
+            DirectoryPurpose::Announce => self.on_announced(answer),
+            DirectoryPurpose::List(command) => self.on_page(command, answer, cx),
+            DirectoryPurpose::Watch => self.on_watch_answer(answer, cx),
+            DirectoryPurpose::Unwatch => {}
+            DirectoryPurpose::Find(account) => self.on_found(account, answer, cx),
+            DirectoryPurpose::WhoIs(device_key) => match answer {
+                Ok(DirectoryAnswer::Owner { account }) => {
+                    cx.links.on_owner(device_key, account.as_ref(), cx.now);
+                }
+                Ok(_) | Err(_) => cx.links.on_owner_unknown(device_key, cx.now),
+            },
+        }
+    }
+
+    /// Takes what the server tells unasked.
+    pub(super) fn on_push(&mut self, push: DirectoryPush, cx: &mut Context<'_>) {
+        match push {
+            DirectoryPush::Presence { changes, .. } => {
+                self.watch.on_changes(&changes);
+                self.tell_changes(changes, cx);
+            }
+            DirectoryPush::ListAgain => self.watch.on_ended(cx.now),
+        }
+    }
+
+    fn on_announced(&mut self, answer: Result<DirectoryAnswer, CommandError>) {
+        if let Ok(DirectoryAnswer::Done) = answer {
+            self.is_listed = true;
+            self.events.push_back(DirectoryEvent::Listed);
+        }
+    }
+
+    // ---- listings ------------------------------------------------------------------------------
+
+    fn on_page(
+        &mut self,
+        command: CommandId,
+        answer: Result<DirectoryAnswer, CommandError>,
+        cx: &mut Context<'_>,
+    ) {
+        let (entries, next) = match page(answer) {
+            Ok(page) => page,
+            Err(error) => {
+                self.listings.remove(&command);
+                return cx.reply(command, Err(error));
+            }
+        };
+        let own_key = self.own_key;
+        let Some(listing) = self.listings.get_mut(&command) else {
+            return;
+        };
+        listing.extend(entries.into_iter().map(|entry| listed(entry, own_key)));
+        if listing.len() >= LIST_ENTRIES_MAX || next.is_none() {
+            let listing = self.listings.remove(&command).unwrap_or_default();
+            cx.reply(command, Ok(Reply::Directory(listing)));
+        } else {
+            let request = DirectoryRequest::List { after: next };
+            cx.ask(DirectoryPurpose::List(command), request);
+        }
+    }
+
+    // ---- the watch -----------------------------------------------------------------------------
+
+    fn keep_watch(&mut self, cx: &mut Context<'_>) {
+        if self.search.wants_watch() {
+            let tells_people = self.search.watches_always();
+            let asked = self.watch.start(tells_people, cx.now);
+            ask_watch(asked, cx);
+        } else if self.watch.stop() {
+            cx.ask(DirectoryPurpose::Unwatch, DirectoryRequest::Unwatch);
+        }
+    }
+
+    fn on_watch_answer(
+        &mut self,
+        answer: Result<DirectoryAnswer, CommandError>,
+        cx: &mut Context<'_>,
+    ) {
+        let tells_people = self.search.watches_always();
+        match answer {
+            Ok(DirectoryAnswer::Page {
+                version,
+                entries,
+                next,
+            }) => {
+                let asked = self.watch.on_page(version, entries, next, tells_people);
+                ask_watch(asked, cx);
+            }
+            Ok(DirectoryAnswer::Done) => {
+                let changes = self.watch.on_begun(tells_people, cx.now);
+                if self.watch.has_paused() {
+                    self.search.look_again();
+                }
+                self.tell_changes(changes, cx);
+            }
+            Ok(DirectoryAnswer::Found { .. } | DirectoryAnswer::Owner { .. }) | Err(_) => {
+                self.watch.on_refused(cx.now);
+            }
+        }
+    }
+
+    /// Tells people who came and left, and dials whoever came and is wanted.
+    fn tell_changes(&self, changes: Vec<Change>, cx: &mut Context<'_>) {
+        for change in changes {
+            let view = match change {
+                Change::Online(entry) => {
+                    if let Some(is_urgent) = self.search.is_urgent(&entry.account) {
+                        let account = entry.account.clone();
+                        let entries = vec![entry.clone()];
+                        cx.links.dial(&account, entries, is_urgent, cx.now);
+                    }
+                    PresenceView::Online(listed(entry, self.own_key))
+                }
+                Change::Offline {
+                    account,
+                    device_key,
+                } => PresenceView::Offline {
+                    account,
+                    fingerprint: device_key.fingerprint().to_string(),
+                },
+            };
+            cx.event(Event::Presence(view));
+        }
+    }
+
+    // ---- the search ----------------------------------------------------------------------------
+
+    fn on_found(
+        &mut self,
+        account: AccountName,
+        answer: Result<DirectoryAnswer, CommandError>,
+        cx: &mut Context<'_>,
+    ) {
+        let error = match answer {
+            Ok(DirectoryAnswer::Found { entries }) => {
+                let is_urgent = self.search.is_urgent(&account).unwrap_or(false);
+                if cx.links.dial(&account, entries, is_urgent, cx.now) > 0 {
+                    return self.search.on_dialling(&account);
+                }
+                CommandError::PeerOffline(account.clone())
+            }
+            Ok(_) => unexpected_reply(),
+            Err(error) => error,
+        };
+        self.fail_search(account, error, cx.now);
+    }
+
+    fn fail_search(&mut self, account: AccountName, error: CommandError, now: Instant) {
+        self.search.on_failed(&account, now);
+        let event = DirectoryEvent::Unreachable { account, error };
+        self.events.push_back(event);
+    }
+}
+
+fn ask_watch(request: Option<DirectoryRequest>, cx: &mut Context<'_>) {
+    if let Some(request) = request {
+        cx.ask(DirectoryPurpose::Watch, request);
+    }
+}
+
+fn page(
+    answer: Result<DirectoryAnswer, CommandError>,
+) -> Result<(Vec<Entry>, Option<Cursor>), CommandError> {
+    match answer? {
+        DirectoryAnswer::Page { entries, next, .. } => Ok((entries, next)),
+        DirectoryAnswer::Done | DirectoryAnswer::Found { .. } | DirectoryAnswer::Owner { .. } => {
+            Err(unexpected_reply())
+        }
+    }
+}
+
+fn listed(entry: Entry, own_key: DeviceKey) -> Listed {
+    let endpoints = entry.candidates.into_iter();
+    Listed {
+        account: entry.account,
+        device: entry.device_name,
+        fingerprint: entry.device_key.fingerprint().to_string(),
+        status: entry.status,
+        since: entry.since,
+        endpoints: endpoints.map(|candidate| candidate.endpoint).collect(),
+        is_self: entry.device_key == own_key,
+    }
+}

@@ -1,0 +1,379 @@
+//! Dials: one for each device that a link is wanted to, with one attempt for each of its endpoints.
+//!
+//! Owns which devices are dialled until when, and which of our own endpoints are never dialled. What an
+//! attempt may cost, its [`Agent`] decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use common::candidate::is_one_other_host;
+use common::id::AccountName;
+use common::key::DeviceKey;
+use common::limits::{CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_DEADLINE, Fill, LINKS_MAX};
+use common::wire::rendezvous::{Candidate, Entry};
+use rand::rngs::StdRng;
+
+use super::pins::Pins;
+use crate::node::io::Transmit;
+use crate::node::paths::agent::Agent;
+use crate::node::transport::{CloseReason, LinkId, Transport};
+
+/// All dials of a node.
+#[derive(Debug)]
+pub(super) struct Dials {
+    own_key: DeviceKey,
+    dials: BTreeMap<DeviceKey, Dial>,
+    agent: Agent,
+    /// Links of dials that are not yet connected.
+    attempts: BTreeMap<LinkId, Attempt>,
+    /// The server is on this host, so other peers may be, too.
+    is_local: bool,
+    own_addresses: BTreeSet<SocketAddr>,
+}
+
+/// A device that is being dialled.
+#[derive(Debug)]
+struct Dial {
+    account: AccountName,
+    give_up_at: Instant,
+    /// Why the last attempt failed, in words.
+    failure: String,
+}
+
+/// A handshake with one of the endpoints of a device.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    device_key: DeviceKey,
+    endpoint: SocketAddr,
+}
+
+/// A dial that came to nothing.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) account: AccountName,
+    /// Why, in words.
+    pub(super) reason: String,
+}
+
+impl Dials {
+    /// Nobody is dialled. `rng` is the agent's own.
+    pub(super) const fn new(own_key: DeviceKey, rng: StdRng) -> Self {
+        Self {
+            own_key,
+            dials: BTreeMap::new(),
+            agent: Agent::new(rng),
+            attempts: BTreeMap::new(),
+            is_local: false,
+            own_addresses: BTreeSet::new(),
+        }
+    }
+
+    /// How full the agent is.
+    pub(super) fn fill(&self) -> Fill {
+        self.agent.fill()
+    }
+
+    /// Notes whether loopback addresses may be dialled.
+    pub(super) const fn set_local(&mut self, is_local: bool) {
+        self.is_local = is_local;
+    }
+
+    /// Notes our own endpoints, which are never dialled.
+    pub(super) fn set_own_addresses(&mut self, addresses: impl Iterator<Item = SocketAddr>) {
+        self.own_addresses = addresses.collect();
+    }
+
+    /// How many devices of an account are being dialled.
+    pub(super) fn count_of(&self, account: &AccountName) -> usize {
+        let dials = self.dials.values();
+        dials.filter(|dial| dial.account == *account).count()
+    }
+
+    /// Begins to dial a device, or goes on with what it announces now. Failed dials come from
+    /// [`Dials::handle_timeout`].
+    pub(super) fn begin(
+        &mut self,
+        account: &AccountName,
+        entry: &Entry,
+        pins: &Pins,
+        transport: &Transport,
+        now: Instant,
+    ) {
+        if !self.may_dial(account, entry.device_key, pins, transport) {
+            return;
+        }
+        let candidates = self.dialable(entry);
+        let has_begun = self
+            .agent
+            .begin(entry.device_key, account, &candidates, now);
+        if !has_begun {
+            return log::debug!("not dialled: too many devices were dialled lately");
+        }
+        self.dials.entry(entry.device_key).or_insert_with(|| Dial {
+            account: account.clone(),
+            give_up_at: now + DIAL_DEADLINE,
+            failure: "it announced no address that can be reached".to_owned(),
+        });
+    }
+
+    fn may_dial(
+        &self,
+        account: &AccountName,
+        device_key: DeviceKey,
+        pins: &Pins,
+        transport: &Transport,
+    ) -> bool {
+        if device_key == self.own_key {
+            return false;
+        }
+        if pins
+            .owner(&device_key)
+            .is_some_and(|owner| owner != account)
+        {
+            log::warn!("the server names a device under another account than before; not dialled");
+            return false;
+        }
+        if let Some(dial) = self.dials.get(&device_key) {
+            return dial.account == *account;
+        }
+        if self.count_of(account) >= DEVICES_PER_ACCOUNT_MAX {
+            log::debug!("not dialled: an account has no more devices than that");
+            return false;
+        }
+        if transport.link_count() >= LINKS_MAX {
+            log::debug!("not dialled: {LINKS_MAX} links are open");
+            return false;
+        }
+        true
+    }
+
+    /// The candidates of an entry to which packets may be sent.
+    fn dialable(&self, entry: &Entry) -> Vec<Candidate> {
+        let canonical = |candidate: &Candidate| Candidate {
+            endpoint: common::stun::canonical(candidate.endpoint),
+            ..*candidate
+        };
+        let candidates = entry.candidates.iter().map(canonical);
+        candidates
+            .filter(|candidate| self.is_dialable(candidate.endpoint))
+            .take(CANDIDATES_MAX)
+            .collect()
+    }
+
+    /// Tells whether an address that somebody else names may get packets of ours: never this node
+    /// itself, nor what is not an address of one host; loopback only if the server is on it, too.
+    fn is_dialable(&self, candidate: SocketAddr) -> bool {
+        is_one_other_host(candidate.ip(), self.is_local)
+            && candidate.port() != 0
+            && !self.own_addresses.contains(&candidate)
+    }
+
+    /// Takes a STUN datagram, which may prove an endpoint.
+    pub(super) fn handle_stun(&mut self, source: SocketAddr, datagram: &[u8], now: Instant) {
+        self.agent.handle_stun(source, datagram, now);
+    }
+
+    /// Starts the attempts that are due, and returns the dials that came to nothing.
+    pub(super) fn handle_timeout(
+        &mut self,
+        transport: &mut Transport,
+        now: Instant,
+    ) -> Vec<Failed> {
+        self.agent.handle_timeout(now);
+        self.start_attempts(transport, now);
+        let agent = &self.agent;
+        let is_over =
+            |key: &DeviceKey, dial: &Dial| now >= dial.give_up_at || agent.is_hopeless(*key);
+        let over = self.dials.iter().filter(|(key, dial)| is_over(key, dial));
+        let over: Vec<DeviceKey> = over.map(|(key, _)| *key).collect();
+        let failed = |key| self.fail(key, transport, now);
+        over.into_iter().filter_map(failed).collect()
+    }
+
+    /// When [`Dials::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let dials = self.dials.values().map(|dial| dial.give_up_at);
+        dials.chain(self.agent.poll_timeout()).min()
+    }
+
+    /// The next check of an endpoint to send.
+    pub(super) fn poll_check(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.agent.poll_transmit(buffer)
+    }
+
+    /// The next datagrams of a link. `true` if attempts ended because nothing paid for theirs: then
+    /// others may be dialled.
+    pub(super) fn poll_quic(
+        &mut self,
+        transport: &mut Transport,
+        buffer: &mut Vec<u8>,
+        now: Instant,
+    ) -> (Option<Transmit>, bool) {
+        let (attempts, agent) = (&mut self.attempts, &mut self.agent);
+        let mut abandoned = Vec::new();
+        let mut pay = |link, len| {
+            let Some(attempt) = attempts.get(&link).copied() else {
+                return true;
+            };
+            let is_paid = agent.pay(attempt.device_key, attempt.endpoint, len, now);
+            if !is_paid {
+                attempts.remove(&link);
+                abandoned.push(attempt);
+            }
+            is_paid
+        };
+        let transmit = transport.poll_transmit(now, buffer, &mut pay);
+        let may_dial_others = !abandoned.is_empty();
+        for attempt in abandoned {
+            self.agent
+                .on_dial_failed(attempt.device_key, attempt.endpoint, now);
+            self.start_attempts(transport, now);
+        }
+        (transmit, may_dial_others)
+    }
+
+    /// A link is connected: the dial that it won ends. `None` if there was none any more.
+    pub(super) fn on_connected(
+        &mut self,
+        device_key: DeviceKey,
+        link: LinkId,
+        transport: &mut Transport,
+        now: Instant,
+    ) -> Option<AccountName> {
+        let dial = self.end(device_key, Some(link), transport, now)?;
+        Some(dial.account)
+    }
+
+    /// There is an authorised link to a device, by which its endpoint is proven.
+    pub(super) fn on_linked(
+        &mut self,
+        device_key: DeviceKey,
+        remote: SocketAddr,
+        transport: &mut Transport,
+        now: Instant,
+    ) {
+        self.agent.on_linked(device_key, remote, now);
+        self.start_attempts(transport, now);
+    }
+
+    /// A link is lost. `true` if it was an attempt: then [`Dials::handle_timeout`] is due.
+    pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, now: Instant) -> bool {
+        let Some(attempt) = self.attempts.remove(&link) else {
+            return false;
+        };
+        if let Some(dial) = self.dials.get_mut(&attempt.device_key) {
+            reason.clone_into(&mut dial.failure);
+        }
+        self.agent
+            .on_dial_failed(attempt.device_key, attempt.endpoint, now);
+        true
+    }
+
+    /// Ends all dials.
+    pub(super) fn end_all(&mut self, transport: &mut Transport, now: Instant) {
+        let dialled: Vec<DeviceKey> = self.dials.keys().copied().collect();
+        for device_key in dialled {
+            self.end(device_key, None, transport, now);
+        }
+    }
+
+    fn start_attempts(&mut self, transport: &mut Transport, now: Instant) {
+        while let Some((device_key, endpoint)) = self.agent.poll_dial() {
+            match transport.dial(device_key, endpoint, now) {
+                Some(link) => {
+                    let attempt = Attempt {
+                        device_key,
+                        endpoint,
+                    };
+                    self.attempts.insert(link, attempt);
+                }
+                None => self.agent.on_dial_failed(device_key, endpoint, now),
+            }
+        }
+    }
+
+    fn fail(
+        &mut self,
+        device_key: DeviceKey,
+        transport: &mut Transport,
+        now: Instant,
+    ) -> Option<Failed> {
+        let dial = self.end(device_key, None, transport, now)?;
+        let reason = if now >= dial.give_up_at {
+            "no answer at any of its addresses".to_owned()
+        } else {
+            dial.failure
+        };
+        Some(Failed {
+            account: dial.account,
+            reason,
+        })
+    }
+
+    /// Ends a dial and all its attempts but the one that won.
+    fn end(
+        &mut self,
+        device_key: DeviceKey,
+        winner: Option<LinkId>,
+        transport: &mut Transport,
+        now: Instant,
+    ) -> Option<Dial> {
+        let dial = self.dials.remove(&device_key)?;
+        self.agent.end(device_key);
+        let attempts = self.attempts.iter();
+        let of_dial = attempts.filter(|(_, attempt)| attempt.device_key == device_key);
+        let of_dial: Vec<(LinkId, SocketAddr)> = of_dial
+            .map(|(link, attempt)| (*link, attempt.endpoint))
+            .collect();
+        for (link, endpoint) in of_dial {
+            self.attempts.remove(&link);
+            if Some(link) == winner {
+                continue;
+            }
+            // Even a goodbye is a datagram of 1,200 bytes.
+            if self.agent.is_proven(device_key, endpoint) {
+                transport.close(link, CloseReason::Done, now);
+            } else {
+                transport.abandon(link);
+            }
+        }
+        Some(dial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::key::DeviceSecret;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn t22_only_addresses_of_single_other_hosts_are_dialled() {
+        let own_key = DeviceSecret::from_seed([1; 32]).public();
+        let mut dials = Dials::new(own_key, StdRng::from_seed([1; 32]));
+        dials.set_own_addresses(["192.0.2.9:4000".parse().unwrap()].into_iter());
+        let refused = [
+            "127.0.0.1:1",
+            "[::1]:1",
+            "0.0.0.0:1",
+            "[::]:1",
+            "169.254.169.254:80",
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+            "[ff02::1]:1",
+            "[fe80::1]:1",
+            "192.0.2.1:0",
+            "192.0.2.9:4000",
+        ];
+        for address in refused {
+            assert!(!dials.is_dialable(address.parse().unwrap()), "{address}");
+        }
+        assert!(dials.is_dialable("192.0.2.9:4001".parse().unwrap()));
+        dials.set_local(true);
+        assert!(dials.is_dialable("127.0.0.1:1".parse().unwrap()));
+        let mapped = common::stun::canonical("[::ffff:169.254.169.254]:80".parse().unwrap());
+        assert!(!dials.is_dialable(mapped));
+    }
+}

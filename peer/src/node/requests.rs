@@ -1,0 +1,207 @@
+//! Requests to the server: those that wait for the log-in or for room, those that are open, and what
+//! they are for. The account opens and shuts the gate; every request is answered once, if need be with
+//! why there is no answer.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use common::limits::{Fill, REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX};
+use common::wire::rendezvous::{
+    Answer, DeviceAnswer, DirectoryAnswer, Request, RequestFrame, RequestId,
+};
+
+use super::command::CommandError;
+use super::purpose::{DevicePurpose, DirectoryPurpose, Purpose};
+
+/// All requests of a node but those of its log-in.
+#[derive(Debug)]
+pub(super) struct Requests {
+    gate: Gate,
+    next: u32,
+    open: BTreeMap<RequestId, Purpose>,
+    waiting: VecDeque<(Purpose, Request)>,
+    answered: VecDeque<Answered>,
+}
+
+/// Whether requests go to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// There is no session and none on the way: requests fail at once with this.
+    Shut(CommandError),
+    /// There will be one soon: requests wait.
+    Waiting,
+    /// This device is logged in.
+    Open,
+}
+
+/// What became of a request, by its feature.
+#[derive(Debug)]
+pub(super) enum Answered {
+    Directory(DirectoryPurpose, Result<DirectoryAnswer, CommandError>),
+    Device(DevicePurpose, Result<DeviceAnswer, CommandError>),
+}
+
+impl Requests {
+    /// Nothing is asked, and nothing can be.
+    pub(super) const fn new() -> Self {
+        Self {
+            gate: Gate::Shut(CommandError::NotLoggedIn),
+            // 0 is the number of the steps of a log-in.
+            next: 1,
+            open: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            answered: VecDeque::new(),
+        }
+    }
+
+    /// The number of the next request.
+    #[cfg(test)]
+    pub(super) const fn next_id(&self) -> u32 {
+        self.next
+    }
+
+    /// As if so many requests had been made.
+    #[cfg(test)]
+    pub(super) const fn set_next_id(&mut self, number: u32) {
+        self.next = number;
+    }
+
+    /// How full everything is that has a bound.
+    pub(super) fn fills(&self) -> [Fill; 2] {
+        [
+            Fill::new("open requests", self.open.len(), REQUESTS_OPEN_MAX),
+            Fill::new("waiting requests", self.waiting.len(), REQUESTS_WAITING_MAX),
+        ]
+    }
+
+    /// Tells whether requests are answered.
+    pub(super) fn is_online(&self) -> bool {
+        self.gate == Gate::Open
+    }
+
+    /// Why there is no session, and none on the way.
+    pub(super) const fn down(&self) -> Option<&CommandError> {
+        match &self.gate {
+            Gate::Shut(error) => Some(error),
+            Gate::Waiting | Gate::Open => None,
+        }
+    }
+
+    /// Tells whether so many requests wait that only a person's should be added.
+    pub(super) fn is_busy(&self) -> bool {
+        self.waiting.len() >= REQUESTS_OPEN_MAX
+    }
+
+    /// Tells whether a request can be sent, or was answered.
+    pub(super) fn has_output(&self) -> bool {
+        let can_send = self.may_send() && !self.waiting.is_empty();
+        can_send || !self.answered.is_empty()
+    }
+
+    /// Tells whether the server owes an answer.
+    pub(super) fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Asks the server something.
+    pub(super) fn ask(&mut self, purpose: Purpose, request: Request) {
+        if let Gate::Shut(error) = &self.gate {
+            let error = error.clone();
+            return self.answer(purpose, Err(error));
+        }
+        if self.waiting.len() >= REQUESTS_WAITING_MAX {
+            let error = CommandError::TooMany("requests".to_owned());
+            return self.answer(purpose, Err(error));
+        }
+        self.waiting.push_back((purpose, request));
+    }
+
+    /// Opens or shuts the gate. What is asked stays asked: see [`Requests::fail_all`].
+    pub(super) fn set_gate(&mut self, gate: Gate) {
+        self.gate = gate;
+    }
+
+    /// The session is gone, and with it everything that was asked.
+    pub(super) fn fail_all(&mut self, error: &CommandError) {
+        for purpose in std::mem::take(&mut self.open).into_values() {
+            self.answer(purpose, Err(error.clone()));
+        }
+        self.fail_waiting(error);
+    }
+
+    /// There will be no session for what waits.
+    pub(super) fn fail_waiting(&mut self, error: &CommandError) {
+        for (purpose, _) in std::mem::take(&mut self.waiting) {
+            self.answer(purpose, Err(error.clone()));
+        }
+    }
+
+    /// The server answered. What nobody asked is ignored.
+    pub(super) fn on_answer(&mut self, id: RequestId, answer: Answer) {
+        if let Some(purpose) = self.open.remove(&id) {
+            self.answer(purpose, Ok(answer));
+        }
+    }
+
+    /// The next request to send, as long as not too many are open.
+    pub(super) fn poll_request(&mut self) -> Option<RequestFrame> {
+        if !self.may_send() {
+            return None;
+        }
+        let (purpose, request) = self.waiting.pop_front()?;
+        let id = self.free_id();
+        self.open.insert(id, purpose);
+        Some(RequestFrame { id, request })
+    }
+
+    /// The next request that was answered, or will not be.
+    pub(super) fn poll_answered(&mut self) -> Option<Answered> {
+        self.answered.pop_front()
+    }
+
+    fn may_send(&self) -> bool {
+        self.is_online() && self.open.len() < REQUESTS_OPEN_MAX
+    }
+
+    /// The next number that no open request has: they wrap, and one of long ago may still be open.
+    fn free_id(&mut self) -> RequestId {
+        loop {
+            let id = RequestId(self.next);
+            self.next = self.next.checked_add(1).unwrap_or(1);
+            if !self.open.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Gives a purpose the answer of its feature.
+    fn answer(&mut self, purpose: Purpose, answer: Result<Answer, CommandError>) {
+        let answer = match answer {
+            Ok(Answer::Refused(refusal)) => Err(CommandError::Refused(refusal)),
+            answer => answer,
+        };
+        self.answered.push_back(match (purpose, answer) {
+            (Purpose::Directory(purpose), Ok(Answer::Directory(answer))) => {
+                Answered::Directory(purpose, Ok(answer))
+            }
+            (Purpose::Device(purpose), Ok(Answer::Device(answer))) => {
+                Answered::Device(purpose, Ok(answer))
+            }
+            (purpose, Ok(_)) => Answered::failed(purpose, unexpected_reply()),
+            (purpose, Err(error)) => Answered::failed(purpose, error),
+        });
+    }
+}
+
+impl Answered {
+    fn failed(purpose: Purpose, error: CommandError) -> Self {
+        match purpose {
+            Purpose::Directory(purpose) => Self::Directory(purpose, Err(error)),
+            Purpose::Device(purpose) => Self::Device(purpose, Err(error)),
+        }
+    }
+}
+
+/// The error for an answer that its request cannot have.
+pub(super) fn unexpected_reply() -> CommandError {
+    CommandError::Unreachable("unexpected reply from the server".to_owned())
+}
