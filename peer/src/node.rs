@@ -79,10 +79,10 @@ pub struct NodeOptions {
 
 /// A peer: routes what happens to the parts that it concerns, and what they tell to each other.
 ///
-/// Each part owns its state, its frames and requests, and its deadlines: [`account`] the session with the
-/// server, [`directory`] who is online and whom to look for, [`chat`] messages, [`transfer`] files,
-/// [`paths`] our own endpoints, [`links`] the connections to other devices. What they have done goes down
-/// through one [`Context`].
+/// Each part owns its state, its frames and requests, and its deadlines: `account` the session with the
+/// server, `directory` who is online and whom to look for, `chat` messages, `transfers` files, `paths` our
+/// own endpoints, and the links the connections to other devices. What they have done goes down through
+/// one `Context`.
 #[derive(Debug)]
 pub struct Node {
     own_key: DeviceKey,

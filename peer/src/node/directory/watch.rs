@@ -65,11 +65,11 @@ impl Watch {
         }
     }
 
-    /// The session is new or gone: so is its watch.
+    /// The session is new or gone: so is its watch. What people were told stays: the next watch tells
+    /// them what changed in between.
     pub(super) fn reset(&mut self) {
         self.state = State::Off;
         self.failures = 0;
-        self.told = None;
     }
 
     /// Begins, if it is time. A watch of before people looked on begins anew with the whole directory.

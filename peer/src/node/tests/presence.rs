@@ -100,3 +100,14 @@ fn whoever_came_while_nothing_was_pushed_is_still_found() {
     let took = world.now - before;
     assert!(took <= Duration::from_secs(4), "{took:?}");
 }
+
+#[test]
+fn whoever_left_during_a_disconnect_is_told_of_afterwards() {
+    let mut world = watching();
+    world.break_session(0);
+    assert!(!watches(&world));
+    world.hosts[1].session.as_mut().unwrap().online = None;
+    world.until("the next watch", watches);
+    assert_eq!(told(&world, "bob"), ["offline"]);
+    assert!(told(&world, "carol").is_empty(), "nothing new of her");
+}
