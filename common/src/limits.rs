@@ -215,6 +215,9 @@ pub const RECENT_MESSAGES_MAX: usize = 2 * MESSAGES_IN_FLIGHT_MAX;
 /// Without a receipt for this long the recipient is looked for again: it may have restarted elsewhere
 /// or moved, and is to be talked to again within 3 s.
 pub const RECEIPT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a node that stops waits until everything that it wrote on its message streams is
+/// acknowledged: several round trips around the world.
+pub const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// Links of one peer at once.
 pub const LINKS_MAX: usize = 1024;
 /// Links of one device at once: two peers that dial each other at the same time have two for a while,

@@ -167,7 +167,7 @@ impl Node {
             Input::Disk(transfer, answer) => self.transfers.on_disk(transfer, answer, cx),
             Input::Worked(id, answer) => self.account.on_worked(id, answer, cx),
             Input::ShutDown => {
-                cx.links.close_all(now);
+                cx.links.say_goodbye(now);
                 self.account.shut_down(cx);
             }
         }
@@ -187,6 +187,12 @@ impl Node {
         self.transfers.handle_timeout(cx);
         cx.repeat_failed_writes();
         self.settle(now);
+    }
+
+    /// Tells whether there are links to other devices. After [`Input::ShutDown`] they end within
+    /// [`FAREWELL_MAX`](common::limits::FAREWELL_MAX): whoever stops a node waits for that.
+    pub fn has_links(&self) -> bool {
+        !self.effects.links.is_empty()
     }
 
     /// Tells whether a received message is on its way to the disk: its author waits for the receipt, so

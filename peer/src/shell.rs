@@ -492,7 +492,7 @@ impl EventLoop {
         }
         self.node.handle_input(Input::ShutDown, now());
         self.turn(now());
-        while !self.connection.is_idle() || self.udp.is_blocked() {
+        while self.node.has_links() || !self.connection.is_idle() || self.udp.is_blocked() {
             let left = until.saturating_duration_since(now());
             if left.is_zero() || self.wait(events, Some(left)).is_err() {
                 return;

@@ -42,7 +42,8 @@ pub enum Input {
     Disk(TransferId, DiskAnswer),
     /// A computation is done.
     Worked(WorkId, WorkAnswer),
-    /// The program is being stopped: says goodbye to everybody.
+    /// The program is being stopped: says goodbye to everybody, and to those who are linked once they
+    /// have everything that was written.
     ShutDown,
 }
 

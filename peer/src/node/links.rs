@@ -14,7 +14,7 @@ use bytes::Bytes;
 use common::id::AccountName;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, Fill, LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX,
+    AUTHORISE_DEADLINE, FAREWELL_MAX, Fill, LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX,
     MESSAGES_IN_FLIGHT_MAX, UNAUTHORISED_LINKS_MAX,
 };
 use common::wire::frame;
@@ -87,6 +87,8 @@ pub(super) struct Links {
     dials: Dials,
     /// Links that are not read while so many of their frames wait.
     stalled: BTreeSet<LinkId>,
+    /// This node stops: no link is made any more, and those that are left are closed by then.
+    farewell_by: Option<Instant>,
     events: VecDeque<LinksEvent>,
 }
 
@@ -118,6 +120,7 @@ impl Links {
             peers: BTreeMap::new(),
             dials: Dials::new(own_key, agent_rng),
             stalled: BTreeSet::new(),
+            farewell_by: None,
             events: VecDeque::new(),
         }
     }
@@ -363,9 +366,27 @@ impl Links {
         self.drop_link(link, CloseReason::Protocol, now);
     }
 
-    /// Closes all links.
-    pub(super) fn close_all(&mut self, now: Instant) {
+    /// Closes all links, each as soon as everything that was written on its message stream is
+    /// acknowledged, or after [`FAREWELL_MAX`].
+    pub(super) fn say_goodbye(&mut self, now: Instant) {
         self.dials.end_all(&mut self.transport, now);
+        self.farewell_by = Some(now + FAREWELL_MAX);
+        let links: Vec<LinkId> = self.peers.keys().copied().collect();
+        for link in links {
+            match self.peers.get(&link).and_then(|peer| peer.stream.id()) {
+                Some(stream) => self.transport.write(link, stream, Bytes::new(), true),
+                None => self.drop_link(link, CloseReason::Done, now),
+            }
+        }
+        self.collect(now);
+    }
+
+    /// Tells whether there are links, authorised or not.
+    pub(super) fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    fn close_all(&mut self, now: Instant) {
         for link in std::mem::take(&mut self.peers).into_keys() {
             self.transport.close(link, CloseReason::Done, now);
         }
@@ -374,6 +395,9 @@ impl Links {
     /// Lets links and dials whose time has come act.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.transport.handle_timeout(now);
+        if self.farewell_by.take_if(|by| *by <= now).is_some() {
+            self.close_all(now);
+        }
         self.continue_dials(now);
         let expired: Vec<LinkId> = self
             .peers
@@ -393,6 +417,7 @@ impl Links {
         let transport = self.transport.poll_timeout().into_iter();
         transport
             .chain(self.dials.poll_timeout())
+            .chain(self.farewell_by)
             .chain(unauthorised.map(|peer| peer.authorise_by))
             .min()
     }
@@ -475,6 +500,7 @@ impl Links {
                 LinkEvent::Lost { link, reason } => self.on_lost(link, reason, now),
                 LinkEvent::Opened { link, dir } => self.on_opened(link, dir, now),
                 LinkEvent::Readable { link, stream } => self.on_readable(link, stream, now),
+                LinkEvent::Finished { link, stream } => self.on_finished(link, stream, now),
                 LinkEvent::Writable { link } => {
                     self.events.push_back(LinksEvent::Writable { link })
                 }
@@ -618,6 +644,14 @@ impl Links {
         } else if peer.leaves.contains_key(&stream) {
             self.events
                 .push_back(LinksEvent::LeafReadable { link, stream });
+        }
+    }
+
+    /// Everything on a stream is acknowledged. The message stream is only finished for a farewell.
+    fn on_finished(&mut self, link: LinkId, stream: StreamId, now: Instant) {
+        let peer = self.peers.get(&link);
+        if peer.is_some_and(|peer| peer.stream.id() == Some(stream)) {
+            self.drop_link(link, CloseReason::Done, now);
         }
     }
 

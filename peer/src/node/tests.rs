@@ -1287,3 +1287,38 @@ fn a_request_before_any_login_says_what_to_do() {
         assert_eq!(world.hosts[0].replies[&id], Err(CommandError::NotLoggedIn));
     }
 }
+
+#[test]
+fn a_receipt_that_was_lost_is_there_before_the_link_is_closed() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.say(0, "bob", "first");
+    world.until("both are linked", |world| {
+        world.hosts[1].texts() == ["first"]
+    });
+    let now = world.now;
+    let command = Command::Send {
+        to: vec!["bob".parse().unwrap()],
+        body: MessageBody::try_from("second".to_owned()).unwrap(),
+        sent: UnixTime::from_millis(1),
+    };
+    let input = Input::Command(CommandId(100), command);
+    world.hosts[0].node.handle_input(input, now);
+    world.drain(0);
+    // Bob has it and says so, and leaves for good: nobody finds him any more.
+    world.loses_every = Some(1);
+    world.drain(1);
+    assert_eq!(world.hosts[1].texts(), ["first", "second"]);
+    world.hosts[1].session = None;
+    world.hosts[1].node.handle_input(Input::ShutDown, now);
+    world.drain(1);
+    world.loses_every = None;
+    let Ok(Reply::Queued(ids)) = &world.hosts[0].replies[&CommandId(100)] else {
+        panic!("not queued");
+    };
+    let id = ids[0];
+    world.until("the receipt", |world| {
+        world.hosts[0].has_state(id, MessageState::Delivered)
+    });
+    world.until("the end", |world| !world.hosts[1].node.has_links());
+    assert!(world.now - now < common::limits::FAREWELL_MAX);
+}

@@ -111,6 +111,13 @@ pub enum LinkEvent {
         /// Which stream.
         stream: StreamId,
     },
+    /// All bytes of a stream that we finished are acknowledged.
+    Finished {
+        /// Of which link.
+        link: LinkId,
+        /// Which stream.
+        stream: StreamId,
+    },
     /// A stream that was full takes bytes again, or more streams may be opened.
     Writable {
         /// Of which link.
@@ -636,8 +643,11 @@ impl Transport {
                 self.events.push_back(LinkEvent::Writable { link: id });
             }
             Event::Stream(StreamEvent::Stopped { id: stream, .. }) => self.reset(id, stream),
-            Event::Stream(StreamEvent::Finished { .. })
-            | Event::HandshakeDataReady
+            Event::Stream(StreamEvent::Finished { id: stream }) => {
+                self.events
+                    .push_back(LinkEvent::Finished { link: id, stream });
+            }
+            Event::HandshakeDataReady
             | Event::HandshakeConfirmed
             | Event::DatagramReceived
             | Event::DatagramsUnblocked

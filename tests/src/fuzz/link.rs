@@ -141,8 +141,10 @@ impl Run {
                 self.friend.read(link, stream, &mut |_| true);
             }
             LinkEvent::Lost { .. } => self.is_up = false,
-            LinkEvent::Connected { .. } | LinkEvent::Opened { .. } | LinkEvent::Writable { .. } => {
-            }
+            LinkEvent::Connected { .. }
+            | LinkEvent::Opened { .. }
+            | LinkEvent::Finished { .. }
+            | LinkEvent::Writable { .. } => {}
         }
     }
 

@@ -377,6 +377,13 @@ impl World {
             node.handle_input(Input::ShutDown, self.now);
             self.drain(n);
         }
+        let has_links = |world: &Self| {
+            let node = world.hosts[n].node.as_ref();
+            node.is_some_and(Node::has_links)
+        };
+        while has_links(self) && self.now < until {
+            self.pass(Duration::from_millis(5));
+        }
     }
 
     /// Carries out what a host's history was asked: its shell waits for that when it ends.

@@ -142,7 +142,7 @@ impl Outsider {
                     );
                     self.transport.accept(link, dir);
                 }
-                LinkEvent::Writable { .. } => {}
+                LinkEvent::Finished { .. } | LinkEvent::Writable { .. } => {}
             }
         }
     }

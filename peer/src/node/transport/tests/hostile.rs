@@ -232,6 +232,7 @@ fn loss(events: &[LinkEvent]) -> Option<&str> {
         LinkEvent::Connected { .. }
         | LinkEvent::Opened { .. }
         | LinkEvent::Readable { .. }
+        | LinkEvent::Finished { .. }
         | LinkEvent::Writable { .. } => None,
     })
 }
