@@ -5,8 +5,9 @@
 //! here, once: the bytes on the wire, the keys, the password log-in, the TLS configurations and the
 //! bounds of it all. `PROTOCOL.md` beside this crate describes the same for other implementations.
 //!
-//! Nothing in here performs I/O, reads a clock or keeps a global state; the few functions that need
-//! randomness take a seed, except those that say otherwise.
+//! Nothing in here performs I/O, reads a clock or keeps a global state, except for `os` behind the
+//! feature of the same name: what both programs need from the system, which the engines build without.
+//! The few functions that need randomness take a seed, except those that say otherwise.
 
 // Which addresses others may be sent to.
 pub mod candidate;
@@ -18,6 +19,9 @@ pub mod id;
 pub mod key;
 // Every bound of the project with its reason.
 pub mod limits;
+// What both programs need from the system: files, locks, clocks, sockets, threads, SQLite.
+#[cfg(feature = "os")]
+pub mod os;
 // OPAQUE, both sides: passwords that the server never learns.
 pub mod password;
 // STUN Binding, both sides.

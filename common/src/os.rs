@@ -1,0 +1,15 @@
+//! What both programs need from the system, once.
+//!
+//! The engines know nothing of this module: it is behind the feature `os`, which only the shells of
+//! the programs switch on. Nothing in here decides anything about messages, accounts or files of people.
+
+// The two clocks.
+pub mod clock;
+// Who may use a folder.
+pub mod lock;
+// Passwords in files.
+pub mod password_file;
+// Files and folders for their owner only.
+pub mod private;
+// The limits of this process.
+pub mod process;
