@@ -133,7 +133,7 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
 /// Accounts in one reply to an operator: a line of 64 KiB holds them.
 pub const ACCOUNTS_PER_REPLY_MAX: usize = 500;
 /// Largest file of a server that is read into memory: a certificate chain has some KiB.
-pub const SERVER_FILE_LEN_MAX: u64 = MIB as u64;
+pub const SERVER_FILE_LEN_MAX: usize = MIB;
 /// More threads than this compute more log-ins than one database can keep up with.
 pub const COMPUTE_THREADS_MAX: usize = 2;
 
@@ -368,6 +368,6 @@ pub const HISTORY_ITEMS_LEN_MAX: usize = 8 * MIB;
 /// Longest line that is read: the directory of a server with 100,000 devices.
 pub const REPLY_LINE_LEN_MAX: u64 = 64 * MIB as u64;
 /// Largest file of a profile that is read here: `known_servers` with a thousand lines.
-pub const PROFILE_FILE_LEN_MAX: u64 = 512 * KIB as u64;
+pub const PROFILE_FILE_LEN_MAX: usize = 512 * KIB;
 /// Message ids that are remembered so that none is shown twice.
 pub const MESSAGES_SEEN_MAX: usize = 100_000;

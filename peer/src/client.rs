@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::limits::{CONTROL_EVENTS_MAX, REPLY_LINE_LEN_MAX};
+pub(crate) use common::os::clock::now;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -290,15 +291,6 @@ impl Drop for Client {
         // Ends the thread that reads; if it has ended already there is nothing to do.
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
-}
-
-/// The one place where this side of the socket looks at a clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a command line lives in real time; the engine gets its own clock from the shell"
-)]
-pub(crate) fn now() -> Instant {
-    Instant::now()
 }
 
 fn gone(error: &io::Error) -> String {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use common::os::process::forbid_core_dumps;
 
 use crate::args::{Action, Arguments, example_for};
 use crate::config::profile_folder;
@@ -155,18 +155,6 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
         ));
     }
     u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)
-}
-
-/// A crash leaves no image of the memory behind: it holds keys, texts and for a moment a password. Its
-/// owner may still look at the process in `/proc`.
-fn forbid_core_dumps() {
-    let nothing = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    if let Err(why) = setrlimit(Resource::Core, nothing) {
-        log::warn!("a crash may leave keys in a core dump: {why}");
-    }
 }
 
 fn start_log(verbose: u8) {

@@ -4,9 +4,9 @@
 //! refused untouched. Whoever holds the lock on the file `lock` owns the profile; the lock goes with
 //! the process, so nothing is left behind by kill -9.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -14,6 +14,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceSecret, Fingerprint};
 use common::limits::PROFILE_FILE_LEN_MAX;
+use common::os::lock::FolderLock;
+use common::os::private::{self, Durability};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -104,13 +106,6 @@ impl Settings {
     }
 }
 
-/// The right to run this profile's node; ends when dropped, or with the process.
-#[derive(Debug)]
-pub(crate) struct Ownership {
-    /// Holds the lock.
-    _lock: File,
-}
-
 impl Profile {
     /// The profile in `folder`.
     pub(crate) const fn at(folder: PathBuf) -> Self {
@@ -140,27 +135,17 @@ impl Profile {
         self.write("profile.toml", format!("{head}{text}").as_bytes())
     }
 
-    /// Makes the folder if it is missing.
+    /// Makes the folder if it is missing, and closes it to others.
     pub(crate) fn create(&self) -> Result<(), ProfileError> {
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder);
-        made.map_err(|error| ProfileError::Write(self.folder.clone(), error))?;
-        let metadata = fs::metadata(&self.folder);
-        let metadata = metadata.map_err(|error| ProfileError::Read(self.folder.clone(), error))?;
-        if metadata.mode() & 0o077 != 0 {
-            fs::set_permissions(&self.folder, Permissions::from_mode(0o700))
-                .map_err(|error| ProfileError::Write(self.folder.clone(), error))?;
-        }
-        Ok(())
+        private::create_folder(&self.folder)
+            .and_then(|()| private::close_folder_to_others(&self.folder))
+            .map_err(|error| ProfileError::Write(self.folder.clone(), error))
     }
 
     /// This device's key, made at the first call.
     pub(crate) fn device_secret(&self) -> Result<DeviceSecret, ProfileError> {
         let path = self.folder.join("device-key");
         if let Some(text) = read_text(&path)? {
-            let text = Zeroizing::new(text);
             return parse_device_secret(&text)
                 .ok_or_else(|| ProfileError::Damaged(path, "it holds no key".to_owned()));
         }
@@ -170,18 +155,10 @@ impl Profile {
         Ok(secret)
     }
 
-    /// Becomes the owner; `None` if another process is.
-    pub(crate) fn try_own(&self) -> Result<Option<Ownership>, ProfileError> {
-        let path = self.folder.join("lock");
-        let failed = |error| ProfileError::Write(path.clone(), error);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Ownership { _lock: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
-        }
+    /// Becomes the owner, with the right to run the profile's node; `None` if another process is.
+    pub(crate) fn try_own(&self) -> Result<Option<FolderLock>, ProfileError> {
+        FolderLock::try_acquire(&self.folder)
+            .map_err(|error| ProfileError::Write(self.folder.join("lock"), error))
     }
 
     /// The history's file.
@@ -268,20 +245,11 @@ impl Profile {
         self.write("known_servers", known_servers_text(known).as_bytes())
     }
 
-    /// Writes a file of mode 0600: all of it or nothing.
+    /// Writes a file of mode 0600 that survives power loss: all of it or nothing.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ProfileError> {
         let path = self.folder.join(name);
-        let new = self.folder.join(format!("{name}.new"));
-        let write = || -> io::Result<()> {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = options.open(&new)?;
-            file.set_permissions(Permissions::from_mode(0o600))?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|error| ProfileError::Write(path.clone(), error))
+        private::write(&path, bytes, Durability::PowerLoss)
+            .map_err(|error| ProfileError::Write(path, error))
     }
 }
 
@@ -359,21 +327,23 @@ fn parse_known_server(line: &str) -> Option<(String, Fingerprint)> {
     Some((server.to_string(), fingerprint.trim().parse().ok()?))
 }
 
-fn read_text(path: &Path) -> Result<Option<String>, ProfileError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+fn read_text(path: &Path) -> Result<Option<Zeroizing<String>>, ProfileError> {
+    let bytes = match private::read(path, PROFILE_FILE_LEN_MAX) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(ProfileError::Read(path.to_owned(), error)),
     };
-    let mut text = String::new();
-    match file.take(PROFILE_FILE_LEN_MAX).read_to_string(&mut text) {
-        Ok(_) => Ok(Some(text)),
-        Err(error) => Err(ProfileError::Read(path.to_owned(), error)),
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Some(Zeroizing::new(text.to_owned()))),
+        Err(error) => Err(ProfileError::Damaged(path.to_owned(), error.to_string())),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn fresh() -> (tempfile::TempDir, Profile) {

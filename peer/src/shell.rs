@@ -19,13 +19,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use common::id::DeviceName;
 use common::key::DeviceSecret;
 use common::limits::WORKER_ANSWERS_MAX;
+use common::os::clock::{epoch, now};
 use common::password::PasswordError;
-use common::time::{Epoch, UnixTime};
 use common::tls::ServerTrust;
 use mio::{Events, Poll, Token, Waker};
 
@@ -241,7 +241,7 @@ impl EventLoop {
             secret: settings.secret,
             device_name: settings.device_name,
             restored,
-            epoch: epoch(now),
+            epoch: epoch(),
         };
         Ok(Self {
             poll,
@@ -541,30 +541,6 @@ fn open_sockets(
             source,
         })?;
     Ok((connection, udp, control))
-}
-
-// ---- clocks ------------------------------------------------------------------------------------
-
-/// Reads the monotonic clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the shell's one place that reads the monotonic clock"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Reads the wall clock, once in a node's life.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the shell's one place that reads the wall clock"
-)]
-fn epoch(now: Instant) -> Epoch {
-    let since_1970 = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let millis = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-    Epoch::new(now, UnixTime::from_millis(millis))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use common::os::process::forbid_core_dumps;
 
 use crate::args::{Arguments, Command};
 use crate::config::{self, ServeConfig};
@@ -17,7 +17,7 @@ use data::DataFolder;
 mod accounts;
 /// The socket on which a running server takes such commands.
 pub mod admin;
-/// The two clocks and the system's randomness.
+/// The system's randomness.
 mod ambient;
 /// The data folder.
 mod data;
@@ -49,18 +49,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = writeln!(stderr, "error: {problem}");
             ExitCode::from(problem.exit_code())
         }
-    }
-}
-
-/// A crash leaves no image of the memory behind: it holds the server's keys. Its owner may still look
-/// at the process in `/proc`.
-fn forbid_core_dumps() {
-    let nothing = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    if let Err(why) = setrlimit(Resource::Core, nothing) {
-        log::warn!("a crash may leave keys in a core dump: {why}");
     }
 }
 

@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use common::os::lock::FolderLock;
 use common::tls::ServerTrust;
 
 use super::failure::{Exit, Failure};
 use crate::client::{CallError, Client, Happening, Inbox, Notifier, now};
 use crate::config::{ATTACH_DEADLINE, CALL_DEADLINE, READY_DEADLINE, shown_path};
 use crate::node::command::{Command, CommandError, Reply};
-use crate::profile::{Ownership, Profile, ProfileError, Settings, Trust};
+use crate::profile::{Profile, ProfileError, Settings, Trust};
 use crate::shell::{NodeSettings, RunningNode, StartError};
 use crate::ui::{Screen, line};
 
@@ -31,7 +32,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 struct Owned {
     node: RunningNode,
-    _ownership: Ownership,
+    _ownership: FolderLock,
 }
 
 impl Session {
@@ -174,7 +175,7 @@ impl Session {
         }
     }
 
-    fn run_node(&self, ownership: Ownership, socket: &std::path::Path) -> Result<Owned, Failure> {
+    fn run_node(&self, ownership: FolderLock, socket: &std::path::Path) -> Result<Owned, Failure> {
         let server = self.settings.server();
         let trust = match self.settings.trust {
             Trust::SystemRoots => ServerTrust::SystemRoots,

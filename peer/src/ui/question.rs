@@ -1,13 +1,11 @@
 //! Passwords and yes-or-no questions.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::limits::PASSWORD_LEN_MAX;
+use common::os::password_file;
 use common::password::Password;
 use rustyline::error::ReadlineError;
 use signal_hook::consts::SIGINT;
@@ -116,29 +114,14 @@ fn hidden(prompt: &str) -> Result<Zeroizing<String>, Failure> {
 }
 
 fn from_file(path: &Path, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
-    if path == Path::new("-") {
-        return first_line(io::stdin().lock(), path);
-    }
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let mode = file.metadata().map_or(0, |metadata| metadata.mode());
-    if mode & 0o077 != 0 {
+    let read = password_file::read(path).map_err(|error| unreadable(path, &error))?;
+    if read.is_open_to_others {
         let path = shown_path(path);
         screen.note(screen.error_look.yellow(&format!(
             "Others can read {path}. Close it with: chmod 600 {path}"
         )));
     }
-    first_line(BufReader::new(file), path)
-}
-
-fn first_line(reader: impl BufRead, path: &Path) -> Result<Zeroizing<String>, Failure> {
-    // One buffer that never grows, so that no copy stays behind.
-    let mut line = Zeroizing::new(String::with_capacity(PASSWORD_LEN_MAX + 3));
-    let longest = PASSWORD_LEN_MAX as u64 + 3;
-    let read = reader.take(longest).read_line(&mut line);
-    read.map_err(|error| unreadable(path, &error))?;
-    let length = line.trim_end_matches(['\r', '\n']).len();
-    line.truncate(length);
-    Ok(line)
+    Ok(read.password)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
@@ -154,22 +137,6 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_is_the_first_line_without_its_end() {
-        for (file, password) in [
-            ("secret word\n", "secret word"),
-            ("secret word\r\nmore", "secret word"),
-            (" spaces stay ", " spaces stay "),
-            ("", ""),
-        ] {
-            let read = first_line(file.as_bytes(), Path::new("f")).unwrap();
-            assert_eq!(*read, password);
-        }
-        let long = "x".repeat(5000);
-        let read = first_line(long.as_bytes(), Path::new("f")).unwrap();
-        assert!(read.len() > PASSWORD_LEN_MAX && read.len() < 5000);
-    }
 
     #[test]
     fn a_missing_file_is_a_file_problem() {

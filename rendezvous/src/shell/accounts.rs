@@ -2,10 +2,10 @@
 //!
 //! The password becomes a record here, in the process of the command; the server never gets it.
 
-use std::io::{self, Read};
 use std::path::Path;
 
 use common::id::AccountName;
+use common::os::{clock, password_file};
 use common::password::{self, Password, PasswordRecord, ServerSetup};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -167,8 +167,8 @@ impl<'a> Accounts<'a> {
         let mut store = folder.store()?;
         let restored = store.restore().map_err(Problem::Store)?;
         let options = ServerOptions::new(folder.bucket_key()?);
-        let (seed, epoch) = (ambient::seed()?, ambient::epoch());
-        let server = Server::new(seed, ambient::now(), epoch, options, restored);
+        let (seed, epoch) = (ambient::seed()?, clock::epoch());
+        let server = Server::new(seed, clock::now(), epoch, options, restored);
         Ok(Self::Here(Box::new(Here {
             _folder: folder,
             setup,
@@ -211,7 +211,7 @@ impl<'a> Accounts<'a> {
 impl Here {
     /// Runs the engine for one command.
     fn ask(&mut self, command: Command) -> Reply {
-        let now = ambient::now();
+        let now = clock::now();
         let id = CommandId(0);
         self.server
             .handle_input(Input::Commanded { id, command }, now);
@@ -234,7 +234,7 @@ impl Here {
 
 fn read_password(file: Option<&Path>) -> Result<Password, Problem> {
     let text = match file {
-        Some(path) => read_first_line(path)?,
+        Some(path) => password_in(path)?,
         None => {
             let ask = |prompt| rpassword::prompt_password(prompt).map(Zeroizing::new);
             let first = ask("New password: ").map_err(Problem::NoTerminal)?;
@@ -251,47 +251,14 @@ fn read_password(file: Option<&Path>) -> Result<Password, Problem> {
     Password::new(text).map_err(Problem::PasswordLength)
 }
 
-/// The password is the first line of its file, without the end of that line.
-fn read_first_line(path: &Path) -> Result<Zeroizing<String>, Problem> {
-    let bytes = if path.as_os_str() == "-" {
-        let mut bytes = Zeroizing::new(Vec::new());
-        io::stdin()
-            .take(64 * 1024)
-            .read_to_end(&mut bytes)
-            .map_err(|why| Problem::System {
-                what: "reading standard input",
-                why,
-            })?;
-        bytes
-    } else {
-        data::try_read(path).map_err(|why| Problem::PasswordFile {
-            path: path.to_owned(),
-            why,
-        })?
-    };
-    let line = first_line(&bytes);
-    let text = std::str::from_utf8(line).map_err(|error| Problem::PasswordFile {
+fn password_in(path: &Path) -> Result<Zeroizing<String>, Problem> {
+    let read = password_file::read(path).map_err(|why| Problem::PasswordFile {
         path: path.to_owned(),
-        why: io::Error::new(io::ErrorKind::InvalidData, error),
+        why,
     })?;
-    Ok(Zeroizing::new(text.to_owned()))
-}
-
-fn first_line(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().position(|byte| *byte == b'\n');
-    let line = &bytes[..end.unwrap_or(bytes.len())];
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_the_first_line_without_its_end() {
-        for file in [&b"pass word"[..], b"pass word\n", b"pass word\r\nanother\n"] {
-            assert_eq!(first_line(file), b"pass word");
-        }
-        assert_eq!(first_line(b"\nlater"), b"");
+    if read.is_open_to_others {
+        let path = path.display();
+        log::warn!("other users can read the password in {path}; 'chmod 600' closes it");
     }
+    Ok(read.password)
 }

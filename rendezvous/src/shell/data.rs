@@ -3,13 +3,14 @@
 //! Everything in it is for its owner only (0700, 0600). A lock makes sure that one process at a time
 //! has it; the lock goes with the process, however that ends.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use common::key::Fingerprint;
 use common::limits::SERVER_FILE_LEN_MAX;
+use common::os::lock::FolderLock;
+use common::os::private::{self, Durability};
 use common::password::ServerSetup;
 use common::tls::{IdentityError, ServerIdentity};
 use zeroize::Zeroizing;
@@ -18,48 +19,32 @@ use super::{Problem, ambient};
 use crate::server::lockout::BucketKey;
 use crate::store::sqlite::{OpenError, SqliteStore};
 
-const LOCK: &str = "lock";
 const IDENTITY: &str = "identity.pem";
 const OPAQUE_SETUP: &str = "opaque-setup";
 const BUCKET_KEY: &str = "bucket-key";
 const DATABASE: &str = "rendezvous.db";
-const PRIVATE_FILE: u32 = 0o600;
-const PRIVATE_FOLDER: u32 = 0o700;
 
 /// A data folder that this process alone has.
 #[derive(Debug)]
 pub(super) struct DataFolder {
     path: PathBuf,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl DataFolder {
     /// Makes the folder if it is not there, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, Problem> {
-        let folder_problem = |why| Problem::File {
-            what: "cannot make the data folder",
-            path: path.to_owned(),
-            why,
+        let problem = |what| {
+            move |why| Problem::File {
+                what,
+                path: path.to_owned(),
+                why,
+            }
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(PRIVATE_FOLDER)
-            .create(path)
-            .map_err(folder_problem)?;
-        let lock_path = path.join(LOCK);
-        let lock_problem = |why| Problem::File {
-            what: "cannot lock the data folder with",
-            path: lock_path.clone(),
-            why,
-        };
-        let lock = private(OpenOptions::new().write(true).create(true).truncate(false))
-            .open(&lock_path)
-            .map_err(lock_problem)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Problem::InUse(path.to_owned())),
-            Err(TryLockError::Error(why)) => return Err(lock_problem(why)),
-        }
+        private::create_folder(path).map_err(problem("cannot make the data folder"))?;
+        let lock = FolderLock::try_acquire(path)
+            .map_err(problem("cannot lock the data folder"))?
+            .ok_or_else(|| Problem::InUse(path.to_owned()))?;
         warn_if_readable_by_others(path);
         let this = Self {
             path: path.to_owned(),
@@ -155,14 +140,11 @@ impl DataFolder {
     /// The database, made at the first start.
     pub(super) fn store(&self) -> Result<SqliteStore, Problem> {
         let path = self.path.join(DATABASE);
-        // SQLite gives its other files the mode of this one.
-        private(OpenOptions::new().append(true).create(true))
-            .open(&path)
-            .map_err(|why| Problem::File {
-                what: "cannot open the database",
-                path: path.clone(),
-                why,
-            })?;
+        private::create_file(&path).map_err(|why| Problem::File {
+            what: "cannot open the database",
+            path: path.clone(),
+            why,
+        })?;
         SqliteStore::open(&path).map_err(|error| match error {
             OpenError::Newer { .. } => Problem::Newer {
                 path,
@@ -211,21 +193,12 @@ pub(super) fn certificate_problem(path: &Path, error: &IdentityError) -> Problem
 }
 
 /// Reads a file that holds a secret.
-pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    try_read(path).map_err(|why| Problem::File {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    private::read(path, SERVER_FILE_LEN_MAX).map_err(|why| Problem::File {
         what: "cannot read",
         path: path.to_owned(),
         why,
     })
-}
-
-/// The same, for who has more to say about a failure.
-pub(super) fn try_read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    File::open(path)?
-        .take(SERVER_FILE_LEN_MAX)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn parse_setup(path: &Path, bytes: &[u8]) -> Result<ServerSetup, Problem> {
@@ -244,7 +217,7 @@ fn read_or_make(
         return read(path);
     }
     let bytes = make()?;
-    write_durably(path, &bytes).map_err(|why| Problem::File {
+    private::write(path, &bytes, Durability::PowerLoss).map_err(|why| Problem::File {
         what: "cannot write",
         path: path.to_owned(),
         why,
@@ -252,28 +225,10 @@ fn read_or_make(
     Ok(bytes)
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("draft");
-    let mut file =
-        private(OpenOptions::new().write(true).create(true).truncate(true)).open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    options.mode(PRIVATE_FILE)
-}
-
 /// A folder that was there before may be open to others; that is their owner's decision, but not one
 /// to take unawares.
 fn warn_if_readable_by_others(path: &Path) {
-    let mode = fs::metadata(path).map(|about| about.permissions().mode());
-    if mode.is_ok_and(|mode| mode & 0o077 != 0) {
+    if fs::metadata(path).is_ok_and(|about| private::is_open_to_others(&about)) {
         log::warn!("other users can look into the data folder; 'chmod 700' closes it");
     }
 }

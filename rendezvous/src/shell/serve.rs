@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::Fingerprint;
+use common::os::clock;
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -68,8 +69,8 @@ pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
     let mut options = ServerOptions::new(folder.bucket_key()?);
     options.registration = config.registration;
     options.lockout = config.lockout;
-    let epoch = ambient::epoch();
-    let server = Server::new(ambient::seed()?, ambient::now(), epoch, options, restored);
+    let epoch = clock::epoch();
+    let server = Server::new(ambient::seed()?, clock::now(), epoch, options, restored);
 
     let address = sockets.address;
     let poll = Poll::new().map_err(poll_problem)?;
@@ -339,16 +340,16 @@ impl Loop {
     /// Serves until everything is said after a signal.
     fn run(&mut self) -> Result<(), Problem> {
         let mut events = Events::with_capacity(1024);
-        self.drain(ambient::now());
+        self.drain(clock::now());
         loop {
-            let timeout = self.timeout(ambient::now());
+            let timeout = self.timeout(clock::now());
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(poll_problem(error));
                 }
                 Ok(()) | Err(_) => {}
             }
-            let now = ambient::now();
+            let now = clock::now();
             for event in &events {
                 self.on_event(event, now);
             }

@@ -7,14 +7,15 @@
 //! The list is a hint. A part that is missing from it stays, so nothing fails when it cannot be written.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use common::id::TransferId;
 use common::limits::TRANSFERS_MAX;
+use common::os::private::{self, Durability};
 
 /// How the name of every part ends.
 const ENDING: &[u8] = b".part";
@@ -160,11 +161,7 @@ fn write<'a>(file: &Path, parts: impl Iterator<Item = &'a PartFile>) -> io::Resu
             other => other,
         };
     }
-    let fresh = file.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(&fresh)?.write_all(&bytes)?;
-    fs::rename(fresh, file)
+    private::write(file, &bytes, Durability::Kill)
 }
 
 #[cfg(test)]
