@@ -192,6 +192,12 @@ pub const STORE_BATCH_MAX: usize = 1024;
 pub const ADMIN_CLIENTS_MAX: usize = 16;
 /// Longest line on the admin socket: a page of accounts.
 pub const ADMIN_LINE_LEN_MAX: usize = 256 * KIB;
+/// Requests of one operator that have no reply yet: they are carried out one after the other.
+pub const ADMIN_REQUESTS_PER_CLIENT_MAX: usize = 1;
+/// Requests without a reply of all operators, those that left included.
+pub const ADMIN_REQUESTS_MAX: usize = 256;
+/// Bytes that wait for a slow operator before it is dropped. One reply may exceed it.
+pub const ADMIN_OUTBOX_LEN_MAX: usize = 2 * ADMIN_LINE_LEN_MAX;
 
 // ---- links between peers -----------------------------------------------------------------------
 
@@ -334,6 +340,12 @@ pub const DISK_REQUESTS_MAX: usize = TRANSFERS_MAX * (LEAVES_READING_MAX + LEAVE
 /// Files of one name in one folder, and attempts to find a free one.
 pub const SAME_NAMES_MAX: u32 = 1000;
 
+// ---- sockets -----------------------------------------------------------------------------------
+
+/// Longest path in the address of a Unix socket on every system: `sun_path` has 104 bytes on macOS and
+/// the BSDs, 108 on Linux, with a zero at the end. Longer paths are taken through a link.
+pub const SOCKET_PATH_LEN_MAX: usize = 103;
+
 // ---- profile -----------------------------------------------------------------------------------
 
 /// Longest line on the profile's socket: a message of [`MESSAGE_LEN_MAX`], escaped.
@@ -366,7 +378,7 @@ pub const HISTORY_ITEMS_MAX: u32 = 10_000;
 /// Bytes of text after which a look-up ends early, so that an answer fits a client's queue.
 pub const HISTORY_ITEMS_LEN_MAX: usize = 8 * MIB;
 /// Longest line that is read: the directory of a server with 100,000 devices.
-pub const REPLY_LINE_LEN_MAX: u64 = 64 * MIB as u64;
+pub const REPLY_LINE_LEN_MAX: usize = 64 * MIB;
 /// Largest file of a profile that is read here: `known_servers` with a thousand lines.
 pub const PROFILE_FILE_LEN_MAX: usize = 512 * KIB;
 /// Message ids that are remembered so that none is shown twice.

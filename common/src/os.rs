@@ -3,8 +3,12 @@
 //! The engines know nothing of this module: it is behind the feature `os`, which only the shells of
 //! the programs switch on. Nothing in here decides anything about messages, accounts or files of people.
 
+// Why a connection could not be accepted.
+pub mod accept;
 // The two clocks.
 pub mod clock;
+// JSON-RPC 2.0 over Unix sockets, both sides.
+pub mod lines;
 // Who may use a folder.
 pub mod lock;
 // Passwords in files.

@@ -300,7 +300,8 @@ fn gone(error: &io::Error) -> String {
 fn read_message(reader: &mut impl BufRead) -> io::Result<Arrival> {
     loop {
         let mut line = Vec::new();
-        let length = Read::take(&mut *reader, REPLY_LINE_LEN_MAX).read_until(b'\n', &mut line);
+        let length =
+            Read::take(&mut *reader, REPLY_LINE_LEN_MAX as u64).read_until(b'\n', &mut line);
         match length {
             Ok(0) => {
                 let reason = "the process that owns this profile has ended";
