@@ -1,28 +1,24 @@
-//! A client of a profile's socket: JSON-RPC 2.0, one message a line.
+//! A client of a profile's socket.
 //!
 //! Everything that can happen to a command comes through one inbox: replies, events, signals, lines
 //! that were typed, and the end of the process at the other side. So there is one thread that
 //! decides, and it never waits for one thing while another goes unseen.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::limits::{CONTROL_EVENTS_MAX, REPLY_LINE_LEN_MAX};
+use common::limits::CONTROL_EVENTS_MAX;
 pub(crate) use common::os::clock::now;
-use serde_json::{Value, json};
+use common::os::lines::{LineClient, Message};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use zeroize::Zeroizing;
 
 use crate::node::command::{Command, CommandError, Event, Reply};
-
-/// Room for the longest command with a password, so that it is never copied to a larger buffer.
-const COMMAND_LEN_MIN: usize = 8 * 1024;
+use crate::shell::control::ProfileDialect;
 
 /// Something that happened while a command ran.
 #[derive(Debug)]
@@ -180,16 +176,13 @@ impl Inbox {
 
 /// A connection to the process that owns a profile.
 #[derive(Debug)]
-pub(crate) struct Client {
-    stream: UnixStream,
-    next_id: u64,
-}
+pub(crate) struct Client(LineClient<ProfileDialect>);
 
 impl Client {
     /// Connects. What an earlier connection still brings is ignored from now on.
     pub(crate) fn connect(socket: &Path, inbox: &mut Inbox) -> io::Result<Self> {
-        let stream = UnixStream::connect(socket)?;
-        let reader = BufReader::new(stream.try_clone()?);
+        let client = LineClient::connect(socket)?;
+        let mut reader = client.reader()?;
         inbox.generation += 1;
         inbox
             .waiting
@@ -198,23 +191,16 @@ impl Client {
         thread::Builder::new()
             .name("socket".to_owned())
             .spawn(move || {
-                let mut reader = reader;
                 loop {
-                    let arrival = match read_message(&mut reader) {
-                        Ok(arrival) => arrival,
-                        Err(error) => {
-                            let gone = Happening::Gone(error.to_string());
-                            // Nobody is left to be told when this fails.
-                            let _ = sender.send((generation, Arrival::Happening(gone)));
-                            return;
-                        }
-                    };
-                    if sender.send((generation, arrival)).is_err() {
+                    let arrival = Arrival::of(reader.next_message());
+                    let is_last = matches!(arrival, Arrival::Happening(Happening::Gone(_)));
+                    // When this fails nobody is left to be told.
+                    if sender.send((generation, arrival)).is_err() || is_last {
                         return;
                     }
                 }
             })?;
-        Ok(Self { stream, next_id: 1 })
+        Ok(Self(client))
     }
 
     /// Asks, and waits for the reply. What happens meanwhile waits in the inbox.
@@ -224,13 +210,8 @@ impl Client {
         command: &Command,
         patience: Duration,
     ) -> Result<Reply, CallError> {
-        let mut line = Zeroizing::new(Vec::with_capacity(COMMAND_LEN_MIN));
-        let id = self.begin(&mut line);
-        serde_json::to_writer(&mut *line, command).expect("commands are always valid JSON");
-        // A command is an object: its members join those of the request.
-        let start = line.iter().skip(1).position(|byte| *byte == b'{');
-        line[start.expect("a command is an object") + 1] = b' ';
-        self.finish(inbox, line, id, patience)
+        let sent = self.0.send(command);
+        await_reply(inbox, sent, patience)
     }
 
     /// Asks for events from now on.
@@ -239,128 +220,60 @@ impl Client {
         inbox: &mut Inbox,
         patience: Duration,
     ) -> Result<(), CallError> {
-        let mut line = Zeroizing::new(Vec::new());
-        let id = self.begin(&mut line);
-        line.extend_from_slice(br#""method":"subscribe"}"#);
-        self.finish(inbox, line, id, patience).map(|_| ())
+        let sent = self.0.subscribe();
+        await_reply(inbox, sent, patience).map(|_| ())
     }
+}
 
-    /// Starts a request; the caller adds the other members and the closing brace.
-    fn begin(&mut self, line: &mut Vec<u8>) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        line.extend_from_slice(format!(r#"{{"jsonrpc":"2.0","id":{id},"#).as_bytes());
-        id
-    }
-
-    fn finish(
-        &mut self,
-        inbox: &mut Inbox,
-        mut line: Zeroizing<Vec<u8>>,
-        id: u64,
-        patience: Duration,
-    ) -> Result<Reply, CallError> {
-        line.push(b'\n');
-        let written = self.stream.write_all(&line);
-        written.map_err(|error| CallError::Gone(gone(&error)))?;
-        let deadline = now() + patience;
-        loop {
-            match inbox.arrival(Some(deadline)) {
-                Some(Arrival::Reply(of, result)) if of == id => {
-                    return result.map_err(CallError::Refused);
-                }
-                // Its caller has given up.
-                Some(Arrival::Reply(..)) => {}
-                Some(Arrival::Happening(Happening::Signal(signal))) => {
-                    return Err(CallError::Signal(signal));
-                }
-                Some(Arrival::Happening(Happening::Gone(why))) => {
-                    // A caller that can do without the reply hears of it all the same.
-                    inbox.waiting.push_back(Happening::Gone(why.clone()));
-                    return Err(CallError::Gone(why));
-                }
-                Some(Arrival::Happening(other)) => inbox.waiting.push_back(other),
-                None => return Err(CallError::TimedOut),
-            }
+impl Arrival {
+    fn of(message: io::Result<Message<ProfileDialect>>) -> Self {
+        match message {
+            Ok(Message::Reply(id, result)) => Self::Reply(id, result),
+            Ok(Message::Event(event)) => Self::Happening(Happening::Event(event)),
+            Ok(Message::Refused(error)) => Self::Happening(Happening::Gone(error.to_string())),
+            Err(error) => Self::Happening(Happening::Gone(error.to_string())),
         }
     }
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        // Ends the thread that reads; if it has ended already there is nothing to do.
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
-    }
-}
-
-fn gone(error: &io::Error) -> String {
-    format!("the process that owns this profile has ended ({error})")
-}
-
-fn read_message(reader: &mut impl BufRead) -> io::Result<Arrival> {
+fn await_reply(
+    inbox: &mut Inbox,
+    sent: io::Result<u64>,
+    patience: Duration,
+) -> Result<Reply, CallError> {
+    let id = sent.map_err(|error| CallError::Gone(error.to_string()))?;
+    let deadline = now() + patience;
     loop {
-        let mut line = Vec::new();
-        let length =
-            Read::take(&mut *reader, REPLY_LINE_LEN_MAX as u64).read_until(b'\n', &mut line);
-        match length {
-            Ok(0) => {
-                let reason = "the process that owns this profile has ended";
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+        match inbox.arrival(Some(deadline)) {
+            Some(Arrival::Reply(of, result)) if of == id => {
+                return result.map_err(CallError::Refused);
             }
-            Ok(_) if line.last() != Some(&b'\n') => {
-                let reason = "the process that owns this profile broke off in a message";
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+            // Its caller has given up.
+            Some(Arrival::Reply(..)) => {}
+            Some(Arrival::Happening(Happening::Signal(signal))) => {
+                return Err(CallError::Signal(signal));
             }
-            Ok(_) => {}
-            Err(error) => return Err(io::Error::new(error.kind(), gone(&error))),
+            Some(Arrival::Happening(Happening::Gone(why))) => {
+                // A caller that can do without the reply hears of it all the same.
+                inbox.waiting.push_back(Happening::Gone(why.clone()));
+                return Err(CallError::Gone(why));
+            }
+            Some(Arrival::Happening(other)) => inbox.waiting.push_back(other),
+            None => return Err(CallError::TimedOut),
         }
-        if let Some(arrival) = parse_message(&line) {
-            return Ok(arrival);
-        }
-        log::debug!(
-            "ignored a line of {} bytes from the profile's socket",
-            line.len()
-        );
     }
-}
-
-/// Reads a reply or an event; `None` for what a newer program may say.
-fn parse_message(line: &[u8]) -> Option<Arrival> {
-    let mut message: Value = serde_json::from_slice(line).ok()?;
-    let Some(id) = message.get("id").and_then(Value::as_u64) else {
-        message.as_object_mut()?.remove("jsonrpc");
-        let event = serde_json::from_value(message).ok()?;
-        return Some(Arrival::Happening(Happening::Event(event)));
-    };
-    let result = match message.get_mut("error").map(Value::take) {
-        Some(error) => Err(parse_error(error)),
-        None => {
-            let result = message.get_mut("result").map_or(json!("done"), Value::take);
-            serde_json::from_value(result).map_err(|error| {
-                CommandError::Invalid(format!("the reply cannot be understood: {error}"))
-            })
-        }
-    };
-    Some(Arrival::Reply(id, result))
-}
-
-fn parse_error(mut error: Value) -> CommandError {
-    let data = error.get_mut("data").map_or(Value::Null, Value::take);
-    serde_json::from_value(data).unwrap_or_else(|_| {
-        let message = error.get("message").and_then(Value::as_str);
-        CommandError::Invalid(
-            message
-                .unwrap_or("it was refused without a reason")
-                .to_owned(),
-        )
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+
+    use serde_json::{Value, json};
+    use zeroize::Zeroizing;
+
     use super::*;
     use crate::node::command::{ConnectionState, PasswordText};
-    use std::os::unix::net::UnixListener;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -4,9 +4,7 @@
 //! refused untouched. Whoever holds the lock on the file `lock` owns the profile; the lock goes with
 //! the process, so nothing is left behind by kill -9.
 
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -24,10 +22,6 @@ use crate::shell::ServerAddress;
 
 /// The version of `profile.toml` that this program writes.
 const VERSION: u32 = 1;
-/// Longest path of a Unix socket that every system takes (`sun_path`: 104 bytes on some, 108 on
-/// Linux, with a zero at the end).
-const SOCKET_PATH_LEN_MAX: usize = 103;
-
 /// A profile's folder. It may not exist yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
@@ -166,32 +160,9 @@ impl Profile {
         self.folder.join("history.db")
     }
 
-    /// The socket of the owning process: in the folder, or, where that path is too long for a
-    /// socket, in a folder of its own below the system's one for such things, named by the device and
-    /// inode of the profile.
-    pub(crate) fn socket(&self) -> Result<PathBuf, ProfileError> {
-        let inside = self.folder.join("socket");
-        if inside.as_os_str().len() <= SOCKET_PATH_LEN_MAX {
-            return Ok(inside);
-        }
-        let failed = |error| ProfileError::Read(self.folder.clone(), error);
-        let profile = fs::metadata(&self.folder).map_err(failed)?;
-        let run =
-            std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        let folder = run.join(format!("peer-{:x}-{:x}", profile.dev(), profile.ino()));
-        let failed = |error| ProfileError::Write(folder.clone(), error);
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let made = fs::symlink_metadata(&folder).map_err(failed)?;
-        if made.is_dir() && made.uid() == profile.uid() && made.mode() & 0o077 == 0 {
-            Ok(folder.join("socket"))
-        } else {
-            let reason = "it belongs to somebody else, or others can enter it".to_owned();
-            Err(ProfileError::Damaged(folder, reason))
-        }
+    /// The socket of the owning process.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
     }
 
     /// The key that is trusted for a server.
@@ -341,8 +312,8 @@ fn read_text(path: &Path) -> Result<Option<Zeroizing<String>>, ProfileError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -470,19 +441,5 @@ mod tests {
         assert!(profile.try_own().unwrap().is_none());
         drop(first);
         assert!(profile.try_own().unwrap().is_some());
-    }
-
-    #[test]
-    fn a_socket_path_is_never_too_long() {
-        let folder = tempfile::tempdir().unwrap();
-        let profile = Profile::at(folder.path().join("x".repeat(120)));
-        profile.create().unwrap();
-        let socket = profile.socket().unwrap();
-        assert!(socket.as_os_str().len() <= SOCKET_PATH_LEN_MAX);
-        assert_eq!(mode(socket.parent().unwrap()), 0o700);
-        assert_eq!(profile.socket().unwrap(), socket);
-        fs::set_permissions(socket.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
-        assert!(profile.socket().is_err());
-        fs::remove_dir(socket.parent().unwrap()).unwrap();
     }
 }

@@ -25,6 +25,7 @@ use common::id::DeviceName;
 use common::key::DeviceSecret;
 use common::limits::WORKER_ANSWERS_MAX;
 use common::os::clock::{epoch, now};
+use common::os::lines::{RequestId, Tokens};
 use common::password::PasswordError;
 use common::tls::ServerTrust;
 use mio::{Events, Poll, Token, Waker};
@@ -46,6 +47,7 @@ use self::tls::ControlConnection;
 pub use self::tls::probe;
 use self::udp::Udp;
 use self::workers::{Answer, Answers, Lookup, Worker};
+use crate::node::command::CommandId;
 use crate::node::io::{
     DiskAnswer, DiskRequest, RendezvousInput, StoreAnswer, StoreId, StoreRequest, Work, WorkAnswer,
     WorkId,
@@ -313,6 +315,7 @@ impl EventLoop {
             .handle_turn(self.poll.registry(), now, &mut said);
         self.take_said(said, now);
         for (id, command) in self.control.handle_turn(self.poll.registry(), now) {
+            let id = CommandId(id.0);
             self.node.handle_input(Input::Command(id, command), now);
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
@@ -408,7 +411,7 @@ impl EventLoop {
             }
             Output::Reply(id, result) => {
                 if let Some(result) = local::take_reply(self.heard.as_mut(), id, result) {
-                    self.control.reply(id, result);
+                    self.control.reply(RequestId(id.0), result);
                 }
             }
             Output::Event(event) => {
@@ -535,7 +538,8 @@ fn open_sockets(
     })?;
     udp.register(poll.registry(), UDP)
         .map_err(StartError::System)?;
-    let control = ControlServer::bind(&settings.socket, poll.registry(), LISTENER, FIRST_CLIENT)
+    let clients = Tokens::new(FIRST_CLIENT, 1);
+    let control = ControlServer::bind(&settings.socket, poll.registry(), LISTENER, clients)
         .map_err(|source| StartError::Socket {
             path: settings.socket.clone(),
             source,

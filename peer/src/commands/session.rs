@@ -146,7 +146,7 @@ impl Session {
     /// Connects to the owner's socket, or becomes the owner, and asks for events.
     fn attach(&mut self) -> Result<(), Failure> {
         const DOING: &str = "open the profile";
-        let socket = self.profile.socket().map_err(Failure::from)?;
+        let socket = self.profile.socket();
         let deadline = now() + ATTACH_DEADLINE;
         loop {
             if self.owned.is_none()
