@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use common::id::DeviceName;
 use common::key::{DeviceSecret, Role, Statement, Token};
-use common::limits::{ADMIN_CLIENTS_MAX, CONTROL_FRAME_LEN_MAX, OUTBOX_LEN_MAX};
+use common::limits::{
+    ADMIN_CLIENTS_MAX, ADMIN_LINE_LEN_MAX, CONTROL_FRAME_LEN_MAX, OUTBOX_LEN_MAX,
+};
 use common::password::{ClientLogin, ClientRegistration, Password};
 use common::stun;
 use common::tls::{ServerTrust, channel_binding, rendezvous_client_config};
@@ -635,23 +637,47 @@ fn passwords_that_cannot_be_are_refused_with_a_word() {
     assert_eq!(typed.status.code(), Some(2), "never as an argument");
 }
 
+/// A request of an operator's program.
+const LIST_ACCOUNTS: &[u8] =
+    b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"list_accounts\",\"params\":{\"after\":null}}\n";
+
 #[test]
 fn garbage_on_the_admin_socket_is_answered_and_harmless() {
     let server = Running::start();
     let path = server.path().join("admin.sock");
-    for garbage in ["\n", "{}\n", "{\"command\":\"list\"}x\n", "\u{0}\n"] {
-        let mut socket = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        socket.write_all(garbage.as_bytes()).unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        assert!(answer.contains("\"failed\""), "{answer}");
+    let mut garbled = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    garbled.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut answers = BufReader::new(garbled.try_clone().unwrap()).lines();
+    for (garbage, code) in [
+        ("\n", -32700),
+        ("{}\n", -32600),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"list\"}x\n",
+            -32700,
+        ),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"list\"}\n",
+            -32601,
+        ),
+        ("\u{0}\n", -32700),
+    ] {
+        garbled.write_all(garbage.as_bytes()).unwrap();
+        let answer = answers.next().unwrap().unwrap();
+        assert!(answer.contains(&format!("\"code\":{code}")), "{answer}");
     }
+    // What is no line at all ends the connection.
+    let endless = vec![b'x'; ADMIN_LINE_LEN_MAX + 2];
+    // The server may hang up before it has read all of it.
+    let _ = garbled.write_all(&endless);
+    let answer = answers.next().unwrap().unwrap();
+    assert!(answer.contains("-32600"), "{answer}");
+    assert!(answers.next().is_none_or(|line| line.is_err()));
     let mut several = std::os::unix::net::UnixStream::connect(&path).unwrap();
     several.set_read_timeout(Some(DEADLINE)).unwrap();
-    let two =
-        "{\"command\":\"list\",\"after\":null}\n{\"command\":\"unblock\",\"account\":\"x\"}\n";
-    several.write_all(two.as_bytes()).unwrap();
+    several.write_all(LIST_ACCOUNTS).unwrap();
+    several
+        .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"unblock\",\"params\":{\"account\":\"x\"}}\n")
+        .unwrap();
     let mut lines = BufReader::new(several).lines();
     assert!(lines.next().unwrap().unwrap().contains("\"accounts\""));
     assert!(lines.next().unwrap().unwrap().contains("\"not_found\""));
@@ -668,24 +694,24 @@ fn t21_operators_that_say_nothing_are_bounded_and_make_room_when_they_leave() {
         socket
     };
     let mut silent: Vec<_> = (0..ADMIN_CLIENTS_MAX).map(|_| connect()).collect();
-    // One too many is sent away without a word, and nothing is read from it.
-    let mut turned_away = connect();
-    assert_eq!(turned_away.read(&mut [0]).unwrap(), 0);
+    // One too many is told so, and nothing is read from it.
+    let mut turned_away = String::new();
+    connect().read_to_string(&mut turned_away).unwrap();
+    assert!(turned_away.contains("\"too_many\""), "{turned_away}");
     let refused = program(server.path(), &["account", "list"])
         .output()
         .unwrap();
     assert!(!refused.status.success(), "{refused:?}");
+    assert!(text(&refused.stderr).contains("too many clients"));
     // Those who log in notice nothing of it.
     let mut client = server.connect();
     let answer = client.ask(DeviceRequest::KeepAlive);
     assert_eq!(answer, Answer::Refused(Refusal::NotLoggedIn));
     // Half a line is not a line, and whoever leaves makes room.
-    silent[0].write_all(b"{\"command\":").unwrap();
+    silent[0].write_all(b"{\"jsonrpc\":").unwrap();
     drop(silent.pop());
     let mut stranger = silent.pop().unwrap();
-    stranger
-        .write_all(b"{\"command\":\"list\",\"after\":null}\n")
-        .unwrap();
+    stranger.write_all(LIST_ACCOUNTS).unwrap();
     let mut answer = String::new();
     BufReader::new(stranger).read_line(&mut answer).unwrap();
     assert!(answer.contains("\"accounts\""), "{answer}");
@@ -715,10 +741,8 @@ fn a_command_that_comes_without_a_descriptor_left_is_answered_later() {
     logged("cannot accept connections");
     let mut socket = std::os::unix::net::UnixStream::connect(path).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    socket
-        .write_all(b"{\"command\":\"list\",\"after\":null}\n")
-        .unwrap();
-    logged("cannot accept commands");
+    socket.write_all(LIST_ACCOUNTS).unwrap();
+    logged("cannot accept clients of the socket");
     drop(crowd);
     let mut answer = String::new();
     BufReader::new(socket).read_line(&mut answer).unwrap();

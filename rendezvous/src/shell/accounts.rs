@@ -10,7 +10,7 @@ use common::password::{self, Password, PasswordRecord, ServerSetup};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::admin::{self, AccountLine, Response};
+use super::admin::{self, AccountLine, Answer, Refusal};
 use super::{DataFolder, Problem, ambient, data, say};
 use crate::args::AccountCommand;
 use crate::server::operator::{Command, CommandId, Reply};
@@ -55,20 +55,15 @@ pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Problem> {
 }
 
 fn admit(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Problem> {
-    match accounts.ask(Command::Admit(name.clone()))? {
-        Response::Code { code, expires_in_s } => {
-            let minutes = expires_in_s / 60;
-            say(format_args!(
-                "one-time code for '{name}', valid for {minutes} minutes: {code}"
-            ))
-        }
-        response @ (Response::Done
-        | Response::Exists
-        | Response::NotFound
-        | Response::TooManyCodes
-        | Response::Accounts { .. }
-        | Response::Failed { .. }) => unexpected(response, name),
-    }
+    let answer = accounts.ask(Command::Admit(name.clone()))?;
+    let answer = answer.map_err(|refusal| refused(refusal, name))?;
+    let Answer::Code { code, expires_in_s } = answer else {
+        return Err(unexpected());
+    };
+    let minutes = expires_in_s / 60;
+    say(format_args!(
+        "one-time code for '{name}', valid for {minutes} minutes: {code}"
+    ))
 }
 
 fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Problem> {
@@ -80,18 +75,13 @@ fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Problem> {
     }
     let mut after = None;
     loop {
-        let response = accounts.ask(Command::ListAccounts { after })?;
-        let (lines, may_have_more) = match response {
-            Response::Accounts {
+        let (lines, may_have_more) = match accounts.ask(Command::ListAccounts { after })? {
+            Ok(Answer::Accounts {
                 accounts,
                 may_have_more,
-            } => (accounts, may_have_more),
-            Response::Failed { message } => return Err(failed(message)),
-            Response::Done
-            | Response::Exists
-            | Response::NotFound
-            | Response::Code { .. }
-            | Response::TooManyCodes => return Err(failed("an unexpected answer".to_owned())),
+            }) => (accounts, may_have_more),
+            Ok(Answer::Done | Answer::Code { .. }) => return Err(unexpected()),
+            Err(refusal) => return Err(failed(refusal.to_string())),
         };
         for line in &lines {
             print_line(line, json)?;
@@ -122,17 +112,18 @@ fn print_line(line: &AccountLine, json: bool) -> Result<(), Problem> {
     ))
 }
 
-fn unexpected(response: Response, name: &AccountName) -> Result<(), Problem> {
-    match response {
-        Response::Done => Ok(()),
-        Response::Exists => Err(Problem::AccountExists(name.clone())),
-        Response::NotFound => Err(Problem::NoAccount(name.clone())),
-        Response::TooManyCodes => Err(Problem::TooManyCodes),
-        Response::Failed { message } => Err(failed(message)),
-        Response::Code { .. } | Response::Accounts { .. } => {
-            Err(failed("an unexpected answer".to_owned()))
-        }
+fn refused(refusal: Refusal, name: &AccountName) -> Problem {
+    match refusal {
+        Refusal::Exists => Problem::AccountExists(name.clone()),
+        Refusal::NotFound => Problem::NoAccount(name.clone()),
+        Refusal::TooManyCodes => Problem::TooManyCodes,
+        Refusal::TooMany(_) => failed(refusal.to_string()),
+        Refusal::Failed(message) => failed(message),
     }
+}
+
+fn unexpected() -> Problem {
+    failed("an unexpected answer".to_owned())
 }
 
 const fn failed(message: String) -> Problem {
@@ -193,18 +184,22 @@ impl<'a> Accounts<'a> {
         password::make_record(setup, name, password, ambient::seed()?).map_err(Problem::Password)
     }
 
-    fn ask(&mut self, command: Command) -> Result<Response, Problem> {
+    fn ask(&mut self, command: Command) -> Result<Result<Answer, Refusal>, Problem> {
         match self {
-            Self::Running(path) => admin::ask(path, &command).map_err(|why| Problem::NoAnswer {
+            Self::Running(path) => admin::ask(path, command).map_err(|why| Problem::NoAnswer {
                 folder: path.to_owned(),
                 why,
             }),
-            Self::Here(here) => Ok(Response::from(here.ask(command))),
+            Self::Here(here) => Ok(admin::answer(here.ask(command))),
         }
     }
 
     fn expect_done(&mut self, command: Command, name: &AccountName) -> Result<(), Problem> {
-        unexpected(self.ask(command)?, name)
+        match self.ask(command)? {
+            Ok(Answer::Done) => Ok(()),
+            Ok(Answer::Code { .. } | Answer::Accounts { .. }) => Err(unexpected()),
+            Err(refusal) => Err(refused(refusal, name)),
+        }
     }
 }
 

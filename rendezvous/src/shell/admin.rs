@@ -1,375 +1,324 @@
-//! The socket on which a running server takes an operator's commands: JSON, one message a line.
+//! The socket on which a running server takes an operator's commands, as JSON-RPC 2.0 by
+//! [`common::os::lines`].
 //!
-//! It lies in the data folder, for the folder's owner only.
+//! It lies in the data folder, for the folder's owner only. Every [`Call`] is a method; what a command
+//! comes to is an [`Answer`] or a [`Refusal`]. There are no events.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, Permissions};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net as std_unix;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::id::AccountName;
-use common::limits::{ADMIN_CLIENTS_MAX, ADMIN_LINE_LEN_MAX};
+use common::limits::{
+    ADMIN_CLIENTS_MAX, ADMIN_LINE_LEN_MAX, ADMIN_OUTBOX_LEN_MAX, ADMIN_REQUESTS_MAX,
+    ADMIN_REQUESTS_PER_CLIENT_MAX,
+};
+use common::os::lines::{self, Dialect, Limits, LineClient, LineServer, NoEvent};
 use common::password::PasswordRecord;
-use mio::net::{UnixListener, UnixStream};
-use mio::{Interest, Registry, Token};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::serve::is_about_the_newcomer;
-use crate::server::operator::{Command, CommandId, Reply};
+use crate::server::operator::{Command, Reply};
 
 /// Name of the socket.
 pub(super) const SOCKET: &str = "admin.sock";
-/// Longest path of a Unix socket on any system that we know.
-const SOCKET_PATH_LEN_MAX: usize = 100;
 /// A running server answers sooner.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// Tokens of clients begin here.
-const CLIENT_TOKENS: usize = 8;
 
-/// A command on its way.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
-enum Message {
-    Add {
-        account: AccountName,
-        record: String,
-    },
-    Remove {
-        account: AccountName,
-    },
-    Unblock {
-        account: AccountName,
-    },
-    Admit {
-        account: AccountName,
-    },
-    List {
-        after: Option<AccountName>,
-    },
+/// The server's end of the socket.
+pub(super) type AdminServer = LineServer<AdminDialect>;
+/// A line of an operator's program.
+pub type Request = lines::Request<AdminDialect>;
+
+/// What is spoken on the admin socket.
+#[derive(Debug)]
+pub enum AdminDialect {}
+
+impl Dialect for AdminDialect {
+    type Command = Call;
+    type Reply = Answer;
+    type Error = Refusal;
+    type Event = NoEvent;
+
+    const LIMITS: Limits = Limits {
+        clients: ADMIN_CLIENTS_MAX,
+        request_len: ADMIN_LINE_LEN_MAX,
+        reply_len: ADMIN_LINE_LEN_MAX,
+        requests_per_client: ADMIN_REQUESTS_PER_CLIENT_MAX,
+        requests: ADMIN_REQUESTS_MAX,
+        events: 0,
+        outbox_len: ADMIN_OUTBOX_LEN_MAX,
+    };
+    const PROCESS: &'static str = "the server";
+
+    fn subscribed() -> Option<Answer> {
+        None
+    }
+
+    fn too_many(what: &'static str) -> Refusal {
+        Refusal::TooMany(what.to_owned())
+    }
+
+    fn stopped() -> Refusal {
+        Refusal::Failed("the server is being stopped".to_owned())
+    }
+
+    fn unexpected(message: String) -> Refusal {
+        Refusal::Failed(message)
+    }
 }
 
-impl Message {
-    fn of(command: &Command) -> Self {
+/// A [`Command`] as it stands on the socket. Parameters that it does not have are refused.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "method", content = "params", rename_all = "snake_case")]
+pub enum Call {
+    /// [`Command::AddAccount`].
+    AddAccount(NewAccount),
+    /// [`Command::RemoveAccount`].
+    RemoveAccount(Named),
+    /// [`Command::Unblock`].
+    Unblock(Named),
+    /// [`Command::Admit`].
+    Admit(Named),
+    /// [`Command::ListAccounts`].
+    ListAccounts(Page),
+}
+
+/// An account that is to be made.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewAccount {
+    /// The name wanted.
+    pub account: AccountName,
+    /// What [`common::password::make_record`] made of the password, in base64.
+    #[serde(serialize_with = "record_text", deserialize_with = "parse_record")]
+    pub record: PasswordRecord,
+}
+
+/// An account that should be there.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// Its name.
+    pub account: AccountName,
+}
+
+/// Which part of the list of accounts.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    /// Only names after this one.
+    pub after: Option<AccountName>,
+}
+
+impl From<Command> for Call {
+    fn from(command: Command) -> Self {
         match command {
-            Command::AddAccount { account, record } => Self::Add {
-                account: account.clone(),
-                record: STANDARD.encode(record.as_bytes()),
-            },
-            Command::RemoveAccount(account) => Self::Remove {
-                account: account.clone(),
-            },
-            Command::Unblock(account) => Self::Unblock {
-                account: account.clone(),
-            },
-            Command::Admit(account) => Self::Admit {
-                account: account.clone(),
-            },
-            Command::ListAccounts { after } => Self::List {
-                after: after.clone(),
-            },
+            Command::AddAccount { account, record } => {
+                Self::AddAccount(NewAccount { account, record })
+            }
+            Command::RemoveAccount(account) => Self::RemoveAccount(Named { account }),
+            Command::Unblock(account) => Self::Unblock(Named { account }),
+            Command::Admit(account) => Self::Admit(Named { account }),
+            Command::ListAccounts { after } => Self::ListAccounts(Page { after }),
         }
     }
+}
 
-    fn into_command(self) -> Option<Command> {
-        Some(match self {
-            Self::Add { account, record } => {
-                let record = STANDARD.decode(record).ok()?;
-                let record = PasswordRecord::from_bytes(&record).ok()?;
-                Command::AddAccount { account, record }
+impl From<Call> for Command {
+    fn from(call: Call) -> Self {
+        match call {
+            Call::AddAccount(NewAccount { account, record }) => {
+                Self::AddAccount { account, record }
             }
-            Self::Remove { account } => Command::RemoveAccount(account),
-            Self::Unblock { account } => Command::Unblock(account),
-            Self::Admit { account } => Command::Admit(account),
-            Self::List { after } => Command::ListAccounts { after },
-        })
+            Call::RemoveAccount(Named { account }) => Self::RemoveAccount(account),
+            Call::Unblock(Named { account }) => Self::Unblock(account),
+            Call::Admit(Named { account }) => Self::Admit(account),
+            Call::ListAccounts(Page { after }) => Self::ListAccounts { after },
+        }
     }
 }
 
-/// What a command came to, for a person or for the other end of the socket.
+fn record_text<S: Serializer>(record: &PasswordRecord, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(record.as_bytes()))
+}
+
+fn parse_record<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PasswordRecord, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
+    PasswordRecord::from_bytes(&bytes).map_err(D::Error::custom)
+}
+
+/// What a command came to.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
-pub(super) enum Response {
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It is done.
     Done,
-    Exists,
-    NotFound,
+    /// A one-time code.
     Code {
+        /// To be typed at the new device.
         code: String,
+        /// Seconds until it expires.
         expires_in_s: u32,
     },
-    TooManyCodes,
+    /// Accounts in the order of their names.
     Accounts {
+        /// At most [`common::limits::ACCOUNTS_PER_REPLY_MAX`].
         accounts: Vec<AccountLine>,
+        /// There may be more after the last of them.
         may_have_more: bool,
     },
-    Failed {
-        message: String,
-    },
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The name is taken.
+    #[error("there is an account of this name already")]
+    Exists,
+    /// There is no such account.
+    #[error("there is no such account")]
+    NotFound,
+    /// The account has as many open codes as it may have.
+    #[error("the account has as many open one-time codes as it may have")]
+    TooManyCodes,
+    /// Too many clients or requests at once.
+    #[error("too many {0} at once; try again when some have ended")]
+    TooMany(String),
+    /// The server could not do it, for this reason.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// An account in a list, as `account list --json` prints it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct AccountLine {
-    pub(super) account: AccountName,
-    pub(super) created_ms: u64,
-    pub(super) devices: u32,
-    pub(super) sessions: usize,
-    pub(super) blocked_for_s: u32,
+pub struct AccountLine {
+    /// Its name.
+    pub account: AccountName,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// Devices that are enrolled.
+    pub devices: u32,
+    /// Sessions that are logged in now.
+    pub sessions: usize,
+    /// Seconds for which strangers are blocked; 0 when they are not.
+    pub blocked_for_s: u32,
 }
 
-impl From<Reply> for Response {
-    fn from(reply: Reply) -> Self {
-        match reply {
-            Reply::Done => Self::Done,
-            Reply::Exists => Self::Exists,
-            Reply::NotFound => Self::NotFound,
-            Reply::Code { code, expires_in_s } => Self::Code {
-                code: code.to_string(),
-                expires_in_s,
-            },
-            Reply::TooManyCodes => Self::TooManyCodes,
-            Reply::Accounts {
-                accounts,
+/// Tells what the engine's reply means to an operator.
+///
+/// # Errors
+///
+/// With the reason, if the command was not carried out.
+pub(super) fn answer(reply: Reply) -> Result<Answer, Refusal> {
+    match reply {
+        Reply::Done => Ok(Answer::Done),
+        Reply::Exists => Err(Refusal::Exists),
+        Reply::NotFound => Err(Refusal::NotFound),
+        Reply::Code { code, expires_in_s } => Ok(Answer::Code {
+            code: code.to_string(),
+            expires_in_s,
+        }),
+        Reply::TooManyCodes => Err(Refusal::TooManyCodes),
+        Reply::Accounts {
+            accounts,
+            may_have_more,
+        } => {
+            let lines = accounts.into_iter().map(|listed| AccountLine {
+                account: listed.summary.account,
+                created_ms: listed.summary.created.as_millis(),
+                devices: listed.summary.devices,
+                sessions: listed.sessions,
+                blocked_for_s: listed.blocked_for_s,
+            });
+            Ok(Answer::Accounts {
+                accounts: lines.collect(),
                 may_have_more,
-            } => {
-                let lines = accounts.into_iter().map(|listed| AccountLine {
-                    account: listed.summary.account,
-                    created_ms: listed.summary.created.as_millis(),
-                    devices: listed.summary.devices,
-                    sessions: listed.sessions,
-                    blocked_for_s: listed.blocked_for_s,
-                });
-                Self::Accounts {
-                    accounts: lines.collect(),
-                    may_have_more,
-                }
-            }
-            Reply::StoreFailed(error) => Self::Failed {
-                message: error.to_string(),
-            },
+            })
         }
+        Reply::StoreFailed(error) => Err(Refusal::Failed(error.to_string())),
     }
 }
-
-/// Reads the line of a command; `None` if it is none.
-pub fn parse_command(line: &[u8]) -> Option<Command> {
-    let message = serde_json::from_slice::<Message>(line).ok()?;
-    message.into_command()
-}
-
-/// A command as its line, without the line feed.
-pub fn command_line(command: &Command) -> String {
-    serde_json::to_string(&Message::of(command)).expect("a command is plain data")
-}
-
-// ---- the command's end -------------------------------------------------------------------------
 
 /// Asks the server that runs on a data folder.
-pub(super) fn ask(folder: &Path, command: &Command) -> io::Result<Response> {
-    let (path, _folder) = socket_path(folder)?;
-    let mut stream = std_unix::UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-    stream.set_write_timeout(Some(ANSWER_DEADLINE))?;
-    let mut line = command_line(command);
-    line.push('\n');
-    stream.write_all(line.as_bytes())?;
-    let mut answer = String::new();
-    BufReader::new(stream)
-        .take(ADMIN_LINE_LEN_MAX as u64)
-        .read_line(&mut answer)?;
-    Ok(serde_json::from_str(&answer)?)
+///
+/// # Errors
+///
+/// If no server answers there within ten seconds.
+pub(super) fn ask(folder: &Path, command: Command) -> io::Result<Result<Answer, Refusal>> {
+    let mut client = LineClient::<AdminDialect>::connect(&folder.join(SOCKET))?;
+    client.set_patience(ANSWER_DEADLINE)?;
+    client.call(&Call::from(command))
 }
 
-/// The path of the socket; through the folder's descriptor where it would be too long. The file keeps
-/// that path alive.
-fn socket_path(folder: &Path) -> io::Result<(PathBuf, Option<File>)> {
-    let path = folder.join(SOCKET);
-    if path.as_os_str().len() <= SOCKET_PATH_LEN_MAX {
-        return Ok((path, None));
-    }
-    let folder = File::open(folder)?;
-    let short = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
-    Ok((PathBuf::from(short), Some(folder)))
-}
+#[cfg(test)]
+mod tests {
+    use common::limits::ACCOUNTS_PER_REPLY_MAX;
 
-// ---- the server's end --------------------------------------------------------------------------
+    use super::*;
 
-/// The listener and its clients.
-#[derive(Debug)]
-pub(super) struct Admin {
-    listener: UnixListener,
-    clients: BTreeMap<u64, Client>,
-    last_client: u64,
-    path: PathBuf,
-}
-
-#[derive(Debug)]
-struct Client {
-    stream: UnixStream,
-    received: Vec<u8>,
-    to_send: Vec<u8>,
-    /// The one command that is being worked on.
-    is_busy: bool,
-}
-
-impl Admin {
-    /// Listens in a data folder that this process has locked.
-    pub(super) fn listen(folder: &Path, registry: &Registry, token: Token) -> io::Result<Self> {
-        let (path, _folder) = socket_path(folder)?;
-        // Left behind by a server that was killed: the lock says that it is gone.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let mut listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        registry.register(&mut listener, token, Interest::READABLE)?;
-        Ok(Self {
-            listener,
-            clients: BTreeMap::new(),
-            last_client: 0,
-            path: folder.join(SOCKET),
-        })
+    /// Programs call them by these names.
+    #[test]
+    fn the_methods_are_these() {
+        let expected = [
+            "add_account",
+            "remove_account",
+            "unblock",
+            "admit",
+            "list_accounts",
+        ];
+        assert_eq!(lines::methods::<Call>(), expected);
     }
 
-    /// The token of a client: even, because those of connections are odd.
-    fn token(client: u64) -> Token {
-        Token(CLIENT_TOKENS + 2 * client as usize)
-    }
-
-    /// The client behind a token.
-    pub(super) const fn client(token: Token) -> u64 {
-        ((token.0 - CLIENT_TOKENS) / 2) as u64
-    }
-
-    /// Takes new clients; more than a few at once are turned away. `false` when the system has no
-    /// descriptor left: the listener does not tell again who waits.
-    #[must_use]
-    pub(super) fn accept(&mut self, registry: &Registry) -> bool {
-        loop {
-            let mut stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) if is_about_the_newcomer(&error) => continue,
-                Err(error) => {
-                    log::warn!("cannot accept commands for the moment: {error}");
-                    return false;
-                }
-            };
-            if self.clients.len() >= ADMIN_CLIENTS_MAX {
-                continue;
-            }
-            self.last_client += 1;
-            let both = Interest::READABLE | Interest::WRITABLE;
-            let token = Self::token(self.last_client);
-            if registry.register(&mut stream, token, both).is_ok() {
-                let client = Client {
-                    stream,
-                    received: Vec::new(),
-                    to_send: Vec::new(),
-                    is_busy: false,
-                };
-                self.clients.insert(self.last_client, client);
-            }
-        }
-    }
-
-    /// Reads and writes what a client's socket allows; a command that is complete comes back.
-    pub(super) fn serve(&mut self, number: u64) -> Option<(CommandId, Command)> {
-        let client = self.clients.get_mut(&number)?;
-        let is_alive = client.read() && client.write();
-        let command = client.next_command();
-        match command {
-            _ if !is_alive => self.clients.remove(&number).and(None),
-            Next::Command(command) => Some((CommandId(number), command)),
-            Next::Nothing => None,
-            Next::Garbage => {
-                let message = "this line is no command".to_owned();
-                self.send(number, &Response::Failed { message });
-                self.clients.remove(&number).and(None)
-            }
-        }
-    }
-
-    /// Answers a command. What its client sent after it comes back.
-    pub(super) fn reply(&mut self, id: CommandId, reply: Reply) -> Option<(CommandId, Command)> {
-        self.send(id.0, &Response::from(reply));
-        self.serve(id.0)
-    }
-
-    /// Removes the socket's file.
-    pub(super) fn close(self) {
-        let _ = fs::remove_file(self.path);
-    }
-
-    fn send(&mut self, number: u64, result: &Response) {
-        let Some(client) = self.clients.get_mut(&number) else {
-            return;
+    #[test]
+    fn the_largest_reply_fits_a_line() {
+        let account: AccountName = "x".repeat(32).parse().unwrap();
+        let accounts = (0..ACCOUNTS_PER_REPLY_MAX).map(|_| AccountLine {
+            account: account.clone(),
+            created_ms: u64::MAX,
+            devices: u32::MAX,
+            sessions: usize::MAX,
+            blocked_for_s: u32::MAX,
+        });
+        let answer = Answer::Accounts {
+            accounts: accounts.collect(),
+            may_have_more: true,
         };
-        client.is_busy = false;
-        let line = serde_json::to_vec(result).expect("a result is plain data");
-        client.to_send.extend_from_slice(&line);
-        client.to_send.push(b'\n');
-        if !client.write() {
-            self.clients.remove(&number);
-        }
-    }
-}
-
-enum Next {
-    Command(Command),
-    Nothing,
-    Garbage,
-}
-
-impl Client {
-    /// `false` when the client is gone.
-    fn read(&mut self) -> bool {
-        let mut bytes = [0; 4096];
-        while self.received.len() <= ADMIN_LINE_LEN_MAX {
-            match self.stream.read(&mut bytes) {
-                Ok(0) => return false,
-                Ok(len) => self.received.extend_from_slice(&bytes[..len]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
-            }
-        }
-        false
+        let line = serde_json::to_string(&answer).unwrap();
+        assert!(line.len() + 100 < ADMIN_LINE_LEN_MAX, "{}", line.len());
     }
 
-    /// `false` when the client is gone.
-    fn write(&mut self) -> bool {
-        while !self.to_send.is_empty() {
-            match self.stream.write(&self.to_send) {
-                Ok(len) => drop(self.to_send.drain(..len)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
-            }
+    #[test]
+    fn parameters_that_there_are_not_are_refused() {
+        for params in [r#"{"account":"x","force":true}"#, "{}", "null", "[1]"] {
+            let line =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"unblock","params":{params}}}"#);
+            let refused = Request::parse(line.as_bytes()).unwrap_err();
+            let refused = serde_json::to_value(&refused).unwrap();
+            assert_eq!(refused["error"]["code"], -32602, "{params}: {refused}");
         }
-        true
     }
 
-    fn next_command(&mut self) -> Next {
-        if self.is_busy {
-            return Next::Nothing;
-        }
-        let Some(end) = self.received.iter().position(|byte| *byte == b'\n') else {
-            return Next::Nothing;
-        };
-        let line: Vec<u8> = self.received.drain(..=end).collect();
-        match parse_command(&line) {
-            Some(command) => {
-                self.is_busy = true;
-                Next::Command(command)
-            }
-            None => Next::Garbage,
+    #[test]
+    fn nobody_can_subscribe() {
+        let line = br#"{"jsonrpc":"2.0","id":1,"method":"subscribe"}"#;
+        let refused = serde_json::to_value(Request::parse(line).unwrap_err()).unwrap();
+        assert_eq!(refused["error"]["code"], -32601, "{refused}");
+    }
+
+    #[test]
+    fn a_record_that_is_none_is_a_wrong_parameter() {
+        for record in ["", "AAAA", "not base64"] {
+            let line = format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"add_account","params":{{"account":"alice","record":"{record}"}}}}"#
+            );
+            let refused = Request::parse(line.as_bytes()).unwrap_err();
+            let refused = serde_json::to_value(&refused).unwrap();
+            assert_eq!(refused["error"]["code"], -32602, "{record}: {refused}");
         }
     }
 }

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::Fingerprint;
+use common::os::accept::is_per_connection;
 use common::os::clock;
+use common::os::lines::{LineServer, RequestId, Tokens};
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,13 +22,14 @@ use rustls::ServerConfig;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::admin::Admin;
+use super::admin::{self, AdminServer};
 use super::encoder::Encoder;
 use super::tls::{Event, Link, Progress};
 use super::udp::UdpThread;
 use super::workers::Workers;
 use super::{DataFolder, Problem, ambient, data, say};
 use crate::config::ServeConfig;
+use crate::server::operator::CommandId;
 use crate::server::{ConnectionId, Input, Output, Server, ServerOptions};
 use crate::store::Store;
 
@@ -34,7 +37,9 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 const SIGNALS: Token = Token(2);
 const ADMIN: Token = Token(3);
-/// Tokens of connections are odd from here on, those of the admin socket's clients even.
+/// Tokens of the admin socket's clients are even from here on.
+const ADMIN_CLIENTS: Token = Token(8);
+/// Tokens of connections are odd from here on.
 const CONNECTION_TOKENS: usize = 9;
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
@@ -269,7 +274,7 @@ struct Loop {
     poll: Poll,
     listener: TcpListener,
     signals: UnixStream,
-    admin: Option<Admin>,
+    admin: Option<AdminServer>,
     tls: Arc<ServerConfig>,
     server: Server,
     workers: Workers,
@@ -283,7 +288,6 @@ struct Loop {
     to_write: BTreeSet<ConnectionId>,
     closing: BTreeSet<(Instant, ConnectionId)>,
     accept_at: Option<Instant>,
-    accept_admin_at: Option<Instant>,
     server_due: Option<Instant>,
     stop_by: Option<Instant>,
 }
@@ -309,7 +313,8 @@ impl Loop {
         registry
             .register(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(poll_problem)?;
-        let admin = match Admin::listen(folder, registry, ADMIN) {
+        let clients = Tokens::new(ADMIN_CLIENTS, 2);
+        let admin = match AdminServer::bind(&folder.join(admin::SOCKET), registry, ADMIN, clients) {
             Ok(admin) => Some(admin),
             Err(error) => {
                 log::warn!("no admin socket, so no account commands while running: {error}");
@@ -331,7 +336,6 @@ impl Loop {
             to_write: BTreeSet::new(),
             closing: BTreeSet::new(),
             accept_at: None,
-            accept_admin_at: None,
             server_due: None,
             stop_by: None,
         })
@@ -354,11 +358,15 @@ impl Loop {
                 self.on_event(event, now);
             }
             self.read_ready(now);
+            self.take_commands(now);
             self.on_time(now);
             while let Some(input) = self.workers.take_result() {
                 self.server.handle_input(input, now);
             }
             self.drain(now);
+            if let Some(admin) = &mut self.admin {
+                admin.flush();
+            }
             if self.is_over(now) {
                 return Ok(());
             }
@@ -379,7 +387,11 @@ impl Loop {
             // Results are taken after every wait.
             WAKER => {}
             SIGNALS => self.on_signal(now),
-            ADMIN => self.accept_admin(now),
+            ADMIN => {
+                if let Some(admin) = &mut self.admin {
+                    admin.note_acceptable();
+                }
+            }
             Token(number) if number >= CONNECTION_TOKENS && number % 2 == 1 => {
                 let connection = ConnectionId(((number - CONNECTION_TOKENS) / 2) as u64);
                 if event.is_writable() {
@@ -389,22 +401,21 @@ impl Loop {
                     self.ready.insert(connection);
                 }
             }
-            token => self.on_admin_client(Admin::client(token), now),
+            _ => {
+                if let Some(admin) = &mut self.admin {
+                    admin.note_readiness(event);
+                }
+            }
         }
     }
 
-    fn accept_admin(&mut self, now: Instant) {
-        self.accept_admin_at = None;
-        if let Some(admin) = &mut self.admin
-            && !admin.accept(self.poll.registry())
-        {
-            self.accept_admin_at = Some(now + ACCEPT_RETRY);
-        }
-    }
-
-    fn on_admin_client(&mut self, client: u64, now: Instant) {
-        let command = self.admin.as_mut().and_then(|admin| admin.serve(client));
-        if let Some((id, command)) = command {
+    /// Takes what operators ask.
+    fn take_commands(&mut self, now: Instant) {
+        let Some(admin) = &mut self.admin else {
+            return;
+        };
+        for (id, call) in admin.handle_turn(self.poll.registry(), now) {
+            let (id, command) = (CommandId(id.0), call.into());
             self.server
                 .handle_input(Input::Commanded { id, command }, now);
         }
@@ -428,9 +439,6 @@ impl Loop {
         if self.accept_at.is_some_and(|at| at <= now) {
             self.accept(now);
         }
-        if self.accept_admin_at.is_some_and(|at| at <= now) {
-            self.accept_admin(now);
-        }
         while let Some((by, connection)) = self.closing.first().copied()
             && by <= now
         {
@@ -443,14 +451,20 @@ impl Loop {
     }
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        let admin = self.admin.as_ref();
+        if !self.ready.is_empty() || admin.is_some_and(LineServer::wants_turn) {
             return Some(Duration::ZERO);
         }
         let closing = self.closing.first().map(|(by, _)| *by);
-        let accepts = [self.accept_at, self.accept_admin_at];
-        let all = [closing, self.server_due, self.stop_by];
-        let all = accepts.into_iter().chain(all);
-        let first = all.flatten().min()?;
+        let commands = admin.and_then(LineServer::deadline);
+        let all = [
+            closing,
+            commands,
+            self.accept_at,
+            self.server_due,
+            self.stop_by,
+        ];
+        let first = all.into_iter().flatten().min()?;
         // mio counts in milliseconds and rounds up, so the moment is past when it returns.
         Some(first.saturating_duration_since(now))
     }
@@ -471,7 +485,7 @@ impl Loop {
             match self.listener.accept() {
                 Ok((socket, source)) => self.on_accepted(socket, source, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if is_about_the_newcomer(&error) => {}
+                Err(error) if is_per_connection(&error) => {}
                 Err(error) => {
                     log::warn!("cannot accept connections for the moment: {error}");
                     self.accept_at = Some(now + ACCEPT_RETRY);
@@ -492,7 +506,7 @@ impl Loop {
             .set_nodelay(true)
             .and_then(|()| self.poll.registry().register(&mut socket, token, both));
         if let Err(error) = registered {
-            log::debug!("a connection went as it came: {error}");
+            log::debug!("cannot register an accepted connection: {error}");
             return;
         }
         match Link::new(socket, source, Arc::clone(&self.tls)) {
@@ -598,10 +612,8 @@ impl Loop {
                 Output::Store { ticket, request } => self.workers.order_store(ticket, request),
                 Output::Verify { ticket, job } => self.workers.order_compute(ticket, job),
                 Output::Reply { id, reply } => {
-                    let next = self.admin.as_mut().and_then(|admin| admin.reply(id, reply));
-                    if let Some((id, command)) = next {
-                        self.server
-                            .handle_input(Input::Commanded { id, command }, now);
+                    if let Some(admin) = &mut self.admin {
+                        admin.reply(RequestId(id.0), admin::answer(reply));
                     }
                 }
                 Output::Wait(deadline) => {
@@ -640,20 +652,6 @@ impl Loop {
             }
         }
     }
-}
-
-/// Tells whether `accept` failed because of the connection, not because of the system.
-pub(super) fn is_about_the_newcomer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::PermissionDenied
-    )
 }
 
 /// A stream that has something to read when the system wants the server to stop.

@@ -1,13 +1,14 @@
 //! Files, lines and texts of people: settings, known servers, requests of programs.
 
 use common::key::DeviceSecret;
+use common::os::lines::{Dialect, Request};
 use common::tls::ServerIdentity;
 use peer::config::{AcceptPolicy, parse_server};
 use peer::profile::{
     Settings, device_secret_text, known_servers_text, parse_device_secret, parse_known_servers,
 };
-use peer::shell::control::Request;
-use rendezvous::shell::admin;
+use peer::shell::control::ProfileDialect;
+use rendezvous::shell::admin::AdminDialect;
 use serde_json::Value;
 
 use super::feed::Feed;
@@ -22,8 +23,8 @@ pub(super) fn config(bytes: &[u8]) {
         2 => known_servers(&text),
         3 => device_secret(&text),
         4 => accept_policy(&text),
-        5 => request(feed.0),
-        6 => operator_command(feed.0),
+        5 => request::<ProfileDialect>(feed.0),
+        6 => request::<AdminDialect>(feed.0),
         _ => {
             // An operator's own certificate. Whatever it holds, it is used or refused.
             if let Ok(identity) = ServerIdentity::from_pem(feed.0) {
@@ -87,14 +88,14 @@ fn accept_policy(text: &str) {
     assert_eq!(is_answered, policy != AcceptPolicy::Ask);
 }
 
-/// A line at the profile's socket: a request, or an answer of one line that says what is wrong.
-fn request(line: &[u8]) {
-    match Request::parse(line) {
+/// A line at a program's socket: a request, or an answer of one line that says what is wrong.
+fn request<D: Dialect>(line: &[u8]) {
+    match Request::<D>::parse(line) {
         Ok(Request::Command { id, command }) => {
             check_id(id.as_ref());
             // What another program says in its own words is the same in ours.
             let said = serde_json::to_value(&command).expect("a command is plain data");
-            let again: peer::node::command::Command =
+            let again: D::Command =
                 serde_json::from_value(said.clone()).expect("a command of ours");
             assert_eq!(serde_json::to_value(&again).ok(), Some(said));
         }
@@ -112,14 +113,4 @@ fn request(line: &[u8]) {
 fn check_id(id: Option<&Value>) {
     let is_structured = id.is_some_and(|id| id.is_array() || id.is_object() || id.is_boolean());
     assert!(!is_structured, "{id:?}");
-}
-
-/// A line at the server's admin socket.
-fn operator_command(line: &[u8]) {
-    if let Some(command) = admin::parse_command(line) {
-        let written = admin::command_line(&command);
-        assert!(!written.contains('\n'), "one line");
-        let again = admin::parse_command(written.as_bytes()).expect("a command of ours");
-        assert_eq!(admin::command_line(&again), written);
-    }
 }

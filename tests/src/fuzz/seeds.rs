@@ -215,11 +215,26 @@ fn files() -> Vec<Vec<u8>> {
             5,
             r#"{"jsonrpc":"2.0","id":null,"method":"nothing","params":[]}"#,
         ),
-        (6, r#"{"command":"remove","account":"alice"}"#),
-        (6, r#"{"command":"list","after":"alice"}"#),
-        (6, r#"{"command":"admit","account":"alice"}"#),
-        (6, r#"{"command":"unblock","account":"alice"}"#),
-        (6, r#"{"command":"add","account":"alice","record":"AAAA"}"#),
+        (
+            6,
+            r#"{"jsonrpc":"2.0","id":1,"method":"remove_account","params":{"account":"alice"}}"#,
+        ),
+        (
+            6,
+            r#"{"jsonrpc":"2.0","id":1,"method":"list_accounts","params":{"after":"alice"}}"#,
+        ),
+        (
+            6,
+            r#"{"jsonrpc":"2.0","id":1,"method":"admit","params":{"account":"alice"}}"#,
+        ),
+        (
+            6,
+            r#"{"jsonrpc":"2.0","id":1,"method":"unblock","params":{"account":"alice"}}"#,
+        ),
+        (
+            6,
+            r#"{"jsonrpc":"2.0","id":1,"method":"add_account","params":{"account":"alice","record":"AAAA"}}"#,
+        ),
         (
             7,
             "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB\n-----END PRIVATE KEY-----\n",
