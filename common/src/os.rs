@@ -17,3 +17,5 @@ pub mod password_file;
 pub mod private;
 // The limits of this process.
 pub mod process;
+// SQLite files: opening, checking, migrating.
+pub mod sqlite;

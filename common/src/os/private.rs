@@ -18,8 +18,8 @@ pub const FOLDER_MODE: u32 = 0o700;
 /// What anybody but the owner may do.
 const OTHERS: u32 = 0o077;
 
-/// What a file that was written outlasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What something that was written outlasts; the stronger is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
     /// `kill -9`: the system has it. Costs no wait for the disk.
     Kill,

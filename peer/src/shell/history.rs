@@ -7,25 +7,20 @@
 //! Where one request of a transaction fails, all of them are carried out again one by one, so that a
 //! failure costs nobody else anything.
 //!
-//! The file is this process's alone as long as it is open (`locking_mode=EXCLUSIVE`): nobody who reads
-//! it holds up a transaction, and the index of the WAL needs no shared memory, which some network file
-//! systems do not have.
-//!
-//! The schema's version stands in the file's header. An older one is brought forward, a newer one is
-//! refused before SQLite opens the file.
+//! How the file is opened, and what becomes of older and newer schemas, is in [`common::os::sqlite`]; it is
+//! this process's alone as long as it is open.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
 
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
 use common::limits::{
     HISTORY_BATCH_MAX, HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, HISTORY_REQUESTS_MAX,
 };
+use common::os::private::Durability;
+use common::os::sqlite::{self, Access, OpenError, Schema};
 use common::time::UnixTime;
 use common::wire::peer::{Conversation, Message, MessageBody};
 use rusqlite::types::{FromSqlError, Type};
@@ -38,9 +33,6 @@ use super::workers::{Answer, Answers, Worker};
 use crate::node::command::{Direction, HistoryItem, MessageState};
 use crate::node::io::{Restored, StoreAnswer, StoreId, StoreRequest};
 
-/// How long another program that reads the file may hold up its opening.
-const BUSY_MAX: Duration = Duration::from_secs(5);
-
 /// Steps of niceness between the loop and the history.
 const PRIORITY_BELOW_LOOP: i32 = 5;
 
@@ -48,8 +40,8 @@ const PRIORITY_BELOW_LOOP: i32 = 5;
 #[derive(Debug)]
 pub(crate) struct History {
     connection: Connection,
-    /// What the next commit waits for, as it was last set.
-    outlasts_power_loss: bool,
+    /// What the next commit outlasts, as it was last set.
+    durability: Durability,
     /// The last chain of received messages that has a gap.
     gap: u64,
 }
@@ -57,28 +49,11 @@ pub(crate) struct History {
 impl History {
     /// Opens the file, makes it if it is missing, checks it, and brings its schema forward.
     pub(crate) fn open(path: &Path) -> Result<Self, HistoryError> {
-        let error = |cause| HistoryError::new(path, cause);
-        create_private(path).map_err(|source| HistoryError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        check_header(path)?;
-        let mut connection = Connection::open(path).map_err(error)?;
-        connection.busy_timeout(BUSY_MAX).map_err(error)?;
-        connection
-            .pragma_update(None, "locking_mode", "EXCLUSIVE")
-            .map_err(error)?;
-        let version = schema_version(&connection).map_err(error)?;
-        refuse_newer(path, version)?;
-        quick_check(path, &connection)?;
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .and_then(|()| set_synchronous(&connection, true))
-            .map_err(error)?;
-        migrate(&mut connection, version).map_err(error)?;
+        let connection =
+            sqlite::open(path, &SCHEMA).map_err(|error| HistoryError::new(path, error))?;
         Ok(Self {
             connection,
-            outlasts_power_loss: true,
+            durability: Durability::PowerLoss,
             gap: 0,
         })
     }
@@ -148,11 +123,10 @@ impl History {
         matches!(request, StoreRequest::Receive { chain, .. } if *chain <= self.gap)
     }
 
-    /// Between two transactions only: inside of one it changes nothing.
-    fn set_durability(&mut self, outlasts_power_loss: bool) -> Result<(), rusqlite::Error> {
-        if self.outlasts_power_loss != outlasts_power_loss {
-            set_synchronous(&self.connection, outlasts_power_loss)?;
-            self.outlasts_power_loss = outlasts_power_loss;
+    fn set_durability(&mut self, durability: Durability) -> Result<(), rusqlite::Error> {
+        if self.durability != durability {
+            sqlite::set_durability(&self.connection, durability)?;
+            self.durability = durability;
         }
         Ok(())
     }
@@ -161,7 +135,8 @@ impl History {
         &mut self,
         requests: impl IntoIterator<Item = &'a StoreRequest> + Clone,
     ) -> Result<Vec<StoreAnswer>, rusqlite::Error> {
-        self.set_durability(requests.clone().into_iter().any(must_outlast_power_loss))?;
+        let needed = requests.clone().into_iter().map(durability);
+        self.set_durability(needed.max().unwrap_or(Durability::Kill))?;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -184,28 +159,16 @@ fn give_way_to_the_loop() {
     }
 }
 
-fn must_outlast_power_loss(request: &StoreRequest) -> bool {
+const fn durability(request: &StoreRequest) -> Durability {
     match request {
-        StoreRequest::SaveSession { .. } | StoreRequest::PinKey { .. } => true,
+        StoreRequest::SaveSession { .. } | StoreRequest::PinKey { .. } => Durability::PowerLoss,
         StoreRequest::Queue { .. }
         | StoreRequest::Receive { .. }
         | StoreRequest::Advance { .. }
         | StoreRequest::MarkRead { .. }
         | StoreRequest::History { .. }
-        | StoreRequest::Unread => false,
+        | StoreRequest::Unread => Durability::Kill,
     }
-}
-
-fn set_synchronous(
-    connection: &Connection,
-    outlasts_power_loss: bool,
-) -> Result<(), rusqlite::Error> {
-    let level = if outlasts_power_loss {
-        "FULL"
-    } else {
-        "NORMAL"
-    };
-    connection.pragma_update(None, "synchronous", level)
 }
 
 /// A history cannot be opened. Nothing was changed.
@@ -252,27 +215,23 @@ pub enum HistoryError {
 }
 
 impl HistoryError {
-    /// Tells damage from everything else.
-    pub(crate) fn new(path: &Path, source: rusqlite::Error) -> Self {
+    /// Says which file it is about.
+    pub(crate) fn new(path: &Path, error: impl Into<OpenError>) -> Self {
         let path = path.to_owned();
-        match source.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged {
-                path,
-                detail: source.to_string(),
-            },
-            Some(_) | None => Self::Sqlite { path, source },
+        match error.into() {
+            OpenError::Newer { found, known } => Self::Newer { path, found, known },
+            OpenError::Damaged(detail) => Self::Damaged { path, detail },
+            OpenError::Io(source) => Self::Io { path, source },
+            OpenError::Sqlite(source) => Self::Sqlite { path, source },
         }
     }
 }
 
-// ---- opening -----------------------------------------------------------------------------------
+const SCHEMA: Schema = Schema {
+    migrations: &MIGRATIONS,
+    access: Access::Alone,
+};
 
-/// What every SQLite file starts with (<https://www.sqlite.org/fileformat2.html> section 1.3).
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Where the header has the user version, big-endian.
-const USER_VERSION_AT: usize = 60;
-
-/// Each brings the schema from the version that is its index to the next.
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE session (
         only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -304,90 +263,6 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE INDEX messages_in_outbox ON messages (number) WHERE direction = 0 AND state < 2;
     CREATE INDEX messages_unread ON messages (number) WHERE direction = 1 AND state < 3;
 "];
-const SCHEMA: u32 = MIGRATIONS.len() as u32;
-
-/// Makes the file with mode 0600, and takes away what others may do with one that is there. SQLite
-/// gives its side files the mode of the main one.
-fn create_private(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)?;
-    let mut permissions = file.metadata()?.permissions();
-    if permissions.mode() & 0o077 != 0 {
-        permissions.set_mode(0o600);
-        file.set_permissions(permissions)?;
-    }
-    Ok(())
-}
-
-/// Looks at the header without SQLite, which would touch the file or make side files.
-fn check_header(path: &Path) -> Result<(), HistoryError> {
-    let mut header = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(100).read_to_end(&mut header))
-        .map_err(|source| HistoryError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-    if header.is_empty() {
-        return Ok(());
-    }
-    let version = header.get(USER_VERSION_AT..USER_VERSION_AT + 4);
-    match version.map(TryInto::try_into) {
-        Some(Ok(version)) if header.starts_with(MAGIC) => {
-            refuse_newer(path, u32::from_be_bytes(version))
-        }
-        Some(_) | None => Err(HistoryError::Damaged {
-            path: path.to_owned(),
-            detail: "it is not an SQLite file".to_owned(),
-        }),
-    }
-}
-
-fn refuse_newer(path: &Path, version: u32) -> Result<(), HistoryError> {
-    if version <= SCHEMA {
-        return Ok(());
-    }
-    Err(HistoryError::Newer {
-        path: path.to_owned(),
-        found: version,
-        known: SCHEMA,
-    })
-}
-
-fn schema_version(connection: &Connection) -> Result<u32, rusqlite::Error> {
-    connection
-        .pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))
-        .map(i32::cast_unsigned)
-}
-
-fn quick_check(path: &Path, connection: &Connection) -> Result<(), HistoryError> {
-    let found: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|error| HistoryError::new(path, error))?;
-    if found == "ok" {
-        return Ok(());
-    }
-    Err(HistoryError::Damaged {
-        path: path.to_owned(),
-        detail: found,
-    })
-}
-
-fn migrate(connection: &mut Connection, version: u32) -> Result<(), rusqlite::Error> {
-    if version == SCHEMA {
-        return Ok(());
-    }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for migration in MIGRATIONS.iter().skip(version as usize) {
-        transaction.execute_batch(migration)?;
-    }
-    transaction.pragma_update(None, "user_version", SCHEMA)?;
-    transaction.commit()
-}
 
 // ---- requests ----------------------------------------------------------------------------------
 
@@ -716,6 +591,8 @@ fn describe(error: &rusqlite::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use common::key::DeviceSecret;
     use tempfile::TempDir;
 
@@ -1050,7 +927,7 @@ mod tests {
                 error,
                 HistoryError::Newer {
                     found: 99,
-                    known: SCHEMA,
+                    known: 1,
                     ..
                 }
             ),
@@ -1068,21 +945,6 @@ mod tests {
         let error = History::open(&path(&folder)).unwrap_err();
         assert!(matches!(error, HistoryError::Damaged { .. }), "{error}");
         assert_eq!(std::fs::read(path(&folder)).unwrap(), garbage);
-    }
-
-    #[test]
-    fn a_broken_page_is_found_at_the_start() {
-        let folder = TempDir::new().unwrap();
-        let mut history = open(&folder);
-        let messages = (0..100).map(|byte| (name("bob"), message(byte, &"x".repeat(5000))));
-        let messages = messages.collect();
-        ask(&mut history, StoreRequest::Queue { messages });
-        drop(history);
-        let mut bytes = std::fs::read(path(&folder)).unwrap();
-        bytes[4096..12 * 4096].fill(0xa5);
-        std::fs::write(path(&folder), bytes).unwrap();
-        let error = History::open(&path(&folder)).unwrap_err();
-        assert!(matches!(error, HistoryError::Damaged { .. }), "{error}");
     }
 
     #[test]

@@ -140,18 +140,18 @@ impl DataFolder {
     /// The database, made at the first start.
     pub(super) fn store(&self) -> Result<SqliteStore, Problem> {
         let path = self.path.join(DATABASE);
-        private::create_file(&path).map_err(|why| Problem::File {
-            what: "cannot open the database",
-            path: path.clone(),
-            why,
-        })?;
         SqliteStore::open(&path).map_err(|error| match error {
             OpenError::Newer { .. } => Problem::Newer {
                 path,
                 why: error.to_string(),
             },
             OpenError::Damaged(why) => Problem::Damaged { path, why },
-            OpenError::Failed(why) => Problem::File {
+            OpenError::Io(why) => Problem::File {
+                what: "cannot open the database",
+                path,
+                why,
+            },
+            OpenError::Sqlite(why) => Problem::File {
                 what: "cannot use the database",
                 path,
                 why: io::Error::other(why),

@@ -1,18 +1,19 @@
 //! The SQLite database of a data folder.
 //!
-//! WAL with `synchronous=FULL`: what is answered survives a power failure. The schema's version stands
-//! in `user_version`; older ones are brought up to date, newer ones are left alone.
+//! What is answered survives a power failure. How the file is opened, and what becomes of older and newer
+//! schemas, is in [`common::os::sqlite`].
 //!
 //! Where one request of a transaction fails, all of them are executed again one by one, so that a
 //! row which cannot be read fails nobody else.
 
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
 
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, TokenHash};
 use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_SWEPT};
+pub use common::os::sqlite::OpenError;
+use common::os::sqlite::{self, Access, Schema};
 use common::password::PasswordRecord;
 use common::time::UnixTime;
 use common::wire::rendezvous::StretchVersion;
@@ -87,8 +88,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Another process of ours may be at the database for the moment of a command.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Prepared statements that are kept: more than there are.
+const STATEMENTS_MAX: usize = 64;
 /// The audit trail is cut to its bound once in this many rows.
 const AUDIT_TRIM_INTERVAL: i64 = 1000;
 
@@ -98,59 +99,23 @@ pub struct SqliteStore {
     connection: Connection,
 }
 
-/// The database cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A newer program made it.
-    #[error("it has the schema version {found}, and this program knows versions up to {known}")]
-    Newer {
-        /// What the database says.
-        found: i64,
-        /// What this program knows.
-        known: i64,
-    },
-    /// It is not a database any more.
-    #[error("it is damaged: {0}")]
-    Damaged(String),
-    /// The system refused.
-    #[error("{0}")]
-    Failed(String),
-}
-
 impl SqliteStore {
     /// Opens the database at `path` or makes it, checks it, and brings its schema up to date.
+    ///
+    /// # Errors
+    ///
+    /// As [`sqlite::open`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let connection = Connection::open(path).map_err(open_error)?;
-        let mut this = Self { connection };
-        this.prepare().map_err(open_error)??;
-        Ok(this)
-    }
-
-    fn prepare(&mut self) -> rusqlite::Result<Result<(), OpenError>> {
-        let connection = &mut self.connection;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        let known = MIGRATIONS.len() as i64;
-        if found > known || found < 0 {
-            return Ok(Err(OpenError::Newer { found, known }));
-        }
-        let verdict: String =
-            connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-        if verdict != "ok" {
-            return Ok(Err(OpenError::Damaged(verdict)));
-        }
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        connection.set_prepared_statement_cache_capacity(64);
+        let schema = Schema {
+            migrations: MIGRATIONS,
+            access: Access::Shared,
+        };
+        let mut connection = sqlite::open(path, &schema)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let transaction = connection.transaction()?;
-        for step in &MIGRATIONS[found as usize..] {
-            transaction.execute_batch(step)?;
-        }
-        transaction.pragma_update(None, "user_version", known)?;
         drop_weak_devices(&transaction)?;
         transaction.commit()?;
-        Ok(Ok(()))
+        Ok(Self { connection })
     }
 
     fn execute_batch(&mut self, batch: &[StoreRequest]) -> rusqlite::Result<Vec<StoreAnswer>> {
@@ -687,11 +652,7 @@ fn parse_failures(text: &str) -> Option<Vec<(SourcePrefix, u32)>> {
 // ---- errors ------------------------------------------------------------------------------------
 
 fn is_damage(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error_code();
-    matches!(
-        code,
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    ) || matches!(error, rusqlite::Error::FromSqlConversionFailure(..))
+    sqlite::is_damage(error) || matches!(error, rusqlite::Error::FromSqlConversionFailure(..))
 }
 
 /// Tells whether another process has the database: each request alone would wait for it as long.
@@ -700,14 +661,6 @@ fn is_locked(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
     )
-}
-
-fn open_error(error: rusqlite::Error) -> OpenError {
-    if is_damage(&error) {
-        OpenError::Damaged(error.to_string())
-    } else {
-        OpenError::Failed(error.to_string())
-    }
 }
 
 fn store_error(error: &rusqlite::Error) -> StoreError {

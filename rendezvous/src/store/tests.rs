@@ -394,7 +394,7 @@ fn newer_and_damaged_databases_are_told_apart() {
     let refused = SqliteStore::open(&damaged).unwrap_err();
     assert!(matches!(refused, OpenError::Damaged(_)), "{refused}");
     let refused = SqliteStore::open(folder.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::Failed(_)), "{refused}");
+    assert!(matches!(refused, OpenError::Io(_)), "{refused}");
 }
 
 #[test]

@@ -1,0 +1,339 @@
+//! SQLite files: how they are opened, checked and brought up to date.
+//!
+//! A file is for its owner only. It is opened in WAL mode, with foreign keys enforced and every commit
+//! waiting for the disk ([`set_durability`] changes the latter). The schema's version stands in the
+//! header, as `user_version`: an older one is brought forward, step by step and in one transaction; a
+//! newer one, and what is no SQLite file at all, is refused before SQLite touches it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+
+use super::private::{self, Durability};
+
+/// How long another program that uses the file may hold this one up.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+/// What every SQLite file starts with (<https://www.sqlite.org/fileformat2.html> section 1.3).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Length of the header.
+const HEADER_LEN: u64 = 100;
+/// Where the header has the user version, big-endian.
+const USER_VERSION_AT: usize = 60;
+
+/// What a file is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// Each brings the schema from the version that is its index to the next.
+    pub migrations: &'static [&'static str],
+    /// Who else may use the file while it is open.
+    pub access: Access,
+}
+
+/// Who may use a file while it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// This process alone (`locking_mode=EXCLUSIVE`): nobody who reads it holds up a transaction, and the
+    /// index of the WAL needs no shared memory, which some network file systems do not have.
+    Alone,
+    /// Other processes, too, such as one that makes a backup.
+    Shared,
+}
+
+/// A file cannot be used. Its content was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A newer program wrote it.
+    #[error("it has the schema version {found}, and this program knows versions up to {known}")]
+    Newer {
+        /// The version of its schema.
+        found: u32,
+        /// The newest version that the caller knows.
+        known: u32,
+    },
+    /// It is no SQLite file, or a broken one.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// The file system refuses.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// SQLite refuses.
+    #[error("{0}")]
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_damage(&error) {
+            Self::Damaged(error.to_string())
+        } else {
+            Self::Sqlite(error)
+        }
+    }
+}
+
+/// Opens a file, makes it if it is missing, checks it, and brings its schema up to date.
+///
+/// # Errors
+///
+/// If the file cannot be opened or written, is damaged, or has a newer schema.
+pub fn open(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
+    let known = schema.migrations.len() as u32;
+    private::create_file(path)?;
+    check_header(path, known)?;
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_MAX)?;
+    if schema.access == Access::Alone {
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    }
+    // The WAL may have a newer one than the header.
+    let version = schema_version(&connection)?;
+    refuse_newer(version, known)?;
+    quick_check(&connection)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    set_durability(&connection, Durability::PowerLoss)?;
+    migrate(&mut connection, schema.migrations, version)?;
+    Ok(connection)
+}
+
+/// Says what the following commits outlast. Between two transactions only: inside of one it changes
+/// nothing.
+///
+/// # Errors
+///
+/// If SQLite refuses.
+pub fn set_durability(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+    let level = match durability {
+        Durability::Kill => "NORMAL",
+        Durability::PowerLoss => "FULL",
+    };
+    connection.pragma_update(None, "synchronous", level)
+}
+
+/// Tells whether an error means that the file is damaged.
+pub fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
+/// Looks at the header without SQLite, which would touch the file or make side files.
+fn check_header(path: &Path, known: u32) -> Result<(), OpenError> {
+    let mut header = Vec::new();
+    File::open(path)?
+        .take(HEADER_LEN)
+        .read_to_end(&mut header)?;
+    if header.is_empty() {
+        return Ok(());
+    }
+    let version = header.get(USER_VERSION_AT..USER_VERSION_AT + 4);
+    match version.map(TryInto::try_into) {
+        Some(Ok(version)) if header.starts_with(MAGIC) => {
+            refuse_newer(u32::from_be_bytes(version), known)
+        }
+        Some(_) | None => Err(OpenError::Damaged("it is not an SQLite file".to_owned())),
+    }
+}
+
+fn schema_version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection
+        .pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))
+        .map(i32::cast_unsigned)
+}
+
+const fn refuse_newer(found: u32, known: u32) -> Result<(), OpenError> {
+    if found <= known {
+        return Ok(());
+    }
+    Err(OpenError::Newer { found, known })
+}
+
+fn quick_check(connection: &Connection) -> Result<(), OpenError> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    Err(OpenError::Damaged(found))
+}
+
+fn migrate(connection: &mut Connection, migrations: &[&str], version: u32) -> rusqlite::Result<()> {
+    let missing = &migrations[version as usize..];
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in missing {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", migrations.len() as u32)?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const FIRST: &str = "CREATE TABLE texts (text TEXT NOT NULL) STRICT;";
+    const SECOND: &str = "ALTER TABLE texts ADD COLUMN number INTEGER;";
+    const OLD: Schema = Schema {
+        migrations: &[FIRST],
+        access: Access::Shared,
+    };
+    const NEW: Schema = Schema {
+        migrations: &[FIRST, SECOND],
+        access: Access::Shared,
+    };
+
+    fn fresh() -> (TempDir, PathBuf) {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("texts.db");
+        (folder, path)
+    }
+
+    #[test]
+    fn an_older_schema_is_brought_forward_and_keeps_its_rows() {
+        let (_folder, path) = fresh();
+        let connection = open(&path, &OLD).unwrap();
+        connection
+            .execute("INSERT INTO texts VALUES ('x')", [])
+            .unwrap();
+        drop(connection);
+        for _ in 0..2 {
+            let connection = open(&path, &NEW).unwrap();
+            assert_eq!(schema_version(&connection), Ok(2));
+            let row = connection.query_row("SELECT text, number FROM texts", [], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?))
+            });
+            assert_eq!(row, Ok(("x".to_owned(), None)));
+        }
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_schema_as_it_was() {
+        let (_folder, path) = fresh();
+        drop(open(&path, &OLD).unwrap());
+        let broken = Schema {
+            migrations: &[FIRST, SECOND, "CREATE TABLE texts (x)"],
+            access: Access::Shared,
+        };
+        let error = open(&path, &broken).unwrap_err();
+        assert!(matches!(error, OpenError::Sqlite(_)), "{error}");
+        let connection = open(&path, &OLD).unwrap();
+        assert_eq!(schema_version(&connection), Ok(1));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_and_untouched() {
+        for newer in [2, 99, -1] {
+            let (folder, path) = fresh();
+            let connection = open(&path, &OLD).unwrap();
+            connection
+                .pragma_update(None, "user_version", newer)
+                .unwrap();
+            drop(connection);
+            let before = fs::read(&path).unwrap();
+            let error = open(&path, &OLD).unwrap_err();
+            let found = i32::cast_unsigned(newer);
+            assert!(
+                matches!(error, OpenError::Newer { found: version, known: 1 } if version == found),
+                "{error}"
+            );
+            assert_eq!(fs::read(&path).unwrap(), before);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_that_only_the_wal_has_is_refused() {
+        let (_folder, path) = fresh();
+        let newer = open(&path, &NEW).unwrap();
+        let header = fs::read(&path).unwrap();
+        assert_ne!(header.get(USER_VERSION_AT + 3), Some(&2), "in the WAL only");
+        let error = open(&path, &OLD).unwrap_err();
+        assert!(
+            matches!(error, OpenError::Newer { found: 2, known: 1 }),
+            "{error}"
+        );
+        drop(newer);
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_damaged_and_untouched() {
+        for garbage in [b"not a database at all".repeat(100), b"short".to_vec()] {
+            let (folder, path) = fresh();
+            fs::write(&path, &garbage).unwrap();
+            let error = open(&path, &OLD).unwrap_err();
+            assert!(matches!(error, OpenError::Damaged(_)), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), garbage);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_broken_page_is_found() {
+        let (_folder, path) = fresh();
+        let connection = open(&path, &OLD).unwrap();
+        let text = "x".repeat(5000);
+        for _ in 0..100 {
+            connection
+                .execute("INSERT INTO texts VALUES (?)", [&text])
+                .unwrap();
+        }
+        drop(connection);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[4096..12 * 4096].fill(0xa5);
+        fs::write(&path, bytes).unwrap();
+        let error = open(&path, &OLD).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged(_)), "{error}");
+    }
+
+    #[test]
+    fn t33_only_its_owner_reads_a_file_and_those_beside_it() {
+        let (folder, path) = fresh();
+        fs::write(&path, b"").unwrap();
+        let connection = open(&path, &OLD).unwrap();
+        connection
+            .execute("INSERT INTO texts VALUES ('x')", [])
+            .unwrap();
+        let entries: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert!(entries.len() > 1);
+        for entry in entries {
+            let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_file_of_one_process_is_nobody_elses() {
+        let (_folder, path) = fresh();
+        let alone = Schema {
+            access: Access::Alone,
+            ..OLD
+        };
+        let connection = open(&path, &alone).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.busy_timeout(Duration::ZERO).unwrap();
+        let error = other
+            .query_row("SELECT count(*) FROM texts", [], |_| Ok(()))
+            .unwrap_err();
+        assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy));
+        drop(connection);
+    }
+
+    #[test]
+    fn what_is_no_file_is_an_error_of_the_file_system() {
+        let folder = TempDir::new().unwrap();
+        let error = open(folder.path(), &OLD).unwrap_err();
+        assert!(matches!(error, OpenError::Io(_)), "{error}");
+    }
+}
