@@ -19,3 +19,5 @@ pub mod private;
 pub mod process;
 // SQLite files: opening, checking, migrating.
 pub mod sqlite;
+// TLS over a socket, either side.
+pub mod tls_pump;

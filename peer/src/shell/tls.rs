@@ -6,7 +6,7 @@
 //! When something goes wrong the alert is sent once and the connection is closed.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -14,9 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::key::Fingerprint;
-use common::limits::OUTBOX_LEN_MAX;
+use common::os::tls_pump::{PumpError, Received, TlsPump, Written};
 use common::tls::{
-    RENDEZVOUS_ALPN, ServerTrust, certificate_fingerprint, channel_binding, fingerprint_mismatch,
+    RENDEZVOUS_ALPN, ServerTrust, certificate_fingerprint, fingerprint_mismatch,
     rendezvous_client_config,
 };
 use mio::net::TcpStream;
@@ -37,8 +37,6 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time to send what is queued before a close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-/// Encrypted bytes that wait in rustls; everything else waits in our outbox.
-const TLS_BUFFER_LEN: usize = 64 * 1024;
 /// Bytes that are read before the loop does something else.
 const RECEIVED_PER_TURN: usize = 256 * 1024;
 
@@ -60,7 +58,7 @@ enum Phase {
         deadline: Instant,
     },
     Connecting(Connecting),
-    Shaking {
+    Handshaking {
         channel: Box<Channel>,
         deadline: Instant,
     },
@@ -83,9 +81,7 @@ struct Connecting {
 /// TLS over TCP.
 #[derive(Debug)]
 struct Channel {
-    stream: TcpStream,
-    tls: ClientConnection,
-    outbox: Vec<u8>,
+    pump: TlsPump<TcpStream>,
     is_readable: bool,
     is_writable: bool,
 }
@@ -143,7 +139,7 @@ impl ControlConnection {
     /// Notes what the system said about the socket.
     pub fn note_readiness(&mut self, is_readable: bool, is_writable: bool) {
         match &mut self.phase {
-            Phase::Shaking { channel, .. }
+            Phase::Handshaking { channel, .. }
             | Phase::Open(channel)
             | Phase::Closing { channel, .. } => {
                 channel.is_readable |= is_readable;
@@ -170,7 +166,7 @@ impl ControlConnection {
     /// Tells whether there is more to do without waiting.
     pub const fn wants_turn(&self) -> bool {
         match &self.phase {
-            Phase::Shaking { channel, .. } | Phase::Open(channel) => channel.is_readable,
+            Phase::Handshaking { channel, .. } | Phase::Open(channel) => channel.is_readable,
             Phase::Idle
             | Phase::Resolving { .. }
             | Phase::Connecting(_)
@@ -182,7 +178,7 @@ impl ControlConnection {
     pub const fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Resolving { deadline }
-            | Phase::Shaking { deadline, .. }
+            | Phase::Handshaking { deadline, .. }
             | Phase::Closing { deadline, .. } => Some(*deadline),
             Phase::Connecting(connecting) => Some(connecting.deadline),
             Phase::Idle | Phase::Open(_) => None,
@@ -225,12 +221,11 @@ impl ControlConnection {
             log::debug!("no control connection to send on bytes={}", bytes.len());
             return;
         };
-        if channel.outbox.len() + bytes.len() > OUTBOX_LEN_MAX {
+        if !channel.pump.queue(|outbox| outbox.extend_from_slice(bytes)) {
             let reason = format!("{} takes what is sent to it too slowly", self.server);
             self.abort(ClosedReason::Failed(reason), inputs);
             return;
         }
-        channel.outbox.extend_from_slice(bytes);
         self.pump(inputs);
     }
 
@@ -245,7 +240,7 @@ impl ControlConnection {
             Phase::Idle
             | Phase::Resolving { .. }
             | Phase::Connecting(_)
-            | Phase::Shaking { .. } => {
+            | Phase::Handshaking { .. } => {
                 inputs.push_back(RendezvousInput::Closed(ClosedReason::Ended));
             }
         }
@@ -298,7 +293,7 @@ impl ControlConnection {
             Ok(true) => match self.shake(connecting.stream) {
                 Ok(channel) => {
                     let deadline = now + HANDSHAKE_DEADLINE;
-                    self.phase = Phase::Shaking { channel, deadline };
+                    self.phase = Phase::Handshaking { channel, deadline };
                 }
                 Err(reason) => fail(reason, inputs),
             },
@@ -314,13 +309,10 @@ impl ControlConnection {
         if let Err(error) = stream.set_nodelay(true) {
             log::debug!("small frames may wait: {error}");
         }
-        let mut tls = ClientConnection::new(self.config.clone(), self.name.clone())
+        let tls = ClientConnection::new(self.config.clone(), self.name.clone())
             .map_err(|error| format!("TLS cannot be started: {error}"))?;
-        tls.set_buffer_limit(Some(TLS_BUFFER_LEN));
         Ok(Box::new(Channel {
-            stream,
-            tls,
-            outbox: Vec::new(),
+            pump: TlsPump::new(stream, tls),
             is_readable: true,
             is_writable: true,
         }))
@@ -329,7 +321,7 @@ impl ControlConnection {
     /// Moves bytes, and the phase with them.
     fn pump(&mut self, inputs: &mut VecDeque<RendezvousInput>) {
         let outcome = match &mut self.phase {
-            Phase::Shaking { channel, .. } | Phase::Open(channel) => {
+            Phase::Handshaking { channel, .. } | Phase::Open(channel) => {
                 let mut received = Vec::new();
                 let outcome = channel.pump(&mut received, &self.server);
                 self.open_when_shaken(inputs);
@@ -347,16 +339,16 @@ impl ControlConnection {
     }
 
     fn open_when_shaken(&mut self, inputs: &mut VecDeque<RendezvousInput>) {
-        let Phase::Shaking { channel, .. } = &self.phase else {
+        let Phase::Handshaking { channel, .. } = &self.phase else {
             return;
         };
-        if channel.tls.is_handshaking() {
+        if channel.pump.tls().is_handshaking() {
             return;
         }
         match channel.introduce(&self.server) {
             Ok(connected) => {
                 inputs.push_back(connected);
-                if let Phase::Shaking { channel, .. } =
+                if let Phase::Handshaking { channel, .. } =
                     std::mem::replace(&mut self.phase, Phase::Idle)
                 {
                     self.phase = Phase::Open(channel);
@@ -382,7 +374,7 @@ impl ControlConnection {
                 let reason = describe_tcp(&error, connecting.address);
                 self.try_next(connecting.rest, reason, registry, now, inputs);
             }
-            Phase::Shaking { .. } => fail(handshake_timeout(&self.server), inputs),
+            Phase::Handshaking { .. } => fail(handshake_timeout(&self.server), inputs),
             Phase::Closing { .. } => {
                 inputs.push_back(RendezvousInput::Closed(ClosedReason::Ended));
             }
@@ -393,11 +385,12 @@ impl ControlConnection {
     /// Ends the connection, with its alert if there is one.
     fn abort(&mut self, reason: ClosedReason, inputs: &mut VecDeque<RendezvousInput>) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Shaking { mut channel, .. }
+            Phase::Handshaking { mut channel, .. }
             | Phase::Open(mut channel)
             | Phase::Closing { mut channel, .. } => {
-                if let Err(error) = channel.tls.write_tls(&mut channel.stream) {
-                    log::debug!("the last alert is lost: {error}");
+                // An alert of ours, or the goodbye. The socket may be gone already.
+                if let Err(error) = channel.pump.write() {
+                    log::debug!("the last word is lost: {error}");
                 }
             }
             Phase::Idle | Phase::Resolving { .. } | Phase::Connecting(_) => return,
@@ -416,51 +409,21 @@ impl Channel {
 
     fn read(&mut self, received: &mut Vec<u8>, server: &ServerAddress) -> Result<(), ClosedReason> {
         while self.is_readable && received.len() < RECEIVED_PER_TURN {
-            match self.tls.read_tls(&mut self.stream) {
-                Ok(0) => return Err(self.end_of_stream(server)),
-                Ok(_) => {
-                    let state = self.tls.process_new_packets();
-                    let state = state.map_err(|error| describe_tls(&error, server))?;
-                    let at = received.len();
-                    received.resize(at + state.plaintext_bytes_to_read(), 0);
-                    self.tls
-                        .reader()
-                        .read_exact(&mut received[at..])
-                        .map_err(|error| ClosedReason::Failed(describe_broken(&error, server)))?;
-                    if state.peer_has_closed() {
-                        return Err(ClosedReason::Ended);
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_readable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(ClosedReason::Failed(describe_broken(&error, server))),
+            match self.pump.read(received) {
+                Ok(Received::Bytes(_)) => {}
+                Ok(Received::Blocked) => self.is_readable = false,
+                Ok(Received::Ended) => return Err(ClosedReason::Ended),
+                Ok(Received::Cut) => return Err(self.end_of_stream(server)),
+                Err(error) => return Err(describe_pump(&error, server)),
             }
         }
         Ok(())
     }
 
     fn write(&mut self) -> io::Result<()> {
-        loop {
-            self.fill()?;
-            if !self.tls.wants_write() || !self.is_writable {
-                return Ok(());
-            }
-            match self.tls.write_tls(&mut self.stream) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        if self.is_writable {
+            self.is_writable = self.pump.write()? == Written::All;
         }
-    }
-
-    /// Hands as much of the outbox to rustls as it has room for.
-    fn fill(&mut self) -> io::Result<()> {
-        if self.tls.is_handshaking() || self.outbox.is_empty() {
-            return Ok(());
-        }
-        let taken = self.tls.writer().write(&self.outbox)?;
-        self.outbox.drain(..taken);
         Ok(())
     }
 
@@ -472,28 +435,32 @@ impl Channel {
         self.read(&mut dropped, server)
             .and(self.write().map_err(|_| ClosedReason::Ended))
             .map_err(|_| ClosedReason::Ended)?;
-        if !self.outbox.is_empty() || self.tls.wants_write() {
+        if !self.pump.is_flushed() {
             return Ok(());
         }
-        self.tls.send_close_notify();
+        self.pump.say_goodbye();
         Err(ClosedReason::Ended)
     }
 
     fn introduce(&self, server: &ServerAddress) -> Result<RendezvousInput, String> {
-        if self.tls.alpn_protocol() != Some(RENDEZVOUS_ALPN) {
+        if self.pump.tls().alpn_protocol() != Some(RENDEZVOUS_ALPN) {
             return Err(describe_no_rendezvous(server));
         }
+        let stream = self.pump.socket();
         let broken = |error: io::Error| describe_broken(&error, server);
         Ok(RendezvousInput::Connected {
-            binding: channel_binding(&self.tls).map_err(|error| error.to_string())?,
-            local: canonical(self.stream.local_addr().map_err(broken)?),
-            server: canonical(self.stream.peer_addr().map_err(broken)?),
+            binding: self
+                .pump
+                .channel_binding()
+                .map_err(|error| error.to_string())?,
+            local: canonical(stream.local_addr().map_err(broken)?),
+            server: canonical(stream.peer_addr().map_err(broken)?),
         })
     }
 
     fn end_of_stream(&self, server: &ServerAddress) -> ClosedReason {
-        ClosedReason::Failed(if self.tls.is_handshaking() {
-            format!("{server} closed the connection at once; is it a rendezvous server?")
+        ClosedReason::Failed(if self.pump.tls().is_handshaking() {
+            describe_hung_up(server)
         } else {
             format!("the connection to {server} broke")
         })
@@ -507,58 +474,55 @@ pub fn probe(server: &ServerAddress, deadline: Duration) -> Result<Fingerprint, 
     let name = server_name(server).map_err(ClosedReason::Failed)?;
     let config = rendezvous_client_config(&ServerTrust::AskPerson)
         .map_err(|error| ClosedReason::Failed(error.to_string()))?;
-    let mut stream = connect_blocking(server, until).map_err(ClosedReason::Failed)?;
-    let mut tls =
-        ClientConnection::new(config, name).map_err(|error| describe_tls(&error, server))?;
-    while tls.is_handshaking() {
-        shake_blocking(&mut tls, &mut stream, server, until)?;
+    let stream = connect_blocking(server, until).map_err(ClosedReason::Failed)?;
+    let tls = ClientConnection::new(config, name).map_err(|error| describe_tls(&error, server))?;
+    let mut pump = TlsPump::new(stream, tls);
+    while pump.tls().is_handshaking() {
+        shake_blocking(&mut pump, server, until)?;
     }
+    let tls = pump.tls();
     if tls.alpn_protocol() != Some(RENDEZVOUS_ALPN) {
         return Err(ClosedReason::Failed(describe_no_rendezvous(server)));
     }
-    tls.send_close_notify();
-    if let Err(error) = tls.write_tls(&mut stream) {
-        log::debug!("no good-bye: {error}");
-    }
     let certificate = tls.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.expect("a server without a certificate fails the handshake");
-    certificate_fingerprint(certificate).map_err(|error| describe_tls(&error, server))
+    let fingerprint = certificate_fingerprint(certificate);
+    pump.say_goodbye();
+    fingerprint.map_err(|error| describe_tls(&error, server))
 }
 
 /// One step of a handshake; its last one sends what the server waits for.
 fn shake_blocking(
-    tls: &mut ClientConnection,
-    stream: &mut std::net::TcpStream,
+    pump: &mut TlsPump<std::net::TcpStream>,
     server: &ServerAddress,
     until: Instant,
 ) -> Result<(), ClosedReason> {
-    let broken = |error: io::Error| {
-        let is_timeout = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-        ClosedReason::Failed(if is_timeout {
-            handshake_timeout(server)
-        } else {
-            describe_broken(&error, server)
-        })
-    };
+    let broken = |error: io::Error| ClosedReason::Failed(describe_broken(&error, server));
+    let timed_out = || Err(ClosedReason::Failed(handshake_timeout(server)));
     let left = until.saturating_duration_since(now());
     if left.is_zero() {
-        return Err(ClosedReason::Failed(handshake_timeout(server)));
+        return timed_out();
     }
+    let stream = pump.socket();
     stream
         .set_read_timeout(Some(left))
         .and_then(|()| stream.set_write_timeout(Some(left)))
         .map_err(broken)?;
-    while tls.wants_write() {
-        tls.write_tls(stream).map_err(broken)?;
+    if pump.write().map_err(broken)? == Written::Blocked {
+        return timed_out();
     }
-    if tls.read_tls(stream).map_err(broken)? == 0 {
-        let reason = format!("{server} closed the connection at once; is it a rendezvous server?");
-        return Err(ClosedReason::Failed(reason));
+    match pump.read(&mut Vec::new()) {
+        Ok(Received::Bytes(_)) => {}
+        Ok(Received::Blocked) => return timed_out(),
+        Ok(Received::Ended | Received::Cut) => {
+            return Err(ClosedReason::Failed(describe_hung_up(server)));
+        }
+        Err(error) => return Err(describe_pump(&error, server)),
     }
-    let processed = tls.process_new_packets();
-    while tls.wants_write() && tls.write_tls(stream).is_ok() {}
-    processed.map_err(|error| describe_tls(&error, server))?;
-    Ok(())
+    match pump.write().map_err(broken)? {
+        Written::All => Ok(()),
+        Written::Blocked => timed_out(),
+    }
 }
 
 fn connect_blocking(server: &ServerAddress, until: Instant) -> Result<std::net::TcpStream, String> {
@@ -650,6 +614,17 @@ fn describe_tcp(error: &io::Error, address: SocketAddr) -> String {
     }
 }
 
+fn describe_hung_up(server: &ServerAddress) -> String {
+    format!("{server} closed the connection at once; is it a rendezvous server?")
+}
+
+fn describe_pump(error: &PumpError, server: &ServerAddress) -> ClosedReason {
+    match error {
+        PumpError::Tls(error) => describe_tls(error, server),
+        PumpError::Io(error) => ClosedReason::Failed(describe_broken(error, server)),
+    }
+}
+
 fn describe_broken(error: &io::Error, server: &ServerAddress) -> String {
     format!("the connection to {server} broke: {error}")
 }
@@ -680,9 +655,10 @@ fn describe_tls(error: &rustls::Error, server: &ServerAddress) -> ClosedReason {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
-    use common::tls::ServerIdentity;
+    use common::tls::{ServerIdentity, channel_binding};
     use mio::{Events, Poll, Waker};
     use rustls::{ServerConnection, StreamOwned};
 

@@ -1,16 +1,16 @@
 //! TLS over TCP for one connection: bytes in, frames out, and back.
 //!
-//! Reading never waits on writing. What is to be sent waits in an outbox with a bound; a peer that
-//! does not read is cut off when it is full.
+//! How bytes move is in [`common::os::tls_pump`]; a peer that does not read is cut off when its outbox is
+//! full.
 
-use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::ChannelBinding;
 use common::limits::{CONTROL_FRAME_LEN_MAX, OUTBOX_LEN_MAX};
-use common::tls::{RENDEZVOUS_ALPN, channel_binding};
+use common::os::tls_pump::{Received, TlsPump, Written};
+use common::tls::RENDEZVOUS_ALPN;
 use common::wire::frame::FrameBuffer;
 use common::wire::rendezvous::{Hello, RequestFrame};
 use mio::net::TcpStream;
@@ -32,23 +32,20 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A connection.
 #[derive(Debug)]
 pub struct Link {
-    pub(super) socket: TcpStream,
     pub(super) source: SocketAddr,
-    tls: ServerConnection,
+    pump: TlsPump<TcpStream>,
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
     is_greeted: bool,
     /// Nothing after bytes that are no frame is looked at.
     is_deaf: bool,
     /// The peer said that it says no more.
     has_ended: bool,
-    outbox: Vec<u8>,
-    sent: usize,
     state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Shaking,
+    Handshaking,
     Open,
     /// Nothing is read any more but the end; this ends it in any case.
     Closing(Instant),
@@ -86,16 +83,13 @@ impl Link {
         config: Arc<ServerConfig>,
     ) -> Result<Self, rustls::Error> {
         Ok(Self {
-            socket,
             source,
-            tls: ServerConnection::new(config)?,
+            pump: TlsPump::new(socket, ServerConnection::new(config)?),
             frames: FrameBuffer::new(),
             is_greeted: false,
             is_deaf: false,
             has_ended: false,
-            outbox: Vec::new(),
-            sent: 0,
-            state: State::Shaking,
+            state: State::Handshaking,
         })
     }
 
@@ -103,6 +97,7 @@ impl Link {
     /// wait come first.
     pub fn read(&mut self, events: &mut Vec<Event>) -> Progress {
         let mut budget = READ_BUDGET;
+        let mut plaintext = Vec::new();
         loop {
             self.take_frames(events);
             if events.len() >= FRAMES_PER_TURN {
@@ -114,59 +109,44 @@ impl Link {
             if budget == 0 {
                 return Progress::HasMore;
             }
-            match self.tls.read_tls(&mut self.socket) {
-                Ok(0) => return Progress::Gone,
-                Ok(len) => budget = budget.saturating_sub(len),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            match self.pump.read(&mut plaintext) {
+                Ok(Received::Bytes(len)) => budget = budget.saturating_sub(len),
+                Ok(Received::Ended) => self.has_ended = true,
+                Ok(Received::Blocked) => {
                     self.release_memory();
                     return Progress::Waits;
                 }
-                Err(_) => return Progress::Gone,
+                Ok(Received::Cut) => return Progress::Gone,
+                Err(error) => {
+                    log::debug!("connection fails: source={} error={error}", self.source);
+                    return Progress::Gone;
+                }
             }
-            if let Err(error) = self.tls.process_new_packets() {
-                log::debug!("TLS ended: source={} error={error}", self.source);
-                // Once: the alert that tells the peer why.
-                let _ = self.tls.write_tls(&mut self.socket);
+            if !self.take_plaintext(&plaintext, events) {
                 return Progress::Gone;
             }
-            if !self.take_plaintext(events) {
-                return Progress::Gone;
-            }
+            plaintext.clear();
         }
     }
 
     /// Queues a frame. `false` if the peer reads too slowly for that.
     pub fn send(&mut self, frame: &Frame, encoder: &mut Encoder) -> bool {
-        if let Err(error) = encoder.append(frame, &mut self.outbox) {
+        let mut appended = Ok(());
+        let has_room = self
+            .pump
+            .queue(|outbox| appended = encoder.append(frame, outbox));
+        if let Err(error) = appended {
             log::error!("a frame of ours is too large: {error}");
             return false;
         }
-        self.outbox.len() - self.sent <= OUTBOX_LEN_MAX
+        has_room
     }
 
     /// Writes as much as the socket takes.
     pub fn write(&mut self) -> Progress {
-        loop {
-            while self.sent < self.outbox.len() {
-                match self.tls.writer().write(&self.outbox[self.sent..]) {
-                    Ok(0) | Err(_) => break,
-                    Ok(len) => self.sent += len,
-                }
-            }
-            if self.sent == self.outbox.len() {
-                self.outbox = Vec::new();
-                self.sent = 0;
-            }
-            if !self.tls.wants_write() {
-                return Progress::Waits;
-            }
-            match self.tls.write_tls(&mut self.socket) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Waits,
-                Err(_) => return Progress::Gone,
-            }
+        match self.pump.write() {
+            Ok(Written::All | Written::Blocked) => Progress::Waits,
+            Err(_) => Progress::Gone,
         }
     }
 
@@ -176,7 +156,7 @@ impl Link {
         if let State::Closing(by) = self.state {
             return Some(by);
         }
-        if self.write() == Progress::Gone || self.state == State::Shaking {
+        if self.write() == Progress::Gone || self.state == State::Handshaking {
             return None;
         }
         let by = now + LINGER;
@@ -187,12 +167,11 @@ impl Link {
 
     /// After everything is written, tells the peer that this is the end.
     pub fn finish_closing(&mut self) {
-        if !self.is_closing() || !self.outbox.is_empty() || self.tls.wants_write() {
+        if !self.is_closing() || !self.pump.is_flushed() {
             return;
         }
-        self.tls.send_close_notify();
-        let _ = self.tls.write_tls(&mut self.socket);
-        let _ = self.socket.shutdown(Shutdown::Write);
+        self.pump.say_goodbye();
+        let _ = self.pump.socket().shutdown(Shutdown::Write);
     }
 
     /// Tells whether the engine has let go of this connection.
@@ -202,34 +181,25 @@ impl Link {
 
     /// Tells whether so much waits for the peer that nothing further should be asked.
     pub fn is_congested(&self) -> bool {
-        !self.is_closing() && self.outbox.len() - self.sent > CONGESTED_LEN
+        !self.is_closing() && self.pump.waiting_len() > CONGESTED_LEN
     }
 
     /// `false` when the connection is over.
-    fn take_plaintext(&mut self, events: &mut Vec<Event>) -> bool {
-        if self.state == State::Shaking && !self.tls.is_handshaking() {
-            let binding = channel_binding(&self.tls);
-            let is_ours = self.tls.alpn_protocol() == Some(RENDEZVOUS_ALPN);
-            let (Ok(channel), true) = (binding, is_ours) else {
+    fn take_plaintext(&mut self, plaintext: &[u8], events: &mut Vec<Event>) -> bool {
+        let tls = self.pump.tls();
+        if self.state == State::Handshaking && !tls.is_handshaking() {
+            let is_ours = tls.alpn_protocol() == Some(RENDEZVOUS_ALPN);
+            let (Ok(channel), true) = (self.pump.channel_binding(), is_ours) else {
                 log::debug!("no rdv/1 in ALPN: source={}", self.source);
                 return false;
             };
             self.state = State::Open;
             events.push(Event::Connected(channel));
         }
-        let mut bytes = [0; 4096];
-        loop {
-            match self.tls.reader().read(&mut bytes) {
-                Ok(0) => {
-                    self.has_ended = true;
-                    return true;
-                }
-                Ok(_) if self.is_closing() || self.is_deaf => continue,
-                Ok(len) => self.frames.push(&bytes[..len]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(_) => return false,
-            }
+        if !self.is_closing() && !self.is_deaf {
+            self.frames.push(plaintext);
         }
+        true
     }
 
     fn take_frames(&mut self, events: &mut Vec<Event>) {
