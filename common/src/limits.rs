@@ -188,6 +188,10 @@ pub const AUDIT_ROWS_MAX: usize = 100_000;
 /// Requests that the store executes as one transaction: one wait for the disk for all of them, and
 /// none waits for more than these.
 pub const STORE_BATCH_MAX: usize = 1024;
+/// Requests that wait for the store: two of each connection, 30 MB. Further ones fail at once.
+pub const STORE_REQUESTS_MAX: usize = 2 * CONNECTIONS_MAX;
+/// Results of the store and of OPAQUE that wait for the server's loop: a transaction's.
+pub const SERVER_ANSWERS_MAX: usize = STORE_BATCH_MAX;
 /// Clients of the server's admin socket at once.
 pub const ADMIN_CLIENTS_MAX: usize = 16;
 /// Longest line on the admin socket: a page of accounts.

@@ -21,3 +21,5 @@ pub mod process;
 pub mod sqlite;
 // TLS over a socket, either side.
 pub mod tls_pump;
+// Threads with bounded queues.
+pub mod worker;

@@ -26,6 +26,7 @@ use common::key::DeviceSecret;
 use common::limits::WORKER_ANSWERS_MAX;
 use common::os::clock::{epoch, now};
 use common::os::lines::{RequestId, Tokens};
+use common::os::worker::Worker;
 use common::password::PasswordError;
 use common::tls::ServerTrust;
 use mio::{Events, Poll, Token, Waker};
@@ -46,7 +47,7 @@ pub use self::local::{Heard, LocalNode};
 use self::tls::ControlConnection;
 pub use self::tls::probe;
 use self::udp::Udp;
-use self::workers::{Answer, Answers, Lookup, Worker};
+use self::workers::{Answer, Answers, Lookup};
 use crate::node::command::CommandId;
 use crate::node::io::{
     DiskAnswer, DiskRequest, RendezvousInput, StoreAnswer, StoreId, StoreRequest, Work, WorkAnswer,
@@ -235,7 +236,7 @@ impl EventLoop {
         let restored = history
             .restore()
             .map_err(|error| HistoryError::new(&settings.history, error))?;
-        let (answers, queue) = Answers::new(waker);
+        let (answers, queue) = Answers::new(waker, WORKER_ANSWERS_MAX);
         let workers =
             Workers::spawn(history, &settings.history, &answers).map_err(StartError::System)?;
         let now = now();

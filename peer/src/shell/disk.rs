@@ -16,7 +16,6 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -26,11 +25,12 @@ use common::id::TransferId;
 use common::limits::{
     DISK_REQUESTS_MAX, FILE_LEN_MAX, FILE_NAME_LEN_MAX, LEAF_LEN, SAME_NAMES_MAX, TRANSFERS_MAX,
 };
+use common::os::worker::{Queue, Worker};
 use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::names::FileName;
-use super::workers::{Answer, Answers, Worker};
+use super::workers::{Answer, Answers};
 use crate::node::io::{DiskAnswer, DiskRequest};
 
 /// Which unfinished files are ours.
@@ -65,8 +65,8 @@ enum Transfer {
 }
 
 impl Disk {
-    fn run(&mut self, queue: &Receiver<DiskRequest>, answers: &Answers) {
-        for request in queue {
+    fn run(&mut self, queue: &Queue<DiskRequest>, answers: &Answers) {
+        while let Some(request) = queue.next_request() {
             let transfer = request.transfer();
             let Some(answer) = self.carry_out(request) else {
                 continue;

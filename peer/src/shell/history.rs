@@ -12,7 +12,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Receiver;
 
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
@@ -21,6 +20,7 @@ use common::limits::{
 };
 use common::os::private::Durability;
 use common::os::sqlite::{self, Access, OpenError, Schema};
+use common::os::worker::{Queue, Worker};
 use common::time::UnixTime;
 use common::wire::peer::{Conversation, Message, MessageBody};
 use rusqlite::types::{FromSqlError, Type};
@@ -29,7 +29,7 @@ use rusqlite::{
     TransactionBehavior, params,
 };
 
-use super::workers::{Answer, Answers, Worker};
+use super::workers::{Answer, Answers};
 use crate::node::command::{Direction, HistoryItem, MessageState};
 use crate::node::io::{Restored, StoreAnswer, StoreId, StoreRequest};
 
@@ -76,11 +76,9 @@ impl History {
 
     /// Ends when the queue does, and has then carried out all of it, whether or not anybody still
     /// takes the answers.
-    fn run(mut self, queue: &Receiver<(StoreId, StoreRequest)>, answers: &Answers) {
+    fn run(mut self, queue: &Queue<(StoreId, StoreRequest)>, answers: &Answers) {
         give_way_to_the_loop();
-        while let Ok(first) = queue.recv() {
-            let mut batch = vec![first];
-            batch.extend(queue.try_iter().take(HISTORY_BATCH_MAX - 1));
+        while let Some(batch) = queue.next_batch(HISTORY_BATCH_MAX) {
             let done = self.carry_out_batch(&batch).into_iter();
             answers.give_all(done.map(|(id, answer)| Answer::Stored(id, answer)));
         }

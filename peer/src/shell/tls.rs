@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::key::Fingerprint;
 use common::os::tls_pump::{PumpError, Received, TlsPump, Written};
+use common::os::worker::Worker;
 use common::tls::{
     RENDEZVOUS_ALPN, ServerTrust, certificate_fingerprint, fingerprint_mismatch,
     rendezvous_client_config,
@@ -25,7 +26,7 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, ClientConnection};
 
 use super::udp::canonical;
-use super::workers::{Lookup, Resolved, Worker, resolve};
+use super::workers::{Lookup, Resolved, resolve};
 use super::{ServerAddress, now};
 use crate::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 
@@ -857,7 +858,7 @@ mod tests {
         fn new(server: ServerAddress, trust: &ServerTrust) -> Self {
             let poll = Poll::new().unwrap();
             let waker = Waker::new(poll.registry(), Token(0)).unwrap();
-            let (answers, queue) = Answers::new(Arc::new(waker));
+            let (answers, queue) = Answers::new(Arc::new(waker), 1);
             Self {
                 connection: ControlConnection::new(server, trust, Token(1)).unwrap(),
                 resolver: spawn_resolver(answers).unwrap(),

@@ -609,8 +609,16 @@ impl Loop {
                     }
                 }
                 Output::Close { connection, why } => self.close(connection, why, now),
-                Output::Store { ticket, request } => self.workers.order_store(ticket, request),
-                Output::Verify { ticket, job } => self.workers.order_compute(ticket, job),
+                Output::Store { ticket, request } => {
+                    if let Some(input) = self.workers.order_store(ticket, request) {
+                        self.server.handle_input(input, now);
+                    }
+                }
+                Output::Verify { ticket, job } => {
+                    if let Some(input) = self.workers.order_compute(ticket, job) {
+                        self.server.handle_input(input, now);
+                    }
+                }
                 Output::Reply { id, reply } => {
                     if let Some(admin) = &mut self.admin {
                         admin.reply(RequestId(id.0), admin::answer(reply));

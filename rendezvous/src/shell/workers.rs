@@ -1,29 +1,38 @@
-//! The threads for slow work: one owns the database, one or two compute OPAQUE.
+//! The threads for slow work ([`common::os::worker`]): one owns the database, one or two compute OPAQUE.
 //!
-//! Orders go in through channels whose length the engine bounds
-//! ([`common::limits::LOGINS_IN_PROGRESS_MAX`]); results come back as inputs, and wake the loop.
+//! Results come back as inputs, and wake the loop.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::Duration;
 
-use common::limits::{COMPUTE_THREADS_MAX, STORE_BATCH_MAX};
+use common::limits::{
+    COMPUTE_THREADS_MAX, LOGINS_IN_PROGRESS_MAX, SERVER_ANSWERS_MAX, STORE_BATCH_MAX,
+    STORE_REQUESTS_MAX,
+};
+use common::os::worker::{Answers, Queue, Worker};
 use common::password::ServerSetup;
 use mio::Waker;
 
 use super::Problem;
 use crate::server::login::Job;
 use crate::server::{Input, Ticket};
-use crate::store::{Store, StoreRequest};
+use crate::store::{Store, StoreError, StoreRequest};
+
+/// How long a server that stops waits for what is to be on disk.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits for log-ins that nobody takes an answer of any more.
+const COMPUTE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The threads, and the way to and from them.
 #[derive(Debug)]
 pub(super) struct Workers {
-    store: Sender<(Ticket, StoreRequest)>,
-    compute: Sender<(Ticket, Job)>,
+    store: Worker<(Ticket, StoreRequest)>,
+    compute: Worker<(Ticket, Job)>,
+    setup: Arc<ServerSetup>,
     results: Receiver<Input>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
@@ -33,45 +42,51 @@ impl Workers {
         setup: ServerSetup,
         waker: &Arc<Waker>,
     ) -> Result<Self, Problem> {
-        let (result_sender, results) = mpsc::channel();
-        let (store_sender, store_orders) = mpsc::channel();
-        let (compute_sender, compute_orders) = mpsc::channel();
-        let back = Back {
-            results: result_sender,
-            waker: Arc::clone(waker),
+        let (answers, results) = Answers::new(Arc::clone(waker), SERVER_ANSWERS_MAX);
+        let no_thread = |why: io::Error| Problem::System {
+            what: "a thread",
+            why,
         };
-        let mut threads = Vec::new();
-        let store_back = back.clone();
-        threads.push(spawn("store", move || {
-            run_store(store, &store_orders, &store_back);
-        })?);
+        let store_answers = answers.clone();
+        let store = Worker::spawn("store", STORE_REQUESTS_MAX, move |queue| {
+            run_store(store, &queue, &store_answers);
+        })
+        .map_err(no_thread)?;
         let setup = Arc::new(setup);
-        let orders = Arc::new(Mutex::new(compute_orders));
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..cores.clamp(1, COMPUTE_THREADS_MAX) {
-            let (setup, orders, back) = (Arc::clone(&setup), Arc::clone(&orders), back.clone());
-            threads.push(spawn("opaque", move || {
-                run_compute(&setup, &orders, &back)
-            })?);
-        }
-        Ok(Self {
-            store: store_sender,
-            compute: compute_sender,
-            results,
+        let threads = cores.clamp(1, COMPUTE_THREADS_MAX);
+        let shared = Arc::clone(&setup);
+        let compute = Worker::spawn_several(
+            "opaque",
             threads,
+            LOGINS_IN_PROGRESS_MAX,
+            move |(ticket, job): (Ticket, Job)| {
+                let outcome = job.run(&shared);
+                answers.give(Input::Verified { ticket, outcome });
+            },
+        )
+        .map_err(no_thread)?;
+        Ok(Self {
+            store,
+            compute,
+            setup,
+            results,
         })
     }
 
-    /// Gives the store a request.
-    pub(super) fn order_store(&self, ticket: Ticket, request: StoreRequest) {
-        let sent = self.store.send((ticket, request));
-        sent.expect("the store's thread ends after the loop");
+    /// Gives the store a request. The answer at once if too many wait already.
+    pub(super) fn order_store(&self, ticket: Ticket, request: StoreRequest) -> Option<Input> {
+        self.store.submit((ticket, request)).err()?;
+        let answer = Err(StoreError::Failed("too much waits for the disk".to_owned()));
+        Some(Input::Stored { ticket, answer })
     }
 
-    /// Gives the OPAQUE threads a job.
-    pub(super) fn order_compute(&self, ticket: Ticket, job: Job) {
-        let sent = self.compute.send((ticket, job));
-        sent.expect("the OPAQUE threads end after the loop");
+    /// Gives the OPAQUE threads a job. Where too many wait already, those of peers that left among them,
+    /// it is done here, a tenth of a millisecond that slows the loop down to the threads' pace.
+    pub(super) fn order_compute(&self, ticket: Ticket, job: Job) -> Option<Input> {
+        let (ticket, job) = self.compute.submit((ticket, job)).err()?;
+        let outcome = job.run(&self.setup);
+        Some(Input::Verified { ticket, outcome })
     }
 
     /// A result, if there is one.
@@ -81,60 +96,92 @@ impl Workers {
 
     /// Lets the threads finish what they have, and ends them.
     pub(super) fn stop(self) {
-        drop((self.store, self.compute));
-        for thread in self.threads {
-            if thread.join().is_err() {
-                log::error!("a worker thread panicked");
-            }
-        }
+        // Threads that wait for the loop to take a result learn that it does not.
+        drop(self.results);
+        self.store.finish(STORE_PATIENCE);
+        self.compute.finish(COMPUTE_PATIENCE);
     }
 }
 
-#[derive(Clone)]
-struct Back {
-    results: Sender<Input>,
-    waker: Arc<Waker>,
-}
-
-impl Back {
-    fn send(&self, inputs: impl IntoIterator<Item = Input>) {
-        for input in inputs {
-            // The loop is gone when the server stops; nobody waits for it then.
-            let _ = self.results.send(input);
-        }
-        if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake the loop: {error}");
-        }
-    }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Problem> {
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
-    thread.map_err(|why: io::Error| Problem::System {
-        what: "a thread",
-        why,
-    })
-}
-
-/// Executes whatever is queued as one transaction.
-fn run_store(mut store: impl Store, orders: &Receiver<(Ticket, StoreRequest)>, back: &Back) {
-    while let Ok(first) = orders.recv() {
-        let rest = orders.try_iter().take(STORE_BATCH_MAX - 1);
-        let (tickets, batch): (Vec<_>, Vec<_>) = [first].into_iter().chain(rest).unzip();
+/// Executes whatever is queued as one transaction, to the end of the queue, whether or not anybody still
+/// takes the answers.
+fn run_store(
+    mut store: impl Store,
+    queue: &Queue<(Ticket, StoreRequest)>,
+    results: &Answers<Input>,
+) {
+    while let Some(orders) = queue.next_batch(STORE_BATCH_MAX) {
+        let (tickets, batch): (Vec<_>, Vec<_>) = orders.into_iter().unzip();
         let answers = store.execute(&batch);
         if let Some(Err(error)) = answers.iter().find(|answer| answer.is_err()) {
             log::warn!("store failed: requests={} error={error}", batch.len());
         }
         let inputs = tickets.into_iter().zip(answers);
-        back.send(inputs.map(|(ticket, answer)| Input::Stored { ticket, answer }));
+        results.give_all(inputs.map(|(ticket, answer)| Input::Stored { ticket, answer }));
     }
 }
 
-fn run_compute(setup: &ServerSetup, orders: &Mutex<Receiver<(Ticket, Job)>>, back: &Back) {
-    loop {
-        let order = orders.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((ticket, job)) = order else { return };
-        let outcome = job.run(setup);
-        back.send([Input::Verified { ticket, outcome }]);
+#[cfg(test)]
+mod tests {
+    use common::os::clock;
+    use mio::{Poll, Token};
+
+    use super::*;
+    use crate::server::lockout::BucketKey;
+    use crate::server::operator::{Command, CommandId};
+    use crate::server::{Output, Server, ServerOptions};
+    use crate::store::{Restored, StoreAnswer};
+
+    /// A store that waits for its gate at each batch.
+    struct Slow(Receiver<()>);
+
+    impl Store for Slow {
+        fn execute(&mut self, batch: &[StoreRequest]) -> Vec<Result<StoreAnswer, StoreError>> {
+            let _ = self.0.recv();
+            batch.iter().map(|_| Ok(StoreAnswer::Done)).collect()
+        }
+
+        fn restore(&mut self) -> Result<Restored, StoreError> {
+            Ok(Restored::default())
+        }
+    }
+
+    #[test]
+    fn t20_requests_that_a_slow_store_cannot_take_fail_at_once() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let (gate, closed) = std::sync::mpsc::channel();
+        let setup = ServerSetup::generate([1; 32]);
+        let workers = Workers::start(Slow(closed), setup, &waker).unwrap();
+        let (ticket, request) = order();
+        // The thread itself holds a batch at most.
+        let taken = (0..=STORE_REQUESTS_MAX + STORE_BATCH_MAX)
+            .map(|_| workers.order_store(ticket, request.clone()));
+        let refused = taken.flatten().next().expect("a bound");
+        assert!(
+            matches!(
+                refused,
+                Input::Stored {
+                    answer: Err(StoreError::Failed(_)),
+                    ..
+                }
+            ),
+            "{refused:?}"
+        );
+        drop(gate);
+        workers.stop();
+    }
+
+    /// What an engine asks of its store.
+    fn order() -> (Ticket, StoreRequest) {
+        let options = ServerOptions::new(BucketKey([7; 32]));
+        let (now, epoch) = (clock::now(), clock::epoch());
+        let mut server = Server::new([7; 32], now, epoch, options, Restored::default());
+        let (id, command) = (CommandId(1), Command::ListAccounts { after: None });
+        server.handle_input(Input::Commanded { id, command }, now);
+        let Output::Store { ticket, request } = server.poll_output(now) else {
+            panic!("no request");
+        };
+        (ticket, request)
     }
 }

@@ -5,12 +5,13 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use common::os::worker::{Queue, Worker};
 use common::tls::ServerTrust;
 use mio::{Poll, Token};
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use peer::shell::ServerAddress;
 use peer::shell::tls::ControlConnection;
-use peer::shell::workers::{Lookup, Resolved, Worker};
+use peer::shell::workers::{Lookup, Resolved};
 use rustls::ServerConnection;
 use socket2::SockRef;
 
@@ -33,7 +34,7 @@ thread_local! {
     static MACHINE: Machine = Machine {
         listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free"),
         poll: Poll::new().expect("a descriptor is left"),
-        resolver: Worker::spawn("lookups", 1, |queue| queue.into_iter().for_each(drop))
+        resolver: Worker::spawn("lookups", 1, |queue: Queue<_>| queue.into_iter().for_each(drop))
             .expect("a thread can be started"),
     };
 }
