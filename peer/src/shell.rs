@@ -34,6 +34,7 @@ use mio::{Events, Poll, Token, Waker};
 pub mod control;
 mod disk;
 mod history;
+#[cfg(feature = "local-node")]
 mod local;
 pub mod names;
 pub mod tls;
@@ -43,6 +44,7 @@ pub mod workers;
 use self::control::ControlServer;
 use self::history::History;
 pub use self::history::HistoryError;
+#[cfg(feature = "local-node")]
 pub use self::local::{Heard, LocalNode};
 use self::tls::ControlConnection;
 pub use self::tls::probe;
@@ -201,6 +203,7 @@ struct EventLoop {
     connection: ControlConnection,
     control: ControlServer,
     /// What a caller on this thread has not taken yet; `None` if there is no such caller.
+    #[cfg(feature = "local-node")]
     heard: Option<VecDeque<Heard>>,
     workers: Workers,
     answers: Receiver<Answer>,
@@ -252,6 +255,7 @@ impl EventLoop {
             udp,
             connection,
             control,
+            #[cfg(feature = "local-node")]
             heard: None,
             workers,
             answers: queue,
@@ -411,12 +415,15 @@ impl EventLoop {
                 }
             }
             Output::Reply(id, result) => {
-                if let Some(result) = local::take_reply(self.heard.as_mut(), id, result) {
-                    self.control.reply(RequestId(id.0), result);
-                }
+                #[cfg(feature = "local-node")]
+                let Some(result) = local::take_reply(self.heard.as_mut(), id, result) else {
+                    return;
+                };
+                self.control.reply(RequestId(id.0), result);
             }
             Output::Event(event) => {
                 self.control.notify(&event);
+                #[cfg(feature = "local-node")]
                 if let Some(heard) = &mut self.heard {
                     heard.push_back(Heard::Event(event));
                 }

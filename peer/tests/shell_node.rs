@@ -13,8 +13,7 @@ use common::id::DeviceName;
 use common::key::DeviceSecret;
 use common::limits::{CONTROL_CLIENTS_MAX, CONTROL_LINE_LEN_MAX};
 use common::tls::{ServerIdentity, ServerTrust};
-use peer::node::command::{Command, Reply};
-use peer::shell::{Heard, LocalNode, NodeSettings, RunningNode, ServerAddress, StartError, start};
+use peer::shell::{NodeSettings, RunningNode, ServerAddress, StartError, start};
 use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,8 +47,12 @@ fn a_node_answers_over_its_socket_and_leaves_nothing_behind() {
     profile.start().stop();
 }
 
+#[cfg(feature = "local-node")]
 #[test]
 fn a_node_on_the_callers_thread_answers_and_gives_its_history_back() {
+    use peer::node::command::{Command, Reply};
+    use peer::shell::{Heard, LocalNode};
+
     let profile = Profile::new();
     let mut node = LocalNode::start(profile.settings()).unwrap();
     let number = node.submit(Command::Status);

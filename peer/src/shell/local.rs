@@ -1,5 +1,5 @@
-//! A node on the caller's thread, for programs that link this library: neither a socket nor a thread
-//! stands between them and the loop.
+//! A node on the caller's thread: neither a socket nor a thread stands between it and the loop. Behind the
+//! feature `local-node`, with which no program is built.
 
 use std::collections::VecDeque;
 use std::io;
