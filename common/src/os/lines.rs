@@ -85,6 +85,7 @@ mod sample {
     use serde::Deserialize;
 
     use super::*;
+    use crate::limits::{CONTROL_EVENTS_MAX, CONTROL_OUTBOX_LEN_MAX};
 
     #[derive(Debug)]
     pub(super) struct Sample;
@@ -133,8 +134,8 @@ mod sample {
             reply_len: 1000,
             requests_per_client: 2,
             requests: 3,
-            events: 4,
-            outbox_len: 2000,
+            events: CONTROL_EVENTS_MAX,
+            outbox_len: CONTROL_OUTBOX_LEN_MAX,
         };
         const PROCESS: &'static str = "the sample";
 

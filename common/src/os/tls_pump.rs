@@ -247,7 +247,9 @@ mod tests {
         loop {
             match pump.read(&mut plaintext).unwrap() {
                 Received::Bytes(_) => {}
-                last => return (plaintext, last),
+                last @ (Received::Blocked | Received::Ended | Received::Cut) => {
+                    return (plaintext, last);
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId};
 use common::limits::{MESSAGE_LEN_MAX, RECIPIENTS_MAX};
-use common::time::UnixTime;
+pub(super) use common::os::clock::unix_time as time_now;
 use common::wire::peer::MessageBody;
 use serde::Serialize;
 
@@ -18,12 +18,6 @@ use crate::args::{History, Send};
 use crate::client::{Happening, now};
 use crate::node::command::{Command, ConnectionState, Event, MessageState, Reply};
 use crate::ui::{Screen, line};
-
-/// The wall clock: for what is shown and sent, never for waiting.
-pub(super) fn time_now() -> UnixTime {
-    let millis = jiff::Timestamp::now().as_millisecond();
-    UnixTime::from_millis(u64::try_from(millis).unwrap_or(0))
-}
 
 /// Sends a text.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {

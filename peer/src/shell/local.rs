@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use common::os::clock::now;
 use mio::{Events, Poll, Waker};
 
-use super::{EVENTS_MAX, EventLoop, NodeSettings, StartError, WAKER, now};
+use super::{EVENTS_MAX, EventLoop, NodeSettings, StartError, WAKER};
 use crate::node::Input;
 use crate::node::command::{Command, CommandError, CommandId, Event, Reply};
 

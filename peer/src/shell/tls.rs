@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::key::Fingerprint;
+use common::os::clock::now;
 use common::os::tls_pump::{PumpError, Received, TlsPump, Written};
 use common::os::worker::Worker;
 use common::tls::{
@@ -25,9 +26,9 @@ use mio::{Interest, Registry, Token};
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, ClientConnection};
 
+use super::ServerAddress;
 use super::udp::canonical;
 use super::workers::{Lookup, Resolved, resolve};
-use super::{ServerAddress, now};
 use crate::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 
 /// Time to look up the server's name.
