@@ -1,8 +1,8 @@
 //! The socket on which a running server takes an operator's commands, as JSON-RPC 2.0 by
 //! [`common::os::lines`].
 //!
-//! It lies in the data folder, for the folder's owner only. Every [`Call`] is a method; what a command
-//! comes to is an [`Answer`] or a [`Refusal`]. There are no events.
+//! It lies in the data folder, for the folder's owner only. Every [`Call`](admin::Call) is a method; what a
+//! command comes to is an [`Answer`](admin::Answer) or a [`Refusal`](admin::Refusal). There are no events.
 
 use std::io;
 use std::path::Path;
