@@ -2,6 +2,7 @@
 //!
 //! The password becomes a record here, in the process of the command; the server never gets it.
 
+use std::io;
 use std::path::Path;
 
 use common::id::AccountName;
@@ -117,8 +118,7 @@ fn refused(refusal: Refusal, name: &AccountName) -> Problem {
         Refusal::Exists => Problem::AccountExists(name.clone()),
         Refusal::NotFound => Problem::NoAccount(name.clone()),
         Refusal::TooManyCodes => Problem::TooManyCodes,
-        Refusal::TooMany(_) => failed(refusal.to_string()),
-        Refusal::Failed(message) => failed(message),
+        Refusal::TooMany(_) | Refusal::Failed(_) => failed(refusal.to_string()),
     }
 }
 
@@ -186,10 +186,16 @@ impl<'a> Accounts<'a> {
 
     fn ask(&mut self, command: Command) -> Result<Result<Answer, Refusal>, Problem> {
         match self {
-            Self::Running(path) => admin::ask(path, command).map_err(|why| Problem::NoAnswer {
-                folder: path.to_owned(),
-                why,
-            }),
+            Self::Running(path) => {
+                let no_answer = |why| Problem::NoAnswer {
+                    folder: path.to_owned(),
+                    why,
+                };
+                match admin::ask(path, command).map_err(no_answer)? {
+                    Err(busy @ Refusal::TooMany(_)) => Err(no_answer(io::Error::other(busy))),
+                    answer => Ok(answer),
+                }
+            }
             Self::Here(here) => Ok(admin::answer(here.ask(command))),
         }
     }

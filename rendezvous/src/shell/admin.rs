@@ -187,7 +187,7 @@ pub enum Refusal {
     #[error("the account has as many open one-time codes as it may have")]
     TooManyCodes,
     /// Too many clients or requests at once.
-    #[error("too many {0} at once; try again when some have ended")]
+    #[error("it serves too many {0} at once")]
     TooMany(String),
     /// The server could not do it, for this reason.
     #[error("{0}")]
