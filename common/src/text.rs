@@ -1,10 +1,25 @@
-//! The one gate between text from outside and a terminal.
+//! Text for people: the one gate between text from outside and a terminal, and the one place where
+//! sizes, spans, times and columns get their form, for both programs.
+//!
+//! Everything here is a pure function. The gate, [`inline`] and [`block`], comes first on the way to a
+//! screen; what lays text out ([`columns`], [`shortened`], [`table`], [`wrapped`]) counts the columns of a
+//! terminal and neither bytes nor characters, and makes nothing harmless.
+//!
+//! # The gate
 //!
 //! Names, messages, file names and server texts may hold escape sequences that move the cursor, set
 //! the clipboard or hide text, and Unicode controls that reverse or conceal what is read. None of
 //! those reaches a terminal: each is replaced by something visible.
 
 use std::borrow::Cow;
+
+mod amount;
+mod layout;
+mod moment;
+
+pub use amount::{elapsed, rate, seconds, size};
+pub use layout::{Align, columns, joined, padded, shortened, table, wrapped};
+pub use moment::{date, stamp, stamp_on};
 
 /// Makes text safe for one line of a terminal: no line breaks, no controls.
 pub fn inline(text: &str) -> Cow<'_, str> {

@@ -1,0 +1,330 @@
+//! Columns of a terminal: how many a text takes, and how texts are fitted into them.
+//!
+//! A width is that of UAX #11 and of emoji sequences, by the crate `unicode-width`: CJK and emoji take
+//! two columns, combining marks and joiners none. Text is cut only between grapheme clusters (UAX #29), so
+//! that no mark loses its letter. Colours (`ESC [ … m`) take no column.
+
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+/// Stands where a part of a text was left out. One column.
+const ELLIPSIS: &str = "…";
+/// Columns between two columns of a table.
+const GAP: usize = 2;
+/// Fewer columns than this are not worth looking for words, or indenting.
+const COLUMNS_MIN: usize = 20;
+
+/// To which side a text is moved in its column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Blanks behind it, for words.
+    Left,
+    /// Blanks before it, for numbers.
+    Right,
+}
+
+/// How many columns of a terminal a line takes, without the colours in it.
+pub fn columns(text: &str) -> usize {
+    if !text.contains('\u{1b}') {
+        return text.width();
+    }
+    let mut pieces = text.split('\u{1b}');
+    let first = pieces.next().map_or(0, UnicodeWidthStr::width);
+    let coloured = pieces.map(|piece| match piece.split_once('m') {
+        Some((_, shown)) => shown.width(),
+        None => 0,
+    });
+    first + coloured.sum::<usize>()
+}
+
+/// A line without colours in at most `limit` columns: what is too much is left out in the middle, with
+/// an ellipsis in its place, so that the end of a file name stays.
+pub fn shortened(text: &str, limit: usize) -> String {
+    if columns(text) <= limit {
+        return text.to_owned();
+    }
+    let Some(kept) = limit.checked_sub(1) else {
+        return String::new();
+    };
+    let clusters: Vec<&str> = text.graphemes(true).collect();
+    let head = fitting(clusters.iter().copied(), kept - kept / 2);
+    let rest = &clusters[head..];
+    let tail = fitting(rest.iter().rev().copied(), kept / 2);
+    let (start, end) = (&clusters[..head], &rest[rest.len() - tail..]);
+    format!("{}{ELLIPSIS}{}", start.concat(), end.concat())
+}
+
+/// How many clusters from the start take at most `limit` columns together.
+fn fitting<'a>(clusters: impl Iterator<Item = &'a str>, limit: usize) -> usize {
+    let ends = clusters.scan(0, |used, cluster| {
+        *used += cluster.width();
+        Some(*used)
+    });
+    ends.take_while(|end| *end <= limit).count()
+}
+
+/// A line with blanks at one side until it takes `width` columns. A longer one stays as it is.
+pub fn padded(text: &str, width: usize, align: Align) -> String {
+    let blanks = " ".repeat(width.saturating_sub(columns(text)));
+    match align {
+        Align::Left => format!("{text}{blanks}"),
+        Align::Right => format!("{blanks}{text}"),
+    }
+}
+
+/// Words with commas between them.
+pub fn joined(words: &[impl ToString]) -> String {
+    let words: Vec<_> = words.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}
+
+/// Rows with their cells under each other. Each is one string, which has line feeds in it where a row does
+/// not fit `limit` columns: the cells that are too much follow on lines of their own, indented, again under
+/// each other. A single cell that is wider than a line is [`shortened`]. Without a limit each row
+/// is one line.
+pub fn table<const N: usize>(
+    rows: &[[String; N]],
+    aligns: [Align; N],
+    limit: Option<usize>,
+) -> Vec<String> {
+    let limit = limit.unwrap_or(usize::MAX);
+    let indent = if limit < COLUMNS_MIN { 0 } else { GAP };
+    let width = |column: usize| rows.iter().map(|row| columns(&row[column])).max();
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let room = if column == 0 { limit } else { limit - indent };
+        width(column).unwrap_or(0).min(room)
+    });
+    let breaks = breaks(&widths, indent, limit);
+    let lines = rows.iter().map(|row| {
+        let mut line = String::new();
+        let mut used = 0;
+        for (column, cell) in row.iter().enumerate() {
+            if breaks[column] {
+                line.truncate(line.trim_end().len());
+                line.push('\n');
+                used = indent;
+                line.push_str(&" ".repeat(indent));
+            } else if used > 0 {
+                line.push_str(&" ".repeat(GAP));
+            }
+            let cell = shortened(cell, widths[column]);
+            line.push_str(&padded(&cell, widths[column], aligns[column]));
+            used += widths[column];
+        }
+        line.truncate(line.trim_end().len());
+        line
+    });
+    lines.collect()
+}
+
+/// Before which columns of a table a new line begins.
+fn breaks<const N: usize>(widths: &[usize; N], indent: usize, limit: usize) -> [bool; N] {
+    let mut used = 0;
+    std::array::from_fn(|column| {
+        let end = used + GAP + widths[column];
+        let is_new_line = column > 0 && end > limit;
+        used = match (column, is_new_line) {
+            (0, _) => widths[column],
+            (_, true) => indent + widths[column],
+            (_, false) => end,
+        };
+        is_new_line
+    })
+}
+
+/// Prose with its longer lines broken at blanks, and indented like their beginnings. A word longer than a
+/// line stays whole, so that it can be copied. Colours may be in it. Below 20 columns the text stays as
+/// it is.
+pub fn wrapped(text: &str, limit: Option<usize>) -> String {
+    let Some(limit) = limit.filter(|limit| *limit >= COLUMNS_MIN) else {
+        return text.to_owned();
+    };
+    let lines: Vec<_> = text
+        .split('\n')
+        .map(|line| wrapped_line(line, limit))
+        .collect();
+    lines.join("\n")
+}
+
+fn wrapped_line(line: &str, limit: usize) -> String {
+    if columns(line) <= limit {
+        return line.to_owned();
+    }
+    let words = line.trim_start_matches(' ');
+    let indent = line.len() - words.len();
+    let mut wrapped = " ".repeat(indent);
+    let mut used = indent;
+    for (index, word) in words.split(' ').enumerate() {
+        let width = columns(word);
+        if index > 0 && used + 1 + width > limit {
+            wrapped.truncate(wrapped.trim_end_matches(' ').len());
+            wrapped.push('\n');
+            wrapped.push_str(&" ".repeat(indent));
+            used = indent;
+        } else if index > 0 {
+            wrapped.push(' ');
+            used += 1;
+        }
+        wrapped.push_str(word);
+        used += width;
+    }
+    wrapped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAMILY: &str = "👨\u{200d}👩\u{200d}👧\u{200d}👦";
+    const RAINBOW: &str = "🏳\u{fe0f}\u{200d}🌈";
+
+    fn samples() -> Vec<String> {
+        let huge = "漢字かな".repeat(5000);
+        [
+            "",
+            "a",
+            "plain words",
+            "漢字かな交じり文",
+            "한국어",
+            "e\u{301}e\u{301}e\u{301}",
+            "👍🏽👍🏿",
+            "❤\u{fe0f} ❤",
+            "می\u{200c}خواهم",
+            "हिन्दी",
+            &FAMILY.repeat(9),
+            &RAINBOW.repeat(9),
+            &"\u{301}".repeat(40),
+            &huge,
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    #[test]
+    fn columns_are_those_of_a_terminal() {
+        for (text, count) in [
+            ("", 0),
+            ("abc", 3),
+            ("漢字", 4),
+            ("한", 2),
+            ("e\u{301}", 1),
+            ("👍", 2),
+            ("👍🏽", 2),
+            ("❤", 1),
+            ("❤\u{fe0f}", 2),
+            (FAMILY, 2),
+            (RAINBOW, 2),
+            ("\u{1b}[1;36m漢\u{1b}[0m", 2),
+        ] {
+            assert_eq!(columns(text), count, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_shortened_in_the_middle() {
+        for (text, limit, shown) in [
+            ("holiday.tar.gz", 20, "holiday.tar.gz"),
+            ("holiday.tar.gz", 10, "holid…r.gz"),
+            ("漢字漢字漢字", 6, "漢…字"),
+            ("abc", 1, "…"),
+            ("abc", 0, ""),
+        ] {
+            assert_eq!(shortened(text, limit), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_shortened_text_is_wider_than_its_limit() {
+        for text in samples() {
+            for limit in (0..24).chain([80, 200]) {
+                let shown = shortened(&text, limit);
+                assert!(columns(&shown) <= limit, "{text:?} in {limit}: {shown:?}");
+                // Whole clusters: the family stays together.
+                let marks = shown.graphemes(true).filter(|cluster| *cluster != ELLIPSIS);
+                let whole: Vec<_> = text.graphemes(true).collect();
+                for cluster in marks {
+                    assert!(whole.contains(&cluster), "{cluster:?} of {text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn padding_counts_columns() {
+        assert_eq!(padded("漢", 4, Align::Left), "漢  ");
+        assert_eq!(padded(FAMILY, 4, Align::Right), format!("  {FAMILY}"));
+        assert_eq!(padded("", 2, Align::Left), "  ");
+        assert_eq!(padded("long", 2, Align::Left), "long");
+        let coloured = padded("\u{1b}[1ma\u{1b}[0m", 2, Align::Left);
+        assert_eq!(coloured, "\u{1b}[1ma\u{1b}[0m ");
+    }
+
+    fn rows(rows: &[[&str; 3]]) -> Vec<[String; 3]> {
+        rows.iter().map(|row| row.map(str::to_owned)).collect()
+    }
+
+    const ALIGNS: [Align; 3] = [Align::Left, Align::Right, Align::Left];
+
+    #[test]
+    fn cells_stand_under_each_other() {
+        let rows = rows(&[
+            ["NAME", "COUNT", "WHAT"],
+            ["漢字漢字", "7", FAMILY],
+            ["", "", ""],
+        ]);
+        let family = format!("漢字漢字      7  {FAMILY}");
+        let lines = ["NAME      COUNT  WHAT", &family, ""];
+        assert_eq!(table(&rows, ALIGNS, None), lines);
+        assert_eq!(table(&rows, ALIGNS, Some(21)), lines);
+        let none: [[String; 3]; 0] = [];
+        assert_eq!(table(&none, ALIGNS, Some(21)), [""; 0]);
+    }
+
+    #[test]
+    fn what_does_not_fit_follows_on_lines_of_its_own() {
+        let rows = rows(&[
+            ["NAME", "COUNT", "WHAT"],
+            ["漢字漢字", "7", "something long"],
+        ]);
+        assert_eq!(
+            table(&rows, ALIGNS, Some(20)),
+            [
+                "NAME      COUNT\n  WHAT",
+                "漢字漢字      7\n  something long"
+            ]
+        );
+    }
+
+    #[test]
+    fn no_line_of_a_table_is_wider_than_the_terminal() {
+        let samples = samples();
+        let rows: Vec<_> = samples
+            .iter()
+            .zip(samples.iter().rev())
+            .map(|(a, b)| [a.clone(), b.clone(), "fixed".to_owned()])
+            .collect();
+        for limit in (1..60).chain([80, 200]) {
+            for row in table(&rows, ALIGNS, Some(limit)) {
+                for line in row.split('\n') {
+                    assert!(columns(line) <= limit, "{limit}: {line:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn prose_is_broken_at_words() {
+        let text = "  one two three four five six\nseven";
+        assert_eq!(wrapped(text, None), text);
+        assert_eq!(wrapped(text, Some(80)), text);
+        let broken = "  one two three four\n  five six\nseven";
+        assert_eq!(wrapped(text, Some(20)), broken);
+        let word = "x".repeat(30);
+        let text = format!("key {word} of bob");
+        assert_eq!(wrapped(&text, Some(20)), format!("key\n{word}\nof bob"));
+        let coloured = "\u{1b}[2mone two three four\u{1b}[0m";
+        assert_eq!(wrapped(coloured, Some(20)), coloured);
+        let wide = "漢字漢字漢字 漢字漢字漢字";
+        assert_eq!(wrapped(wide, Some(20)), "漢字漢字漢字\n漢字漢字漢字");
+    }
+}
