@@ -6,9 +6,12 @@ use std::io;
 use std::path::Path;
 
 use common::id::AccountName;
+use common::limits::ACCOUNT_NAME_LEN_MAX;
 use common::os::{clock, password_file};
 use common::password::{self, Password, PasswordRecord, ServerSetup};
-use jiff::Timestamp;
+use common::text::{self, Align};
+use common::time::UnixTime;
+use jiff::tz::TimeZone;
 use zeroize::Zeroizing;
 
 use super::admin::{self, AccountLine, Answer, Refusal};
@@ -19,7 +22,16 @@ use crate::server::{Input, Output, Server, ServerOptions};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 
-/// Does what was asked.
+/// Columns of `account list` but the last: what stands above them, how wide and where. A list comes in pages,
+/// so that no column can wait for its widest cell.
+const COLUMNS: [(&str, usize, Align); 4] = [
+    ("ACCOUNT", ACCOUNT_NAME_LEN_MAX, Align::Left),
+    ("CREATED", 10, Align::Left),
+    ("DEVICES", 7, Align::Right),
+    ("ONLINE", 6, Align::Right),
+];
+
+/// Carries out `rendezvous account …` for the data folder at `path`.
 pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Problem> {
     match command {
         AccountCommand::Add {
@@ -61,18 +73,16 @@ fn admit(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Problem>
     let Answer::Code { code, expires_in_s } = answer else {
         return Err(unexpected());
     };
-    let minutes = expires_in_s / 60;
+    let span = text::seconds(expires_in_s.into());
     say(format_args!(
-        "one-time code for '{name}', valid for {minutes} minutes: {code}"
+        "one-time code for '{name}', valid for {span}: {code}"
     ))
 }
 
 fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Problem> {
     if !json {
-        say(format_args!(
-            "{:<32}  {:<10}  {:>7}  {:>6}  BLOCKED",
-            "ACCOUNT", "CREATED", "DEVICES", "ONLINE"
-        ))?;
+        let heads = COLUMNS.map(|(head, ..)| head.to_owned());
+        say(format_args!("{}", row(&heads, "BLOCKED")))?;
     }
     let mut after = None;
     loop {
@@ -99,18 +109,23 @@ fn print_line(line: &AccountLine, json: bool) -> Result<(), Problem> {
         let line = serde_json::to_string(line).expect("a line is plain data");
         return say(format_args!("{line}"));
     }
-    let created = i64::try_from(line.created_ms)
-        .ok()
-        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
-        .map_or_else(String::new, |time| time.strftime("%Y-%m-%d").to_string());
     let blocked = match line.blocked_for_s {
         0 => "-".to_owned(),
-        seconds => format!("{seconds} s"),
+        seconds => text::seconds(seconds.into()),
     };
-    say(format_args!(
-        "{:<32}  {created:<10}  {:>7}  {:>6}  {blocked}",
-        line.account, line.devices, line.sessions
-    ))
+    let cells = [
+        line.account.to_string(),
+        text::date(UnixTime::from_millis(line.created_ms), &TimeZone::UTC),
+        line.devices.to_string(),
+        line.sessions.to_string(),
+    ];
+    say(format_args!("{}", row(&cells, &blocked)))
+}
+
+fn row(cells: &[String; COLUMNS.len()], last: &str) -> String {
+    let cells = cells.iter().zip(COLUMNS);
+    let cells = cells.map(|(cell, (_, width, align))| text::padded(cell, width, align) + "  ");
+    cells.chain([last.to_owned()]).collect()
 }
 
 fn refused(refusal: Refusal, name: &AccountName) -> Problem {
@@ -262,4 +277,24 @@ fn password_in(path: &Path) -> Result<Zeroizing<String>, Problem> {
         log::warn!("other users can read the password in {path}; 'chmod 600' closes it");
     }
     Ok(read.password)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_stand_under_each_other() {
+        let heads = COLUMNS.map(|(head, ..)| head.to_owned());
+        let cells = ["bob", "2023-11-14", "12", "3"].map(str::to_owned);
+        let pad = " ".repeat(ACCOUNT_NAME_LEN_MAX - 7);
+        assert_eq!(
+            row(&heads, "BLOCKED"),
+            format!("ACCOUNT{pad}  CREATED     DEVICES  ONLINE  BLOCKED")
+        );
+        assert_eq!(
+            row(&cells, &text::seconds(90)),
+            format!("bob    {pad}  2023-11-14       12       3  1 min 30 s")
+        );
+    }
 }
