@@ -82,7 +82,7 @@ impl Screen {
     pub(crate) fn note(&self, text: impl Display) {
         if !self.json {
             // Hints are not worth ending for.
-            let text = line::wrapped(&text.to_string(), self.error_look.columns());
+            let text = common::text::wrapped(&text.to_string(), self.error_look.columns());
             let _ = write_line(&mut io::stderr().lock(), &text);
         }
     }

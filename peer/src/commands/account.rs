@@ -88,9 +88,9 @@ pub(super) fn admit(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     };
     let shown = common::text::inline(&code);
     screen.say(format!(
-        "{}   (for one log-in within {} min: peer login NAME --code {shown})",
+        "{}   (for one log-in within {}: peer login NAME --code {shown})",
         screen.look.bold(&shown),
-        expires_in_s / 60
+        common::text::seconds(expires_in_s.into())
     ))?;
     screen.data(&serde_json::json!({ "code": code, "expires_in_s": expires_in_s }))?;
     session.tell_notices(screen);

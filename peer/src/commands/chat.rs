@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId, TransferId};
 use common::limits::MESSAGES_SEEN_MAX;
-use common::text::inline;
+use common::text::{inline, size, wrapped};
 use common::wire::peer::MessageBody;
 
 use super::Place;
@@ -358,7 +358,7 @@ impl Talk<'_> {
                     return Ok(());
                 }
                 let percent = done.saturating_mul(100) / (*total).max(1);
-                let of = format!("{} of {}", line::size(*done), line::size(*total));
+                let of = format!("{} of {}", size(*done), size(*total));
                 look.dim(&format!("  {name} {whom}: {percent} %, {of}"))
             }
             TransferState::Done { .. } => look.green(&done_line(verb, name, whom, state)),
@@ -655,7 +655,7 @@ impl Talk<'_> {
 
     /// Prints prose, broken at words.
     fn print(&self, text: &str) -> Result<(), Failure> {
-        self.print_whole(&line::wrapped(text, self.screen.look.columns()))
+        self.print_whole(&wrapped(text, self.screen.look.columns()))
     }
 
     /// Prints what has a shape of its own.

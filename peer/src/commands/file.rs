@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::id::{AccountName, TransferId};
-use common::text::inline;
+use common::text::{elapsed, inline, rate, size};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -189,9 +189,9 @@ pub(super) fn done_line(verb: &str, name: &str, whom: &str, state: &TransferStat
     };
     format!(
         "{verb} {name} {whom}: {} in {}, {}{place}\n  BLAKE3 {}",
-        line::size(*total),
-        line::span(span),
-        line::rate(*total, span),
+        size(*total),
+        elapsed(span),
+        rate(*total, span),
         inline(digest)
     )
 }

@@ -1,13 +1,11 @@
 //! Lines of text for people: the one place where words from outside become part of a screen.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use common::id::AccountName;
-use common::text::{block, inline};
+use common::text::{self, Align, block, inline};
 use common::time::UnixTime;
 use common::wire::rendezvous::FailedLogins;
-use jiff::{Timestamp, Zoned};
 
 use super::Look;
 use crate::node::command::{
@@ -15,44 +13,19 @@ use crate::node::command::{
 };
 use crate::shell::names::FileName;
 
-/// Fewer columns than this are not worth looking for words.
-const COLUMNS_MIN: usize = 20;
 /// Endpoints that are shown in a list, which is to fit 80 columns; JSON has all.
 const ENDPOINTS_SHOWN: usize = 1;
-
-/// A moment in local time, `YYYY-MM-DD HH:MM:SS`.
-pub(crate) fn stamp(time: UnixTime, look: &Look) -> String {
-    match local(time, look) {
-        Some(local) => local.strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        None => "????-??-?? ??:??:??".to_owned(),
-    }
-}
-
-/// The same, without the date if it is that of `today`.
-fn short_stamp(time: UnixTime, today: UnixTime, look: &Look) -> String {
-    match (local(time, look), local(today, look)) {
-        (Some(local), Some(today)) if local.date() == today.date() => {
-            local.strftime("%H:%M:%S").to_string()
-        }
-        _ => stamp(time, look),
-    }
-}
-
-fn local(time: UnixTime, look: &Look) -> Option<Zoned> {
-    let millis = i64::try_from(time.as_millis()).ok()?;
-    let moment = Timestamp::from_millisecond(millis).ok()?;
-    Some(moment.to_zoned(look.zone.clone()))
-}
 
 /// A message. Further lines of its text are indented behind a bar, so that none of them looks like a
 /// message of its own.
 pub(crate) fn message(item: &HistoryItem, look: &Look) -> String {
-    stamped(item, &stamp(item.sent, look), look)
+    stamped(item, &text::stamp(item.sent, &look.zone), look)
 }
 
 /// The same for a conversation that is looked at `today`: what is of this day has no date.
 pub(crate) fn talk(item: &HistoryItem, today: UnixTime, look: &Look) -> String {
-    stamped(item, &short_stamp(item.sent, today, look), look)
+    let stamp = text::stamp_on(today, item.sent, &look.zone);
+    stamped(item, &stamp, look)
 }
 
 fn stamped(item: &HistoryItem, stamp: &str, look: &Look) -> String {
@@ -70,9 +43,9 @@ fn stamped(item: &HistoryItem, stamp: &str, look: &Look) -> String {
         (Direction::Received, _) => String::new(),
     };
     let margin = format!("\n{:indent$} {} ", "", look.dim("│"));
-    let text = block(item.body.as_str());
-    let text = text.trim_end_matches('\n').replace('\n', &margin);
-    format!("{time} {who}: {text}{state}")
+    let body = block(item.body.as_str());
+    let body = body.trim_end_matches('\n').replace('\n', &margin);
+    format!("{time} {who}: {body}{state}")
 }
 
 /// An offer; `number` is what the person calls it. Says so if accepting it would be in vain because of
@@ -92,11 +65,12 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
         "{} offers {} ({}{program}){number}{refusal}",
         look.cyan(offer.from.as_str()),
         look.bold(&inline(&offer.name)),
-        size(offer.size)
+        text::size(offer.size)
     )
 }
 
-/// The directory as a table. Where it is too wide for `columns`, endpoints have lines of their own.
+/// The directory as a table that is at most `columns` wide, its heads first. Where it does not fit, what is
+/// too much of each row, the endpoints first, stands on a line of its own.
 pub(crate) fn directory(devices: &[Listed], columns: Option<usize>, look: &Look) -> Vec<String> {
     let mut rows = vec![["ACCOUNT", "DEVICE", "STATUS", "SINCE", "ENDPOINTS"].map(str::to_owned)];
     rows.extend(devices.iter().map(|device| {
@@ -108,84 +82,15 @@ pub(crate) fn directory(devices: &[Listed], columns: Option<usize>, look: &Look)
             account,
             inline(device.device.as_str()).into_owned(),
             device.status.to_string(),
-            stamp(device.since, look),
+            text::stamp(device.since, &look.zone),
             endpoints(&device.endpoints, ENDPOINTS_SHOWN),
         ]
     }));
-    let mut lines = table(&rows);
-    let is_too_wide = |columns| lines.iter().any(|line| line.chars().count() > columns);
-    if columns.is_some_and(is_too_wide) {
-        let (narrow, ends): (Vec<_>, Vec<_>) = rows
-            .into_iter()
-            .map(|[account, device, status, since, end]| ([account, device, status, since], end))
-            .unzip();
-        let both = table(&narrow).into_iter().zip(ends);
-        lines = both.map(|(row, end)| format!("{row}\n  {end}")).collect();
-    }
-    if let Some(head) = lines.first_mut() {
-        *head = look.dim(head);
+    let mut lines = text::table(&rows, [Align::Left; 5], columns);
+    if let Some(heads) = lines.first_mut() {
+        *heads = look.dim(heads);
     }
     lines
-}
-
-/// A text for people with its longer lines broken at words, and indented like their beginnings. A
-/// longer word stays whole, so that it can be copied.
-pub(crate) fn wrapped(text: &str, columns: Option<usize>) -> String {
-    let Some(columns) = columns.filter(|columns| *columns >= COLUMNS_MIN) else {
-        return text.to_owned();
-    };
-    let lines: Vec<_> = text.split('\n').map(|line| wrap(line, columns)).collect();
-    lines.join("\n")
-}
-
-fn wrap(line: &str, columns: usize) -> String {
-    if shown_len(line) <= columns {
-        return line.to_owned();
-    }
-    let words = line.trim_start_matches(' ');
-    let indent = line.len() - words.len();
-    let mut wrapped = " ".repeat(indent);
-    let mut used = indent;
-    for (index, word) in words.split(' ').enumerate() {
-        let len = shown_len(word);
-        if index > 0 && used + 1 + len > columns {
-            wrapped.truncate(wrapped.trim_end_matches(' ').len());
-            wrapped.push('\n');
-            wrapped.push_str(&" ".repeat(indent));
-            used = indent;
-        } else if index > 0 {
-            wrapped.push(' ');
-            used += 1;
-        }
-        wrapped.push_str(word);
-        used += len;
-    }
-    wrapped
-}
-
-/// Characters without the colours between them.
-fn shown_len(text: &str) -> usize {
-    let mut pieces = text.split('\u{1b}');
-    let first = pieces.next().map_or(0, |piece| piece.chars().count());
-    let coloured = pieces.map(|piece| match piece.split_once('m') {
-        Some((_, shown)) => shown.chars().count(),
-        None => 0,
-    });
-    first + coloured.sum::<usize>()
-}
-
-/// Columns under each other, two spaces between them.
-pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<_> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
-    let lines = rows.iter().map(|row| {
-        let cells = row.iter().zip(&widths);
-        let cells: Vec<_> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        cells.join("  ").trim_end().to_owned()
-    });
-    lines.collect()
 }
 
 /// Addresses, the first few of them; those that only this machine itself can use come last.
@@ -205,7 +110,7 @@ pub(crate) fn endpoints(all: &[SocketAddr], shown: usize) -> String {
 
 /// Who came or left.
 pub(crate) fn presence(change: &PresenceView, at: UnixTime, look: &Look) -> String {
-    let time = look.dim(&stamp(at, look));
+    let time = look.dim(&text::stamp(at, &look.zone));
     match change {
         PresenceView::Online(device) => format!(
             "{time} {} is {} with {}, {}",
@@ -228,7 +133,10 @@ pub(crate) fn connection(state: &ConnectionState) -> String {
         ConnectionState::Offline { reason, retry_in_s } => {
             let reason = inline(reason);
             match retry_in_s {
-                Some(seconds) => format!("offline: {reason}; next attempt in {seconds} s"),
+                Some(seconds) => {
+                    let span = text::seconds((*seconds).into());
+                    format!("offline: {reason}; next attempt in {span}")
+                }
                 None => format!("offline: {reason}"),
             }
         }
@@ -243,11 +151,14 @@ pub(crate) fn failed_logins(failed: &FailedLogins, look: &Look) -> String {
     };
     let block = match failed.blocked_for_s {
         0 => String::new(),
-        seconds => format!(" Unknown devices are blocked for {seconds} s; this one is not."),
+        seconds => format!(
+            " Unknown devices are blocked for {}; this one is not.",
+            text::seconds(seconds.into())
+        ),
     };
     look.yellow(&format!(
         "Somebody failed to log in to this account {times}, last at {}.{block}",
-        stamp(failed.last, look)
+        text::stamp(failed.last, &look.zone)
     ))
 }
 
@@ -313,37 +224,6 @@ impl ConnectionWatch {
             | ConnectionState::Online
             | ConnectionState::Offline { .. } => None,
         }
-    }
-}
-
-/// Bytes for people, in units of 1000.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1000.0;
-    let mut unit = 0;
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
-/// How fast `bytes` went in `span`.
-pub(crate) fn rate(bytes: u64, span: Duration) -> String {
-    let seconds = span.as_secs_f64().max(0.001);
-    format!("{}/s", size((bytes as f64 / seconds) as u64))
-}
-
-/// A span for people.
-pub(crate) fn span(span: Duration) -> String {
-    match span.as_secs() {
-        0 => format!("{} ms", span.as_millis()),
-        1..60 => format!("{:.1} s", span.as_secs_f64()),
-        seconds @ 60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        seconds => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
 }
 
@@ -503,17 +383,36 @@ mod tests {
     }
 
     #[test]
-    fn prose_is_broken_at_words() {
-        let text = "  one two three four five six\nseven";
-        assert_eq!(wrapped(text, None), text);
-        assert_eq!(wrapped(text, Some(80)), text);
-        let broken = "  one two three four\n  five six\nseven";
-        assert_eq!(wrapped(text, Some(20)), broken);
-        let word = "x".repeat(30);
-        let text = format!("key {word} of bob");
-        assert_eq!(wrapped(&text, Some(20)), format!("key\n{word}\nof bob"));
-        let coloured = "\u{1b}[2mone two three four\u{1b}[0m";
-        assert_eq!(wrapped(coloured, Some(20)), coloured);
+    fn a_list_lines_up_whatever_devices_are_called() {
+        let device = |account: &str, name: &str| Listed {
+            account: account.parse().unwrap(),
+            device: DeviceName::lossy(name),
+            fingerprint: String::new(),
+            status: Status::Available,
+            since: UnixTime::from_millis(1_700_000_000_000),
+            endpoints: vec!["192.0.2.1:1".parse().unwrap()],
+            is_self: false,
+        };
+        let devices = [
+            device("bob", "携帯電話"),
+            device("carol", "📱"),
+            device("dave", &"長い名前".repeat(5)),
+        ];
+        assert_eq!(
+            directory(&devices[..2], Some(80), &Look::plain()),
+            [
+                "ACCOUNT  DEVICE    STATUS     SINCE                ENDPOINTS",
+                "bob      携帯電話  available  2023-11-14 22:13:20  192.0.2.1:1",
+                "carol    📱        available  2023-11-14 22:13:20  192.0.2.1:1",
+            ]
+        );
+        for width in [10, 20, 40, 60, 80] {
+            for row in directory(&devices, Some(width), &Look::plain()) {
+                for line in row.split('\n') {
+                    assert!(text::columns(line) <= width, "{width}: {line}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -552,24 +451,5 @@ mod tests {
         assert_eq!(watch.notice(&offline, &look), None);
         assert!(watch.notice(&ConnectionState::Online, &look).is_some());
         assert_eq!(watch.notice(&ConnectionState::Online, &look), None);
-    }
-
-    #[test]
-    fn numbers_are_for_people() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 kB"),
-            (999_999, "1.0 MB"),
-            (1_234_567_890, "1.2 GB"),
-            (u64::MAX, "18.4 EB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
-        assert_eq!(rate(10_000_000, Duration::from_secs(2)), "5.0 MB/s");
-        assert_eq!(span(Duration::from_millis(15)), "15 ms");
-        assert_eq!(span(Duration::from_millis(1234)), "1.2 s");
-        assert_eq!(span(Duration::from_secs(125)), "2 min 5 s");
-        assert_eq!(span(Duration::from_secs(7384)), "2 h 3 min");
     }
 }

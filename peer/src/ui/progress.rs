@@ -1,21 +1,26 @@
 //! Progress bars of transfers, below the lines on stderr. Without a terminal there are none.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use common::id::TransferId;
-use common::text::inline;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use common::text::{inline, rate, seconds, shortened};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::Screen;
+use super::{Look, Screen};
 
-/// Longest file name in front of a bar, in characters.
-const LABEL_LEN_MAX: usize = 24;
+/// Columns of a file name in front of a bar, where the terminal is wide enough.
+const LABEL_COLUMNS_MAX: usize = 24;
+/// Columns behind a name: percent, rate and time left, with the blanks between them.
+const FIGURES_COLUMNS: usize = 39;
 
 /// The bars of all transfers that move.
 #[derive(Debug)]
 pub(crate) struct Bars {
     all: MultiProgress,
+    look: Look,
     bars: BTreeMap<TransferId, ProgressBar>,
 }
 
@@ -30,6 +35,7 @@ impl Bars {
         };
         Self {
             all: MultiProgress::with_draw_target(target),
+            look: screen.error_look.clone(),
             bars: BTreeMap::new(),
         }
     }
@@ -39,7 +45,7 @@ impl Bars {
         let bar = self.bars.entry(transfer).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::new(total));
             bar.set_style(style());
-            bar.set_prefix(label(name));
+            bar.set_prefix(label(name, self.look.columns()));
             // What an earlier attempt brought was not moved now.
             bar.set_position(done);
             bar.reset_eta();
@@ -71,39 +77,57 @@ impl Drop for Bars {
     }
 }
 
+/// Name, bar and figures. The bar takes what the others leave of the terminal.
 fn style() -> ProgressStyle {
-    // Fits 80 columns with the longest name.
-    let template = "{prefix} {bar:20} {percent:>3} %  {decimal_bytes_per_sec:>11}  {eta:>4} left";
+    let template = "{prefix} {wide_bar} {percent:>3} %  {speed:>10}  {left:>11} left";
     ProgressStyle::with_template(template)
         .expect("the template is well-formed")
+        .with_key(
+            "speed",
+            |state: &ProgressState, out: &mut dyn fmt::Write| {
+                // A terminal's line is a buffer that takes everything.
+                let _ = out.write_str(&speed(state.per_sec()));
+            },
+        )
+        .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(&seconds(state.eta().as_secs()));
+        })
         .progress_chars("━╸─")
 }
 
-/// A file name in front of a bar: harmless, and not longer than its column.
-fn label(name: &str) -> String {
-    let name = inline(name);
-    let length = name.chars().count();
-    if length <= LABEL_LEN_MAX {
-        return name.into_owned();
-    }
-    let kept = LABEL_LEN_MAX - 1;
-    let (head, tail) = (kept - kept / 2, kept / 2);
-    let head: String = name.chars().take(head).collect();
-    let tail: String = name.chars().skip(length - tail).collect();
-    format!("{head}…{tail}")
+fn speed(bytes_per_second: f64) -> String {
+    rate(bytes_per_second as u64, Duration::from_secs(1))
+}
+
+/// A file name in front of a bar: harmless, and not wider than its column in a terminal of `columns`.
+fn label(name: &str, columns: Option<usize>) -> String {
+    let room = columns.map_or(LABEL_COLUMNS_MAX, |columns| {
+        columns.saturating_sub(FIGURES_COLUMNS)
+    });
+    shortened(&inline(name), room.min(LABEL_COLUMNS_MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::text::columns;
 
     #[test]
     fn t05_labels_are_harmless_and_short() {
-        assert_eq!(label("a\u{1b}[2Jb"), "a␛[2Jb");
-        let long = label(&format!("{}.tar.gz", "x".repeat(80)));
-        assert_eq!(long.chars().count(), LABEL_LEN_MAX);
+        assert_eq!(label("a\u{1b}[2Jb", None), "a␛[2Jb");
+        let long = label(&format!("{}.tar.gz", "x".repeat(80)), Some(80));
+        assert_eq!(columns(&long), LABEL_COLUMNS_MAX);
         assert!(long.ends_with("xx.tar.gz"));
-        assert_eq!(label("{bar}"), "{bar}");
+        assert_eq!(label("{bar}", None), "{bar}");
+        let wide = label(&format!("{}.tar.gz", "漢字".repeat(40)), Some(50));
+        assert!((10..=11).contains(&columns(&wide)), "{wide}");
+        assert_eq!(label("name", Some(10)), "");
+    }
+
+    #[test]
+    fn figures_have_the_forms_of_all_others() {
+        assert_eq!(speed(5_000_000.4), "5.0 MB/s");
+        assert_eq!(speed(f64::NAN), "0 B/s");
     }
 
     #[test]
