@@ -11,6 +11,7 @@ use common::os::process::forbid_core_dumps;
 
 use crate::args::{Action, Arguments, example_for};
 use crate::config::profile_folder;
+use crate::failure::{Exit, Failure};
 use crate::profile::{Profile, Settings};
 use crate::ui::Screen;
 
@@ -20,8 +21,6 @@ mod account;
 mod chat;
 /// Who is online, and this device itself.
 mod directory;
-/// How commands fail.
-pub(crate) mod failure;
 /// Sending a file.
 mod file;
 /// Sending a text, and looking at earlier ones.
@@ -31,7 +30,6 @@ mod receive;
 /// The way to the node.
 mod session;
 
-use failure::{Exit, Failure};
 use session::Session;
 
 /// Runs the program `peer` with these arguments, the program's name first.

@@ -19,6 +19,9 @@ pub mod commands;
 // What it means.
 #[cfg(feature = "shell")]
 pub mod config;
+// How a command fails: an exit code, and what, why and what next in words.
+#[cfg(feature = "shell")]
+mod failure;
 // The engine.
 pub mod node;
 // The folder of one device: keys, settings, history, and who owns it.

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use crate::failure::{Exit, Failure};
 use crate::node::command::OfferView;
 
 /// JSON that is safe to look at.
@@ -160,6 +161,13 @@ fn columns_of(terminal: impl AsFd) -> Option<usize> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the output was closed")]
 pub(crate) struct OutputClosed;
+
+impl From<OutputClosed> for Failure {
+    /// Nobody reads the output any more, as in `peer history | head`: a quiet end.
+    fn from(_: OutputClosed) -> Self {
+        Self::new(Exit::Done, "the output was closed")
+    }
+}
 
 /// Writes a whole line at once, so that lines of several threads do not mix.
 fn write_line(out: &mut impl Write, text: &str) -> Result<(), OutputClosed> {

@@ -8,10 +8,10 @@ use common::wire::rendezvous::FailedLogins;
 use serde::Serialize;
 
 use super::Place;
-use super::failure::{Exit, Failure};
 use super::session::Session;
 use crate::args::{Access, ForgetServer, Login, Register};
 use crate::config::{LOGIN_DEADLINE, READY_DEADLINE};
+use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, PasswordText, Reply};
 use crate::node::io::ClosedReason;
 use crate::profile::{Profile, Settings, Trust};

@@ -15,7 +15,6 @@ use common::wire::peer::MessageBody;
 use super::Place;
 use super::account::unexpected;
 use super::directory::join;
-use super::failure::{Exit, Failure};
 use super::file::{done_line, sendable};
 use super::message::{addressed, each_once, time_now};
 use super::receive::existing_folder;
@@ -23,6 +22,7 @@ use super::session::Session;
 use crate::args::Chat;
 use crate::client::{CallError, Happening, Typed, now};
 use crate::config::{CALL_DEADLINE, shown_path};
+use crate::failure::{Exit, Failure};
 use crate::node::command::{
     Command, CommandError, ConnectionState, Direction, Event, HistoryItem, MessageState, OfferView,
     PresenceView, Reply, TransferState,

@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use super::Place;
 use super::account::unexpected;
-use super::failure::{Exit, Failure};
 use super::message::time_now;
 use super::session::Session;
 use crate::args::List;
 use crate::client::{CallError, Happening};
 use crate::config::{CALL_DEADLINE, READY_DEADLINE, shown_path};
+use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Event, NodeStatus, Reply};
 use crate::profile::{Settings, Trust};
 use crate::ui::{Screen, line};

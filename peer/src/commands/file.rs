@@ -13,11 +13,11 @@ use serde::Serialize;
 
 use super::Place;
 use super::account::unexpected;
-use super::failure::{Exit, Failure};
 use super::session::Session;
 use crate::args::SendFile;
 use crate::client::Happening;
 use crate::config::{CALL_DEADLINE, shown_path};
+use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, Event, Reply, TransferState};
 use crate::ui::progress::Bars;
 use crate::ui::{Screen, line};

@@ -12,10 +12,10 @@ use serde::Serialize;
 use super::Place;
 use super::account::unexpected;
 use super::directory::join;
-use super::failure::{Exit, Failure};
 use super::session::Session;
 use crate::args::{History, Send};
 use crate::client::{Happening, now};
+use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, ConnectionState, Event, MessageState, Reply};
 use crate::ui::{Screen, line};
 

@@ -10,12 +10,12 @@ use common::text::inline;
 
 use super::Place;
 use super::account::unexpected;
-use super::failure::{Exit, Failure};
 use super::file::done_line;
 use super::session::Session;
 use crate::args::Receive;
 use crate::client::{CallError, Happening, Typed};
 use crate::config::{AcceptPolicy, CALL_DEADLINE, shown_path};
+use crate::failure::{Exit, Failure};
 use crate::node::command::{
     Command, CommandError, Direction, Event, HistoryItem, OfferView, Reply, TransferState,
 };

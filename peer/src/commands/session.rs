@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use common::os::lock::FolderLock;
 use common::tls::ServerTrust;
 
-use super::failure::{Exit, Failure};
 use crate::client::{CallError, Client, Happening, Inbox, Notifier, now};
 use crate::config::{ATTACH_DEADLINE, CALL_DEADLINE, READY_DEADLINE, shown_path};
+use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Reply};
 use crate::profile::{Profile, ProfileError, Settings, Trust};
 use crate::shell::{NodeSettings, RunningNode, StartError};

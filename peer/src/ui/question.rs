@@ -12,8 +12,8 @@ use signal_hook::consts::SIGINT;
 use zeroize::Zeroizing;
 
 use super::Screen;
-use crate::commands::failure::{Exit, Failure};
 use crate::config::shown_path;
+use crate::failure::{Exit, Failure};
 
 /// What a password is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

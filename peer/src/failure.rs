@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::client::CallError;
 use crate::node::command::CommandError;
-use crate::ui::OutputClosed;
 
 /// The exit codes, as `peer --help` documents them. They never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,13 +212,6 @@ impl Failure {
         .next(
             format!("ask the server's operator for the fingerprint; only if it is the new one, run 'peer forget-server {server}' and log in again"),
         )
-    }
-}
-
-impl From<OutputClosed> for Failure {
-    /// Nobody reads the output any more, as in `peer history | head`: a quiet end.
-    fn from(_: OutputClosed) -> Self {
-        Self::new(Exit::Done, "the output was closed")
     }
 }
 
