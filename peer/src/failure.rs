@@ -200,6 +200,16 @@ impl Failure {
             .next("run 'peer login NAME', or 'peer register NAME' for a new account")
     }
 
+    /// The node's reply does not belong to the command: the process that owns the profile is of another
+    /// version. `doing` is what was asked for, in the infinitive.
+    pub(crate) fn unexpected_reply(doing: &str) -> Self {
+        Self::new(Exit::Other, format!("could not {doing}"))
+            .because(
+                "the process that owns this profile is of another version and gave another answer",
+            )
+            .next("end all 'peer' programs of this profile, then try again")
+    }
+
     /// The server is not the one that was trusted.
     pub(crate) fn server_key_changed(server: &str, expected: &str, seen: &str) -> Self {
         Self::new(

@@ -84,7 +84,7 @@ pub(super) fn admit(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     let mut session = place.open(DOING)?;
     session.ready(DOING)?;
     let Reply::Admission { code, expires_in_s } = session.call(DOING, &Command::Admit)? else {
-        return Err(unexpected(DOING));
+        return Err(Failure::unexpected_reply(DOING));
     };
     let shown = common::text::inline(&code);
     screen.say(format!(
@@ -116,13 +116,6 @@ pub(super) fn forget_server(
     ))?;
     screen.data(&serde_json::json!({ "forgotten": server }))?;
     Ok(Exit::Done)
-}
-
-/// A node gave a reply that belongs to another command: the owning process is of another version.
-pub(super) fn unexpected(doing: &str) -> Failure {
-    Failure::new(Exit::Other, format!("could not {doing}"))
-        .because("the process that owns this profile is of another version and gave another answer")
-        .next("end all 'peer' programs of this profile, then try again")
 }
 
 /// The way to a log-in: which server, how it is trusted, what the profile will say.
@@ -220,7 +213,7 @@ impl Entrance {
                 .next("end the other 'peer' programs of this profile, then try again"));
         }
         let Reply::LoggedIn { failed } = session.call_for(doing, command, LOGIN_DEADLINE)? else {
-            return Err(unexpected(doing));
+            return Err(Failure::unexpected_reply(doing));
         };
         place.profile.save(&self.settings)?;
         if let Some(failed) = &failed {

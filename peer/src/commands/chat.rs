@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId, TransferId};
 use common::limits::MESSAGES_SEEN_MAX;
-use common::text::{inline, size, wrapped};
+use common::text::{inline, joined, size, wrapped};
 use common::wire::peer::MessageBody;
 
 use super::Place;
-use super::account::unexpected;
-use super::directory::join;
+use super::clock::time_now;
 use super::file::{done_line, sendable};
-use super::message::{addressed, each_once, time_now};
+use super::message::{addressed, each_once};
 use super::receive::existing_folder;
 use super::session::Session;
 use crate::args::Chat;
@@ -212,13 +211,13 @@ impl Talk<'_> {
     fn catch_up(&mut self) -> Result<(), Failure> {
         const DOING: &str = "show what arrived before";
         let Reply::Messages(messages) = self.session.call(DOING, &Command::Unread)? else {
-            return Err(unexpected(DOING));
+            return Err(Failure::unexpected_reply(DOING));
         };
         for message in messages {
             self.on_message(message)?;
         }
         let Reply::Offers(offers) = self.session.call(DOING, &Command::Offers)? else {
-            return Err(unexpected(DOING));
+            return Err(Failure::unexpected_reply(DOING));
         };
         for offer in offers {
             self.on_offer(offer)?;
@@ -497,7 +496,7 @@ impl Talk<'_> {
 
     fn send(&mut self, to: Vec<AccountName>, text: String) -> Result<(), Failure> {
         let to = each_once(to);
-        let doing = format!("send to {}", join(&to));
+        let doing = format!("send to {}", joined(&to));
         let body = MessageBody::try_from(text).map_err(|error| {
             Failure::new(Exit::Usage, format!("could not {doing}"))
                 .because(error)
@@ -509,7 +508,7 @@ impl Talk<'_> {
             sent: time_now(),
         };
         let Reply::Queued(ids) = self.session.call(&doing, &command)? else {
-            return Err(unexpected(&doing));
+            return Err(Failure::unexpected_reply(&doing));
         };
         for to in &to {
             self.meet(to);
@@ -521,7 +520,7 @@ impl Talk<'_> {
     fn list(&mut self) -> Result<(), Failure> {
         const DOING: &str = "list who is online";
         let Reply::Directory(devices) = self.session.call(DOING, &Command::List)? else {
-            return Err(unexpected(DOING));
+            return Err(Failure::unexpected_reply(DOING));
         };
         for device in &devices {
             self.screen.data(device)?;
@@ -540,7 +539,7 @@ impl Talk<'_> {
             limit,
         };
         let Reply::Messages(messages) = self.session.call(DOING, &command)? else {
-            return Err(unexpected(DOING));
+            return Err(Failure::unexpected_reply(DOING));
         };
         if messages.is_empty() {
             self.print(&self.screen.look.dim("No messages yet."))?;
@@ -560,7 +559,7 @@ impl Talk<'_> {
             path,
         };
         let Reply::Offered(transfer) = self.session.call(&doing, &command)? else {
-            return Err(unexpected(&doing));
+            return Err(Failure::unexpected_reply(&doing));
         };
         let text = format!("  Offered {name} to {to}; waiting for an answer.");
         self.meet(&to);

@@ -1,10 +1,10 @@
 //! `status` and `list`.
 
+use common::text::joined;
 use serde::Serialize;
 
 use super::Place;
-use super::account::unexpected;
-use super::message::time_now;
+use super::clock::time_now;
 use super::session::Session;
 use crate::args::List;
 use crate::client::{CallError, Happening};
@@ -36,7 +36,7 @@ pub(super) fn status(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
         }
     }
     let Reply::Status(node) = session.call(DOING, &Command::Status)? else {
-        return Err(unexpected(DOING));
+        return Err(Failure::unexpected_reply(DOING));
     };
     let settings = session.settings();
     let fingerprint = match settings.trust {
@@ -77,7 +77,7 @@ fn status_rows(
     };
     let links = match node.linked.as_slice() {
         [] => "none".to_owned(),
-        linked => join(linked),
+        linked => joined(linked),
     };
     let outbox = match node.outbox {
         0 => "empty".to_owned(),
@@ -100,12 +100,6 @@ fn status_rows(
         .collect()
 }
 
-/// Words with commas between them.
-pub(super) fn join(words: &[impl ToString]) -> String {
-    let words: Vec<_> = words.iter().map(ToString::to_string).collect();
-    words.join(", ")
-}
-
 /// Shows who is online, and with `--watch` who comes and leaves.
 pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "list who is online";
@@ -115,7 +109,7 @@ pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, 
         session.call(DOING, &Command::Watch)?;
     }
     let Reply::Directory(devices) = session.call(DOING, &Command::List)? else {
-        return Err(unexpected(DOING));
+        return Err(Failure::unexpected_reply(DOING));
     };
     for device in &devices {
         screen.data(device)?;

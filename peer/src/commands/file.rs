@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Place;
-use super::account::unexpected;
 use super::session::Session;
 use crate::args::SendFile;
 use crate::client::Happening;
@@ -34,7 +33,7 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
         path,
     };
     let Reply::Offered(transfer) = session.call(&doing, &command)? else {
-        return Err(unexpected(&doing));
+        return Err(Failure::unexpected_reply(&doing));
     };
     screen.note(screen.error_look.dim(&format!(
         "Offered {name} to {to}; waiting for an answer. Ctrl-C cancels."

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId};
 use common::limits::{MESSAGE_LEN_MAX, RECIPIENTS_MAX};
-pub(super) use common::os::clock::unix_time as time_now;
+use common::text::joined;
 use common::wire::peer::MessageBody;
 use serde::Serialize;
 
 use super::Place;
-use super::account::unexpected;
-use super::directory::join;
+use super::clock::time_now;
 use super::session::Session;
 use crate::args::{History, Send};
 use crate::client::{Happening, now};
@@ -22,7 +21,7 @@ use crate::ui::{Screen, line};
 /// Sends a text.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {
     let to = each_once(args.to);
-    let doing = format!("send to {}", join(&to));
+    let doing = format!("send to {}", joined(&to));
     if to.len() > RECIPIENTS_MAX {
         return Err(Failure::new(Exit::Usage, "could not send")
             .because(format!(
@@ -41,7 +40,7 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
         sent,
     };
     let Reply::Queued(ids) = session.call(&doing, &command)? else {
-        return Err(unexpected(&doing));
+        return Err(Failure::unexpected_reply(&doing));
     };
     let mut letters = Letters::new(addressed(ids, to, &doing)?);
     if args.no_wait {
@@ -80,7 +79,7 @@ pub(super) fn addressed(
     doing: &str,
 ) -> Result<impl Iterator<Item = (MessageId, AccountName)> + use<>, Failure> {
     if ids.len() != to.len() {
-        return Err(unexpected(doing));
+        return Err(Failure::unexpected_reply(doing));
     }
     Ok(ids.into_iter().zip(to))
 }
@@ -226,7 +225,7 @@ pub(super) fn history(place: &Place, args: History, screen: &Screen) -> Result<E
         limit: args.limit,
     };
     let Reply::Messages(messages) = session.call(DOING, &command)? else {
-        return Err(unexpected(DOING));
+        return Err(Failure::unexpected_reply(DOING));
     };
     if messages.is_empty() {
         screen.note("No messages yet.");

@@ -9,7 +9,6 @@ use common::limits::MESSAGES_SEEN_MAX;
 use common::text::inline;
 
 use super::Place;
-use super::account::unexpected;
 use super::file::done_line;
 use super::session::Session;
 use crate::args::Receive;
@@ -128,13 +127,13 @@ impl Receiver<'_> {
     fn catch_up(&mut self) -> Result<(), Failure> {
         const DOING: &str = "show what arrived before";
         let Reply::Messages(messages) = self.session.call(DOING, &Command::Unread)? else {
-            return Err(unexpected(DOING));
+            return Err(Failure::unexpected_reply(DOING));
         };
         for message in messages {
             self.on_message(message)?;
         }
         let Reply::Offers(offers) = self.session.call(DOING, &Command::Offers)? else {
-            return Err(unexpected(DOING));
+            return Err(Failure::unexpected_reply(DOING));
         };
         for offer in offers {
             self.on_offer(offer)?;
