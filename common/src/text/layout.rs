@@ -97,19 +97,16 @@ pub fn table<const N: usize>(
     let breaks = breaks(&widths, indent, limit);
     let lines = rows.iter().map(|row| {
         let mut line = String::new();
-        let mut used = 0;
         for (column, cell) in row.iter().enumerate() {
             if breaks[column] {
                 line.truncate(line.trim_end().len());
                 line.push('\n');
-                used = indent;
                 line.push_str(&" ".repeat(indent));
-            } else if used > 0 {
+            } else if column > 0 {
                 line.push_str(&" ".repeat(GAP));
             }
             let cell = shortened(cell, widths[column]);
             line.push_str(&padded(&cell, widths[column], aligns[column]));
-            used += widths[column];
         }
         line.truncate(line.trim_end().len());
         line
@@ -276,6 +273,8 @@ mod tests {
         let lines = ["NAME      COUNT  WHAT", &family, ""];
         assert_eq!(table(&rows, ALIGNS, None), lines);
         assert_eq!(table(&rows, ALIGNS, Some(21)), lines);
+        let blank_first = [["", "1", "x"].map(str::to_owned)];
+        assert_eq!(table(&blank_first, ALIGNS, None), ["  1  x"]);
         let none: [[String; 3]; 0] = [];
         assert_eq!(table(&none, ALIGNS, Some(21)), [""; 0]);
     }
