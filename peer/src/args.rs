@@ -9,6 +9,7 @@ use common::key::Fingerprint;
 use common::wire::rendezvous::AdmissionCode;
 
 use crate::config::parse_server;
+use crate::failure::Exit;
 use crate::shell::ServerAddress;
 
 const EXAMPLES: &str = "\
@@ -20,17 +21,9 @@ More:
   peer send bob carol 'See you at eight.'         one text to several people
   peer send-file bob holiday.mp4                  a file, straight to bob's device
   peer receive --accept from bob                  wait for messages and bob's files
-  peer --profile work list                        a second account has its own profile
+  peer --profile work list                        a second account has its own profile";
 
-Exit codes:
-  0  done                                   7  recipient offline, or not delivered in time
-  1  something else failed                  8  file problem: not found, not readable, disk full
-  2  the command line has a mistake         9  transfer declined or failed
-  3  wrong password or unknown account     10  not logged in, or the profile is not set up
-  4  account blocked for a while           11  profile in use, damaged, or of a newer version
-  5  server unreachable                   130  interrupted with Ctrl-C (143: by a signal)
-  6  server key changed or not trusted
-
+const FILES: &str = "\
 Files:
   The profile is a folder that only you can read: settings (profile.toml), trusted servers
   (known_servers), the device's key (device-key) and the history (history.db). The program that
@@ -41,7 +34,7 @@ Files:
 #[command(
     name = "peer",
     version,
-    after_help = EXAMPLES,
+    after_help = epilogue(),
     max_term_width = 100,
     arg_required_else_help = true,
     disable_help_subcommand = true
@@ -152,6 +145,11 @@ Example:
 Example:
   peer forget-server chat.example.org:7400")]
     ForgetServer(ForgetServer),
+}
+
+/// What stands below the commands in `peer --help`.
+fn epilogue() -> String {
+    format!("{EXAMPLES}\n\nExit codes:\n{}\n\n{FILES}", Exit::help())
 }
 
 /// Where the server is, how it proves itself, and where the password comes from.
@@ -345,6 +343,40 @@ mod tests {
         }
     }
 
+    /// What stands in back quotes or in a block of the README and starts with `peer`.
+    fn typed_in_the_readme() -> Vec<String> {
+        let readme = include_str!("../../README.md");
+        let mut is_block = false;
+        let mut typed = Vec::new();
+        for line in readme.lines() {
+            if line.starts_with("```") {
+                is_block = !is_block;
+            } else if is_block {
+                // What a command is for stands behind it, with some blanks between.
+                typed.extend(line.split("   ").next().map(str::to_owned));
+            } else {
+                typed.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
+            }
+        }
+        typed.retain(|typed| typed.starts_with("peer "));
+        typed
+    }
+
+    #[test]
+    fn the_readme_shows_what_can_be_typed() {
+        let typed = typed_in_the_readme();
+        assert!(typed.len() >= 10, "{typed:?}");
+        for line in &typed {
+            let line = line.replace('\'', "");
+            let mut words: Vec<_> = line.split(' ').collect();
+            if words[1] == "send" {
+                words.truncate(4);
+            }
+            let parsed = Arguments::try_parse_from(words);
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
     #[test]
     fn t33_no_option_takes_a_password() {
         let mut open = vec![Arguments::command()];
@@ -372,6 +404,10 @@ mod tests {
             let example = example_for(&["peer".into(), name.into()]);
             let words = example.replace(['\''], "");
             assert!(name == "register" || example != general, "{name}");
+            assert!(
+                !subcommand.is_hide_set(),
+                "{name} is not in the list of commands"
+            );
             let mut words: Vec<_> = words.split(' ').collect();
             if name == "send" {
                 words.truncate(4);

@@ -9,39 +9,10 @@ use serde::Serialize;
 use crate::client::CallError;
 use crate::node::command::CommandError;
 
-/// The exit codes, as `peer --help` documents them. They never change their meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Exit {
-    /// Done, or nobody reads the output any more.
-    Done = 0,
-    /// Anything that has no code of its own.
-    Other = 1,
-    /// The command line has a mistake.
-    Usage = 2,
-    /// Wrong password or unknown account.
-    Credentials = 3,
-    /// The account is blocked for a while.
-    Blocked = 4,
-    /// The server cannot be reached.
-    Unreachable = 5,
-    /// The server's key changed, or is not trusted.
-    ServerKey = 6,
-    /// The recipient is offline, or did not get it in time.
-    NotDelivered = 7,
-    /// A file cannot be read or written.
-    File = 8,
-    /// A transfer was declined or failed.
-    Transfer = 9,
-    /// Not logged in, or no profile.
-    NotLoggedIn = 10,
-    /// The profile is in use, damaged, or of a newer version.
-    Profile = 11,
-    /// Ctrl-C.
-    Interrupted = 130,
-    /// A signal that asks a program to end.
-    Terminated = 143,
-}
+/// The exit codes.
+mod exit;
+
+pub(crate) use exit::Exit;
 
 /// Why a command ends without having done what it was asked. All its texts are fit for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
