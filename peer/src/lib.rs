@@ -19,6 +19,9 @@ pub mod commands;
 // What it means.
 #[cfg(feature = "shell")]
 pub mod config;
+// What a chat screen knows, without a screen.
+#[cfg(feature = "shell")]
+mod conversation;
 // How a command fails: an exit code, and what, why and what next in words.
 #[cfg(feature = "shell")]
 mod failure;

@@ -21,6 +21,7 @@ use super::session::Session;
 use crate::args::Chat;
 use crate::client::{CallError, Happening, Typed, now};
 use crate::config::{CALL_DEADLINE, shown_path};
+use crate::conversation::entry::Input;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
     Command, CommandError, ConnectionState, Direction, Event, HistoryItem, MessageState, OfferView,
@@ -28,11 +29,6 @@ use crate::node::command::{
 };
 use crate::ui::prompt::{Names, Prompt};
 use crate::ui::{Screen, line};
-
-/// What a line can be understood as.
-mod input;
-
-use input::Input;
 
 /// `delivered` is told after this long, in case `read` follows at once.
 const TICK_PAUSE: Duration = Duration::from_millis(400);

@@ -12,7 +12,7 @@ const HISTORY_MAX: u32 = 10_000;
 
 /// A line, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Input {
+pub(crate) enum Input {
     /// An empty line.
     Nothing,
     /// Leave.
@@ -51,7 +51,7 @@ impl Input {
     /// Understands a line. `NAME: text` goes to NAME. Within a conversation it is doubtful unless NAME
     /// is `known`: sentences may have a colon too, and neither may go to the wrong person. The error
     /// says what is wrong.
-    pub(super) fn parse(
+    pub(crate) fn parse(
         line: &str,
         is_talking: bool,
         known: &BTreeSet<AccountName>,
