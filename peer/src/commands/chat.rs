@@ -21,7 +21,7 @@ use super::session::Session;
 use crate::args::Chat;
 use crate::client::{CallError, Happening, Typed, now};
 use crate::config::{CALL_DEADLINE, shown_path};
-use crate::conversation::entry::Input;
+use crate::conversation::entry::Entry as Input;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
     Command, CommandError, ConnectionState, Direction, Event, HistoryItem, MessageState, OfferView,
@@ -36,19 +36,6 @@ const TICK_PAUSE: Duration = Duration::from_millis(400);
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a transfer tells how far it is.
 const TRANSFER_PAUSE: Duration = Duration::from_secs(5);
-
-const HELP: &str = "\
-What you type goes to the person in front of the '>'. Also:
-  NAME: text              send to somebody else; NAME,NAME: text to several
-  /to NAME                talk to NAME from now on
-  /list                   who is online
-  /history [COUNT]        earlier messages of this conversation
-  /send-file NAME PATH    send a file
-  /accept [N]             take an offered file; N is its number, the latest if left out
-  /decline [N]            do not take it
-  /quit                   end; so do 'quit', Ctrl-D, and Ctrl-C twice
-  //text                  send a text that starts with a slash
-✓ is delivered, ✓✓ is read. Tab completes commands, names and paths.";
 
 /// Talks until the person leaves.
 pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, Failure> {
@@ -73,6 +60,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         session,
         screen,
         folder,
+        home: directories::BaseDirs::new().map(|base| base.home_dir().to_owned()),
         prompt,
         names,
         known: BTreeSet::new(),
@@ -107,6 +95,7 @@ struct Talk<'a> {
     session: Session,
     screen: &'a Screen,
     folder: PathBuf,
+    home: Option<PathBuf>,
     prompt: Prompt,
     names: Names,
     /// Accounts that were seen: online, in messages, as recipients.
@@ -430,7 +419,12 @@ impl Talk<'_> {
             }
         };
         self.interrupts = 0;
-        let input = Input::parse(&text, self.with.is_some(), &self.known);
+        let input = Input::parse(
+            &text,
+            self.with.is_some(),
+            &self.known,
+            self.home.as_deref(),
+        );
         let doubted = self.doubted.take();
         let done = match input {
             Ok(Input::Nothing) => Ok(()),
@@ -450,7 +444,7 @@ impl Talk<'_> {
             }
             Ok(Input::Quit) => return Ok(true),
             Ok(input) => self.carry_out(input),
-            Err(mistake) => return self.warn(&mistake).map(|()| false),
+            Err(mistake) => return self.warn(&mistake.to_string()).map(|()| false),
         };
         match done {
             Ok(()) => Ok(false),
@@ -462,7 +456,7 @@ impl Talk<'_> {
     fn carry_out(&mut self, input: Input) -> Result<(), Failure> {
         match input {
             Input::Nothing | Input::Quit => Ok(()),
-            Input::Help => self.print(HELP),
+            Input::Help => self.print(&line::chat_help()),
             Input::Say(text) | Input::Doubtful { text, .. } => match self.with.clone() {
                 Some(with) => self.send(vec![with], text),
                 None => self.warn("To whom? Type 'NAME: text', or /to NAME first."),

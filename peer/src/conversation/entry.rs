@@ -1,61 +1,84 @@
 //! What a line that was typed means.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use common::id::AccountName;
+use common::id::{AccountName, NameError};
+use common::limits::HISTORY_ITEMS_MAX;
+use common::text::inline;
+
+use super::slash::{Operand, Slash};
 
 /// Messages that `/history` shows unless told otherwise.
 const HISTORY_DEFAULT: u32 = 20;
 /// The most that `/history` shows.
-const HISTORY_MAX: u32 = 10_000;
+const HISTORY_MAX: u32 = HISTORY_ITEMS_MAX;
 
 /// A line, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Input {
+pub(crate) enum Entry {
     /// An empty line.
     Nothing,
-    /// Leave.
-    Quit,
-    /// Tell what can be typed.
-    Help,
-    /// A text for the current conversation.
+    /// A text for whomever one talks to.
     Say(String),
-    /// A text for the current conversation, unless it was meant for somebody who has not been seen.
+    /// A text for whomever one talks to, or for somebody who has not been seen.
     Doubtful {
-        /// Who that may be.
+        /// The name in front of the colon.
         name: AccountName,
         /// The whole line.
         text: String,
     },
-    /// A text for these.
+    /// A text for the accounts in front of the colon, at least one.
     SayTo(Vec<AccountName>, String),
     /// Talk to somebody else from now on.
     To(AccountName),
-    /// Who is online.
+    /// Show who is online.
     List,
-    /// So many earlier messages.
+    /// Show so many earlier messages, at least one.
     History(u32),
-    /// Send a file.
+    /// Offer a file. The path is as it was typed, perhaps relative to where the program runs.
     SendFile(AccountName, PathBuf),
-    /// Answer an offer; the latest one without a number.
+    /// Answer an offer.
     Answer {
-        /// Which.
+        /// The number that the offer was shown with; `None` for the latest.
         number: Option<usize>,
-        /// Yes or no.
         is_accepted: bool,
     },
+    /// Show what can be typed.
+    Help,
+    /// Leave.
+    Quit,
 }
 
-impl Input {
-    /// Understands a line. `NAME: text` goes to NAME. Within a conversation it is doubtful unless NAME
-    /// is `known`: sentences may have a colon too, and neither may go to the wrong person. The error
-    /// says what is wrong.
+/// A line that cannot be understood. Fit for a terminal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Mistake {
+    #[error(
+        "There is no /{0}. /help tells what there is; //text sends a text with a slash in front."
+    )]
+    Unknown(String),
+    #[error("/{} takes nothing behind it. /help tells more.", .0.name())]
+    Surplus(Slash),
+    #[error("It is {}: {error}.", slash.usage())]
+    Name { slash: Slash, error: NameError },
+    #[error("It is {}, for example: /{} bob holiday.mp4", .0.usage(), .0.name())]
+    NoPath(Slash),
+    #[error("/{} takes a number from 1 to {HISTORY_MAX}.", .0.name())]
+    Count(Slash),
+    #[error("Give the number of the offer, for example: /{} 1", .0.name())]
+    Offer(Slash),
+}
+
+impl Entry {
+    /// Understands a line. `NAME: text` goes to NAME. While one `is_talking` to somebody it is doubtful
+    /// unless NAME is `known`: sentences may have a colon too, and neither may go to the wrong person.
+    /// `home` is what `~` stands for in a path.
     pub(crate) fn parse(
         line: &str,
         is_talking: bool,
         known: &BTreeSet<AccountName>,
-    ) -> Result<Self, String> {
+        home: Option<&Path>,
+    ) -> Result<Self, Mistake> {
         let line = line.trim();
         if line.is_empty() {
             return Ok(Self::Nothing);
@@ -67,7 +90,7 @@ impl Input {
             return Ok(Self::Say(format!("/{text}")));
         }
         if let Some(command) = line.strip_prefix('/') {
-            return Self::parse_command(command);
+            return Self::parse_command(command, home);
         }
         let Some((to, text)) = addressed(line) else {
             return Ok(Self::Say(line.to_owned()));
@@ -81,70 +104,50 @@ impl Input {
         }
     }
 
-    fn parse_command(command: &str) -> Result<Self, String> {
+    fn parse_command(command: &str, home: Option<&Path>) -> Result<Self, Mistake> {
         let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
         let rest = rest.trim();
-        let unexpected = || {
-            Err(format!(
-                "/{word} takes nothing behind it. /help tells more."
-            ))
+        let Some(slash) = Slash::parse(word) else {
+            return Err(Mistake::Unknown(inline(word).into_owned()));
         };
-        match word {
-            "q" | "quit" | "exit" if rest.is_empty() => Ok(Self::Quit),
-            "help" | "?" if rest.is_empty() => Ok(Self::Help),
-            "list" | "who" if rest.is_empty() => Ok(Self::List),
-            "q" | "quit" | "exit" | "help" | "?" | "list" | "who" => unexpected(),
-            "to" => name(rest, "/to NAME").map(Self::To),
-            "history" if rest.is_empty() => Ok(Self::History(HISTORY_DEFAULT)),
-            "history" => match rest.parse() {
+        if slash.operand() == Operand::Nothing && !rest.is_empty() {
+            return Err(Mistake::Surplus(slash));
+        }
+        let name = |text: &str| text.parse().map_err(|error| Mistake::Name { slash, error });
+        match slash {
+            Slash::To => name(rest).map(Self::To),
+            Slash::List => Ok(Self::List),
+            Slash::History if rest.is_empty() => Ok(Self::History(HISTORY_DEFAULT)),
+            Slash::History => match rest.parse() {
                 Ok(count @ 1..=HISTORY_MAX) => Ok(Self::History(count)),
-                Ok(_) | Err(_) => Err(format!("/history takes a number from 1 to {HISTORY_MAX}.")),
+                Ok(_) | Err(_) => Err(Mistake::Count(slash)),
             },
-            "send-file" => {
-                let (to, path) = rest
-                    .split_once(' ')
-                    .ok_or("It is /send-file NAME PATH, for example: /send-file bob holiday.mp4")?;
-                let to = name(to, "/send-file NAME PATH")?;
-                Ok(Self::SendFile(to, path_of(path.trim())))
+            Slash::SendFile => {
+                let (to, path) = rest.split_once(' ').ok_or(Mistake::NoPath(slash))?;
+                Ok(Self::SendFile(name(to)?, path_of(path.trim(), home)))
             }
-            "accept" => Self::answer(rest, true),
-            "decline" => Self::answer(rest, false),
-            _ => Err(format!(
-                "There is no /{}. /help tells what there is; //text sends a text with a slash in front.",
-                common::text::inline(word)
-            )),
+            Slash::Accept | Slash::Decline => {
+                let number = (!rest.is_empty()).then(|| rest.parse()).transpose();
+                Ok(Self::Answer {
+                    number: number.map_err(|_| Mistake::Offer(slash))?,
+                    is_accepted: slash == Slash::Accept,
+                })
+            }
+            Slash::Help => Ok(Self::Help),
+            Slash::Quit => Ok(Self::Quit),
         }
     }
-
-    fn answer(number: &str, is_accepted: bool) -> Result<Self, String> {
-        let number =
-            match number {
-                "" => None,
-                digits => Some(digits.parse().map_err(|_| {
-                    "Give the number of the offer, for example: /accept 1".to_owned()
-                })?),
-            };
-        Ok(Self::Answer {
-            number,
-            is_accepted,
-        })
-    }
 }
 
-fn name(text: &str, usage: &str) -> Result<AccountName, String> {
-    let parsed = text.parse::<AccountName>();
-    parsed.map_err(|error| format!("It is {usage}: {error}."))
-}
-
-/// A path as it is typed in a shell: quotes around it, backslashes before spaces, `~` in front.
-fn path_of(text: &str) -> PathBuf {
+/// A path as it is typed in a shell: quotes around it, backslashes before blanks, `~/` in front.
+fn path_of(text: &str, home: Option<&Path>) -> PathBuf {
     let quoted = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     let text = match quoted('\'').or_else(|| quoted('"')) {
         Some(inner) => inner.to_owned(),
         None => text.replace("\\ ", " "),
     };
-    match (text.strip_prefix("~/"), directories::BaseDirs::new()) {
-        (Some(rest), Some(base)) => base.home_dir().join(rest),
+    match (text.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(text),
     }
 }
@@ -166,11 +169,12 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn parse(line: &str, is_talking: bool) -> Result<Input, String> {
-        Input::parse(
+    fn parse(line: &str, is_talking: bool) -> Result<Entry, Mistake> {
+        Entry::parse(
             line,
             is_talking,
             &BTreeSet::from([name_of("bob"), name_of("carol")]),
+            Some(Path::new("/home/alice")),
         )
     }
 
@@ -178,7 +182,7 @@ mod tests {
     fn a_text_goes_to_whom_it_names() {
         let to = |names: &[&str], text: &str| {
             let names = names.iter().map(|name| name_of(name)).collect();
-            Ok(Input::SayTo(names, text.to_owned()))
+            Ok(Entry::SayTo(names, text.to_owned()))
         };
         assert_eq!(parse("Bob: hi", true), to(&["bob"], "hi"));
         assert_eq!(
@@ -197,11 +201,11 @@ mod tests {
             "And then: go",
             "10:30 is fine",
         ] {
-            let said = Ok(Input::Say(line.trim().to_owned()));
+            let said = Ok(Entry::Say(line.trim().to_owned()));
             assert_eq!(parse(line, true), said, "{line}");
         }
         for (line, name) in [("Remember: call mum", "remember"), ("bob,dave: x", "dave")] {
-            let doubtful = Input::Doubtful {
+            let doubtful = Entry::Doubtful {
                 name: name_of(name),
                 text: line.to_owned(),
             };
@@ -211,17 +215,17 @@ mod tests {
 
     #[test]
     fn commands_start_with_a_slash() {
-        assert_eq!(parse("", true), Ok(Input::Nothing));
+        assert_eq!(parse("", true), Ok(Entry::Nothing));
         for line in ["/quit", "/q", "quit", " /exit "] {
-            assert_eq!(parse(line, true), Ok(Input::Quit), "{line}");
+            assert_eq!(parse(line, true), Ok(Entry::Quit), "{line}");
         }
         assert_eq!(
             parse("//etc/passwd", true),
-            Ok(Input::Say("/etc/passwd".into()))
+            Ok(Entry::Say("/etc/passwd".into()))
         );
-        assert_eq!(parse("/to Bob", false), Ok(Input::To(name_of("bob"))));
-        assert_eq!(parse("/history 5", true), Ok(Input::History(5)));
-        let accept = |number| Input::Answer {
+        assert_eq!(parse("/to Bob", false), Ok(Entry::To(name_of("bob"))));
+        assert_eq!(parse("/history 5", true), Ok(Entry::History(5)));
+        let accept = |number| Entry::Answer {
             number,
             is_accepted: true,
         };
@@ -229,11 +233,11 @@ mod tests {
         assert_eq!(parse("/accept 2", true), Ok(accept(Some(2))));
         assert_eq!(
             parse("/send-file bob 'my file.txt'", true),
-            Ok(Input::SendFile(name_of("bob"), "my file.txt".into()))
+            Ok(Entry::SendFile(name_of("bob"), "my file.txt".into()))
         );
         assert_eq!(
             parse("/send-file bob my\\ file.txt", true),
-            Ok(Input::SendFile(name_of("bob"), "my file.txt".into()))
+            Ok(Entry::SendFile(name_of("bob"), "my file.txt".into()))
         );
         for bad in [
             "/nonsense",
@@ -246,5 +250,46 @@ mod tests {
         ] {
             assert!(parse(bad, true).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_folder() {
+        let sent = |path: &str| Ok(Entry::SendFile(name_of("bob"), path.into()));
+        let home = parse("/send-file bob ~/a.txt", true);
+        assert_eq!(home, sent("/home/alice/a.txt"));
+        assert_eq!(parse("/send-file bob ~a.txt", true), sent("~a.txt"));
+        let known = BTreeSet::new();
+        let nowhere = Entry::parse("/send-file bob ~/a.txt", true, &known, None);
+        assert_eq!(nowhere, sent("~/a.txt"));
+    }
+
+    #[test]
+    fn a_mistake_says_what_is_understood() {
+        for (line, told) in [
+            (
+                "/quit now",
+                "/quit takes nothing behind it. /help tells more.",
+            ),
+            ("/history 10001", "/history takes a number from 1 to 10000."),
+            (
+                "/decline x",
+                "Give the number of the offer, for example: /decline 1",
+            ),
+            (
+                "/send-file bob",
+                "It is /send-file NAME PATH, for example: /send-file bob holiday.mp4",
+            ),
+            (
+                "/\u{1b}[2J",
+                "There is no /␛[2J. /help tells what there is; //text sends a text with a slash in front.",
+            ),
+        ] {
+            assert_eq!(parse(line, true).unwrap_err().to_string(), told);
+        }
+        let nobody = parse("/to", true).unwrap_err().to_string();
+        assert!(
+            nobody.starts_with("It is /to NAME: an account name has"),
+            "{nobody}"
+        );
     }
 }

@@ -8,11 +8,14 @@ use common::time::UnixTime;
 use common::wire::rendezvous::FailedLogins;
 
 use super::Look;
+use crate::conversation::slash::Slash;
 use crate::node::command::{
     ConnectionState, Direction, Event, HistoryItem, Listed, MessageState, OfferView, PresenceView,
 };
 use crate::shell::names::FileName;
 
+/// Columns of the longest of what can be typed in a conversation.
+const HELP_USAGE_COLUMNS: usize = 20;
 /// Endpoints that are shown in a list, which is to fit 80 columns; JSON has all.
 const ENDPOINTS_SHOWN: usize = 1;
 
@@ -46,6 +49,27 @@ fn stamped(item: &HistoryItem, stamp: &str, look: &Look) -> String {
     let body = block(item.body.as_str());
     let body = body.trim_end_matches('\n').replace('\n', &margin);
     format!("{time} {who}: {body}{state}")
+}
+
+/// What can be typed in a conversation, one line each.
+pub(crate) fn chat_help() -> String {
+    let own = |usage: &str, help: &str| (usage.to_owned(), help.to_owned());
+    let commands = Slash::ALL.map(|slash| own(&slash.usage(), slash.help()));
+    let rows = [own(
+        "NAME: text",
+        "send to somebody else; NAME,NAME: text to several",
+    )]
+    .into_iter()
+    .chain(commands)
+    .chain([own("//text", "send a text that starts with a slash")]);
+    let rows = rows.map(|(usage, help)| {
+        let usage = text::padded(&usage, HELP_USAGE_COLUMNS, Align::Left);
+        format!("  {usage}  {help}\n")
+    });
+    format!(
+        "What you type goes to the person in front of the '>'. Also:\n{}✓ is delivered, ✓✓ is read. Tab completes commands, names and paths.",
+        String::from_iter(rows)
+    )
 }
 
 /// An offer; `number` is what the person calls it. Says so if accepting it would be in vain because of
@@ -413,6 +437,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn help_explains_every_command_in_80_columns() {
+        let help = chat_help();
+        for slash in Slash::ALL {
+            let usage = text::padded(&slash.usage(), HELP_USAGE_COLUMNS, Align::Left);
+            assert!(
+                help.contains(&format!("\n  {usage}  {}\n", slash.help())),
+                "{help}"
+            );
+        }
+        assert!(help.lines().all(|line| text::columns(line) <= 80), "{help}");
     }
 
     #[test]

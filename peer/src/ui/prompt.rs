@@ -23,6 +23,7 @@ use signal_hook::consts::SIGINT;
 
 use super::{OutputClosed, Screen};
 use crate::client::{Notifier, Typed};
+use crate::conversation::slash::{Operand, Slash};
 
 /// Lines that wait until the editor has printed earlier ones.
 const PRINTING_MAX: usize = 4096;
@@ -195,18 +196,6 @@ fn edit(
     }
 }
 
-/// The commands that a line may start with.
-pub(crate) const SLASH_COMMANDS: [&str; 8] = [
-    "/accept ",
-    "/decline ",
-    "/help",
-    "/history",
-    "/list",
-    "/quit",
-    "/send-file ",
-    "/to ",
-];
-
 /// Completes commands, names and paths.
 struct Completion {
     names: Names,
@@ -225,24 +214,21 @@ impl Completer for Completion {
         let typed = &line[..at];
         let words: Vec<&str> = typed.split(' ').collect();
         let (start, found) = match words.as_slice() {
-            [word] if word.starts_with('/') => {
-                let known = SLASH_COMMANDS
-                    .iter()
-                    .filter(|known| known.starts_with(word));
-                (0, known.map(|known| (*known).to_owned()).collect())
-            }
+            [word] if word.starts_with('/') => (0, commands_starting_with(&word[1..])),
             [word] => {
                 let names = self.names.starting_with(word).into_iter();
                 (0, names.map(|name| format!("{name}: ")).collect())
             }
-            ["/to" | "/send-file" | "/history", word] => {
+            [command, word] if operand(command).is_some_and(takes_name) => {
                 let names = self.names.starting_with(word).into_iter();
                 (
                     at - word.len(),
                     names.map(|name| format!("{name} ")).collect(),
                 )
             }
-            ["/send-file", _, ..] => return self.files.complete(line, at, context),
+            [command, _, ..] if operand(command) == Some(Operand::AccountAndPath) => {
+                return self.files.complete(line, at, context);
+            }
             _ => (at, Vec::new()),
         };
         let pair = |text: String| Pair {
@@ -250,6 +236,32 @@ impl Completer for Completion {
             replacement: text,
         };
         Ok((start, Vec::from_iter(found.into_iter().map(pair))))
+    }
+}
+
+/// The commands that go on from what stands behind the slash, with a blank where an operand may follow.
+fn commands_starting_with(word: &str) -> Vec<String> {
+    let fitting = Slash::ALL
+        .into_iter()
+        .filter(|slash| slash.name().starts_with(word));
+    let typed = fitting.map(|slash| match slash.operand() {
+        Operand::Nothing => format!("/{}", slash.name()),
+        Operand::Count | Operand::Offer | Operand::Account | Operand::AccountAndPath => {
+            format!("/{} ", slash.name())
+        }
+    });
+    typed.collect()
+}
+
+fn operand(command: &str) -> Option<Operand> {
+    let slash = Slash::parse(command.strip_prefix('/')?)?;
+    Some(slash.operand())
+}
+
+const fn takes_name(operand: Operand) -> bool {
+    match operand {
+        Operand::Account | Operand::AccountAndPath => true,
+        Operand::Nothing | Operand::Count | Operand::Offer => false,
     }
 }
 
@@ -301,5 +313,19 @@ mod tests {
         assert_eq!(complete("/to bo"), ["bob ", "bonnie "]);
         assert_eq!(complete("al"), ["alice: "]);
         assert_eq!(complete("hello al"), [""; 0]);
+        assert_eq!(complete("/history al"), [""; 0]);
+        assert_eq!(complete("/list al"), [""; 0]);
+    }
+
+    #[test]
+    fn every_command_is_completed() {
+        let all = complete("/");
+        for slash in Slash::ALL {
+            let typed = format!("/{}", slash.name());
+            assert!(all.iter().any(|found| found.trim_end() == typed), "{typed}");
+        }
+        assert_eq!(all.len(), Slash::ALL.len());
+        assert_eq!(complete("/se"), ["/send-file "]);
+        assert_eq!(complete("/send-file bo"), ["bob ", "bonnie "]);
     }
 }
