@@ -1,6 +1,841 @@
-//! What a chat screen knows.
+//! What a chat screen knows and decides: an engine without I/O, clock or terminal.
+//!
+//! A face, be it lines or a full screen, drives a [`Conversation`]: it hands in what happens as [`Input`],
+//! with the time, and carries out every [`Output`] until there is only [`Output::Wait`]. The engine
+//! knows whom one talks to, what has not been looked at, which offers are open, which transfers run, which
+//! messages are not delivered, and whether the connection is lost. How something looks it leaves to the
+//! face: an [`Item`] says what is to be shown, as values.
+//!
+//! Names and texts in items are as they came, from outside: a face passes them through
+//! [`common::text`].
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::id::{AccountName, MessageId, TransferId};
+use common::limits::PEOPLE_MET_MAX;
+use common::text::joined;
+use common::time::UnixTime;
+use common::wire::peer::MessageBody;
+use common::wire::rendezvous::FailedLogins;
+
+use crate::client::Typed;
+use crate::failure::{Exit, Failure};
+use crate::node::command::{
+    Command, ConnectionState, Direction, Event, HistoryItem, Listed, MessageState, OfferView,
+    PresenceView, Reply, TransferState,
+};
+
+/// Whether the control connection is lost.
+pub(crate) mod connection;
 /// What a line that was typed means.
 pub(crate) mod entry;
+/// What was sent, and how far it is.
+mod letters;
+/// Open offers by their numbers.
+mod offers;
+/// Which messages were met before.
+pub(crate) mod recent;
+/// Who gets a message.
+pub(crate) mod recipients;
 /// The commands that start with a slash.
 pub(crate) mod slash;
+/// Files on their way.
+mod transfers;
+
+use connection::{ConnectionChange, ConnectionWatch};
+use entry::{Entry, Mistake};
+use letters::Letters;
+use offers::Offers;
+use recent::Recent;
+use recipients::{addressed, each_once};
+use transfers::Transfers;
+
+pub(crate) use letters::Receipts;
+pub(crate) use transfers::{Transfer, Way};
+
+/// After the end of piped input: how long messages may take to be delivered.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(10);
+/// Messages that are marked as read with one request.
+const MARK_READ_MAX: usize = 256;
+
+/// What a conversation begins with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// The account of this device.
+    pub(crate) me: Option<AccountName>,
+    /// Whom to talk to at first.
+    pub(crate) with: Option<AccountName>,
+    /// Where accepted files go, an absolute path.
+    pub(crate) folder: PathBuf,
+    /// What `~/` stands for in a path that is typed.
+    pub(crate) home: Option<PathBuf>,
+    /// Somebody types at a terminal. What comes from a program instead is never asked back about, and its
+    /// end waits for what was sent.
+    pub(crate) is_interactive: bool,
+    /// Why there is no connection to the server at the start, if there is none.
+    pub(crate) offline: Option<String>,
+}
+
+/// The time of an input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// For waiting.
+    pub(crate) instant: Instant,
+    /// This machine's wall clock, for what is sent.
+    pub(crate) wall: UnixTime,
+}
+
+/// Pairs an answer with its request. Given by the engine, from 0 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RequestId(u64);
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RequestError {
+    /// There is no such transfer, or it has ended.
+    NoSuchTransfer,
+    /// Anything else, told as it is.
+    Failed(Failure),
+}
+
+/// What happens to a conversation.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The node tells something.
+    Event(Event),
+    /// The node answered an [`Output::Ask`].
+    Answered {
+        request: RequestId,
+        result: Result<Reply, RequestError>,
+    },
+    /// Something was typed.
+    Typed(Typed),
+    /// The person has seen a message that [`Item::Message`] had shown.
+    Seen(MessageId),
+    /// Another node has taken the place of the one that was talked to.
+    Revived {
+        /// It is this program's own.
+        is_own: bool,
+    },
+}
+
+/// What a conversation wants of whoever drives it.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Ask the node, and hand in the answer as [`Input::Answered`].
+    Ask {
+        request: RequestId,
+        /// What for, in the infinitive: "list who is online".
+        doing: String,
+        /// The path of a [`Command::SendFile`] is as it was typed, perhaps relative.
+        command: Command,
+    },
+    /// Show something to a person.
+    Show(Item),
+    /// Tell a program at the other end of an event of this conversation, as it is.
+    Tell(Event),
+    /// An account name that may be completed from now on.
+    Met(AccountName),
+    /// The conversation is over. Nothing follows.
+    End(Ending),
+    /// There is nothing else to do now. Call [`Conversation::handle_timeout`] at that moment.
+    Wait(Option<Instant>),
+}
+
+/// How a conversation ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The person left, or the input ended and everything is delivered.
+    Left,
+    /// The input ended, and so many messages were not delivered in time.
+    Undelivered(usize),
+    /// It cannot go on.
+    Failed(Failure),
+}
+
+/// Something to be shown to a person, below what was shown before.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Item {
+    /// The first words: who one is, and whom one talks to.
+    Hello {
+        me: Option<AccountName>,
+        with: Option<AccountName>,
+    },
+    /// What can be typed.
+    Help,
+    /// A message arrived. To be handed back as [`Input::Seen`] when it was looked at.
+    Message(HistoryItem),
+    /// Earlier messages, oldest first; there may be none.
+    History(Vec<HistoryItem>),
+    /// Who is online.
+    Directory(Vec<Listed>),
+    /// Messages that were sent here got on.
+    Receipts(Receipts),
+    /// A file is offered.
+    Offer { number: usize, offer: OfferView },
+    /// An offer ended before it was answered here.
+    OfferEnded { number: usize, name: String },
+    /// The node has taken an offer of this person's on.
+    Offered { name: String, to: AccountName },
+    /// An offer was accepted here.
+    Accepted { name: String, folder: PathBuf },
+    /// An offer was declined here.
+    Declined { name: String },
+    /// A transfer got on, or ended.
+    Transfer {
+        transfer: Transfer,
+        state: TransferState,
+    },
+    /// The connection to the server is lost, or back.
+    Connection(ConnectionChange),
+    /// Whom one talks to came or left.
+    Presence {
+        account: AccountName,
+        is_online: bool,
+    },
+    /// Somebody else failed to log in to this account.
+    FailedLogins(FailedLogins),
+    /// A known account has a key that was never seen before.
+    NewKey {
+        account: AccountName,
+        fingerprint: String,
+        /// Keys of the account that were known before, at least one.
+        known: usize,
+    },
+    /// The node of this profile is in this program from now on.
+    TookOver,
+    /// What was typed has not been done.
+    Objection(Objection),
+    /// Something failed.
+    Problem(Failure),
+}
+
+/// Why what was typed has not been done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Objection {
+    /// The line cannot be understood.
+    Mistake(Mistake),
+    /// It does not say for whom the text is.
+    NoRecipient,
+    /// The text may be for somebody else than `with`. The same line once more is sent to `with`.
+    Doubtful {
+        name: AccountName,
+        with: Option<AccountName>,
+    },
+    /// No offer has that number, or none is open.
+    NoSuchOffer,
+    /// The offer has ended meanwhile.
+    OfferEnded,
+    /// Ctrl-C only ends the conversation the second time.
+    InterruptOnce,
+}
+
+/// What a face puts in front of the line that is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PromptState<'a> {
+    /// Where a text goes that names nobody.
+    pub(crate) with: Option<&'a AccountName>,
+    /// Messages that were shown and not seen.
+    pub(crate) unread: usize,
+}
+
+/// What an answer is for.
+#[derive(Debug)]
+enum Purpose {
+    /// Learn who is around.
+    LookAround,
+    /// Hear who comes and leaves.
+    Watch,
+    /// Show what arrived before.
+    Unread,
+    /// Show what was offered before.
+    Offers,
+    /// Let authors know that their messages were read.
+    MarkRead,
+    Send {
+        to: Vec<AccountName>,
+    },
+    List,
+    History,
+    SendFile {
+        to: AccountName,
+        name: String,
+    },
+    AnswerOffer {
+        number: usize,
+        offer: OfferView,
+        is_accepted: bool,
+    },
+}
+
+/// The engine. See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    me: Option<AccountName>,
+    with: Option<AccountName>,
+    folder: PathBuf,
+    home: Option<PathBuf>,
+    is_interactive: bool,
+    /// Accounts that were seen: online, in messages, as recipients.
+    known: BTreeSet<AccountName>,
+    /// Received messages that were shown before.
+    shown: Recent,
+    unread: BTreeSet<MessageId>,
+    /// Seen, and not yet marked as read at the node.
+    seen: Vec<MessageId>,
+    letters: Letters,
+    offers: Offers,
+    transfers: Transfers,
+    connection: ConnectionWatch,
+    /// The last thing typed was Ctrl-C.
+    is_interrupted: bool,
+    /// A line that may have been meant for somebody else, and was not sent.
+    doubted: Option<String>,
+    /// The input has ended; messages may still be delivered until then.
+    leaving_at: Option<Instant>,
+    asked: BTreeMap<RequestId, (String, Purpose)>,
+    requests: u64,
+    outputs: VecDeque<Output>,
+}
+
+impl Conversation {
+    /// A conversation that greets and asks the node for what it has to know.
+    pub(crate) fn new(setup: Setup) -> Self {
+        let Setup {
+            me,
+            with,
+            folder,
+            home,
+            is_interactive,
+            offline,
+        } = setup;
+        let mut conversation = Self {
+            me,
+            with,
+            folder,
+            home,
+            is_interactive,
+            known: BTreeSet::new(),
+            shown: Recent::default(),
+            unread: BTreeSet::new(),
+            seen: Vec::new(),
+            letters: Letters::default(),
+            offers: Offers::default(),
+            transfers: Transfers::default(),
+            connection: ConnectionWatch::default(),
+            is_interrupted: false,
+            doubted: None,
+            leaving_at: None,
+            asked: BTreeMap::new(),
+            requests: 0,
+            outputs: VecDeque::new(),
+        };
+        conversation.greet(offline);
+        conversation
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle_input(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Event(event) => self.on_event(event, now.instant),
+            Input::Answered { request, result } => self.on_answer(request, result, now.instant),
+            Input::Typed(typed) => self.on_typed(typed, now),
+            Input::Seen(id) => self.on_seen(id),
+            Input::Revived { is_own } => {
+                if is_own {
+                    self.show(Item::TookOver);
+                }
+                self.look_around();
+                self.catch_up();
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.letters.poll_timeout().is_some_and(|at| now >= at) {
+            self.tell_receipts();
+        }
+        if self.leaving_at.is_some_and(|at| now >= at) {
+            self.end(match self.letters.open() {
+                0 => Ending::Left,
+                open => Ending::Undelivered(open),
+            });
+        }
+    }
+
+    /// The next thing to do. To be called until it is [`Output::Wait`], which is the only one that comes
+    /// again, or [`Output::End`].
+    pub(crate) fn poll_output(&mut self) -> Output {
+        if self.outputs.is_empty() && !self.seen.is_empty() {
+            self.mark_read();
+        }
+        if self.outputs.is_empty() && self.is_farewell_over() {
+            self.tell_receipts();
+            self.end(Ending::Left);
+        }
+        let deadline = [self.letters.poll_timeout(), self.leaving_at];
+        let deadline = deadline.into_iter().flatten().min();
+        self.outputs.pop_front().unwrap_or(Output::Wait(deadline))
+    }
+
+    /// What stands in front of the line that is typed; `None` once the input has ended.
+    pub(crate) fn prompt(&self) -> Option<PromptState<'_>> {
+        self.leaving_at.is_none().then_some(PromptState {
+            with: self.with.as_ref(),
+            unread: self.unread.len(),
+        })
+    }
+
+    // ---- beginning and end -----------------------------------------------------------------
+
+    fn greet(&mut self, offline: Option<String>) {
+        if let Some(with) = self.with.clone() {
+            self.meet(&with);
+        }
+        self.look_around();
+        if self.is_interactive {
+            self.show(Item::Hello {
+                me: self.me.clone(),
+                with: self.with.clone(),
+            });
+        }
+        if let Some(reason) = offline {
+            self.on_connection(ConnectionState::Offline {
+                reason,
+                retry_in_s: Some(0),
+            });
+        }
+        self.catch_up();
+    }
+
+    /// Learns who is around, for completion and for `NAME: text`.
+    fn look_around(&mut self) {
+        const DOING: &str = "list who is online";
+        self.ask(DOING, Command::List, Purpose::LookAround);
+        self.ask(DOING, Command::Watch, Purpose::Watch);
+    }
+
+    /// Shows what arrived before.
+    fn catch_up(&mut self) {
+        const DOING: &str = "show what arrived before";
+        self.ask(DOING, Command::Unread, Purpose::Unread);
+        self.ask(DOING, Command::Offers, Purpose::Offers);
+    }
+
+    /// The input has ended, and everything is delivered and moved.
+    fn is_farewell_over(&self) -> bool {
+        let is_done = self.letters.open() == 0 && self.transfers.is_empty();
+        self.leaving_at.is_some() && self.asked.is_empty() && is_done
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.outputs.push_back(Output::End(ending));
+    }
+
+    // ---- what the node tells ---------------------------------------------------------------
+
+    fn on_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Message(message) => self.on_message(message),
+            Event::MessageState { id, to, state } => self.on_message_state(id, to, state, now),
+            Event::Offer(offer) => self.on_offer(offer),
+            Event::Transfer { transfer, state } => self.on_transfer(transfer, state, now),
+            Event::Connection(state) => self.on_connection(state),
+            Event::Presence(change) => self.on_presence(change),
+            Event::FailedLogins(failed) => {
+                self.tell(Event::FailedLogins(failed.clone()));
+                self.show(Item::FailedLogins(failed));
+            }
+            Event::NewKey {
+                account,
+                fingerprint,
+                known,
+            } => self.on_new_key(account, fingerprint, known),
+        }
+    }
+
+    fn on_message(&mut self, message: HistoryItem) {
+        if message.direction == Direction::Sent || !self.shown.insert(message.id) {
+            return;
+        }
+        self.meet(&message.with);
+        self.unread.insert(message.id);
+        self.tell(Event::Message(message.clone()));
+        self.show(Item::Message(message));
+    }
+
+    fn on_seen(&mut self, id: MessageId) {
+        if self.unread.remove(&id) {
+            self.seen.push(id);
+        }
+        if self.seen.len() >= MARK_READ_MAX {
+            self.mark_read();
+        }
+    }
+
+    fn mark_read(&mut self) {
+        let ids = std::mem::take(&mut self.seen);
+        let command = Command::MarkRead { ids };
+        self.ask("mark messages as read", command, Purpose::MarkRead);
+    }
+
+    fn on_message_state(
+        &mut self,
+        id: MessageId,
+        to: AccountName,
+        state: MessageState,
+        now: Instant,
+    ) {
+        if self.letters.on_state(id, to.clone(), state, now) {
+            self.tell(Event::MessageState { id, to, state });
+        }
+    }
+
+    fn tell_receipts(&mut self) {
+        for receipts in self.letters.take_receipts() {
+            self.show(Item::Receipts(receipts));
+        }
+    }
+
+    fn on_offer(&mut self, offer: OfferView) {
+        let Some(number) = self.offers.add(offer.clone()) else {
+            return;
+        };
+        self.meet(&offer.from);
+        self.tell(Event::Offer(offer.clone()));
+        self.show(Item::Offer { number, offer });
+    }
+
+    fn on_transfer(&mut self, id: TransferId, state: TransferState, now: Instant) {
+        if state.is_final()
+            && let Some((number, offer)) = self.offers.end(id)
+        {
+            let name = offer.name;
+            self.show(Item::OfferEnded { number, name });
+        }
+        if !self.transfers.follows(id) {
+            return;
+        }
+        self.tell(Event::Transfer {
+            transfer: id,
+            state: state.clone(),
+        });
+        if let Some(transfer) = self.transfers.on_state(id, &state, now) {
+            self.show(Item::Transfer { transfer, state });
+        }
+    }
+
+    fn on_connection(&mut self, state: ConnectionState) {
+        if let Some(change) = self.connection.on_state(&state) {
+            self.tell(Event::Connection(state));
+            self.show(Item::Connection(change));
+        }
+    }
+
+    /// Only whom one talks to is worth a line.
+    fn on_presence(&mut self, change: PresenceView) {
+        let (account, is_online) = match change {
+            PresenceView::Online(device) if device.is_self => return,
+            PresenceView::Online(device) => (device.account, true),
+            PresenceView::Offline { account, .. } => (account, false),
+        };
+        self.meet(&account);
+        if self.with.as_ref() == Some(&account) {
+            self.show(Item::Presence { account, is_online });
+        }
+    }
+
+    /// The first key of an account is no news: it is pinned with the first contact.
+    fn on_new_key(&mut self, account: AccountName, fingerprint: String, known: usize) {
+        self.tell(Event::NewKey {
+            account: account.clone(),
+            fingerprint: fingerprint.clone(),
+            known,
+        });
+        if known > 0 {
+            self.show(Item::NewKey {
+                account,
+                fingerprint,
+                known,
+            });
+        }
+    }
+
+    // ---- what the node answers -------------------------------------------------------------
+
+    fn on_answer(&mut self, request: RequestId, result: Result<Reply, RequestError>, now: Instant) {
+        let Some((doing, purpose)) = self.asked.remove(&request) else {
+            return;
+        };
+        let is_vital = matches!(purpose, Purpose::Unread | Purpose::Offers);
+        let Err(failure) = self.carry_on(&doing, purpose, result, now) else {
+            return;
+        };
+        if is_vital {
+            self.end(Ending::Failed(failure));
+        } else {
+            self.show(Item::Problem(failure));
+        }
+    }
+
+    fn carry_on(
+        &mut self,
+        doing: &str,
+        purpose: Purpose,
+        result: Result<Reply, RequestError>,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        match (purpose, result) {
+            (Purpose::LookAround, Ok(Reply::Directory(devices))) => {
+                for device in devices {
+                    if Some(&device.account) != self.me.as_ref() {
+                        self.meet(&device.account);
+                    }
+                }
+            }
+            // Without a server there is nobody to watch; the node watches when it is back. And what was
+            // shown and cannot be marked is only shown again next time.
+            (Purpose::LookAround | Purpose::Watch | Purpose::MarkRead, _) => {}
+            (
+                Purpose::AnswerOffer {
+                    number,
+                    offer,
+                    is_accepted,
+                },
+                result,
+            ) => return self.on_offer_answered(number, offer, is_accepted, result, now),
+            (Purpose::Unread, Ok(Reply::Messages(messages))) => {
+                for message in messages {
+                    self.on_message(message);
+                }
+            }
+            (Purpose::Offers, Ok(Reply::Offers(offers))) => {
+                for offer in offers {
+                    self.on_offer(offer);
+                }
+            }
+            (Purpose::Send { to }, Ok(Reply::Queued(ids))) => {
+                let letters = addressed(ids, to.clone());
+                let letters = letters.ok_or_else(|| Failure::unexpected_reply(doing))?;
+                self.letters.on_queued(letters);
+                for to in &to {
+                    self.meet(to);
+                }
+            }
+            (Purpose::List, Ok(Reply::Directory(devices))) => self.show(Item::Directory(devices)),
+            (Purpose::History, Ok(Reply::Messages(items))) => self.show(Item::History(items)),
+            (Purpose::SendFile { to, name }, Ok(Reply::Offered(id))) => {
+                self.meet(&to);
+                let way = Way::To(to.clone());
+                let transfer = Transfer {
+                    name: name.clone(),
+                    way,
+                };
+                self.transfers.follow(id, transfer, now);
+                self.show(Item::Offered { name, to });
+            }
+            (_, Err(error)) => return Err(failure(error, doing)),
+            (_, Ok(_)) => return Err(Failure::unexpected_reply(doing)),
+        }
+        Ok(())
+    }
+
+    fn on_offer_answered(
+        &mut self,
+        number: usize,
+        offer: OfferView,
+        is_accepted: bool,
+        result: Result<Reply, RequestError>,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        match result {
+            Ok(_) => {}
+            Err(RequestError::NoSuchTransfer) => {
+                self.object(Objection::OfferEnded);
+                return Ok(());
+            }
+            Err(RequestError::Failed(failure)) => {
+                self.offers.put_back(number, offer);
+                return Err(failure);
+            }
+        }
+        let OfferView {
+            transfer: id,
+            from,
+            name,
+            ..
+        } = offer;
+        if !is_accepted {
+            self.show(Item::Declined { name });
+            return Ok(());
+        }
+        let transfer = Transfer {
+            name: name.clone(),
+            way: Way::From(from),
+        };
+        self.transfers.follow(id, transfer, now);
+        let folder = self.folder.clone();
+        self.show(Item::Accepted { name, folder });
+        Ok(())
+    }
+
+    // ---- what is typed ---------------------------------------------------------------------
+
+    fn on_typed(&mut self, typed: Typed, now: Now) {
+        let was_interrupted = std::mem::take(&mut self.is_interrupted);
+        match typed {
+            Typed::Line(line) => self.on_line(&line, now),
+            Typed::End if self.is_interactive => self.end(Ending::Left),
+            Typed::End => self.leaving_at = Some(now.instant + FAREWELL_DEADLINE),
+            Typed::Interrupt if was_interrupted => self.end(Ending::Left),
+            Typed::Interrupt => {
+                self.is_interrupted = true;
+                self.object(Objection::InterruptOnce);
+            }
+        }
+    }
+
+    fn on_line(&mut self, line: &str, now: Now) {
+        let home = self.home.as_deref();
+        let entry = Entry::parse(line, self.with.is_some(), &self.known, home);
+        let doubted = self.doubted.take();
+        match entry {
+            Ok(Entry::Nothing) => {}
+            Ok(Entry::Quit) => self.end(Ending::Left),
+            Ok(Entry::Help) => self.show(Item::Help),
+            Ok(Entry::Say(text)) => self.say(text, now),
+            Ok(Entry::Doubtful { name, text }) => {
+                // Typed twice, or by a program: meant for whom one talks to.
+                if !self.is_interactive || doubted.as_ref() == Some(&text) {
+                    return self.say(text, now);
+                }
+                let with = self.with.clone();
+                self.object(Objection::Doubtful { name, with });
+                self.doubted = Some(text);
+            }
+            Ok(Entry::SayTo(to, text)) => {
+                if self.with.is_none()
+                    && let [only] = to.as_slice()
+                {
+                    self.with = Some(only.clone());
+                }
+                self.send(to, text, now);
+            }
+            Ok(Entry::To(name)) => {
+                self.meet(&name);
+                self.with = Some(name);
+            }
+            Ok(Entry::List) => self.ask("list who is online", Command::List, Purpose::List),
+            Ok(Entry::History(limit)) => {
+                let with = self.with.clone();
+                let command = Command::History { with, limit };
+                self.ask("show the history", command, Purpose::History);
+            }
+            Ok(Entry::SendFile(to, path)) => self.send_file(to, &path),
+            Ok(Entry::Answer {
+                number,
+                is_accepted,
+            }) => self.answer_offer(number, is_accepted),
+            Err(mistake) => self.object(Objection::Mistake(mistake)),
+        }
+    }
+
+    fn say(&mut self, text: String, now: Now) {
+        match self.with.clone() {
+            Some(with) => self.send(vec![with], text, now),
+            None => self.object(Objection::NoRecipient),
+        }
+    }
+
+    fn send(&mut self, to: Vec<AccountName>, text: String, now: Now) {
+        let to = each_once(to);
+        let doing = format!("send to {}", joined(&to));
+        let body = match MessageBody::try_from(text) {
+            Ok(body) => body,
+            Err(error) => {
+                let failure = Failure::new(Exit::Usage, format!("could not {doing}"))
+                    .because(error)
+                    .next("make it shorter, or send it as a file");
+                return self.show(Item::Problem(failure));
+            }
+        };
+        let command = Command::Send {
+            to: to.clone(),
+            body,
+            sent: now.wall,
+        };
+        self.ask(doing, command, Purpose::Send { to });
+    }
+
+    fn send_file(&mut self, to: AccountName, path: &Path) {
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        let doing = format!("send {name} to {to}");
+        let command = Command::SendFile {
+            to: to.clone(),
+            path: path.to_owned(),
+        };
+        self.ask(doing, command, Purpose::SendFile { to, name });
+    }
+
+    fn answer_offer(&mut self, number: Option<usize>, is_accepted: bool) {
+        let Some((number, offer)) = self.offers.take(number) else {
+            return self.object(Objection::NoSuchOffer);
+        };
+        let command = Command::AnswerOffer {
+            transfer: offer.transfer,
+            folder: is_accepted.then(|| self.folder.clone()),
+        };
+        let purpose = Purpose::AnswerOffer {
+            number,
+            offer,
+            is_accepted,
+        };
+        self.ask("answer the offer", command, purpose);
+    }
+
+    // ---- outputs ---------------------------------------------------------------------------
+
+    fn ask(&mut self, doing: impl Into<String>, command: Command, purpose: Purpose) {
+        let request = RequestId(self.requests);
+        self.requests += 1;
+        let doing = doing.into();
+        self.asked.insert(request, (doing.clone(), purpose));
+        self.outputs.push_back(Output::Ask {
+            request,
+            doing,
+            command,
+        });
+    }
+
+    fn show(&mut self, item: Item) {
+        self.outputs.push_back(Output::Show(item));
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.outputs.push_back(Output::Tell(event));
+    }
+
+    fn object(&mut self, objection: Objection) {
+        self.show(Item::Objection(objection));
+    }
+
+    fn meet(&mut self, name: &AccountName) {
+        if self.known.len() < PEOPLE_MET_MAX && self.known.insert(name.clone()) {
+            self.outputs.push_back(Output::Met(name.clone()));
+        }
+    }
+}
+
+fn failure(error: RequestError, doing: &str) -> Failure {
+    match error {
+        RequestError::Failed(failure) => failure,
+        RequestError::NoSuchTransfer => Failure::unexpected_reply(doing),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use super::session::Session;
 use crate::args::List;
 use crate::client::{CallError, Happening};
 use crate::config::{CALL_DEADLINE, READY_DEADLINE, shown_path};
+use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Event, NodeStatus, Reply};
 use crate::profile::{Settings, Trust};
@@ -125,13 +126,13 @@ pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, 
 }
 
 fn watch(session: &mut Session, screen: &Screen) -> Result<Exit, Failure> {
-    let mut connection = line::ConnectionWatch::default();
+    let mut connection = ConnectionWatch::default();
     loop {
         let event = match session.next(None) {
             Some(Happening::Event(event)) => event,
             Some(Happening::Gone(_)) => {
-                if let Some(text) = session.revive()? {
-                    screen.note(screen.error_look.dim(text));
+                if session.revive()? {
+                    screen.note(screen.error_look.dim(line::TOOK_OVER));
                 }
                 watch_again(session)?;
                 continue;
@@ -146,8 +147,8 @@ fn watch(session: &mut Session, screen: &Screen) -> Result<Exit, Failure> {
             }
             Event::Connection(state) => {
                 screen.data(&event)?;
-                if let Some(text) = connection.notice(state, &screen.error_look) {
-                    screen.note(text);
+                if let Some(change) = connection.on_state(state) {
+                    screen.note(line::connection_change(&change, &screen.error_look));
                 }
             }
             Event::FailedLogins(_) | Event::NewKey { .. } => {

@@ -3,10 +3,9 @@
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use common::id::{AccountName, TransferId};
-use common::text::{elapsed, inline, rate, size};
+use common::text::inline;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -16,6 +15,7 @@ use super::session::Session;
 use crate::args::SendFile;
 use crate::client::Happening;
 use crate::config::{CALL_DEADLINE, shown_path};
+use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, Event, Reply, TransferState};
 use crate::ui::progress::Bars;
@@ -101,7 +101,7 @@ struct Sending<'a> {
 impl Sending<'_> {
     fn watch(&self, session: &mut Session, doing: &str, screen: &Screen) -> Result<Exit, Failure> {
         let mut bars = Bars::new(screen);
-        let mut connection = line::ConnectionWatch::default();
+        let mut connection = ConnectionWatch::default();
         loop {
             let event = match session.next(None) {
                 Some(Happening::Event(event)) => event,
@@ -114,8 +114,9 @@ impl Sending<'_> {
                 Some(Happening::Typed(_)) | None => continue,
             };
             if let Event::Connection(state) = &event
-                && let Some(text) = connection.notice(state, &screen.error_look)
+                && let Some(change) = connection.on_state(state)
             {
+                let text = line::connection_change(&change, &screen.error_look);
                 bars.around(|| screen.note(text));
             }
             if let Some(text) = line::notice(&event, &screen.error_look) {
@@ -153,7 +154,8 @@ impl Sending<'_> {
                 Err(failure(reason).next("send the file again; it starts from the beginning"))
             }
             TransferState::Done { .. } | TransferState::Waiting | TransferState::Moving { .. } => {
-                let text = done_line("Sent", &self.name, &format!("to {}", self.to), state);
+                let text =
+                    line::transfer_done("Sent", &self.name, &format!("to {}", self.to), state);
                 screen.say(text)?;
                 Ok(Exit::Done)
             }
@@ -167,32 +169,6 @@ struct TransferView<'a> {
     transfer: TransferId,
     #[serde(flatten)]
     state: &'a TransferState,
-}
-
-/// The last line of a transfer that is done: size, time, rate, digest. `verb` and `whom` surround the
-/// name; all are fit for a terminal.
-pub(super) fn done_line(verb: &str, name: &str, whom: &str, state: &TransferState) -> String {
-    let TransferState::Done {
-        digest,
-        total,
-        elapsed_ms,
-        path,
-    } = state
-    else {
-        return format!("{verb} {name} {whom}");
-    };
-    let span = Duration::from_millis(*elapsed_ms);
-    let place = match path {
-        Some(path) => format!("\n  saved as {}", shown_path(path)),
-        None => String::new(),
-    };
-    format!(
-        "{verb} {name} {whom}: {} in {}, {}{place}\n  BLAKE3 {}",
-        size(*total),
-        elapsed(span),
-        rate(*total, span),
-        inline(digest)
-    )
 }
 
 #[cfg(test)]
@@ -223,19 +199,5 @@ mod tests {
             assert_eq!(failure.exit(), Exit::File);
             assert!(failure.what_next().is_some());
         }
-    }
-
-    #[test]
-    fn the_last_line_has_size_rate_and_digest() {
-        let state = TransferState::Done {
-            digest: "ab12".to_owned(),
-            total: 10_000_000,
-            elapsed_ms: 2000,
-            path: None,
-        };
-        assert_eq!(
-            done_line("Sent", "a.bin", "to bob", &state),
-            "Sent a.bin to bob: 10.0 MB in 2.0 s, 5.0 MB/s\n  BLAKE3 ab12"
-        );
     }
 }

@@ -14,6 +14,8 @@ use super::clock::time_now;
 use super::session::Session;
 use crate::args::{History, Send};
 use crate::client::{Happening, now};
+use crate::conversation::connection::ConnectionWatch;
+use crate::conversation::recipients::{addressed, each_once};
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, ConnectionState, Event, MessageState, Reply};
 use crate::ui::{Screen, line};
@@ -42,7 +44,8 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     let Reply::Queued(ids) = session.call(&doing, &command)? else {
         return Err(Failure::unexpected_reply(&doing));
     };
-    let mut letters = Letters::new(addressed(ids, to, &doing)?);
+    let letters = addressed(ids, to).ok_or_else(|| Failure::unexpected_reply(&doing))?;
+    let mut letters = Letters::new(letters);
     if args.no_wait {
         letters.tell_rest(screen)?;
         return Ok(Exit::Done);
@@ -59,29 +62,6 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
         ));
     }
     Ok(Exit::NotDelivered)
-}
-
-/// The names in the order in which they were first given, each once.
-pub(super) fn each_once(names: Vec<AccountName>) -> Vec<AccountName> {
-    let mut once: Vec<AccountName> = Vec::new();
-    for name in names {
-        if !once.contains(&name) {
-            once.push(name);
-        }
-    }
-    once
-}
-
-/// Which message goes to whom: a node answers in the order of the recipients, each once.
-pub(super) fn addressed(
-    ids: Vec<MessageId>,
-    to: Vec<AccountName>,
-    doing: &str,
-) -> Result<impl Iterator<Item = (MessageId, AccountName)> + use<>, Failure> {
-    if ids.len() != to.len() {
-        return Err(Failure::unexpected_reply(doing));
-    }
-    Ok(ids.into_iter().zip(to))
 }
 
 /// The text of a message: what was typed, or stdin for a dash.
@@ -117,7 +97,7 @@ fn read_stdin() -> Result<String, Failure> {
 /// The messages of one `send` that are not delivered yet.
 struct Letters {
     open: Vec<(MessageId, AccountName, MessageState)>,
-    connection: line::ConnectionWatch,
+    connection: ConnectionWatch,
 }
 
 #[derive(Serialize)]
@@ -133,7 +113,7 @@ impl Letters {
             open: letters
                 .map(|(id, to)| (id, to, MessageState::Queued))
                 .collect(),
-            connection: line::ConnectionWatch::default(),
+            connection: ConnectionWatch::default(),
         }
     }
 
@@ -149,8 +129,8 @@ impl Letters {
                     self.advance(id, state, screen)?;
                 }
                 Some(Happening::Event(Event::Connection(state))) => {
-                    if let Some(text) = self.connection.notice(&state, &screen.error_look) {
-                        screen.note(text);
+                    if let Some(change) = self.connection.on_state(&state) {
+                        screen.note(line::connection_change(&change, &screen.error_look));
                     }
                     // A node that has just started has no links: nothing can be delivered.
                     if session.is_owner() && matches!(state, ConnectionState::Offline { .. }) {
@@ -235,37 +215,4 @@ pub(super) fn history(place: &Place, args: History, screen: &Screen) -> Result<E
         screen.say(line::message(item, &screen.look))?;
     }
     Ok(Exit::Done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(names: &[&str]) -> Vec<AccountName> {
-        names.iter().map(|name| name.parse().unwrap()).collect()
-    }
-
-    fn id(number: u8) -> MessageId {
-        MessageId::from_bytes([number; 16])
-    }
-
-    #[test]
-    fn each_message_belongs_to_whom_it_was_made_for() {
-        let to = each_once(names(&["zed", "bob", "zed", "alice", "bob"]));
-        assert_eq!(to, names(&["zed", "bob", "alice"]));
-        let pairs = addressed(vec![id(3), id(1), id(2)], to, "send").unwrap();
-        let expected = [(3, "zed"), (1, "bob"), (2, "alice")];
-        assert!(pairs.eq(expected.map(|(number, name)| (id(number), name.parse().unwrap()))));
-    }
-
-    #[test]
-    fn an_answer_for_other_recipients_is_an_error() {
-        for count in [0, 1, 3] {
-            let ids = (0..count).map(id).collect();
-            let failure = addressed(ids, names(&["zed", "bob"]), "send")
-                .err()
-                .unwrap();
-            assert_eq!(failure.exit(), Exit::Other);
-        }
-    }
 }

@@ -1,19 +1,19 @@
 //! `receive`: shows what arrives, and takes files.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use common::id::{MessageId, TransferId};
-use common::limits::MESSAGES_SEEN_MAX;
+use common::id::TransferId;
 use common::text::inline;
 
 use super::Place;
-use super::file::done_line;
 use super::session::Session;
 use crate::args::Receive;
 use crate::client::{CallError, Happening, Typed};
 use crate::config::{AcceptPolicy, CALL_DEADLINE, shown_path};
+use crate::conversation::connection::ConnectionWatch;
+use crate::conversation::recent::Recent;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
     Command, CommandError, Direction, Event, HistoryItem, OfferView, Reply, TransferState,
@@ -46,8 +46,8 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
         is_once: args.once,
         keyboard,
         bars: Bars::new(screen),
-        connection: line::ConnectionWatch::default(),
-        seen: BTreeSet::new(),
+        connection: ConnectionWatch::default(),
+        seen: Recent::default(),
         questions: VecDeque::new(),
         taking: BTreeMap::new(),
     };
@@ -88,8 +88,8 @@ struct Receiver<'a> {
     is_once: bool,
     keyboard: Option<Prompt>,
     bars: Bars,
-    connection: line::ConnectionWatch,
-    seen: BTreeSet<MessageId>,
+    connection: ConnectionWatch,
+    seen: Recent,
     /// Offers that the person was not asked about yet, but for the first.
     questions: VecDeque<OfferView>,
     /// Transfers that were accepted here.
@@ -105,8 +105,8 @@ impl Receiver<'_> {
             let ended = match self.session.next(None) {
                 Some(Happening::Event(event)) => self.on_event(event)?,
                 Some(Happening::Gone(_)) => {
-                    if let Some(text) = self.session.revive()? {
-                        self.note(&self.screen.error_look.dim(text));
+                    if self.session.revive()? {
+                        self.note(&self.screen.error_look.dim(line::TOOK_OVER));
                     }
                     self.catch_up()?;
                     None
@@ -154,8 +154,8 @@ impl Receiver<'_> {
             Event::Transfer { transfer, state } => self.on_transfer(transfer, &state),
             Event::Connection(state) => {
                 self.screen.data(&Event::Connection(state.clone()))?;
-                if let Some(text) = self.connection.notice(&state, &self.screen.error_look) {
-                    self.note(&text);
+                if let Some(change) = self.connection.on_state(&state) {
+                    self.note(&line::connection_change(&change, &self.screen.error_look));
                 }
                 Ok(None)
             }
@@ -173,9 +173,6 @@ impl Receiver<'_> {
     fn on_message(&mut self, message: HistoryItem) -> Result<(), Failure> {
         if message.direction == Direction::Sent || !self.seen.insert(message.id) {
             return Ok(());
-        }
-        if self.seen.len() > MESSAGES_SEEN_MAX {
-            self.seen.pop_first();
         }
         self.say(&line::message(&message, &self.screen.look))?;
         let id = message.id;
@@ -261,7 +258,7 @@ impl Receiver<'_> {
                 let whom = format!("from {}", offer.from);
                 self.bars.end(transfer);
                 self.taking.remove(&transfer);
-                self.say(&done_line("Received", &name, &whom, state))?;
+                self.say(&line::transfer_done("Received", &name, &whom, state))?;
                 Ok(Some(Exit::Done))
             }
             TransferState::Declined { reason } | TransferState::Failed { reason } => {

@@ -131,16 +131,15 @@ impl Session {
         self.inbox.next(deadline)
     }
 
-    /// After the process with the node has gone: becomes the owner, or finds the new one. Gives a line
-    /// for people when this process is the owner now.
-    pub(crate) fn revive(&mut self) -> Result<Option<&'static str>, Failure> {
+    /// After the process with the node has gone: becomes the owner, or finds the new one. Tells
+    /// whether this process is the owner now.
+    pub(crate) fn revive(&mut self) -> Result<bool, Failure> {
         self.client = None;
         if let Some(owned) = self.owned.take() {
             owned.node.stop();
         }
         self.attach()?;
-        let text = "The 'peer' program that kept the connection has ended; this one goes on.";
-        Ok(self.owned.is_some().then_some(text))
+        Ok(self.owned.is_some())
     }
 
     /// Connects to the owner's socket, or becomes the owner, and asks for events.
@@ -200,7 +199,7 @@ impl Session {
     }
 
     /// What became of a call; a changed key is told with the name of the server.
-    fn failure(&self, doing: &str, error: CallError) -> Failure {
+    pub(crate) fn failure(&self, doing: &str, error: CallError) -> Failure {
         if let CallError::Refused(CommandError::ServerKeyChanged { expected, seen }) = &error {
             let server = self.settings.server().to_string();
             return Failure::server_key_changed(&server, expected, seen);

@@ -1,6 +1,7 @@
 //! Lines of text for people: the one place where words from outside become part of a screen.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use common::id::AccountName;
 use common::text::{self, Align, block, inline};
@@ -8,11 +9,19 @@ use common::time::UnixTime;
 use common::wire::rendezvous::FailedLogins;
 
 use super::Look;
+use crate::config::shown_path;
+use crate::conversation::connection::ConnectionChange;
 use crate::conversation::slash::Slash;
 use crate::node::command::{
     ConnectionState, Direction, Event, HistoryItem, Listed, MessageState, OfferView, PresenceView,
+    TransferState,
 };
 use crate::shell::names::FileName;
+
+/// The line interface of a conversation.
+mod face;
+
+pub(crate) use face::{LineFace, TOOK_OVER, undelivered};
 
 /// Columns of the longest of what can be typed in a conversation.
 const HELP_USAGE_COLUMNS: usize = 20;
@@ -221,34 +230,46 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
     }
 }
 
-/// Tells once that the connection is lost, and once that it is back.
-#[derive(Debug, Default)]
-pub(crate) struct ConnectionWatch {
-    is_lost: bool,
+/// The control connection is lost, or back.
+pub(crate) fn connection_change(change: &ConnectionChange, look: &Look) -> String {
+    match change {
+        ConnectionChange::Lost { reason, is_retried } => {
+            let then = if *is_retried {
+                ". Trying again; messages wait, open links stay."
+            } else {
+                ""
+            };
+            look.yellow(&format!("Offline: {}{then}", inline(reason)))
+        }
+        ConnectionChange::Restored => look.green("Online again."),
+    }
 }
 
-impl ConnectionWatch {
-    /// A line, when there is something new to tell.
-    pub(crate) fn notice(&mut self, state: &ConnectionState, look: &Look) -> Option<String> {
-        match state {
-            ConnectionState::Offline { reason, retry_in_s } if !self.is_lost => {
-                self.is_lost = true;
-                let then = match retry_in_s {
-                    Some(_) => ". Trying again; messages wait, open links stay.",
-                    None => "",
-                };
-                let reason = inline(reason);
-                Some(look.yellow(&format!("Offline: {reason}{then}")))
-            }
-            ConnectionState::Online if self.is_lost => {
-                self.is_lost = false;
-                Some(look.green("Online again."))
-            }
-            ConnectionState::Connecting
-            | ConnectionState::Online
-            | ConnectionState::Offline { .. } => None,
-        }
-    }
+/// The last line of a transfer that is done: size, time, rate and digest, and at the receiver where the file
+/// is. `verb` is "Sent" or "Received"; all other texts pass the gate here.
+pub(crate) fn transfer_done(verb: &str, name: &str, whom: &str, state: &TransferState) -> String {
+    let name = inline(name);
+    let TransferState::Done {
+        digest,
+        total,
+        elapsed_ms,
+        path,
+    } = state
+    else {
+        return format!("{verb} {name} {whom}");
+    };
+    let span = Duration::from_millis(*elapsed_ms);
+    let place = match path {
+        Some(path) => format!("\n  saved as {}", shown_path(path)),
+        None => String::new(),
+    };
+    format!(
+        "{verb} {name} {whom}: {} in {}, {}{place}\n  BLAKE3 {}",
+        text::size(*total),
+        text::elapsed(span),
+        text::rate(*total, span),
+        inline(digest)
+    )
 }
 
 #[cfg(test)]
@@ -324,7 +345,17 @@ mod tests {
         lines.push(message(&item(HOSTILE, Direction::Received), &look));
         lines.push(offer(&offered, Some(1), &look));
         lines.push(connection(&offline));
-        lines.extend(ConnectionWatch::default().notice(&offline, &look));
+        let lost = ConnectionChange::Lost {
+            reason: HOSTILE.to_owned(),
+            is_retried: true,
+        };
+        lines.push(connection_change(&lost, &look));
+        lines.push(transfer_done(
+            "Sent",
+            HOSTILE,
+            "to bob",
+            &TransferState::Waiting,
+        ));
         lines.push(new_key(&device.account, HOSTILE, 1, &look));
         lines.push(presence(
             &PresenceView::Online(device),
@@ -475,18 +506,16 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_told_once() {
-        let look = Look::plain();
-        let mut watch = ConnectionWatch::default();
-        let offline = ConnectionState::Offline {
-            reason: "gone".to_owned(),
-            retry_in_s: Some(1),
+    fn the_last_line_has_size_rate_and_digest() {
+        let state = TransferState::Done {
+            digest: "ab12".to_owned(),
+            total: 10_000_000,
+            elapsed_ms: 2000,
+            path: None,
         };
-        assert_eq!(watch.notice(&ConnectionState::Online, &look), None);
-        assert!(watch.notice(&offline, &look).is_some());
-        assert_eq!(watch.notice(&ConnectionState::Connecting, &look), None);
-        assert_eq!(watch.notice(&offline, &look), None);
-        assert!(watch.notice(&ConnectionState::Online, &look).is_some());
-        assert_eq!(watch.notice(&ConnectionState::Online, &look), None);
+        assert_eq!(
+            transfer_done("Sent", "a.bin", "to bob", &state),
+            "Sent a.bin to bob: 10.0 MB in 2.0 s, 5.0 MB/s\n  BLAKE3 ab12"
+        );
     }
 }

@@ -1,0 +1,539 @@
+//! The line interface of a conversation: what is shown scrolls away above the line that is typed. It is for
+//! terminals of any size, screen readers and pipes; with `--json` it is for programs.
+
+use std::io;
+
+use common::id::AccountName;
+use common::text::{self, inline};
+use common::time::UnixTime;
+use serde_json::json;
+
+use super::{
+    chat_help, connection_change, directory, failed_logins, new_key, offer, talk, transfer_done,
+};
+use crate::client::Notifier;
+use crate::config::shown_path;
+use crate::conversation::{Item, Objection, PromptState, Receipts, Transfer, Way};
+use crate::failure::Failure;
+use crate::node::command::{Event, MessageState, TransferState};
+use crate::ui::prompt::{Names, Prompt};
+use crate::ui::{Look, OutputClosed, Screen};
+
+/// Says that the process with the node has ended, and its node is this one's now.
+pub(crate) const TOOK_OVER: &str =
+    "The 'peer' program that kept the connection has ended; this one goes on.";
+
+/// Shows a conversation line by line.
+#[derive(Debug)]
+pub(crate) struct LineFace<'a> {
+    screen: &'a Screen,
+    prompt: Prompt,
+    names: Names,
+}
+
+impl<'a> LineFace<'a> {
+    /// Starts reading. What is typed arrives through `notifier`.
+    ///
+    /// # Errors
+    /// The terminal cannot be set up.
+    pub(crate) fn start(screen: &'a Screen, notifier: Notifier) -> io::Result<Self> {
+        let names = Names::default();
+        let prompt = if screen.is_json() {
+            Prompt::plain(notifier)
+        } else {
+            Prompt::start(notifier, names.clone())
+        };
+        Ok(Self {
+            screen,
+            prompt: prompt?,
+            names,
+        })
+    }
+
+    /// Tells whether somebody types at a terminal.
+    pub(crate) const fn is_interactive(&self) -> bool {
+        self.prompt.is_interactive()
+    }
+
+    /// Asks for a line, unless that is being done already.
+    pub(crate) fn ask(&mut self, state: &PromptState<'_>) {
+        self.prompt.ask(&prompt(state));
+    }
+
+    /// Has to be called with every line that arrives.
+    pub(crate) const fn answered(&mut self) {
+        self.prompt.answered();
+    }
+
+    /// Completes a name from now on.
+    pub(crate) fn met(&self, name: &AccountName) {
+        self.names.add(name.as_str());
+    }
+
+    /// Shows an item to a person, or what a program asked for to a program.
+    ///
+    /// # Errors
+    /// Nobody reads the output any more.
+    pub(crate) fn show(&self, item: &Item, today: UnixTime) -> Result<(), OutputClosed> {
+        if self.screen.is_json() {
+            return self.answer(item);
+        }
+        let look = &self.screen.look;
+        for line in lines(item, today, look) {
+            let text = match line {
+                Line::Prose(text) => text::wrapped(&text, look.columns()),
+                Line::Shaped(text) => text,
+            };
+            self.prompt.print(self.screen, &text)?;
+        }
+        Ok(())
+    }
+
+    /// Tells a program of an event.
+    ///
+    /// # Errors
+    /// Nobody reads the output any more.
+    pub(crate) fn tell(&self, event: &Event) -> Result<(), OutputClosed> {
+        match event {
+            Event::Offer(offer) => self.screen.offer(offer),
+            Event::Connection(_)
+            | Event::Presence(_)
+            | Event::Message(_)
+            | Event::MessageState { .. }
+            | Event::Transfer { .. }
+            | Event::FailedLogins(_)
+            | Event::NewKey { .. } => self.screen.data(event),
+        }
+    }
+
+    /// Gives the terminal back as it was.
+    pub(crate) fn end(self) {
+        self.prompt.end();
+    }
+
+    /// Events are told to a program as they are; what else it gets are answers.
+    fn answer(&self, item: &Item) -> Result<(), OutputClosed> {
+        match item {
+            Item::Directory(devices) => devices
+                .iter()
+                .try_for_each(|device| self.screen.data(device)),
+            Item::History(items) => items.iter().try_for_each(|item| self.screen.data(item)),
+            Item::Problem(failure) => self.screen.data(&json!({ "error": failure })),
+            Item::Hello { .. }
+            | Item::Help
+            | Item::Message(_)
+            | Item::Receipts(_)
+            | Item::Offer { .. }
+            | Item::OfferEnded { .. }
+            | Item::Offered { .. }
+            | Item::Accepted { .. }
+            | Item::Declined { .. }
+            | Item::Transfer { .. }
+            | Item::Connection(_)
+            | Item::Presence { .. }
+            | Item::FailedLogins(_)
+            | Item::NewKey { .. }
+            | Item::TookOver
+            | Item::Objection(_) => Ok(()),
+        }
+    }
+}
+
+/// How many messages a chat leaves behind in the outbox.
+pub(crate) fn undelivered(count: usize) -> String {
+    match count {
+        1 => "1 message is not delivered yet; it stays in the outbox.".to_owned(),
+        count => format!("{count} messages are not delivered yet; they stay in the outbox."),
+    }
+}
+
+/// A text for a terminal, harmless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Line {
+    /// May be broken at its blanks.
+    Prose(String),
+    /// Has a form of its own.
+    Shaped(String),
+}
+
+fn prompt(state: &PromptState<'_>) -> String {
+    let with = state.with.map_or("", AccountName::as_str);
+    match state.unread {
+        0 => format!("{with}> "),
+        unread => format!("{with} ({unread})> "),
+    }
+}
+
+fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
+    let prose = |text: String| vec![Line::Prose(text)];
+    match item {
+        Item::Hello { me, with } => prose(look.dim(&hello(me.as_ref(), with.as_ref()))),
+        Item::Help => prose(chat_help()),
+        Item::Message(message) => vec![Line::Shaped(talk(message, today, look))],
+        Item::History(items) if items.is_empty() => prose(look.dim("No messages yet.")),
+        Item::History(items) => {
+            let items = items.iter();
+            let lines = items.map(|item| Line::Shaped(talk(item, today, look)));
+            lines.collect()
+        }
+        Item::Directory(devices) => {
+            let rows = directory(devices, look.columns(), look);
+            rows.into_iter().map(Line::Shaped).collect()
+        }
+        Item::Receipts(receipts) => prose(look.dim(&format!("  {}", told(receipts)))),
+        Item::Offer {
+            number,
+            offer: view,
+        } => {
+            let text = offer(view, Some(*number), look);
+            prose(format!("{text}: /accept {number} or /decline {number}"))
+        }
+        Item::OfferEnded { number, name } => prose(look.dim(&format!(
+            "  Offer {number}, {}, was withdrawn, or answered elsewhere.",
+            inline(name)
+        ))),
+        Item::Offered { name, to } => prose(look.dim(&format!(
+            "  Offered {} to {to}; waiting for an answer.",
+            inline(name)
+        ))),
+        Item::Accepted { name, folder } => prose(look.dim(&format!(
+            "  Taking {} into {}.",
+            inline(name),
+            shown_path(folder)
+        ))),
+        Item::Declined { name } => prose(look.dim(&format!("  Declined {}.", inline(name)))),
+        Item::Transfer { transfer, state } => prose(progress(transfer, state, look)),
+        Item::Connection(change) => prose(connection_change(change, look)),
+        Item::Presence { account, is_online } => {
+            let word = if *is_online { "is online" } else { "left" };
+            prose(look.dim(&format!("  {account} {word}")))
+        }
+        Item::FailedLogins(failed) => prose(failed_logins(failed, look)),
+        Item::NewKey {
+            account,
+            fingerprint,
+            known,
+        } => prose(new_key(account, fingerprint, *known, look)),
+        Item::TookOver => prose(look.dim(TOOK_OVER)),
+        Item::Objection(Objection::InterruptOnce) => {
+            prose(look.dim(&objected(&Objection::InterruptOnce)))
+        }
+        Item::Objection(objection) => prose(look.yellow(&objected(objection))),
+        Item::Problem(failure) => prose(problem(failure, look)),
+    }
+}
+
+fn hello(me: Option<&AccountName>, with: Option<&AccountName>) -> String {
+    let me = me.map_or("nobody", AccountName::as_str);
+    let hint = match with {
+        Some(with) => format!("What you type goes to {with}."),
+        None => "Type 'NAME: text', or /to NAME.".to_owned(),
+    };
+    format!("You are {me}. {hint} /help tells more, /quit ends.")
+}
+
+fn told(receipts: &Receipts) -> String {
+    let Receipts { to, state, count } = receipts;
+    let word = if *state == MessageState::Read {
+        "✓✓ read by"
+    } else {
+        "✓ delivered to"
+    };
+    match count {
+        1 => format!("{word} {to}"),
+        count => format!("{word} {to} ({count} messages)"),
+    }
+}
+
+fn progress(transfer: &Transfer, state: &TransferState, look: &Look) -> String {
+    let name = inline(&transfer.name);
+    let (verb, whom) = match &transfer.way {
+        Way::To(to) => ("Sent", format!("to {to}")),
+        Way::From(from) => ("Received", format!("from {from}")),
+    };
+    match state {
+        TransferState::Waiting => look.dim(&format!("  {name} {whom}: waiting for an answer")),
+        TransferState::Moving { done, total } => {
+            let percent = done.saturating_mul(100) / (*total).max(1);
+            let of = format!("{} of {}", text::size(*done), text::size(*total));
+            look.dim(&format!("  {name} {whom}: {percent} %, {of}"))
+        }
+        TransferState::Done { .. } => look.green(&transfer_done(verb, &name, &whom, state)),
+        TransferState::Declined { reason } => {
+            look.yellow(&format!("{name} {whom} was declined: {}", inline(reason)))
+        }
+        TransferState::Failed { reason } => {
+            look.yellow(&format!("{name} {whom} failed: {}", inline(reason)))
+        }
+    }
+}
+
+fn objected(objection: &Objection) -> String {
+    match objection {
+        Objection::Mistake(mistake) => mistake.to_string(),
+        Objection::NoRecipient => "To whom? Type 'NAME: text', or /to NAME first.".to_owned(),
+        Objection::Doubtful { name, with } => {
+            let with = with.as_ref().map_or("here", AccountName::as_str);
+            format!(
+                "Not sent: is this for {name}, who has not been seen here? '/to {name}' talks to {name}; the same line once more (Up, Enter) sends it to {with}."
+            )
+        }
+        Objection::NoSuchOffer => "There is no such offer.".to_owned(),
+        Objection::OfferEnded => {
+            "That offer has been answered elsewhere, or was withdrawn.".to_owned()
+        }
+        Objection::InterruptOnce => "Ctrl-C again ends, and so do Ctrl-D and /quit.".to_owned(),
+    }
+}
+
+fn problem(failure: &Failure, look: &Look) -> String {
+    let mut text = format!("{} {}", look.red("error:"), failure.what());
+    for (head, line) in [("  why:", failure.why()), (" next:", failure.what_next())] {
+        if let Some(line) = line {
+            text.push_str(&format!("\n{} {line}", look.dim(head)));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conversation::connection::ConnectionChange;
+    use crate::failure::Exit;
+    use crate::node::command::{Direction, HistoryItem, OfferView};
+    use common::id::{MessageId, TransferId};
+
+    const HOSTILE: &str = "a\u{1b}]52;c;eA==\u{7}\r\u{202e}b\u{9b}2J";
+
+    fn bob() -> AccountName {
+        "bob".parse().unwrap()
+    }
+
+    fn message(text: &str) -> HistoryItem {
+        HistoryItem {
+            id: MessageId::from_bytes([0; 16]),
+            with: bob(),
+            direction: Direction::Received,
+            sent: UnixTime::from_millis(1_700_000_000_000),
+            body: text.to_owned().try_into().unwrap(),
+            state: MessageState::Delivered,
+        }
+    }
+
+    fn offered(name: &str) -> OfferView {
+        OfferView {
+            transfer: TransferId::from_bytes([0; 16]),
+            from: bob(),
+            name: name.to_owned(),
+            size: 5,
+            executable: false,
+        }
+    }
+
+    fn transfer(name: &str, state: TransferState) -> Item {
+        Item::Transfer {
+            transfer: Transfer {
+                name: name.to_owned(),
+                way: Way::From(bob()),
+            },
+            state,
+        }
+    }
+
+    fn shown(item: &Item) -> String {
+        let lines = lines(
+            item,
+            UnixTime::from_millis(1_700_000_000_000),
+            &Look::plain(),
+        );
+        let texts = lines.into_iter().map(|line| match line {
+            Line::Prose(text) | Line::Shaped(text) => text,
+        });
+        texts.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn every_item_has_its_words() {
+        let receipts = |state, count| {
+            Item::Receipts(Receipts {
+                to: bob(),
+                state,
+                count,
+            })
+        };
+        let moving = TransferState::Moving {
+            done: 500,
+            total: 2000,
+        };
+        let declined = TransferState::Declined {
+            reason: "no".to_owned(),
+        };
+        for (item, words) in [
+            (
+                Item::Hello {
+                    me: Some("alice".parse().unwrap()),
+                    with: Some(bob()),
+                },
+                "You are alice. What you type goes to bob. /help tells more, /quit ends.",
+            ),
+            (
+                Item::Hello {
+                    me: None,
+                    with: None,
+                },
+                "You are nobody. Type 'NAME: text', or /to NAME. /help tells more, /quit ends.",
+            ),
+            (Item::Message(message("漢字 👍")), "22:13:20 bob: 漢字 👍"),
+            (Item::History(Vec::new()), "No messages yet."),
+            (
+                Item::History(vec![message("a"), message("b")]),
+                "22:13:20 bob: a\n22:13:20 bob: b",
+            ),
+            (receipts(MessageState::Delivered, 1), "  ✓ delivered to bob"),
+            (
+                receipts(MessageState::Read, 3),
+                "  ✓✓ read by bob (3 messages)",
+            ),
+            (
+                Item::Offer {
+                    number: 2,
+                    offer: offered("a.txt"),
+                },
+                "bob offers a.txt (5 B) (offer 2): /accept 2 or /decline 2",
+            ),
+            (
+                Item::OfferEnded {
+                    number: 2,
+                    name: "a.txt".to_owned(),
+                },
+                "  Offer 2, a.txt, was withdrawn, or answered elsewhere.",
+            ),
+            (
+                Item::Accepted {
+                    name: "a.txt".to_owned(),
+                    folder: "/tmp".into(),
+                },
+                "  Taking a.txt into /tmp.",
+            ),
+            (
+                transfer("a.txt", moving),
+                "  a.txt from bob: 25 %, 500 B of 2.0 kB",
+            ),
+            (
+                transfer("a.txt", declined),
+                "a.txt from bob was declined: no",
+            ),
+            (
+                Item::Connection(ConnectionChange::Lost {
+                    reason: "gone".to_owned(),
+                    is_retried: true,
+                }),
+                "Offline: gone. Trying again; messages wait, open links stay.",
+            ),
+            (
+                Item::Presence {
+                    account: bob(),
+                    is_online: false,
+                },
+                "  bob left",
+            ),
+            (
+                Item::Objection(Objection::NoRecipient),
+                "To whom? Type 'NAME: text', or /to NAME first.",
+            ),
+            (
+                Item::Objection(Objection::Doubtful {
+                    name: "remember".parse().unwrap(),
+                    with: Some(bob()),
+                }),
+                "Not sent: is this for remember, who has not been seen here? '/to remember' talks to remember; the same line once more (Up, Enter) sends it to bob.",
+            ),
+            (
+                Item::Problem(
+                    Failure::new(Exit::Other, "could not do it")
+                        .because("x")
+                        .next("y"),
+                ),
+                "error: could not do it\n  why: x\n next: y",
+            ),
+        ] {
+            assert_eq!(shown(&item), words);
+        }
+    }
+
+    #[test]
+    fn t05_nothing_from_outside_reaches_the_terminal_as_it_is() {
+        let name = || HOSTILE.to_owned();
+        for item in [
+            Item::Message(message(HOSTILE)),
+            Item::History(vec![message(HOSTILE)]),
+            Item::Offer {
+                number: 1,
+                offer: offered(HOSTILE),
+            },
+            Item::OfferEnded {
+                number: 1,
+                name: name(),
+            },
+            Item::Offered {
+                name: name(),
+                to: bob(),
+            },
+            Item::Accepted {
+                name: name(),
+                folder: HOSTILE.into(),
+            },
+            Item::Declined { name: name() },
+            transfer(HOSTILE, TransferState::Waiting),
+            transfer(HOSTILE, TransferState::Moving { done: 1, total: 2 }),
+            transfer(HOSTILE, TransferState::Failed { reason: name() }),
+            transfer(HOSTILE, TransferState::Declined { reason: name() }),
+            transfer(
+                HOSTILE,
+                TransferState::Done {
+                    digest: name(),
+                    total: 1,
+                    elapsed_ms: 1,
+                    path: Some(HOSTILE.into()),
+                },
+            ),
+            Item::Connection(ConnectionChange::Lost {
+                reason: name(),
+                is_retried: false,
+            }),
+            Item::NewKey {
+                account: bob(),
+                fingerprint: name(),
+                known: 1,
+            },
+            Item::Problem(
+                Failure::new(Exit::Other, HOSTILE)
+                    .because(HOSTILE)
+                    .next(HOSTILE),
+            ),
+        ] {
+            let text = shown(&item);
+            assert_eq!(text::block(&text), text, "{item:?}");
+            assert!(text.contains('␛'), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_prompt_names_the_other_side_and_what_is_unread() {
+        let bob = bob();
+        for (with, unread, text) in [
+            (None, 0, "> "),
+            (Some(&bob), 0, "bob> "),
+            (Some(&bob), 12, "bob (12)> "),
+        ] {
+            assert_eq!(prompt(&PromptState { with, unread }), text);
+        }
+    }
+
+    #[test]
+    fn messages_that_stay_behind_are_counted() {
+        assert!(undelivered(1).starts_with("1 message is"));
+        assert!(undelivered(2).starts_with("2 messages are"));
+    }
+}
