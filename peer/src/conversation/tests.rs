@@ -2,10 +2,14 @@
 
 use common::id::DeviceName;
 use common::limits::MESSAGE_LEN_MAX;
-use common::wire::rendezvous::Status;
+use common::time::UnixTime;
+use common::wire::rendezvous::{FailedLogins, Status};
 use serde_json::{Value, json};
 
+use super::connection::ConnectionChange;
+use super::entry::Mistake;
 use super::*;
+use crate::node::command::Listed;
 
 /// A conversation, the time around it, and a node that answers when it is told to.
 struct Stage {

@@ -1,0 +1,197 @@
+//! What comes into a conversation and what goes out of it, as values.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use common::id::{AccountName, MessageId};
+use common::time::UnixTime;
+use common::wire::rendezvous::FailedLogins;
+
+use super::connection::ConnectionChange;
+use super::entry::Mistake;
+use super::letters::Receipts;
+use super::transfers::Transfer;
+use crate::client::Typed;
+use crate::failure::Failure;
+use crate::node::command::{Command, Event, HistoryItem, Listed, OfferView, Reply, TransferState};
+
+/// What a conversation begins with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// The account of this device.
+    pub(crate) me: Option<AccountName>,
+    /// Whom to talk to at first.
+    pub(crate) with: Option<AccountName>,
+    /// Where accepted files go, an absolute path.
+    pub(crate) folder: PathBuf,
+    /// What `~/` stands for in a path that is typed.
+    pub(crate) home: Option<PathBuf>,
+    /// Somebody types at a terminal. What comes from a program instead is never asked back about, and its
+    /// end waits for what was sent.
+    pub(crate) is_interactive: bool,
+    /// Why there is no connection to the server at the start, if there is none.
+    pub(crate) offline: Option<String>,
+}
+
+/// The time of an input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// For waiting.
+    pub(crate) instant: Instant,
+    /// This machine's wall clock, for what is sent.
+    pub(crate) wall: UnixTime,
+}
+
+/// Pairs an answer with its request. Given by the engine, from 0 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RequestId(pub(super) u64);
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RequestError {
+    /// There is no such transfer, or it has ended.
+    NoSuchTransfer,
+    /// Anything else, told as it is.
+    Failed(Failure),
+}
+
+/// What happens to a conversation.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The node tells something.
+    Event(Event),
+    /// The node answered an [`Output::Ask`].
+    Answered {
+        request: RequestId,
+        result: Result<Reply, RequestError>,
+    },
+    /// Something was typed.
+    Typed(Typed),
+    /// The person has seen a message that [`Item::Message`] had shown.
+    Seen(MessageId),
+    /// Another node has taken the place of the one that was talked to.
+    Revived {
+        /// It is this program's own.
+        is_own: bool,
+    },
+}
+
+/// What a conversation wants of whoever drives it.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Ask the node, and hand in the answer as [`Input::Answered`].
+    Ask {
+        request: RequestId,
+        /// What for, in the infinitive: "list who is online".
+        doing: String,
+        /// The path of a [`Command::SendFile`] is as it was typed, perhaps relative.
+        command: Command,
+    },
+    /// Show something to a person.
+    Show(Item),
+    /// Tell a program at the other end of an event of this conversation, as it is.
+    Tell(Event),
+    /// An account name that may be completed from now on.
+    Met(AccountName),
+    /// The conversation is over. Nothing follows.
+    End(Ending),
+    /// There is nothing else to do now. Call [`handle_timeout`](super::Conversation::handle_timeout) at that moment.
+    Wait(Option<Instant>),
+}
+
+/// How a conversation ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The person left, or the input ended and everything is delivered.
+    Left,
+    /// The input ended, and so many messages were not delivered in time.
+    Undelivered(usize),
+    /// It cannot go on.
+    Failed(Failure),
+}
+
+/// Something to be shown to a person, below what was shown before.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Item {
+    /// The first words: who one is, and whom one talks to.
+    Hello {
+        me: Option<AccountName>,
+        with: Option<AccountName>,
+    },
+    /// What can be typed.
+    Help,
+    /// A message arrived. To be handed back as [`Input::Seen`] when it was looked at.
+    Message(HistoryItem),
+    /// Earlier messages, oldest first; there may be none.
+    History(Vec<HistoryItem>),
+    /// Who is online.
+    Directory(Vec<Listed>),
+    /// Messages that were sent here got on.
+    Receipts(Receipts),
+    /// A file is offered.
+    Offer { number: usize, offer: OfferView },
+    /// An offer ended before it was answered here.
+    OfferEnded { number: usize, name: String },
+    /// The node has taken an offer of this person's on.
+    Offered { name: String, to: AccountName },
+    /// An offer was accepted here.
+    Accepted { name: String, folder: PathBuf },
+    /// An offer was declined here.
+    Declined { name: String },
+    /// A transfer got on, or ended.
+    Transfer {
+        transfer: Transfer,
+        state: TransferState,
+    },
+    /// The connection to the server is lost, or back.
+    Connection(ConnectionChange),
+    /// Whom one talks to came or left.
+    Presence {
+        account: AccountName,
+        is_online: bool,
+    },
+    /// Somebody else failed to log in to this account.
+    FailedLogins(FailedLogins),
+    /// A known account has a key that was never seen before.
+    NewKey {
+        account: AccountName,
+        fingerprint: String,
+        /// Keys of the account that were known before, at least one.
+        known: usize,
+    },
+    /// The node of this profile is in this program from now on.
+    TookOver,
+    /// What was typed has not been done.
+    Objection(Objection),
+    /// Something failed.
+    Problem(Failure),
+}
+
+/// Why what was typed has not been done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Objection {
+    /// The line cannot be understood.
+    Mistake(Mistake),
+    /// It does not say for whom the text is.
+    NoRecipient,
+    /// The text may be for somebody else than `with`. The same line once more is sent to `with`.
+    Doubtful {
+        name: AccountName,
+        with: Option<AccountName>,
+    },
+    /// No offer has that number, or none is open.
+    NoSuchOffer,
+    /// The offer has ended meanwhile.
+    OfferEnded,
+    /// Ctrl-C only ends the conversation the second time.
+    InterruptOnce,
+}
+
+/// What a face puts in front of the line that is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PromptState<'a> {
+    /// Where a text goes that names nobody.
+    pub(crate) with: Option<&'a AccountName>,
+    /// Messages that were shown and not seen.
+    pub(crate) unread: usize,
+}
