@@ -1,0 +1,138 @@
+//! A chat of the real programs, with pipes in place of people.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tests::program::{Program, Running};
+use tests::world::{PATIENCE, World, assert_fails, run, text, transfer_state, with_stdin};
+
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
+
+fn world_of(people: &[&str]) -> World {
+    let world = World::new(EXECUTABLE);
+    for who in people {
+        world.register(who);
+    }
+    world
+}
+
+/// Starts a chat that prints JSON and that lines can be typed into.
+fn chat(world: &World, who: &str, arguments: &[&str]) -> (Running, impl Write + use<>) {
+    let arguments = [&["--json", "chat"], arguments].concat();
+    let mut command = world.peer_command(who, &arguments);
+    command.stdin(Stdio::piped());
+    let running = Running::start(Program::Peer, &mut command);
+    let mut running = running.unwrap_or_else(|error| panic!("{error}"));
+    let stdin = running.take_stdin().expect("it was asked to be piped");
+    (running, stdin)
+}
+
+fn wait(running: &Running, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    let line = running.wait_json(what, PATIENCE, is_it);
+    line.unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn piped_lines_are_sent_answered_and_waited_for() {
+    let world = world_of(&["alice", "bob"]);
+    let bob = world.receive("bob");
+    let lines = "hello 漢字 👍\n\nRemember: bread\n//no command\n/nonsense\n/help\n/accept\n/send-file bob missing\n";
+    fs::write(world.path("lines"), lines).unwrap();
+    let command = world.peer_command("alice", &["chat", "bob"]);
+    let finished = run(
+        Program::Peer,
+        &mut with_stdin(command, &world.path("lines")),
+    );
+    assert_eq!(finished.code(), 0, "{finished:?}");
+    for words in [
+        "There is no /nonsense.",
+        "What you type goes to the person in front of the '>'.",
+        "  /send-file NAME PATH  send a file\n",
+        "There is no such offer.",
+        "error: missing cannot be sent\n  why: No such file or directory",
+        " by bob",
+    ] {
+        let stdout = finished.stdout.replace("delivered to bob", "read by bob");
+        assert!(stdout.contains(words), "{words}: {stdout}");
+    }
+    for body in ["hello 漢字 👍", "Remember: bread", "/no command"] {
+        wait(&bob, body, |line| line["params"]["body"] == body);
+    }
+}
+
+#[test]
+fn what_is_not_delivered_when_the_input_ends_is_counted() {
+    let world = world_of(&["alice", "carol"]);
+    fs::write(world.path("lines"), "one\ntwo\n").unwrap();
+    let command = world.peer_command("alice", &["chat", "carol"]);
+    let finished = run(
+        Program::Peer,
+        &mut with_stdin(command, &world.path("lines")),
+    );
+    assert_fails(&finished, 7, &["2 messages are not delivered yet"]);
+}
+
+#[test]
+fn two_chats_exchange_messages_and_a_file() {
+    let world = world_of(&["alice", "bob"]);
+    let content = world.make_file("長い名前📦.bin", 100_000);
+    fs::create_dir(world.path("taken")).unwrap();
+    let (alice, mut alice_types) = chat(&world, "alice", &["bob"]);
+    let (bob, mut bob_types) = chat(&world, "bob", &["--folder", "taken"]);
+    writeln!(alice_types, "hello").unwrap();
+    wait(&bob, "a message", |line| line["params"]["body"] == "hello");
+    wait(&alice, "a receipt", |line| {
+        line["method"] == "message_state" && line["params"]["state"] == "read"
+    });
+    writeln!(bob_types, "alice: and you").unwrap();
+    wait(&alice, "an answer", |line| {
+        line["params"]["body"] == "and you"
+    });
+
+    writeln!(alice_types, "/send-file bob 長い名前📦.bin").unwrap();
+    let offer = wait(&bob, "an offer", |line| line["method"] == "offer");
+    assert_eq!(text(&offer["params"]["name"]), "長い名前📦.bin");
+    writeln!(bob_types, "/accept 1").unwrap();
+    for chat in [&alice, &bob] {
+        wait(chat, "the end of the transfer", |line| {
+            transfer_state(line)["state"] == "done"
+        });
+    }
+    let taken = fs::read(world.path("taken").join("長い名前📦.bin")).unwrap();
+    assert_eq!(taken, content);
+
+    writeln!(bob_types, "/decline 1").unwrap();
+    writeln!(bob_types, "/quit").unwrap();
+    let finished = bob
+        .finish(PATIENCE)
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(finished.code(), 0, "{finished:?}");
+}
+
+#[test]
+fn an_open_chat_goes_on_when_the_server_is_back() {
+    let mut world = world_of(&["alice", "bob"]);
+    let address = world.server().address.clone();
+    let (alice, mut alice_types) = chat(&world, "alice", &["bob"]);
+    let (bob, _bob_types) = chat(&world, "bob", &["alice"]);
+    writeln!(alice_types, "before").unwrap();
+    wait(&bob, "a message", |line| line["params"]["body"] == "before");
+    world.kill_server();
+    let lost = wait(&alice, "a lost connection", |line| {
+        line["method"] == "connection"
+    });
+    assert_eq!(lost["params"]["state"], "offline");
+    writeln!(alice_types, "between").unwrap();
+    wait(&bob, "a message over the link", |line| {
+        line["params"]["body"] == "between"
+    });
+    world.serve("server", &["--listen", &address]);
+    let back = wait(&alice, "the connection", |line| {
+        line["method"] == "connection"
+    });
+    assert_eq!(back["params"]["state"], "online");
+    writeln!(alice_types, "/list").unwrap();
+    wait(&alice, "the list", |line| line["account"] == "alice");
+}
