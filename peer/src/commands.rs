@@ -59,7 +59,7 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<Exit, Failure> {
     let folder = profile_folder(&global.profile).map_err(|error| {
         Failure::new(
             Exit::Usage,
-            format!("'{}' is not a profile", global.profile),
+            format!("could not use '{}' as a profile", global.profile),
         )
         .because(error)
         .next("give another one with --profile, or leave it out")
@@ -92,7 +92,7 @@ struct Place {
 }
 
 impl Place {
-    /// What the profile says; it must be set up, `doing` says what for.
+    /// The settings of the profile, which must be set up; `doing` says in the infinitive what for.
     fn settings(&self, doing: &str) -> Result<Settings, Failure> {
         let settings = self.profile.settings()?;
         settings.ok_or_else(|| {
@@ -112,7 +112,7 @@ impl Place {
     }
 }
 
-/// Tells about a failure: what, why, and what to do next.
+/// Prints a failure to stderr, or as JSON to stdout.
 fn report(failure: &Failure, screen: &Screen) {
     if failure.is_silent() {
         if failure.exit() == Exit::Interrupted && std::io::stderr().is_terminal() {

@@ -27,7 +27,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Says what happened.
+    /// Says what could not be done: it begins with "could not".
     pub(crate) fn new(exit: Exit, what: impl fmt::Display) -> Self {
         Self {
             exit,
@@ -37,14 +37,14 @@ impl Failure {
         }
     }
 
-    /// Says why.
+    /// Adds the reason.
     #[must_use]
     pub(crate) fn because(mut self, why: impl fmt::Display) -> Self {
         self.why = Some(inline(&why.to_string()).into_owned());
         self
     }
 
-    /// Says what to do next.
+    /// Adds what the person can do about it.
     #[must_use]
     pub(crate) fn next(mut self, next: impl fmt::Display) -> Self {
         self.next = Some(inline(&next.to_string()).into_owned());
@@ -61,7 +61,7 @@ impl Failure {
         Self::new(exit, "interrupted")
     }
 
-    /// The exit code.
+    /// What the program ends with because of it.
     pub(crate) const fn exit(&self) -> Exit {
         self.exit
     }
@@ -71,22 +71,22 @@ impl Failure {
         matches!(self.exit, Exit::Done | Exit::Interrupted | Exit::Terminated)
     }
 
-    /// What happened.
+    /// What could not be done, one line.
     pub(crate) fn what(&self) -> &str {
         &self.what
     }
 
-    /// Why.
+    /// The reason, if there is more to say than that it failed.
     pub(crate) fn why(&self) -> Option<&str> {
         self.why.as_deref()
     }
 
-    /// What to do next.
+    /// What the person can do about it.
     pub(crate) fn what_next(&self) -> Option<&str> {
         self.next.as_deref()
     }
 
-    /// What became of a call while we were `doing` something, for example "list who is online".
+    /// A call to the node had no reply. `doing` says in the infinitive what for, "list who is online".
     pub(crate) fn of_call(doing: &str, error: CallError) -> Self {
         match error {
             CallError::Signal(signal) => Self::signal(signal),
@@ -100,7 +100,7 @@ impl Failure {
         }
     }
 
-    /// What a node answered to a command.
+    /// The node refused a command.
     pub(crate) fn of_command(doing: &str, error: &CommandError) -> Self {
         let failure = |exit| Self::new(exit, format!("could not {doing}")).because(error);
         match error {

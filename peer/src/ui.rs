@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::failure::{Exit, Failure};
 use crate::node::command::OfferView;
 
-/// JSON that is safe to look at.
+/// JSON for programs that is safe on a terminal, too.
 mod json;
 /// Lines of text.
 pub(crate) mod line;
@@ -113,32 +113,32 @@ impl Look {
         (self.columns)()
     }
 
-    /// What stands out.
+    /// For what stands out.
     pub(crate) fn bold(&self, text: &str) -> String {
         self.wrap("1", text)
     }
 
-    /// What matters less.
+    /// For what matters less.
     pub(crate) fn dim(&self, text: &str) -> String {
         self.wrap("2", text)
     }
 
-    /// What went well.
+    /// For what went well.
     pub(crate) fn green(&self, text: &str) -> String {
         self.wrap("32", text)
     }
 
-    /// What needs attention.
+    /// For what needs attention.
     pub(crate) fn yellow(&self, text: &str) -> String {
         self.wrap("33", text)
     }
 
-    /// What went wrong.
+    /// For what went wrong.
     pub(crate) fn red(&self, text: &str) -> String {
         self.wrap("1;31", text)
     }
 
-    /// Another person.
+    /// For names of other people.
     pub(crate) fn cyan(&self, text: &str) -> String {
         self.wrap("1;36", text)
     }

@@ -51,7 +51,7 @@ fn piped_lines_are_sent_answered_and_waited_for() {
         "What you type goes to the person in front of the '>'.",
         "  /send-file NAME PATH  send a file\n",
         "There is no such offer.",
-        "error: missing cannot be sent\n  why: No such file or directory",
+        "error: could not send missing\n  why: No such file or directory",
         " by bob",
     ] {
         let stdout = finished.stdout.replace("delivered to bob", "read by bob");

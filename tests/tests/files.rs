@@ -245,11 +245,19 @@ fn a_folder_for_files_must_be_there() {
     let (world, _bob) = two(&["--accept", "always"]);
     fs::write(world.path("file"), "x").unwrap();
     let missing = world.peer("alice", &["receive", "--folder", "missing"]);
-    assert_explains(&missing, 8, &["files cannot go to", "missing", "mkdir -p"]);
+    assert_explains(
+        &missing,
+        8,
+        &["could not put files into", "missing", "mkdir -p"],
+    );
     let file = world.peer("alice", &["receive", "--folder", "file"]);
-    assert_explains(&file, 8, &["files cannot go to", "it is not a folder"]);
+    assert_explains(
+        &file,
+        8,
+        &["could not put files into", "it is not a folder"],
+    );
     let chat = world.peer("alice", &["chat", "bob", "--folder", "missing"]);
-    assert_explains(&chat, 8, &["files cannot go to"]);
+    assert_explains(&chat, 8, &["could not put files into"]);
     let rule = world.peer("alice", &["receive", "--accept", "sometimes"]);
     assert_explains(&rule, 2, &["sometimes", "for example"]);
 }

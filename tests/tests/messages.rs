@@ -221,7 +221,7 @@ fn texts_that_are_too_long_or_empty_and_too_many_recipients_are_refused_with_a_w
     assert_explains(&refused, 2, &["UTF-8", "peer send-file"]);
 
     let refused = world.peer("alice", &["send", "bob", ""]);
-    assert_explains(&refused, 2, &["cannot be sent"]);
+    assert_explains(&refused, 2, &["could not send the text"]);
 
     let crowd: Vec<String> = (0..100).map(|n| format!("friend{n}")).collect();
     let mut arguments = vec!["send"];

@@ -36,8 +36,9 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         Err(failure) if failure.exit() == Exit::Unreachable => Some(failure),
         Err(failure) => return Err(failure),
     };
-    let face = LineFace::start(screen, session.notifier())
-        .map_err(|error| Failure::new(Exit::Other, "the terminal cannot be used").because(error))?;
+    let face = LineFace::start(screen, session.notifier()).map_err(|error| {
+        Failure::new(Exit::Other, "could not set up the terminal").because(error)
+    })?;
     let conversation = Conversation::new(Setup {
         me: session.settings().account.clone(),
         with: args.with,

@@ -53,7 +53,7 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
 /// a terminal.
 pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
     let shown = shown_path(path);
-    let cannot = || Failure::new(Exit::File, format!("{shown} cannot be sent"));
+    let cannot = || Failure::new(Exit::File, format!("could not send {shown}"));
     let unreadable = |error| {
         cannot()
             .because(error)

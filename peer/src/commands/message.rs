@@ -20,12 +20,12 @@ use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, ConnectionState, Event, MessageState, Reply};
 use crate::ui::{Screen, line};
 
-/// Sends a text.
+/// Sends a text to everybody named, and waits until each has it unless told not to.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {
     let to = each_once(args.to);
     let doing = format!("send to {}", joined(&to));
     if to.len() > RECIPIENTS_MAX {
-        return Err(Failure::new(Exit::Usage, "could not send")
+        return Err(Failure::new(Exit::Usage, "could not send the text")
             .because(format!(
                 "{} recipients are more than {RECIPIENTS_MAX}",
                 to.len()
@@ -68,7 +68,7 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
 fn text(typed: String) -> Result<MessageBody, Failure> {
     let text = if typed == "-" { read_stdin()? } else { typed };
     MessageBody::try_from(text).map_err(|error| {
-        Failure::new(Exit::Usage, "this text cannot be sent")
+        Failure::new(Exit::Usage, "could not send the text")
             .because(error)
             .next("change the text and send it again")
     })
@@ -78,16 +78,16 @@ fn read_stdin() -> Result<String, Failure> {
     let mut bytes = Vec::new();
     let longest = MESSAGE_LEN_MAX as u64 + 1;
     let read = io::stdin().lock().take(longest).read_to_end(&mut bytes);
-    read.map_err(|error| Failure::new(Exit::File, "stdin cannot be read").because(error))?;
+    read.map_err(|error| Failure::new(Exit::File, "could not read standard input").because(error))?;
     if bytes.len() > MESSAGE_LEN_MAX {
-        return Err(Failure::new(Exit::Usage, "this text cannot be sent")
+        return Err(Failure::new(Exit::Usage, "could not send the text")
             .because(format!(
                 "it has more than the {MESSAGE_LEN_MAX} bytes of a message"
             ))
             .next("put it into a file and use 'peer send-file'"));
     }
     let text = String::from_utf8(bytes).map_err(|_| {
-        Failure::new(Exit::Usage, "this text cannot be sent")
+        Failure::new(Exit::Usage, "could not send the text")
             .because("it is not UTF-8")
             .next("put it into a file and use 'peer send-file'")
     })?;

@@ -26,7 +26,7 @@ use crate::ui::{Screen, line};
 pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "receive";
     let policy = AcceptPolicy::parse(&args.accept).map_err(|reason| {
-        Failure::new(Exit::Usage, "the command line has a mistake")
+        Failure::new(Exit::Usage, "could not understand --accept")
             .because(reason)
             .next("for example: peer receive --accept from bob carol")
     })?;
@@ -37,7 +37,9 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
     let keyboard = (policy == AcceptPolicy::Ask && can_ask)
         .then(|| Prompt::plain(session.notifier()))
         .transpose()
-        .map_err(|error| Failure::new(Exit::Other, "stdin cannot be read").because(error))?;
+        .map_err(|error| {
+            Failure::new(Exit::Other, "could not read standard input").because(error)
+        })?;
     let mut receiver = Receiver {
         session,
         screen,
@@ -64,7 +66,7 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
 pub(super) fn existing_folder(folder: &Path) -> Result<PathBuf, Failure> {
     let shown = shown_path(folder);
     let failure = |why: String| {
-        Failure::new(Exit::File, format!("files cannot go to {shown}"))
+        Failure::new(Exit::File, format!("could not put files into {shown}"))
             .because(why)
             .next(format!("make it first: mkdir -p {shown}"))
     };
@@ -77,7 +79,7 @@ pub(super) fn existing_folder(folder: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// What a step leads to.
+/// How `receive --once` ends, where a step is the last one; `None` goes on.
 type Step = Result<Option<Exit>, Failure>;
 
 struct Receiver<'a> {

@@ -43,7 +43,7 @@ impl Session {
         udp: Option<SocketAddr>,
     ) -> Result<Self, Failure> {
         let inbox = Inbox::with_signals().map_err(|error| {
-            Failure::new(Exit::Other, "signals cannot be handled").because(error)
+            Failure::new(Exit::Other, "could not handle signals").because(error)
         })?;
         let mut session = Self {
             profile,
@@ -57,7 +57,7 @@ impl Session {
         Ok(session)
     }
 
-    /// What the profile says.
+    /// The settings that this session was opened with.
     pub(crate) const fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -67,7 +67,7 @@ impl Session {
         self.owned.is_some()
     }
 
-    /// For threads that read the keyboard.
+    /// Takes what threads that read the keyboard hand in.
     pub(crate) fn notifier(&self) -> Notifier {
         self.inbox.notifier()
     }
@@ -198,7 +198,7 @@ impl Session {
         })
     }
 
-    /// What became of a call; a changed key is told with the name of the server.
+    /// Why a call has no reply, as what `doing` says in the infinitive; a changed key is told with the name of the server.
     pub(crate) fn failure(&self, doing: &str, error: CallError) -> Failure {
         if let CallError::Refused(CommandError::ServerKeyChanged { expected, seen }) = &error {
             let server = self.settings.server().to_string();
@@ -211,9 +211,11 @@ impl Session {
         let profile = shown_path(self.profile.folder());
         Failure::new(
             Exit::Profile,
-            format!("the profile {profile} is in use by another process that does not answer"),
+            format!("could not open the profile {profile}"),
         )
-        .because(error)
+        .because(format!(
+            "it is in use by another process that does not answer: {error}"
+        ))
         .next("end the other 'peer' program, or take another profile with --profile NAME")
     }
 }
@@ -230,17 +232,14 @@ impl Drop for Session {
 
 /// The profile is pinned to a server whose key is not known.
 fn not_trusted(server: &str) -> Failure {
-    Failure::new(
-        Exit::ServerKey,
-        format!("the server {server} is not trusted"),
-    )
-    .because("its key is not in this profile's known_servers")
-    .next("run 'peer login NAME' to look at its key and log in again")
+    Failure::new(Exit::ServerKey, format!("could not connect to {server}"))
+        .because("it is not trusted: its key is not in this profile's known_servers")
+        .next("run 'peer login NAME' to look at its key and log in again")
 }
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        let failure = |exit| Self::new(exit, "this device could not start").because(&error);
+        let failure = |exit| Self::new(exit, "could not start this device").because(&error);
         match &error {
             StartError::Server(_) => failure(Exit::ServerKey)
                 .next("correct the server and how it is trusted with 'peer login NAME'"),
@@ -259,16 +258,14 @@ impl From<StartError> for Failure {
 impl From<ProfileError> for Failure {
     fn from(error: ProfileError) -> Self {
         match &error {
-            ProfileError::Newer(..) => {
-                Self::new(Exit::Profile, "this profile is of a newer version")
-                    .because(&error)
-                    .next("upgrade this program; the profile was not touched")
-            }
-            ProfileError::Damaged(..) => Self::new(Exit::Profile, "this profile is damaged")
-                .because(&error)
+            ProfileError::Newer(..) => Self::new(Exit::Profile, "could not open this profile")
+                .because(format!("it is of a newer version: {error}"))
+                .next("upgrade this program; the profile was not touched"),
+            ProfileError::Damaged(..) => Self::new(Exit::Profile, "could not open this profile")
+                .because(format!("it is damaged: {error}"))
                 .next("correct or remove that file, or take another profile with --profile NAME"),
             ProfileError::Read(..) | ProfileError::Write(..) => {
-                Self::new(Exit::File, "this profile cannot be used")
+                Self::new(Exit::File, "could not open this profile")
                     .because(&error)
                     .next("check the path, its permissions and the free space")
             }

@@ -141,7 +141,7 @@ pub(crate) fn endpoints(all: &[SocketAddr], shown: usize) -> String {
     }
 }
 
-/// Who came or left.
+/// A presence change with its time stamp, for `list --watch`.
 pub(crate) fn presence(change: &PresenceView, at: UnixTime, look: &Look) -> String {
     let time = look.dim(&text::stamp(at, &look.zone));
     match change {
@@ -158,7 +158,7 @@ pub(crate) fn presence(change: &PresenceView, at: UnixTime, look: &Look) -> Stri
     }
 }
 
-/// The state of the control connection.
+/// The state of the control connection as `status` shows it.
 pub(crate) fn connection(state: &ConnectionState) -> String {
     match state {
         ConnectionState::Connecting => "connecting".to_owned(),
@@ -176,7 +176,7 @@ pub(crate) fn connection(state: &ConnectionState) -> String {
     }
 }
 
-/// What an owner must know about log-ins of others.
+/// Failed log-ins by others, and whether they led to a block.
 pub(crate) fn failed_logins(failed: &FailedLogins, look: &Look) -> String {
     let times = match failed.count {
         1 => "once".to_owned(),
@@ -195,7 +195,7 @@ pub(crate) fn failed_logins(failed: &FailedLogins, look: &Look) -> String {
     ))
 }
 
-/// A device key that was never seen before.
+/// A key of a known account that was never seen before; `known` counts those that were.
 pub(crate) fn new_key(
     account: &AccountName,
     fingerprint: &str,
@@ -230,7 +230,7 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
     }
 }
 
-/// The control connection is lost, or back.
+/// Says once that the control connection is lost, and once that it is back.
 pub(crate) fn connection_change(change: &ConnectionChange, look: &Look) -> String {
     match change {
         ConnectionChange::Lost { reason, is_retried } => {

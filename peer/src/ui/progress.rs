@@ -25,7 +25,7 @@ pub(crate) struct Bars {
 }
 
 impl Bars {
-    /// None yet.
+    /// Without a terminal, or for programs, none will be seen.
     pub(crate) fn new(screen: &Screen) -> Self {
         let is_visible = !screen.is_json() && io::stderr().is_terminal();
         let target = if is_visible {

@@ -25,7 +25,7 @@ use super::{OutputClosed, Screen};
 use crate::client::{Notifier, Typed};
 use crate::conversation::slash::{Operand, Slash};
 
-/// Lines that wait until the editor has printed earlier ones.
+/// Lines to print that wait for the editor, which takes one at a time; whoever prints more waits.
 const PRINTING_MAX: usize = 4096;
 
 /// Account names to complete; shared with the editor's thread.
@@ -33,7 +33,7 @@ const PRINTING_MAX: usize = 4096;
 pub(crate) struct Names(Arc<Mutex<BTreeSet<String>>>);
 
 impl Names {
-    /// Adds one.
+    /// Completes a name from now on.
     pub(crate) fn add(&self, name: &str) {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         names.insert(name.to_owned());
@@ -54,7 +54,7 @@ pub(crate) struct Prompt {
     printer: Option<SyncSender<String>>,
     /// The editor has the terminal.
     is_asking: bool,
-    /// The last lines that the editor's thread leaves behind.
+    /// Disconnected when the thread that reads has ended.
     done: Receiver<()>,
 }
 

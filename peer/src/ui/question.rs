@@ -15,7 +15,7 @@ use super::Screen;
 use crate::config::shown_path;
 use crate::failure::{Exit, Failure};
 
-/// What a password is for.
+/// What a password is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// It exists already.
@@ -24,7 +24,8 @@ pub(crate) enum Purpose {
     Register,
 }
 
-/// Gets a password from a file, or from the terminal without showing it.
+/// Gets the password of the account `whose` from the first line of a file, `-` being stdin, or from the
+/// terminal without showing it.
 pub(crate) fn password(
     purpose: Purpose,
     whose: &str,
@@ -41,7 +42,7 @@ pub(crate) fn password(
     };
     match checked {
         Ok(_) => Ok(text),
-        Err(error) => Err(Failure::new(Exit::Usage, "this password cannot be used")
+        Err(error) => Err(Failure::new(Exit::Usage, "could not use this password")
             .because(error)
             .next("run the command again with another one")),
     }
@@ -53,7 +54,7 @@ pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
         if matches!(error, ReadlineError::Interrupted | ReadlineError::Signal(_)) {
             Failure::signal(SIGINT)
         } else {
-            Failure::new(Exit::Other, "the terminal cannot be read").because(error)
+            Failure::new(Exit::Other, "could not read the terminal").because(error)
         }
     };
     let mut editor = rustyline::DefaultEditor::new().map_err(failed)?;
@@ -71,7 +72,7 @@ pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Tells whether somebody can be asked.
+/// Tells whether there is a terminal at both ends to ask somebody at.
 pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
@@ -85,7 +86,8 @@ fn from_terminal(purpose: Purpose, whose: &str) -> Result<Zeroizing<String>, Fai
     if first == second {
         return Ok(first);
     }
-    Err(Failure::new(Exit::Usage, "the two passwords differ")
+    Err(Failure::new(Exit::Usage, "could not set the password")
+        .because("the two that were typed differ")
         .next("run the command again and type the same one twice"))
 }
 
@@ -102,11 +104,12 @@ fn hidden(prompt: &str) -> Result<Zeroizing<String>, Failure> {
             return Failure::signal(SIGINT);
         }
         if error.kind() == io::ErrorKind::UnexpectedEof {
-            return Failure::new(Exit::Usage, "no password was typed")
+            return Failure::new(Exit::Usage, "could not read the password")
+                .because("none was typed")
                 .next("run the command again and type it");
         }
-        Failure::new(Exit::Usage, "there is no terminal to type a password at")
-            .because(error)
+        Failure::new(Exit::Usage, "could not ask for the password")
+            .because(format!("there is no terminal to type it at: {error}"))
             .next(
                 "put the password into a file that only you can read and add --password-file FILE",
             )
@@ -128,7 +131,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let path = shown_path(path);
     Failure::new(
         Exit::File,
-        format!("the password file {path} cannot be read"),
+        format!("could not read the password file {path}"),
     )
     .because(error)
     .next("check the path and its permissions, or leave --password-file out and type the password")
