@@ -99,7 +99,7 @@ pub(crate) enum Output {
     Wait(Option<Instant>),
 }
 
-/// How a conversation ends.
+/// Why a conversation is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// The person left, or the input ended and everything is delivered.
@@ -126,19 +126,19 @@ pub(crate) enum Item {
     History(Vec<HistoryItem>),
     /// Who is online.
     Directory(Vec<Listed>),
-    /// Messages that were sent here got on.
+    /// Messages that were sent here were delivered, or read.
     Receipts(Receipts),
     /// A file is offered.
     Offer { number: usize, offer: OfferView },
     /// An offer ended before it was answered here.
     OfferEnded { number: usize, name: String },
-    /// The node has taken an offer of this person's on.
+    /// The node offers a file for this person.
     Offered { name: String, to: AccountName },
     /// An offer was accepted here.
     Accepted { name: String, folder: PathBuf },
     /// An offer was declined here.
     Declined { name: String },
-    /// A transfer got on, or ended.
+    /// A transfer made progress, or ended.
     Transfer {
         transfer: Transfer,
         state: TransferState,
