@@ -13,8 +13,8 @@ use super::{Look, Screen};
 
 /// Columns of a file name in front of a bar, where the terminal is wide enough.
 const LABEL_COLUMNS_MAX: usize = 24;
-/// Columns behind a name: percent, rate and time left, with the blanks between them.
-const FIGURES_COLUMNS: usize = 39;
+/// Columns of percent, rate and time left, with the blanks around them.
+const FIGURES_COLUMNS: usize = 37;
 
 /// The bars of all transfers that move.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Drop for Bars {
 
 /// Name, bar and figures. The bar takes what the others leave of the terminal.
 fn style() -> ProgressStyle {
-    let template = "{prefix} {wide_bar} {percent:>3} %  {speed:>10}  {left:>11} left";
+    let template = "{prefix} {wide_bar} {percent:>3} %  {speed:>10}  {left:<16}";
     ProgressStyle::with_template(template)
         .expect("the template is well-formed")
         .with_key(
@@ -90,7 +90,7 @@ fn style() -> ProgressStyle {
             },
         )
         .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = out.write_str(&seconds(state.eta().as_secs()));
+            let _ = write!(out, "{} left", seconds(state.eta().as_secs()));
         })
         .progress_chars("━╸─")
 }
@@ -99,10 +99,11 @@ fn speed(bytes_per_second: f64) -> String {
     rate(bytes_per_second as u64, Duration::from_secs(1))
 }
 
-/// A file name in front of a bar: harmless, and not wider than its column in a terminal of `columns`.
+/// A file name in front of a bar: harmless, and at most half as wide as what the figures leave of a terminal
+/// of `columns`, so that there is a bar.
 fn label(name: &str, columns: Option<usize>) -> String {
     let room = columns.map_or(LABEL_COLUMNS_MAX, |columns| {
-        columns.saturating_sub(FIGURES_COLUMNS)
+        columns.saturating_sub(FIGURES_COLUMNS) / 2
     });
     shortened(&inline(name), room.min(LABEL_COLUMNS_MAX))
 }
@@ -115,11 +116,11 @@ mod tests {
     #[test]
     fn t05_labels_are_harmless_and_short() {
         assert_eq!(label("a\u{1b}[2Jb", None), "a␛[2Jb");
-        let long = label(&format!("{}.tar.gz", "x".repeat(80)), Some(80));
+        let long = label(&format!("{}.tar.gz", "x".repeat(80)), Some(100));
         assert_eq!(columns(&long), LABEL_COLUMNS_MAX);
         assert!(long.ends_with("xx.tar.gz"));
         assert_eq!(label("{bar}", None), "{bar}");
-        let wide = label(&format!("{}.tar.gz", "漢字".repeat(40)), Some(50));
+        let wide = label(&format!("{}.tar.gz", "漢字".repeat(40)), Some(60));
         assert!((10..=11).contains(&columns(&wide)), "{wide}");
         assert_eq!(label("name", Some(10)), "");
     }
