@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use common::id::AccountName;
 use common::key::Fingerprint;
+use common::limits::HISTORY_ITEMS_MAX;
 use common::wire::rendezvous::AdmissionCode;
 
 use crate::config::parse_server;
@@ -256,7 +257,7 @@ pub(crate) struct History {
     #[arg(value_name = "NAME")]
     pub(crate) with: Option<AccountName>,
     /// At most so many messages, the latest.
-    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(HISTORY_ITEMS_MAX)))]
     pub(crate) limit: u32,
 }
 

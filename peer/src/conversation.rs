@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId, TransferId};
-use common::limits::PEOPLE_MET_MAX;
+use common::limits::{MARK_READ_MAX, PEOPLE_MET_MAX};
 use common::text::joined;
 use common::wire::peer::MessageBody;
 
@@ -60,8 +60,6 @@ pub(crate) use transfers::{Transfer, Way};
 
 /// After the end of piped input: how long messages may take to be delivered.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(10);
-/// Messages that are marked as read with one request.
-const MARK_READ_MAX: usize = 256;
 
 /// What an answer is for.
 #[derive(Debug)]
