@@ -387,9 +387,10 @@ pub const REPLY_LINE_LEN_MAX: usize = 64 * MIB;
 pub const PROFILE_FILE_LEN_MAX: usize = 512 * KIB;
 /// Message ids that are remembered so that none is shown twice.
 pub const MESSAGES_SEEN_MAX: usize = 100_000;
-/// Messages that a conversation marks as read with one request: a line of 9 KiB on the profile's socket, and
-/// one transaction for what a person has looked at.
+/// Messages that a conversation marks as read with one request: a line of 9 KiB on the profile's
+/// socket, and one transaction for what a person has looked at.
 pub const MARK_READ_MAX: usize = 256;
-/// Account names that a conversation completes and takes for a recipient in `NAME: text` without asking:
-/// everybody of a large server, in a few MiB. Of others it asks, as of somebody who was never seen.
+/// Account names that a conversation completes and takes for a recipient in `NAME: text` without
+/// asking: everybody of a large server, in a few MiB. Of others it asks, as of somebody who was never
+/// seen.
 pub const PEOPLE_MET_MAX: usize = 65_536;

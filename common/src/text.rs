@@ -2,8 +2,8 @@
 //! sizes, spans, times and columns get their form, for both programs.
 //!
 //! Everything here is a pure function. The gate, [`inline`] and [`block`], comes first on the way to a
-//! screen; what lays text out ([`columns`], [`shortened`], [`table`], [`wrapped`]) counts the columns of a
-//! terminal and neither bytes nor characters, and makes nothing harmless.
+//! screen; what lays text out ([`columns`], [`shortened`], [`table`], [`wrapped`]) counts the columns
+//! of a terminal and neither bytes nor characters, and makes nothing harmless.
 //!
 //! # The gate
 //!

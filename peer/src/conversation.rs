@@ -1,10 +1,10 @@
 //! What a chat screen knows and decides: an engine without I/O, clock or terminal.
 //!
-//! A face, be it lines or a full screen, drives a [`Conversation`]: it hands in what happens as [`Input`],
-//! with the time, and carries out every [`Output`] until there is only [`Output::Wait`]. The engine
-//! knows whom one talks to, what has not been looked at, which offers are open, which transfers run, which
-//! messages are not delivered, and whether the connection is lost. How something looks it leaves to the
-//! face: an [`Item`] says what is to be shown, as values.
+//! A face, be it lines or a full screen, drives a [`Conversation`]: it hands in what happens as
+//! [`Input`], with the time, and carries out every [`Output`] until there is only [`Output::Wait`]. The
+//! engine knows whom one talks to, what has not been looked at, which offers are open, which transfers
+//! run, which messages are not delivered, and whether the connection is lost. How something looks it
+//! leaves to the face: an [`Item`] says what is to be shown, as values.
 //!
 //! Names and texts in items are as they came, from outside: a face passes them through
 //! [`common::text`].
@@ -186,8 +186,8 @@ impl Conversation {
         }
     }
 
-    /// The next thing to do. To be called until it is [`Output::Wait`], which is the only one that comes
-    /// again, or [`Output::End`].
+    /// The next thing to do. To be called until it is [`Output::Wait`], which is the only one that
+    /// comes again, or [`Output::End`].
     pub(crate) fn poll_output(&mut self) -> Output {
         if self.outputs.is_empty() && !self.seen.is_empty() {
             self.mark_read();

@@ -1,8 +1,8 @@
 //! Columns of a terminal: how many a text takes, and how texts are fitted into them.
 //!
 //! A width is that of UAX #11 and of emoji sequences, by the crate `unicode-width`: CJK and emoji take
-//! two columns, combining marks and joiners none. Text is cut only between grapheme clusters (UAX #29), so
-//! that no mark loses its letter. Colours (`ESC [ … m`) take no column.
+//! two columns, combining marks and joiners none. Text is cut only between grapheme clusters (UAX #29),
+//! so that no mark loses its letter. Colours (`ESC [ … m`) take no column.
 
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
@@ -78,10 +78,10 @@ pub fn joined(words: &[impl ToString]) -> String {
     words.join(", ")
 }
 
-/// Rows with their cells under each other. Each is one string, which has line feeds in it where a row does
-/// not fit `limit` columns: the cells that are too much follow on lines of their own, indented, again under
-/// each other. A single cell that is wider than a line is [`shortened`]. Without a limit each row
-/// is one line.
+/// Rows with their cells under each other. Each is one string, which has line feeds in it where a row
+/// does not fit `limit` columns: the cells that are too much follow on lines of their own, indented,
+/// again under each other. A single cell that is wider than a line is [`shortened`]. Without a limit
+/// each row is one line.
 pub fn table<const N: usize>(
     rows: &[[String; N]],
     aligns: [Align; N],
@@ -129,9 +129,9 @@ fn breaks<const N: usize>(widths: &[usize; N], indent: usize, limit: usize) -> [
     })
 }
 
-/// Prose with its longer lines broken at blanks, and indented like their beginnings. A word longer than a
-/// line stays whole, so that it can be copied. Colours may be in it. Below 20 columns the text stays as
-/// it is.
+/// Prose with its longer lines broken at blanks, and indented like their beginnings. A word longer than
+/// a line stays whole, so that it can be copied. Colours may be in it. Below 20 columns the text stays
+/// as it is.
 pub fn wrapped(text: &str, limit: Option<usize>) -> String {
     let Some(limit) = limit.filter(|limit| *limit >= COLUMNS_MIN) else {
         return text.to_owned();

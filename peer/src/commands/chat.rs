@@ -1,9 +1,9 @@
 //! `chat`: typing and reading in one place.
 //!
-//! Carries out what a [`Conversation`](crate::conversation::Conversation) wants: asks the node, shows items on
-//! the line interface, waits. One thread does all of it. What is typed, what arrives and what a signal asks
-//! come to it through the session's inbox, so nothing garbles the line that is being typed and nothing waits
-//! for Enter.
+//! Carries out what a [`Conversation`](crate::conversation::Conversation) wants: asks the node, shows
+//! items on the line interface, waits. One thread does all of it. What is typed, what arrives and what
+//! a signal asks come to it through the session's inbox, so nothing garbles the line that is being
+//! typed and nothing waits for Enter.
 
 use std::path::PathBuf;
 use std::time::Instant;

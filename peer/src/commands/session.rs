@@ -198,7 +198,8 @@ impl Session {
         })
     }
 
-    /// Why a call has no reply, as what `doing` says in the infinitive; a changed key is told with the name of the server.
+    /// Why a call has no reply, as what `doing` says in the infinitive; a changed key is told with the
+    /// name of the server.
     pub(crate) fn failure(&self, doing: &str, error: CallError) -> Failure {
         if let CallError::Refused(CommandError::ServerKeyChanged { expected, seen }) = &error {
             let server = self.settings.server().to_string();

@@ -26,8 +26,8 @@ pub(crate) struct Setup {
     pub(crate) folder: PathBuf,
     /// What `~/` stands for in a path that is typed.
     pub(crate) home: Option<PathBuf>,
-    /// Somebody types at a terminal. What comes from a program instead is never asked back about, and its
-    /// end waits for what was sent.
+    /// Somebody types at a terminal. What comes from a program instead is never asked back about, and
+    /// its end waits for what was sent.
     pub(crate) is_interactive: bool,
     /// Why there is no connection to the server at the start, if there is none.
     pub(crate) offline: Option<String>,
@@ -95,7 +95,8 @@ pub(crate) enum Output {
     Met(AccountName),
     /// The conversation is over. Nothing follows.
     End(Ending),
-    /// There is nothing else to do now. Call [`handle_timeout`](super::Conversation::handle_timeout) at that moment.
+    /// There is nothing else to do now. Call [`handle_timeout`](super::Conversation::handle_timeout) at
+    /// that moment.
     Wait(Option<Instant>),
 }
 

@@ -13,8 +13,8 @@ pub(crate) fn each_once(names: Vec<AccountName>) -> Vec<AccountName> {
     once
 }
 
-/// Which message goes to whom: a node answers in the order of the recipients, each once. `None` if it has
-/// made more messages than there are recipients, or fewer.
+/// Which message goes to whom: a node answers in the order of the recipients, each once. `None` if it
+/// has made more messages than there are recipients, or fewer.
 pub(crate) fn addressed(
     ids: Vec<MessageId>,
     to: Vec<AccountName>,

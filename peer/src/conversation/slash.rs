@@ -1,5 +1,5 @@
-//! The commands that start with a slash: one table for what is understood, completed, explained by `/help`
-//! and listed in the README.
+//! The commands that start with a slash: one table for what is understood, completed, explained by
+//! `/help` and listed in the README.
 
 /// A command of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

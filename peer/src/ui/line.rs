@@ -102,8 +102,8 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
     )
 }
 
-/// The directory as a table that is at most `columns` wide, its heads first. Where it does not fit, what is
-/// too much of each row, the endpoints first, stands on a line of its own.
+/// The directory as a table that is at most `columns` wide, its heads first. Where it does not fit,
+/// what is too much of each row, the endpoints first, stands on a line of its own.
 pub(crate) fn directory(devices: &[Listed], columns: Option<usize>, look: &Look) -> Vec<String> {
     let mut rows = vec![["ACCOUNT", "DEVICE", "STATUS", "SINCE", "ENDPOINTS"].map(str::to_owned)];
     rows.extend(devices.iter().map(|device| {
@@ -245,8 +245,8 @@ pub(crate) fn connection_change(change: &ConnectionChange, look: &Look) -> Strin
     }
 }
 
-/// The last line of a transfer that is done: size, time, rate and digest, and at the receiver where the file
-/// is. `verb` is "Sent" or "Received"; all other texts pass the gate here.
+/// The last line of a transfer that is done: size, time, rate and digest, and at the receiver where the
+/// file is. `verb` is "Sent" or "Received"; all other texts pass the gate here.
 pub(crate) fn transfer_done(verb: &str, name: &str, whom: &str, state: &TransferState) -> String {
     let name = inline(name);
     let TransferState::Done {

@@ -99,8 +99,8 @@ fn speed(bytes_per_second: f64) -> String {
     rate(bytes_per_second as u64, Duration::from_secs(1))
 }
 
-/// A file name in front of a bar: harmless, and at most half as wide as what the figures leave of a terminal
-/// of `columns`, so that there is a bar.
+/// A file name in front of a bar: harmless, and at most half as wide as what the figures leave of a
+/// terminal of `columns`, so that there is a bar.
 fn label(name: &str, columns: Option<usize>) -> String {
     let room = columns.map_or(LABEL_COLUMNS_MAX, |columns| {
         columns.saturating_sub(FIGURES_COLUMNS) / 2

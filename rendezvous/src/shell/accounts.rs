@@ -22,8 +22,8 @@ use crate::server::{Input, Output, Server, ServerOptions};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 
-/// Columns of `account list` but the last: what stands above them, how wide and where. A list comes in pages,
-/// so that no column can wait for its widest cell.
+/// Columns of `account list` but the last: what stands above them, how wide and where. A list comes in
+/// pages, so that no column can wait for its widest cell.
 const COLUMNS: [(&str, usize, Align); 4] = [
     ("ACCOUNT", ACCOUNT_NAME_LEN_MAX, Align::Left),
     ("CREATED", 10, Align::Left),

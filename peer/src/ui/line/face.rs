@@ -1,5 +1,5 @@
-//! The line interface of a conversation: what is shown scrolls away above the line that is typed. It is for
-//! terminals of any size, screen readers and pipes; with `--json` it is for programs.
+//! The line interface of a conversation: what is shown scrolls away above the line that is typed. It is
+//! for terminals of any size, screen readers and pipes; with `--json` it is for programs.
 
 use std::io;
 
