@@ -19,8 +19,6 @@ use crate::ui::Screen;
 mod account;
 /// Talking.
 mod chat;
-/// The wall clock.
-mod clock;
 /// Who is online, and this device itself.
 mod directory;
 /// Sending a file.

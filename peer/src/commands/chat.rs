@@ -11,7 +11,6 @@ use std::time::Instant;
 use directories::BaseDirs;
 
 use super::Place;
-use super::clock::time_now;
 use super::file::sendable;
 use super::receive::existing_folder;
 use super::session::Session;
@@ -25,6 +24,7 @@ use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Reply};
 use crate::ui::Screen;
 use crate::ui::line::{self, LineFace};
+use common::os::clock::unix_time;
 
 /// Talks until the person leaves, or the input ends.
 pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, Failure> {
@@ -114,7 +114,7 @@ impl Talk<'_> {
                     command,
                 } => self.ask(request, &doing, command)?,
                 Output::Show(item) => {
-                    self.face.show(&item, time_now())?;
+                    self.face.show(&item, unix_time())?;
                     if let Item::Message(message) = item {
                         self.handle(Input::Seen(message.id));
                     }
@@ -157,7 +157,7 @@ impl Talk<'_> {
     fn handle(&mut self, input: Input) {
         let now = Now {
             instant: now(),
-            wall: time_now(),
+            wall: unix_time(),
         };
         self.conversation.handle_input(input, now);
     }

@@ -4,7 +4,6 @@ use common::text::joined;
 use serde::Serialize;
 
 use super::Place;
-use super::clock::time_now;
 use super::session::Session;
 use crate::args::List;
 use crate::client::{CallError, Happening};
@@ -14,6 +13,7 @@ use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Event, NodeStatus, Reply};
 use crate::profile::{Settings, Trust};
 use crate::ui::{Screen, line};
+use common::os::clock::unix_time;
 
 #[derive(Serialize)]
 struct StatusView<'a> {
@@ -143,7 +143,7 @@ fn watch(session: &mut Session, screen: &Screen) -> Result<Exit, Failure> {
         match &event {
             Event::Presence(change) => {
                 screen.data(&event)?;
-                screen.say(line::presence(change, time_now(), &screen.look))?;
+                screen.say(line::presence(change, unix_time(), &screen.look))?;
             }
             Event::Connection(state) => {
                 screen.data(&event)?;

@@ -10,7 +10,6 @@ use common::wire::peer::MessageBody;
 use serde::Serialize;
 
 use super::Place;
-use super::clock::time_now;
 use super::session::Session;
 use crate::args::{History, Send};
 use crate::client::{Happening, now};
@@ -19,6 +18,7 @@ use crate::conversation::recipients::{addressed, each_once};
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, ConnectionState, Event, MessageState, Reply};
 use crate::ui::{Screen, line};
+use common::os::clock::unix_time;
 
 /// Sends a text to everybody named, and waits until each has it unless told not to.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {
@@ -35,7 +35,7 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     let settings = place.settings(&doing)?;
     let body = text(args.text)?;
     let mut session = Session::open(place.profile.clone(), settings, place.udp)?;
-    let sent = time_now();
+    let sent = unix_time();
     let command = Command::Send {
         to: to.clone(),
         body,
