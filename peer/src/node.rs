@@ -51,8 +51,8 @@ use common::wire::peer::PeerFrame;
 use common::wire::rendezvous::DirectoryRequest;
 use context::{Context, Effects};
 use directory::{Directory, DirectoryEvent, Wanted};
+use io::{ChatRequest, RendezvousInput, Restored, StoreAnswer, StoreId};
 pub use io::{Datagrams, Deadline, Input, Output, Transmit};
-use io::{RendezvousInput, Restored, StoreAnswer, StoreId, StoreRequest};
 use links::{Links, LinksEvent};
 use paths::Paths;
 use purpose::{DirectoryPurpose, StorePurpose};
@@ -355,10 +355,10 @@ impl Node {
             Command::Cancel { transfer } => self.transfers.cancel(id, transfer, cx),
             Command::Offers => cx.reply(id, Ok(Reply::Offers(self.transfers.offers()))),
             Command::History { with, limit } => {
-                let request = StoreRequest::History { with, limit };
+                let request = ChatRequest::History { with, limit };
                 self.chat.look_up(id, request, cx);
             }
-            Command::Unread => self.chat.look_up(id, StoreRequest::Unread, cx),
+            Command::Unread => self.chat.look_up(id, ChatRequest::Unread, cx),
             Command::MarkRead { ids } => self.chat.mark_read(id, ids, cx),
         }
     }

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 
 use super::command::{CommandError, CommandId, ConnectionState, Event, Reply};
 use super::context::Context;
-use super::io::{Output, RendezvousInput, StoreAnswer, StoreRequest, WorkAnswer, WorkId};
+use super::io::{AccountRequest, Output, RendezvousInput, StoreAnswer, WorkAnswer, WorkId};
 use super::purpose::{AccountStored, DevicePurpose};
 use super::requests::{Requests, unexpected_reply};
 use session::{Intent, Session, SessionEvent, SessionOutput};
@@ -213,10 +213,7 @@ impl Account {
     ) {
         let failure = match answer {
             StoreAnswer::Failed(reason) => Some(reason),
-            StoreAnswer::Done
-            | StoreAnswer::Received { .. }
-            | StoreAnswer::Marked(_)
-            | StoreAnswer::Messages(_) => None,
+            StoreAnswer::Done | StoreAnswer::Chat(_) => None,
         };
         match (purpose, failure) {
             (AccountStored::LoggedIn { command, failed }, None) => {
@@ -317,7 +314,7 @@ impl Account {
         command: Option<CommandId>,
         cx: &mut Context<'_>,
     ) {
-        let save = |token: Token| StoreRequest::SaveSession {
+        let save = |token: Token| AccountRequest::SaveSession {
             account: account.clone(),
             token: Some(token),
         };
@@ -344,7 +341,7 @@ impl Account {
 
     fn on_logged_out(&mut self, command: CommandId, cx: &mut Context<'_>) {
         if let Some(account) = self.session.account().cloned() {
-            let request = StoreRequest::SaveSession {
+            let request = AccountRequest::SaveSession {
                 account,
                 token: None,
             };

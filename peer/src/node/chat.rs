@@ -15,7 +15,7 @@ use rand::RngExt;
 
 use super::command::{CommandError, CommandId, Direction, Event, HistoryItem, MessageState, Reply};
 use super::context::Context;
-use super::io::{StoreAnswer, StoreRequest};
+use super::io::{ChatAnswer, ChatRequest, StoreAnswer};
 use super::purpose::ChatStored;
 use super::transport::LinkId;
 use inbox::Inbox;
@@ -31,7 +31,7 @@ mod outbox;
 pub(super) struct Chat {
     outbox: Outbox,
     inbox: Inbox,
-    /// Counts the gaps in what was received: [`StoreRequest::Receive`].
+    /// Counts the gaps in what was received: [`ChatRequest::Receive`].
     chain: u64,
     /// Received messages that are on their way to the disk, by the link that brought them.
     receiving: BTreeMap<LinkId, usize>,
@@ -101,7 +101,7 @@ impl Chat {
                 messages.push((account, message));
             }
         }
-        let request = StoreRequest::Queue {
+        let request = ChatRequest::Queue {
             messages: messages.clone(),
         };
         let then = ChatStored::Queued {
@@ -136,13 +136,13 @@ impl Chat {
     }
 
     /// Looks up messages for a person.
-    pub(super) fn look_up(&self, command: CommandId, request: StoreRequest, cx: &mut Context<'_>) {
+    pub(super) fn look_up(&self, command: CommandId, request: ChatRequest, cx: &mut Context<'_>) {
         cx.store(request, ChatStored::Looked(command));
     }
 
     /// A person has seen messages.
     pub(super) fn mark_read(&self, command: CommandId, ids: Vec<MessageId>, cx: &mut Context<'_>) {
-        cx.store(StoreRequest::MarkRead { ids }, ChatStored::Marked(command));
+        cx.store(ChatRequest::MarkRead { ids }, ChatStored::Marked(command));
     }
 
     // ---- links ---------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ impl Chat {
         if is_told {
             tell_message(from.clone(), message.clone(), cx);
         }
-        let request = StoreRequest::Receive {
+        let request = ChatRequest::Receive {
             from: from.clone(),
             message: message.clone(),
             at: cx.unix(),
@@ -260,9 +260,13 @@ impl Chat {
         {
             self.on_receiving_over(*link);
         }
+        let answer = match answer {
+            StoreAnswer::Failed(reason) => return self.on_store_failed(purpose, reason, cx),
+            StoreAnswer::Chat(answer) => Some(answer),
+            StoreAnswer::Done => None,
+        };
         match (purpose, answer) {
-            (purpose, StoreAnswer::Failed(reason)) => self.on_store_failed(purpose, reason, cx),
-            (ChatStored::Queued { command, messages }, _) => {
+            (ChatStored::Queued { command, messages }, None) => {
                 self.on_queued(command, messages, own, cx);
             }
             (
@@ -273,29 +277,23 @@ impl Chat {
                     is_told,
                     ..
                 },
-                StoreAnswer::Received { is_new },
+                Some(ChatAnswer::Received { is_new }),
             ) => {
                 confirm(link, &from, message.id, cx);
                 if !is_told && self.inbox.on_stored(&from, link, message.id, is_new) {
                     tell_message(from, message, cx);
                 }
             }
-            (ChatStored::Looked(command), StoreAnswer::Messages(items)) => {
+            (ChatStored::Looked(command), Some(ChatAnswer::Messages(items))) => {
                 cx.reply(command, Ok(Reply::Messages(items)));
             }
-            (ChatStored::Marked(command), StoreAnswer::Marked(marked)) => {
+            (ChatStored::Marked(command), Some(ChatAnswer::Marked(marked))) => {
                 send_read_receipts(marked, cx);
                 cx.reply(command, Ok(Reply::Done));
             }
-            (
-                purpose @ (ChatStored::Received { .. }
-                | ChatStored::Looked(_)
-                | ChatStored::Marked(_)),
-                StoreAnswer::Done
-                | StoreAnswer::Received { .. }
-                | StoreAnswer::Marked(_)
-                | StoreAnswer::Messages(_),
-            ) => log::error!("the store answered {purpose:?} with something else"),
+            (purpose, answer) => {
+                log::error!("unexpected reply from the store to {purpose:?}: {answer:?}")
+            }
         }
     }
 
@@ -392,7 +390,7 @@ fn send_read_receipts(marked: Vec<(AccountName, MessageId)>, cx: &mut Context<'_
 
 /// A sent message's delivery state advanced.
 fn advance(id: MessageId, to: AccountName, state: MessageState, cx: &mut Context<'_>) {
-    cx.remember(StoreRequest::Advance {
+    cx.remember(ChatRequest::Advance {
         id,
         to: to.clone(),
         state,

@@ -11,7 +11,7 @@ use common::wire::rendezvous::Request;
 use rand::rngs::StdRng;
 
 use super::command::{CommandError, CommandId, Event, Reply};
-use super::io::{DiskRequest, Output, StoreAnswer, StoreId, StoreRequest};
+use super::io::{ContactRequest, DiskRequest, Output, StoreAnswer, StoreId, StoreRequest};
 use super::links::Links;
 use super::purpose::{Purpose, StorePurpose};
 use super::requests::Requests;
@@ -79,13 +79,18 @@ impl Context<'_> {
     }
 
     /// Asks the store. The answer comes back with the purpose.
-    pub(super) fn store(&mut self, request: StoreRequest, purpose: impl Into<StorePurpose>) {
+    pub(super) fn store(
+        &mut self,
+        request: impl Into<StoreRequest>,
+        purpose: impl Into<StorePurpose>,
+    ) {
         let id = self.stores.note(purpose.into());
-        self.outputs.push_back(Output::Store(id, request));
+        self.outputs.push_back(Output::Store(id, request.into()));
     }
 
     /// Has something written that no caller awaits, as often as it takes.
-    pub(super) fn remember(&mut self, request: StoreRequest) {
+    pub(super) fn remember(&mut self, request: impl Into<StoreRequest>) {
+        let request = request.into();
         self.store(request.clone(), StorePurpose::Repeated(request));
     }
 
@@ -113,7 +118,7 @@ impl Context<'_> {
     /// and people are told.
     pub(super) fn on_new_key(&mut self, account: AccountName, device_key: DeviceKey, known: usize) {
         let at = self.unix();
-        self.remember(StoreRequest::PinKey {
+        self.remember(ContactRequest::PinKey {
             account: account.clone(),
             device_key,
             at,

@@ -199,6 +199,17 @@ pub struct StoreId(pub u64);
 /// when it is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreRequest {
+    /// The session of this device.
+    Account(AccountRequest),
+    /// The keys of other devices.
+    Contact(ContactRequest),
+    /// The message history and the outbox.
+    Chat(ChatRequest),
+}
+
+/// What the account has kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountRequest {
     /// Keeps account and token; a `None` token forgets the session.
     SaveSession {
         /// Whose.
@@ -206,6 +217,11 @@ pub enum StoreRequest {
         /// The token.
         token: Option<Token>,
     },
+}
+
+/// What the links have kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContactRequest {
     /// Pins a device key to an account.
     PinKey {
         /// Whose.
@@ -215,6 +231,11 @@ pub enum StoreRequest {
         /// When it was first seen.
         at: UnixTime,
     },
+}
+
+/// What the chat has kept and looks up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChatRequest {
     /// Puts messages into history and outbox, state `Queued`.
     Queue {
         /// Recipients and messages.
@@ -260,11 +281,38 @@ pub enum StoreRequest {
     Unread,
 }
 
+impl From<AccountRequest> for StoreRequest {
+    fn from(request: AccountRequest) -> Self {
+        Self::Account(request)
+    }
+}
+
+impl From<ContactRequest> for StoreRequest {
+    fn from(request: ContactRequest) -> Self {
+        Self::Contact(request)
+    }
+}
+
+impl From<ChatRequest> for StoreRequest {
+    fn from(request: ChatRequest) -> Self {
+        Self::Chat(request)
+    }
+}
+
 /// The answer to a [`StoreRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreAnswer {
     /// It is on disk.
     Done,
+    /// What the chat asked for is on disk, or was looked up.
+    Chat(ChatAnswer),
+    /// It failed, with the reason in words; nothing changed.
+    Failed(String),
+}
+
+/// The answer to a [`ChatRequest`] that has one of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChatAnswer {
     /// The received message is on disk.
     Received {
         /// It was not there before.
@@ -274,8 +322,6 @@ pub enum StoreAnswer {
     Marked(Vec<(AccountName, MessageId)>),
     /// What was looked up.
     Messages(Vec<HistoryItem>),
-    /// It failed; nothing changed.
-    Failed(String),
 }
 
 // ---- files -------------------------------------------------------------------------------------

@@ -34,7 +34,10 @@ use common::wire::rendezvous::{
 };
 
 use super::command::{Event, MessageState, PasswordText, PresenceView, TransferState};
-use super::io::{ClosedReason, DiskAnswer, DiskRequest, RendezvousOutput};
+use super::io::{
+    AccountRequest, ChatAnswer, ChatRequest, ClosedReason, ContactRequest, DiskAnswer, DiskRequest,
+    RendezvousOutput, StoreRequest,
+};
 use super::*;
 
 const SERVER: &str = "198.51.100.1:7400";
@@ -595,39 +598,42 @@ impl Host {
 
     fn store(&mut self, request: StoreRequest) -> StoreAnswer {
         match request {
-            StoreRequest::Receive { chain, .. } if chain <= self.gap => {
+            StoreRequest::Chat(ChatRequest::Receive { chain, .. }) if chain <= self.gap => {
                 StoreAnswer::Failed("a message before it could not be kept".to_owned())
             }
-            StoreRequest::Receive { chain, .. } if self.store_fails > 0 => {
+            StoreRequest::Chat(ChatRequest::Receive { chain, .. }) if self.store_fails > 0 => {
                 self.store_fails -= 1;
                 self.gap = chain;
                 StoreAnswer::Failed("the disk is full".to_owned())
             }
-            StoreRequest::Receive { from, message, .. } => {
+            StoreRequest::Chat(ChatRequest::Receive { from, message, .. }) => {
                 let received = (from, message.id);
                 let is_new = !self.history.contains(&received);
                 self.history.push(received);
-                StoreAnswer::Received { is_new }
+                StoreAnswer::Chat(ChatAnswer::Received { is_new })
             }
-            StoreRequest::Advance { .. } if self.upkeep_fails > 0 => {
+            StoreRequest::Chat(ChatRequest::Advance { .. }) if self.upkeep_fails > 0 => {
                 self.upkeep_fails -= 1;
                 StoreAnswer::Failed("the disk is full".to_owned())
             }
-            StoreRequest::Advance { id, .. } => {
+            StoreRequest::Chat(ChatRequest::Advance { id, .. }) => {
                 self.delivered.push(id);
                 StoreAnswer::Done
             }
-            StoreRequest::MarkRead { ids } => StoreAnswer::Marked(
-                ids.into_iter()
-                    .map(|id| ("alice".parse().unwrap(), id))
-                    .collect(),
-            ),
-            StoreRequest::History { .. } | StoreRequest::Unread => {
-                StoreAnswer::Messages(Vec::new())
+            StoreRequest::Chat(ChatRequest::MarkRead { ids }) => {
+                StoreAnswer::Chat(ChatAnswer::Marked(
+                    ids.into_iter()
+                        .map(|id| ("alice".parse().unwrap(), id))
+                        .collect(),
+                ))
             }
-            StoreRequest::SaveSession { .. }
-            | StoreRequest::PinKey { .. }
-            | StoreRequest::Queue { .. } => StoreAnswer::Done,
+            StoreRequest::Chat(ChatRequest::History { .. })
+            | StoreRequest::Chat(ChatRequest::Unread) => {
+                StoreAnswer::Chat(ChatAnswer::Messages(Vec::new()))
+            }
+            StoreRequest::Account(AccountRequest::SaveSession { .. })
+            | StoreRequest::Contact(ContactRequest::PinKey { .. })
+            | StoreRequest::Chat(ChatRequest::Queue { .. }) => StoreAnswer::Done,
         }
     }
 

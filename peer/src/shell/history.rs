@@ -31,7 +31,10 @@ use rusqlite::{
 
 use super::workers::{Answer, Answers};
 use crate::node::command::{Direction, HistoryItem, MessageState};
-use crate::node::io::{Restored, StoreAnswer, StoreId, StoreRequest};
+use crate::node::io::{
+    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, Restored, StoreAnswer, StoreId,
+    StoreRequest,
+};
 
 /// Steps of niceness between the loop and the history.
 const PRIORITY_BELOW_LOOP: i32 = 5;
@@ -109,7 +112,7 @@ impl History {
             Ok(mut answers) => answers.remove(0),
             Err(error) => {
                 log::warn!("the history cannot be written or read: {error}");
-                if let StoreRequest::Receive { chain, .. } = request {
+                if let StoreRequest::Chat(ChatRequest::Receive { chain, .. }) = request {
                     self.gap = self.gap.max(*chain);
                 }
                 StoreAnswer::Failed(describe(&error))
@@ -118,7 +121,7 @@ impl History {
     }
 
     fn is_after_gap(&self, request: &StoreRequest) -> bool {
-        matches!(request, StoreRequest::Receive { chain, .. } if *chain <= self.gap)
+        matches!(request, StoreRequest::Chat(ChatRequest::Receive { chain, .. }) if *chain <= self.gap)
     }
 
     fn set_durability(&mut self, durability: Durability) -> Result<(), rusqlite::Error> {
@@ -159,13 +162,8 @@ fn give_way_to_the_loop() {
 
 const fn durability(request: &StoreRequest) -> Durability {
     match request {
-        StoreRequest::SaveSession { .. } | StoreRequest::PinKey { .. } => Durability::PowerLoss,
-        StoreRequest::Queue { .. }
-        | StoreRequest::Receive { .. }
-        | StoreRequest::Advance { .. }
-        | StoreRequest::MarkRead { .. }
-        | StoreRequest::History { .. }
-        | StoreRequest::Unread => Durability::Kill,
+        StoreRequest::Account(_) | StoreRequest::Contact(_) => Durability::PowerLoss,
+        StoreRequest::Chat(_) => Durability::Kill,
     }
 }
 
@@ -269,22 +267,28 @@ fn answer(
     request: &StoreRequest,
 ) -> Result<StoreAnswer, rusqlite::Error> {
     match request {
-        StoreRequest::SaveSession { account, token } => {
+        StoreRequest::Account(AccountRequest::SaveSession { account, token }) => {
             save_session(transaction, account, token.as_ref())
         }
-        StoreRequest::PinKey {
+        StoreRequest::Contact(ContactRequest::PinKey {
             account,
             device_key,
             at,
-        } => pin_key(transaction, account, device_key, *at),
-        StoreRequest::Queue { messages } => queue(transaction, messages),
-        StoreRequest::Receive {
+        }) => pin_key(transaction, account, device_key, *at),
+        StoreRequest::Chat(request) => chat(transaction, request),
+    }
+}
+
+fn chat(transaction: &Connection, request: &ChatRequest) -> Result<StoreAnswer, rusqlite::Error> {
+    match request {
+        ChatRequest::Queue { messages } => queue(transaction, messages),
+        ChatRequest::Receive {
             from, message, at, ..
         } => receive(transaction, from, message, *at),
-        StoreRequest::Advance { id, to, state } => advance(transaction, *id, to, *state),
-        StoreRequest::MarkRead { ids } => mark_read(transaction, ids),
-        StoreRequest::History { with, limit } => history(transaction, with.as_ref(), *limit),
-        StoreRequest::Unread => unread(transaction),
+        ChatRequest::Advance { id, to, state } => advance(transaction, *id, to, *state),
+        ChatRequest::MarkRead { ids } => mark_read(transaction, ids),
+        ChatRequest::History { with, limit } => history(transaction, with.as_ref(), *limit),
+        ChatRequest::Unread => unread(transaction),
     }
 }
 
@@ -336,7 +340,7 @@ fn receive(
     at: UnixTime,
 ) -> Result<StoreAnswer, rusqlite::Error> {
     let is_new = insert(connection, Direction::Received, from, message, at)?;
-    Ok(StoreAnswer::Received { is_new })
+    Ok(StoreAnswer::Chat(ChatAnswer::Received { is_new }))
 }
 
 /// `false` if it is there already.
@@ -396,7 +400,7 @@ fn mark_read(connection: &Connection, ids: &[MessageId]) -> Result<StoreAnswer, 
             marked.push((account(row, 0)?, *id));
         }
     }
-    Ok(StoreAnswer::Marked(marked))
+    Ok(StoreAnswer::Chat(ChatAnswer::Marked(marked)))
 }
 
 fn history(
@@ -422,7 +426,7 @@ fn history(
         }
     };
     latest_first.reverse();
-    Ok(StoreAnswer::Messages(latest_first))
+    Ok(StoreAnswer::Chat(ChatAnswer::Messages(latest_first)))
 }
 
 fn unread(connection: &Connection) -> Result<StoreAnswer, rusqlite::Error> {
@@ -430,7 +434,8 @@ fn unread(connection: &Connection) -> Result<StoreAnswer, rusqlite::Error> {
         "SELECT id, peer, direction, sent_ms, body, state FROM messages",
         " WHERE direction = 1 AND state < 3 ORDER BY number LIMIT ?1"
     ))?;
-    items(&mut statement, params![HISTORY_ITEMS_MAX]).map(StoreAnswer::Messages)
+    items(&mut statement, params![HISTORY_ITEMS_MAX])
+        .map(|items| StoreAnswer::Chat(ChatAnswer::Messages(items)))
 }
 
 fn items(
@@ -602,23 +607,25 @@ mod tests {
         let mut history = open(&folder);
         let token = Token::from_bytes([9; 32]);
         let key = |byte| DeviceSecret::from_seed([byte; 32]).public();
-        let pin = |device_key, at| StoreRequest::PinKey {
-            account: name("bob"),
-            device_key,
-            at: UnixTime::from_millis(at),
+        let pin = |device_key, at| {
+            StoreRequest::Contact(ContactRequest::PinKey {
+                account: name("bob"),
+                device_key,
+                at: UnixTime::from_millis(at),
+            })
         };
         let messages = [3, 1, 2].map(|byte| (name("bob"), message(byte, "hi")));
         let requests = [
-            StoreRequest::SaveSession {
+            StoreRequest::Account(AccountRequest::SaveSession {
                 account: name("alice"),
                 token: Some(token.clone()),
-            },
+            }),
             pin(key(2), 1),
             pin(key(1), 2),
             pin(key(2), 3),
-            StoreRequest::Queue {
+            StoreRequest::Chat(ChatRequest::Queue {
                 messages: messages.to_vec(),
-            },
+            }),
         ];
         for request in requests {
             assert_eq!(ask(&mut history, request), StoreAnswer::Done);
@@ -639,11 +646,11 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
         let device_key = DeviceSecret::from_seed([1; 32]).public();
-        let pin = StoreRequest::PinKey {
+        let pin = StoreRequest::Contact(ContactRequest::PinKey {
             account: name("bob"),
             device_key,
             at: UnixTime::default(),
-        };
+        });
         assert_eq!(ask(&mut history, pin), StoreAnswer::Done);
         // As an earlier version left it: the neutral point.
         let mut weak = [0_u8; 32];
@@ -666,7 +673,10 @@ mod tests {
         let (folder, left_behind) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let mut history = open(&folder);
         let messages = vec![(name("bob"), message(1, "hi"))];
-        ask(&mut history, StoreRequest::Queue { messages });
+        ask(
+            &mut history,
+            StoreRequest::Chat(ChatRequest::Queue { messages }),
+        );
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let entry = entry.unwrap();
             // The third file is shared memory, which the next process builds anew.
@@ -685,7 +695,10 @@ mod tests {
         let mut history = open(&folder);
         for token in [Some(Token::from_bytes([9; 32])), None] {
             let account = name("alice");
-            ask(&mut history, StoreRequest::SaveSession { account, token });
+            ask(
+                &mut history,
+                StoreRequest::Account(AccountRequest::SaveSession { account, token }),
+            );
         }
         drop(history);
         assert_eq!(open(&folder).restore().unwrap().session, None);
@@ -695,13 +708,15 @@ mod tests {
     fn a_message_is_new_once_for_each_author() {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
-        let receive = |from, text| StoreRequest::Receive {
-            from: name(from),
-            message: message(1, text),
-            at: UnixTime::from_millis(7),
-            chain: 1,
+        let receive = |from, text| {
+            StoreRequest::Chat(ChatRequest::Receive {
+                from: name(from),
+                message: message(1, text),
+                at: UnixTime::from_millis(7),
+                chain: 1,
+            })
         };
-        let new = |is_new| StoreAnswer::Received { is_new };
+        let new = |is_new| StoreAnswer::Chat(ChatAnswer::Received { is_new });
         assert_eq!(ask(&mut history, receive("bob", "hi")), new(true));
         assert_eq!(ask(&mut history, receive("bob", "other")), new(false));
         assert_eq!(ask(&mut history, receive("carol", "ho")), new(true));
@@ -717,16 +732,19 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
         let messages = vec![(name("bob"), message(1, "ours"))];
-        ask(&mut history, StoreRequest::Queue { messages });
-        let theirs = StoreRequest::Receive {
+        ask(
+            &mut history,
+            StoreRequest::Chat(ChatRequest::Queue { messages }),
+        );
+        let theirs = StoreRequest::Chat(ChatRequest::Receive {
             from: name("bob"),
             message: message(1, "theirs"),
             at: UnixTime::default(),
             chain: 1,
-        };
+        });
         assert_eq!(
             ask(&mut history, theirs),
-            StoreAnswer::Received { is_new: true }
+            StoreAnswer::Chat(ChatAnswer::Received { is_new: true })
         );
         assert_eq!(history.restore().unwrap().outbox.len(), 1);
         assert_eq!(texts(&mut history, None, 10), ["ours", "theirs"]);
@@ -737,7 +755,10 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
         let messages = vec![(name("bob"), message(1, "hi"))];
-        ask(&mut history, StoreRequest::Queue { messages });
+        ask(
+            &mut history,
+            StoreRequest::Chat(ChatRequest::Queue { messages }),
+        );
         let steps = [
             (MessageState::Sent, MessageState::Sent),
             (MessageState::Read, MessageState::Read),
@@ -745,11 +766,11 @@ mod tests {
             (MessageState::Queued, MessageState::Read),
         ];
         for (said, expected) in steps {
-            let advance = StoreRequest::Advance {
+            let advance = StoreRequest::Chat(ChatRequest::Advance {
                 id: MessageId::from_bytes([1; 16]),
                 to: name("bob"),
                 state: said,
-            };
+            });
             ask(&mut history, advance);
             assert_eq!(lookup(&mut history, None, 1)[0].state, expected);
         }
@@ -761,26 +782,30 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
         for byte in 1..=3 {
-            let receive = StoreRequest::Receive {
+            let receive = StoreRequest::Chat(ChatRequest::Receive {
                 from: name("bob"),
                 message: message(byte, "hi"),
                 at: UnixTime::default(),
                 chain: 1,
-            };
+            });
             ask(&mut history, receive);
         }
         let id = |byte| MessageId::from_bytes([byte; 16]);
-        let mark = |bytes: &[u8]| StoreRequest::MarkRead {
-            ids: bytes.iter().map(|byte| id(*byte)).collect(),
+        let mark = |bytes: &[u8]| {
+            StoreRequest::Chat(ChatRequest::MarkRead {
+                ids: bytes.iter().map(|byte| id(*byte)).collect(),
+            })
         };
         let marked = |bytes: &[u8]| {
-            StoreAnswer::Marked(bytes.iter().map(|byte| (name("bob"), id(*byte))).collect())
+            StoreAnswer::Chat(ChatAnswer::Marked(
+                bytes.iter().map(|byte| (name("bob"), id(*byte))).collect(),
+            ))
         };
         assert_eq!(ask(&mut history, mark(&[1, 3, 9])), marked(&[1, 3]));
         assert_eq!(ask(&mut history, mark(&[3, 2])), marked(&[2]));
         assert_eq!(
-            ask(&mut history, StoreRequest::Unread),
-            StoreAnswer::Messages(vec![])
+            ask(&mut history, StoreRequest::Chat(ChatRequest::Unread)),
+            StoreAnswer::Chat(ChatAnswer::Messages(vec![]))
         );
     }
 
@@ -795,11 +820,13 @@ mod tests {
                  BEGIN SELECT RAISE(ROLLBACK, 'no room'); END",
             )
             .unwrap();
-        let receive = |byte: u8, chain| StoreRequest::Receive {
-            from: name("bob"),
-            message: message(byte, &byte.to_string()),
-            at: UnixTime::default(),
-            chain,
+        let receive = |byte: u8, chain| {
+            StoreRequest::Chat(ChatRequest::Receive {
+                from: name("bob"),
+                message: message(byte, &byte.to_string()),
+                at: UnixTime::default(),
+                chain,
+            })
         };
         let batch = [
             (StoreId(1), receive(1, 1)),
@@ -807,7 +834,9 @@ mod tests {
             (StoreId(3), receive(3, 2)),
         ];
         let answers = history.carry_out_batch(&batch);
-        let is_kept = |answer: &StoreAnswer| *answer == StoreAnswer::Received { is_new: true };
+        let is_kept = |answer: &StoreAnswer| {
+            *answer == StoreAnswer::Chat(ChatAnswer::Received { is_new: true })
+        };
         let kept: Vec<bool> = answers.iter().map(|(_, answer)| is_kept(answer)).collect();
         assert_eq!(kept, [false, false, true]);
         assert!(!is_kept(&ask(&mut history, receive(4, 1))), "asked before");
@@ -819,12 +848,12 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
         for (byte, from) in [(1, "bob"), (2, "carol"), (3, "bob"), (4, "bob")] {
-            let receive = StoreRequest::Receive {
+            let receive = StoreRequest::Chat(ChatRequest::Receive {
                 from: name(from),
                 message: message(byte, &byte.to_string()),
                 at: UnixTime::default(),
                 chain: 1,
-            };
+            });
             ask(&mut history, receive);
         }
         assert_eq!(texts(&mut history, Some("bob"), 2), ["3", "4"]);
@@ -840,7 +869,10 @@ mod tests {
         let long = "x".repeat(common::limits::MESSAGE_LEN_MAX);
         let messages = (0..200).map(|byte| (name("bob"), message(byte, &long)));
         let messages = messages.collect();
-        ask(&mut history, StoreRequest::Queue { messages });
+        ask(
+            &mut history,
+            StoreRequest::Chat(ChatRequest::Queue { messages }),
+        );
         let found = lookup(&mut history, None, u32::MAX);
         assert_eq!(found.len(), HISTORY_ITEMS_LEN_MAX / long.len());
         assert_eq!(found.last().unwrap().id, MessageId::from_bytes([199; 16]));
@@ -853,7 +885,10 @@ mod tests {
         let mut extreme = message(1, "hi");
         extreme.sent = UnixTime::from_millis(u64::MAX);
         let messages = vec![(name("bob"), extreme)];
-        ask(&mut history, StoreRequest::Queue { messages });
+        ask(
+            &mut history,
+            StoreRequest::Chat(ChatRequest::Queue { messages }),
+        );
         let found = lookup(&mut history, None, 1);
         assert_eq!(found[0].sent, UnixTime::from_millis(u64::MAX));
     }
@@ -869,14 +904,16 @@ mod tests {
                  BEGIN SELECT RAISE(ROLLBACK, 'no room'); END",
             )
             .unwrap();
-        let queue = |byte| StoreRequest::Queue {
-            messages: vec![(name("bob"), message(byte, "hi"))],
+        let queue = |byte| {
+            StoreRequest::Chat(ChatRequest::Queue {
+                messages: vec![(name("bob"), message(byte, "hi"))],
+            })
         };
-        let pin = StoreRequest::PinKey {
+        let pin = StoreRequest::Contact(ContactRequest::PinKey {
             account: name("bob"),
             device_key: DeviceSecret::from_seed([1; 32]).public(),
             at: UnixTime::default(),
-        };
+        });
         let batch = [queue(1), pin, queue(2)];
         let batch: Vec<_> = (1..).map(StoreId).zip(batch).collect();
         let answers = history.carry_out_batch(&batch);
@@ -899,7 +936,7 @@ mod tests {
         };
         limit(&history, 1);
         let messages = vec![(name("bob"), message(1, &"x".repeat(60_000)))];
-        let request = StoreRequest::Queue { messages };
+        let request = StoreRequest::Chat(ChatRequest::Queue { messages });
         let answer = ask(&mut history, request.clone());
         assert!(
             matches!(&answer, StoreAnswer::Failed(why) if why.contains("the disk is full")),
@@ -973,8 +1010,11 @@ mod tests {
 
     fn lookup(history: &mut History, with: Option<&str>, limit: u32) -> Vec<HistoryItem> {
         let with = with.map(name);
-        let answer = ask(history, StoreRequest::History { with, limit });
-        let StoreAnswer::Messages(items) = answer else {
+        let answer = ask(
+            history,
+            StoreRequest::Chat(ChatRequest::History { with, limit }),
+        );
+        let StoreAnswer::Chat(ChatAnswer::Messages(items)) = answer else {
             panic!("{answer:?}");
         };
         items

@@ -19,8 +19,8 @@ use peer::node::command::{
     Reply, TransferState,
 };
 use peer::node::io::{
-    DiskAnswer, DiskRequest, RendezvousOutput, Restored, StoreAnswer, StoreId, StoreRequest, Work,
-    WorkAnswer, WorkId,
+    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, DiskAnswer, DiskRequest,
+    RendezvousOutput, Restored, StoreAnswer, StoreId, StoreRequest, Work, WorkAnswer, WorkId,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
 
@@ -226,7 +226,7 @@ impl NodeHost {
     }
 
     fn store(&mut self, request: StoreRequest, fails: bool, feed: &mut Feed<'_>) -> StoreAnswer {
-        let chain = if let StoreRequest::Receive { chain, .. } = &request {
+        let chain = if let StoreRequest::Chat(ChatRequest::Receive { chain, .. }) = &request {
             Some(*chain)
         } else {
             None
@@ -236,20 +236,25 @@ impl NodeHost {
             return StoreAnswer::Failed("the disk is full".to_owned());
         }
         match request {
-            StoreRequest::Receive { .. } => StoreAnswer::Received {
-                is_new: feed.flag(),
-            },
-            StoreRequest::MarkRead { ids } => {
+            StoreRequest::Chat(ChatRequest::Receive { .. }) => {
+                StoreAnswer::Chat(ChatAnswer::Received {
+                    is_new: feed.flag(),
+                })
+            }
+            StoreRequest::Chat(ChatRequest::MarkRead { ids }) => {
                 let from = account(1);
-                StoreAnswer::Marked(ids.into_iter().map(|id| (from.clone(), id)).collect())
+                StoreAnswer::Chat(ChatAnswer::Marked(
+                    ids.into_iter().map(|id| (from.clone(), id)).collect(),
+                ))
             }
-            StoreRequest::History { .. } | StoreRequest::Unread => {
-                StoreAnswer::Messages((0..feed.below(3)).map(|_| item(feed)).collect())
-            }
-            StoreRequest::SaveSession { .. }
-            | StoreRequest::PinKey { .. }
-            | StoreRequest::Queue { .. }
-            | StoreRequest::Advance { .. } => StoreAnswer::Done,
+            StoreRequest::Chat(ChatRequest::History { .. })
+            | StoreRequest::Chat(ChatRequest::Unread) => StoreAnswer::Chat(ChatAnswer::Messages(
+                (0..feed.below(3)).map(|_| item(feed)).collect(),
+            )),
+            StoreRequest::Account(AccountRequest::SaveSession { .. })
+            | StoreRequest::Contact(ContactRequest::PinKey { .. })
+            | StoreRequest::Chat(ChatRequest::Queue { .. })
+            | StoreRequest::Chat(ChatRequest::Advance { .. }) => StoreAnswer::Done,
         }
     }
 
@@ -407,11 +412,11 @@ impl NodeHost {
     fn on_store(&mut self, id: StoreId, request: StoreRequest) {
         assert!(self.last_store < Some(id), "a number that was used");
         self.last_store = Some(id);
-        if let StoreRequest::Queue { messages } = &request {
+        if let StoreRequest::Chat(ChatRequest::Queue { messages }) = &request {
             let own = messages.iter().filter(|(to, _)| *to == account(0));
             self.notes.extend(own.map(|(_, message)| message.id));
         }
-        if let StoreRequest::Receive { from, message, .. } = &request {
+        if let StoreRequest::Chat(ChatRequest::Receive { from, message, .. }) = &request {
             let is_note = *from == account(0) && self.notes.contains(&message.id);
             let is_authors = self
                 .authors
@@ -465,10 +470,9 @@ impl NodeHost {
 
     /// Bounds of what one other side can make it hold. Several links double them at most.
     fn check_bounds(&self) {
-        let receives = self
-            .stores
-            .iter()
-            .filter(|(_, request)| matches!(request, StoreRequest::Receive { .. }));
+        let receives = self.stores.iter().filter(|(_, request)| {
+            matches!(request, StoreRequest::Chat(ChatRequest::Receive { .. }))
+        });
         assert!(receives.count() <= 4 * MESSAGES_IN_FLIGHT_MAX);
         let writes = self
             .disks

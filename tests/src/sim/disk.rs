@@ -11,7 +11,10 @@ use common::key::{DeviceKey, Token};
 use common::limits::LEAF_LEN;
 use common::wire::peer::Message;
 use peer::node::command::{Direction, HistoryItem, MessageState};
-use peer::node::io::{DiskAnswer, DiskRequest, Restored, StoreAnswer, StoreRequest};
+use peer::node::io::{
+    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, DiskAnswer, DiskRequest, Restored,
+    StoreAnswer, StoreRequest,
+};
 
 /// A host's disk.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +99,7 @@ impl Disk {
 
     /// Carries out a request of the store.
     pub fn store(&mut self, request: StoreRequest) -> StoreAnswer {
-        let chain = if let StoreRequest::Receive { chain, .. } = &request {
+        let chain = if let StoreRequest::Chat(ChatRequest::Receive { chain, .. }) = &request {
             Some(*chain)
         } else {
             None
@@ -109,22 +112,22 @@ impl Disk {
             return StoreAnswer::Failed("the disk is full".to_owned());
         }
         match request {
-            StoreRequest::SaveSession { account, token } => {
+            StoreRequest::Account(AccountRequest::SaveSession { account, token }) => {
                 self.session = token.map(|token| (account, token));
                 StoreAnswer::Done
             }
-            StoreRequest::PinKey {
+            StoreRequest::Contact(ContactRequest::PinKey {
                 account,
                 device_key,
                 ..
-            } => {
+            }) => {
                 let contact = (account, device_key);
                 if !self.contacts.contains(&contact) {
                     self.contacts.push(contact);
                 }
                 StoreAnswer::Done
             }
-            StoreRequest::Queue { messages } => {
+            StoreRequest::Chat(ChatRequest::Queue { messages }) => {
                 for (with, message) in messages {
                     self.rows.push(Row {
                         with,
@@ -135,23 +138,27 @@ impl Disk {
                 }
                 StoreAnswer::Done
             }
-            StoreRequest::Receive { from, message, .. } => self.receive(from, message),
-            StoreRequest::Advance { id, to, state } => {
+            StoreRequest::Chat(ChatRequest::Receive { from, message, .. }) => {
+                self.receive(from, message)
+            }
+            StoreRequest::Chat(ChatRequest::Advance { id, to, state }) => {
                 if let Some(row) = self.find(id, &to, Direction::Sent) {
                     row.state = row.state.max(state);
                 }
                 StoreAnswer::Done
             }
-            StoreRequest::MarkRead { ids } => self.mark_read(&ids),
-            StoreRequest::History { with, limit } => {
+            StoreRequest::Chat(ChatRequest::MarkRead { ids }) => self.mark_read(&ids),
+            StoreRequest::Chat(ChatRequest::History { with, limit }) => {
                 let of = |row: &&Row| with.as_ref().is_none_or(|with| row.with == *with);
                 let rows: Vec<&Row> = self.rows.iter().filter(of).collect();
                 let latest = rows.len().saturating_sub(limit as usize);
-                StoreAnswer::Messages(rows[latest..].iter().map(|row| row.item()).collect())
+                StoreAnswer::Chat(ChatAnswer::Messages(
+                    rows[latest..].iter().map(|row| row.item()).collect(),
+                ))
             }
-            StoreRequest::Unread => {
+            StoreRequest::Chat(ChatRequest::Unread) => {
                 let unread = self.rows.iter().filter(|row| row.is_unread());
-                StoreAnswer::Messages(unread.map(Row::item).collect())
+                StoreAnswer::Chat(ChatAnswer::Messages(unread.map(Row::item).collect()))
             }
         }
     }
@@ -166,7 +173,7 @@ impl Disk {
                 state: MessageState::Delivered,
             });
         }
-        StoreAnswer::Received { is_new }
+        StoreAnswer::Chat(ChatAnswer::Received { is_new })
     }
 
     fn mark_read(&mut self, ids: &[MessageId]) -> StoreAnswer {
@@ -177,7 +184,7 @@ impl Disk {
                 marked.push((row.with.clone(), row.message.id));
             }
         }
-        StoreAnswer::Marked(marked)
+        StoreAnswer::Chat(ChatAnswer::Marked(marked))
     }
 
     fn find(
@@ -323,12 +330,13 @@ impl Row {
 
 const fn is_write(request: &StoreRequest) -> bool {
     match request {
-        StoreRequest::SaveSession { .. }
-        | StoreRequest::PinKey { .. }
-        | StoreRequest::Queue { .. }
-        | StoreRequest::Receive { .. }
-        | StoreRequest::Advance { .. }
-        | StoreRequest::MarkRead { .. } => true,
-        StoreRequest::History { .. } | StoreRequest::Unread => false,
+        StoreRequest::Account(AccountRequest::SaveSession { .. })
+        | StoreRequest::Contact(ContactRequest::PinKey { .. })
+        | StoreRequest::Chat(ChatRequest::Queue { .. })
+        | StoreRequest::Chat(ChatRequest::Receive { .. })
+        | StoreRequest::Chat(ChatRequest::Advance { .. })
+        | StoreRequest::Chat(ChatRequest::MarkRead { .. }) => true,
+        StoreRequest::Chat(ChatRequest::History { .. })
+        | StoreRequest::Chat(ChatRequest::Unread) => false,
     }
 }

@@ -51,16 +51,19 @@ impl Retries {
 mod tests {
     use super::*;
     use crate::node::command::MessageState;
+    use crate::node::io::ChatRequest;
     use common::id::MessageId;
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
     fn what_failed_is_asked_again_and_has_a_bound() {
         let now = Instant::now();
-        let request = |n: usize| StoreRequest::Advance {
-            id: MessageId::from_bytes((n as u128).to_be_bytes()),
-            to: "bob".parse().unwrap(),
-            state: MessageState::Delivered,
+        let request = |n: usize| {
+            StoreRequest::Chat(ChatRequest::Advance {
+                id: MessageId::from_bytes((n as u128).to_be_bytes()),
+                to: "bob".parse().unwrap(),
+                state: MessageState::Delivered,
+            })
         };
         let mut retries = Retries::default();
         assert_eq!(retries.poll_timeout(), None);
