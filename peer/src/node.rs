@@ -4,7 +4,6 @@
 //! its [`Output`]s until the first [`Output::Wait`], and sleeps until something arrives or the deadline
 //! passes.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 // The account of this device, and its session with the server.
@@ -13,6 +12,8 @@ mod account;
 mod chat;
 // What people ask and what they are told.
 pub mod command;
+// Which part carries out which command.
+mod commands;
 // What the parts have done.
 mod context;
 // Who is online, and whom this node looks for.
@@ -41,41 +42,22 @@ mod violation;
 
 use account::{Account, AccountEvent};
 use chat::Chat;
-use command::{Command, CommandError, CommandId, NodeStatus, Reply};
-use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::Fill;
-use common::password::Password;
-use common::time::Epoch;
 use common::wire::peer::PeerFrame;
-use common::wire::rendezvous::DirectoryRequest;
 use context::{Context, Effects};
-use directory::{Directory, DirectoryEvent, Wanted};
-use io::{ChatRequest, RendezvousInput, Restored, StoreAnswer, StoreId};
-pub use io::{Datagrams, Deadline, Input, Output, Transmit};
+use directory::{Directory, DirectoryEvent};
+pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, Transmit};
+use io::{RendezvousInput, StoreAnswer, StoreId};
 use links::{Links, LinksEvent};
 use paths::Paths;
-use purpose::{DirectoryPurpose, StorePurpose};
+use purpose::StorePurpose;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use requests::{Answered, Requests};
-use store::Stores;
+use requests::Answered;
 use transfer::Transfers;
 use transport::LinkId;
 use violation::ProtocolViolation;
-
-/// What a node is made of.
-#[derive(Debug)]
-pub struct NodeOptions {
-    /// The device's key; its public half names the device.
-    pub secret: DeviceSecret,
-    /// What the owner calls the device; the directory shows it.
-    pub device_name: DeviceName,
-    /// What the store kept of earlier runs.
-    pub restored: Restored,
-    /// One moment by both clocks.
-    pub epoch: Epoch,
-}
 
 /// A peer: routes what happens to the parts that it concerns, and what they tell to each other.
 ///
@@ -106,22 +88,16 @@ impl Node {
             restored,
             epoch,
         } = options;
-        let mut rng = StdRng::from_seed(seed);
         let own_key = secret.public();
-        let copy = DeviceSecret::from_seed(*secret.seed());
+        let mut rng = StdRng::from_seed(seed);
         let links_seed = child_seed(&mut rng);
         let account_rng = StdRng::from_seed(child_seed(&mut rng));
         let paths_rng = StdRng::from_seed(child_seed(&mut rng));
         let agent_rng = StdRng::from_seed(child_seed(&mut rng));
         let directory_rng = StdRng::from_seed(child_seed(&mut rng));
-        let mut effects = Effects {
-            epoch,
-            rng,
-            links: Links::new(links_seed, agent_rng, copy, restored.contacts),
-            requests: Requests::new(),
-            stores: Stores::default(),
-            outputs: VecDeque::new(),
-        };
+        let copy = DeviceSecret::from_seed(*secret.seed());
+        let links = Links::new(links_seed, agent_rng, copy, restored.contacts);
+        let mut effects = Effects::new(epoch, rng, links);
         let requests = &mut effects.requests;
         let session = restored.session;
         let account = Account::new(secret, device_name, session, account_rng, requests, now);
@@ -315,65 +291,6 @@ impl Node {
         }
     }
 
-    // ---- what people ask -----------------------------------------------------------------------
-
-    fn on_command(&mut self, id: CommandId, command: Command, now: Instant) {
-        let cx = &mut self.effects.at(now);
-        match command {
-            Command::Register { account, password } => {
-                self.account
-                    .register(id, account, Password::new(password.0), cx);
-            }
-            Command::LogIn {
-                account,
-                password,
-                code,
-            } => {
-                let password = Password::existing(password.0);
-                self.account.log_in(id, account, password, code, cx);
-            }
-            Command::WaitReady => self.account.wait_ready(id, cx),
-            Command::LogOut => self.account.log_out(id, cx),
-            Command::Admit => self.account.admit(id, cx),
-            Command::Status => {
-                let status = self.status();
-                self.effects.at(now).reply(id, Ok(Reply::Status(status)));
-            }
-            Command::List => self.directory.list(id, cx),
-            Command::Watch => self.directory.watch(id, cx),
-            Command::Send { to, body, sent } => match self.account.name() {
-                Some(own) => self.chat.send(id, to, &body, sent, own, cx),
-                None => cx.reply(id, Err(CommandError::NotLoggedIn)),
-            },
-            Command::SendFile { to, path } => match self.account.name() {
-                Some(own) => self.transfers.send_file(id, to, path, own, cx),
-                None => cx.reply(id, Err(CommandError::NotLoggedIn)),
-            },
-            Command::AnswerOffer { transfer, folder } => {
-                self.transfers.answer_offer(id, transfer, folder, cx);
-            }
-            Command::Cancel { transfer } => self.transfers.cancel(id, transfer, cx),
-            Command::Offers => cx.reply(id, Ok(Reply::Offers(self.transfers.offers()))),
-            Command::History { with, limit } => {
-                let request = ChatRequest::History { with, limit };
-                self.chat.look_up(id, request, cx);
-            }
-            Command::Unread => self.chat.look_up(id, ChatRequest::Unread, cx),
-            Command::MarkRead { ids } => self.chat.mark_read(id, ids, cx),
-        }
-    }
-
-    fn status(&self) -> NodeStatus {
-        NodeStatus {
-            account: self.account.name().cloned(),
-            fingerprint: self.own_key.fingerprint().to_string(),
-            connection: self.account.connection().clone(),
-            endpoints: self.paths.candidates(),
-            linked: self.effects.links.linked().into_iter().collect(),
-            outbox: self.chat.waiting(),
-        }
-    }
-
     // ---- the server ----------------------------------------------------------------------------
 
     fn on_account(&mut self, event: AccountEvent, now: Instant) {
@@ -416,11 +333,13 @@ impl Node {
     /// Sees to it that everybody whom something waits for is looked for. Tells whether that made
     /// something to do.
     fn look_for_wanted(&mut self, now: Instant) -> bool {
-        if std::mem::take(&mut self.wants_are_stale) {
-            let wanted = self.wanted(now);
-            self.directory.set_wanted(wanted);
-        }
         let cx = &mut self.effects.at(now);
+        if std::mem::take(&mut self.wants_are_stale) {
+            let offers = self.transfers.recipients().map(|account| (account, false));
+            let waiting = offers.chain(self.chat.recipients(now));
+            self.directory
+                .set_wanted(waiting, self.account.name(), cx.links);
+        }
         match cx.requests.down().cloned() {
             Some(error) => self.transfers.on_down(&error, cx),
             None => {
@@ -428,20 +347,6 @@ impl Node {
                 cx.requests.has_output()
             }
         }
-    }
-
-    /// Whom something waits for that no link can carry.
-    fn wanted(&self, now: Instant) -> Wanted {
-        let links = &self.effects.links;
-        let offered = self.transfers.recipients().map(|account| (account, false));
-        let mut wanted = Wanted::new();
-        for (account, is_overdue) in offered.chain(self.chat.recipients(now)) {
-            let is_missing = links.link_to(account).is_none() || is_overdue;
-            if is_missing && self.account.name() != Some(account) {
-                *wanted.entry(account.clone()).or_default() |= is_overdue;
-            }
-        }
-        wanted
     }
 
     // ---- other peers ---------------------------------------------------------------------------
@@ -471,20 +376,11 @@ impl Node {
         self.wants_are_stale = true;
         let cx = &mut self.effects.at(now);
         match event {
-            LinksEvent::WhoIs(device_key) => {
-                let request = DirectoryRequest::WhoIs { device_key };
-                cx.ask(DirectoryPurpose::WhoIs(device_key), request);
-            }
             LinksEvent::NewKey {
                 account,
                 device_key,
                 known,
             } => cx.on_new_key(account, device_key, known),
-            LinksEvent::Ready { link, account } => {
-                self.directory.on_linked(&account);
-                self.transfers.on_ready(link, &account, cx);
-                self.chat.on_ready(link, &account, cx);
-            }
             LinksEvent::Frame {
                 link,
                 account,
@@ -503,29 +399,11 @@ impl Node {
                 let done = self.transfers.on_leaf_readable(link, stream, cx);
                 close_if_violated(link, done, cx);
             }
-            LinksEvent::Writable { link } => self.transfers.on_writable(link, cx),
-            LinksEvent::Lost {
-                link,
-                account,
-                reason,
-            } => self.on_lost(link, &account, &reason, now),
-            LinksEvent::DialFailed { account, reason } => {
-                log::debug!("a dial failed: {reason}");
-                if !cx.links.is_dialling(&account) && cx.links.link_to(&account).is_none() {
-                    self.directory.on_dial_failed(account, &reason, now);
-                }
+            LinksEvent::Change(change) => {
+                self.directory.on_link(&change, cx);
+                self.transfers.on_link(&change, cx);
+                self.chat.on_link(&change, cx);
             }
-        }
-    }
-
-    fn on_lost(&mut self, link: LinkId, account: &AccountName, reason: &str, now: Instant) {
-        log::debug!("a link ended: {reason}");
-        let cx = &mut self.effects.at(now);
-        let other = cx.links.link_to(account);
-        self.transfers.on_lost(link, reason, cx);
-        self.chat.on_lost(link, account, other, cx);
-        if other.is_none() {
-            self.directory.on_lost(account, now);
         }
     }
 

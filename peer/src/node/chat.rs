@@ -16,6 +16,7 @@ use rand::RngExt;
 use super::command::{CommandError, CommandId, Direction, Event, HistoryItem, MessageState, Reply};
 use super::context::Context;
 use super::io::{ChatAnswer, ChatRequest, StoreAnswer};
+use super::links::LinkChange;
 use super::purpose::ChatStored;
 use super::transport::LinkId;
 use inbox::Inbox;
@@ -147,22 +148,24 @@ impl Chat {
 
     // ---- links ---------------------------------------------------------------------------------
 
-    /// A link is ready: what waits for its account goes out.
-    pub(super) fn on_ready(&mut self, link: LinkId, account: &AccountName, cx: &mut Context<'_>) {
-        self.send_due(account, link, cx);
-    }
-
-    /// A link is gone; `other` is another one to the same account.
-    pub(super) fn on_lost(
-        &mut self,
-        link: LinkId,
-        account: &AccountName,
-        other: Option<LinkId>,
-        cx: &mut Context<'_>,
-    ) {
-        self.inbox.on_lost(account, link);
-        if let Some(other) = other {
-            self.send_due(account, other, cx);
+    /// A link came or left: what waits for its account goes out by it, or by another.
+    pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
+        match change {
+            LinkChange::Ready { link, account } => self.send_due(account, *link, cx),
+            LinkChange::Lost {
+                link,
+                account,
+                reason,
+            } => {
+                log::debug!("a link ended: {reason}");
+                self.inbox.on_lost(account, *link);
+                if let Some(other) = cx.links.link_to(account) {
+                    self.send_due(account, other, cx);
+                }
+            }
+            LinkChange::Proved { .. }
+            | LinkChange::Writable { .. }
+            | LinkChange::DialFailed { .. } => {}
         }
     }
 

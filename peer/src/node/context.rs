@@ -30,6 +30,18 @@ pub(super) struct Effects {
 }
 
 impl Effects {
+    /// Nothing is asked and nothing is to be done. `rng` draws ids.
+    pub(super) fn new(epoch: Epoch, rng: StdRng, links: Links) -> Self {
+        Self {
+            epoch,
+            rng,
+            links,
+            requests: Requests::new(),
+            stores: Stores::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
     /// Everything that a part may have done, at `now`.
     pub(super) const fn at(&mut self, now: Instant) -> Context<'_> {
         Context {

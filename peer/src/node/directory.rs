@@ -18,11 +18,10 @@ use rand::rngs::StdRng;
 
 use super::command::{CommandError, CommandId, Event, Listed, PresenceView, Reply};
 use super::context::Context;
-use super::links::Links;
+use super::links::{LinkChange, Links};
 use super::purpose::DirectoryPurpose;
 use super::requests::{Requests, unexpected_reply};
-use search::Search;
-pub(super) use search::Wanted;
+use search::{Search, Wanted};
 use watch::Watch;
 
 // Whom something waits for, and when to ask for them again.
@@ -105,27 +104,47 @@ impl Directory {
         cx.ask(DirectoryPurpose::Announce, request);
     }
 
-    /// Takes the accounts that something waits for and that no link can carry.
-    pub(super) fn set_wanted(&mut self, wanted: Wanted) {
+    /// Takes the accounts that something waits for, and whether it has waited for too long. Those that
+    /// no link can carry it to are looked for, but never `own`.
+    pub(super) fn set_wanted<'a>(
+        &mut self,
+        waiting: impl Iterator<Item = (&'a AccountName, bool)>,
+        own: Option<&AccountName>,
+        links: &Links,
+    ) {
+        let mut wanted = Wanted::new();
+        for (account, is_overdue) in waiting {
+            let is_missing = links.link_to(account).is_none() || is_overdue;
+            if is_missing && own != Some(account) {
+                *wanted.entry(account.clone()).or_default() |= is_overdue;
+            }
+        }
         self.search.set_wanted(wanted);
     }
 
-    /// A link to an account is ready.
-    pub(super) fn on_linked(&mut self, account: &AccountName) {
-        self.search.on_linked(account);
-    }
-
-    /// The last link to an account is gone.
-    pub(super) fn on_lost(&mut self, account: &AccountName, now: Instant) {
-        self.search.on_lost(account, now);
-    }
-
-    /// None of the devices of an account could be dialled.
-    pub(super) fn on_dial_failed(&mut self, account: AccountName, reason: &str, now: Instant) {
-        let error = CommandError::File(format!(
-            "{account} is online but cannot be reached: {reason}"
-        ));
-        self.fail_search(account, error, now);
+    /// A link came or left: whoever it leads to is looked for no more, or again.
+    pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
+        match change {
+            LinkChange::Proved { device_key } => {
+                let device_key = *device_key;
+                let request = DirectoryRequest::WhoIs { device_key };
+                cx.ask(DirectoryPurpose::WhoIs(device_key), request);
+            }
+            LinkChange::Ready { account, .. } => self.search.on_linked(account),
+            LinkChange::Lost { account, .. } => {
+                if cx.links.link_to(account).is_none() {
+                    self.search.on_lost(account, cx.now);
+                }
+            }
+            LinkChange::DialFailed { account, reason } => {
+                log::debug!("a dial failed: {reason}");
+                if !cx.links.is_dialling(account) && cx.links.link_to(account).is_none() {
+                    let reason = format!("{account} is online but cannot be reached: {reason}");
+                    self.fail_search(account.clone(), CommandError::File(reason), cx.now);
+                }
+            }
+            LinkChange::Writable { .. } => {}
+        }
     }
 
     /// Asks for whoever is due, and has presence changes pushed while they are of use.

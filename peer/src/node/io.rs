@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use common::hash::LeafHash;
-use common::id::{AccountName, MessageId, TransferId};
-use common::key::{ChannelBinding, DeviceKey, Token};
+use common::id::{AccountName, DeviceName, MessageId, TransferId};
+use common::key::{ChannelBinding, DeviceKey, DeviceSecret, Token};
 use common::password::{ClientLogin, ClientRegistration, PasswordError};
-use common::time::UnixTime;
+use common::time::{Epoch, UnixTime};
 use common::wire::peer::Message;
 use common::wire::rendezvous::{OpaqueMessage, StretchVersion};
 
@@ -21,6 +21,19 @@ use super::command::{Command, CommandError, CommandId, Event, HistoryItem, Messa
 
 /// Program and version, as the other side's log shows them.
 pub(super) const AGENT: &str = concat!("peer/", env!("CARGO_PKG_VERSION"));
+
+/// What a node is made of.
+#[derive(Debug)]
+pub struct NodeOptions {
+    /// The device's key; its public half names the device.
+    pub secret: DeviceSecret,
+    /// What the owner calls the device; the directory shows it.
+    pub device_name: DeviceName,
+    /// What the store kept of earlier runs.
+    pub restored: Restored,
+    /// One moment by both clocks.
+    pub epoch: Epoch,
+}
 
 // ---- inputs and outputs ------------------------------------------------------------------------
 

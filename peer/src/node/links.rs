@@ -44,16 +44,12 @@ mod pins;
 /// Something that links tell the node.
 #[derive(Debug)]
 pub(super) enum LinksEvent {
-    /// An inbound link proved this key; ask the rendezvous whose it is and tell `on_owner`.
-    WhoIs(DeviceKey),
-    /// A key was seen for the first time and is to be pinned; `known` others are.
+    /// A key was seen for the first time and is to be pinned; `known` others of the account are.
     NewKey {
         account: AccountName,
         device_key: DeviceKey,
         known: usize,
     },
-    /// Both sides have greeted.
-    Ready { link: LinkId, account: AccountName },
     /// A frame came.
     Frame {
         link: LinkId,
@@ -62,6 +58,18 @@ pub(super) enum LinksEvent {
     },
     /// Bytes of a leaf came, or its end: [`Links::read_leaf`].
     LeafReadable { link: LinkId, stream: StreamId },
+    /// A link came, changed or left.
+    Change(LinkChange),
+}
+
+/// What happened to a link, or to a dial; each part takes what concerns it.
+#[derive(Debug)]
+pub(super) enum LinkChange {
+    /// An inbound link proved this key: the server is to be asked whose it is, for
+    /// [`Links::on_owner`].
+    Proved { device_key: DeviceKey },
+    /// Both sides have greeted.
+    Ready { link: LinkId, account: AccountName },
     /// There is room for more leaves.
     Writable { link: LinkId },
     /// The link is gone.
@@ -480,10 +488,11 @@ impl Links {
 
     fn continue_dials(&mut self, now: Instant) {
         for failed in self.dials.handle_timeout(&mut self.transport, now) {
-            self.events.push_back(LinksEvent::DialFailed {
-                account: failed.account,
-                reason: failed.reason,
-            });
+            self.events
+                .push_back(LinksEvent::Change(LinkChange::DialFailed {
+                    account: failed.account,
+                    reason: failed.reason,
+                }));
         }
     }
 
@@ -501,9 +510,9 @@ impl Links {
                 LinkEvent::Opened { link, dir } => self.on_opened(link, dir, now),
                 LinkEvent::Readable { link, stream } => self.on_readable(link, stream, now),
                 LinkEvent::Finished { link, stream } => self.on_finished(link, stream, now),
-                LinkEvent::Writable { link } => {
-                    self.events.push_back(LinksEvent::Writable { link })
-                }
+                LinkEvent::Writable { link } => self
+                    .events
+                    .push_back(LinksEvent::Change(LinkChange::Writable { link })),
             }
         }
     }
@@ -538,7 +547,8 @@ impl Links {
             Side::Server => {
                 // A pinned key may talk at once; whether it still is that account's is asked all the
                 // same.
-                self.events.push_back(LinksEvent::WhoIs(device_key));
+                self.events
+                    .push_back(LinksEvent::Change(LinkChange::Proved { device_key }));
                 if let Some(account) = self.pins.owner(&device_key).cloned() {
                     self.authorise(link, account, now);
                 }
@@ -692,7 +702,7 @@ impl Links {
         while let Some(arrived) = peer.stream.take()? {
             let account = account.clone();
             self.events.push_back(match arrived {
-                Arrived::Hello => LinksEvent::Ready { link, account },
+                Arrived::Hello => LinksEvent::Change(LinkChange::Ready { link, account }),
                 Arrived::Frame(frame) => LinksEvent::Frame {
                     link,
                     account,
@@ -731,11 +741,11 @@ impl Links {
         if let Some(peer) = self.peers.remove(&link)
             && let Some(account) = peer.account
         {
-            self.events.push_back(LinksEvent::Lost {
+            self.events.push_back(LinksEvent::Change(LinkChange::Lost {
                 link,
                 account,
                 reason,
-            });
+            }));
         }
     }
 }

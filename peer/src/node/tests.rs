@@ -20,23 +20,26 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::hash::{LeafHash, LeafHasher, leaf_len};
-use common::id::{MessageId, TransferId};
+use common::id::{AccountName, DeviceName, MessageId, TransferId};
 use common::key::{ChannelBinding, Token};
 use common::limits::RECIPIENTS_MAX;
 use common::limits::{CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LEAF_LEN};
-use common::time::UnixTime;
+use common::time::{Epoch, UnixTime};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::peer::MessageBody;
 use common::wire::rendezvous::{
     Answer, Candidate, CandidateKind, Change, DeviceAnswer, DeviceRequest, DirectoryAnswer,
-    DirectoryPush, DirectoryVersion, Entry, Hello, HelloAnswer, LoggedIn, LoginAnswer,
-    LoginRequest, Push, Refusal, Request, RequestFrame, ServerFrame, Status,
+    DirectoryPush, DirectoryRequest, DirectoryVersion, Entry, Hello, HelloAnswer, LoggedIn,
+    LoginAnswer, LoginRequest, Push, Refusal, Request, RequestFrame, ServerFrame, Status,
 };
 
-use super::command::{Event, MessageState, PasswordText, PresenceView, TransferState};
+use super::command::{
+    Command, CommandError, CommandId, Event, MessageState, PasswordText, PresenceView, Reply,
+    TransferState,
+};
 use super::io::{
     AccountRequest, ChatAnswer, ChatRequest, ClosedReason, ContactRequest, DiskAnswer, DiskRequest,
-    RendezvousOutput, StoreRequest,
+    RendezvousOutput, Restored, StoreRequest,
 };
 use super::*;
 

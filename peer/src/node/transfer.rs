@@ -17,6 +17,7 @@ use rand::RngExt;
 use super::command::{CommandError, CommandId, Event, OfferView, Reply, TransferState};
 use super::context::Context;
 use super::io::DiskAnswer;
+use super::links::LinkChange;
 use super::transport::{LinkId, StreamId};
 use super::violation::ProtocolViolation;
 use receive::Receiving;
@@ -107,15 +108,18 @@ impl Transfers {
 
     // ---- links ---------------------------------------------------------------------------------
 
-    /// A link is ready: offers that waited for its account go out.
-    pub(super) fn on_ready(&mut self, link: LinkId, account: &AccountName, cx: &mut Context<'_>) {
-        self.sending.on_ready(link, account, cx);
-    }
-
-    /// A link is gone, and with it what it carried.
-    pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, cx: &mut Context<'_>) {
-        self.sending.on_lost(link, reason, cx);
-        self.receiving.on_lost(link, reason, cx);
+    /// A link came, takes more, or left: offers that waited for its account go out, and what a lost link
+    /// carried fails.
+    pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
+        match change {
+            LinkChange::Ready { link, account } => self.sending.on_ready(*link, account, cx),
+            LinkChange::Writable { link } => self.sending.on_writable(*link, cx),
+            LinkChange::Lost { link, reason, .. } => {
+                self.sending.on_lost(*link, reason, cx);
+                self.receiving.on_lost(*link, reason, cx);
+            }
+            LinkChange::Proved { .. } | LinkChange::DialFailed { .. } => {}
+        }
     }
 
     /// An account cannot be reached: offers that waited for it come to nothing.
@@ -140,11 +144,6 @@ impl Transfers {
             self.sending.on_unreachable(account, error, cx);
         }
         !waiting.is_empty()
-    }
-
-    /// A link takes more.
-    pub(super) fn on_writable(&mut self, link: LinkId, cx: &mut Context<'_>) {
-        self.sending.on_writable(link, cx);
     }
 
     /// Takes a frame from a device of `from`.

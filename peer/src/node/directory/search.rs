@@ -12,7 +12,7 @@ use common::limits::{FIND_FIRST, FIND_MAX};
 
 /// Accounts that something waits for, and whether it has waited for too long: then a link that is there
 /// may be to what a device was before it restarted, and is not relied on.
-pub(in crate::node) type Wanted = BTreeMap<AccountName, bool>;
+pub(super) type Wanted = BTreeMap<AccountName, bool>;
 
 /// Accounts that something waits for.
 #[derive(Debug, Default)]

@@ -1,0 +1,69 @@
+//! Routes what people ask: one arm for each command, to the part that it concerns.
+
+use std::time::Instant;
+
+use common::password::Password;
+
+use super::Node;
+use super::command::{Command, CommandError, CommandId, NodeStatus, Reply};
+use super::io::ChatRequest;
+
+impl Node {
+    /// Has the part that a command concerns carry it out.
+    pub(super) fn on_command(&mut self, id: CommandId, command: Command, now: Instant) {
+        let cx = &mut self.effects.at(now);
+        match command {
+            Command::Register { account, password } => {
+                self.account
+                    .register(id, account, Password::new(password.0), cx);
+            }
+            Command::LogIn {
+                account,
+                password,
+                code,
+            } => {
+                let password = Password::existing(password.0);
+                self.account.log_in(id, account, password, code, cx);
+            }
+            Command::WaitReady => self.account.wait_ready(id, cx),
+            Command::LogOut => self.account.log_out(id, cx),
+            Command::Admit => self.account.admit(id, cx),
+            Command::Status => {
+                let status = self.status();
+                self.effects.at(now).reply(id, Ok(Reply::Status(status)));
+            }
+            Command::List => self.directory.list(id, cx),
+            Command::Watch => self.directory.watch(id, cx),
+            Command::Send { to, body, sent } => match self.account.name() {
+                Some(own) => self.chat.send(id, to, &body, sent, own, cx),
+                None => cx.reply(id, Err(CommandError::NotLoggedIn)),
+            },
+            Command::SendFile { to, path } => match self.account.name() {
+                Some(own) => self.transfers.send_file(id, to, path, own, cx),
+                None => cx.reply(id, Err(CommandError::NotLoggedIn)),
+            },
+            Command::AnswerOffer { transfer, folder } => {
+                self.transfers.answer_offer(id, transfer, folder, cx);
+            }
+            Command::Cancel { transfer } => self.transfers.cancel(id, transfer, cx),
+            Command::Offers => cx.reply(id, Ok(Reply::Offers(self.transfers.offers()))),
+            Command::History { with, limit } => {
+                let request = ChatRequest::History { with, limit };
+                self.chat.look_up(id, request, cx);
+            }
+            Command::Unread => self.chat.look_up(id, ChatRequest::Unread, cx),
+            Command::MarkRead { ids } => self.chat.mark_read(id, ids, cx),
+        }
+    }
+
+    fn status(&self) -> NodeStatus {
+        NodeStatus {
+            account: self.account.name().cloned(),
+            fingerprint: self.own_key.fingerprint().to_string(),
+            connection: self.account.connection().clone(),
+            endpoints: self.paths.candidates(),
+            linked: self.effects.links.linked().into_iter().collect(),
+            outbox: self.chat.waiting(),
+        }
+    }
+}
