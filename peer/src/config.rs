@@ -16,6 +16,8 @@ pub(crate) const DEFAULT_PORT: u16 = 7400;
 pub(crate) const ATTACH_DEADLINE: Duration = Duration::from_secs(2);
 /// How long to wait for the server before a command gives up.
 pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(12);
+/// How long to wait before a server that is away is asked about again.
+pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// How long a log-in may take, with stretching the password on a slow machine.
 pub(crate) const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long any other command may take.

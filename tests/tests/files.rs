@@ -174,6 +174,7 @@ fn a_declined_file_is_not_sent() {
     let (world, bob) = two(&["--accept", "never"]);
     world.make_file("unwanted", 3 << 20);
     assert_explains(&send(&world, "unwanted"), 9, &["declined", "ask bob"]);
+    assert_eq!(ended(&bob)["state"], "declined");
     drop(bob);
     // Another rule, with the same answer for alice.
     let bob = world.receive_with("bob", &["--accept", "from", "carol"]);
@@ -372,4 +373,20 @@ fn t12_a_full_disk_is_named_to_both_and_leaves_nothing() {
     assert_fails(&sent, 0, &[]);
     let inbox = world.path_within(&bob, "inbox-bob");
     assert_eq!(names_in(&inbox), ["small"]);
+}
+
+#[test]
+fn a_file_waits_for_a_server_that_comes_back() {
+    let (mut world, bob) = two(&["--accept", "always"]);
+    world.make_file("late", 3000);
+    let address = world.stop_server();
+    let sender = world.start("alice", &["send-file", "bob", "late"]);
+    let is_patient = |line: &str| line.contains("waiting for it to come back");
+    sender
+        .wait_complaint("it waits", PATIENCE, is_patient)
+        .unwrap();
+    world.serve("server", &["--listen", &address]);
+    assert_eq!(ended(&bob)["state"], "done");
+    assert_eq!(sender.finish(PATIENCE).unwrap().code(), 0);
+    assert_eq!(world.names_in("inbox-bob"), ["late"]);
 }

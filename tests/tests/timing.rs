@@ -17,7 +17,7 @@ use common::key::{Role, Statement, Token};
 use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
 use common::password::ClientLogin;
 use common::wire::rendezvous::{
-    Answer, DirectoryAnswer, LoginAnswer, LoginRequest, LoginStart, Refusal, Request, TokenLogin,
+    Answer, LoginAnswer, LoginRequest, LoginStart, Refusal, Request, TokenLogin,
 };
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -128,7 +128,7 @@ impl Names {
             let mut client = sources.next();
             for account in accounts {
                 let answer = client.register(account, "violet tram at noon");
-                assert_eq!(answer, DirectoryAnswer::Done.into());
+                assert_eq!(answer, LoginAnswer::Registered.into());
             }
         }
         names

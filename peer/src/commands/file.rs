@@ -27,7 +27,7 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
     let (path, name) = sendable(&args.path)?;
     let doing = format!("send {name} to {to}");
     let mut session = place.open(&doing)?;
-    session.ready(&doing)?;
+    session.ready_again(&doing, screen)?;
     let command = Command::SendFile {
         to: to.clone(),
         path,

@@ -1,6 +1,6 @@
 //! `receive`: shows what arrives, and takes files.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
@@ -52,6 +52,7 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
         seen: Recent::default(),
         questions: VecDeque::new(),
         taking: BTreeMap::new(),
+        declined: BTreeSet::new(),
     };
     screen.note(
         screen
@@ -96,6 +97,8 @@ struct Receiver<'a> {
     questions: VecDeque<OfferView>,
     /// Transfers that were accepted here.
     taking: BTreeMap<TransferId, OfferView>,
+    /// Offers that were declined here and have not ended yet.
+    declined: BTreeSet<TransferId>,
 }
 
 impl Receiver<'_> {
@@ -221,6 +224,9 @@ impl Receiver<'_> {
             transfer: offer.transfer,
             folder: is_accepted.then(|| self.folder.clone()),
         };
+        if !is_accepted {
+            self.declined.insert(offer.transfer);
+        }
         match self.session.try_call(&command, CALL_DEADLINE) {
             Ok(_) if is_accepted => {
                 self.taking.insert(offer.transfer, offer);
@@ -243,6 +249,10 @@ impl Receiver<'_> {
             self.drop_question(transfer);
         }
         let Some(offer) = self.taking.get(&transfer) else {
+            if self.declined.remove(&transfer) {
+                let state = state.clone();
+                self.screen.data(&Event::Transfer { transfer, state })?;
+            }
             return Ok(None);
         };
         let name = inline(&offer.name).into_owned();

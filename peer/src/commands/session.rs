@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use common::limits::SERVER_PATIENCE;
 use common::os::lock::FolderLock;
 use common::tls::ServerTrust;
 
 use crate::client::{CallError, Client, Happening, Inbox, Notifier, now};
-use crate::config::{ATTACH_DEADLINE, CALL_DEADLINE, READY_DEADLINE, shown_path};
+use crate::config::{ATTACH_DEADLINE, CALL_DEADLINE, READY_DEADLINE, RECONNECT_PAUSE, shown_path};
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, CommandError, Reply};
+use crate::node::command::{Command, CommandError, ConnectionState, Reply};
 use crate::profile::{Profile, ProfileError, Settings, Trust};
 use crate::shell::{NodeSettings, RunningNode, StartError};
 use crate::ui::{Screen, line};
@@ -111,6 +112,40 @@ impl Session {
                 Err(Failure::of_call(doing, error))
             }
             Err(error) => Err(self.failure(doing, error)),
+        }
+    }
+
+    /// The same for what a person would only type again: waits for a server that is coming back, and says
+    /// so once.
+    pub(crate) fn ready_again(&mut self, doing: &str, screen: &Screen) -> Result<(), Failure> {
+        let until = now() + SERVER_PATIENCE;
+        let mut is_told = false;
+        loop {
+            let Err(failure) = self.ready(doing) else {
+                return Ok(());
+            };
+            if now() >= until || !self.is_reconnecting() {
+                return Err(failure);
+            }
+            if !is_told {
+                is_told = true;
+                let server = self.settings.server();
+                let text = format!("{server} cannot be reached; waiting for it to come back.");
+                screen.note(screen.error_look.dim(&text));
+            }
+            let pause = self.inbox.pause(RECONNECT_PAUSE);
+            pause.map_err(|error| Failure::of_call(doing, error))?;
+        }
+    }
+
+    /// Tells whether the node tries again by itself.
+    fn is_reconnecting(&mut self) -> bool {
+        let Ok(Reply::Status(status)) = self.try_call(&Command::Status, CALL_DEADLINE) else {
+            return false;
+        };
+        match status.connection {
+            ConnectionState::Connecting | ConnectionState::Online => true,
+            ConnectionState::Offline { retry_in_s, .. } => retry_in_s.is_some(),
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Requests {
 pub(super) enum Gate {
     /// There is no session and none on the way: requests fail at once with this.
     Shut(CommandError),
+    /// There is none, and another attempt is due by itself: requests fail at once with this.
+    Retrying(CommandError),
     /// There will be one soon: requests wait.
     Waiting,
     /// This device is logged in.
@@ -81,9 +83,14 @@ impl Requests {
     /// Why there is no session, and none on the way.
     pub(super) const fn down(&self) -> Option<&CommandError> {
         match &self.gate {
-            Gate::Shut(error) => Some(error),
+            Gate::Shut(error) | Gate::Retrying(error) => Some(error),
             Gate::Waiting | Gate::Open => None,
         }
+    }
+
+    /// Tells whether there is no session, and another attempt is due by itself.
+    pub(super) const fn is_retrying(&self) -> bool {
+        matches!(self.gate, Gate::Retrying(_))
     }
 
     /// Tells whether so many requests wait that only a person's should be added.
@@ -104,8 +111,7 @@ impl Requests {
 
     /// Asks the server something.
     pub(super) fn ask(&mut self, purpose: Purpose, request: Request) {
-        if let Gate::Shut(error) = &self.gate {
-            let error = error.clone();
+        if let Some(error) = self.down().cloned() {
             return self.answer(purpose, Err(error));
         }
         if self.waiting.len() >= REQUESTS_WAITING_MAX {

@@ -132,9 +132,14 @@ impl Transfers {
         self.sending.on_unreachable(account, error, cx);
     }
 
-    /// There is no session, and none on the way: nobody new is found, so offers that no link can carry
-    /// fail at once rather than wait without a word. Tells whether there were any.
+    /// There is no session, so nobody new is found: offers that no link can carry wait for a server that
+    /// comes back by itself, and else fail at once rather than wait without a word. Tells whether some
+    /// failed.
     pub(super) fn on_down(&mut self, error: &CommandError, cx: &mut Context<'_>) -> bool {
+        if cx.requests.is_retrying() {
+            self.sending.on_server_away(cx);
+            return false;
+        }
         let waiting = self.sending.recipients();
         let waiting: Vec<AccountName> = waiting
             .filter(|account| cx.links.link_to(account).is_none())
@@ -227,14 +232,17 @@ impl Transfers {
         }
     }
 
-    /// Declines offers that nobody has answered for too long.
+    /// Declines offers that nobody has answered for too long, and fails those for which the server did not
+    /// come back.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.receiving.handle_timeout(cx);
+        self.sending.handle_timeout(cx);
     }
 
     /// When [`Transfers::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.receiving.poll_timeout()
+        let deadlines = [self.receiving.poll_timeout(), self.sending.poll_timeout()];
+        deadlines.into_iter().flatten().min()
     }
 }
 

@@ -194,7 +194,8 @@ impl Session {
                 step: Step::Nothing,
                 ..
             } => Gate::Shut(CommandError::NotLoggedIn),
-            State::Waiting { error, .. } | State::Halted { error } => Gate::Shut(error.clone()),
+            State::Halted { error } => Gate::Shut(error.clone()),
+            State::Waiting { error, .. } => Gate::Retrying(error.clone()),
             State::Connecting
             | State::Greeting { .. }
             | State::Entering { .. }

@@ -156,8 +156,10 @@ impl Receiving {
         }
         let Some(folder) = folder else {
             let reason = DeclineReason::Declined;
+            let told = reason.to_string();
             cx.send(incoming.link, FileFrame::Decline { transfer, reason });
             self.transfers.remove(&transfer);
+            tell(transfer, TransferState::Declined { reason: told }, cx);
             return Ok(());
         };
         incoming.state = State::Creating;

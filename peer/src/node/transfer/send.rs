@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use bytes::Bytes;
 use common::hash::{FileDigest, LeafHash, leaf_count};
 use common::id::{AccountName, TransferId};
-use common::limits::{Fill, LEAVES_READING_MAX, TRANSFERS_MAX};
+use common::limits::{Fill, LEAVES_READING_MAX, SERVER_PATIENCE, TRANSFERS_MAX};
 use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, Reason};
 
 use super::{LeafHashes, Progress, tell};
@@ -19,6 +20,8 @@ use crate::node::transport::LinkId;
 #[derive(Debug, Default)]
 pub(super) struct Sending {
     transfers: BTreeMap<TransferId, Outgoing>,
+    /// The server was away lately: so long recipients may be on their way back.
+    patient_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -34,8 +37,8 @@ struct Outgoing {
 enum State {
     /// The disk is opening the file.
     Opening,
-    /// There is no link to the recipient yet.
-    Unlinked,
+    /// There is no link to the recipient yet. Once the server was away it is waited for until then.
+    Unlinked { until: Option<Instant> },
     /// The offer is out.
     Offered { link: LinkId },
     /// Leaves are read and sent.
@@ -100,7 +103,7 @@ impl Sending {
         let unlinked = self
             .transfers
             .values()
-            .filter(|transfer| matches!(transfer.state, State::Unlinked));
+            .filter(|transfer| matches!(transfer.state, State::Unlinked { .. }));
         unlinked.map(|transfer| &transfer.to)
     }
 
@@ -110,7 +113,7 @@ impl Sending {
             let Some(offer) = &outgoing.offer else {
                 continue;
             };
-            if !matches!(outgoing.state, State::Unlinked) || outgoing.to != *account {
+            if !matches!(outgoing.state, State::Unlinked { .. }) || outgoing.to != *account {
                 continue;
             }
             cx.send(link, FileFrame::Offer(offer.clone()));
@@ -122,7 +125,51 @@ impl Sending {
         }
     }
 
-    /// The recipient cannot be reached: offers that waited for it come to nothing.
+    /// The server is away and comes back by itself: offers without a link wait for it, so long and no
+    /// longer.
+    pub(super) fn on_server_away(&mut self, cx: &Context<'_>) {
+        let patient_until = cx.now + SERVER_PATIENCE;
+        self.patient_until = Some(patient_until);
+        for outgoing in self.transfers.values_mut() {
+            if let State::Unlinked { until } = &mut outgoing.state {
+                until.get_or_insert(patient_until);
+            }
+        }
+    }
+
+    /// Fails the offers for which the server, or after it the recipient, did not come back in time.
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
+        let is_over =
+            |outgoing: &Outgoing| outgoing.waits_until().is_some_and(|until| until <= now);
+        let over = self
+            .transfers
+            .iter()
+            .filter(|(_, outgoing)| is_over(outgoing));
+        let over: Vec<(TransferId, AccountName)> = over
+            .map(|(transfer, outgoing)| (*transfer, outgoing.to.clone()))
+            .collect();
+        for (transfer, to) in over {
+            let error = if cx.requests.is_online() {
+                CommandError::PeerOffline(to)
+            } else {
+                let silent = || CommandError::Unreachable("it does not answer".to_owned());
+                cx.requests.down().cloned().unwrap_or_else(silent)
+            };
+            self.fail(transfer, error, cx);
+        }
+    }
+
+    /// When [`Sending::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.transfers
+            .values()
+            .filter_map(Outgoing::waits_until)
+            .min()
+    }
+
+    /// The recipient cannot be reached: offers that waited for it come to nothing. After the server was
+    /// away the recipient may still be on its way back, too: those wait until their time is over.
     pub(super) fn on_unreachable(
         &mut self,
         account: &AccountName,
@@ -133,7 +180,7 @@ impl Sending {
             .transfers
             .iter()
             .filter(|(_, outgoing)| {
-                outgoing.to == *account && matches!(outgoing.state, State::Unlinked)
+                outgoing.to == *account && matches!(outgoing.state, State::Unlinked { until: None })
             })
             .map(|(transfer, _)| *transfer)
             .collect();
@@ -229,7 +276,7 @@ impl Sending {
                 elapsed_ms: progress.elapsed_ms(cx.now),
                 path: None,
             },
-            State::Opening | State::Unlinked | State::Offered { .. } | State::Moving(_) => {
+            State::Opening | State::Unlinked { .. } | State::Offered { .. } | State::Moving(_) => {
                 let reason = "the recipient claims to have what was not sent".to_owned();
                 TransferState::Failed { reason }
             }
@@ -259,7 +306,8 @@ impl Sending {
                     size,
                     executable,
                 });
-                outgoing.state = State::Unlinked;
+                let until = self.patient_until.filter(|until| *until > cx.now);
+                outgoing.state = State::Unlinked { until };
                 if let Some(link) = cx.links.link_to(&outgoing.to) {
                     let account = outgoing.to.clone();
                     self.on_ready(link, &account, cx);
@@ -378,10 +426,22 @@ impl Sending {
     }
 }
 
+impl Outgoing {
+    /// Until when a server that is away is waited for.
+    const fn waits_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Unlinked { until } => until,
+            State::Opening | State::Offered { .. } | State::Moving(_) | State::Settling { .. } => {
+                None
+            }
+        }
+    }
+}
+
 impl State {
     fn link(&self) -> Option<LinkId> {
         match self {
-            Self::Opening | Self::Unlinked => None,
+            Self::Opening | Self::Unlinked { .. } => None,
             Self::Offered { link } | Self::Settling { link, .. } => Some(*link),
             Self::Moving(moving) => Some(moving.link),
         }
