@@ -225,6 +225,8 @@ pub const RECENT_MESSAGES_MAX: usize = 2 * MESSAGES_IN_FLIGHT_MAX;
 /// Without a receipt for this long the recipient is looked for again: it may have restarted elsewhere
 /// or moved, and is to be talked to again within 3 s.
 pub const RECEIPT_PATIENCE: Duration = Duration::from_secs(2);
+/// Messages that one command takes out of the outbox: as many as wait for one recipient.
+pub const WITHDRAW_MAX: usize = OUTBOX_MESSAGES_MAX;
 /// How long an offer waits for a server that is coming back: longer than its restart takes.
 pub const SERVER_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a node that stops waits until everything that it wrote on its message streams is

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use common::id::AccountName;
+use common::id::{AccountName, MessageId};
 use common::key::Fingerprint;
 use common::limits::HISTORY_ITEMS_MAX;
 use common::wire::rendezvous::AdmissionCode;
@@ -110,6 +110,22 @@ Examples:
 A message that cannot be delivered now stays in the outbox and is sent as soon as both sides are
 online; the exit code is 7 then.")]
     Send(Send),
+    /// Show what waits in the outbox for people who are away.
+    #[command(after_help = "\
+Examples:
+  peer outbox
+  peer --json outbox | jq -r .id")]
+    Outbox,
+    /// Take back messages that wait in the outbox.
+    #[command(after_help = "\
+Examples:
+  peer cancel bob                                   (all that waits for bob)
+  peer cancel --all
+  peer cancel --id 0f1e2d3c4b5a69788796a5b4c3d2e1f0 (one, as 'peer --json outbox' names it)
+
+What is on its way already cannot be taken back, and what an earlier run had on its way may have
+arrived.")]
+    Cancel(Cancel),
     /// Send a file to one person.
     #[command(after_help = "\
 Examples:
@@ -192,6 +208,20 @@ pub(crate) struct Login {
     /// A one-time code from 'peer admit' or the operator.
     #[arg(long, value_name = "CODE")]
     pub(crate) code: Option<AdmissionCode>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Cancel {
+    /// Messages that wait for these people.
+    #[arg(value_name = "NAME")]
+    pub(crate) to: Vec<AccountName>,
+    /// Messages with these ids.
+    #[arg(long, value_name = "ID", num_args = 1..)]
+    pub(crate) id: Vec<MessageId>,
+    /// Everything that waits.
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]

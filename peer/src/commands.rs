@@ -75,6 +75,8 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<Exit, Failure> {
         Action::Status => directory::status(&place, screen),
         Action::List(list) => directory::list(&place, &list, screen),
         Action::Send(send) => message::send(&place, send, screen),
+        Action::Outbox => message::outbox(&place, screen),
+        Action::Cancel(cancel) => message::cancel(&place, &cancel, screen),
         Action::History(history) => message::history(&place, history, screen),
         Action::SendFile(send) => file::send(&place, &send, screen),
         Action::Receive(receive) => receive::receive(&place, &receive, screen),

@@ -108,6 +108,46 @@ fn without_a_server_a_message_still_goes_into_the_outbox() {
 }
 
 #[test]
+fn what_waits_in_the_outbox_can_be_seen_and_taken_back() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob", "carol"] {
+        world.register(who);
+    }
+    for (to, body) in [("bob", "first"), ("carol", "second"), ("bob", "third")] {
+        world.json("alice", &["send", to, body, "--no-wait"]);
+    }
+    let outbox = |world: &World| -> Vec<String> {
+        let waiting = world.json("alice", &["outbox"]);
+        waiting.iter().map(|item| text(&item["body"])).collect()
+    };
+    assert_eq!(outbox(&world), ["first", "third", "second"]);
+
+    let first = text(&world.json("alice", &["outbox"])[0]["id"]);
+    let cancelled = world.json("alice", &["cancel", "carol", "--id", &first]);
+    assert_eq!(cancelled.len(), 2, "{cancelled:?}");
+    assert_eq!(outbox(&world), ["third"]);
+    let nothing = world.peer("alice", &["cancel", "carol"]);
+    assert_eq!(nothing.code(), 0);
+    assert!(
+        nothing.stderr.contains("Nothing of that waits"),
+        "{nothing:?}"
+    );
+    assert_fails(&world.peer("alice", &["cancel"]), 2, &["--all"]);
+    let history = world.history("alice", "carol");
+    assert!(history.is_empty(), "{history:?}");
+
+    // It neither comes later nor disturbs what does.
+    let bob = world.receive("bob");
+    let _alice = world.receive("alice");
+    let is_message = |line: &Value| line["method"] == "message";
+    let message = bob.wait_json("the message", PATIENCE, is_message).unwrap();
+    assert_eq!(message["params"]["body"], "third");
+    let nothing = world.peer("alice", &["cancel", "--all"]);
+    assert_eq!(nothing.code(), 0, "{nothing:?}");
+    assert_eq!(world.received("bob", "alice"), ["third"]);
+}
+
+#[test]
 fn t05_no_control_character_of_a_message_reaches_a_screen() {
     let world = World::new(EXECUTABLE);
     world.register("alice");

@@ -1,24 +1,25 @@
 //! `send` and `history`.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId};
-use common::limits::{MESSAGE_LEN_MAX, RECIPIENTS_MAX};
+use common::limits::{MESSAGE_LEN_MAX, RECIPIENTS_MAX, WITHDRAW_MAX};
+use common::os::clock::unix_time;
 use common::text::joined;
 use common::wire::peer::MessageBody;
 use serde::Serialize;
 
 use super::Place;
 use super::session::Session;
-use crate::args::{History, Send};
+use crate::args::{Cancel, History, Send};
 use crate::client::{Happening, now};
 use crate::conversation::connection::ConnectionWatch;
 use crate::conversation::recipients::{addressed, each_once};
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, ConnectionState, Event, MessageState, Reply};
+use crate::node::command::{Command, ConnectionState, Event, HistoryItem, MessageState, Reply};
 use crate::ui::{Screen, line};
-use common::os::clock::unix_time;
 
 /// Sends a text to everybody named, and waits until each has it unless told not to.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {
@@ -194,6 +195,56 @@ impl Letters {
         screen.data(&LetterView { to, id, state })?;
         Ok(())
     }
+}
+
+/// Shows what waits for people who are away.
+pub(super) fn outbox(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
+    const DOING: &str = "show the outbox";
+    let mut session = place.open(DOING)?;
+    let waiting = waiting(&mut session, DOING)?;
+    if waiting.is_empty() {
+        screen.note("Nothing waits.");
+    }
+    for item in &waiting {
+        screen.data(item)?;
+        screen.say(line::message(item, &screen.look))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Takes back messages that wait.
+pub(super) fn cancel(place: &Place, args: &Cancel, screen: &Screen) -> Result<Exit, Failure> {
+    const DOING: &str = "cancel messages";
+    let mut session = place.open(DOING)?;
+    let is_meant =
+        |item: &HistoryItem| args.all || args.to.contains(&item.with) || args.id.contains(&item.id);
+    let mut waiting = waiting(&mut session, DOING)?;
+    waiting.retain(is_meant);
+    let mut withdrawn = BTreeSet::new();
+    for items in waiting.chunks(WITHDRAW_MAX) {
+        let ids = items.iter().map(|item| item.id).collect();
+        let Reply::Withdrawn(ids) = session.call(DOING, &Command::Withdraw { ids })? else {
+            return Err(Failure::unexpected_reply(DOING));
+        };
+        withdrawn.extend(ids);
+    }
+    for item in waiting.iter().filter(|item| withdrawn.contains(&item.id)) {
+        screen.data(item)?;
+        screen.say(line::message(item, &screen.look))?;
+    }
+    screen.note(match (withdrawn.len(), waiting.len() - withdrawn.len()) {
+        (0, 0) => "Nothing of that waits.".to_owned(),
+        (cancelled, 0) => format!("Cancelled: {cancelled}."),
+        (cancelled, sent) => format!("Cancelled: {cancelled}. On their way already: {sent}."),
+    });
+    Ok(Exit::Done)
+}
+
+fn waiting(session: &mut Session, doing: &str) -> Result<Vec<HistoryItem>, Failure> {
+    let Reply::Messages(items) = session.call(doing, &Command::Outbox)? else {
+        return Err(Failure::unexpected_reply(doing));
+    };
+    Ok(items)
 }
 
 /// Shows earlier messages. Needs no server.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
-use common::limits::{Fill, RECIPIENTS_MAX};
+use common::limits::{Fill, RECIPIENTS_MAX, WITHDRAW_MAX};
 use common::time::UnixTime;
 use common::wire::peer::{ChatFrame, Conversation, Message, MessageBody, ReceiptState};
 use rand::RngExt;
@@ -134,6 +134,48 @@ impl Chat {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// Lists what waits for a receipt.
+    pub(super) fn list_outbox(&self, command: CommandId, cx: &mut Context<'_>) {
+        let items = self
+            .outbox
+            .iter()
+            .map(|(to, message, is_sent)| HistoryItem {
+                id: message.id,
+                with: to.clone(),
+                direction: Direction::Sent,
+                sent: message.sent,
+                body: message.body.clone(),
+                state: if is_sent {
+                    MessageState::Sent
+                } else {
+                    MessageState::Queued
+                },
+            });
+        cx.reply(command, Ok(Reply::Messages(items.collect())));
+    }
+
+    /// Takes messages back that no link has carried.
+    pub(super) fn withdraw(
+        &mut self,
+        command: CommandId,
+        ids: Vec<MessageId>,
+        cx: &mut Context<'_>,
+    ) {
+        if ids.len() > WITHDRAW_MAX {
+            let error = CommandError::TooMany("messages to withdraw".to_owned());
+            return cx.reply(command, Err(error));
+        }
+        let taken = ids.into_iter().filter_map(|id| self.outbox.withdraw(id));
+        let messages: Vec<(AccountName, Message)> = taken.collect();
+        let request = ChatRequest::Withdraw {
+            messages: messages
+                .iter()
+                .map(|(to, message)| (to.clone(), message.id))
+                .collect(),
+        };
+        cx.store(request, ChatStored::Withdrawn { command, messages });
     }
 
     /// Looks up messages for a person.
@@ -287,6 +329,10 @@ impl Chat {
                     tell_message(from, message, cx);
                 }
             }
+            (ChatStored::Withdrawn { command, messages }, None) => {
+                let ids = messages.into_iter().map(|(_, message)| message.id);
+                cx.reply(command, Ok(Reply::Withdrawn(ids.collect())));
+            }
             (ChatStored::Looked(command), Some(ChatAnswer::Messages(items))) => {
                 cx.reply(command, Ok(Reply::Messages(items)));
             }
@@ -333,6 +379,13 @@ impl Chat {
                     if let Some(link) = self.outbox.on_refused(&to, message.id) {
                         cx.links.close(link, cx.now);
                     }
+                }
+                cx.reply(command, Err(CommandError::Store(reason)));
+            }
+            ChatStored::Withdrawn { command, messages } => {
+                // They are on disk as before.
+                for (to, message) in messages {
+                    self.outbox.push(to, message);
                 }
                 cx.reply(command, Err(CommandError::Store(reason)));
             }

@@ -59,6 +59,14 @@ pub enum Command {
         /// When it was sent, by this machine's clock.
         sent: UnixTime,
     },
+    /// Messages that wait in the outbox, in the order of their recipients, the oldest first.
+    Outbox,
+    /// Takes messages out of the outbox and the history that no link has carried yet in this run; the
+    /// reply says which. One that an earlier run had on its way may have arrived all the same.
+    Withdraw {
+        /// At most [`common::limits::WITHDRAW_MAX`].
+        ids: Vec<MessageId>,
+    },
     /// Offers a file to one account.
     SendFile {
         /// The recipient.
@@ -131,11 +139,13 @@ pub enum Reply {
     Directory(Vec<Listed>),
     /// The messages of a `Send`, in the order of the recipients.
     Queued(Vec<MessageId>),
+    /// The messages that a `Withdraw` took back.
+    Withdrawn(Vec<MessageId>),
     /// The transfer of a `SendFile`.
     Offered(TransferId),
     /// Open offers.
     Offers(Vec<OfferView>),
-    /// Messages of the history.
+    /// Messages of the history or the outbox.
     Messages(Vec<HistoryItem>),
 }
 

@@ -47,6 +47,8 @@ impl Node {
             }
             Command::Cancel { transfer } => self.transfers.cancel(id, transfer, cx),
             Command::Offers => cx.reply(id, Ok(Reply::Offers(self.transfers.offers()))),
+            Command::Outbox => self.chat.list_outbox(id, cx),
+            Command::Withdraw { ids } => self.chat.withdraw(id, ids, cx),
             Command::History { with, limit } => {
                 let request = ChatRequest::History { with, limit };
                 self.chat.look_up(id, request, cx);

@@ -278,6 +278,11 @@ pub enum ChatRequest {
         /// How far.
         state: MessageState,
     },
+    /// Removes messages of this account that are not delivered, from outbox and history.
+    Withdraw {
+        /// Recipients and messages.
+        messages: Vec<(AccountName, MessageId)>,
+    },
     /// Notes that received messages were shown. Answered by `Marked`.
     MarkRead {
         /// Which.

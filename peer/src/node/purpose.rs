@@ -102,6 +102,11 @@ pub(super) enum ChatStored {
         /// The chain of received messages that it belongs to.
         chain: u64,
     },
+    /// Messages of this account are out of the outbox: the person is told which.
+    Withdrawn {
+        command: CommandId,
+        messages: Vec<(AccountName, Message)>,
+    },
     /// A person reads the history.
     Looked(CommandId),
     /// A person has seen messages: their authors get receipts.

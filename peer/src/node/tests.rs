@@ -636,7 +636,9 @@ impl Host {
             }
             StoreRequest::Account(AccountRequest::SaveSession { .. })
             | StoreRequest::Contact(ContactRequest::PinKey { .. })
-            | StoreRequest::Chat(ChatRequest::Queue { .. }) => StoreAnswer::Done,
+            | StoreRequest::Chat(ChatRequest::Queue { .. } | ChatRequest::Withdraw { .. }) => {
+                StoreAnswer::Done
+            }
         }
     }
 

@@ -71,6 +71,8 @@ mod tests {
             "list",
             "watch",
             "send",
+            "outbox",
+            "withdraw",
             "send_file",
             "answer_offer",
             "cancel",

@@ -286,6 +286,7 @@ fn chat(transaction: &Connection, request: &ChatRequest) -> Result<StoreAnswer, 
             from, message, at, ..
         } => receive(transaction, from, message, *at),
         ChatRequest::Advance { id, to, state } => advance(transaction, *id, to, *state),
+        ChatRequest::Withdraw { messages } => withdraw(transaction, messages),
         ChatRequest::MarkRead { ids } => mark_read(transaction, ids),
         ChatRequest::History { with, limit } => history(transaction, with.as_ref(), *limit),
         ChatRequest::Unread => unread(transaction),
@@ -385,6 +386,20 @@ fn advance(
              WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3",
         )?
         .execute(params![id.as_bytes(), to.as_str(), state_code(state)])?;
+    Ok(StoreAnswer::Done)
+}
+
+fn withdraw(
+    connection: &Connection,
+    messages: &[(AccountName, MessageId)],
+) -> Result<StoreAnswer, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM messages WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3",
+    )?;
+    for (to, id) in messages {
+        let delivered = state_code(MessageState::Delivered);
+        statement.execute(params![id.as_bytes(), to.as_str(), delivered])?;
+    }
     Ok(StoreAnswer::Done)
 }
 

@@ -254,7 +254,8 @@ impl NodeHost {
             StoreRequest::Account(AccountRequest::SaveSession { .. })
             | StoreRequest::Contact(ContactRequest::PinKey { .. })
             | StoreRequest::Chat(ChatRequest::Queue { .. })
-            | StoreRequest::Chat(ChatRequest::Advance { .. }) => StoreAnswer::Done,
+            | StoreRequest::Chat(ChatRequest::Advance { .. })
+            | StoreRequest::Chat(ChatRequest::Withdraw { .. }) => StoreAnswer::Done,
         }
     }
 

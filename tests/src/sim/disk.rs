@@ -147,6 +147,18 @@ impl Disk {
                 }
                 StoreAnswer::Done
             }
+            StoreRequest::Chat(ChatRequest::Withdraw { messages }) => {
+                let is_withdrawn = |row: &Row| {
+                    let is_it = |(to, id): &(AccountName, MessageId)| {
+                        row.with == *to && row.message.id == *id
+                    };
+                    row.direction == Direction::Sent
+                        && row.state < MessageState::Delivered
+                        && messages.iter().any(is_it)
+                };
+                self.rows.retain(|row| !is_withdrawn(row));
+                StoreAnswer::Done
+            }
             StoreRequest::Chat(ChatRequest::MarkRead { ids }) => self.mark_read(&ids),
             StoreRequest::Chat(ChatRequest::History { with, limit }) => {
                 let of = |row: &&Row| with.as_ref().is_none_or(|with| row.with == *with);
@@ -335,6 +347,7 @@ const fn is_write(request: &StoreRequest) -> bool {
         | StoreRequest::Chat(ChatRequest::Queue { .. })
         | StoreRequest::Chat(ChatRequest::Receive { .. })
         | StoreRequest::Chat(ChatRequest::Advance { .. })
+        | StoreRequest::Chat(ChatRequest::Withdraw { .. })
         | StoreRequest::Chat(ChatRequest::MarkRead { .. }) => true,
         StoreRequest::Chat(ChatRequest::History { .. })
         | StoreRequest::Chat(ChatRequest::Unread) => false,

@@ -99,6 +99,25 @@ impl Outbox {
         Some(at + RECEIPT_PATIENCE)
     }
 
+    /// Takes a message back that no link has carried.
+    pub(super) fn withdraw(&mut self, id: MessageId) -> Option<(AccountName, Message)> {
+        let is_it = |out: &Outgoing| out.message.id == id && out.sent.is_none();
+        let mut outboxes = self.outbox.iter();
+        let (to, _) = outboxes.find(|(_, outbox)| outbox.iter().any(is_it))?;
+        let to = to.clone();
+        let outgoing = self.remove(&to, id)?;
+        Some((to, outgoing.message))
+    }
+
+    /// All messages that wait, by recipient, the oldest first, and whether a link has carried them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&AccountName, &Message, bool)> {
+        let outboxes = self.outbox.iter();
+        outboxes.flat_map(|(to, outbox)| {
+            let messages = outbox.iter();
+            messages.map(move |out| (to, &out.message, out.sent.is_some()))
+        })
+    }
+
     /// A receipt came. Tells whether it is the first for a message of ours to that account.
     pub(super) fn on_receipt(&mut self, from: &AccountName, id: MessageId) -> bool {
         self.remove(from, id).is_some()
@@ -207,6 +226,25 @@ mod tests {
         assert_eq!(outbox.on_refused(&bob, message(1).id), None, "twice");
         assert_eq!(outbox.take_due(&bob, second, now), []);
         assert_eq!(outbox.len(), 0);
+    }
+
+    #[test]
+    fn what_no_link_has_carried_can_be_taken_back() {
+        let bob: AccountName = "bob".parse().unwrap();
+        let (link, now) = (LinkId::for_test(1), any_instant());
+        let mut outbox = Outbox::new(vec![(bob.clone(), message(1))]);
+        outbox.take_due(&bob, link, now);
+        outbox.push(bob.clone(), message(2));
+        let waiting: Vec<bool> = outbox.iter().map(|(.., is_sent)| is_sent).collect();
+        assert_eq!(waiting, [true, false]);
+        assert_eq!(outbox.withdraw(message(1).id), None, "it is on its way");
+        let taken = outbox.withdraw(message(2).id);
+        assert_eq!(taken, Some((bob.clone(), message(2))));
+        assert_eq!(outbox.withdraw(message(2).id), None, "twice");
+        assert_eq!(
+            outbox.take_due(&bob, LinkId::for_test(2), now),
+            [message(1)]
+        );
     }
 
     #[test]
