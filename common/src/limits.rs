@@ -232,6 +232,12 @@ pub const SERVER_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a node that stops waits until everything that it wrote on its message streams is
 /// acknowledged: several round trips around the world.
 pub const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// Pinned keys of one account: twice the devices that it may have at a time. Beyond that its oldest is
+/// forgotten, so that an account which makes devices without end pushes out none but its own.
+pub const PINS_PER_ACCOUNT_MAX: usize = 2 * DEVICES_PER_ACCOUNT_MAX;
+/// Pinned keys in all, about 2 MiB of memory. Beyond that the oldest of the account with the most is
+/// forgotten: contacts with a device or two stay.
+pub const PINS_MAX: usize = 16_384;
 /// Links of one peer at once.
 pub const LINKS_MAX: usize = 1024;
 /// Links of one device at once: two peers that dial each other at the same time have two for a while,

@@ -181,7 +181,7 @@ impl Node {
     pub fn fills(&self) -> Vec<Fill> {
         let parts = [
             self.effects.requests.fills().to_vec(),
-            self.effects.links.fills().to_vec(),
+            self.effects.links.fills(),
             self.chat.fills(),
             self.transfers.fills(),
             vec![self.effects.stores.fill()],
@@ -380,7 +380,8 @@ impl Node {
                 account,
                 device_key,
                 known,
-            } => cx.on_new_key(account, device_key, known),
+                forgotten,
+            } => cx.on_new_key(account, device_key, known, forgotten),
             LinksEvent::Frame {
                 link,
                 account,

@@ -126,9 +126,18 @@ impl Context<'_> {
         }
     }
 
-    /// A key was pinned at first contact, when `known` others of its account were: the store keeps it,
-    /// and people are told.
-    pub(super) fn on_new_key(&mut self, account: AccountName, device_key: DeviceKey, known: usize) {
+    /// A key was pinned at first contact, when `known` others of its account were, and perhaps another was
+    /// forgotten for it: the store keeps that in mind, and people are told.
+    pub(super) fn on_new_key(
+        &mut self,
+        account: AccountName,
+        device_key: DeviceKey,
+        known: usize,
+        forgotten: Option<(AccountName, DeviceKey)>,
+    ) {
+        if let Some((_, device_key)) = forgotten {
+            self.remember(ContactRequest::UnpinKey { device_key });
+        }
         let at = self.unix();
         self.remember(ContactRequest::PinKey {
             account: account.clone(),

@@ -198,7 +198,7 @@ pub enum ClosedReason {
 pub struct Restored {
     /// The account and its token, after a log-in.
     pub session: Option<(AccountName, Token)>,
-    /// Every device key ever pinned.
+    /// Device keys that are pinned, the oldest first.
     pub contacts: Vec<(AccountName, DeviceKey)>,
     /// Messages without a receipt, oldest first.
     pub outbox: Vec<(AccountName, Message)>,
@@ -243,6 +243,11 @@ pub enum ContactRequest {
         device_key: DeviceKey,
         /// When it was first seen.
         at: UnixTime,
+    },
+    /// Forgets a device key, to make room for others.
+    UnpinKey {
+        /// The key.
+        device_key: DeviceKey,
     },
 }
 

@@ -30,7 +30,7 @@ use super::violation::ProtocolViolation;
 use dial::Dials;
 use frames::{Arrived, MessageStream};
 use leaves::{IncomingLeaf, LeafFault};
-use pins::Pins;
+use pins::{NewPin, Pins};
 
 // One attempt for each endpoint of each device that is wanted.
 mod dial;
@@ -44,11 +44,13 @@ mod pins;
 /// Something that links tell the node.
 #[derive(Debug)]
 pub(super) enum LinksEvent {
-    /// A key was seen for the first time and is to be pinned; `known` others of the account are.
+    /// A key was seen for the first time and is pinned; `known` others of the account are.
     NewKey {
         account: AccountName,
         device_key: DeviceKey,
         known: usize,
+        /// A key that is pinned no longer, to make room.
+        forgotten: Option<(AccountName, DeviceKey)>,
     },
     /// A frame came.
     Frame {
@@ -139,14 +141,14 @@ impl Links {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 6] {
+    pub(super) fn fills(&self) -> Vec<Fill> {
         let mut of_devices: BTreeMap<DeviceKey, usize> = BTreeMap::new();
         for peer in self.peers.values().filter(|peer| peer.account.is_some()) {
             *of_devices.entry(peer.device_key).or_default() += 1;
         }
         let of_devices = of_devices.into_values();
         let waiting = self.peers.values().map(|peer| peer.stream.waiting());
-        [
+        let mut fills = vec![
             Fill::new("links", self.transport.link_count(), LINKS_MAX),
             Fill::new(
                 "unauthorised links",
@@ -157,7 +159,9 @@ impl Links {
             Fill::fullest("unstored messages", waiting, MESSAGES_IN_FLIGHT_MAX),
             self.transport.trains_fill(),
             self.dials.fill(),
-        ]
+        ];
+        fills.extend(self.pins.fills());
+        fills
     }
 
     /// Notes whether loopback addresses may be dialled.
@@ -568,11 +572,14 @@ impl Links {
                 return self.drop_link(link, CloseReason::Unauthorised, now);
             }
             Ok(None) => {}
-            Ok(Some(known)) => self.events.push_back(LinksEvent::NewKey {
-                account: account.clone(),
-                device_key,
-                known,
-            }),
+            Ok(Some(NewPin { known, forgotten })) => {
+                self.events.push_back(LinksEvent::NewKey {
+                    account: account.clone(),
+                    device_key,
+                    known,
+                    forgotten,
+                });
+            }
         }
         peer.account = Some(account);
         let side = peer.side;

@@ -635,7 +635,9 @@ impl Host {
                 StoreAnswer::Chat(ChatAnswer::Messages(Vec::new()))
             }
             StoreRequest::Account(AccountRequest::SaveSession { .. })
-            | StoreRequest::Contact(ContactRequest::PinKey { .. })
+            | StoreRequest::Contact(
+                ContactRequest::PinKey { .. } | ContactRequest::UnpinKey { .. },
+            )
             | StoreRequest::Chat(ChatRequest::Queue { .. } | ChatRequest::Withdraw { .. }) => {
                 StoreAnswer::Done
             }

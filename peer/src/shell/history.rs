@@ -275,6 +275,9 @@ fn answer(
             device_key,
             at,
         }) => pin_key(transaction, account, device_key, *at),
+        StoreRequest::Contact(ContactRequest::UnpinKey { device_key }) => {
+            unpin_key(transaction, device_key)
+        }
         StoreRequest::Chat(request) => chat(transaction, request),
     }
 }
@@ -321,6 +324,16 @@ fn pin_key(
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![account.as_str(), device_key.as_bytes(), millis(at)])?;
+    Ok(StoreAnswer::Done)
+}
+
+fn unpin_key(
+    connection: &Connection,
+    device_key: &DeviceKey,
+) -> Result<StoreAnswer, rusqlite::Error> {
+    connection
+        .prepare_cached("DELETE FROM contacts WHERE device_key = ?1")?
+        .execute([device_key.as_bytes()])?;
     Ok(StoreAnswer::Done)
 }
 
@@ -494,7 +507,7 @@ fn session(connection: &Connection) -> Result<Option<(AccountName, Token)>, rusq
 
 fn contacts(connection: &Connection) -> Result<Vec<(AccountName, DeviceKey)>, rusqlite::Error> {
     let pins: Vec<(AccountName, [u8; 32])> = connection
-        .prepare("SELECT account, device_key FROM contacts ORDER BY account, first_seen_ms")?
+        .prepare("SELECT account, device_key FROM contacts ORDER BY first_seen_ms, account")?
         .query_map([], |row| Ok((account(row, 0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     let count = pins.len();

@@ -252,7 +252,9 @@ impl NodeHost {
                 (0..feed.below(3)).map(|_| item(feed)).collect(),
             )),
             StoreRequest::Account(AccountRequest::SaveSession { .. })
-            | StoreRequest::Contact(ContactRequest::PinKey { .. })
+            | StoreRequest::Contact(
+                ContactRequest::PinKey { .. } | ContactRequest::UnpinKey { .. },
+            )
             | StoreRequest::Chat(ChatRequest::Queue { .. })
             | StoreRequest::Chat(ChatRequest::Advance { .. })
             | StoreRequest::Chat(ChatRequest::Withdraw { .. }) => StoreAnswer::Done,

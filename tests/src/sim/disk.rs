@@ -127,6 +127,10 @@ impl Disk {
                 }
                 StoreAnswer::Done
             }
+            StoreRequest::Contact(ContactRequest::UnpinKey { device_key }) => {
+                self.contacts.retain(|(_, key)| *key != device_key);
+                StoreAnswer::Done
+            }
             StoreRequest::Chat(ChatRequest::Queue { messages }) => {
                 for (with, message) in messages {
                     self.rows.push(Row {
@@ -343,7 +347,7 @@ impl Row {
 const fn is_write(request: &StoreRequest) -> bool {
     match request {
         StoreRequest::Account(AccountRequest::SaveSession { .. })
-        | StoreRequest::Contact(ContactRequest::PinKey { .. })
+        | StoreRequest::Contact(ContactRequest::PinKey { .. } | ContactRequest::UnpinKey { .. })
         | StoreRequest::Chat(ChatRequest::Queue { .. })
         | StoreRequest::Chat(ChatRequest::Receive { .. })
         | StoreRequest::Chat(ChatRequest::Advance { .. })
