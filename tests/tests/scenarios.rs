@@ -365,15 +365,17 @@ fn an_offer_that_is_declined_withdrawn_or_forgotten_ends_for_both() {
     let folder = None;
     world.command(1, Command::AnswerOffer { transfer, folder });
     world.hosts[1].offers.clear();
-    until(&mut world, |world| ends(world, 0) == 1);
+    until(&mut world, |world| {
+        ends(world, 0) == 1 && ends(world, 1) == 1
+    });
     let transfer = offer(&mut world);
     world.command(0, Command::Cancel { transfer });
     until(&mut world, |world| {
-        ends(world, 0) == 2 && ends(world, 1) == 1
+        ends(world, 0) == 2 && ends(world, 1) == 2
     });
     offer(&mut world);
     world.pass(OFFER_LIFETIME + Duration::from_secs(1));
-    assert_eq!((ends(&world, 0), ends(&world, 1)), (3, 2));
+    assert_eq!((ends(&world, 0), ends(&world, 1)), (3, 3));
     assert_eq!(world.hosts[1].offers, []);
 }
 

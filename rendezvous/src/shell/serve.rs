@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::Fingerprint;
-use common::os::accept::is_per_connection;
+use common::os::accept::{AcceptFailures, is_per_connection};
 use common::os::clock;
 use common::os::lines::{LineServer, RequestId, Tokens};
 use mio::net::{TcpListener, TcpStream, UnixStream};
@@ -288,6 +288,7 @@ struct Loop {
     to_write: BTreeSet<ConnectionId>,
     closing: BTreeSet<(Instant, ConnectionId)>,
     accept_at: Option<Instant>,
+    failures: AcceptFailures,
     server_due: Option<Instant>,
     stop_by: Option<Instant>,
 }
@@ -336,6 +337,7 @@ impl Loop {
             to_write: BTreeSet::new(),
             closing: BTreeSet::new(),
             accept_at: None,
+            failures: AcceptFailures::default(),
             server_due: None,
             stop_by: None,
         })
@@ -487,7 +489,7 @@ impl Loop {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_per_connection(&error) => {}
                 Err(error) => {
-                    log::warn!("cannot accept connections for the moment: {error}");
+                    self.failures.on_failed("connections", &error, now);
                     self.accept_at = Some(now + ACCEPT_RETRY);
                     return;
                 }

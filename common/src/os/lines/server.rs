@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 use super::Dialect;
 use super::path::SocketPath;
 use super::rpc::{INVALID_REQUEST, Notification, Request, Response, to_line};
-use crate::os::accept::is_per_connection;
+use crate::os::accept::{AcceptFailures, is_per_connection};
 use crate::os::private::FILE_MODE;
 
 /// Bytes that are read from one client before the loop does something else.
@@ -36,6 +36,7 @@ pub struct LineServer<D> {
     last_request: u64,
     is_acceptable: bool,
     accept_after: Option<Instant>,
+    failures: AcceptFailures,
 }
 
 /// Pairs a reply with its request.
@@ -105,6 +106,7 @@ impl<D: Dialect> LineServer<D> {
             last_request: 0,
             is_acceptable: true,
             accept_after: None,
+            failures: AcceptFailures::default(),
         })
     }
 
@@ -220,7 +222,8 @@ impl<D: Dialect> LineServer<D> {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_acceptable = false,
                 Err(error) if is_per_connection(&error) => {}
                 Err(error) => {
-                    log::warn!("cannot accept clients of the socket for now: {error}");
+                    self.failures
+                        .on_failed("clients of the socket", &error, now);
                     self.accept_after = Some(now + ACCEPT_PAUSE);
                     return;
                 }
