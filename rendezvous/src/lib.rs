@@ -39,5 +39,7 @@ pub mod server;
 /// Sockets, threads and files around the engines.
 #[cfg(feature = "shell")]
 pub mod shell;
+/// Where a connection comes from, as the counters see it.
+pub mod source;
 /// What must last: accounts, devices, lock-outs.
 pub mod store;

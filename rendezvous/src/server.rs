@@ -28,6 +28,7 @@ use common::wire::rendezvous::{
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
+use crate::source::SourcePrefix;
 use crate::store::{AccountId, Admission, Restored, StoreAnswer, StoreError, StoreRequest};
 use admission::Admissions;
 use directory::{Directory, admissible_candidates};
@@ -36,7 +37,6 @@ use login::{Attempt, Job, Outcome};
 use operator::{Command, CommandId, Reply};
 use presence::Presence;
 use registration::{Registration, Registrations};
-use source::SourcePrefix;
 use strangers::Strangers;
 
 /// One-time codes.
@@ -56,8 +56,6 @@ pub mod operator;
 mod presence;
 /// Who may register.
 pub mod registration;
-/// Where a connection comes from.
-pub mod source;
 /// Who has not logged in yet.
 mod strangers;
 

@@ -29,7 +29,7 @@ use common::limits::{
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::FailedLogins;
 
-use super::source::SourcePrefix;
+use crate::source::SourcePrefix;
 use sketch::{NameHash, Sketch, Tally};
 
 /// The failures of names that no account has.

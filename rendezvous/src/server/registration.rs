@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use common::limits::{REGISTRATIONS_PER_SOURCE_HOUR_MAX, SOURCES_MAX};
 
-use super::source::SourcePrefix;
+use crate::source::SourcePrefix;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -16,7 +16,7 @@ use common::limits::{
 };
 
 use super::ConnectionId;
-use super::source::{Network, SourcePrefix};
+use crate::source::{Network, SourcePrefix};
 
 /// A connection's draw; the greatest loses.
 type Lot = u64;

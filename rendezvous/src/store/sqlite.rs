@@ -25,7 +25,7 @@ use super::{
 };
 use crate::server::lockout::sketch::NameHash;
 use crate::server::lockout::{LaneRow, LockoutRow, Subject};
-use crate::server::source::SourcePrefix;
+use crate::source::SourcePrefix;
 
 /// Each step brings the schema one version further; the database says how many it has had.
 pub(super) const MIGRATIONS: &[&str] = &[

@@ -8,7 +8,7 @@ use super::sqlite::{OpenError, SqliteStore};
 use super::*;
 use crate::server::lockout::sketch::NameHash;
 use crate::server::lockout::{LaneRow, Subject};
-use crate::server::source::SourcePrefix;
+use crate::source::SourcePrefix;
 use common::key::DeviceSecret;
 use common::limits::{
     AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_KEPT, UNKNOWN_NAMES_SWEPT,

@@ -10,7 +10,7 @@ use common::id::AccountName;
 use common::limits::BLOCK_MEMORY;
 use common::wire::rendezvous::{RequestId, ServerFrame};
 use rendezvous::server::lockout::{Lane, Lockouts, Standing};
-use rendezvous::server::source::SourcePrefix;
+use rendezvous::source::SourcePrefix;
 use rendezvous::server::{ConnectionId, Frame};
 
 use super::check::Violation;
