@@ -29,7 +29,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::source::SourcePrefix;
-use crate::store::{AccountId, Admission, Restored, StoreAnswer, StoreError, StoreRequest};
+use crate::store::{
+    AccountId, Admission, LockoutRow, Restored, StoreAnswer, StoreError, StoreRequest,
+};
 use admission::Admissions;
 use directory::{Directory, admissible_candidates};
 use lockout::{BucketKey, LockoutOptions, Lockouts, seconds};
@@ -849,7 +851,7 @@ impl Server {
         }
     }
 
-    fn save_lockout(&mut self, row: lockout::LockoutRow, now: Instant) {
+    fn save_lockout(&mut self, row: LockoutRow, now: Instant) {
         let request = StoreRequest::SaveLockout {
             row,
             is_blocked_now: false,

@@ -11,8 +11,10 @@ use common::password::PasswordRecord;
 use common::time::UnixTime;
 use common::wire::rendezvous::{AdmissionCode, StretchVersion};
 
-use crate::server::lockout::LockoutRow;
+pub use lockout::{LaneRow, LockoutRow, NameHash, Subject};
 
+// What is kept of failed log-ins.
+mod lockout;
 /// A store in memory, for tests and simulations.
 pub mod memory;
 /// The SQLite database of a data folder.
@@ -93,7 +95,7 @@ pub enum StoreRequest {
         count_max: usize,
     },
     /// Keeps the failures of a subject; an empty row is dropped. Of names without an account that have the
-    /// same [slot](crate::server::lockout::sketch::NameHash::slot) the last one stays. Answered by `Done`.
+    /// same [slot](NameHash::slot) the last one stays. Answered by `Done`.
     SaveLockout {
         /// The row.
         row: LockoutRow,

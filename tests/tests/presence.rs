@@ -19,9 +19,8 @@ use common::wire::rendezvous::{
     Answer, DirectoryAnswer, DirectoryRequest, LoginAnswer, Request, RequestFrame, RequestId,
     Status,
 };
-use rendezvous::server::lockout::{LockoutRow, Subject};
 use rendezvous::store::sqlite::SqliteStore;
-use rendezvous::store::{Device, Lookup, Store, StoreAnswer, StoreRequest};
+use rendezvous::store::{Device, LockoutRow, Lookup, Store, StoreAnswer, StoreRequest, Subject};
 use tests::wire_client::{WireClient, name};
 use tests::world::World;
 

@@ -30,7 +30,8 @@ use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::FailedLogins;
 
 use crate::source::SourcePrefix;
-use sketch::{NameHash, Sketch, Tally};
+use crate::store::{LaneRow, LockoutRow, Subject};
+use sketch::{Sketch, Tally};
 
 /// The failures of names that no account has.
 pub mod sketch;
@@ -65,15 +66,6 @@ impl fmt::Debug for BucketKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BucketKey(…)")
     }
-}
-
-/// Whose failures are counted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
-    /// An account.
-    Account(AccountName),
-    /// A name that no account has.
-    Unknown(NameHash),
 }
 
 /// Which counter an attempt belongs to.
@@ -115,52 +107,6 @@ pub struct Standing {
     pub blocks: u32,
     /// For how long it is blocked.
     pub blocked_for: Duration,
-}
-
-/// What the store keeps of one subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LockoutRow {
-    /// Whose.
-    pub subject: Subject,
-    /// The strangers' lane.
-    pub strangers: LaneRow,
-    /// The lane of known devices.
-    pub known: LaneRow,
-    /// Strangers' failures that the owner has not been told.
-    pub untold: u32,
-    /// When the last of them was.
-    pub untold_last: UnixTime,
-}
-
-impl LockoutRow {
-    /// The row of a subject that nobody failed to log in to.
-    pub fn empty(subject: Subject) -> Self {
-        Self {
-            subject,
-            strangers: LaneRow::default(),
-            known: LaneRow::default(),
-            untold: 0,
-            untold_last: UnixTime::default(),
-        }
-    }
-
-    /// Tells whether there is nothing to keep.
-    pub fn is_empty(&self) -> bool {
-        self.strangers == LaneRow::default() && self.known == LaneRow::default() && self.untold == 0
-    }
-}
-
-/// What the store keeps of one lane.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LaneRow {
-    /// Failures of each source since the last block ended.
-    pub failures: Vec<(SourcePrefix, u32)>,
-    /// Blocks so far; the next one lasts `first * 2^blocks`.
-    pub blocks: u32,
-    /// The end of the last block; 0 without one.
-    pub blocked_until: UnixTime,
-    /// The last failure; 0 without one.
-    pub last_failure: UnixTime,
 }
 
 /// When a lane is blocked, and for how long.
@@ -282,7 +228,7 @@ impl Lockouts {
 
     /// The subject of a name that no account has.
     pub fn unknown(&self, name: &AccountName) -> Subject {
-        Subject::Unknown(NameHash::of(name, &self.bucket_key))
+        Subject::Unknown(sketch::hash(name, &self.bucket_key))
     }
 
     /// Starts an attempt, or tells how long to wait. While blocked nothing is counted. `admitted`,

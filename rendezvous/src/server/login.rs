@@ -22,10 +22,12 @@ use common::wire::rendezvous::{
     OpaqueMessage, Refusal, RequestId, StretchVersion, TokenLogin,
 };
 
-use super::lockout::{Counted, Lane, LockoutRow, Subject, seconds};
+use super::lockout::{Counted, Lane, seconds};
 use super::registration::Registration;
 use super::{ConnectionId, Member, Phase, Server, Step, Work};
-use crate::store::{Account, AccountId, Device, StoreAnswer, StoreError, StoreRequest};
+use crate::store::{
+    Account, AccountId, Device, LockoutRow, StoreAnswer, StoreError, StoreRequest, Subject,
+};
 
 /// OPAQUE work for another thread.
 pub enum Job {

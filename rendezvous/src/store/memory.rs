@@ -10,10 +10,9 @@ use common::time::UnixTime;
 use common::wire::rendezvous::StretchVersion;
 
 use super::{
-    Account, AccountId, AccountSummary, Admission, Device, Lookup, Restored, Store, StoreAnswer,
-    StoreError, StoreRequest,
+    Account, AccountId, AccountSummary, Admission, Device, LockoutRow, Lookup, Restored, Store,
+    StoreAnswer, StoreError, StoreRequest, Subject,
 };
-use crate::server::lockout::{LockoutRow, Subject};
 
 /// Keeps everything in maps. A clone is what a backup is: it has the state of its moment.
 #[derive(Clone, Debug, Default)]

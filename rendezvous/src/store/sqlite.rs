@@ -20,11 +20,9 @@ use common::wire::rendezvous::StretchVersion;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
 
 use super::{
-    Account, AccountId, AccountSummary, Admission, Device, Lookup, Restored, Store, StoreAnswer,
-    StoreError, StoreRequest,
+    Account, AccountId, AccountSummary, Admission, Device, LaneRow, LockoutRow, Lookup, NameHash,
+    Restored, Store, StoreAnswer, StoreError, StoreRequest, Subject,
 };
-use crate::server::lockout::sketch::NameHash;
-use crate::server::lockout::{LaneRow, LockoutRow, Subject};
 use crate::source::SourcePrefix;
 
 /// Each step brings the schema one version further; the database says how many it has had.

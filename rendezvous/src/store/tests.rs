@@ -6,8 +6,6 @@
 use super::memory::MemoryStore;
 use super::sqlite::{OpenError, SqliteStore};
 use super::*;
-use crate::server::lockout::sketch::NameHash;
-use crate::server::lockout::{LaneRow, Subject};
 use crate::source::SourcePrefix;
 use common::key::DeviceSecret;
 use common::limits::{

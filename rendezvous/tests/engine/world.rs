@@ -20,13 +20,15 @@ use common::wire::rendezvous::{
     LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
     RequestId, ServerFrame, Status, TokenLogin,
 };
-use rendezvous::server::lockout::{BucketKey, Subject};
+use rendezvous::server::lockout::BucketKey;
 use rendezvous::server::operator::{Command, CommandId, Reply};
 use rendezvous::server::{
     CloseReason, ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket,
 };
 use rendezvous::store::memory::MemoryStore;
-use rendezvous::store::{Device, Lookup, Restored, Store, StoreAnswer, StoreError, StoreRequest};
+use rendezvous::store::{
+    Device, LockoutRow, Lookup, Restored, Store, StoreAnswer, StoreError, StoreRequest, Subject,
+};
 use zeroize::Zeroizing;
 
 /// Where an owner usually is.
@@ -390,7 +392,7 @@ impl World {
                 token_before: None,
                 token_issued: self.wall,
             },
-            lockout: rendezvous::server::lockout::LockoutRow::empty(subject),
+            lockout: LockoutRow::empty(subject),
         };
         assert!(matches!(self.execute(&enrol), Ok(StoreAnswer::Done)));
     }

@@ -19,12 +19,14 @@ use common::wire::rendezvous::{
     LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Request, RequestFrame, RequestId,
     ServerFrame, Status, StretchVersion, TokenLogin,
 };
-use rendezvous::server::lockout::{BucketKey, LockoutRow, Subject};
+use rendezvous::server::lockout::BucketKey;
 use rendezvous::server::login::{Job, Outcome};
 use rendezvous::server::operator::{Command, CommandId};
 use rendezvous::server::{ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
-use rendezvous::store::{Device, Lookup, Store, StoreAnswer, StoreError, StoreRequest};
+use rendezvous::store::{
+    Device, LockoutRow, Lookup, Store, StoreAnswer, StoreError, StoreRequest, Subject,
+};
 use zeroize::Zeroizing;
 
 use super::beginning;

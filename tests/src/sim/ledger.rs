@@ -10,8 +10,8 @@ use common::id::AccountName;
 use common::limits::BLOCK_MEMORY;
 use common::wire::rendezvous::{RequestId, ServerFrame};
 use rendezvous::server::lockout::{Lane, Lockouts, Standing};
-use rendezvous::source::SourcePrefix;
 use rendezvous::server::{ConnectionId, Frame};
+use rendezvous::source::SourcePrefix;
 
 use super::check::Violation;
 
@@ -233,7 +233,8 @@ fn kept(was: &Standing, lane: Lane, proofs: &[&Attempt]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use rendezvous::server::lockout::{BucketKey, LockoutOptions, Subject};
+    use rendezvous::server::lockout::{BucketKey, LockoutOptions};
+    use rendezvous::store::Subject;
 
     use super::*;
     use common::time::{Epoch, UnixTime};

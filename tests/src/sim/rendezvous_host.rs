@@ -10,11 +10,13 @@ use common::key::{DeviceKey, Token};
 use common::password::{Password, PasswordRecord, STRETCH_CURRENT, ServerSetup, make_record};
 use common::time::{Epoch, UnixTime};
 use rendezvous::relay::Relay;
-use rendezvous::server::lockout::{BucketKey, LockoutRow, Subject};
+use rendezvous::server::lockout::BucketKey;
 use rendezvous::server::login::{Job, Outcome};
 use rendezvous::server::{Input, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
-use rendezvous::store::{Account, Device, Lookup, Store, StoreAnswer, StoreRequest};
+use rendezvous::store::{
+    Account, Device, LockoutRow, Lookup, Store, StoreAnswer, StoreRequest, Subject,
+};
 use zeroize::Zeroizing;
 
 /// The password of every account.

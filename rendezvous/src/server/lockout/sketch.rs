@@ -15,9 +15,10 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use common::id::AccountName;
-use common::limits::{BLOCK_MEMORY, UNKNOWN_NAME_CELLS, UNKNOWN_NAMES_KEPT};
+use common::limits::{BLOCK_MEMORY, UNKNOWN_NAME_CELLS};
 
 use super::{BucketKey, LaneTerms};
+use crate::store::NameHash;
 
 /// Cells that one name has.
 const ROWS: usize = 4;
@@ -26,45 +27,19 @@ const MOMENT_BITS: u32 = 44;
 /// Moments are counted from this long before the sketch was made: what is restored is not older.
 const BEFORE: Duration = Duration::from_secs(2 * BLOCK_MEMORY.as_secs());
 
-/// A name without an account, as its counters know it: 128 bits of a keyed hash, evenly spread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NameHash(u128);
+/// Hashes a name; whoever does not have the key cannot tell which names share cells.
+pub(super) fn hash(name: &AccountName, key: &BucketKey) -> NameHash {
+    let mut bytes = [0; 16];
+    blake3::Hasher::new_keyed(&key.0)
+        .update(name.as_str().as_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    NameHash::from_bytes(bytes)
+}
 
-impl NameHash {
-    /// Hashes a name.
-    pub(super) fn of(name: &AccountName, key: &BucketKey) -> Self {
-        let mut bytes = [0; 16];
-        blake3::Hasher::new_keyed(&key.0)
-            .update(name.as_str().as_bytes())
-            .finalize_xof()
-            .fill(&mut bytes);
-        Self::from_bytes(bytes)
-    }
-
-    /// Takes what [`NameHash::to_bytes`] gave.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(u128::from_le_bytes(bytes))
-    }
-
-    /// For the store.
-    pub const fn to_bytes(self) -> [u8; 16] {
-        self.0.to_le_bytes()
-    }
-
-    /// Which of the store's [`UNKNOWN_NAMES_KEPT`] rows for such names is this one's; the last of those
-    /// that share one stays in it.
-    pub const fn slot(self) -> usize {
-        self.part(0) % UNKNOWN_NAMES_KEPT
-    }
-
-    fn cells(self) -> [usize; ROWS] {
-        std::array::from_fn(|row| row * UNKNOWN_NAME_CELLS + self.part(row) % UNKNOWN_NAME_CELLS)
-    }
-
-    /// 32 bits for each row.
-    const fn part(self, row: usize) -> usize {
-        (self.0 >> (32 * row)) as u32 as usize
-    }
+/// The cells of a name, one in each row.
+fn cells(name: NameHash) -> [usize; ROWS] {
+    std::array::from_fn(|row| row * UNKNOWN_NAME_CELLS + name.part(row) % UNKNOWN_NAME_CELLS)
 }
 
 /// How often in a row a name failed, and when it last did. More failures are greater, then later ones.
@@ -105,7 +80,7 @@ impl Sketch {
     /// What a name has failed.
     pub(super) fn tally(&self, name: NameHash, now: Instant) -> Tally {
         let now = self.moment(now);
-        let cells = name.cells().map(|cell| faded(self.cells[cell], now));
+        let cells = cells(name).map(|cell| faded(self.cells[cell], now));
         cells.into_iter().min().expect("there are four")
     }
 
@@ -131,7 +106,7 @@ impl Sketch {
 
     fn raise(&mut self, name: NameHash, tally: Tally, now: Instant) {
         let now = self.moment(now);
-        for cell in name.cells() {
+        for cell in cells(name) {
             let cell = &mut self.cells[cell];
             *cell = faded(*cell, now).max(tally);
         }

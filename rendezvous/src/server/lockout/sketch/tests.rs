@@ -7,7 +7,7 @@ const TERMS: LaneTerms = LaneTerms {
 
 fn hash(number: u32) -> NameHash {
     let name = format!("nobody{number}").parse().unwrap();
-    NameHash::of(&name, &BucketKey([3; 32]))
+    super::hash(&name, &BucketKey([3; 32]))
 }
 
 #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
