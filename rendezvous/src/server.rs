@@ -30,7 +30,8 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use crate::source::SourcePrefix;
 use crate::store::{
-    AccountId, Admission, LockoutRow, Restored, StoreAnswer, StoreError, StoreRequest,
+    AccountId, Admission, AdmissionsAnswer, AdmissionsRequest, DevicesAnswer, DevicesRequest,
+    LockoutRow, LockoutsRequest, Restored, StoreAnswer, StoreError, StoreRequest,
 };
 use admission::Admissions;
 use directory::{Directory, admissible_candidates};
@@ -717,7 +718,7 @@ impl Server {
         match request {
             DeviceRequest::Admit => self.on_admit(connection, id, &member.account, now),
             DeviceRequest::LogOut => {
-                let request = StoreRequest::ForgetDevice {
+                let request = DevicesRequest::Forget {
                     id: member.id,
                     device_key: member.device_key,
                     at: self.epoch.unix(now),
@@ -776,7 +777,7 @@ impl Server {
             self.answer(connection, id, DirectoryAnswer::Owner { account });
             return;
         }
-        let request = StoreRequest::FindOwner { device_key };
+        let request = DevicesRequest::FindOwner { device_key };
         self.order_or_busy(connection, id, Work::FindOwner(connection, id), request);
     }
 
@@ -795,7 +796,7 @@ impl Server {
             self.refuse(connection, id, Refusal::LimitExceeded);
             return;
         };
-        let request = StoreRequest::SaveAdmission {
+        let request = AdmissionsRequest::Save {
             admission,
             at: self.epoch.unix(now),
         };
@@ -852,7 +853,7 @@ impl Server {
     }
 
     fn save_lockout(&mut self, row: LockoutRow, now: Instant) {
-        let request = StoreRequest::SaveLockout {
+        let request = LockoutsRequest::Save {
             row,
             is_blocked_now: false,
             at: self.epoch.unix(now),
@@ -870,7 +871,7 @@ impl Server {
             Work::Attempt(connection, _) => self.on_attempt_stored(connection, answer, now),
             Work::FindOwner(connection, id) => {
                 let answer = match answer {
-                    Ok(StoreAnswer::Owner(account)) => {
+                    Ok(StoreAnswer::Devices(DevicesAnswer::Owner(account))) => {
                         Answer::Directory(DirectoryAnswer::Owner { account })
                     }
                     Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
@@ -878,7 +879,7 @@ impl Server {
                 self.answer(connection, id, answer);
             }
             Work::LogOut(connection, id) => {
-                let Ok(StoreAnswer::Done) = answer else {
+                let Ok(StoreAnswer::Devices(DevicesAnswer::Done)) = answer else {
                     self.refuse(connection, id, Refusal::StoreFailed);
                     return;
                 };
@@ -889,10 +890,12 @@ impl Server {
             }
             Work::Admit(connection, id, code) => {
                 let answer = match answer {
-                    Ok(StoreAnswer::Done) => Answer::Device(DeviceAnswer::Admission {
-                        code,
-                        expires_in_s: admission::LIFETIME_S,
-                    }),
+                    Ok(StoreAnswer::Admissions(AdmissionsAnswer::Done)) => {
+                        Answer::Device(DeviceAnswer::Admission {
+                            code,
+                            expires_in_s: Admission::LIFETIME_S,
+                        })
+                    }
                     Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
                 };
                 self.answer(connection, id, answer);
@@ -928,7 +931,7 @@ impl Server {
         connection: ConnectionId,
         id: RequestId,
         work: Work,
-        request: StoreRequest,
+        request: impl Into<StoreRequest>,
     ) {
         if self.is_busy() {
             self.refuse_busy(connection, id);
@@ -937,7 +940,8 @@ impl Server {
         }
     }
 
-    fn order(&mut self, work: Work, request: StoreRequest) {
+    fn order(&mut self, work: Work, request: impl Into<StoreRequest>) {
+        let request = request.into();
         let ticket = self.ticket(work);
         self.outputs.push_back(Output::Store { ticket, request });
     }
@@ -1025,14 +1029,14 @@ impl Server {
             self.save_lockout(row, now);
         }
         let before = self.epoch.unix(now).saturating_sub(BLOCK_MEMORY);
-        self.order(Work::Upkeep, StoreRequest::ForgetUnknown { before });
+        self.order(Work::Upkeep, LockoutsRequest::ForgetUnknown { before });
         let expired = self.admissions.sweep(now);
         self.drop_admissions(expired);
     }
 
     fn drop_admissions(&mut self, gone: impl IntoIterator<Item = Admission>) {
         for admission in gone {
-            let request = StoreRequest::DropAdmission { admission };
+            let request = AdmissionsRequest::Drop { admission };
             self.order(Work::Upkeep, request);
         }
     }

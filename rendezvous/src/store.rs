@@ -7,16 +7,23 @@ use std::fmt;
 
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, TokenHash};
+use common::limits::ADMISSION_LIFETIME;
 use common::password::PasswordRecord;
 use common::time::UnixTime;
 use common::wire::rendezvous::{AdmissionCode, StretchVersion};
 
 pub use lockout::{LaneRow, LockoutRow, NameHash, Subject};
+pub use request::{
+    AccountsAnswer, AccountsRequest, AdmissionsAnswer, AdmissionsRequest, DevicesAnswer,
+    DevicesRequest, LockoutsAnswer, LockoutsRequest, StoreAnswer, StoreRequest,
+};
 
 // What is kept of failed log-ins.
 mod lockout;
 /// A store in memory, for tests and simulations.
 pub mod memory;
+// What is asked and answered.
+mod request;
 /// The SQLite database of a data folder.
 #[cfg(feature = "shell")]
 pub mod sqlite;
@@ -47,153 +54,22 @@ pub struct Restored {
 /// A one-time code that admits a new device of an account during a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// Whose.
+    /// The account that it admits to.
     pub account: AccountName,
-    /// The code.
+    /// Random; unlike the other codes of the account.
     pub code: AdmissionCode,
     /// When it stops working.
     pub expires: UnixTime,
 }
 
+impl Admission {
+    /// Seconds for which a code works.
+    pub const LIFETIME_S: u32 = ADMISSION_LIFETIME.as_secs() as u32;
+}
+
 /// Numbers accounts; a number is never used again, not even for an account of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub i64);
-
-/// What the engine asks of the store.
-#[derive(Clone, Debug)]
-pub enum StoreRequest {
-    /// Reads an account, and one of its devices if that is wanted. Answered by `Loaded`.
-    LoadAccount {
-        /// Its name.
-        account: AccountName,
-        /// The device's key.
-        device_key: Option<DeviceKey>,
-    },
-    /// Makes an account. Answered by `Done` or `Exists`.
-    CreateAccount {
-        /// Its name.
-        account: AccountName,
-        /// What the server keeps instead of the password.
-        record: PasswordRecord,
-        /// How the password is stretched.
-        stretch: StretchVersion,
-        /// Now.
-        at: UnixTime,
-    },
-    /// Removes an account with everything that belongs to it. Answered by `Done` or `NotFound`.
-    RemoveAccount {
-        /// Its name.
-        account: AccountName,
-        /// Now.
-        at: UnixTime,
-    },
-    /// Lists accounts by name. Answered by `Accounts`.
-    ListAccounts {
-        /// Only names after this one.
-        after: Option<AccountName>,
-        /// At most this many.
-        count_max: usize,
-    },
-    /// Keeps the failures of a subject; an empty row is dropped. Of names without an account that have the
-    /// same [slot](NameHash::slot) the last one stays. Answered by `Done`.
-    SaveLockout {
-        /// The row.
-        row: LockoutRow,
-        /// For the audit trail, when this begins a block.
-        is_blocked_now: bool,
-        /// Now.
-        at: UnixTime,
-    },
-    /// Drops up to [`UNKNOWN_NAMES_SWEPT`](common::limits::UNKNOWN_NAMES_SWEPT) names without an account
-    /// that have not failed since. Answered by `Done`.
-    ForgetUnknown {
-        /// The last moment that is not dropped.
-        before: UnixTime,
-    },
-    /// Forgets the failures of an account. Answered by `Done` or `NotFound`.
-    Unblock {
-        /// Whose.
-        account: AccountName,
-        /// Now.
-        at: UnixTime,
-    },
-    /// Enrols a device after a password log-in, or gives it a new token, and keeps `lockout` in any
-    /// case. A key that was another account's moves. Answered by `Done`, `NotFound` or `Full`.
-    Enrol {
-        /// Which account.
-        id: AccountId,
-        /// The device.
-        device: Device,
-        /// The account's failures without this attempt.
-        lockout: LockoutRow,
-    },
-    /// Gives an enrolled device a new token. The one before stays good until the new one is used, in
-    /// case the device never hears of it. Answered by `Done`, or `NotFound` if it is enrolled no longer.
-    RenewToken {
-        /// Which account.
-        id: AccountId,
-        /// Which device.
-        device_key: DeviceKey,
-        /// What the new token hashes to.
-        token_hash: TokenHash,
-        /// What the one before hashes to.
-        token_before: TokenHash,
-        /// Now.
-        at: UnixTime,
-    },
-    /// Forgets the token before a device's newest, which it has used. Answered by `Done`.
-    DropTokenBefore {
-        /// Which account.
-        id: AccountId,
-        /// Which device.
-        device_key: DeviceKey,
-    },
-    /// Forgets a device and its token. Answered by `Done`.
-    ForgetDevice {
-        /// Which account.
-        id: AccountId,
-        /// Which device.
-        device_key: DeviceKey,
-        /// Now.
-        at: UnixTime,
-    },
-    /// Asks whose a device is. Answered by `Owner`.
-    FindOwner {
-        /// Which device.
-        device_key: DeviceKey,
-    },
-    /// Keeps a one-time code. Answered by `Done`, or `NotFound` if there is no such account.
-    SaveAdmission {
-        /// The code.
-        admission: Admission,
-        /// Now.
-        at: UnixTime,
-    },
-    /// Drops a one-time code that was used or has expired. Answered by `Done`.
-    DropAdmission {
-        /// The code.
-        admission: Admission,
-    },
-}
-
-/// The store's answer, after the commit.
-#[derive(Clone, Debug)]
-pub enum StoreAnswer {
-    /// It is on disk.
-    Done,
-    /// The name is taken.
-    Exists,
-    /// There is no such account or device.
-    NotFound,
-    /// The account has as many devices as it may have.
-    Full,
-    /// What was found under a name.
-    Loaded(Lookup),
-    /// The owner of a device, if it has one.
-    Owner(Option<AccountName>),
-    /// Accounts in the order of their names.
-    Accounts(Vec<AccountSummary>),
-}
 
 /// What was found under a name.
 #[derive(Clone, Default)]

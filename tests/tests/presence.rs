@@ -20,7 +20,10 @@ use common::wire::rendezvous::{
     Status,
 };
 use rendezvous::store::sqlite::SqliteStore;
-use rendezvous::store::{Device, LockoutRow, Lookup, Store, StoreAnswer, StoreRequest, Subject};
+use rendezvous::store::{
+    AccountsAnswer, AccountsRequest, Device, DevicesAnswer, DevicesRequest, LockoutRow, Lookup,
+    Store, StoreAnswer, StoreRequest, Subject,
+};
 use tests::wire_client::{WireClient, name};
 use tests::world::World;
 
@@ -89,27 +92,29 @@ fn enrol_all(world: &World) {
         let registered = WireClient::connect(world.server()).register(&account, PASSWORD);
         assert_eq!(registered, LoginAnswer::Registered.into());
         let account = name(&account);
-        let load = StoreRequest::LoadAccount {
+        let load = StoreRequest::Accounts(AccountsRequest::Load {
             account: account.clone(),
             device_key: None,
-        };
-        let Ok(StoreAnswer::Loaded(Lookup {
+        });
+        let Ok(StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup {
             account: Some(loaded),
             ..
-        })) = store.execute(&[load]).remove(0)
+        }))) = store.execute(&[load]).remove(0)
         else {
             panic!("no account");
         };
-        let enrol = |number: &u16| StoreRequest::Enrol {
-            id: loaded.id,
-            device: enrolled(*number),
-            lockout: LockoutRow::empty(Subject::Account(AccountName::clone(&account))),
+        let enrol = |number: &u16| {
+            StoreRequest::Devices(DevicesRequest::Enrol {
+                id: loaded.id,
+                device: enrolled(*number),
+                lockout: LockoutRow::empty(Subject::Account(AccountName::clone(&account))),
+            })
         };
         let batch: Vec<_> = of_account.iter().map(enrol).collect();
         let done = store.execute(&batch);
         assert!(
             done.iter()
-                .all(|done| matches!(done, Ok(StoreAnswer::Done)))
+                .all(|done| matches!(done, Ok(StoreAnswer::Devices(DevicesAnswer::Done))))
         );
     }
 }

@@ -4,7 +4,7 @@
 //! [`ADMISSION_FAILURES_MAX`](common::limits::ADMISSION_FAILURES_MAX) that fail: a slip in the password does not cost the code.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::id::AccountName;
 use common::limits::{ADMISSION_FAILURES_MAX, ADMISSION_LIFETIME, ADMISSIONS_PER_ACCOUNT_MAX};
@@ -158,9 +158,6 @@ impl Admissions {
         expired
     }
 }
-
-/// Life of a code in whole seconds.
-pub(super) const LIFETIME_S: u32 = Duration::as_secs(&ADMISSION_LIFETIME) as u32;
 
 #[cfg(test)]
 mod tests {

@@ -26,7 +26,8 @@ use super::lockout::{Counted, Lane, seconds};
 use super::registration::Registration;
 use super::{ConnectionId, Member, Phase, Server, Step, Work};
 use crate::store::{
-    Account, AccountId, Device, LockoutRow, StoreAnswer, StoreError, StoreRequest, Subject,
+    Account, AccountId, AccountsAnswer, AccountsRequest, Device, DevicesAnswer, DevicesRequest,
+    LockoutRow, LockoutsRequest, StoreAnswer, StoreError, Subject,
 };
 
 /// OPAQUE work for another thread.
@@ -224,7 +225,7 @@ impl Server {
         // Counted from the start, because the answer tells whether the name is taken.
         let prefix = self.sessions[&connection].prefix;
         self.registrations.count(prefix, now);
-        let request = StoreRequest::LoadAccount {
+        let request = AccountsRequest::Load {
             account: account.clone(),
             device_key: None,
         };
@@ -271,7 +272,7 @@ impl Server {
             return;
         }
         self.attempts.remove(&connection);
-        let request = StoreRequest::CreateAccount {
+        let request = AccountsRequest::Create {
             account,
             record,
             stretch,
@@ -316,7 +317,7 @@ impl Server {
             content: start.ke1.as_bytes(),
         };
         let is_signed = start.device_key.verify(&statement, &start.signature);
-        let request = StoreRequest::LoadAccount {
+        let request = AccountsRequest::Load {
             account: start.account.clone(),
             device_key: Some(start.device_key),
         };
@@ -405,7 +406,7 @@ impl Server {
             challenge: None,
         };
         self.attempts.insert(connection, attempt);
-        let request = StoreRequest::SaveLockout {
+        let request = LockoutsRequest::Save {
             row: started.row,
             is_blocked_now: started.is_blocked_now,
             at: self.epoch.unix(now),
@@ -465,7 +466,7 @@ impl Server {
             return;
         }
         let token = Token::from_bytes(self.random());
-        let request = StoreRequest::Enrol {
+        let request = DevicesRequest::Enrol {
             id: account_id,
             device: Device {
                 key: login.device_key,
@@ -523,7 +524,7 @@ impl Server {
             content: login.token.as_bytes(),
         };
         let is_signed = login.device_key.verify(&statement, &login.signature);
-        let request = StoreRequest::LoadAccount {
+        let request = AccountsRequest::Load {
             account: login.account.clone(),
             device_key: Some(login.device_key),
         };
@@ -562,7 +563,7 @@ impl Server {
         let presented = login.token.hash();
         let is_newest = device.token_hash == presented;
         if is_newest && device.token_before.is_some() {
-            let request = StoreRequest::DropTokenBefore {
+            let request = DevicesRequest::DropTokenBefore {
                 id: account_id,
                 device_key: device.key,
             };
@@ -580,7 +581,7 @@ impl Server {
             return;
         }
         let token = Token::from_bytes(self.random());
-        let request = StoreRequest::RenewToken {
+        let request = DevicesRequest::RenewToken {
             id: account_id,
             device_key: device.key,
             token_hash: token.hash(),
@@ -621,24 +622,23 @@ impl Server {
                 response,
                 ..
             } => {
-                let is_free =
-                    Some(matches!(answer, StoreAnswer::Loaded(found) if found.account.is_none()));
+                let is_free = Some(
+                    matches!(answer, StoreAnswer::Accounts(AccountsAnswer::Loaded(found)) if found.account.is_none()),
+                );
                 self.go_on_registering(connection, id, wanted, is_free, response);
             }
             Attempt::RegisterFinishing { id } => {
                 let answer = match answer {
-                    StoreAnswer::Done => LoginAnswer::Registered.into(),
-                    StoreAnswer::Exists
-                    | StoreAnswer::NotFound
-                    | StoreAnswer::Full
-                    | StoreAnswer::Loaded(_)
-                    | StoreAnswer::Owner(_)
-                    | StoreAnswer::Accounts(_) => Answer::Refused(Refusal::AccountExists),
+                    StoreAnswer::Accounts(AccountsAnswer::Done) => LoginAnswer::Registered.into(),
+                    StoreAnswer::Accounts(_)
+                    | StoreAnswer::Devices(_)
+                    | StoreAnswer::Lockouts(_)
+                    | StoreAnswer::Admissions(_) => Answer::Refused(Refusal::AccountExists),
                 };
                 self.answer(connection, id, answer);
             }
             Attempt::LoginLoading(opening) => {
-                self.on_login_loaded(connection, *opening, loaded(answer), now);
+                self.on_login_loaded(connection, *opening, answer.into_account(), now);
             }
             Attempt::LoginStarting {
                 id,
@@ -661,14 +661,17 @@ impl Server {
                     since: self.epoch.unix(now),
                 };
                 match answer {
-                    StoreAnswer::Done => self.log_in(connection, id, member, Some(token), now),
-                    StoreAnswer::Full => self.refuse(connection, id, Refusal::DeviceLimit),
+                    StoreAnswer::Devices(DevicesAnswer::Done) => {
+                        self.log_in(connection, id, member, Some(token), now);
+                    }
+                    StoreAnswer::Devices(DevicesAnswer::Full) => {
+                        self.refuse(connection, id, Refusal::DeviceLimit);
+                    }
                     // The account was removed in between.
-                    StoreAnswer::NotFound
-                    | StoreAnswer::Exists
-                    | StoreAnswer::Loaded(_)
-                    | StoreAnswer::Owner(_)
-                    | StoreAnswer::Accounts(_) => {
+                    StoreAnswer::Devices(_)
+                    | StoreAnswer::Accounts(_)
+                    | StoreAnswer::Lockouts(_)
+                    | StoreAnswer::Admissions(_) => {
                         self.refuse(connection, id, Refusal::WrongCredentials);
                     }
                 }
@@ -678,7 +681,7 @@ impl Server {
                 login,
                 is_signed,
             } => {
-                let account = loaded(answer);
+                let account = answer.into_account();
                 self.on_token_loaded(connection, id, *login, is_signed, account, now);
             }
             Attempt::TokenRenewing {
@@ -689,7 +692,7 @@ impl Server {
                 device_name,
                 token,
             } => {
-                if !matches!(answer, StoreAnswer::Done) {
+                if !matches!(answer, StoreAnswer::Devices(DevicesAnswer::Done)) {
                     self.refuse(connection, id, Refusal::TokenRefused);
                     return;
                 }
@@ -925,18 +928,5 @@ impl Server {
         let (failed, row): (FailedLogins, LockoutRow) = self.lockouts.tell(account, now)?;
         self.save_lockout(row, now);
         Some(failed)
-    }
-}
-
-/// The account that the store found.
-fn loaded(answer: StoreAnswer) -> Option<Box<Account>> {
-    match answer {
-        StoreAnswer::Loaded(found) => found.account,
-        StoreAnswer::Done
-        | StoreAnswer::Exists
-        | StoreAnswer::NotFound
-        | StoreAnswer::Full
-        | StoreAnswer::Owner(_)
-        | StoreAnswer::Accounts(_) => None,
     }
 }

@@ -9,8 +9,11 @@ use common::password::{PasswordRecord, STRETCH_CURRENT};
 use common::wire::rendezvous::{AdmissionCode, ByeReason};
 
 use super::lockout::seconds;
-use super::{Server, Work, admission};
-use crate::store::{AccountSummary, StoreAnswer, StoreError, StoreRequest};
+use super::{Server, Work};
+use crate::store::{
+    AccountSummary, AccountsAnswer, AccountsRequest, Admission, AdmissionsAnswer,
+    AdmissionsRequest, LockoutsAnswer, LockoutsRequest, StoreAnswer, StoreError, StoreRequest,
+};
 
 /// Pairs a reply with its command; chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,23 +100,23 @@ pub(super) enum Pending {
 impl Server {
     pub(super) fn on_command(&mut self, id: CommandId, command: Command, now: Instant) {
         let at = self.epoch.unix(now);
-        let (pending, request) = match command {
+        let (pending, request): (Pending, StoreRequest) = match command {
             Command::AddAccount { account, record } => {
-                let request = StoreRequest::CreateAccount {
+                let request = AccountsRequest::Create {
                     account,
                     record,
                     stretch: STRETCH_CURRENT,
                     at,
                 };
-                (Pending::Account, request)
+                (Pending::Account, request.into())
             }
             Command::RemoveAccount(account) => {
                 let pending = Pending::Removal(account.clone());
-                (pending, StoreRequest::RemoveAccount { account, at })
+                (pending, AccountsRequest::Remove { account, at }.into())
             }
             Command::Unblock(account) => {
                 let pending = Pending::Unblocking(account.clone());
-                (pending, StoreRequest::Unblock { account, at })
+                (pending, LockoutsRequest::Unblock { account, at }.into())
             }
             Command::Admit(account) => {
                 let Some((code, admission)) = self.open_admission(&account, now) else {
@@ -121,13 +124,13 @@ impl Server {
                     return;
                 };
                 let pending = Pending::Admission(account, code);
-                (pending, StoreRequest::SaveAdmission { admission, at })
+                (pending, AdmissionsRequest::Save { admission, at }.into())
             }
             Command::ListAccounts { after } => {
                 let count_max = ACCOUNTS_PER_REPLY_MAX;
                 (
                     Pending::List,
-                    StoreRequest::ListAccounts { after, count_max },
+                    AccountsRequest::List { after, count_max }.into(),
                 )
             }
         };
@@ -148,19 +151,25 @@ impl Server {
                 }
                 Reply::StoreFailed(error)
             }
-            Ok(StoreAnswer::Exists) => Reply::Exists,
-            Ok(StoreAnswer::NotFound) => {
+            Ok(StoreAnswer::Accounts(AccountsAnswer::Exists)) => Reply::Exists,
+            Ok(
+                StoreAnswer::Accounts(AccountsAnswer::NotFound)
+                | StoreAnswer::Lockouts(LockoutsAnswer::NotFound)
+                | StoreAnswer::Admissions(AdmissionsAnswer::NotFound),
+            ) => {
                 if let Pending::Admission(account, _) = pending {
                     self.admissions.forget(&account);
                 }
                 Reply::NotFound
             }
-            Ok(StoreAnswer::Accounts(accounts)) => self.listed(accounts, now),
+            Ok(StoreAnswer::Accounts(AccountsAnswer::Listed(accounts))) => {
+                self.listed(accounts, now)
+            }
             Ok(
-                StoreAnswer::Done
-                | StoreAnswer::Full
-                | StoreAnswer::Loaded(_)
-                | StoreAnswer::Owner(_),
+                StoreAnswer::Accounts(AccountsAnswer::Done | AccountsAnswer::Loaded(_))
+                | StoreAnswer::Lockouts(LockoutsAnswer::Done)
+                | StoreAnswer::Admissions(AdmissionsAnswer::Done)
+                | StoreAnswer::Devices(_),
             ) => self.on_command_done(pending, now),
         };
         self.reply(id, reply);
@@ -179,7 +188,7 @@ impl Server {
             }
             Pending::Admission(_, code) => Reply::Code {
                 code,
-                expires_in_s: admission::LIFETIME_S,
+                expires_in_s: Admission::LIFETIME_S,
             },
         }
     }

@@ -130,7 +130,7 @@ mod tests {
     use crate::server::lockout::BucketKey;
     use crate::server::operator::{Command, CommandId};
     use crate::server::{Output, Server, ServerOptions};
-    use crate::store::{Restored, StoreAnswer};
+    use crate::store::{LockoutsAnswer, Restored, StoreAnswer};
 
     /// A store that waits for its gate at each batch.
     struct Slow(Receiver<()>);
@@ -138,7 +138,8 @@ mod tests {
     impl Store for Slow {
         fn execute(&mut self, batch: &[StoreRequest]) -> Vec<Result<StoreAnswer, StoreError>> {
             let _ = self.0.recv();
-            batch.iter().map(|_| Ok(StoreAnswer::Done)).collect()
+            let done = || Ok(LockoutsAnswer::Done.into());
+            batch.iter().map(|_| done()).collect()
         }
 
         fn restore(&mut self) -> Result<Restored, StoreError> {

@@ -10,8 +10,10 @@ use common::time::UnixTime;
 use common::wire::rendezvous::StretchVersion;
 
 use super::{
-    Account, AccountId, AccountSummary, Admission, Device, LockoutRow, Lookup, Restored, Store,
-    StoreAnswer, StoreError, StoreRequest, Subject,
+    Account, AccountId, AccountSummary, AccountsAnswer, AccountsRequest, Admission,
+    AdmissionsAnswer, AdmissionsRequest, Device, DevicesAnswer, DevicesRequest, LockoutRow,
+    LockoutsAnswer, LockoutsRequest, Lookup, Restored, Store, StoreAnswer, StoreError,
+    StoreRequest, Subject,
 };
 
 /// Keeps everything in maps. A clone is what a backup is: it has the state of its moment.
@@ -49,38 +51,38 @@ impl MemoryStore {
     fn execute_one(&mut self, request: &StoreRequest) -> StoreAnswer {
         self.writes += u64::from(is_write(request));
         match request {
-            StoreRequest::LoadAccount {
+            StoreRequest::Accounts(request) => self.on_accounts(request).into(),
+            StoreRequest::Devices(request) => self.on_devices(request).into(),
+            StoreRequest::Lockouts(request) => self.on_lockouts(request).into(),
+            StoreRequest::Admissions(request) => self.on_admissions(request).into(),
+        }
+    }
+
+    fn on_accounts(&mut self, request: &AccountsRequest) -> AccountsAnswer {
+        match request {
+            AccountsRequest::Load {
                 account,
                 device_key,
-            } => StoreAnswer::Loaded(Lookup {
+            } => AccountsAnswer::Loaded(Lookup {
                 account: self.load(account, *device_key).map(Box::new),
                 stand_in: None,
             }),
-            StoreRequest::CreateAccount {
+            AccountsRequest::Create {
                 account,
                 record,
                 stretch,
                 at,
             } => self.create(account, record, *stretch, *at),
-            StoreRequest::RemoveAccount { account, .. } => self.remove(account),
-            StoreRequest::ListAccounts { after, count_max } => {
-                StoreAnswer::Accounts(self.list(after.as_ref(), *count_max))
+            AccountsRequest::Remove { account, .. } => self.remove(account),
+            AccountsRequest::List { after, count_max } => {
+                AccountsAnswer::Listed(self.list(after.as_ref(), *count_max))
             }
-            StoreRequest::SaveLockout { row, .. } => self.save_lockout(row),
-            StoreRequest::ForgetUnknown { before } => {
-                let rows = self.unknown.iter();
-                let old = rows.filter(|(_, row)| row.strangers.last_failure < *before);
-                let old = old.map(|(slot, _)| *slot).take(UNKNOWN_NAMES_SWEPT);
-                for slot in old.collect::<Vec<_>>() {
-                    self.unknown.remove(&slot);
-                }
-                StoreAnswer::Done
-            }
-            StoreRequest::Unblock { account, .. } => {
-                self.lockouts.remove(account);
-                found(self.accounts.contains_key(account))
-            }
-            StoreRequest::Enrol {
+        }
+    }
+
+    fn on_devices(&mut self, request: &DevicesRequest) -> DevicesAnswer {
+        match request {
+            DevicesRequest::Enrol {
                 id,
                 device,
                 lockout,
@@ -88,7 +90,7 @@ impl MemoryStore {
                 self.save_lockout(lockout);
                 self.enrol(*id, device)
             }
-            StoreRequest::RenewToken {
+            DevicesRequest::RenewToken {
                 id,
                 device_key,
                 token_hash,
@@ -98,41 +100,72 @@ impl MemoryStore {
                 let kept = self.by_id(*id);
                 let device = kept.and_then(|kept| kept.devices.get_mut(device_key));
                 let Some(device) = device else {
-                    return StoreAnswer::NotFound;
+                    return DevicesAnswer::NotFound;
                 };
                 device.token_hash = *token_hash;
                 device.token_before = Some(*token_before);
                 device.token_issued = *at;
-                StoreAnswer::Done
+                DevicesAnswer::Done
             }
-            StoreRequest::DropTokenBefore { id, device_key } => {
+            DevicesRequest::DropTokenBefore { id, device_key } => {
                 let kept = self.by_id(*id);
                 if let Some(device) = kept.and_then(|kept| kept.devices.get_mut(device_key)) {
                     device.token_before = None;
                 }
-                StoreAnswer::Done
+                DevicesAnswer::Done
             }
-            StoreRequest::ForgetDevice { id, device_key, .. } => {
+            DevicesRequest::Forget { id, device_key, .. } => {
                 if let Some(kept) = self.by_id(*id) {
                     kept.devices.remove(device_key);
                 }
-                StoreAnswer::Done
+                DevicesAnswer::Done
             }
-            StoreRequest::FindOwner { device_key } => {
+            DevicesRequest::FindOwner { device_key } => {
                 let mut accounts = self.accounts.iter();
                 let owner = accounts.find(|(_, kept)| kept.devices.contains_key(device_key));
-                StoreAnswer::Owner(owner.map(|(name, _)| name.clone()))
+                DevicesAnswer::Owner(owner.map(|(name, _)| name.clone()))
             }
-            StoreRequest::SaveAdmission { admission, .. } => {
-                let exists = self.accounts.contains_key(&admission.account);
-                if exists {
-                    self.admissions.push(admission.clone());
+        }
+    }
+
+    fn on_lockouts(&mut self, request: &LockoutsRequest) -> LockoutsAnswer {
+        match request {
+            LockoutsRequest::Save { row, .. } => {
+                self.save_lockout(row);
+                LockoutsAnswer::Done
+            }
+            LockoutsRequest::ForgetUnknown { before } => {
+                let rows = self.unknown.iter();
+                let old = rows.filter(|(_, row)| row.strangers.last_failure < *before);
+                let old = old.map(|(slot, _)| *slot).take(UNKNOWN_NAMES_SWEPT);
+                for slot in old.collect::<Vec<_>>() {
+                    self.unknown.remove(&slot);
                 }
-                found(exists)
+                LockoutsAnswer::Done
             }
-            StoreRequest::DropAdmission { admission } => {
+            LockoutsRequest::Unblock { account, .. } => {
+                self.lockouts.remove(account);
+                if self.accounts.contains_key(account) {
+                    LockoutsAnswer::Done
+                } else {
+                    LockoutsAnswer::NotFound
+                }
+            }
+        }
+    }
+
+    fn on_admissions(&mut self, request: &AdmissionsRequest) -> AdmissionsAnswer {
+        match request {
+            AdmissionsRequest::Save { admission, .. } => {
+                if !self.accounts.contains_key(&admission.account) {
+                    return AdmissionsAnswer::NotFound;
+                }
+                self.admissions.push(admission.clone());
+                AdmissionsAnswer::Done
+            }
+            AdmissionsRequest::Drop { admission } => {
                 self.admissions.retain(|kept| kept != admission);
-                StoreAnswer::Done
+                AdmissionsAnswer::Done
             }
         }
     }
@@ -154,9 +187,9 @@ impl MemoryStore {
         record: &PasswordRecord,
         stretch: StretchVersion,
         at: UnixTime,
-    ) -> StoreAnswer {
+    ) -> AccountsAnswer {
         if self.accounts.contains_key(account) {
-            return StoreAnswer::Exists;
+            return AccountsAnswer::Exists;
         }
         self.last_id += 1;
         let kept = Kept {
@@ -167,13 +200,16 @@ impl MemoryStore {
             devices: BTreeMap::new(),
         };
         self.accounts.insert(account.clone(), kept);
-        StoreAnswer::Done
+        AccountsAnswer::Done
     }
 
-    fn remove(&mut self, account: &AccountName) -> StoreAnswer {
+    fn remove(&mut self, account: &AccountName) -> AccountsAnswer {
         self.lockouts.remove(account);
         self.admissions.retain(|kept| kept.account != *account);
-        found(self.accounts.remove(account).is_some())
+        match self.accounts.remove(account) {
+            Some(_) => AccountsAnswer::Done,
+            None => AccountsAnswer::NotFound,
+        }
     }
 
     fn list(&self, after: Option<&AccountName>, count_max: usize) -> Vec<AccountSummary> {
@@ -189,23 +225,22 @@ impl MemoryStore {
         summaries.collect()
     }
 
-    fn save_lockout(&mut self, row: &LockoutRow) -> StoreAnswer {
+    fn save_lockout(&mut self, row: &LockoutRow) {
         let subject = row.subject.clone();
         let row = Some(row.clone()).filter(|row| !row.is_empty());
         match &subject {
             Subject::Account(account) => set(&mut self.lockouts, account.clone(), row),
             Subject::Unknown(name) => set(&mut self.unknown, name.slot(), row),
         }
-        StoreAnswer::Done
     }
 
-    fn enrol(&mut self, id: AccountId, device: &Device) -> StoreAnswer {
+    fn enrol(&mut self, id: AccountId, device: &Device) -> DevicesAnswer {
         let Some(kept) = self.by_id(id) else {
-            return StoreAnswer::NotFound;
+            return DevicesAnswer::NotFound;
         };
         let is_new = !kept.devices.contains_key(&device.key);
         if is_new && kept.devices.len() >= DEVICES_PER_ACCOUNT_MAX {
-            return StoreAnswer::Full;
+            return DevicesAnswer::Full;
         }
         for kept in self.accounts.values_mut() {
             if kept.id == id {
@@ -214,7 +249,7 @@ impl MemoryStore {
                 kept.devices.remove(&device.key);
             }
         }
-        StoreAnswer::Done
+        DevicesAnswer::Done
     }
 
     fn by_id(&mut self, id: AccountId) -> Option<&mut Kept> {
@@ -249,19 +284,10 @@ fn set<K: Ord>(rows: &mut BTreeMap<K, LockoutRow>, key: K, row: Option<LockoutRo
     };
 }
 
-const fn found(is_found: bool) -> StoreAnswer {
-    if is_found {
-        StoreAnswer::Done
-    } else {
-        StoreAnswer::NotFound
-    }
-}
-
 const fn is_write(request: &StoreRequest) -> bool {
     !matches!(
         request,
-        StoreRequest::LoadAccount { .. }
-            | StoreRequest::ListAccounts { .. }
-            | StoreRequest::FindOwner { .. }
+        StoreRequest::Accounts(AccountsRequest::Load { .. } | AccountsRequest::List { .. })
+            | StoreRequest::Devices(DevicesRequest::FindOwner { .. })
     )
 }

@@ -20,8 +20,10 @@ use common::wire::rendezvous::StretchVersion;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
 
 use super::{
-    Account, AccountId, AccountSummary, Admission, Device, LaneRow, LockoutRow, Lookup, NameHash,
-    Restored, Store, StoreAnswer, StoreError, StoreRequest, Subject,
+    Account, AccountId, AccountSummary, AccountsAnswer, AccountsRequest, Admission,
+    AdmissionsAnswer, AdmissionsRequest, Device, DevicesAnswer, DevicesRequest, LaneRow,
+    LockoutRow, LockoutsAnswer, LockoutsRequest, Lookup, NameHash, Restored, Store, StoreAnswer,
+    StoreError, StoreRequest, Subject,
 };
 use crate::source::SourcePrefix;
 
@@ -213,41 +215,38 @@ fn drop_weak_devices(db: &Transaction<'_>) -> rusqlite::Result<()> {
 
 fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result<StoreAnswer> {
     match request {
-        StoreRequest::LoadAccount {
+        StoreRequest::Accounts(request) => on_accounts(db, request).map(StoreAnswer::from),
+        StoreRequest::Devices(request) => on_devices(db, request).map(StoreAnswer::from),
+        StoreRequest::Lockouts(request) => on_lockouts(db, request).map(StoreAnswer::from),
+        StoreRequest::Admissions(request) => on_admissions(db, request).map(StoreAnswer::from),
+    }
+}
+
+fn on_accounts(
+    db: &Transaction<'_>,
+    request: &AccountsRequest,
+) -> rusqlite::Result<AccountsAnswer> {
+    match request {
+        AccountsRequest::Load {
             account,
             device_key,
-        } => load_account(db, account, *device_key).map(StoreAnswer::Loaded),
-        StoreRequest::CreateAccount {
+        } => load_account(db, account, *device_key).map(AccountsAnswer::Loaded),
+        AccountsRequest::Create {
             account,
             record,
             stretch,
             at,
         } => create_account(db, account, record, *stretch, *at),
-        StoreRequest::RemoveAccount { account, at } => remove_account(db, account, *at),
-        StoreRequest::ListAccounts { after, count_max } => {
-            list_accounts(db, after.as_ref(), *count_max).map(StoreAnswer::Accounts)
+        AccountsRequest::Remove { account, at } => remove_account(db, account, *at),
+        AccountsRequest::List { after, count_max } => {
+            list_accounts(db, after.as_ref(), *count_max).map(AccountsAnswer::Listed)
         }
-        StoreRequest::SaveLockout {
-            row,
-            is_blocked_now,
-            at,
-        } => {
-            save_lockout(db, row)?;
-            if *is_blocked_now {
-                audit(db, *at, "blocked", &subject_text(&row.subject))?;
-            }
-            Ok(StoreAnswer::Done)
-        }
-        StoreRequest::ForgetUnknown { before } => {
-            db.prepare_cached(
-                "DELETE FROM lockouts WHERE subject IN (SELECT subject FROM lockouts
-                 WHERE name_hash IS NOT NULL AND stranger_last_ms < ? LIMIT ?)",
-            )?
-            .execute(params![ms(*before), UNKNOWN_NAMES_SWEPT as i64])?;
-            Ok(StoreAnswer::Done)
-        }
-        StoreRequest::Unblock { account, at } => unblock(db, account, *at),
-        StoreRequest::Enrol {
+    }
+}
+
+fn on_devices(db: &Transaction<'_>, request: &DevicesRequest) -> rusqlite::Result<DevicesAnswer> {
+    match request {
+        DevicesRequest::Enrol {
             id,
             device,
             lockout,
@@ -255,7 +254,7 @@ fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result
             save_lockout(db, lockout)?;
             enrol(db, *id, device)
         }
-        StoreRequest::RenewToken {
+        DevicesRequest::RenewToken {
             id,
             device_key,
             token_hash,
@@ -274,21 +273,58 @@ fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result
                     device_key.as_bytes(),
                     id.0
                 ])?;
-            Ok(found(changed))
+            Ok(match changed {
+                0 => DevicesAnswer::NotFound,
+                _ => DevicesAnswer::Done,
+            })
         }
-        StoreRequest::DropTokenBefore { id, device_key } => {
+        DevicesRequest::DropTokenBefore { id, device_key } => {
             db.prepare_cached(
                 "UPDATE devices SET token_before = NULL WHERE key = ? AND account = ?",
             )?
             .execute(params![device_key.as_bytes(), id.0])?;
-            Ok(StoreAnswer::Done)
+            Ok(DevicesAnswer::Done)
         }
-        StoreRequest::ForgetDevice { id, device_key, at } => {
-            forget_device(db, *id, device_key, *at)
+        DevicesRequest::Forget { id, device_key, at } => forget_device(db, *id, device_key, *at),
+        DevicesRequest::FindOwner { device_key } => find_owner(db, device_key),
+    }
+}
+
+fn on_lockouts(
+    db: &Transaction<'_>,
+    request: &LockoutsRequest,
+) -> rusqlite::Result<LockoutsAnswer> {
+    match request {
+        LockoutsRequest::Save {
+            row,
+            is_blocked_now,
+            at,
+        } => {
+            save_lockout(db, row)?;
+            if *is_blocked_now {
+                audit(db, *at, "blocked", &subject_text(&row.subject))?;
+            }
+            Ok(LockoutsAnswer::Done)
         }
-        StoreRequest::FindOwner { device_key } => find_owner(db, device_key),
-        StoreRequest::SaveAdmission { admission, at } => save_admission(db, admission, *at),
-        StoreRequest::DropAdmission { admission } => {
+        LockoutsRequest::ForgetUnknown { before } => {
+            db.prepare_cached(
+                "DELETE FROM lockouts WHERE subject IN (SELECT subject FROM lockouts
+                 WHERE name_hash IS NOT NULL AND stranger_last_ms < ? LIMIT ?)",
+            )?
+            .execute(params![ms(*before), UNKNOWN_NAMES_SWEPT as i64])?;
+            Ok(LockoutsAnswer::Done)
+        }
+        LockoutsRequest::Unblock { account, at } => unblock(db, account, *at),
+    }
+}
+
+fn on_admissions(
+    db: &Transaction<'_>,
+    request: &AdmissionsRequest,
+) -> rusqlite::Result<AdmissionsAnswer> {
+    match request {
+        AdmissionsRequest::Save { admission, at } => save_admission(db, admission, *at),
+        AdmissionsRequest::Drop { admission } => {
             db.prepare_cached(
                 "DELETE FROM admissions WHERE code = ?
                  AND account = (SELECT id FROM accounts WHERE name = ?)",
@@ -297,7 +333,7 @@ fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result
                 admission.code.to_string(),
                 admission.account.as_str()
             ])?;
-            Ok(StoreAnswer::Done)
+            Ok(AdmissionsAnswer::Done)
         }
     }
 }
@@ -357,9 +393,9 @@ fn create_account(
     record: &PasswordRecord,
     stretch: StretchVersion,
     at: UnixTime,
-) -> rusqlite::Result<StoreAnswer> {
+) -> rusqlite::Result<AccountsAnswer> {
     if account_id(db, account)?.is_some() {
-        return Ok(StoreAnswer::Exists);
+        return Ok(AccountsAnswer::Exists);
     }
     db.prepare_cached(
         "INSERT INTO accounts (name, record, stretch, created_ms) VALUES (?, ?, ?, ?)",
@@ -371,14 +407,14 @@ fn create_account(
         ms(at)
     ])?;
     audit(db, at, "account created", account.as_str())?;
-    Ok(StoreAnswer::Done)
+    Ok(AccountsAnswer::Done)
 }
 
 fn remove_account(
     db: &Transaction<'_>,
     account: &AccountName,
     at: UnixTime,
-) -> rusqlite::Result<StoreAnswer> {
+) -> rusqlite::Result<AccountsAnswer> {
     let removed = db
         .prepare_cached("DELETE FROM accounts WHERE name = ?")?
         .execute(params![account.as_str()])?;
@@ -386,7 +422,10 @@ fn remove_account(
     if removed > 0 {
         audit(db, at, "account removed", account.as_str())?;
     }
-    Ok(found(removed))
+    Ok(match removed {
+        0 => AccountsAnswer::NotFound,
+        _ => AccountsAnswer::Done,
+    })
 }
 
 fn list_accounts(
@@ -414,22 +453,22 @@ fn unblock(
     db: &Transaction<'_>,
     account: &AccountName,
     at: UnixTime,
-) -> rusqlite::Result<StoreAnswer> {
+) -> rusqlite::Result<LockoutsAnswer> {
     save_lockout(db, &LockoutRow::empty(Subject::Account(account.clone())))?;
     if account_id(db, account)?.is_none() {
-        return Ok(StoreAnswer::NotFound);
+        return Ok(LockoutsAnswer::NotFound);
     }
     audit(db, at, "unblocked", account.as_str())?;
-    Ok(StoreAnswer::Done)
+    Ok(LockoutsAnswer::Done)
 }
 
-fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Result<StoreAnswer> {
+fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Result<DevicesAnswer> {
     let name: Option<String> = db
         .prepare_cached("SELECT name FROM accounts WHERE id = ?")?
         .query_row(params![id.0], |row| row.get(0))
         .optional()?;
     let Some(name) = name else {
-        return Ok(StoreAnswer::NotFound);
+        return Ok(DevicesAnswer::NotFound);
     };
     let (others, is_enrolled): (i64, i64) = db
         .prepare_cached(
@@ -440,7 +479,7 @@ fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Resu
             Ok((row.get(0)?, row.get(1)?))
         })?;
     if is_enrolled == 0 && others >= DEVICES_PER_ACCOUNT_MAX as i64 {
-        return Ok(StoreAnswer::Full);
+        return Ok(DevicesAnswer::Full);
     }
     db.prepare_cached(
         "INSERT INTO devices (key, account, name, token_hash, token_issued_ms, enrolled_ms)
@@ -458,7 +497,7 @@ fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Resu
     if is_enrolled == 0 {
         audit(db, device.token_issued, "device enrolled", &name)?;
     }
-    Ok(StoreAnswer::Done)
+    Ok(DevicesAnswer::Done)
 }
 
 fn forget_device(
@@ -466,7 +505,7 @@ fn forget_device(
     id: AccountId,
     device_key: &DeviceKey,
     at: UnixTime,
-) -> rusqlite::Result<StoreAnswer> {
+) -> rusqlite::Result<DevicesAnswer> {
     let name: Option<String> = db
         .prepare_cached(
             "SELECT accounts.name FROM devices JOIN accounts ON accounts.id = devices.account
@@ -479,26 +518,26 @@ fn forget_device(
             .execute(params![device_key.as_bytes(), id.0])?;
         audit(db, at, "device forgotten", &name)?;
     }
-    Ok(StoreAnswer::Done)
+    Ok(DevicesAnswer::Done)
 }
 
-fn find_owner(db: &Transaction<'_>, device_key: &DeviceKey) -> rusqlite::Result<StoreAnswer> {
+fn find_owner(db: &Transaction<'_>, device_key: &DeviceKey) -> rusqlite::Result<DevicesAnswer> {
     db.prepare_cached(
         "SELECT accounts.name FROM devices JOIN accounts ON accounts.id = devices.account
          WHERE devices.key = ?",
     )?
     .query_row(params![device_key.as_bytes()], |row| parsed(row, 0))
     .optional()
-    .map(StoreAnswer::Owner)
+    .map(DevicesAnswer::Owner)
 }
 
 fn save_admission(
     db: &Transaction<'_>,
     admission: &Admission,
     at: UnixTime,
-) -> rusqlite::Result<StoreAnswer> {
+) -> rusqlite::Result<AdmissionsAnswer> {
     let Some(id) = account_id(db, &admission.account)? else {
-        return Ok(StoreAnswer::NotFound);
+        return Ok(AdmissionsAnswer::NotFound);
     };
     db.prepare_cached("INSERT INTO admissions (account, code, expires_ms) VALUES (?, ?, ?)")?
         .execute(params![
@@ -507,7 +546,7 @@ fn save_admission(
             ms(admission.expires)
         ])?;
     audit(db, at, "one-time code made", admission.account.as_str())?;
-    Ok(StoreAnswer::Done)
+    Ok(AdmissionsAnswer::Done)
 }
 
 fn save_lockout(db: &Transaction<'_>, row: &LockoutRow) -> rusqlite::Result<()> {
@@ -579,14 +618,6 @@ fn account_id(db: &Transaction<'_>, account: &AccountName) -> rusqlite::Result<O
     db.prepare_cached("SELECT id FROM accounts WHERE name = ?")?
         .query_row(params![account.as_str()], |row| row.get(0))
         .optional()
-}
-
-const fn found(rows: usize) -> StoreAnswer {
-    if rows > 0 {
-        StoreAnswer::Done
-    } else {
-        StoreAnswer::NotFound
-    }
 }
 
 // ---- columns -----------------------------------------------------------------------------------

@@ -60,27 +60,27 @@ fn nobody() -> Subject {
 fn create(account: &str) -> StoreRequest {
     let password = Password::new(Zeroizing::new("correct horse".to_owned())).unwrap();
     let setup = ServerSetup::generate([1; 32]);
-    StoreRequest::CreateAccount {
+    StoreRequest::Accounts(AccountsRequest::Create {
         account: name(account),
         record: make_record(&setup, &name(account), &password, [2; 32]).unwrap(),
         stretch: STRETCH_CURRENT,
         at: at(1),
-    }
+    })
 }
 
 fn enrol(id: i64, number: u8) -> StoreRequest {
-    StoreRequest::Enrol {
+    StoreRequest::Devices(DevicesRequest::Enrol {
         id: AccountId(id),
         device: device(number),
         lockout: row(Subject::Account(name("alice"))),
-    }
+    })
 }
 
 fn load(account: &str, number: u8) -> StoreRequest {
-    StoreRequest::LoadAccount {
+    StoreRequest::Accounts(AccountsRequest::Load {
         account: name(account),
         device_key: Some(device(number).key),
-    }
+    })
 }
 
 /// One of everything, in an order that meets every answer.
@@ -92,10 +92,12 @@ fn script() -> Vec<StoreRequest> {
         code: AdmissionCode::from_random(77),
         expires: at(600),
     };
-    let save = |subject| StoreRequest::SaveLockout {
-        row: row(subject),
-        is_blocked_now: true,
-        at: at(2),
+    let save = |subject| {
+        StoreRequest::Lockouts(LockoutsRequest::Save {
+            row: row(subject),
+            is_blocked_now: true,
+            at: at(2),
+        })
     };
     let mut script = vec![
         load("alice", 1),
@@ -107,73 +109,73 @@ fn script() -> Vec<StoreRequest> {
         enrol(99, 1),
         load("alice", 1),
         load("bob", 1),
-        StoreRequest::FindOwner { device_key: key(1) },
-        StoreRequest::FindOwner { device_key: key(9) },
+        StoreRequest::Devices(DevicesRequest::FindOwner { device_key: key(1) }),
+        StoreRequest::Devices(DevicesRequest::FindOwner { device_key: key(9) }),
         // The key moves to bob, and back.
         enrol(2, 1),
         load("alice", 1),
-        StoreRequest::FindOwner { device_key: key(1) },
+        StoreRequest::Devices(DevicesRequest::FindOwner { device_key: key(1) }),
         enrol(1, 1),
         save(nobody()),
         save(Subject::Account(name("bob"))),
-        StoreRequest::SaveAdmission {
+        StoreRequest::Admissions(AdmissionsRequest::Save {
             admission: admission("alice"),
             at: at(3),
-        },
-        StoreRequest::SaveAdmission {
+        }),
+        StoreRequest::Admissions(AdmissionsRequest::Save {
             admission: admission("nobody"),
             at: at(3),
-        },
-        StoreRequest::RenewToken {
+        }),
+        StoreRequest::Devices(DevicesRequest::RenewToken {
             id: AccountId(1),
             device_key: key(1),
             token_hash: TokenHash([42; 32]),
             token_before: TokenHash([1; 32]),
             at: at(4),
-        },
-        StoreRequest::RenewToken {
+        }),
+        StoreRequest::Devices(DevicesRequest::RenewToken {
             id: AccountId(2),
             device_key: key(1),
             token_hash: TokenHash([43; 32]),
             token_before: TokenHash([1; 32]),
             at: at(4),
-        },
+        }),
         load("alice", 1),
-        StoreRequest::DropTokenBefore {
+        StoreRequest::Devices(DevicesRequest::DropTokenBefore {
             id: AccountId(1),
             device_key: key(1),
-        },
+        }),
         load("alice", 1),
-        StoreRequest::Unblock {
+        StoreRequest::Lockouts(LockoutsRequest::Unblock {
             account: name("bob"),
             at: at(5),
-        },
-        StoreRequest::Unblock {
+        }),
+        StoreRequest::Lockouts(LockoutsRequest::Unblock {
             account: name("nobody"),
             at: at(5),
-        },
-        StoreRequest::ListAccounts {
+        }),
+        StoreRequest::Accounts(AccountsRequest::List {
             after: None,
             count_max: 1,
-        },
-        StoreRequest::ListAccounts {
+        }),
+        StoreRequest::Accounts(AccountsRequest::List {
             after: Some(alice()),
             count_max: 9,
-        },
+        }),
     ];
     script.extend((2..=1 + DEVICES_PER_ACCOUNT_MAX as u8).map(|number| enrol(1, number)));
     script.extend([
         enrol(1, 1),
-        StoreRequest::ForgetDevice {
+        StoreRequest::Devices(DevicesRequest::Forget {
             id: AccountId(1),
             device_key: key(2),
             at: at(6),
-        },
-        StoreRequest::ForgetDevice {
+        }),
+        StoreRequest::Devices(DevicesRequest::Forget {
             id: AccountId(2),
             device_key: key(1),
             at: at(6),
-        },
+        }),
         load("alice", 2),
         load("alice", 1),
     ]);
@@ -183,30 +185,30 @@ fn script() -> Vec<StoreRequest> {
 /// The end of the script, apart so that what was kept can be looked at before.
 fn script_end() -> Vec<StoreRequest> {
     vec![
-        StoreRequest::DropAdmission {
+        StoreRequest::Admissions(AdmissionsRequest::Drop {
             admission: Admission {
                 account: name("alice"),
                 code: AdmissionCode::from_random(77),
                 expires: at(600),
             },
-        },
-        StoreRequest::SaveLockout {
+        }),
+        StoreRequest::Lockouts(LockoutsRequest::Save {
             row: LockoutRow::empty(nobody()),
             is_blocked_now: false,
             at: at(7),
-        },
-        StoreRequest::RemoveAccount {
+        }),
+        StoreRequest::Accounts(AccountsRequest::Remove {
             account: name("alice"),
             at: at(8),
-        },
-        StoreRequest::RemoveAccount {
+        }),
+        StoreRequest::Accounts(AccountsRequest::Remove {
             account: name("alice"),
             at: at(8),
-        },
+        }),
         load("alice", 1),
-        StoreRequest::FindOwner {
+        StoreRequest::Devices(DevicesRequest::FindOwner {
             device_key: device(1).key,
-        },
+        }),
         create("alice"),
         enrol(1, 1),
         enrol(3, 1),
@@ -264,7 +266,9 @@ fn t38_the_next_account_is_read_in_place_of_none() {
     assert!(store.execute(&[create("bob"), create("dora")])[1].is_ok());
     let mut read = |account: &str| {
         let answer = store.execute(&[load(account, 1)]).remove(0);
-        let Ok(StoreAnswer::Loaded(Lookup { account, stand_in })) = answer else {
+        let Ok(StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup { account, stand_in }))) =
+            answer
+        else {
             panic!("{answer:?}");
         };
         let id = |account: Option<Box<Account>>| account.map(|account| account.id.0);
@@ -283,17 +287,19 @@ fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
         bytes[..4].copy_from_slice(&slot.to_le_bytes());
         NameHash::from_bytes(bytes)
     };
-    let save = |name: NameHash, last_failure: u64| StoreRequest::SaveLockout {
-        row: LockoutRow {
-            strangers: LaneRow {
-                failures: vec![(SourcePrefix::ANY, 1)],
-                last_failure: at(last_failure),
-                ..LaneRow::default()
+    let save = |name: NameHash, last_failure: u64| {
+        StoreRequest::Lockouts(LockoutsRequest::Save {
+            row: LockoutRow {
+                strangers: LaneRow {
+                    failures: vec![(SourcePrefix::ANY, 1)],
+                    last_failure: at(last_failure),
+                    ..LaneRow::default()
+                },
+                ..LockoutRow::empty(Subject::Unknown(name))
             },
-            ..LockoutRow::empty(Subject::Unknown(name))
-        },
-        is_blocked_now: false,
-        at: at(1),
+            is_blocked_now: false,
+            at: at(1),
+        })
     };
     let folder = TempDir::new().unwrap();
     let mut sqlite = SqliteStore::open(&folder.path().join("rendezvous.db")).unwrap();
@@ -315,8 +321,13 @@ fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
         let names = [hash(slots + 1, 7), hash(2, 0), hash(3, 0)].map(Subject::Unknown);
         assert_eq!(kept(store), names);
         let before = at(30);
-        let forgotten = store.execute(&[StoreRequest::ForgetUnknown { before }]);
-        assert!(matches!(forgotten[0], Ok(StoreAnswer::Done)));
+        let forgotten = store.execute(&[StoreRequest::Lockouts(LockoutsRequest::ForgetUnknown {
+            before,
+        })]);
+        assert!(matches!(
+            forgotten[0],
+            Ok(StoreAnswer::Lockouts(LockoutsAnswer::Done))
+        ));
         assert_eq!(kept(store), names[2..]);
         // So many at a time and no more: the store has other things to do.
         let many: Vec<_> = (0..=UNKNOWN_NAMES_SWEPT as u32)
@@ -324,8 +335,14 @@ fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
             .collect();
         assert!(store.execute(&many).iter().all(Result::is_ok));
         for left in [2, 1] {
-            let forgotten = store.execute(&[StoreRequest::ForgetUnknown { before }]);
-            assert!(matches!(forgotten[0], Ok(StoreAnswer::Done)));
+            let forgotten =
+                store.execute(&[StoreRequest::Lockouts(LockoutsRequest::ForgetUnknown {
+                    before,
+                })]);
+            assert!(matches!(
+                forgotten[0],
+                Ok(StoreAnswer::Lockouts(LockoutsAnswer::Done))
+            ));
             assert_eq!(kept(store).len(), left);
         }
     }
@@ -364,17 +381,17 @@ fn t31_an_enrolled_key_that_anybody_can_sign_for_is_dropped_at_the_start() {
     }
     drop(connection);
     let mut store = SqliteStore::open(&path).unwrap();
-    let list = StoreRequest::ListAccounts {
+    let list = StoreRequest::Accounts(AccountsRequest::List {
         after: None,
         count_max: 1,
-    };
+    });
     let answers = store.execute(&[list, load("alice", 1)]);
     assert!(
-        matches!(&answers[0], Ok(StoreAnswer::Accounts(accounts)) if accounts[0].devices == 1),
+        matches!(&answers[0], Ok(StoreAnswer::Accounts(AccountsAnswer::Listed(accounts))) if accounts[0].devices == 1),
         "{answers:?}"
     );
     assert!(
-        matches!(&answers[1], Ok(StoreAnswer::Loaded(Lookup { account: Some(account), .. })) if account.device.is_some()),
+        matches!(&answers[1], Ok(StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup { account: Some(account), .. }))) if account.device.is_some()),
         "{answers:?}"
     );
 }
@@ -414,10 +431,10 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
         [&[0; 192], &b"alice"[..]].concat(),
         [&[0xff; 192], &b"bob"[..]].concat(),
     ]) {
-        let Ok(StoreAnswer::Loaded(Lookup {
+        let Ok(StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup {
             account: Some(account),
             ..
-        })) = answer
+        }))) = answer
         else {
             panic!("{answer:?}");
         };
@@ -444,10 +461,10 @@ fn the_audit_trail_is_written_and_bounded() {
         events("count(*) FILTER (WHERE event = 'account created')"),
         1
     );
-    let unblock = StoreRequest::Unblock {
+    let unblock = StoreRequest::Lockouts(LockoutsRequest::Unblock {
         account: name("alice"),
         at: at(1),
-    };
+    });
     let batch = vec![unblock; AUDIT_ROWS_MAX / 10];
     for _ in 0..11 {
         assert!(store.execute(&batch)[0].is_ok());
@@ -465,15 +482,24 @@ fn a_request_that_fails_fails_alone_and_leaves_nothing() {
     // A second connection drops a table under it: an enrolment fails after its first change.
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("DROP TABLE devices").unwrap();
-    let remove = StoreRequest::RemoveAccount {
+    let remove = StoreRequest::Accounts(AccountsRequest::Remove {
         account: name("nobody"),
         at: at(1),
-    };
+    });
     let answers = store.execute(&[create("bob"), enrol(1, 1), create("carol"), remove]);
-    assert!(matches!(answers[0], Ok(StoreAnswer::Done)), "{answers:?}");
+    assert!(
+        matches!(answers[0], Ok(StoreAnswer::Accounts(AccountsAnswer::Done))),
+        "{answers:?}"
+    );
     assert!(matches!(answers[1], Err(StoreError::Failed(_))));
-    assert!(matches!(answers[2], Ok(StoreAnswer::Done)));
-    assert!(matches!(answers[3], Ok(StoreAnswer::NotFound)));
+    assert!(matches!(
+        answers[2],
+        Ok(StoreAnswer::Accounts(AccountsAnswer::Done))
+    ));
+    assert!(matches!(
+        answers[3],
+        Ok(StoreAnswer::Accounts(AccountsAnswer::NotFound))
+    ));
     let restored = store.restore().unwrap();
     assert!(restored.lockouts.is_empty(), "{restored:?}");
     let accounts = other.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0));

@@ -12,7 +12,7 @@ use common::wire::rendezvous::{
     OpaqueMessage, Refusal, ServerFrame,
 };
 use rendezvous::server::operator::{Command, Reply};
-use rendezvous::store::{Store, StoreRequest};
+use rendezvous::store::{AccountsRequest, LockoutsRequest, Store, StoreRequest};
 
 use super::world::*;
 
@@ -81,7 +81,10 @@ fn t38_the_count_is_durable_before_the_peer_learns_anything() {
         "OPAQUE is done, the store is not"
     );
     let save = world.held.pop_front().unwrap();
-    assert!(matches!(save.1, StoreRequest::SaveLockout { .. }));
+    assert!(matches!(
+        save.1,
+        StoreRequest::Lockouts(LockoutsRequest::Save { .. })
+    ));
     world.answer_store(save);
     assert_eq!(world.inbox(c).len(), 1);
 }
@@ -278,10 +281,16 @@ fn t38_an_owner_who_is_online_does_not_slow_the_next_guess() {
             );
             // To be told, the owner needs a write; whoever guesses would wait for it.
             let load = world.held.pop_front().unwrap();
-            assert!(matches!(load.1, StoreRequest::LoadAccount { .. }));
+            assert!(matches!(
+                load.1,
+                StoreRequest::Accounts(AccountsRequest::Load { .. })
+            ));
             world.answer_store(load);
             let save = world.held.pop_front().unwrap();
-            assert!(matches!(save.1, StoreRequest::SaveLockout { .. }));
+            assert!(matches!(
+                save.1,
+                StoreRequest::Lockouts(LockoutsRequest::Save { .. })
+            ));
             world.answer_store(save);
             assert!(world.held.is_empty());
         }

@@ -27,7 +27,8 @@ use rendezvous::server::{
 };
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
-    Device, LockoutRow, Lookup, Restored, Store, StoreAnswer, StoreError, StoreRequest, Subject,
+    AccountsAnswer, AccountsRequest, Device, DevicesAnswer, DevicesRequest, LockoutRow, Lookup,
+    Restored, Store, StoreAnswer, StoreError, StoreRequest, Subject,
 };
 use zeroize::Zeroizing;
 
@@ -371,19 +372,19 @@ impl World {
     }
 
     pub(crate) fn enrol(&mut self, account: &str, device_key: DeviceKey, token: &Token) {
-        let load = StoreRequest::LoadAccount {
+        let load = StoreRequest::Accounts(AccountsRequest::Load {
             account: name(account),
             device_key: Some(device_key),
-        };
-        let Ok(StoreAnswer::Loaded(Lookup {
+        });
+        let Ok(StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup {
             account: Some(loaded),
             ..
-        })) = self.execute(&load)
+        }))) = self.execute(&load)
         else {
             panic!("no account");
         };
         let subject = Subject::Account(name(account));
-        let enrol = StoreRequest::Enrol {
+        let enrol = StoreRequest::Devices(DevicesRequest::Enrol {
             id: loaded.id,
             device: Device {
                 key: device_key,
@@ -393,8 +394,11 @@ impl World {
                 token_issued: self.wall,
             },
             lockout: LockoutRow::empty(subject),
-        };
-        assert!(matches!(self.execute(&enrol), Ok(StoreAnswer::Done)));
+        });
+        assert!(matches!(
+            self.execute(&enrol),
+            Ok(StoreAnswer::Devices(DevicesAnswer::Done))
+        ));
     }
 
     /// A session that is logged in.

@@ -25,7 +25,8 @@ use rendezvous::server::operator::{Command, CommandId};
 use rendezvous::server::{ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
-    Device, LockoutRow, Lookup, Store, StoreAnswer, StoreError, StoreRequest, Subject,
+    AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, Lookup, Store,
+    StoreAnswer, StoreError, StoreRequest, Subject,
 };
 use zeroize::Zeroizing;
 
@@ -96,25 +97,25 @@ fn kept() -> &'static Kept {
 }
 
 fn enrol(store: &mut MemoryStore, n: usize, record: &PasswordRecord) {
-    let create = StoreRequest::CreateAccount {
+    let create = StoreRequest::Accounts(AccountsRequest::Create {
         account: account(n),
         record: record.clone(),
         stretch: STRETCH_CURRENT,
         at: UnixTime::from_millis(START_MS),
-    };
-    let load = StoreRequest::LoadAccount {
+    });
+    let load = StoreRequest::Accounts(AccountsRequest::Load {
         account: account(n),
         device_key: Some(secret(n).public()),
-    };
+    });
     let answers = store.execute(&[create, load]);
-    let Some(Ok(StoreAnswer::Loaded(Lookup {
+    let Some(Ok(StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup {
         account: Some(loaded),
         ..
-    }))) = answers.last()
+    })))) = answers.last()
     else {
         unreachable!("the account was just made");
     };
-    let enrolled = store.execute(&[StoreRequest::Enrol {
+    let enrolled = store.execute(&[StoreRequest::Devices(DevicesRequest::Enrol {
         id: loaded.id,
         device: Device {
             key: secret(n).public(),
@@ -124,7 +125,7 @@ fn enrol(store: &mut MemoryStore, n: usize, record: &PasswordRecord) {
             token_issued: UnixTime::from_millis(START_MS),
         },
         lockout: LockoutRow::empty(Subject::Account(account(n))),
-    }]);
+    })]);
     assert_eq!(enrolled.len(), 1);
 }
 

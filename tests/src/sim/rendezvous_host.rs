@@ -15,7 +15,8 @@ use rendezvous::server::login::{Job, Outcome};
 use rendezvous::server::{Input, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
-    Account, Device, LockoutRow, Lookup, Store, StoreAnswer, StoreRequest, Subject,
+    Account, AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, Lookup, Store,
+    StoreAnswer, StoreRequest, Subject,
 };
 use zeroize::Zeroizing;
 
@@ -83,25 +84,25 @@ impl RendezvousHost {
         token: &Token,
         at: UnixTime,
     ) {
-        let create = StoreRequest::CreateAccount {
+        let create = StoreRequest::Accounts(AccountsRequest::Create {
             account: account.clone(),
             record: record(account),
             stretch: STRETCH_CURRENT,
             at,
-        };
+        });
         self.execute(&create);
-        let load = StoreRequest::LoadAccount {
+        let load = StoreRequest::Accounts(AccountsRequest::Load {
             account: account.clone(),
             device_key: Some(device_key),
-        };
-        let StoreAnswer::Loaded(Lookup {
+        });
+        let StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup {
             account: Some(loaded),
             ..
-        }) = self.execute(&load)
+        })) = self.execute(&load)
         else {
             unreachable!("the account was just made");
         };
-        self.execute(&StoreRequest::Enrol {
+        self.execute(&StoreRequest::Devices(DevicesRequest::Enrol {
             id: loaded.id,
             device: Device {
                 key: device_key,
@@ -111,7 +112,7 @@ impl RendezvousHost {
                 token_issued: at,
             },
             lockout: LockoutRow::empty(Subject::Account(account.clone())),
-        });
+        }));
     }
 
     /// Tells whether there is such an account.
@@ -130,11 +131,13 @@ impl RendezvousHost {
         account: &AccountName,
         device_key: Option<DeviceKey>,
     ) -> Option<Box<Account>> {
-        let load = StoreRequest::LoadAccount {
+        let load = StoreRequest::Accounts(AccountsRequest::Load {
             account: account.clone(),
             device_key,
-        };
-        if let StoreAnswer::Loaded(Lookup { account, .. }) = self.execute(&load) {
+        });
+        if let StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup { account, .. })) =
+            self.execute(&load)
+        {
             account
         } else {
             None

@@ -1,0 +1,279 @@
+//! What the engine asks of the store and what the store answers, by what it is about.
+
+use common::id::AccountName;
+use common::key::{DeviceKey, TokenHash};
+use common::password::PasswordRecord;
+use common::time::UnixTime;
+use common::wire::rendezvous::StretchVersion;
+
+use super::{Account, AccountId, AccountSummary, Admission, Device, LockoutRow, Lookup};
+
+/// What the engine asks of the store.
+#[derive(Clone, Debug)]
+pub enum StoreRequest {
+    /// Answered by [`StoreAnswer::Accounts`].
+    Accounts(AccountsRequest),
+    /// Answered by [`StoreAnswer::Devices`].
+    Devices(DevicesRequest),
+    /// Answered by [`StoreAnswer::Lockouts`].
+    Lockouts(LockoutsRequest),
+    /// Answered by [`StoreAnswer::Admissions`].
+    Admissions(AdmissionsRequest),
+}
+
+/// About accounts.
+#[derive(Clone, Debug)]
+pub enum AccountsRequest {
+    /// Reads an account, and one of its devices if that is wanted. Answered by `Loaded`.
+    Load {
+        /// It need not exist.
+        account: AccountName,
+        /// The device to read, if one is wanted.
+        device_key: Option<DeviceKey>,
+    },
+    /// Makes an account. Answered by `Done` or `Exists`.
+    Create {
+        /// Not the name of another account.
+        account: AccountName,
+        /// What the server keeps instead of the password.
+        record: PasswordRecord,
+        /// How the password is stretched.
+        stretch: StretchVersion,
+        /// For the list of accounts and the audit trail.
+        at: UnixTime,
+    },
+    /// Removes an account with everything that belongs to it. Answered by `Done` or `NotFound`.
+    Remove {
+        /// It need not exist.
+        account: AccountName,
+        /// For the audit trail.
+        at: UnixTime,
+    },
+    /// Lists accounts by name. Answered by `Listed`.
+    List {
+        /// Only names after this one.
+        after: Option<AccountName>,
+        /// At most this many.
+        count_max: usize,
+    },
+}
+
+/// About enrolled devices.
+#[derive(Clone, Debug)]
+pub enum DevicesRequest {
+    /// Enrols a device after a password log-in, or gives it a new token, and keeps `lockout` in any
+    /// case. A key that was another account's moves. Answered by `Done`, `NotFound` or `Full`.
+    Enrol {
+        /// The account that owns the device from now on.
+        id: AccountId,
+        /// Its key may be enrolled already.
+        device: Device,
+        /// The account's failures without this attempt.
+        lockout: LockoutRow,
+    },
+    /// Gives an enrolled device a new token. The one before stays good until the new one is used, in
+    /// case the device never hears of it. Answered by `Done`, or `NotFound` if it is enrolled no longer.
+    RenewToken {
+        /// The account that owns the device.
+        id: AccountId,
+        /// Enrolled with that account.
+        device_key: DeviceKey,
+        /// What the new token hashes to.
+        token_hash: TokenHash,
+        /// What the one before hashes to.
+        token_before: TokenHash,
+        /// When the new token was issued.
+        at: UnixTime,
+    },
+    /// Forgets the token before a device's newest, which it has used. Answered by `Done`.
+    DropTokenBefore {
+        /// The account that owns the device.
+        id: AccountId,
+        /// Enrolled with that account.
+        device_key: DeviceKey,
+    },
+    /// Forgets a device and its token. Answered by `Done`.
+    Forget {
+        /// The account that owns the device.
+        id: AccountId,
+        /// It need not be enrolled.
+        device_key: DeviceKey,
+        /// For the audit trail.
+        at: UnixTime,
+    },
+    /// Asks whose a device is. Answered by `Owner`.
+    FindOwner {
+        /// It need not be enrolled.
+        device_key: DeviceKey,
+    },
+}
+
+/// About failed log-ins.
+#[derive(Clone, Debug)]
+pub enum LockoutsRequest {
+    /// Keeps the failures of a subject; an empty row is dropped. Of names without an account that have the
+    /// same [slot](super::NameHash::slot) the last one stays. Answered by `Done`.
+    Save {
+        /// Takes the place of the subject's row.
+        row: LockoutRow,
+        /// For the audit trail, when this begins a block.
+        is_blocked_now: bool,
+        /// For the audit trail.
+        at: UnixTime,
+    },
+    /// Drops up to [`UNKNOWN_NAMES_SWEPT`](common::limits::UNKNOWN_NAMES_SWEPT) names without an account
+    /// that have not failed since. Answered by `Done`.
+    ForgetUnknown {
+        /// The first moment that is not dropped.
+        before: UnixTime,
+    },
+    /// Forgets the failures of an account. Answered by `Done` or `NotFound`.
+    Unblock {
+        /// It need not exist.
+        account: AccountName,
+        /// For the audit trail.
+        at: UnixTime,
+    },
+}
+
+/// About one-time codes.
+#[derive(Clone, Debug)]
+pub enum AdmissionsRequest {
+    /// Keeps a one-time code. Answered by `Done`, or `NotFound` if there is no such account.
+    Save {
+        /// A code that the account does not have yet.
+        admission: Admission,
+        /// For the audit trail.
+        at: UnixTime,
+    },
+    /// Drops a one-time code that was used or has expired. Answered by `Done`.
+    Drop {
+        /// It need not be there.
+        admission: Admission,
+    },
+}
+
+/// The store's answer, after the commit.
+#[derive(Clone, Debug)]
+pub enum StoreAnswer {
+    /// To a [`StoreRequest::Accounts`].
+    Accounts(AccountsAnswer),
+    /// To a [`StoreRequest::Devices`].
+    Devices(DevicesAnswer),
+    /// To a [`StoreRequest::Lockouts`].
+    Lockouts(LockoutsAnswer),
+    /// To a [`StoreRequest::Admissions`].
+    Admissions(AdmissionsAnswer),
+}
+
+impl StoreAnswer {
+    /// The account that was found, if there is one.
+    pub fn into_account(self) -> Option<Box<Account>> {
+        match self {
+            Self::Accounts(AccountsAnswer::Loaded(found)) => found.account,
+            Self::Accounts(
+                AccountsAnswer::Done
+                | AccountsAnswer::Exists
+                | AccountsAnswer::NotFound
+                | AccountsAnswer::Listed(_),
+            )
+            | Self::Devices(_)
+            | Self::Lockouts(_)
+            | Self::Admissions(_) => None,
+        }
+    }
+}
+
+/// To an [`AccountsRequest`].
+#[derive(Clone, Debug)]
+pub enum AccountsAnswer {
+    /// It is on disk.
+    Done,
+    /// The name is taken.
+    Exists,
+    /// There is no such account.
+    NotFound,
+    /// What was found under a name.
+    Loaded(Lookup),
+    /// Accounts in the order of their names.
+    Listed(Vec<AccountSummary>),
+}
+
+/// To a [`DevicesRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DevicesAnswer {
+    /// It is on disk.
+    Done,
+    /// There is no such account, or no such device of it.
+    NotFound,
+    /// The account has as many devices as it may have.
+    Full,
+    /// The owner of a device, if it has one.
+    Owner(Option<AccountName>),
+}
+
+/// To a [`LockoutsRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockoutsAnswer {
+    /// It is on disk.
+    Done,
+    /// There is no such account.
+    NotFound,
+}
+
+/// To an [`AdmissionsRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdmissionsAnswer {
+    /// It is on disk.
+    Done,
+    /// There is no such account.
+    NotFound,
+}
+
+impl From<AccountsRequest> for StoreRequest {
+    fn from(request: AccountsRequest) -> Self {
+        Self::Accounts(request)
+    }
+}
+
+impl From<DevicesRequest> for StoreRequest {
+    fn from(request: DevicesRequest) -> Self {
+        Self::Devices(request)
+    }
+}
+
+impl From<LockoutsRequest> for StoreRequest {
+    fn from(request: LockoutsRequest) -> Self {
+        Self::Lockouts(request)
+    }
+}
+
+impl From<AdmissionsRequest> for StoreRequest {
+    fn from(request: AdmissionsRequest) -> Self {
+        Self::Admissions(request)
+    }
+}
+
+impl From<AccountsAnswer> for StoreAnswer {
+    fn from(answer: AccountsAnswer) -> Self {
+        Self::Accounts(answer)
+    }
+}
+
+impl From<DevicesAnswer> for StoreAnswer {
+    fn from(answer: DevicesAnswer) -> Self {
+        Self::Devices(answer)
+    }
+}
+
+impl From<LockoutsAnswer> for StoreAnswer {
+    fn from(answer: LockoutsAnswer) -> Self {
+        Self::Lockouts(answer)
+    }
+}
+
+impl From<AdmissionsAnswer> for StoreAnswer {
+    fn from(answer: AdmissionsAnswer) -> Self {
+        Self::Admissions(answer)
+    }
+}
