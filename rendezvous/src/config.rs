@@ -7,8 +7,8 @@ use std::time::Duration;
 use directories::ProjectDirs;
 
 use crate::args::{RegistrationArgument, ServeArguments};
-use crate::server::lockout::LockoutOptions;
-use crate::server::registration::Registration;
+use crate::server::logins::lockout::LockoutOptions;
+use crate::server::logins::registration::Registration;
 
 /// The port unless another is given, TCP and UDP.
 pub const PORT: u16 = 7400;

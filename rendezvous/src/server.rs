@@ -33,34 +33,25 @@ use crate::store::{
     AccountId, Admission, AdmissionsAnswer, AdmissionsRequest, DevicesAnswer, DevicesRequest,
     LockoutRow, LockoutsRequest, Restored, StoreAnswer, StoreError, StoreRequest,
 };
-use admission::Admissions;
-use directory::{Directory, admissible_candidates};
-use lockout::{BucketKey, LockoutOptions, Lockouts, seconds};
+use connections::strangers::Strangers;
 use login::{Attempt, Job, Outcome};
+use logins::admission::Admissions;
+use logins::lockout::{BucketKey, LockoutOptions, Lockouts, seconds};
+use logins::registration::{Registration, Registrations};
 use operator::{Command, CommandId, Reply};
 use presence::Presence;
-use registration::{Registration, Registrations};
-use strangers::Strangers;
+use presence::directory::{Directory, admissible_candidates};
 
-/// One-time codes.
-mod admission;
-/// More connections than there may be.
-#[cfg(test)]
-mod crowd;
-/// Who is online.
-pub mod directory;
-/// How many log-ins may fail.
-pub mod lockout;
+/// Connections that are there.
+mod connections;
 /// Registration and log-in, step by step.
 pub mod login;
+/// What log-ins are limited by.
+pub mod logins;
 /// What an operator asks of the running server.
 pub mod operator;
 /// Who is told when somebody comes, changes or leaves.
-mod presence;
-/// Who may register.
-pub mod registration;
-/// Who has not logged in yet.
-mod strangers;
+pub mod presence;
 
 /// The owner of an account is told of failed log-ins at most this often.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);

@@ -22,8 +22,8 @@ use common::wire::rendezvous::{
     OpaqueMessage, Refusal, RequestId, StretchVersion, TokenLogin,
 };
 
-use super::lockout::{Counted, Lane, seconds};
-use super::registration::Registration;
+use super::logins::lockout::{Counted, Lane, seconds};
+use super::logins::registration::Registration;
 use super::{ConnectionId, Member, Phase, Server, Step, Work};
 use crate::store::{
     Account, AccountId, AccountsAnswer, AccountsRequest, Device, DevicesAnswer, DevicesRequest,

@@ -8,7 +8,7 @@ use common::limits::ACCOUNTS_PER_REPLY_MAX;
 use common::password::{PasswordRecord, STRETCH_CURRENT};
 use common::wire::rendezvous::{AdmissionCode, ByeReason};
 
-use super::lockout::seconds;
+use super::logins::lockout::seconds;
 use super::{Server, Work};
 use crate::store::{
     AccountSummary, AccountsAnswer, AccountsRequest, Admission, AdmissionsAnswer,

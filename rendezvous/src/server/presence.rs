@@ -16,15 +16,17 @@ use std::time::{Duration, Instant};
 use common::limits::{Fill, WATCH_CHANGES_AT_ONCE, WATCH_CHANGES_PER_S};
 use common::wire::rendezvous::{Cursor, DirectoryPush, DirectoryVersion, Entry, Push, ServerFrame};
 
-use super::directory::{Changes, Directory};
 use super::{ConnectionId, Frame, Output};
 use announcers::Announcers;
 use budget::{Budget, Pace};
+use directory::{Changes, Directory};
 
 /// How often a device may change what it says of itself.
 mod announcers;
 /// How often something may happen.
 mod budget;
+/// Who is online.
+pub mod directory;
 
 /// Presence changes wait this long for others, so that a crowd that comes at once is few pushes.
 const PRESENCE_DELAY: Duration = Duration::from_millis(50);

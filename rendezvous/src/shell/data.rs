@@ -16,7 +16,7 @@ use common::tls::{IdentityError, ServerIdentity};
 use zeroize::Zeroizing;
 
 use super::{Problem, ambient};
-use crate::server::lockout::BucketKey;
+use crate::server::logins::lockout::BucketKey;
 use crate::store::sqlite::{OpenError, SqliteStore};
 
 const IDENTITY: &str = "identity.pem";

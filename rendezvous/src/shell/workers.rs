@@ -127,7 +127,7 @@ mod tests {
     use mio::{Poll, Token};
 
     use super::*;
-    use crate::server::lockout::BucketKey;
+    use crate::server::logins::lockout::BucketKey;
     use crate::server::operator::{Command, CommandId};
     use crate::server::{Output, Server, ServerOptions};
     use crate::store::{LockoutsAnswer, Restored, StoreAnswer};

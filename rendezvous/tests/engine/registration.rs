@@ -8,8 +8,8 @@ use common::wire::rendezvous::{
     Answer, ByeReason, Candidate, CandidateKind, DirectoryAnswer, DirectoryRequest, LoggedIn,
     LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request, Status, StretchVersion,
 };
+use rendezvous::server::logins::registration::Registration;
 use rendezvous::server::operator::{Command, Reply};
-use rendezvous::server::registration::Registration;
 
 use super::world::*;
 

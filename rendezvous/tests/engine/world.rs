@@ -20,7 +20,7 @@ use common::wire::rendezvous::{
     LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
     RequestId, ServerFrame, Status, TokenLogin,
 };
-use rendezvous::server::lockout::BucketKey;
+use rendezvous::server::logins::lockout::BucketKey;
 use rendezvous::server::operator::{Command, CommandId, Reply};
 use rendezvous::server::{
     CloseReason, ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket,

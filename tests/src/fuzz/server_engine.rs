@@ -19,8 +19,8 @@ use common::wire::rendezvous::{
     LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Request, RequestFrame, RequestId,
     ServerFrame, Status, StretchVersion, TokenLogin,
 };
-use rendezvous::server::lockout::BucketKey;
 use rendezvous::server::login::{Job, Outcome};
+use rendezvous::server::logins::lockout::BucketKey;
 use rendezvous::server::operator::{Command, CommandId};
 use rendezvous::server::{ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;

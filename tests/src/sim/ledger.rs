@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::id::AccountName;
 use common::limits::BLOCK_MEMORY;
 use common::wire::rendezvous::{RequestId, ServerFrame};
-use rendezvous::server::lockout::{Lane, Lockouts, Standing};
+use rendezvous::server::logins::lockout::{Lane, Lockouts, Standing};
 use rendezvous::server::{ConnectionId, Frame};
 use rendezvous::source::SourcePrefix;
 
@@ -233,7 +233,7 @@ fn kept(was: &Standing, lane: Lane, proofs: &[&Attempt]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use rendezvous::server::lockout::{BucketKey, LockoutOptions};
+    use rendezvous::server::logins::lockout::{BucketKey, LockoutOptions};
     use rendezvous::store::Subject;
 
     use super::*;

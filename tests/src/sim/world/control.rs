@@ -11,7 +11,7 @@ use common::wire::rendezvous::{Hello, LoginRequest, Request, RequestFrame};
 use peer::node::Input;
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use rand::RngExt;
-use rendezvous::server::lockout::Lane;
+use rendezvous::server::logins::lockout::Lane;
 use rendezvous::server::{self, ConnectionId, operator};
 
 use super::{Happening, SERVER, SERVER_V6, World};

@@ -1,7 +1,7 @@
 //! A test with more connections than a server holds. Real log-ins of so many take minutes, so they are
 //! counted as members without one.
 
-use super::*;
+use crate::server::*;
 
 struct Crowd {
     server: Server,
