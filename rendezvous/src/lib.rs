@@ -6,7 +6,7 @@
 //! [`relay::Relay`] for datagrams. They are state machines without a socket, file, thread, clock or
 //! randomness of their own. What happened goes in, what is to be done comes out, and time and a seed
 //! are arguments. Slow work leaves as an output and returns as an input: [`store::StoreRequest`] for
-//! what must last, [`server::login::Job`] for OPAQUE.
+//! what must last, [`server::Job`] for OPAQUE.
 //!
 //! The **shell** (feature `shell`) owns everything else: a mio loop with TLS over TCP, a thread that
 //! owns the SQLite database, threads for OPAQUE, a thread for UDP, and the command line.

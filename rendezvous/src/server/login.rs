@@ -6,7 +6,6 @@
 //!
 //! Names without an account take the same steps, with a fake record, and end the same way.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,14 +13,14 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey, Role, Statement, Token};
 use common::limits::{TOKEN_LIFETIME, TOKEN_RENEW_AFTER};
 use common::password::{
-    ChallengeError, CredentialId, KE1_LEN, PasswordError, PasswordRecord, STRETCH_CURRENT,
-    ServerLogin, ServerSetup,
+    ChallengeError, CredentialId, KE1_LEN, PasswordRecord, STRETCH_CURRENT, ServerLogin,
 };
 use common::wire::rendezvous::{
     AdmissionCode, Answer, ByeReason, FailedLogins, LoggedIn, LoginAnswer, LoginStart,
     OpaqueMessage, Refusal, RequestId, StretchVersion, TokenLogin,
 };
 
+use super::io::{Job, Outcome};
 use super::logins::lockout::{Counted, Lane, seconds};
 use super::logins::registration::Registration;
 use super::{ConnectionId, Member, Phase, Server, Step, Work};
@@ -29,82 +28,6 @@ use crate::store::{
     Account, AccountId, AccountsAnswer, AccountsRequest, Device, DevicesAnswer, DevicesRequest,
     LockoutRow, LockoutsRequest, StoreAnswer, StoreError, Subject,
 };
-
-/// OPAQUE work for another thread.
-pub enum Job {
-    /// Answers the start of a registration.
-    Register {
-        /// Drawn for this registration.
-        credential: CredentialId,
-        /// RegistrationRequest.
-        message: OpaqueMessage,
-    },
-    /// Answers KE1.
-    Login {
-        /// Who logs in.
-        account: AccountName,
-        /// The account's record; `None` without an account.
-        record: Option<PasswordRecord>,
-        /// KE1.
-        ke1: OpaqueMessage,
-        /// The channel that the log-in holds for.
-        channel: ChannelBinding,
-        /// Fresh randomness.
-        seed: [u8; 32],
-    },
-    /// Checks KE3.
-    Finish {
-        /// What answering KE1 left.
-        login: Box<ServerLogin>,
-        /// KE3.
-        ke3: OpaqueMessage,
-    },
-}
-
-/// What a [`Job`] came to.
-#[derive(Debug)]
-pub enum Outcome {
-    /// RegistrationResponse.
-    Registered(Result<OpaqueMessage, PasswordError>),
-    /// KE2, and what is needed to check KE3.
-    Challenged(Result<(Box<ServerLogin>, OpaqueMessage), ChallengeError>),
-    /// Whether KE3 proved the password.
-    Finished(Result<(), PasswordError>),
-}
-
-impl Job {
-    /// Does the work. A tenth of a millisecond of elliptic curves, or less.
-    pub fn run(self, setup: &ServerSetup) -> Outcome {
-        match self {
-            Self::Register {
-                credential,
-                message,
-            } => Outcome::Registered(setup.register(&credential, &message)),
-            Self::Login {
-                account,
-                record,
-                ke1,
-                channel,
-                seed,
-            } => {
-                let answered = setup.login(&account, record.as_ref(), &ke1, &channel, seed);
-                Outcome::Challenged(answered.map(|(login, ke2)| (Box::new(login), ke2)))
-            }
-            Self::Finish { login, ke3 } => Outcome::Finished(login.finish(&ke3)),
-        }
-    }
-}
-
-impl fmt::Debug for Job {
-    /// Never shows the seed: whoever has it can compute the server's secrets of this log-in.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Register { .. } => f.write_str("Register(…)"),
-            Self::Login { account, .. } => write!(f, "Login({account:?})"),
-            Self::Finish { login, .. } => write!(f, "Finish({login:?})"),
-        }
-    }
-}
 
 /// A registration or log-in under way.
 #[derive(Debug)]

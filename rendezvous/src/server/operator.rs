@@ -5,82 +5,16 @@ use std::time::Instant;
 
 use common::id::AccountName;
 use common::limits::ACCOUNTS_PER_REPLY_MAX;
-use common::password::{PasswordRecord, STRETCH_CURRENT};
+use common::password::STRETCH_CURRENT;
 use common::wire::rendezvous::{AdmissionCode, ByeReason};
 
+use super::io::{Command, CommandId, ListedAccount, Reply};
 use super::logins::lockout::seconds;
 use super::{Server, Work};
 use crate::store::{
     AccountSummary, AccountsAnswer, AccountsRequest, Admission, AdmissionsAnswer,
     AdmissionsRequest, LockoutsAnswer, LockoutsRequest, StoreAnswer, StoreError, StoreRequest,
 };
-
-/// Pairs a reply with its command; chosen by the shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CommandId(pub u64);
-
-/// What an operator asks.
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// Make an account, whatever registration is open.
-    AddAccount {
-        /// Its name.
-        account: AccountName,
-        /// Made with [`common::password::make_record`].
-        record: PasswordRecord,
-    },
-    /// Remove an account with its devices; its sessions end.
-    RemoveAccount(AccountName),
-    /// End a block and forget what led to it.
-    Unblock(AccountName),
-    /// Make a one-time code.
-    Admit(AccountName),
-    /// List accounts by name, at most [`ACCOUNTS_PER_REPLY_MAX`].
-    ListAccounts {
-        /// Only names after this one.
-        after: Option<AccountName>,
-    },
-}
-
-/// The answer to a [`Command`].
-#[derive(Clone, Debug)]
-pub enum Reply {
-    /// It is done.
-    Done,
-    /// The name is taken.
-    Exists,
-    /// There is no such account.
-    NotFound,
-    /// A one-time code.
-    Code {
-        /// To be typed at the new device.
-        code: AdmissionCode,
-        /// Seconds until it expires.
-        expires_in_s: u32,
-    },
-    /// The account has as many open codes as it may have.
-    TooManyCodes,
-    /// Accounts, and whether there may be more after the last.
-    Accounts {
-        /// In the order of their names.
-        accounts: Vec<ListedAccount>,
-        /// Ask again after the last name.
-        may_have_more: bool,
-    },
-    /// The store failed.
-    StoreFailed(StoreError),
-}
-
-/// An account as an operator sees it.
-#[derive(Clone, Debug)]
-pub struct ListedAccount {
-    /// What the store knows.
-    pub summary: AccountSummary,
-    /// Sessions that are logged in now.
-    pub sessions: usize,
-    /// Seconds for which strangers are blocked; 0 when they are not.
-    pub blocked_for_s: u32,
-}
 
 /// What a command waits for.
 #[derive(Clone, Debug)]

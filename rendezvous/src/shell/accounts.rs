@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::admin::{self, AccountLine, Answer, Refusal};
 use super::{DataFolder, Problem, ambient, data, say};
 use crate::args::AccountCommand;
-use crate::server::operator::{Command, CommandId, Reply};
+use crate::server::{Command, CommandId, Reply};
 use crate::server::{Input, Output, Server, ServerOptions};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;

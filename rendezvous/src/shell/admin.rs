@@ -20,7 +20,7 @@ use common::password::PasswordRecord;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::server::operator::{Command, Reply};
+use crate::server::{Command, Reply};
 
 /// Name of the socket.
 pub(super) const SOCKET: &str = "admin.sock";

@@ -29,7 +29,7 @@ use super::udp::UdpThread;
 use super::workers::Workers;
 use super::{DataFolder, Problem, ambient, data, say};
 use crate::config::ServeConfig;
-use crate::server::operator::CommandId;
+use crate::server::CommandId;
 use crate::server::{ConnectionId, Input, Output, Server, ServerOptions};
 use crate::store::Store;
 

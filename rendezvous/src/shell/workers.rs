@@ -17,7 +17,7 @@ use common::password::ServerSetup;
 use mio::Waker;
 
 use super::Problem;
-use crate::server::login::Job;
+use crate::server::Job;
 use crate::server::{Input, Ticket};
 use crate::store::{Store, StoreError, StoreRequest};
 
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::server::logins::lockout::BucketKey;
-    use crate::server::operator::{Command, CommandId};
+    use crate::server::{Command, CommandId};
     use crate::server::{Output, Server, ServerOptions};
     use crate::store::{LockoutsAnswer, Restored, StoreAnswer};
 

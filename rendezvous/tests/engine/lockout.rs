@@ -11,7 +11,7 @@ use common::wire::rendezvous::{
     AdmissionCode, Answer, DeviceAnswer, DeviceRequest, LoggedIn, LoginAnswer, LoginRequest,
     OpaqueMessage, Refusal, ServerFrame,
 };
-use rendezvous::server::operator::{Command, Reply};
+use rendezvous::server::{Command, Reply};
 use rendezvous::store::{AccountsRequest, LockoutsRequest, Store, StoreRequest};
 
 use super::world::*;

@@ -9,7 +9,7 @@ use common::wire::rendezvous::{
     LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request, Status, StretchVersion,
 };
 use rendezvous::server::logins::registration::Registration;
-use rendezvous::server::operator::{Command, Reply};
+use rendezvous::server::{Command, Reply};
 
 use super::world::*;
 

@@ -11,8 +11,8 @@ use common::wire::rendezvous::{
     HelloAnswer, LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request,
 };
 use common::wire::samples;
-use rendezvous::server::operator::{Command, Reply};
 use rendezvous::server::{CloseReason, Input};
+use rendezvous::server::{Command, Reply};
 use rendezvous::store::StoreError;
 
 use super::world::*;

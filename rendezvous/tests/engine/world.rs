@@ -21,10 +21,10 @@ use common::wire::rendezvous::{
     RequestId, ServerFrame, Status, TokenLogin,
 };
 use rendezvous::server::logins::lockout::BucketKey;
-use rendezvous::server::operator::{Command, CommandId, Reply};
 use rendezvous::server::{
     CloseReason, ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket,
 };
+use rendezvous::server::{Command, CommandId, Reply};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
     AccountsAnswer, AccountsRequest, Device, DevicesAnswer, DevicesRequest, LockoutRow, Lookup,
@@ -58,7 +58,7 @@ pub(crate) struct World {
     pub(crate) hold_jobs: bool,
     pub(crate) store_fails: bool,
     pub(crate) held: VecDeque<(Ticket, StoreRequest)>,
-    pub(crate) jobs: VecDeque<(Ticket, rendezvous::server::login::Job)>,
+    pub(crate) jobs: VecDeque<(Ticket, rendezvous::server::Job)>,
 }
 
 pub(crate) struct Listed {

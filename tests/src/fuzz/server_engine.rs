@@ -19,10 +19,10 @@ use common::wire::rendezvous::{
     LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Request, RequestFrame, RequestId,
     ServerFrame, Status, StretchVersion, TokenLogin,
 };
-use rendezvous::server::login::{Job, Outcome};
 use rendezvous::server::logins::lockout::BucketKey;
-use rendezvous::server::operator::{Command, CommandId};
+use rendezvous::server::{Command, CommandId};
 use rendezvous::server::{ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket};
+use rendezvous::server::{Job, Outcome};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
     AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, Lookup, Store,

@@ -10,9 +10,9 @@ use common::key::{DeviceKey, Token};
 use common::password::{Password, PasswordRecord, STRETCH_CURRENT, ServerSetup, make_record};
 use common::time::{Epoch, UnixTime};
 use rendezvous::relay::Relay;
-use rendezvous::server::login::{Job, Outcome};
 use rendezvous::server::logins::lockout::BucketKey;
 use rendezvous::server::{Input, Server, ServerOptions, Ticket};
+use rendezvous::server::{Job, Outcome};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
     Account, AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, Lookup, Store,

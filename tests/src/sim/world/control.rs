@@ -12,7 +12,7 @@ use peer::node::Input;
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use rand::RngExt;
 use rendezvous::server::logins::lockout::Lane;
-use rendezvous::server::{self, ConnectionId, operator};
+use rendezvous::server::{self, ConnectionId};
 
 use super::{Happening, SERVER, SERVER_V6, World};
 use crate::sim::attacker::Attacker;
@@ -392,8 +392,8 @@ impl World {
         self.ledger.on_unblock(account.clone());
         if let Some(engine) = &mut self.server.engine {
             let input = server::Input::Commanded {
-                id: operator::CommandId(n as u64),
-                command: operator::Command::Unblock(account),
+                id: server::CommandId(n as u64),
+                command: server::Command::Unblock(account),
             };
             engine.handle_input(input, self.now);
             self.drain_server();
