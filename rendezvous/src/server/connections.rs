@@ -1,7 +1,300 @@
-//! Connections that are there.
+//! Connections from their acceptance to their end: greeting, phases, silence, and who may come.
+//!
+//! `Connections` owns which connections are there, where each comes from, how far it has got, when it
+//! was last heard, and the crowd of those that are not logged in (`strangers`). Who is logged in is
+//! known to `devices`; what a connection has asked and not been answered, to the context.
+//!
+//! It ends no connection by itself, because other parts hold things of it, too: it tells the router
+//! which is to be closed, and forgets it when it is told so.
 
-/// More connections than there may be.
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use common::key::ChannelBinding;
+use common::limits::{CONNECTIONS_MAX, Fill, LOGIN_DEADLINE, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX};
+use common::wire::rendezvous::{ByeReason, Hello, HelloAnswer, VERSION};
+
+use super::context::{Context, ProtocolViolation, ReplyTo};
+use super::io::{CloseReason, ConnectionId, Deadline};
+use crate::source::SourcePrefix;
+use strangers::Strangers;
+
+// More connections than there may be.
 #[cfg(test)]
 mod crowd;
-/// Who has not logged in yet.
-pub(super) mod strangers;
+// Those that have not logged in, and who of them makes room.
+mod strangers;
+
+/// All connections.
+#[derive(Debug)]
+pub(super) struct Connections {
+    /// What the greeting says: program and version.
+    agent: String,
+    sessions: BTreeMap<ConnectionId, Session>,
+    /// When each session has been silent for too long, at the earliest; looked at again when due.
+    timers: BTreeSet<(Instant, ConnectionId)>,
+    strangers: Strangers,
+    is_stopping: bool,
+    events: VecDeque<Event>,
+}
+
+/// A connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) connection: ConnectionId,
+    pub(super) why: CloseReason,
+}
+
+/// Who makes a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Caller {
+    /// Not logged in.
+    Stranger(Stranger),
+    /// Logged in.
+    Member,
+}
+
+/// A connection that is not logged in, as a log-in needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stranger {
+    pub(super) source: SocketAddr,
+    pub(super) channel_binding: ChannelBinding,
+}
+
+/// A connection that is there.
+#[derive(Debug)]
+struct Session {
+    source: SocketAddr,
+    accepted: Instant,
+    heard: Instant,
+    timer: Instant,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The TLS handshake is not over.
+    Handshaking,
+    /// The greeting has not come.
+    Ungreeted(ChannelBinding),
+    /// Not logged in.
+    Stranger(ChannelBinding),
+    /// Logged in.
+    Member,
+}
+
+impl Connections {
+    /// Nobody is connected.
+    pub(super) fn new(agent: String) -> Self {
+        Self {
+            agent,
+            sessions: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            strangers: Strangers::default(),
+            is_stopping: false,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Takes a connection in, or closes it. When there are too many strangers, one of them is to leave.
+    pub(super) fn on_accepted(
+        &mut self,
+        connection: ConnectionId,
+        source: SocketAddr,
+        context: &mut Context,
+    ) {
+        let prefix = SourcePrefix::of(source.ip());
+        let is_full = self.sessions.len() >= CONNECTIONS_MAX
+            || self.strangers.is_full(prefix)
+            || self.is_stopping;
+        if is_full {
+            context.close(connection, CloseReason::TooMany);
+            return;
+        }
+        let now = context.now;
+        let timer = now + LOGIN_DEADLINE;
+        let session = Session {
+            source,
+            accepted: now,
+            heard: now,
+            timer,
+            phase: Phase::Handshaking,
+        };
+        self.strangers.add(connection, prefix, context.random_u64());
+        self.timers.insert((timer, connection));
+        self.sessions.insert(connection, session);
+        if let Some(leaver) = self.strangers.one_too_many() {
+            self.is_to_leave(leaver, ByeReason::Crowded);
+        }
+    }
+
+    /// The handshake of a connection is over, if there was one.
+    pub(super) fn on_connected(
+        &mut self,
+        connection: ConnectionId,
+        source: SocketAddr,
+        channel_binding: ChannelBinding,
+        context: &mut Context,
+    ) {
+        if !self.sessions.contains_key(&connection) {
+            self.on_accepted(connection, source, context);
+        }
+        if let Some(session) = self.sessions.get_mut(&connection) {
+            session.phase = Phase::Ungreeted(channel_binding);
+        }
+    }
+
+    /// Answers the first frame. A second greeting, or one before the handshake, is a violation.
+    pub(super) fn on_greeted(
+        &mut self,
+        connection: ConnectionId,
+        hello: &Hello,
+        context: &mut Context,
+    ) -> Result<(), ProtocolViolation> {
+        let Some(session) = self.sessions.get_mut(&connection) else {
+            return Ok(());
+        };
+        let Phase::Ungreeted(channel_binding) = session.phase else {
+            return Err(ProtocolViolation::new(connection, "a second greeting"));
+        };
+        let agent = self.agent.clone();
+        let Some(version) = hello.choose() else {
+            let versions = vec![VERSION];
+            context.greet(connection, HelloAnswer::Upgrade { versions, agent });
+            let why = CloseReason::NeedsUpgrade;
+            self.events.push_back(Event { connection, why });
+            return Ok(());
+        };
+        session.phase = Phase::Stranger(channel_binding);
+        context.greet(connection, HelloAnswer::Welcome { version, agent });
+        Ok(())
+    }
+
+    /// Opens a request and tells who makes it; `None` if it goes no further, because the connection is
+    /// gone or has too many open. A number that is open already is a violation: an answer with it would
+    /// answer two requests.
+    pub(super) fn on_request(
+        &mut self,
+        to: ReplyTo,
+        context: &mut Context,
+    ) -> Result<Option<Caller>, ProtocolViolation> {
+        let Some(session) = self.sessions.get_mut(&to.connection) else {
+            return Ok(None);
+        };
+        session.heard = context.now;
+        if context.is_open(to) {
+            let what = "the number of a request that is open";
+            return Err(ProtocolViolation::new(to.connection, what));
+        }
+        if context.open_count(to.connection) >= REQUESTS_OPEN_MAX {
+            context.refuse_unopened(to);
+            return Ok(None);
+        }
+        let caller = match session.phase {
+            Phase::Handshaking | Phase::Ungreeted(_) => {
+                let what = "a request before the greeting";
+                return Err(ProtocolViolation::new(to.connection, what));
+            }
+            Phase::Stranger(channel_binding) => Caller::Stranger(Stranger {
+                source: session.source,
+                channel_binding,
+            }),
+            Phase::Member => Caller::Member,
+        };
+        context.open(to);
+        Ok(Some(caller))
+    }
+
+    /// A connection has proved the key of an enrolled device: strangers do not push it out.
+    pub(super) fn on_proven(&mut self, connection: ConnectionId) {
+        self.strangers.on_proven(connection);
+    }
+
+    /// A connection has logged in. From now on it is looked at when it will have been silent for too
+    /// long, which is sooner than before.
+    pub(super) fn on_logged_in(&mut self, connection: ConnectionId, context: &Context) {
+        self.strangers.remove(connection);
+        let session = self.sessions.get_mut(&connection);
+        let session = session.expect("an attempt ends with its session");
+        session.phase = Phase::Member;
+        session.heard = context.now;
+        self.timers.remove(&(session.timer, connection));
+        session.timer = context.now + SESSION_IDLE_MAX;
+        self.timers.insert((session.timer, connection));
+    }
+
+    /// Forgets a connection. `None` if it was gone already, else whether it has been greeted: before
+    /// its greeting a peer expects no farewell.
+    pub(super) fn on_disconnected(&mut self, connection: ConnectionId) -> Option<bool> {
+        let session = self.sessions.remove(&connection)?;
+        self.timers.remove(&(session.timer, connection));
+        self.strangers.remove(connection);
+        let is_greeted = match session.phase {
+            Phase::Handshaking | Phase::Ungreeted(_) => false,
+            Phase::Stranger(_) | Phase::Member => true,
+        };
+        Some(is_greeted)
+    }
+
+    /// Everybody is to leave, and nobody is let in any more.
+    pub(super) fn on_shut_down(&mut self) {
+        self.is_stopping = true;
+        let connections: Vec<_> = self.sessions.keys().copied().collect();
+        for connection in connections {
+            self.is_to_leave(connection, ByeReason::ShuttingDown);
+        }
+    }
+
+    /// Whoever has been silent for too long is to leave.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((timer, connection)) = self.timers.first().copied()
+            && timer <= now
+        {
+            self.timers.remove(&(timer, connection));
+            let session = self.sessions.get_mut(&connection);
+            let session = session.expect("a timer goes with its session");
+            let deadline = match session.phase {
+                Phase::Member => session.heard + SESSION_IDLE_MAX,
+                Phase::Handshaking | Phase::Ungreeted(_) | Phase::Stranger(_) => {
+                    session.accepted + LOGIN_DEADLINE
+                }
+            };
+            if deadline > now {
+                session.timer = deadline;
+                self.timers.insert((deadline, connection));
+            } else {
+                self.is_to_leave(connection, ByeReason::TimedOut);
+            }
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        let (at, _) = self.timers.first()?;
+        Some(Deadline {
+            at: *at,
+            why: "a silent session",
+        })
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Connections that are there.
+    pub(super) fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How full everything is that has a bound.
+    pub(super) fn fills(&self) -> [Fill; 3] {
+        let [strangers, of_source] = self.strangers.fills();
+        let connections = Fill::new("connections", self.sessions.len(), CONNECTIONS_MAX);
+        [connections, strangers, of_source]
+    }
+
+    fn is_to_leave(&mut self, connection: ConnectionId, reason: ByeReason) {
+        let why = CloseReason::Said(reason);
+        self.events.push_back(Event { connection, why });
+    }
+}

@@ -1,4 +1,7 @@
 //! What goes into the engine and what comes out of it.
+//!
+//! Data only: whoever drives the engine needs nothing else of it but [`Server`](super::Server). The
+//! words of slow jobs are in `job`, those of the operator in `command`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,64 +23,64 @@ mod job;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// Pairs the result of slow work with its order.
+/// Pairs the result of slow work with the output that asked for it; counts from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(super) u64);
 
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
-    /// A connection came; its TLS handshake is still to be done. A transport without a handshake may
-    /// leave this out.
+    /// A connection was accepted; its TLS handshake is still to be done. A transport without a
+    /// handshake may leave this out.
     Accepted {
-        /// Its name from now on.
+        /// Names it in all further inputs and outputs.
         connection: ConnectionId,
-        /// Where it comes from.
+        /// The peer's address and port, as the listener saw them.
         source: SocketAddr,
     },
     /// A connection is ready for its first frame.
     Connected {
-        /// Which.
+        /// One that was accepted, or a new one.
         connection: ConnectionId,
-        /// Where it comes from.
+        /// The peer's address and port, as the listener saw them.
         source: SocketAddr,
-        /// The exporter of its TLS channel.
-        channel: ChannelBinding,
+        /// The exporter of its TLS channel, which log-ins over it are signed for.
+        channel_binding: ChannelBinding,
     },
     /// The first frame of a connection.
     Greeted {
-        /// Which.
+        /// Ignored if it is gone.
         connection: ConnectionId,
-        /// The frame.
+        /// As the peer sent it; the engine checks its bounds.
         hello: Hello,
     },
     /// A further frame.
     Requested {
-        /// Which connection.
+        /// Ignored if it is gone.
         connection: ConnectionId,
-        /// The frame.
+        /// As the peer sent it; the engine checks its bounds.
         frame: RequestFrame,
     },
     /// Bytes that are no frame of this protocol.
     Malformed {
-        /// From which connection.
+        /// Ignored if it is gone.
         connection: ConnectionId,
     },
-    /// A connection is gone. Also fine after a `Close`.
+    /// A connection is gone. Also fine after an [`Output::Close`].
     Disconnected {
-        /// Which.
+        /// Not used again.
         connection: ConnectionId,
     },
-    /// The answer to [`Output::Store`].
+    /// The answer to an [`Output::Store`].
     Stored {
-        /// Of the order.
+        /// Came with the request.
         ticket: Ticket,
-        /// What the store said.
+        /// What the store said after its commit.
         answer: Result<StoreAnswer, StoreError>,
     },
-    /// The result of [`Output::Verify`].
+    /// The result of an [`Output::Verify`].
     Verified {
-        /// Of the order.
+        /// Came with the job.
         ticket: Ticket,
         /// What [`Job::run`] returned.
         outcome: Outcome,
@@ -86,11 +89,11 @@ pub enum Input {
     Commanded {
         /// Comes back in the reply.
         id: CommandId,
-        /// What is asked.
+        /// Trusted: an operator is not limited in how much it asks.
         command: Command,
     },
     /// The server is being stopped: every session gets a farewell, nobody is let in any more.
-    Shutdown,
+    ShutDown,
 }
 
 /// What is to be done.
@@ -99,37 +102,37 @@ pub enum Input {
 pub enum Output {
     /// Send a frame.
     Send {
-        /// To which connection.
+        /// Without effect if it is gone.
         connection: ConnectionId,
-        /// The frame.
+        /// To be sent after all earlier ones of this connection.
         frame: Frame,
     },
     /// Close a connection once everything sent to it is on its way.
     Close {
-        /// Which.
+        /// Without effect if it is gone.
         connection: ConnectionId,
-        /// Why, for the log.
+        /// For the log.
         why: CloseReason,
     },
     /// Give a request to the store; requests in the order in which they come out.
     Store {
-        /// Comes back with the answer.
+        /// Comes back in [`Input::Stored`].
         ticket: Ticket,
-        /// The request.
+        /// Answered after it is durable.
         request: StoreRequest,
     },
-    /// Run a job on another thread.
+    /// Run a job on another thread; jobs in any order.
     Verify {
-        /// Comes back with the outcome.
+        /// Comes back in [`Input::Verified`].
         ticket: Ticket,
-        /// The job.
+        /// A tenth of a millisecond of work, or less.
         job: Job,
     },
     /// Answer the operator.
     Reply {
-        /// Of the command.
+        /// Came with the command.
         id: CommandId,
-        /// The answer.
+        /// One for each command.
         reply: Reply,
     },
     /// There is nothing more to do until an input comes, or this moment.
@@ -148,9 +151,9 @@ pub enum Frame {
 /// When [`Server::handle_timeout`](super::Server::handle_timeout) is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline {
-    /// When.
+    /// Never early; may be past.
     pub at: Instant,
-    /// What for.
+    /// What is due, in a word or two for the log.
     pub why: &'static str,
 }
 

@@ -1,26 +1,58 @@
-//! What an operator asks: the same engine answers, whether it runs as the server or only for the
-//! moment of the command.
+//! The operator's commands: the same engine executes them, whether it runs as the server or only for
+//! the moment of one command.
+//!
+//! `Operator` owns the commands that wait for the store. What they do to sessions, lock-outs and codes
+//! it tells as events, because those are other parts'.
 
-use std::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
 
 use common::id::AccountName;
 use common::limits::ACCOUNTS_PER_REPLY_MAX;
 use common::password::STRETCH_CURRENT;
-use common::wire::rendezvous::{AdmissionCode, ByeReason};
+use common::wire::rendezvous::AdmissionCode;
 
-use super::io::{Command, CommandId, ListedAccount, Reply};
-use super::logins::lockout::seconds;
-use super::{Server, Work};
+use super::context::{Context, Part};
+use super::io::{Command, CommandId, ListedAccount, Reply, Ticket};
 use crate::store::{
     AccountSummary, AccountsAnswer, AccountsRequest, Admission, AdmissionsAnswer,
     AdmissionsRequest, LockoutsAnswer, LockoutsRequest, StoreAnswer, StoreError, StoreRequest,
 };
 
+/// Commands that are being executed.
+#[derive(Debug, Default)]
+pub(super) struct Operator {
+    waiting: BTreeMap<Ticket, (CommandId, Waiting)>,
+    events: VecDeque<Event>,
+}
+
+/// What the other parts have to do with.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A one-time code is wanted; answered by [`Operator::on_admission_opened`].
+    AdmissionWanted { id: CommandId, account: AccountName },
+    /// The store could not keep this code.
+    AdmissionLost {
+        account: AccountName,
+        code: AdmissionCode,
+    },
+    /// There is no such account: it can have no codes.
+    NoAccount(AccountName),
+    /// An account is gone. To be replied to when its sessions are, too.
+    AccountRemoved { id: CommandId, account: AccountName },
+    /// The failures of an account are forgotten.
+    Unblocked(AccountName),
+    /// These accounts were asked for; answered by [`Operator::on_listed`].
+    Listed {
+        id: CommandId,
+        accounts: Vec<AccountSummary>,
+    },
+}
+
 /// What a command waits for.
 #[derive(Clone, Debug)]
-pub(super) enum Pending {
-    /// The account is being made or looked for; then it is done.
-    Account,
+enum Waiting {
+    /// The account is being made.
+    Adding,
     /// The account is being removed.
     Removal(AccountName),
     /// The store forgets the failures.
@@ -31,10 +63,16 @@ pub(super) enum Pending {
     List,
 }
 
-impl Server {
-    pub(super) fn on_command(&mut self, id: CommandId, command: Command, now: Instant) {
-        let at = self.epoch.unix(now);
-        let (pending, request): (Pending, StoreRequest) = match command {
+impl Operator {
+    /// Executes a command; its reply comes when the store has answered.
+    pub(super) fn handle_command(
+        &mut self,
+        id: CommandId,
+        command: Command,
+        context: &mut Context,
+    ) {
+        let at = context.unix();
+        let (waiting, request): (Waiting, StoreRequest) = match command {
             Command::AddAccount { account, record } => {
                 let request = AccountsRequest::Create {
                     account,
@@ -42,114 +80,144 @@ impl Server {
                     stretch: STRETCH_CURRENT,
                     at,
                 };
-                (Pending::Account, request.into())
+                (Waiting::Adding, request.into())
             }
             Command::RemoveAccount(account) => {
-                let pending = Pending::Removal(account.clone());
-                (pending, AccountsRequest::Remove { account, at }.into())
+                let waiting = Waiting::Removal(account.clone());
+                let request = AccountsRequest::Remove { account, at };
+                (waiting, request.into())
             }
             Command::Unblock(account) => {
-                let pending = Pending::Unblocking(account.clone());
-                (pending, LockoutsRequest::Unblock { account, at }.into())
+                let waiting = Waiting::Unblocking(account.clone());
+                let request = LockoutsRequest::Unblock { account, at };
+                (waiting, request.into())
             }
             Command::Admit(account) => {
-                let Some((code, admission)) = self.open_admission(&account, now) else {
-                    self.reply(id, Reply::TooManyCodes);
-                    return;
-                };
-                let pending = Pending::Admission(account, code);
-                (pending, AdmissionsRequest::Save { admission, at }.into())
+                let wanted = Event::AdmissionWanted { id, account };
+                self.events.push_back(wanted);
+                return;
             }
             Command::ListAccounts { after } => {
                 let count_max = ACCOUNTS_PER_REPLY_MAX;
-                (
-                    Pending::List,
-                    AccountsRequest::List { after, count_max }.into(),
-                )
+                let request = AccountsRequest::List { after, count_max };
+                (Waiting::List, request.into())
             }
         };
-        self.order(Work::Command(id, pending), request);
+        self.wait(id, waiting, request, context);
     }
 
-    pub(super) fn on_command_stored(
+    /// A one-time code was opened, or the account has as many as it may have.
+    pub(super) fn on_admission_opened(
         &mut self,
         id: CommandId,
-        pending: Pending,
-        answer: Result<StoreAnswer, StoreError>,
-        now: Instant,
+        opened: Option<Admission>,
+        context: &mut Context,
     ) {
-        let reply = match answer {
+        let Some(admission) = opened else {
+            context.reply(id, Reply::TooManyCodes);
+            return;
+        };
+        let waiting = Waiting::Admission(admission.account.clone(), admission.code);
+        let at = context.unix();
+        let request = AdmissionsRequest::Save { admission, at };
+        self.wait(id, waiting, request.into(), context);
+    }
+
+    /// The store has done what a command waits for.
+    pub(super) fn on_stored(
+        &mut self,
+        ticket: Ticket,
+        answer: Result<StoreAnswer, StoreError>,
+        context: &mut Context,
+    ) {
+        let waiting = self.waiting.remove(&ticket);
+        let (id, waiting) = waiting.expect("a ticket is for what waits for it");
+        match answer {
             Err(error) => {
-                if let Pending::Admission(account, code) = pending {
-                    self.admissions.take(&account, code);
+                if let Waiting::Admission(account, code) = waiting {
+                    let lost = Event::AdmissionLost { account, code };
+                    self.events.push_back(lost);
                 }
-                Reply::StoreFailed(error)
+                context.reply(id, Reply::StoreFailed(error));
             }
-            Ok(StoreAnswer::Accounts(AccountsAnswer::Exists)) => Reply::Exists,
             Ok(
                 StoreAnswer::Accounts(AccountsAnswer::NotFound)
                 | StoreAnswer::Lockouts(LockoutsAnswer::NotFound)
                 | StoreAnswer::Admissions(AdmissionsAnswer::NotFound),
             ) => {
-                if let Pending::Admission(account, _) = pending {
-                    self.admissions.forget(&account);
+                if let Waiting::Admission(account, _) = waiting {
+                    self.events.push_back(Event::NoAccount(account));
                 }
-                Reply::NotFound
+                context.reply(id, Reply::NotFound);
             }
+            Ok(StoreAnswer::Accounts(AccountsAnswer::Exists)) => context.reply(id, Reply::Exists),
             Ok(StoreAnswer::Accounts(AccountsAnswer::Listed(accounts))) => {
-                self.listed(accounts, now)
+                self.events.push_back(Event::Listed { id, accounts });
             }
             Ok(
                 StoreAnswer::Accounts(AccountsAnswer::Done | AccountsAnswer::Loaded(_))
                 | StoreAnswer::Lockouts(LockoutsAnswer::Done)
                 | StoreAnswer::Admissions(AdmissionsAnswer::Done)
                 | StoreAnswer::Devices(_),
-            ) => self.on_command_done(pending, now),
-        };
-        self.reply(id, reply);
-    }
-
-    fn on_command_done(&mut self, pending: Pending, now: Instant) -> Reply {
-        match pending {
-            Pending::Account | Pending::List => Reply::Done,
-            Pending::Removal(account) => {
-                self.on_account_removed(&account, now);
-                Reply::Done
-            }
-            Pending::Unblocking(account) => {
-                self.lockouts.forget(&account);
-                Reply::Done
-            }
-            Pending::Admission(_, code) => Reply::Code {
-                code,
-                expires_in_s: Admission::LIFETIME_S,
-            },
+            ) => self.on_done(id, waiting, context),
         }
     }
 
-    fn on_account_removed(&mut self, account: &AccountName, now: Instant) {
-        self.lockouts.forget(account);
-        self.admissions.forget(account);
-        let sessions: Vec<_> = self.sessions_of(account).collect();
-        for connection in sessions {
-            self.say_bye(connection, ByeReason::AccountRemoved, now);
-        }
-    }
-
-    fn listed(&self, accounts: Vec<AccountSummary>, now: Instant) -> Reply {
+    /// Replies with accounts and what is known of each: `sessions` and `blocked_for_s` of
+    /// [`ListedAccount`].
+    pub(super) fn on_listed(
+        &self,
+        id: CommandId,
+        accounts: Vec<AccountSummary>,
+        known: impl Fn(&AccountName) -> (usize, u32),
+        context: &mut Context,
+    ) {
         let may_have_more = accounts.len() >= ACCOUNTS_PER_REPLY_MAX;
-        let accounts = accounts.into_iter().map(|summary| ListedAccount {
-            sessions: self.sessions_of(&summary.account).count(),
-            blocked_for_s: seconds(self.lockouts.blocked_for(&summary.account, now)),
-            summary,
+        let accounts = accounts.into_iter().map(|summary| {
+            let (sessions, blocked_for_s) = known(&summary.account);
+            ListedAccount {
+                summary,
+                sessions,
+                blocked_for_s,
+            }
         });
-        Reply::Accounts {
+        let reply = Reply::Accounts {
             accounts: accounts.collect(),
             may_have_more,
+        };
+        context.reply(id, reply);
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn on_done(&mut self, id: CommandId, waiting: Waiting, context: &mut Context) {
+        match waiting {
+            Waiting::Adding | Waiting::List => context.reply(id, Reply::Done),
+            Waiting::Removal(account) => {
+                let removed = Event::AccountRemoved { id, account };
+                self.events.push_back(removed);
+            }
+            Waiting::Unblocking(account) => {
+                self.events.push_back(Event::Unblocked(account));
+                context.reply(id, Reply::Done);
+            }
+            Waiting::Admission(_, code) => {
+                let expires_in_s = Admission::LIFETIME_S;
+                context.reply(id, Reply::Code { code, expires_in_s });
+            }
         }
     }
 
-    fn reply(&mut self, id: CommandId, reply: Reply) {
-        self.outputs.push_back(super::Output::Reply { id, reply });
+    fn wait(
+        &mut self,
+        id: CommandId,
+        waiting: Waiting,
+        request: StoreRequest,
+        context: &mut Context,
+    ) {
+        let ticket = context.store(Part::Operator, request);
+        self.waiting.insert(ticket, (id, waiting));
     }
 }

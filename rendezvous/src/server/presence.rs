@@ -1,32 +1,41 @@
-//! Who is online, and who is told when that changes.
+//! Who is online, and who is told when that changes: everything that `Request::Directory` asks.
 //!
-//! It owns the directory, what devices announced too soon to be told yet, who watches and from which
-//! version, and when watchers are told. What it sends goes to the server's own outputs, so that nothing
-//! overtakes the farewell of a session.
+//! `Presence` owns the directory, what devices announced too soon to be told yet, who watches and from
+//! which version, when watchers are told, and the look-ups of owners that wait for the store. Who is
+//! logged in it reads from `devices`.
 //!
 //! One change is a push to every watcher. So the cost is bounded at both ends: a device changes its
 //! entry at a pace (`announcers`), and a watcher gets changes at a pace. A watcher for whom there is
 //! more than that, or who is further behind than the log is long, is told so and forgotten; it lists
 //! again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::key::DeviceKey;
 use common::limits::{Fill, WATCH_CHANGES_AT_ONCE, WATCH_CHANGES_PER_S};
-use common::wire::rendezvous::{Cursor, DirectoryPush, DirectoryVersion, Entry, Push, ServerFrame};
+use common::wire::rendezvous::{
+    Answer, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Entry,
+    Push, Refusal, ServerFrame, Status,
+};
 
-use super::{ConnectionId, Frame, Output};
+use super::context::{Context, Part, ReplyTo};
+use super::devices::Devices;
+use super::io::{ConnectionId, Deadline, Ticket};
+use super::member::Member;
+use crate::store::{DevicesAnswer, DevicesRequest, StoreAnswer, StoreError};
 use announcers::Announcers;
 use budget::{Budget, Pace};
-use directory::{Changes, Directory};
+use directory::{Changes, Directory, admissible_candidates};
 
-/// How often a device may change what it says of itself.
+// How often a device may change what it says of itself.
 mod announcers;
-/// How often something may happen.
+// How often something may happen.
 mod budget;
-/// Who is online.
-pub mod directory;
+/// The devices that are online, their version, and a log of changes.
+pub(super) mod directory;
 
 /// Presence changes wait this long for others, so that a crowd that comes at once is few pushes.
 const PRESENCE_DELAY: Duration = Duration::from_millis(50);
@@ -43,6 +52,8 @@ pub(super) struct Presence {
     announcers: Announcers,
     watchers: BTreeMap<ConnectionId, Watcher>,
     push_at: Option<Instant>,
+    /// Requests that wait for the store to name the owner of a device.
+    finding: BTreeMap<Ticket, ReplyTo>,
 }
 
 /// A session that watches, or has watched: its budget is the same when it does again.
@@ -61,12 +72,119 @@ impl Presence {
             announcers: Announcers::default(),
             watchers: BTreeMap::new(),
             push_at: None,
+            finding: BTreeMap::new(),
+        }
+    }
+
+    /// Answers a request of somebody who is logged in, at once or when the store has.
+    pub(super) fn on_request(
+        &mut self,
+        to: ReplyTo,
+        request: DirectoryRequest,
+        devices: &Devices,
+        context: &mut Context,
+    ) {
+        match request {
+            DirectoryRequest::Announce { status, candidates } => {
+                let member = devices.member(to.connection);
+                self.on_announce(to, status, &candidates, member, context);
+            }
+            DirectoryRequest::List { after } => {
+                let (entries, next) = self.directory.page(after.as_ref());
+                let version = self.directory.version();
+                let page = DirectoryAnswer::Page {
+                    version,
+                    entries,
+                    next,
+                };
+                context.answer(to, page);
+            }
+            DirectoryRequest::Watch { since } => {
+                if self.watch(to.connection, since, context.now) {
+                    context.answer(to, DirectoryAnswer::Done);
+                } else {
+                    context.refuse(to, Refusal::ListAgain);
+                }
+            }
+            DirectoryRequest::Unwatch => {
+                self.unwatch(to.connection);
+                context.answer(to, DirectoryAnswer::Done);
+            }
+            DirectoryRequest::Find { account } => {
+                let entries = self.directory.find(&account);
+                context.answer(to, DirectoryAnswer::Found { entries });
+            }
+            DirectoryRequest::WhoIs { device_key } => {
+                self.on_who_is(to, device_key, devices, context);
+            }
+        }
+    }
+
+    /// The store has looked for the owner of a device.
+    pub(super) fn on_stored(
+        &mut self,
+        ticket: Ticket,
+        answer: Result<StoreAnswer, StoreError>,
+        context: &mut Context,
+    ) {
+        let to = self.finding.remove(&ticket);
+        let to = to.expect("a ticket is for what waits for it");
+        let answer = match answer {
+            Ok(StoreAnswer::Devices(DevicesAnswer::Owner(account))) => {
+                Answer::Directory(DirectoryAnswer::Owner { account })
+            }
+            Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
+        };
+        context.answer(to, answer);
+    }
+
+    fn on_announce(
+        &mut self,
+        to: ReplyTo,
+        status: Status,
+        announced: &[SocketAddr],
+        member: &Member,
+        context: &mut Context,
+    ) {
+        let Some(candidates) = admissible_candidates(announced, member.source) else {
+            context.refuse(to, Refusal::LimitExceeded);
+            return;
+        };
+        let entry = Entry {
+            account: member.account.clone(),
+            device_name: member.device_name.clone(),
+            device_key: member.device_key,
+            status,
+            since: member.since,
+            candidates,
+        };
+        self.announce(entry, context.now);
+        context.answer(to, DirectoryAnswer::Done);
+    }
+
+    fn on_who_is(
+        &mut self,
+        to: ReplyTo,
+        device_key: DeviceKey,
+        devices: &Devices,
+        context: &mut Context,
+    ) {
+        // Whoever is logged in is known without the store.
+        if let Some(owner) = devices.member_of(&device_key) {
+            let account = Some(owner.account.clone());
+            context.answer(to, DirectoryAnswer::Owner { account });
+        } else if context.is_busy() {
+            context.refuse_busy(to);
+        } else {
+            let request = DevicesRequest::FindOwner { device_key };
+            let ticket = context.store(Part::Presence, request.into());
+            self.finding.insert(ticket, to);
         }
     }
 
     /// Takes what a device says of itself: it holds now, or a few seconds later if the device said
     /// something else just before.
-    pub(super) fn announce(&mut self, entry: Entry, now: Instant) {
+    fn announce(&mut self, entry: Entry, now: Instant) {
         let key = &entry.device_key;
         if !self.announcers.is_waiting(key) && self.directory.contains(&entry) {
             return;
@@ -78,12 +196,7 @@ impl Presence {
     }
 
     /// Has a session told of what changed after `since`; `false` if that is too long ago.
-    pub(super) fn watch(
-        &mut self,
-        connection: ConnectionId,
-        since: DirectoryVersion,
-        now: Instant,
-    ) -> bool {
+    fn watch(&mut self, connection: ConnectionId, since: DirectoryVersion, now: Instant) -> bool {
         if !self.directory.remembers(since) {
             return false;
         }
@@ -99,14 +212,19 @@ impl Presence {
     }
 
     /// Tells a session nothing further.
-    pub(super) fn unwatch(&mut self, connection: ConnectionId) {
+    fn unwatch(&mut self, connection: ConnectionId) {
         if let Some(watcher) = self.watchers.get_mut(&connection) {
             watcher.since = None;
         }
     }
 
     /// A session is over: it watches no more, and its device is offline.
-    pub(super) fn take_offline(&mut self, connection: ConnectionId, device: &Cursor, now: Instant) {
+    pub(super) fn on_logged_out(
+        &mut self,
+        connection: ConnectionId,
+        device: &Cursor,
+        now: Instant,
+    ) {
         self.watchers.remove(&connection);
         self.announcers.forget(&device.device_key, now);
         if self.directory.remove(device) {
@@ -115,17 +233,20 @@ impl Presence {
     }
 
     /// Lets announcements hold that had to wait, and tells watchers what changed, if it is time to.
-    pub(super) fn handle_timeout(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+    pub(super) fn handle_timeout(&mut self, context: &mut Context) {
+        let now = context.now;
         self.apply_due(now);
         if self.push_at.is_some_and(|due| due <= now) {
-            self.push(now, outputs);
+            self.push(context);
         }
     }
 
     /// When [`Presence::handle_timeout`] is due.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let announcement = self.announcers.poll_timeout();
-        self.push_at.into_iter().chain(announcement).min()
+        let at = self.push_at.into_iter().chain(announcement).min()?;
+        let why = "presence";
+        Some(Deadline { at, why })
     }
 
     /// Who is online.
@@ -156,7 +277,7 @@ impl Presence {
         }
     }
 
-    fn push(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+    fn push(&mut self, context: &mut Context) {
         self.push_at = None;
         let version = self.directory.version();
         let list_again = Arc::new(ServerFrame::Push(Push::Directory(DirectoryPush::ListAgain)));
@@ -169,16 +290,14 @@ impl Presence {
                 .entry(since)
                 .or_insert_with(|| self.directory.changes_since(since))
                 .as_ref()
-                .filter(|changes| watcher.can_take(changes, now));
+                .filter(|changes| watcher.can_take(changes, context.now));
             watcher.since = changes.map(|_| version);
             let pushes = changes.map_or(std::slice::from_ref(&list_again), |changes| {
                 &changes.pushes[..]
             });
-            let sends = pushes.iter().map(|push| Output::Send {
-                connection: *connection,
-                frame: Frame::Server(Arc::clone(push)),
-            });
-            outputs.extend(sends);
+            for push in pushes {
+                context.send(*connection, Arc::clone(push));
+            }
         }
     }
 }
@@ -195,11 +314,11 @@ impl Watcher {
 mod tests {
     use super::*;
     use common::id::DeviceName;
-    use common::key::DeviceKey;
     use common::limits::PRESENCE_LOG_MAX;
-    use common::time::UnixTime;
-    use common::wire::rendezvous::Status;
+    use common::time::{Epoch, UnixTime};
     use std::ops::Range;
+
+    use crate::server::io::{Frame, Output};
 
     const WATCHER: ConnectionId = ConnectionId(1);
 
@@ -235,10 +354,11 @@ mod tests {
         for device in devices {
             presence.announce(entry(device, status), now);
         }
-        let mut outputs = VecDeque::new();
-        presence.handle_timeout(now + PRESENCE_DELAY, &mut outputs);
+        let now = now + PRESENCE_DELAY;
+        let mut context = Context::new([1; 32], now, Epoch::new(now, UnixTime::from_millis(1)));
+        presence.handle_timeout(&mut context);
         let (mut changes_told, mut lists_again) = (0, false);
-        for output in outputs {
+        while let Some(output) = context.poll_output() {
             let Output::Send { connection, frame } = output else {
                 panic!("{output:?}");
             };

@@ -434,7 +434,7 @@ impl Loop {
         if let Err(error) = self.poll.registry().deregister(&mut self.listener) {
             log::debug!("the listener is gone already: {error}");
         }
-        self.server.handle_input(Input::Shutdown, now);
+        self.server.handle_input(Input::ShutDown, now);
     }
 
     fn on_time(&mut self, now: Instant) {
@@ -536,10 +536,10 @@ impl Loop {
             let source = link.source;
             for event in events.drain(..) {
                 let input = match event {
-                    Event::Connected(channel) => Input::Connected {
+                    Event::Connected(channel_binding) => Input::Connected {
                         connection,
                         source,
-                        channel,
+                        channel_binding,
                     },
                     Event::Greeted(hello) => Input::Greeted { connection, hello },
                     Event::Requested(frame) => Input::Requested { connection, frame },

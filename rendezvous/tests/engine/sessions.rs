@@ -338,7 +338,7 @@ fn shutdown_says_bye_to_everybody_and_lets_nobody_in() {
     let mut world = World::new();
     let member = world.member("alice", 1, HOME);
     let stranger = world.connect(HOME);
-    world.input(Input::Shutdown);
+    world.input(Input::ShutDown);
     assert_eq!(world.bye(member), Some(ByeReason::ShuttingDown));
     assert_eq!(world.bye(stranger), Some(ByeReason::ShuttingDown));
     let late = world.accept(HOME);

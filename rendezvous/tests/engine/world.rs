@@ -227,7 +227,7 @@ impl World {
         self.input(Input::Connected {
             connection,
             source,
-            channel,
+            channel_binding: channel,
         });
         connection
     }

@@ -269,7 +269,7 @@ impl Run {
         self.input(Input::Connected {
             connection,
             source,
-            channel,
+            channel_binding: channel,
         });
         if feed.flag() {
             self.send_greeting(connection, Hello::ours("fuzz"));
@@ -445,7 +445,7 @@ impl Run {
 
     fn leave(&mut self, feed: &mut Feed<'_>) {
         if feed.byte() == 255 {
-            return self.input(Input::Shutdown);
+            return self.input(Input::ShutDown);
         }
         if let Some(connection) = self.choose(feed) {
             let client = self.connections.get_mut(&connection).expect("it is there");

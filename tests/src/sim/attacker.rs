@@ -57,7 +57,7 @@ impl Attacker {
             Input::Connected {
                 connection: id,
                 source: self.source,
-                channel: self.channel,
+                channel_binding: self.channel,
             },
             Input::Greeted {
                 connection: id,

@@ -1,11 +1,14 @@
 //! A test with more connections than a server holds. Real log-ins of so many take minutes, so they are
 //! counted as members without one.
 
-use crate::server::*;
+use common::time::{Epoch, UnixTime};
+
+use super::*;
+use crate::server::io::Output;
 
 struct Crowd {
-    server: Server,
-    now: Instant,
+    connections: Connections,
+    context: Context,
     last: u64,
 }
 
@@ -14,11 +17,9 @@ impl Crowd {
     fn new() -> Self {
         let now = Instant::now();
         let epoch = Epoch::new(now, UnixTime::from_millis(1_700_000_000_000));
-        let options = ServerOptions::new(BucketKey([9; 32]));
-        let server = Server::new([5; 32], now, epoch, options, Restored::default());
         Self {
-            server,
-            now,
+            connections: Connections::new("test".to_owned()),
+            context: Context::new([5; 32], now, epoch),
             last: 0,
         }
     }
@@ -28,21 +29,23 @@ impl Crowd {
         self.last += 1;
         let connection = ConnectionId(self.last);
         let source = SocketAddr::from(([192, 0, 2, 1], 4000));
-        let input = Input::Accepted { connection, source };
-        self.server.handle_input(input, self.now);
+        let context = &mut self.context;
+        self.connections.on_accepted(connection, source, context);
         // As if it had logged in at once.
-        self.server.strangers.clear();
-        let output = self.server.poll_output(self.now);
-        if let Output::Close {
-            connection: of,
-            why,
-        } = output
-        {
-            assert_eq!((of, why), (connection, CloseReason::TooMany));
-            return false;
+        self.connections.strangers.clear();
+        assert_eq!(self.connections.poll_event(), None);
+        match context.poll_output() {
+            None => true,
+            Some(Output::Close {
+                connection: of,
+                why,
+            }) => {
+                assert_eq!((of, why), (connection, CloseReason::TooMany));
+                assert!(context.poll_output().is_none());
+                false
+            }
+            Some(other) => panic!("{other:?}"),
         }
-        assert!(matches!(output, Output::Wait(_)), "{output:?}");
-        true
     }
 }
 
@@ -55,12 +58,11 @@ fn t28_the_server_holds_so_many_connections_and_no_more() {
     for _ in 0..10 {
         assert!(!crowd.accept());
     }
-    assert_eq!(crowd.server.connection_count(), CONNECTIONS_MAX);
+    assert_eq!(crowd.connections.count(), CONNECTIONS_MAX);
     // One that leaves makes room for one.
     let connection = ConnectionId(1);
-    let gone = Input::Disconnected { connection };
-    crowd.server.handle_input(gone, crowd.now);
+    assert_eq!(crowd.connections.on_disconnected(connection), Some(false));
     assert!(crowd.accept());
     assert!(!crowd.accept());
-    assert_eq!(crowd.server.connection_count(), CONNECTIONS_MAX);
+    assert_eq!(crowd.connections.count(), CONNECTIONS_MAX);
 }

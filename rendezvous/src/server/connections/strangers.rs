@@ -15,7 +15,7 @@ use common::limits::{
     Fill, PROVEN_STRANGERS_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
 };
 
-use crate::server::ConnectionId;
+use crate::server::io::ConnectionId;
 use crate::source::{Network, SourcePrefix};
 
 /// A connection's draw; the greatest loses.
@@ -23,7 +23,7 @@ type Lot = u64;
 
 /// Connections that have not logged in yet.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Strangers {
+pub(super) struct Strangers {
     places: BTreeMap<ConnectionId, Place>,
     /// How many each source has, those that proved a device included.
     sources: BTreeMap<SourcePrefix, usize>,
@@ -40,17 +40,12 @@ struct Place {
 
 impl Strangers {
     /// Tells whether a source has as many as it may have.
-    pub(in crate::server) fn is_full(&self, source: SourcePrefix) -> bool {
+    pub(super) fn is_full(&self, source: SourcePrefix) -> bool {
         self.count_of(source) >= UNAUTHENTICATED_PER_SOURCE_MAX
     }
 
     /// Takes a connection in. `lot` is random.
-    pub(in crate::server) fn add(
-        &mut self,
-        connection: ConnectionId,
-        source: SourcePrefix,
-        lot: Lot,
-    ) {
+    pub(super) fn add(&mut self, connection: ConnectionId, source: SourcePrefix, lot: Lot) {
         let place = Place {
             source,
             lot,
@@ -62,7 +57,7 @@ impl Strangers {
     }
 
     /// Lets go of a connection that has logged in or is gone. Fine for those that are not here.
-    pub(in crate::server) fn remove(&mut self, connection: ConnectionId) {
+    pub(super) fn remove(&mut self, connection: ConnectionId) {
         let Some(place) = self.places.remove(&connection) else {
             return;
         };
@@ -77,7 +72,7 @@ impl Strangers {
 
     /// A connection has proved the key of an enrolled device: it stays, as long as there are no more than
     /// [`PROVEN_STRANGERS_MAX`] of its kind.
-    pub(in crate::server) fn on_proven(&mut self, connection: ConnectionId) {
+    pub(super) fn on_proven(&mut self, connection: ConnectionId) {
         if self.places.len() - self.crowd.count >= PROVEN_STRANGERS_MAX {
             return;
         }
@@ -90,7 +85,7 @@ impl Strangers {
     }
 
     /// Who has to leave, if there are more than [`UNAUTHENTICATED_MAX`].
-    pub(in crate::server) fn one_too_many(&self) -> Option<ConnectionId> {
+    pub(super) fn one_too_many(&self) -> Option<ConnectionId> {
         if self.places.len() <= UNAUTHENTICATED_MAX {
             return None;
         }
@@ -98,7 +93,7 @@ impl Strangers {
     }
 
     /// How full everything is that has a bound.
-    pub(in crate::server) fn fills(&self) -> [Fill; 2] {
+    pub(super) fn fills(&self) -> [Fill; 2] {
         let of_sources = self.sources.values().copied();
         [
             Fill::new("strangers", self.places.len(), UNAUTHENTICATED_MAX),
@@ -116,7 +111,7 @@ impl Strangers {
 
     /// Tests count connections as members without a log-in.
     #[cfg(test)]
-    pub(in crate::server) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 }

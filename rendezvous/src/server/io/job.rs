@@ -27,7 +27,7 @@ pub enum Job {
         /// KE1.
         ke1: OpaqueMessage,
         /// The channel that the log-in holds for.
-        channel: ChannelBinding,
+        channel_binding: ChannelBinding,
         /// Fresh randomness.
         seed: [u8; 32],
     },
@@ -63,10 +63,11 @@ impl Job {
                 account,
                 record,
                 ke1,
-                channel,
+                channel_binding,
                 seed,
             } => {
-                let answered = setup.login(&account, record.as_ref(), &ke1, &channel, seed);
+                let record = record.as_ref();
+                let answered = setup.login(&account, record, &ke1, &channel_binding, seed);
                 Outcome::Challenged(answered.map(|(login, ke2)| (Box::new(login), ke2)))
             }
             Self::Finish { login, ke3 } => Outcome::Finished(login.finish(&ke3)),

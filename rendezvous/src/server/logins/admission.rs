@@ -1,7 +1,7 @@
 //! One-time codes: an owner or the operator lets one new device past a block.
 //!
 //! A code admits one log-in at a time. It is used up by one that succeeds, or by
-//! [`ADMISSION_FAILURES_MAX`](common::limits::ADMISSION_FAILURES_MAX) that fail: a slip in the password does not cost the code.
+//! [`ADMISSION_FAILURES_MAX`] that fail: a slip in the password does not cost the code.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::store::Admission;
 
 /// The codes that nobody has used, at most [`ADMISSIONS_PER_ACCOUNT_MAX`] for each account.
 #[derive(Debug)]
-pub(in crate::server) struct Admissions {
+pub(super) struct Admissions {
     epoch: Epoch,
     open: BTreeMap<AccountName, Vec<Open>>,
 }
@@ -42,7 +42,7 @@ impl Open {
 
 impl Admissions {
     /// Starts from what the store kept. No code lives longer than [`ADMISSION_LIFETIME`] from now.
-    pub(in crate::server) fn new(epoch: Epoch, kept: Vec<Admission>, now: Instant) -> Self {
+    pub(super) fn new(epoch: Epoch, kept: Vec<Admission>, now: Instant) -> Self {
         let mut this = Self {
             epoch,
             open: BTreeMap::new(),
@@ -57,11 +57,7 @@ impl Admissions {
     }
 
     /// Drops the codes of an account that have expired, and returns them for the store to drop.
-    pub(in crate::server) fn expire(
-        &mut self,
-        account: &AccountName,
-        now: Instant,
-    ) -> Vec<Admission> {
+    pub(super) fn expire(&mut self, account: &AccountName, now: Instant) -> Vec<Admission> {
         let Some(codes) = self.open.get_mut(account) else {
             return Vec::new();
         };
@@ -75,7 +71,7 @@ impl Admissions {
 
     /// Opens `code` for an account; `None` if it has as many as it may have, expired ones included
     /// until [`Self::expire`].
-    pub(in crate::server) fn open(
+    pub(super) fn open(
         &mut self,
         account: &AccountName,
         code: AdmissionCode,
@@ -96,7 +92,7 @@ impl Admissions {
     }
 
     /// Begins a log-in with `code`; `false` if it does not admit to this account now.
-    pub(in crate::server) fn begin(
+    pub(super) fn begin(
         &mut self,
         account: &AccountName,
         code: AdmissionCode,
@@ -108,18 +104,14 @@ impl Admissions {
     }
 
     /// Ends a log-in with `code` that came to nothing before a password was tried.
-    pub(in crate::server) fn release(&mut self, account: &AccountName, code: AdmissionCode) {
+    pub(super) fn release(&mut self, account: &AccountName, code: AdmissionCode) {
         if let Some(open) = self.find(account, code) {
             open.is_in_use = false;
         }
     }
 
     /// Ends a log-in with `code` that failed; the code comes back if that used it up.
-    pub(in crate::server) fn fail(
-        &mut self,
-        account: &AccountName,
-        code: AdmissionCode,
-    ) -> Option<Admission> {
+    pub(super) fn fail(&mut self, account: &AccountName, code: AdmissionCode) -> Option<Admission> {
         let open = self.find(account, code)?;
         open.is_in_use = false;
         open.failures += 1;
@@ -130,11 +122,7 @@ impl Admissions {
     }
 
     /// Uses up `code`. `None` if it is not open any more.
-    pub(in crate::server) fn take(
-        &mut self,
-        account: &AccountName,
-        code: AdmissionCode,
-    ) -> Option<Admission> {
+    pub(super) fn take(&mut self, account: &AccountName, code: AdmissionCode) -> Option<Admission> {
         let codes = self.open.get_mut(account)?;
         let index = codes.iter().position(|open| open.kept.code == code)?;
         let used = codes.swap_remove(index).kept;
@@ -150,12 +138,12 @@ impl Admissions {
     }
 
     /// Forgets the codes of an account that is gone.
-    pub(in crate::server) fn forget(&mut self, account: &AccountName) {
+    pub(super) fn forget(&mut self, account: &AccountName) {
         self.open.remove(account);
     }
 
     /// Drops the codes that have expired, and returns them for the store to drop.
-    pub(in crate::server) fn sweep(&mut self, now: Instant) -> Vec<Admission> {
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<Admission> {
         let mut expired = Vec::new();
         self.open.retain(|_, codes| {
             codes.retain(|open| {

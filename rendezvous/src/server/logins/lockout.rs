@@ -507,7 +507,7 @@ pub struct Started {
 }
 
 /// Whole seconds, rounded up, so that whoever waits that long is not early.
-pub(in crate::server) fn seconds(span: Duration) -> u32 {
+pub(super) fn seconds(span: Duration) -> u32 {
     let rounded = span
         .as_secs()
         .saturating_add(u64::from(span.subsec_nanos() > 0));

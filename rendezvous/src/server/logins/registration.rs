@@ -22,7 +22,7 @@ pub enum Registration {
 /// Accounts made by each source within the hour, of at most [`SOURCES_MAX`] sources: the one with the
 /// fewest, and of those the oldest, makes room, so that a crowd shuts registration for nobody.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Registrations {
+pub(super) struct Registrations {
     made: BTreeMap<SourcePrefix, Made>,
     /// The same, ordered by how little would be forgotten.
     order: BTreeSet<(Made, SourcePrefix)>,
@@ -36,7 +36,7 @@ struct Made {
 
 impl Registrations {
     /// How long this source has to wait before it makes another account; zero if it may now.
-    pub(in crate::server) fn wait(&self, source: SourcePrefix, now: Instant) -> Duration {
+    pub(super) fn wait(&self, source: SourcePrefix, now: Instant) -> Duration {
         match self.made.get(&source) {
             Some(made) if made.count >= REGISTRATIONS_PER_SOURCE_HOUR_MAX => {
                 (made.since + HOUR).saturating_duration_since(now)
@@ -46,7 +46,7 @@ impl Registrations {
     }
 
     /// Counts one.
-    pub(in crate::server) fn count(&mut self, source: SourcePrefix, now: Instant) {
+    pub(super) fn count(&mut self, source: SourcePrefix, now: Instant) {
         let fresh = Made {
             count: 0,
             since: now,
@@ -64,7 +64,7 @@ impl Registrations {
     }
 
     /// Drops what is older than an hour.
-    pub(in crate::server) fn sweep(&mut self, now: Instant) {
+    pub(super) fn sweep(&mut self, now: Instant) {
         let is_recent = |made: &Made| now.saturating_duration_since(made.since) < HOUR;
         self.made.retain(|_, made| is_recent(made));
         self.order.retain(|(made, _)| is_recent(made));

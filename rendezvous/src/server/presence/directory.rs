@@ -214,7 +214,7 @@ fn cursor_of(entry: &Entry) -> Cursor {
 /// What others may be told of the endpoints that a device announced over a control connection from
 /// `source`: nothing that is not one other host's, and of each whether it has the IP address of that
 /// connection. `None` if there are too many.
-pub fn admissible_candidates(
+pub(super) fn admissible_candidates(
     announced: &[SocketAddr],
     source: SocketAddr,
 ) -> Option<Vec<Candidate>> {

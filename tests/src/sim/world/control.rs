@@ -146,7 +146,7 @@ impl World {
         let input = server::Input::Connected {
             connection: id,
             source,
-            channel: ChannelBinding(channel),
+            channel_binding: ChannelBinding(channel),
         };
         engine.handle_input(input, self.now);
         self.drain_server();

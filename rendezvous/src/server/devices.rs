@@ -1,0 +1,240 @@
+//! The devices that are logged in, and what each asks for itself and its account: `Request::Device`.
+//!
+//! `Devices` owns who is logged in on which connection, which owners are to be told of failed log-ins
+//! and when, and the requests about devices that wait for the store. One device is logged in once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use common::id::AccountName;
+use common::key::DeviceKey;
+use common::wire::rendezvous::{
+    AdmissionCode, Answer, DeviceAnswer, DevicePush, DeviceRequest, FailedLogins, Refusal,
+};
+
+use super::context::{Context, Part, ReplyTo};
+use super::io::{ConnectionId, Deadline, Ticket};
+use super::member::Member;
+use crate::store::{
+    Admission, AdmissionsAnswer, AdmissionsRequest, DevicesAnswer, DevicesRequest, StoreAnswer,
+    StoreError,
+};
+
+/// The owner of an account is told of failed log-ins at most this often.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Everybody who is logged in.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    members: BTreeMap<ConnectionId, Member>,
+    connections: BTreeMap<DeviceKey, ConnectionId>,
+    accounts: BTreeSet<(AccountName, ConnectionId)>,
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// Accounts whose owner is to be told something, and when each was last told.
+    notices_due: BTreeMap<AccountName, Instant>,
+    notices_sent: BTreeMap<AccountName, Instant>,
+    events: VecDeque<Event>,
+}
+
+/// What the other parts have to do with.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A one-time code is wanted; answered by [`Devices::on_admission_opened`].
+    AdmissionWanted { to: ReplyTo, account: AccountName },
+    /// A device is forgotten and told so: its connection is to be closed.
+    LoggedOut(ConnectionId),
+    /// Somebody listens to be told of failed log-ins to this account; answered by [`Devices::on_told`].
+    NoticeDue(AccountName),
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+enum Waiting {
+    /// The device is being forgotten, then its session ends.
+    LogOut(ReplyTo),
+    /// A one-time code is being kept.
+    Admit(ReplyTo, AdmissionCode),
+}
+
+impl Devices {
+    /// Answers a request of somebody who is logged in, at once or when the store has.
+    pub(super) fn on_request(
+        &mut self,
+        to: ReplyTo,
+        request: DeviceRequest,
+        context: &mut Context,
+    ) {
+        match request {
+            DeviceRequest::Admit if context.is_busy() => context.refuse_busy(to),
+            DeviceRequest::Admit => {
+                let account = self.member(to.connection).account.clone();
+                let wanted = Event::AdmissionWanted { to, account };
+                self.events.push_back(wanted);
+            }
+            DeviceRequest::LogOut if context.is_busy() => context.refuse_busy(to),
+            DeviceRequest::LogOut => {
+                let member = self.member(to.connection);
+                let request = DevicesRequest::Forget {
+                    id: member.id,
+                    device_key: member.device_key,
+                    at: context.unix(),
+                };
+                let ticket = context.store(Part::Devices, request.into());
+                self.waiting.insert(ticket, Waiting::LogOut(to));
+            }
+            DeviceRequest::KeepAlive => context.answer(to, DeviceAnswer::Done),
+        }
+    }
+
+    /// A one-time code was opened, or the account has as many as it may have.
+    pub(super) fn on_admission_opened(
+        &mut self,
+        to: ReplyTo,
+        opened: Option<Admission>,
+        context: &mut Context,
+    ) {
+        let Some(admission) = opened else {
+            context.refuse(to, Refusal::LimitExceeded);
+            return;
+        };
+        let code = admission.code;
+        let at = context.unix();
+        let request = AdmissionsRequest::Save { admission, at };
+        let ticket = context.store(Part::Devices, request.into());
+        self.waiting.insert(ticket, Waiting::Admit(to, code));
+    }
+
+    /// The store has done what a request waits for.
+    pub(super) fn on_stored(
+        &mut self,
+        ticket: Ticket,
+        answer: Result<StoreAnswer, StoreError>,
+        context: &mut Context,
+    ) {
+        let waiting = self.waiting.remove(&ticket);
+        match waiting.expect("a ticket is for what waits for it") {
+            Waiting::LogOut(to) => {
+                let Ok(StoreAnswer::Devices(DevicesAnswer::Done)) = answer else {
+                    context.refuse(to, Refusal::StoreFailed);
+                    return;
+                };
+                context.answer(to, DeviceAnswer::Done);
+                self.events.push_back(Event::LoggedOut(to.connection));
+            }
+            Waiting::Admit(to, code) => {
+                let answer = match answer {
+                    Ok(StoreAnswer::Admissions(AdmissionsAnswer::Done)) => {
+                        Answer::Device(DeviceAnswer::Admission {
+                            code,
+                            expires_in_s: Admission::LIFETIME_S,
+                        })
+                    }
+                    Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
+                };
+                context.answer(to, answer);
+            }
+        }
+    }
+
+    /// A device has logged in. Its older session, if it has one, is over already.
+    pub(super) fn on_logged_in(&mut self, connection: ConnectionId, member: Member) {
+        self.connections.insert(member.device_key, connection);
+        self.accounts.insert((member.account.clone(), connection));
+        self.members.insert(connection, member);
+    }
+
+    /// A connection is gone; tells who was logged in on it.
+    pub(super) fn on_disconnected(&mut self, connection: ConnectionId) -> Option<Member> {
+        let member = self.members.remove(&connection)?;
+        self.accounts.remove(&(member.account.clone(), connection));
+        if self.connections.get(&member.device_key) == Some(&connection) {
+            self.connections.remove(&member.device_key);
+        }
+        Some(member)
+    }
+
+    /// Somebody failed to log in to an account: its live sessions are told, at some moment within a second
+    /// or two. Telling them takes a write, and whoever failed could measure one that came at once.
+    pub(super) fn on_failed_login(&mut self, account: AccountName, context: &mut Context) {
+        if self.connections_of(&account).next().is_none() || self.notices_due.contains_key(&account)
+        {
+            return;
+        }
+        let now = context.now;
+        let last = self.notices_sent.get(&account);
+        let soonest = last.map_or(now, |last| (*last + NOTICE_INTERVAL).max(now));
+        let delay = context.random_part_of(NOTICE_INTERVAL);
+        self.notices_due.insert(account, soonest + delay);
+    }
+
+    /// What the owner of an account has not been told, for all of its sessions.
+    pub(super) fn on_told(
+        &mut self,
+        account: AccountName,
+        failed: &FailedLogins,
+        context: &mut Context,
+    ) {
+        for connection in self.connections_of(&account) {
+            context.push(connection, DevicePush::FailedLogins(failed.clone()));
+        }
+        self.notices_sent.insert(account, context.now);
+    }
+
+    /// Owners are told what is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.notices_sent
+            .retain(|_, last| now.saturating_duration_since(*last) < NOTICE_INTERVAL);
+        let due = self.notices_due.iter().filter(|(_, due)| **due <= now);
+        let due: Vec<AccountName> = due.map(|(account, _)| account.clone()).collect();
+        for account in due {
+            self.notices_due.remove(&account);
+            if self.connections_of(&account).next().is_some() {
+                self.events.push_back(Event::NoticeDue(account));
+            }
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        let at = *self.notices_due.values().min()?;
+        let why = "telling an owner";
+        Some(Deadline { at, why })
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Who is logged in on a connection that is.
+    pub(super) fn member(&self, connection: ConnectionId) -> &Member {
+        let member = self.members.get(&connection);
+        member.expect("a connection that has logged in has its member")
+    }
+
+    /// Who is logged in with a device.
+    pub(super) fn member_of(&self, device_key: &DeviceKey) -> Option<&Member> {
+        let connection = self.connection_of(device_key)?;
+        Some(self.member(connection))
+    }
+
+    /// Where a device is logged in.
+    pub(super) fn connection_of(&self, device_key: &DeviceKey) -> Option<ConnectionId> {
+        self.connections.get(device_key).copied()
+    }
+
+    /// The sessions of an account, oldest first.
+    pub(super) fn connections_of(
+        &self,
+        account: &AccountName,
+    ) -> impl Iterator<Item = ConnectionId> {
+        let first = (account.clone(), ConnectionId(0));
+        self.accounts
+            .range(first..)
+            .take_while(move |(owner, _)| owner == account)
+            .map(|(_, connection)| *connection)
+    }
+
+    /// Sessions that are logged in.
+    pub(super) fn count(&self) -> usize {
+        self.members.len()
+    }
+}
