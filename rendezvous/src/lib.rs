@@ -15,12 +15,12 @@
 //! ```text
 //! peer          loop            engine                        store thread     OPAQUE thread
 //!  | LoginStart  | Requested     |                              |                |
-//!  |------------>|-------------->| LoadAccount ---------------->|                |
+//!  |------------>|-------------->| Load the account ----------->|                |
 //!  |             |               |<--------------------- Loaded |                |
-//!  |             |               | counts the attempt: SaveLock >|  LoginStart -->|
+//!  |             |               | counts the attempt: Save --->|   Login job -->|
 //!  |             |               |<----------------------- Done |      KE2, state |
 //!  |<------------|<--------------| LoginChallenge, when both are back            |
-//!  | LoginFinish |               |                                 LoginFinish -->|
+//!  | LoginFinish |               |                                  Finish job -->|
 //!  |------------>|-------------->|<--------------------------------------- valid |
 //!  |             |               | uncounts it: Enrol ---------->|                |
 //!  |<------------|<--------------| LoggedIn                      |                |
@@ -39,7 +39,7 @@ pub mod server;
 /// Sockets, threads and files around the engines.
 #[cfg(feature = "shell")]
 pub mod shell;
-/// Where a connection comes from, as the counters see it.
+/// Source prefixes: whom counters take for one and the same.
 pub mod source;
 /// What must last: accounts, devices, lock-outs.
 pub mod store;

@@ -90,7 +90,7 @@ impl fmt::Debug for Lookup {
 /// An account as a log-in needs it.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Its number.
+    /// Never that of another account, not even of one with the same name.
     pub id: AccountId,
     /// What the server keeps instead of the password.
     pub record: PasswordRecord,
@@ -103,7 +103,7 @@ pub struct Account {
 /// A device that is enrolled with an account.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// Its key.
+    /// Of no other device, whichever account has it.
     pub key: DeviceKey,
     /// What its owner calls it.
     pub name: DeviceName,
@@ -125,7 +125,7 @@ impl Device {
 /// An account as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountSummary {
-    /// Its name.
+    /// Unique.
     pub account: AccountName,
     /// Since when it exists.
     pub created: UnixTime,

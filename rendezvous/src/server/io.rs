@@ -27,7 +27,7 @@ pub struct ConnectionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(super) u64);
 
-/// What happened.
+/// What the shell tells the engine.
 #[derive(Debug)]
 pub enum Input {
     /// A connection was accepted; its TLS handshake is still to be done. A transport without a
@@ -96,7 +96,7 @@ pub enum Input {
     ShutDown,
 }
 
-/// What is to be done.
+/// What the engine has the shell do.
 #[derive(Debug)]
 #[must_use]
 pub enum Output {

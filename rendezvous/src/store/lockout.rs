@@ -9,7 +9,7 @@ use crate::source::SourcePrefix;
 /// What the store keeps of one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockoutRow {
-    /// Whose.
+    /// One row for each.
     pub subject: Subject,
     /// The strangers' lane.
     pub strangers: LaneRow,
@@ -55,7 +55,7 @@ pub struct LaneRow {
 /// Whose failures are counted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// An account.
+    /// One that exists, or did when the attempt began.
     Account(AccountName),
     /// A name that no account has.
     Unknown(NameHash),

@@ -21,7 +21,7 @@ pub enum StoreRequest {
     Admissions(AdmissionsRequest),
 }
 
-/// About accounts.
+/// About accounts and their passwords.
 #[derive(Clone, Debug)]
 pub enum AccountsRequest {
     /// Reads an account, and one of its devices if that is wanted. Answered by `Loaded`.

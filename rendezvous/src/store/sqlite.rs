@@ -93,7 +93,7 @@ const STATEMENTS_MAX: usize = 64;
 /// The audit trail is cut to its bound once in this many rows.
 const AUDIT_TRIM_INTERVAL: i64 = 1000;
 
-/// The database.
+/// A data folder's database, open.
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,

@@ -15,7 +15,7 @@ pub struct CommandId(pub u64);
 pub enum Command {
     /// Make an account, whatever registration is open.
     AddAccount {
-        /// Its name.
+        /// Not the name of another account, or the reply is [`Reply::Exists`].
         account: AccountName,
         /// Made with [`common::password::make_record`].
         record: PasswordRecord,

@@ -28,7 +28,7 @@ pub enum Job {
         ke1: OpaqueMessage,
         /// The channel that the log-in holds for.
         channel_binding: ChannelBinding,
-        /// Fresh randomness.
+        /// Random, and never used again.
         seed: [u8; 32],
     },
     /// Checks KE3.

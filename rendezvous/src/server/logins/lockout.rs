@@ -18,7 +18,6 @@
 //! after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use common::id::AccountName;
@@ -31,10 +30,14 @@ use common::wire::rendezvous::FailedLogins;
 
 use crate::source::SourcePrefix;
 use crate::store::{LaneRow, LockoutRow, Subject};
+pub use sketch::BucketKey;
 use sketch::{Sketch, Tally};
+use terms::LaneTerms;
 
-/// The failures of names that no account has.
-pub mod sketch;
+// The failures of names that no account has.
+mod sketch;
+// When a lane is blocked, and for how long.
+mod terms;
 
 /// What an operator may choose.
 #[derive(Clone, Copy, Debug)]
@@ -57,23 +60,12 @@ impl Default for LockoutOptions {
     }
 }
 
-/// Keys the hash by which names without an account are counted. It lasts as long as the store, so that a
-/// restart keeps the blocks of such names too.
-#[derive(Clone)]
-pub struct BucketKey(pub [u8; 32]);
-
-impl fmt::Debug for BucketKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BucketKey(…)")
-    }
-}
-
 /// Which counter an attempt belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// It has not proved the key of an enrolled device.
     Stranger,
-    /// It has.
+    /// It has: only the owner and whoever stole a device are in this lane.
     KnownDevice,
 }
 
@@ -109,47 +101,7 @@ pub struct Standing {
     pub blocked_for: Duration,
 }
 
-/// When a lane is blocked, and for how long.
-#[derive(Clone, Copy, Debug)]
-struct LaneTerms {
-    failures_max: u32,
-    block_first: Duration,
-}
-
-impl LaneTerms {
-    /// No block is longer than [`BLOCK_MAX`], which more blocks than these have reached.
-    const BLOCKS_TOLD_APART: u32 = 32;
-
-    /// How long the block lasts that is a lane's `blocks`th; at least 1.
-    fn span(&self, blocks: u32) -> Duration {
-        let factor = 1u32.checked_shl(blocks - 1).unwrap_or(u32::MAX);
-        self.block_first.saturating_mul(factor).min(BLOCK_MAX)
-    }
-
-    /// How much is left of the block that the last of these failures began, if it was one too many.
-    fn left(&self, tally: Tally, age: Duration) -> Duration {
-        let (blocks, failures) = (
-            tally.count() / self.failures_max,
-            tally.count() % self.failures_max,
-        );
-        if blocks == 0 || failures > 0 {
-            return Duration::ZERO;
-        }
-        self.span(blocks).saturating_sub(age)
-    }
-
-    /// What comes after `count` failures in a row; beyond what makes a difference it begins to repeat.
-    const fn next(&self, count: u32) -> u32 {
-        let next = count + 1;
-        if next / self.failures_max > Self::BLOCKS_TOLD_APART {
-            next - self.failures_max
-        } else {
-            next
-        }
-    }
-}
-
-/// All counters.
+/// The failures of accounts, of names without one, and of sources.
 #[derive(Debug)]
 pub struct Lockouts {
     options: LockoutOptions,
@@ -284,7 +236,7 @@ impl Lockouts {
             Subject::Unknown(name) => {
                 let tally = self.unknown.tally(*name, now);
                 let age = self.unknown.age(tally, now);
-                self.terms(Lane::Stranger).left(tally, age)
+                self.terms(Lane::Stranger).left(tally.count(), age)
             }
         }
     }
@@ -498,7 +450,7 @@ impl Lockouts {
 #[derive(Debug)]
 #[must_use]
 pub struct Started {
-    /// The attempt.
+    /// To be ended by [`Lockouts::succeed`] or [`Lockouts::fail`].
     pub counted: Counted,
     /// For the store.
     pub row: LockoutRow,
@@ -581,7 +533,7 @@ impl Counter {
         now: Instant,
     ) -> Self {
         let failures = tally.count() % terms.failures_max;
-        let left = terms.left(tally, age);
+        let left = terms.left(tally.count(), age);
         Self {
             failures: (failures > 0)
                 .then_some((source, failures))

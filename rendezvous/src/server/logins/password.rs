@@ -96,7 +96,7 @@ pub(super) fn check(to: ReplyTo, start: &LoginStart) -> Result<(), ProtocolViola
 }
 
 impl Attempt {
-    /// Begins.
+    /// Verifies the signature and asks the store what is known of the account.
     pub(super) fn start(
         to: ReplyTo,
         start: LoginStart,

@@ -45,7 +45,7 @@ impl Registrations {
         }
     }
 
-    /// Counts one.
+    /// Counts an account that this source begins to register.
     pub(super) fn count(&mut self, source: SourcePrefix, now: Instant) {
         let fresh = Made {
             count: 0,

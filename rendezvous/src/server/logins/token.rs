@@ -41,7 +41,7 @@ pub(super) enum Attempt {
 }
 
 impl Attempt {
-    /// Begins.
+    /// Verifies the signature and asks the store what is known of the account.
     pub(super) fn start(
         to: ReplyTo,
         login: TokenLogin,

@@ -93,7 +93,7 @@ impl Directory {
         DirectoryVersion(self.version)
     }
 
-    /// Devices online.
+    /// How many devices are online, of all accounts.
     pub const fn len(&self) -> usize {
         self.len
     }

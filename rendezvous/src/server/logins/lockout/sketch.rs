@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use common::id::AccountName;
 use common::limits::{BLOCK_MEMORY, UNKNOWN_NAME_CELLS};
 
-use super::{BucketKey, LaneTerms};
+use super::terms::LaneTerms;
 use crate::store::NameHash;
 
 /// Cells that one name has.
@@ -26,6 +26,17 @@ const ROWS: usize = 4;
 const MOMENT_BITS: u32 = 44;
 /// Moments are counted from this long before the sketch was made: what is restored is not older.
 const BEFORE: Duration = Duration::from_secs(2 * BLOCK_MEMORY.as_secs());
+
+/// Keys the hash by which names without an account are counted. It lasts as long as the store, so that a
+/// restart keeps the blocks of such names too.
+#[derive(Clone)]
+pub struct BucketKey(pub [u8; 32]);
+
+impl fmt::Debug for BucketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BucketKey(…)")
+    }
+}
 
 /// Hashes a name; whoever does not have the key cannot tell which names share cells.
 pub(super) fn hash(name: &AccountName, key: &BucketKey) -> NameHash {
