@@ -26,7 +26,7 @@ mod crowd;
 // Those that have not logged in, and who of them makes room.
 mod strangers;
 
-/// All connections.
+/// Every connection from its acceptance to its end.
 #[derive(Debug)]
 pub(super) struct Connections {
     /// What the greeting says: program and version.
@@ -296,5 +296,94 @@ impl Connections {
     fn is_to_leave(&mut self, connection: ConnectionId, reason: ByeReason) {
         let why = CloseReason::Said(reason);
         self.events.push_back(Event { connection, why });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::time::{Epoch, UnixTime};
+    use common::wire::rendezvous::RequestId;
+
+    use crate::server::io::Output;
+
+    const PEER: ConnectionId = ConnectionId(1);
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn accepted() -> (Connections, Context) {
+        let now = Instant::now();
+        let mut context = Context::new([1; 32], now, Epoch::new(now, UnixTime::from_millis(1)));
+        let mut connections = Connections::new("test".to_owned());
+        let source = ([192, 0, 2, 1], 4000).into();
+        connections.on_accepted(PEER, source, &mut context);
+        (connections, context)
+    }
+
+    fn greeted() -> (Connections, Context) {
+        let (mut connections, mut context) = accepted();
+        let source = ([192, 0, 2, 1], 4000).into();
+        connections.on_connected(PEER, source, ChannelBinding([1; 32]), &mut context);
+        let greeted = connections.on_greeted(PEER, &Hello::ours("test"), &mut context);
+        assert_eq!(greeted, Ok(()));
+        assert!(matches!(context.poll_output(), Some(Output::Send { .. })));
+        (connections, context)
+    }
+
+    const fn request(id: u32) -> ReplyTo {
+        ReplyTo {
+            connection: PEER,
+            id: RequestId(id),
+        }
+    }
+
+    #[test]
+    fn what_comes_out_of_order_is_a_violation() {
+        let (mut connections, mut context) = accepted();
+        let hello = Hello::ours("test");
+        assert!(connections.on_greeted(PEER, &hello, &mut context).is_err());
+        assert!(connections.on_request(request(1), &mut context).is_err());
+        let (mut connections, mut context) = greeted();
+        assert!(connections.on_greeted(PEER, &hello, &mut context).is_err());
+        let caller = connections.on_request(request(1), &mut context).unwrap();
+        assert!(matches!(caller, Some(Caller::Stranger(_))));
+        assert!(connections.on_request(request(1), &mut context).is_err());
+        assert!(connections.on_request(request(2), &mut context).is_ok());
+    }
+
+    #[test]
+    fn one_request_too_many_is_refused_and_goes_no_further() {
+        let (mut connections, mut context) = greeted();
+        for id in 0..REQUESTS_OPEN_MAX as u32 {
+            let caller = connections.on_request(request(id), &mut context).unwrap();
+            assert!(caller.is_some());
+        }
+        let one_more = request(REQUESTS_OPEN_MAX as u32);
+        let caller = connections.on_request(one_more, &mut context).unwrap();
+        assert!(caller.is_none());
+        assert!(matches!(context.poll_output(), Some(Output::Send { .. })));
+        assert_eq!(context.open_count(PEER), REQUESTS_OPEN_MAX);
+    }
+
+    #[test]
+    fn a_silent_stranger_is_to_leave_and_a_member_later() {
+        let (mut connections, mut context) = greeted();
+        let due = connections.poll_timeout().unwrap().at;
+        assert_eq!(due, context.now + LOGIN_DEADLINE);
+        connections.handle_timeout(due);
+        let why = CloseReason::Said(ByeReason::TimedOut);
+        let connection = PEER;
+        assert_eq!(connections.poll_event(), Some(Event { connection, why }));
+
+        let (mut connections, _) = greeted();
+        context.now = due - LOGIN_DEADLINE / 2;
+        connections.on_logged_in(PEER, &context);
+        let due = connections.poll_timeout().unwrap().at;
+        assert_eq!(due, context.now + SESSION_IDLE_MAX);
+        context.now += SESSION_IDLE_MAX / 2;
+        assert!(connections.on_request(request(1), &mut context).is_ok());
+        connections.handle_timeout(due);
+        assert_eq!(connections.poll_event(), None, "it was heard since");
+        connections.handle_timeout(context.now + SESSION_IDLE_MAX);
+        assert_eq!(connections.poll_event(), Some(Event { connection, why }));
     }
 }

@@ -238,3 +238,84 @@ impl Devices {
         self.members.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::id::DeviceName;
+    use common::key::DeviceSecret;
+    use common::time::{Epoch, UnixTime};
+    use common::wire::rendezvous::RequestId;
+
+    use crate::server::io::Output;
+    use crate::store::{AccountId, StoreRequest};
+
+    const HERE: ConnectionId = ConnectionId(1);
+    const TO: ReplyTo = ReplyTo {
+        connection: HERE,
+        id: RequestId(7),
+    };
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn logged_in() -> (Devices, Context) {
+        let now = Instant::now();
+        let epoch = Epoch::new(now, UnixTime::from_millis(1));
+        let member = Member {
+            id: AccountId(1),
+            account: "alice".parse().unwrap(),
+            device_key: DeviceSecret::from_seed([1; 32]).public(),
+            device_name: DeviceName::lossy("laptop"),
+            since: epoch.unix(now),
+            source: ([192, 0, 2, 1], 4000).into(),
+        };
+        let mut devices = Devices::default();
+        devices.on_logged_in(HERE, member);
+        (devices, Context::new([1; 32], now, epoch))
+    }
+
+    #[test]
+    fn a_device_that_the_store_could_not_forget_stays_logged_in() {
+        for answer in [Ok(DevicesAnswer::Done.into()), Err(StoreError::DiskFull)] {
+            let (mut devices, mut context) = logged_in();
+            context.open(TO);
+            devices.on_request(TO, DeviceRequest::LogOut, &mut context);
+            let Some(Output::Store { ticket, request }) = context.poll_output() else {
+                panic!("it asks the store");
+            };
+            assert!(matches!(
+                request,
+                StoreRequest::Devices(DevicesRequest::Forget { .. })
+            ));
+            assert!(devices.poll_event().is_none(), "not before it is on disk");
+            let is_forgotten = answer.is_ok();
+            devices.on_stored(ticket, answer, &mut context);
+            assert!(matches!(context.poll_output(), Some(Output::Send { .. })));
+            match devices.poll_event() {
+                Some(Event::LoggedOut(connection)) => {
+                    assert!(is_forgotten);
+                    assert_eq!(connection, HERE);
+                }
+                None => assert!(!is_forgotten),
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_owner_who_has_left_meanwhile_is_not_told() {
+        let (mut devices, mut context) = logged_in();
+        devices.on_failed_login("bob".parse().unwrap(), &mut context);
+        assert_eq!(
+            devices.poll_timeout(),
+            None,
+            "nobody of that account listens"
+        );
+        devices.on_failed_login("alice".parse().unwrap(), &mut context);
+        let due = devices.poll_timeout().unwrap().at;
+        assert!(due < context.now + NOTICE_INTERVAL);
+        assert!(devices.on_disconnected(HERE).is_some());
+        devices.handle_timeout(due);
+        assert!(devices.poll_event().is_none());
+        assert_eq!(devices.poll_timeout(), None);
+    }
+}
