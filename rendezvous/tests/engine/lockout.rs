@@ -71,7 +71,7 @@ fn t38_the_count_is_durable_before_the_peer_learns_anything() {
     world.hold_store = true;
     world.send(
         c,
-        login_start(&world.exporter(c), "alice", &device(3), None),
+        login_start(&world.channel_binding(c), "alice", &device(3), None),
     );
     assert!(world.inbox(c).is_empty());
     let load = world.held.pop_front().unwrap();
@@ -100,7 +100,7 @@ fn t38_attempts_at_the_same_moment_are_never_more_than_the_limit() {
     for c in &connections {
         world.send(
             *c,
-            login_start(&world.exporter(*c), "alice", &device(3), None),
+            login_start(&world.channel_binding(*c), "alice", &device(3), None),
         );
     }
     world.hold_store = false;
@@ -277,7 +277,7 @@ fn t38_an_owner_who_is_online_does_not_slow_the_next_guess() {
         for _ in 0..2 {
             world.send(
                 attacker,
-                login_start(&world.exporter(attacker), account, &device(3), None),
+                login_start(&world.channel_binding(attacker), account, &device(3), None),
             );
             // To be told, the owner needs a write; whoever guesses would wait for it.
             let load = world.held.pop_front().unwrap();

@@ -11,8 +11,7 @@ use common::wire::rendezvous::{
     HelloAnswer, LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request,
 };
 use common::wire::samples;
-use rendezvous::server::{CloseReason, Input};
-use rendezvous::server::{Command, Reply};
+use rendezvous::server::{CloseReason, Command, Input, Reply};
 use rendezvous::store::StoreError;
 
 use super::world::*;
@@ -244,13 +243,13 @@ fn t39_requests_and_work_are_bounded_and_a_flood_of_log_ins_does_not_delay_list(
         let c = world.connect(&source);
         world.send(
             c,
-            login_start(&world.exporter(c), "alice", &device(3), None),
+            login_start(&world.channel_binding(c), "alice", &device(3), None),
         );
     }
     let late = world.connect("192.0.2.99:1");
     let busy = world.ask(
         late,
-        login_start(&world.exporter(late), "bob", &device(3), None),
+        login_start(&world.channel_binding(late), "bob", &device(3), None),
     );
     assert_eq!(busy, refused(Refusal::Busy { retry_after_s: 2 }));
     assert_eq!(world.list(other).entries.len(), 1);
@@ -282,7 +281,7 @@ fn a_store_that_fails_is_said_and_nothing_is_let_in() {
     world.hold_jobs = true;
     world.send(
         c,
-        login_start(&world.exporter(c), "alice", &device(8), None),
+        login_start(&world.channel_binding(c), "alice", &device(8), None),
     );
     let load = world.held.pop_front().unwrap();
     world.answer_store(load);
@@ -293,7 +292,7 @@ fn a_store_that_fails_is_said_and_nothing_is_let_in() {
     world.hold_store = false;
     world.send(
         c,
-        login_start(&world.exporter(c), "alice", &device(8), None),
+        login_start(&world.channel_binding(c), "alice", &device(8), None),
     );
     world.run_jobs();
     assert!(matches!(

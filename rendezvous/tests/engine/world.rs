@@ -22,9 +22,9 @@ use common::wire::rendezvous::{
 };
 use rendezvous::server::logins::lockout::BucketKey;
 use rendezvous::server::{
-    CloseReason, ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket,
+    CloseReason, Command, CommandId, ConnectionId, Frame, Input, Output, Reply, Server,
+    ServerOptions, Ticket,
 };
-use rendezvous::server::{Command, CommandId, Reply};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
     AccountsAnswer, AccountsRequest, Device, DevicesAnswer, DevicesRequest, LockoutRow, Lookup,
@@ -222,12 +222,12 @@ impl World {
         self.last_connection += 1;
         let connection = ConnectionId(self.last_connection);
         let source = addr(source);
-        let channel = self.exporter(connection);
+        let channel_binding = self.channel_binding(connection);
         self.sources.insert(connection, source);
         self.input(Input::Connected {
             connection,
             source,
-            channel_binding: channel,
+            channel_binding,
         });
         connection
     }
@@ -248,7 +248,7 @@ impl World {
         self.input(Input::Disconnected { connection });
     }
 
-    pub(crate) fn exporter(&self, connection: ConnectionId) -> ChannelBinding {
+    pub(crate) fn channel_binding(&self, connection: ConnectionId) -> ChannelBinding {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&connection.0.to_be_bytes());
         ChannelBinding(bytes)
@@ -541,8 +541,13 @@ impl World {
         secret: &DeviceSecret,
         code: Option<AdmissionCode>,
     ) -> LoginStart {
-        let (client, start) =
-            start_message(&self.exporter(connection), account, secret, code, PASSWORD);
+        let (client, start) = start_message(
+            &self.channel_binding(connection),
+            account,
+            secret,
+            code,
+            PASSWORD,
+        );
         self.clients.insert(connection, client);
         start
     }
@@ -568,9 +573,9 @@ impl World {
             panic!("{started:?}");
         };
         let client = self.clients.remove(&connection).unwrap();
-        let channel = self.exporter(connection);
+        let channel_binding = self.channel_binding(connection);
         client
-            .finish(&name(account), &ke2, stretch, &channel)
+            .finish(&name(account), &ke2, stretch, &channel_binding)
             .unwrap()
     }
 
@@ -606,15 +611,15 @@ impl World {
         secret: &DeviceSecret,
         text: &str,
     ) -> Answer {
-        let channel = self.exporter(connection);
-        let (client, start) = start_message(&channel, account, secret, None, text);
+        let channel_binding = self.channel_binding(connection);
+        let (client, start) = start_message(&channel_binding, account, secret, None, text);
         let answer = self.ask(connection, LoginRequest::LoginStart(start));
         let Answer::Login(LoginAnswer::LoginChallenge { ke2, stretch }) = answer else {
             panic!("{answer:?}");
         };
         assert!(
             client
-                .finish(&name(account), &ke2, stretch, &channel)
+                .finish(&name(account), &ke2, stretch, &channel_binding)
                 .is_err()
         );
         let ke3 = OpaqueMessage::try_from(vec![7; 64]).unwrap();
@@ -631,7 +636,7 @@ impl World {
         let account = name(account);
         let signature = secret.sign(&Statement {
             role: Role::TokenLogin,
-            exporter: &self.exporter(connection),
+            exporter: &self.channel_binding(connection),
             account: &account,
             content: token.as_bytes(),
         });
@@ -695,18 +700,18 @@ pub(crate) fn body_of(request: Request) -> Vec<u8> {
 }
 
 pub(crate) fn login_start(
-    channel: &ChannelBinding,
+    channel_binding: &ChannelBinding,
     account: &str,
     secret: &DeviceSecret,
     code: Option<AdmissionCode>,
 ) -> Request {
     Request::Login(LoginRequest::LoginStart(
-        start_message(channel, account, secret, code, PASSWORD).1,
+        start_message(channel_binding, account, secret, code, PASSWORD).1,
     ))
 }
 
 pub(crate) fn start_message(
-    channel: &ChannelBinding,
+    channel_binding: &ChannelBinding,
     account: &str,
     secret: &DeviceSecret,
     code: Option<AdmissionCode>,
@@ -716,7 +721,7 @@ pub(crate) fn start_message(
     let (client, ke1) = ClientLogin::start(&password(text), [4; 32]);
     let signature = secret.sign(&Statement {
         role: Role::PasswordLogin,
-        exporter: channel,
+        exporter: channel_binding,
         account: &account,
         content: ke1.as_bytes(),
     });

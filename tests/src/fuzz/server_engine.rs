@@ -20,9 +20,10 @@ use common::wire::rendezvous::{
     ServerFrame, Status, StretchVersion, TokenLogin,
 };
 use rendezvous::server::logins::lockout::BucketKey;
-use rendezvous::server::{Command, CommandId};
-use rendezvous::server::{ConnectionId, Frame, Input, Output, Server, ServerOptions, Ticket};
-use rendezvous::server::{Job, Outcome};
+use rendezvous::server::{
+    Command, CommandId, ConnectionId, Frame, Input, Job, Outcome, Output, Server, ServerOptions,
+    Ticket,
+};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
     AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, Lookup, Store,

@@ -11,8 +11,7 @@ use common::password::{Password, PasswordRecord, STRETCH_CURRENT, ServerSetup, m
 use common::time::{Epoch, UnixTime};
 use rendezvous::relay::Relay;
 use rendezvous::server::logins::lockout::BucketKey;
-use rendezvous::server::{Input, Server, ServerOptions, Ticket};
-use rendezvous::server::{Job, Outcome};
+use rendezvous::server::{Input, Job, Outcome, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
     Account, AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, Lookup, Store,
