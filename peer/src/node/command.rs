@@ -1,4 +1,4 @@
-//! What a person, or a program for them, asks of a node, and what it tells them.
+//! The commands of a person, or of a program for them, to a node, and the node's replies and events.
 //!
 //! These types are also the JSON-RPC interface of a profile's socket: a [`Command`] is the method and
 //! its params, a [`Reply`] the result, a [`CommandError`] the error, an [`Event`] a notification.
@@ -17,91 +17,79 @@ use zeroize::Zeroizing;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
 
-/// Something asked of a node. Every command gets one reply.
+/// A command to a node. Each gets exactly one reply.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params", rename_all = "snake_case")]
 pub enum Command {
     /// Creates an account at the server and logs this device in to it.
     Register {
-        /// The name wanted.
         account: AccountName,
-        /// Its password.
         password: PasswordText,
     },
     /// Logs this device in with a password.
     LogIn {
-        /// Whose account.
         account: AccountName,
-        /// Its password.
         password: PasswordText,
         /// A one-time code, needed while the account is blocked.
         code: Option<String>,
     },
-    /// Waits until this device is logged in with its token. Replies at once if it is.
+    /// Replies once this device is logged in with its token, at once if it already is.
     WaitReady,
     /// Ends the session and revokes this device's token.
     LogOut,
-    /// Asks for a one-time code for a new device.
+    /// Requests a one-time code for a new device.
     Admit,
-    /// Who and where this node is.
+    /// Reports this node's account, key, connection and endpoints.
     Status,
-    /// The whole directory.
+    /// Lists the whole directory.
     List,
-    /// Asks for [`Event::Presence`] from now on.
+    /// Subscribes to [`Event::Presence`].
     Watch,
     /// Sends a text to one or several accounts; each gets a message of its own. Replies once all of
-    /// them are in the outbox; what becomes of them follows as [`Event::MessageState`].
+    /// them are in the outbox; their progress follows as [`Event::MessageState`].
     Send {
         /// Recipients, 1 to [`common::limits::RECIPIENTS_MAX`].
         to: Vec<AccountName>,
-        /// The text.
         body: MessageBody,
-        /// When it was sent, by this machine's clock.
+        /// When the text was written, by this machine's clock.
         sent: UnixTime,
     },
-    /// Messages that wait in the outbox, in the order of their recipients, the oldest first.
+    /// Lists the messages in the outbox, by recipient, oldest first.
     Outbox,
-    /// Takes messages out of the outbox and the history that no link has carried yet in this run; the
-    /// reply says which. One that an earlier run had on its way may have arrived all the same.
+    /// Removes messages from the outbox and the history, unless a link has carried them in this run; the
+    /// reply lists those removed. A message that an earlier run sent may still have arrived.
     Withdraw {
         /// At most [`common::limits::WITHDRAW_MAX`].
         ids: Vec<MessageId>,
     },
     /// Offers a file to one account.
     SendFile {
-        /// The recipient.
         to: AccountName,
         /// An absolute path on this machine.
         path: PathBuf,
     },
     /// Answers an offer.
     AnswerOffer {
-        /// Which offer.
         transfer: TransferId,
-        /// Where to put the file, an absolute path to a folder; `None` declines.
+        /// The folder to put the file in, an absolute path; `None` declines.
         folder: Option<PathBuf>,
     },
-    /// Ends a transfer early.
-    Cancel {
-        /// Which.
-        transfer: TransferId,
-    },
-    /// Offers that nobody has answered yet.
+    /// Cancels a transfer.
+    Cancel { transfer: TransferId },
+    /// Lists received offers that nobody has answered yet.
     Offers,
-    /// The latest messages with one account, or with all, oldest first.
+    /// Lists the latest messages, oldest first.
     History {
-        /// With whom.
+        /// The other side of the conversation; `None` for all conversations.
         with: Option<AccountName>,
-        /// At most so many.
+        /// The largest number of messages to return.
         limit: u32,
     },
-    /// Messages received that nobody has seen, oldest first.
+    /// Lists received messages that nobody has read, oldest first.
     Unread,
-    /// Messages that were shown to the person.
-    MarkRead {
-        /// Which.
-        ids: Vec<MessageId>,
-    },
+    /// Marks received messages as shown to the person.
+    MarkRead { ids: Vec<MessageId> },
 }
 
 /// A password on its way to a node. Wiped when dropped, never shown.
@@ -119,33 +107,33 @@ impl std::fmt::Debug for PasswordText {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// Done, nothing more to say.
+    /// The command succeeded and has no result.
     Done,
-    /// Logged in, with what the owner must know.
+    /// Logged in.
     LoggedIn {
-        /// Failed log-ins of others since the last time.
+        /// Failed log-ins of unknown devices since the account's owner was last told.
         failed: Option<FailedLogins>,
     },
     /// A one-time code.
     Admission {
-        /// To be typed at the new device.
+        /// For a person to type at the new device.
         code: String,
-        /// Seconds until it expires.
+        /// Seconds until the code expires.
         expires_in_s: u32,
     },
-    /// Who and where this node is.
+    /// This node's account, key, connection and endpoints.
     Status(NodeStatus),
     /// The directory, ordered by account.
     Directory(Vec<Listed>),
-    /// The messages of a `Send`, in the order of the recipients.
+    /// The ids of the messages of a `Send`, in the order of the recipients.
     Queued(Vec<MessageId>),
-    /// The messages that a `Withdraw` took back.
+    /// The ids of the messages that a `Withdraw` took back.
     Withdrawn(Vec<MessageId>),
-    /// The transfer of a `SendFile`.
+    /// The transfer that a `SendFile` started.
     Offered(TransferId),
-    /// Open offers.
+    /// Received offers that nobody has answered yet.
     Offers(Vec<OfferView>),
-    /// Messages of the history or the outbox.
+    /// Messages of the history, oldest first, or of the outbox, by recipient.
     Messages(Vec<HistoryItem>),
 }
 
@@ -153,43 +141,43 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandError {
-    /// The server said no.
+    /// The server refused the request.
     #[error("the server refused: {0}")]
     Refused(Refusal),
     /// This device has no account yet.
     #[error("this device is not logged in; run 'peer login NAME' or 'peer register NAME' first")]
     NotLoggedIn,
-    /// The server was asked this password before and refused it.
+    /// The server has refused this password before, so it was not asked again.
     #[error("unknown account or wrong password")]
     WrongPassword,
-    /// The password or code breaks a rule.
+    /// The password, code or another argument breaks a rule.
     #[error("{0}")]
     Invalid(String),
     /// The server cannot be reached, or the connection to it broke.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
-    /// The server showed another key than the pinned one.
+    /// The server presented a key other than the pinned one.
     #[error(
         "THE SERVER'S KEY HAS CHANGED. Expected {expected}, seen {seen}. Someone may be in between; ask the operator, and only then run 'peer forget-server'"
     )]
     ServerKeyChanged {
-        /// What is pinned.
+        /// Fingerprint of the pinned key.
         expected: String,
-        /// What was shown.
+        /// Fingerprint of the presented key.
         seen: String,
     },
-    /// The server, or this peer, is too old.
+    /// The server and this peer have no protocol version in common.
     #[error(
         "this peer and the server speak different versions of the protocol; upgrade the older of the two (the server is {server})"
     )]
     Upgrade {
-        /// Program and version of the server.
+        /// The server's program and version.
         server: String,
     },
     /// No device of the account is online.
     #[error("{0} is not online")]
     PeerOffline(AccountName),
-    /// There is no such transfer or offer.
+    /// The transfer or offer is unknown or has ended.
     #[error("there is no such transfer, or it has ended")]
     NoSuchTransfer,
     /// The file cannot be read.
@@ -198,49 +186,46 @@ pub enum CommandError {
     /// The history cannot be read or written.
     #[error("the history failed: {0}")]
     Store(String),
-    /// Too many of something at once.
+    /// A limit on concurrent operations is reached; names what there is too much of.
     #[error("too many {0} at once; wait for some to end")]
     TooMany(String),
 }
 
-/// Something that happened, told to whoever listens.
+/// A notification to every subscriber.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params", rename_all = "snake_case")]
 pub enum Event {
-    /// The control connection changed.
+    /// The state of the control connection changed.
     Connection(ConnectionState),
-    /// A device came, changed or left.
+    /// A device came online, changed or went offline.
     Presence(PresenceView),
-    /// A message arrived. It is on its way into the history; its author gets the receipt once it is
-    /// there.
+    /// A message arrived and is being written to the history; its author gets the receipt once it is on
+    /// disk.
     Message(HistoryItem),
-    /// A message of ours got on.
+    /// The delivery state of a sent message advanced.
     MessageState {
-        /// Which.
         id: MessageId,
-        /// Its recipient.
+        /// The recipient.
         to: AccountName,
-        /// How far it is.
         state: MessageState,
     },
-    /// Somebody offers a file.
+    /// An account offers a file.
     Offer(OfferView),
-    /// A transfer got on.
+    /// A transfer made progress.
     Transfer {
-        /// Which.
         transfer: TransferId,
-        /// How far it is.
         state: TransferState,
     },
-    /// Somebody else failed to log in to this account.
+    /// An unknown device failed to log in to this account.
     FailedLogins(FailedLogins),
-    /// A device of a known account has a key that was never seen before: to be shown, loudly.
+    /// A key was pinned to an account. To be shown to the person, as a warning if the account had other
+    /// keys.
     NewKey {
-        /// Whose.
         account: AccountName,
-        /// The fingerprint of the new key.
+        /// Fingerprint of the new key.
         fingerprint: String,
-        /// How many keys of this account are known already.
+        /// Number of keys that were pinned to this account before.
         known: usize,
     },
 }
@@ -249,104 +234,103 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ConnectionState {
-    /// On the way.
+    /// Connecting or logging in.
     Connecting,
-    /// Logged in and listed.
+    /// Logged in and listed in the directory.
     Online,
-    /// Not connected; the node tries again by itself.
+    /// Not connected; the node retries on its own.
     Offline {
-        /// Why, in words.
+        /// Why, for a person.
         reason: String,
         /// Seconds until the next attempt; `None` when a person has to act first.
         retry_in_s: Option<u32>,
     },
 }
 
-/// A device in the directory as people see it.
+/// A device in the directory, as shown to people.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// Whose.
     pub account: AccountName,
-    /// What its owner calls it.
+    /// The name that its owner gave it; untrusted text.
     pub device: DeviceName,
     /// Fingerprint of its key.
     pub fingerprint: String,
-    /// What it says of itself.
+    /// The availability that it announces.
     pub status: Status,
-    /// Online since.
+    /// When it came online, by the server's clock.
     pub since: UnixTime,
-    /// Its UDP endpoints.
+    /// The UDP endpoints of its candidates.
     pub endpoints: Vec<SocketAddr>,
-    /// It is this device.
+    /// Tells whether it is this device.
     pub is_self: bool,
 }
 
-/// A presence change as people see it.
+/// A change of presence, as shown to people.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum PresenceView {
-    /// A device is online.
+    /// A device came online, or what it announces changed.
     Online(Listed),
-    /// A device left.
+    /// A device went offline.
     Offline {
-        /// Whose.
         account: AccountName,
         /// Fingerprint of its key.
         fingerprint: String,
     },
 }
 
-/// Who and where a node is.
+/// A node's account, key, connection and endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// The account, once known.
+    /// The account that this device is logged in to, if any.
     pub account: Option<AccountName>,
     /// Fingerprint of this device's key.
     pub fingerprint: String,
     /// State of the control connection.
     pub connection: ConnectionState,
-    /// What it announces.
+    /// The UDP endpoints that it announces.
     pub endpoints: Vec<SocketAddr>,
-    /// Accounts that it has a link to right now.
+    /// Accounts that it has a link to.
     pub linked: Vec<AccountName>,
-    /// Messages that wait for their recipients.
+    /// Number of messages without a receipt.
     pub outbox: usize,
 }
 
 /// A message of the history.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryItem {
-    /// Which message.
     pub id: MessageId,
     /// The other side of the conversation.
     pub with: AccountName,
-    /// Sent by us or to us.
     pub direction: Direction,
     /// When its author sent it, by the author's clock.
     pub sent: UnixTime,
-    /// The text; from outside, so a terminal gets it through `common::text`.
+    /// Untrusted text: escape it with `common::text` before writing it to a terminal.
     pub body: MessageBody,
-    /// How far it is. Received messages are `Delivered` until they are `Read`.
+    /// Received messages are `Delivered` until they are `Read`.
     pub state: MessageState,
 }
 
-/// Who wrote a message.
+/// Which side wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// This account.
+    /// This account wrote it.
     Sent,
-    /// The other.
+    /// The other account wrote it.
     Received,
 }
 
-/// How far a message is.
+/// How far a message has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageState {
-    /// In our outbox, on disk.
+    /// In the author's outbox, on disk.
     Queued,
-    /// On the wire.
+    /// Sent on a link, without a receipt yet.
     Sent,
     /// On the recipient's disk.
     Delivered,
@@ -354,59 +338,59 @@ pub enum MessageState {
     Read,
 }
 
-/// An offer as people see it.
+/// A received offer, as shown to people.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferView {
-    /// Which transfer.
     pub transfer: TransferId,
-    /// Who offers.
+    /// The sender's account.
     pub from: AccountName,
-    /// The file's name as the sender has it; from outside.
+    /// The sender's name for the file; untrusted text.
     pub name: String,
-    /// Bytes.
+    /// In bytes.
     pub size: u64,
-    /// Whether it is a program.
+    /// Whether the file's owner may execute it.
     pub executable: bool,
 }
 
-/// How far a transfer is.
+/// How far a transfer has got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum TransferState {
-    /// The offer is with the other side.
+    /// The offer was sent and is not answered yet.
     Waiting,
     /// The other side declined.
     Declined {
-        /// Why, in words.
+        /// Why, for a person.
         reason: String,
     },
-    /// Bytes move. For the sender: read and sent; for the receiver: verified and on disk.
+    /// Leaves are being transferred. For the sender: read and sent; for the receiver: verified and on disk.
     Moving {
         /// Bytes so far.
         done: u64,
-        /// Bytes in all.
+        /// Size of the file, in bytes.
         total: u64,
     },
-    /// The file is verified and under its name on the receiver's disk.
+    /// The file is verified and has its final name on the receiver's disk.
     Done {
         /// BLAKE3 of the file, in hexadecimal.
         digest: String,
-        /// Bytes.
+        /// Size of the file, in bytes.
         total: u64,
-        /// Milliseconds from acceptance to here.
+        /// Milliseconds from acceptance to completion.
         elapsed_ms: u64,
-        /// Where it is, on the receiver's side.
+        /// The file's absolute path; only on the receiver's side.
         path: Option<PathBuf>,
     },
-    /// It ended early.
+    /// The transfer ended early.
     Failed {
-        /// Why, in words.
+        /// Why, for a person.
         reason: String,
     },
 }
 
 impl TransferState {
-    /// Tells whether nothing more will happen.
+    /// Tells whether the transfer is over.
     pub const fn is_final(&self) -> bool {
         match self {
             Self::Waiting | Self::Moving { .. } => false,

@@ -1,8 +1,8 @@
-//! What goes into a node and what comes out, and what it has its shell do: datagrams, the control
-//! connection, the store, files, slow computations.
+//! The inputs and outputs of a node, and the requests that its shell carries out: datagrams, the
+//! control connection, the store, files, slow computations.
 //!
-//! Every request is answered once, and answers come in any order unless a request says otherwise. The
-//! shell runs requests of one kind on a bounded worker, never on the loop.
+//! Every request is answered exactly once, and in any order, unless its documentation says otherwise.
+//! The shell runs each kind of request on a bounded worker, never on the event loop.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -19,64 +19,64 @@ use common::wire::rendezvous::{OpaqueMessage, StretchVersion};
 
 use super::command::{Command, CommandError, CommandId, Event, HistoryItem, MessageState, Reply};
 
-/// Program and version, as the other side's log shows them.
+/// This program's name and version, sent in every greeting for the other side's log.
 pub(super) const AGENT: &str = concat!("peer/", env!("CARGO_PKG_VERSION"));
 
-/// What a node is made of.
+/// What a node is started with.
 #[derive(Debug)]
 pub struct NodeOptions {
-    /// The device's key; its public half names the device.
+    /// The secret half of the device key.
     pub secret: DeviceSecret,
-    /// What the owner calls the device; the directory shows it.
+    /// The name that the owner gave the device, shown in the directory.
     pub device_name: DeviceName,
-    /// What the store kept of earlier runs.
+    /// The state that the store kept of earlier runs.
     pub restored: Restored,
-    /// One moment by both clocks.
+    /// One moment by both clocks, to derive wall-clock time from instants.
     pub epoch: Epoch,
 }
 
 // ---- inputs and outputs ------------------------------------------------------------------------
 
-/// Something that happened outside.
+/// An event outside the node, handed to it by the shell.
 #[derive(Debug)]
 pub enum Input {
-    /// One receive call's worth of datagrams from the UDP socket.
+    /// Datagrams from one receive call on the UDP socket.
     Datagrams(Datagrams),
-    /// The addresses at which this host's UDP socket can be reached, at the start and after each
-    /// change of the network; without the unspecified address.
+    /// The addresses at which this host's UDP socket can be reached, none of them unspecified. Given
+    /// at the start and after each change of the network.
     LocalAddresses(Vec<SocketAddr>),
-    /// About the control connection.
+    /// The control connection opened, brought bytes or closed.
     Rendezvous(RendezvousInput),
-    /// A person asks something.
+    /// A person, or a program for them, issued a command.
     Command(CommandId, Command),
-    /// The store answers.
+    /// The store answered a request.
     Stored(StoreId, StoreAnswer),
-    /// The disk answers.
+    /// The disk answered a request of this transfer.
     Disk(TransferId, DiskAnswer),
-    /// A computation is done.
+    /// A computation finished.
     Worked(WorkId, WorkAnswer),
-    /// The program is being stopped: says goodbye to everybody, and to those who are linked once they
-    /// have everything that was written.
+    /// The program is stopping: the node closes its control connection, and its links once the other
+    /// sides have acknowledged everything that was written.
     ShutDown,
 }
 
-/// Datagrams of one source that came together (GRO).
+/// Datagrams from one source, coalesced by the system (GRO).
 #[derive(Debug)]
 pub struct Datagrams {
-    /// Where they came from.
+    /// The sender's address.
     pub source: SocketAddr,
-    /// The address of ours that they came to, where the system tells.
+    /// The local address that they were sent to, where the system reports it.
     pub local: Option<IpAddr>,
-    /// Congestion marks (RFC 3168).
+    /// Explicit congestion notification (RFC 3168).
     pub ecn: Option<noq_proto::EcnCodepoint>,
-    /// Length of each datagram but the last.
+    /// Length in bytes of each datagram but the last, which may be shorter.
     pub stride: usize,
-    /// The datagrams, one after another.
+    /// The datagrams, back to back.
     pub bytes: BytesMut,
 }
 
 impl Datagrams {
-    /// Leaves the first datagram here and returns the others, if there are any.
+    /// Keeps the first datagram and returns the others, if there are any.
     pub(super) fn split_first(&mut self) -> Option<Self> {
         let len = self.bytes.len();
         let bytes = self.bytes.split_off(self.stride.max(1).min(len));
@@ -85,45 +85,45 @@ impl Datagrams {
     }
 }
 
-/// Something that the shell is to do.
+/// Something for the shell to do.
 #[derive(Debug)]
 #[must_use]
 pub enum Output {
-    /// Send the first `size` bytes of the caller's buffer.
+    /// Send the first `size` bytes of the buffer passed to `poll_output`.
     Transmit(Transmit),
-    /// About the control connection.
+    /// Open, use or close the control connection.
     Rendezvous(RendezvousOutput),
-    /// Ask the store.
+    /// Pass a request to the store.
     Store(StoreId, StoreRequest),
-    /// Ask the disk.
+    /// Pass a request to the disk.
     Disk(DiskRequest),
-    /// Compute.
+    /// Run a computation.
     Work(WorkId, Work),
-    /// Answer a command.
+    /// Reply to a command.
     Reply(CommandId, Result<Reply, CommandError>),
-    /// Tell whoever listens.
+    /// Notify every subscriber.
     Event(Event),
-    /// Nothing more to do before this deadline, or before the next input if there is none.
+    /// Wait for the next input, at most until this deadline if there is one.
     Wait(Option<Deadline>),
 }
 
-/// Datagrams to one destination, as one GSO train.
+/// Datagrams to one destination, sent as one batch (GSO).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// Where to.
+    /// The receiver's address.
     pub destination: SocketAddr,
-    /// Congestion mark to set.
+    /// Explicit congestion notification to set (RFC 3168).
     pub ecn: Option<noq_proto::EcnCodepoint>,
-    /// Bytes in the buffer.
+    /// Length of all datagrams together, in bytes.
     pub size: usize,
-    /// Length of each datagram but the last, if there is more than one.
+    /// Length in bytes of each datagram but the last, if there is more than one.
     pub segment_size: Option<usize>,
-    /// Source address to send from.
+    /// Local address to send from; the system chooses one if there is none.
     pub source: Option<IpAddr>,
 }
 
 impl Transmit {
-    /// One datagram of `size` bytes.
+    /// Describes one datagram of `size` bytes.
     pub(super) const fn single(destination: SocketAddr, size: usize) -> Self {
         Self {
             destination,
@@ -135,113 +135,111 @@ impl Transmit {
     }
 }
 
-/// When the node wants to be called, and why.
+/// When the node is to be called even without an input, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
-    /// Not later than this.
+    /// The latest moment for the call.
     pub at: Instant,
-    /// For the log.
+    /// The part of the node that set the deadline, for the log.
     pub why: &'static str,
 }
 
 // ---- control connection ------------------------------------------------------------------------
 
-/// What the node wants of its control connection. There is at most one at a time.
+/// What the shell is to do with the control connection. There is at most one at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RendezvousOutput {
-    /// Resolve the server's name, connect, and shake hands.
+    /// Resolve the server's name, connect, and complete the TLS handshake.
     Connect,
-    /// Send these bytes, whole frames, in order.
+    /// Send these bytes in order; they are whole frames.
     Send(Vec<u8>),
-    /// Send what is queued, then close. Answered by `Closed`.
+    /// Send what is queued, then close. Answered by [`RendezvousInput::Closed`].
     Close,
 }
 
-/// What became of it.
+/// What happened on the control connection.
 #[derive(Clone, Debug)]
 pub enum RendezvousInput {
-    /// The handshake is complete and the server is the expected one.
+    /// The TLS handshake is complete and the server has proved the expected identity.
     Connected {
-        /// The TLS exporter of this channel.
+        /// Binds a log-in to this TLS connection.
         binding: ChannelBinding,
-        /// Our address on this connection.
+        /// This host's address on the connection.
         local: SocketAddr,
-        /// The server's address; its UDP port has the same number.
+        /// The server's address. Its UDP port has the same number.
         server: SocketAddr,
     },
-    /// Bytes, in order, in any pieces.
+    /// Received bytes, in order, cut anywhere.
     Received(Vec<u8>),
-    /// It could not be made, or it ended.
+    /// The connection could not be established, or it ended.
     Closed(ClosedReason),
 }
 
 /// Why there is no control connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClosedReason {
-    /// Name resolution, TCP or TLS failed, or the connection broke: worth another try.
+    /// Name resolution, TCP or TLS failed, or the connection broke: the node tries again.
     Failed(String),
-    /// The server showed another key than the pinned one: a person has to look at it.
+    /// The server presented a key other than the pinned one: a person has to decide.
     ServerKeyChanged {
-        /// What is pinned.
+        /// Fingerprint of the pinned key.
         expected: String,
-        /// What was shown.
+        /// Fingerprint of the presented key.
         seen: String,
     },
-    /// Closed in good order.
+    /// The connection was closed in an orderly way.
     Ended,
 }
 
 // ---- store -------------------------------------------------------------------------------------
 
-/// What a node remembers across restarts, given to it when it starts.
+/// The state that a node keeps across restarts, given to it when it starts.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// The account and its token, after a log-in.
+    /// The account and its token, if this device is logged in.
     pub session: Option<(AccountName, Token)>,
     /// Device keys that are pinned, the oldest first.
     pub contacts: Vec<(AccountName, DeviceKey)>,
-    /// Messages without a receipt, oldest first.
+    /// Messages without a receipt and their recipients, oldest first.
     pub outbox: Vec<(AccountName, Message)>,
 }
 
-/// Names a store request.
+/// Pairs a [`StoreAnswer`] with its [`StoreRequest`]. Chosen by the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoreId(pub u64);
 
-/// Something to remember or to look up. Requests are carried out in order, and each is answered only
-/// when it is on disk.
+/// Something to write to the store or to look up in it. Requests are carried out in order, and a write
+/// is answered only once it is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreRequest {
-    /// The session of this device.
+    /// About this device's session.
     Account(AccountRequest),
-    /// The keys of other devices.
+    /// About the pinned keys of other devices.
     Contact(ContactRequest),
-    /// The message history and the outbox.
+    /// About the message history and the outbox.
     Chat(ChatRequest),
 }
 
-/// What the account has kept.
+/// A request about this device's session.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountRequest {
-    /// Keeps account and token; a `None` token forgets the session.
+    /// Saves the account and its token; without a token, deletes the session.
     SaveSession {
-        /// Whose.
         account: AccountName,
-        /// The token.
         token: Option<Token>,
     },
 }
 
-/// What the links have kept.
+/// A request about pinned keys.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContactRequest {
     /// Pins a device key to an account.
     PinKey {
-        /// Whose.
         account: AccountName,
-        /// Which.
         device_key: DeviceKey,
-        /// When it was first seen.
+        /// When the key was first seen, by this device's clock.
         at: UnixTime,
     },
     /// Forgets a device key, to make room for others.
@@ -251,53 +249,48 @@ pub enum ContactRequest {
     },
 }
 
-/// What the chat has kept and looks up.
+/// A request about the message history and the outbox.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatRequest {
-    /// Puts messages into history and outbox, state `Queued`.
+    /// Adds messages to the history and the outbox, in the state `Queued`.
     Queue {
-        /// Recipients and messages.
+        /// Messages and their recipients.
         messages: Vec<(AccountName, Message)>,
     },
-    /// Puts a received message into the history. Answered by `Received`, which tells whether it is new.
+    /// Adds a received message to the history. Answered by `Received`, which tells whether it is new.
     ///
-    /// Fails if one of the same chain, or of a later one, has failed in this run: what was asked before
-    /// anybody knew of a gap must not get in front of it.
+    /// Fails if a message of the same chain, or of a later one, has failed in this run: a message that
+    /// was handed over before the failure was known must not overtake the one that failed.
     Receive {
-        /// Its author's account.
+        /// The author's account.
         from: AccountName,
-        /// The message.
         message: Message,
-        /// When it came, by our clock.
+        /// When it arrived, by this device's clock.
         at: UnixTime,
-        /// Which chain; the first is 1.
+        /// Numbers the run of messages that must be stored without a gap, from 1.
         chain: u64,
     },
-    /// Notes how far a sent message is; a message that is `Delivered` leaves the outbox. A state never
-    /// goes back.
+    /// Advances the state of a sent message; once `Delivered`, it leaves the outbox. A state never goes
+    /// back.
     Advance {
-        /// Which.
         id: MessageId,
-        /// Its recipient.
+        /// The recipient.
         to: AccountName,
-        /// How far.
         state: MessageState,
     },
-    /// Removes messages of this account that are not delivered, from outbox and history.
+    /// Removes undelivered messages of this account from the outbox and the history.
     Withdraw {
-        /// Recipients and messages.
+        /// Messages and their recipients.
         messages: Vec<(AccountName, MessageId)>,
     },
-    /// Notes that received messages were shown. Answered by `Marked`.
-    MarkRead {
-        /// Which.
-        ids: Vec<MessageId>,
-    },
+    /// Marks received messages as read. Answered by `Marked`.
+    MarkRead { ids: Vec<MessageId> },
     /// Looks up the latest messages, oldest first. Answered by `Messages`.
     History {
-        /// With whom; all without.
+        /// The other side of the conversation; `None` for all conversations.
         with: Option<AccountName>,
-        /// At most so many.
+        /// The largest number of messages to return.
         limit: u32,
     },
     /// Looks up received messages in state `Delivered`, oldest first. Answered by `Messages`.
@@ -325,85 +318,70 @@ impl From<ChatRequest> for StoreRequest {
 /// The answer to a [`StoreRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreAnswer {
-    /// It is on disk.
+    /// The write is on disk.
     Done,
-    /// What the chat asked for is on disk, or was looked up.
+    /// The result of a [`ChatRequest`] that has one.
     Chat(ChatAnswer),
-    /// It failed, with the reason in words; nothing changed.
+    /// The request failed and changed nothing. Says what failed and why, for a person.
     Failed(String),
 }
 
-/// The answer to a [`ChatRequest`] that has one of its own.
+/// The result of a [`ChatRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatAnswer {
     /// The received message is on disk.
     Received {
-        /// It was not there before.
+        /// Tells whether the history did not have it yet.
         is_new: bool,
     },
-    /// The messages that were not marked before, with their authors.
+    /// The messages that were unread until now, with their authors.
     Marked(Vec<(AccountName, MessageId)>),
-    /// What was looked up.
+    /// The messages that were looked up.
     Messages(Vec<HistoryItem>),
 }
 
 // ---- files -------------------------------------------------------------------------------------
 
 /// Something to do with a file. Requests of one transfer are carried out in order.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug)]
 pub enum DiskRequest {
     /// Opens a file to be sent. Answered by `Opened`.
     Open {
-        /// For this transfer.
         transfer: TransferId,
-        /// Absolute.
+        /// An absolute path.
         path: PathBuf,
     },
     /// Reads and hashes a leaf. Answered by `Leaf`.
-    ReadLeaf {
-        /// Of this transfer.
-        transfer: TransferId,
-        /// Which.
-        index: u64,
-    },
-    /// Creates `NAME.part` beneath a folder. Answered by `Created`.
+    ReadLeaf { transfer: TransferId, index: u64 },
+    /// Creates `NAME.part` in a folder. Answered by `Created` or `BadName`.
     Create {
-        /// For this transfer.
         transfer: TransferId,
-        /// Absolute.
+        /// An absolute path.
         folder: PathBuf,
-        /// As the sender has it: has not passed any gate yet.
+        /// The sender's name for the file; untrusted, not validated yet.
         name: String,
-        /// Bytes that will come.
+        /// Size of the complete file, in bytes.
         size: u64,
-        /// Whether its owner may execute it.
+        /// Whether the file's owner may execute it.
         executable: bool,
     },
-    /// Verifies a leaf and writes it. Answered by `Written`.
+    /// Verifies a leaf and writes it. Answered by `Written` or `Mismatch`.
     WriteLeaf {
-        /// Of this transfer.
         transfer: TransferId,
-        /// Which.
         index: u64,
-        /// Its bytes.
         bytes: Bytes,
-        /// What they must hash to.
+        /// The hash that `bytes` must have.
         hash: LeafHash,
     },
-    /// Makes a received file durable and gives it its name. Answered by `Finished`.
-    Finish {
-        /// Which transfer.
-        transfer: TransferId,
-    },
-    /// Forgets a transfer and removes its `.part`. Not answered.
-    Drop {
-        /// Which transfer.
-        transfer: TransferId,
-    },
+    /// Makes a received file durable and renames it to its final name. Answered by `Finished`.
+    Finish { transfer: TransferId },
+    /// Forgets a transfer and removes its `.part` file. Not answered.
+    Drop { transfer: TransferId },
 }
 
 impl DiskRequest {
-    /// The transfer that it is about.
+    /// The transfer that the request belongs to.
     pub const fn transfer(&self) -> TransferId {
         match self {
             Self::Open { transfer, .. }
@@ -417,84 +395,73 @@ impl DiskRequest {
 }
 
 /// The answer to a [`DiskRequest`].
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskAnswer {
-    /// The file can be sent.
+    /// The file is open and can be sent.
     Opened {
-        /// Its name without any folder.
+        /// The file's name without any folder.
         name: String,
-        /// Bytes.
+        /// In bytes.
         size: u64,
-        /// Whether its owner may execute it.
+        /// Whether the file's owner may execute it.
         executable: bool,
     },
-    /// A leaf.
+    /// A leaf was read and hashed.
     Leaf {
-        /// Which.
         index: u64,
-        /// Its bytes.
         bytes: Bytes,
-        /// Its hash.
         hash: LeafHash,
     },
-    /// The `.part` is there, with room for the file where the file system can tell.
+    /// The `.part` file exists, with space reserved for all of it where the file system can do that.
     Created,
     /// A leaf is verified and written.
-    Written {
-        /// Which.
-        index: u64,
-    },
-    /// A leaf does not hash to what was announced.
-    Mismatch {
-        /// Which.
-        index: u64,
-    },
-    /// The file is durable and under its name.
+    Written { index: u64 },
+    /// A leaf's bytes do not have the announced hash.
+    Mismatch { index: u64 },
+    /// The file is durable and has its final name.
     Finished {
-        /// Where.
+        /// An absolute path.
         path: PathBuf,
     },
-    /// The sender's name for the file cannot be used; nothing was created.
+    /// The sender's name for the file is unusable; nothing was created. Says why, for a person.
     BadName(String),
-    /// It failed; says what and why, for a person.
+    /// The request failed. Says what failed and why, for a person.
     Failed(String),
 }
 
 // ---- slow computations -------------------------------------------------------------------------
 
-/// The number of a computation; no two of one run have the same.
+/// Pairs a [`WorkAnswer`] with its [`Work`]. Chosen by the node, unique within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkId(pub u64);
 
-/// A computation that takes longer than the loop may stand still: it stretches a password.
+/// A computation too slow for the event loop: it stretches a password.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Debug)]
 pub enum Work {
-    /// Ends the client's part of a registration.
+    /// Completes the client's part of a registration.
     Register {
-        /// The registration.
         client: ClientRegistration,
-        /// Whose.
         account: AccountName,
-        /// The server's answer.
+        /// OPAQUE RegistrationResponse.
         response: OpaqueMessage,
     },
-    /// Ends the client's part of a log-in.
+    /// Completes the client's part of a log-in.
     LogIn {
-        /// The log-in.
         client: ClientLogin,
-        /// Whose.
         account: AccountName,
-        /// The server's answer.
+        /// OPAQUE KE2.
         ke2: OpaqueMessage,
-        /// How to stretch.
+        /// The parameters with which this account's password is stretched.
         stretch: StretchVersion,
-        /// The channel it holds for.
+        /// The TLS connection that the log-in holds for.
         binding: ChannelBinding,
     },
 }
 
 impl Work {
-    /// Does it. Takes tenths of a second and 64 MiB.
+    /// Runs the computation, which takes tenths of a second and 64 MiB.
     pub fn run(self) -> WorkAnswer {
         WorkAnswer(match self {
             Self::Register {
@@ -513,6 +480,6 @@ impl Work {
     }
 }
 
-/// The result of a [`Work`].
+/// The result of a [`Work`]: the client's last OPAQUE message.
 #[derive(Debug)]
 pub struct WorkAnswer(pub Result<OpaqueMessage, PasswordError>);
