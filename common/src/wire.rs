@@ -1,11 +1,11 @@
-//! Frames, the codec, and the messages of both protocols.
+//! The codec, and the frames of both protocols.
 
-// The codec: one value a frame, bounded, nothing left over.
+// The codec: one value per frame, bounded in size, without trailing bytes.
 pub mod frame;
-// Between two peers: messages, receipts, offers, leaves.
+// The protocol between two peers: messages, receipts, offers, leaves.
 pub mod peer;
-// Between a peer and the rendezvous: log-in, directory, presence.
+// The protocol between a peer and the rendezvous server: log-in, directory, presence.
 pub mod rendezvous;
 
-// One value of each kind of message, for tests of all sorts.
+// Sample values of every frame, shared by all kinds of tests.
 pub mod samples;

@@ -1,19 +1,21 @@
 //! The codec: a `u32` length in network byte order, then one bincode value of exactly that length.
 //!
-//! Decoding is strict where bincode is not: a frame has a limit, the value uses every byte of it, and
-//! whoever signs or hashes a message does so over the bytes received, because integers have more than
-//! one encoding.
+//! Decoding is stricter than bincode: a frame is bounded, and its value uses every byte of it. Signatures
+//! and hashes cover the bytes received, never a second encoding, because bincode has more than one
+//! encoding of an integer.
 
 use bincode::config;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Length of the prefix, in bytes.
+/// Length of the length prefix, in bytes.
 pub const PREFIX_LEN: usize = 4;
 
-/// Appends `value` to `out` as one frame of at most `MAX` bytes after the prefix.
+/// Appends `value` to `out` as one frame with a body of at most `MAX` bytes.
 ///
-/// On error `out` is as it was.
+/// # Errors
+///
+/// [`EncodeError`] if the body would be longer than `MAX`; `out` is unchanged then.
 pub fn encode<const MAX: usize>(
     value: &impl Serialize,
     out: &mut Vec<u8>,
@@ -37,7 +39,11 @@ pub fn encode<const MAX: usize>(
     }
 }
 
-/// Decodes the body of one frame.
+/// Decodes the body of one frame, without its prefix.
+///
+/// # Errors
+///
+/// [`FrameError`] if the body is longer than `MAX`, or is not exactly one value of the type `T`.
 pub fn decode<const MAX: usize, T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     if body.len() > MAX {
         return Err(FrameError::TooLong {
@@ -54,10 +60,10 @@ pub fn decode<const MAX: usize, T: DeserializeOwned>(body: &[u8]) -> Result<T, F
     Ok(value)
 }
 
-/// Cuts a stream of bytes into frames of at most `MAX` bytes, whatever pieces it arrives in.
+/// Splits a byte stream, which may arrive in pieces of any size, into frames of at most `MAX` bytes.
 ///
-/// It holds at most one whole frame and what came with it; a prefix that promises more than `MAX` is
-/// an error before a byte of it is stored.
+/// Drained after each push, it holds at most one incomplete frame. A length above `MAX` is an error
+/// as soon as the prefix is complete.
 #[derive(Debug, Default)]
 pub struct FrameBuffer<const MAX: usize> {
     bytes: Vec<u8>,
@@ -65,7 +71,7 @@ pub struct FrameBuffer<const MAX: usize> {
 }
 
 impl<const MAX: usize> FrameBuffer<MAX> {
-    /// An empty buffer.
+    /// Creates an empty buffer.
     pub const fn new() -> Self {
         Self {
             bytes: Vec::new(),
@@ -73,16 +79,19 @@ impl<const MAX: usize> FrameBuffer<MAX> {
         }
     }
 
-    /// Adds bytes as they came.
+    /// Appends bytes in the order of their arrival.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.start);
         self.start = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole frame, decoded. `None` until more bytes come.
+    /// Removes and decodes the next frame; `None` if it is not complete yet.
     ///
-    /// After an error the stream is lost: the connection ends.
+    /// # Errors
+    ///
+    /// [`FrameError`] if the frame is too long or does not decode. The stream cannot be resynchronised:
+    /// close the connection.
     pub fn next_frame<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         match self.next_body()? {
             Some(body) => decode::<MAX, T>(body).map(Some),
@@ -90,12 +99,12 @@ impl<const MAX: usize> FrameBuffer<MAX> {
         }
     }
 
-    /// Bytes held that no frame has used yet.
+    /// Number of bytes that belong to no decoded frame yet.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// Tells whether the stream ended between two frames.
+    /// Tells whether nothing is left, as at a stream's orderly end.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -121,29 +130,29 @@ impl<const MAX: usize> FrameBuffer<MAX> {
 /// The other side sent something that is not a frame of this protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The prefix promises more than the protocol allows.
-    #[error("a frame of {len} bytes, more than the {max} allowed")]
+    /// The body is longer than the protocol allows.
+    #[error("cannot decode a frame of {len} bytes: at most {max} are allowed")]
     TooLong {
-        /// Bytes promised.
+        /// Length of the body, in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// Largest length allowed, in bytes.
         max: usize,
     },
-    /// The bytes are not a value of the expected type.
-    #[error("a frame that does not decode")]
+    /// The body is not a value of the expected type.
+    #[error("cannot decode a frame: it is not a message of the protocol")]
     Malformed,
-    /// The value ends before the frame does.
-    #[error("bytes after the value of a frame")]
+    /// The value ends before the body does.
+    #[error("cannot decode a frame: it has bytes after its message")]
     TrailingBytes,
 }
 
-/// A message of ours is too large for its frame.
+/// A message is too large for its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the message has {len} bytes, more than the {max} allowed; split it")]
+#[error("cannot encode a message of {len} bytes: at most {max} are allowed; split it")]
 pub struct EncodeError {
-    /// Bytes it has.
+    /// Length of the encoded message, in bytes.
     pub len: usize,
-    /// Bytes allowed.
+    /// Largest length allowed, in bytes.
     pub max: usize,
 }
 

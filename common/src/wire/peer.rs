@@ -1,8 +1,8 @@
-//! Between two peers: messages, receipts, offers, leaves.
+//! The protocol between two peers: messages, receipts, offers, leaves.
 //!
 //! The QUIC client opens one bidirectional stream, the *message stream*. Each side sends a
-//! [`PeerHello`] on it and then [`PeerFrame`]s, in order. The bytes of a file travel beside it: one
-//! unidirectional stream a leaf, a [`LeafHeader`] in front.
+//! [`PeerHello`] on it and then [`PeerFrame`]s, in order. The bytes of files travel on streams of their
+//! own: one unidirectional stream per leaf, which starts with a [`LeafHeader`].
 
 use serde::{Deserialize, Serialize};
 
@@ -20,20 +20,20 @@ pub use file::{
 
 /// The protocol version that this module describes.
 pub const VERSION: u16 = 1;
-/// ALPN of a link.
+/// ALPN protocol name of a link.
 pub const ALPN: &[u8] = b"rdv-peer/1";
 
-/// The first frame of each side on the message stream; keeps its shape for ever.
+/// The first frame of each side on the message stream. Its encoding never changes between versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerHello {
-    /// Versions that this side speaks.
+    /// Versions that this side speaks, at most [`VERSIONS_MAX`].
     pub versions: Vec<u16>,
-    /// Program and version.
+    /// Program and version, at most [`AGENT_LEN_MAX`] bytes.
     pub agent: String,
 }
 
 impl PeerHello {
-    /// What this build says.
+    /// The greeting of this build.
     pub fn ours(agent: &str) -> Self {
         Self {
             versions: vec![VERSION],
@@ -41,7 +41,7 @@ impl PeerHello {
         }
     }
 
-    /// Tells whether the other side speaks our version.
+    /// Tells whether the other side speaks [`VERSION`] and keeps the bounds.
     pub fn is_compatible(&self) -> bool {
         self.versions.len() <= VERSIONS_MAX
             && self.agent.len() <= AGENT_LEN_MAX
@@ -49,12 +49,12 @@ impl PeerHello {
     }
 }
 
-/// A frame on the message stream, by the feature that it belongs to.
+/// A frame on the message stream, grouped by the feature that handles it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerFrame {
-    /// About messages.
+    /// Messages and receipts.
     Chat(ChatFrame),
-    /// About transfers.
+    /// Offers and transfers.
     File(FileFrame),
 }
 

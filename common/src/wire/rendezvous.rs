@@ -1,14 +1,14 @@
-//! Between a peer and the rendezvous: log-in, directory, presence.
+//! The protocol between a peer and the rendezvous server: log-in, directory, presence.
 //!
-//! The peer speaks first: [`Hello`], answered by a [`HelloAnswer`]. Both keep their shape for ever, so
-//! that peers and servers of any age can tell each other what they speak. Then the peer sends
-//! [`RequestFrame`]s, each answered once, in any order, and the server may push in between.
+//! The peer starts with a [`Hello`], answered by a [`HelloAnswer`]. The encoding of both never changes,
+//! so that peers and servers of any version can tell each other which versions they speak. Then the peer
+//! sends [`RequestFrame`]s, each answered once, in any order, and the server may send pushes at any time.
 
 use serde::{Deserialize, Serialize};
 
-// What a device asks for itself and its account.
+// A device's requests about itself and its account.
 mod device;
-// The directory: who is online, and where.
+// The directory: which devices are online, with their candidates.
 mod directory;
 // Registration and log-in.
 mod login;
@@ -32,12 +32,12 @@ pub const VERSION: u16 = 1;
 pub struct Hello {
     /// Versions that the peer speaks, at most [`VERSIONS_MAX`].
     pub versions: Vec<u16>,
-    /// Program and version, for the log of the other side.
+    /// Program and version, for the server's log; at most [`AGENT_LEN_MAX`] bytes.
     pub agent: String,
 }
 
 impl Hello {
-    /// What this build says.
+    /// The greeting of this build.
     pub fn ours(agent: &str) -> Self {
         Self {
             versions: vec![VERSION],
@@ -45,7 +45,7 @@ impl Hello {
         }
     }
 
-    /// The version to speak; `None` if there is no common one or the greeting is out of bounds.
+    /// Chooses the version to speak; `None` if there is no common one or the greeting is out of bounds.
     pub fn choose(&self) -> Option<u16> {
         let fair = self.versions.len() <= VERSIONS_MAX && self.agent.len() <= AGENT_LEN_MAX;
         (fair && self.versions.contains(&VERSION)).then_some(VERSION)
@@ -55,43 +55,43 @@ impl Hello {
 /// The server's first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HelloAnswer {
-    /// The version that both speak from now on.
+    /// The connection goes on.
     Welcome {
-        /// The chosen version.
+        /// The version that both sides speak from now on.
         version: u16,
-        /// Program and version of the server.
+        /// The server's program and version.
         agent: String,
     },
-    /// No common version: one of the two needs an upgrade. The server closes.
+    /// There is no common version, so one side needs an upgrade. The server closes the connection.
     Upgrade {
         /// Versions that the server speaks.
         versions: Vec<u16>,
-        /// Program and version of the server.
+        /// The server's program and version.
         agent: String,
     },
 }
 
-/// Pairs an answer with its request; chosen by the peer, unique among its open requests.
+/// Pairs an answer with its request. Chosen by the peer, unique among its open requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u32);
 
-/// A frame from the peer.
+/// A frame from the peer, after its [`Hello`].
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestFrame {
-    /// Comes back in the answer.
+    /// Returned in the answer.
     pub id: RequestId,
-    /// What is asked.
     pub request: Request,
 }
 
-/// What a peer asks, by the feature that answers it.
+/// A peer's request, grouped by the feature that answers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Registration and log-in: taken before the log-in, and only then.
+    /// Registration and log-in; allowed only before the log-in.
     Login(LoginRequest),
-    /// Who is online and where: taken after the log-in.
+    /// The directory and presence; allowed only after the log-in.
     Directory(DirectoryRequest),
-    /// This device and its account: taken after the log-in.
+    /// This device and its account; allowed only after the log-in.
     Device(DeviceRequest),
 }
 
@@ -113,30 +113,30 @@ impl From<DeviceRequest> for Request {
     }
 }
 
-/// A frame from the server, after its `HelloAnswer`.
+/// A frame from the server, after its [`HelloAnswer`].
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerFrame {
     /// Answers a request.
     Answer {
-        /// Of the request.
+        /// The request's id.
         id: RequestId,
-        /// The answer.
         answer: Answer,
     },
-    /// Tells something unasked.
+    /// Informs the peer without a request.
     Push(Push),
 }
 
-/// The answer to a [`Request`]: a refusal, or an answer of the same feature.
+/// The answer to a [`Request`]: a refusal, or an answer from the same feature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// The server did not do it.
+    /// The server refused the request.
     Refused(Refusal),
-    /// Of registration and log-in.
+    /// Answers a [`LoginRequest`].
     Login(LoginAnswer),
-    /// Of the directory.
+    /// Answers a [`DirectoryRequest`].
     Directory(DirectoryAnswer),
-    /// About the device and its account.
+    /// Answers a [`DeviceRequest`].
     Device(DeviceAnswer),
 }
 
@@ -164,14 +164,14 @@ impl From<DeviceAnswer> for Answer {
     }
 }
 
-/// Something that the server tells a session unasked.
+/// A notification from the server, not requested by the peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
-    /// The server ends this session.
+    /// The server ends this connection.
     Bye(ByeReason),
-    /// Of the directory.
+    /// From the directory.
     Directory(DirectoryPush),
-    /// About the device and its account.
+    /// About this device's account.
     Device(DevicePush),
 }
 
@@ -193,83 +193,83 @@ impl From<DevicePush> for Push {
     }
 }
 
-/// Why the server ends a session.
+/// Why the server ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ByeReason {
-    /// The server is being stopped; come back, spread out.
+    /// The server is stopping. Reconnect after a random delay.
     #[error("the server is shutting down")]
     ShuttingDown,
-    /// The same device logged in again elsewhere.
+    /// The same device logged in on another connection. Do not reconnect.
     #[error("this device logged in again from another place")]
     Replaced,
-    /// The account was removed.
+    /// The operator removed the account. Do not reconnect.
     #[error("the account was removed by the operator")]
     AccountRemoved,
-    /// It did not log in, or was silent, for too long.
-    #[error("nothing was heard from this peer for too long")]
+    /// The peer did not log in in time, or sent nothing for too long.
+    #[error("this peer sent nothing for too long")]
     TimedOut,
-    /// It sent something that is not part of this protocol.
+    /// The peer sent something that is not part of this protocol.
     #[error("this peer sent something that is not part of the protocol")]
     Malformed,
-    /// It did not read what was sent to it.
+    /// The peer does not read fast enough.
     #[error("this peer reads too slowly")]
     TooSlow,
-    /// Too many connections are not logged in, and this one makes room; come back, spread out.
+    /// Too many connections are not logged in, and this one was evicted. Reconnect after a random delay.
     #[error("the server has too many connections that are not logged in")]
     Crowded,
 }
 
-/// Why the server did not do what was asked.
+/// Why the server refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    /// No such account, or not its password: the server does not tell which.
+    /// The account is unknown or the password wrong; the server does not tell which.
     #[error("unknown account or wrong password")]
     WrongCredentials,
-    /// Too many failures; an attempt before that changes nothing.
+    /// Too many log-ins failed. An attempt during the block is not counted.
     #[error("too many failed log-ins; try again in {retry_after_s} s")]
     Blocked {
-        /// Seconds until the next attempt counts.
+        /// Seconds until the block ends.
         retry_after_s: u32,
     },
-    /// The token is not, or no longer, this device's: the password is needed.
+    /// The token is not, or no longer, valid for this device: log in with the password.
     #[error("this device's token is no longer valid; log in with the password")]
     TokenRefused,
-    /// The server registers nobody.
+    /// Only the operator creates accounts.
     #[error("this server does not register accounts itself; ask its operator for one")]
     RegistrationClosed,
     /// Too many registrations from one source.
     #[error("too many registrations from this address; try again in {retry_after_s} s")]
     RegistrationLimit {
-        /// Seconds until the next attempt.
+        /// Seconds until the next registration is allowed.
         retry_after_s: u32,
     },
-    /// The name is taken.
+    /// The account name is taken.
     #[error("an account of this name exists already")]
     AccountExists,
-    /// The account has as many devices as it may have.
+    /// The account has [`DEVICES_PER_ACCOUNT_MAX`](crate::limits::DEVICES_PER_ACCOUNT_MAX) devices.
     #[error("this account has too many devices; remove one first")]
     DeviceLimit,
-    /// Only after a log-in.
-    #[error("log in first")]
+    /// The request is allowed only after a log-in.
+    #[error("this connection is not logged in; log in first")]
     NotLoggedIn,
-    /// Not in this state of the session.
-    #[error("this request does not belong here")]
+    /// The request is not allowed in the connection's current state.
+    #[error("this request is not allowed in the current state of the connection")]
     OutOfOrder,
     /// The request exceeds a bound of the protocol.
     #[error("the request exceeds a limit of the server")]
     LimitExceeded,
-    /// The directory moved on too far; LIST again.
-    #[error("the directory has moved on; list it again")]
+    /// The server no longer remembers that version of the directory: list it again.
+    #[error("the server no longer remembers this version of the directory; list it again")]
     ListAgain,
-    /// The server has too much to do.
+    /// The server is overloaded; the request had no effect.
     #[error("the server is busy; try again in {retry_after_s} s")]
     Busy {
-        /// Seconds to wait.
+        /// Seconds to wait before the next attempt.
         retry_after_s: u32,
     },
-    /// The server's store failed; the operator's log says why.
-    #[error("the server could not store or read this; its operator's log says why")]
+    /// The server's store failed.
+    #[error("the server cannot access its store; its log tells the operator why")]
     StoreFailed,
 }
 

@@ -1,7 +1,7 @@
-//! At least one value of each message on the wire, always the same: what truncation tests, fuzz seeds
-//! and engine tests feed, and what the byte examples of PROTOCOL.md show.
+//! Fixed sample values of every message on the wire, at least one of each. Truncation tests, fuzz seeds
+//! and engine tests use them, and the byte examples of PROTOCOL.md are among them.
 //!
-//! An enum of which a variant is missing here does not compile.
+//! A variant without a sample is a compile error.
 
 use super::peer::{
     CancelReason, ChatFrame, Conversation, DeclineReason, FileFrame, LeafHeader, LeafRange,
@@ -19,19 +19,19 @@ use crate::id::{AccountName, DeviceName, MessageId, TransferId};
 use crate::key::{DeviceKey, DeviceSecret, Signature, Token};
 use crate::time::UnixTime;
 
-/// Makes a function that lists values of an enum: one line a variant, with its pattern and an array of
-/// values that match it.
+/// Defines a function that returns samples of an enum. Each line has a variant's pattern and values that
+/// match it.
 macro_rules! samples {
     ($(#[$doc:meta])* $name:ident: $type:ty { $($pattern:pat => $values:expr,)+ }) => {
         $(#[$doc])*
         pub fn $name() -> Vec<$type> {
-            /// Does not compile while a variant has no line.
+            /// Fails to compile if a variant has no line.
             const fn _names_every_variant(value: &$type) {
                 match value { $($pattern)|+ => {} }
             }
             let mut all = Vec::new();
             $(for value in $values {
-                assert!(matches!(&value, $pattern), "{value:?} stands at another variant");
+                assert!(matches!(&value, $pattern), "{value:?} is listed under another variant");
                 all.push(value);
             })+
             all
@@ -41,20 +41,20 @@ macro_rules! samples {
 
 // ---- frames ------------------------------------------------------------------------------------
 
-/// First frames of a peer on the control connection.
+/// The first frame of a peer on the control connection.
 pub fn hellos() -> Vec<Hello> {
     vec![Hello::ours("peer/0.1.0")]
 }
 
 samples! {
-    /// First frames of the server.
+    /// The first frame of the server.
     hello_answers: HelloAnswer {
         HelloAnswer::Welcome { .. } => [HelloAnswer::Welcome { version: VERSION, agent: server_agent() }],
         HelloAnswer::Upgrade { .. } => [HelloAnswer::Upgrade { versions: vec![VERSION], agent: server_agent() }],
     }
 }
 
-/// Every request with the number 7; the last one once more with the number 300.
+/// Every request with the id 7, and the last one also with the id 300.
 pub fn request_frames() -> Vec<RequestFrame> {
     let requests = requests();
     let last = requests.last().cloned().map(|request| (300, request));
@@ -67,7 +67,7 @@ pub fn request_frames() -> Vec<RequestFrame> {
 }
 
 samples! {
-    /// Frames of the server after its first; answers have the number 7.
+    /// Frames of the server after its first; answers have the id 7.
     server_frames: ServerFrame {
         ServerFrame::Answer { .. } => answers().into_iter().map(|answer| ServerFrame::Answer {
             id: RequestId(7),
@@ -77,7 +77,7 @@ samples! {
     }
 }
 
-/// First frames of either side on the message stream.
+/// The first frame of either side on the message stream.
 pub fn peer_hellos() -> Vec<PeerHello> {
     vec![PeerHello::ours("peer/0.1.0")]
 }
@@ -90,7 +90,7 @@ samples! {
     }
 }
 
-/// First frames of leaf streams.
+/// The frame at the start of a leaf stream.
 pub fn leaf_headers() -> Vec<LeafHeader> {
     vec![LeafHeader {
         transfer: transfer(),
@@ -102,7 +102,7 @@ pub fn leaf_headers() -> Vec<LeafHeader> {
 // ---- requests ----------------------------------------------------------------------------------
 
 samples! {
-    /// What peers ask the server.
+    /// Requests of every feature.
     requests: Request {
         Request::Login(_) => login_requests().into_iter().map(Request::Login),
         Request::Directory(_) => directory_requests().into_iter().map(Request::Directory),
@@ -111,8 +111,7 @@ samples! {
 }
 
 samples! {
-    /// What may be asked before the log-in. OPAQUE's messages and the signatures are of the right length
-    /// and of no other use.
+    /// Registration and log-in. OPAQUE messages and signatures have the right length but are not valid.
     login_requests: LoginRequest {
         LoginRequest::RegisterStart { .. } => [LoginRequest::RegisterStart {
             account: account(),
@@ -141,7 +140,7 @@ samples! {
 }
 
 samples! {
-    /// What a device may ask of the directory.
+    /// Requests to the directory.
     directory_requests: DirectoryRequest {
         DirectoryRequest::Announce { .. } => statuses().into_iter().map(|status| DirectoryRequest::Announce {
             status,
@@ -156,7 +155,7 @@ samples! {
 }
 
 samples! {
-    /// What a device may ask for itself and its account.
+    /// Requests of a device about itself and its account.
     device_requests: DeviceRequest {
         DeviceRequest::Admit => [DeviceRequest::Admit],
         DeviceRequest::LogOut => [DeviceRequest::LogOut],
@@ -167,7 +166,7 @@ samples! {
 // ---- answers and pushes ------------------------------------------------------------------------
 
 samples! {
-    /// What the server answers.
+    /// Answers of every feature.
     answers: Answer {
         Answer::Refused(_) => refusals().into_iter().map(Answer::Refused),
         Answer::Login(_) => login_answers().into_iter().map(Answer::Login),
@@ -177,7 +176,7 @@ samples! {
 }
 
 samples! {
-    /// Why the server does not do something.
+    /// Refusals of the server.
     refusals: Refusal {
         Refusal::WrongCredentials => [Refusal::WrongCredentials],
         Refusal::Blocked { .. } => [Refusal::Blocked { retry_after_s: 60 }],
@@ -233,7 +232,7 @@ samples! {
 }
 
 samples! {
-    /// What the server tells unasked.
+    /// Pushes of every feature.
     pushes: Push {
         Push::Bye(_) => bye_reasons().into_iter().map(Push::Bye),
         Push::Directory(_) => directory_pushes().into_iter().map(Push::Directory),
@@ -242,7 +241,7 @@ samples! {
 }
 
 samples! {
-    /// Why the server ends a session.
+    /// Reasons of the server to end a connection.
     bye_reasons: ByeReason {
         ByeReason::ShuttingDown => [ByeReason::ShuttingDown],
         ByeReason::Replaced => [ByeReason::Replaced],
@@ -255,7 +254,7 @@ samples! {
 }
 
 samples! {
-    /// What the directory tells unasked.
+    /// Pushes of the directory.
     directory_pushes: DirectoryPush {
         DirectoryPush::Presence { .. } => [DirectoryPush::Presence { version: version(), changes: changes() }],
         DirectoryPush::ListAgain => [DirectoryPush::ListAgain],
@@ -263,7 +262,7 @@ samples! {
 }
 
 samples! {
-    /// What a device is told unasked.
+    /// Pushes about a device's account.
     device_pushes: DevicePush {
         DevicePush::FailedLogins(_) => [DevicePush::FailedLogins(failed_logins())],
     }
@@ -278,7 +277,7 @@ samples! {
 }
 
 samples! {
-    /// What devices say of themselves.
+    /// Availability that a device may announce.
     statuses: Status {
         Status::Available => [Status::Available],
         Status::Away => [Status::Away],
@@ -287,7 +286,7 @@ samples! {
 }
 
 samples! {
-    /// What the server knows of candidates.
+    /// The server's classification of candidates.
     candidate_kinds: CandidateKind {
         CandidateKind::ServerReflexive => [CandidateKind::ServerReflexive],
         CandidateKind::Host => [CandidateKind::Host],
@@ -297,7 +296,7 @@ samples! {
 // ---- between peers -----------------------------------------------------------------------------
 
 samples! {
-    /// Frames about messages.
+    /// Messages and receipts.
     chat_frames: ChatFrame {
         ChatFrame::Message(_) => conversations().into_iter().map(|conversation| ChatFrame::Message(Message {
             id: message(),
@@ -313,14 +312,14 @@ samples! {
 }
 
 samples! {
-    /// Where messages belong.
+    /// Conversations that a message may belong to.
     conversations: Conversation {
         Conversation::Direct => [Conversation::Direct],
     }
 }
 
 samples! {
-    /// What recipients do with messages.
+    /// States that a receipt may report.
     receipt_states: ReceiptState {
         ReceiptState::Delivered => [ReceiptState::Delivered],
         ReceiptState::Read => [ReceiptState::Read],
@@ -352,7 +351,7 @@ samples! {
 }
 
 samples! {
-    /// Why offers are declined.
+    /// Reasons to decline an offer.
     decline_reasons: DeclineReason {
         DeclineReason::Declined => [DeclineReason::Declined],
         DeclineReason::NoAnswer => [DeclineReason::NoAnswer],
@@ -363,7 +362,7 @@ samples! {
 }
 
 samples! {
-    /// Why transfers end early.
+    /// Reasons to cancel a transfer.
     cancel_reasons: CancelReason {
         CancelReason::Cancelled => [CancelReason::Cancelled],
         CancelReason::Source(_) => [CancelReason::Source(reason())],
@@ -373,19 +372,19 @@ samples! {
     }
 }
 
-// ---- what they are made of ---------------------------------------------------------------------
+// ---- parts of the samples ----------------------------------------------------------------------
 
 /// The account of every sample.
 pub fn account() -> AccountName {
     "alice".parse().expect("letters")
 }
 
-/// The device key of every sample; its secret is made from 32 times 07.
+/// The device key of every sample; its seed is 32 bytes of 07.
 pub fn device_key() -> DeviceKey {
     DeviceSecret::from_seed([7; 32]).public()
 }
 
-/// The device in the directory that the samples speak of.
+/// The directory entry of every sample.
 pub fn entry() -> Entry {
     Entry {
         account: account(),
@@ -397,17 +396,17 @@ pub fn entry() -> Entry {
     }
 }
 
-/// The transfer of every sample.
+/// The transfer id of every sample.
 pub fn transfer() -> TransferId {
     TransferId::from_bytes(std::array::from_fn(|place| 0xa0 + place as u8))
 }
 
-/// The message of every sample.
+/// The message id of every sample.
 pub fn message() -> MessageId {
     MessageId::from_bytes(std::array::from_fn(|place| place as u8))
 }
 
-/// An OPAQUE message of so many bytes, at most 1,024.
+/// An OPAQUE message of `len` bytes, at most [`OPAQUE_MESSAGE_LEN_MAX`](crate::limits::OPAQUE_MESSAGE_LEN_MAX).
 fn opaque(len: usize) -> OpaqueMessage {
     OpaqueMessage::try_from(vec![9; len]).expect("shorter than any bound")
 }
@@ -455,7 +454,7 @@ fn moment() -> UnixTime {
     UnixTime::from_millis(1_700_000_000_000)
 }
 
-/// One of each kind, and one of each family.
+/// One candidate of each kind, and of each address family.
 fn candidates() -> Vec<Candidate> {
     let endpoints = ["192.0.2.1:7400", "[2001:db8::1]:250"].into_iter();
     let candidates = endpoints

@@ -6,16 +6,16 @@ use crate::id::MessageId;
 use crate::limits::MESSAGE_LEN_MAX;
 use crate::time::UnixTime;
 
-/// A frame about messages.
+/// A frame that carries a message or a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChatFrame {
-    /// A message. Sent again on every new link until its receipt has come.
+    /// A message, sent again on every new link until its receipt arrives.
     Message(Message),
-    /// What became of a message.
+    /// The recipient's receipt for a message.
     Receipt {
-        /// Which message.
+        /// The message that it acknowledges.
         id: MessageId,
-        /// What the recipient did with it.
+        /// How far the message has got.
         state: ReceiptState,
     },
 }
@@ -23,30 +23,30 @@ pub enum ChatFrame {
 /// A message between two accounts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// The same however often it is sent.
+    /// Stays the same when the message is sent again.
     pub id: MessageId,
-    /// Where it belongs.
+    /// The conversation that it belongs to.
     pub conversation: Conversation,
     /// When its author sent it, by the author's clock.
     pub sent: UnixTime,
-    /// UTF-8 text of 1 to [`MESSAGE_LEN_MAX`] bytes.
+    /// The text.
     pub body: MessageBody,
 }
 
-/// Where a message belongs.
+/// The conversation that a message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Conversation {
-    /// Between the accounts of the two devices of the link.
+    /// The one between the accounts of the link's two devices.
     Direct,
 }
 
-/// The text of a message, within its bounds.
+/// The text of a message: UTF-8, 1 to [`MESSAGE_LEN_MAX`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MessageBody(String);
 
 impl MessageBody {
-    /// The text; still from outside, so a terminal gets it through [`crate::text::block`].
+    /// The text, still untrusted: escape it with [`crate::text::block`] before writing it to a terminal.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -70,28 +70,28 @@ impl From<MessageBody> for String {
     }
 }
 
-/// A text cannot be a message.
+/// The text's length is out of bounds for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageBodyError {
-    /// Nothing to say.
+    /// The text is empty.
     #[error("the message is empty")]
     Empty,
-    /// More than a message may hold.
+    /// The text is longer than [`MESSAGE_LEN_MAX`].
     #[error(
         "the message has {len} bytes, more than the {MESSAGE_LEN_MAX} allowed; send it as a file"
     )]
     TooLong {
-        /// Bytes it has.
+        /// Length of the text, in bytes.
         len: usize,
     },
 }
 
-/// What a recipient did with a message.
+/// How far a message has got at its recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ReceiptState {
     /// It is on the recipient's disk.
     Delivered,
-    /// It was shown.
+    /// It was shown to the recipient.
     Read,
 }
 

@@ -4,74 +4,67 @@ use serde::{Deserialize, Serialize};
 
 use crate::hash::{FileDigest, LeafHash, leaf_count};
 use crate::id::TransferId;
-use crate::limits::{FILE_LEN_MAX, REASON_LEN_MAX};
+use crate::limits::{FILE_LEN_MAX, FILE_NAME_LEN_MAX, REASON_LEN_MAX};
 
-/// A frame about a transfer.
+/// A frame about an offer or a transfer.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileFrame {
     /// Offers a file.
     Offer(Offer),
     /// Accepts an offer.
     Accept {
-        /// Which offer.
         transfer: TransferId,
-        /// Leaves that the receiver has already, from an earlier attempt.
+        /// Leaves that the receiver already has. Empty in version 1, which does not resume transfers.
         have: Vec<LeafRange>,
     },
     /// Declines an offer.
     Decline {
-        /// Which offer.
         transfer: TransferId,
-        /// Why.
         reason: DeclineReason,
     },
-    /// All leaves are on their way; the digest that they must add up to.
+    /// The sender has handed every leaf to QUIC; they may arrive after this frame.
     Sent {
-        /// Which transfer.
         transfer: TransferId,
-        /// BLAKE3 of the whole file as it was read.
+        /// BLAKE3 of the whole file as it was read, to be compared with the leaves' hashes.
         digest: FileDigest,
     },
-    /// The file is verified, on disk and under its name.
-    Received {
-        /// Which transfer.
-        transfer: TransferId,
-    },
-    /// Either side gives up.
+    /// The receiver has verified the file, made it durable and given it its final name.
+    Received { transfer: TransferId },
+    /// Either side ends the transfer early.
     Cancel {
-        /// Which transfer.
         transfer: TransferId,
-        /// Why.
         reason: CancelReason,
     },
 }
 
-/// Offers a file; nothing of it is sent before it is accepted.
+/// An offer of a file. None of its content is sent before the offer is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Names the transfer from now on.
+    /// Identifies the transfer in every later frame.
     pub transfer: TransferId,
-    /// The name of the file as its sender has it: text from outside, for the receiver's one gate.
+    /// The sender's name for the file, at most [`FILE_NAME_LEN_MAX`] bytes. Untrusted: the receiver
+    /// validates it before it creates anything.
     pub name: String,
-    /// Bytes, at most [`FILE_LEN_MAX`].
+    /// In bytes, at most [`FILE_LEN_MAX`].
     pub size: u64,
-    /// Whether its owner may execute it.
+    /// Whether the file's owner may execute it.
     pub executable: bool,
 }
 
 impl Offer {
-    /// Tells whether the offer keeps the bounds of the protocol.
+    /// Tells whether size and name keep the bounds of the protocol.
     pub fn is_within_limits(&self) -> bool {
-        self.size <= FILE_LEN_MAX && self.name.len() <= crate::limits::FILE_NAME_LEN_MAX
+        self.size <= FILE_LEN_MAX && self.name.len() <= FILE_NAME_LEN_MAX
     }
 }
 
-/// Leaves `start..end` of a file.
+/// The leaves `start..end` of a file, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeafRange {
-    /// The first.
+    /// Index of the first leaf.
     pub start: u64,
-    /// The one after the last.
+    /// Index after the last leaf.
     pub end: u64,
 }
 
@@ -82,36 +75,36 @@ impl LeafRange {
     }
 }
 
-/// Stands in front of a leaf on its stream, as a frame; the leaf's bytes follow to the stream's end.
+/// The only frame on a leaf's stream. The leaf's bytes follow it until the stream ends.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeafHeader {
-    /// Which transfer.
     pub transfer: TransferId,
-    /// Which leaf.
+    /// The leaf's place in the file, from 0.
     pub index: u64,
-    /// What the leaf must hash to.
+    /// The hash that the leaf's bytes must have.
     pub hash: LeafHash,
 }
 
-/// Largest [`LeafHeader`] with its length prefix, in bytes.
+/// Largest [`LeafHeader`] including its length prefix, in bytes.
 pub const LEAF_HEADER_LEN_MAX: usize = 64;
 
 /// Why an offer was declined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum DeclineReason {
-    /// The person, or their rule, said no.
+    /// The recipient, or a rule of theirs, declined it.
     #[error("the recipient declined it")]
     Declined,
-    /// Nobody answered in time.
+    /// Nobody answered within [`OFFER_LIFETIME`](crate::limits::OFFER_LIFETIME).
     #[error("the recipient did not answer")]
     NoAnswer,
-    /// Not under that name.
+    /// The receiver cannot store a file of this name.
     #[error("the recipient cannot store a file of this name")]
     Name,
-    /// Too many at once, or too large.
+    /// The recipient has too many offers, or the file is too large.
     #[error("it exceeds a limit of the recipient")]
     LimitExceeded,
-    /// It cannot be stored there.
+    /// The receiver cannot create the file.
     #[error("the recipient cannot store it: {0}")]
     Storage(Reason),
 }
@@ -119,30 +112,31 @@ pub enum DeclineReason {
 /// Why a transfer ended early.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CancelReason {
-    /// The person said so.
+    /// A person cancelled it.
     #[error("cancelled by the other side")]
     Cancelled,
-    /// The file cannot be read, or changed while it was read.
+    /// The sender cannot read the file, or it changed while it was read.
     #[error("the sender cannot read it: {0}")]
     Source(Reason),
-    /// The file cannot be written.
+    /// The receiver cannot write the file.
     #[error("the recipient cannot store it: {0}")]
     Storage(Reason),
-    /// What arrived does not hash to what was announced.
+    /// Received bytes do not have the announced hash.
     #[error("what arrived differs from what was sent")]
     Mismatch,
-    /// The other side broke the protocol.
+    /// The other side violated the protocol.
     #[error("the other side broke the protocol")]
     Protocol,
 }
 
-/// A reason in words, at most [`REASON_LEN_MAX`] bytes; text from outside.
+/// A reason for a person, at most [`REASON_LEN_MAX`] bytes. Untrusted; [`Display`](std::fmt::Display)
+/// escapes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reason(String);
 
 impl Reason {
-    /// Cuts `text` to length.
+    /// Truncates `text` to [`REASON_LEN_MAX`] bytes, at a character boundary.
     pub fn lossy(text: &str) -> Self {
         let mut end = text.len().min(REASON_LEN_MAX);
         while !text.is_char_boundary(end) {
@@ -176,7 +170,7 @@ impl From<Reason> for String {
     }
 }
 
-/// A reason is too long.
+/// The reason is longer than [`REASON_LEN_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a reason has at most {REASON_LEN_MAX} bytes")]
 pub struct ReasonError;

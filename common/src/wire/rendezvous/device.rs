@@ -1,4 +1,4 @@
-//! What a device asks for itself and its account.
+//! A device's requests about itself and its account.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,36 +7,36 @@ use serde::{Deserialize, Serialize};
 
 use super::FailedLogins;
 
-/// What a device that has logged in asks for itself and its account.
+/// A logged-in device's request about itself or its account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceRequest {
-    /// Asks for a one-time code that admits a new device of this account during a block. Answered by
-    /// `Admission`.
+    /// Requests a one-time code that lets a new device of this account log in during a block. Answered
+    /// by `Admission`.
     Admit,
     /// Ends this session and revokes the device's token. Answered by `Done`.
     LogOut,
-    /// Keeps the session alive. Answered by `Done`.
+    /// Keeps the session from timing out. Answered by `Done`.
     KeepAlive,
 }
 
 /// The answer to a [`DeviceRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceAnswer {
-    /// It is done.
+    /// The request succeeded and has no result.
     Done,
     /// A one-time code.
     Admission {
-        /// To be typed at the new device.
+        /// For a person to type at the new device.
         code: AdmissionCode,
-        /// Seconds until it expires.
+        /// Seconds until the code expires.
         expires_in_s: u32,
     },
 }
 
-/// What a device is told unasked of its account.
+/// A notification about the account of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DevicePush {
-    /// Somebody failed to log in to this account.
+    /// Log-ins from unknown devices failed.
     FailedLogins(FailedLogins),
 }
 
@@ -50,7 +50,7 @@ const CODE_ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const CODE_LEN: u32 = 10;
 
 impl AdmissionCode {
-    /// Keeps 50 of 64 random bits.
+    /// Makes a code of the lowest 50 of 64 random bits.
     pub const fn from_random(bits: u64) -> Self {
         Self(bits & ((1 << (5 * CODE_LEN)) - 1))
     }
@@ -117,7 +117,7 @@ impl FromStr for AdmissionCode {
     }
 }
 
-/// A text is not a one-time code.
+/// The text or number is not a one-time code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a one-time code has ten letters and digits, for example 7k2vq-x01mz")]
 pub struct AdmissionCodeError;

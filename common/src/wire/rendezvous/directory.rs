@@ -1,4 +1,4 @@
-//! The directory: who is online, and where.
+//! The directory: which devices are online, with their candidates.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,141 +9,136 @@ use crate::id::{AccountName, DeviceName};
 use crate::key::DeviceKey;
 use crate::time::UnixTime;
 
-/// What a device that has logged in says and asks of the directory.
+/// A logged-in device's request to the directory.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryRequest {
-    /// Says where this device can be reached; replaces what it said before. Answered by `Done`.
+    /// Announces where this device can be reached, in place of its previous announcement. Answered by
+    /// `Done`.
     Announce {
-        /// What others see.
         status: Status,
         /// UDP endpoints, at most [`crate::limits::CANDIDATES_MAX`].
         candidates: Vec<SocketAddr>,
     },
-    /// Asks for a page of the directory. Answered by `Page`.
+    /// Requests a page of the directory. Answered by `Page`.
     List {
-        /// Continues after this entry; from the start without one.
+        /// The page starts after this entry; at the beginning if `None`.
         after: Option<Cursor>,
     },
-    /// Asks for presence changes since a version to be pushed from now on. Answered by `Done`, or
-    /// `Refused(ListAgain)` when the server no longer remembers that far back.
+    /// Subscribes to presence changes since a version. Answered by `Done`, or by `Refused(ListAgain)` if
+    /// the server no longer remembers that version.
     Watch {
-        /// The version of the first page of the last complete LIST.
+        /// The version of the first page of the last complete listing.
         since: DirectoryVersion,
     },
-    /// Ends `Watch`. Answered by `Done`.
+    /// Ends the subscription of `Watch`. Answered by `Done`.
     Unwatch,
-    /// Asks for the devices of one account that are online. Answered by `Found`.
-    Find {
-        /// Whose devices.
-        account: AccountName,
-    },
-    /// Asks which account a device key belongs to. Answered by `Owner`.
-    WhoIs {
-        /// The key that an inbound link proved.
-        device_key: DeviceKey,
-    },
+    /// Looks up the online devices of one account. Answered by `Found`.
+    Find { account: AccountName },
+    /// Looks up the account at which a device is enrolled, for example the one at the other end of an
+    /// inbound link. Answered by `Owner`.
+    WhoIs { device_key: DeviceKey },
 }
 
 /// The answer to a [`DirectoryRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryAnswer {
-    /// It is done.
+    /// The request succeeded and has no result.
     Done,
     /// A page of the directory, ordered by account and device key.
     Page {
-        /// The directory when this page was made.
+        /// The version of the directory that the page shows.
         version: DirectoryVersion,
         /// At most [`crate::limits::PAGE_ENTRIES_MAX`].
         entries: Vec<Entry>,
-        /// Ask again with this for the rest; `None` on the last page.
+        /// Where the next page starts; `None` on the last page.
         next: Option<Cursor>,
     },
-    /// The devices of an account that are online; empty if none is, or if there is no such account.
+    /// The online devices of an account; empty if none is online or the account is unknown.
     Found {
         /// At most [`crate::limits::DEVICES_PER_ACCOUNT_MAX`], as many as fit a frame.
         entries: Vec<Entry>,
     },
-    /// The account that a device key belongs to, if any.
+    /// The account at which a device is enrolled.
     Owner {
-        /// The account.
+        /// `None` if the device is not enrolled.
         account: Option<AccountName>,
     },
 }
 
-/// What the directory tells unasked.
+/// A notification from the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryPush {
-    /// Who came, changed and left, to a session that watches.
+    /// Presence changes, sent to sessions that watch.
     Presence {
-        /// The directory after these changes.
+        /// The version of the directory after these changes.
         version: DirectoryVersion,
-        /// The present state of what changed, at most [`crate::limits::CHANGES_MAX`]; each device once.
+        /// The current state of each device that changed, at most [`crate::limits::CHANGES_MAX`].
         changes: Vec<Change>,
     },
-    /// The server ends this session's watch: more changed than it tells one watcher. List again after a
-    /// pause, and watch from there.
+    /// The server ends this session's watch, because more changed than the rate limit of one watcher
+    /// allows. List again after a back-off, and watch from there.
     ListAgain,
 }
 
 /// A change of the directory.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// A device came, or announced something new.
+    /// A device came online, or its announcement changed.
     Online(Entry),
-    /// A device left.
+    /// A device went offline.
     Offline {
-        /// Whose.
         account: AccountName,
-        /// Which.
         device_key: DeviceKey,
     },
 }
 
 /// A device in the directory.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Whose.
     pub account: AccountName,
-    /// What its owner calls it.
+    /// The name that its owner gave it.
     pub device_name: DeviceName,
     /// The key that its links prove.
     pub device_key: DeviceKey,
-    /// What it says of itself.
+    /// The availability that it announces.
     pub status: Status,
-    /// Online since.
+    /// When its session logged in, by the server's clock.
     pub since: UnixTime,
-    /// Its UDP endpoints, at most [`CANDIDATES_MAX`](crate::limits::CANDIDATES_MAX), the best first.
+    /// At most [`CANDIDATES_MAX`](crate::limits::CANDIDATES_MAX), most preferred first.
     pub candidates: Vec<Candidate>,
 }
 
-/// A UDP endpoint at which a device says that it can be reached.
+/// A UDP endpoint at which a device claims to be reachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Address and port.
     pub endpoint: SocketAddr,
-    /// What the server knows of it.
+    /// How the server classifies the endpoint.
     pub kind: CandidateKind,
 }
 
-/// What the server knows of a [`Candidate`]. The device itself has no say in it.
+/// How the server classifies a [`Candidate`]; the device cannot choose it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CandidateKind {
-    /// The device's control connection comes from this IP address, so it is no third party's host.
+    /// The device's control connection comes from this IP address, so it belongs to no third party.
     ServerReflexive,
-    /// The device's word alone: the address may be anybody's.
+    /// Any other address: an unverified claim of the device, which may name a third party.
     Host,
 }
 
-/// What a device says of itself.
+/// The availability that a device announces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Ready to talk.
+    /// Available for conversation.
     #[default]
     Available,
     /// Nobody is at the screen.
     Away,
-    /// Does not want to be disturbed.
+    /// Not to be disturbed.
     Busy,
 }
 
@@ -157,12 +152,12 @@ impl fmt::Display for Status {
     }
 }
 
-/// Counts the changes of the directory: grows by one with each, and is larger after a restart of the
-/// server than ever before.
+/// The version of the directory: incremented by each change, and greater after a restart of the server
+/// than at any time before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DirectoryVersion(pub u64);
 
-/// Where a page of the directory ended.
+/// The position of an entry in the directory, where a page ended.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Cursor {
     /// Account of the last entry.

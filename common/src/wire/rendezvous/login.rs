@@ -10,89 +10,87 @@ use crate::key::{DeviceKey, Signature, Token};
 use crate::limits::OPAQUE_MESSAGE_LEN_MAX;
 use crate::time::UnixTime;
 
-/// What a peer may ask before it has logged in, and only then.
+/// A step of registration or log-in, allowed only before the log-in.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoginRequest {
     /// Starts the registration of an account. Answered by `RegisterChallenge`.
     RegisterStart {
-        /// The name wanted.
         account: AccountName,
         /// OPAQUE RegistrationRequest.
         message: OpaqueMessage,
     },
-    /// Ends the registration. Answered by `Registered`; the peer then logs in.
+    /// Completes the registration. Answered by `Registered`; the peer then logs in.
     RegisterFinish {
         /// OPAQUE RegistrationRecord.
         upload: OpaqueMessage,
-        /// How the password was stretched for it.
+        /// The parameters with which the password was stretched.
         stretch: StretchVersion,
     },
     /// Starts a password log-in. Answered by `LoginChallenge`.
     LoginStart(LoginStart),
-    /// Ends a password log-in. Answered by `LoggedIn`.
+    /// Completes a password log-in. Answered by `LoggedIn`.
     LoginFinish {
         /// OPAQUE KE3.
         ke3: OpaqueMessage,
     },
-    /// Logs an enrolled device in. Answered by `LoggedIn`.
+    /// Logs in an enrolled device without a password. Answered by `LoggedIn`.
     TokenLogin(TokenLogin),
 }
 
 /// The answer to a [`LoginRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoginAnswer {
-    /// Registration goes on.
+    /// Continues a registration.
     RegisterChallenge {
         /// OPAQUE RegistrationResponse.
         message: OpaqueMessage,
     },
-    /// The account exists now.
+    /// The account was created.
     Registered,
-    /// The log-in goes on. Whether the password is right the peer finds out from this.
+    /// Continues a password log-in. The peer learns from it whether the password is right.
     LoginChallenge {
         /// OPAQUE KE2.
         ke2: OpaqueMessage,
-        /// How the password of this account is stretched.
+        /// The parameters with which this account's password is stretched.
         stretch: StretchVersion,
     },
-    /// The session is logged in.
+    /// The connection is logged in.
     LoggedIn(LoggedIn),
 }
 
 /// The first message of a password log-in.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginStart {
-    /// Who logs in.
     pub account: AccountName,
-    /// This device's key.
     pub device_key: DeviceKey,
-    /// What its owner calls this device.
+    /// The name that its owner gave the device.
     pub device_name: DeviceName,
     /// OPAQUE KE1.
     pub ke1: OpaqueMessage,
     /// [`crate::key::Statement`] over KE1 in the role `PasswordLogin`.
     pub signature: Signature,
-    /// A one-time code, if the owner has one.
+    /// A one-time code, which lets the log-in past a block.
     pub code: Option<AdmissionCode>,
 }
 
 /// A log-in without a password.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenLogin {
-    /// Who logs in.
     pub account: AccountName,
-    /// This device's key.
     pub device_key: DeviceKey,
-    /// The token of the last log-in.
+    /// The newest token that the server issued to this device.
     pub token: Token,
     /// [`crate::key::Statement`] over the token in the role `TokenLogin`.
     pub signature: Signature,
 }
 
-/// A log-in that succeeded.
+/// The result of a successful log-in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoggedIn {
-    /// A new token, after a password log-in or when the old one is due for renewal.
+    /// A new token, after a password log-in or if the old one was due for renewal.
     pub token: Option<Token>,
     /// Failed log-ins since this account's owner was last told.
     pub failed: Option<FailedLogins>,
@@ -101,21 +99,21 @@ pub struct LoggedIn {
 /// Failed password log-ins from devices that the account does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedLogins {
-    /// How many.
+    /// Number of failures since the owner was last told.
     pub count: u32,
-    /// When the last one was.
+    /// When the latest one was, by the server's clock.
     pub last: UnixTime,
-    /// Seconds for which strangers are blocked now; 0 when they are not.
+    /// Seconds for which unknown devices remain blocked; 0 if they are not.
     pub blocked_for_s: u32,
 }
 
-/// An OPAQUE message, opaque also to this layer: at most [`OPAQUE_MESSAGE_LEN_MAX`] bytes.
+/// A message of OPAQUE (RFC 9807), at most [`OPAQUE_MESSAGE_LEN_MAX`] bytes. This layer does not parse it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct OpaqueMessage(Vec<u8>);
 
 impl OpaqueMessage {
-    /// The bytes.
+    /// The message as RFC 9807 serialises it.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -144,12 +142,13 @@ impl fmt::Debug for OpaqueMessage {
     }
 }
 
-/// An OPAQUE message is longer than any of the suite.
+/// The message is longer than [`OPAQUE_MESSAGE_LEN_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an OPAQUE message has at most {OPAQUE_MESSAGE_LEN_MAX} bytes")]
 pub struct OpaqueLengthError;
 
-/// Which parameters stretch an account's password; see [`crate::password`].
+/// Numbers the parameters with which a password is stretched; see
+/// [`STRETCH_CURRENT`](crate::password::STRETCH_CURRENT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StretchVersion(pub u8);
 

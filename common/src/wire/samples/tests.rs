@@ -1,4 +1,4 @@
-//! Tests that every message is whole or nothing, and that PROTOCOL.md shows the bytes that it has.
+//! Tests that a message decodes only as a whole, and that PROTOCOL.md matches the encoding.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use super::*;
 use crate::hash::{LeafHasher, file_digest};
 use crate::limits::{CONTROL_FRAME_LEN_MAX, LEAF_LEN, LINK_FRAME_LEN_MAX};
 
-/// Cuts a value at each byte, puts a byte behind it and turns each of its bits over.
+/// Truncates an encoded value at each byte, appends a byte to it and flips each of its bits.
 fn check<const MAX: usize, T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     let bytes = encoded::<MAX>(value);
     let body = &bytes[PREFIX_LEN..];
@@ -20,7 +20,7 @@ fn check<const MAX: usize, T: Serialize + DeserializeOwned + PartialEq + Debug>(
     for cut in 0..body.len() {
         let part = frame::decode::<MAX, T>(&body[..cut]);
         assert_eq!(part, Err(FrameError::Malformed), "{value:?} cut at {cut}");
-        // The same on a stream: nothing comes before all of it has.
+        // The same on a stream: nothing is decoded before the frame is complete.
         let mut stream = FrameBuffer::<MAX>::new();
         stream.push(&bytes[..PREFIX_LEN + cut]);
         assert_eq!(stream.next_frame::<T>(), Ok(None));
@@ -29,7 +29,7 @@ fn check<const MAX: usize, T: Serialize + DeserializeOwned + PartialEq + Debug>(
         for bit in 0..8 {
             let mut flipped = body.to_vec();
             flipped[cut] ^= 1 << bit;
-            // Another value or none, and no panic.
+            // Another value or an error, but no panic.
             let _ = frame::decode::<MAX, T>(&flipped);
         }
     }
@@ -67,7 +67,7 @@ fn t16_every_frame_between_peers_is_whole_or_nothing() {
     leaf_headers().iter().for_each(check::<HEADER, _>);
 }
 
-/// Every frame that there is a sample of.
+/// The encoding of every sample.
 fn all_encoded() -> BTreeSet<Vec<u8>> {
     fn all<const MAX: usize>(values: &[impl Serialize]) -> Vec<Vec<u8>> {
         values.iter().map(encoded::<MAX>).collect()
@@ -93,7 +93,7 @@ fn the_examples_of_the_protocol_document_are_samples() {
     let samples = all_encoded();
     let mut examples = 0;
     for block in blocks {
-        // A frame begins where its length does.
+        // A frame starts with its length: 11 characters before the separator.
         let starts: Vec<usize> = block
             .match_indices(" | ")
             .map(|(place, _)| place - 11)
@@ -108,7 +108,7 @@ fn the_examples_of_the_protocol_document_are_samples() {
     assert!(examples >= 14, "{examples} were found");
 }
 
-/// Names and indices of the variants of an enum, as its samples have them.
+/// Index and name of each variant of an enum, taken from its samples.
 fn variants<T: Serialize + Debug>(samples: &[T]) -> BTreeSet<(u8, String)> {
     let variant = |sample: &T| {
         let name = format!("{sample:?}");
@@ -119,7 +119,7 @@ fn variants<T: Serialize + Debug>(samples: &[T]) -> BTreeSet<(u8, String)> {
     samples.iter().map(variant).collect()
 }
 
-/// The same, as the table of the protocol document has them.
+/// Index and name of each variant of an enum, taken from its table in PROTOCOL.md.
 fn documented(name: &str) -> BTreeSet<(u8, String)> {
     let document = include_str!("../../../PROTOCOL.md");
     let title = format!("\n`{name}`:\n\n| Index |");
@@ -160,7 +160,7 @@ fn the_tables_of_the_protocol_document_have_every_variant() {
     check("CancelReason", &cancel_reasons());
 }
 
-/// The bytes of an example; words of its comments have other lengths or other letters.
+/// The bytes of an example. A word of a comment is longer, shorter or not hexadecimal.
 fn hexadecimal(text: &str) -> Vec<u8> {
     let words = text.split_whitespace().filter(|word| word.len() == 2);
     words
@@ -168,7 +168,7 @@ fn hexadecimal(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The file that the samples speak of is the one of PROTOCOL.md section 5.7.
+/// The samples' file is the example of PROTOCOL.md section 5.7.
 #[test]
 fn the_leaf_of_the_samples_is_the_second_of_its_file() {
     let file: Vec<u8> = (0..=LEAF_LEN).map(|place| (place % 251) as u8).collect();
