@@ -158,7 +158,7 @@ pub enum CommandError {
     Unreachable(String),
     /// The server presented a key other than the pinned one.
     #[error(
-        "THE SERVER'S KEY HAS CHANGED. Expected {expected}, seen {seen}. Someone may be in between; ask the operator, and only then run 'peer forget-server'"
+        "THE SERVER'S KEY HAS CHANGED. Expected {expected}, seen {seen}. Someone may be intercepting the connection; ask the operator, and only then run 'peer forget-server'"
     )]
     ServerKeyChanged {
         /// Fingerprint of the pinned key.
@@ -168,7 +168,7 @@ pub enum CommandError {
     },
     /// The server and this peer have no protocol version in common.
     #[error(
-        "this peer and the server speak different versions of the protocol; upgrade the older of the two (the server is {server})"
+        "this peer and the server ({server}) have no protocol version in common; upgrade the older of the two"
     )]
     Upgrade {
         /// The server's program and version.
@@ -183,8 +183,8 @@ pub enum CommandError {
     /// The file cannot be read.
     #[error("{0}")]
     File(String),
-    /// The history cannot be read or written.
-    #[error("the history failed: {0}")]
+    /// The message history cannot be read or written.
+    #[error("cannot access the message history: {0}")]
     Store(String),
     /// A limit on concurrent operations is reached; names what there is too much of.
     #[error("too many {0} at once; wait for some to end")]
