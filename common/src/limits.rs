@@ -1,7 +1,7 @@
-//! Every bound of the project, each with its reason.
+//! Every limit of the project, each with its reason.
 //!
-//! What exceeds one of these gets a clear error and costs nobody else anything. Sizes are in bytes
-//! unless the name says otherwise.
+//! Whoever exceeds a limit gets a clear error, at no cost to anybody else. `LEN` counts bytes; other
+//! names count what they say.
 
 use std::time::Duration;
 
@@ -37,199 +37,209 @@ const MIB: usize = 1024 * KIB;
 
 // ---- names -------------------------------------------------------------------------------------
 
-/// Longest account name, in bytes (ASCII): fits one column of a list.
+/// Longest account name, in bytes of ASCII: fits into a column of a list.
 pub const ACCOUNT_NAME_LEN_MAX: usize = 32;
-/// Longest device name, in bytes: a host name (RFC 1035 allows 63 a label) with room for a suffix.
+/// Longest device name, in bytes: one label of a host name (63 bytes, RFC 1035) and a bit.
 pub const DEVICE_NAME_LEN_MAX: usize = 64;
-/// Longest file name, in bytes: what every common file system can hold.
+/// Longest file name, in bytes: what common file systems support.
 pub const FILE_NAME_LEN_MAX: usize = 255;
-/// Longest name of a program in a greeting.
+/// Longest program name and version in a greeting: identifies a program in a log, and no more.
 pub const AGENT_LEN_MAX: usize = 64;
-/// Longest password, in bytes: a long passphrase; bounds what is hashed.
+/// Longest password, in bytes: holds a long passphrase, and bounds the work of hashing it.
 pub const PASSWORD_LEN_MAX: usize = KIB;
-/// Shortest password, in bytes. NIST SP 800-63B asks for 8 at least.
+/// Shortest new password, in bytes: the minimum of NIST SP 800-63B.
 pub const PASSWORD_LEN_MIN: usize = 8;
-/// Longest reason that a person gives, for example for declining a file.
+/// Longest reason in a frame, for example for cancelling a transfer: one line for a person.
 pub const REASON_LEN_MAX: usize = 256;
 
 // ---- control connection ------------------------------------------------------------------------
 
-/// Largest control frame, without its length prefix: a page of LIST is the largest message.
+/// Largest control frame, without its length prefix. A page of the directory is the largest message.
 pub const CONTROL_FRAME_LEN_MAX: usize = 64 * KIB;
-/// Most protocol versions that a greeting may list.
+/// Protocol versions in one greeting: more than will ever be supported at once.
 pub const VERSIONS_MAX: usize = 16;
-/// Largest OPAQUE message; the largest of the suite, KE2, has 320 bytes.
+/// Largest OPAQUE message. The suite's largest, KE2, has 320 bytes.
 pub const OPAQUE_MESSAGE_LEN_MAX: usize = 512;
-/// Most candidates of one device: each of a laptop's interfaces in both families, and a few more.
+/// Candidates of one device: both address families on each interface of a laptop, and a few more.
 pub const CANDIDATES_MAX: usize = 16;
-/// Most entries of one page of LIST: with `CANDIDATES_MAX` candidates of up to 21 bytes each they take
-/// some 32 KiB and still fit a frame.
+/// Entries in one page of the directory. With [`CANDIDATES_MAX`] candidates of up to 21 bytes each they
+/// take some 32 KiB, which fits a frame.
 pub const PAGE_ENTRIES_MAX: usize = 64;
-/// Most changes in one presence push, for the same reason.
+/// Changes in one presence push, for the same reason.
 pub const CHANGES_MAX: usize = 64;
-/// Entries of the directory that a peer gathers for one LIST.
+/// Entries that a peer collects for one listing of the directory: four times [`CONNECTIONS_MAX`], so that
+/// only a hostile server has more.
 pub const LIST_ENTRIES_MAX: usize = 200_000;
-/// Presence changes that the server remembers to bring a watcher up to date; an older watcher
-/// lists again. 4,096 changes are some 100 KiB.
+/// Presence changes that the server keeps so that a watcher can resume; one that missed more lists
+/// again. 4,096 changes take some 100 KiB.
 pub const PRESENCE_LOG_MAX: usize = 4096;
-/// Between two changes of what a device announces: each is told to everybody who watches. What comes
-/// sooner waits, the newest of it. People notice no difference, and 64 devices that never rest make 13
-/// changes a second.
+/// Rate limit of one device's announcements, because every watcher is told of each: one per interval.
+/// The newest one that comes sooner is delayed. People notice no difference, and 64 devices that
+/// announce without pause cause 13 changes per second.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
-/// Announcements of a device that need not wait after it was silent for a while: each command of a peer
-/// that nobody else runs logs in and announces itself, and people type a few one after the other.
+/// Burst of the announcement rate limit. Each command of a peer without a background process logs in
+/// and announces itself, and people type a few commands in a row.
 pub const ANNOUNCEMENTS_AT_ONCE: u32 = 4;
-/// Devices whose last announcements are remembered: all that are connected, and those that left within
-/// the time that it takes to announce something again. The one that has rested the longest makes room.
+/// Devices in the announcement rate limiter: all that are connected, and those that left less than an
+/// interval ago. The least recently active one is evicted.
 pub const ANNOUNCERS_MAX: usize = 65_536;
-/// Presence changes that one watcher gets in a second, in the long run: a full push, which has 30 KB at
-/// most. 10,000 peers that come or leave every 10 minutes make a fourth of that.
+/// Sustained rate of presence changes to one watcher, per second: one full push of at most 30 KB.
+/// 10,000 peers that each come or leave every 10 minutes cause a quarter of that.
 pub const WATCH_CHANGES_PER_S: u32 = CHANGES_MAX as u32;
-/// Presence changes that one watcher gets at once. The largest of them together are half of what may
-/// wait for a slow client; a watcher of whom there is more to tell lists again.
+/// Burst of presence changes to one watcher. At their largest they fill half of a slow client's outbox.
+/// A watcher that is due more has to list again.
 pub const WATCH_CHANGES_AT_ONCE: u32 = 1024;
-/// First pause of a peer before it watches again when the server ended its watch. The longest one
-/// doubles each time, and it takes a random one up to that: those who were ended together come back
-/// spread out.
+/// First back-off of a peer whose watch the server ended. It doubles each time, and the peer waits for
+/// a random part of it, so that peers whose watches ended together come back spread out.
 pub const WATCH_PAUSE_FIRST: Duration = Duration::from_secs(1);
-/// Longest such pause; a watch that lasted for longer counts as a good one.
+/// Longest such back-off. A watch that lasted for longer resets it.
 pub const WATCH_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Requests that a peer may have open at once on its control connection.
+/// Unanswered requests on one control connection: enough to keep it busy, few enough to bound the
+/// server's work for one client.
 pub const REQUESTS_OPEN_MAX: usize = 32;
-/// Requests of a peer that wait until others are answered, or until it is logged in.
+/// Requests that a peer queues until earlier ones are answered, or until it is logged in.
 pub const REQUESTS_WAITING_MAX: usize = 4096;
-/// Bytes that wait for a slow client before the server closes its connection: 16 of the largest
-/// frames.
+/// Bytes that the server queues for a slow client before it closes the connection: 16 frames of the
+/// largest size.
 pub const OUTBOX_LEN_MAX: usize = 16 * CONTROL_FRAME_LEN_MAX;
-/// Devices of one account. An older one makes room when its owner removes it.
+/// Enrolled devices of one account: more than people own. Another one needs the removal of an old one.
 pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
-/// Connections that the server holds at once, log-ins in progress included.
+/// Connections to the server, including those that are not logged in.
 pub const CONNECTIONS_MAX: usize = 50_000;
-/// Connections from one source (/32 IPv4, /64 IPv6) that have not logged in yet.
+/// Connections from one source (IPv4 /32, IPv6 /64) that are not logged in: a large office behind one
+/// address may reconnect at once.
 pub const UNAUTHENTICATED_PER_SOURCE_MAX: usize = 256;
-/// Connections in all that have not logged in yet; one of the fullest source makes room. 16 sources at
-/// their limit, and a log-in takes a second or two: a crowd that comes back after a restart is let in in
-/// turns.
+/// Connections from all sources that are not logged in; one of the source that has most is evicted. This
+/// is 16 sources at their limit. A log-in takes a second or two, so a crowd that reconnects after a
+/// restart is admitted in turns.
 pub const UNAUTHENTICATED_MAX: usize = 4096;
-/// Of these, connections that proved an enrolled device and do not make room for others: half, so that
-/// somebody with very many devices leaves room for whoever has none yet.
+/// Of these, connections that are exempt from eviction because they proved an enrolled device: half, so
+/// that an owner of very many devices leaves room for people who have none yet.
 pub const PROVEN_STRANGERS_MAX: usize = UNAUTHENTICATED_MAX / 2;
-/// Accounts that one open registration source may create in an hour.
+/// Registrations per hour that one source may start on a server that is open to them. Each start counts,
+/// because its answer tells whether a name is taken.
 pub const REGISTRATIONS_PER_SOURCE_HOUR_MAX: u32 = 100;
 
-/// A connection that has not logged in by then is closed, slow-loris or not.
+/// Time to log in, including the stretching of the password. It ends connections that send a byte at a
+/// time (slow loris).
 pub const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
-/// A peer sends a keep-alive when it has sent nothing for this long.
+/// A peer sends a keep-alive after this long without sending anything: three fit into
+/// [`SESSION_IDLE_MAX`].
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(8);
-/// The server ends a session from which nothing came for this long, so a peer that vanished has
-/// left the directory within 30 s.
+/// The server ends a session that has sent nothing for this long, so that a peer that vanished leaves
+/// the directory within 30 s.
 pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(25);
 
-/// First pause before a peer tries to reach its server again; doubles, and varies by half.
+/// First back-off before a peer reconnects to its server. It doubles each time, with a random factor of
+/// 0.5 to 1.5.
 pub const RECONNECT_FIRST: Duration = Duration::from_secs(1);
-/// Longest such pause, before it varies.
+/// Longest such back-off, before the random factor.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
 
-/// Accounts in one reply to an operator: a line of 64 KiB holds them.
+/// Accounts in one reply to an operator: they fit into a line of 64 KiB.
 pub const ACCOUNTS_PER_REPLY_MAX: usize = 500;
-/// Largest file of a server that is read into memory: a certificate chain has some KiB.
+/// Largest file that the server reads into memory: a certificate chain has a few KiB.
 pub const SERVER_FILE_LEN_MAX: usize = MIB;
-/// More threads than this compute more log-ins than one database can keep up with.
+/// Threads for log-in cryptography: two produce as many log-ins as one database can store.
 pub const COMPUTE_THREADS_MAX: usize = 2;
 
 // ---- log-in ------------------------------------------------------------------------------------
 
-/// Failed password log-ins in a row after which an account is blocked for strangers.
+/// Failed password log-ins in a row that block an account for strangers, which are devices not enrolled at
+/// it: a few slips, far too few to guess a password.
 pub const STRANGER_FAILURES_MAX: u32 = 5;
-/// The same for the lane of a known device: its key is proved first, so only its holder gets here.
+/// The same for known devices. Only the holder of an enrolled device key can cause these failures.
 pub const KNOWN_DEVICE_FAILURES_MAX: u32 = 20;
-/// Failed log-ins from one source over all accounts before that source has to wait: more than a
-/// household or an office behind one address mistypes in the window, far fewer than a list of names.
+/// Failed log-ins from one source, over all accounts, before that source is blocked: more than the people
+/// behind one address mistype, far fewer than an attack that tries many accounts needs.
 pub const SOURCE_FAILURES_MAX: u32 = 50;
-/// A source's failures fade at one in this time.
+/// A source's count of failures decreases by one per this time.
 pub const SOURCE_FADE: Duration = Duration::from_secs(60);
-/// First block; each further one lasts twice as long.
+/// Duration of the first block, which doubles each time: short for an owner who mistyped.
 pub const BLOCK_FIRST: Duration = Duration::from_secs(60);
-/// Longest block.
+/// Longest block: an attacker gets few guesses, and an owner does not wait for a day.
 pub const BLOCK_MAX: Duration = Duration::from_secs(3600);
-/// Without a failure for this long the doubling starts anew.
+/// The doubling starts over after this long without a failure.
 pub const BLOCK_MEMORY: Duration = Duration::from_secs(24 * 3600);
-/// Largest such number that an operator may choose: beyond it there is no lock-out to speak of, and the
-/// counters of names without an account have 20 bits.
+/// Largest failure limit that an operator may configure. A higher one is no lock-out at all, and the
+/// counters for unknown names have 20 bits.
 pub const FAILURES_MAX_MAX: u32 = 1000;
-/// Cells in each of the four rows of the sketch that counts failures of names without an account: with a
-/// million names in it, one in seven of the others seems to have failed once already, one in a million
-/// twice, and none so often that it is blocked. 8 bytes each: 32 MiB when all are touched.
+/// Cells in each of the four rows of the count-min sketch that counts failures of unknown names. With a
+/// million names in it, one in seven of all other names appears to have failed once, one in a million
+/// twice, and none often enough to be blocked. At 8 bytes each they take 32 MiB once all are in use.
 pub const UNKNOWN_NAME_CELLS: usize = 1 << 20;
-/// Names without an account whose failures outlast a restart: more than anybody can compare before and
-/// after one, and 25 MB of the database at most.
+/// Unknown names whose failures are kept across a restart: more than anybody can probe before and after
+/// one, in at most 25 MB of the database.
 pub const UNKNOWN_NAMES_KEPT: usize = 1 << 18;
-/// Rows of such names that one look drops when they are a day old.
+/// Rows of unknown names that one sweep deletes once they are a day old: bounds how long it takes.
 pub const UNKNOWN_NAMES_SWEPT: usize = 8 * STORE_BATCH_MAX;
-/// Sources whose failures are counted for one account; further ones share a counter.
+/// Sources counted separately for one account; further ones share a counter.
 pub const SOURCES_PER_ACCOUNT_MAX: usize = 64;
-/// Sources whose breadth is counted at once; the one with the fewest failures makes room.
+/// Sources counted over all accounts; the one with the fewest failures is evicted.
 pub const SOURCES_MAX: usize = 65_536;
-/// Life of a device's token.
+/// Lifetime of a device's token: a device that logs in once a month stays enrolled without a password.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
-/// A token is renewed at a log-in when it is older than this.
+/// A log-in with a token older than this gets a new one, so that most log-ins write nothing.
 pub const TOKEN_RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// Life of a one-time code that admits a new device during a block.
+/// Lifetime of a one-time code that lets a new device log in during a block: the time to type it there.
 pub const ADMISSION_LIFETIME: Duration = Duration::from_secs(600);
-/// One-time codes open at once for one account.
+/// Unused one-time codes of one account: people set up one device at a time.
 pub const ADMISSIONS_PER_ACCOUNT_MAX: usize = 4;
-/// Log-ins with one one-time code that may fail: a slip or two, and far too few to guess a password.
+/// Failed log-ins that use up a one-time code: a slip or two, and far too few to guess a password.
 pub const ADMISSION_FAILURES_MAX: u32 = 3;
-/// Password log-ins that the server computes or waits for at once; more are told to come back.
+/// Password log-ins that the server computes or has queued; further ones are refused as busy.
 pub const LOGINS_IN_PROGRESS_MAX: usize = 4096;
 
-/// Rows of the server's audit trail, the newest: years of a small server, some 10 MB.
+/// Rows of the server's audit trail; the oldest are deleted. Some 10 MB, years of a small server.
 pub const AUDIT_ROWS_MAX: usize = 100_000;
-/// Requests that the store executes as one transaction: one wait for the disk for all of them, and
-/// none waits for more than these.
+/// Store requests in one transaction. They share one wait for the disk, and this bounds how long the
+/// first one waits for the others.
 pub const STORE_BATCH_MAX: usize = 1024;
-/// Requests that wait for the store: two of each connection, 30 MB. Further ones fail at once.
+/// Requests in the store's queue: two for each connection, 30 MB. Further ones fail at once.
 pub const STORE_REQUESTS_MAX: usize = 2 * CONNECTIONS_MAX;
-/// Results of the store and of OPAQUE that wait for the server's loop: a transaction's.
+/// Results of the store and of OPAQUE that the server's event loop has not taken yet: as many as a
+/// transaction has.
 pub const SERVER_ANSWERS_MAX: usize = STORE_BATCH_MAX;
-/// Clients of the server's admin socket at once.
+/// Clients of the server's admin socket: operators and their scripts.
 pub const ADMIN_CLIENTS_MAX: usize = 16;
-/// Longest line on the admin socket: a page of accounts.
+/// Longest line on the admin socket: holds a page of accounts.
 pub const ADMIN_LINE_LEN_MAX: usize = 256 * KIB;
-/// Requests of one operator that have no reply yet: they are carried out one after the other.
+/// Unanswered requests of one admin client: they are carried out one after the other.
 pub const ADMIN_REQUESTS_PER_CLIENT_MAX: usize = 1;
-/// Requests without a reply of all operators, those that left included.
+/// Unanswered requests of all admin clients, including clients that have left.
 pub const ADMIN_REQUESTS_MAX: usize = 256;
-/// Bytes that wait for a slow operator before it is dropped. One reply may exceed it.
+/// Bytes queued for a slow admin client before it is disconnected. A single reply may exceed it.
 pub const ADMIN_OUTBOX_LEN_MAX: usize = 2 * ADMIN_LINE_LEN_MAX;
 
 // ---- links between peers -----------------------------------------------------------------------
 
-/// Largest frame on the message stream: one message with its envelope.
+/// Largest frame on the message stream: the longest message and its envelope.
 pub const LINK_FRAME_LEN_MAX: usize = MESSAGE_LEN_MAX + 4 * KIB;
-/// Longest message, in bytes of UTF-8.
+/// Longest message, in bytes of UTF-8. Longer text is sent as a file.
 pub const MESSAGE_LEN_MAX: usize = 64 * KIB;
-/// Recipients of one `send`.
+/// Recipients of one `send`: each gets a message of its own, and all are queued in one transaction.
 pub const RECIPIENTS_MAX: usize = 64;
-/// Messages that wait for one recipient; more are refused with a word.
+/// Messages without a receipt for one recipient; more are refused with an error.
 pub const OUTBOX_MESSAGES_MAX: usize = 10_000;
-/// Messages on the wire to one peer that have no receipt yet.
+/// Messages in flight to one peer, sent without a receipt yet: bounds what a lost link makes the author
+/// send again.
 pub const MESSAGES_IN_FLIGHT_MAX: usize = 256;
-/// Requests to a failing store that nobody waits for; as many as an outbox has messages.
+/// Store writes that no caller awaits and that are retried because the store fails: as many as an outbox
+/// holds messages.
 pub const LATE_STORES_MAX: usize = OUTBOX_MESSAGES_MAX;
-/// They are asked again this often.
+/// Interval at which such writes are retried.
 pub const STORE_RETRY: Duration = Duration::from_secs(5);
-/// Messages of one author whose ids are remembered: what may come again over another link has no
-/// receipt yet, so it is among the latest.
+/// Message ids remembered per author to recognise duplicates. A message that arrives again over another
+/// link has no receipt yet, so it is among the latest.
 pub const RECENT_MESSAGES_MAX: usize = 2 * MESSAGES_IN_FLIGHT_MAX;
-/// Without a receipt for this long the recipient is looked for again: it may have restarted elsewhere
-/// or moved, and is to be talked to again within 3 s.
+/// The recipient of a message without a receipt is looked up again after this long: it may have restarted
+/// or moved, and is to be reached again within 3 s.
 pub const RECEIPT_PATIENCE: Duration = Duration::from_secs(2);
-/// Messages that one command takes out of the outbox: as many as wait for one recipient.
+/// Messages that one command removes from the outbox: as many as wait for one recipient.
 pub const WITHDRAW_MAX: usize = OUTBOX_MESSAGES_MAX;
-/// How long an offer waits for a server that is coming back: longer than its restart takes.
+/// Time for which an offer waits for a server that is coming back: longer than its restart takes.
 pub const SERVER_PATIENCE: Duration = Duration::from_secs(20);
-/// How long a node that stops waits until everything that it wrote on its message streams is
+/// Time for which a stopping node waits for everything that it wrote on its message streams to be
 /// acknowledged: several round trips around the world.
 pub const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// Pinned keys of one account: twice the devices that it may have at a time. Beyond that its oldest is
@@ -238,169 +248,173 @@ pub const PINS_PER_ACCOUNT_MAX: usize = 2 * DEVICES_PER_ACCOUNT_MAX;
 /// Pinned keys in all, about 2 MiB of memory. Beyond that the oldest of the account with the most is
 /// forgotten: contacts with a device or two stay.
 pub const PINS_MAX: usize = 16_384;
-/// Links of one peer at once.
+/// Links of one peer. At the limit it neither dials nor accepts.
 pub const LINKS_MAX: usize = 1024;
-/// Links of one device at once: two peers that dial each other at the same time have two for a while,
-/// and one that restarts leaves one behind.
+/// Links to one device. Two peers that dial each other at the same time have two for a while, and a
+/// device that restarts leaves one behind.
 pub const LINKS_PER_DEVICE_MAX: usize = 4;
-/// Inbound links whose key is not authorised yet.
+/// Inbound links that are not authorised yet: bounds what anybody without an account can make a peer
+/// store.
 pub const UNAUTHORISED_LINKS_MAX: usize = 32;
-/// Above this many of them a newcomer proves its address first (QUIC Retry, RFC 9000 section 8.1.2).
+/// From this many of them on, a newcomer has to validate its address first (QUIC Retry, RFC 9000 section
+/// 8.1.2).
 pub const RETRY_ABOVE: usize = 16;
-/// Time for the handshake of an inbound link.
+/// Time for the handshake of an inbound link: several round trips of a slow path, with losses.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// Time for the rendezvous to name the owner of an inbound link's key.
+/// Time for the server to name the account of an inbound link's key.
 pub const AUTHORISE_DEADLINE: Duration = Duration::from_secs(5);
-/// What an unauthorised link may send.
+/// Receive window of a link that is not authorised: its first frames, which are not read before.
 pub const UNAUTHORISED_WINDOW: u32 = 64 * KIB as u32;
-/// Receive window of one stream: a leaf and its header, twice.
+/// Receive window of one stream: two leaves with their headers.
 pub const STREAM_WINDOW: u32 = 2 * MIB as u32 + 2 * KIB as u32;
-/// Receive window of a link: at 1 Gb/s and 100 ms it takes 12.5 MB to fill the path.
+/// Receive window of a link: the bandwidth-delay product of 1 Gb/s and 100 ms is 12.5 MB.
 pub const LINK_WINDOW: u32 = 16 * MIB as u32;
-/// Packets of ours that a link may leave without any acknowledgement: a window full of those with
-/// 1,200 bytes is 13,981. Each is remembered and takes some 150 bytes.
+/// Packets sent on a link since the latest acknowledged one. A window full of 1,200-byte packets is
+/// 13,981. Each takes some 150 bytes of memory.
 pub const UNACKNOWLEDGED_PACKETS_MAX: u64 = 2 * LINK_WINDOW as u64 / 1024;
-/// Trains of datagrams (GRO) that may be held while their datagrams share their memory: a byte that is
-/// kept of one keeps up to 64 KiB, so 4 MiB in all. Beyond that datagrams are copied.
+/// Received batches of datagrams (GRO) whose memory is shared with QUIC. One byte that is still in use
+/// keeps up to 64 KiB allocated, so 4 MiB in all. Beyond that, datagrams are copied.
 pub const TRAINS_LENT_MAX: usize = 64;
-/// Streams with leaves that a sender may have open at once.
+/// Leaf streams that a sender may have open: enough to hide the round trip between two leaves.
 pub const LEAF_STREAMS_MAX: u32 = 16;
-/// What a peer sends in the first minute to endpoints of one device that did not prove to be the
-/// device's: somebody may have announced another's. Four dials that nobody answers, checks besides.
+/// Bytes sent to unproven endpoints of one device in the first minute, because a device may announce a
+/// third party's endpoints: four unanswered dials, and checks.
 pub const UNPROVEN_FIRST_MINUTE_LEN_MAX: usize = 20_000;
-/// The same in each further minute: the first flight of a dial, and checks. 83 bytes a second.
+/// The same in each further minute: the first flight of a dial, and checks; 83 bytes per second.
 pub const UNPROVEN_MINUTE_LEN_MAX: usize = 5_000;
-/// The same for all devices of one account together: an account may have 32 of them, and new ones
-/// again and again. Few people carry more than three devices that cannot be reached.
+/// The same for all devices of one account together, since an account may have 32 of them and keep
+/// enrolling new ones. Few people have more than three devices that cannot be reached.
 pub const UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX: usize = 3 * UNPROVEN_FIRST_MINUTE_LEN_MAX;
-/// The same in each further minute.
+/// The same for one account in each further minute.
 pub const UNPROVEN_ACCOUNT_MINUTE_LEN_MAX: usize = 3 * UNPROVEN_MINUTE_LEN_MAX;
-/// What one dial to such an endpoint may send until it is answered. QUIC pads each datagram to 1,200
-/// bytes; a first flight has two of them, and this is that flight and its first repetition.
+/// Bytes sent to an unproven endpoint by one dial until it is answered: a first flight of two datagrams
+/// and its first retransmission. QUIC pads each datagram to [`INITIAL_LEN`].
 pub const UNPROVEN_DIAL_LEN_MAX: usize = 4 * INITIAL_LEN;
-/// Such dials of one device at once: its IPv4 and its IPv6 address, say.
+/// Concurrent dials to unproven endpoints of one device: its IPv4 and its IPv6 address.
 pub const UNPROVEN_DIALS_MAX: usize = 2;
-/// Length of a QUIC client's datagrams until the handshake is complete, at least (RFC 9000 section
-/// 14.1).
+/// Smallest datagram of a QUIC client until the handshake is complete (RFC 9000 section 14.1).
 pub const INITIAL_LEN: usize = 1200;
-/// Length of a check: a STUN request with room for its answer.
+/// Length of a check: a Binding request, padded to the length of the longest answer.
 pub const CHECK_LEN: usize = 56;
-/// Dials leave so much of the budget behind: one round of checks of all candidates.
+/// Part of the budget that dials leave for checks: one round over all candidates.
 pub const CHECKS_RESERVE_LEN: usize = CANDIDATES_MAX * CHECK_LEN;
-/// Checks of one device are this far apart (Ta of RFC 8445 section 14.2).
+/// Interval between two checks of one device (Ta of RFC 8445 section 14.2).
 pub const CHECK_PACE: Duration = Duration::from_millis(50);
-/// First pause between two rounds of checks of one device: the RTO of RFC 8489 section 6.2.1; doubles.
+/// First back-off between two rounds of checks of one device: the RTO of RFC 8489 section 6.2.1. It
+/// doubles each time.
 pub const CHECK_PAUSE_FIRST: Duration = Duration::from_millis(500);
-/// Longest such pause, as long as that between two searches.
+/// Longest such back-off: that of look-ups.
 pub const CHECK_PAUSE_MAX: Duration = FIND_MAX;
-/// An endpoint that has answered is dialled again without a check for this long.
+/// Time after its proof for which an endpoint is dialled again without another check.
 pub const PROOF_LIFETIME: Duration = Duration::from_secs(60);
-/// Devices whose budget is remembered: four times the links that there can be, some 8 MB.
+/// Devices whose budget is remembered: four times [`LINKS_MAX`], some 8 MB.
 pub const CHECKED_DEVICES_MAX: usize = 4 * LINKS_MAX;
-/// A budget may make room for another device's when nothing was taken from it for this long. A first
-/// minute so far apart from the last byte is less than what the minutes between would have allowed.
+/// A budget may be evicted once nothing was spent from it for this long. The first-minute budget that
+/// its device then gets again is less than what the minutes in between would have allowed.
 pub const BUDGET_MEMORY: Duration = Duration::from_secs(600);
-/// Checks of others that a peer answers in a second: more than peers dial it in earnest. 5,600 bytes
-/// at most, each answer for at least as many.
+/// Checks that a peer answers per second: more than legitimate peers send. At most 5,600 bytes, and no
+/// answer is longer than its request.
 pub const CHECK_ANSWERS_PER_SECOND_MAX: usize = 100;
-/// A first announcement waits so long for the server's STUN answer, so that it says everything.
+/// Time for which a session's first announcement waits for the server's STUN answer, so that one
+/// announcement has all candidates.
 pub const ANNOUNCE_PATIENCE: Duration = Duration::from_millis(500);
-/// A dial to a peer gives up after this long without an answer.
+/// Time for a dial to complete its handshake: long enough for some retransmissions.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(6);
-/// First pause before an account that could not be reached is looked for again; doubles.
+/// First back-off before an account that could not be reached is looked up again. It doubles each time.
 pub const FIND_FIRST: Duration = Duration::from_secs(2);
-/// Longest such pause. Presence pushes make most of these searches needless.
+/// Longest such back-off. Presence pushes make most of these look-ups unnecessary.
 pub const FIND_MAX: Duration = Duration::from_secs(60);
-/// A STUN request to the server is repeated this often until it is answered.
+/// Retransmission interval of a STUN request to the server: the RTO of RFC 8489 section 6.2.1.
 pub const STUN_RETRY: Duration = Duration::from_millis(500);
-/// So many times, then the server's UDP port counts as closed for a while.
+/// STUN requests in a row without an answer. Then the server's UDP port is considered unreachable until
+/// [`STUN_INTERVAL`] has passed.
 pub const STUN_TRIES_MAX: u32 = 4;
-/// Then, and after an answer, the address is asked for again after this long; it keeps a NAT's
-/// mapping alive, which may end after 30 s without traffic (RFC 4787 REQ-5 asks for 2 minutes).
+/// Interval between two STUN requests to the server. They keep a NAT's mapping alive, which may expire
+/// after 30 s without traffic (RFC 4787 REQ-5 demands 2 minutes).
 pub const STUN_INTERVAL: Duration = Duration::from_secs(20);
-/// A link is dropped after this long without a packet.
+/// Idle timeout of a link: two keep-alives in a row may be lost.
 pub const LINK_IDLE_MAX: Duration = Duration::from_secs(15);
-/// Keep-alive of a link.
+/// Interval between two keep-alives on an idle link; keeps NAT mappings alive, too.
 pub const LINK_KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Largest UDP payload that is received, and that path MTU discovery tries: loopback and jumbo frames
-/// carry more than Ethernet's 1,452.
+/// Largest UDP payload to receive, and to try in path MTU discovery: loopback and jumbo frames carry
+/// more than Ethernet's 1,452 bytes.
 pub const UDP_PAYLOAD_MAX: u16 = 16 * KIB as u16;
-/// Send and receive buffer of the UDP socket.
+/// Size of the UDP socket's send and receive buffers: absorbs bursts while the event loop is busy.
 pub const SOCKET_BUFFER: usize = 2 * MIB;
 
-/// Largest datagram that is looked at; a Binding request needs far less.
+/// Largest STUN request that is parsed; a Binding request needs far less.
 pub const STUN_REQUEST_LEN_MAX: usize = 548;
 
 // ---- files -------------------------------------------------------------------------------------
 
-/// Size of a leaf: the unit that is hashed, sent, verified and resumed.
+/// Length of a leaf: the unit that is hashed, sent and verified. A power of two, so that it is a subtree
+/// of BLAKE3.
 pub const LEAF_LEN: usize = MIB;
-/// Largest file: 16 TiB. The hashes of its leaves, kept until the end, take 512 MiB.
+/// Largest file, 16 TiB: the hashes of its leaves, kept until the end, take 512 MiB.
 pub const FILE_LEN_MAX: u64 = 1 << 44;
-/// Offers open at once from one peer.
+/// Received offers and transfers of one account: a person answers each.
 pub const OFFERS_PER_PEER_MAX: usize = 16;
-/// An offer that nobody answers is declined after this long.
+/// An offer without an answer is declined after this long: a person may be away for a few minutes.
 pub const OFFER_LIFETIME: Duration = Duration::from_secs(600);
-/// Transfers at once.
+/// Transfers of one peer in each direction: an open file each.
 pub const TRANSFERS_MAX: usize = 256;
-/// Leaves of one transfer between disk and wire on the sending side.
+/// Leaves of one transfer that are being read or that QUIC has not taken yet: 8 MiB.
 pub const LEAVES_READING_MAX: usize = 8;
-/// Leaves that are received but not yet on disk.
+/// Leaves of all transfers that are received but not on disk yet: 16 MiB.
 pub const LEAVES_WRITING_MAX: usize = 16;
 
-/// Requests that wait for the thread: all leaves that the node has in the air, and what begins and
-/// ends each transfer.
+/// Requests in the disk worker's queue: all leaves in memory, and those that start and end each
+/// transfer.
 pub const DISK_REQUESTS_MAX: usize = TRANSFERS_MAX * (LEAVES_READING_MAX + LEAVES_WRITING_MAX + 4);
-/// Files of one name in one folder, and attempts to find a free one.
+/// Received files with the same name in one folder, and so attempts to find a free name.
 pub const SAME_NAMES_MAX: u32 = 1000;
 
 // ---- sockets -----------------------------------------------------------------------------------
 
-/// Longest path in the address of a Unix socket on every system: `sun_path` has 104 bytes on macOS and
-/// the BSDs, 108 on Linux, with a zero at the end. Longer paths are taken through a link.
+/// Longest path that the address of a Unix socket holds on every system: `sun_path` has 104 bytes on
+/// macOS and the BSDs and 108 on Linux, including the terminating zero. Longer paths go through a
+/// symbolic link.
 pub const SOCKET_PATH_LEN_MAX: usize = 103;
 
 // ---- profile -----------------------------------------------------------------------------------
 
-/// Longest line on the profile's socket: a message of [`MESSAGE_LEN_MAX`], escaped.
+/// Longest line on the profile's socket: holds a message of [`MESSAGE_LEN_MAX`] with every byte escaped.
 pub const CONTROL_LINE_LEN_MAX: usize = 8 * MESSAGE_LEN_MAX;
-/// Clients of one profile's socket at once.
+/// Clients of one profile's socket: a person's windows and scripts.
 pub const CONTROL_CLIENTS_MAX: usize = 32;
-/// Events that wait for one slow client before it is dropped.
+/// Events queued for one slow client before it is disconnected.
 pub const CONTROL_EVENTS_MAX: usize = 4096;
-/// Requests of one client that have no reply yet; it is not read from until one has.
+/// Unanswered requests of one client; its socket is not read while it has as many.
 pub const CONTROL_REQUESTS_PER_CLIENT_MAX: usize = 64;
-/// Requests without a reply of all clients, those that left included.
+/// Unanswered requests of all clients, including clients that have left.
 pub const CONTROL_REQUESTS_MAX: usize = 4096;
-/// Bytes that wait for a slow client before it is dropped. One reply may exceed it.
+/// Bytes queued for a slow client before it is disconnected. A single reply may exceed it.
 pub const CONTROL_OUTBOX_LEN_MAX: usize = 32 * MIB;
-/// Answers that wait for the loop, of all workers together. A leaf is the largest: 64 of them are
-/// 64 MiB.
+/// Answers of all workers that the event loop has not taken yet. The largest are leaves, so 64 MiB.
 pub const WORKER_ANSWERS_MAX: usize = 64;
-/// Passwords that wait to be stretched: one control connection has one log-in at a time.
+/// Passwords queued for stretching: one control connection has one log-in at a time.
 pub const STRETCHES_MAX: usize = 4;
-/// Names that wait to be looked up: there is one control connection, and one look-up may hang.
+/// Host names queued for resolution: there is one control connection, and one look-up may hang.
 pub const LOOKUPS_MAX: usize = 1;
-/// Addresses of one name that are tried.
+/// Addresses of the server's host name that are tried: both families of a few machines.
 pub const SERVER_ADDRESSES_MAX: usize = 16;
-/// Requests that wait for the thread.
+/// Requests in the history worker's queue: more than [`LATE_STORES_MAX`], which may be retried together.
 pub const HISTORY_REQUESTS_MAX: usize = 16_384;
-/// Requests of one transaction: bounds how long the first one waits for the last.
+/// History requests in one transaction: bounds how long the first one waits for the last.
 pub const HISTORY_BATCH_MAX: usize = 512;
-/// Most messages of one look-up.
+/// Messages that one look-up in the history returns, at most.
 pub const HISTORY_ITEMS_MAX: u32 = 10_000;
-/// Bytes of text after which a look-up ends early, so that an answer fits a client's queue.
+/// Bytes of text after which a look-up in the history stops, so that the reply fits a client's queue.
 pub const HISTORY_ITEMS_LEN_MAX: usize = 8 * MIB;
-/// Longest line that is read: the directory of a server with 100,000 devices.
+/// Longest line that a client reads: the directory of a server with 100,000 devices.
 pub const REPLY_LINE_LEN_MAX: usize = 64 * MIB;
-/// Largest file of a profile that is read here: `known_servers` with a thousand lines.
+/// Largest file of a profile that is read into memory: `known_servers` with a thousand lines.
 pub const PROFILE_FILE_LEN_MAX: usize = 512 * KIB;
-/// Message ids that are remembered so that none is shown twice.
+/// Message ids that a client remembers so that it shows no message twice.
 pub const MESSAGES_SEEN_MAX: usize = 100_000;
-/// Messages that a conversation marks as read with one request: a line of 9 KiB on the profile's
-/// socket, and one transaction for what a person has looked at.
+/// Messages that a conversation marks as read with one request: a line of 9 KiB on the profile's socket,
+/// and one transaction.
 pub const MARK_READ_MAX: usize = 256;
-/// Account names that a conversation completes and takes for a recipient in `NAME: text` without
-/// asking: everybody of a large server, in a few MiB. Of others it asks, as of somebody who was never
-/// seen.
+/// Account names that a conversation completes, and accepts as the recipient in `NAME: text` without a
+/// question: every account of a large server, in a few MiB. For other names it asks first.
 pub const PEOPLE_MET_MAX: usize = 65_536;
