@@ -1,33 +1,35 @@
-//! Which addresses may be candidates: endpoints that somebody announces and others send packets to.
+//! The addresses that a candidate may have. A device announces candidates, and others send packets to
+//! them, so an address that is not a single host's could be abused.
 //!
-//! The server drops the rest from what is announced, and a peer does not dial the rest whatever the
+//! The server removes all other addresses from announcements, and a peer does not dial them whatever the
 //! server says.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Tells whether a packet to `ip` reaches one other host, and not the sender's own, its cloud's
-/// metadata service or a whole network.
-pub fn is_one_other_host(ip: IpAddr, loopback_may_stay: bool) -> bool {
+/// Tells whether packets to `ip` reach a single other host: not the sender itself, the metadata service
+/// of its cloud (link-local) or a whole network. With `allow_loopback` the sender's own host will do,
+/// for peers whose server runs there, too.
+pub fn is_one_other_host(ip: IpAddr, allow_loopback: bool) -> bool {
     match ip {
         IpAddr::V4(v4) => {
             let [first, ..] = v4.octets();
             // 0.0.0.0/8 is "this network", 240.0.0.0/4 is reserved and holds the broadcast address.
             let is_usable = first != 0 && first < 240 && !v4.is_multicast() && !v4.is_link_local();
-            is_usable && (loopback_may_stay || !v4.is_loopback())
+            is_usable && (allow_loopback || !v4.is_loopback())
         }
         IpAddr::V6(v6) => {
             if let Some(embedded) = embedded_v4(v6) {
-                return is_one_other_host(embedded, loopback_may_stay);
+                return is_one_other_host(embedded, allow_loopback);
             }
             let is_usable =
                 !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local();
-            is_usable && (loopback_may_stay || !v6.is_loopback())
+            is_usable && (allow_loopback || !v6.is_loopback())
         }
     }
 }
 
-/// The IPv4 address that a translator would make of `v6`: NAT64 (RFC 6052) and the deprecated
-/// IPv4-compatible form (RFC 4291 section 2.5.5.1).
+/// The IPv4 address that `v6` embeds: NAT64 (RFC 6052) or the deprecated IPv4-compatible form (RFC 4291
+/// section 2.5.5.1).
 fn embedded_v4(v6: Ipv6Addr) -> Option<IpAddr> {
     let low = v6.to_bits() as u32;
     let is_nat64 = v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0];

@@ -1,7 +1,7 @@
-//! Leaves of 1 MiB and the digest of a whole file, both plain BLAKE3.
+//! The hashes of a file's leaves, of 1 MiB each, and its digest, both plain BLAKE3.
 //!
-//! A leaf is hashed as the subtree of the file that it is, so the digest that the leaves add up to is
-//! the one that `b3sum` prints for the whole file, and no byte is hashed twice.
+//! A leaf is hashed as a subtree of the file's BLAKE3 tree. The leaves' hashes therefore combine to the
+//! digest that `b3sum` prints for the whole file, and no byte is hashed twice.
 
 use std::fmt;
 
@@ -13,21 +13,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::LEAF_LEN;
 
-/// The chaining value of one leaf in its place in the file (BLAKE3 specification section 2.4); for a
-/// file of a single leaf the digest itself.
+/// The chaining value of a leaf at its place in the file (BLAKE3 specification section 2.4). In a file of
+/// a single leaf, the digest itself.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeafHash(pub [u8; 32]);
 
-/// BLAKE3 of a whole file, 32 bytes.
+/// The BLAKE3 hash of a whole file, 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileDigest(pub [u8; 32]);
 
-/// How many leaves a file of `len` bytes has. An empty file has one, empty.
+/// The number of leaves of a file of `len` bytes. An empty file has one, empty leaf.
 pub fn leaf_count(len: u64) -> u64 {
     len.div_ceil(LEAF_LEN as u64).max(1)
 }
 
-/// How many bytes leaf `index` of a file of `len` bytes has; `None` if the file has no such leaf.
+/// The length in bytes of leaf `index` of a file of `len` bytes; `None` if there is no such leaf.
 pub fn leaf_len(len: u64, index: u64) -> Option<usize> {
     if index >= leaf_count(len) {
         return None;
@@ -36,7 +36,7 @@ pub fn leaf_len(len: u64, index: u64) -> Option<usize> {
     Some(usize::try_from(rest).map_or(LEAF_LEN, |rest| rest.min(LEAF_LEN)))
 }
 
-/// Hashes a leaf piece by piece.
+/// Hashes a leaf incrementally.
 #[derive(Debug)]
 pub struct LeafHasher {
     hasher: Hasher,
@@ -44,7 +44,7 @@ pub struct LeafHasher {
 }
 
 impl LeafHasher {
-    /// Starts leaf `index` of a file of `len` bytes. The leaf must exist.
+    /// Starts leaf `index` of a file of `len` bytes. The file must have that leaf.
     pub fn new(len: u64, index: u64) -> Self {
         let mut hasher = Hasher::new();
         let is_whole_file = leaf_count(len) == 1;
@@ -62,7 +62,7 @@ impl LeafHasher {
         self.hasher.update(bytes);
     }
 
-    /// Ends the leaf, which has had all its bytes.
+    /// Returns the hash, once the leaf is complete.
     pub fn finish(self) -> LeafHash {
         if self.is_whole_file {
             LeafHash(self.hasher.finalize().into())
@@ -72,8 +72,8 @@ impl LeafHasher {
     }
 }
 
-/// Adds the hashes of all leaves of a file of `len` bytes up to its digest. `None` if there are not
-/// as many as the file has leaves.
+/// Combines the hashes of all leaves of a file of `len` bytes to its digest. `None` if their number is
+/// not that of the file's leaves.
 pub fn file_digest(len: u64, leaves: &[LeafHash]) -> Option<FileDigest> {
     if leaves.len() as u64 != leaf_count(len) {
         return None;
@@ -95,7 +95,8 @@ fn subtree(len: u64, leaves: &[LeafHash]) -> [u8; 32] {
     only.0
 }
 
-/// The two halves of a tree of at least two leaves. The depth is at most 24 for the largest file.
+/// The chaining values of both subtrees of a tree with at least two leaves. The recursion is at most 24
+/// deep, for the largest file.
 fn halves(len: u64, leaves: &[LeafHash]) -> ([u8; 32], [u8; 32]) {
     let left_len = left_subtree_len(len);
     let left_leaves =

@@ -1,6 +1,6 @@
-//! Names and numbers that identify accounts, devices, messages and transfers.
+//! Identifiers of accounts, devices, messages and transfers.
 //!
-//! Each is parsed once, at the edge, and is valid from then on.
+//! Each is validated once, when it is parsed, and is valid from then on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::limits::{ACCOUNT_NAME_LEN_MAX, DEVICE_NAME_LEN_MAX};
 
 /// The name of an account: 1 to 32 ASCII letters, digits, `.`, `_` or `-`, starting with a letter
-/// or digit. Letter case does not count: names are kept in lower case.
+/// or digit. Case-insensitive: names are kept in lower case.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AccountName(String);
@@ -37,27 +37,28 @@ impl FromStr for AccountName {
     }
 }
 
-/// Why a text is not an account name.
+/// Why a text cannot be an account name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Empty or longer than [`ACCOUNT_NAME_LEN_MAX`].
+    /// It is empty or longer than [`ACCOUNT_NAME_LEN_MAX`].
     #[error("an account name has 1 to {ACCOUNT_NAME_LEN_MAX} characters")]
     Length,
-    /// Something other than letters, digits, `.`, `_` and `-`, or one of those three in front.
+    /// It has a character other than letters, digits, `.`, `_` and `-`, or starts with one of those three.
     #[error(
         "an account name consists of the letters a-z, digits, '.', '_' and '-' and starts with a letter or digit"
     )]
     Character,
 }
 
-/// What a person calls a device, for example its host name: at most 64 bytes of printable text.
+/// The name that a person gives a device, for example its host name: 1 to 64 bytes without control
+/// characters, and without blanks at either end.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceName(String);
 
 impl DeviceName {
-    /// Makes a name of any text: control characters are dropped, the rest is cut to length, blanks at
-    /// either end go, and nothing left becomes `device`. A name stays as it is.
+    /// Makes a name of any text: removes control characters, truncates, and trims blanks at either end. If
+    /// nothing is left, the name is `device`. A valid name stays as it is.
     pub fn lossy(text: &str) -> Self {
         let plain: String = text.chars().filter(|c| !c.is_control()).collect();
         let plain = plain.trim_start();
@@ -69,7 +70,7 @@ impl DeviceName {
         Self(if name.is_empty() { "device" } else { name }.to_owned())
     }
 
-    /// The name; still text from outside, so a terminal gets it through [`crate::text::inline`].
+    /// The name, still untrusted: escape it with [`crate::text::inline`] before writing it to a terminal.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -87,7 +88,7 @@ impl TryFrom<String> for DeviceName {
     }
 }
 
-/// A device name is empty, too long or has control characters.
+/// The device name is empty, too long, or has control characters or blanks at an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a device name has 1 to {DEVICE_NAME_LEN_MAX} bytes and no control characters")]
 pub struct DeviceNameError;
@@ -132,7 +133,7 @@ macro_rules! random_id {
         pub struct $name([u8; 16]);
 
         impl Serialize for $name {
-            /// 16 bytes on the wire, 32 hexadecimal digits where people read.
+            /// 16 bytes in binary formats, 32 hexadecimal digits in human-readable ones.
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 if serializer.is_human_readable() {
                     serializer.collect_str(self)
@@ -153,7 +154,7 @@ macro_rules! random_id {
         }
 
         impl $name {
-            /// Takes 128 random bits.
+            /// Makes an identifier of 128 random bits.
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(bytes)
             }
@@ -200,7 +201,7 @@ random_id!(
     TransferId
 );
 
-/// A text is not 32 hexadecimal digits.
+/// The text is not 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an identifier has 32 hexadecimal digits")]
 pub struct IdError;
@@ -232,7 +233,7 @@ mod tests {
         assert!(DeviceName::try_from("x".repeat(65)).is_err());
     }
 
-    /// Otherwise the server would take a device that calls itself so for no peer at all.
+    /// Otherwise the server would reject the log-in of a device of that name as malformed.
     #[test]
     fn whatever_becomes_a_device_name_is_one_to_others() {
         let cut_at_a_blank = format!("{} b", "a".repeat(63));

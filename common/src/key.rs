@@ -21,10 +21,10 @@ const PKCS8_PREFIX: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 
-/// The byte with the sign of x and the highest bits of y, and where in it the sign stands.
+/// The byte that holds the sign of x and the highest bits of y, and the bit of the sign in it.
 const SIGN_AT: usize = 31;
 const SIGN_BIT: u8 = 0x80;
-/// The lowest byte of the prime 2^255 - 19. All its others are as large as they can be.
+/// The lowest byte of the prime 2^255 - 19. All others are 0xff, the highest without the sign bit.
 const PRIME_LOWEST: u8 = 0xed;
 /// The y coordinates, little-endian, of the eight points whose order is 1, 2, 4 or 8. The order of a
 /// point and of its opposite is the same, so the sign of x does not matter.
@@ -57,22 +57,22 @@ const SMALL_ORDER_YS: [[u8; 32]; 5] = [
     ],
 ];
 
-/// The public key that names a device: 32 bytes, Ed25519.
+/// The Ed25519 public key that identifies a device, 32 bytes.
 ///
-/// Only who knows a secret can sign for it: the points of small order, for which anybody can, are no
-/// device keys. Nor are encodings that are not canonical, so that a key has one name and no other.
+/// Points of small order are rejected, because anybody can sign for them, and so are non-canonical
+/// encodings, so that each key has exactly one encoding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "[u8; 32]")]
 pub struct DeviceKey([u8; 32]);
 
 impl DeviceKey {
-    /// Takes the 32 bytes of RFC 8032. Whether they are a point of the curve shows at the first
-    /// signature.
+    /// Parses the encoding of RFC 8032. Bytes that are no point of the curve pass; no signature verifies
+    /// with them.
     ///
     /// # Errors
     ///
-    /// If the encoding is not canonical, or the point is of small order. Both are seen by comparing
-    /// bytes, so that a page of the directory costs no arithmetic on the curve.
+    /// [`WeakKeyError`] if the encoding is not canonical or the point is of small order. Comparing bytes is
+    /// enough to tell, so parsing a page of the directory needs no arithmetic on the curve.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, WeakKeyError> {
         let mut y = bytes;
         y[SIGN_AT] &= !SIGN_BIT;
@@ -85,18 +85,18 @@ impl DeviceKey {
         Ok(Self(bytes))
     }
 
-    /// The 32 bytes.
+    /// The encoding of RFC 8032.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Takes a DER SubjectPublicKeyInfo; `None` unless it is an Ed25519 key that may name a device.
+    /// Parses a DER SubjectPublicKeyInfo; `None` unless it is a valid device key.
     pub fn from_spki(der: &[u8]) -> Option<Self> {
         let key = der.strip_prefix(&SPKI_PREFIX)?;
         Self::from_bytes(key.try_into().ok()?).ok()
     }
 
-    /// The key as DER SubjectPublicKeyInfo, as `openssl pkey -pubin -inform DER` reads it.
+    /// The key as a DER SubjectPublicKeyInfo, which `openssl pkey -pubin -inform DER` reads.
     pub fn to_spki(self) -> [u8; 44] {
         let mut der = [0; 44];
         der[..12].copy_from_slice(&SPKI_PREFIX);
@@ -109,7 +109,7 @@ impl DeviceKey {
         Fingerprint::of_spki(&self.to_spki())
     }
 
-    /// Checks that the holder of this key signed `statement`.
+    /// Tells whether `signature` is this key's signature of `statement`.
     pub fn verify(&self, statement: &Statement<'_>, signature: &Signature) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.0)
             .verify(&statement.to_bytes(), &signature.0)
@@ -130,13 +130,13 @@ impl TryFrom<[u8; 32]> for DeviceKey {
     }
 }
 
-/// 32 bytes are no key that may name a device.
+/// Why 32 bytes cannot be a device key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WeakKeyError {
-    /// The y coordinate is not below the prime: the same point has another encoding.
+    /// The y coordinate is not below the prime, so the point has another encoding.
     #[error("the encoding of the device key is not canonical; make a new key")]
     NonCanonical,
-    /// The point has one of the orders 1, 2, 4 and 8.
+    /// The order of the point is 1, 2, 4 or 8.
     #[error("the device key is of small order, so anybody could sign for it; make a new key")]
     SmallOrder,
 }
@@ -151,24 +151,24 @@ impl fmt::Debug for DeviceKey {
 pub struct DeviceSecret(Zeroizing<[u8; 32]>);
 
 impl DeviceSecret {
-    /// Takes a 32-byte seed (RFC 8032 section 5.1.5), random for a new device.
+    /// Derives the key from a 32-byte seed (RFC 8032 section 5.1.5), random for a new device.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         Self(Zeroizing::new(seed))
     }
 
-    /// The seed, to be kept in a file that only its owner can read.
+    /// The seed, to be stored in a file that only its owner can read.
     pub fn seed(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The public half.
+    /// The public key.
     pub fn public(&self) -> DeviceKey {
         let mut key = [0; 32];
         key.copy_from_slice(self.pair().public_key().as_ref());
         DeviceKey::from_bytes(key).expect("a clamped scalar is no multiple of the base's order")
     }
 
-    /// Signs `statement`.
+    /// Signs `statement` with Ed25519.
     pub fn sign(&self, statement: &Statement<'_>) -> Signature {
         let mut bytes = [0; 64];
         bytes.copy_from_slice(self.pair().sign(&statement.to_bytes()).as_ref());
@@ -192,22 +192,22 @@ impl fmt::Debug for DeviceSecret {
     }
 }
 
-/// What a device signs: bound to its role by a label, to one TLS channel by the exporter, to the
-/// account, and to the message it goes with. No two statements share their bytes, because every part
-/// but the last has a fixed length or a length in front.
+/// What a device signs to log in. The signature is bound to its role by a label, to one TLS connection by
+/// the channel binding, to the account, and to the message that it accompanies. No two statements have
+/// the same encoding, because every part but the last has a fixed length or a length prefix.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement<'a> {
-    /// What the signature is for.
+    /// The purpose of the signature.
     pub role: Role,
-    /// The TLS exporter of the channel.
+    /// The TLS connection that the signature holds for.
     pub exporter: &'a ChannelBinding,
     /// The account that the device claims.
     pub account: &'a AccountName,
-    /// KE1 of a password log-in, the token of a token log-in.
+    /// KE1 for a password log-in, the token for a token log-in.
     pub content: &'a [u8],
 }
 
-/// What a signature is for.
+/// The purpose of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The first message of a password log-in.
@@ -217,7 +217,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// 24 bytes, so that a label is never the beginning of another.
+    /// All labels have 24 bytes, so that none is a prefix of another.
     const fn label(self) -> &'static [u8; 24] {
         match self {
             Self::PasswordLogin => b"rdv/1 device password   ",
@@ -243,8 +243,8 @@ impl Statement<'_> {
     }
 }
 
-/// 32 bytes that both ends of one TLS connection know and nobody else (RFC 8446 section 7.5, RFC
-/// 9266). The label is [`crate::tls::EXPORTER_LABEL`], the context is empty.
+/// 32 bytes that only the two ends of one TLS connection know: its exporter (RFC 8446 section 7.5, RFC
+/// 9266) with the label [`crate::tls::EXPORTER_LABEL`] and an empty context.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ChannelBinding(pub [u8; 32]);
 
@@ -273,18 +273,18 @@ impl From<Signature> for Vec<u8> {
     }
 }
 
-/// A signature does not have 64 bytes.
+/// The signature does not have 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an Ed25519 signature has 64 bytes")]
 pub struct SignatureLengthError;
 
-/// SHA-256 of a SubjectPublicKeyInfo, written `SHA256:` and 43 characters of base64 as OpenSSH
-/// writes its own.
+/// SHA-256 of a SubjectPublicKeyInfo. Its text is `SHA256:` and 43 characters of base64, like OpenSSH's
+/// fingerprints.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Hashes a DER SubjectPublicKeyInfo.
+    /// Computes the fingerprint of a DER SubjectPublicKeyInfo.
     pub fn of_spki(der: &[u8]) -> Self {
         Self(Sha256::digest(der).into())
     }
@@ -314,28 +314,28 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// A text is not a fingerprint.
+/// The text is not a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint is 'SHA256:' and 43 characters of base64, as the server prints it")]
 pub struct FingerprintError;
 
-/// A random secret of 32 bytes that logs a device in without a password. Wiped when dropped, never
-/// shown; the server keeps its hash only.
+/// A random secret of 32 bytes with which a device logs in without a password. Wiped when dropped, never
+/// shown; the server stores only its hash.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token([u8; 32]);
 
 impl Token {
-    /// Takes 32 random bytes.
+    /// Makes a token of 32 random bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes, to be signed and to be kept in a file that only its owner can read.
+    /// The bytes, to be signed, and to be stored where only the owner can read them.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// What the server keeps: SHA-256 of the token.
+    /// The SHA-256 hash, which the server stores.
     pub fn hash(&self) -> TokenHash {
         TokenHash(Sha256::digest(self.0).into())
     }
@@ -358,7 +358,7 @@ impl fmt::Debug for Token {
 pub struct TokenHash(pub [u8; 32]);
 
 impl PartialEq for TokenHash {
-    /// Takes the same time wherever the two differ.
+    /// Compares in constant time.
     fn eq(&self, other: &Self) -> bool {
         aws_lc_rs::constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
     }

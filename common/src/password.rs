@@ -1,18 +1,18 @@
-//! OPAQUE (RFC 9807), both sides: passwords that the server never learns.
+//! OPAQUE (RFC 9807), client and server: the server never learns a password.
 //!
-//! Suite: Ristretto255 with SHA-512 for the OPRF and the key exchange (3DH), Argon2id (RFC 9106) on the
+//! Suite: ristretto255 with SHA-512 for the OPRF and the key exchange (3DH), Argon2id (RFC 9106) on the
 //! client as the key stretching function. The client's identity is the account name, the server's is
-//! its OPAQUE public key, and the context is the TLS channel's exporter, so that a log-in holds for one
-//! channel only.
+//! its OPAQUE public key, and the context is the channel binding, so that a log-in holds for one TLS
+//! connection only.
 //!
-//! The server keeps a [`PasswordRecord`] for each account and one [`ServerSetup`] for all of them.
-//! Whoever steals both can test passwords offline, at the price of one Argon2id each; whoever has only
-//! transcripts, or only the records, cannot.
+//! The server stores a [`PasswordRecord`] for each account and one [`ServerSetup`] for all of them.
+//! Whoever steals both can test passwords offline, at the cost of one Argon2id each. Transcripts alone,
+//! or records alone, are not enough.
 //!
-//! The OPRF key of a record comes from a random [`CredentialId`] that each registration draws anew, never
-//! from the account's name: what somebody had evaluated before a registration belongs to another key. A
-//! name without an account has a record of its own, too, with a key that only the setup knows, and goes
-//! through the same steps.
+//! The OPRF key of a record is derived from a random [`CredentialId`], new for each registration, never
+//! from the account's name: evaluations that somebody collected before the registration belong to
+//! another key. A name without an account has a fake record, derived from the setup, and goes through the
+//! same steps.
 
 use std::fmt;
 
@@ -34,12 +34,11 @@ use crate::key::ChannelBinding;
 use crate::limits::{PASSWORD_LEN_MAX, PASSWORD_LEN_MIN};
 use crate::wire::rendezvous::{OpaqueMessage, StretchVersion};
 
-/// The parameters that new passwords are stretched with: Argon2id with 64 MiB, three passes and one
-/// lane (RFC 9106 section 4 recommends the same memory and passes with four lanes, for whoever has
-/// the cores).
+/// The parameters with which new passwords are stretched: Argon2id with 64 MiB, three passes and one
+/// lane. RFC 9106 section 4 recommends the same memory and passes with four lanes, which need four cores.
 pub const STRETCH_CURRENT: StretchVersion = StretchVersion(1);
 
-/// Length of KE1, in bytes. The server looks at it before it counts a log-in.
+/// Length of KE1, in bytes. The server checks it before it counts a log-in.
 pub const KE1_LEN: usize = 96;
 
 struct Suite;
@@ -64,7 +63,11 @@ fn stretch(version: StretchVersion) -> Result<Argon2<'static>, PasswordError> {
 pub struct Password(Zeroizing<String>);
 
 impl Password {
-    /// Takes a password that exists already. It may be shorter than a new one must be.
+    /// Takes the password of an existing account, of at least one byte.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordLengthError`] if it is empty or longer than [`PASSWORD_LEN_MAX`].
     pub fn existing(text: Zeroizing<String>) -> Result<Self, PasswordLengthError> {
         match text.len() {
             0 => Err(PasswordLengthError::Empty),
@@ -73,7 +76,12 @@ impl Password {
         }
     }
 
-    /// Takes a password that somebody wants to have from now on.
+    /// Takes the password of a new account.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordLengthError`] if it is shorter than [`PASSWORD_LEN_MIN`] or longer than
+    /// [`PASSWORD_LEN_MAX`].
     pub fn new(text: Zeroizing<String>) -> Result<Self, PasswordLengthError> {
         if text.len() < PASSWORD_LEN_MIN {
             return Err(PasswordLengthError::TooShort);
@@ -92,46 +100,48 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A text cannot be a password.
+/// The text's length is out of bounds for a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordLengthError {
-    /// Nothing was given.
+    /// It is empty.
     #[error("the password is empty")]
     Empty,
-    /// Less than a new password must have.
+    /// It is shorter than a new password has to be.
     #[error(
         "a password has at least {PASSWORD_LEN_MIN} bytes; take a few words that only you would put together"
     )]
     TooShort,
-    /// More than is hashed.
+    /// It is longer than [`PASSWORD_LEN_MAX`].
     #[error("a password has at most {PASSWORD_LEN_MAX} bytes")]
     TooLong,
 }
 
-/// Why a registration or log-in did not go on.
+/// Why a step of a registration or log-in failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    /// Wrong password, or no such account, or the other side is not who it should be.
+    /// The password is wrong, the account is unknown, or the other side is an impostor.
     #[error("unknown account or wrong password")]
     Wrong,
-    /// The other side's message is not one of the protocol.
+    /// The other side's message does not decode.
     #[error("the other side sent a log-in message that does not decode")]
     Malformed,
-    /// The account's password was stretched by a newer program.
+    /// The account's password was stretched with parameters that this program does not know.
     #[error("this account needs a newer program; please upgrade")]
     UnknownStretch,
-    /// Stretching needs 64 MiB that the system does not give.
-    #[error("the password could not be stretched; the system is out of memory")]
+    /// The 64 MiB for stretching cannot be allocated.
+    #[error(
+        "cannot stretch the password: the system is out of memory; end some programs and try again"
+    )]
     Stretch,
 }
 
 /// Why the server cannot answer KE1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChallengeError {
-    /// The peer's fault.
+    /// KE1 does not decode: the peer's fault.
     #[error("the peer sent a KE1 that does not decode")]
     Malformed,
-    /// The store's.
+    /// The record does not decode: the store's fault.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
@@ -142,9 +152,9 @@ impl From<PasswordError> for ChallengeError {
     }
 }
 
-/// What the server keeps of an account is not what a registration uploads.
+/// The stored record of an account is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the account's password record is damaged; restore a backup or make the account anew")]
+#[error("the account's password record is damaged; restore a backup or create the account anew")]
 pub struct RecordError;
 
 impl From<ProtocolError> for PasswordError {
@@ -164,7 +174,7 @@ impl From<ProtocolError> for PasswordError {
 }
 
 /// Lengths of the suite's messages, in bytes (RFC 9807 section 6.4 with 32-byte group elements and
-/// 64-byte hashes). The library takes longer ones and ignores the rest.
+/// 64-byte hashes). The library accepts longer ones and ignores the excess.
 mod len {
     pub(super) const REGISTRATION_REQUEST: usize = 32;
     pub(super) const REGISTRATION_RESPONSE: usize = 64;
@@ -173,12 +183,12 @@ mod len {
     pub(super) const KE2: usize = 320;
     pub(super) const KE3: usize = 64;
 
-    /// Of the client, at the beginning of its upload.
+    /// Of the client's public key, at the start of its upload.
     pub(super) const PUBLIC_KEY: usize = 32;
     pub(super) const CREDENTIAL: usize = 32;
 }
 
-/// The bytes of a message, if they are as many as it has.
+/// The bytes, if there are exactly `len` of them.
 fn exactly(len: usize, bytes: &[u8]) -> Result<&[u8], PasswordError> {
     if bytes.len() == len {
         Ok(bytes)
@@ -201,29 +211,33 @@ fn identifiers(account: &AccountName) -> Identifiers<'_> {
 
 // ---- server ------------------------------------------------------------------------------------
 
-/// The server's OPAQUE keys and OPRF seed: its crown jewel. Without it no account can log in any
-/// more; with it and the records, passwords can be tested offline.
+/// The server's OPAQUE keys and OPRF seed: its most valuable secret. If it is lost, no account can log in
+/// any more; if it is stolen with the records, passwords can be tested offline.
 pub struct ServerSetup {
     keys: opaque_ke::ServerSetup<Suite>,
     fakes: Fakes,
 }
 
 impl ServerSetup {
-    /// Makes a new one from 32 random bytes.
+    /// Generates a setup from 32 random bytes.
     pub fn generate(seed: [u8; 32]) -> Self {
         Self::new(opaque_ke::ServerSetup::new(&mut ChaCha20Rng::from_seed(
             seed,
         )))
     }
 
-    /// Reads what [`ServerSetup::to_bytes`] wrote.
+    /// Parses the output of [`ServerSetup::to_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordError`] if the bytes do not decode.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PasswordError> {
         opaque_ke::ServerSetup::deserialize(bytes)
             .map(Self::new)
             .map_err(PasswordError::from)
     }
 
-    /// For a file that only the server can read.
+    /// Serialises the setup, to be stored in a file that only the server can read.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.keys.serialize().to_vec())
     }
@@ -233,7 +247,11 @@ impl ServerSetup {
         Self { keys, fakes }
     }
 
-    /// Answers the start of a registration under a new `credential`, which belongs into the record.
+    /// Answers the start of a registration. `credential` is a new one, to be kept for the record.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordError::Malformed`] if `request` does not decode.
     pub fn register(
         &self,
         credential: &CredentialId,
@@ -247,8 +265,8 @@ impl ServerSetup {
         Ok(message(answer.message.serialize()))
     }
 
-    /// Answers KE1 with KE2. Without a record, because there is no such account, the same steps are
-    /// taken with a fake one (RFC 9807 section 6.3.2.2). `seed` is 32 random bytes.
+    /// Answers KE1 with KE2. For an unknown account, which has no record, takes the same steps with a fake
+    /// one (RFC 9807 section 6.3.2.2). `seed` is 32 random bytes.
     ///
     /// # Errors
     ///
@@ -262,7 +280,7 @@ impl ServerSetup {
         channel: &ChannelBinding,
         seed: [u8; 32],
     ) -> Result<(ServerLogin, OpaqueMessage), ChallengeError> {
-        // Made in either case: it takes its time.
+        // Derived in either case, so that both take the same time.
         let fake = self.fakes.record(account);
         let record = record.unwrap_or(&fake);
         let upload = ServerRegistration::deserialize(record.upload());
@@ -302,20 +320,20 @@ fn parameters<'a>(
     }
 }
 
-/// Records for the names that no account has. Nobody knows a password for them, nor the private key
-/// that belongs to their public key.
+/// Records of the names that have no account. Nobody knows a password for them, nor the private key of
+/// their public key.
 struct Fakes {
     credential_key: Zeroizing<[u8; 32]>,
     upload: Zeroizing<[u8; len::UPLOAD]>,
 }
 
 impl Fakes {
-    /// The ones that belong to `keys`: each name keeps its fake record over restarts.
+    /// Derives them from `keys`, so that each name has the same fake record after a restart.
     fn of(keys: &opaque_ke::ServerSetup<Suite>) -> Self {
         let keys = Zeroizing::new(keys.serialize());
         let mut upload = Zeroizing::new([0; len::UPLOAD]);
         let (public_key, rest) = upload.split_at_mut(len::PUBLIC_KEY);
-        // The setup has a public key for this purpose; it stands at its end.
+        // The setup has a public key for this purpose, at its end.
         public_key.copy_from_slice(&keys[keys.len() - len::PUBLIC_KEY..]);
         blake3::Hasher::new_derive_key("rdv/1 masking key and envelope of fake records")
             .update(&keys)
@@ -337,13 +355,13 @@ impl Fakes {
     }
 }
 
-/// Names one registration to the OPRF (`credential_identifier` of RFC 9807): 32 random bytes, drawn
-/// anew for every registration and every change of a password.
+/// Identifies one registration to the OPRF (`credential_identifier` of RFC 9807): 32 random bytes, new for
+/// every registration and every change of a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CredentialId([u8; 32]);
 
 impl CredentialId {
-    /// Takes 32 random bytes.
+    /// Makes an identifier of 32 random bytes.
     pub const fn from_random(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -355,7 +373,7 @@ impl fmt::Debug for CredentialId {
     }
 }
 
-/// A log-in that the server has answered and that waits for KE3.
+/// The server's side of a log-in that waits for KE3.
 pub struct ServerLogin {
     state: Box<opaque_ke::ServerLogin<Suite>>,
     account: AccountName,
@@ -363,7 +381,11 @@ pub struct ServerLogin {
 }
 
 impl ServerLogin {
-    /// Checks KE3: only who knows the password can have made it.
+    /// Checks KE3, which only somebody who knows the password can compute.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordError::Wrong`] if it does not match, [`PasswordError::Malformed`] if it does not decode.
     pub fn finish(self, ke3: &OpaqueMessage) -> Result<(), PasswordError> {
         let ke3 = CredentialFinalization::deserialize(exactly(len::KE3, ke3.as_bytes())?)?;
         self.state
@@ -379,18 +401,18 @@ impl fmt::Debug for ServerLogin {
     }
 }
 
-/// What the server keeps instead of a password: the 192 bytes that the client uploaded, and behind them
-/// the credential identifier that they were made with. That one has 32 bytes; in the records of the first
-/// databases it is the account's name.
+/// What the server stores instead of a password: the client's upload of 192 bytes, followed by the
+/// credential identifier of the registration. That is a [`CredentialId`] of 32 bytes, or in the oldest
+/// databases the account's name.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordRecord(Zeroizing<Vec<u8>>);
 
 impl PasswordRecord {
-    /// Takes what a client uploads at the end of the registration that began with `credential`.
+    /// Makes the record of the registration that started with `credential` from the client's upload.
     ///
     /// # Errors
     ///
-    /// [`PasswordError::Malformed`] if it is no RegistrationRecord of the suite.
+    /// [`PasswordError::Malformed`] if the upload is not a RegistrationRecord of the suite.
     pub fn from_upload(
         credential: &CredentialId,
         upload: &OpaqueMessage,
@@ -400,8 +422,8 @@ impl PasswordRecord {
         Ok(Self::new(upload, &credential.0))
     }
 
-    /// Reads what the store kept. Looks at its length only: whether it decodes shows at the log-in, where
-    /// a fake record has to be decoded as well.
+    /// Takes a record from the store and checks its length only. It is decoded at the log-in, where a fake
+    /// record is decoded, too.
     ///
     /// # Errors
     ///
@@ -414,7 +436,7 @@ impl PasswordRecord {
         }
     }
 
-    /// For the store.
+    /// The bytes to store.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -438,8 +460,12 @@ impl fmt::Debug for PasswordRecord {
     }
 }
 
-/// Registers `password` without a network: what an operator's `account add` does. Slow, see
-/// [`STRETCH_CURRENT`]. `seed` is 32 random bytes.
+/// Registers `password` locally, for an operator's `account add`. Stretches the password, which takes
+/// tenths of a second and 64 MiB. `seed` is 32 random bytes.
+///
+/// # Errors
+///
+/// [`PasswordError::Stretch`] if the memory for stretching cannot be allocated.
 pub fn make_record(
     setup: &ServerSetup,
     account: &AccountName,
@@ -457,7 +483,7 @@ pub fn make_record(
 
 // ---- client ------------------------------------------------------------------------------------
 
-/// A registration that waits for the server's answer.
+/// The client's side of a registration that waits for the server's answer.
 pub struct ClientRegistration {
     state: Box<opaque_ke::ClientRegistration<Suite>>,
     password: Password,
@@ -465,7 +491,7 @@ pub struct ClientRegistration {
 }
 
 impl ClientRegistration {
-    /// Starts; `seed` is 32 random bytes.
+    /// Starts a registration; returns it with the RegistrationRequest. `seed` is 32 random bytes.
     pub fn start(password: &Password, seed: [u8; 32]) -> (Self, OpaqueMessage) {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let started = opaque_ke::ClientRegistration::<Suite>::start(&mut rng, password.as_bytes())
@@ -478,7 +504,12 @@ impl ClientRegistration {
         (this, message(started.message.serialize()))
     }
 
-    /// Makes the upload. Slow: it stretches the password.
+    /// Makes the RegistrationRecord to upload. Stretches the password, which takes tenths of a second and
+    /// 64 MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordError`] if `response` does not decode, or the memory for stretching cannot be allocated.
     pub fn finish(
         mut self,
         account: &AccountName,
@@ -503,7 +534,7 @@ impl fmt::Debug for ClientRegistration {
     }
 }
 
-/// A log-in that waits for the server's KE2.
+/// The client's side of a log-in that waits for KE2.
 pub struct ClientLogin {
     state: Box<opaque_ke::ClientLogin<Suite>>,
     password: Password,
@@ -511,7 +542,7 @@ pub struct ClientLogin {
 }
 
 impl ClientLogin {
-    /// Starts with KE1; `seed` is 32 random bytes.
+    /// Starts a log-in; returns it with KE1. `seed` is 32 random bytes.
     pub fn start(password: &Password, seed: [u8; 32]) -> (Self, OpaqueMessage) {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let started = opaque_ke::ClientLogin::<Suite>::start(&mut rng, password.as_bytes())
@@ -524,7 +555,13 @@ impl ClientLogin {
         (this, message(started.message.serialize()))
     }
 
-    /// Checks KE2 and makes KE3. Slow: it stretches the password.
+    /// Checks KE2 and makes KE3. `version` says how the account's password is stretched, which takes tenths
+    /// of a second and 64 MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordError::Wrong`] if KE2 does not fit the password; other variants if it does not decode, the
+    /// parameters are unknown or the memory for stretching cannot be allocated.
     pub fn finish(
         mut self,
         account: &AccountName,

@@ -1,13 +1,12 @@
-//! STUN Binding (RFC 8489), both sides: how a peer learns the address that the server sees, and
-//! whether a device is at an endpoint that it announced.
+//! STUN Binding (RFC 8489), client and server: how a peer learns its server-reflexive address, and
+//! whether a device is reachable at an endpoint that it announced.
 //!
-//! Whoever answers keeps no state, and the answer is never larger than the request: a request that is
-//! too short to be answered within its own size is padded by whoever asks ([`binding_request`] does)
-//! or not answered at all.
+//! Answering is stateless, and an answer is never longer than its request, so that it amplifies nothing.
+//! Requests are therefore padded ([`binding_request`]); one that is shorter than its answer gets none.
 //!
-//! Any STUN server in the world answers a Binding request. The answer to a *check* of a device's
-//! endpoint therefore carries a tag of that device ([`check_answer`]): an endpoint where somebody else
-//! lives, a STUN server or another peer, does not pass for the device's.
+//! Every STUN server answers Binding requests. The answer to a *check* of a device's endpoint therefore
+//! carries a tag of that device ([`check_answer`]), so that the endpoint of a STUN server or of another
+//! peer is not mistaken for the device's.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,21 +20,20 @@ use stun_types::message::{
     TransactionId,
 };
 
-/// What a request is padded with, so that the longest answer (an IPv6 address and a tag, 56 bytes) is
-/// not larger.
+/// The SOFTWARE attribute, which pads a request to the length of the longest answer: an IPv6 address and
+/// a tag, 56 bytes.
 const PADDING: &str = "rdv/1 reflexive address probe";
-/// What stands before the attributes, and does not count in the length that it has (RFC 8489 section
-/// 5).
+/// Length of the header, which the header's length field does not count (RFC 8489 section 5).
 const HEADER_LEN: usize = 20;
-/// The attribute with a device's tag: one that need not be understood, from the range that is handed
-/// out to whoever comes first (RFC 8489 section 18.3).
+/// The attribute with a device's tag: comprehension-optional, from the range that IANA assigns first come,
+/// first served (RFC 8489 section 18.3).
 const DEVICE_TAG: AttributeType = AttributeType::new(0xe7d0);
-/// A host that guesses the tag is right once in 2^64 times.
+/// Length of the tag: a guess is right once in 2^64 times.
 const TAG_LEN: usize = 8;
-/// What the tag is a hash of begins with this.
+/// Prefix of the hash's input, to separate it from other uses of SHA-256.
 const TAG_LABEL: &[u8] = b"rdv/1 check answer";
 
-/// Builds a Binding request with a random `transaction` (96 bits), padded.
+/// Builds a padded Binding request. `transaction` is 96 random bits.
 pub fn binding_request(transaction: u128) -> Vec<u8> {
     let class = MessageType::from_class_method(MessageClass::Request, BINDING);
     let mut message = Message::builder(
@@ -50,13 +48,13 @@ pub fn binding_request(transaction: u128) -> Vec<u8> {
     message.finish()
 }
 
-/// Answers a Binding request that came from `source`. `None` for anything else, for requests that
-/// need an attribute we do not know, and for requests shorter than the answer.
+/// Answers a Binding request from `source`. `None` if the datagram is anything else, has a
+/// comprehension-required attribute, or is shorter than the answer.
 pub fn binding_answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
     answer(datagram, source, None)
 }
 
-/// Answers like [`binding_answer`], as the device `device_key`.
+/// Answers like [`binding_answer`], with the tag of the device `device_key`.
 pub fn check_answer(
     datagram: &[u8],
     source: SocketAddr,
@@ -103,8 +101,8 @@ fn tag(device_key: &DeviceKey, transaction: TransactionId) -> [u8; TAG_LEN] {
         .expect("a SHA-256 hash has 32 bytes")
 }
 
-/// Parses a datagram that is one message and nothing else. The parser itself would take attributes
-/// behind the end that the header announces (RFC 8489 section 5).
+/// Parses a datagram that is exactly one message. The library's parser also takes attributes beyond the
+/// length in the header (RFC 8489 section 5).
 fn whole_message(datagram: &[u8]) -> Option<Message<'_>> {
     let len = datagram
         .get(2..4)?
@@ -115,15 +113,15 @@ fn whole_message(datagram: &[u8]) -> Option<Message<'_>> {
     is_whole.then(|| Message::from_bytes(datagram).ok())?
 }
 
-/// Reads the answer to the request with `transaction`: the address that the server saw.
+/// The server-reflexive address in the answer to the request with `transaction`; `None` if the datagram
+/// is not that answer.
 pub fn reflexive_address(datagram: &[u8], transaction: u128) -> Option<SocketAddr> {
     let answer = success(datagram, transaction)?;
     let mapped = answer.attribute::<XorMappedAddress>().ok()?;
     Some(canonical(mapped.addr(answer.transaction_id())))
 }
 
-/// Tells whether a datagram is the answer of the device `device_key` to the request with
-/// `transaction`.
+/// Tells whether a datagram is the answer of the device `device_key` to the check with `transaction`.
 pub fn is_check_answer(datagram: &[u8], transaction: u128, device_key: &DeviceKey) -> bool {
     let Some(answer) = success(datagram, transaction) else {
         return false;
@@ -142,7 +140,7 @@ fn success(datagram: &[u8], transaction: u128) -> Option<Message<'_>> {
     is_it.then_some(answer)
 }
 
-/// Writes `::ffff:a.b.c.d` as the IPv4 address that it is.
+/// Converts an IPv4-mapped address (`::ffff:a.b.c.d`) to IPv4; returns any other one unchanged.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     let ip: IpAddr = address.ip().to_canonical();
     match (ip, address) {

@@ -1,19 +1,19 @@
-//! Moments and spans as they stand on the wire and in the store.
+//! Wall-clock time, as it is sent on the wire, kept in the store and read by engines.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// A moment in milliseconds since 1970-01-01 00:00:00 UTC.
+/// A point in time, in milliseconds since 1970-01-01 00:00:00 UTC.
 ///
-/// It says when something happened, to a person; it never decides how long to wait.
+/// It tells people when something happened. Timeouts are measured with [`Instant`]s instead.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct UnixTime(u64);
 
 impl UnixTime {
-    /// Takes milliseconds since the epoch.
+    /// Makes a time of milliseconds since the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
@@ -23,19 +23,19 @@ impl UnixTime {
         self.0
     }
 
-    /// The moment `span` later; stays at the last one that can be written.
+    /// The time `span` later, at most 2^64 - 1 ms.
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {
         Self(self.0.saturating_add(millis(span)))
     }
 
-    /// The moment `span` earlier; not before the epoch.
+    /// The time `span` earlier, not before the epoch.
     #[must_use]
     pub fn saturating_sub(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(millis(span)))
     }
 
-    /// How long `self` is after `earlier`; zero if it is not.
+    /// The time from `earlier` to `self`; zero if `self` is the earlier one.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -43,8 +43,8 @@ impl UnixTime {
 
 /// Wall-clock time that only moves forward while a program runs.
 ///
-/// An engine gets both clocks once, at its start, and from then on only `now: Instant`. A wall clock
-/// that is set back or jumps while the program runs therefore changes nothing.
+/// An engine reads both clocks once, at its start, and from then on gets only `now: Instant`. A wall
+/// clock that jumps while the program runs therefore has no effect.
 #[derive(Clone, Copy, Debug)]
 pub struct Epoch {
     instant: Instant,
@@ -52,7 +52,7 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Notes that `instant` and `unix` are the same moment.
+    /// Records that `instant` and `unix` are the same moment.
     pub const fn new(instant: Instant, unix: UnixTime) -> Self {
         Self { instant, unix }
     }

@@ -1,7 +1,7 @@
 //! TLS 1.3 (RFC 8446): the server's identity, pinning, and raw public keys between peers.
 //!
-//! Every configuration offers X25519MLKEM768 first, resumes nothing and sends no early data. None of
-//! them can be told to skip verification.
+//! Every configuration prefers X25519MLKEM768 and has neither resumption nor early data. None can be told
+//! to skip verification.
 
 use std::sync::Arc;
 
@@ -29,17 +29,21 @@ use zeroize::Zeroizing;
 use crate::key::{ChannelBinding, DeviceKey, DeviceSecret, Fingerprint};
 use crate::wire::peer;
 
-/// ALPN of the control connection.
+/// ALPN protocol name of the control connection.
 pub const RENDEZVOUS_ALPN: &[u8] = b"rdv/1";
-/// Label of the exporter that binds log-ins to their channel.
+/// Label of the TLS exporter that the channel binding is taken from.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-rdv/1 channel binding";
 
-/// aws-lc-rs with X25519MLKEM768 in front.
+/// The cryptography of every configuration: aws-lc-rs, which prefers X25519MLKEM768.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Reads the channel binding from a connection whose handshake is complete.
+/// The channel binding of a connection.
+///
+/// # Errors
+///
+/// [`Error::HandshakeNotComplete`] before the handshake is complete.
 pub fn channel_binding<Data>(
     connection: &rustls::ConnectionCommon<Data>,
 ) -> Result<ChannelBinding, Error> {
@@ -50,7 +54,7 @@ pub fn channel_binding<Data>(
 
 // ---- rendezvous --------------------------------------------------------------------------------
 
-/// The certificate chain and key that a server shows.
+/// The certificate chain and private key of a server.
 #[derive(Debug)]
 pub struct ServerIdentity {
     chain: Vec<CertificateDer<'static>>,
@@ -58,8 +62,8 @@ pub struct ServerIdentity {
 }
 
 impl ServerIdentity {
-    /// Makes a self-signed Ed25519 identity and returns it in PEM, key and certificate, for a file
-    /// that only the server can read. Draws its own randomness.
+    /// Generates a self-signed Ed25519 identity and returns its key and certificate as PEM, to be stored in
+    /// a file that only the server can read. Draws its own randomness.
     pub fn generate_pem() -> Zeroizing<String> {
         let key = KeyPair::generate_for(&PKCS_ED25519).expect("the provider has Ed25519");
         let mut params = CertificateParams::new(vec!["rendezvous".to_owned()])
@@ -75,7 +79,11 @@ impl ServerIdentity {
         Zeroizing::new(format!("{}{}", *key, certificate.pem()))
     }
 
-    /// Reads a key and a certificate chain from PEM, own or issued.
+    /// Parses a private key and a certificate chain, self-signed or issued, from PEM.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`] if there is no private key, or no certificate that can be read.
     pub fn from_pem(pem: &[u8]) -> Result<Self, IdentityError> {
         let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| IdentityError::NoKey)?;
         let chain = CertificateDer::pem_slice_iter(pem)
@@ -87,12 +95,20 @@ impl ServerIdentity {
         Ok(Self { chain, key })
     }
 
-    /// SHA-256 of the public key: stays when a certificate is renewed with the same key.
+    /// The fingerprint of the public key, which stays the same if a renewed certificate has the same key.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::NoCertificate`] if the certificate cannot be parsed.
     pub fn fingerprint(&self) -> Result<Fingerprint, IdentityError> {
         certificate_fingerprint(&self.chain[0]).map_err(|_| IdentityError::NoCertificate)
     }
 
-    /// The configuration of the control connection's listener.
+    /// The TLS configuration for accepting control connections.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::Mismatch`] if the key does not belong to the certificate.
     pub fn into_server_config(self) -> Result<Arc<ServerConfig>, IdentityError> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
@@ -107,33 +123,37 @@ impl ServerIdentity {
     }
 }
 
-/// A file does not hold a server identity.
+/// Why a file holds no usable server identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// There is no private key in it.
+    /// It has no private key.
     #[error("no private key in PEM format")]
     NoKey,
-    /// There is no certificate in it.
+    /// It has no certificate that can be read.
     #[error("no certificate in PEM format")]
     NoCertificate,
-    /// Key and certificate do not belong together.
+    /// The key does not belong to the certificate.
     #[error("the key and the certificate do not belong together: {0}")]
     Mismatch(Error),
 }
 
-/// Whom a peer takes for its server.
+/// How a peer recognises its server.
 #[derive(Clone, Debug)]
 pub enum ServerTrust {
-    /// The server with this key, whatever its certificate says.
+    /// By the fingerprint of its key; the rest of the certificate is ignored.
     Pinned(Fingerprint),
-    /// A server with a certificate for its name that the system's roots vouch for.
+    /// By a certificate for its name, verified against the system's root certificates.
     SystemRoots,
-    /// Any server that proves possession of its key. The caller must show the fingerprint to a person
-    /// and get a yes before it sends the first byte.
+    /// Not yet: any server that proves possession of its key is accepted. The caller must have a person
+    /// confirm the fingerprint before it sends any application data.
     AskPerson,
 }
 
-/// The configuration of a peer's control connection.
+/// The TLS configuration of a peer's control connection.
+///
+/// # Errors
+///
+/// [`TrustError`] if the system's root certificates are needed and none can be read.
 pub fn rendezvous_client_config(trust: &ServerTrust) -> Result<Arc<ClientConfig>, TrustError> {
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         ServerTrust::Pinned(expected) => Arc::new(PinnedServer {
@@ -163,14 +183,12 @@ fn client_config(verifier: Arc<dyn ServerCertVerifier>) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// The system's roots cannot be used.
+/// The system has no usable root certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this system has no certificate roots that could be read; pin the server's fingerprint instead"
-)]
+#[error("cannot read any root certificates of this system; pin the server's fingerprint instead")]
 pub struct TrustError;
 
-/// Verifies chains that end at one of these roots, their names and their dates.
+/// Verifies that a chain ends at one of these roots, and its names and dates.
 fn rooted_verifier(
     certificates: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
@@ -181,22 +199,26 @@ fn rooted_verifier(
 }
 
 /// The fingerprint of the key in a certificate.
+///
+/// # Errors
+///
+/// If the certificate cannot be parsed.
 pub fn certificate_fingerprint(certificate: &CertificateDer<'_>) -> Result<Fingerprint, Error> {
     let parsed = ParsedCertificate::try_from(certificate)?;
     Ok(Fingerprint::of_spki(&parsed.subject_public_key_info()))
 }
 
-/// The server's key is not the pinned one.
+/// The server presented a key other than the pinned one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the server's key has the fingerprint {seen}, not {expected}")]
 pub struct FingerprintMismatch {
-    /// What is pinned.
+    /// The fingerprint of the pinned key.
     pub expected: Fingerprint,
-    /// What the server showed.
+    /// The fingerprint of the presented key.
     pub seen: Fingerprint,
 }
 
-/// Finds out whether a TLS error is a changed server key.
+/// The mismatch, if the TLS error is that the server's key is not the pinned one.
 pub fn fingerprint_mismatch(error: &Error) -> Option<FingerprintMismatch> {
     let Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = error else {
         return None;
@@ -261,8 +283,8 @@ impl ServerCertVerifier for PinnedServer {
 
 // ---- links between peers -----------------------------------------------------------------------
 
-/// The configuration with which a peer accepts links: any Ed25519 raw public key that its holder
-/// proves. Whether that key may talk to us is decided after the handshake.
+/// The TLS configuration for accepting links: from any device that proves possession of its Ed25519 key.
+/// Whether that device is authorised is decided after the handshake.
 pub fn link_server_config(secret: &DeviceSecret) -> ServerConfig {
     let resolver = AlwaysResolvesServerRawPublicKeys::new(certified_key(secret));
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -280,7 +302,8 @@ pub fn link_server_config(secret: &DeviceSecret) -> ServerConfig {
     config
 }
 
-/// The configuration for one dial, to the device with the key `expected` and no other.
+/// The TLS configuration for dialling the device with the key `expected`; any other key fails the
+/// handshake.
 pub fn link_client_config(secret: &DeviceSecret, expected: DeviceKey) -> ClientConfig {
     let resolver = AlwaysResolvesClientRawPublicKeys::new(certified_key(secret));
     let mut config = ClientConfig::builder_with_provider(provider())
@@ -299,7 +322,7 @@ pub fn link_client_config(secret: &DeviceSecret, expected: DeviceKey) -> ClientC
     config
 }
 
-/// Reads the device key that the other end of a link proved.
+/// The device key that the other end of a link proved; `None` unless it is exactly one valid device key.
 pub fn link_device_key(certificates: &[CertificateDer<'_>]) -> Option<DeviceKey> {
     let [spki] = certificates else { return None };
     DeviceKey::from_spki(spki)
@@ -318,7 +341,7 @@ fn certified_key(secret: &DeviceSecret) -> Arc<CertifiedKey> {
     Arc::new(CertifiedKey::new(vec![spki], key))
 }
 
-/// Accepts Ed25519 raw public keys (RFC 7250): one of them, or any.
+/// Accepts Ed25519 raw public keys (RFC 7250): a given one, or any.
 #[derive(Debug)]
 struct RawKey {
     expected: Option<DeviceKey>,

@@ -1,6 +1,6 @@
-//! Tests that a signature tells one device: no key that anybody can sign for, one encoding of each
-//! point, one signature for each nonce. Where two verifiers could differ ("Taming the many EdDSAs",
-//! Chalkias, Garillot and Nikolaenko, 2020) this says what ours does.
+//! Tests that a signature identifies one device: no key that anybody can sign for, one encoding of each
+//! point, one signature for each nonce. Where verifiers may differ ("Taming the many EdDSAs", Chalkias,
+//! Garillot and Nikolaenko, 2020), these tests pin what this one does.
 
 use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
 use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
@@ -37,7 +37,7 @@ const NON_CANONICAL: [[u8; 32]; 6] = [
     encoding(0xed, 0xff, 0xff),
 ];
 
-/// Somebody who makes signatures by the book, except where a test wants otherwise.
+/// A signer that follows RFC 8032, except where a test deviates.
 struct Signer {
     scalar: Scalar,
     point: EdwardsPoint,
