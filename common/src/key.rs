@@ -200,7 +200,7 @@ pub struct Statement<'a> {
     /// The purpose of the signature.
     pub role: Role,
     /// The TLS connection that the signature holds for.
-    pub exporter: &'a ChannelBinding,
+    pub channel_binding: &'a ChannelBinding,
     /// The account that the device claims.
     pub account: &'a AccountName,
     /// KE1 for a password log-in, the token for a token log-in.
@@ -233,7 +233,7 @@ impl Statement<'_> {
         Zeroizing::new(
             [
                 &self.role.label()[..],
-                &self.exporter.0,
+                &self.channel_binding.0,
                 &[name_len],
                 name,
                 self.content,
@@ -373,10 +373,13 @@ mod strictness;
 mod tests {
     use super::*;
 
-    fn statement<'a>(account: &'a AccountName, exporter: &'a ChannelBinding) -> Statement<'a> {
+    fn statement<'a>(
+        account: &'a AccountName,
+        channel_binding: &'a ChannelBinding,
+    ) -> Statement<'a> {
         Statement {
             role: Role::PasswordLogin,
-            exporter,
+            channel_binding,
             account,
             content: b"ke1",
         }
@@ -409,7 +412,7 @@ mod tests {
                 ..said
             },
             Statement {
-                exporter: &there,
+                channel_binding: &there,
                 ..said
             },
             Statement {

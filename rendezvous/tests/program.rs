@@ -1104,7 +1104,7 @@ impl Client {
         let (client, ke1) = ClientLogin::start(&password(text), [4; 32]);
         let signature = secret.sign(&Statement {
             role: Role::PasswordLogin,
-            exporter: &channel_binding(&self.stream.conn).unwrap(),
+            channel_binding: &channel_binding(&self.stream.conn).unwrap(),
             account: &account,
             content: ke1.as_bytes(),
         });
@@ -1140,7 +1140,7 @@ impl Client {
         let account = account.parse().unwrap();
         let signature = secret.sign(&Statement {
             role: Role::TokenLogin,
-            exporter: &channel_binding(&self.stream.conn).unwrap(),
+            channel_binding: &channel_binding(&self.stream.conn).unwrap(),
             account: &account,
             content: token.as_bytes(),
         });

@@ -248,7 +248,7 @@ impl WireClient {
         let (client, ke1) = ClientLogin::start(&password(text), [4; 32]);
         let signature = secret.sign(&Statement {
             role: Role::PasswordLogin,
-            exporter: channel,
+            channel_binding: channel,
             account: &account,
             content: ke1.as_bytes(),
         });
@@ -297,7 +297,7 @@ impl WireClient {
     ) -> Signature {
         secret.sign(&Statement {
             role: Role::TokenLogin,
-            exporter: channel,
+            channel_binding: channel,
             account: &name(account),
             content: token.as_bytes(),
         })

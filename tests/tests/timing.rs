@@ -211,7 +211,7 @@ fn login_start(client: &WireClient, who: &str) -> Request {
     let (_, ke1) = ClientLogin::start(&password("a guess of a stranger"), [4; 32]);
     let signature = secret.sign(&Statement {
         role: Role::PasswordLogin,
-        exporter: &client.channel(),
+        channel_binding: &client.channel(),
         account: &account,
         content: ke1.as_bytes(),
     });

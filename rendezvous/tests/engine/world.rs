@@ -636,7 +636,7 @@ impl World {
         let account = name(account);
         let signature = secret.sign(&Statement {
             role: Role::TokenLogin,
-            exporter: &self.channel_binding(connection),
+            channel_binding: &self.channel_binding(connection),
             account: &account,
             content: token.as_bytes(),
         });
@@ -721,7 +721,7 @@ pub(crate) fn start_message(
     let (client, ke1) = ClientLogin::start(&password(text), [4; 32]);
     let signature = secret.sign(&Statement {
         role: Role::PasswordLogin,
-        exporter: channel_binding,
+        channel_binding: channel_binding,
         account: &account,
         content: ke1.as_bytes(),
     });

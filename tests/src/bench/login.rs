@@ -263,7 +263,7 @@ fn enter(client: &mut WireClient, thread: usize) -> Option<Token> {
     let ke1 = opaque(&started.message.serialize());
     let signature = secret.sign(&Statement {
         role: Role::PasswordLogin,
-        exporter: &channel,
+        channel_binding: &channel,
         account: &account,
         content: ke1.as_bytes(),
     });

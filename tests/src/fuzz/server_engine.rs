@@ -327,7 +327,7 @@ impl Run {
         let (account, token) = (account(claimed), token(held));
         let signature = secret(owner).sign(&Statement {
             role: Role::TokenLogin,
-            exporter: &channel,
+            channel_binding: &channel,
             account: &account,
             content: token.as_bytes(),
         });
@@ -406,7 +406,7 @@ impl Run {
         } else {
             secret(owner).sign(&Statement {
                 role: Role::PasswordLogin,
-                exporter: &self.connections[&connection].channel,
+                channel_binding: &self.connections[&connection].channel,
                 account: &account,
                 content: ke1.as_bytes(),
             })

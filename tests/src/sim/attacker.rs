@@ -74,7 +74,7 @@ impl Attacker {
         let (_, ke1) = ClientLogin::start(&password, *self.secret.seed());
         let signature = self.secret.sign(&Statement {
             role: Role::PasswordLogin,
-            exporter: &self.channel,
+            channel_binding: &self.channel,
             account: victim,
             content: ke1.as_bytes(),
         });

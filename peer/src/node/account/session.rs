@@ -509,7 +509,7 @@ impl Session {
         };
         let statement = Statement {
             role: Role::TokenLogin,
-            exporter: &binding,
+            channel_binding: &binding,
             account: &account,
             content: token.as_bytes(),
         };
@@ -534,7 +534,7 @@ impl Session {
         let (client, ke1) = ClientLogin::start(&intent.password, seed);
         let statement = Statement {
             role: Role::PasswordLogin,
-            exporter: &binding,
+            channel_binding: &binding,
             account: &intent.account,
             content: ke1.as_bytes(),
         };

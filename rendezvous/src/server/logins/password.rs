@@ -110,7 +110,7 @@ impl Attempt {
         } = stranger;
         let statement = Statement {
             role: Role::PasswordLogin,
-            exporter: &channel_binding,
+            channel_binding: &channel_binding,
             account: &start.account,
             content: start.ke1.as_bytes(),
         };

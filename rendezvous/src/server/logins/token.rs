@@ -51,7 +51,7 @@ impl Attempt {
     ) -> Self {
         let statement = Statement {
             role: Role::TokenLogin,
-            exporter: &stranger.channel_binding,
+            channel_binding: &stranger.channel_binding,
             account: &login.account,
             content: login.token.as_bytes(),
         };
