@@ -277,7 +277,7 @@ impl ServerSetup {
         account: &AccountName,
         record: Option<&PasswordRecord>,
         ke1: &OpaqueMessage,
-        channel: &ChannelBinding,
+        channel_binding: &ChannelBinding,
         seed: [u8; 32],
     ) -> Result<(ServerLogin, OpaqueMessage), ChallengeError> {
         // Derived in either case, so that both take the same time.
@@ -291,14 +291,14 @@ impl ServerSetup {
             CredentialRequest::deserialize(exactly(len::KE1, ke1.as_bytes())?)
                 .map_err(PasswordError::from)?,
             record.credential(),
-            parameters(account, channel),
+            parameters(account, channel_binding),
         )
         .map_err(PasswordError::from)?;
         let ke2 = message(started.message.serialize());
         let login = ServerLogin {
             state: Box::new(started.state),
             account: account.clone(),
-            channel: *channel,
+            channel_binding: *channel_binding,
         };
         Ok((login, ke2))
     }
@@ -312,10 +312,10 @@ impl fmt::Debug for ServerSetup {
 
 fn parameters<'a>(
     account: &'a AccountName,
-    channel: &'a ChannelBinding,
+    channel_binding: &'a ChannelBinding,
 ) -> ServerLoginParameters<'a, 'a> {
     ServerLoginParameters {
-        context: Some(&channel.0),
+        context: Some(&channel_binding.0),
         identifiers: identifiers(account),
     }
 }
@@ -377,7 +377,7 @@ impl fmt::Debug for CredentialId {
 pub struct ServerLogin {
     state: Box<opaque_ke::ServerLogin<Suite>>,
     account: AccountName,
-    channel: ChannelBinding,
+    channel_binding: ChannelBinding,
 }
 
 impl ServerLogin {
@@ -389,7 +389,7 @@ impl ServerLogin {
     pub fn finish(self, ke3: &OpaqueMessage) -> Result<(), PasswordError> {
         let ke3 = CredentialFinalization::deserialize(exactly(len::KE3, ke3.as_bytes())?)?;
         self.state
-            .finish(ke3, parameters(&self.account, &self.channel))
+            .finish(ke3, parameters(&self.account, &self.channel_binding))
             .map(|_| ())
             .map_err(PasswordError::from)
     }
@@ -567,12 +567,12 @@ impl ClientLogin {
         account: &AccountName,
         ke2: &OpaqueMessage,
         version: StretchVersion,
-        channel: &ChannelBinding,
+        channel_binding: &ChannelBinding,
     ) -> Result<OpaqueMessage, PasswordError> {
         let ke2 = CredentialResponse::deserialize(exactly(len::KE2, ke2.as_bytes())?)?;
         let stretch = stretch(version)?;
         let params = ClientLoginFinishParameters::new(
-            Some(&channel.0),
+            Some(&channel_binding.0),
             identifiers(account),
             Some(&stretch),
         );

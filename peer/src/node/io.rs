@@ -163,7 +163,7 @@ pub enum RendezvousInput {
     /// The TLS handshake is complete and the server has proved the expected identity.
     Connected {
         /// Binds a log-in to this TLS connection.
-        binding: ChannelBinding,
+        channel_binding: ChannelBinding,
         /// This host's address on the connection.
         local: SocketAddr,
         /// The server's address. Its UDP port has the same number.
@@ -456,7 +456,7 @@ pub enum Work {
         /// The parameters with which this account's password is stretched.
         stretch: StretchVersion,
         /// The TLS connection that the log-in holds for.
-        binding: ChannelBinding,
+        channel_binding: ChannelBinding,
     },
 }
 
@@ -474,8 +474,8 @@ impl Work {
                 account,
                 ke2,
                 stretch,
-                binding,
-            } => client.finish(&account, &ke2, stretch, &binding),
+                channel_binding,
+            } => client.finish(&account, &ke2, stretch, &channel_binding),
         })
     }
 }

@@ -314,7 +314,7 @@ impl World {
             RendezvousOutput::Connect if self.server_is_up => {
                 self.hosts[n].session = Some(Control::default());
                 RendezvousInput::Connected {
-                    binding: ChannelBinding([n as u8; 32]),
+                    channel_binding: ChannelBinding([n as u8; 32]),
                     local: self.hosts[n].address,
                     server: SERVER.parse().unwrap(),
                 }

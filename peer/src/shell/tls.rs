@@ -451,7 +451,7 @@ impl Channel {
         let stream = self.pump.socket();
         let broken = |error: io::Error| describe_broken(&error, server);
         Ok(RendezvousInput::Connected {
-            binding: self
+            channel_binding: self
                 .pump
                 .channel_binding()
                 .map_err(|error| error.to_string())?,
@@ -685,7 +685,7 @@ mod tests {
         let mut world = World::new(server, &ServerTrust::Pinned(fingerprint));
         world.ask(RendezvousOutput::Connect);
         let RendezvousInput::Connected {
-            binding,
+            channel_binding: binding,
             local,
             server,
         } = world.next()

@@ -135,7 +135,7 @@ impl Run {
                 self.is_local |= server.ip().is_loopback();
                 self.control = Control::Open(Session::default());
                 self.rendezvous(RendezvousInput::Connected {
-                    binding: ChannelBinding([feed.byte(); 32]),
+                    channel_binding: ChannelBinding([feed.byte(); 32]),
                     local: SocketAddr::from(([192, 0, 2, 1], 40_000)),
                     server,
                 });

@@ -261,7 +261,9 @@ impl Session {
         now: Instant,
     ) {
         match input {
-            RendezvousInput::Connected { binding, .. } => self.on_connected(binding, now),
+            RendezvousInput::Connected {
+                channel_binding, ..
+            } => self.on_connected(channel_binding, now),
             RendezvousInput::Received(bytes) => self.on_received(&bytes, requests, now),
             RendezvousInput::Closed(reason) => self.on_closed(reason, requests, now),
         }
@@ -653,7 +655,7 @@ impl Session {
             account,
             ke2,
             stretch,
-            binding,
+            channel_binding: binding,
         };
         let step = Step::Stretching(self.work(work));
         self.state = State::Entering {

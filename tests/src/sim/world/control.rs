@@ -151,7 +151,7 @@ impl World {
         engine.handle_input(input, self.now);
         self.drain_server();
         let connected = RendezvousInput::Connected {
-            binding: ChannelBinding(channel),
+            channel_binding: ChannelBinding(channel),
             local: SocketAddr::new(inside, 40_000),
             server: if inside.is_ipv4() { SERVER } else { SERVER_V6 },
         };
