@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Tells whether packets to `ip` reach a single other host: not the sender itself, the metadata service
 /// of its cloud (link-local) or a whole network. With `allow_loopback` the sender's own host will do,
 /// for peers whose server runs there, too.
-pub fn is_one_other_host(ip: IpAddr, allow_loopback: bool) -> bool {
+pub fn is_single_host(ip: IpAddr, allow_loopback: bool) -> bool {
     match ip {
         IpAddr::V4(v4) => {
             let [first, ..] = v4.octets();
@@ -19,7 +19,7 @@ pub fn is_one_other_host(ip: IpAddr, allow_loopback: bool) -> bool {
         }
         IpAddr::V6(v6) => {
             if let Some(embedded) = embedded_v4(v6) {
-                return is_one_other_host(embedded, allow_loopback);
+                return is_single_host(embedded, allow_loopback);
             }
             let is_usable =
                 !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local();
@@ -58,11 +58,11 @@ mod tests {
             "64:ff9b::127.0.0.1",
         ];
         for ip in refused {
-            assert!(!is_one_other_host(ip.parse().unwrap(), false), "{ip}");
+            assert!(!is_single_host(ip.parse().unwrap(), false), "{ip}");
         }
         for ip in ["127.0.0.1", "127.8.9.1", "::1"] {
-            assert!(!is_one_other_host(ip.parse().unwrap(), false), "{ip}");
-            assert!(is_one_other_host(ip.parse().unwrap(), true), "{ip}");
+            assert!(!is_single_host(ip.parse().unwrap(), false), "{ip}");
+            assert!(is_single_host(ip.parse().unwrap(), true), "{ip}");
         }
         for ip in [
             "192.0.2.1",
@@ -71,7 +71,7 @@ mod tests {
             "fd00::1",
             "64:ff9b::192.0.2.1",
         ] {
-            assert!(is_one_other_host(ip.parse().unwrap(), false), "{ip}");
+            assert!(is_single_host(ip.parse().unwrap(), false), "{ip}");
         }
     }
 }

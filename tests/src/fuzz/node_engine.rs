@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::candidate::is_one_other_host;
+use common::candidate::is_single_host;
 use common::id::DeviceName;
 use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, REQUESTS_OPEN_MAX};
@@ -291,8 +291,8 @@ impl Run {
     /// Packets go to the server, to who sent some, and to where a device may be.
     fn check_destinations(&mut self) {
         for (destination, _) in &self.host.sent {
-            let may_go = self.known.contains(destination)
-                || is_one_other_host(destination.ip(), self.is_local);
+            let may_go =
+                self.known.contains(destination) || is_single_host(destination.ip(), self.is_local);
             assert!(may_go, "a packet to {destination}");
         }
         let surplus = self.host.sent.len().saturating_sub(8);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use common::candidate::is_one_other_host;
+use common::candidate::is_single_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_DEADLINE, Fill, LINKS_MAX};
@@ -164,7 +164,7 @@ impl Dials {
     /// Tells whether an address that somebody else names may get packets of ours: never this node
     /// itself, nor what is not an address of one host; loopback only if the server is on it, too.
     fn is_dialable(&self, candidate: SocketAddr) -> bool {
-        is_one_other_host(candidate.ip(), self.is_local)
+        is_single_host(candidate.ip(), self.is_local)
             && candidate.port() != 0
             && !self.own_addresses.contains(&candidate)
     }

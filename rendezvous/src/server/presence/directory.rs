@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use common::candidate::is_one_other_host;
+use common::candidate::is_single_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{CANDIDATES_MAX, CHANGES_MAX, Fill, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
@@ -224,7 +224,7 @@ pub(super) fn admissible_candidates(
     let seen = source.ip().to_canonical();
     let mut kept = Vec::with_capacity(announced.len());
     for endpoint in announced.iter().copied().map(canonical) {
-        let may_stay = endpoint.port() != 0 && is_one_other_host(endpoint.ip(), seen.is_loopback());
+        let may_stay = endpoint.port() != 0 && is_single_host(endpoint.ip(), seen.is_loopback());
         let kind = if endpoint.ip() == seen {
             CandidateKind::ServerReflexive
         } else {
