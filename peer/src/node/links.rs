@@ -24,7 +24,7 @@ use rand::rngs::StdRng;
 
 use super::io::{AGENT, Datagrams, Transmit};
 use super::transport::{
-    CloseReason, LinkEvent, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport,
+    CloseReason, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport, TransportEvent,
 };
 use super::violation::ProtocolViolation;
 use dial::Dials;
@@ -505,16 +505,16 @@ impl Links {
     fn collect(&mut self, now: Instant) {
         while let Some(event) = self.transport.poll_event() {
             match event {
-                LinkEvent::Connected {
+                TransportEvent::Connected {
                     link,
                     side,
                     device_key,
                 } => self.on_connected(link, side, device_key, now),
-                LinkEvent::Lost { link, reason } => self.on_lost(link, reason, now),
-                LinkEvent::Opened { link, dir } => self.on_opened(link, dir, now),
-                LinkEvent::Readable { link, stream } => self.on_readable(link, stream, now),
-                LinkEvent::Finished { link, stream } => self.on_finished(link, stream, now),
-                LinkEvent::Writable { link } => self
+                TransportEvent::Lost { link, reason } => self.on_lost(link, reason, now),
+                TransportEvent::Opened { link, dir } => self.on_opened(link, dir, now),
+                TransportEvent::Readable { link, stream } => self.on_readable(link, stream, now),
+                TransportEvent::Finished { link, stream } => self.on_finished(link, stream, now),
+                TransportEvent::Writable { link } => self
                     .events
                     .push_back(LinksEvent::Change(LinkChange::Writable { link })),
             }

@@ -1,7 +1,7 @@
 //! QUIC: the only module that knows which implementation carries the links.
 //!
 //! A *link* is one QUIC connection to one device. This module owns the endpoint and its connections,
-//! feeds them datagrams and time, and turns what they say into [`LinkEvent`]s and byte streams. It
+//! feeds them datagrams and time, and turns what they say into [`TransportEvent`]s and byte streams. It
 //! does not know what the bytes mean, nor who may talk to us: it only tells which device key the other
 //! end has proved.
 //!
@@ -80,7 +80,7 @@ pub enum Side {
 
 /// Something that happened to a link.
 #[derive(Debug)]
-pub enum LinkEvent {
+pub enum TransportEvent {
     /// The handshake is complete: the other end holds `device_key`.
     Connected {
         /// Which link.
@@ -174,7 +174,7 @@ pub struct Transport {
     trains: Trains,
     dirty: BTreeSet<LinkId>,
     timers: BTreeSet<(Instant, LinkId)>,
-    events: VecDeque<LinkEvent>,
+    events: VecDeque<TransportEvent>,
     /// Datagrams that the endpoint itself answers with: retries, refusals, resets.
     responses: VecDeque<(Transmit, Vec<u8>)>,
     /// Inbound links that may not talk yet, and until when they may try.
@@ -439,7 +439,7 @@ impl Transport {
     }
 
     /// The next thing that happened.
-    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+    pub fn poll_event(&mut self) -> Option<TransportEvent> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -629,23 +629,24 @@ impl Transport {
                     Dir::Bi => StreamDir::Bi,
                     Dir::Uni => StreamDir::Uni,
                 };
-                self.events.push_back(LinkEvent::Opened { link: id, dir });
+                self.events
+                    .push_back(TransportEvent::Opened { link: id, dir });
             }
             Event::Stream(StreamEvent::Readable { id: stream }) => {
                 self.events
-                    .push_back(LinkEvent::Readable { link: id, stream });
+                    .push_back(TransportEvent::Readable { link: id, stream });
             }
             Event::Stream(StreamEvent::Writable { id: stream }) => {
                 self.with(id, |link| link.flush(stream));
-                self.events.push_back(LinkEvent::Writable { link: id });
+                self.events.push_back(TransportEvent::Writable { link: id });
             }
             Event::Stream(StreamEvent::Available { .. }) => {
-                self.events.push_back(LinkEvent::Writable { link: id });
+                self.events.push_back(TransportEvent::Writable { link: id });
             }
             Event::Stream(StreamEvent::Stopped { id: stream, .. }) => self.reset(id, stream),
             Event::Stream(StreamEvent::Finished { id: stream }) => {
                 self.events
-                    .push_back(LinkEvent::Finished { link: id, stream });
+                    .push_back(TransportEvent::Finished { link: id, stream });
             }
             Event::HandshakeDataReady
             | Event::HandshakeConfirmed
@@ -667,7 +668,7 @@ impl Transport {
         match device_key {
             Some(device_key) => {
                 let side = link.side;
-                self.events.push_back(LinkEvent::Connected {
+                self.events.push_back(TransportEvent::Connected {
                     link: id,
                     side,
                     device_key,
@@ -684,7 +685,8 @@ impl Transport {
         {
             link.is_lost = true;
             let reason = describe(reason);
-            self.events.push_back(LinkEvent::Lost { link: id, reason });
+            self.events
+                .push_back(TransportEvent::Lost { link: id, reason });
         }
     }
 
@@ -742,7 +744,8 @@ impl Transport {
             }
             if !link.is_lost {
                 let reason = "the connection ended".to_owned();
-                self.events.push_back(LinkEvent::Lost { link: id, reason });
+                self.events
+                    .push_back(TransportEvent::Lost { link: id, reason });
             }
         }
     }
@@ -755,7 +758,8 @@ impl Transport {
         let handle = link.handle;
         if !std::mem::replace(&mut link.is_lost, true) {
             let reason = reason.to_owned();
-            self.events.push_back(LinkEvent::Lost { link: id, reason });
+            self.events
+                .push_back(TransportEvent::Lost { link: id, reason });
         }
         self.remove(id);
         let endpoint = &mut self.endpoint;

@@ -17,7 +17,7 @@ use common::wire::peer::{
     LeafHeader, LeafRange, Message, Offer, PeerFrame, PeerHello, ReceiptState,
 };
 use peer::node::Datagrams;
-use peer::node::transport::{LinkEvent, LinkId, StreamDir, StreamId, Transport};
+use peer::node::transport::{LinkId, StreamDir, StreamId, Transport, TransportEvent};
 
 use super::feed::Feed;
 use super::node_host::{ADDRESS, NodeHost, account, body, secret};
@@ -127,9 +127,9 @@ impl Run {
     }
 
     /// The friend takes whatever comes, so that the node can go on sending.
-    fn on_event(&mut self, event: LinkEvent) {
+    fn on_event(&mut self, event: TransportEvent) {
         match event {
-            LinkEvent::Opened {
+            TransportEvent::Opened {
                 link,
                 dir: StreamDir::Uni,
             } => {
@@ -137,14 +137,14 @@ impl Run {
                     self.friend.read(link, stream, &mut |_| true);
                 }
             }
-            LinkEvent::Readable { link, stream } => {
+            TransportEvent::Readable { link, stream } => {
                 self.friend.read(link, stream, &mut |_| true);
             }
-            LinkEvent::Lost { .. } => self.is_up = false,
-            LinkEvent::Connected { .. }
-            | LinkEvent::Opened { .. }
-            | LinkEvent::Finished { .. }
-            | LinkEvent::Writable { .. } => {}
+            TransportEvent::Lost { .. } => self.is_up = false,
+            TransportEvent::Connected { .. }
+            | TransportEvent::Opened { .. }
+            | TransportEvent::Finished { .. }
+            | TransportEvent::Writable { .. } => {}
         }
     }
 

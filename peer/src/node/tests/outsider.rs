@@ -4,7 +4,7 @@ use common::limits::LINK_FRAME_LEN_MAX;
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
 
 use super::*;
-use crate::node::transport::{LinkEvent, LinkId, StreamDir, StreamId, Transport};
+use crate::node::transport::{LinkId, StreamDir, StreamId, Transport, TransportEvent};
 
 /// Far from all hosts.
 const ADDRESS: ([u8; 4], u16) = ([198, 51, 100, 77], 6000);
@@ -131,10 +131,12 @@ impl Outsider {
         self.transport.handle_timeout(world.now);
         while let Some(event) = self.transport.poll_event() {
             match event {
-                LinkEvent::Connected { link, .. } => self.stream = self.transport.open_bi(link),
-                LinkEvent::Lost { reason, .. } => self.lost = Some(reason),
-                LinkEvent::Readable { stream, .. } => self.read(stream),
-                LinkEvent::Opened { link, dir } => {
+                TransportEvent::Connected { link, .. } => {
+                    self.stream = self.transport.open_bi(link)
+                }
+                TransportEvent::Lost { reason, .. } => self.lost = Some(reason),
+                TransportEvent::Readable { stream, .. } => self.read(stream),
+                TransportEvent::Opened { link, dir } => {
                     assert_eq!(
                         dir,
                         StreamDir::Uni,
@@ -142,7 +144,7 @@ impl Outsider {
                     );
                     self.transport.accept(link, dir);
                 }
-                LinkEvent::Finished { .. } | LinkEvent::Writable { .. } => {}
+                TransportEvent::Finished { .. } | TransportEvent::Writable { .. } => {}
             }
         }
     }

@@ -33,7 +33,7 @@ impl Pair {
     }
 
     /// Carries datagrams until both are silent; returns each end's events.
-    fn run(&mut self) -> [Vec<LinkEvent>; 2] {
+    fn run(&mut self) -> [Vec<TransportEvent>; 2] {
         let mut events = [Vec::new(), Vec::new()];
         loop {
             let mut moved = false;
@@ -60,10 +60,10 @@ impl Pair {
         let [dialled, accepted] = self.run();
         assert!(matches!(
             dialled.as_slice(),
-            [LinkEvent::Connected { side: Side::Client, device_key, .. }, ..] if *device_key == expected
+            [TransportEvent::Connected { side: Side::Client, device_key, .. }, ..] if *device_key == expected
         ));
         let caller = DeviceSecret::from_seed([1; 32]).public();
-        let Some(LinkEvent::Connected {
+        let Some(TransportEvent::Connected {
             link,
             side: Side::Server,
             device_key,
@@ -100,7 +100,7 @@ fn sent_by(end: &mut Transport, now: Instant) -> Vec<(SocketAddr, BytesMut)> {
     sent
 }
 
-fn events_of(end: &mut Transport) -> Vec<LinkEvent> {
+fn events_of(end: &mut Transport) -> Vec<TransportEvent> {
     std::iter::from_fn(|| end.poll_event()).collect()
 }
 
@@ -144,7 +144,7 @@ fn t31_a_dial_to_another_key_fails() {
     pair.ends[0].dial(wrong, address(1), pair.now).unwrap();
     let [dialled, _] = pair.run();
     assert!(
-        matches!(dialled.as_slice(), [LinkEvent::Lost { .. }]),
+        matches!(dialled.as_slice(), [TransportEvent::Lost { .. }]),
         "{dialled:?}"
     );
 }
@@ -156,7 +156,7 @@ fn a_closed_link_tells_the_other_side_why() {
     pair.ends[1].close(server, CloseReason::Unauthorised, pair.now);
     let [dialled, _] = pair.run();
     let told = dialled.iter().any(|event| {
-        matches!(event, LinkEvent::Lost { link, reason } if *link == client && reason.contains("does not know"))
+        matches!(event, TransportEvent::Lost { link, reason } if *link == client && reason.contains("does not know"))
     });
     assert!(told, "{dialled:?}");
 }
@@ -191,7 +191,7 @@ fn what_came_before_the_end_is_still_read() {
     }
     let mut got = Vec::new();
     for event in events_of(&mut pair.ends[1]) {
-        if let LinkEvent::Readable { link, stream } = event {
+        if let TransportEvent::Readable { link, stream } = event {
             pair.ends[1].read(link, stream, &mut |bytes| {
                 got.extend_from_slice(&bytes);
                 true

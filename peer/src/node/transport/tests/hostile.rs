@@ -176,7 +176,7 @@ impl Link {
     }
 
     /// Sends packets in one train; returns what the link has to say, but for its acknowledgements.
-    fn send(&mut self, packets: &[Vec<u8>]) -> Vec<LinkEvent> {
+    fn send(&mut self, packets: &[Vec<u8>]) -> Vec<TransportEvent> {
         let stride = packets.iter().map(Vec::len).max().unwrap_or_default();
         self.end
             .handle_datagrams(self.raw.train(stride, packets), self.now);
@@ -186,7 +186,7 @@ impl Link {
     }
 
     /// Sends frames, and now and then an acknowledgement as any honest end does (RFC 9000 section 19.3).
-    fn send_frames_politely(&mut self, frames: &[u8]) -> Vec<LinkEvent> {
+    fn send_frames_politely(&mut self, frames: &[u8]) -> Vec<TransportEvent> {
         self.sent += 1;
         if !self.sent.is_multiple_of(POLITE_EVERY) {
             return self.send_frames(frames);
@@ -197,7 +197,7 @@ impl Link {
         self.send_frames(&[&ack, frames].concat())
     }
 
-    fn send_frames(&mut self, frames: &[u8]) -> Vec<LinkEvent> {
+    fn send_frames(&mut self, frames: &[u8]) -> Vec<TransportEvent> {
         let packet = self.raw.packet(frames);
         self.send(&[packet])
     }
@@ -226,14 +226,14 @@ fn all_streams() -> Vec<u64> {
 }
 
 /// Why a link was lost, if it was.
-fn loss(events: &[LinkEvent]) -> Option<&str> {
+fn loss(events: &[TransportEvent]) -> Option<&str> {
     events.iter().find_map(|event| match event {
-        LinkEvent::Lost { reason, .. } => Some(reason.as_str()),
-        LinkEvent::Connected { .. }
-        | LinkEvent::Opened { .. }
-        | LinkEvent::Readable { .. }
-        | LinkEvent::Finished { .. }
-        | LinkEvent::Writable { .. } => None,
+        TransportEvent::Lost { reason, .. } => Some(reason.as_str()),
+        TransportEvent::Connected { .. }
+        | TransportEvent::Opened { .. }
+        | TransportEvent::Readable { .. }
+        | TransportEvent::Finished { .. }
+        | TransportEvent::Writable { .. } => None,
     })
 }
 

@@ -89,7 +89,7 @@ impl Raw {
                 }
             }
             for event in events_of(end) {
-                if let LinkEvent::Connected { link, .. } = event {
+                if let TransportEvent::Connected { link, .. } = event {
                     connected = Some(link);
                 }
             }
