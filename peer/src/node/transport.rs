@@ -38,13 +38,13 @@ use rustls::pki_types::CertificateDer;
 // What keeps the memory of datagrams.
 mod trains;
 // Who acknowledges nothing.
-mod witness;
+mod ack_lag;
 
 pub use noq_proto::StreamId;
 
 use super::{Datagrams, Transmit};
+use ack_lag::AckLag;
 use trains::Trains;
-use witness::Witnessed;
 
 /// Name in the TLS handshake; raw public keys make it meaningless, and it is not sent.
 const SERVER_NAME: &str = "peer.invalid";
@@ -187,7 +187,7 @@ struct Link {
     handle: ConnectionHandle,
     connection: Connection,
     side: Side,
-    witnessed: Witnessed,
+    ack_lag: AckLag,
     timer: Option<Instant>,
     /// Bytes accepted from us that the streams did not take yet.
     unsent: BTreeMap<StreamId, Unsent>,
@@ -268,14 +268,14 @@ impl Transport {
         let crypto = QuicClientConfig::try_from(tls::link_client_config(&self.secret, expected))
             .expect("the provider has the cipher suite of Initial packets");
         let mut config = ClientConfig::new(Arc::new(crypto));
-        let witnessed = Witnessed::default();
-        let transport = transport_config(LINK_WINDOW, LEAF_STREAMS_MAX, &witnessed);
+        let ack_lag = AckLag::default();
+        let transport = transport_config(LINK_WINDOW, LEAF_STREAMS_MAX, &ack_lag);
         config.transport_config(Arc::new(transport));
         match self
             .endpoint
             .connect(now, config, mapped(remote), SERVER_NAME)
         {
-            Ok((handle, connection)) => Some(self.add(handle, connection, Side::Client, witnessed)),
+            Ok((handle, connection)) => Some(self.add(handle, connection, Side::Client, ack_lag)),
             Err(error) => {
                 log::debug!("cannot dial {remote}: {error}");
                 None
@@ -527,7 +527,7 @@ impl Transport {
         let behind = self
             .links
             .get(&id)
-            .map(|link| link.witnessed.unacknowledged());
+            .map(|link| link.ack_lag.unacknowledged());
         if behind.is_some_and(|packets| packets > UNACKNOWLEDGED_PACKETS_MAX) {
             self.discard(id, "the other side acknowledges nothing");
         }
@@ -538,9 +538,9 @@ impl Transport {
         let waiting = self.unauthorised.len();
         let links = self.link_count();
         let mut answer = Vec::new();
-        let witnessed = Witnessed::default();
+        let ack_lag = AckLag::default();
         let mut config = self.server.clone();
-        let transport = transport_config(UNAUTHORISED_WINDOW, 0, &witnessed);
+        let transport = transport_config(UNAUTHORISED_WINDOW, 0, &ack_lag);
         config.transport_config(Arc::new(transport));
         let endpoint = &mut self.endpoint;
         let accepted = guarded(self.catches, || {
@@ -559,7 +559,7 @@ impl Transport {
         });
         match accepted {
             Ok(Ok((handle, connection))) => {
-                let link = self.add(handle, connection, Side::Server, witnessed);
+                let link = self.add(handle, connection, Side::Server, ack_lag);
                 self.unauthorised
                     .insert(link, now + HANDSHAKE_DEADLINE + AUTHORISE_DEADLINE);
             }
@@ -580,7 +580,7 @@ impl Transport {
         handle: ConnectionHandle,
         connection: Connection,
         side: Side,
-        witnessed: Witnessed,
+        ack_lag: AckLag,
     ) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link += 1;
@@ -588,7 +588,7 @@ impl Transport {
             handle,
             connection,
             side,
-            witnessed,
+            ack_lag,
             timer: None,
             unsent: BTreeMap::new(),
             is_lost: false,
@@ -878,11 +878,7 @@ fn server_config(secret: &DeviceSecret) -> ServerConfig {
     server
 }
 
-fn transport_config(
-    receive_window: u32,
-    leaf_streams: u32,
-    witnessed: &Witnessed,
-) -> TransportConfig {
+fn transport_config(receive_window: u32, leaf_streams: u32, ack_lag: &AckLag) -> TransportConfig {
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_MAX);
@@ -896,7 +892,7 @@ fn transport_config(
         .max_idle_timeout(Some(idle_timeout(LINK_IDLE_MAX)))
         .keep_alive_interval(Some(LINK_KEEP_ALIVE))
         .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(witnessed.clone()))
+        .congestion_controller_factory(Arc::new(ack_lag.clone()))
         .mtu_discovery_config(Some(mtu));
     config
 }

@@ -191,7 +191,7 @@ impl Link {
         if !self.sent.is_multiple_of(POLITE_EVERY) {
             return self.send_frames(frames);
         }
-        let last = self.end.with(self.link, |link| link.witnessed.sent());
+        let last = self.end.with(self.link, |link| link.ack_lag.sent());
         let last = last.expect("the link is there") as u32 | 0x8000_0000;
         let ack = [&[2], &last.to_be_bytes()[..], &[0, 0, 0]].concat();
         self.send_frames(&[&ack, frames].concat())

@@ -2,7 +2,7 @@
 //!
 //! The QUIC implementation remembers every packet since the oldest one that may still be acknowledged.
 //! Somebody who never acknowledges anything, yet keeps sending, would have it remember without end.
-//! A [`Witness`] stands beside the congestion control, which is told of both, and counts.
+//! A [`AckLagController`] stands beside the congestion control, which is told of both, and counts.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use noq_proto::RttEstimator;
 use noq_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 
-/// Makes the congestion control of one connection. What its witness counts can be read here.
+/// Makes the congestion control of one connection. What its controller counts can be read here.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Witnessed {
+pub(super) struct AckLag {
     counts: Arc<Counts>,
 }
 
@@ -26,7 +26,7 @@ struct Counts {
     acknowledged: AtomicU64,
 }
 
-impl Witnessed {
+impl AckLag {
     /// Packets sent since the latest one that was acknowledged.
     pub(super) fn unacknowledged(&self) -> u64 {
         let sent = self.counts.sent.load(Ordering::Relaxed);
@@ -35,16 +35,16 @@ impl Witnessed {
 }
 
 #[cfg(test)]
-impl Witnessed {
+impl AckLag {
     /// Number of the last packet that was sent.
     pub(super) fn sent(&self) -> u64 {
         self.counts.sent.load(Ordering::Relaxed)
     }
 }
 
-impl ControllerFactory for Witnessed {
+impl ControllerFactory for AckLag {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Witness {
+        Box::new(AckLagController {
             counts: Arc::clone(&self.counts),
             inner: Arc::new(CubicConfig::default()).build(now, current_mtu),
         })
@@ -53,12 +53,12 @@ impl ControllerFactory for Witnessed {
 
 /// Hands everything on to the real one.
 #[derive(Debug)]
-struct Witness {
+struct AckLagController {
     counts: Arc<Counts>,
     inner: Box<dyn Controller>,
 }
 
-impl Controller for Witness {
+impl Controller for AckLagController {
     fn on_sent(&mut self, now: Instant, bytes: u64, largest_pn: u64) {
         self.counts.sent.store(largest_pn, Ordering::Relaxed);
         self.inner.on_sent(now, bytes, largest_pn);
