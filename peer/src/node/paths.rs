@@ -1,8 +1,8 @@
-//! Ways between devices: where this one can be reached, and which endpoints of others may be dialled.
+//! Paths between devices: this device's candidates, and checks of other devices' candidates.
 //!
-//! [`Paths`] owns our own endpoints, what the server was asked about them and told of them, and the
-//! answers to those who check them. What others announce is the [`agent`]'s affair. The relay and hole
-//! punching will find their place here.
+//! [`Paths`] owns this device's endpoints, the STUN requests that discover them, what was announced of
+//! them, and the answers to other peers' checks. The candidates of other devices belong to the
+//! [`agent`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -19,45 +19,48 @@ use rand::rngs::StdRng;
 use super::{Datagrams, Transmit};
 use answers::Answers;
 
-// Endpoints of others: checks, proofs and budgets.
+// Candidates of other devices: checks, proofs and budgets.
 pub(super) mod agent;
-// Whoever checks ours gets an answer.
+// Answers to checks of this device's endpoints.
 mod answers;
-// What a device that proves nothing may cost.
+// Limits what is sent to unproven endpoints.
 mod budget;
 
-/// Our endpoints.
+/// This device's endpoints, and how they are discovered and announced.
 #[derive(Debug)]
 pub(super) struct Paths {
     rng: StdRng,
+    /// The interfaces' addresses with the port of the UDP socket.
     local: BTreeSet<SocketAddr>,
+    /// The server-reflexive address, once the server has answered.
     reflexive: Option<SocketAddr>,
     server: Option<SocketAddr>,
+    /// What this session has announced.
     announced: Option<Vec<SocketAddr>>,
-    /// The first announcement of a session waits for the probe until then.
+    /// Until then, the session's first announcement waits for the server-reflexive address.
     announce_by: Option<Instant>,
     probe: Probe,
     answers: Answers,
     transmits: VecDeque<(Transmit, Vec<u8>)>,
 }
 
-/// Asking the server how it sees us.
+/// State of the discovery of the server-reflexive address.
 #[derive(Clone, Copy, Debug)]
 enum Probe {
     /// There is no session.
     Off,
-    /// A request is out.
-    Asking {
+    /// A request is in flight, to be repeated at `at`.
+    InFlight {
         transaction: u128,
         tries: u32,
         at: Instant,
     },
-    /// To be asked again then.
-    Resting { until: Instant },
+    /// The next request is due at `until`.
+    Idle { until: Instant },
 }
 
 impl Paths {
-    /// The device `own_key` knows nothing of its endpoints yet.
+    /// Creates the paths of the device `own_key`, with no endpoint known yet.
     pub(super) const fn new(rng: StdRng, own_key: DeviceKey) -> Self {
         Self {
             rng,
@@ -72,31 +75,31 @@ impl Paths {
         }
     }
 
-    /// Takes the addresses of this host's interfaces with the port of the UDP socket.
+    /// Sets the addresses of this host's interfaces, with the port of the UDP socket.
     pub(super) fn set_local(&mut self, addresses: Vec<SocketAddr>) {
         self.local = addresses.into_iter().map(stun::canonical).collect();
     }
 
-    /// Takes the address of the rendezvous.
+    /// Sets the address of the rendezvous server.
     pub(super) fn set_server(&mut self, server: SocketAddr) {
         self.server = Some(stun::canonical(server));
     }
 
-    /// There is a session: finds out how the server sees us.
+    /// A session began: starts to discover the server-reflexive address.
     pub(super) fn on_online(&mut self, now: Instant) {
         self.announced = None;
         self.announce_by = Some(now + ANNOUNCE_PATIENCE);
-        self.ask(0, now);
+        self.send_request(0, now);
     }
 
-    /// There is no session any more.
+    /// The session ended: stops the discovery.
     pub(super) fn on_offline(&mut self) {
         self.probe = Probe::Off;
         self.announce_by = None;
     }
 
-    /// What to announce: where others may reach us, at most [`CANDIDATES_MAX`]. Loopback addresses are
-    /// of use only if the server is on this host, too.
+    /// The candidates to announce, at most [`CANDIDATES_MAX`], the server-reflexive one first. Loopback
+    /// addresses are included only if the server is on this host, too.
     pub(super) fn candidates(&self) -> Vec<SocketAddr> {
         let is_local = self.server.is_some_and(|server| server.ip().is_loopback());
         let local = self
@@ -110,31 +113,31 @@ impl Paths {
         seen.chain(local).copied().take(CANDIDATES_MAX).collect()
     }
 
-    /// All endpoints that are ours, announced or not.
+    /// All endpoints of this device, announced or not.
     pub(super) fn own_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.local.iter().chain(self.reflexive.iter()).copied()
     }
 
-    /// Tells whether the server does not know our endpoints as they are, and is to be told now.
+    /// Tells whether the candidates have changed since the last announcement and are due to be announced.
     pub(super) fn needs_announcing(&self) -> bool {
         self.announce_by.is_none() && self.announced.as_ref() != Some(&self.candidates())
     }
 
-    /// What to announce; it counts as announced from here on.
+    /// Returns the candidates to announce, and records them as announced.
     pub(super) fn take_announcement(&mut self) -> Vec<SocketAddr> {
         let candidates = self.candidates();
         self.announced = Some(candidates.clone());
         candidates
     }
 
-    /// Takes a STUN datagram: a check of our endpoints, which it answers, or the answer of the server.
-    /// Tells whether it is the latter, so that there may be something to announce.
+    /// Handles a STUN datagram: a check of this device, which is answered, or the server's answer. Returns
+    /// whether it is the latter, after which there may be something to announce.
     pub(super) fn handle_stun(&mut self, datagrams: &Datagrams, now: Instant) -> bool {
         let source = stun::canonical(datagrams.source);
         match self.answers.answer(&datagrams.bytes, source, now) {
             Some(answer) => {
                 let transmit = Transmit {
-                    // A check proves the address that it was sent to.
+                    // The answer proves only the address that it comes from.
                     source: datagrams.local,
                     ..Transmit::single(source, answer.len())
                 };
@@ -146,7 +149,7 @@ impl Paths {
     }
 
     fn on_server_answer(&mut self, source: SocketAddr, datagram: &[u8], now: Instant) -> bool {
-        let Probe::Asking { transaction, .. } = self.probe else {
+        let Probe::InFlight { transaction, .. } = self.probe else {
             return false;
         };
         if Some(source) != self.server {
@@ -155,7 +158,7 @@ impl Paths {
         let Some(seen) = stun::reflexive_address(datagram, transaction) else {
             return false;
         };
-        self.probe = Probe::Resting {
+        self.probe = Probe::Idle {
             until: now + STUN_INTERVAL,
         };
         self.reflexive = Some(seen);
@@ -163,47 +166,47 @@ impl Paths {
         true
     }
 
-    /// Asks again when it is time. Tells whether the server kept the first announcement waiting for too
-    /// long.
+    /// Sends the STUN request that is due. Returns whether the first announcement has waited long enough
+    /// for an answer.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
         match self.probe {
-            Probe::Asking { tries, at, .. } if at <= now && tries >= STUN_TRIES_MAX => {
-                self.probe = Probe::Resting {
+            Probe::InFlight { tries, at, .. } if at <= now && tries >= STUN_TRIES_MAX => {
+                self.probe = Probe::Idle {
                     until: now + STUN_INTERVAL,
                 };
             }
-            Probe::Asking { tries, at, .. } if at <= now => self.ask(tries, now),
-            Probe::Resting { until } if until <= now => self.ask(0, now),
-            Probe::Asking { .. } | Probe::Resting { .. } | Probe::Off => {}
+            Probe::InFlight { tries, at, .. } if at <= now => self.send_request(tries, now),
+            Probe::Idle { until } if until <= now => self.send_request(0, now),
+            Probe::InFlight { .. } | Probe::Idle { .. } | Probe::Off => {}
         }
         self.announce_by.take_if(|by| *by <= now).is_some()
     }
 
-    /// When [`Paths::handle_timeout`] is due.
+    /// When [`Paths::handle_timeout`] is due, if ever.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let probe = match self.probe {
             Probe::Off => None,
-            Probe::Asking { at, .. } => Some(at),
-            Probe::Resting { until } => Some(until),
+            Probe::InFlight { at, .. } => Some(at),
+            Probe::Idle { until } => Some(until),
         };
         probe.into_iter().chain(self.announce_by).min()
     }
 
-    /// The next datagram to send.
+    /// Appends the next datagram to send to `buffer`.
     pub(super) fn poll_transmit(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
         let (transmit, bytes) = self.transmits.pop_front()?;
         buffer.extend_from_slice(&bytes);
         Some(transmit)
     }
 
-    fn ask(&mut self, tries: u32, now: Instant) {
+    fn send_request(&mut self, tries: u32, now: Instant) {
         let Some(server) = self.server else { return };
         // A STUN transaction has 96 bits (RFC 8489 section 5).
         let transaction = self.rng.random::<u128>() >> 32;
         let request = stun::binding_request(transaction);
         self.transmits
             .push_back((Transmit::single(server, request.len()), request));
-        self.probe = Probe::Asking {
+        self.probe = Probe::InFlight {
             transaction,
             tries: tries + 1,
             at: now + STUN_RETRY,
@@ -340,7 +343,7 @@ mod tests {
                 asked += 1;
             }
             let now = paths.poll_timeout().unwrap();
-            if matches!(paths.probe, Probe::Resting { .. }) {
+            if matches!(paths.probe, Probe::Idle { .. }) {
                 break;
             }
             paths.handle_timeout(now);

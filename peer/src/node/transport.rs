@@ -1,14 +1,14 @@
-//! QUIC: the only module that knows which implementation carries the links.
+//! Links over QUIC. This is the only module that depends on the QUIC implementation.
 //!
 //! A *link* is one QUIC connection to one device. This module owns the endpoint and its connections,
-//! feeds them datagrams and time, and turns what they say into [`TransportEvent`]s and byte streams. It
-//! does not know what the bytes mean, nor who may talk to us: it only tells which device key the other
-//! end has proved.
+//! feeds them datagrams and time, and turns their events into [`TransportEvent`]s and byte streams. It
+//! neither interprets the bytes nor decides which devices are authorised: it reports which device key
+//! the other end has proved.
 //!
 //! Invariants:
-//! - QUIC sees IPv6 addresses only; IPv4 is mapped on the way in and back on the way out.
-//! - Each call into a connection is guarded, unless a simulation wants to see it: a panic in the
-//!   implementation costs that link, a panic in the endpoint costs all links, and neither costs the program.
+//! - QUIC sees IPv6 addresses only. IPv4 addresses are mapped on receipt, and unmapped before sending.
+//! - Every call into the implementation catches panics, unless a simulation turns that off: a panic in a
+//!   connection loses that link, a panic in the endpoint loses all links, and neither ends the program.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -35,10 +35,10 @@ use noq_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
-// What keeps the memory of datagrams.
-mod trains;
-// Who acknowledges nothing.
+// Detects links that acknowledge nothing.
 mod ack_lag;
+// Bounds the memory of received datagrams.
+mod trains;
 
 pub use noq_proto::StreamId;
 
@@ -46,117 +46,96 @@ use super::{Datagrams, Transmit};
 use ack_lag::AckLag;
 use trains::Trains;
 
-/// Name in the TLS handshake; raw public keys make it meaningless, and it is not sent.
+/// Server name for the TLS library. It is not sent, and means nothing with raw public keys.
 const SERVER_NAME: &str = "peer.invalid";
-/// Largest train of datagrams that one system call can take (the IPv4 length field counts to 65,535).
+/// Longest train of datagrams for one system call: the length field of IPv4 allows 65,535 bytes.
 const TRAIN_LEN_MAX: usize = 65_000;
-/// Most datagrams in a train: Linux's UDP_MAX_SEGMENTS.
+/// Largest number of datagrams in a train: Linux's UDP_MAX_SEGMENTS.
 const TRAIN_DATAGRAMS_MAX: usize = 64;
-/// RFC 9000; no draft of it.
+/// The only QUIC version in use (RFC 9000).
 const QUIC_V1: u32 = 1;
-/// Below the message stream: chat goes first.
+/// Priority of leaf streams, below the message stream, so that files do not delay messages.
 const LEAF_PRIORITY: i32 = -1;
 
-/// Identifies a link as long as the node runs.
+/// Identifies a link; never reused while the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u64);
 
 #[cfg(test)]
 impl LinkId {
-    /// A link that is only a name.
+    /// An id without a link.
     pub const fn for_test(n: u64) -> Self {
         Self(n)
     }
 }
 
-/// Which of the two ends dialled.
+/// This end's role in a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// We did.
+    /// This end dialled.
     Client,
-    /// The other device did.
+    /// The other end dialled.
     Server,
 }
 
-/// Something that happened to a link.
+/// An event on a link.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Debug)]
 pub enum TransportEvent {
     /// The handshake is complete: the other end holds `device_key`.
     Connected {
-        /// Which link.
         link: LinkId,
-        /// Which end we are.
         side: Side,
-        /// The key.
         device_key: DeviceKey,
     },
-    /// It is gone. Nothing follows.
+    /// The link is lost. No event of it follows.
     Lost {
-        /// Which link.
         link: LinkId,
-        /// Why, in words.
+        /// Why, for a person.
         reason: String,
     },
-    /// The other side opened streams.
-    Opened {
-        /// On which link.
-        link: LinkId,
-        /// Of which kind.
-        dir: StreamDir,
-    },
-    /// A stream has something to read.
-    Readable {
-        /// Of which link.
-        link: LinkId,
-        /// Which stream.
-        stream: StreamId,
-    },
-    /// All bytes of a stream that we finished are acknowledged.
-    Finished {
-        /// Of which link.
-        link: LinkId,
-        /// Which stream.
-        stream: StreamId,
-    },
-    /// A stream that was full takes bytes again, or more streams may be opened.
-    Writable {
-        /// Of which link.
-        link: LinkId,
-    },
+    /// The other side opened streams of one kind; [`Transport::accept`] returns them.
+    Opened { link: LinkId, dir: StreamDir },
+    /// A stream has bytes to read, or has ended.
+    Readable { link: LinkId, stream: StreamId },
+    /// The other side has acknowledged all bytes of a stream that this side finished.
+    Finished { link: LinkId, stream: StreamId },
+    /// A blocked stream accepts bytes again, or more streams may be opened.
+    Writable { link: LinkId },
 }
 
-/// Kinds of streams.
+/// The kind of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamDir {
-    /// Both ways: the message stream.
+    /// Bidirectional: the message stream.
     Bi,
-    /// One way: a leaf.
+    /// Unidirectional: a leaf stream.
     Uni,
 }
 
-/// Why a link is closed from our side; the code that the other side sees.
+/// Why this side closes a link; the values are the application error codes that the other side sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// Nothing more to do.
+    /// The link is no longer needed.
     Done = 0,
     /// The other side's key is not authorised.
     Unauthorised = 1,
-    /// The other side broke the protocol.
+    /// The other side violated the protocol.
     Protocol = 2,
-    /// No common version.
+    /// There is no common protocol version.
     Version = 3,
 }
 
 /// How a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadEnd {
-    /// More may come.
+    /// All bytes so far are read; more may follow.
     Blocked,
-    /// That was all.
+    /// The stream ended and all its bytes are read.
     Finished,
-    /// The other side gave the stream up, or it is not there.
+    /// The other side reset the stream, or the stream does not exist.
     Gone,
-    /// The reader had enough for now.
+    /// The reader stopped early.
     Enough,
 }
 
@@ -166,18 +145,19 @@ pub struct Transport {
     seed: [u8; 32],
     generation: u8,
     endpoint: Endpoint,
-    /// What each inbound link starts with.
+    /// Configuration of inbound links.
     server: ServerConfig,
     links: BTreeMap<LinkId, Link>,
     by_handle: BTreeMap<usize, LinkId>,
     next_link: u64,
     trains: Trains,
+    /// Links to be polled, because something happened to them.
     dirty: BTreeSet<LinkId>,
     timers: BTreeSet<(Instant, LinkId)>,
     events: VecDeque<TransportEvent>,
-    /// Datagrams that the endpoint itself answers with: retries, refusals, resets.
+    /// Datagrams from the endpoint itself: retries, refusals, stateless resets.
     responses: VecDeque<(Transmit, Vec<u8>)>,
-    /// Inbound links that may not talk yet, and until when they may try.
+    /// Inbound links that are not authorised yet, with the deadline for it.
     unauthorised: BTreeMap<LinkId, Instant>,
     /// Whether panics of the QUIC implementation are caught.
     catches: bool,
@@ -189,7 +169,7 @@ struct Link {
     side: Side,
     ack_lag: AckLag,
     timer: Option<Instant>,
-    /// Bytes accepted from us that the streams did not take yet.
+    /// Bytes passed to [`Transport::write`] that QUIC has not taken yet.
     unsent: BTreeMap<StreamId, Unsent>,
     is_lost: bool,
 }
@@ -201,7 +181,7 @@ struct Unsent {
 }
 
 impl Transport {
-    /// Makes an endpoint for the device `secret`. `seed` is 32 random bytes.
+    /// Creates an endpoint for the device with the key `secret`. `seed` is 32 random bytes.
     pub fn new(seed: [u8; 32], secret: DeviceSecret) -> Self {
         let server = server_config(&secret);
         Self {
@@ -223,22 +203,22 @@ impl Transport {
         }
     }
 
-    /// Lets panics of the QUIC implementation through from now on.
+    /// Stops catching panics of the QUIC implementation, so that a simulation fails on them.
     pub(super) const fn catch_no_panics(&mut self) {
         self.catches = false;
     }
 
-    /// How many trains of datagrams somebody holds a part of.
+    /// Occupancy of the received trains whose buffers are in use.
     pub(super) fn trains_fill(&self) -> Fill {
         self.trains.fill()
     }
 
-    /// Inbound links that may not talk yet.
+    /// Number of inbound links that are not authorised yet.
     pub(super) fn unauthorised_len(&self) -> usize {
         self.unauthorised.len()
     }
 
-    /// Takes the datagrams of one receive call.
+    /// Processes the datagrams of one receive call.
     pub fn handle_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
         let Datagrams {
             source,
@@ -258,7 +238,7 @@ impl Transport {
         }
     }
 
-    /// Dials the device with `expected` at `remote`.
+    /// Dials the device with the key `expected` at `remote`; `None` if the dial cannot even start.
     pub fn dial(
         &mut self,
         expected: DeviceKey,
@@ -283,7 +263,7 @@ impl Transport {
         }
     }
 
-    /// Lets an inbound link send as much as any other from now on.
+    /// Raises the flow control limits of an inbound link to those of an authorised one.
     pub fn authorise(&mut self, link: LinkId) {
         if self.unauthorised.remove(&link).is_some() {
             self.with(link, |link| {
@@ -294,7 +274,7 @@ impl Transport {
         }
     }
 
-    /// Forgets a link without a word to the other end. No event follows.
+    /// Drops a link without telling the other end. No event follows.
     pub fn abandon(&mut self, link: LinkId) {
         if let Some(link) = self.links.get_mut(&link) {
             link.is_lost = true;
@@ -312,13 +292,13 @@ impl Transport {
         });
     }
 
-    /// Opens the message stream of a link that we dialled.
+    /// Opens the message stream of a link that this end dialled.
     pub fn open_bi(&mut self, link: LinkId) -> Option<StreamId> {
         self.with(link, |link| link.connection.streams().open(Dir::Bi))
             .flatten()
     }
 
-    /// Opens a stream for a leaf; `None` while as many as the other side allows are open.
+    /// Opens a stream for a leaf; `None` while as many are open as the other side allows.
     pub fn open_leaf(&mut self, link: LinkId) -> Option<StreamId> {
         self.with(link, |link| {
             let stream = link.connection.streams().open(Dir::Uni)?;
@@ -331,7 +311,7 @@ impl Transport {
         .flatten()
     }
 
-    /// The next stream that the other side opened.
+    /// The next stream that the other side opened, if there is one.
     pub fn accept(&mut self, link: LinkId, dir: StreamDir) -> Option<StreamId> {
         let dir = match dir {
             StreamDir::Bi => Dir::Bi,
@@ -341,7 +321,7 @@ impl Transport {
             .flatten()
     }
 
-    /// Sends `bytes` on a stream, after what was given before, and ends the stream if `finish`.
+    /// Sends `bytes` on a stream, after those of earlier calls, and finishes the stream if `finish`.
     pub fn write(&mut self, link: LinkId, stream: StreamId, bytes: Bytes, finish: bool) {
         self.with(link, |link| {
             let unsent = link.unsent.entry(stream).or_default();
@@ -353,12 +333,13 @@ impl Transport {
         });
     }
 
-    /// Streams of a link that hold bytes which QUIC did not take yet.
+    /// Number of streams of a link with bytes that QUIC has not taken yet.
     pub fn unsent_streams(&self, link: LinkId) -> usize {
         self.links.get(&link).map_or(0, |link| link.unsent.len())
     }
 
-    /// Hands on what a stream holds, in order, until it is drained or `sink` has had enough.
+    /// Passes the received bytes of a stream to `sink`, in order, until none are left or `sink` returns
+    /// `false`.
     pub fn read(
         &mut self,
         link: LinkId,
@@ -386,10 +367,10 @@ impl Transport {
         .unwrap_or(ReadEnd::Gone)
     }
 
-    /// Tells the other side that nobody reads this stream.
+    /// Asks the other side to stop sending on a stream (STOP_SENDING).
     pub fn stop(&mut self, link: LinkId, stream: StreamId) {
         self.with(link, |link| {
-            // A stream that has ended meanwhile needs no stopping.
+            // Fails only if the stream has ended already.
             let _ = link
                 .connection
                 .recv_stream(stream)
@@ -397,11 +378,11 @@ impl Transport {
         });
     }
 
-    /// Gives up sending on a stream.
+    /// Resets a stream that this end sends on.
     fn reset(&mut self, link: LinkId, stream: StreamId) {
         self.with(link, |link| {
             link.unsent.remove(&stream);
-            // A stream that has ended meanwhile needs no reset.
+            // Fails only if the stream has ended already.
             let _ = link
                 .connection
                 .send_stream(stream)
@@ -409,7 +390,7 @@ impl Transport {
         });
     }
 
-    /// The address at the other end, as packets carry it.
+    /// The other end's address on the link's current path.
     pub fn remote(&self, link: LinkId) -> Option<SocketAddr> {
         let path = self
             .links
@@ -420,7 +401,7 @@ impl Transport {
         Some(common::stun::canonical(path.remote()))
     }
 
-    /// Lets links whose timers have passed act.
+    /// Handles the timers that have expired, and drops inbound links that were not authorised in time.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, link)) = self.timers.first().copied()
             && at <= now
@@ -434,11 +415,11 @@ impl Transport {
         let late = self.unauthorised.iter().filter(|(_, until)| **until <= now);
         let late: Vec<LinkId> = late.map(|(link, _)| *link).collect();
         for link in late {
-            self.discard(link, "it did not finish its handshake in time");
+            self.discard(link, "the handshake did not complete in time");
         }
     }
 
-    /// The next thing that happened.
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<TransportEvent> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
@@ -450,10 +431,10 @@ impl Transport {
         self.events.pop_front()
     }
 
-    /// The next datagrams to send. Once it returns `None` all timers are up to date.
+    /// Writes the next datagrams to send into `buffer`. Once it returns `None`, all timers are up to date.
     ///
-    /// `pay` is asked for each train, by its link and its bytes. If it refuses, nothing is sent and the
-    /// link is abandoned.
+    /// `pay` is called for each train, with its link and its length in bytes. If it returns `false`, the
+    /// train is not sent and the link is abandoned.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
@@ -490,7 +471,7 @@ impl Transport {
             .min()
     }
 
-    /// Links that are not lost.
+    /// Number of links that are not lost.
     pub fn link_count(&self) -> usize {
         self.links.values().filter(|link| !link.is_lost).count()
     }
@@ -521,8 +502,8 @@ impl Transport {
         }
     }
 
-    /// Drops a link whose other end talks but acknowledges nothing: all that it was ever sent would have
-    /// to be remembered.
+    /// Drops a link whose other end keeps sending but acknowledges nothing: the state kept for its packets
+    /// would grow without bound.
     fn give_up_if_unacknowledged(&mut self, id: LinkId) {
         let behind = self
             .links
@@ -533,7 +514,8 @@ impl Transport {
         }
     }
 
-    /// Accepts, slows down or refuses a newcomer, by how many others are not authorised yet.
+    /// Accepts an inbound link, demands address validation (Retry) or refuses, depending on the number of
+    /// links that are not authorised yet.
     fn on_incoming(&mut self, incoming: Incoming, now: Instant) {
         let waiting = self.unauthorised.len();
         let links = self.link_count();
@@ -599,20 +581,20 @@ impl Transport {
         id
     }
 
-    /// Does something with a link and notes that it must be polled. A panic loses the link.
+    /// Runs `step` on a link and marks the link to be polled. A panic loses the link.
     fn with<T>(&mut self, id: LinkId, step: impl FnOnce(&mut Link) -> T) -> Option<T> {
         let link = self.links.get_mut(&id)?;
         self.dirty.insert(id);
         match guarded(self.catches, || step(link)) {
             Ok(value) => Some(value),
             Err(Panicked) => {
-                self.discard(id, "the QUIC implementation failed on this link");
+                self.discard(id, "internal error: the QUIC implementation panicked");
                 None
             }
         }
     }
 
-    /// Turns what a connection has to say into our events.
+    /// Turns a connection's events into [`TransportEvent`]s.
     fn collect(&mut self, id: LinkId) {
         self.exchange(id);
         while let Some(Some(event)) = self.with(id, |link| link.connection.poll()) {
@@ -690,7 +672,7 @@ impl Transport {
         }
     }
 
-    /// Carries events between a connection and the endpoint. Removes links that are drained.
+    /// Exchanges events between a connection and the endpoint. Removes links that are drained.
     fn exchange(&mut self, id: LinkId) {
         while let Some(Some(event)) = self.with(id, |link| link.connection.poll_endpoint_events()) {
             let is_drained = event.is_drained();
@@ -706,7 +688,7 @@ impl Transport {
                 Err(Panicked) => return self.rebuild(),
             }
             if is_drained {
-                // What it still has to say, above all why it ended.
+                // Its last events, which tell why it ended.
                 while let Some(Some(event)) = self.with(id, |link| link.connection.poll()) {
                     self.on_event(id, event);
                 }
@@ -715,7 +697,7 @@ impl Transport {
         }
     }
 
-    /// Ends the polling of a link that has nothing more to send.
+    /// Stops polling a link that has nothing more to send, and updates its timer.
     fn settle(&mut self, id: LinkId) {
         self.collect(id);
         self.dirty.remove(&id);
@@ -769,7 +751,7 @@ impl Transport {
         }
     }
 
-    /// Starts anew after the endpoint itself failed: all links are lost and dialled again above.
+    /// Replaces an endpoint that has panicked. All links are lost; the caller dials again.
     fn rebuild(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         let server = self.server.clone();
@@ -789,7 +771,7 @@ impl fmt::Debug for Transport {
 }
 
 impl Link {
-    /// Moves bytes into a stream until it takes no more.
+    /// Writes unsent bytes to a stream until it is blocked.
     fn flush(&mut self, stream: StreamId) {
         let Some(unsent) = self.unsent.get_mut(&stream) else {
             return;
@@ -804,7 +786,7 @@ impl Link {
                     let done = before - rest.len();
                     unsent.pieces.drain(..done);
                     if done == 0 {
-                        // A partial piece: there may be room for no more, which the next call tells.
+                        // Part of a piece was written. The next call tells whether the stream is blocked.
                         continue;
                     }
                 }
@@ -816,7 +798,7 @@ impl Link {
             }
         }
         if unsent.finish {
-            // A stream that the other side stopped meanwhile needs no end.
+            // Fails only if the other side has stopped the stream.
             let _ = send.finish();
         }
         self.unsent.remove(&stream);
@@ -825,7 +807,7 @@ impl Link {
 
 struct Panicked;
 
-/// Runs code of the QUIC implementation, and catches its panics if `catches`.
+/// Runs code of the QUIC implementation; catches its panics if `catches`.
 fn guarded<T>(catches: bool, step: impl FnOnce() -> T) -> Result<T, Panicked> {
     if catches {
         catch_unwind(AssertUnwindSafe(step)).map_err(|_| Panicked)
@@ -842,8 +824,8 @@ fn new_endpoint(
 ) -> Endpoint {
     let mut seed = seed;
     seed[0] ^= generation;
-    // The same after a restart, so that whoever still talks to the device as it was is told at once
-    // that it is not there any more (RFC 9000 section 10.3).
+    // The keys survive a restart, so that the device can end the links of its previous run with
+    // stateless resets (RFC 9000 section 10.3).
     let lasting = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.seed());
     let derive = |purpose: &[u8]| aws_lc_rs::hmac::sign(&lasting, purpose);
     let reset_key = derive(b"QUIC stateless reset");
@@ -912,7 +894,7 @@ fn describe(reason: &ConnectionError) -> String {
         ConnectionError::Reset => "the other side has restarted".to_owned(),
         ConnectionError::ApplicationClosed(close) => match close.error_code.into_inner() {
             1 => "the other side does not know this device".to_owned(),
-            2 => "the other side says that we broke the protocol".to_owned(),
+            2 => "the other side reports that this side broke the protocol".to_owned(),
             3 => "the other side speaks another version; upgrade the older of the two".to_owned(),
             _ => "the other side closed the connection".to_owned(),
         },

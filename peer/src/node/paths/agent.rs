@@ -1,35 +1,34 @@
-//! Which endpoints of another device may be dialled: checks, proofs and budgets.
+//! Decides which endpoints of other devices to dial: checks, proofs and budgets.
 //!
-//! A device announces whatever endpoints it likes. Most announce their own; one of a thousand announces
-//! those of somebody whom it wants to see flooded. So an endpoint has to *prove* that the device is
-//! there before much is sent to it:
+//! A device may announce any endpoint, and a malicious one announces those of a third party, to have it
+//! flooded. So an endpoint has to be *proven* to be the device's before much is sent to it:
 //!
-//! - A *check* is a STUN Binding request of 56 bytes. An endpoint is proven when the right answer comes
-//!   from it: the transaction of the check, and the tag of that very device, so that a STUN server or
-//!   another peer proves nothing ([`stun::is_check_answer`]). An established link proves it, too. The
-//!   proof lasts until a dial finds nobody there, or [`PROOF_LIFETIME`].
-//! - Checks go out in *rounds*, one to each endpoint that is not proven, [`CHECK_PACE`] apart. Between
-//!   two rounds of a device is a pause that doubles. Only a link makes it short again, and so does a
-//!   silence twice as long. An endpoint that is new in an announcement is checked at once.
-//! - A proven endpoint is *dialled* with QUIC. A server-reflexive one is dialled without waiting for
-//!   its proof, because the server has seen the device at that address: no round trip is lost.
-//! - Everything sent to endpoints of a device that are not proven, checks and dials alike, is taken from
-//!   the [`Budget`] of that device and from that of its account. When one is used up nothing more is
-//!   sent to them in that minute. Dials leave a reserve for checks, so a device that comes back is
-//!   found, if a little later.
+//! - A *check* is a STUN Binding request of 56 bytes. It proves an endpoint if the right answer comes from
+//!   there: with the check's transaction and that device's tag, so that a STUN server or another peer
+//!   proves nothing ([`stun::is_check_answer`]). An established link is a proof, too. A proof is valid
+//!   until a dial fails, and for a new dial at most [`PROOF_LIFETIME`].
+//! - Checks are sent in *rounds*, one to each unproven endpoint, [`CHECK_PACE`] apart. The back-off
+//!   between two rounds of a device doubles each time. Only a link resets it, or a time twice as long in
+//!   which the device was not dialled. A new endpoint in an announcement is checked at once.
+//! - A proven endpoint is *dialled* with QUIC. A server-reflexive one is dialled without a proof, which
+//!   saves a round trip: the server has seen the device at that address.
+//! - Everything sent to unproven endpoints, checks and dials alike, is spent from the [`Budget`] of the
+//!   device and from that of its account. Once either is used up, nothing more is sent to them in that
+//!   minute. Dials leave a reserve for checks, so a device that becomes reachable is still found, a little
+//!   later.
 //!
 //! ```text
 //!            check answered                    dial answered
 //!   unproven ---------------> proven, dialled ---------------> link
 //!       |   <---------------                     dial failed: unproven, checked in the next round
 //!       | server-reflexive, and the budget has room
-//!       +-------------------> dialled on the budget: a proof, or an end after four datagrams
+//!       +-------------------> dialled within the budget: proven, or given up after four datagrams
 //! ```
 //!
-//! The agent owns candidates, proofs, pauses and budgets of the devices that are or were dialled; whom
-//! to dial for what account, and the links themselves, are the affair of [`Links`](crate::node::links).
-//! It remembers a device after its dial has ended: neither another announcement nor another search nor
-//! a new session gives it a new budget.
+//! The agent owns candidates, proofs, back-offs and budgets of devices that are or were dialled. Which
+//! devices to dial, and the links themselves, belong to [`Links`](crate::node::links). A device is
+//! remembered after its dial has ended, so that no new announcement, look-up or session gives it a new
+//! budget.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -49,17 +48,17 @@ use rand::rngs::StdRng;
 use super::budget::Budget;
 use crate::node::Transmit;
 
-/// Endpoints of one device are dialled this far apart: long enough for a near one to win.
+/// Interval between two dials to one device: long enough for a nearby endpoint to answer first.
 const DIAL_PACE: Duration = Duration::from_millis(150);
 
-/// Checks endpoints of other devices and tells which to dial.
+/// Checks endpoints of other devices and decides which to dial.
 #[derive(Debug)]
 pub(in crate::node) struct Agent {
     rng: StdRng,
     devices: BTreeMap<DeviceKey, Device>,
-    /// Those that are being dialled.
+    /// Devices that are being dialled.
     dialled: BTreeSet<DeviceKey>,
-    /// Of each account that a remembered device belongs to.
+    /// The budgets of the remembered devices' accounts.
     accounts: BTreeMap<AccountName, Budget>,
     checks: VecDeque<(SocketAddr, Vec<u8>)>,
     dials: VecDeque<(DeviceKey, SocketAddr)>,
@@ -71,40 +70,41 @@ struct Device {
     account: AccountName,
     budget: Budget,
     targets: Vec<Target>,
-    /// From the next round to the one after it.
+    /// Back-off between the next round of checks and the one after it.
     pause: Duration,
     next_round: Instant,
     next_check: Instant,
     next_dial: Instant,
 }
 
-/// One of its endpoints.
+/// An endpoint of a device.
 #[derive(Debug)]
 struct Target {
     endpoint: SocketAddr,
     kind: CandidateKind,
-    /// Of its checks, until one is answered.
+    /// Transaction of its checks, replaced once one is answered.
     transaction: u128,
-    /// Not yet checked in this round.
+    /// Still to be checked in the current round.
     is_due: bool,
+    /// When it was last proven; `None` while it is unproven.
     proven: Option<Instant>,
     dial: DialState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DialState {
-    /// Has to be proven first.
+    /// Must not be dialled before it is proven.
     Closed,
-    /// To be dialled as soon as the pace allows.
+    /// To be dialled as soon as [`DIAL_PACE`] allows.
     Open,
-    /// Is being dialled; so many bytes went out without a proof.
+    /// Being dialled; counts the bytes sent while it was unproven.
     Trying { unproven_len: usize },
-    /// Nobody answered, or not the device.
+    /// The dial failed: nobody answered, or not the device.
     Failed,
 }
 
 impl Agent {
-    /// Knows no device.
+    /// Creates an agent without any device.
     pub(in crate::node) const fn new(rng: StdRng) -> Self {
         Self {
             rng,
@@ -116,14 +116,14 @@ impl Agent {
         }
     }
 
-    /// How many devices are remembered.
+    /// Occupancy of the remembered devices.
     pub(in crate::node) fn fill(&self) -> Fill {
         Fill::new("checked devices", self.devices.len(), CHECKED_DEVICES_MAX)
     }
 
-    /// A device of `account` is to be dialled at these endpoints, at most
-    /// [`CANDIDATES_MAX`](common::limits::CANDIDATES_MAX), or is being dialled and has announced itself
-    /// anew. `false` if too many devices were tried lately.
+    /// Starts to dial a device of `account` at these candidates, at most
+    /// [`CANDIDATES_MAX`](common::limits::CANDIDATES_MAX), or replaces the candidates of one that is being
+    /// dialled. Returns `false` if too many devices were dialled lately.
     pub(in crate::node) fn begin(
         &mut self,
         device_key: DeviceKey,
@@ -146,12 +146,12 @@ impl Agent {
         true
     }
 
-    /// The dial is over, one way or another.
+    /// Ends the dial of a device, whether it succeeded or not.
     pub(in crate::node) fn end(&mut self, device_key: DeviceKey) {
         self.dialled.remove(&device_key);
     }
 
-    /// There is a link to a device at `endpoint`.
+    /// A link to a device at `endpoint` was established, which proves the endpoint.
     pub(in crate::node) fn on_linked(
         &mut self,
         device_key: DeviceKey,
@@ -168,7 +168,7 @@ impl Agent {
         self.advance(device_key, now);
     }
 
-    /// A dial came to nothing.
+    /// A dial failed, which voids the endpoint's proof.
     pub(in crate::node) fn on_dial_failed(
         &mut self,
         device_key: DeviceKey,
@@ -187,7 +187,7 @@ impl Agent {
         self.advance(device_key, now);
     }
 
-    /// Takes a STUN datagram. One that is not the answer to an open check is ignored.
+    /// Handles a STUN datagram. One that does not answer a check of a device being dialled is ignored.
     pub(in crate::node) fn handle_stun(
         &mut self,
         source: SocketAddr,
@@ -213,8 +213,8 @@ impl Agent {
         self.advance(device_key, now);
     }
 
-    /// Pays for `len` bytes of a dial. If it returns `false` they must not be sent, and the dial is
-    /// over.
+    /// Spends the budget for `len` bytes of a dial. If it returns `false`, they must not be sent, and the
+    /// dial is over.
     pub(in crate::node) fn pay(
         &mut self,
         device_key: DeviceKey,
@@ -233,14 +233,14 @@ impl Agent {
         )
     }
 
-    /// Tells whether a device is known to be at `endpoint`.
+    /// Tells whether `endpoint` is proven to be the device's.
     pub(in crate::node) fn is_proven(&self, device_key: DeviceKey, endpoint: SocketAddr) -> bool {
         let device = self.devices.get(&device_key);
         let target = device.and_then(|device| device.target(endpoint));
         target.is_some_and(|target| target.proven.is_some())
     }
 
-    /// Tells whether all endpoints of a device were dialled in vain, or it has none.
+    /// Tells whether the dials to all endpoints of a device have failed, or it has none.
     pub(in crate::node) fn is_hopeless(&self, device_key: DeviceKey) -> bool {
         let device = self.devices.get(&device_key);
         device.is_none_or(|device| {
@@ -249,7 +249,7 @@ impl Agent {
         })
     }
 
-    /// Lets devices whose time has come act.
+    /// Sends the checks and starts the dials that are due.
     pub(in crate::node) fn handle_timeout(&mut self, now: Instant) {
         let due = self.deadlines().filter(|(_, due)| *due <= now);
         let due: Vec<DeviceKey> = due.map(|(device_key, _)| device_key).collect();
@@ -258,12 +258,12 @@ impl Agent {
         }
     }
 
-    /// When [`Agent::handle_timeout`] is due.
+    /// When [`Agent::handle_timeout`] is due, if ever.
     pub(in crate::node) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines().map(|(_, due)| due).min()
     }
 
-    /// When each device that is being dialled has something to do.
+    /// The next deadline of each device that is being dialled.
     fn deadlines(&self) -> impl Iterator<Item = (DeviceKey, Instant)> {
         let dialled = self.dialled.iter();
         dialled.filter_map(|device_key| Some((*device_key, self.devices.get(device_key)?.due())))
@@ -274,14 +274,14 @@ impl Agent {
         self.dials.pop_front()
     }
 
-    /// The next check to send.
+    /// Appends the next check to send to `buffer`.
     pub(in crate::node) fn poll_transmit(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
         let (endpoint, check) = self.checks.pop_front()?;
         buffer.extend_from_slice(&check);
         Some(Transmit::single(endpoint, check.len()))
     }
 
-    /// Does what is due of a device that is being dialled.
+    /// Sends the checks and starts the dials that are due for one device.
     fn advance(&mut self, device_key: DeviceKey, now: Instant) {
         if !self.dialled.contains(&device_key) {
             return;
@@ -299,8 +299,8 @@ impl Agent {
         }
     }
 
-    /// Tells whether another device can be remembered; the one that has been quiet the longest makes
-    /// room, if it has been quiet long enough.
+    /// Tells whether another device can be remembered. Evicts the one whose budget has been unused for the
+    /// longest time, if that is at least [`BUDGET_MEMORY`].
     fn has_room(&mut self, now: Instant) -> bool {
         if self.devices.len() < CHECKED_DEVICES_MAX {
             return true;
@@ -318,7 +318,7 @@ impl Agent {
         is_quiet
     }
 
-    /// Forgets a device, and its account with the last of its devices.
+    /// Forgets a device, and its account's budget with the account's last device.
     fn forget(&mut self, device_key: DeviceKey) {
         let Some(device) = self.devices.remove(&device_key) else {
             return;
@@ -354,7 +354,7 @@ impl Device {
         }
     }
 
-    /// Begins a dial: what the last one found holds as long as a proof does.
+    /// Starts a dial. Proofs of earlier dials that have not expired remain valid.
     fn start(&mut self, now: Instant) {
         if now >= self.next_round + self.pause {
             self.pause = CHECK_PAUSE_FIRST;
@@ -405,19 +405,19 @@ impl Device {
         self.pause = (self.pause * 2).min(CHECK_PAUSE_MAX);
     }
 
-    /// Tells whether a round goes on.
+    /// Tells whether the current round has checks left to send.
     fn has_check(&self) -> bool {
         self.targets.iter().any(|target| target.is_due)
     }
 
-    /// The next check to send now. A budget that is used up ends the round.
+    /// The next check that is due. A used-up budget ends the round.
     fn take_check(&mut self, account: &mut Budget, now: Instant) -> Option<(SocketAddr, u128)> {
         self.begin_round(now);
         if now < self.next_check {
             return None;
         }
         let due = self.targets.iter_mut().filter(|target| target.is_due);
-        // A target that waits for its proof comes before one that is dialled already.
+        // Targets that cannot be dialled without a proof come first.
         let target = due.min_by_key(|target| target.dial != DialState::Closed)?;
         if pays(&mut self.budget, account, CHECK_LEN, 0, now) {
             self.next_check = now + CHECK_PACE;
@@ -436,7 +436,7 @@ impl Device {
         None
     }
 
-    /// The next endpoint to dial now.
+    /// The next endpoint whose dial is due.
     fn take_dial(&mut self, account: &mut Budget, now: Instant) -> Option<SocketAddr> {
         loop {
             let number = self.next_open()?;
@@ -444,7 +444,7 @@ impl Device {
                 return None;
             }
             let target = &mut self.targets[number];
-            // More than a first flight, so that it does not end before anybody could answer.
+            // Room for a whole first flight, so that the dial is not cut off before an answer is possible.
             let len = UNPROVEN_DIAL_LEN_MAX / 2 + CHECKS_RESERVE_LEN;
             let is_covered = self.budget.covers(len, now) && account.covers(len, now);
             if target.proven.is_none() && !is_covered {
@@ -457,7 +457,7 @@ impl Device {
         }
     }
 
-    /// The target to dial next, whenever the pace allows: proven ones first.
+    /// Index of the target to dial next, regardless of the pace: proven ones first.
     fn next_open(&self) -> Option<usize> {
         let unproven_dials = self.dials(|target| target.proven.is_none());
         let open = self.targets.iter().enumerate().filter(|(_, target)| {
@@ -468,14 +468,14 @@ impl Device {
         next.map(|(number, _)| number)
     }
 
-    /// Tells whether a target is proven and no other such one is being dialled: it does not have to
-    /// wait for a dial that is made on trust.
+    /// Tells whether a target is proven while no other proven one is being dialled. It does not wait for
+    /// the pace of dials to unproven endpoints.
     fn is_first_proof(&self, number: usize) -> bool {
         let is_proven = |target: &Target| target.proven.is_some();
         is_proven(&self.targets[number]) && self.dials(is_proven) == 0
     }
 
-    /// How many targets of a kind are being dialled.
+    /// Number of targets of a kind that are being dialled.
     fn dials(&self, is_of_kind: impl Fn(&Target) -> bool) -> usize {
         let dialled = self
             .targets
@@ -493,7 +493,7 @@ impl Device {
     ) -> bool {
         let mut targets = self.targets.iter_mut();
         let Some(target) = targets.find(|target| target.endpoint == endpoint) else {
-            // It was announced no longer.
+            // The endpoint is no longer announced.
             return false;
         };
         if target.proven.is_some() {
@@ -511,7 +511,7 @@ impl Device {
         is_paid
     }
 
-    /// When there is something to do, while it is being dialled.
+    /// The next deadline, while the device is being dialled.
     fn due(&self) -> Instant {
         let check = if self.has_check() {
             self.next_check
@@ -541,7 +541,7 @@ impl Target {
         matches!(self.dial, DialState::Trying { .. })
     }
 
-    /// The server may have seen the device elsewhere meanwhile.
+    /// Updates the kind, which changes when the device's control connection comes from another address.
     fn with_kind(mut self, kind: CandidateKind) -> Self {
         let is_news = self.kind != kind;
         self.kind = kind;
@@ -573,7 +573,7 @@ impl Target {
     }
 }
 
-/// Takes `len` bytes from both if each has `reserve` left behind them; tells whether it did.
+/// Spends `len` bytes from both budgets if each keeps at least `reserve`; returns whether it did.
 fn pays(
     device: &mut Budget,
     account: &mut Budget,

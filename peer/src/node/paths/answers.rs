@@ -1,7 +1,7 @@
-//! Answers to other peers that check whether this device is at one of its endpoints.
+//! Answers to other peers' checks of this device's endpoints.
 //!
-//! An answer goes to whatever source the request shows, which may be forged. It is never longer than
-//! the request, so nobody gains by the detour, and there are only so many of them in a second.
+//! An answer goes to the request's source address, which may be spoofed. It is never longer than the
+//! request, so it amplifies nothing, and answers are rate-limited.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use common::stun;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Answers as one device. It owns the count of this second's answers and nothing else.
+/// Answers checks as one device. Owns the rate limit and nothing else.
 #[derive(Debug)]
 pub(super) struct Answers {
     own_key: DeviceKey,
@@ -21,7 +21,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Answers as the device `own_key`.
+    /// Answers checks as the device `own_key`.
     pub(super) const fn new(own_key: DeviceKey) -> Self {
         Self {
             own_key,
@@ -30,8 +30,8 @@ impl Answers {
         }
     }
 
-    /// Answers a Binding request from `source`; `None` for anything else, and when this second has had
-    /// its answers.
+    /// Answers a Binding request from `source`; `None` for anything else, and when the rate limit of
+    /// [`CHECK_ANSWERS_PER_SECOND_MAX`] is reached.
     pub(super) fn answer(
         &mut self,
         datagram: &[u8],

@@ -1,9 +1,9 @@
-//! What may be sent to endpoints that did not prove to be those of a device: for each device, and for
-//! all devices of an account together.
+//! Budgets for what is sent to unproven endpoints: one for each device, and one for all devices of an
+//! account together.
 //!
-//! Time is cut into minutes that begin with the first byte. The first minute has room for a handful of
-//! dials, each further one for a dial and some checks. A budget is never given back: whoever could make
-//! it start anew could aim the peer at a third party again and again.
+//! A budget is counted per minute, starting with the device's first dial. The first minute allows a
+//! handful of dials, each further one a dial and some checks. A budget is never reset early: whoever
+//! could do that could make this peer flood a third party again and again.
 
 use std::time::{Duration, Instant};
 
@@ -14,26 +14,27 @@ use common::limits::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The bytes that a device or an account has cost.
+/// The bytes spent on a device or an account.
 #[derive(Debug)]
 pub(super) struct Budget {
-    /// For the present minute.
+    /// Bytes allowed in the current minute.
     max: usize,
-    /// For each one after it.
+    /// Bytes allowed in each later minute.
     later_max: usize,
-    /// Start of the present minute.
+    /// Start of the current minute.
     minute: Instant,
+    /// Bytes spent in the current minute.
     spent: usize,
     last_spent: Instant,
 }
 
 impl Budget {
-    /// The budget of a device whose first minute begins now.
+    /// The budget of a device, whose first minute begins now.
     pub(super) const fn of_device(now: Instant) -> Self {
         Self::new(UNPROVEN_FIRST_MINUTE_LEN_MAX, UNPROVEN_MINUTE_LEN_MAX, now)
     }
 
-    /// The budget of an account whose first minute begins now.
+    /// The budget of an account, whose first minute begins now.
     pub(super) const fn of_account(now: Instant) -> Self {
         let max = UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX;
         Self::new(max, UNPROVEN_ACCOUNT_MINUTE_LEN_MAX, now)
@@ -49,7 +50,7 @@ impl Budget {
         }
     }
 
-    /// Takes `len` bytes, which must be covered.
+    /// Spends `len` bytes, which must be covered.
     pub(super) fn take(&mut self, len: usize, now: Instant) {
         self.spent += len;
         self.last_spent = now;
@@ -61,12 +62,12 @@ impl Budget {
         self.spent + len <= self.max
     }
 
-    /// When there is room again.
+    /// When the next minute begins.
     pub(super) fn next_minute(&self) -> Instant {
         self.minute + MINUTE
     }
 
-    /// When bytes were last taken.
+    /// When bytes were last spent.
     pub(super) const fn last_spent(&self) -> Instant {
         self.last_spent
     }

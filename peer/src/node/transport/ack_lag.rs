@@ -1,8 +1,9 @@
-//! How far behind the other side is with its acknowledgements.
+//! Tracks how far the other side's acknowledgements lag behind.
 //!
-//! The QUIC implementation remembers every packet since the oldest one that may still be acknowledged.
-//! Somebody who never acknowledges anything, yet keeps sending, would have it remember without end.
-//! A [`AckLagController`] stands beside the congestion control, which is told of both, and counts.
+//! The QUIC implementation keeps state for every packet since the oldest one that may still be
+//! acknowledged. A peer that keeps sending but never acknowledges anything would make that state grow
+//! without bound. [`AckLagController`] wraps the congestion controller, which is told of packets sent and
+//! acknowledged, and counts them.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use noq_proto::RttEstimator;
 use noq_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 
-/// Makes the congestion control of one connection. What its controller counts can be read here.
+/// Creates the congestion controller of one connection, and shares its counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AckLag {
     counts: Arc<Counts>,
@@ -20,14 +21,14 @@ pub(super) struct AckLag {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Number of the last packet that was sent.
+    /// Number of the latest packet sent.
     sent: AtomicU64,
-    /// Largest number that was acknowledged.
+    /// Largest packet number acknowledged.
     acknowledged: AtomicU64,
 }
 
 impl AckLag {
-    /// Packets sent since the latest one that was acknowledged.
+    /// Number of packets sent since the latest acknowledged one.
     pub(super) fn unacknowledged(&self) -> u64 {
         let sent = self.counts.sent.load(Ordering::Relaxed);
         sent.saturating_sub(self.counts.acknowledged.load(Ordering::Relaxed))
@@ -36,7 +37,7 @@ impl AckLag {
 
 #[cfg(test)]
 impl AckLag {
-    /// Number of the last packet that was sent.
+    /// Number of the latest packet sent.
     pub(super) fn sent(&self) -> u64 {
         self.counts.sent.load(Ordering::Relaxed)
     }
@@ -51,7 +52,7 @@ impl ControllerFactory for AckLag {
     }
 }
 
-/// Hands everything on to the real one.
+/// Delegates everything to the inner controller.
 #[derive(Debug)]
 struct AckLagController {
     counts: Arc<Counts>,

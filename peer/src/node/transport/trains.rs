@@ -1,28 +1,28 @@
-//! Trains of datagrams that came together, in one piece of memory.
+//! Bounds the memory of trains: batches of datagrams received in one buffer (GRO).
 //!
-//! The QUIC implementation keeps what it cannot use yet as a part of the datagram that brought it, and
-//! counts the length of that datagram against its bounds. A single byte would keep a whole train, so
-//! that somebody who leaves gaps could make a link hold on to many times what it counts. Datagrams
-//! therefore share their memory only as long as few trains are held by anybody; the copies that are
-//! made beyond that cost time, which an honest link in a good network never pays.
+//! The QUIC implementation keeps out-of-order data as a slice of the datagram that carried it, and
+//! counts that datagram's length against its limits. If datagrams shared the train's buffer, a single
+//! byte could keep all of it allocated, and a sender that leaves gaps could make a link hold many times
+//! what it counts. Datagrams therefore share their buffer only while few trains are in use; beyond that
+//! they are copied, which costs time that an honest link on a good network never pays.
 
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use common::limits::{Fill, TRAINS_LENT_MAX};
 
-/// How many are looked at for each that comes: of those that nobody holds, few stay.
+/// Trains checked for each one received, so that unused ones are soon forgotten.
 const LOOKS: usize = 4;
 
-/// Memory of trains whose datagrams were handed out as they came.
+/// The buffers of trains whose datagrams were passed on without a copy.
 #[derive(Debug, Default)]
 pub(super) struct Trains {
-    /// An empty part of each, which tells whether there is any other.
+    /// An empty slice of each buffer, which tells whether any other slice is left.
     lent: VecDeque<BytesMut>,
 }
 
 impl Trains {
-    /// Tells whether the datagrams of a train may share its memory, and takes note of it.
+    /// Tells whether the datagrams of a train may share its buffer, and if so tracks it.
     pub(super) fn lend(&mut self, train: &mut BytesMut) -> bool {
         self.take_back();
         let has_room = self.lent.len() < TRAINS_LENT_MAX;
@@ -32,11 +32,11 @@ impl Trains {
         has_room
     }
 
-    /// Forgets those of the oldest few that nobody holds any more.
+    /// Forgets those of the oldest [`LOOKS`] buffers that are no longer in use.
     fn take_back(&mut self) {
         for _ in 0..LOOKS.min(self.lent.len()) {
             if let Some(mut part) = self.lent.pop_front()
-                // Only whoever is alone with memory may write to it.
+                // Succeeds only for the last slice of a buffer.
                 && !part.try_reclaim(1)
             {
                 self.lent.push_back(part);
