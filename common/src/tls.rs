@@ -459,7 +459,7 @@ mod tests {
     use rustls::{ClientConnection, ServerConnection};
 
     /// Runs a handshake in memory until both are done or one fails.
-    fn shake(
+    fn handshake(
         client: Arc<ClientConfig>,
         server: Arc<ServerConfig>,
     ) -> Result<(ClientConnection, ServerConnection), Error> {
@@ -485,7 +485,7 @@ mod tests {
         let pinned = ServerTrust::Pinned(identity.fingerprint().unwrap());
         let server = identity.into_server_config().unwrap();
         let client = rendezvous_client_config(&pinned).unwrap();
-        let (client, server) = shake(client, server).unwrap();
+        let (client, server) = handshake(client, server).unwrap();
         let group = client.negotiated_key_exchange_group().unwrap().name();
         assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
         assert_eq!(client.alpn_protocol(), Some(RENDEZVOUS_ALPN));
@@ -499,7 +499,7 @@ mod tests {
         let expected = known.fingerprint().unwrap();
         let seen = other.fingerprint().unwrap();
         let client = rendezvous_client_config(&ServerTrust::Pinned(expected)).unwrap();
-        let error = shake(client, other.into_server_config().unwrap()).unwrap_err();
+        let error = handshake(client, other.into_server_config().unwrap()).unwrap_err();
         assert_eq!(
             fingerprint_mismatch(&error),
             Some(FingerprintMismatch { expected, seen })
@@ -532,7 +532,7 @@ mod tests {
         let ((trusted, ours), (_, foreign)) = (root(), root());
         let verify = |identity: ServerIdentity| {
             let client = client_config(rooted_verifier(vec![trusted.clone()]).unwrap());
-            match shake(client, identity.into_server_config().unwrap()) {
+            match handshake(client, identity.into_server_config().unwrap()) {
                 Ok(_) => Ok(()),
                 Err(Error::InvalidCertificate(reason)) => Err(reason),
                 Err(other) => panic!("{other}"),
@@ -562,7 +562,7 @@ mod tests {
             return;
         };
         let server = certificate("rendezvous", None);
-        let error = shake(client, server.into_server_config().unwrap()).unwrap_err();
+        let error = handshake(client, server.into_server_config().unwrap()).unwrap_err();
         assert!(matches!(error, Error::InvalidCertificate(_)), "{error}");
     }
 
@@ -574,12 +574,12 @@ mod tests {
         );
         let server = Arc::new(link_server_config(&bob));
         let dial = |expected| Arc::new(link_client_config(&alice, expected));
-        let (client, accepted) = shake(dial(bob.public()), server.clone()).unwrap();
+        let (client, accepted) = handshake(dial(bob.public()), server.clone()).unwrap();
         let seen =
             |certificates: Option<&[CertificateDer<'_>]>| link_device_key(certificates.unwrap());
         assert_eq!(seen(client.peer_certificates()), Some(bob.public()));
         assert_eq!(seen(accepted.peer_certificates()), Some(alice.public()));
-        assert!(shake(dial(alice.public()), server).is_err());
+        assert!(handshake(dial(alice.public()), server).is_err());
     }
 
     #[test]
@@ -587,7 +587,7 @@ mod tests {
         let identity = ServerIdentity::from_pem(ServerIdentity::generate_pem().as_bytes()).unwrap();
         let alice = DeviceSecret::from_seed([1; 32]);
         let client = Arc::new(link_client_config(&alice, alice.public()));
-        assert!(shake(client, identity.into_server_config().unwrap()).is_err());
+        assert!(handshake(client, identity.into_server_config().unwrap()).is_err());
     }
 
     #[test]

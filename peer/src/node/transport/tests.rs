@@ -6,14 +6,14 @@ mod strangers;
 
 use super::*;
 
-/// The ids that [`HashedConnectionIdGenerator`] makes.
+/// Length in bytes of the ids of [`HashedConnectionIdGenerator`].
 const CID_LEN: usize = 8;
 
 /// Two endpoints and the datagrams between them, without loss.
 struct Pair {
     ends: [Transport; 2],
     now: Instant,
-    /// The last datagram of each.
+    /// The last datagram that each end sent.
     last: [BytesMut; 2],
 }
 
@@ -32,7 +32,7 @@ impl Pair {
         }
     }
 
-    /// Carries datagrams until both are silent; returns each end's events.
+    /// Delivers datagrams until neither end sends any more; returns each end's events.
     fn run(&mut self) -> [Vec<TransportEvent>; 2] {
         let mut events = [Vec::new(), Vec::new()];
         loop {
@@ -76,7 +76,7 @@ impl Pair {
     }
 }
 
-/// Datagrams as one receive call returns them.
+/// The datagrams of one receive call.
 fn train_from(source: SocketAddr, stride: usize, bytes: &[u8]) -> Datagrams {
     Datagrams {
         source,
@@ -87,7 +87,7 @@ fn train_from(source: SocketAddr, stride: usize, bytes: &[u8]) -> Datagrams {
     }
 }
 
-/// What an end sends now, datagram by datagram, and where to.
+/// The datagrams that an end sends now, and their destinations.
 fn sent_by(end: &mut Transport, now: Instant) -> Vec<(SocketAddr, BytesMut)> {
     let mut sent = Vec::new();
     let mut buffer = Vec::new();
@@ -168,7 +168,7 @@ fn addresses_are_mapped_both_ways() {
     assert_eq!(common::stun::canonical(mapped(v4)), v4);
 }
 
-/// The last words of somebody who leaves, for example a receipt.
+/// What an end sends just before it closes the link, for example a receipt, arrives.
 #[test]
 fn what_came_before_the_end_is_still_read() {
     let mut pair = Pair::new();
@@ -184,7 +184,7 @@ fn what_came_before_the_end_is_still_read() {
     let mut sent = sent_by(&mut pair.ends[0], pair.now);
     pair.ends[0].close(client, CloseReason::Done, pair.now);
     sent.append(&mut sent_by(&mut pair.ends[0], pair.now));
-    // All of it comes before anybody looks.
+    // All of it arrives before the other end reads.
     for (_, bytes) in sent {
         let datagrams = train_from(address(0), bytes.len(), &bytes);
         pair.ends[1].handle_datagrams(datagrams, pair.now);

@@ -4,11 +4,11 @@ use rand::SeedableRng;
 
 use super::*;
 
-/// An agent, the time, and what it has sent.
+/// An agent, a clock, and what the agent has sent.
 struct Bench {
     agent: Agent,
     now: Instant,
-    /// Requests, each with where it went.
+    /// Checks with their destinations.
     checks: Vec<(Instant, SocketAddr, Vec<u8>)>,
     dials: Vec<(Instant, SocketAddr)>,
 }
@@ -32,7 +32,7 @@ impl Bench {
         self.drain();
     }
 
-    /// Lets time pass, deadline by deadline.
+    /// Advances time, deadline by deadline.
     fn pass(&mut self, span: Duration) {
         let end = self.now + span;
         while let Some(due) = self.agent.poll_timeout()
@@ -59,7 +59,7 @@ impl Bench {
         }
     }
 
-    /// The device at `endpoint` answers the last check that went there.
+    /// The device at `endpoint` answers the last check sent there.
     fn answer(&mut self, endpoint: SocketAddr) {
         let answer = self.answer_of(endpoint, &device(1));
         self.hear(endpoint, &answer);
@@ -90,7 +90,7 @@ impl Bench {
         self.dials.iter().map(|(_, endpoint)| *endpoint).collect()
     }
 
-    /// When rounds of checks of one endpoint began.
+    /// The times of the checks of one endpoint.
     fn rounds(&self) -> Vec<Instant> {
         self.checks.iter().map(|(at, ..)| *at).collect()
     }
@@ -136,7 +136,7 @@ fn an_endpoint_is_dialled_when_it_has_answered() {
     assert_eq!(bench.dialled(), []);
     bench.answer(endpoint(2));
     assert_eq!(bench.dialled(), [endpoint(2)], "at once");
-    // The other one a little later, unless the first wins.
+    // The other one is dialled a little later, unless the first one answers.
     bench.answer(endpoint(1));
     assert_eq!(bench.dialled().len(), 1);
     bench.pass(DIAL_PACE);
@@ -149,7 +149,7 @@ fn an_endpoint_that_the_server_has_seen_is_dialled_at_once() {
     bench.begin(&[host(1), seen(2)]);
     assert_eq!(bench.dials, [(bench.now, endpoint(2))]);
     assert_eq!(bench.checks[0].1, endpoint(1), "the other is checked first");
-    // A proof does not wait for a dial that is made on trust.
+    // A proven endpoint does not wait for a dial to an unproven one.
     bench.answer(endpoint(1));
     assert_eq!(bench.dialled(), [endpoint(2), endpoint(1)]);
 }
@@ -180,7 +180,7 @@ fn t23_only_the_right_answer_from_the_right_place_opens_an_endpoint() {
     }
     bench.hear(endpoint(1), &right);
     assert_eq!(bench.dialled(), [endpoint(1)]);
-    // It counts once: the next check has another transaction.
+    // An answer counts once: the next check has another transaction.
     bench.fail(endpoint(1));
     bench.hear(endpoint(1), &right);
     bench.pass(DIAL_PACE);
@@ -209,7 +209,7 @@ fn pauses_double_and_a_new_dial_does_not_make_them_short() {
     let few = bench.checks.len();
     assert!(few < 16, "{few} checks in six minutes");
 
-    // Whoever comes back after a long silence is asked as often as anybody.
+    // After a long silence the back-off starts over.
     bench.agent.end(device(1));
     bench.pass(3 * CHECK_PAUSE_MAX);
     bench.begin(&[host(1)]);
@@ -236,7 +236,7 @@ fn a_link_makes_the_pause_short_again() {
     bench.answer(endpoint(1));
     bench.agent.on_linked(device(1), endpoint(1), bench.now);
     bench.agent.end(device(1));
-    // A minute later it is somewhere else.
+    // A minute later the device is somewhere else.
     bench.pass(CHECK_PAUSE_MAX);
     bench.begin(&[host(2)]);
     let before = bench.checks.len();
@@ -276,7 +276,7 @@ fn t23_a_dial_without_a_proof_may_send_four_datagrams() {
         .filter(|_| bench.pay(endpoint(1), INITIAL_LEN))
         .count();
     assert_eq!(sent * INITIAL_LEN, UNPROVEN_DIAL_LEN_MAX);
-    // It waits for its proof now, and is not hopeless.
+    // It waits for its proof now, so there is still hope.
     bench.fail(endpoint(1));
     assert!(!bench.agent.is_hopeless(device(1)));
     bench.answer(endpoint(1));
@@ -340,7 +340,7 @@ fn t23_other_devices_do_not_push_out_a_budget_that_counts() {
     assert!(!begin(max, almost, false));
     assert!(begin(1, almost, false), "known");
     assert!(begin(max, began + BUDGET_MEMORY, false));
-    // The one that is being dialled is still there, and so is the one that has just cost something.
+    // Neither the device that is being dialled nor one that has just spent budget is evicted.
     let agent = &bench.agent;
     for kept in [0, 1, max] {
         assert!(agent.devices.contains_key(&device(kept)));

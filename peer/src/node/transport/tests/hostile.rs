@@ -1,4 +1,4 @@
-//! Datagrams that nobody honest sends: what they cost, and what they leave behind.
+//! Tests of datagrams that only an attacker sends: their cost in time and memory.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -9,17 +9,17 @@ use crate::node::memory;
 
 /// Forged packets with the real connection id.
 const FORGERIES: u32 = 1_000_000;
-/// Pieces of streams whose first byte never comes.
+/// Fragments of streams whose first byte is never sent.
 const FRAGMENTS: u64 = 1_000_000;
-/// So many of them are in one packet.
+/// Fragments in one packet.
 const PER_PACKET: usize = 10;
-/// Packets for each acknowledgement that the test sends.
+/// The test acknowledges once per this many packets.
 const POLITE_EVERY: u64 = 1000;
-/// The frame that is nothing but a reason to acknowledge (RFC 9000 section 19.2).
+/// A PING frame, which elicits an acknowledgement and does nothing else (RFC 9000 section 19.2).
 const PING: u8 = 1;
-/// What the allocator may keep besides, and the link's own state.
+/// Allowance for the allocator and the link's own state.
 const MEMORY_SLACK: u64 = 8 << 20;
-/// A train as large as one receive call returns it.
+/// The largest train that one receive call returns.
 const TRAIN: usize = 45;
 const MTU: usize = 1452;
 
@@ -175,7 +175,7 @@ impl Link {
         link
     }
 
-    /// Sends packets in one train; returns what the link has to say, but for its acknowledgements.
+    /// Sends packets in one train; returns the link's events.
     fn send(&mut self, packets: &[Vec<u8>]) -> Vec<TransportEvent> {
         let stride = packets.iter().map(Vec::len).max().unwrap_or_default();
         self.end
@@ -185,7 +185,7 @@ impl Link {
         events
     }
 
-    /// Sends frames, and now and then an acknowledgement as any honest end does (RFC 9000 section 19.3).
+    /// Sends frames, and acknowledges now and then as an honest end does (RFC 9000 section 19.3).
     fn send_frames_politely(&mut self, frames: &[u8]) -> Vec<TransportEvent> {
         self.sent += 1;
         if !self.sent.is_multiple_of(POLITE_EVERY) {
@@ -202,7 +202,7 @@ impl Link {
         self.send(&[packet])
     }
 
-    /// Bytes that can be read from a stream now.
+    /// Number of bytes that can be read from a stream now.
     fn readable(&mut self, stream: u64) -> (u64, ReadEnd) {
         let stream = VarInt::try_from(stream).map(StreamId::from).unwrap();
         let mut read = 0;
@@ -262,7 +262,7 @@ fn t17_what_lies_behind_a_gap_ends_at_the_windows() {
     let window = u64::from(STREAM_WINDOW);
     let piece = [7; 1400];
     let all = all_streams();
-    // A link that may not talk yet, one stream, then all of them.
+    // A link that is not authorised, one stream, then all streams.
     for (is_authorised, streams, most) in [
         (false, &all[..1], u64::from(UNAUTHORISED_WINDOW)),
         (true, &all[1..2], window),
@@ -277,7 +277,7 @@ fn t17_what_lies_behind_a_gap_ends_at_the_windows() {
         let mut sent = 0;
         let mut lost = None;
         'full: for stream in streams {
-            // The hole counts towards the window as if it were filled.
+            // The gap counts towards the window as if it were filled.
             let mut offset = 1;
             sent += 1;
             while offset + piece.len() as u64 <= window {
@@ -345,7 +345,7 @@ fn t17_a_million_fragments_behind_a_gap_take_little() {
     let grown = memory::resident().saturating_sub(before);
     assert!(grown < FRAGMENTS + MEMORY_SLACK, "{grown} bytes");
 
-    // With the first byte all of them can be read: they were kept, not refused.
+    // Once the first byte arrives, all can be read: they were kept, not discarded.
     for stream in streams {
         assert_eq!(link.readable(stream), (0, ReadEnd::Blocked));
         link.send_frames(&stream_frame(stream, 0, &[0]));

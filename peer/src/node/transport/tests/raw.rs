@@ -1,5 +1,5 @@
-//! A device that completes the handshake like any other and then says whatever a test wants: it keeps
-//! a copy of the keys and seals its own packets.
+//! A device that completes an ordinary handshake, keeps a copy of the keys and then seals its own packets,
+//! so that a test can send any frames.
 
 use std::any::Any;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use noq_proto::{ConnectError, ConnectionId, TransportError};
 
 use super::*;
 
-/// Far above what the handshake used.
+/// First packet number of the test, far above those of the handshake.
 const FIRST_PACKET: u64 = 1000;
 /// A short header (RFC 9000 section 17.3.1) with a packet number of four bytes.
 const SHORT_HEADER: u8 = 0x43;
@@ -21,15 +21,15 @@ const PACKET_NUMBER_LEN: usize = 4;
 /// A link whose other end is the test.
 pub(super) struct Raw {
     keys: Arc<Mutex<Vec<Kept>>>,
-    /// What the other side calls this link.
+    /// The connection id that the other end chose.
     cid: [u8; CID_LEN],
     next_packet: u64,
     source: SocketAddr,
 }
 
 impl Raw {
-    /// Dials `end`, which takes the caller for the device `secret` at `source`. Returns the link as
-    /// `end` sees it, too. Time passes meanwhile.
+    /// Dials `end` as the device `secret` at `source`. Also returns `end`'s id of the link. Time passes
+    /// meanwhile.
     pub(super) fn dial(
         end: &mut Transport,
         secret: &DeviceSecret,
@@ -39,7 +39,7 @@ impl Raw {
         Self::try_dial(end, secret, source, now).expect("the handshake comes to its end")
     }
 
-    /// The same; `None` if it is not let in.
+    /// Dials like [`Self::dial`]; `None` if the link is refused.
     pub(super) fn try_dial(
         end: &mut Transport,
         secret: &DeviceSecret,
@@ -50,7 +50,7 @@ impl Raw {
         Self::try_dial_with(end, client, secret, source, now)
     }
 
-    /// The same with TLS of the test's choice.
+    /// Dials with a TLS configuration of the test's choice.
     pub(super) fn try_dial_with(
         end: &mut Transport,
         client: rustls::ClientConfig,
@@ -112,13 +112,13 @@ impl Raw {
                     connection.handle_event(event);
                 }
             }
-            // More than the pace of sending asks for before there is a round trip to measure.
+            // Longer than the pacer waits before the first measured round trip.
             *now += Duration::from_millis(25);
         }
         None
     }
 
-    /// A packet with these frames (RFC 9000 section 19), sealed as the other side expects it.
+    /// A packet with these frames (RFC 9000 section 19), sealed with the link's keys.
     pub(super) fn packet(&mut self, frames: &[u8]) -> Vec<u8> {
         let number = self.next_packet;
         self.next_packet += 1;
@@ -129,7 +129,7 @@ impl Raw {
         let header_len = number_at + PACKET_NUMBER_LEN;
         packet.extend_from_slice(frames);
         let keys = self.keys.lock().unwrap();
-        // The keys of the handshake came first.
+        // The first keys are those of Handshake packets, the second those of 1-RTT packets.
         let Kept {
             header,
             packet: key,
@@ -146,13 +146,13 @@ impl Raw {
     }
 }
 
-/// Keys for what this end sends.
+/// The keys for sending.
 struct Kept {
     header: Arc<dyn HeaderKey>,
     packet: Arc<dyn PacketKey>,
 }
 
-/// A configuration whose sessions hand out their keys.
+/// A crypto configuration whose sessions copy their keys for the test.
 struct Listening {
     inner: QuicClientConfig,
     keys: Arc<Mutex<Vec<Kept>>>,

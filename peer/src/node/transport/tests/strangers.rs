@@ -1,4 +1,4 @@
-//! What an address that proved nothing can make an endpoint keep or send.
+//! Tests of what an unvalidated address can make an endpoint store or send.
 
 use noq_proto::crypto::ServerConfig as _;
 use noq_proto::{ConnectionId, crypto};
@@ -18,12 +18,12 @@ use crate::node::memory;
 /// the whole minute.
 const FLOOD: u32 = 60_000;
 const FLOOD_PACE: Duration = Duration::from_millis(1);
-/// What the allocator may keep besides.
+/// Allowance for the allocator.
 const MEMORY_SLACK: u64 = 8 << 20;
-/// A client's first datagram has at least so many bytes (RFC 9000 section 14.1).
+/// Smallest length of a client's first datagram (RFC 9000 section 14.1).
 const INITIAL_LEN: usize = 1200;
 
-/// Makes first packets of connections that are never continued.
+/// Makes the first packets of connections that are never completed.
 struct Strangers {
     crypto: QuicServerConfig,
     rng: StdRng,
@@ -46,7 +46,7 @@ impl Strangers {
         ))
     }
 
-    /// An Initial packet (RFC 9000 section 17.2.2) of `len` bytes with half a greeting.
+    /// An Initial packet (RFC 9000 section 17.2.2) of `len` bytes with part of a ClientHello.
     fn initial(&mut self, len: usize) -> Vec<u8> {
         let cid: [u8; CID_LEN] = self.rng.random();
         let cids = [&[CID_LEN as u8], &cid[..]].concat().repeat(2);
@@ -56,7 +56,7 @@ impl Strangers {
         let number_at = packet.len();
         packet.extend_from_slice(&[0; 4]);
         let header_len = packet.len();
-        // CRYPTO at offset 0: a ClientHello of 2,000 bytes, of which some come.
+        // CRYPTO at offset 0: part of a ClientHello of 2,000 bytes.
         packet.extend_from_slice(&[6, 0, 0x44, 0, 1, 0, 0x07, 0xd0, 3, 3]);
         packet.resize(len, 0);
         let crypto::Keys {
@@ -131,14 +131,14 @@ fn t13_an_unproven_address_gets_three_times_what_it_sent_at_most() {
     for n in 0..400 {
         let source = strangers.source();
         let mut datagrams = match n % 4 {
-            // A whole greeting, as a device makes it, and the answer goes nowhere.
+            // A complete ClientHello, whose answer goes to nobody.
             0 => {
                 caller.dial(end.secret.public(), address(1), now).unwrap();
                 let sent = sent_by(&mut caller, now);
                 sent.into_iter().map(|(_, bytes)| bytes.to_vec()).collect()
             }
             1 => vec![strangers.initial(INITIAL_LEN)],
-            // A version that nobody speaks; a short header for no link.
+            // An unsupported version; a short header for an unknown link.
             2 => vec![[&[0xc0, 9, 9, 9, 9, 8][..], &[7; 1300]].concat()],
             _ => vec![vec![0x41; 30 + n]],
         };
@@ -149,7 +149,7 @@ fn t13_an_unproven_address_gets_three_times_what_it_sent_at_most() {
             traffic.entry(source).or_default().0 += datagram.len();
             end.handle_datagrams(train_from(source, datagram.len(), &datagram), now);
         }
-        // Repetitions count, too.
+        // Retransmissions count, too.
         for _ in 0..20 {
             now += Duration::from_millis(5);
             end.handle_timeout(now);
@@ -174,7 +174,7 @@ fn t19_every_kind_of_packet_at_every_length_is_survived() {
     pair.run();
     let real = pair.last[0].clone();
     let mut rng = StdRng::from_seed([19; 32]);
-    // Initial, 0-RTT, Handshake, Retry, version negotiation, a short header, and nothing of QUIC.
+    // Initial, 0-RTT, Handshake, Retry, version negotiation, a short header, and no QUIC at all.
     let kinds = [0xc0, 0xd0, 0xe0, 0xf0, 0x80, 0x40, 0x00];
     for kind in kinds {
         for len in 0..=1500usize {
@@ -211,7 +211,7 @@ fn t19_every_kind_of_packet_at_every_length_is_survived() {
 fn t21_an_inbound_link_that_dawdles_is_gone_in_time() {
     let (mut end, mut now) = endpoint();
     let mut strangers = Strangers::new();
-    // One stops in the middle of its greeting, one is complete and keeps talking.
+    // One stops in the middle of its ClientHello; one completes the handshake and keeps sending.
     let initial = strangers.initial(INITIAL_LEN);
     let source = strangers.source();
     end.handle_datagrams(train_from(source, INITIAL_LEN, &initial), now);
@@ -251,7 +251,7 @@ fn t32_a_link_of_another_protocol_is_refused() {
         client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let link = Raw::try_dial_with(&mut end, client, &caller, address(0), &mut now);
         assert_eq!(link.is_some(), is_let_in, "{protocols:?}");
-        // A moment later nothing is left of those who were not.
+        // A moment later nothing is left of the links that were not authorised.
         now += LINK_IDLE_MAX;
         end.handle_timeout(now);
         events_of(&mut end);
@@ -259,8 +259,8 @@ fn t32_a_link_of_another_protocol_is_refused() {
     }
 }
 
-/// Signs whatever it is given for the neutral point, whose secret nobody needs: `[S]B = R + [h]A` holds
-/// with the neutral point as `R` and 0 as `S`.
+/// Forges signatures for the neutral point without a secret: `[S]B = R + [h]A` holds with the neutral
+/// point as `R` and 0 as `S`.
 #[derive(Debug)]
 struct Nobody;
 
@@ -289,7 +289,7 @@ impl Signer for Nobody {
 
 #[test]
 fn t31_a_link_whose_key_anybody_can_sign_for_is_refused() {
-    // The neutral point, the same with the sign of its x turned over, and with its y above the prime.
+    // The neutral point, with the sign of x flipped, and with y above the prime.
     let mut points = [[0; 32], [0; 32], [0xff; 32]];
     points[0][0] = 1;
     points[1][0] = 1;
