@@ -662,14 +662,14 @@ mod tests {
     fn t29_a_server_with_a_set_up_of_its_own_gets_no_last_message() {
         let World { alice, record, .. } = world();
         let rogue = ServerSetup::generate([99; 32]);
-        // It has no record, the real one from a stolen copy, or one that it made from a guess.
+        // The impostor has no record, a stolen copy of the real one, or one made from a guess.
         let guess = password("correct horse");
         let own = make_record(&rogue, &alice, &guess, [4; 32]).unwrap();
         for (record, is_fooled) in [(None, false), (Some(&record), false), (Some(&own), true)] {
             let (client, ke1) = ClientLogin::start(&password("correct horse"), [5; 32]);
             let (_, ke2) = rogue.login(&alice, record, &ke1, &HERE, [6; 32]).unwrap();
             let answer = client.finish(&alice, &ke2, STRETCH_CURRENT, &HERE);
-            // Only whoever has guessed the password already makes a record that the peer takes.
+            // The peer accepts only the real record, or one made from the right guess.
             assert_eq!(answer.is_ok(), is_fooled);
         }
         let (client, ke1) = ClientLogin::start(&password("battery staple"), [5; 32]);

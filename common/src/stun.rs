@@ -255,7 +255,7 @@ mod tests {
                 assert!(is_refused(&vec![filling; behind]), "{behind}");
             }
         }
-        // Not even a whole attribute that may be left out: SOFTWARE, empty.
+        // Not even a complete comprehension-optional attribute: an empty SOFTWARE.
         assert!(is_refused(&[0x80, 0x22, 0, 0]));
     }
 }

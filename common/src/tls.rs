@@ -539,7 +539,7 @@ mod tests {
             }
         };
         assert_eq!(verify(certificate("rendezvous", Some(&ours))), Ok(()));
-        // Another root that only has the same name.
+        // Another root with the same name.
         let forged = verify(certificate("rendezvous", Some(&foreign)));
         assert_eq!(forged, Err(CertificateError::BadSignature));
         let unrooted = verify(certificate("rendezvous", None));
@@ -557,7 +557,7 @@ mod tests {
 
     #[test]
     fn t30_no_root_of_this_system_vouches_for_a_certificate_of_ones_own() {
-        // A system without roots says so, and reaches nobody either.
+        // A system without root certificates gets an error instead.
         let Ok(client) = rendezvous_client_config(&ServerTrust::SystemRoots) else {
             return;
         };

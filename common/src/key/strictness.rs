@@ -16,7 +16,7 @@ const BASE_ORDER: [u8; 32] = [
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x10,
 ];
 
-/// 32 bytes of which only the first and the last differ from those between.
+/// 32 bytes: the first, 30 times the same between, and the last.
 const fn encoding(first: u8, between: u8, last: u8) -> [u8; 32] {
     let mut bytes = [between; 32];
     bytes[0] = first;
@@ -98,7 +98,7 @@ fn t31_a_point_of_small_order_is_no_device_key_however_it_is_encoded() {
             None
         );
     }
-    // The table has no coordinate that is not of such a point.
+    // The table has no other coordinates.
     let ys = EIGHT_TORSION.map(|point| {
         let mut y = point.compress().to_bytes();
         y[SIGN_AT] &= !SIGN_BIT;
@@ -117,7 +117,7 @@ fn a_point_has_one_encoding_and_all_below_the_prime_are_taken() {
         let below = encoding(PRIME_LOWEST - 2, 0xff, last);
         assert!(DeviceKey::from_bytes(below).is_ok());
     }
-    // One byte that is not full is enough to be below, whichever it is.
+    // Any single byte below 0xff makes the value less than the prime.
     for at in 1..SIGN_AT {
         let mut below = encoding(0xff, 0xff, 0x7f);
         below[at] = 0xfe;
@@ -154,7 +154,7 @@ fn t32_a_signature_cannot_be_changed_into_another() {
     let nonce = Scalar::from_bytes_mod_order([5; 32]);
     let signature = alice.sign(nonce, on_curve(nonce), b"hello");
     assert!(holds(&alice.key(), b"hello", &signature));
-    // S and the order of the base are as good as S to an equation, and no S of a signature.
+    // S plus the base point's order solves the equation as S does, but is not a valid S.
     let mut larger = signature;
     let mut carry = 0;
     for (byte, addend) in larger[32..].iter_mut().zip(BASE_ORDER) {
@@ -178,8 +178,8 @@ fn t32_the_first_half_of_a_signature_has_one_encoding() {
     }
 }
 
-/// A key with a part of order 8 is its holder's alone all the same. The equation without the cofactor
-/// holds when the challenge makes that part vanish: once in eight times.
+/// Only its holder can sign for a key with a component of order 8, too. The cofactorless equation holds if
+/// the challenge cancels that component: once in eight times.
 #[test]
 fn a_key_of_mixed_order_verifies_without_the_cofactor() {
     let Signer { scalar, point } = Signer::new(3);

@@ -288,7 +288,7 @@ mod tests {
         assert!(paths.handle_timeout(now + ANNOUNCE_PATIENCE));
         assert!(paths.needs_announcing());
         assert_eq!(paths.take_announcement().len(), 1);
-        // What comes late and is new is announced at once, and what is old is not.
+        // A late answer is announced at once if the address is new, and not at all otherwise.
         let later = now + ANNOUNCE_PATIENCE;
         paths.transmits.pop_front();
         assert!(answer(&mut paths, "203.0.113.9:6000", server(), later));

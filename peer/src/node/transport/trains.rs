@@ -76,7 +76,7 @@ mod tests {
         for _ in 0..TRAINS_LENT_MAX {
             let mut train = train();
             assert!(trains.lend(&mut train));
-            // One byte, as QUIC may keep it.
+            // QUIC may keep a single byte.
             held.push(train.split_to(1).freeze());
         }
         assert!(!trains.lend(&mut train()));
