@@ -721,7 +721,7 @@ pub(crate) fn start_message(
     let (client, ke1) = ClientLogin::start(&password(text), [4; 32]);
     let signature = secret.sign(&Statement {
         role: Role::PasswordLogin,
-        channel_binding: channel_binding,
+        channel_binding,
         account: &account,
         content: ke1.as_bytes(),
     });
