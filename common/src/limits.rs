@@ -217,6 +217,11 @@ pub const ADMIN_OUTBOX_LEN_MAX: usize = 2 * ADMIN_LINE_LEN_MAX;
 pub const LINK_FRAME_LEN_MAX: usize = MESSAGE_LEN_MAX + 4 * KIB;
 /// Longest message, in bytes of UTF-8. Longer text is sent as a file.
 pub const MESSAGE_LEN_MAX: usize = 64 * KIB;
+/// Largest record of the outbox's journal: a message with its envelope and its recipient.
+pub const JOURNAL_FRAME_LEN_MAX: usize = LINK_FRAME_LEN_MAX + KIB;
+/// Bytes in the outbox's journal: what a history that stands still may owe, several times over. Beyond it
+/// messages are not recorded there.
+pub const JOURNAL_LEN_MAX: usize = 64 * MIB;
 /// Recipients of one `send`: each gets a message of its own, and all are queued in one transaction.
 pub const RECIPIENTS_MAX: usize = 64;
 /// Messages without a receipt for one recipient; more are refused with an error.

@@ -230,6 +230,9 @@ impl Node {
     /// ```
     pub fn poll_output(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Output {
         buffer.clear();
+        if let Some(output) = self.effects.first.pop_front() {
+            return output;
+        }
         if let Some(transmit) = self.paths.poll_transmit(buffer) {
             return Output::Transmit(transmit);
         }

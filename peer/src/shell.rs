@@ -42,8 +42,8 @@ mod udp;
 pub mod workers;
 
 use self::control::ControlServer;
-use self::history::History;
 pub use self::history::HistoryError;
+use self::history::{History, OutboxJournal};
 #[cfg(feature = "local-node")]
 pub use self::local::{Heard, LocalNode};
 use self::tls::ControlConnection;
@@ -207,6 +207,7 @@ struct EventLoop {
     heard: Option<VecDeque<Heard>>,
     workers: Workers,
     answers: Receiver<Answer>,
+    journal: OutboxJournal,
     /// What the history has not been asked yet.
     stores: Vec<(StoreId, StoreRequest)>,
     may_have_answers: bool,
@@ -235,7 +236,8 @@ impl EventLoop {
         is_stopping: Arc<AtomicBool>,
     ) -> Result<Self, StartError> {
         let (connection, udp, control) = open_sockets(&settings, &poll)?;
-        let history = History::open(&settings.history)?;
+        let mut history = History::open(&settings.history)?;
+        let journal = history.take_journal(&settings.history)?;
         let restored = history
             .restore()
             .map_err(|error| HistoryError::new(&settings.history, error))?;
@@ -259,6 +261,7 @@ impl EventLoop {
             heard: None,
             workers,
             answers: queue,
+            journal,
             stores: Vec::new(),
             may_have_answers: false,
             deadline: Some(now),
@@ -341,6 +344,7 @@ impl EventLoop {
             };
             match answer {
                 Answer::Stored(id, answer) => {
+                    self.journal.on_answer(id);
                     self.node.handle_input(Input::Stored(id, answer), now);
                 }
                 Answer::Disk(transfer, answer) => {
@@ -406,7 +410,10 @@ impl EventLoop {
                     .handle_output(output, &self.workers.resolver, now, &mut said);
                 self.take_said(said, now);
             }
-            Output::Store(id, request) => self.stores.push((id, request)),
+            Output::Store(id, request) => {
+                self.journal.on_request(id, &request);
+                self.stores.push((id, request));
+            }
             Output::Disk(request) => self.ask_disk(request, now),
             Output::Work(id, work) => {
                 if self.workers.stretcher.submit((id, work)).is_err() {

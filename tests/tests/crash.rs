@@ -291,3 +291,44 @@ fn wait_moving(running: &Running) {
         .wait_json("the file is on its way", PATIENCE, is_moving)
         .unwrap();
 }
+
+#[test]
+fn what_a_killed_author_sent_is_in_its_own_history() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let bob = world.receive("bob");
+    let mut sent = 0;
+    for round in 0..8 {
+        let alice = world.receive("alice");
+        let mut control = world.control("alice");
+        // One that has its receipt: there is a link.
+        control.subscribe(PATIENCE);
+        let first = letter("bob", &format!("round {round}"));
+        control.call("send", first, PATIENCE).unwrap();
+        until("the first is delivered", PATIENCE, || {
+            control
+                .event(PATIENCE)
+                .is_some_and(|event| delivered_id(&event).is_some())
+                .then_some(())
+        });
+        for n in 0..16 {
+            control.post("send", letter("bob", &format!("round {round}: {n}")));
+        }
+        // Killed while some are on their way and the history has not seen them.
+        let is_message = |line: &Value| line["method"] == "message";
+        let line = bob.wait_json("one of them", PATIENCE, |line| {
+            is_message(line) && text(&line["params"]["body"]).contains(':')
+        });
+        line.unwrap();
+        alice.kill();
+        drop(control);
+        let has: BTreeSet<_> = world.received("bob", "alice").into_iter().collect();
+        let history = world.history("alice", "bob");
+        let own: BTreeSet<_> = history.iter().map(|item| text(&item["body"])).collect();
+        let unknown: Vec<_> = has.difference(&own).collect();
+        assert_eq!(unknown, [""; 0], "round {round}");
+        sent = has.len();
+    }
+    assert!(sent > 16, "{sent}");
+}

@@ -109,7 +109,7 @@ impl Chat {
             command,
             messages: messages.clone(),
         };
-        cx.store(request, then);
+        cx.store_first(request, then);
         // Whoever is linked gets it while our own disk writes; nothing is promised to the person
         // before that is done.
         for (to, message) in messages {

@@ -253,7 +253,9 @@ pub enum ContactRequest {
 #[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatRequest {
-    /// Adds messages to the history and the outbox, in the state `Queued`.
+    /// Adds messages to the history and the outbox, in the state `Queued`. Links carry them while this is
+    /// under way, so it comes out before every packet, and whoever can be killed in between records them
+    /// where the next start finds them before going on.
     Queue {
         /// Messages and their recipients.
         messages: Vec<(AccountName, Message)>,

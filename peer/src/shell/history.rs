@@ -36,6 +36,12 @@ use crate::node::io::{
     StoreRequest,
 };
 
+// Messages that may be on the wire before the database has them.
+mod journal;
+
+use journal::Journal;
+pub(crate) use journal::OutboxJournal;
+
 /// Steps of niceness between the loop and the history.
 const PRIORITY_BELOW_LOOP: i32 = 5;
 
@@ -59,6 +65,28 @@ impl History {
             durability: Durability::PowerLoss,
             gap: 0,
         })
+    }
+
+    /// Opens the journal of the outbox beside the file, and takes over what a killed run left in it.
+    pub(crate) fn take_journal(&mut self, path: &Path) -> Result<OutboxJournal, HistoryError> {
+        let beside = path.with_file_name("outbox-journal");
+        let (mut journal, messages) =
+            Journal::open(&beside).map_err(|source| HistoryError::Io {
+                path: beside.clone(),
+                source,
+            })?;
+        if !messages.is_empty() {
+            let count = messages.len();
+            log::info!("messages on their way when the last run was killed count={count}");
+            let request = StoreRequest::Chat(ChatRequest::Queue { messages });
+            let taken = self.carry_out([&request]);
+            taken.map_err(|error| HistoryError::new(path, error))?;
+        }
+        journal.clear().map_err(|source| HistoryError::Io {
+            path: beside,
+            source,
+        })?;
+        Ok(OutboxJournal::new(journal))
     }
 
     /// Reads what a node needs to go on.
@@ -1029,6 +1057,52 @@ mod tests {
 
     fn open(folder: &TempDir) -> History {
         History::open(&path(folder)).unwrap()
+    }
+
+    #[test]
+    fn what_was_sent_before_the_history_had_it_is_there_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.db");
+        let request = |byte, text| {
+            let messages = vec![(name("bob"), message(byte, text))];
+            StoreRequest::Chat(ChatRequest::Queue { messages })
+        };
+        let mut history = History::open(&path).unwrap();
+        let mut journal = history.take_journal(&path).unwrap();
+        // The first has been delivered when the second is recorded, and the program is killed then.
+        journal.on_request(StoreId(1), &request(1, "first"));
+        ask(&mut history, request(1, "first"));
+        let advance = ChatRequest::Advance {
+            id: MessageId::from_bytes([1; 16]),
+            to: name("bob"),
+            state: MessageState::Delivered,
+        };
+        ask(&mut history, StoreRequest::Chat(advance));
+        journal.on_request(StoreId(2), &request(2, "second"));
+        drop((history, journal));
+
+        let mut history = History::open(&path).unwrap();
+        let mut journal = history.take_journal(&path).unwrap();
+        let outbox = history.restore().unwrap().outbox;
+        assert_eq!(outbox, [(name("bob"), message(2, "second"))]);
+        let items = lookup(&mut history, Some("bob"), 10);
+        assert_eq!(items.len(), 2);
+        assert_eq!(items[0].state, MessageState::Delivered);
+
+        // What the history has is not kept twice.
+        let left = || {
+            path.with_file_name("outbox-journal")
+                .metadata()
+                .unwrap()
+                .len()
+        };
+        assert_eq!(left(), 0);
+        journal.on_request(StoreId(3), &request(3, "third"));
+        journal.on_request(StoreId(4), &request(4, "fourth"));
+        journal.on_answer(StoreId(3));
+        assert!(left() > 0);
+        journal.on_answer(StoreId(4));
+        assert_eq!(left(), 0);
     }
 
     fn ask(history: &mut History, request: StoreRequest) -> StoreAnswer {

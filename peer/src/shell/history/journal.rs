@@ -1,0 +1,199 @@
+//! The journal of the outbox: messages that may be on the wire before the history has them.
+//!
+//! A message goes out while the database still writes it. Whoever is killed in between finds it here at
+//! the next start, so that the author's own history has what the recipient has. A record is one `write`
+//! to the end of a file, which outlasts a killed program; it need not outlast a power failure, and what
+//! is cut off at the end is ignored. The file is emptied whenever the history has all of it.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use common::id::AccountName;
+use common::limits::{JOURNAL_FRAME_LEN_MAX, JOURNAL_LEN_MAX};
+use common::os::private;
+use common::wire::frame::{self, FrameBuffer};
+use common::wire::peer::Message;
+
+use crate::node::io::{ChatRequest, StoreId, StoreRequest};
+
+/// The file, open for appending.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+    len: usize,
+}
+
+impl Journal {
+    /// Opens the file, makes it if it is missing, and reads what the last run left in it.
+    ///
+    /// # Errors
+    /// The system's, if it cannot be made, opened or read.
+    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<(AccountName, Message)>)> {
+        private::create_file(path)?;
+        let file = OpenOptions::new().read(true).append(true).open(path)?;
+        let mut bytes = Vec::new();
+        let longest = JOURNAL_LEN_MAX + JOURNAL_FRAME_LEN_MAX;
+        (&file).take(longest as u64).read_to_end(&mut bytes)?;
+        let mut frames = FrameBuffer::<JOURNAL_FRAME_LEN_MAX>::new();
+        frames.push(&bytes);
+        let mut left = Vec::new();
+        loop {
+            match frames.next_frame() {
+                Ok(Some(record)) => left.push(record),
+                Ok(None) => break,
+                Err(error) => {
+                    log::warn!("cannot read the rest of the outbox's journal: {error}");
+                    break;
+                }
+            }
+        }
+        let len = bytes.len();
+        Ok((Self { file, len }, left))
+    }
+
+    /// Records messages with their recipients.
+    ///
+    /// # Errors
+    /// The system's, or that so much waits for the history that no more is recorded; nothing is recorded
+    /// then.
+    pub(super) fn append(&mut self, messages: &[(AccountName, Message)]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for record in messages {
+            frame::encode::<JOURNAL_FRAME_LEN_MAX>(record, &mut bytes).map_err(io::Error::other)?;
+        }
+        if self.len + bytes.len() > JOURNAL_LEN_MAX {
+            return Err(io::Error::other("too many messages wait for the history"));
+        }
+        self.file.write_all(&bytes)?;
+        self.len += bytes.len();
+        Ok(())
+    }
+
+    /// The history has everything that is recorded.
+    ///
+    /// # Errors
+    /// The system's; the records are read again at the next start then, and found to be known.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        if self.len > 0 {
+            self.file.set_len(0)?;
+            self.len = 0;
+        }
+        Ok(())
+    }
+}
+
+/// What of the journal the history does not have yet.
+#[derive(Debug)]
+pub(crate) struct OutboxJournal {
+    journal: Journal,
+    /// Requests to the history whose messages are recorded.
+    owed: BTreeSet<StoreId>,
+}
+
+impl OutboxJournal {
+    pub(super) const fn new(journal: Journal) -> Self {
+        Self {
+            journal,
+            owed: BTreeSet::new(),
+        }
+    }
+
+    /// Records what a request to the history puts into the outbox, before anything of it is sent.
+    pub(crate) fn on_request(&mut self, id: StoreId, request: &StoreRequest) {
+        let StoreRequest::Chat(ChatRequest::Queue { messages }) = request else {
+            return;
+        };
+        match self.journal.append(messages) {
+            Ok(()) => {
+                self.owed.insert(id);
+            }
+            // The history may take it all the same, and if not the person is told.
+            Err(error) => log::warn!("cannot record messages before they are sent: {error}"),
+        }
+    }
+
+    /// The history has answered a request, in one way or the other.
+    pub(crate) fn on_answer(&mut self, id: StoreId) {
+        if self.owed.remove(&id)
+            && self.owed.is_empty()
+            && let Err(error) = self.journal.clear()
+        {
+            log::warn!("cannot clear the outbox's journal: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use common::id::MessageId;
+    use common::limits::MESSAGE_LEN_MAX;
+    use common::time::UnixTime;
+    use common::wire::peer::{Conversation, MessageBody};
+
+    use super::*;
+
+    fn record(number: u8, body: String) -> (AccountName, Message) {
+        let message = Message {
+            id: MessageId::from_bytes([number; 16]),
+            conversation: Conversation::Direct,
+            sent: UnixTime::from_millis(u64::MAX),
+            body: MessageBody::try_from(body).unwrap(),
+        };
+        ("x".repeat(32).parse().unwrap(), message)
+    }
+
+    #[test]
+    fn records_are_there_after_the_end_and_gone_after_clearing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let longest = "x".repeat(MESSAGE_LEN_MAX);
+        let records = [record(1, longest), record(2, "short".to_owned())];
+        let (mut journal, left) = Journal::open(&path).unwrap();
+        assert_eq!(left, []);
+        journal.append(&records).unwrap();
+        drop(journal);
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let (mut journal, left) = Journal::open(&path).unwrap();
+        assert_eq!(left, records);
+        journal.clear().unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, []);
+    }
+
+    #[test]
+    fn what_is_cut_off_or_damaged_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        let records = [
+            record(1, "first".to_owned()),
+            record(2, "second".to_owned()),
+        ];
+        journal.append(&records).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for len in 0..whole.len() {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            let (_, left) = Journal::open(&path).unwrap();
+            assert_eq!(left, records[..left.len()], "{len}");
+            assert!(left.len() < 2);
+        }
+        std::fs::write(&path, [&whole[..], &[0xff; 80]].concat()).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, records);
+    }
+
+    #[test]
+    fn a_journal_has_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(&folder.path().join("journal")).unwrap();
+        journal.len = JOURNAL_LEN_MAX - 10;
+        let error = journal
+            .append(&[record(1, "hello".to_owned())])
+            .unwrap_err();
+        assert!(error.to_string().contains("wait for the history"));
+        assert_eq!(journal.len, JOURNAL_LEN_MAX - 10);
+    }
+}
