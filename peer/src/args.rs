@@ -308,6 +308,8 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "status" => "peer status",
             "list" => "peer list --watch",
             "send" => "peer send bob 'See you at eight.'",
+            "outbox" => "peer outbox",
+            "cancel" => "peer cancel bob",
             "send-file" => "peer send-file bob holiday.mp4",
             "receive" => "peer receive --accept from bob --folder ~/Downloads",
             "chat" => "peer chat bob",
