@@ -25,12 +25,12 @@ mod directory;
 mod file;
 /// Sending a text, and looking at earlier ones.
 mod message;
+/// The way to the node.
+mod node_handle;
 /// Showing what arrives.
 mod receive;
-/// The way to the node.
-mod session;
 
-use session::Session;
+use node_handle::NodeHandle;
 
 /// Runs the program `peer` with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -106,9 +106,9 @@ impl Place {
     }
 
     /// Opens the profile, which must be set up.
-    fn open(&self, doing: &str) -> Result<Session, Failure> {
+    fn open(&self, doing: &str) -> Result<NodeHandle, Failure> {
         let settings = self.settings(doing)?;
-        Session::open(self.profile.clone(), settings, self.udp)
+        NodeHandle::open(self.profile.clone(), settings, self.udp)
     }
 }
 

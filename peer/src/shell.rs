@@ -46,7 +46,7 @@ pub use self::history::HistoryError;
 use self::history::{History, OutboxJournal};
 #[cfg(feature = "local-node")]
 pub use self::local::{Heard, LocalNode};
-use self::tls::ControlConnection;
+use self::tls::RendezvousConnection;
 pub use self::tls::probe;
 use self::udp::Udp;
 use self::workers::{Answer, Answers, Lookup};
@@ -200,7 +200,7 @@ struct EventLoop {
     poll: Poll,
     node: Node,
     udp: Udp,
-    connection: ControlConnection,
+    connection: RendezvousConnection,
     control: ControlServer,
     /// What a caller on this thread has not taken yet; `None` if there is no such caller.
     #[cfg(feature = "local-node")]
@@ -542,9 +542,10 @@ impl Workers {
 fn open_sockets(
     settings: &NodeSettings,
     poll: &Poll,
-) -> Result<(ControlConnection, Udp, ControlServer), StartError> {
-    let connection = ControlConnection::new(settings.server.clone(), &settings.trust, CONNECTION)
-        .map_err(StartError::Server)?;
+) -> Result<(RendezvousConnection, Udp, ControlServer), StartError> {
+    let connection =
+        RendezvousConnection::new(settings.server.clone(), &settings.trust, CONNECTION)
+            .map_err(StartError::Server)?;
     let mut udp = Udp::bind(settings.udp).map_err(|source| StartError::Udp {
         address: settings
             .udp

@@ -44,10 +44,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     forbid_core_dumps();
     match run(typed) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
+        Err(failure) => {
             let mut stderr = io::stderr().lock();
-            let _ = writeln!(stderr, "error: {problem}");
-            ExitCode::from(problem.exit_code())
+            let _ = writeln!(stderr, "error: {failure}");
+            ExitCode::from(failure.exit_code())
         }
     }
 }
@@ -78,8 +78,8 @@ fn parse(args: Vec<OsString>) -> Result<Arguments, ExitCode> {
     })
 }
 
-fn run(typed: Arguments) -> Result<(), Problem> {
-    let path = config::data_folder(typed.data.as_deref()).ok_or(Problem::NoHome)?;
+fn run(typed: Arguments) -> Result<(), Failure> {
+    let path = config::data_folder(typed.data.as_deref()).ok_or(Failure::NoHome)?;
     match typed.command {
         Some(Command::Serve(serve)) => serve::run(&path, &ServeConfig::from(serve)),
         Some(Command::Account(command)) => accounts::run(&path, command),
@@ -93,16 +93,16 @@ fn run(typed: Arguments) -> Result<(), Problem> {
 }
 
 /// Prints a line for the person or script that called. A reader that went away is no failure.
-fn say(line: std::fmt::Arguments<'_>) -> Result<(), Problem> {
+fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
     match writeln!(io::stdout().lock(), "{line}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Problem::Output(error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
 /// Why the program ends without having done what it should: what happened, why, what to do.
 #[derive(Debug, thiserror::Error)]
-enum Problem {
+enum Failure {
     #[error("there is no home folder to keep the server's data in; name a folder with --data DIR")]
     NoHome,
     #[error("cannot listen on {address}: {why}\n{hint}")]
@@ -179,7 +179,7 @@ enum Problem {
     System { what: &'static str, why: io::Error },
 }
 
-impl Problem {
+impl Failure {
     /// The codes that the help text promises.
     const fn exit_code(&self) -> u8 {
         match self {

@@ -8,7 +8,7 @@ use common::wire::rendezvous::FailedLogins;
 use serde::Serialize;
 
 use super::Place;
-use super::session::Session;
+use super::node_handle::NodeHandle;
 use crate::args::{Access, ForgetServer, Login, Register};
 use crate::config::{LOGIN_DEADLINE, READY_DEADLINE};
 use crate::failure::{Exit, Failure};
@@ -203,7 +203,8 @@ impl Entrance {
         screen: &Screen,
     ) -> Result<(), Failure> {
         let saved = place.profile.settings()?;
-        let mut session = Session::open(place.profile.clone(), self.settings.clone(), place.udp)?;
+        let mut session =
+            NodeHandle::open(place.profile.clone(), self.settings.clone(), place.udp)?;
         let moves = saved.is_none_or(|saved| {
             saved.server() != self.settings.server() || saved.trust != self.settings.trust
         });

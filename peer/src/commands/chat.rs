@@ -12,8 +12,8 @@ use directories::BaseDirs;
 
 use super::Place;
 use super::file::sendable;
+use super::node_handle::NodeHandle;
 use super::receive::existing_folder;
-use super::session::Session;
 use crate::args::Chat;
 use crate::client::{CallError, Happening, now};
 use crate::config::CALL_DEADLINE;
@@ -66,7 +66,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
 }
 
 struct Talk<'a> {
-    session: Session,
+    session: NodeHandle,
     conversation: Conversation,
     face: LineFace<'a>,
 }

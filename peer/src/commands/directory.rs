@@ -4,7 +4,7 @@ use common::text::joined;
 use serde::Serialize;
 
 use super::Place;
-use super::session::Session;
+use super::node_handle::NodeHandle;
 use crate::args::List;
 use crate::client::{CallError, Happening};
 use crate::config::{CALL_DEADLINE, READY_DEADLINE, shown_path};
@@ -125,7 +125,7 @@ pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, 
     Ok(Exit::Done)
 }
 
-fn watch(session: &mut Session, screen: &Screen) -> Result<Exit, Failure> {
+fn watch(session: &mut NodeHandle, screen: &Screen) -> Result<Exit, Failure> {
     let mut connection = ConnectionWatch::default();
     loop {
         let event = match session.next(None) {
@@ -166,7 +166,7 @@ fn watch(session: &mut Session, screen: &Screen) -> Result<Exit, Failure> {
 }
 
 /// A new node watches nobody yet.
-fn watch_again(session: &mut Session) -> Result<(), Failure> {
+fn watch_again(session: &mut NodeHandle) -> Result<(), Failure> {
     match session.try_call(&Command::Watch, CALL_DEADLINE) {
         Ok(_) | Err(CallError::TimedOut | CallError::Refused(CommandError::Unreachable(_))) => {
             Ok(())

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Place;
-use super::session::Session;
+use super::node_handle::NodeHandle;
 use crate::args::SendFile;
 use crate::client::Happening;
 use crate::config::{CALL_DEADLINE, shown_path};
@@ -99,7 +99,12 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    fn watch(&self, session: &mut Session, doing: &str, screen: &Screen) -> Result<Exit, Failure> {
+    fn watch(
+        &self,
+        session: &mut NodeHandle,
+        doing: &str,
+        screen: &Screen,
+    ) -> Result<Exit, Failure> {
         let mut bars = Bars::new(screen);
         let mut connection = ConnectionWatch::default();
         loop {

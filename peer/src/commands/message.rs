@@ -12,7 +12,7 @@ use common::wire::peer::MessageBody;
 use serde::Serialize;
 
 use super::Place;
-use super::session::Session;
+use super::node_handle::NodeHandle;
 use crate::args::{Cancel, History, Send};
 use crate::client::{Happening, now};
 use crate::conversation::connection::ConnectionWatch;
@@ -35,7 +35,7 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     }
     let settings = place.settings(&doing)?;
     let body = text(args.text)?;
-    let mut session = Session::open(place.profile.clone(), settings, place.udp)?;
+    let mut session = NodeHandle::open(place.profile.clone(), settings, place.udp)?;
     let sent = unix_time();
     let command = Command::Send {
         to: to.clone(),
@@ -120,7 +120,7 @@ impl Letters {
 
     fn wait(
         &mut self,
-        session: &mut Session,
+        session: &mut NodeHandle,
         deadline: Instant,
         screen: &Screen,
     ) -> Result<(), Failure> {
@@ -240,7 +240,7 @@ pub(super) fn cancel(place: &Place, args: &Cancel, screen: &Screen) -> Result<Ex
     Ok(Exit::Done)
 }
 
-fn waiting(session: &mut Session, doing: &str) -> Result<Vec<HistoryItem>, Failure> {
+fn waiting(session: &mut NodeHandle, doing: &str) -> Result<Vec<HistoryItem>, Failure> {
     let Reply::Messages(items) = session.call(doing, &Command::Outbox)? else {
         return Err(Failure::unexpected_reply(doing));
     };

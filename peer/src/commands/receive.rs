@@ -8,7 +8,7 @@ use common::id::TransferId;
 use common::text::inline;
 
 use super::Place;
-use super::session::Session;
+use super::node_handle::NodeHandle;
 use crate::args::Receive;
 use crate::client::{CallError, Happening, Typed};
 use crate::config::{AcceptPolicy, CALL_DEADLINE, shown_path};
@@ -84,7 +84,7 @@ pub(super) fn existing_folder(folder: &Path) -> Result<PathBuf, Failure> {
 type Step = Result<Option<Exit>, Failure>;
 
 struct Receiver<'a> {
-    session: Session,
+    session: NodeHandle,
     screen: &'a Screen,
     policy: AcceptPolicy,
     folder: PathBuf,

@@ -68,7 +68,7 @@ impl Disk {
     fn run(&mut self, queue: &Queue<DiskRequest>, answers: &Answers) {
         while let Some(request) = queue.next_request() {
             let transfer = request.transfer();
-            let Some(answer) = self.carry_out(request) else {
+            let Some(answer) = self.execute(request) else {
                 continue;
             };
             if !answers.give(Answer::Disk(transfer, answer)) {
@@ -84,7 +84,7 @@ impl Disk {
     }
 
     /// `None` where the request has no answer.
-    fn carry_out(&mut self, request: DiskRequest) -> Option<DiskAnswer> {
+    fn execute(&mut self, request: DiskRequest) -> Option<DiskAnswer> {
         let result = match request {
             DiskRequest::Open { transfer, path } => self.open(transfer, &path),
             DiskRequest::ReadLeaf { transfer, index } => self.read_leaf(transfer, index),
@@ -766,7 +766,7 @@ mod tests {
         replace(b"bad");
         let reason = disk.failure(finish(1));
         assert!(reason.contains("removed while it arrived"), "{reason}");
-        assert_eq!(disk.carry_out(drop_transfer(1)), None);
+        assert_eq!(disk.execute(drop_transfer(1)), None);
         assert_eq!(fs::read(&part).unwrap(), b"bad");
         assert_eq!(names_in(folder.path()), ["x.part"]);
     }
@@ -795,7 +795,7 @@ mod tests {
         let mut disk = Disk::default();
         disk.ask(create(1, folder.path(), "x", 3));
         assert_eq!(names_in(folder.path()), ["x", "x.1.part", "x.part"]);
-        assert_eq!(disk.carry_out(drop_transfer(1)), None);
+        assert_eq!(disk.execute(drop_transfer(1)), None);
         assert_eq!(names_in(folder.path()), ["x", "x.part"]);
         disk.ask(create(2, folder.path(), "x", 3));
         drop(disk);
@@ -986,7 +986,7 @@ mod tests {
         assert!(!list.exists(), "finished");
         disk.ask(create(2, folder.path(), "b", 3));
         assert!(list.exists());
-        assert_eq!(disk.carry_out(drop_transfer(2)), None);
+        assert_eq!(disk.execute(drop_transfer(2)), None);
         assert!(!list.exists(), "given up");
         disk.failure(create(3, folder.path(), "c", 1 << 43));
         assert!(!list.exists(), "never begun");
@@ -1011,7 +1011,7 @@ mod tests {
         }
         let reason = disk.failure(open(TRANSFERS_MAX, &path));
         assert!(reason.contains("wait for some to end"), "{reason}");
-        disk.carry_out(drop_transfer(0));
+        disk.execute(drop_transfer(0));
         let answer = disk.ask(open(TRANSFERS_MAX, &path));
         assert!(matches!(answer, DiskAnswer::Opened { .. }), "{answer:?}");
     }
@@ -1023,7 +1023,7 @@ mod tests {
         for request in [read(1, 0), write(1, 0, b""), finish(1)] {
             assert_eq!(disk.failure(request), "this transfer has no file");
         }
-        assert_eq!(disk.carry_out(drop_transfer(1)), None);
+        assert_eq!(disk.execute(drop_transfer(1)), None);
         disk.ask(create(1, folder.path(), "x", 3));
         assert_eq!(disk.failure(read(1, 0)), "this transfer has no file");
         let reason = disk.failure(create(1, folder.path(), "y", 3));
@@ -1044,7 +1044,7 @@ mod tests {
 
     impl Disk {
         fn ask(&mut self, request: DiskRequest) -> DiskAnswer {
-            self.carry_out(request).expect("has an answer")
+            self.execute(request).expect("has an answer")
         }
 
         fn failure(&mut self, request: DiskRequest) -> String {

@@ -79,7 +79,7 @@ impl History {
             let count = messages.len();
             log::info!("messages on their way when the last run was killed count={count}");
             let request = StoreRequest::Chat(ChatRequest::Queue { messages });
-            let taken = self.carry_out([&request]);
+            let taken = self.execute([&request]);
             taken.map_err(|error| HistoryError::new(path, error))?;
         }
         journal.clear().map_err(|source| HistoryError::Io {
@@ -110,33 +110,30 @@ impl History {
     fn run(mut self, queue: &Queue<(StoreId, StoreRequest)>, answers: &Answers) {
         give_way_to_the_loop();
         while let Some(batch) = queue.next_batch(HISTORY_BATCH_MAX) {
-            let done = self.carry_out_batch(&batch).into_iter();
+            let done = self.execute_batch(&batch).into_iter();
             answers.give_all(done.map(|(id, answer)| Answer::Stored(id, answer)));
         }
     }
 
     /// Carries out requests in order and makes them durable together.
-    fn carry_out_batch(
-        &mut self,
-        batch: &[(StoreId, StoreRequest)],
-    ) -> Vec<(StoreId, StoreAnswer)> {
+    fn execute_batch(&mut self, batch: &[(StoreId, StoreRequest)]) -> Vec<(StoreId, StoreAnswer)> {
         let requests = batch.iter().map(|(_, request)| request);
         let is_whole = !requests.clone().any(|request| self.is_after_gap(request));
-        let together = is_whole.then(|| self.carry_out(requests.clone()));
+        let together = is_whole.then(|| self.execute(requests.clone()));
         let answers = match together {
             Some(Ok(answers)) => answers,
             Some(Err(_)) | None => requests
-                .map(|request| self.carry_out_alone(request))
+                .map(|request| self.execute_alone(request))
                 .collect(),
         };
         batch.iter().map(|(id, _)| *id).zip(answers).collect()
     }
 
-    fn carry_out_alone(&mut self, request: &StoreRequest) -> StoreAnswer {
+    fn execute_alone(&mut self, request: &StoreRequest) -> StoreAnswer {
         if self.is_after_gap(request) {
             return StoreAnswer::Failed("a message before it could not be kept".to_owned());
         }
-        match self.carry_out([request]) {
+        match self.execute([request]) {
             Ok(mut answers) => answers.remove(0),
             Err(error) => {
                 log::warn!("the history cannot be written or read: {error}");
@@ -160,7 +157,7 @@ impl History {
         Ok(())
     }
 
-    fn carry_out<'a>(
+    fn execute<'a>(
         &mut self,
         requests: impl IntoIterator<Item = &'a StoreRequest> + Clone,
     ) -> Result<Vec<StoreAnswer>, rusqlite::Error> {
@@ -889,7 +886,7 @@ mod tests {
             (StoreId(2), receive(2, 1)),
             (StoreId(3), receive(3, 2)),
         ];
-        let answers = history.carry_out_batch(&batch);
+        let answers = history.execute_batch(&batch);
         let is_kept = |answer: &StoreAnswer| {
             *answer == StoreAnswer::Chat(ChatAnswer::Received { is_new: true })
         };
@@ -972,7 +969,7 @@ mod tests {
         });
         let batch = [queue(1), pin, queue(2)];
         let batch: Vec<_> = (1..).map(StoreId).zip(batch).collect();
-        let answers = history.carry_out_batch(&batch);
+        let answers = history.execute_batch(&batch);
         assert_eq!(answers[0], (StoreId(1), StoreAnswer::Done));
         assert!(matches!(&answers[1], (StoreId(2), StoreAnswer::Failed(why)) if why == "no room"));
         assert_eq!(answers[2], (StoreId(3), StoreAnswer::Done));
@@ -1106,7 +1103,7 @@ mod tests {
     }
 
     fn ask(history: &mut History, request: StoreRequest) -> StoreAnswer {
-        let mut answers = history.carry_out_batch(&[(StoreId(1), request)]);
+        let mut answers = history.execute_batch(&[(StoreId(1), request)]);
         answers.remove(0).1
     }
 

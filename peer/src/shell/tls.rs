@@ -1,6 +1,6 @@
 //! The control connection: a name, an address, TCP, TLS, then bytes in both directions.
 //!
-//! [`ControlConnection`] is driven by the loop and never blocks; [`probe`] is for first contact, when
+//! [`RendezvousConnection`] is driven by the loop and never blocks; [`probe`] is for first contact, when
 //! there is no loop yet, and does. There is at most one connection at a time, and each one that the
 //! node asked for ends with exactly one [`RendezvousInput::Closed`]. Reading never waits on writing.
 //! When something goes wrong the alert is sent once and the connection is closed.
@@ -44,7 +44,7 @@ const RECEIVED_PER_TURN: usize = 256 * 1024;
 
 /// The control connection, or the attempt to make one.
 #[derive(Debug)]
-pub struct ControlConnection {
+pub struct RendezvousConnection {
     server: ServerAddress,
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
@@ -88,7 +88,7 @@ struct Channel {
     is_writable: bool,
 }
 
-impl ControlConnection {
+impl RendezvousConnection {
     /// Makes no connection yet.
     pub fn new(server: ServerAddress, trust: &ServerTrust, token: Token) -> Result<Self, String> {
         Ok(Self {
@@ -849,7 +849,7 @@ mod tests {
     /// A control connection with a loop of its own.
     struct World {
         poll: Poll,
-        connection: ControlConnection,
+        connection: RendezvousConnection,
         resolver: Worker<Lookup>,
         answers: std::sync::mpsc::Receiver<Answer>,
         inputs: VecDeque<RendezvousInput>,
@@ -861,7 +861,7 @@ mod tests {
             let waker = Waker::new(poll.registry(), Token(0)).unwrap();
             let (answers, queue) = Answers::new(Arc::new(waker), 1);
             Self {
-                connection: ControlConnection::new(server, trust, Token(1)).unwrap(),
+                connection: RendezvousConnection::new(server, trust, Token(1)).unwrap(),
                 resolver: spawn_resolver(answers).unwrap(),
                 answers: queue,
                 inputs: VecDeque::new(),

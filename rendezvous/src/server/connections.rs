@@ -31,8 +31,8 @@ mod strangers;
 pub(super) struct Connections {
     /// What the greeting says: program and version.
     agent: String,
-    sessions: BTreeMap<ConnectionId, Session>,
-    /// When each session has been silent for too long, at the earliest; looked at again when due.
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// When each connection has been silent for too long, at the earliest; looked at again when due.
     timers: BTreeSet<(Instant, ConnectionId)>,
     strangers: Strangers,
     is_stopping: bool,
@@ -64,7 +64,7 @@ pub(super) struct Stranger {
 
 /// A connection that is there.
 #[derive(Debug)]
-struct Session {
+struct Connection {
     source: SocketAddr,
     accepted: Instant,
     heard: Instant,
@@ -89,7 +89,7 @@ impl Connections {
     pub(super) fn new(agent: String) -> Self {
         Self {
             agent,
-            sessions: BTreeMap::new(),
+            connections: BTreeMap::new(),
             timers: BTreeSet::new(),
             strangers: Strangers::default(),
             is_stopping: false,
@@ -105,7 +105,7 @@ impl Connections {
         context: &mut Context,
     ) {
         let prefix = SourcePrefix::of(source.ip());
-        let is_full = self.sessions.len() >= CONNECTIONS_MAX
+        let is_full = self.connections.len() >= CONNECTIONS_MAX
             || self.strangers.is_full(prefix)
             || self.is_stopping;
         if is_full {
@@ -114,7 +114,7 @@ impl Connections {
         }
         let now = context.now;
         let timer = now + LOGIN_DEADLINE;
-        let session = Session {
+        let known = Connection {
             source,
             accepted: now,
             heard: now,
@@ -123,7 +123,7 @@ impl Connections {
         };
         self.strangers.add(connection, prefix, context.random_u64());
         self.timers.insert((timer, connection));
-        self.sessions.insert(connection, session);
+        self.connections.insert(connection, known);
         if let Some(leaver) = self.strangers.one_too_many() {
             self.is_to_leave(leaver, ByeReason::Crowded);
         }
@@ -137,11 +137,11 @@ impl Connections {
         channel_binding: ChannelBinding,
         context: &mut Context,
     ) {
-        if !self.sessions.contains_key(&connection) {
+        if !self.connections.contains_key(&connection) {
             self.on_accepted(connection, source, context);
         }
-        if let Some(session) = self.sessions.get_mut(&connection) {
-            session.phase = Phase::Ungreeted(channel_binding);
+        if let Some(known) = self.connections.get_mut(&connection) {
+            known.phase = Phase::Ungreeted(channel_binding);
         }
     }
 
@@ -152,10 +152,10 @@ impl Connections {
         hello: &Hello,
         context: &mut Context,
     ) -> Result<(), ProtocolViolation> {
-        let Some(session) = self.sessions.get_mut(&connection) else {
+        let Some(known) = self.connections.get_mut(&connection) else {
             return Ok(());
         };
-        let Phase::Ungreeted(channel_binding) = session.phase else {
+        let Phase::Ungreeted(channel_binding) = known.phase else {
             return Err(ProtocolViolation::new(connection, "a second greeting"));
         };
         let agent = self.agent.clone();
@@ -166,7 +166,7 @@ impl Connections {
             self.events.push_back(Event { connection, why });
             return Ok(());
         };
-        session.phase = Phase::Stranger(channel_binding);
+        known.phase = Phase::Stranger(channel_binding);
         context.greet(connection, HelloAnswer::Welcome { version, agent });
         Ok(())
     }
@@ -179,10 +179,10 @@ impl Connections {
         to: ReplyTo,
         context: &mut Context,
     ) -> Result<Option<Caller>, ProtocolViolation> {
-        let Some(session) = self.sessions.get_mut(&to.connection) else {
+        let Some(known) = self.connections.get_mut(&to.connection) else {
             return Ok(None);
         };
-        session.heard = context.now;
+        known.heard = context.now;
         if context.is_open(to) {
             let what = "the number of a request that is open";
             return Err(ProtocolViolation::new(to.connection, what));
@@ -191,13 +191,13 @@ impl Connections {
             context.refuse_unopened(to);
             return Ok(None);
         }
-        let caller = match session.phase {
+        let caller = match known.phase {
             Phase::Handshaking | Phase::Ungreeted(_) => {
                 let what = "a request before the greeting";
                 return Err(ProtocolViolation::new(to.connection, what));
             }
             Phase::Stranger(channel_binding) => Caller::Stranger(Stranger {
-                source: session.source,
+                source: known.source,
                 channel_binding,
             }),
             Phase::Member => Caller::Member,
@@ -215,22 +215,22 @@ impl Connections {
     /// long, which is sooner than before.
     pub(super) fn on_logged_in(&mut self, connection: ConnectionId, context: &Context) {
         self.strangers.remove(connection);
-        let session = self.sessions.get_mut(&connection);
-        let session = session.expect("an attempt ends with its session");
-        session.phase = Phase::Member;
-        session.heard = context.now;
-        self.timers.remove(&(session.timer, connection));
-        session.timer = context.now + SESSION_IDLE_MAX;
-        self.timers.insert((session.timer, connection));
+        let known = self.connections.get_mut(&connection);
+        let known = known.expect("an attempt ends with its connection");
+        known.phase = Phase::Member;
+        known.heard = context.now;
+        self.timers.remove(&(known.timer, connection));
+        known.timer = context.now + SESSION_IDLE_MAX;
+        self.timers.insert((known.timer, connection));
     }
 
     /// Forgets a connection. `None` if it was gone already, else whether it has been greeted: before
     /// its greeting a peer expects no farewell.
     pub(super) fn on_disconnected(&mut self, connection: ConnectionId) -> Option<bool> {
-        let session = self.sessions.remove(&connection)?;
-        self.timers.remove(&(session.timer, connection));
+        let known = self.connections.remove(&connection)?;
+        self.timers.remove(&(known.timer, connection));
         self.strangers.remove(connection);
-        let is_greeted = match session.phase {
+        let is_greeted = match known.phase {
             Phase::Handshaking | Phase::Ungreeted(_) => false,
             Phase::Stranger(_) | Phase::Member => true,
         };
@@ -240,7 +240,7 @@ impl Connections {
     /// Everybody is to leave, and nobody is let in any more.
     pub(super) fn on_shut_down(&mut self) {
         self.is_stopping = true;
-        let connections: Vec<_> = self.sessions.keys().copied().collect();
+        let connections: Vec<_> = self.connections.keys().copied().collect();
         for connection in connections {
             self.is_to_leave(connection, ByeReason::ShuttingDown);
         }
@@ -252,16 +252,16 @@ impl Connections {
             && timer <= now
         {
             self.timers.remove(&(timer, connection));
-            let session = self.sessions.get_mut(&connection);
-            let session = session.expect("a timer goes with its session");
-            let deadline = match session.phase {
-                Phase::Member => session.heard + SESSION_IDLE_MAX,
+            let known = self.connections.get_mut(&connection);
+            let known = known.expect("a timer goes with its connection");
+            let deadline = match known.phase {
+                Phase::Member => known.heard + SESSION_IDLE_MAX,
                 Phase::Handshaking | Phase::Ungreeted(_) | Phase::Stranger(_) => {
-                    session.accepted + LOGIN_DEADLINE
+                    known.accepted + LOGIN_DEADLINE
                 }
             };
             if deadline > now {
-                session.timer = deadline;
+                known.timer = deadline;
                 self.timers.insert((deadline, connection));
             } else {
                 self.is_to_leave(connection, ByeReason::TimedOut);
@@ -273,7 +273,7 @@ impl Connections {
         let (at, _) = self.timers.first()?;
         Some(Deadline {
             at: *at,
-            why: "a silent session",
+            why: "a silent connection",
         })
     }
 
@@ -283,13 +283,13 @@ impl Connections {
 
     /// Connections that are there.
     pub(super) fn count(&self) -> usize {
-        self.sessions.len()
+        self.connections.len()
     }
 
     /// How full everything is that has a bound.
     pub(super) fn fills(&self) -> [Fill; 3] {
         let [strangers, of_source] = self.strangers.fills();
-        let connections = Fill::new("connections", self.sessions.len(), CONNECTIONS_MAX);
+        let connections = Fill::new("connections", self.connections.len(), CONNECTIONS_MAX);
         [connections, strangers, of_source]
     }
 

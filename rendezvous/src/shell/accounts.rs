@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use zeroize::Zeroizing;
 
 use super::admin::{self, AccountLine, Answer, Refusal};
-use super::{DataFolder, Problem, ambient, data, say};
+use super::{DataFolder, Failure, ambient, data, say};
 use crate::args::AccountCommand;
 use crate::server::{Command, CommandId, Reply};
 use crate::server::{Input, Output, Server, ServerOptions};
@@ -32,7 +32,7 @@ const COLUMNS: [(&str, usize, Align); 4] = [
 ];
 
 /// Carries out `rendezvous account …` for the data folder at `path`.
-pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Problem> {
+pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Failure> {
     match command {
         AccountCommand::Add {
             name,
@@ -67,7 +67,7 @@ pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Problem> {
     }
 }
 
-fn admit(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Problem> {
+fn admit(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Failure> {
     let answer = accounts.ask(Command::Admit(name.clone()))?;
     let answer = answer.map_err(|refusal| refused(refusal, name))?;
     let Answer::Code { code, expires_in_s } = answer else {
@@ -79,7 +79,7 @@ fn admit(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Problem>
     ))
 }
 
-fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Problem> {
+fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Failure> {
     if !json {
         let heads = COLUMNS.map(|(head, ..)| head.to_owned());
         say(format_args!("{}", row(&heads, "BLOCKED")))?;
@@ -104,7 +104,7 @@ fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Problem> {
     }
 }
 
-fn print_line(line: &AccountLine, json: bool) -> Result<(), Problem> {
+fn print_line(line: &AccountLine, json: bool) -> Result<(), Failure> {
     if json {
         let line = serde_json::to_string(line).expect("a line is plain data");
         return say(format_args!("{line}"));
@@ -128,21 +128,21 @@ fn row(cells: &[String; COLUMNS.len()], last: &str) -> String {
     cells.chain([last.to_owned()]).collect()
 }
 
-fn refused(refusal: Refusal, name: &AccountName) -> Problem {
+fn refused(refusal: Refusal, name: &AccountName) -> Failure {
     match refusal {
-        Refusal::Exists => Problem::AccountExists(name.clone()),
-        Refusal::NotFound => Problem::NoAccount(name.clone()),
-        Refusal::TooManyCodes => Problem::TooManyCodes,
+        Refusal::Exists => Failure::AccountExists(name.clone()),
+        Refusal::NotFound => Failure::NoAccount(name.clone()),
+        Refusal::TooManyCodes => Failure::TooManyCodes,
         Refusal::TooMany(_) | Refusal::Failed(_) => failed(refusal.to_string()),
     }
 }
 
-fn unexpected() -> Problem {
+fn unexpected() -> Failure {
     failed("an unexpected answer".to_owned())
 }
 
-const fn failed(message: String) -> Problem {
-    Problem::Store(crate::store::StoreError::Failed(message))
+const fn failed(message: String) -> Failure {
+    Failure::Store(crate::store::StoreError::Failed(message))
 }
 
 /// The accounts of a data folder.
@@ -163,15 +163,15 @@ struct Here {
 impl<'a> Accounts<'a> {
     fn open(
         path: &'a Path,
-        open_folder: impl FnOnce(&Path) -> Result<DataFolder, Problem>,
-    ) -> Result<Self, Problem> {
+        open_folder: impl FnOnce(&Path) -> Result<DataFolder, Failure>,
+    ) -> Result<Self, Failure> {
         let folder = match open_folder(path) {
-            Err(Problem::InUse(_)) => return Ok(Self::Running(path)),
+            Err(Failure::InUse(_)) => return Ok(Self::Running(path)),
             folder => folder?,
         };
         let setup = folder.opaque_setup()?;
         let mut store = folder.store()?;
-        let restored = store.restore().map_err(Problem::Store)?;
+        let restored = store.restore().map_err(Failure::Store)?;
         let options = ServerOptions::new(folder.bucket_key()?);
         let (seed, epoch) = (ambient::seed()?, clock::epoch());
         let server = Server::new(seed, clock::now(), epoch, options, restored);
@@ -187,7 +187,7 @@ impl<'a> Accounts<'a> {
         &self,
         name: &AccountName,
         password: &Password,
-    ) -> Result<PasswordRecord, Problem> {
+    ) -> Result<PasswordRecord, Failure> {
         let read;
         let setup = match self {
             Self::Running(path) => {
@@ -196,13 +196,13 @@ impl<'a> Accounts<'a> {
             }
             Self::Here(here) => &here.setup,
         };
-        password::make_record(setup, name, password, ambient::seed()?).map_err(Problem::Password)
+        password::make_record(setup, name, password, ambient::seed()?).map_err(Failure::Password)
     }
 
-    fn ask(&mut self, command: Command) -> Result<Result<Answer, Refusal>, Problem> {
+    fn ask(&mut self, command: Command) -> Result<Result<Answer, Refusal>, Failure> {
         match self {
             Self::Running(path) => {
-                let no_answer = |why| Problem::NoAnswer {
+                let no_answer = |why| Failure::NoAnswer {
                     folder: path.to_owned(),
                     why,
                 };
@@ -215,7 +215,7 @@ impl<'a> Accounts<'a> {
         }
     }
 
-    fn expect_done(&mut self, command: Command, name: &AccountName) -> Result<(), Problem> {
+    fn expect_done(&mut self, command: Command, name: &AccountName) -> Result<(), Failure> {
         match self.ask(command)? {
             Ok(Answer::Done) => Ok(()),
             Ok(Answer::Code { .. } | Answer::Accounts { .. }) => Err(unexpected()),
@@ -248,27 +248,27 @@ impl Here {
     }
 }
 
-fn read_password(file: Option<&Path>) -> Result<Password, Problem> {
+fn read_password(file: Option<&Path>) -> Result<Password, Failure> {
     let text = match file {
         Some(path) => password_in(path)?,
         None => {
             let ask = |prompt| rpassword::prompt_password(prompt).map(Zeroizing::new);
-            let first = ask("New password: ").map_err(Problem::NoTerminal)?;
-            let second = ask("The same again: ").map_err(Problem::NoTerminal)?;
+            let first = ask("New password: ").map_err(Failure::NoTerminal)?;
+            let second = ask("The same again: ").map_err(Failure::NoTerminal)?;
             if *first != *second {
-                return Err(Problem::PasswordsDiffer);
+                return Err(Failure::PasswordsDiffer);
             }
             first
         }
     };
     if text.chars().any(char::is_control) {
-        return Err(Problem::PasswordControl);
+        return Err(Failure::PasswordControl);
     }
-    Password::new(text).map_err(Problem::PasswordLength)
+    Password::new(text).map_err(Failure::PasswordLength)
 }
 
-fn password_in(path: &Path) -> Result<Zeroizing<String>, Problem> {
-    let read = password_file::read(path).map_err(|why| Problem::PasswordFile {
+fn password_in(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let read = password_file::read(path).map_err(|why| Failure::PasswordFile {
         path: path.to_owned(),
         why,
     })?;

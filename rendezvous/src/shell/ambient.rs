@@ -3,14 +3,14 @@
 use rand::TryRng;
 use rand::rngs::SysRng;
 
-use super::Problem;
+use super::Failure;
 
 /// 32 random bytes from the system.
-pub(super) fn seed() -> Result<[u8; 32], Problem> {
+pub(super) fn seed() -> Result<[u8; 32], Failure> {
     let mut bytes = [0; 32];
     SysRng
         .try_fill_bytes(&mut bytes)
-        .map_err(|error| Problem::System {
+        .map_err(|error| Failure::System {
             what: "random bytes",
             why: std::io::Error::other(error),
         })?;

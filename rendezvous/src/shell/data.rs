@@ -15,7 +15,7 @@ use common::password::ServerSetup;
 use common::tls::{IdentityError, ServerIdentity};
 use zeroize::Zeroizing;
 
-use super::{Problem, ambient};
+use super::{Failure, ambient};
 use crate::server::logins::lockout::BucketKey;
 use crate::store::sqlite::{OpenError, SqliteStore};
 
@@ -33,18 +33,18 @@ pub(super) struct DataFolder {
 
 impl DataFolder {
     /// Makes the folder if it is not there, and locks it.
-    pub(super) fn open(path: &Path) -> Result<Self, Problem> {
-        let problem = |what| {
-            move |why| Problem::File {
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let failure = |what| {
+            move |why| Failure::File {
                 what,
                 path: path.to_owned(),
                 why,
             }
         };
-        private::create_folder(path).map_err(problem("cannot make the data folder"))?;
+        private::create_folder(path).map_err(failure("cannot make the data folder"))?;
         let lock = FolderLock::try_acquire(path)
-            .map_err(problem("cannot lock the data folder"))?
-            .ok_or_else(|| Problem::InUse(path.to_owned()))?;
+            .map_err(failure("cannot lock the data folder"))?
+            .ok_or_else(|| Failure::InUse(path.to_owned()))?;
         warn_if_readable_by_others(path);
         let this = Self {
             path: path.to_owned(),
@@ -57,12 +57,12 @@ impl DataFolder {
     }
 
     /// The same for a folder that somebody has served from or made an account in: nothing is made.
-    pub(super) fn open_existing(path: &Path) -> Result<Self, Problem> {
+    pub(super) fn open_existing(path: &Path) -> Result<Self, Failure> {
         let is_there = path.join(DATABASE).try_exists();
         match is_there {
             Ok(true) => Self::open(path),
-            Ok(false) => Err(Problem::NoServer(path.to_owned())),
-            Err(why) => Err(Problem::File {
+            Ok(false) => Err(Failure::NoServer(path.to_owned())),
+            Err(why) => Err(Failure::File {
                 what: "cannot look into the data folder",
                 path: path.to_owned(),
                 why,
@@ -76,16 +76,16 @@ impl DataFolder {
     }
 
     /// The server's identity, made with the folder. It must be there: peers know the server by it.
-    pub(super) fn identity(&self) -> Result<ServerIdentity, Problem> {
+    pub(super) fn identity(&self) -> Result<ServerIdentity, Failure> {
         let path = self.path.join(IDENTITY);
         if !path.exists() {
-            return Err(Problem::Damaged {
+            return Err(Failure::Damaged {
                 path,
                 why: "it is missing, and without it no peer knows this server any more".to_owned(),
             });
         }
         let pem = read(&path)?;
-        ServerIdentity::from_pem(&pem).map_err(|error| Problem::Damaged {
+        ServerIdentity::from_pem(&pem).map_err(|error| Failure::Damaged {
             path,
             why: error.to_string(),
         })
@@ -93,11 +93,11 @@ impl DataFolder {
 
     /// The server's OPAQUE keys, made at the first start. Where there are accounts already they must
     /// be there: with new ones nobody could log in any more.
-    pub(super) fn opaque_setup(&self) -> Result<ServerSetup, Problem> {
+    pub(super) fn opaque_setup(&self) -> Result<ServerSetup, Failure> {
         let path = self.path.join(OPAQUE_SETUP);
         let has_accounts = self.path.join(DATABASE).exists();
         if has_accounts && !path.exists() {
-            return Err(Problem::Damaged {
+            return Err(Failure::Damaged {
                 path,
                 why: "it is missing, and without it no account can log in".to_owned(),
             });
@@ -109,12 +109,12 @@ impl DataFolder {
     }
 
     /// The key of the counters of unknown names, made at the first start.
-    pub(super) fn bucket_key(&self) -> Result<BucketKey, Problem> {
+    pub(super) fn bucket_key(&self) -> Result<BucketKey, Failure> {
         let path = self.path.join(BUCKET_KEY);
         let bytes = read_or_make(&path, || Ok(Zeroizing::new(ambient::seed()?.to_vec())))?;
         match bytes.as_slice().try_into() {
             Ok(key) => Ok(BucketKey(key)),
-            Err(_) => Err(Problem::Damaged {
+            Err(_) => Err(Failure::Damaged {
                 path,
                 why: "it does not have 32 bytes".to_owned(),
             }),
@@ -128,7 +128,7 @@ impl DataFolder {
             .all(|name| !self.path.join(name).exists())
     }
 
-    fn make_identity(&self) -> Result<(), Problem> {
+    fn make_identity(&self) -> Result<(), Failure> {
         let make = || {
             Ok(Zeroizing::new(
                 ServerIdentity::generate_pem().as_bytes().to_vec(),
@@ -138,20 +138,20 @@ impl DataFolder {
     }
 
     /// The database, made at the first start.
-    pub(super) fn store(&self) -> Result<SqliteStore, Problem> {
+    pub(super) fn store(&self) -> Result<SqliteStore, Failure> {
         let path = self.path.join(DATABASE);
         SqliteStore::open(&path).map_err(|error| match error {
-            OpenError::Newer { .. } => Problem::Newer {
+            OpenError::Newer { .. } => Failure::Newer {
                 path,
                 why: error.to_string(),
             },
-            OpenError::Damaged(why) => Problem::Damaged { path, why },
-            OpenError::Io(why) => Problem::File {
+            OpenError::Damaged(why) => Failure::Damaged { path, why },
+            OpenError::Io(why) => Failure::File {
                 what: "cannot open the database",
                 path,
                 why,
             },
-            OpenError::Sqlite(why) => Problem::File {
+            OpenError::Sqlite(why) => Failure::File {
                 what: "cannot use the database",
                 path,
                 why: io::Error::other(why),
@@ -164,7 +164,7 @@ impl DataFolder {
 pub(super) fn read_identity(
     folder: &Path,
     certificate: Option<&Path>,
-) -> Result<ServerIdentity, Problem> {
+) -> Result<ServerIdentity, Failure> {
     let own = folder.join(IDENTITY);
     let path = certificate.unwrap_or(&own);
     let pem = read(path)?;
@@ -172,7 +172,7 @@ pub(super) fn read_identity(
 }
 
 /// The fingerprint that peers pin.
-pub(super) fn fingerprint(identity: &ServerIdentity) -> Result<Fingerprint, Problem> {
+pub(super) fn fingerprint(identity: &ServerIdentity) -> Result<Fingerprint, Failure> {
     let path = Path::new(IDENTITY);
     identity
         .fingerprint()
@@ -180,29 +180,29 @@ pub(super) fn fingerprint(identity: &ServerIdentity) -> Result<Fingerprint, Prob
 }
 
 /// Reads the OPAQUE keys of a folder that a running server has locked.
-pub(super) fn read_opaque_setup(folder: &Path) -> Result<ServerSetup, Problem> {
+pub(super) fn read_opaque_setup(folder: &Path) -> Result<ServerSetup, Failure> {
     let path = folder.join(OPAQUE_SETUP);
     parse_setup(&path, &read(&path)?)
 }
 
-pub(super) fn certificate_problem(path: &Path, error: &IdentityError) -> Problem {
-    Problem::Certificate {
+pub(super) fn certificate_problem(path: &Path, error: &IdentityError) -> Failure {
+    Failure::Certificate {
         path: path.to_owned(),
         why: error.to_string(),
     }
 }
 
 /// Reads a file that holds a secret.
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    private::read(path, SERVER_FILE_LEN_MAX).map_err(|why| Problem::File {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    private::read(path, SERVER_FILE_LEN_MAX).map_err(|why| Failure::File {
         what: "cannot read",
         path: path.to_owned(),
         why,
     })
 }
 
-fn parse_setup(path: &Path, bytes: &[u8]) -> Result<ServerSetup, Problem> {
-    ServerSetup::from_bytes(bytes).map_err(|_| Problem::Damaged {
+fn parse_setup(path: &Path, bytes: &[u8]) -> Result<ServerSetup, Failure> {
+    ServerSetup::from_bytes(bytes).map_err(|_| Failure::Damaged {
         path: path.to_owned(),
         why: "it does not hold the server's OPAQUE keys".to_owned(),
     })
@@ -211,13 +211,13 @@ fn parse_setup(path: &Path, bytes: &[u8]) -> Result<ServerSetup, Problem> {
 /// Reads a secret, or makes it: complete and durable, or not at all.
 fn read_or_make(
     path: &Path,
-    make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, Problem>,
-) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, Failure>,
+) -> Result<Zeroizing<Vec<u8>>, Failure> {
     if path.exists() {
         return read(path);
     }
     let bytes = make()?;
-    private::write(path, &bytes, Durability::PowerLoss).map_err(|why| Problem::File {
+    private::write(path, &bytes, Durability::PowerLoss).map_err(|why| Failure::File {
         what: "cannot write",
         path: path.to_owned(),
         why,

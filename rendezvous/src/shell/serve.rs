@@ -24,10 +24,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::admin::{self, AdminServer};
 use super::encoder::Encoder;
-use super::tls::{Event, Link, Progress};
+use super::tls::{Event, Progress, TlsConnection};
 use super::udp::UdpThread;
 use super::workers::Workers;
-use super::{DataFolder, Problem, ambient, data, say};
+use super::{DataFolder, Failure, ambient, data, say};
 use crate::config::ServeConfig;
 use crate::server::CommandId;
 use crate::server::{ConnectionId, Input, Output, Server, ServerOptions};
@@ -53,7 +53,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(2);
 const PORT_TRIES: usize = 16;
 
 /// Serves until a signal says to stop.
-pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
+pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Failure> {
     raise_descriptor_limit();
     let folder = DataFolder::open(path)?;
     let identity = match &config.certificate {
@@ -62,7 +62,7 @@ pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Problem> {
     };
     let setup = folder.opaque_setup()?;
     let mut store = folder.store()?;
-    let restored = store.restore().map_err(Problem::Store)?;
+    let restored = store.restore().map_err(Failure::Store)?;
     warn_of_named_credentials(restored.named_credentials);
     let fingerprint = data::fingerprint(&identity)?;
     let tls = identity.into_server_config().map_err(|error| {
@@ -116,8 +116,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-const fn poll_problem(why: io::Error) -> Problem {
-    Problem::System {
+const fn poll_problem(why: io::Error) -> Failure {
+    Failure::System {
         what: "waiting for sockets",
         why,
     }
@@ -134,24 +134,24 @@ struct Sockets {
 
 impl Sockets {
     /// Binds the first of these addresses that this system has.
-    fn bind(addresses: &[SocketAddr]) -> Result<Self, Problem> {
-        let mut problem = None;
+    fn bind(addresses: &[SocketAddr]) -> Result<Self, Failure> {
+        let mut failure = None;
         for address in addresses {
             match Self::bind_one(*address) {
                 Ok(sockets) => return Ok(sockets),
                 Err(why) => {
                     // A port that is taken is taken in the other family too, and is what to report.
                     let is_final = why.kind() == io::ErrorKind::AddrInUse;
-                    problem = Some((*address, why));
+                    failure = Some((*address, why));
                     if is_final {
                         break;
                     }
                 }
             }
         }
-        let (address, why) = problem.expect("there is an address to listen on");
+        let (address, why) = failure.expect("there is an address to listen on");
         let hint = listen_hint(why.kind());
-        Err(Problem::Listen { address, why, hint })
+        Err(Failure::Listen { address, why, hint })
     }
 
     fn bind_one(address: SocketAddr) -> io::Result<Self> {
@@ -211,7 +211,7 @@ fn announce(
     bound: SocketAddr,
     fingerprint: &Fingerprint,
     folder: &Path,
-) -> Result<(), Problem> {
+) -> Result<(), Failure> {
     let addresses = reachable(bound);
     let first = addresses[0];
     if config.json {
@@ -236,7 +236,7 @@ fn announce(
             "try"
         ))?;
     }
-    io::stdout().lock().flush().map_err(Problem::Output)
+    io::stdout().lock().flush().map_err(Failure::Output)
 }
 
 /// Where this machine itself reaches the server.
@@ -278,7 +278,7 @@ struct Loop {
     tls: Arc<ServerConfig>,
     server: Server,
     workers: Workers,
-    links: BTreeMap<ConnectionId, Link>,
+    connections: BTreeMap<ConnectionId, TlsConnection>,
     last_connection: u64,
     /// Read more of these without being told.
     ready: BTreeSet<ConnectionId>,
@@ -301,13 +301,13 @@ impl Loop {
         server: Server,
         workers: Workers,
         folder: &Path,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, Failure> {
         let mut listener = TcpListener::from_std(listener);
         let registry = poll.registry();
         registry
             .register(&mut listener, LISTENER, Interest::READABLE)
             .map_err(poll_problem)?;
-        let mut signals = signals().map_err(|why| Problem::System {
+        let mut signals = signals().map_err(|why| Failure::System {
             what: "signals",
             why,
         })?;
@@ -330,7 +330,7 @@ impl Loop {
             tls,
             server,
             workers,
-            links: BTreeMap::new(),
+            connections: BTreeMap::new(),
             last_connection: 0,
             ready: BTreeSet::new(),
             congested: BTreeSet::new(),
@@ -344,7 +344,7 @@ impl Loop {
     }
 
     /// Serves until everything is said after a signal.
-    fn run(&mut self) -> Result<(), Problem> {
+    fn run(&mut self) -> Result<(), Failure> {
         let mut events = Events::with_capacity(1024);
         self.drain(clock::now());
         loop {
@@ -379,7 +379,7 @@ impl Loop {
         if let Some(admin) = self.admin {
             admin.close();
         }
-        drop(self.links);
+        drop(self.connections);
         self.workers.stop();
     }
 
@@ -445,7 +445,7 @@ impl Loop {
             && by <= now
         {
             self.closing.remove(&(by, connection));
-            self.drop_link(connection, now);
+            self.drop_connection(connection, now);
         }
         if self.server_due.is_some_and(|due| due <= now) {
             self.server.handle_timeout(now);
@@ -473,7 +473,7 @@ impl Loop {
 
     fn is_over(&self, now: Instant) -> bool {
         self.stop_by
-            .is_some_and(|by| by <= now || self.links.is_empty())
+            .is_some_and(|by| by <= now || self.connections.is_empty())
     }
 
     // ---- connections -------------------------------------------------------------------------
@@ -511,9 +511,9 @@ impl Loop {
             log::debug!("cannot register an accepted connection: {error}");
             return;
         }
-        match Link::new(socket, source, Arc::clone(&self.tls)) {
-            Ok(link) => {
-                self.links.insert(connection, link);
+        match TlsConnection::new(socket, source, Arc::clone(&self.tls)) {
+            Ok(tls) => {
+                self.connections.insert(connection, tls);
                 self.server
                     .handle_input(Input::Accepted { connection, source }, now);
                 self.drain_some(now);
@@ -525,15 +525,15 @@ impl Loop {
     fn read_ready(&mut self, now: Instant) {
         let mut events = Vec::new();
         for connection in std::mem::take(&mut self.ready) {
-            let Some(link) = self.links.get_mut(&connection) else {
+            let Some(tls) = self.connections.get_mut(&connection) else {
                 continue;
             };
-            if link.is_congested() {
+            if tls.is_congested() {
                 self.congested.insert(connection);
                 continue;
             }
-            let progress = link.read(&mut events);
-            let source = link.source;
+            let progress = tls.read(&mut events);
+            let source = tls.source;
             for event in events.drain(..) {
                 let input = match event {
                     Event::Connected(channel_binding) => Input::Connected {
@@ -563,11 +563,11 @@ impl Loop {
 
     /// The other side said all it had to say. What it asked before that is not answered any more.
     fn on_end_of_stream(&mut self, connection: ConnectionId, now: Instant) {
-        self.drop_link(connection, now);
+        self.drop_connection(connection, now);
     }
 
-    fn drop_link(&mut self, connection: ConnectionId, now: Instant) {
-        if self.links.remove(&connection).is_none() {
+    fn drop_connection(&mut self, connection: ConnectionId, now: Instant) {
+        if self.connections.remove(&connection).is_none() {
             return;
         }
         self.congested.remove(&connection);
@@ -600,14 +600,14 @@ impl Loop {
         loop {
             match self.server.poll_output(now) {
                 Output::Send { connection, frame } => {
-                    let Some(link) = self.links.get_mut(&connection) else {
+                    let Some(tls) = self.connections.get_mut(&connection) else {
                         continue;
                     };
-                    if link.send(&frame, &mut encoder) {
+                    if tls.send(&frame, &mut encoder) {
                         self.to_write.insert(connection);
                     } else {
-                        log::debug!("reads too slowly: source={}", link.source);
-                        self.drop_link(connection, now);
+                        log::debug!("reads too slowly: source={}", tls.source);
+                        self.drop_connection(connection, now);
                     }
                 }
                 Output::Close { connection, why } => self.close(connection, why, now),
@@ -635,27 +635,27 @@ impl Loop {
     }
 
     fn close(&mut self, connection: ConnectionId, why: crate::server::CloseReason, now: Instant) {
-        let Some(link) = self.links.get_mut(&connection) else {
+        let Some(tls) = self.connections.get_mut(&connection) else {
             return;
         };
-        log::debug!("closing: source={} why={why:?}", link.source);
-        match link.close(now) {
+        log::debug!("closing: source={} why={why:?}", tls.source);
+        match tls.close(now) {
             Some(by) => {
                 self.closing.insert((by, connection));
             }
-            None => self.drop_link(connection, now),
+            None => self.drop_connection(connection, now),
         }
     }
 
     fn write(&mut self, connection: ConnectionId, now: Instant) {
-        let Some(link) = self.links.get_mut(&connection) else {
+        let Some(tls) = self.connections.get_mut(&connection) else {
             return;
         };
-        match link.write() {
-            Progress::Gone => self.drop_link(connection, now),
+        match tls.write() {
+            Progress::Gone => self.drop_connection(connection, now),
             Progress::Waits | Progress::HasMore => {
-                link.finish_closing();
-                if !link.is_congested() && self.congested.remove(&connection) {
+                tls.finish_closing();
+                if !tls.is_congested() && self.congested.remove(&connection) {
                     // The socket does not tell again what it has to read.
                     self.ready.insert(connection);
                 }

@@ -31,7 +31,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection.
 #[derive(Debug)]
-pub struct Link {
+pub struct TlsConnection {
     pub(super) source: SocketAddr,
     pump: TlsPump<TcpStream>,
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
@@ -75,7 +75,7 @@ pub enum Progress {
     Gone,
 }
 
-impl Link {
+impl TlsConnection {
     /// A connection whose handshake is still to come.
     pub fn new(
         socket: TcpStream,

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::Problem;
+use super::Failure;
 use crate::relay::Relay;
 
 const SOCKET: Token = Token(0);
@@ -27,24 +27,24 @@ pub(super) struct UdpThread {
 
 impl UdpThread {
     /// Starts to answer datagrams.
-    pub(super) fn start(socket: std::net::UdpSocket) -> Result<Self, Problem> {
-        let problem = |why| Problem::System {
+    pub(super) fn start(socket: std::net::UdpSocket) -> Result<Self, Failure> {
+        let failure = |why| Failure::System {
             what: "a UDP thread",
             why,
         };
-        socket.set_nonblocking(true).map_err(problem)?;
+        socket.set_nonblocking(true).map_err(failure)?;
         let mut socket = UdpSocket::from_std(socket);
-        let poll = Poll::new().map_err(problem)?;
+        let poll = Poll::new().map_err(failure)?;
         poll.registry()
             .register(&mut socket, SOCKET, Interest::READABLE)
-            .map_err(problem)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(problem)?;
+            .map_err(failure)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(failure)?;
         let stop = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("udp".to_owned())
             .spawn(move || run(poll, &socket, &is_over))
-            .map_err(problem)?;
+            .map_err(failure)?;
         Ok(Self {
             thread,
             stop,

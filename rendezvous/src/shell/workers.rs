@@ -16,7 +16,7 @@ use common::os::worker::{Answers, Queue, Worker};
 use common::password::ServerSetup;
 use mio::Waker;
 
-use super::Problem;
+use super::Failure;
 use crate::server::Job;
 use crate::server::{Input, Ticket};
 use crate::store::{Store, StoreError, StoreRequest};
@@ -41,9 +41,9 @@ impl Workers {
         store: impl Store + Send + 'static,
         setup: ServerSetup,
         waker: &Arc<Waker>,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, Failure> {
         let (answers, results) = Answers::new(Arc::clone(waker), SERVER_ANSWERS_MAX);
-        let no_thread = |why: io::Error| Problem::System {
+        let no_thread = |why: io::Error| Failure::System {
             what: "a thread",
             why,
         };

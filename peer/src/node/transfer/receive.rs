@@ -42,7 +42,7 @@ enum State {
     /// Accepted; the disk is making room.
     Creating,
     /// Leaves come in.
-    Moving(Moving),
+    Moving(LeafReceiver),
     /// All is here and verified; the disk is making it durable.
     Finishing {
         progress: Progress,
@@ -51,7 +51,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Moving {
+struct LeafReceiver {
     hashes: LeafHashes,
     /// Leaves verified and written.
     written: u64,
@@ -322,7 +322,7 @@ impl Receiving {
             // Given up meanwhile.
             return cx.disk(DiskRequest::Drop { transfer });
         };
-        incoming.state = State::Moving(Moving {
+        incoming.state = State::Moving(LeafReceiver {
             hashes: LeafHashes::default(),
             written: 0,
             announced: None,

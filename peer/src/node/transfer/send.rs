@@ -42,7 +42,7 @@ enum State {
     /// The offer is out.
     Offered { link: LinkId },
     /// Leaves are read and sent.
-    Moving(Moving),
+    Moving(LeafSender),
     /// All is sent; the receiver is checking and storing.
     Settling {
         link: LinkId,
@@ -52,7 +52,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Moving {
+struct LeafSender {
     link: LinkId,
     /// The leaf to ask the disk for next.
     next: u64,
@@ -231,7 +231,7 @@ impl Sending {
             let reason = "the recipient claims to have parts of it already".to_owned();
             return self.fail(transfer, CommandError::File(reason), cx);
         }
-        let mut moving = Moving {
+        let mut moving = LeafSender {
             link,
             next: 0,
             reading: 0,
@@ -448,7 +448,7 @@ impl State {
     }
 }
 
-impl Moving {
+impl LeafSender {
     fn read_more(&mut self, transfer: TransferId, size: u64, unsent: usize, cx: &mut Context<'_>) {
         while self.next < leaf_count(size)
             && self.reading + self.held.len() + unsent < LEAVES_READING_MAX

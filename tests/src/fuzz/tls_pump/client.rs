@@ -10,7 +10,7 @@ use common::tls::ServerTrust;
 use mio::{Poll, Token};
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use peer::shell::ServerAddress;
-use peer::shell::tls::ControlConnection;
+use peer::shell::tls::RendezvousConnection;
 use peer::shell::workers::{Lookup, Resolved};
 use rustls::ServerConnection;
 use socket2::SockRef;
@@ -42,7 +42,7 @@ thread_local! {
 /// A peer's connection, and the other end of its socket.
 struct Pump<'a> {
     machine: &'a Machine,
-    connection: ControlConnection,
+    connection: RendezvousConnection,
     far: TcpStream,
     now: Instant,
     inputs: VecDeque<RendezvousInput>,
@@ -92,7 +92,7 @@ impl<'a> Pump<'a> {
             port: address.port(),
         };
         let trust = ServerTrust::Pinned(configs().fingerprint);
-        let connection = ControlConnection::new(server, &trust, Token(1));
+        let connection = RendezvousConnection::new(server, &trust, Token(1));
         let mut connection = connection.expect("an address is a name");
         let (now, mut inputs) = (beginning(), VecDeque::new());
         let registry = machine.poll.registry();

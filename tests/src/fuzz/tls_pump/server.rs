@@ -9,7 +9,7 @@ use common::wire::frame::FrameBuffer;
 use common::wire::rendezvous::{Hello, HelloAnswer, RequestFrame, VERSION};
 use rendezvous::server::Frame;
 use rendezvous::shell::encoder::Encoder;
-use rendezvous::shell::tls::{Event, Link, Progress};
+use rendezvous::shell::tls::{Event, Progress, TlsConnection};
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use std::io::Write;
@@ -20,7 +20,7 @@ use crate::fuzz::feed::Feed;
 
 /// A connection at the server, and the other end of its socket.
 struct Pump {
-    link: Link,
+    link: TlsConnection,
     far: UnixStream,
     seen: Vec<Seen>,
     is_gone: bool,
@@ -73,7 +73,7 @@ impl Pump {
         let near = std::net::TcpStream::from(OwnedFd::from(near));
         let socket = mio::net::TcpStream::from_std(near);
         let source = SocketAddr::from(([192, 0, 2, 1], 40_000));
-        let link = Link::new(socket, source, configs().server.clone());
+        let link = TlsConnection::new(socket, source, configs().server.clone());
         Self {
             link: link.expect("the configuration is good"),
             far,

@@ -21,7 +21,7 @@ const ATTACH_PAUSE: Duration = Duration::from_millis(20);
 
 /// A connection to the profile's node, and the node itself if this process owns the profile.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct NodeHandle {
     profile: Profile,
     settings: Settings,
     udp: Option<SocketAddr>,
@@ -36,7 +36,7 @@ struct Owned {
     _ownership: FolderLock,
 }
 
-impl Session {
+impl NodeHandle {
     /// Opens the profile that `settings` belong to. They may not be saved yet.
     pub(crate) fn open(
         profile: Profile,
@@ -256,7 +256,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for NodeHandle {
     /// Stops the node in good order, whichever way a command ends.
     fn drop(&mut self) {
         self.client = None;
