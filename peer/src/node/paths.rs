@@ -16,7 +16,7 @@ use common::stun;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::{Datagrams, Transmit};
+use super::io::{Datagrams, Transmit};
 use answers::Answers;
 
 // Candidates of other devices: checks, proofs and budgets.

@@ -42,7 +42,7 @@ mod trains;
 
 pub use noq_proto::StreamId;
 
-use super::{Datagrams, Transmit};
+use super::io::{Datagrams, Transmit};
 use ack_lag::AckLag;
 use trains::Trains;
 
