@@ -66,8 +66,7 @@ impl Chat {
 
     /// Accounts that messages wait for, and whether they have waited for a receipt for too long.
     pub(super) fn recipients(&self, now: Instant) -> impl Iterator<Item = (&AccountName, bool)> {
-        let recipients = self.outbox.recipients();
-        recipients.map(move |account| (account, self.outbox.is_overdue(account, now)))
+        self.outbox.recipients(now)
     }
 
     /// When a recipient has owed a receipt for too long.

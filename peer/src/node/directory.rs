@@ -112,13 +112,14 @@ impl Directory {
         own: Option<&AccountName>,
         links: &Links,
     ) {
-        let mut wanted = Wanted::new();
-        for (account, is_overdue) in waiting {
-            let is_missing = links.link_to(account).is_none() || is_overdue;
-            if is_missing && own != Some(account) {
-                *wanted.entry(account.clone()).or_default() |= is_overdue;
-            }
-        }
+        let wanted = waiting.filter(|(account, is_overdue)| {
+            let is_missing = links.link_to(account).is_none() || *is_overdue;
+            is_missing && own != Some(account)
+        });
+        // Of an account that several things wait for the last counts.
+        let wanted: Wanted = wanted
+            .map(|(account, is_overdue)| (account.clone(), is_overdue))
+            .collect();
         self.search.set_wanted(wanted);
     }
 

@@ -140,15 +140,7 @@ impl Transfers {
             self.sending.on_server_away(cx);
             return false;
         }
-        let waiting = self.sending.recipients();
-        let waiting: Vec<AccountName> = waiting
-            .filter(|account| cx.links.link_to(account).is_none())
-            .cloned()
-            .collect();
-        for account in &waiting {
-            self.sending.on_unreachable(account, error, cx);
-        }
-        !waiting.is_empty()
+        self.sending.on_server_gone(error, cx)
     }
 
     /// Takes a frame from a device of `from`.

@@ -83,20 +83,10 @@ impl Outbox {
         .collect()
     }
 
-    /// Tells whether the oldest message to an account has waited for its receipt for too long.
-    pub(super) fn is_overdue(&self, to: &AccountName, now: Instant) -> bool {
-        self.overdue_at(to).is_some_and(|at| at <= now)
-    }
-
     /// When the next account becomes overdue after `now`.
     pub(super) fn next_overdue(&self, now: Instant) -> Option<Instant> {
-        let moments = self.outbox.keys().filter_map(|to| self.overdue_at(to));
+        let moments = self.outbox.values().filter_map(overdue_at);
         moments.filter(|at| *at > now).min()
-    }
-
-    fn overdue_at(&self, to: &AccountName) -> Option<Instant> {
-        let (_, at) = self.outbox.get(to)?.front()?.sent?;
-        Some(at + RECEIPT_PATIENCE)
     }
 
     /// Takes a message back that no link has carried.
@@ -141,15 +131,23 @@ impl Outbox {
         outgoing
     }
 
-    /// Accounts that messages wait for.
-    pub(super) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
-        self.outbox.keys()
+    /// Accounts that messages wait for, and whether the oldest has waited for its receipt for too long.
+    pub(super) fn recipients(&self, now: Instant) -> impl Iterator<Item = (&AccountName, bool)> {
+        let is_overdue = move |outbox| overdue_at(outbox).is_some_and(|at| at <= now);
+        let outboxes = self.outbox.iter();
+        outboxes.map(move |(to, outbox)| (to, is_overdue(outbox)))
     }
 
-    /// Outbox that wait.
+    /// Messages that wait.
     pub(super) fn len(&self) -> usize {
         self.outbox.values().map(VecDeque::len).sum()
     }
+}
+
+/// When the oldest message of an outbox has waited for its receipt for too long.
+fn overdue_at(outbox: &VecDeque<Outgoing>) -> Option<Instant> {
+    let (_, at) = outbox.front()?.sent?;
+    Some(at + RECEIPT_PATIENCE)
 }
 
 #[cfg(test)]
@@ -185,8 +183,9 @@ mod tests {
             "a second receipt changes nothing"
         );
         assert_eq!(outbox.take_due(&bob, second, now), vec![message(2)]);
-        assert!(!outbox.is_overdue(&bob, now));
-        assert!(outbox.is_overdue(&bob, now + RECEIPT_PATIENCE));
+        let overdue = |now| outbox.recipients(now).collect::<Vec<_>>();
+        assert_eq!(overdue(now), [(&bob, false)]);
+        assert_eq!(overdue(now + RECEIPT_PATIENCE), [(&bob, true)]);
         assert_eq!(outbox.next_overdue(now), Some(now + RECEIPT_PATIENCE));
         let mallory = "mallory".parse().unwrap();
         assert!(
@@ -194,7 +193,7 @@ mod tests {
             "not from the recipient"
         );
         assert!(outbox.on_receipt(&bob, message(2).id));
-        assert_eq!((outbox.len(), outbox.recipients().count()), (0, 0));
+        assert_eq!((outbox.len(), outbox.recipients(now).count()), (0, 0));
     }
 
     #[test]

@@ -137,6 +137,24 @@ impl Sending {
         }
     }
 
+    /// The server does not come back by itself: offers that no link can carry fail. Tells whether there
+    /// were any.
+    pub(super) fn on_server_gone(&mut self, error: &CommandError, cx: &mut Context<'_>) -> bool {
+        let is_stuck = |outgoing: &Outgoing| {
+            let is_unlinked = matches!(outgoing.state, State::Unlinked { .. });
+            is_unlinked && cx.links.link_to(&outgoing.to).is_none()
+        };
+        let stuck = self
+            .transfers
+            .iter()
+            .filter(|(_, outgoing)| is_stuck(outgoing));
+        let stuck: Vec<TransferId> = stuck.map(|(transfer, _)| *transfer).collect();
+        for transfer in &stuck {
+            self.fail(*transfer, error.clone(), cx);
+        }
+        !stuck.is_empty()
+    }
+
     /// Fails the offers for which the server, or after it the recipient, did not come back in time.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
