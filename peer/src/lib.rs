@@ -33,6 +33,8 @@ pub mod profile;
 // Sockets, files and threads around the engine.
 #[cfg(feature = "shell")]
 pub mod shell;
+// What a node remembers, kept in memory: for tests.
+pub mod store;
 // What a person sees: lines, progress, prompts, JSON.
 #[cfg(feature = "shell")]
 mod ui;

@@ -645,6 +645,10 @@ fn describe(error: &rusqlite::Error) -> String {
     }
 }
 
+// The same requests to this history and to the one in memory.
+#[cfg(test)]
+mod twin;
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

@@ -1,0 +1,289 @@
+//! A store in memory: what the history does, without a disk. For tests and simulations.
+//!
+//! It carries out a node's [`StoreRequest`]s one by one and gives the answers that the SQLite history
+//! of the shell gives; a test asks both the same and compares. It fails only where its owner says so,
+//! with [`MemoryStore::fail`].
+
+use std::collections::BTreeMap;
+
+use common::id::{AccountName, MessageId};
+use common::key::{DeviceKey, Token};
+use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX};
+use common::time::UnixTime;
+use common::wire::peer::Message;
+
+use crate::node::command::{Direction, HistoryItem, MessageState};
+use crate::node::io::{
+    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, Restored, StoreAnswer, StoreRequest,
+};
+
+/// Keeps everything in maps and lists. A clone is what a backup is: it has the state of its moment.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    session: Option<(AccountName, Token)>,
+    /// When each key was first seen.
+    contacts: BTreeMap<(AccountName, DeviceKey), UnixTime>,
+    rows: Vec<Row>,
+    /// Where in `rows` the messages with a number are, oldest first.
+    places: BTreeMap<MessageId, Vec<usize>>,
+    /// The last chain of received messages that has a gap.
+    gap: u64,
+}
+
+/// A message of the history.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The other side.
+    pub with: AccountName,
+    /// Which way it went.
+    pub direction: Direction,
+    /// The message.
+    pub message: Message,
+    /// How far it is.
+    pub state: MessageState,
+}
+
+impl MemoryStore {
+    /// The store of a device that is logged in.
+    pub fn enrolled(account: AccountName, token: Token) -> Self {
+        Self {
+            session: Some((account, token)),
+            ..Self::default()
+        }
+    }
+
+    /// Carries out a request.
+    pub fn execute(&mut self, request: &StoreRequest) -> StoreAnswer {
+        if self.is_after_gap(request) {
+            return after_gap();
+        }
+        match request {
+            StoreRequest::Account(request) => self.account(request),
+            StoreRequest::Contact(request) => self.contact(request),
+            StoreRequest::Chat(request) => self.chat(request),
+        }
+    }
+
+    /// Answers a request as a store does that cannot carry it out: nothing changes, and no message of
+    /// the same chain is taken any more.
+    pub fn fail(&mut self, request: &StoreRequest, reason: &str) -> StoreAnswer {
+        if self.is_after_gap(request) {
+            return after_gap();
+        }
+        if let StoreRequest::Chat(ChatRequest::Receive { chain, .. }) = request {
+            self.gap = *chain;
+        }
+        StoreAnswer::Failed(reason.to_owned())
+    }
+
+    /// Begins a new run: chains count anew.
+    pub const fn reopen(&mut self) {
+        self.gap = 0;
+    }
+
+    /// What a node that starts finds.
+    pub fn restore(&self) -> Restored {
+        let outbox = self.rows.iter().filter(|row| row.is_in_outbox());
+        Restored {
+            session: self.session.clone(),
+            contacts: self.contacts(),
+            outbox: outbox
+                .map(|row| (row.with.clone(), row.message.clone()))
+                .collect(),
+        }
+    }
+
+    /// All messages, in the order in which they came here.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Pinned keys, the first one seen first.
+    fn contacts(&self) -> Vec<(AccountName, DeviceKey)> {
+        let mut contacts: Vec<_> = self.contacts.iter().collect();
+        // SQLite has signed numbers only, and keeps a time as the one of the same bits.
+        contacts.sort_by_key(|((account, _), at)| (at.as_millis().cast_signed(), account));
+        contacts.into_iter().map(|(pin, _)| pin.clone()).collect()
+    }
+
+    fn is_after_gap(&self, request: &StoreRequest) -> bool {
+        matches!(request, StoreRequest::Chat(ChatRequest::Receive { chain, .. }) if *chain <= self.gap)
+    }
+
+    fn account(&mut self, request: &AccountRequest) -> StoreAnswer {
+        let AccountRequest::SaveSession { account, token } = request;
+        self.session = token.clone().map(|token| (account.clone(), token));
+        StoreAnswer::Done
+    }
+
+    fn contact(&mut self, request: &ContactRequest) -> StoreAnswer {
+        match request {
+            ContactRequest::PinKey {
+                account,
+                device_key,
+                at,
+            } => {
+                let pin = (account.clone(), *device_key);
+                self.contacts.entry(pin).or_insert(*at);
+            }
+            ContactRequest::UnpinKey { device_key } => {
+                self.contacts.retain(|(_, key), _| key != device_key);
+            }
+        }
+        StoreAnswer::Done
+    }
+
+    fn chat(&mut self, request: &ChatRequest) -> StoreAnswer {
+        match request {
+            ChatRequest::Queue { messages } => {
+                for (to, message) in messages {
+                    self.insert(Direction::Sent, to, message);
+                }
+                StoreAnswer::Done
+            }
+            ChatRequest::Receive { from, message, .. } => {
+                let is_new = self.insert(Direction::Received, from, message);
+                StoreAnswer::Chat(ChatAnswer::Received { is_new })
+            }
+            ChatRequest::Advance { id, to, state } => {
+                self.advance(*id, to, *state);
+                StoreAnswer::Done
+            }
+            ChatRequest::Withdraw { messages } => {
+                for (to, id) in messages {
+                    self.withdraw(*id, to);
+                }
+                StoreAnswer::Done
+            }
+            ChatRequest::MarkRead { ids } => {
+                let marked = ids.iter().flat_map(|id| self.mark_read(*id)).collect();
+                StoreAnswer::Chat(ChatAnswer::Marked(marked))
+            }
+            ChatRequest::History { with, limit } => {
+                let latest_first = self.rows.iter().rev();
+                let of = latest_first.filter(|row| with.as_ref().is_none_or(|of| row.with == *of));
+                let mut found = look_up(of, *limit);
+                found.reverse();
+                StoreAnswer::Chat(ChatAnswer::Messages(found))
+            }
+            ChatRequest::Unread => {
+                let unread = self.rows.iter().filter(|row| row.is_unread());
+                let found = look_up(unread, HISTORY_ITEMS_MAX);
+                StoreAnswer::Chat(ChatAnswer::Messages(found))
+            }
+        }
+    }
+
+    /// `false` if it is there already.
+    fn insert(&mut self, direction: Direction, with: &AccountName, message: &Message) -> bool {
+        if self.find(message.id, with, direction).is_some() {
+            return false;
+        }
+        let place = self.rows.len();
+        self.places.entry(message.id).or_default().push(place);
+        self.rows.push(Row {
+            with: with.clone(),
+            direction,
+            message: message.clone(),
+            state: match direction {
+                Direction::Sent => MessageState::Queued,
+                Direction::Received => MessageState::Delivered,
+            },
+        });
+        true
+    }
+
+    fn advance(&mut self, id: MessageId, to: &AccountName, state: MessageState) {
+        if let Some(place) = self.find(id, to, Direction::Sent) {
+            let row = &mut self.rows[place];
+            row.state = row.state.max(state);
+        }
+    }
+
+    fn withdraw(&mut self, id: MessageId, to: &AccountName) {
+        let place = self.find(id, to, Direction::Sent);
+        if let Some(place) = place.filter(|place| self.rows[*place].is_in_outbox()) {
+            self.rows.remove(place);
+            self.places.clear();
+            for (place, row) in self.rows.iter().enumerate() {
+                self.places.entry(row.message.id).or_default().push(place);
+            }
+        }
+    }
+
+    /// The authors of messages with this number that nobody had seen.
+    fn mark_read(&mut self, id: MessageId) -> Vec<(AccountName, MessageId)> {
+        let mut marked = Vec::new();
+        for place in self.places.get(&id).into_iter().flatten() {
+            let row = &mut self.rows[*place];
+            if row.is_unread() {
+                row.state = MessageState::Read;
+                marked.push((row.with.clone(), id));
+            }
+        }
+        marked
+    }
+
+    fn find(&self, id: MessageId, with: &AccountName, direction: Direction) -> Option<usize> {
+        let mut places = self.places.get(&id)?.iter().copied();
+        places.find(|place| {
+            let row = &self.rows[*place];
+            row.direction == direction && row.with == *with
+        })
+    }
+}
+
+impl Row {
+    fn is_in_outbox(&self) -> bool {
+        self.direction == Direction::Sent && self.state < MessageState::Delivered
+    }
+
+    fn is_unread(&self) -> bool {
+        self.direction == Direction::Received && self.state < MessageState::Read
+    }
+
+    fn item(&self) -> HistoryItem {
+        HistoryItem {
+            id: self.message.id,
+            with: self.with.clone(),
+            direction: self.direction,
+            sent: self.message.sent,
+            body: self.message.body.clone(),
+            state: self.state,
+        }
+    }
+}
+
+/// Tells whether a request changes, or could change, something.
+pub const fn is_write(request: &StoreRequest) -> bool {
+    match request {
+        StoreRequest::Account(AccountRequest::SaveSession { .. })
+        | StoreRequest::Contact(ContactRequest::PinKey { .. } | ContactRequest::UnpinKey { .. })
+        | StoreRequest::Chat(
+            ChatRequest::Queue { .. }
+            | ChatRequest::Receive { .. }
+            | ChatRequest::Advance { .. }
+            | ChatRequest::Withdraw { .. }
+            | ChatRequest::MarkRead { .. },
+        ) => true,
+        StoreRequest::Chat(ChatRequest::History { .. } | ChatRequest::Unread) => false,
+    }
+}
+
+/// At most `limit` rows, and no further one once there is enough text for an answer.
+fn look_up<'a>(rows: impl Iterator<Item = &'a Row>, limit: u32) -> Vec<HistoryItem> {
+    let mut items = Vec::new();
+    let mut len = 0;
+    for row in rows.take(limit.min(HISTORY_ITEMS_MAX) as usize) {
+        len += row.message.body.as_str().len();
+        items.push(row.item());
+        if len >= HISTORY_ITEMS_LEN_MAX {
+            break;
+        }
+    }
+    items
+}
+
+fn after_gap() -> StoreAnswer {
+    StoreAnswer::Failed("a message before it could not be kept".to_owned())
+}
