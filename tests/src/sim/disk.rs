@@ -1,47 +1,26 @@
-//! What survives a host's crash: its history and its files. A request is durable once it has been
-//! carried out; what still waits in a queue is lost.
+//! What survives a host's crash: its store and its files, on a disk that may be full. A request is
+//! durable once it has been carried out; what still waits in a queue is lost.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::hash::{LeafHasher, leaf_len};
-use common::id::{AccountName, MessageId, TransferId};
-use common::key::{DeviceKey, Token};
+use common::id::{AccountName, TransferId};
+use common::key::Token;
 use common::limits::LEAF_LEN;
-use common::wire::peer::Message;
-use peer::node::command::{Direction, HistoryItem, MessageState};
-use peer::node::io::{
-    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, DiskAnswer, DiskRequest, Restored,
-    StoreAnswer, StoreRequest,
-};
+use peer::node::io::{DiskAnswer, DiskRequest, Restored, StoreAnswer, StoreRequest};
+use peer::store::{MemoryStore, Row, is_write};
 
 /// A host's disk.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
-    session: Option<(AccountName, Token)>,
-    contacts: Vec<(AccountName, DeviceKey)>,
-    rows: Vec<Row>,
+    store: MemoryStore,
     files: BTreeMap<PathBuf, Arc<Vec<u8>>>,
     parts: BTreeMap<TransferId, Part>,
     open: BTreeMap<TransferId, PathBuf>,
     /// Nothing can be written.
     pub is_full: bool,
-    /// The last chain of received messages that has a gap.
-    gap: u64,
-}
-
-/// A message of the history.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// The other side.
-    pub with: AccountName,
-    /// Which way it went.
-    pub direction: Direction,
-    /// The message.
-    pub message: Message,
-    /// How far it is.
-    pub state: MessageState,
 }
 
 #[derive(Clone, Debug)]
@@ -54,30 +33,19 @@ impl Disk {
     /// A disk that knows an account and its token.
     pub fn enrolled(account: AccountName, token: Token) -> Self {
         Self {
-            session: Some((account, token)),
+            store: MemoryStore::enrolled(account, token),
             ..Self::default()
         }
     }
 
     /// What a node that starts finds.
     pub fn restore(&self) -> Restored {
-        let waits =
-            |row: &&Row| row.direction == Direction::Sent && row.state < MessageState::Delivered;
-        Restored {
-            session: self.session.clone(),
-            contacts: self.contacts.clone(),
-            outbox: self
-                .rows
-                .iter()
-                .filter(waits)
-                .map(|row| (row.with.clone(), row.message.clone()))
-                .collect(),
-        }
+        self.store.restore()
     }
 
     /// All messages, in the order in which they came here.
     pub fn rows(&self) -> &[Row] {
-        &self.rows
+        self.store.rows()
     }
 
     /// Puts a file there.
@@ -94,124 +62,16 @@ impl Disk {
     pub fn crash(&mut self) {
         self.parts.clear();
         self.open.clear();
-        self.gap = 0;
+        self.store.reopen();
     }
 
     /// Carries out a request of the store.
-    pub fn store(&mut self, request: StoreRequest) -> StoreAnswer {
-        let chain = if let StoreRequest::Chat(ChatRequest::Receive { chain, .. }) = &request {
-            Some(*chain)
+    pub fn store(&mut self, request: &StoreRequest) -> StoreAnswer {
+        if self.is_full && is_write(request) {
+            self.store.fail(request, "the disk is full")
         } else {
-            None
-        };
-        if chain.is_some_and(|chain| chain <= self.gap) {
-            return StoreAnswer::Failed("a message before it could not be kept".to_owned());
+            self.store.execute(request)
         }
-        if self.is_full && is_write(&request) {
-            self.gap = self.gap.max(chain.unwrap_or(0));
-            return StoreAnswer::Failed("the disk is full".to_owned());
-        }
-        match request {
-            StoreRequest::Account(AccountRequest::SaveSession { account, token }) => {
-                self.session = token.map(|token| (account, token));
-                StoreAnswer::Done
-            }
-            StoreRequest::Contact(ContactRequest::PinKey {
-                account,
-                device_key,
-                ..
-            }) => {
-                let contact = (account, device_key);
-                if !self.contacts.contains(&contact) {
-                    self.contacts.push(contact);
-                }
-                StoreAnswer::Done
-            }
-            StoreRequest::Contact(ContactRequest::UnpinKey { device_key }) => {
-                self.contacts.retain(|(_, key)| *key != device_key);
-                StoreAnswer::Done
-            }
-            StoreRequest::Chat(ChatRequest::Queue { messages }) => {
-                for (with, message) in messages {
-                    self.rows.push(Row {
-                        with,
-                        direction: Direction::Sent,
-                        message,
-                        state: MessageState::Queued,
-                    });
-                }
-                StoreAnswer::Done
-            }
-            StoreRequest::Chat(ChatRequest::Receive { from, message, .. }) => {
-                self.receive(from, message)
-            }
-            StoreRequest::Chat(ChatRequest::Advance { id, to, state }) => {
-                if let Some(row) = self.find(id, &to, Direction::Sent) {
-                    row.state = row.state.max(state);
-                }
-                StoreAnswer::Done
-            }
-            StoreRequest::Chat(ChatRequest::Withdraw { messages }) => {
-                let is_withdrawn = |row: &Row| {
-                    let is_it = |(to, id): &(AccountName, MessageId)| {
-                        row.with == *to && row.message.id == *id
-                    };
-                    row.direction == Direction::Sent
-                        && row.state < MessageState::Delivered
-                        && messages.iter().any(is_it)
-                };
-                self.rows.retain(|row| !is_withdrawn(row));
-                StoreAnswer::Done
-            }
-            StoreRequest::Chat(ChatRequest::MarkRead { ids }) => self.mark_read(&ids),
-            StoreRequest::Chat(ChatRequest::History { with, limit }) => {
-                let of = |row: &&Row| with.as_ref().is_none_or(|with| row.with == *with);
-                let rows: Vec<&Row> = self.rows.iter().filter(of).collect();
-                let latest = rows.len().saturating_sub(limit as usize);
-                StoreAnswer::Chat(ChatAnswer::Messages(
-                    rows[latest..].iter().map(|row| row.item()).collect(),
-                ))
-            }
-            StoreRequest::Chat(ChatRequest::Unread) => {
-                let unread = self.rows.iter().filter(|row| row.is_unread());
-                StoreAnswer::Chat(ChatAnswer::Messages(unread.map(Row::item).collect()))
-            }
-        }
-    }
-
-    fn receive(&mut self, from: AccountName, message: Message) -> StoreAnswer {
-        let is_new = self.find(message.id, &from, Direction::Received).is_none();
-        if is_new {
-            self.rows.push(Row {
-                with: from,
-                direction: Direction::Received,
-                message,
-                state: MessageState::Delivered,
-            });
-        }
-        StoreAnswer::Chat(ChatAnswer::Received { is_new })
-    }
-
-    fn mark_read(&mut self, ids: &[MessageId]) -> StoreAnswer {
-        let mut marked = Vec::new();
-        for row in &mut self.rows {
-            if row.is_unread() && ids.contains(&row.message.id) {
-                row.state = MessageState::Read;
-                marked.push((row.with.clone(), row.message.id));
-            }
-        }
-        StoreAnswer::Chat(ChatAnswer::Marked(marked))
-    }
-
-    fn find(
-        &mut self,
-        id: MessageId,
-        with: &AccountName,
-        direction: Direction,
-    ) -> Option<&mut Row> {
-        self.rows
-            .iter_mut()
-            .find(|row| row.message.id == id && row.with == *with && row.direction == direction)
     }
 
     /// Carries out a request about a file.
@@ -324,36 +184,5 @@ impl Disk {
             free = path.with_extension(n.to_string());
         }
         free
-    }
-}
-
-impl Row {
-    fn is_unread(&self) -> bool {
-        self.direction == Direction::Received && self.state < MessageState::Read
-    }
-
-    fn item(&self) -> HistoryItem {
-        HistoryItem {
-            id: self.message.id,
-            with: self.with.clone(),
-            direction: self.direction,
-            sent: self.message.sent,
-            body: self.message.body.clone(),
-            state: self.state,
-        }
-    }
-}
-
-const fn is_write(request: &StoreRequest) -> bool {
-    match request {
-        StoreRequest::Account(AccountRequest::SaveSession { .. })
-        | StoreRequest::Contact(ContactRequest::PinKey { .. } | ContactRequest::UnpinKey { .. })
-        | StoreRequest::Chat(ChatRequest::Queue { .. })
-        | StoreRequest::Chat(ChatRequest::Receive { .. })
-        | StoreRequest::Chat(ChatRequest::Advance { .. })
-        | StoreRequest::Chat(ChatRequest::Withdraw { .. })
-        | StoreRequest::Chat(ChatRequest::MarkRead { .. }) => true,
-        StoreRequest::Chat(ChatRequest::History { .. })
-        | StoreRequest::Chat(ChatRequest::Unread) => false,
     }
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::id::{AccountName, MessageId};
 use common::wire::peer::Message;
 use peer::node::command::{Direction, Event, MessageState, TransferState};
+use peer::store::Row;
 
 use super::check::Violation;
-use super::disk::Row;
 use super::world::Host;
 
 /// What was sent, taken and shown so far.

@@ -395,7 +395,7 @@ impl World {
             if let Happening::Store(of, in_life, _, request) = &due.what
                 && (*of, *in_life) == (n, life)
             {
-                self.hosts[n].disk.store(request.clone());
+                self.hosts[n].disk.store(request);
             } else {
                 self.queue.push(Reverse(due));
             }
@@ -772,7 +772,7 @@ impl World {
             }
             Happening::Store(n, life, id, request) => {
                 if self.hosts[n].life == life && self.hosts[n].node.is_some() {
-                    let answer = self.hosts[n].disk.store(request);
+                    let answer = self.hosts[n].disk.store(&request);
                     self.schedule(self.now, Happening::Stored(n, life, id, answer));
                 }
             }
