@@ -38,10 +38,10 @@ use super::command::{
     TransferState,
 };
 use super::io::{
-    AccountRequest, ChatAnswer, ChatRequest, ClosedReason, ContactRequest, DiskAnswer, DiskRequest,
-    RendezvousOutput, Restored, StoreRequest,
+    ChatRequest, ClosedReason, DiskAnswer, DiskRequest, RendezvousOutput, StoreRequest,
 };
 use super::*;
+use crate::store::MemoryStore;
 
 const SERVER: &str = "198.51.100.1:7400";
 
@@ -52,7 +52,7 @@ struct Host {
     name: AccountName,
     address: SocketAddr,
     session: Option<Control>,
-    history: Vec<(AccountName, MessageId)>,
+    store: MemoryStore,
     /// What the next `Open` finds.
     source: Vec<u8>,
     /// Turns a leaf over on its way from the disk.
@@ -67,11 +67,7 @@ struct Host {
     store_fails: usize,
     /// The same with what nobody waits for.
     upkeep_fails: usize,
-    /// Messages that it knows to be delivered.
-    delivered: Vec<MessageId>,
     refused_tokens: usize,
-    /// The last chain of received messages that has a gap.
-    gap: u64,
 }
 
 /// A control connection.
@@ -217,7 +213,9 @@ impl World {
                     self.rendezvous(n, output);
                     None
                 }
-                Output::Store(id, request) => Some(Input::Stored(id, self.hosts[n].store(request))),
+                Output::Store(id, request) => {
+                    Some(Input::Stored(id, self.hosts[n].store(&request)))
+                }
                 Output::Disk(request) => self.hosts[n].disk(request),
                 Output::Work(id, work) => Some(Input::Worked(id, work.run())),
                 Output::Reply(id, reply) => {
@@ -528,16 +526,12 @@ impl Host {
         let name: AccountName = name.parse().unwrap();
         let secret = DeviceSecret::from_seed([n; 32]);
         let key = secret.public();
-        let session = Some((name.clone(), Token::from_bytes([n; 32])));
-        let restored = Restored {
-            session,
-            ..Restored::default()
-        };
+        let store = MemoryStore::enrolled(name.clone(), Token::from_bytes([n; 32]));
         let epoch = Epoch::new(now, UnixTime::from_millis(1_000_000));
         let options = NodeOptions {
             secret,
             device_name: DeviceName::lossy("test"),
-            restored,
+            restored: store.restore(),
             epoch,
         };
         let mut node = Node::new([n; 32], now, options);
@@ -549,7 +543,7 @@ impl Host {
             name,
             address,
             session: None,
-            history: Vec::new(),
+            store,
             source: Vec::new(),
             corrupts: false,
             target: Vec::new(),
@@ -560,9 +554,7 @@ impl Host {
             why: None,
             store_fails: 0,
             upkeep_fails: 0,
-            delivered: Vec::new(),
             refused_tokens: 0,
-            gap: 0,
         }
     }
 
@@ -599,49 +591,17 @@ impl Host {
         })
     }
 
-    fn store(&mut self, request: StoreRequest) -> StoreAnswer {
-        match request {
-            StoreRequest::Chat(ChatRequest::Receive { chain, .. }) if chain <= self.gap => {
-                StoreAnswer::Failed("a message before it could not be kept".to_owned())
-            }
-            StoreRequest::Chat(ChatRequest::Receive { chain, .. }) if self.store_fails > 0 => {
-                self.store_fails -= 1;
-                self.gap = chain;
-                StoreAnswer::Failed("the disk is full".to_owned())
-            }
-            StoreRequest::Chat(ChatRequest::Receive { from, message, .. }) => {
-                let received = (from, message.id);
-                let is_new = !self.history.contains(&received);
-                self.history.push(received);
-                StoreAnswer::Chat(ChatAnswer::Received { is_new })
-            }
-            StoreRequest::Chat(ChatRequest::Advance { .. }) if self.upkeep_fails > 0 => {
-                self.upkeep_fails -= 1;
-                StoreAnswer::Failed("the disk is full".to_owned())
-            }
-            StoreRequest::Chat(ChatRequest::Advance { id, .. }) => {
-                self.delivered.push(id);
-                StoreAnswer::Done
-            }
-            StoreRequest::Chat(ChatRequest::MarkRead { ids }) => {
-                StoreAnswer::Chat(ChatAnswer::Marked(
-                    ids.into_iter()
-                        .map(|id| ("alice".parse().unwrap(), id))
-                        .collect(),
-                ))
-            }
-            StoreRequest::Chat(ChatRequest::History { .. })
-            | StoreRequest::Chat(ChatRequest::Unread) => {
-                StoreAnswer::Chat(ChatAnswer::Messages(Vec::new()))
-            }
-            StoreRequest::Account(AccountRequest::SaveSession { .. })
-            | StoreRequest::Contact(
-                ContactRequest::PinKey { .. } | ContactRequest::UnpinKey { .. },
-            )
-            | StoreRequest::Chat(ChatRequest::Queue { .. } | ChatRequest::Withdraw { .. }) => {
-                StoreAnswer::Done
-            }
+    fn store(&mut self, request: &StoreRequest) -> StoreAnswer {
+        let fails = match request {
+            StoreRequest::Chat(ChatRequest::Receive { .. }) => &mut self.store_fails,
+            StoreRequest::Chat(ChatRequest::Advance { .. }) => &mut self.upkeep_fails,
+            _ => return self.store.execute(request),
+        };
+        if *fails == 0 {
+            return self.store.execute(request);
         }
+        *fails -= 1;
+        self.store.fail(request, "the disk is full")
     }
 
     fn disk(&mut self, request: DiskRequest) -> Option<Input> {
@@ -935,7 +895,10 @@ fn a_receipt_that_a_full_disk_refused_is_remembered_later() {
     let mut world = World::new(&["alice", "bob"]);
     world.hosts[0].upkeep_fails = 3;
     let id = world.say(0, "bob", "hello");
-    world.until("the disk", |world| world.hosts[0].delivered == [id]);
+    world.until("the disk", |world| {
+        let mut rows = world.hosts[0].store.rows().iter();
+        rows.any(|row| row.message.id == id && row.state == MessageState::Delivered)
+    });
     assert_eq!(world.hosts[0].upkeep_fails, 0);
 }
 
