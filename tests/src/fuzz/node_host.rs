@@ -15,14 +15,14 @@ use common::time::{Epoch, UnixTime};
 use common::wire::peer::MessageBody;
 use common::wire::rendezvous::OpaqueMessage;
 use peer::node::command::{
-    Command, CommandError, CommandId, Direction, Event, HistoryItem, MessageState, PasswordText,
-    Reply, TransferState,
+    Command, CommandError, CommandId, Event, PasswordText, Reply, TransferState,
 };
 use peer::node::io::{
-    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, DiskAnswer, DiskRequest,
-    RendezvousOutput, Restored, StoreAnswer, StoreId, StoreRequest, Work, WorkAnswer, WorkId,
+    ChatRequest, ContactRequest, DiskAnswer, DiskRequest, RendezvousOutput, StoreId, StoreRequest,
+    Work, WorkAnswer, WorkId,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
+use peer::store::MemoryStore;
 
 use super::beginning;
 use super::feed::Feed;
@@ -43,8 +43,7 @@ pub(super) struct NodeHost {
     pub(super) now: Instant,
     stores: VecDeque<(StoreId, StoreRequest)>,
     last_store: Option<StoreId>,
-    /// The last chain of received messages that has a gap.
-    gap: u64,
+    store: MemoryStore,
     disks: VecDeque<DiskRequest>,
     /// Sizes of the files that are being received.
     incoming: BTreeMap<TransferId, u64>,
@@ -75,15 +74,20 @@ impl NodeHost {
     /// Alice's device, with what it remembers.
     pub(super) fn new(contacts: Vec<(AccountName, DeviceKey)>) -> Self {
         let now = beginning();
-        let restored = Restored {
-            session: Some((account(0), Token::from_bytes([1; 32]))),
-            contacts,
-            outbox: Vec::new(),
-        };
+        let mut store = MemoryStore::enrolled(account(0), Token::from_bytes([1; 32]));
+        for (account, device_key) in contacts {
+            let at = UnixTime::default();
+            let pin = ContactRequest::PinKey {
+                account,
+                device_key,
+                at,
+            };
+            store.execute(&pin.into());
+        }
         let options = NodeOptions {
             secret: secret(0),
             device_name: DeviceName::lossy("fuzzed"),
-            restored,
+            restored: store.restore(),
             epoch: Epoch::new(now, UnixTime::from_millis(1_700_000_000_000)),
         };
         let mut host = Self {
@@ -91,7 +95,7 @@ impl NodeHost {
             now,
             stores: VecDeque::new(),
             last_store: None,
-            gap: 0,
+            store,
             disks: VecDeque::new(),
             incoming: BTreeMap::new(),
             outgoing: BTreeMap::new(),
@@ -220,45 +224,12 @@ impl NodeHost {
         let Some((id, request)) = self.stores.pop_front() else {
             return;
         };
-        let fails = feed.below(8) == 0;
-        let answer = self.store(request, fails, feed);
-        self.input(Input::Stored(id, answer));
-    }
-
-    fn store(&mut self, request: StoreRequest, fails: bool, feed: &mut Feed<'_>) -> StoreAnswer {
-        let chain = if let StoreRequest::Chat(ChatRequest::Receive { chain, .. }) = &request {
-            Some(*chain)
+        let answer = if feed.below(8) == 0 {
+            self.store.fail(&request, "the disk is full")
         } else {
-            None
+            self.store.execute(&request)
         };
-        if fails || chain.is_some_and(|chain| chain <= self.gap) {
-            self.gap = self.gap.max(chain.unwrap_or(0));
-            return StoreAnswer::Failed("the disk is full".to_owned());
-        }
-        match request {
-            StoreRequest::Chat(ChatRequest::Receive { .. }) => {
-                StoreAnswer::Chat(ChatAnswer::Received {
-                    is_new: feed.flag(),
-                })
-            }
-            StoreRequest::Chat(ChatRequest::MarkRead { ids }) => {
-                let from = account(1);
-                StoreAnswer::Chat(ChatAnswer::Marked(
-                    ids.into_iter().map(|id| (from.clone(), id)).collect(),
-                ))
-            }
-            StoreRequest::Chat(ChatRequest::History { .. })
-            | StoreRequest::Chat(ChatRequest::Unread) => StoreAnswer::Chat(ChatAnswer::Messages(
-                (0..feed.below(3)).map(|_| item(feed)).collect(),
-            )),
-            StoreRequest::Account(AccountRequest::SaveSession { .. })
-            | StoreRequest::Contact(
-                ContactRequest::PinKey { .. } | ContactRequest::UnpinKey { .. },
-            )
-            | StoreRequest::Chat(ChatRequest::Queue { .. })
-            | StoreRequest::Chat(ChatRequest::Advance { .. })
-            | StoreRequest::Chat(ChatRequest::Withdraw { .. }) => StoreAnswer::Done,
-        }
+        self.input(Input::Stored(id, answer));
     }
 
     /// The disk answers its oldest request, or the oldest of another transfer.
@@ -505,15 +476,4 @@ pub(super) fn body(feed: &mut Feed<'_>) -> MessageBody {
     let text = feed.text();
     let body = MessageBody::try_from(text);
     body.unwrap_or_else(|_| MessageBody::try_from("hello".to_owned()).expect("not empty"))
-}
-
-fn item(feed: &mut Feed<'_>) -> HistoryItem {
-    HistoryItem {
-        id: MessageId::from_bytes(feed.array()),
-        with: account(1),
-        direction: Direction::Received,
-        sent: UnixTime::from_millis(feed.number().into()),
-        body: body(feed),
-        state: MessageState::Delivered,
-    }
 }
