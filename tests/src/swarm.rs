@@ -1,6 +1,7 @@
 //! Many seeds of the simulated world. What it finds is printed with the seed that shows it again.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -22,15 +23,19 @@ use crate::sim::{self, Coverage, Outcome};
     after_help = "\
 Examples:
   cargo run --release --bin swarm -- --seeds 1000
-  cargo run --release --bin swarm -- --seed 42            one seed, with its decisions
-  cargo run --release --bin swarm -- --seconds 180        a fixed time, as CI does"
+  cargo run --release --bin swarm -- --first 5000 --seeds 1000    seeds 5000 to 5999
+  cargo run --release --bin swarm -- --seed 42                    one seed, with its decisions
+  cargo run --release --bin swarm -- --seconds 180                a fixed time, as CI does"
 )]
 struct Arguments {
-    /// How many seeds, from 0 on
+    /// The first seed; with --seconds as well
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    first: u64,
+    /// How many seeds, from the first on
     #[arg(long, default_value_t = 100)]
     seeds: u64,
     /// Only this seed; its decisions go to stderr
-    #[arg(long, conflicts_with_all = ["seeds", "seconds"])]
+    #[arg(long, conflicts_with_all = ["first", "seeds", "seconds"])]
     seed: Option<u64>,
     /// Start no further seed after this time
     #[arg(long, value_name = "SECONDS")]
@@ -41,6 +46,14 @@ struct Arguments {
     /// Worlds at the same time
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
+}
+
+impl Arguments {
+    /// The seeds to try; with a fixed time there is no last one.
+    fn range(&self) -> Range<u64> {
+        let count = self.seconds.map_or(self.seeds, |_| u64::MAX);
+        self.first..self.first.saturating_add(count)
+    }
 }
 
 /// Error-level lines of the engines' log: a broken invariant, which fails a run.
@@ -121,24 +134,20 @@ fn many(arguments: &Arguments) -> ExitCode {
     let until = arguments
         .seconds
         .map(|seconds| began + Duration::from_secs(seconds));
-    let seeds = if until.is_some() {
-        u64::MAX
-    } else {
-        arguments.seeds
-    };
-    let bar = progress(arguments.seconds.unwrap_or(seeds));
-    let next = AtomicU64::new(0);
+    let seeds = arguments.range();
+    let bar = progress(arguments.seconds.unwrap_or(arguments.seeds));
+    let next = AtomicU64::new(seeds.start);
     let (sender, outcomes) = mpsc::channel::<(u64, Outcome)>();
     let mut all = Coverage::default();
     let (mut count, mut failed) = (0, Vec::new());
     thread::scope(|scope| {
         for _ in 0..arguments.threads {
-            let (sender, next) = (sender.clone(), &next);
+            let (sender, next, seeds) = (sender.clone(), &next, &seeds);
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let is_late = until.is_some_and(|until| now() >= until);
-                    if seed >= seeds || is_late {
+                    if !seeds.contains(&seed) || is_late {
                         return;
                     }
                     let outcome = sim::run(seed, arguments.steps);
@@ -274,4 +283,30 @@ fn progress(len: u64) -> ProgressBar {
 fn say(line: &str) {
     // A reader that has gone away misses the rest.
     let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(line: &str) -> Range<u64> {
+        let words = ["swarm"].into_iter().chain(line.split_whitespace());
+        Arguments::try_parse_from(words).unwrap().range()
+    }
+
+    #[test]
+    fn any_range_of_seeds_can_be_tried() {
+        assert_eq!(range(""), 0..100);
+        assert_eq!(range("--seeds 7"), 0..7);
+        assert_eq!(range("--first 5000 --seeds 1000"), 5_000..6_000);
+        assert_eq!(range("--first 30 --seconds 1"), 30..u64::MAX);
+        let last = u64::MAX.to_string();
+        assert_eq!(range(&format!("--first {last}")), u64::MAX..u64::MAX);
+    }
+
+    #[test]
+    fn one_seed_excludes_a_range() {
+        let words = ["swarm", "--seed", "1", "--first", "2"];
+        assert!(Arguments::try_parse_from(words).is_err());
+    }
 }
