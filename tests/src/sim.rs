@@ -106,7 +106,7 @@ pub fn run_in(mut world: World, choices: &mut impl Choices, steps: u32, ending: 
             break;
         }
         let step = generate::step(choices, &world);
-        *coverage.steps.entry(step.kind).or_default() += 1;
+        *coverage.steps.entry(step.kind()).or_default() += 1;
         step.take(&mut world);
         for host in 0..world.hosts.len() {
             step::take_replies(&mut world, host);

@@ -13,7 +13,7 @@ use tests::sim;
 use tests::sim::check;
 use tests::sim::login::{self, Entry};
 use tests::sim::net::{Dependence, Faults, NatOptions, Realm, Site};
-use tests::sim::world::{Family, Home, World, WorldOptions};
+use tests::sim::world::{ClockError, Family, Home, World, WorldOptions};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -545,13 +545,20 @@ fn a_peer_that_vanishes_leaves_the_directory() {
 #[test]
 fn t25_clocks_may_jump() {
     let mut world = world(2, Faults::NONE);
-    for amount in [65_534, 65_535, 1, 2, 65_535] {
-        world.jump_clock(amount);
+    let errors = [
+        ClockError::Ahead(65_534 * ClockError::STEP),
+        ClockError::Behind(65_535 * ClockError::STEP),
+        ClockError::Behind(ClockError::STEP),
+        ClockError::Ahead(2 * ClockError::STEP),
+        ClockError::Behind(65_535 * ClockError::STEP),
+    ];
+    for error in errors {
+        world.jump_clock(error);
         world.crash_server();
         world.start_server();
         world.stop(1, false);
         world.start(1);
-        say(&mut world, 0, 1, &amount.to_string());
+        say(&mut world, 0, 1, &format!("{error:?}"));
         until(&mut world, |world| waiting(world, 0) == 0);
     }
     assert_eq!(received(&world, 1).len(), 5);
@@ -564,7 +571,7 @@ fn a_token_that_cannot_be_saved_locks_nobody_out() {
     let mut world = world(1, Faults::NONE);
     world.hosts[0].disk.is_full = true;
     // Days ahead: the server renews the token.
-    world.jump_clock(50_000);
+    world.jump_clock(ClockError::Ahead(50_000 * ClockError::STEP));
     for _ in 0..3 {
         world.crash_server();
         world.start_server();

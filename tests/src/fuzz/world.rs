@@ -10,7 +10,7 @@ use crate::sim::{Ending, run_in};
 
 /// Most steps of a run.
 const STEPS_MAX: usize = 100;
-/// Bytes of one step: four decisions of two bytes.
+/// Bytes of one step, roughly: up to six decisions of two bytes, mostly four.
 const STEP_LEN: usize = 8;
 
 pub(super) fn world(bytes: &[u8]) {

@@ -437,6 +437,11 @@ impl Net {
         self.cuts.clear();
     }
 
+    /// Tells whether any way is cut.
+    pub fn has_cuts(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
     /// Tells whether a way is cut.
     pub fn is_cut(&self, from: Site, to: Site) -> bool {
         self.cuts.contains(&(from, to))

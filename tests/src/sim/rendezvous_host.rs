@@ -89,7 +89,7 @@ impl RendezvousHost {
             stretch: STRETCH_CURRENT,
             at,
         });
-        self.execute(&create);
+        execute(&mut self.store, &create);
         let load = StoreRequest::Accounts(AccountsRequest::Load {
             account: account.clone(),
             device_key: Some(device_key),
@@ -97,56 +97,50 @@ impl RendezvousHost {
         let StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup {
             account: Some(loaded),
             ..
-        })) = self.execute(&load)
+        })) = execute(&mut self.store, &load)
         else {
             unreachable!("the account was just made");
         };
-        self.execute(&StoreRequest::Devices(DevicesRequest::Enrol {
-            id: loaded.id,
-            device: Device {
-                key: device_key,
-                name: DeviceName::lossy("simulated"),
-                token_hash: token.hash(),
-                token_before: None,
-                token_issued: at,
-            },
-            lockout: LockoutRow::empty(Subject::Account(account.clone())),
-        }));
+        execute(
+            &mut self.store,
+            &StoreRequest::Devices(DevicesRequest::Enrol {
+                id: loaded.id,
+                device: Device {
+                    key: device_key,
+                    name: DeviceName::lossy("simulated"),
+                    token_hash: token.hash(),
+                    token_before: None,
+                    token_issued: at,
+                },
+                lockout: LockoutRow::empty(Subject::Account(account.clone())),
+            }),
+        );
     }
 
     /// Tells whether there is such an account.
-    pub fn has_account(&mut self, account: &AccountName) -> bool {
+    pub fn has_account(&self, account: &AccountName) -> bool {
         self.load(account, None).is_some()
     }
 
     /// Tells whether `device_key` is enrolled for an account.
-    pub fn has_device(&mut self, account: &AccountName, device_key: DeviceKey) -> bool {
+    pub fn has_device(&self, account: &AccountName, device_key: DeviceKey) -> bool {
         let loaded = self.load(account, Some(device_key));
         loaded.is_some_and(|account| account.device.is_some())
     }
 
-    fn load(
-        &mut self,
-        account: &AccountName,
-        device_key: Option<DeviceKey>,
-    ) -> Option<Box<Account>> {
+    /// Asks a copy of the store: whoever looks at the world changes nothing.
+    fn load(&self, account: &AccountName, device_key: Option<DeviceKey>) -> Option<Box<Account>> {
         let load = StoreRequest::Accounts(AccountsRequest::Load {
             account: account.clone(),
             device_key,
         });
         if let StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup { account, .. })) =
-            self.execute(&load)
+            execute(&mut self.store.clone(), &load)
         {
             account
         } else {
             None
         }
-    }
-
-    fn execute(&mut self, request: &StoreRequest) -> StoreAnswer {
-        let mut answers = self.store.execute(std::slice::from_ref(request));
-        let answer = answers.pop().expect("one answer for each request");
-        answer.expect("a store in memory does not fail")
     }
 
     /// Queues a request; returns when it is carried out if `at` is when it could be.
@@ -161,7 +155,7 @@ impl RendezvousHost {
         let Some((ticket, request)) = self.orders.pop_front() else {
             return false;
         };
-        let answer = Ok(self.execute(&request));
+        let answer = Ok(execute(&mut self.store, &request));
         if let Some(engine) = &mut self.engine {
             engine.handle_input(Input::Stored { ticket, answer }, now);
         }
@@ -201,4 +195,10 @@ fn record(account: &AccountName) -> PasswordRecord {
         make_record(setup(), account, &password, [8; 32]).expect("the password can be stretched")
     });
     made.clone()
+}
+
+fn execute(store: &mut MemoryStore, request: &StoreRequest) -> StoreAnswer {
+    let mut answers = store.execute(std::slice::from_ref(request));
+    let answer = answers.pop().expect("one answer for each request");
+    answer.expect("a store in memory does not fail")
 }

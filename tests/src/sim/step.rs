@@ -8,165 +8,344 @@ use peer::node::command::{Command, Reply};
 
 use super::login::{self, Entry};
 use super::net::{Faults, Realm, Site};
-use super::world::World;
+use super::world::{ClockError, World};
 
-/// Largest file that a step sends: three leaves and a bit.
-const FILE_LEN_MAX: usize = 3 * common::limits::LEAF_LEN + 1000;
+/// Makes [`Kind`] and what goes with it from one table.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $weight:literal,)*) => {
+        /// What kind of step it is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)*
+        }
 
-/// What kind of step it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Time passes.
-    Pass,
-    /// A person writes a message to another.
-    Send,
-    /// A person offers a file to another.
-    SendFile,
-    /// A person answers the oldest offer, mostly with yes.
-    AnswerOffer,
-    /// A person cancels a transfer.
-    CancelTransfer,
-    /// A person reads what came.
-    MarkRead,
-    /// A person asks who is online.
-    List,
-    /// A person without an account makes one.
-    Register,
-    /// A person types the password.
-    LogIn,
-    /// A person mistypes the password.
-    WrongPassword,
-    /// A person logs out.
-    LogOut,
-    /// An operator lets strangers in again.
-    Unblock,
-    /// A host is switched off in good order.
-    GoOffline,
-    /// A host loses its power.
-    Crash,
-    /// A host is switched on.
-    Start,
-    /// A host sleeps for a while.
-    Sleep,
-    /// A host changes its addresses, and maybe its network.
-    Roam,
-    /// The network gets better or worse.
-    ChangeNet,
-    /// A way is cut: between two hosts or to the server, one way or both.
-    Cut,
-    /// All cuts end.
-    Heal,
-    /// A control connection breaks.
-    BreakControl,
-    /// The server crashes.
-    CrashServer,
-    /// The server starts again.
-    StartServer,
-    /// A disk is full.
-    FillDisk,
-    /// A disk has room again.
-    FreeDisk,
-    /// A disk becomes slow, or fast again.
-    SlowDisk,
-    /// The wall clock jumps by days, forward or back.
-    JumpClock,
-    /// A NAT forgets its mappings.
-    RestartNat,
-    /// Somebody guesses at an account, again and again.
-    Attack,
+        impl Kind {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// How often it is taken, of the sum of those that are legal.
+            pub const fn weight(self) -> u32 {
+                match self {
+                    $(Self::$kind => $weight,)*
+                }
+            }
+        }
+    };
 }
 
-/// One step.
-#[derive(Clone, Copy, Debug)]
-pub struct Step {
-    /// What.
-    pub kind: Kind,
-    /// Who.
-    pub host: usize,
-    /// With whom.
-    pub other: usize,
-    /// How much; each kind has its own meaning for it.
-    pub amount: u32,
+kinds! {
+    /// Time passes.
+    Pass = 30,
+    /// A person writes a message to another.
+    Send = 30,
+    /// A person offers a file to another.
+    SendFile = 8,
+    /// A person answers the oldest offer, mostly with yes.
+    AnswerOffer = 10,
+    /// A person cancels a transfer.
+    CancelTransfer = 1,
+    /// A person reads what came.
+    MarkRead = 4,
+    /// A person asks who is online.
+    List = 4,
+    /// A person without an account makes one.
+    Register = 2,
+    /// A person types the password.
+    LogIn = 2,
+    /// A person mistypes the password.
+    WrongPassword = 2,
+    /// A person logs out.
+    LogOut = 1,
+    /// An operator lets strangers in again.
+    Unblock = 1,
+    /// A host is switched off in good order.
+    GoOffline = 2,
+    /// A host loses its power.
+    Crash = 3,
+    /// A host is switched on.
+    Start = 6,
+    /// A host sleeps for a while.
+    Sleep = 2,
+    /// A host changes its addresses, and maybe its network.
+    Roam = 2,
+    /// The network gets better or worse.
+    ChangeNet = 2,
+    /// A way is cut: between two hosts or to the server, one way or both.
+    Cut = 4,
+    /// All cuts end.
+    Heal = 4,
+    /// A control connection breaks.
+    BreakControl = 3,
+    /// The server crashes.
+    CrashServer = 1,
+    /// The server starts again.
+    StartServer = 4,
+    /// A disk is full.
+    FillDisk = 1,
+    /// A disk has room again.
+    FreeDisk = 2,
+    /// A disk becomes slow, or fast again.
+    SlowDisk = 1,
+    /// The wall clock jumps by days, forward or back.
+    JumpClock = 1,
+    /// A NAT forgets its mappings.
+    RestartNat = 1,
+    /// Somebody guesses at an account, again and again.
+    Attack = 1,
+}
+
+/// One step, with all that it needs. Hosts go by their numbers.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// See [`Kind::Pass`], and so on.
+    Pass {
+        /// How much time.
+        span: Duration,
+    },
+    /// The text is the number and the moment, so many times.
+    Send {
+        /// The author's host.
+        from: usize,
+        /// The recipient's.
+        to: usize,
+        /// Tells texts of one moment apart.
+        number: u32,
+        /// 1, or enough for more than one packet.
+        copies: usize,
+    },
+    /// The content follows from number and length, so that a path has one content.
+    SendFile {
+        /// The sender's host.
+        from: usize,
+        /// The receiver's.
+        to: usize,
+        /// Tells files apart.
+        number: u32,
+        /// Bytes.
+        len: usize,
+    },
+    /// Answers the oldest offer.
+    AnswerOffer {
+        /// Where it is.
+        host: usize,
+        /// Yes or no.
+        takes_it: bool,
+    },
+    /// Cancels the newest transfer.
+    CancelTransfer {
+        /// On which side.
+        host: usize,
+    },
+    /// Marks all that was shown.
+    MarkRead {
+        /// Where.
+        host: usize,
+    },
+    /// Asks for the directory.
+    List {
+        /// Where.
+        host: usize,
+    },
+    /// Types something at the prompt for a password.
+    Enter {
+        /// Where.
+        host: usize,
+        /// What.
+        entry: Entry,
+    },
+    /// Logs out.
+    LogOut {
+        /// Where.
+        host: usize,
+    },
+    /// Forgives what was counted against an account.
+    Unblock {
+        /// Whose.
+        host: usize,
+    },
+    /// Switches off.
+    Stop {
+        /// Which.
+        host: usize,
+        /// Or as a power cut does.
+        in_good_order: bool,
+    },
+    /// Switches on.
+    Start {
+        /// Which.
+        host: usize,
+    },
+    /// Sends to sleep.
+    Sleep {
+        /// Which.
+        host: usize,
+        /// For how long.
+        span: Duration,
+    },
+    /// Moves, or gets other addresses where it is.
+    Roam {
+        /// Which.
+        host: usize,
+        /// Where to.
+        realm: Realm,
+    },
+    /// Changes what happens to all datagrams.
+    ChangeNet {
+        /// From now on.
+        faults: Faults,
+    },
+    /// Cuts a way.
+    Cut {
+        /// Where it begins.
+        from: Site,
+        /// Where it ends.
+        to: Site,
+        /// The way back is cut as well.
+        is_mutual: bool,
+    },
+    /// Ends all cuts.
+    Heal,
+    /// Breaks a control connection.
+    BreakControl {
+        /// Whose.
+        host: usize,
+    },
+    /// The server loses its power.
+    CrashServer,
+    /// The server starts.
+    StartServer,
+    /// Leaves no room on a disk, or some again.
+    FillDisk {
+        /// Whose.
+        host: usize,
+        /// No room.
+        is_full: bool,
+    },
+    /// Sets a disk's pace.
+    SlowDisk {
+        /// Whose.
+        host: usize,
+        /// Longest time for a request.
+        delay: Duration,
+    },
+    /// Sets the wall clock wrong.
+    JumpClock {
+        /// By how much.
+        error: ClockError,
+    },
+    /// Has a NAT forget its mappings.
+    RestartNat {
+        /// A host behind it.
+        host: usize,
+    },
+    /// Guesses at an account.
+    Attack {
+        /// Whose.
+        host: usize,
+        /// How many guesses.
+        guesses: u32,
+    },
 }
 
 impl Step {
+    /// Its kind.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Pass { .. } => Kind::Pass,
+            Self::Send { .. } => Kind::Send,
+            Self::SendFile { .. } => Kind::SendFile,
+            Self::AnswerOffer { .. } => Kind::AnswerOffer,
+            Self::CancelTransfer { .. } => Kind::CancelTransfer,
+            Self::MarkRead { .. } => Kind::MarkRead,
+            Self::List { .. } => Kind::List,
+            Self::Enter { entry, .. } => match entry {
+                Entry::Register => Kind::Register,
+                Entry::LogIn => Kind::LogIn,
+                Entry::Mistype => Kind::WrongPassword,
+            },
+            Self::LogOut { .. } => Kind::LogOut,
+            Self::Unblock { .. } => Kind::Unblock,
+            Self::Stop {
+                in_good_order: true,
+                ..
+            } => Kind::GoOffline,
+            Self::Stop { .. } => Kind::Crash,
+            Self::Start { .. } => Kind::Start,
+            Self::Sleep { .. } => Kind::Sleep,
+            Self::Roam { .. } => Kind::Roam,
+            Self::ChangeNet { .. } => Kind::ChangeNet,
+            Self::Cut { .. } => Kind::Cut,
+            Self::Heal => Kind::Heal,
+            Self::BreakControl { .. } => Kind::BreakControl,
+            Self::CrashServer => Kind::CrashServer,
+            Self::StartServer => Kind::StartServer,
+            Self::FillDisk { is_full: true, .. } => Kind::FillDisk,
+            Self::FillDisk { .. } => Kind::FreeDisk,
+            Self::SlowDisk { .. } => Kind::SlowDisk,
+            Self::JumpClock { .. } => Kind::JumpClock,
+            Self::RestartNat { .. } => Kind::RestartNat,
+            Self::Attack { .. } => Kind::Attack,
+        }
+    }
+
     /// Takes it.
     pub fn take(self, world: &mut World) {
-        let Self {
-            kind,
-            host,
-            other,
-            amount,
-        } = self;
-        world.note(&format!("{kind:?} {host} {other} {amount}"));
-        match kind {
-            Kind::Pass => world.pass(pause(amount)),
-            Kind::Send => send(world, host, other, amount),
-            Kind::SendFile => send_file(world, host, other, amount),
-            Kind::AnswerOffer => answer_offer(world, host, !amount.is_multiple_of(8)),
-            Kind::CancelTransfer => cancel(world, host),
-            Kind::MarkRead => mark_read(world, host),
-            Kind::List => list(world, host),
-            Kind::Register => enter(world, host, Entry::Register),
-            Kind::LogIn => enter(world, host, Entry::LogIn),
-            Kind::WrongPassword => enter(world, host, Entry::Mistype),
-            Kind::LogOut if world.uses_passwords => login::log_out(world, host),
-            Kind::LogOut => {}
-            Kind::Unblock => world.unblock(host),
-            Kind::GoOffline => world.stop(host, true),
-            Kind::Crash => world.stop(host, false),
-            Kind::Start => world.start(host),
-            Kind::Sleep => {
-                let until = world.now + pause(amount) * 4;
-                world.hosts[host].asleep_until = Some(until);
+        world.note(&format!("{self:?}"));
+        match self {
+            Self::Pass { span } => world.pass(span),
+            Self::Send {
+                from,
+                to,
+                number,
+                copies,
+            } => send(world, from, to, number, copies),
+            Self::SendFile {
+                from,
+                to,
+                number,
+                len,
+            } => send_file(world, from, to, number, len),
+            Self::AnswerOffer { host, takes_it } => answer_offer(world, host, takes_it),
+            Self::CancelTransfer { host } => cancel(world, host),
+            Self::MarkRead { host } => mark_read(world, host),
+            Self::List { host } => list(world, host),
+            Self::Enter { host, entry } => login::enter(world, host, entry),
+            Self::LogOut { host } => login::log_out(world, host),
+            Self::Unblock { host } => world.unblock(host),
+            Self::Stop {
+                host,
+                in_good_order,
+            } => world.stop(host, in_good_order),
+            Self::Start { host } => world.start(host),
+            Self::Sleep { host, span } => {
+                world.hosts[host].asleep_until = Some(world.now + span);
             }
-            Kind::Roam => roam(world, host, amount),
-            Kind::ChangeNet => world.net.faults = Faults::draw(&mut world.rng),
-            Kind::Cut => cut(world, host, other, amount),
-            Kind::Heal => world.net.heal(),
-            Kind::BreakControl => world.break_control(host),
-            Kind::CrashServer => world.crash_server(),
-            Kind::StartServer => world.start_server(),
-            Kind::FillDisk => world.hosts[host].disk.is_full = true,
-            Kind::FreeDisk => world.hosts[host].disk.is_full = false,
-            Kind::SlowDisk => {
-                let slow = Duration::from_micros(u64::from(amount) * 20);
-                let is_slow = amount.is_multiple_of(2);
-                let delay = if is_slow {
-                    slow
-                } else {
-                    Duration::from_millis(1)
-                };
-                world.hosts[host].disk_delay = delay;
-            }
-            Kind::JumpClock => world.jump_clock(amount),
-            Kind::Attack => {
-                for _ in 0..=amount % 12 {
+            Self::Roam { host, realm } => world.move_to(host, realm),
+            Self::ChangeNet { faults } => world.net.faults = faults,
+            Self::Cut {
+                from,
+                to,
+                is_mutual,
+            } => cut(world, from, to, is_mutual),
+            Self::Heal => world.net.heal(),
+            Self::BreakControl { host } => world.break_control(host),
+            Self::CrashServer => world.crash_server(),
+            Self::StartServer => world.start_server(),
+            Self::FillDisk { host, is_full } => world.hosts[host].disk.is_full = is_full,
+            Self::SlowDisk { host, delay } => world.hosts[host].disk_delay = delay,
+            Self::JumpClock { error } => world.jump_clock(error),
+            Self::RestartNat { host } => world.net.restart_nat(host),
+            Self::Attack { host, guesses } => {
+                for _ in 0..guesses {
                     world.attack(host);
                 }
             }
-            Kind::RestartNat => world.net.restart_nat(host),
         }
     }
 }
 
-/// Mostly short, sometimes a minute.
-fn pause(amount: u32) -> Duration {
-    let longest = match amount % 10 {
-        0..=5 => 400,
-        6..=8 => 5_000,
-        _ => 60_000,
-    };
-    Duration::from_millis(u64::from(amount / 10) % longest + 1)
-}
-
-fn send(world: &mut World, from: usize, to: usize, amount: u32) {
-    let text = format!("{amount} {:.6}", world.elapsed().as_secs_f64());
-    // Long ones need more than one packet.
-    let text = match amount % 7 {
-        0 => text.repeat(200),
-        _ => text,
-    };
+fn send(world: &mut World, from: usize, to: usize, number: u32, copies: usize) {
+    let text = format!("{number} {:.6}", world.elapsed().as_secs_f64()).repeat(copies);
     let to = world.hosts[to].account.clone();
     let Ok(body) = MessageBody::try_from(text.clone()) else {
         return;
@@ -183,28 +362,15 @@ fn send(world: &mut World, from: usize, to: usize, amount: u32) {
     }
 }
 
-fn send_file(world: &mut World, from: usize, to: usize, amount: u32) {
-    let len = match amount % 5 {
-        0 => 0,
-        1 => 1 + amount as usize % 100,
-        _ => (amount as usize * 97) % FILE_LEN_MAX,
-    };
-    let bytes = (0..len)
-        .map(|at| (at / 7 + amount as usize) as u8)
-        .collect();
-    let path = PathBuf::from(format!("/out/{amount}"));
-    world.hosts[from].disk.put(path.clone(), bytes);
+fn send_file(world: &mut World, from: usize, to: usize, number: u32, len: usize) {
+    let bytes = (0..len).map(|at| (at / 7 + number as usize) as u8);
+    let path = PathBuf::from(format!("/out/{number}-{len}"));
+    world.hosts[from].disk.put(path.clone(), bytes.collect());
     let to = world.hosts[to].account.clone();
     world.command(from, Command::SendFile { to, path });
 }
 
 fn answer_offer(world: &mut World, host: usize, takes_it: bool) {
-    // Whoever has one, if this host has none.
-    let hosts = world.hosts.len();
-    let mut from_here = (0..hosts).map(|n| (host + n) % hosts);
-    let Some(host) = from_here.find(|n| !world.hosts[*n].offers.is_empty()) else {
-        return;
-    };
     let transfer = world.hosts[host].offers.remove(0);
     let folder = takes_it.then(|| PathBuf::from("/in"));
     world.command(host, Command::AnswerOffer { transfer, folder });
@@ -218,9 +384,7 @@ fn cancel(world: &mut World, host: usize) {
 
 fn mark_read(world: &mut World, host: usize) {
     let ids = std::mem::take(&mut world.hosts[host].unread);
-    if !ids.is_empty() {
-        world.command(host, Command::MarkRead { ids });
-    }
+    world.command(host, Command::MarkRead { ids });
 }
 
 fn list(world: &mut World, host: usize) {
@@ -228,30 +392,10 @@ fn list(world: &mut World, host: usize) {
     world.command(host, Command::List);
 }
 
-/// Only people who have no account register; in some worlds nobody types.
-fn enter(world: &mut World, host: usize, entry: Entry) {
-    let account = world.hosts[host].account.clone();
-    let is_registered = world.server.has_account(&account);
-    if world.uses_passwords && is_registered != (entry == Entry::Register) {
-        login::enter(world, host, entry);
-    }
-}
-
-/// Mostly to another network, if there is one.
-fn roam(world: &mut World, host: usize, amount: u32) {
-    let realms: Vec<Realm> = world.net.realms().collect();
-    world.move_to(host, realms[amount as usize % realms.len()]);
-}
-
-fn cut(world: &mut World, host: usize, other: usize, amount: u32) {
-    let there = match amount % 3 {
-        0 => Site::Server,
-        _ => Site::Host(other),
-    };
-    let here = Site::Host(host);
-    world.net.cut(here, there);
-    if !amount.is_multiple_of(4) {
-        world.net.cut(there, here);
+fn cut(world: &mut World, from: Site, to: Site, is_mutual: bool) {
+    world.net.cut(from, to);
+    if is_mutual {
+        world.net.cut(to, from);
     }
 }
 

@@ -64,7 +64,7 @@ pub struct WorldOptions {
     pub nats: Vec<NatOptions>,
     /// The hosts, each with an account of its own.
     pub homes: Vec<Home>,
-    /// Whether people type passwords: [`Kind::LogIn`](super::step::Kind) and others.
+    /// Whether people type passwords: [`Kind::LogIn`](super::step::Kind::LogIn) and others.
     pub uses_passwords: bool,
     /// What the network does.
     pub faults: Faults,
@@ -112,6 +112,21 @@ impl WorldOptions {
             faults,
         }
     }
+}
+
+/// How wrong the wall clock is: at most 65,536 times [`ClockError::STEP`], which is 13.6 days, so that no
+/// two of its moments are further apart than a token lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockError {
+    /// It shows a later time.
+    Ahead(Duration),
+    /// It shows an earlier one.
+    Behind(Duration),
+}
+
+impl ClockError {
+    /// The smallest error.
+    pub const STEP: Duration = Duration::from_secs(18);
 }
 
 /// The whole world.
@@ -402,16 +417,14 @@ impl World {
         }
     }
 
-    /// Sets the wall clock up to 13.6 days before or behind what it should say, so that no two of its
-    /// moments are further apart than a token lives. Engines read it when they start.
-    pub fn jump_clock(&mut self, amount: u32) {
+    /// Sets the wall clock wrong. Engines read it when they start.
+    pub fn jump_clock(&mut self, error: ClockError) {
         let right = WALL_START.saturating_add(self.elapsed()).as_millis();
-        let error = u64::from(amount) * 18_000;
+        let millis = |by: Duration| by.as_millis() as u64;
         self.has_jumped = true;
-        self.wall = UnixTime::from_millis(if amount.is_multiple_of(2) {
-            right + error
-        } else {
-            right - error
+        self.wall = UnixTime::from_millis(match error {
+            ClockError::Ahead(by) => right + millis(by),
+            ClockError::Behind(by) => right - millis(by),
         });
     }
 

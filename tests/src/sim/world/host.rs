@@ -65,6 +65,16 @@ pub struct Host {
 }
 
 impl Host {
+    /// Tells whether its person can do something with it.
+    pub const fn is_running(&self) -> bool {
+        self.node.is_some() && self.asleep_until.is_none()
+    }
+
+    /// Tells whether it has a control connection, or is making one.
+    pub const fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
     /// When it has something to do by itself.
     pub(super) fn due(&self) -> Option<Instant> {
         self.node.as_ref()?;
