@@ -355,7 +355,7 @@ fn link_scripts() -> Vec<Vec<u8>> {
         .flat_map(|frame| [vec![1], piece(&encoded::<LINK_FRAME_LEN_MAX>(frame))].concat())
         .collect();
     vec![
-        [&[0][..], &message, &[12, 1, 1, 9, 1, 17, 0]].concat(),
+        [&[0][..], &message, &[12, 1, 9, 1, 17, 0]].concat(),
         [&[0][..], &offer, receive].concat(),
         [&[0][..], send].concat(),
         [&[0][..], &raw].concat(),
