@@ -25,6 +25,9 @@ mod stun;
 mod text;
 // TLS over a socket, on both sides.
 mod tls_pump;
+// Whether a generator forgets a word.
+#[cfg(test)]
+mod vocabulary;
 // Frames and the messages of both protocols.
 mod wire;
 // The simulated world.

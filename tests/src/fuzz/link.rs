@@ -372,8 +372,16 @@ fn ranges(feed: &mut Feed<'_>) -> Vec<LeafRange> {
 
 #[cfg(test)]
 mod tests {
+    use common::wire::samples;
+
     use super::*;
-    use crate::fuzz::seeds;
+    use crate::fuzz::{seeds, vocabulary};
+
+    #[test]
+    fn every_frame_is_drawn() {
+        let mut run = Run::new();
+        vocabulary::check(&samples::peer_frames(), |feed| run.any_frame(feed));
+    }
 
     /// What a fuzzer begins with gets to where it is to look.
     #[test]

@@ -12,11 +12,12 @@ use common::stun::{binding_answer, canonical, check_answer};
 use common::time::UnixTime;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DeviceAnswer,
-    DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion,
-    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, OpaqueMessage,
-    Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion, VERSION,
+    AdmissionCode, Answer, Candidate, CandidateKind, Change, Cursor, DeviceAnswer, DevicePush,
+    DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Entry,
+    FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, OpaqueMessage, Push,
+    Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion, VERSION,
 };
+use common::wire::samples;
 use peer::node::Input;
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use serde::Serialize;
@@ -140,23 +141,7 @@ impl Run {
                     server,
                 });
             }
-            Control::Open(_) => {
-                let agent = "fuzz".to_owned();
-                self.send(&match feed.below(8) {
-                    0 => HelloAnswer::Upgrade {
-                        versions: vec![feed.byte().into()],
-                        agent,
-                    },
-                    1 => HelloAnswer::Welcome {
-                        version: feed.byte().into(),
-                        agent: feed.text(),
-                    },
-                    _ => HelloAnswer::Welcome {
-                        version: VERSION,
-                        agent,
-                    },
-                });
-            }
+            Control::Open(_) => self.send(&any_welcome(feed)),
             Control::None | Control::Closing => {}
         }
     }
@@ -217,16 +202,7 @@ impl Run {
     }
 
     fn push(&mut self, feed: &mut Feed<'_>) {
-        let push = match feed.below(5) {
-            0 | 1 => Push::Directory(DirectoryPush::Presence {
-                version: DirectoryVersion(feed.number().into()),
-                changes: (0..feed.below(4)).map(|_| change(feed)).collect(),
-            }),
-            2 => Push::Device(DevicePush::FailedLogins(failed(feed))),
-            3 => Push::Bye(ByeReason::ShuttingDown),
-            _ => Push::Directory(DirectoryPush::ListAgain),
-        };
-        self.send(&ServerFrame::Push(push));
+        self.send(&ServerFrame::Push(any_push(feed)));
     }
 
     // ---- the network, time ---------------------------------------------------------------------
@@ -395,34 +371,52 @@ fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
 
 /// An answer to something else.
 fn any_answer(feed: &mut Feed<'_>) -> Answer {
-    match feed.below(5) {
-        0 => DeviceAnswer::Done.into(),
-        1 => Answer::Directory(DirectoryAnswer::Found {
-            entries: entries(feed),
-        }),
-        2 => Answer::Directory(DirectoryAnswer::Owner { account: None }),
-        3 => Answer::Login(LoginAnswer::LoggedIn(LoggedIn {
-            token: None,
-            failed: None,
-        })),
-        _ => Answer::Login(LoginAnswer::RegisterChallenge {
-            message: opaque(feed),
-        }),
-    }
+    one_of(samples::answers(), feed)
 }
 
 fn refusal(feed: &mut Feed<'_>) -> Refusal {
-    let retry_after_s = feed.number();
-    match feed.below(8) {
-        0 => Refusal::WrongCredentials,
-        1 => Refusal::Blocked { retry_after_s },
-        2 => Refusal::TokenRefused,
-        3 => Refusal::NotLoggedIn,
-        4 => Refusal::LimitExceeded,
-        5 => Refusal::ListAgain,
-        6 => Refusal::Busy { retry_after_s },
-        _ => Refusal::StoreFailed,
+    let mut refusal = one_of(samples::refusals(), feed);
+    if let Refusal::Blocked { retry_after_s }
+    | Refusal::RegistrationLimit { retry_after_s }
+    | Refusal::Busy { retry_after_s } = &mut refusal
+    {
+        *retry_after_s = feed.number();
     }
+    refusal
+}
+
+fn any_push(feed: &mut Feed<'_>) -> Push {
+    match feed.below(5) {
+        0 | 1 => Push::Directory(DirectoryPush::Presence {
+            version: DirectoryVersion(feed.number().into()),
+            changes: (0..feed.below(4)).map(|_| change(feed)).collect(),
+        }),
+        2 => Push::Device(DevicePush::FailedLogins(failed(feed))),
+        3 => Push::Bye(one_of(samples::bye_reasons(), feed)),
+        _ => Push::Directory(DirectoryPush::ListAgain),
+    }
+}
+
+fn any_welcome(feed: &mut Feed<'_>) -> HelloAnswer {
+    let agent = "fuzz".to_owned();
+    match feed.below(8) {
+        0 => HelloAnswer::Upgrade {
+            versions: vec![feed.byte().into()],
+            agent,
+        },
+        1 => HelloAnswer::Welcome {
+            version: feed.byte().into(),
+            agent: feed.text(),
+        },
+        _ => HelloAnswer::Welcome {
+            version: VERSION,
+            agent,
+        },
+    }
+}
+
+fn one_of<T>(mut all: Vec<T>, feed: &mut Feed<'_>) -> T {
+    all.swap_remove(feed.below(all.len()))
 }
 
 fn opaque(feed: &mut Feed<'_>) -> OpaqueMessage {
@@ -496,4 +490,25 @@ fn endpoint(feed: &mut Feed<'_>) -> SocketAddr {
     ];
     let index = feed.below(endpoints.len());
     endpoints[index].parse().expect("an endpoint")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::vocabulary;
+
+    #[test]
+    fn every_answer_and_push_is_drawn() {
+        vocabulary::check(&samples::hello_answers(), any_welcome);
+        vocabulary::check(&samples::pushes(), any_push);
+        vocabulary::check(&samples::refusals(), refusal);
+        vocabulary::check(&samples::changes(), change);
+        let requests = samples::requests();
+        let refused = samples::refusals().into_iter().map(Answer::Refused);
+        let answers: Vec<Answer> = samples::answers().into_iter().chain(refused).collect();
+        vocabulary::check(&answers, |feed| match feed.below(3) {
+            0 => Answer::Refused(refusal(feed)),
+            _ => fitting_answer(&one_of(requests.clone(), feed), feed),
+        });
+    }
 }

@@ -27,6 +27,8 @@ use peer::store::MemoryStore;
 use super::beginning;
 use super::feed::Feed;
 
+/// Numbers that stand for commands.
+pub(super) const COMMANDS: u8 = 20;
 /// Outputs of one input.
 const OUTPUTS_MAX: usize = 50_000;
 /// Deadlines of one moment: each link has a few timers of its own.
@@ -159,7 +161,7 @@ impl NodeHost {
 
     fn any_command(&self, feed: &mut Feed<'_>) -> Command {
         let to = account(feed.below(4));
-        match feed.below(18) {
+        match feed.below(COMMANDS.into()) {
             0 => Command::Register {
                 account: to,
                 password: password(feed),
@@ -196,16 +198,21 @@ impl NodeHost {
                 with: feed.flag().then_some(to),
                 limit: feed.number(),
             },
-            _ => {
-                let index = feed.index(self.messages.len());
-                let ids = index.map_or(Vec::new(), |index| vec![self.messages[index]]);
-                if ids.is_empty() {
-                    Command::Unread
-                } else {
-                    Command::MarkRead { ids }
-                }
-            }
+            17 => match self.any_messages(feed) {
+                ids if ids.is_empty() => Command::Unread,
+                ids => Command::MarkRead { ids },
+            },
+            18 => Command::Outbox,
+            _ => Command::Withdraw {
+                ids: self.any_messages(feed),
+            },
         }
+    }
+
+    /// A message that was heard of; none if there is none.
+    fn any_messages(&self, feed: &mut Feed<'_>) -> Vec<MessageId> {
+        let index = feed.index(self.messages.len());
+        index.map_or(Vec::new(), |index| vec![self.messages[index]])
     }
 
     /// A transfer that was heard of, or one that was not.
@@ -429,6 +436,8 @@ impl NodeHost {
     fn on_reply(&mut self, reply: &Result<Reply, CommandError>) {
         if let Ok(Reply::Offered(transfer)) = reply {
             self.transfers.push(*transfer);
+        } else if let Ok(Reply::Queued(ids)) = reply {
+            self.messages.extend(ids);
         }
     }
 
@@ -476,4 +485,28 @@ pub(super) fn body(feed: &mut Feed<'_>) -> MessageBody {
     let text = feed.text();
     let body = MessageBody::try_from(text);
     body.unwrap_or_else(|_| MessageBody::try_from("hello".to_owned()).expect("not empty"))
+}
+
+#[cfg(test)]
+mod tests {
+    use common::os::lines;
+
+    use super::*;
+    use crate::fuzz::vocabulary;
+
+    #[test]
+    fn every_command_is_drawn() {
+        let mut host = NodeHost::new(Vec::new());
+        let any = |host: &NodeHost, feed: &mut Feed<'_>| {
+            let command = serde_json::to_value(host.any_command(feed)).expect("a command");
+            command["method"].as_str().expect("its name").to_owned()
+        };
+        // Some commands are about messages that came.
+        let came = MessageId::from_bytes([1; 16]);
+        let methods = lines::methods::<Command>();
+        vocabulary::check_names(methods, |feed| {
+            host.messages = feed.flag().then_some(came).into_iter().collect();
+            any(&host, feed)
+        });
+    }
 }

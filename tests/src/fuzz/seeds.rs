@@ -12,6 +12,7 @@ use common::wire::rendezvous::{AdmissionCode, Hello, RequestFrame, RequestId};
 use common::wire::samples;
 use serde::Serialize;
 
+use super::node_host::COMMANDS;
 use super::tls_pump::client_hello;
 
 /// Those inputs of a target that its folder does not have, or has otherwise, by their names.
@@ -318,7 +319,7 @@ fn node_scripts() -> Vec<Vec<u8>> {
     for _ in 0..6 {
         online.extend([4, 0, 9, 0, 0, 12, 7]);
     }
-    let commands: Vec<u8> = (0..18)
+    let commands: Vec<u8> = (0..COMMANDS)
         .flat_map(|kind| [10, 1, kind, 2, 0, b'h', b'i', 0, 0, 0, 0, 12, 7])
         .collect();
     let frames: Vec<u8> = samples::server_frames()

@@ -322,6 +322,11 @@ impl Run {
         let Some(connection) = self.choose(feed) else {
             return;
         };
+        let request = self.token_login(connection, feed);
+        self.send_numbered(connection, request);
+    }
+
+    fn token_login(&mut self, connection: ConnectionId, feed: &mut Feed<'_>) -> Request {
         let (owner, claimed, held) = (feed.below(2), feed.below(3), feed.below(2));
         let channel = self.connections[&connection].channel;
         let (account, token) = (account(claimed), token(held));
@@ -332,13 +337,12 @@ impl Run {
             content: token.as_bytes(),
         });
         self.proofs += usize::from(owner == claimed && owner == held);
-        let login = TokenLogin {
+        Request::Login(LoginRequest::TokenLogin(TokenLogin {
             account,
             device_key: secret(owner).public(),
             token,
             signature,
-        };
-        self.send_numbered(connection, Request::Login(LoginRequest::TokenLogin(login)));
+        }))
     }
 
     fn request(&mut self, feed: &mut Feed<'_>) {
@@ -672,4 +676,22 @@ fn candidates(feed: &mut Feed<'_>) -> Vec<SocketAddr> {
         SocketAddr::from((ip, u16::from(feed.byte())))
     });
     any.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use common::wire::samples;
+
+    use super::*;
+    use crate::fuzz::vocabulary;
+
+    #[test]
+    fn every_request_is_drawn() {
+        let mut run = Run::new();
+        let (connection, _) = run.new_connection(&mut Feed(&[])).expect("a first one");
+        vocabulary::check(&samples::requests(), |feed| match feed.below(8) {
+            0 => run.token_login(connection, feed),
+            _ => run.any_request(connection, feed),
+        });
+    }
 }
