@@ -1,21 +1,27 @@
 //! Promises, one by one, in the simulated world.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+// What the scenarios share.
+#[path = "scenarios/shared.rs"]
+mod shared;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use common::limits::{OFFER_LIFETIME, RECENT_MESSAGES_MAX};
 use common::wire::peer::MessageBody;
 use peer::node::command::{
-    Command, CommandError, ConnectionState, Direction, Event, MessageState, PresenceView, Reply,
+    Command, CommandError, ConnectionState, Event, MessageState, PresenceView, Reply,
+};
+use shared::{
+    CLOSED, OPEN, households, newcomer, received, say, start_file, try_to_say, until, waiting,
+    world,
 };
 use tests::sim;
 use tests::sim::check;
 use tests::sim::login::{self, Entry};
 use tests::sim::net::{Dependence, Faults, NatOptions, Realm, Site};
 use tests::sim::world::{ClockError, Family, Home, World, WorldOptions};
-
-const PATIENCE: Duration = Duration::from_secs(300);
 
 #[test]
 fn messages_wait_for_a_recipient_who_is_away_and_arrive_in_order() {
@@ -673,119 +679,4 @@ fn the_same_seed_decides_the_same() {
     let runs = [5, 5, 6].map(|seed| sim::run(seed, 200).coverage.trace);
     assert_eq!(runs[0], runs[1]);
     assert_ne!(runs[0], runs[2]);
-}
-
-// ---- what the scenarios share ------------------------------------------------------------------
-
-/// A world in which everybody is logged in.
-fn world(hosts: usize, faults: Faults) -> World {
-    let seed = 7;
-    let mut world = World::new(&WorldOptions::new(seed, hosts, faults));
-    world.pass(Duration::from_secs(5));
-    world
-}
-
-/// A NAT that lets everybody in who knows a mapping, and one that lets in who was talked to.
-const OPEN: NatOptions = NatOptions {
-    mapping: Dependence::EndpointIndependent,
-    filtering: Dependence::EndpointIndependent,
-    preserves_ports: false,
-    hairpins: false,
-    expiry: Duration::from_secs(120),
-};
-const CLOSED: NatOptions = NatOptions {
-    filtering: Dependence::AddressAndPortDependent,
-    ..OPEN
-};
-
-/// A world in which each host is behind the NAT of this number.
-fn households<const N: usize>(nats: [NatOptions; N], behind: &[usize]) -> World {
-    let home = |number: &usize| Home {
-        realm: Realm::Behind(*number),
-        ..Home::PUBLIC
-    };
-    let mut world = World::new(&WorldOptions {
-        nats: nats.to_vec(),
-        homes: behind.iter().map(home).collect(),
-        ..WorldOptions::new(7, 0, Faults::NONE)
-    });
-    world.pass(Duration::from_secs(5));
-    world
-}
-
-/// A world with a host whose person has no account yet.
-fn newcomer() -> World {
-    let stranger = Home {
-        is_enrolled: false,
-        ..Home::PUBLIC
-    };
-    let mut world = World::new(&WorldOptions {
-        homes: vec![Home::PUBLIC, stranger],
-        uses_passwords: true,
-        ..WorldOptions::new(7, 0, Faults::NONE)
-    });
-    world.pass(Duration::from_secs(5));
-    world
-}
-
-/// The first host offers a file of `len` bytes to the second, who takes it.
-fn start_file(world: &mut World, len: u32) -> Vec<u8> {
-    let bytes: Vec<u8> = (0..len).map(|at| (at / 5) as u8).collect();
-    let path = PathBuf::from("/out/file");
-    world.hosts[0].disk.put(path.clone(), bytes.clone());
-    let to = world.hosts[1].account.clone();
-    world.command(0, Command::SendFile { to, path }).unwrap();
-    until(world, |world| !world.hosts[1].offers.is_empty());
-    let transfer = world.hosts[1].offers[0];
-    let folder = Some(PathBuf::from("/in"));
-    world.command(1, Command::AnswerOffer { transfer, folder });
-    bytes
-}
-
-fn say(world: &mut World, from: usize, to: usize, text: &str) {
-    let reply = try_to_say(world, from, to, text);
-    assert!(matches!(reply, Ok(Reply::Queued(_))), "{reply:?}");
-}
-
-#[track_caller]
-fn try_to_say(
-    world: &mut World,
-    from: usize,
-    to: usize,
-    text: &str,
-) -> Result<Reply, CommandError> {
-    let to = world.hosts[to].account.clone();
-    world.model.on_typed(from, &to, text);
-    let id = world.command(
-        from,
-        Command::Send {
-            to: vec![to],
-            body: MessageBody::try_from(text.to_owned()).unwrap(),
-            sent: world.wall,
-        },
-    );
-    let id = id.unwrap();
-    until(world, |world| world.hosts[from].replies.contains_key(&id));
-    world.hosts[from].replies.remove(&id).unwrap()
-}
-
-fn received(world: &World, host: usize) -> Vec<&str> {
-    let rows = world.hosts[host].disk.rows().iter();
-    let received = rows.filter(|row| row.direction == Direction::Received);
-    received.map(|row| row.message.body.as_str()).collect()
-}
-
-/// Messages without a receipt.
-fn waiting(world: &World, host: usize) -> usize {
-    world.hosts[host].disk.restore().outbox.len()
-}
-
-#[track_caller]
-fn until(world: &mut World, done: impl Fn(&World) -> bool) {
-    let end = world.now + PATIENCE;
-    while !done(world) {
-        assert_eq!(world.violation, None);
-        assert!(world.now < end, "it never came");
-        world.pass(Duration::from_millis(10));
-    }
 }
