@@ -9,7 +9,7 @@ use common::hash::{LeafHasher, leaf_len};
 use common::id::{AccountName, TransferId};
 use common::key::Token;
 use common::limits::LEAF_LEN;
-use peer::node::io::{DiskAnswer, DiskRequest, Restored, StoreAnswer, StoreRequest};
+use peer::node::io::{ChatRequest, DiskAnswer, DiskRequest, Restored, StoreAnswer, StoreRequest};
 use peer::store::{MemoryStore, Row, is_write};
 
 /// A host's disk.
@@ -21,6 +21,12 @@ pub struct Disk {
     open: BTreeMap<TransferId, PathBuf>,
     /// Nothing can be written.
     pub is_full: bool,
+    /// So many received messages are still to be refused, one after another.
+    pub refused_messages: u32,
+    /// So many receipts likewise.
+    pub refused_receipts: u32,
+    /// A leaf is read otherwise than it is hashed.
+    pub is_corrupt: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,11 +73,24 @@ impl Disk {
 
     /// Carries out a request of the store.
     pub fn store(&mut self, request: &StoreRequest) -> StoreAnswer {
-        if self.is_full && is_write(request) {
+        if self.is_full && is_write(request) || self.is_refused(request) {
             self.store.fail(request, "the disk is full")
         } else {
             self.store.execute(request)
         }
+    }
+
+    fn is_refused(&mut self, request: &StoreRequest) -> bool {
+        let left = if matches!(request, StoreRequest::Chat(ChatRequest::Receive { .. })) {
+            &mut self.refused_messages
+        } else if matches!(request, StoreRequest::Chat(ChatRequest::Advance { .. })) {
+            &mut self.refused_receipts
+        } else {
+            return false;
+        };
+        let is_refused = *left > 0;
+        *left = left.saturating_sub(1);
+        is_refused
     }
 
     /// Carries out a request about a file.
@@ -164,7 +183,11 @@ impl Disk {
             let mut hasher = LeafHasher::new(bytes.len() as u64, index);
             let leaf = bytes.get(start..start + len)?;
             hasher.update(leaf);
-            Some((leaf.to_vec(), hasher.finish()))
+            let mut leaf = leaf.to_vec();
+            if self.is_corrupt {
+                leaf.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+            }
+            Some((leaf, hasher.finish()))
         });
         match leaf {
             Some((bytes, hash)) => DiskAnswer::Leaf {

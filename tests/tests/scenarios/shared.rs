@@ -3,9 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use common::id::{MessageId, TransferId};
 use common::wire::peer::MessageBody;
-use peer::node::command::{Command, CommandError, Direction, Reply};
-use tests::sim::net::{Dependence, Faults, NatOptions, Realm};
+use peer::node::command::{
+    Command, CommandError, ConnectionState, Direction, Event, MessageState, Reply, TransferState,
+};
+use tests::sim::login;
+use tests::sim::net::{Dependence, Faults, NatOptions, Realm, Site};
 use tests::sim::world::{Home, World, WorldOptions};
 
 /// Virtual time after which nothing comes any more.
@@ -63,22 +67,20 @@ pub(crate) fn newcomer() -> World {
 }
 
 /// The first host offers a file of `len` bytes to the second, who takes it.
+#[track_caller]
 pub(crate) fn start_file(world: &mut World, len: u32) -> Vec<u8> {
-    let bytes: Vec<u8> = (0..len).map(|at| (at / 5) as u8).collect();
-    let path = PathBuf::from("/out/file");
-    world.hosts[0].disk.put(path.clone(), bytes.clone());
-    let to = world.hosts[1].account.clone();
-    world.command(0, Command::SendFile { to, path }).unwrap();
-    until(world, |world| !world.hosts[1].offers.is_empty());
-    let transfer = world.hosts[1].offers[0];
-    let folder = Some(PathBuf::from("/in"));
-    world.command(1, Command::AnswerOffer { transfer, folder });
+    let (transfer, bytes) = offer(world, len);
+    answer(world, transfer, true);
     bytes
 }
 
-pub(crate) fn say(world: &mut World, from: usize, to: usize, text: &str) {
+#[track_caller]
+pub(crate) fn say(world: &mut World, from: usize, to: usize, text: &str) -> MessageId {
     let reply = try_to_say(world, from, to, text);
-    assert!(matches!(reply, Ok(Reply::Queued(_))), "{reply:?}");
+    let Ok(Reply::Queued(ids)) = &reply else {
+        panic!("not queued: {reply:?}");
+    };
+    ids[0]
 }
 
 #[track_caller]
@@ -90,17 +92,130 @@ pub(crate) fn try_to_say(
 ) -> Result<Reply, CommandError> {
     let to = world.hosts[to].account.clone();
     world.model.on_typed(from, &to, text);
-    let id = world.command(
-        from,
-        Command::Send {
-            to: vec![to],
-            body: MessageBody::try_from(text.to_owned()).unwrap(),
-            sent: world.wall,
-        },
-    );
-    let id = id.unwrap();
-    until(world, |world| world.hosts[from].replies.contains_key(&id));
-    world.hosts[from].replies.remove(&id).unwrap()
+    let body = MessageBody::try_from(text.to_owned()).unwrap();
+    let (to, sent) = (vec![to], world.wall);
+    ask(world, from, Command::Send { to, body, sent })
+}
+
+/// Asks something, and waits for the reply.
+#[track_caller]
+pub(crate) fn ask(world: &mut World, host: usize, command: Command) -> Result<Reply, CommandError> {
+    let id = world.command(host, command).unwrap();
+    until(world, |world| world.hosts[host].replies.contains_key(&id));
+    world.hosts[host].replies.remove(&id).unwrap()
+}
+
+/// The first host offers the second a file of `len` bytes.
+#[track_caller]
+pub(crate) fn offer(world: &mut World, len: u32) -> (TransferId, Vec<u8>) {
+    let bytes: Vec<u8> = (0..len).map(|at| (at / 5) as u8).collect();
+    let path = PathBuf::from("/out/file");
+    world.hosts[0].disk.put(path.clone(), bytes.clone());
+    let to = world.hosts[1].account.clone();
+    let reply = ask(world, 0, Command::SendFile { to, path });
+    let Ok(Reply::Offered(transfer)) = reply else {
+        panic!("not offered: {reply:?}");
+    };
+    until(world, |world| world.hosts[1].offers.contains(&transfer));
+    (transfer, bytes)
+}
+
+/// The second host takes or declines what it is offered.
+pub(crate) fn answer(world: &mut World, transfer: TransferId, takes_it: bool) {
+    let folder = takes_it.then(|| PathBuf::from("/in"));
+    world
+        .command(1, Command::AnswerOffer { transfer, folder })
+        .unwrap();
+}
+
+/// How a transfer ended at a host, once it has.
+#[track_caller]
+pub(crate) fn end(world: &mut World, host: usize, transfer: TransferId) -> TransferState {
+    let end = |world: &World| {
+        let mut ends = world.hosts[host].events.iter().rev().filter_map(|event| {
+            let Event::Transfer {
+                transfer: of,
+                state,
+            } = event
+            else {
+                return None;
+            };
+            (*of == transfer && state.is_final()).then(|| state.clone())
+        });
+        ends.next()
+    };
+    until(world, |world| end(world).is_some());
+    end(world).unwrap()
+}
+
+/// The offers at a host that nobody has answered.
+#[track_caller]
+pub(crate) fn open_offers(world: &mut World, host: usize) -> usize {
+    match ask(world, host, Command::Offers) {
+        Ok(Reply::Offers(offers)) => offers.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a host has shown in this life.
+pub(crate) fn shown(world: &World, host: usize) -> Vec<&str> {
+    let events = world.hosts[host].events.iter();
+    let texts = events.filter_map(|event| {
+        let Event::Message(item) = event else {
+            return None;
+        };
+        Some(item.body.as_str())
+    });
+    texts.collect()
+}
+
+/// Tells whether an author has heard in this life that a message is so far.
+pub(crate) fn has_state(world: &World, host: usize, id: MessageId, state: MessageState) -> bool {
+    world.hosts[host].events.iter().any(|event| {
+        let Event::MessageState {
+            id: of, state: is, ..
+        } = event
+        else {
+            return false;
+        };
+        (*of, *is) == (id, state)
+    })
+}
+
+/// Waits for a receipt.
+#[track_caller]
+pub(crate) fn until_delivered(world: &mut World, host: usize, id: MessageId) {
+    until(world, |world| {
+        has_state(world, host, id, MessageState::Delivered)
+    });
+}
+
+/// Nothing gets from any host to another.
+pub(crate) fn separate(world: &mut World) {
+    for (from, to) in pairs(world) {
+        world.net.cut(Site::Host(from), Site::Host(to));
+    }
+}
+
+fn pairs(world: &World) -> Vec<(usize, usize)> {
+    let hosts = 0..world.hosts.len();
+    let all = hosts
+        .clone()
+        .flat_map(|from| hosts.clone().map(move |to| (from, to)));
+    all.filter(|(from, to)| from != to).collect()
+}
+
+/// Waits until a host's control connection is there or is not.
+#[track_caller]
+pub(crate) fn until_online(world: &mut World, host: usize, is_online: bool) {
+    for _ in 0..3_000 {
+        let state = login::connection(world, host);
+        if (state == Some(ConnectionState::Online)) == is_online {
+            return;
+        }
+        world.pass(Duration::from_millis(100));
+    }
+    panic!("it never came");
 }
 
 pub(crate) fn received(world: &World, host: usize) -> Vec<&str> {

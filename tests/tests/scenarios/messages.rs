@@ -1,0 +1,186 @@
+//! Messages and receipts: their order, restarts of either side, disks that refuse them.
+
+use std::time::Duration;
+
+use common::limits::RECIPIENTS_MAX;
+use common::wire::peer::MessageBody;
+use peer::node::command::{Command, MessageState, Reply};
+use tests::sim::net::Faults;
+
+use super::shared::{
+    ask, has_state, received, say, separate, shown, until, until_delivered, until_online, waiting,
+    world,
+};
+
+#[test]
+fn a_message_arrives_once_and_comes_back_as_a_receipt() {
+    let mut world = world(2, Faults::NONE);
+    let id = say(&mut world, 0, 1, "hello");
+    until_delivered(&mut world, 0, id);
+    assert_eq!(shown(&world, 1), ["hello"]);
+    world
+        .command(1, Command::MarkRead { ids: vec![id] })
+        .unwrap();
+    until(&mut world, |world| {
+        has_state(world, 0, id, MessageState::Read)
+    });
+    assert_eq!(received(&world, 1), ["hello"]);
+}
+
+#[test]
+fn messages_keep_their_order_under_loss() {
+    let faults = Faults {
+        loss: 0.25,
+        ..Faults::NONE
+    };
+    let mut world = world(2, faults);
+    let texts: Vec<String> = (0..50).map(|n| format!("message {n}")).collect();
+    for text in &texts {
+        say(&mut world, 0, 1, text);
+    }
+    until(&mut world, |world| waiting(world, 0) == 0);
+    assert_eq!(shown(&world, 1), texts);
+}
+
+#[test]
+fn a_message_waits_for_a_recipient_who_is_away() {
+    let mut world = world(2, Faults::NONE);
+    world.crash_server();
+    world.break_control(0);
+    world.break_control(1);
+    let id = say(&mut world, 0, 1, "are you there?");
+    world.pass(Duration::from_secs(20));
+    assert_eq!(shown(&world, 1), [""; 0]);
+    world.start_server();
+    until_delivered(&mut world, 0, id);
+    assert_eq!(shown(&world, 1), ["are you there?"]);
+}
+
+#[test]
+fn a_restarted_peer_is_reached_at_its_new_address() {
+    for pause in [0, 10, 40] {
+        let mut world = world(2, Faults::NONE);
+        let id = say(&mut world, 0, 1, "first");
+        until_delivered(&mut world, 0, id);
+        world.stop(1, false);
+        world.roam(1);
+        world.start(1);
+        world.pass(Duration::from_secs(pause));
+        let before = world.now;
+        let id = say(&mut world, 0, 1, "second");
+        until_delivered(&mut world, 0, id);
+        assert_eq!(shown(&world, 1), ["second"]);
+        let took = world.now - before;
+        assert!(took < Duration::from_secs(5), "{took:?} after {pause} s");
+    }
+}
+
+#[test]
+fn a_peer_that_restarts_on_its_port_is_reached_at_once() {
+    let mut world = world(2, Faults::NONE);
+    let id = say(&mut world, 0, 1, "first");
+    until_delivered(&mut world, 0, id);
+    world.stop(1, false);
+    world.start(1);
+    let before = world.now;
+    let id = say(&mut world, 0, 1, "second");
+    until_delivered(&mut world, 0, id);
+    let took = world.now - before;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn ids_come_back_in_the_order_of_the_recipients() {
+    let mut world = world(2, Faults::NONE);
+    let (zed, bob) = ("zed".parse().unwrap(), world.hosts[1].account.clone());
+    world.model.on_typed(0, &bob, "hello");
+    let command = Command::Send {
+        to: vec![Clone::clone(&zed), bob, zed],
+        body: MessageBody::try_from("hello".to_owned()).unwrap(),
+        sent: world.wall,
+    };
+    let reply = ask(&mut world, 0, command);
+    let Ok(Reply::Queued(ids)) = reply else {
+        panic!("not queued: {reply:?}");
+    };
+    assert_eq!(ids.len(), 2);
+    until_delivered(&mut world, 0, ids[1]);
+    assert!(!has_state(&world, 0, ids[0], MessageState::Delivered));
+}
+
+#[test]
+fn thousands_of_absent_recipients_do_not_stop_a_node() {
+    let mut world = world(1, Faults::NONE);
+    for batch in 0..80 {
+        let to = (0..RECIPIENTS_MAX).map(|n| format!("absent-{batch}-{n}").parse().unwrap());
+        let command = Command::Send {
+            to: to.collect(),
+            body: MessageBody::try_from("hello".to_owned()).unwrap(),
+            sent: world.wall,
+        };
+        let reply = ask(&mut world, 0, command);
+        assert!(matches!(reply, Ok(Reply::Queued(_))), "{reply:?}");
+    }
+    assert_eq!(waiting(&world, 0), 80 * RECIPIENTS_MAX);
+    world.break_control(0);
+    until_online(&mut world, 0, true);
+    world.pass(Duration::from_millis(500));
+    assert_eq!(world.violation, None);
+}
+
+#[test]
+fn a_message_that_cannot_be_kept_comes_again() {
+    let mut world = world(2, Faults::NONE);
+    world.hosts[1].disk.refused_messages = 2;
+    let id = say(&mut world, 0, 1, "hello");
+    until_delivered(&mut world, 0, id);
+    assert_eq!(world.hosts[1].disk.refused_messages, 0);
+    assert_eq!(shown(&world, 1), ["hello"]);
+    assert_eq!(received(&world, 1), ["hello"]);
+}
+
+#[test]
+fn a_message_that_was_shown_before_the_disk_refused_it_is_not_shown_again() {
+    let mut world = world(2, Faults::NONE);
+    let texts = ["one", "two", "three", "four"];
+    for (text, refusals) in texts.into_iter().zip([0, 2, 1, 0]) {
+        world.hosts[1].disk.refused_messages = refusals;
+        let id = say(&mut world, 0, 1, text);
+        until_delivered(&mut world, 0, id);
+        assert_eq!(world.hosts[1].disk.refused_messages, 0);
+    }
+    assert_eq!(shown(&world, 1), texts);
+}
+
+#[test]
+fn a_message_that_cannot_be_kept_is_not_overtaken() {
+    let mut world = world(2, Faults::NONE);
+    separate(&mut world);
+    let texts = ["one", "two", "three"];
+    for text in texts {
+        say(&mut world, 0, 1, text);
+    }
+    world.hosts[1].disk.refused_messages = 1;
+    world.net.heal();
+    until(&mut world, |world| waiting(world, 0) == 0);
+    assert_eq!(world.hosts[1].disk.refused_messages, 0);
+    assert_eq!(shown(&world, 1), texts);
+    assert_eq!(received(&world, 1), texts);
+}
+
+#[test]
+fn a_receipt_that_a_full_disk_refused_is_remembered_later() {
+    let mut world = world(2, Faults::NONE);
+    world.hosts[0].disk.refused_receipts = 3;
+    say(&mut world, 0, 1, "hello");
+    until(&mut world, |world| waiting(world, 0) == 0);
+    assert_eq!(world.hosts[0].disk.refused_receipts, 0);
+}
+
+#[test]
+fn a_note_to_oneself_is_delivered_here() {
+    let mut world = world(1, Faults::NONE);
+    let id = say(&mut world, 0, 0, "milk");
+    until_delivered(&mut world, 0, id);
+    assert_eq!(shown(&world, 0), ["milk"]);
+}
