@@ -270,7 +270,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "some worlds never end: an offer that waits for a server, and a node that is stopped"]
     fn a_few_worlds_meet_every_kind_of_step() {
         let mut met = BTreeSet::new();
         for seed in 0..60 {

@@ -111,7 +111,6 @@ fn a_link_that_dies_takes_its_transfer_with_it_and_says_so() {
 
 /// Found by the swarm: the node never comes to rest again.
 #[test]
-#[ignore = "an offer that waits for a server keeps a node that is stopped in a loop without an end"]
 fn a_node_stops_while_an_offer_waits_for_the_server() {
     let mut world = world(2, Faults::NONE);
     world.crash_server();
