@@ -45,7 +45,7 @@ struct Suite;
 
 impl CipherSuite for Suite {
     type OprfCs = Ristretto255;
-    type KeyExchange = TripleDh<Ristretto255, sha2_10::Sha512>;
+    type KeyExchange = TripleDh<Ristretto255, sha2::Sha512>;
     type Ksf = Argon2<'static>;
 }
 

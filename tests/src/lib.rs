@@ -1,6 +1,7 @@
 //! The whole, tried out: the demo, and what tests with the real programs share.
 
 // Ours and a baseline, measured in one run.
+#[cfg(feature = "bench")]
 pub mod bench;
 // The socket of a running peer, as a program would use it.
 pub mod control;

@@ -24,10 +24,13 @@ pub enum Program {
     /// The peer.
     Peer,
     /// The file sender that the bench compares with.
+    #[cfg(feature = "bench")]
     QuinnSender,
     /// One end of the bench's messages.
+    #[cfg(feature = "bench")]
     MessageEnd,
     /// The load of the bench's log-ins.
+    #[cfg(feature = "bench")]
     LoginLoad,
 }
 
@@ -37,8 +40,11 @@ impl Program {
         match self {
             Self::Rendezvous => "rendezvous",
             Self::Peer => "peer",
+            #[cfg(feature = "bench")]
             Self::QuinnSender => "quinn-sender",
+            #[cfg(feature = "bench")]
             Self::MessageEnd => "message-end",
+            #[cfg(feature = "bench")]
             Self::LoginLoad => "login-load",
         }
     }
@@ -50,13 +56,17 @@ pub fn dispatch() -> Option<ExitCode> {
     match name.to_str() {
         Some("rendezvous") => Some(rendezvous::shell::main(std::env::args_os())),
         Some("peer") => Some(peer::commands::main(std::env::args_os())),
+        #[cfg(feature = "bench")]
         Some("quinn-sender") => Some(crate::bench::quinn_sender::main(&arguments())),
+        #[cfg(feature = "bench")]
         Some("message-end") => Some(crate::bench::message::end(&arguments())),
+        #[cfg(feature = "bench")]
         Some("login-load") => Some(crate::bench::login::load(&arguments())),
         Some(_) | None => None,
     }
 }
 
+#[cfg(feature = "bench")]
 fn arguments() -> Vec<String> {
     std::env::args().skip(1).collect()
 }

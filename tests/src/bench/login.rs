@@ -38,7 +38,7 @@ struct Unstretched;
 
 impl CipherSuite for Unstretched {
     type OprfCs = Ristretto255;
-    type KeyExchange = TripleDh<Ristretto255, sha2_10::Sha512>;
+    type KeyExchange = TripleDh<Ristretto255, sha2::Sha512>;
     type Ksf = Identity;
 }
 
