@@ -2,7 +2,7 @@
 //!
 //! An absolute time proves little on a shared machine, so every figure with a baseline is a ratio of
 //! two measurements that were made right after one another on the same named cores. What is given is
-//! the median of the rounds and the spread of their ratios.
+//! the median of the rounds, with the lowest and the highest of them.
 
 use std::process::ExitCode;
 
@@ -14,10 +14,14 @@ use crate::program::ProgramError;
 mod file;
 // A plain file sender on quinn, the baseline of `file`.
 pub mod quinn_sender;
-// Log-ins a second of server CPU.
+// Server CPU of log-ins.
 pub mod login;
 // A message there and back.
 pub mod message;
+// A message there and back on a stream of quinn, the baseline of `message`.
+mod quinn_stream;
+// Rounds of slices, and the arithmetic on them.
+mod rounds;
 // What is shown at the end.
 mod report;
 // From the start of a program to its answer.
@@ -33,9 +37,9 @@ use report::Report;
     name = "bench",
     after_help = "\
 Examples:
-  cargo run --release --bin bench -- file
-  cargo run --release --bin bench -- file --size 256 --rounds 5 --json
-  cargo run --release --bin bench -- start --cores 2,3"
+  cargo measure file                  short for the command in tests/benches/README.md
+  cargo measure file --size 256 --rounds 5 --json
+  cargo measure start --cores 2,3"
 )]
 struct Arguments {
     /// What to measure
@@ -50,6 +54,9 @@ struct Arguments {
     /// Rounds of ours and the baseline
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Slices of a round, each with every side once; each bench has its own number
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    slices: Option<u32>,
     /// Size of the file in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=16384))]
     size: u64,
@@ -58,11 +65,11 @@ struct Arguments {
 /// What can be measured.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Name {
-    /// A message there and back, and its receipt, against raw UDP
+    /// A message there and back, and its receipt, against a stream of quinn; raw UDP beside it
     Message,
     /// A file from one peer to another, verified, against a plain sender on quinn
     File,
-    /// Password and token log-ins a second of server CPU, and what they are made of
+    /// Server CPU of a password and a token log-in, against the cryptography that they cannot do without
     Login,
     /// The server until it is ready; `peer list` from start to exit
     Start,
@@ -73,7 +80,15 @@ enum Name {
 struct Plan {
     cores: [usize; 2],
     rounds: u32,
+    slices: Option<u32>,
     file_len: u64,
+}
+
+impl Plan {
+    /// Slices of a round, if nobody asked for another number.
+    fn slices(&self, usual: u32) -> u32 {
+        self.slices.unwrap_or(usual)
+    }
 }
 
 /// Parses two cores that this process may use.
@@ -100,6 +115,7 @@ pub fn main() -> ExitCode {
     let plan = Plan {
         cores: arguments.cores,
         rounds: arguments.rounds,
+        slices: arguments.slices,
         file_len: arguments.size << 20,
     };
     let mut report = Report::new(arguments.json);
@@ -147,5 +163,24 @@ mod tests {
         }
         assert!(cores("0,999999").unwrap_err().contains("no core 999999"));
         Arguments::try_parse_from(["bench", "start", "--cores", "0,0"]).unwrap();
+    }
+
+    #[test]
+    fn numbers_out_of_their_bounds_are_refused() {
+        for (option, wrong) in [
+            ("--rounds", "0"),
+            ("--rounds", "101"),
+            ("--slices", "0"),
+            ("--slices", "1001"),
+            ("--slices", "-1"),
+            ("--size", "0"),
+            ("--size", "many"),
+        ] {
+            let arguments = ["bench", "message", option, wrong];
+            assert!(
+                Arguments::try_parse_from(arguments).is_err(),
+                "{option} {wrong}"
+            );
+        }
     }
 }

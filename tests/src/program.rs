@@ -32,6 +32,9 @@ pub enum Program {
     /// The load of the bench's log-ins.
     #[cfg(feature = "bench")]
     LoginLoad,
+    /// The servers' part of the bench's least possible log-ins.
+    #[cfg(feature = "bench")]
+    LoginFloor,
 }
 
 impl Program {
@@ -46,6 +49,8 @@ impl Program {
             Self::MessageEnd => "message-end",
             #[cfg(feature = "bench")]
             Self::LoginLoad => "login-load",
+            #[cfg(feature = "bench")]
+            Self::LoginFloor => "login-floor",
         }
     }
 }
@@ -62,6 +67,8 @@ pub fn dispatch() -> Option<ExitCode> {
         Some("message-end") => Some(crate::bench::message::end(&arguments())),
         #[cfg(feature = "bench")]
         Some("login-load") => Some(crate::bench::login::load(&arguments())),
+        #[cfg(feature = "bench")]
+        Some("login-floor") => Some(crate::bench::login::floor::main()),
         Some(_) | None => None,
     }
 }

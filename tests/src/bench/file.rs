@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::report::{Figure, Report, Series, median};
+use super::report::{Figure, Report};
+use super::rounds::Rounds;
 use super::stage::{self, Ethernet, Place, cpu_seconds};
 use super::{Failure, Plan};
 use crate::program::{Program, Programs, Running};
 
 /// Time for one transfer.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Transfers of each side in a round, ours and theirs in turn.
-const RUNS: usize = 3;
+/// Slices of a round: one transfer of each side.
+const SLICES: u32 = 5;
 const SOURCE: &str = "source.bin";
 
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
@@ -56,20 +57,11 @@ struct Road {
     addresses: [&'static str; 2],
 }
 
-/// What one transfer took.
+/// What one transfer took: time, and CPU seconds of both ends.
+#[derive(Clone, Copy)]
 struct Run {
     seconds: f64,
     cpu: f64,
-}
-
-impl Run {
-    fn median(runs: &[Self]) -> Self {
-        let of = |part: fn(&Self) -> f64| median(&runs.iter().map(part).collect::<Vec<_>>());
-        Self {
-            seconds: of(|run| run.seconds),
-            cpu: of(|run| run.cpu),
-        }
-    }
 }
 
 fn measure_on(road: &Road, case: &str, plan: &Plan, report: &mut Report) -> Result<(), Failure> {
@@ -79,49 +71,27 @@ fn measure_on(road: &Road, case: &str, plan: &Plan, report: &mut Report) -> Resu
     stage::fill(&folder.path().join(SOURCE), plan.file_len)?;
     let ours = Peers::start(road, folder.path())?;
     let mut theirs = Quinn::start(road, folder.path())?;
-    let mut rounds = [Vec::new(), Vec::new()];
-    // The first round warms up what only a transfer warms up.
-    for round in 0..=plan.rounds {
-        let mut runs = [Vec::new(), Vec::new()];
-        for _ in 0..RUNS {
-            runs[0].push(ours.run(folder.path())?);
-            runs[1].push(theirs.run(folder.path())?);
-        }
-        if round > 0 {
-            for (runs, rounds) in runs.iter().zip(&mut rounds) {
-                rounds.push(Run::median(runs));
-            }
-        }
-    }
+    let rounds =
+        Rounds::<[Run; 2]>::measure(plan.rounds, plan.slices(SLICES), |side| match side {
+            0 => ours.run(folder.path()),
+            _ => theirs.run(folder.path()),
+        })?;
     let len = plan.file_len as f64;
-    show(report, case, "MB/s", &rounds, |run| len / 1e6 / run.seconds);
+    let rates = rounds.map(|runs| runs.map(|run| len / 1e6 / run.seconds));
+    show(report, case, "MB/s", &rates);
     let gibibytes = len / (1u64 << 30) as f64;
-    show(report, &format!("{case}-cpu"), "s/GiB", &rounds, |run| {
-        run.cpu / gibibytes
-    });
+    let cpu = rounds.map(|runs| runs.map(|run| run.cpu / gibibytes));
+    show(report, &format!("{case}-cpu"), "s/GiB", &cpu);
     Ok(())
 }
 
-fn show(
-    report: &mut Report,
-    case: &str,
-    unit: &str,
-    runs: &[Vec<Run>; 2],
-    of: impl Fn(&Run) -> f64,
-) {
-    let [ours, theirs] = runs.each_ref().map(|runs| runs.iter().map(&of).collect());
+fn show(report: &mut Report, case: &str, unit: &str, rounds: &Rounds<[f64; 2]>) {
     report.show(&Figure {
         bench: "file",
         case,
         unit,
-        ours: Series {
-            name: "ours",
-            values: ours,
-        },
-        baseline: Some(Series {
-            name: "quinn",
-            values: theirs,
-        }),
+        sides: ["ours", "quinn"],
+        rounds,
     });
 }
 

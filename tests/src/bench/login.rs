@@ -1,115 +1,161 @@
-//! Log-ins a second of server CPU, with a password and with a token, and what they are made of.
+//! Server CPU of a log-in, with a password and with a token, against its floor: the cryptography that no
+//! server of this protocol can do without, in memory.
 //!
-//! The load runs on the other core and leaves out what only costs the client: it stretches no password.
-//! The server's part is the same; it never sees how a password was stretched.
+//! Load and clients of the floor run on the other core and leave out what only costs the client: they
+//! stretch no password.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use common::id::{AccountName, DeviceName};
-use common::key::{ChannelBinding, DeviceSecret, Role, Statement, Token};
-use common::password::{CredentialId, PasswordRecord, STRETCH_CURRENT, ServerSetup};
-use common::wire::rendezvous::{Answer, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage};
-use opaque_ke::ksf::Identity;
-use opaque_ke::{
-    CipherSuite, ClientLogin, ClientLoginFinishParameters, ClientRegistration,
-    ClientRegistrationFinishParameters, CredentialResponse, Identifiers, RegistrationResponse,
-    Ristretto255, TripleDh,
-};
-use rand_chacha03::ChaCha20Rng;
-use rand_chacha03::rand_core::SeedableRng;
+use common::key::{DeviceSecret, Role, Statement, Token};
+use common::password::STRETCH_CURRENT;
+use common::wire::rendezvous::{Answer, LoginAnswer, LoginRequest, LoginStart};
 use serde_json::{Value, json};
 
-use super::report::{Figure, Report, Series};
-use super::stage::{self, Place, cpu_seconds};
+use super::report::{Figure, Report};
+use super::rounds::Rounds;
+use super::stage::{self, Place, thread_cpu_seconds};
 use super::{Failure, Plan};
-use crate::program::{Program, ProgramError, Programs, Running, now};
+use crate::program::{Program, ProgramError, Programs, Running};
 use crate::wire_client::{Target, WireClient};
+
+// What a log-in costs at least.
+pub mod floor;
+// The client's part of OPAQUE.
+mod opaque;
+
+use floor::{Floor, FloorCost};
+use opaque::{finish_login, finish_registration, start_login, start_registration};
 
 /// Threads of the load; each logs in to accounts of its own.
 const THREADS: usize = 8;
-/// Log-ins of a thread in one round.
-const ROUND: usize = 150;
-const PASSWORD: &[u8] = b"a password of the bench";
+/// Log-ins of a thread in one slice.
+const LOGINS: usize = 25;
+/// Slices of a round.
+const SLICES: u32 = 10;
+/// Time for one slice, and for the load to be ready.
+const PATIENCE: Duration = Duration::from_secs(120);
 
-/// OPAQUE as `common` has it, but for the stretching.
-struct Unstretched;
-
-impl CipherSuite for Unstretched {
-    type OprfCs = Ristretto255;
-    type KeyExchange = TripleDh<Ristretto255, sha2::Sha512>;
-    type Ksf = Identity;
+/// Milliseconds of server CPU that one log-in takes in a slice.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    password: f64,
+    token: f64,
+    connect: f64,
+    floor: FloorCost,
 }
 
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     let folder = stage::memory_folder()?;
     let programs = Programs::new(std::env::current_exe()?, folder.path());
     let [server_core, load_core] = plan.cores;
-    let rounds = plan.rounds.to_string();
-    let command = programs.command(Program::LoginLoad, [server_core.to_string(), rounds]);
+    let arguments = [server_core.to_string()];
+    let command = programs.command(Program::LoginLoad, &arguments);
     let place = Place {
         core: load_core,
         namespace: None,
     };
-    let load = Running::start(Program::LoginLoad, &mut place.wrap(&command))?;
-    let patience = std::time::Duration::from_secs(600);
-    let done = load.wait_json("the load is done", patience, |line| {
-        line["password"].is_array()
+    let mut command = place.wrap(&command);
+    command.stdin(std::process::Stdio::piped());
+    let mut load = Running::start(Program::LoginLoad, &mut command)?;
+    let mut input = load
+        .take_stdin()
+        .ok_or_else(|| Failure::Wrong("no standard input".to_owned()))?;
+    let rounds = Rounds::<[Cost; 1]>::measure(plan.rounds, plan.slices(SLICES), |_| {
+        writeln!(input, "slice")?;
+        let line = load.wait_json("a slice", PATIENCE, |line| line["password"].is_f64())?;
+        Cost::parse(&line)
     })?;
-    for (case, unit) in [
-        ("password", "/cpu-s"),
-        ("token", "/cpu-s"),
-        ("tls", "ms"),
-        ("opaque", "ms"),
-        ("rest", "ms"),
-    ] {
-        let values = done[case]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_f64)
-            .collect();
-        let ours = Series {
-            name: "ours",
-            values,
-        };
+    show(report, "password", &rounds, |cost| {
+        [cost.password, cost.floor.tls + cost.floor.opaque]
+    });
+    show(report, "token", &rounds, |cost| {
+        [cost.token, cost.floor.tls + cost.floor.signature]
+    });
+    show(report, "connect", &rounds, |cost| {
+        [cost.connect, cost.floor.tls]
+    });
+    for (part, case) in ["floor-tls", "floor-opaque", "floor-ed25519"]
+        .into_iter()
+        .enumerate()
+    {
         report.show(&Figure {
             bench: "login",
             case,
-            unit,
-            ours,
-            baseline: None,
+            unit: "ms",
+            sides: ["floor"],
+            rounds: &rounds.map(|[cost]| [cost.floor.parts()[part]]),
         });
     }
     Ok(())
 }
 
-/// Runs as the load: `SERVER-CORE ROUNDS`.
+fn show(
+    report: &mut Report,
+    case: &str,
+    rounds: &Rounds<[Cost; 1]>,
+    of: impl Fn(&Cost) -> [f64; 2],
+) {
+    report.show(&Figure {
+        bench: "login",
+        case,
+        unit: "ms",
+        sides: ["ours", "floor"],
+        rounds: &rounds.map(|[cost]| of(cost)),
+    });
+}
+
+impl Cost {
+    fn parse(line: &Value) -> Result<Self, Failure> {
+        let number = |name: &str| {
+            let number = line[name].as_f64();
+            number.ok_or_else(|| Failure::Wrong(format!("no {name} in {line}")))
+        };
+        Ok(Self {
+            password: number("password")?,
+            token: number("token")?,
+            connect: number("connect")?,
+            floor: FloorCost {
+                tls: number("tls")?,
+                opaque: number("opaque")?,
+                signature: number("signature")?,
+            },
+        })
+    }
+
+    fn to_json(self) -> Value {
+        json!({
+            "password": self.password, "token": self.token, "connect": self.connect,
+            "tls": self.floor.tls, "opaque": self.floor.opaque, "signature": self.floor.signature,
+        })
+    }
+}
+
+/// Runs as the load, `SERVER-CORE`: measures a slice for each line of standard input.
 pub fn load(arguments: &[String]) -> ExitCode {
     match run(arguments) {
-        Ok(line) => {
-            // Whoever started this reads it.
-            let _ = writeln!(io::stdout().lock(), "{line}");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            // Whoever started this reads it.
             let _ = writeln!(io::stderr().lock(), "{failure}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: &[String]) -> Result<Value, Failure> {
-    let [core, rounds] = arguments else {
-        return Err(Failure::Wrong("a core and a number of rounds".to_owned()));
+fn run(arguments: &[String]) -> Result<(), Failure> {
+    let core = match arguments {
+        [core] => core.parse().ok(),
+        _ => None,
     };
-    let number = |text: &str| {
-        text.parse::<usize>()
-            .map_err(|error| Failure::Wrong(error.to_string()))
+    let Some(core) = core else {
+        return Err(Failure::Wrong("one core is expected".to_owned()));
     };
     let place = Place {
-        core: number(core)?,
+        core,
         namespace: None,
     };
     let programs = Programs::new(std::env::current_exe()?, ".");
@@ -126,26 +172,43 @@ fn run(arguments: &[String]) -> Result<Value, Failure> {
     );
     let server = Running::start(Program::Rendezvous, &mut place.wrap(&command))?;
     let target = ready(&server)?;
+    let floor = Floor::start(&programs, &place)?;
     (0..THREADS).for_each(|thread| enrol(&target, thread));
-    let opaque = opaque_seconds() * 1e3;
-    let mut series = [const { Vec::new() }; 5];
-    for round in 0..=number(rounds)? {
-        let cost = |login: &(dyn Fn(usize) + Sync)| cpu_of(&server, login);
-        let password = cost(&|thread| drop(log_in(&target, thread)))?;
-        // Each password log-in has voided the token before it.
-        let tokens: Vec<Token> = (0..THREADS).map(|thread| log_in(&target, thread)).collect();
-        let token = cost(&|thread| log_in_with_token(&target, thread, &tokens[thread]))?;
-        let tls = cost(&|_| drop(WireClient::connect(&target)))?;
-        let rest = (password - tls) * 1e3 - opaque;
-        let values = [1.0 / password, 1.0 / token, tls * 1e3, opaque, rest];
-        if round > 0 {
-            for (value, series) in values.into_iter().zip(&mut series) {
-                series.push(value);
-            }
-        }
+    for (number, line) in io::stdin().lines().enumerate() {
+        line?;
+        let cost = slice(&server, &target, &floor, number % 2 == 1)?;
+        writeln!(io::stdout().lock(), "{}", cost.to_json())?;
     }
-    let [password, token, tls, opaque, rest] = series;
-    Ok(json!({ "password": password, "token": token, "tls": tls, "opaque": opaque, "rest": rest }))
+    Ok(())
+}
+
+fn slice(
+    server: &Running,
+    target: &Target,
+    floor: &Floor,
+    is_floor_first: bool,
+) -> Result<Cost, Failure> {
+    let early = if is_floor_first {
+        Some(floor.cost(THREADS)?)
+    } else {
+        None
+    };
+    let cost = |login: &(dyn Fn(usize) + Sync)| cpu_of(server, login);
+    let password = cost(&|thread| drop(log_in(target, thread)))?;
+    // Each password log-in has voided the token before it.
+    let tokens: Vec<Token> = (0..THREADS).map(|thread| log_in(target, thread)).collect();
+    let token = cost(&|thread| log_in_with_token(target, thread, &tokens[thread]))?;
+    let connect = cost(&|_| drop(WireClient::connect(target)))?;
+    let floor = match early {
+        Some(floor) => floor,
+        None => floor.cost(THREADS)?,
+    };
+    Ok(Cost {
+        password,
+        token,
+        connect,
+        floor,
+    })
 }
 
 fn ready(server: &Running) -> Result<Target, ProgramError> {
@@ -159,16 +222,16 @@ fn ready(server: &Running) -> Result<Target, ProgramError> {
     })
 }
 
-/// CPU seconds of the server for one call of `login`, of which all threads make many.
+/// Milliseconds of the server's CPU for one call of `login`, of which all threads make many.
 fn cpu_of(server: &Running, login: &(dyn Fn(usize) + Sync)) -> Result<f64, Failure> {
-    let before = cpu_seconds(server.id())?;
+    let before = thread_cpu_seconds(server.id())?;
     thread::scope(|scope| {
         for thread in 0..THREADS {
-            scope.spawn(move || (0..ROUND).for_each(|_| login(thread)));
+            scope.spawn(move || (0..LOGINS).for_each(|_| login(thread)));
         }
     });
-    let used = cpu_seconds(server.id())? - before;
-    Ok(used / (THREADS * ROUND) as f64)
+    let used = thread_cpu_seconds(server.id())? - before;
+    Ok(used * 1e3 / (THREADS * LOGINS) as f64)
 }
 
 fn account(thread: usize) -> AccountName {
@@ -180,21 +243,6 @@ fn account(thread: usize) -> AccountName {
 fn device(thread: usize) -> DeviceSecret {
     let number = u8::try_from(thread).expect("there are few threads");
     DeviceSecret::from_seed([number + 1; 32])
-}
-
-fn rng() -> ChaCha20Rng {
-    ChaCha20Rng::from_seed([9; 32])
-}
-
-fn opaque(bytes: &[u8]) -> OpaqueMessage {
-    OpaqueMessage::try_from(bytes.to_vec()).expect("within the bound")
-}
-
-fn identifiers(account: &AccountName) -> Identifiers<'_> {
-    Identifiers {
-        client: Some(account.as_str().as_bytes()),
-        server: None,
-    }
 }
 
 /// Registers the account of a thread.
@@ -217,40 +265,6 @@ fn enrol(target: &Target, thread: usize) {
     );
 }
 
-fn start_registration() -> (ClientRegistration<Unstretched>, OpaqueMessage) {
-    let started =
-        ClientRegistration::<Unstretched>::start(&mut rng(), PASSWORD).expect("a fine password");
-    (started.state, opaque(&started.message.serialize()))
-}
-
-fn finish_registration(
-    state: ClientRegistration<Unstretched>,
-    account: &AccountName,
-    message: &OpaqueMessage,
-) -> OpaqueMessage {
-    let response =
-        RegistrationResponse::deserialize(message.as_bytes()).expect("the server's answer");
-    let params = ClientRegistrationFinishParameters::new(identifiers(account), None);
-    let finished = state
-        .finish(&mut rng(), PASSWORD, response, params)
-        .expect("it goes on");
-    opaque(&finished.message.serialize())
-}
-
-fn finish_login(
-    state: ClientLogin<Unstretched>,
-    account: &AccountName,
-    ke2: &OpaqueMessage,
-    channel: &ChannelBinding,
-) -> OpaqueMessage {
-    let ke2 = CredentialResponse::deserialize(ke2.as_bytes()).expect("the server's answer");
-    let params = ClientLoginFinishParameters::new(Some(&channel.0), identifiers(account), None);
-    let finished = state
-        .finish(&mut rng(), PASSWORD, ke2, params)
-        .expect("the right password");
-    opaque(&finished.message.serialize())
-}
-
 fn log_in(target: &Target, thread: usize) -> Token {
     let token = enter(&mut WireClient::connect(target), thread);
     token.expect("every password log-in gives a token")
@@ -259,8 +273,7 @@ fn log_in(target: &Target, thread: usize) -> Token {
 /// A password log-in on a greeted connection.
 fn enter(client: &mut WireClient, thread: usize) -> Option<Token> {
     let (account, secret, channel) = (account(thread), device(thread), client.channel());
-    let started = ClientLogin::<Unstretched>::start(&mut rng(), PASSWORD).expect("a fine password");
-    let ke1 = opaque(&started.message.serialize());
+    let (state, ke1) = start_login();
     let signature = secret.sign(&Statement {
         role: Role::PasswordLogin,
         channel_binding: &channel,
@@ -278,7 +291,7 @@ fn enter(client: &mut WireClient, thread: usize) -> Option<Token> {
     let Answer::Login(LoginAnswer::LoginChallenge { ke2, .. }) = answer else {
         panic!("no challenge: {answer:?}");
     };
-    let ke3 = finish_login(started.state, &account, &ke2, &channel);
+    let ke3 = finish_login(state, &account, &ke2, &channel);
     let answer = client.ask(LoginRequest::LoginFinish { ke3 });
     let Answer::Login(LoginAnswer::LoggedIn(logged_in)) = answer else {
         panic!("not logged in: {answer:?}");
@@ -293,35 +306,4 @@ fn log_in_with_token(target: &Target, thread: usize, token: &Token) {
         matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
         "{answer:?}"
     );
-}
-
-/// Seconds of CPU that the server's part of OPAQUE takes, measured here: nothing else runs meanwhile.
-fn opaque_seconds() -> f64 {
-    const TIMES: u32 = 500;
-    let (setup, account, channel) = (
-        ServerSetup::generate([1; 32]),
-        account(0),
-        ChannelBinding([2; 32]),
-    );
-    let (state, message) = start_registration();
-    let credential = CredentialId::from_random([4; 32]);
-    let message = setup.register(&credential, &message);
-    let upload = finish_registration(state, &account, &message.expect("it goes on"));
-    let record = PasswordRecord::from_upload(&credential, &upload).expect("a sound upload");
-    let mut spent = std::time::Duration::ZERO;
-    for _ in 0..TIMES {
-        let started =
-            ClientLogin::<Unstretched>::start(&mut rng(), PASSWORD).expect("a fine password");
-        let ke1 = opaque(&started.message.serialize());
-        let began = now();
-        let (login, ke2) = setup
-            .login(&account, Some(&record), &ke1, &channel, [3; 32])
-            .expect("it goes on");
-        spent += now().saturating_duration_since(began);
-        let ke3 = finish_login(started.state, &account, &ke2, &channel);
-        let began = now();
-        login.finish(&ke3).expect("the right password");
-        spent += now().saturating_duration_since(began);
-    }
-    (spent / TIMES).as_secs_f64()
 }

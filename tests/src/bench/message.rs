@@ -1,5 +1,6 @@
-//! A message there and back between two pinned processes, against raw UDP between two others on the
-//! same cores. Both link the peer with its shell; neither has a screen or a pipe on the way.
+//! A message there and back between two pinned processes, against one on a stream of quinn between two
+//! others on the same cores; bare datagrams stand beside it. Ours link the peer with its shell; none of
+//! them has a screen or a pipe on the way.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,20 +19,21 @@ use peer::node::command::{Command, Event, MessageState, PasswordText, Reply};
 use peer::shell::{Heard, LocalNode, NodeSettings, ServerAddress};
 use serde_json::{Value, json};
 
-use super::report::{Figure, Report, Series, median};
+use super::report::{Figure, Report};
+use super::rounds::{Rounds, median};
 use super::stage::{self, Place};
-use super::{Failure, Plan};
+use super::{Failure, Plan, quinn_stream};
 use crate::program::{Program, Programs, Running, now};
 
-/// Slices of a round, ours and theirs in turn: what else the machine does meets both.
-const SLICES: usize = 20;
-/// Messages there and back in one slice.
-const SLICE: usize = 500;
+/// Slices of a round.
+const SLICES: u32 = 60;
+/// Messages there and back of one side in one slice.
+const MESSAGES: usize = 100;
 /// Time for one of them, and for the processes to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 const CASES: [(&str, usize); 3] = [("64B", 64), ("4KiB", 4096), ("receipt", 64)];
 
-type Fault = Box<dyn std::error::Error>;
+pub(super) type Fault = Box<dyn std::error::Error>;
 
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     let folder = stage::memory_folder()?;
@@ -47,35 +49,27 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     let mut ours = start("ping", near, &node("node-ping"))?;
     let udp_echo = start("echo", far, &["udp-echo"])?;
     let port = udp_echo.ready["port"].to_string();
-    let mut theirs = start("ping", near, &["udp-ping", &port])?;
+    let mut udp = start("ping", near, &["udp-ping", &port])?;
+    let quinn_echo = start("echo", far, &["quinn-echo"])?;
+    let [port, certificate] =
+        ["port", "certificate"].map(|name| quinn_echo.ready[name].to_string());
+    let mut quinn = start("ping", near, &["quinn-ping", &port, &certificate])?;
     for (case, len) in CASES {
-        let mut values = [Vec::new(), Vec::new()];
-        for round in 0..=plan.rounds {
-            let mut times = [Vec::new(), Vec::new()];
-            for _ in 0..SLICES {
-                times[0].extend(ours.slice(case, len)?);
-                times[1].extend(theirs.slice(case, len)?);
-            }
-            // The first round warms everything up.
-            if round > 0 {
-                for (times, values) in times.iter().zip(&mut values) {
-                    values.push(median(times));
-                }
-            }
-        }
-        let [ours, theirs] = values;
+        let sides = [&mut ours, &mut quinn, &mut udp];
+        let rounds = Rounds::<[f64; 3]>::measure(plan.rounds, plan.slices(SLICES), |side| {
+            Ok(median(&sides[side].slice(case, len)?))
+        })?;
+        let baseline = if case == "receipt" {
+            "quinn+commit"
+        } else {
+            "quinn"
+        };
         report.show(&Figure {
             bench: "message",
             case,
             unit: "us",
-            ours: Series {
-                name: "ours",
-                values: ours,
-            },
-            baseline: Some(Series {
-                name: "udp",
-                values: theirs,
-            }),
+            sides: ["ours", baseline, "udp"],
+            rounds: &rounds,
         });
     }
     Ok(())
@@ -116,14 +110,19 @@ impl Pinger {
             .running
             .wait_json("a slice", PATIENCE, |line| line["times_us"].is_array())?;
         let times = line["times_us"].as_array().into_iter().flatten();
-        Ok(times.filter_map(Value::as_f64).collect())
+        let times: Vec<f64> = times.filter_map(Value::as_f64).collect();
+        if times.len() == MESSAGES {
+            Ok(times)
+        } else {
+            Err(Failure::Wrong(format!("not all of a slice in {line}")))
+        }
     }
 }
 
 // ---- in the processes --------------------------------------------------------------------------
 
 /// Runs as one of the ends: `node-echo NAME ADDRESS FINGERPRINT`, `node-ping` the same,
-/// `udp-echo NAME`, or `udp-ping NAME PORT`.
+/// `udp-echo NAME`, `udp-ping NAME PORT`, `quinn-echo NAME`, or `quinn-ping NAME PORT CERTIFICATE`.
 pub fn end(arguments: &[String]) -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words[..] {
@@ -131,6 +130,8 @@ pub fn end(arguments: &[String]) -> ExitCode {
         ["node-ping", name, address, fingerprint] => ping(name, address, fingerprint),
         ["udp-echo", _] => udp_echo(),
         ["udp-ping", _, port] => udp_ping(port),
+        ["quinn-echo", _] => quinn_stream::echo(),
+        ["quinn-ping", _, port, certificate] => quinn_stream::ping(port, certificate),
         _ => Err("unknown arguments".into()),
     };
     match done {
@@ -143,21 +144,21 @@ pub fn end(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn say(line: &Value) -> io::Result<()> {
+pub(super) fn say(line: &Value) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
 }
 
-/// Measures slices as standard input asks for them.
-fn serve(mut once: impl FnMut(&str, usize) -> Result<Duration, Fault>) -> Result<(), Fault> {
+/// Measures slices as standard input asks for them; `slice` is given the case, the length of a message
+/// and how many there are to be.
+pub(super) fn serve(
+    mut slice: impl FnMut(&str, usize, usize) -> Result<Vec<Duration>, Fault>,
+) -> Result<(), Fault> {
     say(&json!({ "ready": true }))?;
     for line in io::stdin().lock().lines() {
         let line = line?;
         let (case, len) = line.split_once(' ').ok_or("a case and a length")?;
-        let len = len.parse()?;
-        let mut times = Vec::with_capacity(SLICE);
-        for _ in 0..SLICE {
-            times.push(once(case, len)?.as_secs_f64() * 1e6);
-        }
+        let times = slice(case, len.parse()?, MESSAGES)?;
+        let times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e6).collect();
         say(&json!({ "times_us": times }))?;
     }
     Ok(())
@@ -178,11 +179,15 @@ fn udp_ping(port: &str) -> Result<(), Fault> {
     socket.connect(("127.0.0.1", port.parse()?))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut buffer = [0; 65_536];
-    serve(|_, len| {
-        let began = now();
-        socket.send(&vec![7; len])?;
-        socket.recv(&mut buffer)?;
-        Ok(now().saturating_duration_since(began))
+    serve(|_, len, times| {
+        let message = vec![7; len];
+        let once = |_| {
+            let began = now();
+            socket.send(&message)?;
+            socket.recv(&mut buffer)?;
+            Ok(now().saturating_duration_since(began))
+        };
+        (0..times).map(once).collect()
     })
 }
 
@@ -288,13 +293,16 @@ fn echo(name: &str, address: &str, fingerprint: &str) -> Result<(), Fault> {
 fn ping(name: &str, address: &str, fingerprint: &str) -> Result<(), Fault> {
     let mut end = End::start(name, address, fingerprint)?;
     let to: AccountName = "echo".parse()?;
-    serve(|case, len| {
-        let body = MessageBody::try_from("x".repeat(len))?;
-        let began = now();
-        let number = end.send(&to, body);
-        let (came, receipt) = wait_for_both(&mut end, number)?;
-        let until = if case == "receipt" { receipt } else { came };
-        Ok(until.saturating_duration_since(began))
+    serve(|case, len, times| {
+        let once = |_| {
+            let body = MessageBody::try_from("x".repeat(len))?;
+            let began = now();
+            let number = end.send(&to, body);
+            let (came, receipt) = wait_for_both(&mut end, number)?;
+            let until = if case == "receipt" { receipt } else { came };
+            Ok(until.saturating_duration_since(began))
+        };
+        (0..times).map(once).collect()
     })
 }
 

@@ -129,7 +129,7 @@ async fn send(address: SocketAddr, source: PathBuf, certificate: PathBuf) -> Res
     Ok(())
 }
 
-fn transport() -> Arc<TransportConfig> {
+pub(super) fn transport() -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .stream_receive_window(WINDOW.into())
@@ -138,7 +138,7 @@ fn transport() -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint> {
+pub(super) fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,

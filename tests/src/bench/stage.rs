@@ -66,6 +66,20 @@ pub(super) fn cpu_seconds(process: u32) -> Result<f64, Failure> {
     }
 }
 
+/// CPU seconds that the threads of a process have used so far, to the nanosecond; those of threads that
+/// have ended are not in it.
+pub(super) fn thread_cpu_seconds(process: u32) -> Result<f64, Failure> {
+    let mut nanoseconds = 0.0;
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let schedule = fs::read_to_string(task?.path().join("schedstat"))?;
+        let ran = schedule.split(' ').next().unwrap_or("");
+        nanoseconds += ran
+            .parse::<f64>()
+            .map_err(|_| Failure::Wrong(format!("no CPU time in {schedule:?}")))?;
+    }
+    Ok(nanoseconds / 1e9)
+}
+
 /// Where a program runs.
 #[derive(Clone, Debug)]
 pub(super) struct Place {

@@ -3,9 +3,13 @@
 
 use std::fs;
 
-use super::report::{Figure, Report, Series};
+use super::report::{Figure, Report};
+use super::rounds::Rounds;
 use super::{Failure, Plan, stage};
 use crate::program::{Program, Programs, now};
+
+/// Slices of a round: the server once, `peer list` once.
+const SLICES: u32 = 7;
 
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     let folder = stage::memory_folder()?;
@@ -28,9 +32,7 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     check(programs.run(Program::Peer, register)?)?;
     first.running.interrupt()?;
 
-    let mut ready = Vec::new();
-    let mut list = Vec::new();
-    for round in 0..=plan.rounds {
+    let once = |_| {
         let began = now();
         let server = programs.serve("server", &["--listen", &address])?;
         let until_ready = now().saturating_duration_since(began);
@@ -38,22 +40,16 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
         check(programs.run(Program::Peer, ["--profile", "./alice", "list"])?)?;
         let until_listed = now().saturating_duration_since(began);
         server.running.interrupt()?;
-        if round > 0 {
-            ready.push(until_ready.as_secs_f64() * 1e3);
-            list.push(until_listed.as_secs_f64() * 1e3);
-        }
-    }
-    for (case, values) in [("ready", ready), ("list", list)] {
-        let ours = Series {
-            name: "ours",
-            values,
-        };
+        Ok([until_ready, until_listed].map(|time| time.as_secs_f64() * 1e3))
+    };
+    let rounds = Rounds::<[[f64; 2]; 1]>::measure(plan.rounds, plan.slices(SLICES), once)?;
+    for (which, case) in ["ready", "list"].into_iter().enumerate() {
         report.show(&Figure {
             bench: "start",
             case,
             unit: "ms",
-            ours,
-            baseline: None,
+            sides: ["ours"],
+            rounds: &rounds.map(|[times]| [times[which]]),
         });
     }
     Ok(())

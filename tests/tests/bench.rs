@@ -1,0 +1,78 @@
+//! Each bench runs for a moment: what its figures are is of no interest here, that it has them all is.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const BENCH: &str = env!("CARGO_BIN_EXE_bench");
+
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(BENCH);
+    command.args(arguments);
+    command.output().expect("the bench starts")
+}
+
+/// Runs a bench with as little as it can do, and returns its cases, each with a value that is one.
+fn cases(name: &str) -> Vec<String> {
+    let short = "--json --rounds 1 --slices 1 --size 1 --cores 0,0";
+    let mut arguments = vec![name];
+    arguments.extend(short.split(' '));
+    let output = run(&arguments);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    text.lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).expect("a line of JSON");
+            assert_eq!(line["bench"], name);
+            let is_skipped = line["skipped"].is_string();
+            let is_measured = line["value"].as_f64().is_some_and(|value| value >= 0.0);
+            assert!(is_skipped || is_measured, "{line}");
+            line["case"].as_str().expect("a case").to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn messages_are_measured() {
+    assert_eq!(cases("message"), ["64B", "4KiB", "receipt"]);
+}
+
+#[test]
+fn files_are_measured() {
+    let cases = cases("file");
+    let all = ["loopback", "loopback-cpu", "mtu1500", "mtu1500-cpu"];
+    // Without the right to make network namespaces the third is skipped, and the fourth missing.
+    assert!((3..=4).contains(&cases.len()), "{cases:?}");
+    assert_eq!(cases, all[..cases.len()]);
+}
+
+#[test]
+fn log_ins_are_measured() {
+    let floor = ["floor-tls", "floor-opaque", "floor-ed25519"];
+    assert_eq!(
+        cases("login"),
+        [&["password", "token", "connect"][..], &floor].concat()
+    );
+}
+
+#[test]
+fn starts_are_measured() {
+    assert_eq!(cases("start"), ["ready", "list"]);
+}
+
+#[test]
+fn wrong_arguments_are_refused_and_explained() {
+    for (arguments, why) in [
+        (&["nothing"][..], "possible values"),
+        (&["file", "--cores", "0"], "two numbers with a comma"),
+        (&["file", "--cores", "0,9999"], "there is no core 9999"),
+        (&["message", "--rounds", "0"], "not in 1..=100"),
+        (&["message", "--slices", "0"], "not in 1..=1000"),
+        (&["file", "--size", "99999"], "not in 1..=16384"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(why), "{text}");
+    }
+}
