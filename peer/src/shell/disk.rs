@@ -1,13 +1,13 @@
-//! The files that are sent and received, on a thread of their own.
+//! The disk worker: reads the files that are sent and writes those that are received, on its own thread.
 //!
-//! A file to be sent is a regular file that does not change between its opening and its last leaf. A
-//! file that arrives is written beneath a handle of its folder, opened once: nothing that happens to
-//! the folder's path, and nothing that a sender says, leads elsewhere. Its name passes
-//! [`super::names`]. It arrives under a name of its own that ends in `.part`, readable by its owner
-//! only, and gets its real name, which never replaces another file's, when all of it is durable.
+//! Only a regular file is sent, and only while it does not change between its opening and its last leaf.
+//! A received file is written beneath a handle of its folder that is opened once: neither what happens
+//! to the folder's path afterwards nor anything that a sender says leads elsewhere. Its name passes
+//! [`super::names`]. Until all of it is durable, its name ends in `.part` and only its owner can read it;
+//! then it gets its real name, which never replaces another file.
 //!
-//! Only files that this module created are ever removed: a `.part` of a process that was killed at the
-//! next start, as far as the list of [`Parts`] proves that it is ours.
+//! Only files that this module created are ever removed. A `.part` file that a killed process left
+//! behind is removed at the next start, if the list of [`Parts`] proves that it is ours.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -26,6 +26,7 @@ use common::limits::{
     DISK_REQUESTS_MAX, FILE_LEN_MAX, FILE_NAME_LEN_MAX, LEAF_LEN, SAME_NAMES_MAX, TRANSFERS_MAX,
 };
 use common::os::worker::{Queue, Worker};
+use common::text;
 use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -33,7 +34,7 @@ use super::names::FileName;
 use super::workers::{Answer, Answers};
 use crate::node::io::{DiskAnswer, DiskRequest};
 
-/// Which unfinished files are ours.
+// Which unfinished files are ours.
 mod parts;
 
 use parts::{PartFile, Parts};
@@ -47,11 +48,11 @@ pub(crate) fn spawn(answers: Answers, parts: PathBuf) -> io::Result<Worker<DiskR
             ..Disk::default()
         };
         disk.run(&queue, &answers);
-        disk.end();
+        disk.remove_unfinished();
     })
 }
 
-/// The open files.
+/// The open files of the transfers that are under way.
 #[derive(Debug, Default)]
 struct Disk {
     transfers: BTreeMap<TransferId, Transfer>,
@@ -77,13 +78,13 @@ impl Disk {
         }
     }
 
-    /// Removes what is not finished.
-    fn end(&mut self) {
+    /// Removes the received files that are not complete.
+    fn remove_unfinished(&mut self) {
         self.transfers.clear();
         self.parts.clear();
     }
 
-    /// `None` where the request has no answer.
+    /// Executes a request. `None` if it is one without an answer.
     fn execute(&mut self, request: DiskRequest) -> Option<DiskAnswer> {
         let result = match request {
             DiskRequest::Open { transfer, path } => self.open(transfer, &path),
@@ -145,7 +146,7 @@ impl Disk {
             Err(refusal) => return Ok(DiskAnswer::BadName(refusal.to_string())),
         };
         let target = Target::create(folder, name, size, is_executable)?;
-        // Listed while it is empty: a crash before that leaves nothing that takes space.
+        // Listed while it is still empty: a crash before this leaves nothing that takes up space.
         if let Some(part) = target.part_file() {
             self.parts.add(transfer, part);
         }
@@ -174,7 +175,7 @@ impl Disk {
         })
     }
 
-    /// The transfer is forgotten whatever comes of it, except that a failed one can be tried again.
+    /// Completes a received file and forgets its transfer. After a failure it can be tried again.
     fn finish(&mut self, transfer: TransferId) -> Result<DiskAnswer, String> {
         let Some(Transfer::Receiving(target)) = self.transfers.get_mut(&transfer) else {
             return Err(not_open());
@@ -187,11 +188,11 @@ impl Disk {
 
     fn check_room(&self, transfer: TransferId) -> Result<(), String> {
         if self.transfers.contains_key(&transfer) {
-            return Err("this transfer has a file already".to_owned());
+            return Err("the transfer has an open file already".to_owned());
         }
         if self.transfers.len() >= TRANSFERS_MAX {
             return Err(format!(
-                "{TRANSFERS_MAX} files are open already; wait for some to end"
+                "{TRANSFERS_MAX} files are open already; wait for some transfers to end"
             ));
         }
         Ok(())
@@ -199,12 +200,12 @@ impl Disk {
 }
 
 fn not_open() -> String {
-    "this transfer has no file".to_owned()
+    "the transfer has no open file".to_owned()
 }
 
 // ---- sending -----------------------------------------------------------------------------------
 
-/// A file that is sent.
+/// A file that is being sent, as it was when it was opened.
 #[derive(Debug)]
 struct Source {
     file: File,
@@ -215,11 +216,11 @@ struct Source {
 }
 
 impl Source {
-    /// Opens a regular file, or what a link points to, and tells its name.
+    /// Opens a regular file, or the one that a symbolic link leads to. Returns its name, too.
     fn open(path: &Path) -> Result<(Self, String), String> {
         let shown = path.display();
         let fail = |error: io::Error| describe_open(&error, path);
-        // Without it, opening a FIFO waits for a writer.
+        // Without NONBLOCK, opening a FIFO waits for a writer.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = File::options()
             .read(true)
@@ -231,8 +232,8 @@ impl Source {
         if metadata.len() > FILE_LEN_MAX {
             return Err(format!(
                 "{shown} has {}, more than the {} that can be sent",
-                amount(metadata.len()),
-                amount(FILE_LEN_MAX)
+                text::size(metadata.len()),
+                text::size(FILE_LEN_MAX)
             ));
         }
         let name = path.file_name().and_then(OsStr::to_str).ok_or_else(|| {
@@ -259,14 +260,13 @@ impl Source {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(self.changed()),
             Err(error) => return Err(format!("{} cannot be read: {error}", self.path.display())),
         }
-        // Looked at after the read, it tells of every change before it.
+        // Checked after the read, so that no change before or during it goes unnoticed.
         let metadata = self.file.metadata().map_err(|_| self.changed())?;
         if metadata.len() != self.size || metadata.modified().ok() != self.modified {
             return Err(self.changed());
         }
-        let mut hasher = LeafHasher::new(self.size, index);
-        hasher.update(&bytes);
-        Ok((bytes.into(), hasher.finish()))
+        let hash = leaf_hash(self.size, index, &bytes);
+        Ok((bytes.into(), hash))
     }
 
     fn changed(&self) -> String {
@@ -281,6 +281,13 @@ impl Source {
     }
 }
 
+/// Hashes leaf `index` of a file of `size` bytes.
+fn leaf_hash(size: u64, index: u64, bytes: &[u8]) -> LeafHash {
+    let mut hasher = LeafHasher::new(size, index);
+    hasher.update(bytes);
+    hasher.finish()
+}
+
 fn check_is_regular(metadata: &Metadata, path: &Path) -> Result<(), String> {
     let shown = path.display();
     if metadata.is_dir() {
@@ -289,11 +296,14 @@ fn check_is_regular(metadata: &Metadata, path: &Path) -> Result<(), String> {
         ));
     }
     if !metadata.is_file() {
-        return Err(format!(
-            "{shown} is not a regular file, so it has no size to announce"
-        ));
+        return Err(describe_irregular(path));
     }
     Ok(())
+}
+
+fn describe_irregular(path: &Path) -> String {
+    let shown = path.display();
+    format!("{shown} is not a regular file, so it has no size to announce")
 }
 
 #[expect(
@@ -308,16 +318,14 @@ fn describe_open(error: &io::Error, path: &Path) -> String {
             format!("{shown} cannot be read: permission denied; check who owns it")
         }
         // Opening a socket fails like this.
-        _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
-            format!("{shown} is not a regular file, so it has no size to announce")
-        }
+        _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => describe_irregular(path),
         _ => format!("{shown} cannot be opened: {error}"),
     }
 }
 
 // ---- receiving ---------------------------------------------------------------------------------
 
-/// A file that arrives. Dropped before it is finished, it is removed.
+/// A file that is being received. Dropped before it is complete, it is removed.
 #[derive(Debug)]
 struct Target {
     folder: PathBuf,
@@ -327,12 +335,12 @@ struct Target {
     size: u64,
 }
 
-/// The `.part` file, created by us.
+/// The `.part` file of a [`Target`].
 #[derive(Debug)]
 struct Part {
     file: File,
     name: String,
-    /// The mode that the system would have given the finished file.
+    /// The mode that the complete file will have.
     mode: u32,
 }
 
@@ -356,13 +364,13 @@ impl Target {
         })
     }
 
-    /// What the list of parts says about this one.
+    /// Its entry in the list of parts.
     fn part_file(&self) -> Option<PartFile> {
         let part = self.part.as_ref()?;
         PartFile::new(self.folder.join(&part.name), &part.file).ok()
     }
 
-    /// Has the file system set the space aside where it can, and otherwise gives the file its length.
+    /// Allocates the file's space, or only sets its length where the file system cannot allocate.
     fn reserve(&self) -> Result<(), String> {
         let file = &self.part()?.file;
         if self.size == 0 {
@@ -375,15 +383,13 @@ impl Target {
         reserved.map_err(|error| describe_write(&error, &self.folder, self.size))
     }
 
-    /// `false` if the bytes are not what was announced; then nothing is written.
+    /// Verifies and writes a leaf. Writes nothing and returns `false` if the bytes do not match `hash`.
     fn write_leaf(&self, index: u64, bytes: &[u8], hash: LeafHash) -> Result<bool, String> {
         let file = &self.part()?.file;
         if leaf_len(self.size, index) != Some(bytes.len()) {
             return Ok(false);
         }
-        let mut hasher = LeafHasher::new(self.size, index);
-        hasher.update(bytes);
-        if hasher.finish() != hash {
+        if leaf_hash(self.size, index, bytes) != hash {
             return Ok(false);
         }
         file.write_all_at(bytes, index * LEAF_LEN as u64)
@@ -449,12 +455,12 @@ impl Drop for Target {
             return;
         }
         if let Err(error) = self.dir.remove_file(&part.name) {
-            log::debug!("a part of a file stays behind: {error}");
+            log::debug!("cannot remove an unfinished file: {error}");
         }
     }
 }
 
-/// Opens a folder for what arrives. A link that its owner chose is followed, once.
+/// Opens the folder of a received file. A symbolic link is followed now and never again.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the system has more kinds of errors; those without a text of ours show the system's"
@@ -490,13 +496,13 @@ fn check_space(dir: &Dir, folder: &Path, size: u64) -> Result<(), String> {
     Err(format!(
         "not enough space in {}: needs {}, has {}",
         folder.display(),
-        amount(size),
-        amount(free)
+        text::size(size),
+        text::size(free)
     ))
 }
 
-/// Creates the file in which the bytes arrive. It is created with the mode that it will have, which
-/// tells what the system's mask leaves of it, and is at once taken away from everyone else.
+/// Creates the `.part` file. It is created with the mode of the complete file, to learn what the umask
+/// leaves of that mode, and is then restricted to its owner at once.
 fn create_part(dir: &Dir, name: &FileName, is_executable: bool) -> io::Result<Part> {
     use cap_std::fs::OpenOptionsExt;
 
@@ -519,7 +525,7 @@ fn create_part(dir: &Dir, name: &FileName, is_executable: bool) -> io::Result<Pa
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// Tells whether the name still stands for the file that we created.
+/// Tells whether the name still leads to the file that was created under it.
 fn is_ours(dir: &Dir, part: &Part) -> bool {
     use cap_std::fs::MetadataExt as _;
 
@@ -529,10 +535,10 @@ fn is_ours(dir: &Dir, part: &Part) -> bool {
     (MetadataExt::dev(&ours), MetadataExt::ino(&ours)) == (there.dev(), there.ino())
 }
 
-/// Renames within a folder without ever replacing anything.
+/// Renames within a folder; fails if the new name is taken.
 fn rename_to_free(dir: &Dir, from: &str, to: &str) -> io::Result<()> {
     match rename_exclusively(dir, from, to) {
-        // The file system does not know how: a link fails just as well where the name is taken.
+        // The file system has no exclusive rename. A hard link fails as well if the name is taken.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
             dir.hard_link(from, dir, to)?;
             dir.remove_file(from)
@@ -554,14 +560,17 @@ fn describe_write(error: &io::Error, folder: &Path, size: u64) -> String {
     let shown = folder.display();
     match error.kind() {
         ErrorKind::StorageFull => {
-            format!("not enough space in {shown}: needs {}", amount(size))
+            format!("not enough space in {shown}: needs {}", text::size(size))
         }
         ErrorKind::QuotaExceeded => {
-            format!("your quota does not allow {} more in {shown}", amount(size))
+            format!(
+                "your quota does not allow {} more in {shown}",
+                text::size(size)
+            )
         }
         ErrorKind::FileTooLarge => format!(
             "the file system of {shown} cannot hold a file of {}",
-            amount(size)
+            text::size(size)
         ),
         ErrorKind::ReadOnlyFilesystem => {
             format!("{shown} is on a read-only file system; choose another folder")
@@ -574,23 +583,6 @@ fn describe_write(error: &io::Error, folder: &Path, size: u64) -> String {
     }
 }
 
-/// A size for people, in powers of 1,000 as disks are sold.
-fn amount(bytes: u64) -> String {
-    let units = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let mut unit = 0;
-    let mut whole = bytes;
-    let mut tenths = 0;
-    while whole >= 1000 && unit + 1 < units.len() {
-        tenths = whole % 1000 / 100;
-        whole /= 1000;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{whole} {}", units[unit]),
-        _ => format!("{whole}.{tenths} {}", units[unit]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     mod targets;
@@ -600,7 +592,7 @@ mod tests {
     use std::os::unix::fs::{FileExt, symlink};
     use std::os::unix::net::UnixListener;
 
-    use common::hash::{file_digest, leaf_count};
+    use common::hash::{FileDigest, file_digest, leaf_count};
     use tempfile::TempDir;
 
     use super::*;
@@ -900,10 +892,7 @@ mod tests {
         // Writing to this device fails as on a full disk.
         target.part.as_mut().unwrap().file = File::options().write(true).open("/dev/full").unwrap();
         let reason = disk.failure(write(1, 0, b"abc"));
-        let expected = format!(
-            "not enough space in {}: needs 3 bytes",
-            folder.path().display()
-        );
+        let expected = format!("not enough space in {}: needs 3 B", folder.path().display());
         assert_eq!(reason, expected);
     }
 
@@ -1021,26 +1010,15 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut disk = Disk::default();
         for request in [read(1, 0), write(1, 0, b""), finish(1)] {
-            assert_eq!(disk.failure(request), "this transfer has no file");
+            assert_eq!(disk.failure(request), "the transfer has no open file");
         }
         assert_eq!(disk.execute(drop_transfer(1)), None);
         disk.ask(create(1, folder.path(), "x", 3));
-        assert_eq!(disk.failure(read(1, 0)), "this transfer has no file");
+        assert_eq!(disk.failure(read(1, 0)), "the transfer has no open file");
         let reason = disk.failure(create(1, folder.path(), "y", 3));
-        assert_eq!(reason, "this transfer has a file already");
+        assert_eq!(reason, "the transfer has an open file already");
         assert_eq!(names_in(folder.path()), ["x.part"]);
     }
-
-    #[test]
-    fn amounts_read_well() {
-        let shown = [0, 999, 1000, 5_000_000_000, u64::MAX].map(amount);
-        assert_eq!(
-            shown,
-            ["0 bytes", "999 bytes", "1.0 kB", "5.0 GB", "18.4 EB"]
-        );
-    }
-
-    use common::hash::FileDigest;
 
     impl Disk {
         fn ask(&mut self, request: DiskRequest) -> DiskAnswer {

@@ -44,11 +44,11 @@ impl Parts {
             Ok(left) => {
                 let removed = left.iter().filter(|part| part.remove()).count();
                 if removed > 0 {
-                    log::info!("removed parts of files that broke off; count={removed}");
+                    log::info!("removed unfinished files of an earlier run count={removed}");
                 }
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => log::warn!("the list of parts cannot be read: {error}"),
+            Err(error) => log::warn!("cannot read the list of unfinished files: {error}"),
         }
         let parts = Self {
             file: Some(file),
@@ -84,7 +84,7 @@ impl Parts {
     fn save(&self) {
         let Some(file) = &self.file else { return };
         if let Err(error) = write(file, self.listed.values()) {
-            log::warn!("the list of parts cannot be written: {error}");
+            log::warn!("cannot write the list of unfinished files: {error}");
         }
     }
 }
@@ -129,7 +129,7 @@ impl PartFile {
         match fs::remove_file(&self.path) {
             Ok(()) => true,
             Err(error) => {
-                log::debug!("a part of a file stays behind: {error}");
+                log::debug!("cannot remove an unfinished file: {error}");
                 false
             }
         }

@@ -32,11 +32,11 @@ fn t02_hostile_names_for_a_target_that_is_missing_or_a_file_create_nothing() {
 #[test]
 fn t12_what_a_system_says_of_a_disk_becomes_a_word_to_act_on() {
     for (code, words) in [
-        (Errno::NOSPC, "not enough space in /inbox: needs 3 bytes"),
-        (Errno::DQUOT, "your quota does not allow 3 bytes more"),
+        (Errno::NOSPC, "not enough space in /inbox: needs 3 B"),
+        (Errno::DQUOT, "your quota does not allow 3 B more"),
         (Errno::ROFS, "read-only file system; choose another folder"),
         (Errno::ACCESS, "permission denied; choose another folder"),
-        (Errno::FBIG, "cannot hold a file of 3 bytes"),
+        (Errno::FBIG, "cannot hold a file of 3 B"),
         (Errno::NOENT, "was removed while the file arrived"),
     ] {
         let error = io::Error::from_raw_os_error(code.raw_os_error());
