@@ -1,14 +1,15 @@
-//! What a node remembers: session, pinned keys, messages, in one SQLite file.
+//! The store of a node: its session, pinned keys and messages, in one SQLite file.
 //!
-//! One thread owns the connection. It takes whatever is queued as one transaction, commits it, and
-//! answers only then: what was answered survives `kill -9`. Sessions and keys also survive power loss
-//! (`synchronous=FULL`); of messages it may take the last moments, because waiting for the disk at
-//! each would make talking slow.
-//! Where one request of a transaction fails, all of them are carried out again one by one, so that a
-//! failure costs nobody else anything.
+//! One thread owns the connection. It executes all queued requests in one transaction, commits it, and
+//! only then answers: what was answered survives `kill -9`. Sessions and keys also survive power loss
+//! (`synchronous=FULL`). Power loss may take the messages of the last moments, because waiting for the
+//! disk at each message would slow conversations down.
 //!
-//! How the file is opened, and what becomes of older and newer schemas, is in [`common::os::sqlite`]; it is
-//! this process's alone as long as it is open.
+//! If one request of a transaction fails, each of them is executed again in a transaction of its own, so
+//! that only the failing one is refused.
+//!
+//! How the file is opened, and what happens to older and newer schemas, is in [`common::os::sqlite`]. No
+//! other process can use the file while it is open.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,21 +43,21 @@ mod journal;
 use journal::Journal;
 pub(crate) use journal::OutboxJournal;
 
-/// Steps of niceness between the loop and the history.
+/// Niceness of the history's thread above that of the loop: nice(2).
 const PRIORITY_BELOW_LOOP: i32 = 5;
 
-/// The history of one profile, open.
+/// The open history of one profile.
 #[derive(Debug)]
 pub(crate) struct History {
     connection: Connection,
-    /// What the next commit outlasts, as it was last set.
+    /// What the next commit survives, as it was last set.
     durability: Durability,
-    /// The last chain of received messages that has a gap.
+    /// The latest chain of received messages in which one could not be stored: [`ChatRequest::Receive`].
     gap: u64,
 }
 
 impl History {
-    /// Opens the file, makes it if it is missing, checks it, and brings its schema forward.
+    /// Opens the file or creates it, checks it, and brings its schema up to date.
     pub(crate) fn open(path: &Path) -> Result<Self, HistoryError> {
         let connection =
             sqlite::open(path, &SCHEMA).map_err(|error| HistoryError::new(path, error))?;
@@ -67,7 +68,8 @@ impl History {
         })
     }
 
-    /// Opens the journal of the outbox beside the file, and takes over what a killed run left in it.
+    /// Opens the journal of the outbox, which lies beside the file, and stores the messages that a killed
+    /// run left in it.
     pub(crate) fn take_journal(&mut self, path: &Path) -> Result<OutboxJournal, HistoryError> {
         let beside = path.with_file_name("outbox-journal");
         let (mut journal, messages) =
@@ -77,7 +79,7 @@ impl History {
             })?;
         if !messages.is_empty() {
             let count = messages.len();
-            log::info!("messages on their way when the last run was killed count={count}");
+            log::info!("recovered messages of a run that was killed count={count}");
             let request = StoreRequest::Chat(ChatRequest::Queue { messages });
             let taken = self.execute([&request]);
             taken.map_err(|error| HistoryError::new(path, error))?;
@@ -89,7 +91,7 @@ impl History {
         Ok(OutboxJournal::new(journal))
     }
 
-    /// Reads what a node needs to go on.
+    /// Reads the state that a node starts from.
     pub(crate) fn restore(&self) -> Result<Restored, rusqlite::Error> {
         Ok(Restored {
             session: session(&self.connection)?,
@@ -105,8 +107,7 @@ impl History {
         })
     }
 
-    /// Ends when the queue does, and has then carried out all of it, whether or not anybody still
-    /// takes the answers.
+    /// Executes requests until the queue ends, whether or not anybody still takes the answers.
     fn run(mut self, queue: &Queue<(StoreId, StoreRequest)>, answers: &Answers) {
         give_way_to_the_loop();
         while let Some(batch) = queue.next_batch(HISTORY_BATCH_MAX) {
@@ -115,11 +116,11 @@ impl History {
         }
     }
 
-    /// Carries out requests in order and makes them durable together.
+    /// Executes requests in order, in one transaction if none of them fails.
     fn execute_batch(&mut self, batch: &[(StoreId, StoreRequest)]) -> Vec<(StoreId, StoreAnswer)> {
         let requests = batch.iter().map(|(_, request)| request);
-        let is_whole = !requests.clone().any(|request| self.is_after_gap(request));
-        let together = is_whole.then(|| self.execute(requests.clone()));
+        let is_gapless = !requests.clone().any(|request| self.is_after_gap(request));
+        let together = is_gapless.then(|| self.execute(requests.clone()));
         let answers = match together {
             Some(Ok(answers)) => answers,
             Some(Err(_)) | None => requests
@@ -136,7 +137,7 @@ impl History {
         match self.execute([request]) {
             Ok(mut answers) => answers.remove(0),
             Err(error) => {
-                log::warn!("the history cannot be written or read: {error}");
+                log::warn!("cannot access the message history: {error}");
                 if let StoreRequest::Chat(ChatRequest::Receive { chain, .. }) = request {
                     self.gap = self.gap.max(*chain);
                 }
@@ -145,6 +146,7 @@ impl History {
         }
     }
 
+    /// Tells whether an earlier message of the same chain could not be stored.
     fn is_after_gap(&self, request: &StoreRequest) -> bool {
         matches!(request, StoreRequest::Chat(ChatRequest::Receive { chain, .. }) if *chain <= self.gap)
     }
@@ -157,6 +159,7 @@ impl History {
         Ok(())
     }
 
+    /// Executes requests in one transaction.
     fn execute<'a>(
         &mut self,
         requests: impl IntoIterator<Item = &'a StoreRequest> + Clone,
@@ -175,13 +178,13 @@ impl History {
     }
 }
 
-/// On one core the loop goes first: it has somebody's message to send.
+/// Lets the loop go first on a single core: it has somebody's message to send.
 fn give_way_to_the_loop() {
-    // Elsewhere this would be the priority of the whole process.
+    // Elsewhere this would change the priority of the whole process.
     if cfg!(target_os = "linux")
         && let Err(error) = rustix::process::nice(PRIORITY_BELOW_LOOP)
     {
-        log::debug!("the history runs at the loop's priority: {error}");
+        log::debug!("cannot lower the priority of the history: {error}");
     }
 }
 
@@ -192,12 +195,12 @@ const fn durability(request: &StoreRequest) -> Durability {
     }
 }
 
-/// A history cannot be opened. Nothing was changed.
+/// Why a history cannot be opened. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// A newer program wrote it.
     #[error(
-        "the history {path} was written by a newer version of this program (schema {found}, this one knows {known}); upgrade, or use another profile"
+        "cannot open the history {path}: it was written by a newer version of this program (schema {found}, this one knows {known}); upgrade, or use another profile"
     )]
     Newer {
         /// The file.
@@ -207,9 +210,9 @@ pub enum HistoryError {
         /// The newest schema of this program.
         known: u32,
     },
-    /// It is no SQLite file, or a broken one.
+    /// It is not an SQLite file, or a damaged one.
     #[error(
-        "the history {path} is damaged ({detail}); restore it from a backup, or move it away to start an empty one"
+        "cannot open the history {path}: it is damaged ({detail}); restore it from a backup, or move it away to start an empty one"
     )]
     Damaged {
         /// The file.
@@ -217,16 +220,16 @@ pub enum HistoryError {
         /// What is wrong with it.
         detail: String,
     },
-    /// The file system refuses.
-    #[error("the history {path} cannot be opened: {source}")]
+    /// The file system refused.
+    #[error("cannot open the history {path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// SQLite refuses.
-    #[error("the history {path} cannot be opened: {source}")]
+    /// SQLite refused.
+    #[error("cannot open the history {path}: {source}")]
     Sqlite {
         /// The file.
         path: PathBuf,
@@ -236,7 +239,7 @@ pub enum HistoryError {
 }
 
 impl HistoryError {
-    /// Says which file it is about.
+    /// Adds the path of the history to an error.
     pub(crate) fn new(path: &Path, error: impl Into<OpenError>) -> Self {
         let path = path.to_owned();
         match error.into() {
@@ -382,7 +385,7 @@ fn receive(
     Ok(StoreAnswer::Chat(ChatAnswer::Received { is_new }))
 }
 
-/// `false` if it is there already.
+/// Returns `false` if the message is there already.
 fn insert(
     connection: &Connection,
     direction: Direction,
@@ -456,6 +459,16 @@ fn mark_read(connection: &Connection, ids: &[MessageId]) -> Result<StoreAnswer, 
     Ok(StoreAnswer::Chat(ChatAnswer::Marked(marked)))
 }
 
+/// Selects the columns that [`item`] reads.
+macro_rules! select_items {
+    ($clauses:literal) => {
+        concat!(
+            "SELECT id, peer, direction, sent_ms, body, state FROM messages ",
+            $clauses
+        )
+    };
+}
+
 fn history(
     connection: &Connection,
     with: Option<&AccountName>,
@@ -464,17 +477,14 @@ fn history(
     let limit = limit.min(HISTORY_ITEMS_MAX);
     let mut latest_first = match with {
         Some(peer) => {
-            let mut statement = connection.prepare_cached(concat!(
-                "SELECT id, peer, direction, sent_ms, body, state FROM messages",
-                " WHERE peer = ?1 ORDER BY number DESC LIMIT ?2"
+            let mut statement = connection.prepare_cached(select_items!(
+                "WHERE peer = ?1 ORDER BY number DESC LIMIT ?2"
             ))?;
             items(&mut statement, params![peer.as_str(), limit])?
         }
         None => {
-            let mut statement = connection.prepare_cached(concat!(
-                "SELECT id, peer, direction, sent_ms, body, state FROM messages",
-                " ORDER BY number DESC LIMIT ?1"
-            ))?;
+            let mut statement =
+                connection.prepare_cached(select_items!("ORDER BY number DESC LIMIT ?1"))?;
             items(&mut statement, params![limit])?
         }
     };
@@ -483,9 +493,8 @@ fn history(
 }
 
 fn unread(connection: &Connection) -> Result<StoreAnswer, rusqlite::Error> {
-    let mut statement = connection.prepare_cached(concat!(
-        "SELECT id, peer, direction, sent_ms, body, state FROM messages",
-        " WHERE direction = 1 AND state < 3 ORDER BY number LIMIT ?1"
+    let mut statement = connection.prepare_cached(select_items!(
+        "WHERE direction = 1 AND state < 3 ORDER BY number LIMIT ?1"
     ))?;
     items(&mut statement, params![HISTORY_ITEMS_MAX])
         .map(|items| StoreAnswer::Chat(ChatAnswer::Messages(items)))
@@ -536,14 +545,14 @@ fn contacts(connection: &Connection) -> Result<Vec<(AccountName, DeviceKey)>, ru
         .query_map([], |row| Ok((account(row, 0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     let count = pins.len();
-    // An earlier version pinned keys that this one does not take.
+    // A file that an earlier version wrote may hold keys that this one rejects as weak.
     let contacts: Vec<_> = pins
         .into_iter()
         .filter_map(|(account, key)| Some((account, DeviceKey::from_bytes(key).ok()?)))
         .collect();
     if contacts.len() < count {
         let weak = count - contacts.len();
-        log::warn!("pinned keys are weak and ignored: count={weak}");
+        log::warn!("ignored weak pinned keys count={weak}");
     }
     Ok(contacts)
 }
@@ -628,7 +637,7 @@ fn unusable(
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 
-/// Says what went wrong and what to do.
+/// Describes an error to a person: what went wrong and what to do.
 fn describe(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "the disk is full; free some space and try again".to_owned(),
@@ -636,7 +645,7 @@ fn describe(error: &rusqlite::Error) -> String {
             "the history is on a read-only file system; make it writable".to_owned()
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another program holds the history; close it and try again".to_owned()
+            "another program has the history open; close it and try again".to_owned()
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             format!("the history is damaged ({error}); restore it from a backup")
@@ -1052,14 +1061,6 @@ mod tests {
         drop(history);
     }
 
-    fn path(folder: &TempDir) -> PathBuf {
-        folder.path().join("history.db")
-    }
-
-    fn open(folder: &TempDir) -> History {
-        History::open(&path(folder)).unwrap()
-    }
-
     #[test]
     fn what_was_sent_before_the_history_had_it_is_there_at_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
@@ -1104,6 +1105,14 @@ mod tests {
         assert!(left() > 0);
         journal.on_answer(StoreId(4));
         assert_eq!(left(), 0);
+    }
+
+    fn path(folder: &TempDir) -> PathBuf {
+        folder.path().join("history.db")
+    }
+
+    fn open(folder: &TempDir) -> History {
+        History::open(&path(folder)).unwrap()
     }
 
     fn ask(history: &mut History, request: StoreRequest) -> StoreAnswer {
