@@ -1,9 +1,10 @@
-//! The control connection: a name, an address, TCP, TLS, then bytes in both directions.
+//! The control connection: resolves the server's name, connects over TCP, completes the TLS handshake,
+//! then carries bytes in both directions.
 //!
-//! [`RendezvousConnection`] is driven by the loop and never blocks; [`probe`] is for first contact, when
-//! there is no loop yet, and does. There is at most one connection at a time, and each one that the
+//! [`RendezvousConnection`] is driven by the loop and never blocks. [`probe`] is for first contact, when
+//! there is no loop yet, and blocks. There is at most one connection at a time, and each one that the
 //! node asked for ends with exactly one [`RendezvousInput::Closed`]. Reading never waits on writing.
-//! When something goes wrong the alert is sent once and the connection is closed.
+//! After an error the TLS alert, if there is one, is sent once and the connection is closed.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -39,7 +40,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time to send what is queued before a close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-/// Bytes that are read before the loop does something else.
+/// Bytes that are read before the loop gets its turn again.
 const RECEIVED_PER_TURN: usize = 256 * 1024;
 
 /// The control connection, or the attempt to make one.
@@ -61,17 +62,17 @@ enum Phase {
     },
     Connecting(Connecting),
     Handshaking {
-        channel: Box<Channel>,
+        tls_stream: Box<TlsStream>,
         deadline: Instant,
     },
-    Open(Box<Channel>),
+    Open(Box<TlsStream>),
     Closing {
-        channel: Box<Channel>,
+        tls_stream: Box<TlsStream>,
         deadline: Instant,
     },
 }
 
-/// TCP to one address after the other.
+/// Connecting over TCP, to one address after the other.
 #[derive(Debug)]
 struct Connecting {
     stream: TcpStream,
@@ -80,16 +81,16 @@ struct Connecting {
     rest: VecDeque<SocketAddr>,
 }
 
-/// TLS over TCP.
+/// TLS over TCP, with the readiness of the socket.
 #[derive(Debug)]
-struct Channel {
+struct TlsStream {
     pump: TlsPump<TcpStream>,
     is_readable: bool,
     is_writable: bool,
 }
 
 impl RendezvousConnection {
-    /// Makes no connection yet.
+    /// Prepares for a server; connects only when asked to.
     pub fn new(server: ServerAddress, trust: &ServerTrust, token: Token) -> Result<Self, String> {
         Ok(Self {
             name: server_name(&server)?,
@@ -101,7 +102,7 @@ impl RendezvousConnection {
         })
     }
 
-    /// Does what the node wants. What there is to say about it at once goes to `inputs`.
+    /// Does what the node asks for. What results at once goes to `inputs`.
     pub fn handle_output(
         &mut self,
         output: RendezvousOutput,
@@ -116,7 +117,7 @@ impl RendezvousConnection {
         }
     }
 
-    /// Goes on with the addresses of the server.
+    /// Takes the addresses of the server, and connects to the first of them.
     pub fn handle_resolved(
         &mut self,
         resolved: Resolved,
@@ -138,20 +139,20 @@ impl RendezvousConnection {
         }
     }
 
-    /// Notes what the system said about the socket.
+    /// Notes the readiness that the system reported for the socket.
     pub fn note_readiness(&mut self, is_readable: bool, is_writable: bool) {
         match &mut self.phase {
-            Phase::Handshaking { channel, .. }
-            | Phase::Open(channel)
-            | Phase::Closing { channel, .. } => {
-                channel.is_readable |= is_readable;
-                channel.is_writable |= is_writable;
+            Phase::Handshaking { tls_stream, .. }
+            | Phase::Open(tls_stream)
+            | Phase::Closing { tls_stream, .. } => {
+                tls_stream.is_readable |= is_readable;
+                tls_stream.is_writable |= is_writable;
             }
             Phase::Idle | Phase::Resolving { .. } | Phase::Connecting(_) => {}
         }
     }
 
-    /// Goes on as far as it can without waiting.
+    /// Makes all the progress that needs no waiting.
     pub fn handle_turn(
         &mut self,
         registry: &Registry,
@@ -168,7 +169,9 @@ impl RendezvousConnection {
     /// Tells whether there is more to do without waiting.
     pub const fn wants_turn(&self) -> bool {
         match &self.phase {
-            Phase::Handshaking { channel, .. } | Phase::Open(channel) => channel.is_readable,
+            Phase::Handshaking { tls_stream, .. } | Phase::Open(tls_stream) => {
+                tls_stream.is_readable
+            }
             Phase::Idle
             | Phase::Resolving { .. }
             | Phase::Connecting(_)
@@ -199,7 +202,7 @@ impl RendezvousConnection {
         inputs: &mut VecDeque<RendezvousInput>,
     ) {
         if !self.is_idle() {
-            log::error!("the node asks for a second control connection");
+            log::error!("cannot open a second control connection");
             return;
         }
         self.attempt += 1;
@@ -219,12 +222,18 @@ impl RendezvousConnection {
     }
 
     fn send(&mut self, bytes: &[u8], inputs: &mut VecDeque<RendezvousInput>) {
-        let Phase::Open(channel) = &mut self.phase else {
-            log::debug!("no control connection to send on bytes={}", bytes.len());
+        let Phase::Open(tls_stream) = &mut self.phase else {
+            log::debug!(
+                "cannot send without a control connection bytes={}",
+                bytes.len()
+            );
             return;
         };
-        if !channel.pump.queue(|outbox| outbox.extend_from_slice(bytes)) {
-            let reason = format!("{} takes what is sent to it too slowly", self.server);
+        if !tls_stream
+            .pump
+            .queue(|outbox| outbox.extend_from_slice(bytes))
+        {
+            let reason = format!("{} reads too slowly", self.server);
             self.abort(ClosedReason::Failed(reason), inputs);
             return;
         }
@@ -233,9 +242,12 @@ impl RendezvousConnection {
 
     fn close(&mut self, now: Instant, inputs: &mut VecDeque<RendezvousInput>) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Open(channel) => {
+            Phase::Open(tls_stream) => {
                 let deadline = now + CLOSE_DEADLINE;
-                self.phase = Phase::Closing { channel, deadline };
+                self.phase = Phase::Closing {
+                    tls_stream,
+                    deadline,
+                };
                 self.pump(inputs);
             }
             closing @ Phase::Closing { .. } => self.phase = closing,
@@ -248,7 +260,8 @@ impl RendezvousConnection {
         }
     }
 
-    /// Starts TCP to the first address that can be tried at all.
+    /// Starts a TCP connection to the first of the remaining addresses for which that succeeds. Fails with
+    /// `last_error` if there is none.
     fn try_next(
         &mut self,
         mut rest: VecDeque<SocketAddr>,
@@ -259,7 +272,7 @@ impl RendezvousConnection {
     ) {
         self.phase = Phase::Idle;
         while let Some(address) = rest.pop_front() {
-            match self.start(address, registry) {
+            match self.start_tcp(address, registry) {
                 Ok(stream) => {
                     self.phase = Phase::Connecting(Connecting {
                         stream,
@@ -275,7 +288,7 @@ impl RendezvousConnection {
         fail(last_error, inputs);
     }
 
-    fn start(&self, address: SocketAddr, registry: &Registry) -> io::Result<TcpStream> {
+    fn start_tcp(&self, address: SocketAddr, registry: &Registry) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(address)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, self.token, interest)?;
@@ -292,10 +305,13 @@ impl RendezvousConnection {
             return;
         };
         match connection_state(&connecting.stream) {
-            Ok(true) => match self.shake(connecting.stream) {
-                Ok(channel) => {
+            Ok(true) => match self.start_handshake(connecting.stream) {
+                Ok(tls_stream) => {
                     let deadline = now + HANDSHAKE_DEADLINE;
-                    self.phase = Phase::Handshaking { channel, deadline };
+                    self.phase = Phase::Handshaking {
+                        tls_stream,
+                        deadline,
+                    };
                 }
                 Err(reason) => fail(reason, inputs),
             },
@@ -307,32 +323,32 @@ impl RendezvousConnection {
         }
     }
 
-    fn shake(&self, stream: TcpStream) -> Result<Box<Channel>, String> {
+    fn start_handshake(&self, stream: TcpStream) -> Result<Box<TlsStream>, String> {
         if let Err(error) = stream.set_nodelay(true) {
-            log::debug!("small frames may wait: {error}");
+            log::debug!("cannot turn off Nagle's algorithm: {error}");
         }
         let tls = ClientConnection::new(self.config.clone(), self.name.clone())
-            .map_err(|error| format!("TLS cannot be started: {error}"))?;
-        Ok(Box::new(Channel {
+            .map_err(|error| format!("cannot start TLS: {error}"))?;
+        Ok(Box::new(TlsStream {
             pump: TlsPump::new(stream, tls),
             is_readable: true,
             is_writable: true,
         }))
     }
 
-    /// Moves bytes, and the phase with them.
+    /// Reads and writes as far as the socket allows, and enters the phase that results.
     fn pump(&mut self, inputs: &mut VecDeque<RendezvousInput>) {
         let outcome = match &mut self.phase {
-            Phase::Handshaking { channel, .. } | Phase::Open(channel) => {
+            Phase::Handshaking { tls_stream, .. } | Phase::Open(tls_stream) => {
                 let mut received = Vec::new();
-                let outcome = channel.pump(&mut received, &self.server);
-                self.open_when_shaken(inputs);
+                let outcome = tls_stream.pump(&mut received, &self.server);
+                self.open_after_handshake(inputs);
                 if !received.is_empty() {
                     inputs.push_back(RendezvousInput::Received(received));
                 }
                 outcome
             }
-            Phase::Closing { channel, .. } => channel.wind_down(&self.server),
+            Phase::Closing { tls_stream, .. } => tls_stream.wind_down(&self.server),
             Phase::Idle | Phase::Resolving { .. } | Phase::Connecting(_) => return,
         };
         if let Err(reason) = outcome {
@@ -340,20 +356,20 @@ impl RendezvousConnection {
         }
     }
 
-    fn open_when_shaken(&mut self, inputs: &mut VecDeque<RendezvousInput>) {
-        let Phase::Handshaking { channel, .. } = &self.phase else {
+    fn open_after_handshake(&mut self, inputs: &mut VecDeque<RendezvousInput>) {
+        let Phase::Handshaking { tls_stream, .. } = &self.phase else {
             return;
         };
-        if channel.pump.tls().is_handshaking() {
+        if tls_stream.pump.tls().is_handshaking() {
             return;
         }
-        match channel.introduce(&self.server) {
+        match tls_stream.connected_input(&self.server) {
             Ok(connected) => {
                 inputs.push_back(connected);
-                if let Phase::Handshaking { channel, .. } =
+                if let Phase::Handshaking { tls_stream, .. } =
                     std::mem::replace(&mut self.phase, Phase::Idle)
                 {
-                    self.phase = Phase::Open(channel);
+                    self.phase = Phase::Open(tls_stream);
                 }
             }
             Err(reason) => self.abort(ClosedReason::Failed(reason), inputs),
@@ -384,15 +400,15 @@ impl RendezvousConnection {
         }
     }
 
-    /// Ends the connection, with its alert if there is one.
+    /// Closes the connection at once, after its TLS alert if there is one.
     fn abort(&mut self, reason: ClosedReason, inputs: &mut VecDeque<RendezvousInput>) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Handshaking { mut channel, .. }
-            | Phase::Open(mut channel)
-            | Phase::Closing { mut channel, .. } => {
-                // An alert of ours, or the goodbye. The socket may be gone already.
-                if let Err(error) = channel.pump.write() {
-                    log::debug!("the last word is lost: {error}");
+            Phase::Handshaking { mut tls_stream, .. }
+            | Phase::Open(mut tls_stream)
+            | Phase::Closing { mut tls_stream, .. } => {
+                // Our alert or close_notify. The socket may be gone already.
+                if let Err(error) = tls_stream.pump.write() {
+                    log::debug!("cannot send the last TLS record: {error}");
                 }
             }
             Phase::Idle | Phase::Resolving { .. } | Phase::Connecting(_) => return,
@@ -401,7 +417,7 @@ impl RendezvousConnection {
     }
 }
 
-impl Channel {
+impl TlsStream {
     /// Reads, decrypts, encrypts and writes as far as the socket goes.
     fn pump(&mut self, received: &mut Vec<u8>, server: &ServerAddress) -> Result<(), ClosedReason> {
         let read = self.read(received, server);
@@ -429,9 +445,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends the rest and a good-bye; `Err` with [`ClosedReason::Ended`] once there is nothing left.
-    /// What still comes is read and dropped: closing with unread bytes would reset the connection and
-    /// could take back what was sent.
+    /// Sends what is queued and queues close_notify; `Err` with [`ClosedReason::Ended`] once nothing is
+    /// left. What still arrives is read and dropped: closing with unread bytes would reset the connection,
+    /// and the server might lose what was sent to it.
     fn wind_down(&mut self, server: &ServerAddress) -> Result<(), ClosedReason> {
         let mut dropped = Vec::new();
         self.read(&mut dropped, server)
@@ -444,7 +460,8 @@ impl Channel {
         Err(ClosedReason::Ended)
     }
 
-    fn introduce(&self, server: &ServerAddress) -> Result<RendezvousInput, String> {
+    /// Checks that the other end is a rendezvous server, and describes the connection to the node.
+    fn connected_input(&self, server: &ServerAddress) -> Result<RendezvousInput, String> {
         if self.pump.tls().alpn_protocol() != Some(RENDEZVOUS_ALPN) {
             return Err(describe_no_rendezvous(server));
         }
@@ -480,7 +497,7 @@ pub fn probe(server: &ServerAddress, deadline: Duration) -> Result<Fingerprint, 
     let tls = ClientConnection::new(config, name).map_err(|error| describe_tls(&error, server))?;
     let mut pump = TlsPump::new(stream, tls);
     while pump.tls().is_handshaking() {
-        shake_blocking(&mut pump, server, until)?;
+        handshake_blocking(&mut pump, server, until)?;
     }
     let tls = pump.tls();
     if tls.alpn_protocol() != Some(RENDEZVOUS_ALPN) {
@@ -493,8 +510,8 @@ pub fn probe(server: &ServerAddress, deadline: Duration) -> Result<Fingerprint, 
     fingerprint.map_err(|error| describe_tls(&error, server))
 }
 
-/// One step of a handshake; its last one sends what the server waits for.
-fn shake_blocking(
+/// Takes one step of a handshake: write, read, write.
+fn handshake_blocking(
     pump: &mut TlsPump<std::net::TcpStream>,
     server: &ServerAddress,
     until: Instant,
@@ -542,14 +559,19 @@ fn connect_blocking(server: &ServerAddress, until: Instant) -> Result<std::net::
     Err(last_error)
 }
 
-/// Looks up a name on a thread that may outlive the call: the system offers no way to give up.
+/// Looks up a name on a thread that may outlive the call: the system's look-up cannot be cancelled.
 fn resolve_until(server: &ServerAddress, until: Instant) -> Result<Vec<SocketAddr>, String> {
     let (found, result) = sync_channel(1);
     let (host, port) = (server.host.clone(), server.port);
     thread::Builder::new()
         .name("resolve".to_owned())
         .spawn(move || found.send(resolve(&host, port)))
-        .map_err(|error| format!("no thread to look up '{}': {error}", server.host))?;
+        .map_err(|error| {
+            format!(
+                "cannot start a thread to look up '{}': {error}",
+                server.host
+            )
+        })?;
     result
         .recv_timeout(until.saturating_duration_since(now()))
         .unwrap_or_else(|_| Err(lookup_timeout(server)))
@@ -564,7 +586,7 @@ fn server_name(server: &ServerAddress) -> Result<ServerName<'static>, String> {
     })
 }
 
-/// `true` once TCP is connected, `false` while it is on the way.
+/// Returns `true` once TCP is connected, `false` while it is connecting.
 fn connection_state(stream: &TcpStream) -> io::Result<bool> {
     if let Some(error) = stream.take_error()? {
         return Err(error);
@@ -582,7 +604,7 @@ fn fail(reason: String, inputs: &mut VecDeque<RendezvousInput>) {
 
 fn lookup_timeout(server: &ServerAddress) -> String {
     format!(
-        "the name '{}' could not be looked up in time; is this machine online?",
+        "cannot look up the name '{}' in time; is this machine online?",
         server.host
     )
 }
@@ -592,7 +614,7 @@ fn handshake_timeout(server: &ServerAddress) -> String {
 }
 
 fn describe_no_rendezvous(server: &ServerAddress) -> String {
-    format!("{server} speaks TLS but is no rendezvous server; is the port right?")
+    format!("{server} speaks TLS but is not a rendezvous server; is the port right?")
 }
 
 #[expect(

@@ -80,7 +80,7 @@ pub(crate) fn spawn_resolver(answers: Answers) -> io::Result<Worker<Lookup>> {
 /// Asks the system for the addresses of a host, and waits for them.
 pub(crate) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let found = (host, port).to_socket_addrs().map_err(|error| {
-        format!("the name '{host}' cannot be looked up ({error}); is it spelled right?")
+        format!("cannot look up the name '{host}' ({error}); is it spelled right?")
     })?;
     let addresses: Vec<SocketAddr> = found.take(SERVER_ADDRESSES_MAX).collect();
     if addresses.is_empty() {
