@@ -1,7 +1,8 @@
-//! The account of this device: registration, log-in and log-out, one-time codes, and who waits for them.
+//! The account of this device: registration, log-in, log-out, one-time codes, and the commands that
+//! wait for them.
 //!
-//! Owns the session with the server, the token, and what people are told of the connection. Everything
-//! that is asked of the server passes the gate that it opens and shuts.
+//! Owns the session with the server, the token, and what people are told of the connection. It opens and
+//! shuts the gate that every request to the server passes.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ pub(super) enum AccountEvent {
     Online,
     /// There is no session any more.
     Offline,
-    /// The server told something of the directory.
+    /// The directory changed, or its watch ended.
     Directory(DirectoryPush),
 }
 
@@ -40,11 +41,11 @@ pub(super) enum AccountEvent {
 pub(super) struct Account {
     session: Session,
     connection: ConnectionState,
-    /// This device is in the directory, so it is ready.
+    /// The server lists this device with its endpoints: it is ready.
     is_listed: bool,
-    /// Commands that wait until it is.
+    /// Commands that wait until it is listed.
     waiting: BTreeSet<CommandId>,
-    /// Failed log-ins of others, for whoever waits next.
+    /// Failed log-ins of strangers, to be told with the next reply to a waiting command.
     failed: Option<FailedLogins>,
     events: VecDeque<AccountEvent>,
 }
@@ -167,9 +168,9 @@ impl Account {
         self.settle(cx);
     }
 
-    // ---- what comes ----------------------------------------------------------------------------
+    // ---- inputs --------------------------------------------------------------------------------
 
-    /// Takes what the shell says of the control connection.
+    /// Takes what happened on the control connection.
     pub(super) fn handle_rendezvous(&mut self, input: RendezvousInput, cx: &mut Context<'_>) {
         self.session.handle_rendezvous(input, cx.requests, cx.now);
         self.settle(cx);
@@ -225,7 +226,7 @@ impl Account {
             (AccountStored::Renewed { account, token }, None) => {
                 self.session.adopt(&account, token);
             }
-            // The server renews it at the next log-in.
+            // A token that is not renewed now is renewed at the next log-in.
             (AccountStored::Renewed { .. } | AccountStored::LoggedOut, Some(reason)) => {
                 log::warn!("cannot save the session: {reason}");
             }
@@ -245,7 +246,7 @@ impl Account {
 
     // ---- time ----------------------------------------------------------------------------------
 
-    /// Keeps the session alive, gives up on a silent server, tries again after a failure.
+    /// Keeps the session alive, closes the connection to a silent server, tries again after a failure.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.session.handle_timeout(cx.requests, cx.now);
         self.settle(cx);
@@ -261,7 +262,7 @@ impl Account {
         self.events.pop_front()
     }
 
-    /// Sends the requests whose time has come. Tells whether there were any.
+    /// Sends the requests that the gate lets through. Returns whether there were any.
     pub(super) fn send_requests(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_sent = false;
         while let Some(frame) = cx.requests.poll_request() {
@@ -274,7 +275,7 @@ impl Account {
 
     // ---- the session ---------------------------------------------------------------------------
 
-    /// Carries on what the session says, and sets the gate as it is now.
+    /// Passes on the session's outputs, and sets the gate.
     fn settle(&mut self, cx: &mut Context<'_>) {
         cx.requests.set_gate(self.session.gate());
         while let Some(output) = self.session.poll_output() {

@@ -1,7 +1,7 @@
-//! The session with the rendezvous: greeting, registration, log-in, staying alive, reconnecting.
+//! The session with the rendezvous: greeting, registration, log-in, keep-alive, reconnecting.
 //!
-//! It owns the state of the control connection and the token. A password that the server refused is
-//! dropped at once and never tried again unasked.
+//! Owns the state of the control connection and the token. A password that the server refused is dropped
+//! at once and never sent again unasked.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -28,48 +28,44 @@ use crate::node::io::{
 use crate::node::purpose::DevicePurpose;
 use crate::node::requests::{Gate, Requests};
 
-/// What a session does next.
+/// Something for the account to pass on: work to the shell, events to the node.
 #[derive(Debug)]
 pub(super) enum SessionOutput {
-    /// For the shell.
     Rendezvous(RendezvousOutput),
-    /// For the shell.
     Work(WorkId, Work),
-    /// For the node.
     Event(SessionEvent),
 }
 
-/// What a session tells the node.
+/// What a session tells the account.
 #[derive(Debug)]
 pub(super) enum SessionEvent {
     /// A connection is being made.
     Connecting,
-    /// Logged in.
     LoggedIn {
         account: AccountName,
-        /// To be kept; replaces the old one.
+        /// A new token, to be stored in place of the old one.
         token: Option<Token>,
         failed: Option<FailedLogins>,
-        /// Whoever asked for this log-in.
+        /// The command that asked for this log-in; `None` if it was made with a token.
         command: Option<CommandId>,
     },
-    /// A registration or log-in that somebody asked for came to nothing.
+    /// A registration or log-in that a command asked for failed.
     IntentFailed {
         command: CommandId,
         error: CommandError,
     },
-    /// There is no session any more; `retry_in` tells when the next attempt will be.
+    /// There is no session any more. The next attempt is made after `retry_in`; `None`: when a person acts.
     Down {
         error: CommandError,
         retry_in: Option<Duration>,
     },
     /// The directory changed, or its watch ended.
     Directory(DirectoryPush),
-    /// The account's owner is to be told something.
+    /// A notice for the account's owner.
     Device(DevicePush),
 }
 
-/// What a person asked for.
+/// A registration or password log-in that a person asked for.
 #[derive(Debug)]
 pub(super) struct Intent {
     pub(super) command: CommandId,
@@ -79,7 +75,7 @@ pub(super) struct Intent {
     pub(super) registers: bool,
 }
 
-/// The session.
+/// The session, from before the first connection to the end of the program.
 #[derive(Debug)]
 pub(super) struct Session {
     secret: DeviceSecret,
@@ -91,9 +87,9 @@ pub(super) struct Session {
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
     next_work: u64,
     failures: u32,
-    /// The shell still owes us the answer to a `Close`.
+    /// The shell has not yet answered a [`RendezvousOutput::Close`].
     is_closing: bool,
-    /// What the server said before it ended the session.
+    /// Why the server ends the session, as it said itself.
     parting: Option<CommandError>,
     last_sent: Instant,
     last_received: Instant,
@@ -106,52 +102,55 @@ enum State {
     Idle,
     /// The last attempt failed; the next one is due.
     Waiting { until: Instant, error: CommandError },
-    /// A person has to act first.
+    /// Nothing is tried before a person acts.
     Halted { error: CommandError },
     /// The shell is connecting.
     Connecting,
-    /// Our greeting is out.
+    /// The greeting is sent.
     Greeting {
         binding: ChannelBinding,
         since: Instant,
     },
-    /// Greeted; a step of a registration or log-in is under way, or none.
-    Entering {
+    /// Greeted, and not logged in.
+    Authenticating {
         binding: ChannelBinding,
         step: Step,
         since: Instant,
     },
     /// Logged in.
     Online,
-    /// We asked for the connection to be closed.
+    /// The shell is closing the connection.
     Closing,
 }
 
+/// A step of a registration or log-in.
 #[derive(Debug)]
 enum Step {
-    /// Nothing to do: the last intent failed and there is no token.
-    Nothing,
-    /// RegisterStart is out.
+    /// None: the last intent failed and there is no token.
+    Idle,
+    /// RegisterStart is sent.
     Registering(ClientRegistration),
     /// The password is being stretched for RegisterFinish.
-    StretchingRecord(WorkId),
-    /// RegisterFinish is out.
-    Recording,
-    /// LoginStart is out.
+    StretchingForRegistration(WorkId),
+    /// RegisterFinish is sent.
+    FinishingRegistration,
+    /// LoginStart is sent.
     LoggingIn(ClientLogin),
     /// The password is being stretched for LoginFinish.
-    Stretching(WorkId),
-    /// LoginFinish is out.
-    Finishing,
-    /// TokenLogin is out.
-    Token,
+    StretchingForLogin(WorkId),
+    /// LoginFinish is sent.
+    FinishingLogin,
+    /// TokenLogin is sent.
+    LoggingInWithToken,
 }
 
-/// The request that carries the log-in has a fixed number; all others are larger.
-const ENTRY: RequestId = RequestId(0);
+/// The number of every request of a registration or log-in. All other requests have larger ones.
+const LOGIN_REQUEST: RequestId = RequestId(0);
+/// A server from which nothing arrives for this long, not even the answer to a keep-alive, is gone.
+const SILENCE_MAX: Duration = KEEP_ALIVE_INTERVAL.saturating_mul(3);
 
 impl Session {
-    /// A session for a device; connects at once if it has a token.
+    /// Connects at once if there is a token.
     pub(super) fn new(
         secret: DeviceSecret,
         device_name: DeviceName,
@@ -186,19 +185,18 @@ impl Session {
         self.token.as_ref().map(|(account, _)| account)
     }
 
-    /// Whether requests go to the server as things are.
+    /// Whether requests can be sent in the present state.
     pub(super) fn gate(&self) -> Gate {
         match &self.state {
             State::Idle
-            | State::Entering {
-                step: Step::Nothing,
-                ..
+            | State::Authenticating {
+                step: Step::Idle, ..
             } => Gate::Shut(CommandError::NotLoggedIn),
             State::Halted { error } => Gate::Shut(error.clone()),
             State::Waiting { error, .. } => Gate::Retrying(error.clone()),
             State::Connecting
             | State::Greeting { .. }
-            | State::Entering { .. }
+            | State::Authenticating { .. }
             | State::Closing => Gate::Waiting,
             State::Online => Gate::Open,
         }
@@ -215,22 +213,22 @@ impl Session {
         }
         match &self.state {
             State::Idle | State::Waiting { .. } | State::Halted { .. } => self.connect(),
-            State::Entering {
+            State::Authenticating {
                 binding,
-                step: Step::Nothing,
+                step: Step::Idle,
                 ..
             } => {
                 let binding = *binding;
                 self.next_step(binding, now);
             }
-            State::Online | State::Entering { .. } => self.close(),
+            State::Online | State::Authenticating { .. } => self.close(),
             State::Connecting | State::Greeting { .. } | State::Closing => {}
         }
     }
 
-    /// A renewed token is on disk: it is used from now on. The server takes the one before until it
-    /// has seen the new one, so whoever used that without having it on disk could be locked out by a
-    /// crash.
+    /// Uses a renewed token from now on, because it is on disk. The server accepts the previous token
+    /// until it has seen the new one: a device that used the new one before it was on disk could lose
+    /// both in a crash.
     pub(super) fn adopt(&mut self, of: &AccountName, renewed: Token) {
         if let Some((account, token)) = &mut self.token
             && account == of
@@ -253,7 +251,7 @@ impl Session {
         self.state = State::Halted { error };
     }
 
-    /// Takes what the shell says of the connection.
+    /// Takes what happened on the control connection.
     pub(super) fn handle_rendezvous(
         &mut self,
         input: RendezvousInput,
@@ -277,17 +275,18 @@ impl Session {
         requests: &mut Requests,
         now: Instant,
     ) {
-        let State::Entering { binding, step, .. } = &self.state else {
+        let State::Authenticating { binding, step, .. } = &self.state else {
             return;
         };
         let binding = *binding;
         match (step, result) {
-            // For a connection that is over.
-            (Step::StretchingRecord(waits) | Step::Stretching(waits), _) if *waits != id => {}
-            (Step::StretchingRecord(_), Ok(upload)) => {
-                self.entry(
+            // It was asked for on an earlier connection.
+            (Step::StretchingForRegistration(waits) | Step::StretchingForLogin(waits), _)
+                if *waits != id => {}
+            (Step::StretchingForRegistration(_), Ok(upload)) => {
+                self.request_login(
                     binding,
-                    Step::Recording,
+                    Step::FinishingRegistration,
                     Request::Login(LoginRequest::RegisterFinish {
                         upload,
                         stretch: STRETCH_CURRENT,
@@ -295,38 +294,38 @@ impl Session {
                     now,
                 );
             }
-            (Step::Stretching(_), Ok(ke3)) => {
-                self.entry(
+            (Step::StretchingForLogin(_), Ok(ke3)) => {
+                self.request_login(
                     binding,
-                    Step::Finishing,
+                    Step::FinishingLogin,
                     Request::Login(LoginRequest::LoginFinish { ke3 }),
                     now,
                 );
             }
-            (Step::StretchingRecord(_) | Step::Stretching(_), Err(error)) => {
+            (Step::StretchingForRegistration(_) | Step::StretchingForLogin(_), Err(error)) => {
                 self.fail_intent(password_error(error), binding, requests, now);
             }
             (
-                Step::Nothing
+                Step::Idle
                 | Step::Registering(_)
-                | Step::Recording
+                | Step::FinishingRegistration
                 | Step::LoggingIn(_)
-                | Step::Finishing
-                | Step::Token,
+                | Step::FinishingLogin
+                | Step::LoggingInWithToken,
                 _,
             ) => {}
         }
     }
 
-    /// Keeps the session alive, gives up on a silent server, tries again after a failure.
+    /// Keeps the session alive, closes the connection to a silent server, tries again after a failure.
     pub(super) fn handle_timeout(&mut self, requests: &mut Requests, now: Instant) {
         if self.poll_timeout(requests).is_none_or(|due| due > now) {
             return;
         }
         match self.state {
             State::Waiting { .. } => self.connect(),
-            State::Greeting { .. } | State::Entering { .. } => self.close(),
-            State::Online if now >= self.last_received + silence_max() => self.close(),
+            State::Greeting { .. } | State::Authenticating { .. } => self.close(),
+            State::Online if now >= self.last_received + SILENCE_MAX => self.close(),
             State::Online => requests.ask(
                 DevicePurpose::KeepAlive.into(),
                 DeviceRequest::KeepAlive.into(),
@@ -339,11 +338,11 @@ impl Session {
     pub(super) fn poll_timeout(&self, requests: &Requests) -> Option<Instant> {
         match &self.state {
             State::Waiting { until, .. } => Some(*until),
-            State::Greeting { since, .. } | State::Entering { since, .. } => {
+            State::Greeting { since, .. } | State::Authenticating { since, .. } => {
                 Some(*since + LOGIN_DEADLINE)
             }
             State::Online => {
-                let silence = self.last_received + silence_max();
+                let silence = self.last_received + SILENCE_MAX;
                 let keep_alive = self.last_sent + KEEP_ALIVE_INTERVAL;
                 // An open request keeps alive as well.
                 Some(if requests.has_open() {
@@ -356,12 +355,12 @@ impl Session {
         }
     }
 
-    /// The next thing to do.
+    /// The next output.
     pub(super) fn poll_output(&mut self) -> Option<SessionOutput> {
         self.outputs.pop_front()
     }
 
-    /// Connects, at once or as soon as the old connection is closed.
+    /// Connects: at once, or once the old connection is closed.
     fn connect(&mut self) {
         if self.is_closing {
             self.state = State::Closing;
@@ -379,14 +378,13 @@ impl Session {
         self.close_connection();
     }
 
-    /// Closes the connection, or gives up making one; where there is neither, there is nothing to
-    /// close.
+    /// Has the shell close the connection, or the attempt to make one, if there is either.
     fn close_connection(&mut self) {
         let is_there = match self.state {
             State::Idle | State::Waiting { .. } | State::Halted { .. } => false,
             State::Connecting
             | State::Greeting { .. }
-            | State::Entering { .. }
+            | State::Authenticating { .. }
             | State::Online
             | State::Closing => true,
         };
@@ -420,7 +418,7 @@ impl Session {
                         answer.map(|answer| self.on_hello(answer, binding, requests, now))
                     })
                 }
-                State::Entering { .. } | State::Online => self
+                State::Authenticating { .. } | State::Online => self
                     .frames
                     .next_frame()
                     .map(|frame| frame.map(|frame| self.on_frame(frame, requests, now))),
@@ -434,7 +432,7 @@ impl Session {
                 Ok(Some(())) => {}
                 Ok(None) => return,
                 Err(error) => {
-                    log::debug!("the server sent {error}");
+                    log::debug!("cannot read a frame of the server: {error}");
                     return self.close();
                 }
             }
@@ -461,8 +459,11 @@ impl Session {
 
     fn on_frame(&mut self, frame: ServerFrame, requests: &mut Requests, now: Instant) {
         match frame {
-            ServerFrame::Answer { id: ENTRY, answer } => {
-                self.on_entry_answer(answer, requests, now);
+            ServerFrame::Answer {
+                id: LOGIN_REQUEST,
+                answer,
+            } => {
+                self.on_login_answer(answer, requests, now);
             }
             ServerFrame::Answer { id, answer } => requests.on_answer(id, answer),
             ServerFrame::Push(Push::Bye(reason)) => self.on_bye(reason, requests),
@@ -487,7 +488,7 @@ impl Session {
         }
     }
 
-    /// Starts what is to be done first on a fresh connection: what a person asked for, else the token.
+    /// Starts what a person asked for, or else the log-in with the token, if there is one.
     fn next_step(&mut self, binding: ChannelBinding, now: Instant) {
         if let Some(intent) = &self.intent {
             let seed = self.rng.random();
@@ -497,16 +498,12 @@ impl Session {
                     account: intent.account.clone(),
                     message,
                 });
-                return self.entry(binding, Step::Registering(client), request, now);
+                return self.request_login(binding, Step::Registering(client), request, now);
             }
             return self.start_login(binding, seed, now);
         }
         let Some((account, token)) = self.token.clone() else {
-            self.state = State::Entering {
-                binding,
-                step: Step::Nothing,
-                since: now,
-            };
+            self.set_step(binding, Step::Idle, now);
             return;
         };
         let statement = Statement {
@@ -523,9 +520,9 @@ impl Session {
             token,
             signature,
         };
-        self.entry(
+        self.request_login(
             binding,
-            Step::Token,
+            Step::LoggingInWithToken,
             Request::Login(LoginRequest::TokenLogin(login)),
             now,
         );
@@ -548,7 +545,7 @@ impl Session {
             ke1,
             code: intent.code,
         };
-        self.entry(
+        self.request_login(
             binding,
             Step::LoggingIn(client),
             Request::Login(LoginRequest::LoginStart(start)),
@@ -556,8 +553,8 @@ impl Session {
         );
     }
 
-    fn on_entry_answer(&mut self, answer: Answer, requests: &mut Requests, now: Instant) {
-        let State::Entering { binding, step, .. } =
+    fn on_login_answer(&mut self, answer: Answer, requests: &mut Requests, now: Instant) {
+        let State::Authenticating { binding, step, .. } =
             std::mem::replace(&mut self.state, State::Connecting)
         else {
             return self.close();
@@ -567,9 +564,9 @@ impl Session {
                 Step::Registering(client),
                 Answer::Login(LoginAnswer::RegisterChallenge { message }),
             ) => {
-                self.stretch_record(client, message, binding, now);
+                self.stretch_for_registration(client, message, binding, now);
             }
-            (Step::Recording, Answer::Login(LoginAnswer::Registered)) => {
+            (Step::FinishingRegistration, Answer::Login(LoginAnswer::Registered)) => {
                 if let Some(intent) = &mut self.intent {
                     intent.registers = false;
                 }
@@ -580,25 +577,25 @@ impl Session {
                 Step::LoggingIn(client),
                 Answer::Login(LoginAnswer::LoginChallenge { ke2, stretch }),
             ) => {
-                self.stretch(client, ke2, stretch, binding, now);
+                self.stretch_for_login(client, ke2, stretch, binding, now);
             }
-            (Step::Finishing | Step::Token, Answer::Login(LoginAnswer::LoggedIn(logged_in))) => {
-                self.on_logged_in(logged_in)
-            }
-            (Step::Token, Answer::Refused(Refusal::TokenRefused | Refusal::WrongCredentials)) => {
+            (
+                Step::FinishingLogin | Step::LoggingInWithToken,
+                Answer::Login(LoginAnswer::LoggedIn(logged_in)),
+            ) => self.on_logged_in(logged_in),
+            (
+                Step::LoggingInWithToken,
+                Answer::Refused(Refusal::TokenRefused | Refusal::WrongCredentials),
+            ) => {
                 self.token = None;
-                self.state = State::Entering {
-                    binding,
-                    step: Step::Nothing,
-                    since: now,
-                };
+                self.set_step(binding, Step::Idle, now);
                 requests.fail_waiting(&CommandError::NotLoggedIn);
                 self.tell(SessionEvent::Down {
                     error: CommandError::NotLoggedIn,
                     retry_in: None,
                 });
             }
-            (Step::Token, Answer::Refused(refusal)) => {
+            (Step::LoggingInWithToken, Answer::Refused(refusal)) => {
                 self.parting = Some(CommandError::Refused(refusal));
                 self.close();
             }
@@ -609,13 +606,13 @@ impl Session {
                 self.fail_intent(CommandError::Refused(refusal), binding, requests, now)
             }
             (step, answer) => {
-                log::debug!("the server answered {step:?} with {answer:?}");
+                log::debug!("unexpected reply from the server to {step:?}: {answer:?}");
                 self.close();
             }
         }
     }
 
-    fn stretch_record(
+    fn stretch_for_registration(
         &mut self,
         client: ClientRegistration,
         response: OpaqueMessage,
@@ -630,15 +627,11 @@ impl Session {
             account: intent.account.clone(),
             response,
         };
-        let step = Step::StretchingRecord(self.work(work));
-        self.state = State::Entering {
-            binding,
-            step,
-            since: now,
-        };
+        let step = Step::StretchingForRegistration(self.work(work));
+        self.set_step(binding, step, now);
     }
 
-    fn stretch(
+    fn stretch_for_login(
         &mut self,
         client: ClientLogin,
         ke2: OpaqueMessage,
@@ -657,12 +650,8 @@ impl Session {
             stretch,
             channel_binding: binding,
         };
-        let step = Step::Stretching(self.work(work));
-        self.state = State::Entering {
-            binding,
-            step,
-            since: now,
-        };
+        let step = Step::StretchingForLogin(self.work(work));
+        self.set_step(binding, step, now);
     }
 
     fn work(&mut self, work: Work) -> WorkId {
@@ -680,7 +669,7 @@ impl Session {
             (None, Some((account, _))) => account.clone(),
             (None, None) => return self.close(),
         };
-        // A renewed one waits for the disk: `adopt`.
+        // A renewed token is not used before it is on disk: see `adopt`.
         if let Some(token) = &token
             && intent.is_some()
         {
@@ -729,7 +718,7 @@ impl Session {
         self.state = State::Idle;
         let error = self.parting.take().unwrap_or_else(|| closed_error(reason));
         if self.intent.is_some() && was_asked {
-            // The connection made room for what a person asked for meanwhile.
+            // It was closed to make room for what a person asked for meanwhile.
             requests.fail_all(&error);
             return self.connect();
         }
@@ -753,8 +742,8 @@ impl Session {
         }
     }
 
-    /// Waits for longer the more often it failed, and never for as long as its neighbours: peers that
-    /// lost their server together come back spread out.
+    /// Schedules the next attempt, with exponential back-off. It is jittered, so that peers that lost their
+    /// server together do not come back together.
     fn retry_later(&mut self, error: CommandError, requests: &mut Requests, now: Instant) {
         let base = RECONNECT_FIRST * 2u32.saturating_pow(self.failures.min(16));
         self.failures += 1;
@@ -791,16 +780,33 @@ impl Session {
         });
     }
 
-    fn entry(&mut self, binding: ChannelBinding, step: Step, request: Request, now: Instant) {
-        self.state = State::Entering {
+    fn set_step(&mut self, binding: ChannelBinding, step: Step, now: Instant) {
+        self.state = State::Authenticating {
             binding,
             step,
             since: now,
         };
-        self.send(&RequestFrame { id: ENTRY, request }, now);
     }
 
-    /// Sends a frame. The connection is there.
+    /// Sends a request of a registration or log-in; `step` waits for its answer.
+    fn request_login(
+        &mut self,
+        binding: ChannelBinding,
+        step: Step,
+        request: Request,
+        now: Instant,
+    ) {
+        self.set_step(binding, step, now);
+        self.send(
+            &RequestFrame {
+                id: LOGIN_REQUEST,
+                request,
+            },
+            now,
+        );
+    }
+
+    /// Sends a frame on the open connection.
     pub(super) fn send(&mut self, frame: &impl serde::Serialize, now: Instant) {
         let mut bytes = Vec::new();
         frame::encode::<CONTROL_FRAME_LEN_MAX>(frame, &mut bytes)
@@ -813,11 +819,6 @@ impl Session {
     fn tell(&mut self, event: SessionEvent) {
         self.outputs.push_back(SessionOutput::Event(event));
     }
-}
-
-/// A server that answers no keep-alive for this long is gone.
-fn silence_max() -> Duration {
-    KEEP_ALIVE_INTERVAL * 3
 }
 
 fn closed_error(reason: ClosedReason) -> CommandError {
