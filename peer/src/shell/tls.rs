@@ -445,7 +445,7 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Sends what is queued and queues close_notify; `Err` with [`ClosedReason::Ended`] once nothing is
+    /// Sends what is queued, then close_notify; `Err` with [`ClosedReason::Ended`] once nothing is
     /// left. What still arrives is read and dropped: closing with unread bytes would reset the connection,
     /// and the server might lose what was sent to it.
     fn wind_down(&mut self, server: &ServerAddress) -> Result<(), ClosedReason> {
