@@ -10,11 +10,11 @@ use std::time::Instant;
 mod account;
 // Messages and receipts.
 mod chat;
-// What people ask and what they are told.
+// Commands, replies, and events for people.
 pub mod command;
 // Which part carries out which command.
 mod commands;
-// What the parts have done.
+// The time, randomness, and every effect that parts can have.
 mod context;
 // Who is online, and whom this node looks for.
 mod directory;
@@ -22,16 +22,16 @@ mod directory;
 pub mod io;
 // Authorisation, frames and leaves.
 mod links;
-// How much memory a test takes.
+// The memory that a test allocates.
 #[cfg(test)]
 mod memory;
 // Where this device can be reached, and where others may be dialled.
 mod paths;
-// Why the server or the store was asked.
+// What requests to the server and the store are for.
 mod purpose;
 // Requests to the server.
 mod requests;
-// What the store was asked.
+// Open requests to the store.
 mod store;
 // Files on their way.
 mod transfer;
@@ -59,12 +59,12 @@ use transfer::Transfers;
 use transport::LinkId;
 use violation::ProtocolViolation;
 
-/// A peer: routes what happens to the parts that it concerns, and what they tell to each other.
+/// A peer: routes each input to the part that it concerns, and the events of one part to the others.
 ///
 /// Each part owns its state, its frames and requests, and its deadlines: `account` the session with the
-/// server, `directory` who is online and whom to look for, `chat` messages, `transfers` files, `paths` our
-/// own endpoints, and the links the connections to other devices. What they have done goes down through
-/// one `Context`.
+/// server, `directory` who is online and whom to look for, `chat` messages, `transfers` files, `paths` this
+/// device's own endpoints, and `links` the connections to other devices. All their effects go through one
+/// `Context`.
 #[derive(Debug)]
 pub struct Node {
     own_key: DeviceKey,
@@ -73,13 +73,13 @@ pub struct Node {
     chat: Chat,
     transfers: Transfers,
     paths: Paths,
-    /// Something happened that may change whom something waits for.
+    /// Something happened that may have changed which accounts messages and offers wait for.
     wants_are_stale: bool,
     effects: Effects,
 }
 
 impl Node {
-    /// Makes a node; it connects to its rendezvous at once if it has a token. `seed` is 32 random
+    /// Creates a node, which connects to its rendezvous at once if it has a token. `seed` is 32 random
     /// bytes.
     pub fn new(seed: [u8; 32], now: Instant, options: NodeOptions) -> Self {
         let NodeOptions {
@@ -115,13 +115,13 @@ impl Node {
         node
     }
 
-    /// Lets panics of the QUIC implementation through from now on: a simulation wants to see them, where
-    /// a program loses a link.
+    /// Lets panics of the QUIC implementation through from now on, so that a simulation fails on them. A
+    /// program catches them and loses a link.
     pub const fn catch_no_panics(&mut self) {
         self.effects.links.catch_no_panics();
     }
 
-    /// Takes something that happened outside.
+    /// Handles an event outside the node.
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         self.wants_are_stale |= !matches!(input, Input::Datagrams(_));
         let cx = &mut self.effects.at(now);
@@ -150,7 +150,7 @@ impl Node {
         self.settle(now);
     }
 
-    /// Is called when the last deadline has passed.
+    /// Does what is due; called when the deadline of the last [`Output::Wait`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.wants_are_stale = true;
         let cx = &mut self.effects.at(now);
@@ -294,7 +294,7 @@ impl Node {
         }
     }
 
-    // ---- the server ----------------------------------------------------------------------------
+    // ---- account and directory -----------------------------------------------------------------
 
     fn on_account(&mut self, event: AccountEvent, now: Instant) {
         self.wants_are_stale = true;
@@ -323,7 +323,7 @@ impl Node {
         }
     }
 
-    /// Announces our endpoints if they changed.
+    /// Announces this device's endpoints if they changed.
     fn announce(&mut self, now: Instant) {
         let cx = &mut self.effects.at(now);
         cx.links.set_own_addresses(self.paths.own_addresses());
@@ -333,8 +333,8 @@ impl Node {
         }
     }
 
-    /// Sees to it that everybody whom something waits for is looked for. Tells whether that made
-    /// something to do.
+    /// Has the directory look for every account that messages or offers wait for. Returns whether that
+    /// made new work.
     fn look_for_wanted(&mut self, now: Instant) -> bool {
         let cx = &mut self.effects.at(now);
         if std::mem::take(&mut self.wants_are_stale) {
@@ -359,11 +359,11 @@ impl Node {
         match datagrams.bytes.first() {
             Some(64..=127 | 192..=255) => self.effects.links.handle_datagrams(datagrams, now),
             Some(0..=3) => self.on_stun(datagrams, now),
-            Some(4..=63 | 128..=191) | None => log::trace!("a datagram of no known kind"),
+            Some(4..=63 | 128..=191) | None => log::trace!("dropped a datagram of an unknown kind"),
         }
     }
 
-    /// A batch that begins with STUN; each datagram is looked at by itself.
+    /// Takes a batch that begins with a STUN datagram. The others may be of any kind.
     fn on_stun(&mut self, mut datagrams: Datagrams, now: Instant) {
         let rest = datagrams.split_first();
         if self.paths.handle_stun(&datagrams, now) {
@@ -421,20 +421,20 @@ impl Node {
                 let own = self.account.name();
                 self.chat.on_stored(purpose, answer, own, cx);
             }
-            Some(StorePurpose::Repeated(request)) => cx.on_repeated(request, answer),
+            Some(StorePurpose::Unawaited(request)) => cx.on_unawaited(request, answer),
             None => {}
         }
     }
 }
 
-/// A peer that breaks the protocol loses its link.
+/// Closes the link of a peer that broke the protocol.
 fn close_if_violated(link: LinkId, done: Result<(), ProtocolViolation>, cx: &mut Context<'_>) {
     if let Err(violation) = done {
         cx.links.close_for(link, violation, cx.now);
     }
 }
 
-/// A seed for a child from its parent's generator.
+/// Draws the seed of a part's own generator.
 fn child_seed(rng: &mut StdRng) -> [u8; 32] {
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);

@@ -1,8 +1,8 @@
-//! Messages: the outbox of this account, what comes from others, and receipts.
+//! Messages: the outbox of this account, the messages of others, and receipts.
 //!
-//! Owns what waits for a receipt and what is on its way to the disk. Received messages form chains: none
-//! of a chain is kept behind one that was not, so that a message which the disk refused is not overtaken
-//! by what its author wrote later.
+//! Owns the messages that wait for a receipt and those that are on their way to the disk. Received messages
+//! form chains: once one of a chain could not be stored, none that follows it in the chain is, so that no
+//! message is overtaken by what its author wrote later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -22,7 +22,7 @@ use super::transport::LinkId;
 use inbox::Inbox;
 use outbox::Outbox;
 
-// Messages of others: which of them a person may be told of before the disk has them.
+// Messages of others: which of them a person may be told of before they are on disk.
 mod inbox;
 // Messages of this account without a receipt.
 mod outbox;
@@ -32,14 +32,14 @@ mod outbox;
 pub(super) struct Chat {
     outbox: Outbox,
     inbox: Inbox,
-    /// Counts the gaps in what was received: [`ChatRequest::Receive`].
+    /// The chain that received messages belong to now: [`ChatRequest::Receive`].
     chain: u64,
     /// Received messages that are on their way to the disk, by the link that brought them.
     receiving: BTreeMap<LinkId, usize>,
 }
 
 impl Chat {
-    /// Takes the outbox of the last run, the oldest first.
+    /// Starts with the outbox of the last run, the oldest message first.
     pub(super) fn new(outbox: Vec<(AccountName, Message)>) -> Self {
         Self {
             outbox: Outbox::new(outbox),
@@ -54,12 +54,12 @@ impl Chat {
         [self.outbox.fills().to_vec(), self.inbox.fills().to_vec()].concat()
     }
 
-    /// Messages of this account without a receipt.
+    /// Number of messages of this account without a receipt.
     pub(super) fn waiting(&self) -> usize {
         self.outbox.len()
     }
 
-    /// Tells whether an author waits for a receipt of what is on its way to the disk.
+    /// Tells whether a received message is on its way to the disk: its author waits for the receipt.
     pub(super) fn owes_receipts(&self) -> bool {
         !self.receiving.is_empty()
     }
@@ -69,7 +69,7 @@ impl Chat {
         self.outbox.recipients(now)
     }
 
-    /// When a recipient has owed a receipt for too long.
+    /// When the next receipt is overdue.
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         self.outbox.next_overdue(now)
     }
@@ -109,8 +109,8 @@ impl Chat {
             messages: messages.clone(),
         };
         cx.store_first(request, then);
-        // Whoever is linked gets it while our own disk writes; nothing is promised to the person
-        // before that is done.
+        // Linked recipients get it while this device's disk still writes. The person gets the reply only
+        // once that is done.
         for (to, message) in messages {
             if to == *own {
                 continue;
@@ -135,7 +135,7 @@ impl Chat {
         }
     }
 
-    /// Lists what waits for a receipt.
+    /// Lists the messages that wait for a receipt.
     pub(super) fn list_outbox(&self, command: CommandId, cx: &mut Context<'_>) {
         let items = self
             .outbox
@@ -179,7 +179,7 @@ impl Chat {
 
     /// Looks up messages for a person.
     pub(super) fn look_up(&self, command: CommandId, request: ChatRequest, cx: &mut Context<'_>) {
-        cx.store(request, ChatStored::Looked(command));
+        cx.store(request, ChatStored::LookedUp(command));
     }
 
     /// A person has seen messages.
@@ -189,7 +189,7 @@ impl Chat {
 
     // ---- links ---------------------------------------------------------------------------------
 
-    /// A link came or left: what waits for its account goes out by it, or by another.
+    /// A link became ready or was lost: sends what waits for its account over it, or over another one.
     pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
         match change {
             LinkChange::Ready { link, account } => self.send_due(account, *link, cx),
@@ -302,7 +302,7 @@ impl Chat {
             link: Some(link), ..
         } = &purpose
         {
-            self.on_receiving_over(*link);
+            self.on_stored_from(*link);
         }
         let answer = match answer {
             StoreAnswer::Failed(reason) => return self.on_store_failed(purpose, reason, cx),
@@ -332,7 +332,7 @@ impl Chat {
                 let ids = messages.into_iter().map(|(_, message)| message.id);
                 cx.reply(command, Ok(Reply::Withdrawn(ids.collect())));
             }
-            (ChatStored::Looked(command), Some(ChatAnswer::Messages(items))) => {
+            (ChatStored::LookedUp(command), Some(ChatAnswer::Messages(items))) => {
                 cx.reply(command, Ok(Reply::Messages(items)));
             }
             (ChatStored::Marked(command), Some(ChatAnswer::Marked(marked))) => {
@@ -345,7 +345,8 @@ impl Chat {
         }
     }
 
-    fn on_receiving_over(&mut self, link: LinkId) {
+    /// The store has answered for a message that this link brought.
+    fn on_stored_from(&mut self, link: LinkId) {
         if let Some(open) = self.receiving.get_mut(&link) {
             *open -= 1;
             if *open == 0 {
@@ -373,7 +374,7 @@ impl Chat {
     fn on_store_failed(&mut self, purpose: ChatStored, reason: String, cx: &mut Context<'_>) {
         match purpose {
             ChatStored::Queued { command, messages } => {
-                // By a link that is open it could still come, and after what is sent by the next.
+                // An open link could still deliver them, and after messages that are sent later.
                 for (to, message) in messages {
                     if let Some(link) = self.outbox.on_refused(&to, message.id) {
                         cx.links.close(link, cx.now);
@@ -388,7 +389,7 @@ impl Chat {
                 }
                 cx.reply(command, Err(CommandError::Store(reason)));
             }
-            ChatStored::Looked(command) | ChatStored::Marked(command) => {
+            ChatStored::LookedUp(command) | ChatStored::Marked(command) => {
                 cx.reply(command, Err(CommandError::Store(reason)));
             }
             ChatStored::Received {
@@ -407,8 +408,8 @@ impl Chat {
         }
     }
 
-    /// A received message is not kept, so none of its chain that is still on its way to the disk will be:
-    /// the links that brought them end, and their authors send what they brought again.
+    /// A received message could not be stored, so no later one of its chain will be: closes the links that
+    /// brought them, so that their authors send them again. What arrives from now on is a new chain.
     fn on_gap(&mut self, chain: u64, link: Option<LinkId>, cx: &mut Context<'_>) {
         let mut links: BTreeSet<LinkId> = link.into_iter().collect();
         if chain == self.chain {
@@ -421,7 +422,7 @@ impl Chat {
     }
 }
 
-/// Tells the author of a message that it is on disk.
+/// Sends the author of a message the receipt: it is on disk.
 fn confirm(link: Option<LinkId>, from: &AccountName, id: MessageId, cx: &mut Context<'_>) {
     match link {
         Some(link) => {
@@ -443,9 +444,9 @@ fn send_read_receipts(marked: Vec<(AccountName, MessageId)>, cx: &mut Context<'_
     }
 }
 
-/// A sent message's delivery state advanced.
+/// Records and tells that the delivery state of a sent message advanced.
 fn advance(id: MessageId, to: AccountName, state: MessageState, cx: &mut Context<'_>) {
-    cx.remember(ChatRequest::Advance {
+    cx.store_unawaited(ChatRequest::Advance {
         id,
         to: to.clone(),
         state,

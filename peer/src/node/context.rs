@@ -1,4 +1,4 @@
-//! What the parts of a node have done: one value through which every effect goes down.
+//! The context in which a node's parts act: the time, randomness, and every effect that they can have.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use super::requests::Requests;
 use super::store::Stores;
 use super::transport::LinkId;
 
-/// Owns what effects work on; lends it as a [`Context`].
+/// Owns what parts act on, and lends it to them as a [`Context`].
 #[derive(Debug)]
 pub(super) struct Effects {
     pub(super) epoch: Epoch,
@@ -32,7 +32,7 @@ pub(super) struct Effects {
 }
 
 impl Effects {
-    /// Nothing is asked and nothing is to be done. `rng` draws ids.
+    /// Starts without requests or outputs. `rng` draws the ids of messages and transfers.
     pub(super) fn new(epoch: Epoch, rng: StdRng, links: Links) -> Self {
         Self {
             epoch,
@@ -45,7 +45,7 @@ impl Effects {
         }
     }
 
-    /// Everything that a part may have done, at `now`.
+    /// Lends everything to a part that acts at `now`.
     pub(super) const fn at(&mut self, now: Instant) -> Context<'_> {
         Context {
             now,
@@ -60,7 +60,7 @@ impl Effects {
     }
 }
 
-/// What a part may have done while it handles something.
+/// What a part acts with while it handles an input or a timeout.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
@@ -85,17 +85,17 @@ impl Context<'_> {
         self.outputs.push_back(Output::Reply(id, reply));
     }
 
-    /// Tells whoever listens.
+    /// Notifies every subscriber.
     pub(super) fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
     }
 
-    /// Asks the server. The answer, or why there is none, comes back with the purpose.
+    /// Asks the server. The purpose comes back with the answer, or with why there is none.
     pub(super) fn ask(&mut self, purpose: impl Into<Purpose>, request: impl Into<Request>) {
         self.requests.ask(purpose.into(), request.into());
     }
 
-    /// Asks the store. The answer comes back with the purpose.
+    /// Asks the store. The purpose comes back with the answer.
     pub(super) fn store(
         &mut self,
         request: impl Into<StoreRequest>,
@@ -105,7 +105,7 @@ impl Context<'_> {
         self.outputs.push_back(Output::Store(id, request.into()));
     }
 
-    /// Asks the store for something that has to be on record before anything else is done.
+    /// Asks the store, ahead of every other output and every packet.
     pub(super) fn store_first(
         &mut self,
         request: impl Into<StoreRequest>,
@@ -115,34 +115,34 @@ impl Context<'_> {
         self.first.push_back(Output::Store(id, request.into()));
     }
 
-    /// Has something written that no caller awaits, as often as it takes.
-    pub(super) fn remember(&mut self, request: impl Into<StoreRequest>) {
+    /// Has the store write something that no caller awaits, repeated until it succeeds.
+    pub(super) fn store_unawaited(&mut self, request: impl Into<StoreRequest>) {
         let request = request.into();
-        self.store(request.clone(), StorePurpose::Repeated(request));
+        self.store(request.clone(), StorePurpose::Unawaited(request));
     }
 
-    /// Takes an answer of the store: tells what was asked, if anything was.
+    /// Takes an answer of the store, and returns the purpose of its request, if there is one.
     pub(super) fn on_store_answer(&mut self, id: StoreId) -> Option<StorePurpose> {
         self.stores.on_answer(id)
     }
 
-    /// Something that no caller awaits was written, or has to be asked for again.
-    pub(super) fn on_repeated(&mut self, request: StoreRequest, answer: StoreAnswer) {
+    /// Takes the answer to a write that no caller awaits: if it failed, it is repeated later.
+    pub(super) fn on_unawaited(&mut self, request: StoreRequest, answer: StoreAnswer) {
         if let StoreAnswer::Failed(reason) = answer {
             log::warn!("cannot write to the message history, trying again: {reason}");
-            self.stores.on_repeated_failed(request, self.now);
+            self.stores.repeat_later(request, self.now);
         }
     }
 
-    /// Asks for the failed writes again whose time has come.
+    /// Repeats the failed writes that are due.
     pub(super) fn repeat_failed_writes(&mut self) {
         for request in self.stores.handle_timeout(self.now) {
-            self.remember(request);
+            self.store_unawaited(request);
         }
     }
 
-    /// A key was pinned at first contact, when `known` others of its account were, and perhaps another was
-    /// forgotten for it: the store keeps that in mind, and people are told.
+    /// A key was pinned at first contact, when `known` others of its account already were, and another may
+    /// have been unpinned to make room: has the store record both, and people told of the new key.
     pub(super) fn on_new_key(
         &mut self,
         account: AccountName,
@@ -151,10 +151,10 @@ impl Context<'_> {
         forgotten: Option<(AccountName, DeviceKey)>,
     ) {
         if let Some((_, device_key)) = forgotten {
-            self.remember(ContactRequest::UnpinKey { device_key });
+            self.store_unawaited(ContactRequest::UnpinKey { device_key });
         }
         let at = self.unix();
-        self.remember(ContactRequest::PinKey {
+        self.store_unawaited(ContactRequest::PinKey {
             account: account.clone(),
             device_key,
             at,

@@ -1,8 +1,8 @@
 //! The directory: who is online, and whom this node looks for.
 //!
 //! Owns the announcement of this device, listings that people asked for, the watch of presence changes,
-//! and the search for accounts that messages or offers wait for. Where a device may be dialled, and
-//! how, is the links' affair.
+//! and the search for accounts that messages or offers wait for. How and at which endpoints a device is
+//! dialled is up to `links`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -24,9 +24,9 @@ use super::requests::{Requests, unexpected_reply};
 use search::{Search, Wanted};
 use watch::Watch;
 
-// Whom something waits for, and when to ask for them again.
+// Accounts that something waits for, and when to look for them again.
 mod search;
-// Having presence changes pushed.
+// The watch of presence changes.
 mod watch;
 
 /// What the directory tells the node.
@@ -45,7 +45,7 @@ pub(super) enum DirectoryEvent {
 #[derive(Debug)]
 pub(super) struct Directory {
     own_key: DeviceKey,
-    /// The server lists this device with its endpoints: others can answer to a dial.
+    /// The server lists this device with its endpoints, so others can dial back.
     is_listed: bool,
     listings: BTreeMap<CommandId, Vec<Listed>>,
     search: Search,
@@ -54,7 +54,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Knows nobody yet. `rng` is this part's own.
+    /// Starts without listings, watch or search. `rng` is this part's own.
     pub(super) fn new(own_key: DeviceKey, rng: StdRng) -> Self {
         Self {
             own_key,
@@ -81,9 +81,9 @@ impl Directory {
         cx.reply(command, Ok(Reply::Done));
     }
 
-    // ---- what the node says --------------------------------------------------------------------
+    // ---- account and links ---------------------------------------------------------------------
 
-    /// There is a new session: whatever the last one was asked is lost.
+    /// There is a new session: the requests of the last one are lost.
     pub(super) fn on_online(&mut self) {
         self.watch.reset();
         self.search.on_online();
@@ -95,7 +95,7 @@ impl Directory {
         self.watch.reset();
     }
 
-    /// Tells the server where this device can be reached.
+    /// Tells the server the endpoints at which this device can be reached.
     pub(super) fn announce(&self, candidates: Vec<SocketAddr>, cx: &mut Context<'_>) {
         let request = DirectoryRequest::Announce {
             status: Status::Available,
@@ -104,8 +104,8 @@ impl Directory {
         cx.ask(DirectoryPurpose::Announce, request);
     }
 
-    /// Takes the accounts that something waits for, and whether it has waited for too long. Those that
-    /// no link can carry it to are looked for, but never `own`.
+    /// Takes the accounts that something waits for, each with whether it is overdue. Looks for those that
+    /// there is no link to or that are overdue, but never for `own`.
     pub(super) fn set_wanted<'a>(
         &mut self,
         waiting: impl Iterator<Item = (&'a AccountName, bool)>,
@@ -123,7 +123,7 @@ impl Directory {
         self.search.set_wanted(wanted);
     }
 
-    /// A link came or left: whoever it leads to is looked for no more, or again.
+    /// A link became ready or was lost: its account is looked for no longer, or again.
     pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
         match change {
             LinkChange::Proved { device_key } => {
@@ -148,7 +148,7 @@ impl Directory {
         }
     }
 
-    /// Asks for whoever is due, and has presence changes pushed while they are of use.
+    /// Asks the server for the accounts that are due, and keeps the watch while it is of use.
     pub(super) fn look_for_wanted(&mut self, cx: &mut Context<'_>) {
         if !cx.requests.is_online() || !self.is_listed {
             return;
@@ -185,7 +185,7 @@ impl Directory {
         self.events.pop_front()
     }
 
-    // ---- what the server says ------------------------------------------------------------------
+    // ---- the server ----------------------------------------------------------------------------
 
     /// Takes the server's answer to a request of this part.
     pub(super) fn on_answer(
@@ -209,7 +209,7 @@ impl Directory {
         }
     }
 
-    /// Takes what the server tells unasked.
+    /// Takes a push of the server.
     pub(super) fn on_push(&mut self, push: DirectoryPush, cx: &mut Context<'_>) {
         match push {
             DirectoryPush::Presence { changes, .. } => {
@@ -296,7 +296,7 @@ impl Directory {
         }
     }
 
-    /// Tells people who came and left, and dials whoever came and is wanted.
+    /// Tells people who came online and who went offline, and dials devices of wanted accounts that came.
     fn tell_changes(&self, changes: Vec<Change>, cx: &mut Context<'_>) {
         for change in changes {
             let view = match change {

@@ -1,7 +1,7 @@
 //! Links to other devices: authorisation, greeting, frames and leaves.
 //!
-//! Owns the transport and, for each link, whose it is and what has arrived in part; beneath it the dials
-//! and the pinned keys. Nothing that an unauthorised link sends is read.
+//! Owns the transport, the dials, the pinned keys and, for each link, its account and the frames and
+//! leaves that have arrived in part. Nothing that an unauthorised link sends is read.
 //!
 //! Invariant: a [`LinksEvent::Frame`] or [`LinksEvent::LeafReadable`] only ever comes from a link whose
 //! device key is pinned to the account that it names.
@@ -36,7 +36,7 @@ use pins::{NewPin, Pins};
 mod dial;
 // The message stream of a link.
 mod frames;
-// Leaf streams as far as their bytes have come.
+// Leaves that have arrived in part.
 mod leaves;
 // Which account each device key belongs to.
 mod pins;
@@ -44,31 +44,31 @@ mod pins;
 /// Something that links tell the node.
 #[derive(Debug)]
 pub(super) enum LinksEvent {
-    /// A key was seen for the first time and is pinned; `known` others of the account are.
+    /// A key was seen for the first time and is pinned. `known` others were pinned to the account before.
     NewKey {
         account: AccountName,
         device_key: DeviceKey,
         known: usize,
-        /// A key that is pinned no longer, to make room.
+        /// A key that was unpinned to make room.
         forgotten: Option<(AccountName, DeviceKey)>,
     },
-    /// A frame came.
+    /// A frame arrived.
     Frame {
         link: LinkId,
         account: AccountName,
         frame: PeerFrame,
     },
-    /// Bytes of a leaf came, or its end: [`Links::read_leaf`].
+    /// Bytes of a leaf arrived, or its end: [`Links::read_leaf`].
     LeafReadable { link: LinkId, stream: StreamId },
-    /// A link came, changed or left.
+    /// A link was established, changed or was lost.
     Change(LinkChange),
 }
 
 /// What happened to a link, or to a dial; each part takes what concerns it.
 #[derive(Debug)]
 pub(super) enum LinkChange {
-    /// An inbound link proved this key: the server is to be asked whose it is, for
-    /// [`Links::on_owner`].
+    /// An inbound link proved this key: the server is to be asked for its account, which
+    /// [`Links::on_owner`] takes.
     Proved { device_key: DeviceKey },
     /// Both sides have greeted.
     Ready { link: LinkId, account: AccountName },
@@ -95,9 +95,9 @@ pub(super) struct Links {
     pins: Pins,
     peers: BTreeMap<LinkId, Peer>,
     dials: Dials,
-    /// Links that are not read while so many of their frames wait.
+    /// Links whose message stream is not read, because too many of their frames wait to be handled.
     stalled: BTreeSet<LinkId>,
-    /// This node stops: no link is made any more, and those that are left are closed by then.
+    /// The node is stopping: no link is made any more, and those that are left are closed at this time.
     farewell_by: Option<Instant>,
     events: VecDeque<LinksEvent>,
 }
@@ -209,8 +209,8 @@ impl Links {
         self.dials.count_of(account)
     }
 
-    /// Takes the rendezvous's word on whose key an inbound link has; `None`: nobody's. Links that say
-    /// otherwise are closed.
+    /// Takes the rendezvous's answer to which account a device key belongs to; `None` if to none.
+    /// Authorises the waiting links of the key, and closes those that are authorised for another account.
     pub(super) fn on_owner(
         &mut self,
         device_key: DeviceKey,
@@ -218,9 +218,9 @@ impl Links {
         now: Instant,
     ) {
         for link in self.links_of(device_key) {
-            let of = self.peers.get(&link).and_then(|peer| peer.account.as_ref());
-            match (owner, of) {
-                (Some(owner), Some(of)) if owner == of => {}
+            let account = self.peers.get(&link).and_then(|peer| peer.account.as_ref());
+            match (owner, account) {
+                (Some(owner), Some(account)) if owner == account => {}
                 (Some(owner), None) => self.authorise(link, owner.clone(), now),
                 (_, Some(_)) | (None, None) => self.drop_link(link, CloseReason::Unauthorised, now),
             }
@@ -228,7 +228,7 @@ impl Links {
         self.collect(now);
     }
 
-    /// The rendezvous cannot be asked: keys that are not pinned stay outside.
+    /// The rendezvous gave no answer: closes the links of the key that are not authorised.
     pub(super) fn on_owner_unknown(&mut self, device_key: DeviceKey, now: Instant) {
         for link in self.links_of(device_key) {
             if self
@@ -293,16 +293,17 @@ impl Links {
         true
     }
 
-    /// Streams of a link whose bytes are not all in QUIC's hands.
+    /// Number of streams of a link with bytes that QUIC has not taken yet.
     pub(super) fn unsent_streams(&self, link: LinkId) -> usize {
         self.transport.unsent_streams(link)
     }
 
-    /// Reads what has come of a leaf. `room` tells how many bytes the leaf of a header has, if it is
-    /// expected; the stream of another is stopped. Returns the leaf once it is whole.
+    /// Reads what has arrived of a leaf, and returns the leaf once it is complete. `room` returns the
+    /// length in bytes of the leaf that a header announces, or `None` if that leaf is not expected; its
+    /// stream is then stopped.
     ///
     /// # Errors
-    /// The stream holds something else than a header and that leaf.
+    /// The stream holds something other than a header and its leaf.
     pub(super) fn read_leaf(
         &mut self,
         link: LinkId,
@@ -323,7 +324,7 @@ impl Links {
         match (pushed, end) {
             (Err(LeafFault::Malformed), _) => Err(ProtocolViolation::MalformedLeaf),
             (Err(LeafFault::Unexpected), _) => {
-                // Its transfer may just have been given up.
+                // No violation: its transfer may just have been cancelled.
                 peer.leaves.remove(&stream);
                 self.transport.stop(link, stream);
                 Ok(None)
@@ -341,7 +342,7 @@ impl Links {
         }
     }
 
-    /// There is room for leaves again: those that have come in part are readable.
+    /// Reports every leaf that has arrived in part as readable, because there is room for leaves again.
     pub(super) fn wake_leaves(&mut self) {
         for (link, peer) in &self.peers {
             let streams = peer.leaves.keys();
@@ -353,14 +354,14 @@ impl Links {
         }
     }
 
-    /// The effect of the frame of this link that is being handled is on its way to the disk.
+    /// Counts the frame that is being handled as unstored: what it brought is on its way to the disk.
     pub(super) fn hold_frame(&mut self, link: LinkId) {
         if let Some(peer) = self.peers.get_mut(&link) {
             peer.stream.hold();
         }
     }
 
-    /// The effect of a frame of this link is on disk: there is room for another.
+    /// What a held frame of this link brought is on disk: there is room for another.
     pub(super) fn release_frame(&mut self, link: LinkId) {
         if let Some(peer) = self.peers.get_mut(&link) {
             peer.stream.release();
@@ -374,7 +375,7 @@ impl Links {
 
     /// Closes a link whose other end broke the protocol.
     pub(super) fn close_for(&mut self, link: LinkId, violation: ProtocolViolation, now: Instant) {
-        log::debug!("a link is closed: {violation}");
+        log::debug!("closing a link that broke the protocol: {violation}");
         self.drop_link(link, CloseReason::Protocol, now);
     }
 
@@ -446,7 +447,7 @@ impl Links {
         Some(event)
     }
 
-    /// Reads on where reading had stopped and there is room again. Tells whether there was such a link.
+    /// Resumes reading one stalled link that has room for frames again. Returns whether there was one.
     fn resume_reading(&mut self, now: Instant) -> bool {
         let peers = &self.peers;
         let has_room = |link: &LinkId| peers.get(link).is_none_or(|peer| !peer.stream.is_full());
@@ -478,8 +479,8 @@ impl Links {
         }
     }
 
-    /// Tells whether there is a link to where a device says that it is. A link to anywhere else may be
-    /// one to what the device was before it moved or restarted.
+    /// Tells whether there is a link to one of the endpoints that a device announces. A link to any other
+    /// endpoint may be left from before the device moved or restarted.
     fn is_linked_there(&self, entry: &Entry) -> bool {
         let ready = self.peers.iter().filter(|(_, peer)| peer.is_ready());
         let mut links = ready.filter(|(_, peer)| peer.device_key == entry.device_key);
@@ -500,7 +501,7 @@ impl Links {
         }
     }
 
-    // ---- what the transport says ---------------------------------------------------------------
+    // ---- events of the transport ---------------------------------------------------------------
 
     fn collect(&mut self, now: Instant) {
         while let Some(event) = self.transport.poll_event() {
@@ -523,9 +524,9 @@ impl Links {
 
     fn on_connected(&mut self, link: LinkId, side: Side, device_key: DeviceKey, now: Instant) {
         if device_key == self.own_key {
-            // We never dial ourselves.
+            // A device never dials its own key.
             log::warn!(
-                "somebody has a copy of this device's key; log in anew with another profile"
+                "another device has a copy of this device's key; log in again with another profile"
             );
             return self.transport.close(link, CloseReason::Unauthorised, now);
         }
@@ -549,8 +550,8 @@ impl Links {
                 }
             }
             Side::Server => {
-                // A pinned key may talk at once; whether it still is that account's is asked all the
-                // same.
+                // A pinned key is authorised at once; the server is asked all the same whether it still
+                // belongs to that account.
                 self.events
                     .push_back(LinksEvent::Change(LinkChange::Proved { device_key }));
                 if let Some(account) = self.pins.owner(&device_key).cloned() {
@@ -560,7 +561,7 @@ impl Links {
         }
     }
 
-    /// From here on the link may talk. Pins its key if it is new.
+    /// Authorises a link for an account: pins its key if it is new, then exchanges frames.
     fn authorise(&mut self, link: LinkId, account: AccountName, now: Instant) {
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
@@ -568,7 +569,7 @@ impl Links {
         let device_key = peer.device_key;
         match self.pins.pin(device_key, &account) {
             Err(error) => {
-                log::warn!("a link is closed: {error}");
+                log::warn!("cannot authorise a link: {error}");
                 return self.drop_link(link, CloseReason::Unauthorised, now);
             }
             Ok(None) => {}
@@ -602,7 +603,7 @@ impl Links {
         }
     }
 
-    /// Closes the oldest links of a device that has more than it may have.
+    /// Closes the oldest links of a device that has more than [`LINKS_PER_DEVICE_MAX`].
     fn make_room(&mut self, device_key: DeviceKey, now: Instant) {
         let links = self.links_of(device_key);
         let surplus = links.len().saturating_sub(LINKS_PER_DEVICE_MAX);
@@ -664,7 +665,7 @@ impl Links {
         }
     }
 
-    /// Everything on a stream is acknowledged. The message stream is only finished for a farewell.
+    /// All bytes of a finished stream are acknowledged. A message stream is finished by a farewell only.
     fn on_finished(&mut self, link: LinkId, stream: StreamId, now: Instant) {
         let peer = self.peers.get(&link);
         if peer.is_some_and(|peer| peer.stream.id() == Some(stream)) {

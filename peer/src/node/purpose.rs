@@ -1,4 +1,5 @@
-//! Why the server or the store was asked: comes back with the answer, and says to which part it goes.
+//! The purpose of a request to the server or the store. It comes back with the answer, and determines
+//! which part takes the answer.
 
 use common::id::AccountName;
 use common::key::{DeviceKey, Token};
@@ -9,9 +10,9 @@ use super::command::CommandId;
 use super::io::StoreRequest;
 use super::transport::LinkId;
 
-// ---- of the server -----------------------------------------------------------------------------
+// ---- requests to the server --------------------------------------------------------------------
 
-/// Why a request was made. It has the feature of the request and of its answer.
+/// Why the server was asked. Purpose, request and answer are of the same feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Directory(DirectoryPurpose),
@@ -21,17 +22,17 @@ pub(super) enum Purpose {
 /// Why the directory was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DirectoryPurpose {
-    /// To say where this device can be reached.
+    /// To announce this device's endpoints.
     Announce,
     /// A person wants to see the directory.
     List(CommandId),
-    /// To be told of changes: the directory as it is, then what changes in it.
+    /// To have the present directory listed, and then presence changes pushed.
     Watch,
-    /// To be told of changes no more.
+    /// To have presence changes pushed no longer.
     Unwatch,
     /// To dial the devices of an account that something waits for.
     Find(AccountName),
-    /// To learn whose key an inbound link proved.
+    /// To learn the account of a key that an inbound link proved.
     WhoIs(DeviceKey),
 }
 
@@ -42,7 +43,7 @@ pub(super) enum DevicePurpose {
     Admit(CommandId),
     /// A person logs out.
     LogOut(CommandId),
-    /// The session would end without a request.
+    /// The session would time out without a request.
     KeepAlive,
 }
 
@@ -58,15 +59,15 @@ impl From<DevicePurpose> for Purpose {
     }
 }
 
-// ---- of the store ------------------------------------------------------------------------------
+// ---- requests to the store ---------------------------------------------------------------------
 
 /// Why the store was asked.
 #[derive(Debug)]
 pub(super) enum StorePurpose {
     Account(AccountStored),
     Chat(ChatStored),
-    /// Nobody waits, and it is asked again until it succeeds.
-    Repeated(StoreRequest),
+    /// No caller awaits this write; it is repeated until it succeeds.
+    Unawaited(StoreRequest),
 }
 
 /// What follows when the session is stored.
@@ -77,7 +78,7 @@ pub(super) enum AccountStored {
         command: CommandId,
         failed: Option<FailedLogins>,
     },
-    /// A renewed token is durable: it is used from now on.
+    /// A renewed token is durable, and is used from now on.
     Renewed { account: AccountName, token: Token },
     /// The session is forgotten; nothing follows.
     LoggedOut,
@@ -97,9 +98,9 @@ pub(super) enum ChatStored {
         link: Option<LinkId>,
         from: AccountName,
         message: Message,
-        /// The person was told of it already.
+        /// The person has been told of it.
         is_told: bool,
-        /// The chain of received messages that it belongs to.
+        /// The chain that it belongs to: [`ChatRequest::Receive`](super::io::ChatRequest::Receive).
         chain: u64,
     },
     /// Messages of this account are out of the outbox: the person is told which.
@@ -108,7 +109,7 @@ pub(super) enum ChatStored {
         messages: Vec<(AccountName, Message)>,
     },
     /// A person reads the history.
-    Looked(CommandId),
+    LookedUp(CommandId),
     /// A person has seen messages: their authors get receipts.
     Marked(CommandId),
 }

@@ -1,6 +1,6 @@
-//! Requests to the server: those that wait for the log-in or for room, those that are open, and what
-//! they are for. The account opens and shuts the gate; every request is answered once, if need be with
-//! why there is no answer.
+//! Requests to the server, with their purposes: those that wait for the log-in or for room, and those
+//! that are open. The account opens and shuts the gate. Every request is answered exactly once, if need
+//! be with why the server did not answer.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,7 +12,7 @@ use common::wire::rendezvous::{
 use super::command::CommandError;
 use super::purpose::{DevicePurpose, DirectoryPurpose, Purpose};
 
-/// All requests of a node but those of its log-in.
+/// All requests of a node except those of its log-in.
 #[derive(Debug)]
 pub(super) struct Requests {
     gate: Gate,
@@ -25,11 +25,11 @@ pub(super) struct Requests {
 /// Whether requests go to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// There is no session and none on the way: requests fail at once with this.
+    /// There is no session, and no log-in is due before a person acts: requests fail at once with this.
     Shut(CommandError),
-    /// There is none, and another attempt is due by itself: requests fail at once with this.
+    /// There is no session, and another log-in is due by itself: requests fail at once with this.
     Retrying(CommandError),
-    /// There will be one soon: requests wait.
+    /// A log-in is under way: requests wait.
     Waiting,
     /// This device is logged in.
     Open,
@@ -43,11 +43,11 @@ pub(super) enum Answered {
 }
 
 impl Requests {
-    /// Nothing is asked, and nothing can be.
+    /// Starts without requests and with the gate shut.
     pub(super) const fn new() -> Self {
         Self {
             gate: Gate::Shut(CommandError::NotLoggedIn),
-            // 0 is the number of the steps of a log-in.
+            // 0 is the number of all requests of a log-in.
             next: 1,
             open: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -75,12 +75,12 @@ impl Requests {
         ]
     }
 
-    /// Tells whether requests are answered.
+    /// Tells whether requests can be sent.
     pub(super) fn is_online(&self) -> bool {
         self.gate == Gate::Open
     }
 
-    /// Why there is no session, and none on the way.
+    /// Why there is no session, unless a log-in is under way.
     pub(super) const fn down(&self) -> Option<&CommandError> {
         match &self.gate {
             Gate::Shut(error) | Gate::Retrying(error) => Some(error),
@@ -88,12 +88,12 @@ impl Requests {
         }
     }
 
-    /// Tells whether there is no session, and another attempt is due by itself.
+    /// Tells whether there is no session, and another log-in is due by itself.
     pub(super) const fn is_retrying(&self) -> bool {
         matches!(self.gate, Gate::Retrying(_))
     }
 
-    /// Tells whether so many requests wait that only a person's should be added.
+    /// Tells whether so many requests wait that only those of people should be added.
     pub(super) fn is_busy(&self) -> bool {
         self.waiting.len() >= REQUESTS_OPEN_MAX
     }
@@ -121,12 +121,12 @@ impl Requests {
         self.waiting.push_back((purpose, request));
     }
 
-    /// Opens or shuts the gate. What is asked stays asked: see [`Requests::fail_all`].
+    /// Opens or shuts the gate. Waiting and open requests stay: see [`Requests::fail_all`].
     pub(super) fn set_gate(&mut self, gate: Gate) {
         self.gate = gate;
     }
 
-    /// The session is gone, and with it everything that was asked.
+    /// Fails all requests, because the session is gone.
     pub(super) fn fail_all(&mut self, error: &CommandError) {
         for purpose in std::mem::take(&mut self.open).into_values() {
             self.answer(purpose, Err(error.clone()));
@@ -134,21 +134,21 @@ impl Requests {
         self.fail_waiting(error);
     }
 
-    /// There will be no session for what waits.
+    /// Fails the requests that wait, because there will be no session.
     pub(super) fn fail_waiting(&mut self, error: &CommandError) {
         for (purpose, _) in std::mem::take(&mut self.waiting) {
             self.answer(purpose, Err(error.clone()));
         }
     }
 
-    /// The server answered. What nobody asked is ignored.
+    /// Takes an answer of the server. One to no open request is ignored.
     pub(super) fn on_answer(&mut self, id: RequestId, answer: Answer) {
         if let Some(purpose) = self.open.remove(&id) {
             self.answer(purpose, Ok(answer));
         }
     }
 
-    /// The next request to send, as long as not too many are open.
+    /// The next request to send, while fewer than [`REQUESTS_OPEN_MAX`] are open.
     pub(super) fn poll_request(&mut self) -> Option<RequestFrame> {
         if !self.may_send() {
             return None;
@@ -159,7 +159,7 @@ impl Requests {
         Some(RequestFrame { id, request })
     }
 
-    /// The next request that was answered, or will not be.
+    /// The next request that was answered or has failed.
     pub(super) fn poll_answered(&mut self) -> Option<Answered> {
         self.answered.pop_front()
     }
@@ -168,7 +168,8 @@ impl Requests {
         self.is_online() && self.open.len() < REQUESTS_OPEN_MAX
     }
 
-    /// The next number that no open request has: they wrap, and one of long ago may still be open.
+    /// The next number that no open request has: numbers wrap around, and an old request may still be
+    /// open.
     fn free_id(&mut self) -> RequestId {
         loop {
             let id = RequestId(self.next);
@@ -179,7 +180,7 @@ impl Requests {
         }
     }
 
-    /// Gives a purpose the answer of its feature.
+    /// Notes the answer to a request. An answer of another feature than its request is an error.
     fn answer(&mut self, purpose: Purpose, answer: Result<Answer, CommandError>) {
         let answer = match answer {
             Ok(Answer::Refused(refusal)) => Err(CommandError::Refused(refusal)),

@@ -1,5 +1,5 @@
-//! What the store was asked and has not answered, and writes that no caller awaits: those are repeated
-//! until they succeed.
+//! Requests to the store that are not answered yet, and failed writes that no caller awaits, which are
+//! repeated until they succeed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -10,7 +10,7 @@ use super::io::{StoreId, StoreRequest};
 use super::purpose::StorePurpose;
 use retries::Retries;
 
-// Failed writes that are asked for again.
+// Failed writes that are repeated.
 mod retries;
 
 /// Open requests to the store, with their purposes.
@@ -35,17 +35,17 @@ impl Stores {
         id
     }
 
-    /// Takes an answer. `None` if nothing of that name is open.
+    /// Takes an answer, and returns the purpose of its request. `None` if there is no such request.
     pub(super) fn on_answer(&mut self, id: StoreId) -> Option<StorePurpose> {
         self.open.remove(&id)
     }
 
-    /// A write that nobody awaits failed.
-    pub(super) fn on_repeated_failed(&mut self, request: StoreRequest, now: Instant) {
+    /// Schedules another attempt at a write that failed and that no caller awaits.
+    pub(super) fn repeat_later(&mut self, request: StoreRequest, now: Instant) {
         self.retries.add(request, now);
     }
 
-    /// Writes that are to be asked for again now.
+    /// The failed writes that are due to be repeated.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> VecDeque<StoreRequest> {
         self.retries.take_due(now)
     }

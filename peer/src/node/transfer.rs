@@ -1,10 +1,11 @@
 //! Transfers: files on their way, in both directions.
 //!
 //! A file is offered, accepted, sent leaf by leaf, verified leaf by leaf and as a whole, made durable
-//! and only then given its name. Both directions are bounded by what the disk has taken: the sender
-//! reads a leaf when an earlier one has left, the receiver stops reading from the network while too
-//! many leaves wait to be written.
+//! and only then given its name. Both directions have back-pressure: the sender reads a leaf from disk
+//! when an earlier one has been sent, and the receiver stops reading from the network while too many
+//! leaves wait to be written.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -23,20 +24,20 @@ use super::violation::ProtocolViolation;
 use receive::Receiving;
 use send::Sending;
 
-// Files that come.
+// Files that are received.
 mod receive;
-// Files that go.
+// Files that are sent.
 mod send;
 
-/// Progress is told no more often than this.
-const PROGRESS_PACE: Duration = Duration::from_millis(100);
+/// Least time between two reports of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// All transfers of a node.
 #[derive(Debug, Default)]
 pub(super) struct Transfers {
     sending: Sending,
     receiving: Receiving,
-    /// The disk has as many leaves to write as it may: no more are read from the network.
+    /// No leaves are read from the network, because as many as may are waiting to be written.
     is_paused: bool,
 }
 
@@ -84,7 +85,7 @@ impl Transfers {
         cx.reply(command, done.map(|()| Reply::Done));
     }
 
-    /// Ends a transfer of either direction.
+    /// Cancels a transfer of either direction.
     pub(super) fn cancel(
         &mut self,
         command: CommandId,
@@ -101,15 +102,15 @@ impl Transfers {
         cx.reply(command, Ok(Reply::Done));
     }
 
-    /// Offers that nobody has answered.
+    /// Received offers that nobody has answered.
     pub(super) fn offers(&self) -> Vec<OfferView> {
         self.receiving.offers()
     }
 
     // ---- links ---------------------------------------------------------------------------------
 
-    /// A link came, takes more, or left: offers that waited for its account go out, and what a lost link
-    /// carried fails.
+    /// A link became ready, has room, or was lost: sends the offers that waited for its account, sends more
+    /// leaves, or fails the transfers that it carried.
     pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
         match change {
             LinkChange::Ready { link, account } => self.sending.on_ready(*link, account, cx),
@@ -122,7 +123,7 @@ impl Transfers {
         }
     }
 
-    /// An account cannot be reached: offers that waited for it come to nothing.
+    /// An account cannot be reached: the offers that waited for it fail.
     pub(super) fn on_unreachable(
         &mut self,
         account: &AccountName,
@@ -132,9 +133,8 @@ impl Transfers {
         self.sending.on_unreachable(account, error, cx);
     }
 
-    /// There is no session, so nobody new is found: offers that no link can carry wait for a server that
-    /// comes back by itself, and else fail at once rather than wait without a word. Tells whether some
-    /// failed.
+    /// There is no session, so no further account can be found. Offers that no link can carry wait as long
+    /// as another log-in is due by itself, and otherwise fail at once. Returns whether any failed.
     pub(super) fn on_down(&mut self, error: &CommandError, cx: &mut Context<'_>) -> bool {
         if cx.requests.is_retrying() {
             self.sending.on_server_away(cx);
@@ -182,7 +182,7 @@ impl Transfers {
         Ok(())
     }
 
-    /// Reads a leaf as far as it has come, unless the disk has enough to do.
+    /// Reads a leaf as far as it has arrived, unless too many wait to be written.
     ///
     /// # Errors
     /// The other side broke the protocol.
@@ -206,7 +206,7 @@ impl Transfers {
 
     // ---- disk and time -------------------------------------------------------------------------
 
-    /// The disk answers.
+    /// Takes the disk's answer to a request of a transfer.
     pub(super) fn on_disk(
         &mut self,
         transfer: TransferId,
@@ -224,8 +224,8 @@ impl Transfers {
         }
     }
 
-    /// Declines offers that nobody has answered for too long, and fails those for which the server did not
-    /// come back.
+    /// Declines received offers that nobody answered in time, and fails sent ones for which the server did
+    /// not come back in time.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.receiving.handle_timeout(cx);
         self.sending.handle_timeout(cx);
@@ -238,7 +238,7 @@ impl Transfers {
     }
 }
 
-/// How far a transfer is, told at a bearable pace.
+/// The progress of a transfer, reported at most once in [`PROGRESS_INTERVAL`].
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     transfer: TransferId,
@@ -263,7 +263,7 @@ impl Progress {
 
     fn advance(&mut self, bytes: u64, cx: &mut Context<'_>) {
         self.done += bytes;
-        if cx.now >= self.told + PROGRESS_PACE {
+        if cx.now >= self.told + PROGRESS_INTERVAL {
             self.told = cx.now;
             self.tell(cx);
         }
@@ -289,10 +289,10 @@ fn tell(transfer: TransferId, state: TransferState, cx: &mut Context<'_>) {
 
 /// The hashes of a file's leaves as they become known, in any order.
 #[derive(Debug, Default)]
-struct LeafHashes(std::collections::BTreeMap<u64, LeafHash>);
+struct LeafHashes(BTreeMap<u64, LeafHash>);
 
 impl LeafHashes {
-    /// Notes a leaf's hash; `false` if it was known.
+    /// Adds a leaf's hash; returns `false` if it was there already.
     fn insert(&mut self, index: u64, hash: LeafHash) -> bool {
         self.0.insert(index, hash).is_none()
     }
