@@ -1,10 +1,10 @@
 //! The SQLite database of a data folder.
 //!
-//! What is answered survives a power failure. How the file is opened, and what becomes of older and newer
+//! What was answered survives a power failure. How the file is opened, and what becomes of older and newer
 //! schemas, is in [`common::os::sqlite`].
 //!
-//! Where one request of a transaction fails, all of them are executed again one by one, so that a
-//! row which cannot be read fails nobody else.
+//! If one request of a transaction fails, each of them is executed again in a transaction of its own, so
+//! that a damaged row fails nobody else's request.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::source::SourcePrefix;
 
-/// Each step brings the schema one version further; the database says how many it has had.
+/// Each migration brings the schema one version further; the database records how many it has had.
 pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE accounts (
@@ -88,19 +88,19 @@ pub(super) const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Prepared statements that are kept: more than there are.
+/// Capacity of the cache of prepared statements: more than this module has.
 const STATEMENTS_MAX: usize = 64;
-/// The audit trail is cut to its bound once in this many rows.
+/// The audit trail is cut to [`AUDIT_ROWS_MAX`] once in this many rows.
 const AUDIT_TRIM_INTERVAL: i64 = 1000;
 
-/// A data folder's database, open.
+/// The open database of a data folder.
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,
 }
 
 impl SqliteStore {
-    /// Opens the database at `path` or makes it, checks it, and brings its schema up to date.
+    /// Opens or creates the database at `path`, checks it, and brings its schema up to date.
     ///
     /// # Errors
     ///
@@ -172,7 +172,10 @@ impl Store for SqliteStore {
         match self.execute_batch(batch) {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
             Err(error) if batch.len() > 1 && !is_locked(&error) => {
-                log::debug!("transaction fails: requests={} error={error}", batch.len());
+                log::debug!(
+                    "cannot execute a transaction: requests={} error={error}",
+                    batch.len()
+                );
                 let alone = batch.iter().map(|request| self.execute_alone(request));
                 alone.collect()
             }
@@ -188,8 +191,8 @@ impl Store for SqliteStore {
     }
 }
 
-/// Drops devices under keys that an earlier version took and this one does not. Nobody can ask for one
-/// any more, and each would take up one of its account's places.
+/// Drops devices with weak keys, which an earlier version accepted and this one rejects. Nobody can use
+/// one any more, and each would take up one of its account's places.
 fn drop_weak_devices(db: &Transaction<'_>) -> rusqlite::Result<()> {
     let is_weak = |key: &[u8]| {
         let key = key.try_into();
@@ -260,30 +263,9 @@ fn on_devices(db: &Transaction<'_>, request: &DevicesRequest) -> rusqlite::Resul
             token_hash,
             token_before,
             at,
-        } => {
-            let changed = db
-                .prepare_cached(
-                    "UPDATE devices SET token_hash = ?, token_before = ?, token_issued_ms = ?
-                     WHERE key = ? AND account = ?",
-                )?
-                .execute(params![
-                    token_hash.0,
-                    token_before.0,
-                    ms(*at),
-                    device_key.as_bytes(),
-                    id.0
-                ])?;
-            Ok(match changed {
-                0 => DevicesAnswer::NotFound,
-                _ => DevicesAnswer::Done,
-            })
-        }
+        } => renew_token(db, *id, device_key, token_hash, token_before, *at),
         DevicesRequest::DropTokenBefore { id, device_key } => {
-            db.prepare_cached(
-                "UPDATE devices SET token_before = NULL WHERE key = ? AND account = ?",
-            )?
-            .execute(params![device_key.as_bytes(), id.0])?;
-            Ok(DevicesAnswer::Done)
+            drop_token_before(db, *id, device_key)
         }
         DevicesRequest::Forget { id, device_key, at } => forget_device(db, *id, device_key, *at),
         DevicesRequest::FindOwner { device_key } => find_owner(db, device_key),
@@ -306,14 +288,7 @@ fn on_lockouts(
             }
             Ok(LockoutsAnswer::Done)
         }
-        LockoutsRequest::ForgetUnknown { before } => {
-            db.prepare_cached(
-                "DELETE FROM lockouts WHERE subject IN (SELECT subject FROM lockouts
-                 WHERE name_hash IS NOT NULL AND stranger_last_ms < ? LIMIT ?)",
-            )?
-            .execute(params![ms(*before), UNKNOWN_NAMES_SWEPT as i64])?;
-            Ok(LockoutsAnswer::Done)
-        }
+        LockoutsRequest::ForgetUnknown { before } => forget_unknown(db, *before),
         LockoutsRequest::Unblock { account, at } => unblock(db, account, *at),
     }
 }
@@ -324,22 +299,12 @@ fn on_admissions(
 ) -> rusqlite::Result<AdmissionsAnswer> {
     match request {
         AdmissionsRequest::Save { admission, at } => save_admission(db, admission, *at),
-        AdmissionsRequest::Drop { admission } => {
-            db.prepare_cached(
-                "DELETE FROM admissions WHERE code = ?
-                 AND account = (SELECT id FROM accounts WHERE name = ?)",
-            )?
-            .execute(params![
-                admission.code.to_string(),
-                admission.account.as_str()
-            ])?;
-            Ok(AdmissionsAnswer::Done)
-        }
+        AdmissionsRequest::Drop { admission } => drop_admission(db, admission),
     }
 }
 
-/// Reads the account of this name or, so that a name without one takes as long, the next account in its
-/// place: the same way through the same trees, to a row that is as likely to be in memory.
+/// Reads the account of this name or, so that a name without one takes as long, the next account as a
+/// stand-in: by the same path through the same trees, to a row that is as likely to be in memory.
 fn load_account(
     db: &Transaction<'_>,
     account: &AccountName,
@@ -449,6 +414,15 @@ fn list_accounts(
     .collect()
 }
 
+fn forget_unknown(db: &Transaction<'_>, before: UnixTime) -> rusqlite::Result<LockoutsAnswer> {
+    db.prepare_cached(
+        "DELETE FROM lockouts WHERE subject IN (SELECT subject FROM lockouts
+         WHERE name_hash IS NOT NULL AND stranger_last_ms < ? LIMIT ?)",
+    )?
+    .execute(params![ms(before), UNKNOWN_NAMES_SWEPT as i64])?;
+    Ok(LockoutsAnswer::Done)
+}
+
 fn unblock(
     db: &Transaction<'_>,
     account: &AccountName,
@@ -497,6 +471,42 @@ fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Resu
     if is_enrolled == 0 {
         audit(db, device.token_issued, "device enrolled", &name)?;
     }
+    Ok(DevicesAnswer::Done)
+}
+
+fn renew_token(
+    db: &Transaction<'_>,
+    id: AccountId,
+    device_key: &DeviceKey,
+    token_hash: &TokenHash,
+    token_before: &TokenHash,
+    at: UnixTime,
+) -> rusqlite::Result<DevicesAnswer> {
+    let changed = db
+        .prepare_cached(
+            "UPDATE devices SET token_hash = ?, token_before = ?, token_issued_ms = ?
+             WHERE key = ? AND account = ?",
+        )?
+        .execute(params![
+            token_hash.0,
+            token_before.0,
+            ms(at),
+            device_key.as_bytes(),
+            id.0
+        ])?;
+    Ok(match changed {
+        0 => DevicesAnswer::NotFound,
+        _ => DevicesAnswer::Done,
+    })
+}
+
+fn drop_token_before(
+    db: &Transaction<'_>,
+    id: AccountId,
+    device_key: &DeviceKey,
+) -> rusqlite::Result<DevicesAnswer> {
+    db.prepare_cached("UPDATE devices SET token_before = NULL WHERE key = ? AND account = ?")?
+        .execute(params![device_key.as_bytes(), id.0])?;
     Ok(DevicesAnswer::Done)
 }
 
@@ -549,6 +559,22 @@ fn save_admission(
     Ok(AdmissionsAnswer::Done)
 }
 
+fn drop_admission(
+    db: &Transaction<'_>,
+    admission: &Admission,
+) -> rusqlite::Result<AdmissionsAnswer> {
+    db.prepare_cached(
+        "DELETE FROM admissions WHERE code = ?
+         AND account = (SELECT id FROM accounts WHERE name = ?)",
+    )?
+    .execute(params![
+        admission.code.to_string(),
+        admission.account.as_str()
+    ])?;
+    Ok(AdmissionsAnswer::Done)
+}
+
+/// Saves the row of a subject; deletes it if nothing is counted against the subject.
 fn save_lockout(db: &Transaction<'_>, row: &LockoutRow) -> rusqlite::Result<()> {
     let subject = subject_text(&row.subject);
     if row.is_empty() {
@@ -622,7 +648,7 @@ fn account_id(db: &Transaction<'_>, account: &AccountName) -> rusqlite::Result<O
 
 // ---- columns -----------------------------------------------------------------------------------
 
-/// SQLite's integers end at 2^63 - 1; a moment after that is the last one.
+/// Milliseconds since 1970. SQLite's integers end at 2^63 - 1, which stands for every later moment, too.
 fn ms(time: UnixTime) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
@@ -684,7 +710,8 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     sqlite::is_damage(error) || matches!(error, rusqlite::Error::FromSqlConversionFailure(..))
 }
 
-/// Tells whether another process has the database: each request alone would wait for it as long.
+/// Tells whether another process has locked the database: executing each request alone would wait for it
+/// just as long, and each time.
 fn is_locked(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
