@@ -1,19 +1,19 @@
-//! The engine of the control connections: greeting, log-in, lock-out, directory.
+//! The engine of the server's side of control connections: greeting, log-in, lock-out, directory.
 //!
-//! `Server` is a router. It gives each input to the part that owns what it is about, by the outer
-//! variant only, and carries what one part tells to the others:
+//! `Server` is a router. It gives each input to the part that owns its subject, by the outer variant
+//! only, and the events of one part to the others:
 //!
 //! | part | owns |
 //! | --- | --- |
-//! | `connections` | which connections are there, how far each has got, who makes room |
+//! | `connections` | the connections, the phase of each, and which ones are closed to make room |
 //! | `logins` | registrations and log-ins under way, lock-outs, one-time codes |
-//! | `devices` | who is logged in, and which owners are to be told of failures |
+//! | `devices` | the sessions that are logged in, and which owners are to be told of failures |
 //! | `presence` | the directory, and who watches it |
-//! | `operator` | commands of the operator that are being executed |
+//! | `operator` | the commands of the operator that are being executed |
 //!
-//! Parts tell facts as events, which the router drains, and act through one `context`: time,
-//! randomness, answers, the store, other threads. A peer that breaks the protocol is a
-//! `ProtocolViolation`, which ends its session here and nowhere else.
+//! Parts report facts as events, which the router drains, and act through one `context`: time,
+//! randomness, answers, the store, other threads. Where a peer breaks the protocol a part returns a
+//! `ProtocolViolation`, and only the router ends the session.
 //!
 //! Invariants: every request of a live session is answered exactly once; nothing but greeting,
 //! registration and log-in is answered before the log-in; one device has at most one session; work at
@@ -40,23 +40,23 @@ pub use options::ServerOptions;
 use presence::Presence;
 pub use presence::directory::Directory;
 
-// Which connections are there.
+// The connections and their phases.
 mod connections;
-// Time, randomness and the way out.
+// The time, randomness, and every effect that parts can have.
 mod context;
-// Who is logged in.
+// The sessions that are logged in.
 mod devices;
-// What goes in and what comes out.
+// Inputs and outputs.
 mod io;
-/// Who gets in: registration, log-in, lock-out.
+/// Registration, log-in, lock-out.
 pub mod logins;
-// Who is logged in at a connection.
+// The account and device of a session.
 mod member;
-// What an operator asks of the running server.
+// The operator's commands to the running server.
 mod operator;
-// What an operator chooses before the start.
+// The options that the operator chooses before the start.
 mod options;
-// Who is online, and who is told.
+// The directory, and who watches it.
 mod presence;
 
 /// The engine: a state machine that does no I/O. The same inputs, times and seed give the same outputs.
@@ -74,7 +74,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// An engine that starts at `now`, which `epoch` knows in wall-clock time.
+    /// Starts an engine at `now`. `epoch` relates it to the wall clock; `seed` is 32 random bytes.
     pub fn new(
         seed: [u8; 32],
         now: Instant,
@@ -106,14 +106,14 @@ impl Server {
         }
     }
 
-    /// Takes what happened. What is to be done about it is ready to be polled.
+    /// Handles an event outside the engine. What it leads to can then be polled.
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         self.context.now = now;
         let handled = self.route(input);
         self.drain_events();
         if let Err(ProtocolViolation { connection, what }) = handled {
             log::debug!(
-                "breaks the protocol: connection={} what={what}",
+                "a peer broke the protocol: connection={} what={what}",
                 connection.0
             );
             self.close(connection, CloseReason::Said(ByeReason::Malformed));
@@ -201,7 +201,7 @@ impl Server {
         }
     }
 
-    /// Who is online.
+    /// The directory of who is online.
     pub const fn directory(&self) -> &Directory {
         self.presence.directory()
     }
@@ -220,17 +220,17 @@ impl Server {
         fills
     }
 
-    /// Connections that are there.
+    /// Number of open connections.
     pub fn connection_count(&self) -> usize {
         self.connections.count()
     }
 
-    /// Sessions that are logged in.
+    /// Number of sessions that are logged in.
     pub fn member_count(&self) -> usize {
         self.devices.count()
     }
 
-    /// Orders at the store and the OPAQUE threads that have not come back.
+    /// Number of requests to the store and jobs of the OPAQUE threads that are not finished.
     pub fn work_count(&self) -> usize {
         self.context.work_count()
     }
@@ -263,7 +263,7 @@ impl Server {
                 self.forget(connection);
             }
             Input::Stored { ticket, answer } => self.on_stored(ticket, answer),
-            Input::Verified { ticket, outcome } => return self.on_computed(ticket, outcome),
+            Input::Verified { ticket, outcome } => return self.on_verified(ticket, outcome),
             Input::Commanded { id, command } => self.operator.handle_command(id, command, context),
             Input::ShutDown => self.connections.on_shut_down(),
         }
@@ -303,19 +303,19 @@ impl Server {
     fn on_stored(&mut self, ticket: Ticket, answer: Result<StoreAnswer, StoreError>) {
         let context = &mut self.context;
         match context.end_work(ticket) {
-            Some(Work::Stored(Part::Logins)) => self.logins.on_stored(ticket, answer, context),
-            Some(Work::Stored(Part::Devices)) => self.devices.on_stored(ticket, answer, context),
-            Some(Work::Stored(Part::Presence)) => self.presence.on_stored(ticket, answer, context),
-            Some(Work::Stored(Part::Operator)) => self.operator.on_stored(ticket, answer, context),
-            Some(Work::Upkeep | Work::Computed) | None => {}
+            Some(Work::Store(Part::Logins)) => self.logins.on_stored(ticket, answer, context),
+            Some(Work::Store(Part::Devices)) => self.devices.on_stored(ticket, answer, context),
+            Some(Work::Store(Part::Presence)) => self.presence.on_stored(ticket, answer, context),
+            Some(Work::Store(Part::Operator)) => self.operator.on_stored(ticket, answer, context),
+            Some(Work::Unawaited | Work::Verify) | None => {}
         }
     }
 
-    fn on_computed(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), ProtocolViolation> {
+    fn on_verified(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), ProtocolViolation> {
         let context = &mut self.context;
         match context.end_work(ticket) {
-            Some(Work::Computed) => self.logins.on_computed(ticket, outcome, context),
-            Some(Work::Stored(_) | Work::Upkeep) | None => Ok(()),
+            Some(Work::Verify) => self.logins.on_verified(ticket, outcome, context),
+            Some(Work::Store(_) | Work::Unawaited) | None => Ok(()),
         }
     }
 
@@ -407,8 +407,8 @@ impl Server {
 
     // ---- the end of a connection -------------------------------------------------------------
 
-    /// Ends a session and closes its connection, after a farewell if there is one to say. Nothing
-    /// happens if it is gone already.
+    /// Ends a session and closes its connection, after telling a greeted peer why if `why` is to be said.
+    /// Does nothing if it is gone already.
     fn close(&mut self, connection: ConnectionId, why: CloseReason) {
         let Some(is_greeted) = self.forget(connection) else {
             return;
@@ -419,8 +419,8 @@ impl Server {
         self.context.close(connection, why);
     }
 
-    /// Forgets a connection in every part. `None` if it was gone already, else whether it has been
-    /// greeted.
+    /// Forgets a connection in every part. Returns whether it had been greeted; `None` if it was gone
+    /// already.
     fn forget(&mut self, connection: ConnectionId) -> Option<bool> {
         let is_greeted = self.connections.on_disconnected(connection)?;
         self.context.forget_requests(connection);

@@ -210,7 +210,8 @@ impl Links {
     }
 
     /// Takes the rendezvous's answer to which account a device key belongs to; `None` if to none.
-    /// Authorises the waiting links of the key, and closes those that are authorised for another account.
+    /// Links of the key that wait are authorised for that account. Those that are authorised for another
+    /// one, and all if there is none, are closed.
     pub(super) fn on_owner(
         &mut self,
         device_key: DeviceKey,

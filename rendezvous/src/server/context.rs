@@ -1,4 +1,4 @@
-//! What every part of the server gets to act with: the time, randomness, and the way out.
+//! The context in which the server's parts act: the time, randomness, and every effect that they can have.
 //!
 //! The context owns the outputs that wait to be polled, the tickets of slow work that is under way, and
 //! the requests of peers that are not answered yet. So all that parts do comes out in the order in which
@@ -17,10 +17,10 @@ use rand::{Rng, RngExt, SeedableRng};
 use super::io::{CloseReason, CommandId, ConnectionId, Frame, Job, Output, Reply, Ticket};
 use crate::store::StoreRequest;
 
-/// What a client that meets a busy server waits.
+/// How long a client waits that was refused by a busy server.
 const BUSY_RETRY_S: u32 = 2;
 
-/// Time, randomness and the way out.
+/// What a part acts with.
 #[derive(Debug)]
 pub(super) struct Context {
     /// The moment of the input or timeout that is being handled.
@@ -46,11 +46,11 @@ pub(super) enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// A request to the store; its answer goes to this part.
-    Stored(Part),
+    Store(Part),
     /// A request to the store whose answer nobody waits for.
-    Upkeep,
-    /// A job; only log-ins have any.
-    Computed,
+    Unawaited,
+    /// A job of a log-in or registration.
+    Verify,
 }
 
 /// The request that an answer goes to.
@@ -120,17 +120,17 @@ impl Context {
 
     /// Gives the store a request whose answer goes to `part`.
     pub(super) fn store(&mut self, part: Part, request: StoreRequest) -> Ticket {
-        self.order(Work::Stored(part), request)
+        self.order(Work::Store(part), request)
     }
 
     /// Gives the store a request whose answer nobody waits for.
     pub(super) fn store_unawaited(&mut self, request: StoreRequest) {
-        self.order(Work::Upkeep, request);
+        self.order(Work::Unawaited, request);
     }
 
     /// Runs a job on another thread.
-    pub(super) fn compute(&mut self, job: Job) -> Ticket {
-        let ticket = self.ticket(Work::Computed);
+    pub(super) fn verify(&mut self, job: Job) -> Ticket {
+        let ticket = self.ticket(Work::Verify);
         self.outputs.push_back(Output::Verify { ticket, job });
         ticket
     }

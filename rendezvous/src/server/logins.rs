@@ -136,7 +136,7 @@ impl Logins {
     }
 
     /// OPAQUE has done what an attempt waits for.
-    pub(super) fn on_computed(
+    pub(super) fn on_verified(
         &mut self,
         ticket: Ticket,
         outcome: Outcome,
@@ -146,7 +146,7 @@ impl Logins {
         let Some(attempt) = self.attempts.remove(&connection) else {
             return Ok(());
         };
-        if let Some(attempt) = attempt.on_computed(outcome, &mut self.gate, context)? {
+        if let Some(attempt) = attempt.on_verified(outcome, &mut self.gate, context)? {
             self.go_on(connection, attempt);
         }
         Ok(())
@@ -177,7 +177,7 @@ impl Logins {
         account: &AccountName,
         context: &Context,
     ) -> Option<(FailedLogins, LockoutRow)> {
-        self.gate.lockouts.tell(account, context.now)
+        self.gate.lockouts.take_untold(account, context.now)
     }
 
     /// Keeps what [`Logins::take_untold`] gave.
@@ -381,7 +381,7 @@ impl Attempt {
         }
     }
 
-    fn on_computed(
+    fn on_verified(
         self,
         outcome: Outcome,
         gate: &mut Gate,
@@ -389,11 +389,11 @@ impl Attempt {
     ) -> Result<Option<Self>, ProtocolViolation> {
         match self {
             Self::Register(attempt) => {
-                let attempt = attempt.on_computed(outcome, context)?;
+                let attempt = attempt.on_verified(outcome, context)?;
                 Ok(attempt.map(Self::Register))
             }
             Self::Password(attempt) => {
-                let attempt = attempt.on_computed(outcome, gate, context)?;
+                let attempt = attempt.on_verified(outcome, gate, context)?;
                 Ok(attempt.map(Self::Password))
             }
             Self::Token(attempt) => unreachable!("{outcome:?} is no answer to {attempt:?}"),

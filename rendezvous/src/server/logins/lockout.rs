@@ -1,20 +1,21 @@
-//! Lock-out: how many password log-ins may fail, and for whom.
+//! Lanes-out: how many password log-ins may fail, and for whom.
 //!
-//! An attempt counts when it starts and is taken back when it succeeds, so that attempts at the same
-//! time are never more than the limit. Three things are counted:
+//! An attempt counts as a failure when it starts and is taken back when it succeeds, so that even
+//! simultaneous attempts never exceed the limit. Three things are counted:
 //!
 //! - **strangers**, for each account: the failures of all sources together. At the limit the account
 //!   is blocked for strangers, longer each time. A success takes back only what its own source added;
-//! - **known devices**, for each account: whoever holds the key of an enrolled device. A lane of its
-//!   own, so that strangers cannot lock the owner out;
-//! - **breadth**, for each source: failures over all accounts, a bucket that leaks.
+//! - **known devices**, for each account: the failures of whoever holds the key of an enrolled device. A
+//!   lane of its own, so that strangers cannot lock the owner out;
+//! - **breadth**, for each source: its failures over all accounts, in a leaky bucket.
 //!
 //! Names that no account has are counted in a `sketch` and behave exactly like accounts, so that an
 //! answer never tells whether a name exists. They can never displace the counter of an account.
 //!
-//! All blocks run in whole milliseconds from the engine's start, because a sketch has no finer ones.
+//! All blocks begin and end at whole milliseconds after the engine's start, because the sketch keeps no
+//! finer times.
 //!
-//! Pure: time comes in, rows for the store go out. What is in memory decides; the rows bring it back
+//! Does no I/O: time comes in, rows for the store go out. What is in memory decides; the rows restore it
 //! after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +40,7 @@ mod sketch;
 // When a lane is blocked, and for how long.
 mod terms;
 
-/// What an operator may choose.
+/// The limits that an operator may choose.
 #[derive(Clone, Copy, Debug)]
 pub struct LockoutOptions {
     /// Failures after which strangers are blocked: 1 to [`FAILURES_MAX_MAX`].
@@ -63,9 +64,9 @@ impl Default for LockoutOptions {
 /// Which counter an attempt belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// It has not proved the key of an enrolled device.
+    /// The attempt has not proved the key of an enrolled device.
     Stranger,
-    /// It has: only the owner and whoever stole a device are in this lane.
+    /// The attempt has proved one: it is by the owner, or by whoever stole a device.
     KnownDevice,
 }
 
@@ -79,7 +80,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Whose failure it counts as.
+    /// The account, or the name without one, that it counts against.
     pub const fn subject(&self) -> &Subject {
         &self.subject
     }
@@ -97,7 +98,7 @@ pub struct Standing {
     pub failures: BTreeMap<SourcePrefix, u32>,
     /// Blocks so far.
     pub blocks: u32,
-    /// For how long it is blocked.
+    /// The time until the end of the present block; zero if there is none.
     pub blocked_for: Duration,
 }
 
@@ -108,14 +109,14 @@ pub struct Lockouts {
     epoch: Epoch,
     start: Instant,
     bucket_key: BucketKey,
-    locks: BTreeMap<AccountName, Lock>,
+    accounts: BTreeMap<AccountName, Lanes>,
     unknown: Sketch,
     breadth: Breadth,
 }
 
 impl Lockouts {
-    /// Starts from what the store kept. A block never lasts longer than [`BLOCK_MAX`] from now,
-    /// whatever happened to the clock in between.
+    /// Restores what the store kept. No block lasts longer than [`BLOCK_MAX`] from now, whatever happened
+    /// to the clock in between.
     pub fn new(
         options: LockoutOptions,
         bucket_key: BucketKey,
@@ -133,7 +134,7 @@ impl Lockouts {
             epoch,
             start: now,
             bucket_key,
-            locks: BTreeMap::new(),
+            accounts: BTreeMap::new(),
             unknown: Sketch::new(now),
             breadth: Breadth::default(),
         };
@@ -147,14 +148,14 @@ impl Lockouts {
         let wall = self.epoch.unix(now);
         match row.subject {
             Subject::Account(account) => {
-                let lock = Lock {
+                let lanes = Lanes {
                     strangers: Counter::restore(row.strangers, now, wall),
                     known: Counter::restore(row.known, now, wall),
                     untold: row.untold,
                     untold_last: row.untold_last,
                     pending: 0,
                 };
-                self.locks.insert(account, lock);
+                self.accounts.insert(account, lanes);
             }
             Subject::Unknown(name) => {
                 let LaneRow {
@@ -165,7 +166,7 @@ impl Lockouts {
                 } = row.strangers;
                 let blocks = blocks.min(LaneTerms::BLOCKS_TOLD_APART);
                 let failures_max = self.options.stranger_failures_max;
-                // Those that led to the last block are in its number already.
+                // The failures that led to the last block are contained in the number of blocks.
                 let since_block = match blocked_until == UnixTime::default() {
                     true => failures.iter().map(|(_, count)| *count).max(),
                     false => None,
@@ -183,8 +184,11 @@ impl Lockouts {
         Subject::Unknown(sketch::hash(name, &self.bucket_key))
     }
 
-    /// Starts an attempt, or tells how long to wait. While blocked nothing is counted. `admitted`,
-    /// with a one-time code of an account, goes past every block once.
+    /// Counts an attempt that starts. One that is `admitted`, by a one-time code, passes every block.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait, if the lane or the source is blocked. Then nothing is counted.
     pub fn begin(
         &mut self,
         subject: Subject,
@@ -203,17 +207,17 @@ impl Lockouts {
             return Err(wait);
         }
         let terms = self.terms(lane);
-        let mut lock = self.take(&subject, source, now);
-        let counter = lock.counter(lane);
+        let mut lanes = self.take(&subject, source, now);
+        let counter = lanes.counter(lane);
         counter.fade(now);
         let is_blocked_now = counter.add(lane_source(lane, source), &terms, now);
         if lane == Lane::Stranger {
-            lock.pending += 1;
-            lock.untold_last = self.epoch.unix(now);
+            lanes.pending += 1;
+            lanes.untold_last = self.epoch.unix(now);
             self.breadth.add(source, now);
         }
-        let row = lock.row(subject.clone(), now, &self.epoch);
-        self.put_back(&subject, lock, now);
+        let row = lanes.row(subject.clone(), now, &self.epoch);
+        self.put_back(&subject, lanes, now);
         let counted = Counted {
             subject,
             lane,
@@ -226,12 +230,12 @@ impl Lockouts {
         })
     }
 
-    /// How long a lane is blocked for.
+    /// The time until a lane is no longer blocked.
     fn remaining(&self, subject: &Subject, lane: Lane, now: Instant) -> Duration {
         match subject {
             Subject::Account(account) => {
-                let lock = self.locks.get(account);
-                lock.map_or(Duration::ZERO, |lock| lock.remaining(lane, now))
+                let lanes = self.accounts.get(account);
+                lanes.map_or(Duration::ZERO, |lanes| lanes.remaining(lane, now))
             }
             Subject::Unknown(name) => {
                 let tally = self.unknown.tally(*name, now);
@@ -241,29 +245,29 @@ impl Lockouts {
         }
     }
 
-    /// What is known of a subject, to be counted in and put back. A name without an account gets what an
-    /// account has that failed as often, with all failures from `source`: from here on both go the same
-    /// way, and take as long.
-    fn take(&mut self, subject: &Subject, source: SourcePrefix, now: Instant) -> Lock {
+    /// Takes out the lanes of a subject, to be counted in and put back. A name without an account gets
+    /// those of an account with as many failures, all of them from `source`: from here on both take the
+    /// same steps, and as long.
+    fn take(&mut self, subject: &Subject, source: SourcePrefix, now: Instant) -> Lanes {
         match subject {
-            Subject::Account(account) => self.locks.remove(account).unwrap_or_default(),
+            Subject::Account(account) => self.accounts.remove(account).unwrap_or_default(),
             Subject::Unknown(name) => {
                 let tally = self.unknown.tally(*name, now);
                 let age = self.unknown.age(tally, now);
                 let terms = self.terms(Lane::Stranger);
-                Lock {
-                    strangers: Counter::of(tally, age, &terms, source, now),
-                    ..Lock::default()
+                Lanes {
+                    strangers: Counter::from_tally(tally, age, &terms, source, now),
+                    ..Lanes::default()
                 }
             }
         }
     }
 
-    /// Keeps a subject in which one failure was counted.
-    fn put_back(&mut self, subject: &Subject, lock: Lock, now: Instant) {
+    /// Puts the lanes of a subject back, in which one failure was counted.
+    fn put_back(&mut self, subject: &Subject, lanes: Lanes, now: Instant) {
         match subject {
             Subject::Account(account) => {
-                self.locks.insert(account.clone(), lock);
+                self.accounts.insert(account.clone(), lanes);
             }
             Subject::Unknown(name) => {
                 let terms = self.terms(Lane::Stranger);
@@ -272,20 +276,20 @@ impl Lockouts {
         }
     }
 
-    /// Takes an attempt back: it was the owner. What its source added to the account's count goes, and
-    /// nobody else's. A name without an account has no owner.
+    /// Ends an attempt that succeeded, by the owner: takes back the failures of its source in its lane, and
+    /// of no other source. A name without an account has no owner, so nothing changes.
     pub fn succeed(&mut self, counted: &Counted, now: Instant) -> LockoutRow {
         let now = self.whole_ms(now);
         let Subject::Account(account) = &counted.subject else {
             return LockoutRow::empty(counted.subject.clone());
         };
         let terms = self.terms(counted.lane);
-        if let Some(lock) = self.locks.get_mut(account) {
-            let counter = lock.counter(counted.lane);
+        if let Some(lanes) = self.accounts.get_mut(account) {
+            let counter = lanes.counter(counted.lane);
             match counted.lane {
                 Lane::Stranger => {
                     counter.forgive(counted.source, terms.failures_max, now);
-                    lock.pending = lock.pending.saturating_sub(1);
+                    lanes.pending = lanes.pending.saturating_sub(1);
                 }
                 Lane::KnownDevice => *counter = Counter::default(),
             }
@@ -298,41 +302,47 @@ impl Lockouts {
         row
     }
 
-    /// Ends an attempt that failed: it stays counted, and a stranger's is one more to tell the owner.
+    /// Ends an attempt that failed: it stays counted, and if it was a stranger's the owner is to be told.
     pub fn fail(&mut self, counted: Counted) {
         if let (Lane::Stranger, Subject::Account(account)) = (counted.lane, &counted.subject)
-            && let Some(lock) = self.locks.get_mut(account)
+            && let Some(lanes) = self.accounts.get_mut(account)
         {
-            lock.pending = lock.pending.saturating_sub(1);
-            lock.untold = lock.untold.saturating_add(1);
+            lanes.pending = lanes.pending.saturating_sub(1);
+            lanes.untold = lanes.untold.saturating_add(1);
         }
     }
 
-    /// What the owner has not been told, which from now on counts as told.
-    pub fn tell(
+    /// Returns the failures that the owner has not been told of, and counts them as told.
+    pub fn take_untold(
         &mut self,
         account: &AccountName,
         now: Instant,
     ) -> Option<(FailedLogins, LockoutRow)> {
-        let lock = self.locks.get_mut(account).filter(|lock| lock.untold > 0)?;
+        let lanes = self
+            .accounts
+            .get_mut(account)
+            .filter(|lanes| lanes.untold > 0)?;
         let failed = FailedLogins {
-            count: lock.untold,
-            last: lock.untold_last,
-            blocked_for_s: seconds(lock.strangers.remaining(now)),
+            count: lanes.untold,
+            last: lanes.untold_last,
+            blocked_for_s: seconds(lanes.strangers.remaining(now)),
         };
-        lock.untold = 0;
+        lanes.untold = 0;
         let row = self.row(account, now);
         Some((failed, row))
     }
 
-    /// Forgets everything about an account: its operator unblocked or removed it.
+    /// Forgets everything about an account, which the operator unblocked or removed.
     pub fn forget(&mut self, account: &AccountName) -> LockoutRow {
-        self.locks.remove(account);
+        self.accounts.remove(account);
         LockoutRow::empty(Subject::Account(account.clone()))
     }
 
-    /// Counts a guess that is not about a password, against its source only. `Err` tells how long that
-    /// source has to wait.
+    /// Counts a guess at something other than a password, against its source only.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait, if the source is blocked. Then nothing is counted.
     pub fn count_source(&mut self, source: SourcePrefix, now: Instant) -> Result<(), Duration> {
         let wait = self.breadth.wait(source, now);
         if !wait.is_zero() {
@@ -344,10 +354,10 @@ impl Lockouts {
 
     /// How an account stands in a lane.
     pub fn standing(&self, account: &AccountName, lane: Lane, now: Instant) -> Standing {
-        let lock = self.locks.get(account);
-        let counter = lock.map(|lock| match lane {
-            Lane::Stranger => &lock.strangers,
-            Lane::KnownDevice => &lock.known,
+        let lanes = self.accounts.get(account);
+        let counter = lanes.map(|lanes| match lane {
+            Lane::Stranger => &lanes.strangers,
+            Lane::KnownDevice => &lanes.known,
         });
         let Some(mut counter) = counter.cloned() else {
             return Standing::default();
@@ -360,26 +370,27 @@ impl Lockouts {
         }
     }
 
-    /// For how long strangers are blocked from an account.
+    /// The time until strangers are no longer blocked from an account.
     pub fn blocked_for(&self, account: &AccountName, now: Instant) -> Duration {
-        self.locks
+        self.accounts
             .get(account)
-            .map_or(Duration::ZERO, |lock| lock.strangers.remaining(now))
+            .map_or(Duration::ZERO, |lanes| lanes.strangers.remaining(now))
     }
 
-    /// Drops what has faded, at most `count_max` accounts, and returns the rows that the store can drop
-    /// as well. Names without an account fade by themselves, and the store drops them by their age.
+    /// Drops at most `count_max` accounts whose counters have faded, and returns empty rows for the store,
+    /// which then drops them, too. Names without an account fade by themselves, and the store drops them by
+    /// their age.
     pub fn sweep(&mut self, count_max: usize, now: Instant) -> Vec<LockoutRow> {
         self.breadth.sweep(now);
-        for lock in self.locks.values_mut() {
-            lock.strangers.fade(now);
-            lock.known.fade(now);
+        for lanes in self.accounts.values_mut() {
+            lanes.strangers.fade(now);
+            lanes.known.fade(now);
         }
-        let idle = self.locks.iter().filter(|(_, lock)| lock.is_idle());
+        let idle = self.accounts.iter().filter(|(_, lanes)| lanes.is_idle());
         let idle = idle.map(|(account, _)| account.clone());
         let idle: Vec<AccountName> = idle.take(count_max).collect();
         for account in &idle {
-            self.locks.remove(account);
+            self.accounts.remove(account);
         }
         let subjects = idle.into_iter().map(Subject::Account);
         subjects.map(LockoutRow::empty).collect()
@@ -387,13 +398,13 @@ impl Lockouts {
 
     /// How full everything is that has a bound.
     pub fn fills(&self) -> [Fill; 2] {
-        let lanes = self
-            .locks
+        let counters = self
+            .accounts
             .values()
-            .flat_map(|lock| [&lock.strangers, &lock.known]);
-        let sources = lanes.map(|counter| counter.failures.len());
+            .flat_map(|lanes| [&lanes.strangers, &lanes.known]);
+        let sources = counters.map(|counter| counter.failures.len());
         [
-            // The last one counts for all further ones.
+            // One more counts for all sources beyond the limit together.
             Fill::fullest(
                 "sources of an account",
                 sources,
@@ -403,14 +414,14 @@ impl Lockouts {
         ]
     }
 
-    /// Accounts that something is known about.
+    /// Number of accounts that something is counted against.
     pub fn len(&self) -> usize {
-        self.locks.len()
+        self.accounts.len()
     }
 
-    /// Tells whether nothing is known about any account.
+    /// Tells whether nothing is counted against any account.
     pub fn is_empty(&self) -> bool {
-        self.locks.is_empty()
+        self.accounts.is_empty()
     }
 
     const fn terms(&self, lane: Lane) -> LaneTerms {
@@ -433,15 +444,15 @@ impl Lockouts {
 
     fn row(&self, account: &AccountName, now: Instant) -> LockoutRow {
         let subject = Subject::Account(account.clone());
-        match self.locks.get(account) {
-            Some(lock) => lock.row(subject, now, &self.epoch),
+        match self.accounts.get(account) {
+            Some(lanes) => lanes.row(subject, now, &self.epoch),
             None => LockoutRow::empty(subject),
         }
     }
 
     fn forget_if_idle(&mut self, account: &AccountName) {
-        if self.locks.get(account).is_some_and(Lock::is_idle) {
-            self.locks.remove(account);
+        if self.accounts.get(account).is_some_and(Lanes::is_idle) {
+            self.accounts.remove(account);
         }
     }
 }
@@ -466,7 +477,7 @@ pub(super) fn seconds(span: Duration) -> u32 {
     u32::try_from(rounded).unwrap_or(u32::MAX)
 }
 
-/// Known devices are not told apart by where they are.
+/// The source that an attempt counts under: known devices are not told apart by theirs.
 const fn lane_source(lane: Lane, source: SourcePrefix) -> SourcePrefix {
     match lane {
         Lane::Stranger => source,
@@ -474,18 +485,20 @@ const fn lane_source(lane: Lane, source: SourcePrefix) -> SourcePrefix {
     }
 }
 
+/// What is counted against one account.
 #[derive(Debug, Default)]
-struct Lock {
+struct Lanes {
     strangers: Counter,
     known: Counter,
-    /// Failed for sure, and not told.
+    /// Failures of strangers that the owner has not been told of.
     untold: u32,
     untold_last: UnixTime,
-    /// Started and not over. The store counts them as failed, in case we never see their end.
+    /// Attempts of strangers that are under way. The store counts them as failures, in case the server
+    /// stops before they end.
     pending: u32,
 }
 
-impl Lock {
+impl Lanes {
     const fn counter(&mut self, lane: Lane) -> &mut Counter {
         match lane {
             Lane::Stranger => &mut self.strangers,
@@ -515,6 +528,7 @@ impl Lock {
     }
 }
 
+/// The failures in one lane of one account.
 #[derive(Clone, Debug, Default)]
 struct Counter {
     failures: BTreeMap<SourcePrefix, u32>,
@@ -524,8 +538,8 @@ struct Counter {
 }
 
 impl Counter {
-    /// What an account has whose failures are these, the last one `age` ago.
-    fn of(
+    /// The counter of an account with as many failures, the last one `age` ago, all from `source`.
+    fn from_tally(
         tally: Tally,
         age: Duration,
         terms: &LaneTerms,
@@ -558,7 +572,7 @@ impl Counter {
             return Self::default();
         }
         if row.last_failure > UnixTime::default() {
-            // An instant before the system's start does not exist; then the memory lasts longer.
+            // There is no instant before the system's start; such a failure counts as one of now.
             counter.last_failure = Some(now.checked_sub(since_failure).unwrap_or(now));
         }
         counter
@@ -584,8 +598,8 @@ impl Counter {
         }
     }
 
-    /// Forgets what time has settled: the failures that led to a block that is over, and everything
-    /// after [`BLOCK_MEMORY`] without a failure.
+    /// Forgets the failures that led to a block that is over, and everything after [`BLOCK_MEMORY`] without
+    /// a failure.
     fn fade(&mut self, now: Instant) {
         if self.blocked_until.is_some_and(|until| until <= now) {
             self.failures.clear();
@@ -602,7 +616,7 @@ impl Counter {
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// Counts a failure; tells whether it was the one too many. A block that runs is not extended.
+    /// Counts a failure; returns whether it begins a block. A block that is running is not extended.
     fn add(&mut self, source: SourcePrefix, terms: &LaneTerms, now: Instant) -> bool {
         let is_full = self.failures.len() >= SOURCES_PER_ACCOUNT_MAX;
         let source = match self.failures.contains_key(&source) || !is_full {
@@ -620,17 +634,17 @@ impl Counter {
         true
     }
 
-    /// Takes back what `source` added. If that leaves fewer than the limit, the block that these
-    /// attempts had begun never was.
-    fn forgive(&mut self, source: SourcePrefix, max: u32, now: Instant) {
+    /// Takes back the failures of `source`. If that leaves fewer than `failures_max`, the running block is
+    /// taken back, too.
+    fn forgive(&mut self, source: SourcePrefix, failures_max: u32, now: Instant) {
         self.fade(now);
         if self.failures.remove(&source).is_none() {
-            // Its source shares a counter with others: take back the one.
+            // The source shares a count with others: take back this attempt only.
             if let Some(shared) = self.failures.get_mut(&SourcePrefix::ANY) {
                 *shared = shared.saturating_sub(1);
             }
         }
-        if self.blocked_until.is_some() && self.sum() < max {
+        if self.blocked_until.is_some() && self.sum() < failures_max {
             self.blocked_until = None;
             self.blocks = self.blocks.saturating_sub(1);
         }
@@ -650,11 +664,11 @@ impl Counter {
     }
 }
 
-/// Failures of each source over all accounts: a leaky bucket, kept as the moment when it is empty.
+/// Failures of each source over all accounts: leaky buckets, each kept as the moment when it is empty.
 #[derive(Debug, Default)]
 struct Breadth {
     empty_at: BTreeMap<SourcePrefix, Instant>,
-    /// The same, ordered by how little is in the bucket.
+    /// The same, the emptiest bucket first.
     order: BTreeSet<(Instant, SourcePrefix)>,
 }
 

@@ -141,7 +141,7 @@ impl Attempt {
         match self {
             Self::Challenged { login, state } => {
                 let job = Job::Finish { login: state, ke3 };
-                gate.compute(to.connection, job, context);
+                gate.verify(to.connection, job, context);
                 Self::Finishing {
                     to,
                     login,
@@ -228,7 +228,7 @@ impl Attempt {
     }
 
     /// Goes on with what OPAQUE has computed; `None` if the attempt is over.
-    pub(super) fn on_computed(
+    pub(super) fn on_verified(
         self,
         outcome: Outcome,
         gate: &mut Gate,
@@ -363,7 +363,7 @@ fn on_loaded(
         at: context.unix(),
     };
     gate.store(to.connection, request, context);
-    gate.compute(to.connection, job, context);
+    gate.verify(to.connection, job, context);
     let login = PasswordLogin {
         account: start.account,
         account_id,

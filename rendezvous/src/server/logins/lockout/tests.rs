@@ -192,7 +192,10 @@ fn a_code_goes_past_the_block_once_and_still_counts() {
         "a block that runs is not extended"
     );
     bench.lockouts.fail(admitted.counted);
-    let (failed, _) = bench.lockouts.tell(&name("alice"), bench.now).unwrap();
+    let (failed, _) = bench
+        .lockouts
+        .take_untold(&name("alice"), bench.now)
+        .unwrap();
     assert_eq!((failed.count, failed.blocked_for_s), (6, 60));
 }
 
@@ -212,9 +215,9 @@ fn t38_restart_keeps_counts_blocks_doubling_and_what_is_to_be_told() {
         begun.map_or_else(|wait| wait, |_| Duration::ZERO)
     };
     assert_eq!(wait(&mut again, later), Duration::from_secs(50));
-    let (failed, told) = again.tell(&name("alice"), later).unwrap();
+    let (failed, told) = again.take_untold(&name("alice"), later).unwrap();
     assert_eq!((failed.count, told.untold), (5, 0));
-    assert_eq!(again.tell(&name("alice"), later), None, "told once");
+    assert_eq!(again.take_untold(&name("alice"), later), None, "told once");
     let over = later + MINUTE;
     for _ in 0..5 {
         assert!(wait(&mut again, over).is_zero());
@@ -234,7 +237,7 @@ fn an_attempt_that_nobody_saw_the_end_of_counts_after_a_restart() {
     let pending = bench.try_as(Lane::Stranger, 1).unwrap();
     assert_eq!(pending.row.untold, 1);
     assert_eq!(pending.row.strangers.failures, [(source(1), 1)]);
-    assert_eq!(bench.lockouts.tell(&name("alice"), bench.now), None);
+    assert_eq!(bench.lockouts.take_untold(&name("alice"), bench.now), None);
     let row = bench.lockouts.succeed(&pending.counted, bench.now);
     assert!(row.is_empty(), "{row:?}");
     assert!(bench.lockouts.is_empty());
@@ -447,7 +450,10 @@ fn what_has_faded_is_dropped_and_what_is_to_be_told_is_not() {
     bench.lockouts.fail(known.counted);
     bench.now += DAY;
     assert!(bench.lockouts.sweep(9, bench.now).is_empty());
-    let (failed, _) = bench.lockouts.tell(&name("alice"), bench.now).unwrap();
+    let (failed, _) = bench
+        .lockouts
+        .take_untold(&name("alice"), bench.now)
+        .unwrap();
     assert_eq!(failed.count, 1);
     let dropped = bench.lockouts.sweep(9, bench.now);
     assert_eq!(dropped, [LockoutRow::empty(alice())]);
