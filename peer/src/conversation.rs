@@ -1,13 +1,12 @@
 //! What a chat screen knows and decides: an engine without I/O, clock or terminal.
 //!
-//! A face, be it lines or a full screen, drives a [`Conversation`]: it hands in what happens as
-//! [`Input`], with the time, and carries out every [`Output`] until there is only [`Output::Wait`]. The
-//! engine knows whom one talks to, what has not been looked at, which offers are open, which transfers
-//! run, which messages are not delivered, and whether the connection is lost. How something looks it
-//! leaves to the face: an [`Item`] says what is to be shown, as values.
+//! A face, line by line or full-screen, drives a [`Conversation`]: it hands in what happens as [`Input`],
+//! with the time, and carries out every [`Output`] until there is only [`Output::Wait`]. The engine knows
+//! the recipient, the unread messages, the open offers, the transfers under way, the undelivered messages,
+//! and whether the connection is lost. What anything looks like is up to the face: an [`Item`] holds what
+//! is to be shown, as values.
 //!
-//! Names and texts in items are as they came, from outside: a face passes them through
-//! [`common::text`].
+//! Names and texts in items are as they came from outside: a face passes them through [`common::text`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -25,54 +24,54 @@ use crate::node::command::{
     Reply, TransferState,
 };
 
-/// Whether the control connection is lost.
+// Whether the control connection is lost.
 pub(crate) mod connection;
-/// What a line that was typed means.
+// The meaning of a typed line.
 pub(crate) mod entry;
-/// What comes in and what goes out.
+// Inputs and outputs.
 mod io;
-/// What was sent, and how far it is.
-mod letters;
-/// Open offers by their numbers.
+// Sent messages and their receipts.
+mod sent;
+// Open offers by their numbers.
 mod offers;
-/// Which messages were met before.
+// The messages that were met last.
 pub(crate) mod recent;
-/// Who gets a message.
+// The recipients of a message.
 pub(crate) mod recipients;
-/// The commands that start with a slash.
+// The commands that start with a slash.
 pub(crate) mod slash;
-/// Files on their way.
+// Transfers that this conversation follows.
 mod transfers;
 
 use connection::ConnectionWatch;
 use entry::Entry;
-use letters::Letters;
 use offers::Offers;
 use recent::Recent;
 use recipients::{addressed, each_once};
+use sent::SentMessages;
 use transfers::Transfers;
 
 pub(crate) use io::{
     Ending, Input, Item, Now, Objection, Output, PromptState, RequestError, RequestId, Setup,
 };
-pub(crate) use letters::Receipts;
+pub(crate) use sent::Receipts;
 pub(crate) use transfers::{Transfer, Way};
 
-/// After the end of piped input: how long messages may take to be delivered.
+/// Time for messages to be delivered after the end of piped input.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What an answer is for.
+/// Why the node was asked; comes back with the answer.
 #[derive(Debug)]
 enum Purpose {
-    /// Learn who is around.
+    /// To learn who is online.
     LookAround,
-    /// Hear who comes and leaves.
+    /// To be told who comes online and who goes offline.
     Watch,
-    /// Show what arrived before.
+    /// To show messages that arrived before the conversation.
     Unread,
-    /// Show what was offered before.
+    /// To show offers that were made before the conversation.
     Offers,
-    /// Let authors know that their messages were read.
+    /// To let authors know that their messages were read.
     MarkRead,
     Send {
         to: Vec<AccountName>,
@@ -98,22 +97,22 @@ pub(crate) struct Conversation {
     folder: PathBuf,
     home: Option<PathBuf>,
     is_interactive: bool,
-    /// Accounts that were seen: online, in messages, as recipients.
+    /// Accounts that were met online, as authors or as recipients; for completion.
     known: BTreeSet<AccountName>,
-    /// Received messages that were shown before.
+    /// Received messages that have been shown.
     shown: Recent,
     unread: BTreeSet<MessageId>,
-    /// Seen, and not yet marked as read at the node.
+    /// Messages that the person has seen and the node has not been asked to mark as read.
     seen: Vec<MessageId>,
-    letters: Letters,
+    sent: SentMessages,
     offers: Offers,
     transfers: Transfers,
     connection: ConnectionWatch,
     /// The last thing typed was Ctrl-C.
     is_interrupted: bool,
-    /// A line that may have been meant for somebody else, and was not sent.
+    /// A text that was not sent, because it may have been meant for somebody else.
     doubted: Option<String>,
-    /// The input has ended; messages may still be delivered until then.
+    /// The input has ended; the conversation ends at this time, or when everything is delivered.
     leaving_at: Option<Instant>,
     asked: BTreeMap<RequestId, (String, Purpose)>,
     requests: u64,
@@ -121,7 +120,7 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// A conversation that greets and asks the node for what it has to know.
+    /// Starts a conversation: greets, and asks the node for what it has to know.
     pub(crate) fn new(setup: Setup) -> Self {
         let Setup {
             me,
@@ -141,7 +140,7 @@ impl Conversation {
             shown: Recent::default(),
             unread: BTreeSet::new(),
             seen: Vec::new(),
-            letters: Letters::default(),
+            sent: SentMessages::default(),
             offers: Offers::default(),
             transfers: Transfers::default(),
             connection: ConnectionWatch::default(),
@@ -156,7 +155,7 @@ impl Conversation {
         conversation
     }
 
-    /// Takes in what happened.
+    /// Handles an input.
     pub(crate) fn handle_input(&mut self, input: Input, now: Now) {
         match input {
             Input::Event(event) => self.on_event(event, now.instant),
@@ -175,19 +174,19 @@ impl Conversation {
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.letters.poll_timeout().is_some_and(|at| now >= at) {
+        if self.sent.poll_timeout().is_some_and(|at| now >= at) {
             self.tell_receipts();
         }
         if self.leaving_at.is_some_and(|at| now >= at) {
-            self.end(match self.letters.open() {
+            self.end(match self.sent.open() {
                 0 => Ending::Left,
                 open => Ending::Undelivered(open),
             });
         }
     }
 
-    /// The next thing to do. To be called until it is [`Output::Wait`], which is the only one that
-    /// comes again, or [`Output::End`].
+    /// The next output. To be called until it is [`Output::Wait`], which has the deadline, or
+    /// [`Output::End`].
     pub(crate) fn poll_output(&mut self) -> Output {
         if self.outputs.is_empty() && !self.seen.is_empty() {
             self.mark_read();
@@ -196,12 +195,12 @@ impl Conversation {
             self.tell_receipts();
             self.end(Ending::Left);
         }
-        let deadline = [self.letters.poll_timeout(), self.leaving_at];
+        let deadline = [self.sent.poll_timeout(), self.leaving_at];
         let deadline = deadline.into_iter().flatten().min();
         self.outputs.pop_front().unwrap_or(Output::Wait(deadline))
     }
 
-    /// What stands in front of the line that is typed; `None` once the input has ended.
+    /// What the prompt shows; `None` once the input has ended.
     pub(crate) fn prompt(&self) -> Option<PromptState<'_>> {
         self.leaving_at.is_none().then_some(PromptState {
             with: self.with.as_ref(),
@@ -231,7 +230,7 @@ impl Conversation {
         self.catch_up();
     }
 
-    /// Learns who is around, for completion and for `NAME: text`.
+    /// Learns who is online, for completion and for `NAME: text`.
     fn look_around(&mut self) {
         const DOING: &str = "list who is online";
         self.ask(DOING, Command::List, Purpose::LookAround);
@@ -245,9 +244,9 @@ impl Conversation {
         self.ask(DOING, Command::Offers, Purpose::Offers);
     }
 
-    /// The input has ended, and everything is delivered and moved.
+    /// Tells whether the input has ended, every message is delivered and every transfer has ended.
     fn is_farewell_over(&self) -> bool {
-        let is_done = self.letters.open() == 0 && self.transfers.is_empty();
+        let is_done = self.sent.open() == 0 && self.transfers.is_empty();
         self.leaving_at.is_some() && self.asked.is_empty() && is_done
     }
 
@@ -255,7 +254,7 @@ impl Conversation {
         self.outputs.push_back(Output::End(ending));
     }
 
-    // ---- what the node tells ---------------------------------------------------------------
+    // ---- events of the node ----------------------------------------------------------------
 
     fn on_event(&mut self, event: Event, now: Instant) {
         match event {
@@ -309,13 +308,13 @@ impl Conversation {
         state: MessageState,
         now: Instant,
     ) {
-        if self.letters.on_state(id, to.clone(), state, now) {
+        if self.sent.on_state(id, to.clone(), state, now) {
             self.tell(Event::MessageState { id, to, state });
         }
     }
 
     fn tell_receipts(&mut self) {
-        for receipts in self.letters.take_receipts() {
+        for receipts in self.sent.take_receipts() {
             self.show(Item::Receipts(receipts));
         }
     }
@@ -355,7 +354,7 @@ impl Conversation {
         }
     }
 
-    /// Only whom one talks to is worth a line.
+    /// Shows a change of the recipient's presence, and of nobody else's.
     fn on_presence(&mut self, change: PresenceView) {
         let (account, is_online) = match change {
             PresenceView::Online(device) if device.is_self => return,
@@ -368,7 +367,7 @@ impl Conversation {
         }
     }
 
-    /// The first key of an account is no news: it is pinned with the first contact.
+    /// Shows a new key, unless it is the first of its account: that one is pinned at first contact.
     fn on_new_key(&mut self, account: AccountName, fingerprint: String, known: usize) {
         self.tell(Event::NewKey {
             account: account.clone(),
@@ -384,7 +383,7 @@ impl Conversation {
         }
     }
 
-    // ---- what the node answers -------------------------------------------------------------
+    // ---- answers of the node ---------------------------------------------------------------
 
     fn on_answer(&mut self, request: RequestId, result: Result<Reply, RequestError>, now: Instant) {
         let Some((doing, purpose)) = self.asked.remove(&request) else {
@@ -416,8 +415,8 @@ impl Conversation {
                     }
                 }
             }
-            // Without a server there is nobody to watch; the node watches when it is back. And what was
-            // shown and cannot be marked is only shown again next time.
+            // Without a server nobody can be watched; the node does so when the server is back. Messages
+            // that cannot be marked as read are only shown again next time.
             (Purpose::LookAround | Purpose::Watch | Purpose::MarkRead, _) => {}
             (
                 Purpose::AnswerOffer {
@@ -438,9 +437,9 @@ impl Conversation {
                 }
             }
             (Purpose::Send { to }, Ok(Reply::Queued(ids))) => {
-                let letters = addressed(ids, to.clone());
-                let letters = letters.ok_or_else(|| Failure::unexpected_reply(doing))?;
-                self.letters.on_queued(letters);
+                let addressed = addressed(ids, to.clone());
+                let messages = addressed.ok_or_else(|| Failure::unexpected_reply(doing))?;
+                self.sent.on_queued(messages);
                 for to in &to {
                     self.meet(to);
                 }
@@ -528,7 +527,7 @@ impl Conversation {
             Ok(Entry::Help) => self.show(Item::Help),
             Ok(Entry::Say(text)) => self.say(text, now),
             Ok(Entry::Doubtful { name, text }) => {
-                // Typed twice, or by a program: meant for whom one talks to.
+                // Typed a second time, or by a program: it is meant for the present recipient.
                 if !self.is_interactive || doubted.as_ref() == Some(&text) {
                     return self.say(text, now);
                 }

@@ -45,18 +45,18 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     let Reply::Queued(ids) = session.call(&doing, &command)? else {
         return Err(Failure::unexpected_reply(&doing));
     };
-    let letters = addressed(ids, to).ok_or_else(|| Failure::unexpected_reply(&doing))?;
-    let mut letters = Letters::new(letters);
+    let messages = addressed(ids, to).ok_or_else(|| Failure::unexpected_reply(&doing))?;
+    let mut undelivered = Undelivered::new(messages);
     if args.no_wait {
-        letters.tell_rest(screen)?;
+        undelivered.tell_rest(screen)?;
         return Ok(Exit::Done);
     }
     let deadline = now() + Duration::from_secs(args.timeout.into());
-    letters.wait(&mut session, deadline, screen)?;
-    if letters.open.is_empty() {
+    undelivered.wait(&mut session, deadline, screen)?;
+    if undelivered.open.is_empty() {
         return Ok(Exit::Done);
     }
-    letters.tell_rest(screen)?;
+    undelivered.tell_rest(screen)?;
     if session.is_owner() && !screen.is_json() {
         screen.note(screen.error_look.dim(
             "It stays in the outbox and goes out while any 'peer' command of this profile runs, for example 'peer chat'.",
@@ -96,22 +96,22 @@ fn read_stdin() -> Result<String, Failure> {
 }
 
 /// The messages of one `send` that are not delivered yet.
-struct Letters {
+struct Undelivered {
     open: Vec<(MessageId, AccountName, MessageState)>,
     connection: ConnectionWatch,
 }
 
 #[derive(Serialize)]
-struct LetterView<'a> {
+struct MessageStateView<'a> {
     to: &'a AccountName,
     id: MessageId,
     state: MessageState,
 }
 
-impl Letters {
-    fn new(letters: impl Iterator<Item = (MessageId, AccountName)>) -> Self {
+impl Undelivered {
+    fn new(messages: impl Iterator<Item = (MessageId, AccountName)>) -> Self {
         Self {
-            open: letters
+            open: messages
                 .map(|(id, to)| (id, to, MessageState::Queued))
                 .collect(),
             connection: ConnectionWatch::default(),
@@ -163,9 +163,9 @@ impl Letters {
         let Some(index) = self.open.iter().position(|(open, ..)| *open == id) else {
             return Ok(());
         };
-        let letter = &mut self.open[index];
-        letter.2 = letter.2.max(state);
-        if letter.2 < MessageState::Delivered {
+        let message = &mut self.open[index];
+        message.2 = message.2.max(state);
+        if message.2 < MessageState::Delivered {
             return Ok(());
         }
         let (id, to, state) = self.open.remove(index);
@@ -192,7 +192,7 @@ impl Letters {
             MessageState::Delivered | MessageState::Read => look.green("delivered"),
         };
         screen.say(format!("{}: {state_text}", look.bold(to.as_str())))?;
-        screen.data(&LetterView { to, id, state })?;
+        screen.data(&MessageStateView { to, id, state })?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use common::wire::rendezvous::FailedLogins;
 
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
-use super::letters::Receipts;
+use super::sent::Receipts;
 use super::transfers::Transfer;
 use crate::client::Typed;
 use crate::failure::Failure;

@@ -1,4 +1,4 @@
-//! What was sent in this conversation, and how far it is.
+//! The messages that were sent in this conversation, and their receipts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use common::id::{AccountName, MessageId};
 use super::recent::Recent;
 use crate::node::command::MessageState;
 
-/// A receipt is told after this long, in case the next one follows at once: a message that is read soon
-/// after its delivery has one line, and so have several messages that arrive together.
+/// A receipt is shown after this long, in case another one follows at once: a message that is read soon
+/// after its delivery takes one line, and so do several messages that are delivered together.
 const RECEIPT_PAUSE: Duration = Duration::from_millis(400);
 
-/// Messages of one recipient that have got equally far.
+/// Messages to one recipient that have reached the same state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Receipts {
     pub(crate) to: AccountName,
@@ -22,24 +22,24 @@ pub(crate) struct Receipts {
     pub(crate) count: usize,
 }
 
-/// The messages that were sent here. A message is open until it is on its recipient's disk; the node's
-/// outbox bounds how many are.
+/// The messages that were sent. A message is open until it is on its recipient's disk; the node's outbox
+/// bounds their number.
 #[derive(Debug, Default)]
-pub(super) struct Letters {
+pub(super) struct SentMessages {
     open: BTreeMap<MessageId, AccountName>,
     delivered: Recent,
-    /// Receipts that are not told yet, the furthest of each message.
+    /// Receipts that are not shown yet, the latest of each message.
     receipts: BTreeMap<MessageId, (AccountName, MessageState)>,
     tell_at: Option<Instant>,
 }
 
-impl Letters {
-    /// Takes in messages that are in the outbox.
-    pub(super) fn on_queued(&mut self, letters: impl Iterator<Item = (MessageId, AccountName)>) {
-        self.open.extend(letters);
+impl SentMessages {
+    /// Adds messages that are in the outbox.
+    pub(super) fn on_queued(&mut self, messages: impl Iterator<Item = (MessageId, AccountName)>) {
+        self.open.extend(messages);
     }
 
-    /// Notes how far a message is. Tells whether that is a receipt for a message of this conversation.
+    /// Notes the state of a message. Returns whether it is a receipt for a message of this conversation.
     pub(super) fn on_state(
         &mut self,
         id: MessageId,
@@ -58,7 +58,7 @@ impl Letters {
         true
     }
 
-    /// The receipts that are not told yet, by recipient and state.
+    /// Takes the receipts that are not shown yet, counted by recipient and state.
     pub(super) fn take_receipts(&mut self) -> Vec<Receipts> {
         self.tell_at = None;
         let mut counts: BTreeMap<(AccountName, MessageState), usize> = BTreeMap::new();
@@ -70,12 +70,12 @@ impl Letters {
         receipts.collect()
     }
 
-    /// When receipts are due to be told.
+    /// When receipts are due to be shown.
     pub(super) const fn poll_timeout(&self) -> Option<Instant> {
         self.tell_at
     }
 
-    /// How many messages are not delivered.
+    /// Number of messages that are not delivered.
     pub(super) fn open(&self) -> usize {
         self.open.len()
     }
