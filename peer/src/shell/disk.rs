@@ -192,7 +192,7 @@ impl Disk {
         }
         if self.transfers.len() >= TRANSFERS_MAX {
             return Err(format!(
-                "{TRANSFERS_MAX} files are open already; wait for some transfers to end"
+                "{TRANSFERS_MAX} files are open already; wait for some to end"
             ));
         }
         Ok(())
