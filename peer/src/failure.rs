@@ -122,6 +122,10 @@ impl Failure {
             }
             CommandError::PeerOffline(_) => failure(Exit::NotDelivered)
                 .next("see who is online with 'peer list', and try again later"),
+            CommandError::PeerUnreachable { .. } => failure(Exit::NotDelivered).next(
+                "one of the two devices must be reachable from the other: the same network, IPv6, or an open UDP port ('peer --udp')",
+            ),
+            CommandError::Transfer(_) => failure(Exit::Transfer).next("send the file again"),
             CommandError::NoSuchTransfer => {
                 failure(Exit::Transfer).next("ask the sender to offer the file again")
             }
@@ -222,7 +226,15 @@ mod tests {
                 },
                 6,
             ),
+            (
+                CommandError::PeerUnreachable {
+                    account: "carol".parse().unwrap(),
+                    reason: "no answer".into(),
+                },
+                7,
+            ),
             (CommandError::PeerOffline(bob), 7),
+            (CommandError::Transfer("the link broke".into()), 9),
             (CommandError::File("gone".into()), 8),
             (CommandError::NoSuchTransfer, 9),
             (CommandError::NotLoggedIn, 10),

@@ -344,7 +344,7 @@ impl EventLoop {
             };
             match answer {
                 Answer::Stored(id, answer) => {
-                    self.journal.on_answer(id);
+                    self.journal.on_answer(id, &answer);
                     self.node.handle_input(Input::Stored(id, answer), now);
                 }
                 Answer::Disk(transfer, answer) => {

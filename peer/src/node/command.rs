@@ -177,6 +177,17 @@ pub enum CommandError {
     /// No device of the account is online.
     #[error("{0} is not online")]
     PeerOffline(AccountName),
+    /// A device of the account is online, and none of its endpoints answers.
+    #[error("{account} is online but cannot be reached: {reason}")]
+    PeerUnreachable {
+        /// The account that was dialled.
+        account: AccountName,
+        /// Why the last attempt failed, in words.
+        reason: String,
+    },
+    /// A transfer came to an early end that is not the file's fault.
+    #[error("{0}")]
+    Transfer(String),
     /// The transfer or offer is unknown or has ended.
     #[error("there is no such transfer, or it has ended")]
     NoSuchTransfer,

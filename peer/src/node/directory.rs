@@ -140,8 +140,11 @@ impl Directory {
             LinkChange::DialFailed { account, reason } => {
                 log::debug!("a dial failed: {reason}");
                 if !cx.links.is_dialling(account) && cx.links.link_to(account).is_none() {
-                    let reason = format!("{account} is online but cannot be reached: {reason}");
-                    self.fail_search(account.clone(), CommandError::File(reason), cx.now);
+                    let error = CommandError::PeerUnreachable {
+                        account: account.clone(),
+                        reason: reason.clone(),
+                    };
+                    self.fail_search(account.clone(), error, cx.now);
                 }
             }
             LinkChange::Writable { .. } => {}

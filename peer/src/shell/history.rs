@@ -1101,9 +1101,9 @@ mod tests {
         assert_eq!(left(), 0);
         journal.on_request(StoreId(3), &request(3, "third"));
         journal.on_request(StoreId(4), &request(4, "fourth"));
-        journal.on_answer(StoreId(3));
+        journal.on_answer(StoreId(3), &StoreAnswer::Done);
         assert!(left() > 0);
-        journal.on_answer(StoreId(4));
+        journal.on_answer(StoreId(4), &StoreAnswer::Done);
         assert_eq!(left(), 0);
     }
 

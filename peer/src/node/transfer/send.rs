@@ -218,7 +218,7 @@ impl Sending {
         for transfer in carried {
             self.fail(
                 transfer,
-                CommandError::File(format!("the link broke: {reason}")),
+                CommandError::Transfer(format!("the link broke: {reason}")),
                 cx,
             );
         }
@@ -247,7 +247,7 @@ impl Sending {
             let reason = CancelReason::Protocol;
             cx.send(link, FileFrame::Cancel { transfer, reason });
             let reason = "the recipient claims to have parts of it already".to_owned();
-            return self.fail(transfer, CommandError::File(reason), cx);
+            return self.fail(transfer, CommandError::Transfer(reason), cx);
         }
         let mut moving = LeafSender {
             link,
@@ -381,7 +381,7 @@ impl Sending {
                 },
             );
         }
-        self.fail(transfer, CommandError::File("cancelled".to_owned()), cx);
+        self.fail(transfer, CommandError::Transfer("cancelled".to_owned()), cx);
     }
 
     /// Moves leaves from the disk to the link as far as both allow.

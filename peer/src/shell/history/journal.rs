@@ -5,18 +5,28 @@
 //! to the end of a file, which outlasts a killed program; it need not outlast a power failure, and what
 //! is cut off at the end is ignored. The file is emptied whenever the history has all of it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use common::id::AccountName;
+use common::id::{AccountName, MessageId};
 use common::limits::{JOURNAL_FRAME_LEN_MAX, JOURNAL_LEN_MAX};
 use common::os::private;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::peer::Message;
+use serde::{Deserialize, Serialize};
 
-use crate::node::io::{ChatRequest, StoreId, StoreRequest};
+use crate::node::io::{ChatRequest, StoreAnswer, StoreId, StoreRequest};
+
+/// One line of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+enum Record {
+    /// A message that may be on the wire, and its recipient.
+    Queued(AccountName, Message),
+    /// One that is not to be sent after all: it was taken back, or the history refused it.
+    Struck(MessageId),
+}
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -38,10 +48,11 @@ impl Journal {
         (&file).take(longest as u64).read_to_end(&mut bytes)?;
         let mut frames = FrameBuffer::<JOURNAL_FRAME_LEN_MAX>::new();
         frames.push(&bytes);
-        let mut left = Vec::new();
+        let mut left: Vec<(AccountName, Message)> = Vec::new();
         loop {
             match frames.next_frame() {
-                Ok(Some(record)) => left.push(record),
+                Ok(Some(Record::Queued(to, message))) => left.push((to, message)),
+                Ok(Some(Record::Struck(id))) => left.retain(|(_, message)| message.id != id),
                 Ok(None) => break,
                 Err(error) => {
                     log::warn!("cannot read the rest of the outbox's journal: {error}");
@@ -53,14 +64,14 @@ impl Journal {
         Ok((Self { file, len }, left))
     }
 
-    /// Records messages with their recipients.
+    /// Adds records.
     ///
     /// # Errors
     /// The system's, or that so much waits for the history that no more is recorded; nothing is recorded
     /// then.
-    pub(super) fn append(&mut self, messages: &[(AccountName, Message)]) -> io::Result<()> {
+    fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let mut bytes = Vec::new();
-        for record in messages {
+        for record in records {
             frame::encode::<JOURNAL_FRAME_LEN_MAX>(record, &mut bytes).map_err(io::Error::other)?;
         }
         if self.len + bytes.len() > JOURNAL_LEN_MAX {
@@ -88,40 +99,74 @@ impl Journal {
 #[derive(Debug)]
 pub(crate) struct OutboxJournal {
     journal: Journal,
-    /// Requests to the history whose messages are recorded.
-    owed: BTreeSet<StoreId>,
+    /// Requests to the history whose messages are recorded, and those messages.
+    owed: BTreeMap<StoreId, Vec<MessageId>>,
 }
 
 impl OutboxJournal {
     pub(super) const fn new(journal: Journal) -> Self {
         Self {
             journal,
-            owed: BTreeSet::new(),
+            owed: BTreeMap::new(),
         }
     }
 
-    /// Records what a request to the history puts into the outbox, before anything of it is sent.
+    /// Records what a request to the history puts into the outbox, before anything of it is sent, and what
+    /// one takes out.
     pub(crate) fn on_request(&mut self, id: StoreId, request: &StoreRequest) {
-        let StoreRequest::Chat(ChatRequest::Queue { messages }) = request else {
+        match request {
+            StoreRequest::Chat(ChatRequest::Queue { messages }) => {
+                let records = messages.iter().cloned();
+                let records = records.map(|(to, message)| Record::Queued(to, message));
+                if self.record(records.collect()) {
+                    let ids = messages.iter().map(|(_, message)| message.id);
+                    self.owed.insert(id, ids.collect());
+                }
+            }
+            StoreRequest::Chat(ChatRequest::Withdraw { messages }) => {
+                self.strike(messages.iter().map(|(_, id)| *id));
+            }
+            StoreRequest::Chat(
+                ChatRequest::Receive { .. }
+                | ChatRequest::Advance { .. }
+                | ChatRequest::MarkRead { .. }
+                | ChatRequest::History { .. }
+                | ChatRequest::Unread,
+            )
+            | StoreRequest::Account(_)
+            | StoreRequest::Contact(_) => {}
+        }
+    }
+
+    /// The history has answered a request.
+    pub(crate) fn on_answer(&mut self, id: StoreId, answer: &StoreAnswer) {
+        let Some(messages) = self.owed.remove(&id) else {
             return;
         };
-        match self.journal.append(messages) {
-            Ok(()) => {
-                self.owed.insert(id);
+        if self.owed.is_empty() {
+            if let Err(error) = self.journal.clear() {
+                log::warn!("cannot clear the outbox's journal: {error}");
             }
-            // The history may take it all the same, and if not the person is told.
-            Err(error) => log::warn!("cannot record messages before they are sent: {error}"),
+        } else if matches!(answer, StoreAnswer::Failed(_)) {
+            // The person is told that they were not sent.
+            self.strike(messages.into_iter());
         }
     }
 
-    /// The history has answered a request, in one way or the other.
-    pub(crate) fn on_answer(&mut self, id: StoreId) {
-        if self.owed.remove(&id)
-            && self.owed.is_empty()
-            && let Err(error) = self.journal.clear()
-        {
-            log::warn!("cannot clear the outbox's journal: {error}");
+    /// Notes that messages, if they are recorded, are not to be sent after all.
+    fn strike(&mut self, messages: impl Iterator<Item = MessageId>) {
+        if !self.owed.is_empty() {
+            self.record(messages.map(Record::Struck).collect());
         }
+    }
+
+    /// Tells whether it succeeded. If not, the history may take the messages all the same.
+    fn record(&mut self, records: Vec<Record>) -> bool {
+        let done = self.journal.append(&records);
+        if let Err(error) = &done {
+            log::warn!("cannot write to the outbox's journal: {error}");
+        }
+        done.is_ok()
     }
 }
 
@@ -129,12 +174,15 @@ impl OutboxJournal {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use common::id::MessageId;
     use common::limits::MESSAGE_LEN_MAX;
     use common::time::UnixTime;
     use common::wire::peer::{Conversation, MessageBody};
 
     use super::*;
+
+    fn queued((to, message): &(AccountName, Message)) -> Record {
+        Record::Queued(to.clone(), message.clone())
+    }
 
     fn record(number: u8, body: String) -> (AccountName, Message) {
         let message = Message {
@@ -154,7 +202,7 @@ mod tests {
         let records = [record(1, longest), record(2, "short".to_owned())];
         let (mut journal, left) = Journal::open(&path).unwrap();
         assert_eq!(left, []);
-        journal.append(&records).unwrap();
+        journal.append(&records.each_ref().map(queued)).unwrap();
         drop(journal);
         let mode = path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -173,7 +221,7 @@ mod tests {
             record(1, "first".to_owned()),
             record(2, "second".to_owned()),
         ];
-        journal.append(&records).unwrap();
+        journal.append(&records.each_ref().map(queued)).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for len in 0..whole.len() {
             std::fs::write(&path, &whole[..len]).unwrap();
@@ -191,9 +239,29 @@ mod tests {
         let (mut journal, _) = Journal::open(&folder.path().join("journal")).unwrap();
         journal.len = JOURNAL_LEN_MAX - 10;
         let error = journal
-            .append(&[record(1, "hello".to_owned())])
+            .append(&[queued(&record(1, "hello".to_owned()))])
             .unwrap_err();
         assert!(error.to_string().contains("wait for the history"));
         assert_eq!(journal.len, JOURNAL_LEN_MAX - 10);
+    }
+
+    #[test]
+    fn what_was_taken_back_or_refused_is_not_sent_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = OutboxJournal::new(Journal::open(&path).unwrap().0);
+        let records = [1, 2, 3].map(|number| record(number, number.to_string()));
+        for (number, record) in (1..).zip(&records) {
+            let messages = vec![record.clone()];
+            let request = StoreRequest::Chat(ChatRequest::Queue { messages });
+            journal.on_request(StoreId(number), &request);
+        }
+        let messages = vec![(records[0].0.clone(), records[0].1.id)];
+        let withdraw = StoreRequest::Chat(ChatRequest::Withdraw { messages });
+        journal.on_request(StoreId(4), &withdraw);
+        let refused = StoreAnswer::Failed("the disk is full".to_owned());
+        journal.on_answer(StoreId(2), &refused);
+        // Others are still on their way to the history when the program is killed.
+        assert_eq!(Journal::open(&path).unwrap().1, records[2..]);
     }
 }
