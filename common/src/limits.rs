@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// How full something is that has one of these bounds, for whoever watches over an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fill {
+pub struct Occupancy {
     /// What it is.
     pub what: &'static str,
     /// How many there are; of several of a kind, in the fullest.
@@ -16,7 +16,7 @@ pub struct Fill {
     pub max: usize,
 }
 
-impl Fill {
+impl Occupancy {
     /// So many of at most `max`.
     pub const fn new(what: &'static str, count: usize, max: usize) -> Self {
         Self { what, count, max }

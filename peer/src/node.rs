@@ -43,7 +43,7 @@ mod violation;
 use account::{Account, AccountEvent};
 use chat::Chat;
 use common::key::{DeviceKey, DeviceSecret};
-use common::limits::Fill;
+use common::limits::Occupancy;
 use common::wire::peer::PeerFrame;
 use context::{Context, Effects};
 use directory::{Directory, DirectoryEvent};
@@ -178,13 +178,13 @@ impl Node {
     }
 
     /// How full everything is that has a bound.
-    pub fn fills(&self) -> Vec<Fill> {
+    pub fn occupancies(&self) -> Vec<Occupancy> {
         let parts = [
-            self.effects.requests.fills().to_vec(),
-            self.effects.links.fills(),
-            self.chat.fills(),
-            self.transfers.fills(),
-            vec![self.effects.stores.fill()],
+            self.effects.requests.occupancies().to_vec(),
+            self.effects.links.occupancies(),
+            self.chat.occupancies(),
+            self.transfers.occupancies(),
+            vec![self.effects.stores.occupancy()],
         ];
         parts.concat()
     }

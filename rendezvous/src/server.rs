@@ -21,7 +21,7 @@
 
 use std::time::Instant;
 
-use common::limits::Fill;
+use common::limits::Occupancy;
 use common::time::Epoch;
 use common::wire::rendezvous::{ByeReason, Refusal, Request, RequestFrame};
 
@@ -212,12 +212,12 @@ impl Server {
     }
 
     /// How full everything is that has a bound.
-    pub fn fills(&self) -> Vec<Fill> {
-        let mut fills = self.connections.fills().to_vec();
-        fills.push(self.context.fill());
-        fills.extend(self.presence.fills());
-        fills.extend(self.logins.fills());
-        fills
+    pub fn occupancies(&self) -> Vec<Occupancy> {
+        let mut occupancies = self.connections.occupancies().to_vec();
+        occupancies.push(self.context.occupancy());
+        occupancies.extend(self.presence.occupancies());
+        occupancies.extend(self.logins.occupancies());
+        occupancies
     }
 
     /// Number of open connections.

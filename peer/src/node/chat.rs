@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
-use common::limits::{Fill, RECIPIENTS_MAX, WITHDRAW_MAX};
+use common::limits::{Occupancy, RECIPIENTS_MAX, WITHDRAW_MAX};
 use common::time::UnixTime;
 use common::wire::peer::{ChatFrame, Conversation, Message, MessageBody, ReceiptState};
 use rand::RngExt;
@@ -50,8 +50,12 @@ impl Chat {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> Vec<Fill> {
-        [self.outbox.fills().to_vec(), self.inbox.fills().to_vec()].concat()
+    pub(super) fn occupancies(&self) -> Vec<Occupancy> {
+        [
+            self.outbox.occupancies().to_vec(),
+            self.inbox.occupancies().to_vec(),
+        ]
+        .concat()
     }
 
     /// Number of messages of this account without a receipt.

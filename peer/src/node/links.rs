@@ -14,8 +14,8 @@ use bytes::Bytes;
 use common::id::AccountName;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, FAREWELL_MAX, Fill, LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX,
-    MESSAGES_IN_FLIGHT_MAX, UNAUTHORISED_LINKS_MAX,
+    AUTHORISE_DEADLINE, FAREWELL_MAX, LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX,
+    MESSAGES_IN_FLIGHT_MAX, Occupancy, UNAUTHORISED_LINKS_MAX,
 };
 use common::wire::frame;
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
@@ -141,27 +141,27 @@ impl Links {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> Vec<Fill> {
+    pub(super) fn occupancies(&self) -> Vec<Occupancy> {
         let mut of_devices: BTreeMap<DeviceKey, usize> = BTreeMap::new();
         for peer in self.peers.values().filter(|peer| peer.account.is_some()) {
             *of_devices.entry(peer.device_key).or_default() += 1;
         }
         let of_devices = of_devices.into_values();
         let waiting = self.peers.values().map(|peer| peer.stream.waiting());
-        let mut fills = vec![
-            Fill::new("links", self.transport.link_count(), LINKS_MAX),
-            Fill::new(
+        let mut occupancies = vec![
+            Occupancy::new("links", self.transport.link_count(), LINKS_MAX),
+            Occupancy::new(
                 "unauthorised links",
                 self.transport.unauthorised_len(),
                 UNAUTHORISED_LINKS_MAX,
             ),
-            Fill::fullest("links of a device", of_devices, LINKS_PER_DEVICE_MAX),
-            Fill::fullest("unstored messages", waiting, MESSAGES_IN_FLIGHT_MAX),
-            self.transport.trains_fill(),
-            self.dials.fill(),
+            Occupancy::fullest("links of a device", of_devices, LINKS_PER_DEVICE_MAX),
+            Occupancy::fullest("unstored messages", waiting, MESSAGES_IN_FLIGHT_MAX),
+            self.transport.trains_occupancy(),
+            self.dials.occupancy(),
         ];
-        fills.extend(self.pins.fills());
-        fills
+        occupancies.extend(self.pins.occupancies());
+        occupancies
     }
 
     /// Notes whether loopback addresses may be dialled.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use common::limits::{Fill, REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX};
+use common::limits::{Occupancy, REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX};
 use common::wire::rendezvous::{
     Answer, DeviceAnswer, DirectoryAnswer, Request, RequestFrame, RequestId,
 };
@@ -68,10 +68,10 @@ impl Requests {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 2] {
+    pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         [
-            Fill::new("open requests", self.open.len(), REQUESTS_OPEN_MAX),
-            Fill::new("waiting requests", self.waiting.len(), REQUESTS_WAITING_MAX),
+            Occupancy::new("open requests", self.open.len(), REQUESTS_OPEN_MAX),
+            Occupancy::new("waiting requests", self.waiting.len(), REQUESTS_WAITING_MAX),
         ]
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use common::limits::Fill;
+use common::limits::Occupancy;
 
 use super::io::{StoreId, StoreRequest};
 use super::purpose::StorePurpose;
@@ -23,8 +23,8 @@ pub(super) struct Stores {
 
 impl Stores {
     /// How full everything is that has a bound.
-    pub(super) fn fill(&self) -> Fill {
-        self.retries.fill()
+    pub(super) fn occupancy(&self) -> Occupancy {
+        self.retries.occupancy()
     }
 
     /// Notes a request that is on its way to the store.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::hash::{FileDigest, LeafHash, file_digest, leaf_count};
 use common::id::{AccountName, TransferId};
-use common::limits::Fill;
+use common::limits::Occupancy;
 use common::wire::peer::FileFrame;
 use rand::RngExt;
 
@@ -43,10 +43,10 @@ pub(super) struct Transfers {
 
 impl Transfers {
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> Vec<Fill> {
-        let mut fills = self.receiving.fills().to_vec();
-        fills.push(self.sending.fill());
-        fills
+    pub(super) fn occupancies(&self) -> Vec<Occupancy> {
+        let mut occupancies = self.receiving.occupancies().to_vec();
+        occupancies.push(self.sending.occupancy());
+        occupancies
     }
 
     /// Accounts that offers wait for.

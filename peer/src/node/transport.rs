@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, Fill, HANDSHAKE_DEADLINE, LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE,
-    LINK_WINDOW, LINKS_MAX, RETRY_ABOVE, STREAM_WINDOW, UDP_PAYLOAD_MAX,
+    AUTHORISE_DEADLINE, HANDSHAKE_DEADLINE, LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE,
+    LINK_WINDOW, LINKS_MAX, Occupancy, RETRY_ABOVE, STREAM_WINDOW, UDP_PAYLOAD_MAX,
     UNACKNOWLEDGED_PACKETS_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
 };
 use common::tls;
@@ -209,8 +209,8 @@ impl Transport {
     }
 
     /// Occupancy of the received trains whose buffers are in use.
-    pub(super) fn trains_fill(&self) -> Fill {
-        self.trains.fill()
+    pub(super) fn trains_occupancy(&self) -> Occupancy {
+        self.trains.occupancy()
     }
 
     /// Number of inbound links that are not authorised yet.

@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use common::key::ChannelBinding;
-use common::limits::{CONNECTIONS_MAX, Fill, LOGIN_DEADLINE, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX};
+use common::limits::{
+    CONNECTIONS_MAX, LOGIN_DEADLINE, Occupancy, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX,
+};
 use common::wire::rendezvous::{ByeReason, Hello, HelloAnswer, VERSION};
 
 use super::context::{Context, ProtocolViolation, ReplyTo};
@@ -287,9 +289,9 @@ impl Connections {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 3] {
-        let [strangers, of_source] = self.strangers.fills();
-        let connections = Fill::new("connections", self.connections.len(), CONNECTIONS_MAX);
+    pub(super) fn occupancies(&self) -> [Occupancy; 3] {
+        let [strangers, of_source] = self.strangers.occupancies();
+        let connections = Occupancy::new("connections", self.connections.len(), CONNECTIONS_MAX);
         [connections, strangers, of_source]
     }
 

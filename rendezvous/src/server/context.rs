@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::limits::{Fill, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX};
+use common::limits::{LOGINS_IN_PROGRESS_MAX, Occupancy, REQUESTS_OPEN_MAX};
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::{Answer, HelloAnswer, Push, Refusal, RequestId, ServerFrame};
 use rand::rngs::StdRng;
@@ -183,9 +183,9 @@ impl Context {
     }
 
     /// How many requests the connection has open that has most of them.
-    pub(super) fn fill(&self) -> Fill {
+    pub(super) fn occupancy(&self) -> Occupancy {
         let open = self.open.values().map(BTreeSet::len);
-        Fill::fullest("open requests of a session", open, REQUESTS_OPEN_MAX)
+        Occupancy::fullest("open requests of a session", open, REQUESTS_OPEN_MAX)
     }
 
     // ---- sending -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::id::AccountName;
 use common::key::Token;
-use common::limits::Fill;
+use common::limits::Occupancy;
 use common::time::Epoch;
 use common::wire::rendezvous::{
     AdmissionCode, FailedLogins, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage,
@@ -244,8 +244,8 @@ impl Logins {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 2] {
-        self.gate.lockouts.fills()
+    pub(super) fn occupancies(&self) -> [Occupancy; 2] {
+        self.gate.lockouts.occupancies()
     }
 
     fn on_register_start(

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::DeviceKey;
-use common::limits::{Fill, WATCH_CHANGES_AT_ONCE, WATCH_CHANGES_PER_S};
+use common::limits::{Occupancy, WATCH_CHANGES_AT_ONCE, WATCH_CHANGES_PER_S};
 use common::wire::rendezvous::{
     Answer, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Entry,
     Push, Refusal, ServerFrame, Status,
@@ -255,8 +255,8 @@ impl Presence {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 2] {
-        [self.directory.fill(), self.announcers.fill()]
+    pub(super) fn occupancies(&self) -> [Occupancy; 2] {
+        [self.directory.occupancy(), self.announcers.occupancy()]
     }
 
     fn apply_due(&mut self, now: Instant) {

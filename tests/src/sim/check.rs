@@ -71,10 +71,10 @@ fn directory(world: &World) -> Result<(), Violation> {
 /// Nothing holds more than its bound allows.
 fn bounds(world: &World) -> Result<(), Violation> {
     let nodes = world.hosts.iter().filter_map(|host| host.node.as_ref());
-    let server = world.server.engine.iter().flat_map(Server::fills);
-    for fill in nodes.flat_map(Node::fills).chain(server) {
-        if fill.count > fill.max {
-            return Err(Violation::new(&format!("over its bound: {fill:?}")));
+    let server = world.server.engine.iter().flat_map(Server::occupancies);
+    for occupancy in nodes.flat_map(Node::occupancies).chain(server) {
+        if occupancy.count > occupancy.max {
+            return Err(Violation::new(&format!("over its bound: {occupancy:?}")));
         }
     }
     Ok(())

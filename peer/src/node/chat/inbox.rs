@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use common::id::{AccountName, MessageId};
-use common::limits::{Fill, LINKS_MAX, RECENT_MESSAGES_MAX};
+use common::limits::{LINKS_MAX, Occupancy, RECENT_MESSAGES_MAX};
 
 use crate::node::transport::LinkId;
 
@@ -36,9 +36,13 @@ struct Author {
 
 impl Inbox {
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 1] {
+    pub(super) fn occupancies(&self) -> [Occupancy; 1] {
         let told = self.authors.values().map(|author| author.told.len());
-        [Fill::fullest("recent messages", told, RECENT_MESSAGES_MAX)]
+        [Occupancy::fullest(
+            "recent messages",
+            told,
+            RECENT_MESSAGES_MAX,
+        )]
     }
 
     /// A message came. Tells whether a person may be told of it now; if not, it is up to

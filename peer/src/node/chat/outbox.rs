@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
-use common::limits::{Fill, MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX, RECEIPT_PATIENCE};
+use common::limits::{MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX, Occupancy, RECEIPT_PATIENCE};
 use common::wire::peer::Message;
 
 use crate::node::transport::LinkId;
@@ -36,15 +36,15 @@ impl Outbox {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 2] {
+    pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         let outboxes = self.outbox.values();
         let in_flight = outboxes
             .clone()
             .map(|outbox| outbox.iter().filter(|out| out.sent.is_some()).count());
-        let in_flight = Fill::fullest("messages in flight", in_flight, MESSAGES_IN_FLIGHT_MAX);
+        let in_flight = Occupancy::fullest("messages in flight", in_flight, MESSAGES_IN_FLIGHT_MAX);
         let outboxes = outboxes.map(VecDeque::len);
         [
-            Fill::fullest("messages in an outbox", outboxes, OUTBOX_MESSAGES_MAX),
+            Occupancy::fullest("messages in an outbox", outboxes, OUTBOX_MESSAGES_MAX),
             in_flight,
         ]
     }

@@ -10,7 +10,9 @@ use std::time::Instant;
 use common::candidate::is_single_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_DEADLINE, Fill, LINKS_MAX};
+use common::limits::{
+    CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_DEADLINE, LINKS_MAX, Occupancy,
+};
 use common::wire::rendezvous::{Candidate, Entry};
 use rand::rngs::StdRng;
 
@@ -70,8 +72,8 @@ impl Dials {
     }
 
     /// How full the agent is.
-    pub(super) fn fill(&self) -> Fill {
-        self.agent.fill()
+    pub(super) fn occupancy(&self) -> Occupancy {
+        self.agent.occupancy()
     }
 
     /// Notes whether loopback addresses may be dialled.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{Fill, PINS_MAX, PINS_PER_ACCOUNT_MAX};
+use common::limits::{Occupancy, PINS_MAX, PINS_PER_ACCOUNT_MAX};
 
 /// The keys of the devices that were linked, within their bounds.
 #[derive(Debug, Default)]
@@ -40,11 +40,11 @@ impl Pins {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 2] {
+    pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         let of_accounts = self.keys.values().map(Vec::len);
         [
-            Fill::new("pinned keys", self.owners.len(), PINS_MAX),
-            Fill::fullest(
+            Occupancy::new("pinned keys", self.owners.len(), PINS_MAX),
+            Occupancy::fullest(
                 "pinned keys of an account",
                 of_accounts,
                 PINS_PER_ACCOUNT_MAX,
@@ -155,12 +155,16 @@ mod tests {
             let owner = account(1 + number / PINS_PER_ACCOUNT_MAX);
             pins.pin(key(number), &owner).unwrap();
         }
-        assert!(pins.fills().iter().all(|fill| fill.count <= fill.max));
-        assert_eq!(pins.fills()[0].count, PINS_MAX);
+        assert!(
+            pins.occupancies()
+                .iter()
+                .all(|occupancy| occupancy.count <= occupancy.max)
+        );
+        assert_eq!(pins.occupancies()[0].count, PINS_MAX);
         let newcomer = account(9_999);
         let pinned = pins.pin(key(99_999), &newcomer).unwrap().unwrap();
         assert!(pinned.forgotten.is_some());
-        assert_eq!(pins.fills()[0].count, PINS_MAX);
+        assert_eq!(pins.occupancies()[0].count, PINS_MAX);
         assert_eq!(pins.owner(&key(0)), Some(&alice));
     }
 }

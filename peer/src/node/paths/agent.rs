@@ -38,7 +38,7 @@ use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{
     BUDGET_MEMORY, CHECK_LEN, CHECK_PACE, CHECK_PAUSE_FIRST, CHECK_PAUSE_MAX, CHECKED_DEVICES_MAX,
-    CHECKS_RESERVE_LEN, Fill, PROOF_LIFETIME, UNPROVEN_DIAL_LEN_MAX, UNPROVEN_DIALS_MAX,
+    CHECKS_RESERVE_LEN, Occupancy, PROOF_LIFETIME, UNPROVEN_DIAL_LEN_MAX, UNPROVEN_DIALS_MAX,
 };
 use common::stun;
 use common::wire::rendezvous::{Candidate, CandidateKind};
@@ -117,8 +117,8 @@ impl Agent {
     }
 
     /// Occupancy of the remembered devices.
-    pub(in crate::node) fn fill(&self) -> Fill {
-        Fill::new("checked devices", self.devices.len(), CHECKED_DEVICES_MAX)
+    pub(in crate::node) fn occupancy(&self) -> Occupancy {
+        Occupancy::new("checked devices", self.devices.len(), CHECKED_DEVICES_MAX)
     }
 
     /// Starts to dial a device of `account` at these candidates, at most

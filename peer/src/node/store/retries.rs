@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use common::limits::{Fill, LATE_STORES_MAX, STORE_RETRY};
+use common::limits::{LATE_STORES_MAX, Occupancy, STORE_RETRY};
 
 use crate::node::io::StoreRequest;
 
@@ -18,8 +18,8 @@ pub(super) struct Retries {
 
 impl Retries {
     /// How many wait.
-    pub(super) fn fill(&self) -> Fill {
-        Fill::new("late requests", self.late.len(), LATE_STORES_MAX)
+    pub(super) fn occupancy(&self) -> Occupancy {
+        Occupancy::new("late requests", self.late.len(), LATE_STORES_MAX)
     }
 
     /// Adds a write that failed. Of more than [`LATE_STORES_MAX`] the oldest is given up: a restart finds

@@ -223,7 +223,7 @@ fn t23_an_answer_of_somebody_else_opens_nothing() {
     }
     assert!(answered > 3, "{answered}");
     assert_eq!(
-        world.hosts[2].node.effects.links.fills()[1].count,
+        world.hosts[2].node.effects.links.occupancies()[1].count,
         0,
         "no dial"
     );

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::hash::{FileDigest, leaf_count, leaf_len};
 use common::id::{AccountName, TransferId};
 use common::limits::{
-    Fill, LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_PEER_MAX, TRANSFERS_MAX,
+    LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_PEER_MAX, Occupancy, TRANSFERS_MAX,
 };
 use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, Reason};
 
@@ -62,15 +62,15 @@ struct LeafReceiver {
 
 impl Receiving {
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 2] {
+    pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         let mut of_peers: BTreeMap<&AccountName, usize> = BTreeMap::new();
         for incoming in self.transfers.values() {
             *of_peers.entry(&incoming.from).or_default() += 1;
         }
         let of_peers = of_peers.into_values();
         [
-            Fill::new("files being received", self.transfers.len(), TRANSFERS_MAX),
-            Fill::fullest("offers of a peer", of_peers, OFFERS_PER_PEER_MAX),
+            Occupancy::new("files being received", self.transfers.len(), TRANSFERS_MAX),
+            Occupancy::fullest("offers of a peer", of_peers, OFFERS_PER_PEER_MAX),
         ]
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use common::hash::{FileDigest, LeafHash, leaf_count};
 use common::id::{AccountName, TransferId};
-use common::limits::{Fill, LEAVES_READING_MAX, SERVER_PATIENCE, TRANSFERS_MAX};
+use common::limits::{LEAVES_READING_MAX, Occupancy, SERVER_PATIENCE, TRANSFERS_MAX};
 use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, Reason};
 
 use super::{LeafHashes, Progress, tell};
@@ -66,8 +66,8 @@ struct LeafSender {
 
 impl Sending {
     /// How full it is.
-    pub(super) fn fill(&self) -> Fill {
-        Fill::new("files being sent", self.transfers.len(), TRANSFERS_MAX)
+    pub(super) fn occupancy(&self) -> Occupancy {
+        Occupancy::new("files being sent", self.transfers.len(), TRANSFERS_MAX)
     }
 
     /// Starts a transfer: opens the file.

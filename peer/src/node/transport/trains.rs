@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
-use common::limits::{Fill, TRAINS_LENT_MAX};
+use common::limits::{Occupancy, TRAINS_LENT_MAX};
 
 /// Trains checked for each one received, so that unused ones are soon forgotten.
 const LOOKS: usize = 4;
@@ -45,8 +45,8 @@ impl Trains {
     }
 
     /// How full it is.
-    pub(super) fn fill(&self) -> Fill {
-        Fill::new("trains of datagrams", self.lent.len(), TRAINS_LENT_MAX)
+    pub(super) fn occupancy(&self) -> Occupancy {
+        Occupancy::new("trains of datagrams", self.lent.len(), TRAINS_LENT_MAX)
     }
 }
 

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::limits::{
-    Fill, PROVEN_STRANGERS_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
+    Occupancy, PROVEN_STRANGERS_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
 };
 
 use crate::server::io::ConnectionId;
@@ -93,11 +93,11 @@ impl Strangers {
     }
 
     /// How full everything is that has a bound.
-    pub(super) fn fills(&self) -> [Fill; 2] {
+    pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         let of_sources = self.sources.values().copied();
         [
-            Fill::new("strangers", self.places.len(), UNAUTHENTICATED_MAX),
-            Fill::fullest(
+            Occupancy::new("strangers", self.places.len(), UNAUTHENTICATED_MAX),
+            Occupancy::fullest(
                 "strangers of a source",
                 of_sources,
                 UNAUTHENTICATED_PER_SOURCE_MAX,

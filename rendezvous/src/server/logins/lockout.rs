@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::limits::{
-    BLOCK_FIRST, BLOCK_MAX, BLOCK_MEMORY, FAILURES_MAX_MAX, Fill, KNOWN_DEVICE_FAILURES_MAX,
+    BLOCK_FIRST, BLOCK_MAX, BLOCK_MEMORY, FAILURES_MAX_MAX, KNOWN_DEVICE_FAILURES_MAX, Occupancy,
     SOURCE_FADE, SOURCE_FAILURES_MAX, SOURCES_MAX, SOURCES_PER_ACCOUNT_MAX, STRANGER_FAILURES_MAX,
 };
 use common::time::{Epoch, UnixTime};
@@ -397,7 +397,7 @@ impl Lockouts {
     }
 
     /// How full everything is that has a bound.
-    pub fn fills(&self) -> [Fill; 2] {
+    pub fn occupancies(&self) -> [Occupancy; 2] {
         let counters = self
             .accounts
             .values()
@@ -405,12 +405,12 @@ impl Lockouts {
         let sources = counters.map(|counter| counter.failures.len());
         [
             // One more counts for all sources beyond the limit together.
-            Fill::fullest(
+            Occupancy::fullest(
                 "sources of an account",
                 sources,
                 SOURCES_PER_ACCOUNT_MAX + 1,
             ),
-            Fill::new("sources", self.breadth.empty_at.len(), SOURCES_MAX),
+            Occupancy::new("sources", self.breadth.empty_at.len(), SOURCES_MAX),
         ]
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use common::key::DeviceKey;
-use common::limits::{ANNOUNCE_INTERVAL, ANNOUNCEMENTS_AT_ONCE, ANNOUNCERS_MAX, Fill};
+use common::limits::{ANNOUNCE_INTERVAL, ANNOUNCEMENTS_AT_ONCE, ANNOUNCERS_MAX, Occupancy};
 use common::wire::rendezvous::Entry;
 
 use super::budget::{Budget, Pace};
@@ -100,8 +100,8 @@ impl Announcers {
     }
 
     /// How many are remembered.
-    pub(super) fn fill(&self) -> Fill {
-        Fill::new("recent announcers", self.devices.len(), ANNOUNCERS_MAX)
+    pub(super) fn occupancy(&self) -> Occupancy {
+        Occupancy::new("recent announcers", self.devices.len(), ANNOUNCERS_MAX)
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
         // Long after, nothing is remembered.
         let late = start + ANNOUNCE_INTERVAL * (ANNOUNCEMENTS_AT_ONCE + 1);
         assert_eq!(announcers.take_due(late), None);
-        assert_eq!(announcers.fill().count, 0);
+        assert_eq!(announcers.occupancy().count, 0);
         assert_eq!(announcers.poll_timeout(), None);
     }
 
@@ -199,11 +199,11 @@ mod tests {
             let later = start + ANNOUNCE_INTERVAL / 2;
             assert!(announcers.submit(entry(device, 1), later).is_some());
         }
-        assert_eq!(announcers.fill().count, ANNOUNCERS_MAX + 1);
+        assert_eq!(announcers.occupancy().count, ANNOUNCERS_MAX + 1);
         // What it said last is not lost: it is said early.
         let last = entry(0, ANNOUNCEMENTS_AT_ONCE as u16);
         assert_eq!(announcers.take_due(start), Some(last));
         assert_eq!(announcers.take_due(start), None);
-        assert_eq!(announcers.fill().count, ANNOUNCERS_MAX);
+        assert_eq!(announcers.occupancy().count, ANNOUNCERS_MAX);
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use common::candidate::is_single_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{CANDIDATES_MAX, CHANGES_MAX, Fill, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
+use common::limits::{CANDIDATES_MAX, CHANGES_MAX, Occupancy, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
 use common::stun::canonical;
 use common::wire::rendezvous::{
     Candidate, CandidateKind, Change, Cursor, DirectoryPush, DirectoryVersion, Entry, Push,
@@ -32,8 +32,8 @@ pub struct Directory {
 
 impl Directory {
     /// How full the log of changes is.
-    pub fn fill(&self) -> Fill {
-        Fill::new("remembered changes", self.log.len(), PRESENCE_LOG_MAX)
+    pub fn occupancy(&self) -> Occupancy {
+        Occupancy::new("remembered changes", self.log.len(), PRESENCE_LOG_MAX)
     }
 
     /// An empty directory whose versions start at `version`: one that no watcher of an earlier run of

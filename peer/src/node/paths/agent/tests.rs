@@ -345,9 +345,9 @@ fn t23_other_devices_do_not_push_out_a_budget_that_counts() {
     for kept in [0, 1, max] {
         assert!(agent.devices.contains_key(&device(kept)));
     }
-    let fill = agent.fill();
+    let occupancy = agent.occupancy();
     assert_eq!(
-        (fill.count, fill.max),
+        (occupancy.count, occupancy.max),
         (CHECKED_DEVICES_MAX, CHECKED_DEVICES_MAX)
     );
     assert_eq!(agent.accounts.len(), CHECKED_DEVICES_MAX);
