@@ -141,7 +141,7 @@ impl Node {
             Input::Command(id, command) => self.on_command(id, command, now),
             Input::Stored(id, answer) => self.on_stored(id, answer, now),
             Input::Disk(transfer, answer) => self.transfers.on_disk(transfer, answer, cx),
-            Input::Worked(id, answer) => self.account.on_worked(id, answer, cx),
+            Input::Computed(id, answer) => self.account.on_computed(id, answer, cx),
             Input::ShutDown => {
                 cx.links.say_goodbye(now);
                 self.account.shut_down(cx);

@@ -52,8 +52,8 @@ use self::udp::Udp;
 use self::workers::{Answer, Answers, Lookup};
 use crate::node::command::CommandId;
 use crate::node::io::{
-    DiskAnswer, DiskRequest, RendezvousInput, StoreAnswer, StoreId, StoreRequest, Work, WorkAnswer,
-    WorkId,
+    DiskAnswer, DiskRequest, Job, JobId, Outcome, RendezvousInput, StoreAnswer, StoreId,
+    StoreRequest,
 };
 use crate::node::{Input, Node, NodeOptions, Output};
 
@@ -224,7 +224,7 @@ struct EventLoop {
 struct Workers {
     history: Worker<(StoreId, StoreRequest)>,
     disk: Worker<DiskRequest>,
-    stretcher: Worker<(WorkId, Work)>,
+    stretcher: Worker<(JobId, Job)>,
     resolver: Worker<Lookup>,
 }
 
@@ -350,8 +350,8 @@ impl EventLoop {
                 Answer::Disk(transfer, answer) => {
                     self.node.handle_input(Input::Disk(transfer, answer), now);
                 }
-                Answer::Worked(id, answer) => {
-                    self.node.handle_input(Input::Worked(id, answer), now);
+                Answer::Computed(id, answer) => {
+                    self.node.handle_input(Input::Computed(id, answer), now);
                 }
                 Answer::Resolved(resolved) => {
                     let mut said = VecDeque::new();
@@ -415,10 +415,10 @@ impl EventLoop {
                 self.stores.push((id, request));
             }
             Output::Disk(request) => self.ask_disk(request, now),
-            Output::Work(id, work) => {
-                if self.workers.stretcher.submit((id, work)).is_err() {
-                    let answer = WorkAnswer(Err(PasswordError::Stretch));
-                    self.node.handle_input(Input::Worked(id, answer), now);
+            Output::Compute(id, job) => {
+                if self.workers.stretcher.submit((id, job)).is_err() {
+                    let answer = Outcome(Err(PasswordError::Stretch));
+                    self.node.handle_input(Input::Computed(id, answer), now);
                 }
             }
             Output::Reply(id, result) => {

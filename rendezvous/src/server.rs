@@ -27,7 +27,7 @@ use common::wire::rendezvous::{ByeReason, Refusal, Request, RequestFrame};
 
 use crate::store::{Restored, StoreAnswer, StoreError};
 use connections::{Caller, Connections};
-use context::{Context, Part, ProtocolViolation, ReplyTo, Work};
+use context::{Context, Part, ProtocolViolation, Purpose, ReplyTo};
 use devices::Devices;
 pub use io::{
     CloseReason, Command, CommandId, ConnectionId, Deadline, Frame, Input, Job, ListedAccount,
@@ -167,7 +167,7 @@ impl Server {
     ///             }
     ///             Output::Reply { reply, .. } => replies.push(reply),
     ///             Output::Wait(deadline) => return (replies, deadline),
-    ///             Output::Send { .. } | Output::Close { .. } | Output::Verify { .. } => {
+    ///             Output::Send { .. } | Output::Close { .. } | Output::Compute { .. } => {
     ///                 unreachable!("nobody is connected");
     ///             }
     ///         }
@@ -263,7 +263,7 @@ impl Server {
                 self.forget(connection);
             }
             Input::Stored { ticket, answer } => self.on_stored(ticket, answer),
-            Input::Verified { ticket, outcome } => return self.on_verified(ticket, outcome),
+            Input::Computed { ticket, outcome } => return self.on_computed(ticket, outcome),
             Input::Commanded { id, command } => self.operator.handle_command(id, command, context),
             Input::ShutDown => self.connections.on_shut_down(),
         }
@@ -303,19 +303,23 @@ impl Server {
     fn on_stored(&mut self, ticket: Ticket, answer: Result<StoreAnswer, StoreError>) {
         let context = &mut self.context;
         match context.end_work(ticket) {
-            Some(Work::Store(Part::Logins)) => self.logins.on_stored(ticket, answer, context),
-            Some(Work::Store(Part::Devices)) => self.devices.on_stored(ticket, answer, context),
-            Some(Work::Store(Part::Presence)) => self.presence.on_stored(ticket, answer, context),
-            Some(Work::Store(Part::Operator)) => self.operator.on_stored(ticket, answer, context),
-            Some(Work::Unawaited | Work::Verify) | None => {}
+            Some(Purpose::Store(Part::Logins)) => self.logins.on_stored(ticket, answer, context),
+            Some(Purpose::Store(Part::Devices)) => self.devices.on_stored(ticket, answer, context),
+            Some(Purpose::Store(Part::Presence)) => {
+                self.presence.on_stored(ticket, answer, context)
+            }
+            Some(Purpose::Store(Part::Operator)) => {
+                self.operator.on_stored(ticket, answer, context)
+            }
+            Some(Purpose::Unawaited | Purpose::Compute) | None => {}
         }
     }
 
-    fn on_verified(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), ProtocolViolation> {
+    fn on_computed(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), ProtocolViolation> {
         let context = &mut self.context;
         match context.end_work(ticket) {
-            Some(Work::Verify) => self.logins.on_verified(ticket, outcome, context),
-            Some(Work::Store(_) | Work::Unawaited) | None => Ok(()),
+            Some(Purpose::Compute) => self.logins.on_computed(ticket, outcome, context),
+            Some(Purpose::Store(_) | Purpose::Unawaited) | None => Ok(()),
         }
     }
 

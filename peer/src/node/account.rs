@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 
 use super::command::{CommandError, CommandId, ConnectionState, Event, Reply};
 use super::context::Context;
-use super::io::{AccountRequest, Output, RendezvousInput, StoreAnswer, WorkAnswer, WorkId};
+use super::io::{AccountRequest, JobId, Outcome, Output, RendezvousInput, StoreAnswer};
 use super::purpose::{AccountStored, DevicePurpose};
 use super::requests::{Requests, unexpected_reply};
 use session::{Intent, Session, SessionEvent, SessionOutput};
@@ -177,8 +177,9 @@ impl Account {
     }
 
     /// Takes a stretched password.
-    pub(super) fn on_worked(&mut self, id: WorkId, answer: WorkAnswer, cx: &mut Context<'_>) {
-        self.session.handle_worked(id, answer, cx.requests, cx.now);
+    pub(super) fn on_computed(&mut self, id: JobId, answer: Outcome, cx: &mut Context<'_>) {
+        self.session
+            .handle_computed(id, answer, cx.requests, cx.now);
         self.settle(cx);
     }
 
@@ -283,7 +284,7 @@ impl Account {
                 SessionOutput::Rendezvous(output) => {
                     cx.outputs.push_back(Output::Rendezvous(output));
                 }
-                SessionOutput::Work(id, work) => cx.outputs.push_back(Output::Work(id, work)),
+                SessionOutput::Compute(id, job) => cx.outputs.push_back(Output::Compute(id, job)),
                 SessionOutput::Event(event) => self.on_session(event, cx),
             }
         }

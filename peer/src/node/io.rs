@@ -54,7 +54,7 @@ pub enum Input {
     /// The disk answered a request of this transfer.
     Disk(TransferId, DiskAnswer),
     /// A computation finished.
-    Worked(WorkId, WorkAnswer),
+    Computed(JobId, Outcome),
     /// The program is stopping: the node closes its control connection, and its links once the other
     /// sides have acknowledged everything that was written.
     ShutDown,
@@ -98,7 +98,7 @@ pub enum Output {
     /// Pass a request to the disk.
     Disk(DiskRequest),
     /// Run a computation.
-    Work(WorkId, Work),
+    Compute(JobId, Job),
     /// Reply to a command.
     Reply(CommandId, Result<Reply, CommandError>),
     /// Notify every subscriber.
@@ -434,14 +434,14 @@ pub enum DiskAnswer {
 
 // ---- slow computations -------------------------------------------------------------------------
 
-/// Pairs a [`WorkAnswer`] with its [`Work`]. Chosen by the node, unique within a run.
+/// Pairs an [`Outcome`] with its [`Job`]. Chosen by the node, unique within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkId(pub u64);
+pub struct JobId(pub u64);
 
 /// A computation too slow for the event loop: it stretches a password.
 #[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Debug)]
-pub enum Work {
+pub enum Job {
     /// Completes the client's part of a registration.
     Register {
         client: ClientRegistration,
@@ -462,10 +462,10 @@ pub enum Work {
     },
 }
 
-impl Work {
+impl Job {
     /// Runs the computation, which takes tenths of a second and 64 MiB.
-    pub fn run(self) -> WorkAnswer {
-        WorkAnswer(match self {
+    pub fn run(self) -> Outcome {
+        Outcome(match self {
             Self::Register {
                 client,
                 account,
@@ -482,6 +482,6 @@ impl Work {
     }
 }
 
-/// The result of a [`Work`]: the client's last OPAQUE message.
+/// The result of a [`Job`]: the client's last OPAQUE message.
 #[derive(Debug)]
-pub struct WorkAnswer(pub Result<OpaqueMessage, PasswordError>);
+pub struct Outcome(pub Result<OpaqueMessage, PasswordError>);

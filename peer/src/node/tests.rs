@@ -211,7 +211,7 @@ impl World {
                     Some(Input::Stored(id, self.hosts[n].store.execute(&request)))
                 }
                 Output::Disk(request) => self.hosts[n].disk(request),
-                Output::Work(id, work) => Some(Input::Worked(id, work.run())),
+                Output::Compute(id, job) => Some(Input::Computed(id, job.run())),
                 Output::Reply(id, reply) => {
                     self.hosts[n].replies.insert(id, reply);
                     None

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use common::id::TransferId;
 use common::os::worker::{self, Queue, Worker};
 
-use crate::node::io::{DiskAnswer, StoreAnswer, StoreId, Work, WorkAnswer, WorkId};
+use crate::node::io::{DiskAnswer, Job, JobId, Outcome, StoreAnswer, StoreId};
 use common::limits::{LOOKUPS_MAX, SERVER_ADDRESSES_MAX, STRETCHES_MAX};
 
 /// Where workers leave their answers.
@@ -21,7 +21,7 @@ pub(crate) enum Answer {
     /// The disk's.
     Disk(TransferId, DiskAnswer),
     /// A computation's.
-    Worked(WorkId, WorkAnswer),
+    Computed(JobId, Outcome),
     /// The name service's.
     Resolved(Resolved),
 }
@@ -48,13 +48,13 @@ pub struct Lookup {
 }
 
 /// Starts the worker that stretches passwords.
-pub(crate) fn spawn_stretcher(answers: Answers) -> io::Result<Worker<(WorkId, Work)>> {
+pub(crate) fn spawn_stretcher(answers: Answers) -> io::Result<Worker<(JobId, Job)>> {
     Worker::spawn(
         "stretch",
         STRETCHES_MAX,
-        move |queue: Queue<(WorkId, Work)>| {
-            for (id, work) in queue {
-                if !answers.give(Answer::Worked(id, work.run())) {
+        move |queue: Queue<(JobId, Job)>| {
+            for (id, job) in queue {
+                if !answers.give(Answer::Computed(id, job.run())) {
                     return;
                 }
             }

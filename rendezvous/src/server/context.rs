@@ -27,7 +27,7 @@ pub(super) struct Context {
     pub(super) now: Instant,
     epoch: Epoch,
     rng: StdRng,
-    work: BTreeMap<Ticket, Work>,
+    work: BTreeMap<Ticket, Purpose>,
     last_ticket: u64,
     open: BTreeMap<ConnectionId, BTreeSet<RequestId>>,
     outputs: VecDeque<Output>,
@@ -44,13 +44,13 @@ pub(super) enum Part {
 
 /// What a ticket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
+pub(super) enum Purpose {
     /// A request to the store; its answer goes to this part.
     Store(Part),
     /// A request to the store whose answer nobody waits for.
     Unawaited,
     /// A job of a log-in or registration.
-    Verify,
+    Compute,
 }
 
 /// The request that an answer goes to.
@@ -120,24 +120,24 @@ impl Context {
 
     /// Gives the store a request whose answer goes to `part`.
     pub(super) fn store(&mut self, part: Part, request: StoreRequest) -> Ticket {
-        self.order(Work::Store(part), request)
+        self.order(Purpose::Store(part), request)
     }
 
     /// Gives the store a request whose answer nobody waits for.
     pub(super) fn store_unawaited(&mut self, request: StoreRequest) {
-        self.order(Work::Unawaited, request);
+        self.order(Purpose::Unawaited, request);
     }
 
     /// Runs a job on another thread.
-    pub(super) fn verify(&mut self, job: Job) -> Ticket {
-        let ticket = self.ticket(Work::Verify);
-        self.outputs.push_back(Output::Verify { ticket, job });
+    pub(super) fn compute(&mut self, job: Job) -> Ticket {
+        let ticket = self.ticket(Purpose::Compute);
+        self.outputs.push_back(Output::Compute { ticket, job });
         ticket
     }
 
     /// Ends the work of a ticket: it is done, or what comes of it is of no use to anybody. `None` if it
     /// had ended already.
-    pub(super) fn end_work(&mut self, ticket: Ticket) -> Option<Work> {
+    pub(super) fn end_work(&mut self, ticket: Ticket) -> Option<Purpose> {
         self.work.remove(&ticket)
     }
 
@@ -146,16 +146,16 @@ impl Context {
         self.work.len()
     }
 
-    fn order(&mut self, work: Work, request: StoreRequest) -> Ticket {
-        let ticket = self.ticket(work);
+    fn order(&mut self, purpose: Purpose, request: StoreRequest) -> Ticket {
+        let ticket = self.ticket(purpose);
         self.outputs.push_back(Output::Store { ticket, request });
         ticket
     }
 
-    fn ticket(&mut self, work: Work) -> Ticket {
+    fn ticket(&mut self, purpose: Purpose) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        self.work.insert(ticket, work);
+        self.work.insert(ticket, purpose);
         ticket
     }
 

@@ -78,8 +78,8 @@ pub enum Input {
         /// What the store said after its commit.
         answer: Result<StoreAnswer, StoreError>,
     },
-    /// The result of an [`Output::Verify`].
-    Verified {
+    /// The result of an [`Output::Compute`].
+    Computed {
         /// Came with the job.
         ticket: Ticket,
         /// What [`Job::run`] returned.
@@ -122,8 +122,8 @@ pub enum Output {
         request: StoreRequest,
     },
     /// Run a job on another thread; jobs in any order.
-    Verify {
-        /// Comes back in [`Input::Verified`].
+    Compute {
+        /// Comes back in [`Input::Computed`].
         ticket: Ticket,
         /// A tenth of a millisecond of work, or less.
         job: Job,

@@ -136,7 +136,7 @@ impl Logins {
     }
 
     /// OPAQUE has done what an attempt waits for.
-    pub(super) fn on_verified(
+    pub(super) fn on_computed(
         &mut self,
         ticket: Ticket,
         outcome: Outcome,
@@ -146,7 +146,7 @@ impl Logins {
         let Some(attempt) = self.attempts.remove(&connection) else {
             return Ok(());
         };
-        if let Some(attempt) = attempt.on_verified(outcome, &mut self.gate, context)? {
+        if let Some(attempt) = attempt.on_computed(outcome, &mut self.gate, context)? {
             self.go_on(connection, attempt);
         }
         Ok(())
@@ -381,7 +381,7 @@ impl Attempt {
         }
     }
 
-    fn on_verified(
+    fn on_computed(
         self,
         outcome: Outcome,
         gate: &mut Gate,
@@ -389,11 +389,11 @@ impl Attempt {
     ) -> Result<Option<Self>, ProtocolViolation> {
         match self {
             Self::Register(attempt) => {
-                let attempt = attempt.on_verified(outcome, context)?;
+                let attempt = attempt.on_computed(outcome, context)?;
                 Ok(attempt.map(Self::Register))
             }
             Self::Password(attempt) => {
-                let attempt = attempt.on_verified(outcome, gate, context)?;
+                let attempt = attempt.on_computed(outcome, gate, context)?;
                 Ok(attempt.map(Self::Password))
             }
             Self::Token(attempt) => unreachable!("{outcome:?} is no answer to {attempt:?}"),

@@ -242,7 +242,7 @@ impl Here {
                 }
                 Output::Reply { reply, .. } => answer = Some(reply),
                 Output::Wait(_) => return answer.expect("every command is answered"),
-                Output::Send { .. } | Output::Close { .. } | Output::Verify { .. } => {}
+                Output::Send { .. } | Output::Close { .. } | Output::Compute { .. } => {}
             }
         }
     }

@@ -616,7 +616,7 @@ impl Loop {
                         self.server.handle_input(input, now);
                     }
                 }
-                Output::Verify { ticket, job } => {
+                Output::Compute { ticket, job } => {
                     if let Some(input) = self.workers.order_compute(ticket, job) {
                         self.server.handle_input(input, now);
                     }

@@ -62,7 +62,7 @@ impl Workers {
             LOGINS_IN_PROGRESS_MAX,
             move |(ticket, job): (Ticket, Job)| {
                 let outcome = job.run(&shared);
-                answers.give(Input::Verified { ticket, outcome });
+                answers.give(Input::Computed { ticket, outcome });
             },
         )
         .map_err(no_thread)?;
@@ -86,7 +86,7 @@ impl Workers {
     pub(super) fn order_compute(&self, ticket: Ticket, job: Job) -> Option<Input> {
         let (ticket, job) = self.compute.submit((ticket, job)).err()?;
         let outcome = job.run(&self.setup);
-        Some(Input::Verified { ticket, outcome })
+        Some(Input::Computed { ticket, outcome })
     }
 
     /// A result, if there is one.

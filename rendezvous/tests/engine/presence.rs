@@ -125,7 +125,7 @@ impl Crowd {
                 Output::Wait(deadline) => return deadline.map(|deadline| deadline.at),
                 other @ (Output::Close { .. }
                 | Output::Store { .. }
-                | Output::Verify { .. }
+                | Output::Compute { .. }
                 | Output::Reply { .. }) => panic!("{other:?}"),
             };
             let Frame::Server(frame) = frame else {

@@ -149,7 +149,7 @@ impl World {
                         self.server.handle_input(input, self.now);
                     }
                 }
-                Output::Verify { ticket, job } => {
+                Output::Compute { ticket, job } => {
                     self.jobs.push_back((ticket, job));
                     if !self.hold_jobs {
                         self.start_jobs();
@@ -164,7 +164,7 @@ impl World {
     pub(crate) fn start_jobs(&mut self) {
         while let Some((ticket, job)) = self.jobs.pop_front() {
             let outcome = job.run(setup());
-            let input = Input::Verified { ticket, outcome };
+            let input = Input::Computed { ticket, outcome };
             self.server.handle_input(input, self.now);
         }
     }

@@ -18,8 +18,8 @@ use peer::node::command::{
     Command, CommandError, CommandId, Event, PasswordText, Reply, TransferState,
 };
 use peer::node::io::{
-    ChatRequest, ContactRequest, DiskAnswer, DiskRequest, RendezvousOutput, StoreId, StoreRequest,
-    Work, WorkAnswer, WorkId,
+    ChatRequest, ContactRequest, DiskAnswer, DiskRequest, Job, JobId, Outcome, RendezvousOutput,
+    StoreId, StoreRequest,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
 use peer::store::MemoryStore;
@@ -51,7 +51,7 @@ pub(super) struct NodeHost {
     incoming: BTreeMap<TransferId, u64>,
     /// Sizes of the files that are being sent, as the disk told them.
     outgoing: BTreeMap<TransferId, u64>,
-    works: VecDeque<(WorkId, Work)>,
+    jobs: VecDeque<(JobId, Job)>,
     commands: BTreeSet<CommandId>,
     last_command: u64,
     /// Offers that were answered with yes.
@@ -101,7 +101,7 @@ impl NodeHost {
             disks: VecDeque::new(),
             incoming: BTreeMap::new(),
             outgoing: BTreeMap::new(),
-            works: VecDeque::new(),
+            jobs: VecDeque::new(),
             commands: BTreeSet::new(),
             last_command: 0,
             accepted: BTreeSet::new(),
@@ -325,7 +325,7 @@ impl NodeHost {
 
     /// A computation is done; nothing is really stretched.
     pub(super) fn answer_work(&mut self, feed: &mut Feed<'_>) {
-        if let Some((id, _)) = self.works.pop_front() {
+        if let Some((id, _)) = self.jobs.pop_front() {
             let message = OpaqueMessage::try_from(vec![feed.byte(); 64]).expect("64 bytes");
             let errors = [
                 PasswordError::Wrong,
@@ -337,7 +337,7 @@ impl NodeHost {
                 Some(error) => Err(*error),
                 None => Ok(message),
             };
-            self.input(Input::Worked(id, WorkAnswer(answer)));
+            self.input(Input::Computed(id, Outcome(answer)));
         }
     }
 
@@ -370,7 +370,7 @@ impl NodeHost {
                 Output::Rendezvous(wish) => self.wishes.push_back(wish),
                 Output::Store(id, request) => self.on_store(id, request),
                 Output::Disk(request) => self.on_disk(request),
-                Output::Work(id, work) => self.works.push_back((id, work)),
+                Output::Compute(id, job) => self.jobs.push_back((id, job)),
                 Output::Reply(id, reply) => {
                     assert!(self.commands.remove(&id), "one reply for each command");
                     self.on_reply(&reply);

@@ -508,7 +508,7 @@ impl Run {
                 job.run(&kept().setup)
             }
         };
-        self.input(Input::Verified { ticket, outcome });
+        self.input(Input::Computed { ticket, outcome });
     }
 
     fn command(&mut self, feed: &mut Feed<'_>) {
@@ -575,7 +575,7 @@ impl Run {
                     client.is_over = true;
                 }
                 Output::Store { ticket, request } => self.orders.push((ticket, request)),
-                Output::Verify { ticket, job } => self.jobs.push((ticket, job)),
+                Output::Compute { ticket, job } => self.jobs.push((ticket, job)),
                 Output::Reply { id, .. } => {
                     assert!(self.commands.remove(&id), "one reply for each command");
                 }
@@ -630,7 +630,7 @@ impl Run {
                 self.input(Input::Stored { ticket, answer });
             } else if let Some((ticket, job)) = self.jobs.pop() {
                 let outcome = job.run(&kept().setup);
-                self.input(Input::Verified { ticket, outcome });
+                self.input(Input::Computed { ticket, outcome });
             } else {
                 break;
             }

@@ -163,11 +163,11 @@ impl RendezvousHost {
     }
 
     /// Does a computation; tells whether it proved a password.
-    pub fn verify(&mut self, ticket: Ticket, job: Job, now: Instant) -> bool {
+    pub fn compute(&mut self, ticket: Ticket, job: Job, now: Instant) -> bool {
         let outcome = job.run(setup());
         let is_proof = matches!(outcome, Outcome::Finished(Ok(())));
         if let Some(engine) = &mut self.engine {
-            engine.handle_input(Input::Verified { ticket, outcome }, now);
+            engine.handle_input(Input::Computed { ticket, outcome }, now);
         }
         is_proof
     }

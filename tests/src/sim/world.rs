@@ -15,8 +15,8 @@ use common::key::{DeviceSecret, Token};
 use common::time::{Epoch, UnixTime};
 use peer::node::command::{Command, CommandId, Event, TransferState};
 use peer::node::io::{
-    ClosedReason, DiskAnswer, DiskRequest, RendezvousInput, StoreAnswer, StoreId, StoreRequest,
-    Work, WorkAnswer, WorkId,
+    ClosedReason, DiskAnswer, DiskRequest, Job, JobId, Outcome, RendezvousInput, StoreAnswer,
+    StoreId, StoreRequest,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
 use rand::rngs::StdRng;
@@ -188,7 +188,7 @@ enum Happening {
     Stored(usize, u32, StoreId, StoreAnswer),
     Disk(usize, u32, DiskRequest),
     DiskDone(usize, u32, TransferId, DiskAnswer),
-    Worked(usize, u32, WorkId, WorkAnswer),
+    Computed(usize, u32, JobId, Outcome),
     ServerStored(u32),
 }
 
@@ -517,7 +517,7 @@ impl World {
                     let (at, life) = (host.disk_free, host.life);
                     self.schedule(at, Happening::Disk(n, life, request));
                 }
-                Output::Work(id, work) => self.on_work(n, id, work),
+                Output::Compute(id, job) => self.on_job(n, id, job),
                 Output::Reply(id, reply) => {
                     if let Err(violation) = login::on_reply(self, n, id, &reply) {
                         self.report(violation);
@@ -538,10 +538,10 @@ impl World {
             .mul_f64(self.rng.random_range(0.1..1.0))
     }
 
-    fn on_work(&mut self, n: usize, id: WorkId, work: Work) {
+    fn on_job(&mut self, n: usize, id: JobId, job: Job) {
         let at = self.now + Duration::from_millis(150);
         let life = self.hosts[n].life;
-        self.schedule(at, Happening::Worked(n, life, id, work.run()));
+        self.schedule(at, Happening::Computed(n, life, id, job.run()));
     }
 
     fn on_event(&mut self, n: usize, event: &Event) {
@@ -803,8 +803,8 @@ impl World {
             Happening::DiskDone(n, life, transfer, answer) => {
                 self.host_input(n, life, Input::Disk(transfer, answer));
             }
-            Happening::Worked(n, life, id, answer) => {
-                self.host_input(n, life, Input::Worked(id, answer));
+            Happening::Computed(n, life, id, answer) => {
+                self.host_input(n, life, Input::Computed(id, answer));
             }
             Happening::ServerStored(life) => {
                 if self.server.life == life && self.server.carry_out(self.now) {

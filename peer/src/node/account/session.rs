@@ -23,16 +23,16 @@ use rand::rngs::StdRng;
 
 use crate::node::command::{CommandError, CommandId};
 use crate::node::io::{
-    AGENT, ClosedReason, RendezvousInput, RendezvousOutput, Work, WorkAnswer, WorkId,
+    AGENT, ClosedReason, Job, JobId, Outcome, RendezvousInput, RendezvousOutput,
 };
 use crate::node::purpose::DevicePurpose;
 use crate::node::requests::{Gate, Requests};
 
-/// Something for the account to pass on: work to the shell, events to the node.
+/// Something for the account to pass on: jobs to the shell, events to the node.
 #[derive(Debug)]
 pub(super) enum SessionOutput {
     Rendezvous(RendezvousOutput),
-    Work(WorkId, Work),
+    Compute(JobId, Job),
     Event(SessionEvent),
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Session {
     token: Option<(AccountName, Token)>,
     intent: Option<Intent>,
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
-    next_work: u64,
+    next_job: u64,
     failures: u32,
     /// The shell has not yet answered a [`RendezvousOutput::Close`].
     is_closing: bool,
@@ -131,13 +131,13 @@ enum Step {
     /// RegisterStart is sent.
     Registering(ClientRegistration),
     /// The password is being stretched for RegisterFinish.
-    StretchingForRegistration(WorkId),
+    StretchingForRegistration(JobId),
     /// RegisterFinish is sent.
     FinishingRegistration,
     /// LoginStart is sent.
     LoggingIn(ClientLogin),
     /// The password is being stretched for LoginFinish.
-    StretchingForLogin(WorkId),
+    StretchingForLogin(JobId),
     /// LoginFinish is sent.
     FinishingLogin,
     /// TokenLogin is sent.
@@ -166,7 +166,7 @@ impl Session {
             token,
             intent: None,
             frames: FrameBuffer::new(),
-            next_work: 1,
+            next_job: 1,
             failures: 0,
             is_closing: false,
             parting: None,
@@ -268,10 +268,10 @@ impl Session {
     }
 
     /// Takes a stretched password.
-    pub(super) fn handle_worked(
+    pub(super) fn handle_computed(
         &mut self,
-        id: WorkId,
-        WorkAnswer(result): WorkAnswer,
+        id: JobId,
+        Outcome(result): Outcome,
         requests: &mut Requests,
         now: Instant,
     ) {
@@ -622,12 +622,12 @@ impl Session {
         let Some(intent) = &self.intent else {
             return self.close();
         };
-        let work = Work::Register {
+        let job = Job::Register {
             client,
             account: intent.account.clone(),
             response,
         };
-        let step = Step::StretchingForRegistration(self.work(work));
+        let step = Step::StretchingForRegistration(self.compute(job));
         self.set_step(binding, step, now);
     }
 
@@ -643,21 +643,21 @@ impl Session {
             return self.close();
         };
         let account = intent.account.clone();
-        let work = Work::LogIn {
+        let job = Job::LogIn {
             client,
             account,
             ke2,
             stretch,
             channel_binding: binding,
         };
-        let step = Step::StretchingForLogin(self.work(work));
+        let step = Step::StretchingForLogin(self.compute(job));
         self.set_step(binding, step, now);
     }
 
-    fn work(&mut self, work: Work) -> WorkId {
-        let id = WorkId(self.next_work);
-        self.next_work += 1;
-        self.outputs.push_back(SessionOutput::Work(id, work));
+    fn compute(&mut self, job: Job) -> JobId {
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        self.outputs.push_back(SessionOutput::Compute(id, job));
         id
     }
 

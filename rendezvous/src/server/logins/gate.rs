@@ -78,8 +78,8 @@ impl Gate {
     }
 
     /// Runs a job for the attempt of a connection.
-    pub(super) fn verify(&mut self, connection: ConnectionId, job: Job, context: &mut Context) {
-        let ticket = context.verify(job);
+    pub(super) fn compute(&mut self, connection: ConnectionId, job: Job, context: &mut Context) {
+        let ticket = context.compute(job);
         self.waiting.insert(ticket, connection);
     }
 

@@ -141,7 +141,7 @@ impl Attempt {
         match self {
             Self::Challenged { login, state } => {
                 let job = Job::Finish { login: state, ke3 };
-                gate.verify(to.connection, job, context);
+                gate.compute(to.connection, job, context);
                 Self::Finishing {
                     to,
                     login,
@@ -228,7 +228,7 @@ impl Attempt {
     }
 
     /// Goes on with what OPAQUE has computed; `None` if the attempt is over.
-    pub(super) fn on_verified(
+    pub(super) fn on_computed(
         self,
         outcome: Outcome,
         gate: &mut Gate,
@@ -363,7 +363,7 @@ fn on_loaded(
         at: context.unix(),
     };
     gate.store(to.connection, request, context);
-    gate.verify(to.connection, job, context);
+    gate.compute(to.connection, job, context);
     let login = PasswordLogin {
         account: start.account,
         account_id,

@@ -63,7 +63,7 @@ impl Attempt {
             message,
         };
         gate.store(to.connection, request, context);
-        gate.verify(to.connection, job, context);
+        gate.compute(to.connection, job, context);
         let wanted = Wanted {
             account,
             credential,
@@ -152,7 +152,7 @@ impl Attempt {
     }
 
     /// Goes on with what OPAQUE has computed; `None` if the attempt is over.
-    pub(super) fn on_verified(
+    pub(super) fn on_computed(
         self,
         outcome: Outcome,
         context: &mut Context,

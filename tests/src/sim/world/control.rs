@@ -362,8 +362,8 @@ impl World {
                     let life = self.server.life;
                     self.schedule(at, Happening::ServerStored(life));
                 }
-                server::Output::Verify { ticket, job } => {
-                    if self.server.verify(ticket, job, self.now) {
+                server::Output::Compute { ticket, job } => {
+                    if self.server.compute(ticket, job, self.now) {
                         self.ledger.on_proof();
                     }
                 }
