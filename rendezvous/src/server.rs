@@ -366,6 +366,7 @@ impl Server {
                 let opened = self.logins.open_admission(&account, context);
                 self.devices.on_admission_opened(to, opened, context);
             }
+            devices::Event::AdmissionLost(lost) => self.logins.on_admission_lost(&lost),
             devices::Event::LoggedOut(connection) => {
                 self.close(connection, CloseReason::LoggedOut);
             }
@@ -385,9 +386,7 @@ impl Server {
                 let opened = self.logins.open_admission(&account, context);
                 self.operator.on_admission_opened(id, opened, context);
             }
-            operator::Event::AdmissionLost { account, code } => {
-                self.logins.on_admission_lost(&account, code);
-            }
+            operator::Event::AdmissionLost(lost) => self.logins.on_admission_lost(&lost),
             operator::Event::NoAccount(account) => self.logins.on_no_account(&account),
             operator::Event::Unblocked(account) => self.logins.on_unblocked(&account),
             operator::Event::AccountRemoved { id, account } => {

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::wire::rendezvous::{
-    AdmissionCode, Answer, DeviceAnswer, DevicePush, DeviceRequest, FailedLogins, Refusal,
-};
+use common::wire::rendezvous::{DeviceAnswer, DevicePush, DeviceRequest, FailedLogins, Refusal};
 
 use super::context::{Context, Part, ReplyTo};
 use super::io::{ConnectionId, Deadline, Ticket};
@@ -41,6 +39,8 @@ pub(super) struct Devices {
 pub(super) enum Event {
     /// A one-time code is wanted; answered by [`Devices::on_admission_opened`].
     AdmissionWanted { to: ReplyTo, account: AccountName },
+    /// The store could not keep this code.
+    AdmissionLost(Admission),
     /// A device is forgotten and told so: its connection is to be closed.
     LoggedOut(ConnectionId),
     /// Somebody listens to be told of failed log-ins to this account; answered by [`Devices::on_told`].
@@ -53,7 +53,7 @@ enum Waiting {
     /// The device is being forgotten, then its session ends.
     LogOut(ReplyTo),
     /// A one-time code is being kept.
-    Admit(ReplyTo, AdmissionCode),
+    Admit(ReplyTo, Admission),
 }
 
 impl Devices {
@@ -97,11 +97,12 @@ impl Devices {
             context.refuse(to, Refusal::LimitExceeded);
             return;
         };
-        let code = admission.code;
-        let at = context.unix();
-        let request = AdmissionsRequest::Save { admission, at };
+        let request = AdmissionsRequest::Save {
+            admission: admission.clone(),
+            at: context.unix(),
+        };
         let ticket = context.store(Part::Devices, request.into());
-        self.waiting.insert(ticket, Waiting::Admit(to, code));
+        self.waiting.insert(ticket, Waiting::Admit(to, admission));
     }
 
     /// The store has done what a request waits for.
@@ -121,17 +122,15 @@ impl Devices {
                 context.answer(to, DeviceAnswer::Done);
                 self.events.push_back(Event::LoggedOut(to.connection));
             }
-            Waiting::Admit(to, code) => {
-                let answer = match answer {
-                    Ok(StoreAnswer::Admissions(AdmissionsAnswer::Done)) => {
-                        Answer::Device(DeviceAnswer::Admission {
-                            code,
-                            expires_in_s: Admission::LIFETIME_S,
-                        })
-                    }
-                    Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
+            Waiting::Admit(to, admission) => {
+                let Ok(StoreAnswer::Admissions(AdmissionsAnswer::Done)) = answer else {
+                    self.events.push_back(Event::AdmissionLost(admission));
+                    context.refuse(to, Refusal::StoreFailed);
+                    return;
                 };
-                context.answer(to, answer);
+                let code = admission.code;
+                let expires_in_s = Admission::LIFETIME_S;
+                context.answer(to, DeviceAnswer::Admission { code, expires_in_s });
             }
         }
     }
@@ -245,7 +244,7 @@ mod tests {
     use common::id::DeviceName;
     use common::key::DeviceSecret;
     use common::time::{Epoch, UnixTime};
-    use common::wire::rendezvous::RequestId;
+    use common::wire::rendezvous::{AdmissionCode, RequestId};
 
     use crate::server::io::Output;
     use crate::store::{AccountId, StoreRequest};
@@ -296,6 +295,30 @@ mod tests {
                     assert_eq!(connection, HERE);
                 }
                 None => assert!(!is_forgotten),
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_that_the_store_could_not_keep_is_lost() {
+        for answer in [Ok(AdmissionsAnswer::Done.into()), Err(StoreError::DiskFull)] {
+            let (mut devices, mut context) = logged_in();
+            context.open(TO);
+            let admission = Admission {
+                account: "alice".parse().unwrap(),
+                code: AdmissionCode::from_random(1),
+                expires: UnixTime::from_millis(2),
+            };
+            devices.on_admission_opened(TO, Some(admission.clone()), &mut context);
+            let Some(Output::Store { ticket, .. }) = context.poll_output() else {
+                panic!("it asks the store");
+            };
+            let is_kept = answer.is_ok();
+            devices.on_stored(ticket, answer, &mut context);
+            match devices.poll_event() {
+                Some(Event::AdmissionLost(lost)) => assert!(!is_kept && lost == admission),
+                None => assert!(is_kept),
                 Some(other) => panic!("{other:?}"),
             }
         }

@@ -12,8 +12,8 @@ use common::key::Token;
 use common::limits::Occupancy;
 use common::time::Epoch;
 use common::wire::rendezvous::{
-    AdmissionCode, FailedLogins, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage,
-    Refusal, StretchVersion,
+    FailedLogins, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Refusal,
+    StretchVersion,
 };
 
 use super::connections::Stranger;
@@ -195,8 +195,8 @@ impl Logins {
     }
 
     /// Takes a one-time code back that the store could not keep.
-    pub(super) fn on_admission_lost(&mut self, account: &AccountName, code: AdmissionCode) {
-        self.gate.admissions.take(account, code);
+    pub(super) fn on_admission_lost(&mut self, lost: &Admission) {
+        self.gate.admissions.take(&lost.account, lost.code);
     }
 
     /// An account does not exist: it has no codes.

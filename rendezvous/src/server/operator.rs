@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, VecDeque};
 use common::id::AccountName;
 use common::limits::ACCOUNTS_PER_REPLY_MAX;
 use common::password::STRETCH_CURRENT;
-use common::wire::rendezvous::AdmissionCode;
 
 use super::context::{Context, Part};
 use super::io::{Command, CommandId, ListedAccount, Reply, Ticket};
@@ -31,10 +30,7 @@ pub(super) enum Event {
     /// A one-time code is wanted; answered by [`Operator::on_admission_opened`].
     AdmissionWanted { id: CommandId, account: AccountName },
     /// The store could not keep this code.
-    AdmissionLost {
-        account: AccountName,
-        code: AdmissionCode,
-    },
+    AdmissionLost(Admission),
     /// There is no such account: it can have no codes.
     NoAccount(AccountName),
     /// An account is gone. To be replied to when its sessions are, too.
@@ -58,7 +54,7 @@ enum Waiting {
     /// The store forgets the failures.
     Unblocking(AccountName),
     /// The store keeps a code.
-    Admission(AccountName, AdmissionCode),
+    Admission(Admission),
     /// The list is being read.
     List,
 }
@@ -117,7 +113,7 @@ impl Operator {
             context.reply(id, Reply::TooManyCodes);
             return;
         };
-        let waiting = Waiting::Admission(admission.account.clone(), admission.code);
+        let waiting = Waiting::Admission(admission.clone());
         let at = context.unix();
         let request = AdmissionsRequest::Save { admission, at };
         self.wait(id, waiting, request.into(), context);
@@ -134,9 +130,8 @@ impl Operator {
         let (id, waiting) = waiting.expect("a ticket is for what waits for it");
         match answer {
             Err(error) => {
-                if let Waiting::Admission(account, code) = waiting {
-                    let lost = Event::AdmissionLost { account, code };
-                    self.events.push_back(lost);
+                if let Waiting::Admission(admission) = waiting {
+                    self.events.push_back(Event::AdmissionLost(admission));
                 }
                 context.reply(id, Reply::StoreFailed(error));
             }
@@ -145,8 +140,8 @@ impl Operator {
                 | StoreAnswer::Lockouts(LockoutsAnswer::NotFound)
                 | StoreAnswer::Admissions(AdmissionsAnswer::NotFound),
             ) => {
-                if let Waiting::Admission(account, _) = waiting {
-                    self.events.push_back(Event::NoAccount(account));
+                if let Waiting::Admission(admission) = waiting {
+                    self.events.push_back(Event::NoAccount(admission.account));
                 }
                 context.reply(id, Reply::NotFound);
             }
@@ -203,7 +198,7 @@ impl Operator {
                 self.events.push_back(Event::Unblocked(account));
                 context.reply(id, Reply::Done);
             }
-            Waiting::Admission(_, code) => {
+            Waiting::Admission(Admission { code, .. }) => {
                 let expires_in_s = Admission::LIFETIME_S;
                 context.reply(id, Reply::Code { code, expires_in_s });
             }
