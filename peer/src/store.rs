@@ -55,7 +55,7 @@ impl MemoryStore {
     /// Carries out a request.
     pub fn execute(&mut self, request: &StoreRequest) -> StoreAnswer {
         if self.is_after_gap(request) {
-            return after_gap();
+            return StoreAnswer::after_gap();
         }
         match request {
             StoreRequest::Account(request) => self.account(request),
@@ -68,7 +68,7 @@ impl MemoryStore {
     /// the same chain is taken any more.
     pub fn fail(&mut self, request: &StoreRequest, reason: &str) -> StoreAnswer {
         if self.is_after_gap(request) {
-            return after_gap();
+            return StoreAnswer::after_gap();
         }
         if let StoreRequest::Chat(ChatRequest::Receive { chain, .. }) = request {
             self.gap = *chain;
@@ -282,8 +282,4 @@ fn look_up<'a>(rows: impl Iterator<Item = &'a Row>, limit: u32) -> Vec<HistoryIt
         }
     }
     items
-}
-
-fn after_gap() -> StoreAnswer {
-    StoreAnswer::Failed("a message before it could not be kept".to_owned())
 }

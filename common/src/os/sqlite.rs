@@ -121,6 +121,14 @@ pub fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// Tells whether an error means that another process has locked the file.
+pub fn is_locked(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
 /// Looks at the header without SQLite, which would touch the file or make side files.
 fn check_header(path: &Path, known: u32) -> Result<(), OpenError> {
     let mut header = Vec::new();

@@ -328,6 +328,13 @@ pub enum StoreAnswer {
     Failed(String),
 }
 
+impl StoreAnswer {
+    /// The answer for a received message that is refused because an earlier one of its link was.
+    pub(crate) fn after_gap() -> Self {
+        Self::Failed("an earlier message of the same sender could not be kept".to_owned())
+    }
+}
+
 /// The result of a [`ChatRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatAnswer {

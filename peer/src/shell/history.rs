@@ -132,7 +132,7 @@ impl History {
 
     fn execute_alone(&mut self, request: &StoreRequest) -> StoreAnswer {
         if self.is_after_gap(request) {
-            return StoreAnswer::Failed("a message before it could not be kept".to_owned());
+            return StoreAnswer::after_gap();
         }
         match self.execute([request]) {
             Ok(mut answers) => answers.remove(0),
@@ -639,16 +639,16 @@ fn unusable(
 
 /// Describes an error to a person: what went wrong and what to do.
 fn describe(error: &rusqlite::Error) -> String {
+    if sqlite::is_locked(error) {
+        return "another program has the history open; close it and try again".to_owned();
+    }
+    if sqlite::is_damage(error) {
+        return format!("the history is damaged ({error}); restore it from a backup");
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "the disk is full; free some space and try again".to_owned(),
         Some(ErrorCode::ReadOnly) => {
             "the history is on a read-only file system; make it writable".to_owned()
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another program has the history open; close it and try again".to_owned()
-        }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            format!("the history is damaged ({error}); restore it from a backup")
         }
         Some(_) | None => error.to_string(),
     }

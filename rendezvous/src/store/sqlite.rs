@@ -171,7 +171,8 @@ impl Store for SqliteStore {
     fn execute(&mut self, batch: &[StoreRequest]) -> Vec<Result<StoreAnswer, StoreError>> {
         match self.execute_batch(batch) {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
-            Err(error) if batch.len() > 1 && !is_locked(&error) => {
+            // A locked database would be waited for just as long for each request alone.
+            Err(error) if batch.len() > 1 && !sqlite::is_locked(&error) => {
                 log::debug!(
                     "cannot execute a transaction: requests={} error={error}",
                     batch.len()
@@ -708,15 +709,6 @@ fn parse_failures(text: &str) -> Option<Vec<(SourcePrefix, u32)>> {
 
 fn is_damage(error: &rusqlite::Error) -> bool {
     sqlite::is_damage(error) || matches!(error, rusqlite::Error::FromSqlConversionFailure(..))
-}
-
-/// Tells whether another process has locked the database: executing each request alone would wait for it
-/// just as long, and each time.
-fn is_locked(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    )
 }
 
 fn store_error(error: &rusqlite::Error) -> StoreError {
