@@ -9,6 +9,18 @@
 //! feature of the same name: what both programs need from the system, without which the engines build.
 //! Functions that need randomness take a seed, unless their documentation says otherwise.
 
+/// Implements `From` of each part for an enum of parts: `from_parts!(PeerFrame { Chat(ChatFrame) })`.
+#[macro_export]
+macro_rules! from_parts {
+    ($whole:ty { $($variant:ident($part:ty)),+ $(,)? }) => {
+        $(impl From<$part> for $whole {
+            fn from(part: $part) -> Self {
+                Self::$variant(part)
+            }
+        })+
+    };
+}
+
 // The addresses that a candidate may have.
 pub mod candidate;
 // The hashes of a file's leaves and its digest, both plain BLAKE3.

@@ -58,14 +58,7 @@ pub enum PeerFrame {
     File(FileFrame),
 }
 
-impl From<ChatFrame> for PeerFrame {
-    fn from(frame: ChatFrame) -> Self {
-        Self::Chat(frame)
-    }
-}
-
-impl From<FileFrame> for PeerFrame {
-    fn from(frame: FileFrame) -> Self {
-        Self::File(frame)
-    }
-}
+crate::from_parts!(PeerFrame {
+    Chat(ChatFrame),
+    File(FileFrame),
+});

@@ -95,23 +95,11 @@ pub enum Request {
     Device(DeviceRequest),
 }
 
-impl From<LoginRequest> for Request {
-    fn from(request: LoginRequest) -> Self {
-        Self::Login(request)
-    }
-}
-
-impl From<DirectoryRequest> for Request {
-    fn from(request: DirectoryRequest) -> Self {
-        Self::Directory(request)
-    }
-}
-
-impl From<DeviceRequest> for Request {
-    fn from(request: DeviceRequest) -> Self {
-        Self::Device(request)
-    }
-}
+crate::from_parts!(Request {
+    Login(LoginRequest),
+    Directory(DirectoryRequest),
+    Device(DeviceRequest),
+});
 
 /// A frame from the server, after its [`HelloAnswer`].
 #[expect(missing_docs, reason = "the fields' names and types say it all")]
@@ -140,29 +128,12 @@ pub enum Answer {
     Device(DeviceAnswer),
 }
 
-impl From<Refusal> for Answer {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<LoginAnswer> for Answer {
-    fn from(answer: LoginAnswer) -> Self {
-        Self::Login(answer)
-    }
-}
-
-impl From<DirectoryAnswer> for Answer {
-    fn from(answer: DirectoryAnswer) -> Self {
-        Self::Directory(answer)
-    }
-}
-
-impl From<DeviceAnswer> for Answer {
-    fn from(answer: DeviceAnswer) -> Self {
-        Self::Device(answer)
-    }
-}
+crate::from_parts!(Answer {
+    Refused(Refusal),
+    Login(LoginAnswer),
+    Directory(DirectoryAnswer),
+    Device(DeviceAnswer),
+});
 
 /// A notification from the server, not requested by the peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,23 +146,11 @@ pub enum Push {
     Device(DevicePush),
 }
 
-impl From<ByeReason> for Push {
-    fn from(reason: ByeReason) -> Self {
-        Self::Bye(reason)
-    }
-}
-
-impl From<DirectoryPush> for Push {
-    fn from(push: DirectoryPush) -> Self {
-        Self::Directory(push)
-    }
-}
-
-impl From<DevicePush> for Push {
-    fn from(push: DevicePush) -> Self {
-        Self::Device(push)
-    }
-}
+crate::from_parts!(Push {
+    Bye(ByeReason),
+    Directory(DirectoryPush),
+    Device(DevicePush),
+});
 
 /// Why the server ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

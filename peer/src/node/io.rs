@@ -299,23 +299,11 @@ pub enum ChatRequest {
     Unread,
 }
 
-impl From<AccountRequest> for StoreRequest {
-    fn from(request: AccountRequest) -> Self {
-        Self::Account(request)
-    }
-}
-
-impl From<ContactRequest> for StoreRequest {
-    fn from(request: ContactRequest) -> Self {
-        Self::Contact(request)
-    }
-}
-
-impl From<ChatRequest> for StoreRequest {
-    fn from(request: ChatRequest) -> Self {
-        Self::Chat(request)
-    }
-}
+common::from_parts!(StoreRequest {
+    Account(AccountRequest),
+    Contact(ContactRequest),
+    Chat(ChatRequest),
+});
 
 /// The answer to a [`StoreRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -47,17 +47,10 @@ pub(super) enum DevicePurpose {
     KeepAlive,
 }
 
-impl From<DirectoryPurpose> for Purpose {
-    fn from(purpose: DirectoryPurpose) -> Self {
-        Self::Directory(purpose)
-    }
-}
-
-impl From<DevicePurpose> for Purpose {
-    fn from(purpose: DevicePurpose) -> Self {
-        Self::Device(purpose)
-    }
-}
+common::from_parts!(Purpose {
+    Directory(DirectoryPurpose),
+    Device(DevicePurpose),
+});
 
 // ---- requests to the store ---------------------------------------------------------------------
 
@@ -114,14 +107,7 @@ pub(super) enum ChatStored {
     Marked(CommandId),
 }
 
-impl From<AccountStored> for StorePurpose {
-    fn from(purpose: AccountStored) -> Self {
-        Self::Account(purpose)
-    }
-}
-
-impl From<ChatStored> for StorePurpose {
-    fn from(purpose: ChatStored) -> Self {
-        Self::Chat(purpose)
-    }
-}
+common::from_parts!(StorePurpose {
+    Account(AccountStored),
+    Chat(ChatStored),
+});

@@ -230,50 +230,16 @@ pub enum AdmissionsAnswer {
     NotFound,
 }
 
-impl From<AccountsRequest> for StoreRequest {
-    fn from(request: AccountsRequest) -> Self {
-        Self::Accounts(request)
-    }
-}
+common::from_parts!(StoreRequest {
+    Accounts(AccountsRequest),
+    Devices(DevicesRequest),
+    Lockouts(LockoutsRequest),
+    Admissions(AdmissionsRequest),
+});
 
-impl From<DevicesRequest> for StoreRequest {
-    fn from(request: DevicesRequest) -> Self {
-        Self::Devices(request)
-    }
-}
-
-impl From<LockoutsRequest> for StoreRequest {
-    fn from(request: LockoutsRequest) -> Self {
-        Self::Lockouts(request)
-    }
-}
-
-impl From<AdmissionsRequest> for StoreRequest {
-    fn from(request: AdmissionsRequest) -> Self {
-        Self::Admissions(request)
-    }
-}
-
-impl From<AccountsAnswer> for StoreAnswer {
-    fn from(answer: AccountsAnswer) -> Self {
-        Self::Accounts(answer)
-    }
-}
-
-impl From<DevicesAnswer> for StoreAnswer {
-    fn from(answer: DevicesAnswer) -> Self {
-        Self::Devices(answer)
-    }
-}
-
-impl From<LockoutsAnswer> for StoreAnswer {
-    fn from(answer: LockoutsAnswer) -> Self {
-        Self::Lockouts(answer)
-    }
-}
-
-impl From<AdmissionsAnswer> for StoreAnswer {
-    fn from(answer: AdmissionsAnswer) -> Self {
-        Self::Admissions(answer)
-    }
-}
+common::from_parts!(StoreAnswer {
+    Accounts(AccountsAnswer),
+    Devices(DevicesAnswer),
+    Lockouts(LockoutsAnswer),
+    Admissions(AdmissionsAnswer),
+});
