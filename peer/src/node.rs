@@ -128,12 +128,13 @@ impl Node {
         match input {
             Input::Datagrams(datagrams) => self.on_datagrams(datagrams, now),
             Input::LocalAddresses(addresses) => {
-                self.paths.set_local(addresses);
+                self.paths.set_local(&addresses);
+                cx.links.set_local_addresses(addresses);
                 self.announce(now);
             }
             Input::Rendezvous(input) => {
-                if let RendezvousInput::Connected { server, .. } = &input {
-                    self.paths.set_server(*server);
+                if let RendezvousInput::Connected { server, other, .. } = &input {
+                    self.paths.set_server(*server, *other);
                     cx.links.set_local(server.ip().is_loopback());
                 }
                 self.account.handle_rendezvous(input, cx);

@@ -52,8 +52,8 @@ use self::udp::Udp;
 use self::workers::{Answer, Answers, Lookup};
 use crate::node::command::CommandId;
 use crate::node::io::{
-    DiskAnswer, DiskRequest, Job, JobId, Outcome, RendezvousInput, StoreAnswer, StoreId,
-    StoreRequest,
+    DiskAnswer, DiskRequest, Job, JobId, LocalAddress, Outcome, RendezvousInput, StoreAnswer,
+    StoreId, StoreRequest,
 };
 use crate::node::{Input, Node, NodeOptions, Output};
 
@@ -213,7 +213,7 @@ struct EventLoop {
     may_have_answers: bool,
     /// Until when the node has nothing to do by itself.
     deadline: Option<Instant>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<LocalAddress>,
     addresses_due: Instant,
     /// Where the node puts packets.
     buffer: Vec<u8>,

@@ -44,7 +44,7 @@ pub enum Input {
     Datagrams(Datagrams),
     /// The addresses at which this host's UDP socket can be reached, none of them unspecified. Given
     /// at the start and after each change of the network.
-    LocalAddresses(Vec<SocketAddr>),
+    LocalAddresses(Vec<LocalAddress>),
     /// The control connection opened, brought bytes or closed.
     Rendezvous(RendezvousInput),
     /// A person, or a program for them, issued a command.
@@ -157,6 +157,51 @@ pub enum RendezvousOutput {
     Close,
 }
 
+/// An address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocalAddress {
+    /// The address with the port of the UDP socket.
+    pub endpoint: SocketAddr,
+    /// Leading bits that all addresses on the interface's network share: 0 to 32, or 128 for IPv6.
+    pub prefix_len: u8,
+    /// Largest IP packet, in bytes, that the interface carries, if the system tells.
+    pub mtu: Option<u32>,
+}
+
+impl LocalAddress {
+    /// Tells whether `ip` is on the network of this address's interface.
+    pub(crate) fn is_on_link(&self, ip: IpAddr) -> bool {
+        match (self.endpoint.ip(), ip) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let rest = 32_u32.saturating_sub(self.prefix_len.into());
+                (own.to_bits() ^ other.to_bits())
+                    .checked_shr(rest)
+                    .unwrap_or(0)
+                    == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let rest = 128_u32.saturating_sub(self.prefix_len.into());
+                (own.to_bits() ^ other.to_bits())
+                    .checked_shr(rest)
+                    .unwrap_or(0)
+                    == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl From<SocketAddr> for LocalAddress {
+    /// An address of whose interface nothing is known.
+    fn from(endpoint: SocketAddr) -> Self {
+        Self {
+            endpoint,
+            prefix_len: if endpoint.is_ipv4() { 32 } else { 128 },
+            mtu: None,
+        }
+    }
+}
+
 /// What happened on the control connection.
 #[derive(Clone, Debug)]
 pub enum RendezvousInput {
@@ -168,6 +213,8 @@ pub enum RendezvousInput {
         local: SocketAddr,
         /// The server's address. Its UDP port has the same number.
         server: SocketAddr,
+        /// An address of the server in the other family, IPv4 or IPv6, if its name has one.
+        other: Option<SocketAddr>,
     },
     /// Received bytes, in order, cut anywhere.
     Received(Vec<u8>),

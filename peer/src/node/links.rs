@@ -22,7 +22,7 @@ use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
 use common::wire::rendezvous::Entry;
 use rand::rngs::StdRng;
 
-use super::io::{AGENT, Datagrams, Transmit};
+use super::io::{AGENT, Datagrams, LocalAddress, Transmit};
 use super::transport::{
     CloseReason, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport, TransportEvent,
 };
@@ -167,6 +167,11 @@ impl Links {
     /// Notes whether loopback addresses may be dialled.
     pub(super) fn set_local(&mut self, is_local: bool) {
         self.dials.set_local(is_local);
+    }
+
+    /// Notes the addresses of this host's interfaces.
+    pub(super) fn set_local_addresses(&mut self, addresses: Vec<LocalAddress>) {
+        self.transport.set_local_addresses(addresses);
     }
 
     /// Notes our own endpoints, which are never dialled.

@@ -1,6 +1,6 @@
 //! Paths between devices: this device's candidates, and checks of other devices' candidates.
 //!
-//! [`Paths`] owns this device's endpoints, the STUN requests that discover them, what was announced of
+//! [`Paths`] owns this device's endpoints, their [`discovery`] through the server, what was announced of
 //! them, and the answers to other peers' checks. The candidates of other devices belong to the
 //! [`agent`].
 
@@ -9,15 +9,13 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use common::key::DeviceKey;
-use common::limits::{
-    ANNOUNCE_PATIENCE, CANDIDATES_MAX, STUN_INTERVAL, STUN_RETRY, STUN_TRIES_MAX,
-};
+use common::limits::{ANNOUNCE_PATIENCE, CANDIDATES_MAX};
 use common::stun;
-use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::io::{Datagrams, Transmit};
+use super::io::{Datagrams, LocalAddress, Transmit};
 use answers::Answers;
+use discovery::Discovery;
 
 // Candidates of other devices: checks, proofs and budgets.
 pub(super) mod agent;
@@ -25,6 +23,8 @@ pub(super) mod agent;
 mod answers;
 // Limits what is sent to unproven endpoints.
 mod budget;
+// The server-reflexive addresses of this device.
+mod discovery;
 
 /// This device's endpoints, and how they are discovered and announced.
 #[derive(Debug)]
@@ -32,31 +32,15 @@ pub(super) struct Paths {
     rng: StdRng,
     /// The interfaces' addresses with the port of the UDP socket.
     local: BTreeSet<SocketAddr>,
-    /// The server-reflexive address, once the server has answered.
-    reflexive: Option<SocketAddr>,
-    server: Option<SocketAddr>,
+    /// One for each address family in which the server has an address. The first is the one of the
+    /// control connection: that address of the server is known to be reachable.
+    discoveries: Vec<Discovery>,
     /// What this session has announced.
     announced: Option<Vec<SocketAddr>>,
-    /// Until then, the session's first announcement waits for the server-reflexive address.
+    /// Until then, the session's first announcement waits for the first server-reflexive address.
     announce_by: Option<Instant>,
-    probe: Probe,
     answers: Answers,
     transmits: VecDeque<(Transmit, Vec<u8>)>,
-}
-
-/// State of the discovery of the server-reflexive address.
-#[derive(Clone, Copy, Debug)]
-enum Probe {
-    /// There is no session.
-    Off,
-    /// A request is in flight, to be repeated at `at`.
-    InFlight {
-        transaction: u128,
-        tries: u32,
-        at: Instant,
-    },
-    /// The next request is due at `until`.
-    Idle { until: Instant },
 }
 
 impl Paths {
@@ -65,57 +49,66 @@ impl Paths {
         Self {
             rng,
             local: BTreeSet::new(),
-            reflexive: None,
-            server: None,
+            discoveries: Vec::new(),
             announced: None,
             announce_by: None,
-            probe: Probe::Off,
             answers: Answers::new(own_key),
             transmits: VecDeque::new(),
         }
     }
 
     /// Sets the addresses of this host's interfaces, with the port of the UDP socket.
-    pub(super) fn set_local(&mut self, addresses: Vec<SocketAddr>) {
-        self.local = addresses.into_iter().map(stun::canonical).collect();
+    pub(super) fn set_local(&mut self, addresses: &[LocalAddress]) {
+        let endpoints = addresses.iter().map(|address| address.endpoint);
+        self.local = endpoints.map(stun::canonical).collect();
     }
 
-    /// Sets the address of the rendezvous server.
-    pub(super) fn set_server(&mut self, server: SocketAddr) {
-        self.server = Some(stun::canonical(server));
+    /// Sets the addresses of the rendezvous server: that of the control connection, and one of the other
+    /// address family if it has any.
+    pub(super) fn set_server(&mut self, connected: SocketAddr, other: Option<SocketAddr>) {
+        let servers = [Some(connected), other].into_iter().flatten();
+        let discoveries = servers.map(stun::canonical).map(|server| {
+            let mut before = self.discoveries.iter();
+            let before = before.find(|known| known.server().is_ipv4() == server.is_ipv4());
+            Discovery::new(server, before.and_then(Discovery::reflexive))
+        });
+        self.discoveries = discoveries.collect();
     }
 
-    /// A session began: starts to discover the server-reflexive address.
+    /// A session began: starts to discover the server-reflexive addresses.
     pub(super) fn on_online(&mut self, now: Instant) {
         self.announced = None;
         self.announce_by = Some(now + ANNOUNCE_PATIENCE);
-        self.send_request(0, now);
+        for discovery in &mut self.discoveries {
+            self.transmits
+                .push_back(discovery.start(&mut self.rng, now));
+        }
     }
 
     /// The session ended: stops the discovery.
     pub(super) fn on_offline(&mut self) {
-        self.probe = Probe::Off;
+        self.discoveries.iter_mut().for_each(Discovery::stop);
         self.announce_by = None;
     }
 
-    /// The candidates to announce, at most [`CANDIDATES_MAX`], the server-reflexive one first. Loopback
+    /// The candidates to announce, at most [`CANDIDATES_MAX`], the server-reflexive ones first. Loopback
     /// addresses are included only if the server is on this host, too.
     pub(super) fn candidates(&self) -> Vec<SocketAddr> {
-        let is_local = self.server.is_some_and(|server| server.ip().is_loopback());
+        let connected = self.discoveries.first().map(Discovery::server);
+        let is_local = connected.is_some_and(|server| server.ip().is_loopback());
         let local = self
             .local
             .iter()
             .filter(|address| is_local || !address.ip().is_loopback());
         let seen = self
-            .reflexive
-            .iter()
+            .reflexive()
             .filter(|address| !self.local.contains(address));
-        seen.chain(local).copied().take(CANDIDATES_MAX).collect()
+        seen.chain(local.copied()).take(CANDIDATES_MAX).collect()
     }
 
     /// All endpoints of this device, announced or not.
     pub(super) fn own_addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.local.iter().chain(self.reflexive.iter()).copied()
+        self.local.iter().copied().chain(self.reflexive())
     }
 
     /// Tells whether the candidates have changed since the last announcement and are due to be announced.
@@ -149,47 +142,28 @@ impl Paths {
     }
 
     fn on_server_answer(&mut self, source: SocketAddr, datagram: &[u8], now: Instant) -> bool {
-        let Probe::InFlight { transaction, .. } = self.probe else {
-            return false;
-        };
-        if Some(source) != self.server {
-            return false;
+        let mut discoveries = self.discoveries.iter_mut();
+        let answered = discoveries.position(|each| each.on_answer(source, datagram, now));
+        if answered == Some(0) {
+            self.announce_by = None;
         }
-        let Some(seen) = stun::reflexive_address(datagram, transaction) else {
-            return false;
-        };
-        self.probe = Probe::Idle {
-            until: now + STUN_INTERVAL,
-        };
-        self.reflexive = Some(seen);
-        self.announce_by = None;
-        true
+        answered.is_some()
     }
 
-    /// Sends the STUN request that is due. Returns whether the first announcement has waited long enough
+    /// Sends the STUN requests that are due. Returns whether the first announcement has waited long enough
     /// for an answer.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
-        match self.probe {
-            Probe::InFlight { tries, at, .. } if at <= now && tries >= STUN_TRIES_MAX => {
-                self.probe = Probe::Idle {
-                    until: now + STUN_INTERVAL,
-                };
-            }
-            Probe::InFlight { tries, at, .. } if at <= now => self.send_request(tries, now),
-            Probe::Idle { until } if until <= now => self.send_request(0, now),
-            Probe::InFlight { .. } | Probe::Idle { .. } | Probe::Off => {}
+        for discovery in &mut self.discoveries {
+            self.transmits
+                .extend(discovery.handle_timeout(&mut self.rng, now));
         }
         self.announce_by.take_if(|by| *by <= now).is_some()
     }
 
     /// When [`Paths::handle_timeout`] is due, if ever.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let probe = match self.probe {
-            Probe::Off => None,
-            Probe::InFlight { at, .. } => Some(at),
-            Probe::Idle { until } => Some(until),
-        };
-        probe.into_iter().chain(self.announce_by).min()
+        let probes = self.discoveries.iter().filter_map(Discovery::poll_timeout);
+        probes.chain(self.announce_by).min()
     }
 
     /// Appends the next datagram to send to `buffer`.
@@ -199,18 +173,8 @@ impl Paths {
         Some(transmit)
     }
 
-    fn send_request(&mut self, tries: u32, now: Instant) {
-        let Some(server) = self.server else { return };
-        // A STUN transaction has 96 bits (RFC 8489 section 5).
-        let transaction = self.rng.random::<u128>() >> 32;
-        let request = stun::binding_request(transaction);
-        self.transmits
-            .push_back((Transmit::single(server, request.len()), request));
-        self.probe = Probe::InFlight {
-            transaction,
-            tries: tries + 1,
-            at: now + STUN_RETRY,
-        };
+    fn reflexive(&self) -> impl Iterator<Item = SocketAddr> {
+        self.discoveries.iter().filter_map(Discovery::reflexive)
     }
 }
 
@@ -223,6 +187,10 @@ mod tests {
     use common::key::DeviceSecret;
     use rand::SeedableRng;
 
+    fn local(endpoint: &str) -> LocalAddress {
+        endpoint.parse::<SocketAddr>().unwrap().into()
+    }
+
     fn server() -> SocketAddr {
         "198.51.100.1:7400".parse().unwrap()
     }
@@ -232,9 +200,8 @@ mod tests {
         let now = Instant::now();
         let own_key = DeviceSecret::from_seed([1; 32]).public();
         let mut paths = Paths::new(StdRng::from_seed([1; 32]), own_key);
-        let local = ["127.0.0.1:5000", "192.0.2.1:5000"].map(|text| text.parse().unwrap());
-        paths.set_local(local.to_vec());
-        paths.set_server(server());
+        paths.set_local(&["127.0.0.1:5000", "192.0.2.1:5000"].map(local));
+        paths.set_server(server(), None);
         paths.on_online(now);
         (paths, now)
     }
@@ -275,7 +242,7 @@ mod tests {
     fn the_first_announcement_waits_for_the_server_and_not_for_long() {
         let (mut paths, now) = online();
         assert!(!paths.needs_announcing());
-        paths.set_local(vec!["192.0.2.2:5000".parse().unwrap()]);
+        paths.set_local(&[local("192.0.2.2:5000")]);
         assert!(!paths.needs_announcing(), "still");
         assert!(answer(&mut paths, "203.0.113.9:6000", server(), now));
         assert!(paths.needs_announcing());
@@ -334,20 +301,41 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_server_is_asked_a_few_times_and_again_later() {
-        let (mut paths, _) = online();
-        let mut asked = 0;
-        for _ in 0..STUN_TRIES_MAX * 2 {
-            let mut buffer = Vec::new();
-            while paths.poll_transmit(&mut buffer).is_some() {
-                asked += 1;
-            }
-            let now = paths.poll_timeout().unwrap();
-            if matches!(paths.probe, Probe::Idle { .. }) {
-                break;
-            }
-            paths.handle_timeout(now);
-        }
-        assert_eq!(asked, STUN_TRIES_MAX);
+    fn each_address_family_has_its_own_address() {
+        let (mut paths, now) = online();
+        let other: SocketAddr = "[2001:db8:1::1]:7400".parse().unwrap();
+        paths.set_server(server(), Some(other));
+        paths.transmits.clear();
+        paths.on_online(now);
+        let asked = paths.transmits.iter();
+        let asked: Vec<_> = asked.map(|(transmit, _)| transmit.destination).collect();
+        assert_eq!(asked, [server(), other]);
+        paths.transmits.swap(0, 1);
+        assert!(answer(&mut paths, "[2001:db8:2::9]:5000", other, now));
+        assert!(
+            !paths.needs_announcing(),
+            "the one of the control connection is still awaited"
+        );
+        assert!(answer(&mut paths, "203.0.113.9:6000", server(), now));
+        assert!(paths.needs_announcing());
+        let seen = ["203.0.113.9:6000", "[2001:db8:2::9]:5000"].map(|text| text.parse().unwrap());
+        assert_eq!(paths.take_announcement()[..2], seen);
+        // The next session begins with what is known, if the server has that family still.
+        paths.set_server(other, None);
+        assert_eq!(paths.candidates()[0], seen[1]);
+        assert!(!paths.candidates().contains(&seen[0]));
+    }
+
+    #[test]
+    fn an_address_in_the_other_family_that_comes_late_is_announced_too() {
+        let (mut paths, now) = online();
+        let other: SocketAddr = "[2001:db8:1::1]:7400".parse().unwrap();
+        paths.set_server(server(), Some(other));
+        paths.transmits.clear();
+        paths.on_online(now);
+        assert!(answer(&mut paths, "203.0.113.9:6000", server(), now));
+        paths.take_announcement();
+        assert!(answer(&mut paths, "[2001:db8:2::9]:5000", other, now));
+        assert!(paths.needs_announcing());
     }
 }

@@ -309,6 +309,7 @@ impl World {
                     channel_binding: ChannelBinding([n as u8; 32]),
                     local: self.hosts[n].address,
                     server: SERVER.parse().unwrap(),
+                    other: None,
                 }
             }
             RendezvousOutput::Connect => {
@@ -466,7 +467,7 @@ impl World {
         let name = self.hosts[n].name.to_string();
         self.hosts[n] = Host::new(n as u8 + 1, &name, self.now);
         self.hosts[n].address.set_port(port);
-        let addresses = vec![self.hosts[n].address];
+        let addresses = vec![self.hosts[n].address.into()];
         let now = self.now;
         self.hosts[n]
             .node
@@ -523,7 +524,7 @@ impl Host {
         };
         let mut node = Node::new([n; 32], now, options);
         let address = SocketAddr::from(([192, 0, 2, n], 5000));
-        node.handle_input(Input::LocalAddresses(vec![address]), now);
+        node.handle_input(Input::LocalAddresses(vec![address.into()]), now);
         Self {
             node,
             key,

@@ -37,12 +37,14 @@ use rustls::pki_types::CertificateDer;
 
 // Detects links that acknowledge nothing.
 mod ack_lag;
+// Bounds path MTU discovery by what the interfaces carry.
+mod mtu;
 // Bounds the memory of received datagrams.
 mod trains;
 
 pub use noq_proto::StreamId;
 
-use super::io::{Datagrams, Transmit};
+use super::io::{Datagrams, LocalAddress, Transmit};
 use ack_lag::AckLag;
 use trains::Trains;
 
@@ -147,6 +149,8 @@ pub struct Transport {
     endpoint: Endpoint,
     /// Configuration of inbound links.
     server: ServerConfig,
+    /// The addresses of this host's interfaces.
+    local: Vec<LocalAddress>,
     links: BTreeMap<LinkId, Link>,
     by_handle: BTreeMap<usize, LinkId>,
     next_link: u64,
@@ -190,6 +194,7 @@ impl Transport {
             seed,
             generation: 0,
             server,
+            local: Vec::new(),
             links: BTreeMap::new(),
             by_handle: BTreeMap::new(),
             next_link: 0,
@@ -206,6 +211,12 @@ impl Transport {
     /// Stops catching panics of the QUIC implementation, so that a simulation fails on them.
     pub(super) const fn catch_no_panics(&mut self) {
         self.catches = false;
+    }
+
+    /// Sets the addresses of this host's interfaces. What they carry bounds the path MTU discovery of links
+    /// that begin later.
+    pub fn set_local_addresses(&mut self, addresses: Vec<LocalAddress>) {
+        self.local = addresses;
     }
 
     /// Occupancy of the received trains whose buffers are in use.
@@ -249,7 +260,8 @@ impl Transport {
             .expect("the provider has the cipher suite of Initial packets");
         let mut config = ClientConfig::new(Arc::new(crypto));
         let ack_lag = AckLag::default();
-        let transport = transport_config(LINK_WINDOW, LEAF_STREAMS_MAX, &ack_lag);
+        let mut transport = transport_config(LINK_WINDOW, LEAF_STREAMS_MAX, &ack_lag);
+        transport.mtu_discovery_config(Some(self.mtu_discovery(remote)));
         config.transport_config(Arc::new(transport));
         match self
             .endpoint
@@ -522,7 +534,8 @@ impl Transport {
         let mut answer = Vec::new();
         let ack_lag = AckLag::default();
         let mut config = self.server.clone();
-        let transport = transport_config(UNAUTHORISED_WINDOW, 0, &ack_lag);
+        let mut transport = transport_config(UNAUTHORISED_WINDOW, 0, &ack_lag);
+        transport.mtu_discovery_config(Some(self.mtu_discovery(incoming.remote_address())));
         config.transport_config(Arc::new(transport));
         let endpoint = &mut self.endpoint;
         let accepted = guarded(self.catches, || {
@@ -549,6 +562,12 @@ impl Transport {
             Ok(Err(None)) => {}
             Err(Panicked) => self.rebuild(),
         }
+    }
+
+    fn mtu_discovery(&self, remote: SocketAddr) -> MtuDiscoveryConfig {
+        let mut config = MtuDiscoveryConfig::default();
+        config.upper_bound(mtu::payload_max(&self.local, remote.ip()));
+        config
     }
 
     fn respond(&mut self, transmit: noq_proto::Transmit, bytes: Vec<u8>) {
@@ -862,8 +881,6 @@ fn server_config(secret: &DeviceSecret) -> ServerConfig {
 
 fn transport_config(receive_window: u32, leaf_streams: u32, ack_lag: &AckLag) -> TransportConfig {
     let mut config = TransportConfig::default();
-    let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(UDP_PAYLOAD_MAX);
     config
         .max_concurrent_bidi_streams(1u32.into())
         .max_concurrent_uni_streams(leaf_streams.into())
@@ -874,8 +891,7 @@ fn transport_config(receive_window: u32, leaf_streams: u32, ack_lag: &AckLag) ->
         .max_idle_timeout(Some(idle_timeout(LINK_IDLE_MAX)))
         .keep_alive_interval(Some(LINK_KEEP_ALIVE))
         .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(ack_lag.clone()))
-        .mtu_discovery_config(Some(mtu));
+        .congestion_controller_factory(Arc::new(ack_lag.clone()));
     config
 }
 

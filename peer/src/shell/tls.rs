@@ -51,6 +51,8 @@ pub struct RendezvousConnection {
     config: Arc<ClientConfig>,
     token: Token,
     attempt: u64,
+    /// What the server's name was resolved to, at most [`SERVER_ADDRESSES_MAX`].
+    addresses: Vec<SocketAddr>,
     phase: Phase,
 }
 
@@ -98,6 +100,7 @@ impl RendezvousConnection {
             server,
             token,
             attempt: 0,
+            addresses: Vec::new(),
             phase: Phase::Idle,
         })
     }
@@ -132,6 +135,7 @@ impl RendezvousConnection {
         self.phase = Phase::Idle;
         match resolved.addresses {
             Ok(addresses) => {
+                self.addresses.clone_from(&addresses);
                 let nothing_tried = String::new();
                 self.try_next(addresses.into(), nothing_tried, registry, now, inputs);
             }
@@ -363,7 +367,7 @@ impl RendezvousConnection {
         if tls_stream.pump.tls().is_handshaking() {
             return;
         }
-        match tls_stream.connected_input(&self.server) {
+        match tls_stream.connected_input(&self.server, &self.addresses) {
             Ok(connected) => {
                 inputs.push_back(connected);
                 if let Phase::Handshaking { tls_stream, .. } =
@@ -461,19 +465,25 @@ impl TlsStream {
     }
 
     /// Checks that the other end is a rendezvous server, and describes the connection to the node.
-    fn connected_input(&self, server: &ServerAddress) -> Result<RendezvousInput, String> {
+    fn connected_input(
+        &self,
+        server: &ServerAddress,
+        addresses: &[SocketAddr],
+    ) -> Result<RendezvousInput, String> {
         if self.pump.tls().alpn_protocol() != Some(RENDEZVOUS_ALPN) {
             return Err(describe_no_rendezvous(server));
         }
         let stream = self.pump.socket();
         let broken = |error: io::Error| describe_broken(&error, server);
+        let connected = canonical(stream.peer_addr().map_err(broken)?);
         Ok(RendezvousInput::Connected {
             channel_binding: self
                 .pump
                 .channel_binding()
                 .map_err(|error| error.to_string())?,
             local: canonical(stream.local_addr().map_err(broken)?),
-            server: canonical(stream.peer_addr().map_err(broken)?),
+            server: connected,
+            other: of_other_family(connected, addresses),
         })
     }
 
@@ -484,6 +494,12 @@ impl TlsStream {
             format!("the connection to {server} broke")
         })
     }
+}
+
+/// The first of a server's addresses that is of the other family than the one that is connected.
+fn of_other_family(connected: SocketAddr, addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    let mut addresses = addresses.iter().copied().map(canonical);
+    addresses.find(|address| address.is_ipv4() != connected.is_ipv4())
 }
 
 /// Connects to a server that is not known yet, has it prove possession of its key, and returns the
@@ -710,11 +726,13 @@ mod tests {
             channel_binding: binding,
             local,
             server,
+            other,
         } = world.next()
         else {
             panic!("not connected");
         };
         assert!(local.ip().is_loopback() && server.ip().is_ipv4());
+        assert_eq!(other, None);
         world.ask(RendezvousOutput::Send(b"hello".to_vec()));
         assert!(matches!(world.next(), RendezvousInput::Received(bytes) if bytes == b"hello"));
         world.ask(RendezvousOutput::Send(vec![7; 300_000]));
@@ -726,6 +744,22 @@ mod tests {
         let (seen, rest) = thread.join().unwrap();
         assert_eq!(seen, binding);
         assert_eq!(rest, vec![7; 300_000]);
+    }
+
+    #[test]
+    fn the_other_address_of_a_server_is_of_the_other_family() {
+        let addresses = [
+            "[::ffff:192.0.2.1]:7400",
+            "192.0.2.2:7400",
+            "[2001:db8::1]:7400",
+            "[2001:db8::2]:7400",
+        ];
+        let [mapped, v4, v6, _] = addresses.map(|text| text.parse::<SocketAddr>().unwrap());
+        let all = addresses.map(|text| text.parse().unwrap());
+        assert_eq!(of_other_family(v4, &all), Some(v6));
+        assert_eq!(of_other_family(v6, &all), Some(canonical(mapped)));
+        assert_eq!(of_other_family(v4, &all[..2]), None);
+        assert_eq!(of_other_family(v4, &[]), None);
     }
 
     #[test]

@@ -6,15 +6,18 @@
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use common::limits::SOCKET_BUFFER;
+use if_addrs::{IfAddr, Interface};
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use noq_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::node::io::LocalAddress;
 use crate::node::{Datagrams, Transmit};
 
 /// Room for whatever one message of the system can hold: the length field of UDP has 16 bits, and a
@@ -154,19 +157,25 @@ impl Udp {
 
     /// The addresses at which this host can reach itself through this socket, sorted; without
     /// link-local IPv6 addresses, which mean nothing without an interface.
-    pub(crate) fn local_addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        let port = self.local.port();
-        if !self.local.ip().is_unspecified() {
-            return Ok(vec![canonical(self.local)]);
-        }
-        let mut addresses: Vec<SocketAddr> = if_addrs::get_if_addrs()?
-            .into_iter()
-            .map(|interface| interface.ip())
-            .filter(|ip| self.is_reachable_by(*ip))
-            .map(|ip| SocketAddr::new(ip, port))
+    pub(crate) fn local_addresses(&self) -> io::Result<Vec<LocalAddress>> {
+        let bound = canonical(self.local);
+        let mut addresses: Vec<LocalAddress> = if_addrs::get_if_addrs()?
+            .iter()
+            .filter(|interface| {
+                if bound.ip().is_unspecified() {
+                    self.is_reachable_by(interface.ip())
+                } else {
+                    interface.ip() == bound.ip()
+                }
+            })
+            .map(|interface| local_address(interface, bound.port()))
             .collect();
+        if addresses.is_empty() && !bound.ip().is_unspecified() {
+            // One of the many of the loopback interface, for instance.
+            addresses.push(bound.into());
+        }
         addresses.sort_unstable();
-        addresses.dedup();
+        addresses.dedup_by_key(|address| address.endpoint);
         Ok(addresses)
     }
 
@@ -299,6 +308,24 @@ impl Udp {
             }
         }
     }
+}
+
+fn local_address(interface: &Interface, port: u16) -> LocalAddress {
+    let prefix_len = match &interface.addr {
+        IfAddr::V4(address) => address.prefixlen,
+        IfAddr::V6(address) => address.prefixlen,
+    };
+    LocalAddress {
+        endpoint: SocketAddr::new(interface.ip(), port),
+        prefix_len,
+        mtu: interface_mtu(&interface.name),
+    }
+}
+
+/// The MTU of an interface, in bytes; `None` on systems that tell it only to unsafe code.
+fn interface_mtu(name: &str) -> Option<u32> {
+    let path = Path::new("/sys/class/net").join(name).join("mtu");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
@@ -494,6 +521,11 @@ mod tests {
     fn local_addresses_have_the_port_and_a_meaning_elsewhere() {
         let dual = Udp::bind(None).unwrap();
         let addresses = dual.local_addresses().unwrap();
+        if Path::new("/sys/class/net").exists() {
+            let known = addresses.iter().all(|address| address.mtu.is_some());
+            assert!(known, "{addresses:?}");
+        }
+        let addresses: Vec<_> = addresses.iter().map(|address| address.endpoint).collect();
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, dual.local.port()));
         assert!(addresses.contains(&loopback), "{addresses:?}");
         assert!(addresses.is_sorted());
@@ -501,8 +533,17 @@ mod tests {
             assert!(!address.ip().is_unspecified());
             assert_eq!(canonical(address), address);
         }
-        let plain = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        assert_eq!(plain.local_addresses().unwrap(), [plain.local]);
+        let mut ones = vec!["127.0.0.1:0"];
+        if cfg!(target_os = "linux") {
+            // The interface has this address without naming it.
+            ones.push("127.0.0.2:0");
+        }
+        for one in ones {
+            let plain = Udp::bind(Some(one.parse().unwrap())).unwrap();
+            let addresses = plain.local_addresses().unwrap();
+            assert_eq!(addresses.len(), 1);
+            assert_eq!(addresses[0].endpoint, plain.local);
+        }
     }
 
     fn send_train(from: &mut Udp, to: SocketAddr, bytes: &[u8], stride: usize) -> Transmit {

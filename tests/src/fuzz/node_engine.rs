@@ -19,7 +19,7 @@ use common::wire::rendezvous::{
 };
 use common::wire::samples;
 use peer::node::Input;
-use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
+use peer::node::io::{ClosedReason, LocalAddress, RendezvousInput, RendezvousOutput};
 use serde::Serialize;
 
 use super::feed::Feed;
@@ -139,6 +139,10 @@ impl Run {
                     channel_binding: ChannelBinding([feed.byte(); 32]),
                     local: SocketAddr::from(([192, 0, 2, 1], 40_000)),
                     server,
+                    other: servers
+                        .iter()
+                        .map(|other| other.parse().expect("an address"))
+                        .find(|other: &SocketAddr| other.is_ipv4() != server.is_ipv4()),
                 });
             }
             Control::Open(_) => self.send(&any_welcome(feed)),
@@ -260,7 +264,12 @@ impl Run {
         if feed.byte() == 255 {
             return self.host.input(Input::ShutDown);
         }
-        let addresses = (0..feed.below(4)).map(|_| endpoint(feed)).collect();
+        let addresses = (0..feed.below(4)).map(|_| LocalAddress {
+            endpoint: endpoint(feed),
+            prefix_len: feed.byte(),
+            mtu: [None, Some(0), Some(1500), Some(u32::MAX)][feed.below(4)],
+        });
+        let addresses = addresses.collect();
         self.host.input(Input::LocalAddresses(addresses));
     }
 

@@ -114,7 +114,7 @@ impl NodeHost {
             sent: VecDeque::new(),
             authors: None,
         };
-        host.input(Input::LocalAddresses(vec![ADDRESS]));
+        host.input(Input::LocalAddresses(vec![ADDRESS.into()]));
         host
     }
 

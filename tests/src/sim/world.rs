@@ -15,8 +15,8 @@ use common::key::{DeviceSecret, Token};
 use common::time::{Epoch, UnixTime};
 use peer::node::command::{Command, CommandId, Event, TransferState};
 use peer::node::io::{
-    ClosedReason, DiskAnswer, DiskRequest, Job, JobId, Outcome, RendezvousInput, StoreAnswer,
-    StoreId, StoreRequest,
+    ClosedReason, DiskAnswer, DiskRequest, Job, JobId, LocalAddress, Outcome, RendezvousInput,
+    StoreAnswer, StoreId, StoreRequest,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
 use rand::rngs::StdRng;
@@ -343,7 +343,8 @@ impl World {
         };
         let mut node = Node::new(self.rng.random(), now, options);
         node.catch_no_panics();
-        node.handle_input(Input::LocalAddresses(host.addresses.clone()), now);
+        let local = host.addresses.iter().copied().map(LocalAddress::from);
+        node.handle_input(Input::LocalAddresses(local.collect()), now);
         host.node = Some(node);
         self.model.on_start(n);
         self.drain(n);
@@ -440,9 +441,10 @@ impl World {
             // Its TCP connection is from an address that is no more.
             self.break_connection(connection, false, true);
         }
-        let addresses = self.hosts[n].addresses.clone();
+        let local = self.hosts[n].addresses.iter().copied();
+        let local = local.map(LocalAddress::from).collect();
         if let Some(node) = &mut self.hosts[n].node {
-            node.handle_input(Input::LocalAddresses(addresses), self.now);
+            node.handle_input(Input::LocalAddresses(local), self.now);
             self.drain(n);
         }
     }

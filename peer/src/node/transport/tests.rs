@@ -15,6 +15,8 @@ struct Pair {
     now: Instant,
     /// The last datagram that each end sent.
     last: [BytesMut; 2],
+    /// Bytes of the longest datagram that each end sent.
+    longest: [usize; 2],
 }
 
 fn address(end: usize) -> SocketAddr {
@@ -29,6 +31,7 @@ impl Pair {
             ends: [end(1), end(2)],
             now: Instant::now(),
             last: Default::default(),
+            longest: [0; 2],
         }
     }
 
@@ -42,6 +45,7 @@ impl Pair {
                 for (destination, bytes) in sent_by(&mut self.ends[end], self.now) {
                     assert_eq!(destination, address(1 - end));
                     self.last[end].clone_from(&bytes);
+                    self.longest[end] = self.longest[end].max(bytes.len());
                     let datagrams = train_from(address(end), bytes.len(), &bytes);
                     self.ends[1 - end].handle_datagrams(datagrams, self.now);
                     moved = true;
@@ -73,6 +77,29 @@ impl Pair {
         };
         assert_eq!(*device_key, caller);
         (client, *link)
+    }
+
+    /// Sends a leaf of `len` bytes; returns how many arrived.
+    fn carry(&mut self, from: LinkId, to: LinkId, len: usize) -> usize {
+        let stream = self.ends[0].open_leaf(from).unwrap();
+        let sent = Bytes::from(vec![7; len]);
+        self.ends[0].write(from, stream, sent, true);
+        let mut got = 0;
+        for _ in 0..10_000 {
+            self.now += Duration::from_millis(1);
+            for end in &mut self.ends {
+                end.handle_timeout(self.now);
+            }
+            self.run();
+            let end = self.ends[1].read(to, stream, &mut |bytes| {
+                got += bytes.len();
+                true
+            });
+            if end == ReadEnd::Finished {
+                break;
+            }
+        }
+        got
     }
 }
 
@@ -115,26 +142,32 @@ fn a_stream_carries_bytes_once_the_link_is_authorised() {
     );
     pair.ends[1].authorise(server);
     pair.run();
-    let stream = pair.ends[0].open_leaf(client).unwrap();
-    let sent = Bytes::from(vec![7; 3 << 20]);
-    pair.ends[0].write(client, stream, sent.clone(), true);
-    let mut got = 0;
-    for _ in 0..10_000 {
-        pair.now += Duration::from_millis(1);
-        for end in &mut pair.ends {
-            end.handle_timeout(pair.now);
+    assert_eq!(pair.carry(client, server, 3 << 20), 3 << 20);
+}
+
+#[test]
+fn no_datagram_is_longer_than_the_interface_of_its_sender_carries() {
+    for (mtu, range) in [
+        (Some(1500), 1440..=1472),
+        (Some(9000), 8900..=8972),
+        (None, 16_000..=16_384),
+    ] {
+        let mut pair = Pair::new();
+        for (end, transport) in pair.ends.iter_mut().enumerate() {
+            transport.set_local_addresses(vec![LocalAddress {
+                endpoint: address(end),
+                prefix_len: 24,
+                mtu,
+            }]);
         }
+        let (client, server) = pair.connect();
+        pair.ends[1].authorise(server);
         pair.run();
-        let incoming = stream;
-        let end = pair.ends[1].read(server, incoming, &mut |bytes| {
-            got += bytes.len();
-            true
-        });
-        if end == ReadEnd::Finished {
-            break;
-        }
+        pair.carry(client, server, 3 << 20);
+        let found = pair.longest[0];
+        assert!(range.contains(&found), "MTU {mtu:?}: {found} bytes");
+        assert!(pair.longest[1] <= *range.end());
     }
-    assert_eq!(got, sent.len());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Control connections, modelled as bytes in order that may stop to come, and the server at their end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use common::key::ChannelBinding;
@@ -150,10 +150,15 @@ impl World {
         };
         engine.handle_input(input, self.now);
         self.drain_server();
+        let (server, other) = match inside {
+            IpAddr::V4(_) => (SERVER, SERVER_V6),
+            IpAddr::V6(_) => (SERVER_V6, SERVER),
+        };
         let connected = RendezvousInput::Connected {
             channel_binding: ChannelBinding(channel),
             local: SocketAddr::new(inside, 40_000),
-            server: if inside.is_ipv4() { SERVER } else { SERVER_V6 },
+            server,
+            other: Some(other),
         };
         self.answer_host(id, connected);
     }

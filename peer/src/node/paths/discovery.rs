@@ -1,0 +1,155 @@
+//! Discovers this device's server-reflexive address in one address family.
+//!
+//! A [`Discovery`] owns the STUN exchange with one address of the rendezvous server, and what the server
+//! last saw there. It repeats requests, gives up for a while on a server that does not answer, and keeps
+//! the NAT's mapping alive.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use common::limits::{STUN_INTERVAL, STUN_RETRY, STUN_TRIES_MAX};
+use common::stun;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::node::io::Transmit;
+
+/// Learns under which address the server at one address sees this device.
+#[derive(Debug)]
+pub(super) struct Discovery {
+    server: SocketAddr,
+    /// Outlasts a session: the next one's first announcement may need it.
+    reflexive: Option<SocketAddr>,
+    probe: Probe,
+}
+
+/// State of the exchange.
+#[derive(Clone, Copy, Debug)]
+enum Probe {
+    /// There is no session.
+    Off,
+    /// A request is in flight, to be repeated at `at`.
+    InFlight {
+        transaction: u128,
+        tries: u32,
+        at: Instant,
+    },
+    /// The next request is due at `until`.
+    Idle { until: Instant },
+}
+
+impl Discovery {
+    /// Creates the discovery at one address of the server; `reflexive` is what another one of this family
+    /// saw before.
+    pub(super) const fn new(server: SocketAddr, reflexive: Option<SocketAddr>) -> Self {
+        Self {
+            server,
+            reflexive,
+            probe: Probe::Off,
+        }
+    }
+
+    /// The address of the server.
+    pub(super) const fn server(&self) -> SocketAddr {
+        self.server
+    }
+
+    /// What the server last saw.
+    pub(super) const fn reflexive(&self) -> Option<SocketAddr> {
+        self.reflexive
+    }
+
+    /// Begins the exchange with a request to send.
+    pub(super) fn start(&mut self, rng: &mut StdRng, now: Instant) -> (Transmit, Vec<u8>) {
+        self.request(0, rng, now)
+    }
+
+    /// Ends the exchange.
+    pub(super) const fn stop(&mut self) {
+        self.probe = Probe::Off;
+    }
+
+    /// Takes a datagram that may be the server's answer. Returns whether it was.
+    pub(super) fn on_answer(&mut self, source: SocketAddr, datagram: &[u8], now: Instant) -> bool {
+        let Probe::InFlight { transaction, .. } = self.probe else {
+            return false;
+        };
+        if source != self.server {
+            return false;
+        }
+        let Some(seen) = stun::reflexive_address(datagram, transaction) else {
+            return false;
+        };
+        self.probe = Probe::Idle {
+            until: now + STUN_INTERVAL,
+        };
+        self.reflexive = Some(seen);
+        true
+    }
+
+    /// Returns the request that is due, if any.
+    pub(super) fn handle_timeout(
+        &mut self,
+        rng: &mut StdRng,
+        now: Instant,
+    ) -> Option<(Transmit, Vec<u8>)> {
+        match self.probe {
+            Probe::InFlight { tries, at, .. } if at <= now && tries >= STUN_TRIES_MAX => {
+                self.probe = Probe::Idle {
+                    until: now + STUN_INTERVAL,
+                };
+                None
+            }
+            Probe::InFlight { tries, at, .. } if at <= now => Some(self.request(tries, rng, now)),
+            Probe::Idle { until } if until <= now => Some(self.request(0, rng, now)),
+            Probe::InFlight { .. } | Probe::Idle { .. } | Probe::Off => None,
+        }
+    }
+
+    /// When [`Discovery::handle_timeout`] is due, if ever.
+    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+        match self.probe {
+            Probe::Off => None,
+            Probe::InFlight { at, .. } => Some(at),
+            Probe::Idle { until } => Some(until),
+        }
+    }
+
+    fn request(&mut self, tries: u32, rng: &mut StdRng, now: Instant) -> (Transmit, Vec<u8>) {
+        // A STUN transaction has 96 bits (RFC 8489 section 5).
+        let transaction = rng.random::<u128>() >> 32;
+        self.probe = Probe::InFlight {
+            transaction,
+            tries: tries + 1,
+            at: now + STUN_RETRY,
+        };
+        let request = stun::binding_request(transaction);
+        (Transmit::single(self.server, request.len()), request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn a_silent_server_is_asked_a_few_times_and_again_later() {
+        let mut rng = StdRng::from_seed([1; 32]);
+        let began = Instant::now();
+        let mut discovery = Discovery::new("198.51.100.1:7400".parse().unwrap(), None);
+        let mut asked = vec![began];
+        discovery.start(&mut rng, began);
+        for _ in 0..=STUN_TRIES_MAX {
+            let now = discovery.poll_timeout().unwrap();
+            if discovery.handle_timeout(&mut rng, now).is_some() {
+                asked.push(now);
+            }
+        }
+        let pauses: Vec<_> = asked.windows(2).map(|two| two[1] - two[0]).collect();
+        let (again, quick) = pauses.split_last().unwrap();
+        assert_eq!(quick, [STUN_RETRY; STUN_TRIES_MAX as usize - 1]);
+        assert_eq!(*again, STUN_RETRY + STUN_INTERVAL);
+    }
+}
