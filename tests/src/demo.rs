@@ -339,11 +339,11 @@ fn end(stage: &mut Stage, server: Server, online: Online) -> Result<(), Failure>
 fn by_hand(stage: &mut Stage) {
     stage.say("\nThe same by hand, each line in a terminal of its own:");
     let lines = [
-        "cargo run --release -p rendezvous",
-        "cargo run --release -p peer -- --profile alice register alice --server localhost",
-        "cargo run --release -p peer -- --profile bob register bob --server localhost",
-        "cargo run --release -p peer -- --profile alice chat bob",
-        "cargo run --release -p peer -- --profile bob chat alice",
+        "cargo run -p rendezvous",
+        "cargo run -p peer -- --profile alice register alice --server localhost",
+        "cargo run -p peer -- --profile bob register bob --server localhost",
+        "cargo run -p peer -- --profile alice chat bob",
+        "cargo run -p peer -- --profile bob chat alice",
     ];
     for line in lines {
         stage.command(line);
