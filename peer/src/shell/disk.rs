@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -34,7 +33,7 @@ use super::names::FileName;
 use super::workers::{Answer, Answers};
 use crate::node::io::{DiskAnswer, DiskRequest};
 
-// Which unfinished files are ours.
+// The list of unfinished files, by which the next start recognises them.
 mod parts;
 
 use parts::{PartFile, Parts};
@@ -48,7 +47,8 @@ pub(crate) fn spawn(answers: Answers, parts: PathBuf) -> io::Result<Worker<DiskR
             ..Disk::default()
         };
         disk.run(&queue, &answers);
-        disk.remove_unfinished();
+        disk.transfers.clear();
+        disk.parts.clear();
     })
 }
 
@@ -76,12 +76,6 @@ impl Disk {
                 return;
             }
         }
-    }
-
-    /// Removes the received files that are not complete.
-    fn remove_unfinished(&mut self) {
-        self.transfers.clear();
-        self.parts.clear();
     }
 
     /// Executes a request. `None` if it is one without an answer.
@@ -147,7 +141,7 @@ impl Disk {
         };
         let target = Target::create(folder, name, size, is_executable)?;
         // Listed while it is still empty: a crash before this leaves nothing that takes up space.
-        if let Some(part) = target.part_file() {
+        if let Ok(part) = target.part_file() {
             self.parts.add(transfer, part);
         }
         if let Err(reason) = target.reserve() {
@@ -177,7 +171,7 @@ impl Disk {
 
     /// Completes a received file and forgets its transfer. After a failure it can be tried again.
     fn finish(&mut self, transfer: TransferId) -> Result<DiskAnswer, String> {
-        let Some(Transfer::Receiving(target)) = self.transfers.get_mut(&transfer) else {
+        let Some(Transfer::Receiving(target)) = self.transfers.get(&transfer) else {
             return Err(not_open());
         };
         let path = target.finish()?;
@@ -216,7 +210,7 @@ struct Source {
 }
 
 impl Source {
-    /// Opens a regular file, or the one that a symbolic link leads to. Returns its name, too.
+    /// Opens a regular file, or the one that a symbolic link leads to. Returns it with its name.
     fn open(path: &Path) -> Result<(Self, String), String> {
         let shown = path.display();
         let fail = |error: io::Error| describe_open(&error, path);
@@ -253,7 +247,8 @@ impl Source {
     }
 
     fn read_leaf(&self, index: u64) -> Result<(Bytes, LeafHash), String> {
-        let len = leaf_len(self.size, index).ok_or_else(|| self.no_leaf(index))?;
+        let len = leaf_len(self.size, index)
+            .ok_or_else(|| format!("{} has no leaf {index}", self.path.display()))?;
         let mut bytes = vec![0; len];
         match self.file.read_exact_at(&mut bytes, index * LEAF_LEN as u64) {
             Ok(()) => {}
@@ -274,10 +269,6 @@ impl Source {
             "{} changed while it was being sent; send it again",
             self.path.display()
         )
-    }
-
-    fn no_leaf(&self, index: u64) -> String {
-        format!("{} has no leaf {index}", self.path.display())
     }
 }
 
@@ -325,13 +316,13 @@ fn describe_open(error: &io::Error, path: &Path) -> String {
 
 // ---- receiving ---------------------------------------------------------------------------------
 
-/// A file that is being received. Dropped before it is complete, it is removed.
+/// A file that is being received. Dropping it removes its `.part` file, if there still is one.
 #[derive(Debug)]
 struct Target {
     folder: PathBuf,
     dir: Dir,
     name: FileName,
-    part: Option<Part>,
+    part: Part,
     size: u64,
 }
 
@@ -359,20 +350,19 @@ impl Target {
             folder,
             dir,
             name,
-            part: Some(part),
+            part,
             size,
         })
     }
 
     /// Its entry in the list of parts.
-    fn part_file(&self) -> Option<PartFile> {
-        let part = self.part.as_ref()?;
-        PartFile::new(self.folder.join(&part.name), &part.file).ok()
+    fn part_file(&self) -> io::Result<PartFile> {
+        PartFile::new(self.folder.join(&self.part.name), &self.part.file)
     }
 
     /// Allocates the file's space, or only sets its length where the file system cannot allocate.
     fn reserve(&self) -> Result<(), String> {
-        let file = &self.part()?.file;
+        let file = &self.part.file;
         if self.size == 0 {
             return Ok(());
         }
@@ -385,13 +375,12 @@ impl Target {
 
     /// Verifies and writes a leaf. Writes nothing and returns `false` if the bytes do not match `hash`.
     fn write_leaf(&self, index: u64, bytes: &[u8], hash: LeafHash) -> Result<bool, String> {
-        let file = &self.part()?.file;
-        if leaf_len(self.size, index) != Some(bytes.len()) {
+        if leaf_len(self.size, index) != Some(bytes.len())
+            || leaf_hash(self.size, index, bytes) != hash
+        {
             return Ok(false);
         }
-        if leaf_hash(self.size, index, bytes) != hash {
-            return Ok(false);
-        }
+        let file = &self.part.file;
         file.write_all_at(bytes, index * LEAF_LEN as u64)
             .map_err(|error| describe_write(&error, &self.folder, self.size))?;
         Ok(true)
@@ -399,9 +388,9 @@ impl Target {
 
     /// Makes the file durable, then gives it the first of its names that is free, then makes the
     /// name durable.
-    fn finish(&mut self) -> Result<PathBuf, String> {
+    fn finish(&self) -> Result<PathBuf, String> {
         let fail = |error: io::Error| describe_write(&error, &self.folder, self.size);
-        let part = self.part()?;
+        let part = &self.part;
         let metadata = part.file.metadata().map_err(fail)?;
         let shown = self.folder.join(&part.name);
         if metadata.nlink() == 0 {
@@ -416,22 +405,22 @@ impl Target {
         let permissions = Permissions::from_mode(part.mode);
         part.file.set_permissions(permissions).map_err(fail)?;
         part.file.sync_all().map_err(fail)?;
-        let name = self.give_name(part)?;
+        let name = self.rename()?;
         rustix::fs::fsync(&self.dir).map_err(|error| fail(error.into()))?;
-        self.part = None;
         Ok(self.folder.join(name.as_str()))
     }
 
-    fn give_name(&self, part: &Part) -> Result<FileName, String> {
-        if !is_ours(&self.dir, part) {
+    /// Gives the file the first of its names that is free, and returns that name.
+    fn rename(&self) -> Result<FileName, String> {
+        if !self.is_part_ours() {
             return Err(format!(
                 "another program replaced {} while it arrived",
-                self.folder.join(&part.name).display()
+                self.folder.join(&self.part.name).display()
             ));
         }
         for attempt in 0..SAME_NAMES_MAX {
             let name = self.name.numbered(attempt);
-            match rename_to_free(&self.dir, &part.name, name.as_str()) {
+            match rename_to_free(&self.dir, &self.part.name, name.as_str()) {
                 Ok(()) => return Ok(name),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(describe_write(&error, &self.folder, self.size)),
@@ -443,18 +432,24 @@ impl Target {
         ))
     }
 
-    fn part(&self) -> Result<&Part, String> {
-        self.part.as_ref().ok_or_else(not_open)
+    /// Tells whether the name of the `.part` file still leads to the file that was created under it.
+    fn is_part_ours(&self) -> bool {
+        use cap_std::fs::MetadataExt as _;
+
+        let there = self.dir.symlink_metadata(&self.part.name);
+        let (Ok(ours), Ok(there)) = (self.part.file.metadata(), there) else {
+            return false;
+        };
+        (MetadataExt::dev(&ours), MetadataExt::ino(&ours)) == (there.dev(), there.ino())
     }
 }
 
 impl Drop for Target {
     fn drop(&mut self) {
-        let Some(part) = &self.part else { return };
-        if !is_ours(&self.dir, part) {
-            return;
-        }
-        if let Err(error) = self.dir.remove_file(&part.name) {
+        // A complete file has left this name.
+        if self.is_part_ours()
+            && let Err(error) = self.dir.remove_file(&self.part.name)
+        {
             log::debug!("cannot remove an unfinished file: {error}");
         }
     }
@@ -468,21 +463,19 @@ impl Drop for Target {
 fn open_folder(folder: &Path) -> Result<Dir, String> {
     let shown = folder.display();
     let flags = OFlags::DIRECTORY | OFlags::NONBLOCK;
-    let opened = File::options()
+    File::options()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
-        .open(folder);
-    match opened {
-        Ok(file) => Ok(Dir::from_std_file(file)),
-        Err(error) => Err(match error.kind() {
+        .open(folder)
+        .map(Dir::from_std_file)
+        .map_err(|error| match error.kind() {
             ErrorKind::NotFound => format!("there is no folder {shown}; create it first"),
             ErrorKind::NotADirectory => format!("{shown} is a file, not a folder"),
             ErrorKind::PermissionDenied => {
                 format!("{shown} cannot be used: permission denied; choose another folder")
             }
             _ => format!("{shown} cannot be used: {error}"),
-        }),
-    }
+        })
 }
 
 fn check_space(dir: &Dir, folder: &Path, size: u64) -> Result<(), String> {
@@ -525,19 +518,9 @@ fn create_part(dir: &Dir, name: &FileName, is_executable: bool) -> io::Result<Pa
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// Tells whether the name still leads to the file that was created under it.
-fn is_ours(dir: &Dir, part: &Part) -> bool {
-    use cap_std::fs::MetadataExt as _;
-
-    let (Ok(ours), Ok(there)) = (part.file.metadata(), dir.symlink_metadata(&part.name)) else {
-        return false;
-    };
-    (MetadataExt::dev(&ours), MetadataExt::ino(&ours)) == (there.dev(), there.ino())
-}
-
 /// Renames within a folder; fails if the new name is taken.
 fn rename_to_free(dir: &Dir, from: &str, to: &str) -> io::Result<()> {
-    match rename_exclusively(dir, from, to) {
+    match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
         // The file system has no exclusive rename. A hard link fails as well if the name is taken.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
             dir.hard_link(from, dir, to)?;
@@ -545,11 +528,6 @@ fn rename_to_free(dir: &Dir, from: &str, to: &str) -> io::Result<()> {
         }
         other => other.map_err(Into::into),
     }
-}
-
-fn rename_exclusively(dir: &Dir, from: &str, to: &str) -> Result<(), Errno> {
-    let dir = dir.as_fd();
-    rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE)
 }
 
 #[expect(
@@ -890,7 +868,7 @@ mod tests {
             panic!("not open");
         };
         // Writing to this device fails as on a full disk.
-        target.part.as_mut().unwrap().file = File::options().write(true).open("/dev/full").unwrap();
+        target.part.file = File::options().write(true).open("/dev/full").unwrap();
         let reason = disk.failure(write(1, 0, b"abc"));
         let expected = format!("not enough space in {}: needs 3 B", folder.path().display());
         assert_eq!(reason, expected);
