@@ -1,21 +1,24 @@
 //! SQLite files: how they are opened, checked and brought up to date.
 //!
 //! A file is for its owner only. It is opened in WAL mode, with foreign keys enforced and every commit
-//! waiting for the disk ([`set_durability`] changes the latter). The schema's version stands in the
+//! waiting for the disk ([`set_durability`] changes the latter). The schema's version is in the
 //! header, as `user_version`: an older one is brought forward, step by step and in one transaction; a
 //! newer one, and what is no SQLite file at all, is refused before SQLite touches it.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::types::Type;
+use rusqlite::{Connection, ErrorCode, Row, TransactionBehavior};
 
 use super::private::{self, Durability};
 
-/// How long another program that uses the file may hold this one up.
-const BUSY_MAX: Duration = Duration::from_secs(5);
+/// How long to wait for another program that has locked the file: longer than a backup holds a lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// What every SQLite file starts with (<https://www.sqlite.org/fileformat2.html> section 1.3).
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Length of the header.
@@ -74,7 +77,7 @@ impl From<rusqlite::Error> for OpenError {
     }
 }
 
-/// Opens a file, makes it if it is missing, checks it, and brings its schema up to date.
+/// Opens a file, creates it if it is missing, checks it, and brings its schema up to date.
 ///
 /// # Errors
 ///
@@ -84,7 +87,7 @@ pub fn open(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
     private::create_file(path)?;
     check_header(path, known)?;
     let mut connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_MAX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     if schema.access == Access::Alone {
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     }
@@ -99,8 +102,7 @@ pub fn open(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Says what the following commits outlast. Between two transactions only: inside of one it changes
-/// nothing.
+/// Sets what the following commits survive. Has no effect inside a transaction.
 ///
 /// # Errors
 ///
@@ -127,6 +129,24 @@ pub fn is_locked(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
     )
+}
+
+/// Parses a column of text.
+///
+/// # Errors
+///
+/// If the column does not hold text that parses as a `T`.
+pub fn parse_column<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: Error + Send + Sync + 'static>,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| malformed(column, error))
+}
+
+/// The error of a column that does not hold what this program writes.
+pub fn malformed(column: usize, error: impl Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 
 /// Looks at the header without SQLite, which would touch the file or make side files.

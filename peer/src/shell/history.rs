@@ -20,11 +20,11 @@ use common::limits::{
     HISTORY_BATCH_MAX, HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, HISTORY_REQUESTS_MAX,
 };
 use common::os::private::Durability;
-use common::os::sqlite::{self, Access, OpenError, Schema};
+use common::os::sqlite::{self, Access, OpenError, Schema, malformed, parse_column};
 use common::os::worker::{Queue, Worker};
 use common::time::UnixTime;
 use common::wire::peer::{Conversation, Message, MessageBody};
-use rusqlite::types::{FromSqlError, Type};
+use rusqlite::types::FromSqlError;
 use rusqlite::{
     CachedStatement, Connection, ErrorCode, OptionalExtension, Row, Transaction,
     TransactionBehavior, params,
@@ -43,8 +43,9 @@ mod journal;
 use journal::Journal;
 pub(crate) use journal::OutboxJournal;
 
-/// Niceness of the history's thread above that of the loop: nice(2).
-const PRIORITY_BELOW_LOOP: i32 = 5;
+/// What the history's thread adds to the niceness that it shares with the loop (nice(2)): half of what a
+/// program that is started with `nice` gets, which is enough for the loop to go first.
+const NICE_INCREMENT: i32 = 5;
 
 /// The open history of one profile.
 #[derive(Debug)]
@@ -52,7 +53,8 @@ pub(crate) struct History {
     connection: Connection,
     /// What the next commit survives, as it was last set.
     durability: Durability,
-    /// The latest chain of received messages in which one could not be stored: [`ChatRequest::Receive`].
+    /// The latest chain of received messages in which one could not be stored; zero if there is none. The
+    /// later messages of such a chain are refused: [`ChatRequest::Receive`].
     gap: u64,
 }
 
@@ -73,26 +75,22 @@ impl History {
     pub(crate) fn take_journal(&mut self, path: &Path) -> Result<OutboxJournal, HistoryError> {
         let beside = path.with_file_name("outbox-journal");
         let (mut journal, messages) =
-            Journal::open(&beside).map_err(|source| HistoryError::Io {
-                path: beside.clone(),
-                source,
-            })?;
+            Journal::open(&beside).map_err(|error| HistoryError::new(&beside, error))?;
         if !messages.is_empty() {
             let count = messages.len();
             log::info!("recovered messages of a run that was killed count={count}");
             let request = StoreRequest::Chat(ChatRequest::Queue { messages });
-            let taken = self.execute([&request]);
-            taken.map_err(|error| HistoryError::new(path, error))?;
+            self.execute([&request])
+                .map_err(|error| HistoryError::new(path, error))?;
         }
-        journal.clear().map_err(|source| HistoryError::Io {
-            path: beside,
-            source,
-        })?;
+        journal
+            .clear()
+            .map_err(|error| HistoryError::new(&beside, error))?;
         Ok(OutboxJournal::new(journal))
     }
 
     /// Reads the state that a node starts from.
-    pub(crate) fn restore(&self) -> Result<Restored, rusqlite::Error> {
+    pub(crate) fn restore(&self) -> rusqlite::Result<Restored> {
         Ok(Restored {
             session: session(&self.connection)?,
             contacts: contacts(&self.connection)?,
@@ -120,13 +118,12 @@ impl History {
     fn execute_batch(&mut self, batch: &[(StoreId, StoreRequest)]) -> Vec<(StoreId, StoreAnswer)> {
         let requests = batch.iter().map(|(_, request)| request);
         let is_gapless = !requests.clone().any(|request| self.is_after_gap(request));
-        let together = is_gapless.then(|| self.execute(requests.clone()));
-        let answers = match together {
-            Some(Ok(answers)) => answers,
-            Some(Err(_)) | None => requests
+        let together = is_gapless.then(|| self.execute(requests.clone()).ok());
+        let answers = together.flatten().unwrap_or_else(|| {
+            requests
                 .map(|request| self.execute_alone(request))
-                .collect(),
-        };
+                .collect()
+        });
         batch.iter().map(|(id, _)| *id).zip(answers).collect()
     }
 
@@ -151,7 +148,7 @@ impl History {
         matches!(request, StoreRequest::Chat(ChatRequest::Receive { chain, .. }) if *chain <= self.gap)
     }
 
-    fn set_durability(&mut self, durability: Durability) -> Result<(), rusqlite::Error> {
+    fn set_durability(&mut self, durability: Durability) -> rusqlite::Result<()> {
         if self.durability != durability {
             sqlite::set_durability(&self.connection, durability)?;
             self.durability = durability;
@@ -163,7 +160,7 @@ impl History {
     fn execute<'a>(
         &mut self,
         requests: impl IntoIterator<Item = &'a StoreRequest> + Clone,
-    ) -> Result<Vec<StoreAnswer>, rusqlite::Error> {
+    ) -> rusqlite::Result<Vec<StoreAnswer>> {
         let needed = requests.clone().into_iter().map(durability);
         self.set_durability(needed.max().unwrap_or(Durability::Kill))?;
         let transaction = self
@@ -171,7 +168,7 @@ impl History {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let answers = requests
             .into_iter()
-            .map(|request| answer(&transaction, request))
+            .map(|request| execute_one(&transaction, request))
             .collect::<Result<_, _>>()?;
         transaction.commit()?;
         Ok(answers)
@@ -182,7 +179,7 @@ impl History {
 fn give_way_to_the_loop() {
     // Elsewhere this would change the priority of the whole process.
     if cfg!(target_os = "linux")
-        && let Err(error) = rustix::process::nice(PRIORITY_BELOW_LOOP)
+        && let Err(error) = rustix::process::nice(NICE_INCREMENT)
     {
         log::debug!("cannot lower the priority of the history: {error}");
     }
@@ -196,44 +193,30 @@ const fn durability(request: &StoreRequest) -> Durability {
 }
 
 /// Why a history cannot be opened. The file is unchanged.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// A newer program wrote it.
+    /// A newer program wrote it: its schema has version `found`, the newest known here is `known`.
     #[error(
         "cannot open the history {path}: it was written by a newer version of this program (schema {found}, this one knows {known}); upgrade, or use another profile"
     )]
     Newer {
-        /// The file.
         path: PathBuf,
-        /// Its schema.
         found: u32,
-        /// The newest schema of this program.
         known: u32,
     },
     /// It is not an SQLite file, or a damaged one.
     #[error(
         "cannot open the history {path}: it is damaged ({detail}); restore it from a backup, or move it away to start an empty one"
     )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        detail: String,
-    },
+    Damaged { path: PathBuf, detail: String },
     /// The file system refused.
     #[error("cannot open the history {path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// SQLite refused.
     #[error("cannot open the history {path}: {source}")]
     Sqlite {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: rusqlite::Error,
     },
 }
@@ -290,10 +273,10 @@ const MIGRATIONS: [&str; 1] = ["
 
 // ---- requests ----------------------------------------------------------------------------------
 
-fn answer(
+fn execute_one(
     transaction: &Transaction<'_>,
     request: &StoreRequest,
-) -> Result<StoreAnswer, rusqlite::Error> {
+) -> rusqlite::Result<StoreAnswer> {
     match request {
         StoreRequest::Account(AccountRequest::SaveSession { account, token }) => {
             save_session(transaction, account, token.as_ref())
@@ -306,11 +289,11 @@ fn answer(
         StoreRequest::Contact(ContactRequest::UnpinKey { device_key }) => {
             unpin_key(transaction, device_key)
         }
-        StoreRequest::Chat(request) => chat(transaction, request),
+        StoreRequest::Chat(request) => on_chat(transaction, request),
     }
 }
 
-fn chat(transaction: &Connection, request: &ChatRequest) -> Result<StoreAnswer, rusqlite::Error> {
+fn on_chat(transaction: &Transaction<'_>, request: &ChatRequest) -> rusqlite::Result<StoreAnswer> {
     match request {
         ChatRequest::Queue { messages } => queue(transaction, messages),
         ChatRequest::Receive {
@@ -328,7 +311,7 @@ fn save_session(
     connection: &Connection,
     account: &AccountName,
     token: Option<&Token>,
-) -> Result<StoreAnswer, rusqlite::Error> {
+) -> rusqlite::Result<StoreAnswer> {
     match token {
         Some(token) => connection
             .prepare_cached("REPLACE INTO session (only_one, account, token) VALUES (1, ?1, ?2)")?
@@ -345,7 +328,7 @@ fn pin_key(
     account: &AccountName,
     device_key: &DeviceKey,
     at: UnixTime,
-) -> Result<StoreAnswer, rusqlite::Error> {
+) -> rusqlite::Result<StoreAnswer> {
     connection
         .prepare_cached(
             "INSERT INTO contacts (account, device_key, first_seen_ms) VALUES (?1, ?2, ?3)
@@ -355,10 +338,7 @@ fn pin_key(
     Ok(StoreAnswer::Done)
 }
 
-fn unpin_key(
-    connection: &Connection,
-    device_key: &DeviceKey,
-) -> Result<StoreAnswer, rusqlite::Error> {
+fn unpin_key(connection: &Connection, device_key: &DeviceKey) -> rusqlite::Result<StoreAnswer> {
     connection
         .prepare_cached("DELETE FROM contacts WHERE device_key = ?1")?
         .execute([device_key.as_bytes()])?;
@@ -368,7 +348,7 @@ fn unpin_key(
 fn queue(
     connection: &Connection,
     messages: &[(AccountName, Message)],
-) -> Result<StoreAnswer, rusqlite::Error> {
+) -> rusqlite::Result<StoreAnswer> {
     for (to, message) in messages {
         insert(connection, Direction::Sent, to, message, message.sent)?;
     }
@@ -380,19 +360,19 @@ fn receive(
     from: &AccountName,
     message: &Message,
     at: UnixTime,
-) -> Result<StoreAnswer, rusqlite::Error> {
+) -> rusqlite::Result<StoreAnswer> {
     let is_new = insert(connection, Direction::Received, from, message, at)?;
     Ok(StoreAnswer::Chat(ChatAnswer::Received { is_new }))
 }
 
-/// Returns `false` if the message is there already.
+/// Inserts a message; returns `false` if it is there already.
 fn insert(
     connection: &Connection,
     direction: Direction,
     peer: &AccountName,
     message: &Message,
     at: UnixTime,
-) -> Result<bool, rusqlite::Error> {
+) -> rusqlite::Result<bool> {
     let state = match direction {
         Direction::Sent => MessageState::Queued,
         Direction::Received => MessageState::Delivered,
@@ -420,7 +400,7 @@ fn advance(
     id: MessageId,
     to: &AccountName,
     state: MessageState,
-) -> Result<StoreAnswer, rusqlite::Error> {
+) -> rusqlite::Result<StoreAnswer> {
     connection
         .prepare_cached(
             "UPDATE messages SET state = ?3
@@ -433,7 +413,7 @@ fn advance(
 fn withdraw(
     connection: &Connection,
     messages: &[(AccountName, MessageId)],
-) -> Result<StoreAnswer, rusqlite::Error> {
+) -> rusqlite::Result<StoreAnswer> {
     let mut statement = connection.prepare_cached(
         "DELETE FROM messages WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3",
     )?;
@@ -444,7 +424,7 @@ fn withdraw(
     Ok(StoreAnswer::Done)
 }
 
-fn mark_read(connection: &Connection, ids: &[MessageId]) -> Result<StoreAnswer, rusqlite::Error> {
+fn mark_read(connection: &Connection, ids: &[MessageId]) -> rusqlite::Result<StoreAnswer> {
     let mut statement = connection.prepare_cached(
         "UPDATE messages SET state = 3 WHERE id = ?1 AND direction = 1 AND state < 3
          RETURNING peer",
@@ -453,7 +433,7 @@ fn mark_read(connection: &Connection, ids: &[MessageId]) -> Result<StoreAnswer, 
     for id in ids {
         let mut rows = statement.query([id.as_bytes()])?;
         while let Some(row) = rows.next()? {
-            marked.push((account(row, 0)?, *id));
+            marked.push((parse_column(row, 0)?, *id));
         }
     }
     Ok(StoreAnswer::Chat(ChatAnswer::Marked(marked)))
@@ -473,7 +453,7 @@ fn history(
     connection: &Connection,
     with: Option<&AccountName>,
     limit: u32,
-) -> Result<StoreAnswer, rusqlite::Error> {
+) -> rusqlite::Result<StoreAnswer> {
     let limit = limit.min(HISTORY_ITEMS_MAX);
     let mut latest_first = match with {
         Some(peer) => {
@@ -492,7 +472,7 @@ fn history(
     Ok(StoreAnswer::Chat(ChatAnswer::Messages(latest_first)))
 }
 
-fn unread(connection: &Connection) -> Result<StoreAnswer, rusqlite::Error> {
+fn unread(connection: &Connection) -> rusqlite::Result<StoreAnswer> {
     let mut statement = connection.prepare_cached(select_items!(
         "WHERE direction = 1 AND state < 3 ORDER BY number LIMIT ?1"
     ))?;
@@ -503,7 +483,7 @@ fn unread(connection: &Connection) -> Result<StoreAnswer, rusqlite::Error> {
 fn items(
     statement: &mut CachedStatement<'_>,
     params: impl rusqlite::Params,
-) -> Result<Vec<HistoryItem>, rusqlite::Error> {
+) -> rusqlite::Result<Vec<HistoryItem>> {
     let mut rows = statement.query(params)?;
     let mut items = Vec::new();
     let mut len = 0;
@@ -518,10 +498,10 @@ fn items(
     Ok(items)
 }
 
-fn item(row: &Row<'_>) -> Result<HistoryItem, rusqlite::Error> {
+fn item(row: &Row<'_>) -> rusqlite::Result<HistoryItem> {
     Ok(HistoryItem {
         id: MessageId::from_bytes(row.get(0)?),
-        with: account(row, 1)?,
+        with: parse_column(row, 1)?,
         direction: direction(row, 2)?,
         sent: unix_time(row, 3)?,
         body: body(row, 4)?,
@@ -531,18 +511,18 @@ fn item(row: &Row<'_>) -> Result<HistoryItem, rusqlite::Error> {
 
 // ---- restoring ---------------------------------------------------------------------------------
 
-fn session(connection: &Connection) -> Result<Option<(AccountName, Token)>, rusqlite::Error> {
+fn session(connection: &Connection) -> rusqlite::Result<Option<(AccountName, Token)>> {
     connection
         .query_row("SELECT account, token FROM session", [], |row| {
-            Ok((account(row, 0)?, Token::from_bytes(row.get(1)?)))
+            Ok((parse_column(row, 0)?, Token::from_bytes(row.get(1)?)))
         })
         .optional()
 }
 
-fn contacts(connection: &Connection) -> Result<Vec<(AccountName, DeviceKey)>, rusqlite::Error> {
+fn contacts(connection: &Connection) -> rusqlite::Result<Vec<(AccountName, DeviceKey)>> {
     let pins: Vec<(AccountName, [u8; 32])> = connection
         .prepare("SELECT account, device_key FROM contacts ORDER BY first_seen_ms, account")?
-        .query_map([], |row| Ok((account(row, 0)?, row.get(1)?)))?
+        .query_map([], |row| Ok((parse_column(row, 0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     let count = pins.len();
     // A file that an earlier version wrote may hold keys that this one rejects as weak.
@@ -557,7 +537,7 @@ fn contacts(connection: &Connection) -> Result<Vec<(AccountName, DeviceKey)>, ru
     Ok(contacts)
 }
 
-fn outbox(connection: &Connection) -> Result<Vec<(AccountName, Message)>, rusqlite::Error> {
+fn outbox(connection: &Connection) -> rusqlite::Result<Vec<(AccountName, Message)>> {
     connection
         .prepare(
             "SELECT peer, id, sent_ms, body FROM messages
@@ -570,43 +550,38 @@ fn outbox(connection: &Connection) -> Result<Vec<(AccountName, Message)>, rusqli
                 sent: unix_time(row, 2)?,
                 body: body(row, 3)?,
             };
-            Ok((account(row, 0)?, message))
+            Ok((parse_column(row, 0)?, message))
         })?
         .collect()
 }
 
 // ---- columns -----------------------------------------------------------------------------------
 
-fn account(row: &Row<'_>, column: usize) -> Result<AccountName, rusqlite::Error> {
+fn body(row: &Row<'_>, column: usize) -> rusqlite::Result<MessageBody> {
     let text: String = row.get(column)?;
-    text.parse().map_err(|error| unusable(column, error))
+    MessageBody::try_from(text).map_err(|error| malformed(column, error))
 }
 
-fn body(row: &Row<'_>, column: usize) -> Result<MessageBody, rusqlite::Error> {
-    let text: String = row.get(column)?;
-    MessageBody::try_from(text).map_err(|error| unusable(column, error))
-}
-
-fn unix_time(row: &Row<'_>, column: usize) -> Result<UnixTime, rusqlite::Error> {
+fn unix_time(row: &Row<'_>, column: usize) -> rusqlite::Result<UnixTime> {
     let millis: i64 = row.get(column)?;
     Ok(UnixTime::from_millis(millis.cast_unsigned()))
 }
 
-fn direction(row: &Row<'_>, column: usize) -> Result<Direction, rusqlite::Error> {
+fn direction(row: &Row<'_>, column: usize) -> rusqlite::Result<Direction> {
     match row.get(column)? {
         0_i64 => Ok(Direction::Sent),
         1 => Ok(Direction::Received),
-        other => Err(unusable(column, FromSqlError::OutOfRange(other))),
+        other => Err(malformed(column, FromSqlError::OutOfRange(other))),
     }
 }
 
-fn state(row: &Row<'_>, column: usize) -> Result<MessageState, rusqlite::Error> {
+fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<MessageState> {
     match row.get(column)? {
         0_i64 => Ok(MessageState::Queued),
         1 => Ok(MessageState::Sent),
         2 => Ok(MessageState::Delivered),
         3 => Ok(MessageState::Read),
-        other => Err(unusable(column, FromSqlError::OutOfRange(other))),
+        other => Err(malformed(column, FromSqlError::OutOfRange(other))),
     }
 }
 
@@ -628,13 +603,6 @@ const fn state_code(state: MessageState) -> i64 {
 
 const fn millis(time: UnixTime) -> i64 {
     time.as_millis().cast_signed()
-}
-
-fn unusable(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 
 /// Describes an error to a person: what went wrong and what to do.

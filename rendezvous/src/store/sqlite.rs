@@ -1,19 +1,18 @@
 //! The SQLite database of a data folder.
 //!
-//! What was answered survives a power failure. How the file is opened, and what becomes of older and newer
+//! What was answered survives a power failure. How the file is opened, and what happens to older and newer
 //! schemas, is in [`common::os::sqlite`].
 //!
 //! If one request of a transaction fails, each of them is executed again in a transaction of its own, so
 //! that a damaged row fails nobody else's request.
 
 use std::path::Path;
-use std::str::FromStr;
 
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, TokenHash};
 use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_SWEPT};
 pub use common::os::sqlite::OpenError;
-use common::os::sqlite::{self, Access, Schema};
+use common::os::sqlite::{self, Access, Schema, malformed, parse_column};
 use common::password::PasswordRecord;
 use common::time::UnixTime;
 use common::wire::rendezvous::StretchVersion;
@@ -27,7 +26,7 @@ use super::{
 };
 use crate::source::SourcePrefix;
 
-/// Each migration brings the schema one version further; the database records how many it has had.
+/// Each migration brings the schema to the next version; the database records how many it has had.
 pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE accounts (
@@ -74,15 +73,15 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ) STRICT;
 ",
     "
-    -- The credential identifier stands behind the record from now on; so far it was the name.
+    -- From here on the credential identifier follows the record; before, it was the name.
     UPDATE accounts SET record = CAST(record || name AS BLOB);
 ",
     "
-    -- Behind all that can be names: whoever looks for one finds itself or the next (load_account).
+    -- Sorts after every possible name, so that a look-up always finds a name or the next (load_account).
     INSERT INTO accounts (id, name, record, stretch, created_ms) VALUES (0, '~', zeroblob(224), 1, 0);
 ",
     "
-    -- Names without an account have '#' and a slot as subject, and the hash of the name that is in it.
+    -- The subject of a name without an account is '#' and a slot; name_hash tells which name is in it.
     ALTER TABLE lockouts ADD COLUMN name_hash BLOB;
     DELETE FROM lockouts WHERE subject NOT LIKE '@%';
 ",
@@ -90,7 +89,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
 
 /// Capacity of the cache of prepared statements: more than this module has.
 const STATEMENTS_MAX: usize = 64;
-/// The audit trail is cut to [`AUDIT_ROWS_MAX`] once in this many rows.
+/// The audit trail is trimmed to [`AUDIT_ROWS_MAX`] once in this many rows, so that most entries are one
+/// insert.
 const AUDIT_TRIM_INTERVAL: i64 = 1000;
 
 /// The open database of a data folder.
@@ -148,8 +148,8 @@ impl SqliteStore {
             )?
             .query_map([], |row| {
                 Ok(Admission {
-                    account: parsed(row, 0)?,
-                    code: parsed(row, 1)?,
+                    account: parse_column(row, 0)?,
+                    code: parse_column(row, 1)?,
                     expires: time(row, 2)?,
                 })
             })?
@@ -177,8 +177,10 @@ impl Store for SqliteStore {
                     "cannot execute a transaction: requests={} error={error}",
                     batch.len()
                 );
-                let alone = batch.iter().map(|request| self.execute_alone(request));
-                alone.collect()
+                batch
+                    .iter()
+                    .map(|request| self.execute_alone(request))
+                    .collect()
             }
             Err(error) => {
                 let error = store_error(&error);
@@ -195,24 +197,19 @@ impl Store for SqliteStore {
 /// Drops devices with weak keys, which an earlier version accepted and this one rejects. Nobody can use
 /// one any more, and each would take up one of its account's places.
 fn drop_weak_devices(db: &Transaction<'_>) -> rusqlite::Result<()> {
-    let is_weak = |key: &[u8]| {
-        let key = key.try_into();
+    let mut weak: Vec<Vec<u8>> = db
+        .prepare("SELECT key FROM devices")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    weak.retain(|key| {
+        let key = key.as_slice().try_into();
         key.is_ok_and(|key| DeviceKey::from_bytes(key).is_err())
-    };
-    let mut statement = db.prepare("SELECT key FROM devices")?;
-    let mut rows = statement.query([])?;
-    let mut weak: Vec<Vec<u8>> = Vec::new();
-    while let Some(row) = rows.next()? {
-        let key = row.get_ref(0)?.as_blob()?;
-        if is_weak(key) {
-            weak.push(key.to_vec());
-        }
-    }
+    });
     for key in &weak {
         db.execute("DELETE FROM devices WHERE key = ?", params![key])?;
     }
     if !weak.is_empty() {
-        log::warn!("devices with weak keys dropped: count={}", weak.len());
+        log::warn!("dropped devices with weak keys count={}", weak.len());
     }
     Ok(())
 }
@@ -385,13 +382,11 @@ fn remove_account(
         .prepare_cached("DELETE FROM accounts WHERE name = ?")?
         .execute(params![account.as_str()])?;
     save_lockout(db, &LockoutRow::empty(Subject::Account(account.clone())))?;
-    if removed > 0 {
-        audit(db, at, "account removed", account.as_str())?;
+    if removed == 0 {
+        return Ok(AccountsAnswer::NotFound);
     }
-    Ok(match removed {
-        0 => AccountsAnswer::NotFound,
-        _ => AccountsAnswer::Done,
-    })
+    audit(db, at, "account removed", account.as_str())?;
+    Ok(AccountsAnswer::Done)
 }
 
 fn list_accounts(
@@ -407,7 +402,7 @@ fn list_accounts(
     )?
     .query_map(params![after, count_max as i64], |row| {
         Ok(AccountSummary {
-            account: parsed(row, 0)?,
+            account: parse_column(row, 0)?,
             created: time(row, 1)?,
             devices: row.get(2)?,
         })
@@ -445,15 +440,14 @@ fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Resu
     let Some(name) = name else {
         return Ok(DevicesAnswer::NotFound);
     };
-    let (others, is_enrolled): (i64, i64) = db
+    let (count, is_enrolled): (i64, bool) = db
         .prepare_cached(
-            "SELECT count(*) FILTER (WHERE key <> ?1), count(*) FILTER (WHERE key = ?1)
-             FROM devices WHERE account = ?2",
+            "SELECT count(*), count(*) FILTER (WHERE key = ?1) > 0 FROM devices WHERE account = ?2",
         )?
         .query_row(params![device.key.as_bytes(), id.0], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
-    if is_enrolled == 0 && others >= DEVICES_PER_ACCOUNT_MAX as i64 {
+    if !is_enrolled && count >= DEVICES_PER_ACCOUNT_MAX as i64 {
         return Ok(DevicesAnswer::Full);
     }
     db.prepare_cached(
@@ -469,7 +463,7 @@ fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Resu
         device.token_hash.0,
         ms(device.token_issued),
     ])?;
-    if is_enrolled == 0 {
+    if !is_enrolled {
         audit(db, device.token_issued, "device enrolled", &name)?;
     }
     Ok(DevicesAnswer::Done)
@@ -537,7 +531,7 @@ fn find_owner(db: &Transaction<'_>, device_key: &DeviceKey) -> rusqlite::Result<
         "SELECT accounts.name FROM devices JOIN accounts ON accounts.id = devices.account
          WHERE devices.key = ?",
     )?
-    .query_row(params![device_key.as_bytes()], |row| parsed(row, 0))
+    .query_row(params![device_key.as_bytes()], |row| parse_column(row, 0))
     .optional()
     .map(DevicesAnswer::Owner)
 }
@@ -649,7 +643,7 @@ fn account_id(db: &Transaction<'_>, account: &AccountName) -> rusqlite::Result<O
 
 // ---- columns -----------------------------------------------------------------------------------
 
-/// Milliseconds since 1970. SQLite's integers end at 2^63 - 1, which stands for every later moment, too.
+/// Milliseconds since 1970. The largest integer of SQLite, 2^63 - 1, stands for every later moment, too.
 fn ms(time: UnixTime) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
@@ -657,21 +651,6 @@ fn ms(time: UnixTime) -> i64 {
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<UnixTime> {
     let millis: i64 = row.get(column)?;
     Ok(UnixTime::from_millis(u64::try_from(millis).unwrap_or(0)))
-}
-
-fn parsed<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text: String = row.get(column)?;
-    text.parse().map_err(|error| malformed(column, error))
-}
-
-fn malformed(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -707,12 +686,8 @@ fn parse_failures(text: &str) -> Option<Vec<(SourcePrefix, u32)>> {
 
 // ---- errors ------------------------------------------------------------------------------------
 
-fn is_damage(error: &rusqlite::Error) -> bool {
-    sqlite::is_damage(error) || matches!(error, rusqlite::Error::FromSqlConversionFailure(..))
-}
-
 fn store_error(error: &rusqlite::Error) -> StoreError {
-    if is_damage(error) {
+    if sqlite::is_damage(error) || matches!(error, rusqlite::Error::FromSqlConversionFailure(..)) {
         return StoreError::Damaged(error.to_string());
     }
     match error.sqlite_error_code() {
