@@ -64,9 +64,9 @@ pub const OPAQUE_MESSAGE_LEN_MAX: usize = 512;
 pub const CANDIDATES_MAX: usize = 16;
 /// Entries in one page of the directory. With [`CANDIDATES_MAX`] candidates of up to 21 bytes each they
 /// take some 32 KiB, which fits a frame.
-pub const PAGE_ENTRIES_MAX: usize = 64;
+pub const ENTRIES_PER_PAGE_MAX: usize = 64;
 /// Changes in one presence push, for the same reason.
-pub const CHANGES_MAX: usize = 64;
+pub const CHANGES_PER_PUSH_MAX: usize = 64;
 /// Entries that a peer collects for one listing of the directory: four times [`CONNECTIONS_MAX`], so that
 /// only a hostile server has more.
 pub const LIST_ENTRIES_MAX: usize = 200_000;
@@ -79,21 +79,21 @@ pub const PRESENCE_LOG_MAX: usize = 4096;
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
 /// Burst of the announcement rate limit. Each command of a peer without a background process logs in
 /// and announces itself, and people type a few commands in a row.
-pub const ANNOUNCEMENTS_AT_ONCE: u32 = 4;
+pub const ANNOUNCEMENTS_BURST_MAX: u32 = 4;
 /// Devices in the announcement rate limiter: all that are connected, and those that left less than an
 /// interval ago. The least recently active one is evicted.
 pub const ANNOUNCERS_MAX: usize = 65_536;
 /// Sustained rate of presence changes to one watcher, per second: one full push of at most 30 KB.
 /// 10,000 peers that each come or leave every 10 minutes cause a quarter of that.
-pub const WATCH_CHANGES_PER_S: u32 = CHANGES_MAX as u32;
+pub const WATCH_CHANGES_PER_SECOND_MAX: u32 = CHANGES_PER_PUSH_MAX as u32;
 /// Burst of presence changes to one watcher. At their largest they fill half of a slow client's outbox.
 /// A watcher that is due more has to list again.
-pub const WATCH_CHANGES_AT_ONCE: u32 = 1024;
+pub const WATCH_CHANGES_BURST_MAX: u32 = 1024;
 /// First back-off of a peer whose watch the server ended. It doubles each time, and the peer waits for
 /// a random part of it, so that peers whose watches ended together come back spread out.
-pub const WATCH_PAUSE_FIRST: Duration = Duration::from_secs(1);
+pub const WATCH_BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest such back-off. A watch that lasted for longer resets it.
-pub const WATCH_PAUSE_MAX: Duration = Duration::from_secs(60);
+pub const WATCH_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Unanswered requests on one control connection: enough to keep it busy, few enough to bound the
 /// server's work for one client.
 pub const REQUESTS_OPEN_MAX: usize = 32;
@@ -101,7 +101,7 @@ pub const REQUESTS_OPEN_MAX: usize = 32;
 pub const REQUESTS_WAITING_MAX: usize = 4096;
 /// Bytes that the server queues for a slow client before it closes the connection: 16 frames of the
 /// largest size.
-pub const OUTBOX_LEN_MAX: usize = 16 * CONTROL_FRAME_LEN_MAX;
+pub const SEND_QUEUE_LEN_MAX: usize = 16 * CONTROL_FRAME_LEN_MAX;
 /// Enrolled devices of one account: more than people own. Another one needs the removal of an old one.
 pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
 /// Connections to the server, including those that are not logged in.
@@ -118,23 +118,23 @@ pub const UNAUTHENTICATED_MAX: usize = 4096;
 pub const PROVEN_STRANGERS_MAX: usize = UNAUTHENTICATED_MAX / 2;
 /// Registrations per hour that one source may start on a server that is open to them. Each start counts,
 /// because its answer tells whether a name is taken.
-pub const REGISTRATIONS_PER_SOURCE_HOUR_MAX: u32 = 100;
+pub const REGISTRATIONS_PER_SOURCE_PER_HOUR_MAX: u32 = 100;
 
 /// Time to log in, including the stretching of the password. It ends connections that send a byte at a
 /// time (slow loris).
-pub const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A peer sends a keep-alive after this long without sending anything: three fit into
-/// [`SESSION_IDLE_MAX`].
+/// [`SESSION_IDLE_TIMEOUT`].
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(8);
 /// The server ends a session that has sent nothing for this long, so that a peer that vanished leaves
 /// the directory within 30 s.
-pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(25);
+pub const SESSION_IDLE_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// First back-off before a peer reconnects to its server. It doubles each time, with a random factor of
 /// 0.5 to 1.5.
-pub const RECONNECT_FIRST: Duration = Duration::from_secs(1);
+pub const RECONNECT_BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest such back-off, before the random factor.
-pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
+pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// Accounts in one reply to an operator: they fit into a line of 64 KiB.
 pub const ACCOUNTS_PER_REPLY_MAX: usize = 500;
@@ -154,25 +154,25 @@ pub const KNOWN_DEVICE_FAILURES_MAX: u32 = 20;
 /// behind one address mistype, far fewer than an attack that tries many accounts needs.
 pub const SOURCE_FAILURES_MAX: u32 = 50;
 /// A source's count of failures decreases by one per this time.
-pub const SOURCE_FADE: Duration = Duration::from_secs(60);
+pub const SOURCE_DECAY_INTERVAL: Duration = Duration::from_secs(60);
 /// Duration of the first block, which doubles each time: short for an owner who mistyped.
 pub const BLOCK_FIRST: Duration = Duration::from_secs(60);
 /// Longest block: an attacker gets few guesses, and an owner does not wait for a day.
 pub const BLOCK_MAX: Duration = Duration::from_secs(3600);
 /// The doubling starts over after this long without a failure.
-pub const BLOCK_MEMORY: Duration = Duration::from_secs(24 * 3600);
+pub const BLOCK_RESET_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Largest failure limit that an operator may configure. A higher one is no lock-out at all, and the
 /// counters for unknown names have 20 bits.
-pub const FAILURES_MAX_MAX: u32 = 1000;
+pub const FAILURE_LIMIT_MAX: u32 = 1000;
 /// Cells in each of the four rows of the count-min sketch that counts failures of unknown names. With a
 /// million names in it, one in seven of all other names appears to have failed once, one in a million
 /// twice, and none often enough to be blocked. At 8 bytes each they take 32 MiB once all are in use.
 pub const UNKNOWN_NAME_CELLS: usize = 1 << 20;
 /// Unknown names whose failures are kept across a restart: more than anybody can probe before and after
 /// one, in at most 25 MB of the database.
-pub const UNKNOWN_NAMES_KEPT: usize = 1 << 18;
+pub const UNKNOWN_NAMES_KEPT_MAX: usize = 1 << 18;
 /// Rows of unknown names that one sweep deletes once they are a day old: bounds how long it takes.
-pub const UNKNOWN_NAMES_SWEPT: usize = 8 * STORE_BATCH_MAX;
+pub const UNKNOWN_NAMES_PER_SWEEP_MAX: usize = 8 * STORE_BATCH_MAX;
 /// Sources counted separately for one account; further ones share a counter.
 pub const SOURCES_PER_ACCOUNT_MAX: usize = 64;
 /// Sources counted over all accounts; the one with the fewest failures is evicted.
@@ -209,7 +209,7 @@ pub const ADMIN_REQUESTS_PER_CLIENT_MAX: usize = 1;
 /// Unanswered requests of all admin clients, including clients that have left.
 pub const ADMIN_REQUESTS_MAX: usize = 256;
 /// Bytes queued for a slow admin client before it is disconnected. A single reply may exceed it.
-pub const ADMIN_OUTBOX_LEN_MAX: usize = 2 * ADMIN_LINE_LEN_MAX;
+pub const ADMIN_SEND_QUEUE_LEN_MAX: usize = 2 * ADMIN_LINE_LEN_MAX;
 
 // ---- links between peers -----------------------------------------------------------------------
 
@@ -231,22 +231,22 @@ pub const OUTBOX_MESSAGES_MAX: usize = 10_000;
 pub const MESSAGES_IN_FLIGHT_MAX: usize = 256;
 /// Store writes that no caller awaits and that are retried because the store fails: as many as an outbox
 /// holds messages.
-pub const LATE_STORES_MAX: usize = OUTBOX_MESSAGES_MAX;
+pub const RETRIED_WRITES_MAX: usize = OUTBOX_MESSAGES_MAX;
 /// Interval at which such writes are retried.
-pub const STORE_RETRY: Duration = Duration::from_secs(5);
+pub const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Message ids remembered per author to recognise duplicates. A message that arrives again over another
 /// link has no receipt yet, so it is among the latest.
 pub const RECENT_MESSAGES_MAX: usize = 2 * MESSAGES_IN_FLIGHT_MAX;
 /// The recipient of a message without a receipt is looked up again after this long: it may have restarted
 /// or moved, and is to be reached again within 3 s.
-pub const RECEIPT_PATIENCE: Duration = Duration::from_secs(2);
+pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that one command removes from the outbox: as many as wait for one recipient.
 pub const WITHDRAW_MAX: usize = OUTBOX_MESSAGES_MAX;
 /// Time for which an offer waits for a server that is coming back: longer than its restart takes.
-pub const SERVER_PATIENCE: Duration = Duration::from_secs(20);
+pub const SERVER_WAIT_MAX: Duration = Duration::from_secs(20);
 /// Time for which a stopping node waits for everything that it wrote on its message streams to be
 /// acknowledged: several round trips around the world.
-pub const FAREWELL_MAX: Duration = Duration::from_secs(1);
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pinned keys of one account: twice the devices that it may have at a time. Beyond that its oldest is
 /// forgotten, so that an account which makes devices without end pushes out none but its own.
 pub const PINS_PER_ACCOUNT_MAX: usize = 2 * DEVICES_PER_ACCOUNT_MAX;
@@ -263,11 +263,11 @@ pub const LINKS_PER_DEVICE_MAX: usize = 4;
 pub const UNAUTHORISED_LINKS_MAX: usize = 32;
 /// From this many of them on, a newcomer has to validate its address first (QUIC Retry, RFC 9000 section
 /// 8.1.2).
-pub const RETRY_ABOVE: usize = 16;
+pub const RETRY_FROM: usize = 16;
 /// Time for the handshake of an inbound link: several round trips of a slow path, with losses.
-pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the server to name the account of an inbound link's key.
-pub const AUTHORISE_DEADLINE: Duration = Duration::from_secs(5);
+pub const AUTHORISE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Receive window of a link that is not authorised: its first frames, which are not read before.
 pub const UNAUTHORISED_WINDOW: u32 = 64 * KIB as u32;
 /// Receive window of one stream: two leaves with their headers.
@@ -304,33 +304,33 @@ pub const CHECK_LEN: usize = 56;
 /// Part of the budget that dials leave for checks: one round over all candidates.
 pub const CHECKS_RESERVE_LEN: usize = CANDIDATES_MAX * CHECK_LEN;
 /// Interval between two checks of one device (Ta of RFC 8445 section 14.2).
-pub const CHECK_PACE: Duration = Duration::from_millis(50);
+pub const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// First back-off between two rounds of checks of one device: the RTO of RFC 8489 section 6.2.1. It
 /// doubles each time.
-pub const CHECK_PAUSE_FIRST: Duration = Duration::from_millis(500);
+pub const CHECK_BACKOFF_FIRST: Duration = Duration::from_millis(500);
 /// Longest such back-off: that of look-ups.
-pub const CHECK_PAUSE_MAX: Duration = FIND_MAX;
+pub const CHECK_BACKOFF_MAX: Duration = FIND_BACKOFF_MAX;
 /// Time after its proof for which an endpoint is dialled again without another check.
 pub const PROOF_LIFETIME: Duration = Duration::from_secs(60);
 /// Devices whose budget is remembered: four times [`LINKS_MAX`], some 8 MB.
 pub const CHECKED_DEVICES_MAX: usize = 4 * LINKS_MAX;
 /// A budget may be evicted once nothing was spent from it for this long. The first-minute budget that
 /// its device then gets again is less than what the minutes in between would have allowed.
-pub const BUDGET_MEMORY: Duration = Duration::from_secs(600);
+pub const BUDGET_EVICT_AFTER: Duration = Duration::from_secs(600);
 /// Checks that a peer answers per second: more than legitimate peers send. At most 5,600 bytes, and no
 /// answer is longer than its request.
 pub const CHECK_ANSWERS_PER_SECOND_MAX: usize = 100;
 /// Time for which a session's first announcement waits for the server's STUN answer, so that one
 /// announcement has all candidates.
-pub const ANNOUNCE_PATIENCE: Duration = Duration::from_millis(500);
+pub const ANNOUNCE_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Time for a dial to complete its handshake: long enough for some retransmissions.
-pub const DIAL_DEADLINE: Duration = Duration::from_secs(6);
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 /// First back-off before an account that could not be reached is looked up again. It doubles each time.
-pub const FIND_FIRST: Duration = Duration::from_secs(2);
+pub const FIND_BACKOFF_FIRST: Duration = Duration::from_secs(2);
 /// Longest such back-off. Presence pushes make most of these look-ups unnecessary.
-pub const FIND_MAX: Duration = Duration::from_secs(60);
+pub const FIND_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Retransmission interval of a STUN request to the server: the RTO of RFC 8489 section 6.2.1.
-pub const STUN_RETRY: Duration = Duration::from_millis(500);
+pub const STUN_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// STUN requests in a row without an answer. Then the server's UDP port is considered unreachable until
 /// [`STUN_INTERVAL`] has passed.
 pub const STUN_TRIES_MAX: u32 = 4;
@@ -338,14 +338,14 @@ pub const STUN_TRIES_MAX: u32 = 4;
 /// after 30 s without traffic (RFC 4787 REQ-5 demands 2 minutes).
 pub const STUN_INTERVAL: Duration = Duration::from_secs(20);
 /// Idle timeout of a link: two keep-alives in a row may be lost.
-pub const LINK_IDLE_MAX: Duration = Duration::from_secs(15);
+pub const LINK_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Interval between two keep-alives on an idle link; keeps NAT mappings alive, too.
-pub const LINK_KEEP_ALIVE: Duration = Duration::from_secs(5);
+pub const LINK_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Largest UDP payload to receive, and to try in path MTU discovery: loopback and jumbo frames carry
 /// more than Ethernet's 1,452 bytes.
-pub const UDP_PAYLOAD_MAX: u16 = 16 * KIB as u16;
+pub const UDP_PAYLOAD_LEN_MAX: u16 = 16 * KIB as u16;
 /// Size of the UDP socket's send and receive buffers: absorbs bursts while the event loop is busy.
-pub const SOCKET_BUFFER: usize = 2 * MIB;
+pub const SOCKET_BUFFER_LEN: usize = 2 * MIB;
 
 /// Largest STUN request that is parsed; a Binding request needs far less.
 pub const STUN_REQUEST_LEN_MAX: usize = 548;
@@ -358,7 +358,7 @@ pub const LEAF_LEN: usize = MIB;
 /// Largest file, 16 TiB: the hashes of its leaves, kept until the end, take 512 MiB.
 pub const FILE_LEN_MAX: u64 = 1 << 44;
 /// Received offers and transfers of one account: a person answers each.
-pub const OFFERS_PER_PEER_MAX: usize = 16;
+pub const OFFERS_PER_ACCOUNT_MAX: usize = 16;
 /// An offer without an answer is declined after this long: a person may be away for a few minutes.
 pub const OFFER_LIFETIME: Duration = Duration::from_secs(600);
 /// Transfers of one peer in each direction: an open file each.
@@ -384,17 +384,17 @@ pub const SOCKET_PATH_LEN_MAX: usize = 103;
 // ---- profile -----------------------------------------------------------------------------------
 
 /// Longest line on the profile's socket: holds a message of [`MESSAGE_LEN_MAX`] with every byte escaped.
-pub const CONTROL_LINE_LEN_MAX: usize = 8 * MESSAGE_LEN_MAX;
+pub const PROFILE_LINE_LEN_MAX: usize = 8 * MESSAGE_LEN_MAX;
 /// Clients of one profile's socket: a person's windows and scripts.
-pub const CONTROL_CLIENTS_MAX: usize = 32;
+pub const PROFILE_CLIENTS_MAX: usize = 32;
 /// Events queued for one slow client before it is disconnected.
-pub const CONTROL_EVENTS_MAX: usize = 4096;
+pub const PROFILE_EVENTS_MAX: usize = 4096;
 /// Unanswered requests of one client; its socket is not read while it has as many.
-pub const CONTROL_REQUESTS_PER_CLIENT_MAX: usize = 64;
+pub const PROFILE_REQUESTS_PER_CLIENT_MAX: usize = 64;
 /// Unanswered requests of all clients, including clients that have left.
-pub const CONTROL_REQUESTS_MAX: usize = 4096;
+pub const PROFILE_REQUESTS_MAX: usize = 4096;
 /// Bytes queued for a slow client before it is disconnected. A single reply may exceed it.
-pub const CONTROL_OUTBOX_LEN_MAX: usize = 32 * MIB;
+pub const PROFILE_SEND_QUEUE_LEN_MAX: usize = 32 * MIB;
 /// Answers of all workers that the event loop has not taken yet. The largest are leaves, so 64 MiB.
 pub const WORKER_ANSWERS_MAX: usize = 64;
 /// Passwords queued for stretching: one control connection has one log-in at a time.
@@ -403,7 +403,7 @@ pub const STRETCHES_MAX: usize = 4;
 pub const LOOKUPS_MAX: usize = 1;
 /// Addresses of the server's host name that are tried: both families of a few machines.
 pub const SERVER_ADDRESSES_MAX: usize = 16;
-/// Requests in the history worker's queue: more than [`LATE_STORES_MAX`], which may be retried together.
+/// Requests in the history worker's queue: more than [`RETRIED_WRITES_MAX`], which may be retried together.
 pub const HISTORY_REQUESTS_MAX: usize = 16_384;
 /// History requests in one transaction: bounds how long the first one waits for the last.
 pub const HISTORY_BATCH_MAX: usize = 512;
@@ -422,4 +422,4 @@ pub const MESSAGES_SEEN_MAX: usize = 100_000;
 pub const MARK_READ_MAX: usize = 256;
 /// Account names that a conversation completes, and accepts as the recipient in `NAME: text` without a
 /// question: every account of a large server, in a few MiB. For other names it asks first.
-pub const PEOPLE_MET_MAX: usize = 65_536;
+pub const KNOWN_NAMES_MAX: usize = 65_536;

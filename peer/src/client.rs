@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::limits::CONTROL_EVENTS_MAX;
+use common::limits::PROFILE_EVENTS_MAX;
 pub(crate) use common::os::clock::now;
 use common::os::lines::{LineClient, Message};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -108,7 +108,7 @@ impl Inbox {
     }
 
     fn new() -> Self {
-        let (sender, receiver) = sync_channel(CONTROL_EVENTS_MAX);
+        let (sender, receiver) = sync_channel(PROFILE_EVENTS_MAX);
         Self {
             sender,
             receiver,

@@ -13,15 +13,15 @@ use crate::shell::ServerAddress;
 /// The server's port unless another is given.
 pub(crate) const DEFAULT_PORT: u16 = 7400;
 /// How long the process that owns a profile may take to open its socket.
-pub(crate) const ATTACH_DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const ATTACH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for the server before a command gives up.
-pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(12);
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long to wait before a server that is away is asked about again.
 pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// How long a log-in may take, with stretching the password on a slow machine.
-pub(crate) const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const LOGIN_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long any other command may take.
-pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
 pub fn parse_server(text: &str) -> Result<ServerAddress, ServerAddressError> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId, TransferId};
-use common::limits::{MARK_READ_MAX, PEOPLE_MET_MAX};
+use common::limits::{KNOWN_NAMES_MAX, MARK_READ_MAX};
 use common::text::joined;
 use common::wire::peer::MessageBody;
 
@@ -58,7 +58,7 @@ pub(crate) use sent::Receipts;
 pub(crate) use transfers::{Transfer, Way};
 
 /// Time for messages to be delivered after the end of piped input.
-const FAREWELL_DEADLINE: Duration = Duration::from_secs(10);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the node was asked; comes back with the answer.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub(crate) struct Conversation {
     /// The last thing typed was Ctrl-C.
     is_interrupted: bool,
     /// A text that was not sent, because it may have been meant for somebody else.
-    doubted: Option<String>,
+    unconfirmed: Option<String>,
     /// The input has ended; the conversation ends at this time, or when everything is delivered.
     leaving_at: Option<Instant>,
     asked: BTreeMap<RequestId, (String, Purpose)>,
@@ -145,7 +145,7 @@ impl Conversation {
             transfers: Transfers::default(),
             connection: ConnectionWatch::default(),
             is_interrupted: false,
-            doubted: None,
+            unconfirmed: None,
             leaving_at: None,
             asked: BTreeMap::new(),
             requests: 0,
@@ -390,7 +390,7 @@ impl Conversation {
             return;
         };
         let is_vital = matches!(purpose, Purpose::Unread | Purpose::Offers);
-        let Err(failure) = self.carry_on(&doing, purpose, result, now) else {
+        let Err(failure) = self.on_reply(&doing, purpose, result, now) else {
             return;
         };
         if is_vital {
@@ -400,7 +400,7 @@ impl Conversation {
         }
     }
 
-    fn carry_on(
+    fn on_reply(
         &mut self,
         doing: &str,
         purpose: Purpose,
@@ -508,7 +508,7 @@ impl Conversation {
         match typed {
             Typed::Line(line) => self.on_line(&line, now),
             Typed::End if self.is_interactive => self.end(Ending::Left),
-            Typed::End => self.leaving_at = Some(now.instant + FAREWELL_DEADLINE),
+            Typed::End => self.leaving_at = Some(now.instant + DELIVERY_TIMEOUT),
             Typed::Interrupt if was_interrupted => self.end(Ending::Left),
             Typed::Interrupt => {
                 self.is_interrupted = true;
@@ -520,20 +520,20 @@ impl Conversation {
     fn on_line(&mut self, line: &str, now: Now) {
         let home = self.home.as_deref();
         let entry = Entry::parse(line, self.with.is_some(), &self.known, home);
-        let doubted = self.doubted.take();
+        let unconfirmed = self.unconfirmed.take();
         match entry {
             Ok(Entry::Nothing) => {}
             Ok(Entry::Quit) => self.end(Ending::Left),
             Ok(Entry::Help) => self.show(Item::Help),
             Ok(Entry::Say(text)) => self.say(text, now),
-            Ok(Entry::Doubtful { name, text }) => {
+            Ok(Entry::Ambiguous { name, text }) => {
                 // Typed a second time, or by a program: it is meant for the present recipient.
-                if !self.is_interactive || doubted.as_ref() == Some(&text) {
+                if !self.is_interactive || unconfirmed.as_ref() == Some(&text) {
                     return self.say(text, now);
                 }
                 let with = self.with.clone();
-                self.object(Objection::Doubtful { name, with });
-                self.doubted = Some(text);
+                self.object(Objection::Ambiguous { name, with });
+                self.unconfirmed = Some(text);
             }
             Ok(Entry::SayTo(to, text)) => {
                 if self.with.is_none()
@@ -643,7 +643,7 @@ impl Conversation {
     }
 
     fn meet(&mut self, name: &AccountName) {
-        if self.known.len() < PEOPLE_MET_MAX && self.known.insert(name.clone()) {
+        if self.known.len() < KNOWN_NAMES_MAX && self.known.insert(name.clone()) {
             self.outputs.push_back(Output::Met(name.clone()));
         }
     }

@@ -117,8 +117,8 @@ impl Node {
 
     /// Lets panics of the QUIC implementation through from now on, so that a simulation fails on them. A
     /// program catches them and loses a link.
-    pub const fn catch_no_panics(&mut self) {
-        self.effects.links.catch_no_panics();
+    pub const fn propagate_panics(&mut self) {
+        self.effects.links.propagate_panics();
     }
 
     /// Handles an event outside the node.
@@ -167,7 +167,7 @@ impl Node {
     }
 
     /// Tells whether there are links to other devices. After [`Input::ShutDown`] they end within
-    /// [`FAREWELL_MAX`](common::limits::FAREWELL_MAX): whoever stops a node waits for that.
+    /// [`FAREWELL_TIMEOUT`](common::limits::FAREWELL_TIMEOUT): whoever stops a node waits for that.
     pub fn has_links(&self) -> bool {
         !self.effects.links.is_empty()
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::id::DeviceName;
 use common::key::DeviceSecret;
-use common::limits::{CONTROL_CLIENTS_MAX, CONTROL_LINE_LEN_MAX};
+use common::limits::{PROFILE_CLIENTS_MAX, PROFILE_LINE_LEN_MAX};
 use common::tls::{ServerIdentity, ServerTrust};
 use peer::shell::{NodeSettings, RunningNode, ServerAddress, StartError, start};
 use rustls::{ServerConnection, StreamOwned};
@@ -95,7 +95,7 @@ fn a_line_that_is_too_long_ends_its_client_and_no_other() {
     let _node = profile.start();
     let mut honest = profile.client();
     let mut hostile = profile.client();
-    let mut line = vec![b'x'; CONTROL_LINE_LEN_MAX + 2];
+    let mut line = vec![b'x'; PROFILE_LINE_LEN_MAX + 2];
     line[0] = b'"';
     // The node may hang up before it has read all of it.
     let _ = hostile.stream.get_mut().write_all(&line);
@@ -110,7 +110,7 @@ fn clients_have_a_bound_and_make_room_when_they_leave() {
     let profile = Profile::new();
     let _node = profile.start();
     let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"subscribe"}"#;
-    let mut clients: Vec<Client> = (0..CONTROL_CLIENTS_MAX)
+    let mut clients: Vec<Client> = (0..PROFILE_CLIENTS_MAX)
         .map(|_| {
             let mut client = profile.client();
             client.say(subscribe);
@@ -152,7 +152,7 @@ fn a_client_that_hangs_up_makes_room_though_its_reply_is_due() {
         client
     };
     let _first = ask(LOG_IN);
-    for _ in 1..CONTROL_CLIENTS_MAX {
+    for _ in 1..PROFILE_CLIENTS_MAX {
         drop(ask(r#"{"jsonrpc":"2.0","id":1,"method":"list"}"#));
     }
     let deadline = Deadline::within(Duration::from_secs(5));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::id::AccountName;
-use common::limits::FAILURES_MAX_MAX;
+use common::limits::FAILURE_LIMIT_MAX;
 
 const EXIT_CODES: &str = "\
 Examples:
@@ -61,7 +61,7 @@ pub struct ServeArguments {
     pub certificate: Option<PathBuf>,
     /// Failed log-ins in a row after which strangers have to wait
     #[arg(long, value_name = "COUNT", default_value_t = 5,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(FAILURES_MAX_MAX)))]
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(FAILURE_LIMIT_MAX)))]
     pub failures_max: u32,
     /// Seconds of the first block; each further one lasts twice as long, up to an hour
     #[arg(long, value_name = "SECONDS", default_value_t = 60,

@@ -371,7 +371,7 @@ impl Server {
                 self.close(connection, CloseReason::LoggedOut);
             }
             devices::Event::NoticeDue(account) => {
-                if let Some((failed, row)) = self.logins.take_untold(&account, context) {
+                if let Some((failed, row)) = self.logins.take_unreported(&account, context) {
                     self.devices.on_told(account, &failed, context);
                     self.logins.save_told(row, context);
                 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use common::id::DeviceName;
 use common::key::{DeviceSecret, Role, Statement, Token};
 use common::limits::{
-    ADMIN_CLIENTS_MAX, ADMIN_LINE_LEN_MAX, CONTROL_FRAME_LEN_MAX, OUTBOX_LEN_MAX,
+    ADMIN_CLIENTS_MAX, ADMIN_LINE_LEN_MAX, CONTROL_FRAME_LEN_MAX, SEND_QUEUE_LEN_MAX,
 };
 use common::password::{ClientLogin, ClientRegistration, Password};
 use common::stun;
@@ -251,7 +251,10 @@ fn a_burst_of_questions_is_answered_as_fast_as_the_answers_are_read() {
         frame::encode::<CONTROL_FRAME_LEN_MAX>(&answer, &mut bytes).unwrap();
         len += bytes.len();
     }
-    assert!(len > OUTBOX_LEN_MAX, "a burst of {len} bytes shows nothing");
+    assert!(
+        len > SEND_QUEUE_LEN_MAX,
+        "a burst of {len} bytes shows nothing"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use common::limits::RECEIPT_PATIENCE;
+use common::limits::RECEIPT_TIMEOUT;
 use serde_json::Value;
 use tests::control::Control;
 use tests::program::{END, Running, now};
@@ -20,7 +20,7 @@ use tests::world::{PATIENCE, World, letter, text, transfer_state, until};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 /// Longer than an author waits for a receipt before the recipient is looked for again.
-const DARKNESS: Duration = RECEIPT_PATIENCE.saturating_add(Duration::from_secs(1));
+const DARKNESS: Duration = RECEIPT_TIMEOUT.saturating_add(Duration::from_secs(1));
 /// How long an author listens before the next thing happens.
 const MOMENT: Duration = Duration::from_millis(200);
 /// Most texts that somebody writes at once; fewer than the requests that may wait for their replies.

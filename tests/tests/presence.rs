@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceSecret, Token};
 use common::limits::{
-    ANNOUNCE_INTERVAL, ANNOUNCEMENTS_AT_ONCE, CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX,
+    ANNOUNCE_INTERVAL, ANNOUNCEMENTS_BURST_MAX, CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX,
     DEVICES_PER_ACCOUNT_MAX,
 };
 use common::time::UnixTime;
@@ -75,7 +75,7 @@ fn t15_t39_entries_that_change_without_an_end_are_not_multiplied_by_those_who_wa
          a log-in took {at_rest} at rest and {under_load} under load"
     );
     let changes =
-        ANNOUNCEMENTS_AT_ONCE + 1 + span.as_secs() as u32 / ANNOUNCE_INTERVAL.as_secs() as u32;
+        ANNOUNCEMENTS_BURST_MAX + 1 + span.as_secs() as u32 / ANNOUNCE_INTERVAL.as_secs() as u32;
     let told_max =
         usize::from(ANNOUNCERS) * usize::from(WATCHERS) * changes as usize * ENTRY_LEN_MAX;
     assert!(told > 0 && told <= told_max, "{told} of {told_max}");

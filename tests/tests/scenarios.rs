@@ -548,7 +548,7 @@ fn a_peer_that_vanishes_leaves_the_directory() {
     let mut world = world(2, Faults::NONE);
     world.stop(1, false);
     // Longer than the server waits for a silent session.
-    world.pass(common::limits::SESSION_IDLE_MAX + Duration::from_secs(5));
+    world.pass(common::limits::SESSION_IDLE_TIMEOUT + Duration::from_secs(5));
     let id = world.command(0, Command::List).unwrap();
     until(&mut world, |world| world.hosts[0].replies.contains_key(&id));
     match &world.hosts[0].replies[&id] {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::id::DeviceName;
 use common::key::{Role, Statement, Token};
-use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
+use common::limits::REGISTRATIONS_PER_SOURCE_PER_HOUR_MAX;
 use common::password::ClientLogin;
 use common::wire::rendezvous::{
     Answer, LoginAnswer, LoginRequest, LoginStart, Refusal, Request, TokenLogin,
@@ -123,7 +123,7 @@ impl Names {
         let mut sources = Sources::of(world);
         for accounts in names
             .accounts
-            .chunks(REGISTRATIONS_PER_SOURCE_HOUR_MAX as usize)
+            .chunks(REGISTRATIONS_PER_SOURCE_PER_HOUR_MAX as usize)
         {
             let mut client = sources.next();
             for account in accounts {

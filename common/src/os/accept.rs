@@ -26,7 +26,7 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct AcceptFailures {
     told: Option<Instant>,
-    untold: u64,
+    unlogged: u64,
 }
 
 impl AcceptFailures {
@@ -43,13 +43,13 @@ impl AcceptFailures {
 
     /// The failures to be told of now, with this one.
     fn count(&mut self, now: Instant) -> Option<u64> {
-        self.untold += 1;
+        self.unlogged += 1;
         let is_due = |told| now.saturating_duration_since(told) >= TOLD_AGAIN;
         if !self.told.is_none_or(is_due) {
             return None;
         }
         self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 

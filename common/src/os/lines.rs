@@ -85,7 +85,7 @@ mod sample {
     use serde::Deserialize;
 
     use super::*;
-    use crate::limits::{CONTROL_EVENTS_MAX, CONTROL_OUTBOX_LEN_MAX};
+    use crate::limits::{PROFILE_EVENTS_MAX, PROFILE_SEND_QUEUE_LEN_MAX};
 
     #[derive(Debug)]
     pub(super) struct Sample;
@@ -134,8 +134,8 @@ mod sample {
             reply_len: 1000,
             requests_per_client: 2,
             requests: 3,
-            events: CONTROL_EVENTS_MAX,
-            outbox_len: CONTROL_OUTBOX_LEN_MAX,
+            events: PROFILE_EVENTS_MAX,
+            outbox_len: PROFILE_SEND_QUEUE_LEN_MAX,
         };
         const PROCESS: &'static str = "the sample";
 

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use rustls::Connection;
 
 use crate::key::ChannelBinding;
-use crate::limits::OUTBOX_LEN_MAX;
+use crate::limits::SEND_QUEUE_LEN_MAX;
 use crate::tls::channel_binding;
 
 /// Encrypted bytes that wait in rustls at most; everything else waits in the outbox.
@@ -108,12 +108,12 @@ impl<S: Read + Write> TlsPump<S> {
         })
     }
 
-    /// Queues what `append` appends. `false` if more waits then than [`OUTBOX_LEN_MAX`]: the other side
+    /// Queues what `append` appends. `false` if more waits then than [`SEND_QUEUE_LEN_MAX`]: the other side
     /// reads too slowly, and the connection is to be ended.
     #[must_use]
     pub fn queue(&mut self, append: impl FnOnce(&mut Vec<u8>)) -> bool {
         append(&mut self.outbox);
-        self.waiting_len() <= OUTBOX_LEN_MAX
+        self.waiting_len() <= SEND_QUEUE_LEN_MAX
     }
 
     /// Encrypts and writes as much of the outbox as the socket takes, and what TLS itself has to say.
@@ -312,9 +312,9 @@ mod tests {
         while queue(&mut server, &piece) {
             server.write().unwrap();
             queued += piece.len();
-            assert!(queued < 8 * OUTBOX_LEN_MAX, "no bound");
+            assert!(queued < 8 * SEND_QUEUE_LEN_MAX, "no bound");
         }
-        assert!(server.waiting_len() > OUTBOX_LEN_MAX);
+        assert!(server.waiting_len() > SEND_QUEUE_LEN_MAX);
         assert_eq!(server.write().unwrap(), Written::Blocked);
         assert!(queue(&mut client, b"still here"));
         client.write().unwrap();
@@ -328,7 +328,7 @@ mod tests {
         let piece = [7; 64 * 1024];
         let (mut sent, mut received) = (0, 0);
         for _ in 0..200 {
-            while server.waiting_len() < OUTBOX_LEN_MAX / 2 {
+            while server.waiting_len() < SEND_QUEUE_LEN_MAX / 2 {
                 assert!(queue(&mut server, &piece));
                 sent += piece.len();
             }
@@ -337,9 +337,9 @@ mod tests {
             client.read(&mut plaintext).unwrap();
             client.read(&mut plaintext).unwrap();
             received += plaintext.len();
-            assert!(server.outbox.len() <= 2 * OUTBOX_LEN_MAX);
+            assert!(server.outbox.len() <= 2 * SEND_QUEUE_LEN_MAX);
         }
-        assert!(received > 2 * OUTBOX_LEN_MAX && sent > received);
+        assert!(received > 2 * SEND_QUEUE_LEN_MAX && sent > received);
     }
 
     #[test]

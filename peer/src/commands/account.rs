@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Place;
 use super::node_handle::NodeHandle;
 use crate::args::{Access, ForgetServer, Login, Register};
-use crate::config::{LOGIN_DEADLINE, READY_DEADLINE};
+use crate::config::{LOGIN_CALL_TIMEOUT, READY_TIMEOUT};
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, PasswordText, Reply};
 use crate::node::io::ClosedReason;
@@ -213,7 +213,8 @@ impl Entrance {
                 .because("another process runs this profile with another server")
                 .next("end the other 'peer' programs of this profile, then try again"));
         }
-        let Reply::LoggedIn { failed } = session.call_for(doing, command, LOGIN_DEADLINE)? else {
+        let Reply::LoggedIn { failed } = session.call_for(doing, command, LOGIN_CALL_TIMEOUT)?
+        else {
             return Err(Failure::unexpected_reply(doing));
         };
         place.profile.save(&self.settings)?;
@@ -260,7 +261,7 @@ fn trust(
             ))
             .next("add --fingerprint SHA256:… as the server prints it, or --system-roots"));
     }
-    let seen = crate::shell::probe(server, READY_DEADLINE);
+    let seen = crate::shell::probe(server, READY_TIMEOUT);
     let seen = seen.map_err(|reason| not_reached(doing, &name, &reason))?;
     screen.say(format!(
         "The server at {name} has the fingerprint\n  {}\nCompare it with what its operator told you, or what the server printed when it started.",

@@ -16,14 +16,14 @@ use super::node_handle::NodeHandle;
 use super::receive::existing_folder;
 use crate::args::Chat;
 use crate::client::{CallError, Happening, now};
-use crate::config::CALL_DEADLINE;
+use crate::config::CALL_TIMEOUT;
 use crate::conversation::{
     Conversation, Ending, Input, Item, Now, Output, RequestError, RequestId, Setup,
 };
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Reply};
 use crate::ui::Screen;
-use crate::ui::line::{self, LineFace};
+use crate::ui::line::{self, LineFrontEnd};
 use common::os::clock::unix_time;
 
 /// Talks until the person leaves, or the input ends.
@@ -37,7 +37,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         Err(failure) if failure.exit() == Exit::Unreachable => Some(failure),
         Err(failure) => return Err(failure),
     };
-    let face = LineFace::start(screen, session.notifier()).map_err(|error| {
+    let face = LineFrontEnd::start(screen, session.notifier()).map_err(|error| {
         Failure::new(Exit::Other, "could not set up the terminal").because(error)
     })?;
     let conversation = Conversation::new(Setup {
@@ -68,7 +68,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
 struct Talk<'a> {
     session: NodeHandle,
     conversation: Conversation,
-    face: LineFace<'a>,
+    face: LineFrontEnd<'a>,
 }
 
 /// Until when there is nothing to do, or how everything ends.
@@ -142,7 +142,7 @@ impl Talk<'_> {
         doing: &str,
         command: &Command,
     ) -> Result<Result<Reply, RequestError>, Failure> {
-        match self.session.try_call(command, CALL_DEADLINE) {
+        match self.session.try_call(command, CALL_TIMEOUT) {
             Ok(reply) => Ok(Ok(reply)),
             Err(CallError::Signal(signal)) => Err(Failure::signal(signal)),
             Err(CallError::Refused(CommandError::NoSuchTransfer)) => {

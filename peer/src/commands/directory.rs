@@ -7,7 +7,7 @@ use super::Place;
 use super::node_handle::NodeHandle;
 use crate::args::List;
 use crate::client::{CallError, Happening};
-use crate::config::{CALL_DEADLINE, READY_DEADLINE, shown_path};
+use crate::config::{CALL_TIMEOUT, READY_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Event, NodeStatus, Reply};
@@ -31,7 +31,7 @@ pub(super) fn status(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     let mut session = place.open(DOING)?;
     if session.is_owner() {
         // A node that has just started gets a moment to connect.
-        match session.try_call(&Command::WaitReady, READY_DEADLINE) {
+        match session.try_call(&Command::WaitReady, READY_TIMEOUT) {
             Ok(_) | Err(CallError::Refused(_) | CallError::TimedOut) => {}
             Err(error) => return Err(Failure::of_call(DOING, error)),
         }
@@ -167,7 +167,7 @@ fn watch(session: &mut NodeHandle, screen: &Screen) -> Result<Exit, Failure> {
 
 /// A new node watches nobody yet.
 fn watch_again(session: &mut NodeHandle) -> Result<(), Failure> {
-    match session.try_call(&Command::Watch, CALL_DEADLINE) {
+    match session.try_call(&Command::Watch, CALL_TIMEOUT) {
         Ok(_) | Err(CallError::TimedOut | CallError::Refused(CommandError::Unreachable(_))) => {
             Ok(())
         }

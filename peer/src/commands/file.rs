@@ -14,7 +14,7 @@ use super::Place;
 use super::node_handle::NodeHandle;
 use crate::args::SendFile;
 use crate::client::Happening;
-use crate::config::{CALL_DEADLINE, shown_path};
+use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, Event, Reply, TransferState};
@@ -44,7 +44,7 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
         && failure.is_silent()
     {
         // The other side is told; when that fails it finds out by itself.
-        let _ = session.try_call(&Command::Cancel { transfer }, CALL_DEADLINE);
+        let _ = session.try_call(&Command::Cancel { transfer }, CALL_TIMEOUT);
     }
     ended
 }

@@ -4,12 +4,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::limits::SERVER_PATIENCE;
+use common::limits::SERVER_WAIT_MAX;
 use common::os::lock::FolderLock;
 use common::tls::ServerTrust;
 
 use crate::client::{CallError, Client, Happening, Inbox, Notifier, now};
-use crate::config::{ATTACH_DEADLINE, CALL_DEADLINE, READY_DEADLINE, RECONNECT_PAUSE, shown_path};
+use crate::config::{ATTACH_TIMEOUT, CALL_TIMEOUT, READY_TIMEOUT, RECONNECT_PAUSE, shown_path};
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, ConnectionState, Reply};
 use crate::profile::{Profile, ProfileError, Settings, Trust};
@@ -75,7 +75,7 @@ impl NodeHandle {
 
     /// Asks the node; `doing` says in the infinitive what for.
     pub(crate) fn call(&mut self, doing: &str, command: &Command) -> Result<Reply, Failure> {
-        self.call_for(doing, command, CALL_DEADLINE)
+        self.call_for(doing, command, CALL_TIMEOUT)
     }
 
     /// Asks the node for something that may take `patience`.
@@ -103,7 +103,7 @@ impl NodeHandle {
 
     /// Waits until the node is logged in.
     pub(crate) fn ready(&mut self, doing: &str) -> Result<(), Failure> {
-        match self.try_call(&Command::WaitReady, READY_DEADLINE) {
+        match self.try_call(&Command::WaitReady, READY_TIMEOUT) {
             Ok(_) => Ok(()),
             Err(CallError::TimedOut) => {
                 let server = self.settings.server().to_string();
@@ -118,7 +118,7 @@ impl NodeHandle {
     /// The same for what a person would only type again: waits for a server that is coming back, and says
     /// so once.
     pub(crate) fn ready_again(&mut self, doing: &str, screen: &Screen) -> Result<(), Failure> {
-        let until = now() + SERVER_PATIENCE;
+        let until = now() + SERVER_WAIT_MAX;
         let mut is_told = false;
         loop {
             let Err(failure) = self.ready(doing) else {
@@ -140,7 +140,7 @@ impl NodeHandle {
 
     /// Tells whether the node tries again by itself.
     fn is_reconnecting(&mut self) -> bool {
-        let Ok(Reply::Status(status)) = self.try_call(&Command::Status, CALL_DEADLINE) else {
+        let Ok(Reply::Status(status)) = self.try_call(&Command::Status, CALL_TIMEOUT) else {
             return false;
         };
         match status.connection {
@@ -181,7 +181,7 @@ impl NodeHandle {
     fn attach(&mut self) -> Result<(), Failure> {
         const DOING: &str = "open the profile";
         let socket = self.profile.socket();
-        let deadline = now() + ATTACH_DEADLINE;
+        let deadline = now() + ATTACH_TIMEOUT;
         loop {
             if self.owned.is_none()
                 && let Some(ownership) = self.profile.try_own()?
@@ -191,7 +191,7 @@ impl NodeHandle {
             let error = match Client::connect(&socket, &mut self.inbox) {
                 Ok(client) => {
                     let client = self.client.insert(client);
-                    match client.subscribe(&mut self.inbox, ATTACH_DEADLINE) {
+                    match client.subscribe(&mut self.inbox, ATTACH_TIMEOUT) {
                         // An owner that is just dying still had its socket open.
                         Err(CallError::Gone(why)) => std::io::Error::other(why),
                         subscribed => {

@@ -11,7 +11,7 @@ use super::Place;
 use super::node_handle::NodeHandle;
 use crate::args::Receive;
 use crate::client::{CallError, Happening, Typed};
-use crate::config::{AcceptPolicy, CALL_DEADLINE, shown_path};
+use crate::config::{AcceptPolicy, CALL_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::conversation::recent::Recent;
 use crate::failure::{Exit, Failure};
@@ -184,7 +184,7 @@ impl Receiver<'_> {
         self.screen.data(&Event::Message(message))?;
         let read = Command::MarkRead { ids: vec![id] };
         // Shown is shown: when this fails it is only shown again next time.
-        match self.session.try_call(&read, CALL_DEADLINE) {
+        match self.session.try_call(&read, CALL_TIMEOUT) {
             Err(CallError::Signal(signal)) => Err(Failure::signal(signal)),
             Ok(_) | Err(CallError::Refused(_) | CallError::TimedOut | CallError::Gone(_)) => Ok(()),
         }
@@ -227,7 +227,7 @@ impl Receiver<'_> {
         if !is_accepted {
             self.declined.insert(offer.transfer);
         }
-        match self.session.try_call(&command, CALL_DEADLINE) {
+        match self.session.try_call(&command, CALL_TIMEOUT) {
             Ok(_) if is_accepted => {
                 self.taking.insert(offer.transfer, offer);
                 Ok(())

@@ -22,7 +22,7 @@ pub(crate) enum Entry {
     /// A text for whomever one talks to.
     Say(String),
     /// A text for whomever one talks to, or for somebody who has not been seen.
-    Doubtful {
+    Ambiguous {
         /// The name in front of the colon.
         name: AccountName,
         /// The whole line.
@@ -70,7 +70,7 @@ pub(crate) enum Mistake {
 }
 
 impl Entry {
-    /// Understands a line. `NAME: text` goes to NAME. While one `is_talking` to somebody it is doubtful
+    /// Understands a line. `NAME: text` goes to NAME. While one `is_talking` to somebody it is ambiguous
     /// unless NAME is `known`: sentences may have a colon too, and neither may go to the wrong person.
     /// `home` is what `~` stands for in a path.
     pub(crate) fn parse(
@@ -96,7 +96,7 @@ impl Entry {
             return Ok(Self::Say(line.to_owned()));
         };
         match to.iter().find(|name| !known.contains(name)) {
-            Some(stranger) if is_talking => Ok(Self::Doubtful {
+            Some(stranger) if is_talking => Ok(Self::Ambiguous {
                 name: stranger.clone(),
                 text: line.to_owned(),
             }),
@@ -205,11 +205,11 @@ mod tests {
             assert_eq!(parse(line, true), said, "{line}");
         }
         for (line, name) in [("Remember: call mum", "remember"), ("bob,dave: x", "dave")] {
-            let doubtful = Entry::Doubtful {
+            let ambiguous = Entry::Ambiguous {
                 name: name_of(name),
                 text: line.to_owned(),
             };
-            assert_eq!(parse(line, true), Ok(doubtful), "{line}");
+            assert_eq!(parse(line, true), Ok(ambiguous), "{line}");
         }
     }
 

@@ -176,7 +176,7 @@ pub(crate) enum Objection {
     /// It does not say for whom the text is.
     NoRecipient,
     /// The text may be for somebody else than `with`. The same line once more is sent to `with`.
-    Doubtful {
+    Ambiguous {
         name: AccountName,
         with: Option<AccountName>,
     },

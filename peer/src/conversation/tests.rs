@@ -374,15 +374,15 @@ fn a_name_given_twice_gets_one_message() {
 fn a_line_that_may_be_for_a_stranger_is_sent_the_second_time() {
     let mut stage = Stage::with_bob();
     let line = "Remember: call mum";
-    let doubtful = Objection::Doubtful {
+    let ambiguous = Objection::Ambiguous {
         name: name("remember"),
         with: Some(name("bob")),
     };
-    assert_eq!(stage.line(line).items, objection(doubtful.clone()));
+    assert_eq!(stage.line(line).items, objection(ambiguous.clone()));
     stage.line("/list");
     assert_eq!(
         stage.line(line).items,
-        objection(doubtful),
+        objection(ambiguous),
         "only the very next line counts"
     );
     assert_eq!(stage.line(line).asks[0].2["params"]["body"], line);
@@ -629,14 +629,14 @@ fn what_an_owner_must_know_is_shown() {
 fn people_are_remembered_up_to_a_bound() {
     let mut stage = Stage::new(setup(true, Some("bob")));
     let list = stage.wanted().asks.remove(0).0;
-    let devices = (0..PEOPLE_MET_MAX).map(|number| listed(&format!("user{number}"), false));
+    let devices = (0..KNOWN_NAMES_MAX).map(|number| listed(&format!("user{number}"), false));
     stage.answer(list, Ok(Reply::Directory(devices.collect())));
     let met = stage.wanted().met;
-    assert_eq!(met.len(), PEOPLE_MET_MAX - 1, "bob is one of them");
-    let last = format!("user{}: hi", PEOPLE_MET_MAX - 1);
+    assert_eq!(met.len(), KNOWN_NAMES_MAX - 1, "bob is one of them");
+    let last = format!("user{}: hi", KNOWN_NAMES_MAX - 1);
     assert!(matches!(
         stage.line(&last).items.as_slice(),
-        [Item::Objection(Objection::Doubtful { .. })]
+        [Item::Objection(Objection::Ambiguous { .. })]
     ));
 }
 
@@ -824,7 +824,7 @@ fn the_end_of_piped_input_waits_for_what_was_sent() {
     stage.exchange("one", Ok(Reply::Queued(vec![id(1)])));
     let wanted = stage.typed(Typed::End);
     assert_eq!(wanted.ending, None);
-    assert_eq!(wanted.deadline, Some(stage.now.instant + FAREWELL_DEADLINE));
+    assert_eq!(wanted.deadline, Some(stage.now.instant + DELIVERY_TIMEOUT));
     assert_eq!(stage.conversation.prompt(), None);
     let wanted = stage.event(state_of(1, "bob", MessageState::Delivered));
     assert_eq!(wanted.items, [receipts("bob", MessageState::Delivered, 1)]);
@@ -850,7 +850,7 @@ fn the_end_of_piped_input_waits_for_transfers_but_not_for_ever() {
     }
     stage.typed(Typed::End);
     assert_eq!(
-        stage.pass(FAREWELL_DEADLINE).ending,
+        stage.pass(DELIVERY_TIMEOUT).ending,
         Some(Ending::Undelivered(2))
     );
 }

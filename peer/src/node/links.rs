@@ -14,7 +14,7 @@ use bytes::Bytes;
 use common::id::AccountName;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, FAREWELL_MAX, LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX,
+    AUTHORISE_TIMEOUT, FAREWELL_TIMEOUT, LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX,
     MESSAGES_IN_FLIGHT_MAX, Occupancy, UNAUTHORISED_LINKS_MAX,
 };
 use common::wire::frame;
@@ -136,8 +136,8 @@ impl Links {
     }
 
     /// Lets panics of the QUIC implementation through from now on.
-    pub(super) const fn catch_no_panics(&mut self) {
-        self.transport.catch_no_panics();
+    pub(super) const fn propagate_panics(&mut self) {
+        self.transport.propagate_panics();
     }
 
     /// How full everything is that has a bound.
@@ -386,10 +386,10 @@ impl Links {
     }
 
     /// Closes all links, each as soon as everything that was written on its message stream is
-    /// acknowledged, or after [`FAREWELL_MAX`].
+    /// acknowledged, or after [`FAREWELL_TIMEOUT`].
     pub(super) fn say_goodbye(&mut self, now: Instant) {
         self.dials.end_all(&mut self.transport, now);
-        self.farewell_by = Some(now + FAREWELL_MAX);
+        self.farewell_by = Some(now + FAREWELL_TIMEOUT);
         let links: Vec<LinkId> = self.peers.keys().copied().collect();
         for link in links {
             match self.peers.get(&link).and_then(|peer| peer.stream.id()) {
@@ -540,7 +540,7 @@ impl Links {
             device_key,
             side,
             account: None,
-            authorise_by: now + AUTHORISE_DEADLINE,
+            authorise_by: now + AUTHORISE_TIMEOUT,
             stream: MessageStream::default(),
             leaves: BTreeMap::new(),
         };

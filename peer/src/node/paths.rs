@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use common::key::DeviceKey;
-use common::limits::{ANNOUNCE_PATIENCE, CANDIDATES_MAX};
+use common::limits::{ANNOUNCE_WAIT_MAX, CANDIDATES_MAX};
 use common::stun;
 use rand::rngs::StdRng;
 
@@ -78,7 +78,7 @@ impl Paths {
     /// A session began: starts to discover the server-reflexive addresses.
     pub(super) fn on_online(&mut self, now: Instant) {
         self.announced = None;
-        self.announce_by = Some(now + ANNOUNCE_PATIENCE);
+        self.announce_by = Some(now + ANNOUNCE_WAIT_MAX);
         for discovery in &mut self.discoveries {
             self.transmits
                 .push_back(discovery.start(&mut self.rng, now));
@@ -248,21 +248,21 @@ mod tests {
         assert!(paths.needs_announcing());
 
         let (mut paths, now) = online();
-        let almost = now + ANNOUNCE_PATIENCE - Duration::from_millis(1);
+        let almost = now + ANNOUNCE_WAIT_MAX - Duration::from_millis(1);
         assert!(!paths.handle_timeout(almost));
         assert!(!paths.needs_announcing());
-        assert!(paths.poll_timeout().unwrap() <= now + ANNOUNCE_PATIENCE);
-        assert!(paths.handle_timeout(now + ANNOUNCE_PATIENCE));
+        assert!(paths.poll_timeout().unwrap() <= now + ANNOUNCE_WAIT_MAX);
+        assert!(paths.handle_timeout(now + ANNOUNCE_WAIT_MAX));
         assert!(paths.needs_announcing());
         assert_eq!(paths.take_announcement().len(), 1);
         // A late answer is announced at once if the address is new, and not at all otherwise.
-        let later = now + ANNOUNCE_PATIENCE;
+        let later = now + ANNOUNCE_WAIT_MAX;
         paths.transmits.pop_front();
         assert!(answer(&mut paths, "203.0.113.9:6000", server(), later));
         assert!(paths.needs_announcing());
         paths.take_announcement();
         assert!(!paths.needs_announcing());
-        assert!(!paths.handle_timeout(later + ANNOUNCE_PATIENCE));
+        assert!(!paths.handle_timeout(later + ANNOUNCE_WAIT_MAX));
     }
 
     #[test]

@@ -895,5 +895,5 @@ fn a_receipt_that_was_lost_is_there_before_the_link_is_closed() {
         world.hosts[0].has_state(id, MessageState::Delivered)
     });
     world.until("the end", |world| !world.hosts[1].node.has_links());
-    assert!(world.now - now < common::limits::FAREWELL_MAX);
+    assert!(world.now - now < common::limits::FAREWELL_TIMEOUT);
 }

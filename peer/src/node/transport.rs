@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    AUTHORISE_DEADLINE, HANDSHAKE_DEADLINE, LEAF_STREAMS_MAX, LINK_IDLE_MAX, LINK_KEEP_ALIVE,
-    LINK_WINDOW, LINKS_MAX, Occupancy, RETRY_ABOVE, STREAM_WINDOW, UDP_PAYLOAD_MAX,
-    UNACKNOWLEDGED_PACKETS_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
+    AUTHORISE_TIMEOUT, HANDSHAKE_TIMEOUT, LEAF_STREAMS_MAX, LINK_IDLE_TIMEOUT,
+    LINK_KEEP_ALIVE_INTERVAL, LINK_WINDOW, LINKS_MAX, Occupancy, RETRY_FROM, STREAM_WINDOW,
+    UDP_PAYLOAD_LEN_MAX, UNACKNOWLEDGED_PACKETS_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
 };
 use common::tls;
 use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -209,7 +209,7 @@ impl Transport {
     }
 
     /// Stops catching panics of the QUIC implementation, so that a simulation fails on them.
-    pub(super) const fn catch_no_panics(&mut self) {
+    pub(super) const fn propagate_panics(&mut self) {
         self.catches = false;
     }
 
@@ -542,9 +542,7 @@ impl Transport {
             if waiting >= UNAUTHORISED_LINKS_MAX || links >= LINKS_MAX {
                 return Err(Some(endpoint.refuse(incoming, &mut answer)));
             }
-            if waiting >= RETRY_ABOVE
-                && !incoming.remote_address_validated()
-                && incoming.may_retry()
+            if waiting >= RETRY_FROM && !incoming.remote_address_validated() && incoming.may_retry()
             {
                 return Err(endpoint.retry(incoming, &mut answer).ok());
             }
@@ -556,7 +554,7 @@ impl Transport {
             Ok(Ok((handle, connection))) => {
                 let link = self.add(handle, connection, Side::Server, ack_lag);
                 self.unauthorised
-                    .insert(link, now + HANDSHAKE_DEADLINE + AUTHORISE_DEADLINE);
+                    .insert(link, now + HANDSHAKE_TIMEOUT + AUTHORISE_TIMEOUT);
             }
             Ok(Err(Some(transmit))) => self.respond(transmit, answer),
             Ok(Err(None)) => {}
@@ -863,7 +861,7 @@ fn new_endpoint(
     config.supported_versions(vec![QUIC_V1]);
     config.rng_seed(Some(seed));
     config
-        .max_udp_payload_size(UDP_PAYLOAD_MAX)
+        .max_udp_payload_size(UDP_PAYLOAD_LEN_MAX)
         .expect("the limit is within the bounds of QUIC");
     Endpoint::new(Arc::new(config), Some(Arc::new(server)), true)
 }
@@ -888,8 +886,8 @@ fn transport_config(receive_window: u32, leaf_streams: u32, ack_lag: &AckLag) ->
         .stream_receive_window(STREAM_WINDOW.into())
         .send_window(LINK_WINDOW.into())
         .send_fairness(false)
-        .max_idle_timeout(Some(idle_timeout(LINK_IDLE_MAX)))
-        .keep_alive_interval(Some(LINK_KEEP_ALIVE))
+        .max_idle_timeout(Some(idle_timeout(LINK_IDLE_TIMEOUT)))
+        .keep_alive_interval(Some(LINK_KEEP_ALIVE_INTERVAL))
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(ack_lag.clone()));
     config

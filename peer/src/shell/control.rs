@@ -4,8 +4,8 @@
 //! every [`Event`] as a notification from then on.
 
 use common::limits::{
-    CONTROL_CLIENTS_MAX, CONTROL_EVENTS_MAX, CONTROL_LINE_LEN_MAX, CONTROL_OUTBOX_LEN_MAX,
-    CONTROL_REQUESTS_MAX, CONTROL_REQUESTS_PER_CLIENT_MAX, REPLY_LINE_LEN_MAX,
+    PROFILE_CLIENTS_MAX, PROFILE_EVENTS_MAX, PROFILE_LINE_LEN_MAX, PROFILE_REQUESTS_MAX,
+    PROFILE_REQUESTS_PER_CLIENT_MAX, PROFILE_SEND_QUEUE_LEN_MAX, REPLY_LINE_LEN_MAX,
 };
 use common::os::lines::{self, Dialect, Limits, LineServer};
 
@@ -27,13 +27,13 @@ impl Dialect for ProfileDialect {
     type Event = Event;
 
     const LIMITS: Limits = Limits {
-        clients: CONTROL_CLIENTS_MAX,
-        request_len: CONTROL_LINE_LEN_MAX,
+        clients: PROFILE_CLIENTS_MAX,
+        request_len: PROFILE_LINE_LEN_MAX,
         reply_len: REPLY_LINE_LEN_MAX,
-        requests_per_client: CONTROL_REQUESTS_PER_CLIENT_MAX,
-        requests: CONTROL_REQUESTS_MAX,
-        events: CONTROL_EVENTS_MAX,
-        outbox_len: CONTROL_OUTBOX_LEN_MAX,
+        requests_per_client: PROFILE_REQUESTS_PER_CLIENT_MAX,
+        requests: PROFILE_REQUESTS_MAX,
+        events: PROFILE_EVENTS_MAX,
+        outbox_len: PROFILE_SEND_QUEUE_LEN_MAX,
     };
     const PROCESS: &'static str = "the process that owns this profile";
 

@@ -33,13 +33,13 @@ use super::workers::{Lookup, Resolved, resolve};
 use crate::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 
 /// Time to look up the server's name.
-const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a TCP connection to one address.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the TLS handshake.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to send what is queued before a close.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are read before the loop gets its turn again.
 const RECEIVED_PER_TURN: usize = 256 * 1024;
 
@@ -218,7 +218,7 @@ impl RendezvousConnection {
         match resolver.submit(lookup) {
             Ok(()) => {
                 self.phase = Phase::Resolving {
-                    deadline: now + LOOKUP_DEADLINE,
+                    deadline: now + LOOKUP_TIMEOUT,
                 };
             }
             Err(_) => fail(lookup_timeout(&self.server), inputs),
@@ -247,7 +247,7 @@ impl RendezvousConnection {
     fn close(&mut self, now: Instant, inputs: &mut VecDeque<RendezvousInput>) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Open(tls_stream) => {
-                let deadline = now + CLOSE_DEADLINE;
+                let deadline = now + CLOSE_TIMEOUT;
                 self.phase = Phase::Closing {
                     tls_stream,
                     deadline,
@@ -281,7 +281,7 @@ impl RendezvousConnection {
                     self.phase = Phase::Connecting(Connecting {
                         stream,
                         address,
-                        deadline: now + CONNECT_DEADLINE,
+                        deadline: now + CONNECT_TIMEOUT,
                         rest,
                     });
                     return;
@@ -311,7 +311,7 @@ impl RendezvousConnection {
         match connection_state(&connecting.stream) {
             Ok(true) => match self.start_handshake(connecting.stream) {
                 Ok(tls_stream) => {
-                    let deadline = now + HANDSHAKE_DEADLINE;
+                    let deadline = now + TLS_TIMEOUT;
                     self.phase = Phase::Handshaking {
                         tls_stream,
                         deadline,
@@ -567,7 +567,7 @@ fn connect_blocking(server: &ServerAddress, until: Instant) -> Result<std::net::
         if left.is_zero() {
             break;
         }
-        match std::net::TcpStream::connect_timeout(&address, left.min(CONNECT_DEADLINE)) {
+        match std::net::TcpStream::connect_timeout(&address, left.min(CONNECT_TIMEOUT)) {
             Ok(stream) => return Ok(stream),
             Err(error) => last_error = describe_tcp(&error, address),
         }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use common::limits::SOCKET_BUFFER;
+use common::limits::SOCKET_BUFFER_LEN;
 use if_addrs::{IfAddr, Interface};
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -343,14 +343,14 @@ fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
 
 /// Asks for large buffers. The system may grant less, for instance up to `net.core.rmem_max`.
 fn enlarge(socket: SockRef<'_>) {
-    if let Err(error) = socket.set_recv_buffer_size(SOCKET_BUFFER) {
+    if let Err(error) = socket.set_recv_buffer_size(SOCKET_BUFFER_LEN) {
         log::debug!("the receive buffer stays as it is: {error}");
     }
-    if let Err(error) = socket.set_send_buffer_size(SOCKET_BUFFER) {
+    if let Err(error) = socket.set_send_buffer_size(SOCKET_BUFFER_LEN) {
         log::debug!("the send buffer stays as it is: {error}");
     }
     log::debug!(
-        "udp buffers wanted={SOCKET_BUFFER} receive={:?} send={:?}",
+        "udp buffers wanted={SOCKET_BUFFER_LEN} receive={:?} send={:?}",
         socket.recv_buffer_size(),
         socket.send_buffer_size()
     );

@@ -21,7 +21,7 @@ use crate::shell::names::FileName;
 /// The line interface of a conversation.
 mod face;
 
-pub(crate) use face::{LineFace, TOOK_OVER, undelivered};
+pub(crate) use face::{LineFrontEnd, TOOK_OVER, undelivered};
 
 /// Columns of the longest of what can be typed in a conversation.
 const HELP_USAGE_COLUMNS: usize = 20;

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use common::key::ChannelBinding;
 use common::limits::{
-    CONNECTIONS_MAX, LOGIN_DEADLINE, Occupancy, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX,
+    CONNECTIONS_MAX, LOGIN_TIMEOUT, Occupancy, REQUESTS_OPEN_MAX, SESSION_IDLE_TIMEOUT,
 };
 use common::wire::rendezvous::{ByeReason, Hello, HelloAnswer, VERSION};
 
@@ -115,7 +115,7 @@ impl Connections {
             return;
         }
         let now = context.now;
-        let timer = now + LOGIN_DEADLINE;
+        let timer = now + LOGIN_TIMEOUT;
         let known = Connection {
             source,
             accepted: now,
@@ -222,7 +222,7 @@ impl Connections {
         known.phase = Phase::Member;
         known.heard = context.now;
         self.timers.remove(&(known.timer, connection));
-        known.timer = context.now + SESSION_IDLE_MAX;
+        known.timer = context.now + SESSION_IDLE_TIMEOUT;
         self.timers.insert((known.timer, connection));
     }
 
@@ -257,9 +257,9 @@ impl Connections {
             let known = self.connections.get_mut(&connection);
             let known = known.expect("a timer goes with its connection");
             let deadline = match known.phase {
-                Phase::Member => known.heard + SESSION_IDLE_MAX,
+                Phase::Member => known.heard + SESSION_IDLE_TIMEOUT,
                 Phase::Handshaking | Phase::Ungreeted(_) | Phase::Stranger(_) => {
-                    known.accepted + LOGIN_DEADLINE
+                    known.accepted + LOGIN_TIMEOUT
                 }
             };
             if deadline > now {
@@ -370,22 +370,22 @@ mod tests {
     fn a_silent_stranger_is_to_leave_and_a_member_later() {
         let (mut connections, mut context) = greeted();
         let due = connections.poll_timeout().unwrap().at;
-        assert_eq!(due, context.now + LOGIN_DEADLINE);
+        assert_eq!(due, context.now + LOGIN_TIMEOUT);
         connections.handle_timeout(due);
         let why = CloseReason::Said(ByeReason::TimedOut);
         let connection = PEER;
         assert_eq!(connections.poll_event(), Some(Event { connection, why }));
 
         let (mut connections, _) = greeted();
-        context.now = due - LOGIN_DEADLINE / 2;
+        context.now = due - LOGIN_TIMEOUT / 2;
         connections.on_logged_in(PEER, &context);
         let due = connections.poll_timeout().unwrap().at;
-        assert_eq!(due, context.now + SESSION_IDLE_MAX);
-        context.now += SESSION_IDLE_MAX / 2;
+        assert_eq!(due, context.now + SESSION_IDLE_TIMEOUT);
+        context.now += SESSION_IDLE_TIMEOUT / 2;
         assert!(connections.on_request(request(1), &mut context).is_ok());
         connections.handle_timeout(due);
         assert_eq!(connections.poll_event(), None, "it was heard since");
-        connections.handle_timeout(context.now + SESSION_IDLE_MAX);
+        connections.handle_timeout(context.now + SESSION_IDLE_TIMEOUT);
         assert_eq!(connections.poll_event(), Some(Event { connection, why }));
     }
 }

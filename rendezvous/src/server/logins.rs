@@ -160,8 +160,8 @@ impl Logins {
         token: Option<Token>,
         context: &mut Context,
     ) {
-        let untold = self.take_untold(account, context);
-        let failed = untold.map(|(failed, row)| {
+        let unreported = self.take_unreported(account, context);
+        let failed = unreported.map(|(failed, row)| {
             save_lockout(row, context);
             failed
         });
@@ -172,15 +172,15 @@ impl Logins {
 
     /// What the owner of an account has not been told. From now on it counts as told, and after a
     /// restart once the row is saved ([`Logins::save_told`]).
-    pub(super) fn take_untold(
+    pub(super) fn take_unreported(
         &mut self,
         account: &AccountName,
         context: &Context,
     ) -> Option<(FailedLogins, LockoutRow)> {
-        self.gate.lockouts.take_untold(account, context.now)
+        self.gate.lockouts.take_unreported(account, context.now)
     }
 
-    /// Keeps what [`Logins::take_untold`] gave.
+    /// Keeps what [`Logins::take_unreported`] gave.
     pub(super) fn save_told(&self, row: LockoutRow, context: &mut Context) {
         save_lockout(row, context);
     }

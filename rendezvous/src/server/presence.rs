@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::DeviceKey;
-use common::limits::{Occupancy, WATCH_CHANGES_AT_ONCE, WATCH_CHANGES_PER_S};
+use common::limits::{Occupancy, WATCH_CHANGES_BURST_MAX, WATCH_CHANGES_PER_SECOND_MAX};
 use common::wire::rendezvous::{
     Answer, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Entry,
     Push, Refusal, ServerFrame, Status,
@@ -41,8 +41,8 @@ pub(super) mod directory;
 const PRESENCE_DELAY: Duration = Duration::from_millis(50);
 /// What one watcher gets.
 const PACE: Pace = Pace {
-    interval: Duration::from_nanos(1_000_000_000 / WATCH_CHANGES_PER_S as u64),
-    at_once: WATCH_CHANGES_AT_ONCE,
+    interval: Duration::from_nanos(1_000_000_000 / WATCH_CHANGES_PER_SECOND_MAX as u64),
+    at_once: WATCH_CHANGES_BURST_MAX,
 };
 
 /// The directory and its watchers.
@@ -382,14 +382,14 @@ mod tests {
 
     #[test]
     fn a_watcher_gets_so_many_changes_at_once_and_then_at_a_pace() {
-        let at_once = WATCH_CHANGES_AT_ONCE;
+        let at_once = WATCH_CHANGES_BURST_MAX;
         let (mut presence, now) = watched();
         let all = told(&mut presence, 0..at_once, Status::Available, now);
         assert_eq!(all, (at_once as usize, false));
         // One more than a second later makes up for.
         let later = now + Duration::from_secs(1);
         // Others each time: a device may change only so often.
-        let more = WATCH_CHANGES_PER_S;
+        let more = WATCH_CHANGES_PER_SECOND_MAX;
         let some = told(&mut presence, 0..more, Status::Away, later);
         assert_eq!(some, (more as usize, false));
         let too_many = told(&mut presence, more..2 * more, Status::Away, later);
@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn watching_anew_gains_nothing() {
         let (mut presence, now) = watched();
-        let too_many = WATCH_CHANGES_AT_ONCE;
+        let too_many = WATCH_CHANGES_BURST_MAX;
         told(&mut presence, 0..too_many, Status::Available, now);
         assert_eq!(told(&mut presence, 0..1, Status::Away, now), (0, true));
         for device in [1, 2] {

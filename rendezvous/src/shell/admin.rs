@@ -12,8 +12,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::id::AccountName;
 use common::limits::{
-    ADMIN_CLIENTS_MAX, ADMIN_LINE_LEN_MAX, ADMIN_OUTBOX_LEN_MAX, ADMIN_REQUESTS_MAX,
-    ADMIN_REQUESTS_PER_CLIENT_MAX,
+    ADMIN_CLIENTS_MAX, ADMIN_LINE_LEN_MAX, ADMIN_REQUESTS_MAX, ADMIN_REQUESTS_PER_CLIENT_MAX,
+    ADMIN_SEND_QUEUE_LEN_MAX,
 };
 use common::os::lines::{self, Dialect, Limits, LineClient, LineServer, NoEvent};
 use common::password::PasswordRecord;
@@ -25,7 +25,7 @@ use crate::server::{Command, Reply};
 /// Name of the socket.
 pub(super) const SOCKET: &str = "admin.sock";
 /// A running server answers sooner.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The server's end of the socket.
 pub(super) type AdminServer = LineServer<AdminDialect>;
@@ -49,7 +49,7 @@ impl Dialect for AdminDialect {
         requests_per_client: ADMIN_REQUESTS_PER_CLIENT_MAX,
         requests: ADMIN_REQUESTS_MAX,
         events: 0,
-        outbox_len: ADMIN_OUTBOX_LEN_MAX,
+        outbox_len: ADMIN_SEND_QUEUE_LEN_MAX,
     };
     const PROCESS: &'static str = "the server";
 
@@ -251,7 +251,7 @@ pub(super) fn answer(reply: Reply) -> Result<Answer, Refusal> {
 /// If no server answers there within ten seconds.
 pub(super) fn ask(folder: &Path, command: Command) -> io::Result<Result<Answer, Refusal>> {
     let mut client = LineClient::<AdminDialect>::connect(&folder.join(SOCKET))?;
-    client.set_patience(ANSWER_DEADLINE)?;
+    client.set_patience(ANSWER_TIMEOUT)?;
     client.call(&Call::from(command))
 }
 

@@ -48,7 +48,7 @@ const ACCEPTS_PER_ROUND: usize = 64;
 /// When the system has no descriptor left, accepting goes on after this long.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// What is under way when the server is stopped gets this long.
-const STOP_DEADLINE: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ports to try until one is free for both TCP and UDP, when the system chooses.
 const PORT_TRIES: usize = 16;
 
@@ -430,7 +430,7 @@ impl Loop {
             return;
         }
         log::info!("stopping: sessions={}", self.server.member_count());
-        self.stop_by = Some(now + STOP_DEADLINE);
+        self.stop_by = Some(now + STOP_TIMEOUT);
         if let Err(error) = self.poll.registry().deregister(&mut self.listener) {
             log::debug!("the listener is gone already: {error}");
         }

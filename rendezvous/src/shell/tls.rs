@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::ChannelBinding;
-use common::limits::{CONTROL_FRAME_LEN_MAX, OUTBOX_LEN_MAX};
+use common::limits::{CONTROL_FRAME_LEN_MAX, SEND_QUEUE_LEN_MAX};
 use common::os::tls_pump::{Received, TlsPump, Written};
 use common::tls::RENDEZVOUS_ALPN;
 use common::wire::frame::FrameBuffer;
@@ -25,7 +25,7 @@ const READ_BUDGET: usize = 64 * 1024;
 /// takes the answers: those to all of them fit above [`CONGESTED_LEN`] into the outbox.
 const FRAMES_PER_TURN: usize = 8;
 /// With more than this in its outbox a connection is asked nothing further.
-const CONGESTED_LEN: usize = OUTBOX_LEN_MAX / 4;
+const CONGESTED_LEN: usize = SEND_QUEUE_LEN_MAX / 4;
 /// A connection that is being closed has this long to take what was sent to it.
 const LINGER: Duration = Duration::from_secs(2);
 

@@ -1,7 +1,7 @@
 //! What the store keeps of failed log-ins. How they are counted is the engine's.
 
 use common::id::AccountName;
-use common::limits::UNKNOWN_NAMES_KEPT;
+use common::limits::UNKNOWN_NAMES_KEPT_MAX;
 use common::time::UnixTime;
 
 use crate::source::SourcePrefix;
@@ -16,9 +16,9 @@ pub struct LockoutRow {
     /// The lane of known devices.
     pub known: LaneRow,
     /// Strangers' failures that the owner has not been told.
-    pub untold: u32,
+    pub unreported: u32,
     /// When the last of them was.
-    pub untold_last: UnixTime,
+    pub last_unreported: UnixTime,
 }
 
 impl LockoutRow {
@@ -28,14 +28,16 @@ impl LockoutRow {
             subject,
             strangers: LaneRow::default(),
             known: LaneRow::default(),
-            untold: 0,
-            untold_last: UnixTime::default(),
+            unreported: 0,
+            last_unreported: UnixTime::default(),
         }
     }
 
     /// Tells whether there is nothing to keep.
     pub fn is_empty(&self) -> bool {
-        self.strangers == LaneRow::default() && self.known == LaneRow::default() && self.untold == 0
+        self.strangers == LaneRow::default()
+            && self.known == LaneRow::default()
+            && self.unreported == 0
     }
 }
 
@@ -76,10 +78,10 @@ impl NameHash {
         self.0.to_le_bytes()
     }
 
-    /// Which of the store's [`UNKNOWN_NAMES_KEPT`] rows for such names is this one's; the last of those
+    /// Which of the store's [`UNKNOWN_NAMES_KEPT_MAX`] rows for such names is this one's; the last of those
     /// that share one stays in it.
     pub const fn slot(self) -> usize {
-        self.part(0) % UNKNOWN_NAMES_KEPT
+        self.part(0) % UNKNOWN_NAMES_KEPT_MAX
     }
 
     /// The `index`th 32 bits, of four.

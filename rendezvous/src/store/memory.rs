@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_SWEPT};
+use common::limits::{DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_PER_SWEEP_MAX};
 use common::password::PasswordRecord;
 use common::time::UnixTime;
 use common::wire::rendezvous::StretchVersion;
@@ -137,7 +137,7 @@ impl MemoryStore {
             LockoutsRequest::ForgetUnknown { before } => {
                 let rows = self.unknown.iter();
                 let old = rows.filter(|(_, row)| row.strangers.last_failure < *before);
-                let old = old.map(|(slot, _)| *slot).take(UNKNOWN_NAMES_SWEPT);
+                let old = old.map(|(slot, _)| *slot).take(UNKNOWN_NAMES_PER_SWEEP_MAX);
                 for slot in old.collect::<Vec<_>>() {
                     self.unknown.remove(&slot);
                 }

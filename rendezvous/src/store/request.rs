@@ -121,7 +121,7 @@ pub enum LockoutsRequest {
         /// For the audit trail.
         at: UnixTime,
     },
-    /// Drops up to [`UNKNOWN_NAMES_SWEPT`](common::limits::UNKNOWN_NAMES_SWEPT) names without an account
+    /// Drops up to [`UNKNOWN_NAMES_PER_SWEEP_MAX`](common::limits::UNKNOWN_NAMES_PER_SWEEP_MAX) names without an account
     /// that have not failed since. Answered by `Done`.
     ForgetUnknown {
         /// The first moment that is not dropped.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, TokenHash};
-use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_SWEPT};
+use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_PER_SWEEP_MAX};
 pub use common::os::sqlite::OpenError;
 use common::os::sqlite::{self, Access, Schema, malformed, parse_column};
 use common::password::PasswordRecord;
@@ -415,7 +415,7 @@ fn forget_unknown(db: &Transaction<'_>, before: UnixTime) -> rusqlite::Result<Lo
         "DELETE FROM lockouts WHERE subject IN (SELECT subject FROM lockouts
          WHERE name_hash IS NOT NULL AND stranger_last_ms < ? LIMIT ?)",
     )?
-    .execute(params![ms(before), UNKNOWN_NAMES_SWEPT as i64])?;
+    .execute(params![ms(before), UNKNOWN_NAMES_PER_SWEEP_MAX as i64])?;
     Ok(LockoutsAnswer::Done)
 }
 
@@ -592,8 +592,8 @@ fn save_lockout(db: &Transaction<'_>, row: &LockoutRow) -> rusqlite::Result<()> 
             row.known.blocks,
             ms(row.known.blocked_until),
             ms(row.known.last_failure),
-            row.untold,
-            ms(row.untold_last),
+            row.unreported,
+            ms(row.last_unreported),
             name_hash,
         ])?;
     Ok(())
@@ -619,8 +619,8 @@ fn lockout_row(row: &Row<'_>) -> rusqlite::Result<LockoutRow> {
         subject: subject.ok_or_else(|| malformed(0, TextError))?,
         strangers: lane(1)?,
         known: lane(5)?,
-        untold: row.get(9)?,
-        untold_last: time(row, 10)?,
+        unreported: row.get(9)?,
+        last_unreported: time(row, 10)?,
     })
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::source::SourcePrefix;
 use common::key::DeviceSecret;
 use common::limits::{
-    AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_KEPT, UNKNOWN_NAMES_SWEPT,
+    AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_KEPT_MAX, UNKNOWN_NAMES_PER_SWEEP_MAX,
 };
 use common::password::{Password, STRETCH_CURRENT, ServerSetup, make_record};
 use std::fmt::Write as _;
@@ -47,8 +47,8 @@ fn row(subject: Subject) -> LockoutRow {
             failures: vec![(SourcePrefix::ANY, 7)],
             ..LaneRow::default()
         },
-        untold: 5,
-        untold_last: at(8),
+        unreported: 5,
+        last_unreported: at(8),
         ..LockoutRow::empty(subject)
     }
 }
@@ -305,7 +305,7 @@ fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
     let mut sqlite = SqliteStore::open(&folder.path().join("rendezvous.db")).unwrap();
     let stores: [&mut dyn Store; 2] = [&mut MemoryStore::new(), &mut sqlite];
     for store in stores {
-        let slots = UNKNOWN_NAMES_KEPT as u32;
+        let slots = UNKNOWN_NAMES_KEPT_MAX as u32;
         let saved = [
             save(hash(1, 0), 10),
             save(hash(slots + 1, 7), 11),
@@ -330,7 +330,7 @@ fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
         ));
         assert_eq!(kept(store), names[2..]);
         // So many at a time and no more: the store has other things to do.
-        let many: Vec<_> = (0..=UNKNOWN_NAMES_SWEPT as u32)
+        let many: Vec<_> = (0..=UNKNOWN_NAMES_PER_SWEEP_MAX as u32)
             .map(|slot| save(hash(100 + slot, 0), 1))
             .collect();
         assert!(store.execute(&many).iter().all(Result::is_ok));

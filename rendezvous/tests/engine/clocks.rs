@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::limits::{BLOCK_FIRST, SESSION_IDLE_MAX, TOKEN_LIFETIME};
+use common::limits::{BLOCK_FIRST, SESSION_IDLE_TIMEOUT, TOKEN_LIFETIME};
 use common::wire::rendezvous::{
     ByeReason, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest, Refusal, Request,
     RequestFrame, RequestId,
@@ -65,7 +65,7 @@ fn t25_fifty_days_pass_at_once() {
     let (_, changes) = world.changes(watcher);
     assert_eq!(online_names(&changes), ["erin"]);
     // And whoever is online from now on stays so for as long as before.
-    world.advance(SESSION_IDLE_MAX - Duration::from_secs(1));
+    world.advance(SESSION_IDLE_TIMEOUT - Duration::from_secs(1));
     world.ask(member, DeviceRequest::KeepAlive);
     assert_eq!(world.closed.get(&member), None);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::limits::{ANNOUNCE_INTERVAL, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
+use common::limits::{ANNOUNCE_INTERVAL, ENTRIES_PER_PAGE_MAX, PRESENCE_LOG_MAX};
 use common::wire::rendezvous::{
     Answer, Change, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest, Refusal, Status,
 };
@@ -19,7 +19,7 @@ fn a_thousand_devices_are_listed_in_pages() {
     let asker = members[0];
     let first = world.list(asker);
     assert_eq!(first.entries.len(), 1000);
-    assert_eq!(first.pages, 1000usize.div_ceil(PAGE_ENTRIES_MAX));
+    assert_eq!(first.pages, 1000usize.div_ceil(ENTRIES_PER_PAGE_MAX));
     assert!(
         first
             .entries

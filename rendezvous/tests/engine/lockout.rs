@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use common::limits::{
-    ADMISSION_FAILURES_MAX, ADMISSION_LIFETIME, BLOCK_FIRST, BLOCK_MEMORY, SOURCE_FAILURES_MAX,
-    STORE_BATCH_MAX,
+    ADMISSION_FAILURES_MAX, ADMISSION_LIFETIME, BLOCK_FIRST, BLOCK_RESET_AFTER,
+    SOURCE_FAILURES_MAX, STORE_BATCH_MAX,
 };
 use common::password::{ClientRegistration, PasswordRecord};
 use common::wire::rendezvous::{
@@ -490,7 +490,7 @@ fn a_day_after_a_flood_of_names_the_store_is_empty_again() {
     }
     let kept = world.store.restore().unwrap().lockouts.len();
     assert!(kept > STORE_BATCH_MAX && kept <= names, "{kept}");
-    world.advance(BLOCK_MEMORY + Duration::from_secs(700));
+    world.advance(BLOCK_RESET_AFTER + Duration::from_secs(700));
     assert!(world.store.restore().unwrap().lockouts.is_empty());
     assert_eq!(world.server.work_count(), 0);
 }

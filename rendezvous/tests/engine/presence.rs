@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::limits::{
-    ANNOUNCE_INTERVAL, ANNOUNCEMENTS_AT_ONCE, CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX,
-    WATCH_CHANGES_AT_ONCE, WATCH_CHANGES_PER_S,
+    ANNOUNCE_INTERVAL, ANNOUNCEMENTS_BURST_MAX, CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX,
+    WATCH_CHANGES_BURST_MAX, WATCH_CHANGES_PER_SECOND_MAX,
 };
 use common::wire::frame;
 use common::wire::rendezvous::{
@@ -87,7 +87,7 @@ impl Crowd {
 
     /// Until everybody may say as much at once as at the start.
     fn rest(&mut self) {
-        for _ in 0..=ANNOUNCEMENTS_AT_ONCE {
+        for _ in 0..=ANNOUNCEMENTS_BURST_MAX {
             self.keep_alive();
             self.pass(ANNOUNCE_INTERVAL);
         }
@@ -170,7 +170,7 @@ fn announcement(round: u16) -> Request {
 /// Once a device has said a few things at once, it changes at a pace.
 fn changes_of_a_device(span: Duration) -> usize {
     let paced = span.as_millis() / ANNOUNCE_INTERVAL.as_millis();
-    ANNOUNCEMENTS_AT_ONCE as usize + paced as usize
+    ANNOUNCEMENTS_BURST_MAX as usize + paced as usize
 }
 
 #[test]
@@ -208,7 +208,8 @@ fn t15_t39_more_than_can_be_followed_ends_the_watch_and_nothing_else() {
     } = crowd.traffic;
     println!("{changes_pushed} changes pushed, {watches_ended} watches ended");
     assert_eq!(watches_ended, crowd.watchers.len(), "each is told once");
-    let per_watcher = WATCH_CHANGES_AT_ONCE + WATCH_CHANGES_PER_S * span.as_secs() as u32;
+    let per_watcher =
+        WATCH_CHANGES_BURST_MAX + WATCH_CHANGES_PER_SECOND_MAX * span.as_secs() as u32;
     assert!(changes_pushed <= crowd.watchers.len() * per_watcher as usize);
     // They are there all the same, list again, and have it.
     let watcher = crowd.watchers[0];
@@ -228,7 +229,7 @@ fn of_what_a_device_says_in_a_hurry_the_last_holds_in_the_end() {
     let mut world = World::new();
     let c = world.member("alice", 1, HOME);
     let statuses = [Status::Away, Status::Busy];
-    for round in 0..ANNOUNCEMENTS_AT_ONCE as usize {
+    for round in 0..ANNOUNCEMENTS_BURST_MAX as usize {
         world.announce(c, statuses[round % 2]);
         assert_eq!(status(&world), Some(statuses[round % 2]));
     }
@@ -250,7 +251,7 @@ fn a_device_leaves_at_once_and_does_not_come_back_with_what_waited() {
     let mut world = World::new();
     let c = world.member("alice", 1, HOME);
     let statuses = [Status::Away, Status::Busy];
-    for round in 0..=ANNOUNCEMENTS_AT_ONCE as usize {
+    for round in 0..=ANNOUNCEMENTS_BURST_MAX as usize {
         world.announce(c, statuses[round % 2]);
     }
     world.disconnect(c);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::limits::REGISTRATIONS_PER_SOURCE_HOUR_MAX;
+use common::limits::REGISTRATIONS_PER_SOURCE_PER_HOUR_MAX;
 use common::password::{ClientRegistration, STRETCH_CURRENT};
 use common::wire::rendezvous::{
     Answer, ByeReason, Candidate, CandidateKind, DirectoryAnswer, DirectoryRequest, LoggedIn,
@@ -86,7 +86,7 @@ fn registration_can_be_closed_and_is_limited() {
 
     let mut world = World::new();
     let c = world.connect(HOME);
-    for number in 0..REGISTRATIONS_PER_SOURCE_HOUR_MAX {
+    for number in 0..REGISTRATIONS_PER_SOURCE_PER_HOUR_MAX {
         let account = format!("user{number}");
         let challenge = world.ask(c, register_start(&account, request.clone()));
         assert!(matches!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::limits::{
-    LOGIN_DEADLINE, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX, SESSION_IDLE_MAX,
+    LOGIN_TIMEOUT, LOGINS_IN_PROGRESS_MAX, REQUESTS_OPEN_MAX, SESSION_IDLE_TIMEOUT,
     UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_SOURCE_MAX,
 };
 use common::wire::rendezvous::{
@@ -74,7 +74,7 @@ fn t21_whoever_does_not_log_in_is_gone_after_thirty_seconds() {
     let shaking = world.accept_only(HOME);
     let ungreeted = world.accept(HOME);
     let stranger = world.connect(HOME);
-    world.advance(LOGIN_DEADLINE - Duration::from_secs(1));
+    world.advance(LOGIN_TIMEOUT - Duration::from_secs(1));
     world.ask(stranger, DeviceRequest::KeepAlive);
     assert!(world.closed.is_empty());
     world.advance(Duration::from_secs(1));
@@ -91,13 +91,13 @@ fn t25_a_vanished_peer_leaves_the_directory_within_thirty_seconds() {
     let mut world = World::new();
     let vanishing = world.online("alice", 1);
     let staying = world.online("bob", 2);
-    world.advance(SESSION_IDLE_MAX - Duration::from_millis(1));
+    world.advance(SESSION_IDLE_TIMEOUT - Duration::from_millis(1));
     world.ask(staying, DeviceRequest::KeepAlive);
     assert_eq!(world.server.directory().len(), 2);
     world.advance(Duration::from_millis(1));
     assert_eq!(world.bye(vanishing), Some(ByeReason::TimedOut));
     assert_eq!(world.server.directory().len(), 1);
-    world.advance(SESSION_IDLE_MAX);
+    world.advance(SESSION_IDLE_TIMEOUT);
     assert_eq!(world.bye(staying), Some(ByeReason::TimedOut));
 }
 
@@ -174,9 +174,9 @@ fn t28_one_source_cannot_fill_the_server() {
         world.ask(member, DeviceRequest::KeepAlive),
         DeviceAnswer::Done.into()
     );
-    world.advance(LOGIN_DEADLINE / 2);
+    world.advance(LOGIN_TIMEOUT / 2);
     world.ask(member, DeviceRequest::KeepAlive);
-    world.advance(LOGIN_DEADLINE / 2);
+    world.advance(LOGIN_TIMEOUT / 2);
     let later = world.connect(AWAY);
     world.ask(later, DeviceRequest::KeepAlive);
 }

@@ -144,8 +144,8 @@ pub(super) fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> Res
         Type::DGRAM,
         Some(Protocol::UDP),
     )?;
-    socket.set_recv_buffer_size(common::limits::SOCKET_BUFFER)?;
-    socket.set_send_buffer_size(common::limits::SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(common::limits::SOCKET_BUFFER_LEN)?;
+    socket.set_send_buffer_size(common::limits::SOCKET_BUFFER_LEN)?;
     socket.bind(&address.into())?;
     let socket: UdpSocket = socket.into();
     let runtime = Arc::new(TokioRuntime);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use common::limits::SESSION_IDLE_MAX;
+use common::limits::SESSION_IDLE_TIMEOUT;
 use peer::node::Node;
 use peer::node::command::{Command, ConnectionState, Direction, MessageState, Reply};
 
@@ -57,7 +57,7 @@ fn directory(world: &World) -> Result<(), Violation> {
         let gone = host
             .off_since
             .map(|since| world.now.saturating_duration_since(since));
-        let is_late = gone.is_some_and(|gone| gone > SESSION_IDLE_MAX + SLACK);
+        let is_late = gone.is_some_and(|gone| gone > SESSION_IDLE_TIMEOUT + SLACK);
         if is_late && !engine.directory().find(&host.account).is_empty() {
             return Err(Violation::new(&format!(
                 "{} is listed and has been gone for {gone:?}",

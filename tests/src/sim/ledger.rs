@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::id::AccountName;
-use common::limits::BLOCK_MEMORY;
+use common::limits::BLOCK_RESET_AFTER;
 use common::wire::rendezvous::{RequestId, ServerFrame};
 use rendezvous::server::logins::lockout::{Lane, Lockouts, Standing};
 use rendezvous::server::{ConnectionId, Frame};
@@ -159,7 +159,7 @@ impl Ledger {
         after: &Before,
     ) -> Result<(), Violation> {
         let elapsed = after.at.saturating_duration_since(before.at);
-        if self.unblocked.contains_key(account) || elapsed >= BLOCK_MEMORY {
+        if self.unblocked.contains_key(account) || elapsed >= BLOCK_RESET_AFTER {
             return Ok(());
         }
         for (lane, was, is) in [

@@ -342,7 +342,7 @@ impl World {
             epoch: Epoch::new(now, self.wall),
         };
         let mut node = Node::new(self.rng.random(), now, options);
-        node.catch_no_panics();
+        node.propagate_panics();
         let local = host.addresses.iter().copied().map(LocalAddress::from);
         node.handle_input(Input::LocalAddresses(local.collect()), now);
         host.node = Some(node);

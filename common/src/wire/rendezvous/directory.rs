@@ -49,7 +49,7 @@ pub enum DirectoryAnswer {
     Page {
         /// The version of the directory that the page shows.
         version: DirectoryVersion,
-        /// At most [`crate::limits::PAGE_ENTRIES_MAX`].
+        /// At most [`crate::limits::ENTRIES_PER_PAGE_MAX`].
         entries: Vec<Entry>,
         /// Where the next page starts; `None` on the last page.
         next: Option<Cursor>,
@@ -73,7 +73,7 @@ pub enum DirectoryPush {
     Presence {
         /// The version of the directory after these changes.
         version: DirectoryVersion,
-        /// The current state of each device that changed, at most [`crate::limits::CHANGES_MAX`].
+        /// The current state of each device that changed, at most [`crate::limits::CHANGES_PER_PUSH_MAX`].
         changes: Vec<Change>,
     },
     /// The server ends this session's watch, because more changed than the rate limit of one watcher
@@ -171,7 +171,7 @@ mod tests {
     use super::super::{Answer, Push, RequestId, ServerFrame};
     use super::*;
     use crate::key::DeviceSecret;
-    use crate::limits::{CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX, PAGE_ENTRIES_MAX};
+    use crate::limits::{CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX, ENTRIES_PER_PAGE_MAX};
     use crate::wire::frame;
 
     /// The largest entry that the bounds allow.
@@ -201,14 +201,14 @@ mod tests {
         };
         let page = Answer::Directory(DirectoryAnswer::Page {
             version: DirectoryVersion(u64::MAX),
-            entries: vec![entry.clone(); PAGE_ENTRIES_MAX],
+            entries: vec![entry.clone(); ENTRIES_PER_PAGE_MAX],
             next: Some(cursor),
         });
         let answer = ServerFrame::Answer {
             id: RequestId(u32::MAX),
             answer: page,
         };
-        let changes = vec![Change::Online(entry); crate::limits::CHANGES_MAX];
+        let changes = vec![Change::Online(entry); crate::limits::CHANGES_PER_PUSH_MAX];
         let push = ServerFrame::Push(Push::Directory(DirectoryPush::Presence {
             version: DirectoryVersion(1),
             changes,

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceSecret, Role, Statement, Token};
 use common::limits::{
-    CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LOGIN_DEADLINE, RECONNECT_FIRST, RECONNECT_MAX,
+    CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LOGIN_TIMEOUT, RECONNECT_BACKOFF_FIRST,
+    RECONNECT_BACKOFF_MAX,
 };
 use common::password::{ClientLogin, ClientRegistration, Password, PasswordError, STRETCH_CURRENT};
 use common::wire::frame::{self, FrameBuffer};
@@ -339,7 +340,7 @@ impl Session {
         match &self.state {
             State::Waiting { until, .. } => Some(*until),
             State::Greeting { since, .. } | State::Authenticating { since, .. } => {
-                Some(*since + LOGIN_DEADLINE)
+                Some(*since + LOGIN_TIMEOUT)
             }
             State::Online => {
                 let silence = self.last_received + SILENCE_MAX;
@@ -745,10 +746,10 @@ impl Session {
     /// Schedules the next attempt, with exponential back-off. It is jittered, so that peers that lost their
     /// server together do not come back together.
     fn retry_later(&mut self, error: CommandError, requests: &mut Requests, now: Instant) {
-        let base = RECONNECT_FIRST * 2u32.saturating_pow(self.failures.min(16));
+        let base = RECONNECT_BACKOFF_FIRST * 2u32.saturating_pow(self.failures.min(16));
         self.failures += 1;
         let delay = base
-            .min(RECONNECT_MAX)
+            .min(RECONNECT_BACKOFF_MAX)
             .mul_f64(self.rng.random_range(0.5..1.5));
         requests.fail_all(&error);
         self.state = State::Waiting {

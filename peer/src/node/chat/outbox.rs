@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
-use common::limits::{MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX, Occupancy, RECEIPT_PATIENCE};
+use common::limits::{MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX, Occupancy, RECEIPT_TIMEOUT};
 use common::wire::peer::Message;
 
 use crate::node::transport::LinkId;
@@ -147,7 +147,7 @@ impl Outbox {
 /// When the oldest message of an outbox has waited for its receipt for too long.
 fn overdue_at(outbox: &VecDeque<Outgoing>) -> Option<Instant> {
     let (_, at) = outbox.front()?.sent?;
-    Some(at + RECEIPT_PATIENCE)
+    Some(at + RECEIPT_TIMEOUT)
 }
 
 #[cfg(test)]
@@ -185,8 +185,8 @@ mod tests {
         assert_eq!(outbox.take_due(&bob, second, now), vec![message(2)]);
         let overdue = |now| outbox.recipients(now).collect::<Vec<_>>();
         assert_eq!(overdue(now), [(&bob, false)]);
-        assert_eq!(overdue(now + RECEIPT_PATIENCE), [(&bob, true)]);
-        assert_eq!(outbox.next_overdue(now), Some(now + RECEIPT_PATIENCE));
+        assert_eq!(overdue(now + RECEIPT_TIMEOUT), [(&bob, true)]);
+        assert_eq!(outbox.next_overdue(now), Some(now + RECEIPT_TIMEOUT));
         let mallory = "mallory".parse().unwrap();
         assert!(
             !outbox.on_receipt(&mallory, message(2).id),

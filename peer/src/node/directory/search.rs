@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use common::id::AccountName;
-use common::limits::{FIND_FIRST, FIND_MAX};
+use common::limits::{FIND_BACKOFF_FIRST, FIND_BACKOFF_MAX};
 
 /// Accounts that something waits for, and whether it has waited for too long: then a link that is there
 /// may be to what a device was before it restarted, and is not relied on.
@@ -110,8 +110,8 @@ impl Search {
     /// It was not found, or none of its devices answered.
     pub(super) fn on_failed(&mut self, account: &AccountName, now: Instant) {
         if let Some(look_up) = self.wanted.get_mut(account) {
-            let pause = FIND_FIRST * 2u32.saturating_pow(look_up.failures.min(16));
-            look_up.state = State::Resting(now + pause.min(FIND_MAX));
+            let pause = FIND_BACKOFF_FIRST * 2u32.saturating_pow(look_up.failures.min(16));
+            look_up.state = State::Resting(now + pause.min(FIND_BACKOFF_MAX));
             look_up.failures += 1;
         }
     }
@@ -125,7 +125,7 @@ impl Search {
     /// device which hangs up at once keeps this one busy.
     pub(super) fn on_lost(&mut self, account: &AccountName, now: Instant) {
         self.wanted.entry(account.clone()).or_default().state =
-            State::Resting(now + FIND_FIRST / 4);
+            State::Resting(now + FIND_BACKOFF_FIRST / 4);
     }
 
     /// The session is new: whatever was asked of the old one is lost.
@@ -182,14 +182,21 @@ mod tests {
             pauses.push(due - now);
             now = due;
         }
-        assert_eq!(pauses[..3], [FIND_FIRST, FIND_FIRST * 2, FIND_FIRST * 4]);
-        assert_eq!(pauses[7], FIND_MAX);
+        assert_eq!(
+            pauses[..3],
+            [
+                FIND_BACKOFF_FIRST,
+                FIND_BACKOFF_FIRST * 2,
+                FIND_BACKOFF_FIRST * 4
+            ]
+        );
+        assert_eq!(pauses[7], FIND_BACKOFF_MAX);
         assert!(search.wants_watch());
         search.set_wanted(Wanted::new());
         assert_eq!(
             (search.poll_timeout(|_| false), search.wants_watch()),
             (None, false)
         );
-        assert!(FIND_MAX < Duration::from_secs(120));
+        assert!(FIND_BACKOFF_MAX < Duration::from_secs(120));
     }
 }

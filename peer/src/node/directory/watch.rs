@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{LIST_ENTRIES_MAX, WATCH_PAUSE_FIRST, WATCH_PAUSE_MAX};
+use common::limits::{LIST_ENTRIES_MAX, WATCH_BACKOFF_FIRST, WATCH_BACKOFF_MAX};
 use common::time::UnixTime;
 use common::wire::rendezvous::{Change, Cursor, DirectoryRequest, DirectoryVersion, Entry, Status};
 use rand::RngExt;
@@ -187,7 +187,7 @@ impl Watch {
             return;
         };
         log::info!("the server ended the watch: more changes than it tells one watcher");
-        if now.saturating_duration_since(since) > WATCH_PAUSE_MAX {
+        if now.saturating_duration_since(since) > WATCH_BACKOFF_MAX {
             self.failures = 0;
         }
         self.rest(now);
@@ -204,15 +204,15 @@ impl Watch {
     fn rest(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         let longest = longest_pause(self.failures);
-        let pause = self.rng.random_range(WATCH_PAUSE_FIRST..=longest);
+        let pause = self.rng.random_range(WATCH_BACKOFF_FIRST..=longest);
         self.state = State::Resting(now + pause);
     }
 }
 
 /// The longest pause after so many watches that were ended: 2 s, 4 s and so on.
 fn longest_pause(failures: u32) -> Duration {
-    let doubled = WATCH_PAUSE_FIRST * 2u32.saturating_pow(failures.min(16));
-    doubled.min(WATCH_PAUSE_MAX)
+    let doubled = WATCH_BACKOFF_FIRST * 2u32.saturating_pow(failures.min(16));
+    doubled.min(WATCH_BACKOFF_MAX)
 }
 
 impl Listing {
@@ -284,16 +284,16 @@ mod tests {
                 now = due;
             }
             begin(&mut watch, Vec::new(), now);
-            now += WATCH_PAUSE_MAX + Duration::from_secs(1);
+            now += WATCH_BACKOFF_MAX + Duration::from_secs(1);
             watch.on_ended(now);
             let pause = watch.poll_timeout().unwrap() - now;
             assert!(pause <= longest_pause(1), "{pause:?}");
         }
         for (failures, pause) in &pauses {
-            let range = WATCH_PAUSE_FIRST..=longest_pause(*failures);
+            let range = WATCH_BACKOFF_FIRST..=longest_pause(*failures);
             assert!(range.contains(pause), "{failures}: {pause:?}");
         }
-        assert_eq!((longest_pause(1), longest_pause(9)).1, WATCH_PAUSE_MAX);
+        assert_eq!((longest_pause(1), longest_pause(9)).1, WATCH_BACKOFF_MAX);
         let late = pauses.iter().filter(|(failures, _)| *failures == 9);
         let late: std::collections::BTreeSet<_> = late.map(|(_, pause)| *pause).collect();
         assert!(late.len() > 10, "they come back spread out: {late:?}");

@@ -10,9 +10,7 @@ use std::time::Instant;
 use common::candidate::is_single_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{
-    CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_DEADLINE, LINKS_MAX, Occupancy,
-};
+use common::limits::{CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_TIMEOUT, LINKS_MAX, Occupancy};
 use common::wire::rendezvous::{Candidate, Entry};
 use rand::rngs::StdRng;
 
@@ -114,7 +112,7 @@ impl Dials {
         }
         self.dials.entry(entry.device_key).or_insert_with(|| Dial {
             account: account.clone(),
-            give_up_at: now + DIAL_DEADLINE,
+            give_up_at: now + DIAL_TIMEOUT,
             failure: "it announced no address that can be reached".to_owned(),
         });
     }

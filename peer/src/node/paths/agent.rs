@@ -7,7 +7,7 @@
 //!   there: with the check's transaction and that device's tag, so that a STUN server or another peer
 //!   proves nothing ([`stun::is_check_answer`]). An established link is a proof, too. A proof is valid
 //!   until a dial fails, and for a new dial at most [`PROOF_LIFETIME`].
-//! - Checks are sent in *rounds*, one to each unproven endpoint, [`CHECK_PACE`] apart. The back-off
+//! - Checks are sent in *rounds*, one to each unproven endpoint, [`CHECK_INTERVAL`] apart. The back-off
 //!   between two rounds of a device doubles each time. Only a link resets it, or a time twice as long in
 //!   which the device was not dialled. A new endpoint in an announcement is checked at once.
 //! - A proven endpoint is *dialled* with QUIC. A server-reflexive one is dialled without a proof, which
@@ -37,8 +37,9 @@ use std::time::{Duration, Instant};
 use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{
-    BUDGET_MEMORY, CHECK_LEN, CHECK_PACE, CHECK_PAUSE_FIRST, CHECK_PAUSE_MAX, CHECKED_DEVICES_MAX,
-    CHECKS_RESERVE_LEN, Occupancy, PROOF_LIFETIME, UNPROVEN_DIAL_LEN_MAX, UNPROVEN_DIALS_MAX,
+    BUDGET_EVICT_AFTER, CHECK_BACKOFF_FIRST, CHECK_BACKOFF_MAX, CHECK_INTERVAL, CHECK_LEN,
+    CHECKED_DEVICES_MAX, CHECKS_RESERVE_LEN, Occupancy, PROOF_LIFETIME, UNPROVEN_DIAL_LEN_MAX,
+    UNPROVEN_DIALS_MAX,
 };
 use common::stun;
 use common::wire::rendezvous::{Candidate, CandidateKind};
@@ -161,7 +162,7 @@ impl Agent {
         let Some(device) = self.devices.get_mut(&device_key) else {
             return;
         };
-        device.pause = CHECK_PAUSE_FIRST;
+        device.pause = CHECK_BACKOFF_FIRST;
         if let Some(target) = device.target_mut(endpoint) {
             target.proven = Some(now);
         }
@@ -300,7 +301,7 @@ impl Agent {
     }
 
     /// Tells whether another device can be remembered. Evicts the one whose budget has been unused for the
-    /// longest time, if that is at least [`BUDGET_MEMORY`].
+    /// longest time, if that is at least [`BUDGET_EVICT_AFTER`].
     fn has_room(&mut self, now: Instant) -> bool {
         if self.devices.len() < CHECKED_DEVICES_MAX {
             return true;
@@ -311,7 +312,7 @@ impl Agent {
         let Some((last_spent, device_key)) = quiet.min() else {
             return false;
         };
-        let is_quiet = now >= last_spent + BUDGET_MEMORY;
+        let is_quiet = now >= last_spent + BUDGET_EVICT_AFTER;
         if is_quiet {
             self.forget(device_key);
         }
@@ -347,7 +348,7 @@ impl Device {
             account,
             budget: Budget::of_device(now),
             targets: Vec::new(),
-            pause: CHECK_PAUSE_FIRST,
+            pause: CHECK_BACKOFF_FIRST,
             next_round: now,
             next_check: now,
             next_dial: now,
@@ -357,7 +358,7 @@ impl Device {
     /// Starts a dial. Proofs of earlier dials that have not expired remain valid.
     fn start(&mut self, now: Instant) {
         if now >= self.next_round + self.pause {
-            self.pause = CHECK_PAUSE_FIRST;
+            self.pause = CHECK_BACKOFF_FIRST;
         }
         for target in &mut self.targets {
             let is_old = |proven: &mut Instant| now >= *proven + PROOF_LIFETIME;
@@ -399,10 +400,10 @@ impl Device {
         let mut len = Duration::ZERO;
         for target in &mut self.targets {
             target.is_due = target.proven.is_none();
-            len += CHECK_PACE * u32::from(target.is_due);
+            len += CHECK_INTERVAL * u32::from(target.is_due);
         }
         self.next_round = now + len + self.pause;
-        self.pause = (self.pause * 2).min(CHECK_PAUSE_MAX);
+        self.pause = (self.pause * 2).min(CHECK_BACKOFF_MAX);
     }
 
     /// Tells whether the current round has checks left to send.
@@ -420,7 +421,7 @@ impl Device {
         // Targets that cannot be dialled without a proof come first.
         let target = due.min_by_key(|target| target.dial != DialState::Closed)?;
         if pays(&mut self.budget, account, CHECK_LEN, 0, now) {
-            self.next_check = now + CHECK_PACE;
+            self.next_check = now + CHECK_INTERVAL;
             target.is_due = false;
             return Some((target.endpoint, target.transaction));
         }

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use common::limits::{STUN_INTERVAL, STUN_RETRY, STUN_TRIES_MAX};
+use common::limits::{STUN_INTERVAL, STUN_RETRY_INTERVAL, STUN_TRIES_MAX};
 use common::stun;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -121,7 +121,7 @@ impl Discovery {
         self.probe = Probe::InFlight {
             transaction,
             tries: tries + 1,
-            at: now + STUN_RETRY,
+            at: now + STUN_RETRY_INTERVAL,
         };
         let request = stun::binding_request(transaction);
         (Transmit::single(self.server, request.len()), request)
@@ -149,7 +149,7 @@ mod tests {
         }
         let pauses: Vec<_> = asked.windows(2).map(|two| two[1] - two[0]).collect();
         let (again, quick) = pauses.split_last().unwrap();
-        assert_eq!(quick, [STUN_RETRY; STUN_TRIES_MAX as usize - 1]);
-        assert_eq!(*again, STUN_RETRY + STUN_INTERVAL);
+        assert_eq!(quick, [STUN_RETRY_INTERVAL; STUN_TRIES_MAX as usize - 1]);
+        assert_eq!(*again, STUN_RETRY_INTERVAL + STUN_INTERVAL);
     }
 }

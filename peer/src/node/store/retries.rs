@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use common::limits::{LATE_STORES_MAX, Occupancy, STORE_RETRY};
+use common::limits::{Occupancy, RETRIED_WRITES_MAX, STORE_RETRY_INTERVAL};
 
 use crate::node::io::StoreRequest;
 
@@ -19,17 +19,17 @@ pub(super) struct Retries {
 impl Retries {
     /// How many wait.
     pub(super) fn occupancy(&self) -> Occupancy {
-        Occupancy::new("late requests", self.late.len(), LATE_STORES_MAX)
+        Occupancy::new("late requests", self.late.len(), RETRIED_WRITES_MAX)
     }
 
-    /// Adds a write that failed. Of more than [`LATE_STORES_MAX`] the oldest is given up: a restart finds
+    /// Adds a write that failed. Of more than [`RETRIED_WRITES_MAX`] the oldest is given up: a restart finds
     /// its message in the outbox, and sends it again.
     pub(super) fn add(&mut self, request: StoreRequest, now: Instant) {
         self.late.push_back(request);
-        if self.late.len() > LATE_STORES_MAX {
+        if self.late.len() > RETRIED_WRITES_MAX {
             self.late.pop_front();
         }
-        self.due.get_or_insert(now + STORE_RETRY);
+        self.due.get_or_insert(now + STORE_RETRY_INTERVAL);
     }
 
     /// Hands out what is to be asked for again now, all at once.
@@ -67,14 +67,14 @@ mod tests {
         };
         let mut retries = Retries::default();
         assert_eq!(retries.poll_timeout(), None);
-        for n in 0..=LATE_STORES_MAX {
+        for n in 0..=RETRIED_WRITES_MAX {
             retries.add(request(n), now);
         }
         assert!(retries.take_due(now).is_empty());
         let due = retries.poll_timeout().unwrap();
-        assert_eq!(due, now + STORE_RETRY);
+        assert_eq!(due, now + STORE_RETRY_INTERVAL);
         let late = retries.take_due(due);
-        assert_eq!(late.len(), LATE_STORES_MAX);
+        assert_eq!(late.len(), RETRIED_WRITES_MAX);
         assert_eq!(late[0], request(1), "the oldest was given up");
         assert_eq!(retries.poll_timeout(), None);
     }

@@ -1,7 +1,7 @@
 //! Whom a peer sends to because somebody said so, and how much.
 
 use common::limits::{
-    ANNOUNCE_PATIENCE, CANDIDATES_MAX, CHECK_LEN, CHECK_PACE, INITIAL_LEN,
+    ANNOUNCE_WAIT_MAX, CANDIDATES_MAX, CHECK_INTERVAL, CHECK_LEN, INITIAL_LEN,
     UNPROVEN_ACCOUNT_FIRST_MINUTE_LEN_MAX, UNPROVEN_ACCOUNT_MINUTE_LEN_MAX,
     UNPROVEN_FIRST_MINUTE_LEN_MAX, UNPROVEN_MINUTE_LEN_MAX,
 };
@@ -244,7 +244,7 @@ fn a_device_that_the_server_has_seen_is_reached_without_waiting_for_a_check() {
         world.hosts[0].has_state(id, MessageState::Delivered)
     });
     let took = world.now - before;
-    assert!(took < CHECK_PACE, "{took:?}");
+    assert!(took < CHECK_INTERVAL, "{took:?}");
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn a_device_with_one_good_endpoint_that_the_server_has_not_seen_is_reached() {
     });
     let took = world.now - before;
     // Its check is the last of a round.
-    let most = CHECK_PACE * CANDIDATES_MAX as u32;
+    let most = CHECK_INTERVAL * CANDIDATES_MAX as u32;
     assert!(took < most, "{took:?}");
 }
 
@@ -320,8 +320,8 @@ fn a_log_in_is_announced_once_and_with_everything() {
     assert_eq!(announced(&world), 0);
     world.until("the announcement", |world| announced(world) > 0);
     let waited = world.now - before;
-    assert!(waited <= ANNOUNCE_PATIENCE, "{waited:?}");
-    assert!(waited + CHECK_PACE >= ANNOUNCE_PATIENCE, "{waited:?}");
+    assert!(waited <= ANNOUNCE_WAIT_MAX, "{waited:?}");
+    assert!(waited + CHECK_INTERVAL >= ANNOUNCE_WAIT_MAX, "{waited:?}");
     world.pass(Duration::from_secs(5));
     assert_eq!(announced(&world), 1);
 }

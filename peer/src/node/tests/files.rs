@@ -1,7 +1,7 @@
 //! Files from a sender that keeps no rule.
 
 use common::hash::FileDigest;
-use common::limits::OFFERS_PER_PEER_MAX;
+use common::limits::OFFERS_PER_ACCOUNT_MAX;
 use common::wire::peer::{
     CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame, VERSION,
 };
@@ -157,7 +157,7 @@ fn t11_an_offer_too_many_is_declined_and_the_others_stay() {
     let mut world = World::new(&["alice", "bob"]);
     let mut carol = Outsider::dial(&mut world, 9, "carol", 1, &[VERSION]);
     let mut dave = Outsider::dial(&mut world, 10, "dave", 1, &[VERSION]);
-    for n in 0..OFFERS_PER_PEER_MAX as u8 {
+    for n in 0..OFFERS_PER_ACCOUNT_MAX as u8 {
         carol.say(&mut world, &offer(n, 1));
     }
     assert!(carol.heard.is_empty());
@@ -170,7 +170,7 @@ fn t11_an_offer_too_many_is_declined_and_the_others_stay() {
     carol.say(&mut world, &offer(100, 1));
     assert_eq!(carol.heard, [declined(100)]);
     let open = world.hosts[1].node.transfers.offers().len();
-    assert_eq!(open, OFFERS_PER_PEER_MAX);
+    assert_eq!(open, OFFERS_PER_ACCOUNT_MAX);
     // Somebody else's are not hers, and a taken id is refused whoever has it.
     dave.say(&mut world, &offer(101, 1));
     assert!(dave.heard.is_empty());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::hash::{FileDigest, leaf_count, leaf_len};
 use common::id::{AccountName, TransferId};
 use common::limits::{
-    LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_PEER_MAX, Occupancy, TRANSFERS_MAX,
+    LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX, Occupancy, TRANSFERS_MAX,
 };
 use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, Reason};
 
@@ -70,7 +70,7 @@ impl Receiving {
         let of_peers = of_peers.into_values();
         [
             Occupancy::new("files being received", self.transfers.len(), TRANSFERS_MAX),
-            Occupancy::fullest("offers of a peer", of_peers, OFFERS_PER_PEER_MAX),
+            Occupancy::fullest("offers of a peer", of_peers, OFFERS_PER_ACCOUNT_MAX),
         ]
     }
 
@@ -89,7 +89,7 @@ impl Receiving {
             .filter(|incoming| incoming.from == from)
             .count();
         let is_bounded = offer.is_within_limits()
-            && of_peer < OFFERS_PER_PEER_MAX
+            && of_peer < OFFERS_PER_ACCOUNT_MAX
             && self.transfers.len() < TRANSFERS_MAX
             && !self.transfers.contains_key(&transfer);
         if !is_bounded {

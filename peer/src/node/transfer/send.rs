@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use common::hash::{FileDigest, LeafHash, leaf_count};
 use common::id::{AccountName, TransferId};
-use common::limits::{LEAVES_READING_MAX, Occupancy, SERVER_PATIENCE, TRANSFERS_MAX};
+use common::limits::{LEAVES_READING_MAX, Occupancy, SERVER_WAIT_MAX, TRANSFERS_MAX};
 use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, Reason};
 
 use super::{LeafHashes, Progress, tell};
@@ -128,7 +128,7 @@ impl Sending {
     /// The server is away and comes back by itself: offers without a link wait for it, so long and no
     /// longer.
     pub(super) fn on_server_away(&mut self, cx: &Context<'_>) {
-        let patient_until = cx.now + SERVER_PATIENCE;
+        let patient_until = cx.now + SERVER_WAIT_MAX;
         self.patient_until = Some(patient_until);
         for outgoing in self.transfers.values_mut() {
             if let State::Unlinked { until } = &mut outgoing.state {

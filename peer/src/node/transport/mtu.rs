@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use common::limits::UDP_PAYLOAD_MAX;
+use common::limits::UDP_PAYLOAD_LEN_MAX;
 
 use crate::node::io::LocalAddress;
 
@@ -17,13 +17,13 @@ const HEADERS_V6: u32 = 40 + 8;
 const PAYLOAD_MIN: u32 = 1200;
 
 /// The largest UDP payload, in bytes, to try on the way to `remote`: what the interface on whose network
-/// it is can carry, or any of the host's if it is further away. At most [`UDP_PAYLOAD_MAX`], which is
+/// it is can carry, or any of the host's if it is further away. At most [`UDP_PAYLOAD_LEN_MAX`], which is
 /// also the answer if nothing is known.
 pub(super) fn payload_max(local: &[LocalAddress], remote: IpAddr) -> u16 {
     let remote = remote.to_canonical();
     let is_this_host = local.iter().any(|own| own.endpoint.ip() == remote);
     if remote.is_loopback() || is_this_host {
-        return UDP_PAYLOAD_MAX;
+        return UDP_PAYLOAD_LEN_MAX;
     }
     let family = local.iter().filter(|own| {
         own.endpoint.is_ipv4() == remote.is_ipv4() && !own.endpoint.ip().is_loopback()
@@ -41,7 +41,9 @@ pub(super) fn payload_max(local: &[LocalAddress], remote: IpAddr) -> u16 {
     let payload = mtu.map(|mtu| mtu.saturating_sub(headers).max(PAYLOAD_MIN));
     payload
         .and_then(|payload| u16::try_from(payload).ok())
-        .map_or(UDP_PAYLOAD_MAX, |payload| payload.min(UDP_PAYLOAD_MAX))
+        .map_or(UDP_PAYLOAD_LEN_MAX, |payload| {
+            payload.min(UDP_PAYLOAD_LEN_MAX)
+        })
 }
 
 /// The largest; `None` if there is none or one of them is unknown.
@@ -74,10 +76,10 @@ mod tests {
             ("2001:db8::1", 64, Some(1500)),
         ]);
         for (remote, largest) in [
-            ("127.0.0.1", UDP_PAYLOAD_MAX),
-            ("127.3.0.1", UDP_PAYLOAD_MAX),
-            ("::1", UDP_PAYLOAD_MAX),
-            ("192.0.2.1", UDP_PAYLOAD_MAX),
+            ("127.0.0.1", UDP_PAYLOAD_LEN_MAX),
+            ("127.3.0.1", UDP_PAYLOAD_LEN_MAX),
+            ("::1", UDP_PAYLOAD_LEN_MAX),
+            ("192.0.2.1", UDP_PAYLOAD_LEN_MAX),
             ("192.0.2.9", 1472),
             ("::ffff:192.0.2.9", 1472),
             ("10.2.0.9", 8972),
@@ -102,9 +104,13 @@ mod tests {
             mine,
             host(&[("2001:db8::1", 64, Some(1280))]),
         ] {
-            assert_eq!(payload_max(&local, remote), UDP_PAYLOAD_MAX, "{local:?}");
+            assert_eq!(
+                payload_max(&local, remote),
+                UDP_PAYLOAD_LEN_MAX,
+                "{local:?}"
+            );
         }
-        for (mtu, largest) in [(0, 1200), (576, 1200), (u32::MAX, UDP_PAYLOAD_MAX)] {
+        for (mtu, largest) in [(0, 1200), (576, 1200), (u32::MAX, UDP_PAYLOAD_LEN_MAX)] {
             let local = host(&[("192.0.2.1", 0, Some(mtu))]);
             assert_eq!(payload_max(&local, remote), largest, "{mtu}");
         }

@@ -25,13 +25,13 @@ pub(crate) const TOOK_OVER: &str =
 
 /// Shows a conversation line by line.
 #[derive(Debug)]
-pub(crate) struct LineFace<'a> {
+pub(crate) struct LineFrontEnd<'a> {
     screen: &'a Screen,
     prompt: Prompt,
     names: Names,
 }
 
-impl<'a> LineFace<'a> {
+impl<'a> LineFrontEnd<'a> {
     /// Starts reading. What is typed arrives through `notifier`.
     ///
     /// # Errors
@@ -272,7 +272,7 @@ fn objected(objection: &Objection) -> String {
     match objection {
         Objection::Mistake(mistake) => mistake.to_string(),
         Objection::NoRecipient => "To whom? Type 'NAME: text', or /to NAME first.".to_owned(),
-        Objection::Doubtful { name, with } => {
+        Objection::Ambiguous { name, with } => {
             let with = with.as_ref().map_or("here", AccountName::as_str);
             format!(
                 "Not sent: is this for {name}, who has not been seen here? '/to {name}' talks to {name}; the same line once more (Up, Enter) sends it to {with}."
@@ -443,7 +443,7 @@ mod tests {
                 "To whom? Type 'NAME: text', or /to NAME first.",
             ),
             (
-                Item::Objection(Objection::Doubtful {
+                Item::Objection(Objection::Ambiguous {
                     name: "remember".parse().unwrap(),
                     with: Some(bob()),
                 }),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::key::Token;
-use common::limits::{BLOCK_MEMORY, STORE_BATCH_MAX};
+use common::limits::{BLOCK_RESET_AFTER, STORE_BATCH_MAX};
 use common::wire::rendezvous::{AdmissionCode, Refusal};
 
 use super::admission::Admissions;
@@ -157,7 +157,7 @@ impl Gate {
         for row in rows {
             save_lockout(row, context);
         }
-        let before = context.unix().saturating_sub(BLOCK_MEMORY);
+        let before = context.unix().saturating_sub(BLOCK_RESET_AFTER);
         context.store_unawaited(LockoutsRequest::ForgetUnknown { before }.into());
         let expired = self.admissions.sweep(now);
         drop_admissions(expired, context);

@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::limits::{
-    BLOCK_FIRST, BLOCK_MAX, BLOCK_MEMORY, FAILURES_MAX_MAX, KNOWN_DEVICE_FAILURES_MAX, Occupancy,
-    SOURCE_FADE, SOURCE_FAILURES_MAX, SOURCES_MAX, SOURCES_PER_ACCOUNT_MAX, STRANGER_FAILURES_MAX,
+    BLOCK_FIRST, BLOCK_MAX, BLOCK_RESET_AFTER, FAILURE_LIMIT_MAX, KNOWN_DEVICE_FAILURES_MAX,
+    Occupancy, SOURCE_DECAY_INTERVAL, SOURCE_FAILURES_MAX, SOURCES_MAX, SOURCES_PER_ACCOUNT_MAX,
+    STRANGER_FAILURES_MAX,
 };
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::FailedLogins;
@@ -43,9 +44,9 @@ mod terms;
 /// The limits that an operator may choose.
 #[derive(Clone, Copy, Debug)]
 pub struct LockoutOptions {
-    /// Failures after which strangers are blocked: 1 to [`FAILURES_MAX_MAX`].
+    /// Failures after which strangers are blocked: 1 to [`FAILURE_LIMIT_MAX`].
     pub stranger_failures_max: u32,
-    /// Failures after which known devices are blocked: 1 to [`FAILURES_MAX_MAX`].
+    /// Failures after which known devices are blocked: 1 to [`FAILURE_LIMIT_MAX`].
     pub known_failures_max: u32,
     /// The first block; each further one lasts twice as long.
     pub block_first: Duration,
@@ -111,7 +112,7 @@ pub struct Lockouts {
     bucket_key: BucketKey,
     accounts: BTreeMap<AccountName, Lanes>,
     unknown: Sketch,
-    breadth: Breadth,
+    source_buckets: SourceBuckets,
 }
 
 impl Lockouts {
@@ -124,7 +125,7 @@ impl Lockouts {
         rows: Vec<LockoutRow>,
         now: Instant,
     ) -> Self {
-        let within = |failures: u32| failures.clamp(1, FAILURES_MAX_MAX);
+        let within = |failures: u32| failures.clamp(1, FAILURE_LIMIT_MAX);
         let mut this = Self {
             options: LockoutOptions {
                 stranger_failures_max: within(options.stranger_failures_max),
@@ -136,7 +137,7 @@ impl Lockouts {
             bucket_key,
             accounts: BTreeMap::new(),
             unknown: Sketch::new(now),
-            breadth: Breadth::default(),
+            source_buckets: SourceBuckets::default(),
         };
         for row in rows {
             this.restore(row, now);
@@ -151,8 +152,8 @@ impl Lockouts {
                 let lanes = Lanes {
                     strangers: Counter::restore(row.strangers, now, wall),
                     known: Counter::restore(row.known, now, wall),
-                    untold: row.untold,
-                    untold_last: row.untold_last,
+                    unreported: row.unreported,
+                    last_unreported: row.last_unreported,
                     pending: 0,
                 };
                 self.accounts.insert(account, lanes);
@@ -199,7 +200,7 @@ impl Lockouts {
     ) -> Result<Started, Duration> {
         let now = self.whole_ms(now);
         let breadth = match lane {
-            Lane::Stranger => self.breadth.wait(source, now),
+            Lane::Stranger => self.source_buckets.wait(source, now),
             Lane::KnownDevice => Duration::ZERO,
         };
         let wait = self.remaining(&subject, lane, now).max(breadth);
@@ -213,8 +214,8 @@ impl Lockouts {
         let is_blocked_now = counter.add(lane_source(lane, source), &terms, now);
         if lane == Lane::Stranger {
             lanes.pending += 1;
-            lanes.untold_last = self.epoch.unix(now);
-            self.breadth.add(source, now);
+            lanes.last_unreported = self.epoch.unix(now);
+            self.source_buckets.add(source, now);
         }
         let row = lanes.row(subject.clone(), now, &self.epoch);
         self.put_back(&subject, lanes, now);
@@ -295,7 +296,7 @@ impl Lockouts {
             }
         }
         if counted.lane == Lane::Stranger {
-            self.breadth.take_back(counted.source, now);
+            self.source_buckets.take_back(counted.source, now);
         }
         let row = self.row(account, now);
         self.forget_if_idle(account);
@@ -308,12 +309,12 @@ impl Lockouts {
             && let Some(lanes) = self.accounts.get_mut(account)
         {
             lanes.pending = lanes.pending.saturating_sub(1);
-            lanes.untold = lanes.untold.saturating_add(1);
+            lanes.unreported = lanes.unreported.saturating_add(1);
         }
     }
 
     /// Returns the failures that the owner has not been told of, and counts them as told.
-    pub fn take_untold(
+    pub fn take_unreported(
         &mut self,
         account: &AccountName,
         now: Instant,
@@ -321,13 +322,13 @@ impl Lockouts {
         let lanes = self
             .accounts
             .get_mut(account)
-            .filter(|lanes| lanes.untold > 0)?;
+            .filter(|lanes| lanes.unreported > 0)?;
         let failed = FailedLogins {
-            count: lanes.untold,
-            last: lanes.untold_last,
+            count: lanes.unreported,
+            last: lanes.last_unreported,
             blocked_for_s: seconds(lanes.strangers.remaining(now)),
         };
-        lanes.untold = 0;
+        lanes.unreported = 0;
         let row = self.row(account, now);
         Some((failed, row))
     }
@@ -344,11 +345,11 @@ impl Lockouts {
     ///
     /// How long to wait, if the source is blocked. Then nothing is counted.
     pub fn count_source(&mut self, source: SourcePrefix, now: Instant) -> Result<(), Duration> {
-        let wait = self.breadth.wait(source, now);
+        let wait = self.source_buckets.wait(source, now);
         if !wait.is_zero() {
             return Err(wait);
         }
-        self.breadth.add(source, now);
+        self.source_buckets.add(source, now);
         Ok(())
     }
 
@@ -381,7 +382,7 @@ impl Lockouts {
     /// which then drops them, too. Names without an account fade by themselves, and the store drops them by
     /// their age.
     pub fn sweep(&mut self, count_max: usize, now: Instant) -> Vec<LockoutRow> {
-        self.breadth.sweep(now);
+        self.source_buckets.sweep(now);
         for lanes in self.accounts.values_mut() {
             lanes.strangers.fade(now);
             lanes.known.fade(now);
@@ -410,7 +411,7 @@ impl Lockouts {
                 sources,
                 SOURCES_PER_ACCOUNT_MAX + 1,
             ),
-            Occupancy::new("sources", self.breadth.empty_at.len(), SOURCES_MAX),
+            Occupancy::new("sources", self.source_buckets.empty_at.len(), SOURCES_MAX),
         ]
     }
 
@@ -491,8 +492,8 @@ struct Lanes {
     strangers: Counter,
     known: Counter,
     /// Failures of strangers that the owner has not been told of.
-    untold: u32,
-    untold_last: UnixTime,
+    unreported: u32,
+    last_unreported: UnixTime,
     /// Attempts of strangers that are under way. The store counts them as failures, in case the server
     /// stops before they end.
     pending: u32,
@@ -518,13 +519,16 @@ impl Lanes {
             subject,
             strangers: self.strangers.row(now, epoch),
             known: self.known.row(now, epoch),
-            untold: self.untold.saturating_add(self.pending),
-            untold_last: self.untold_last,
+            unreported: self.unreported.saturating_add(self.pending),
+            last_unreported: self.last_unreported,
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.strangers.is_idle() && self.known.is_idle() && self.untold == 0 && self.pending == 0
+        self.strangers.is_idle()
+            && self.known.is_idle()
+            && self.unreported == 0
+            && self.pending == 0
     }
 }
 
@@ -568,7 +572,7 @@ impl Counter {
             blocked_until: (row.blocked_until > UnixTime::default()).then_some(now + left),
             last_failure: None,
         };
-        if since_failure >= BLOCK_MEMORY && left.is_zero() {
+        if since_failure >= BLOCK_RESET_AFTER && left.is_zero() {
             return Self::default();
         }
         if row.last_failure > UnixTime::default() {
@@ -598,14 +602,14 @@ impl Counter {
         }
     }
 
-    /// Forgets the failures that led to a block that is over, and everything after [`BLOCK_MEMORY`] without
+    /// Forgets the failures that led to a block that is over, and everything after [`BLOCK_RESET_AFTER`] without
     /// a failure.
     fn fade(&mut self, now: Instant) {
         if self.blocked_until.is_some_and(|until| until <= now) {
             self.failures.clear();
             self.blocked_until = None;
         }
-        let is_old = |last: Instant| now.saturating_duration_since(last) >= BLOCK_MEMORY;
+        let is_old = |last: Instant| now.saturating_duration_since(last) >= BLOCK_RESET_AFTER;
         if self.last_failure.is_some_and(is_old) && self.blocked_until.is_none() {
             *self = Self::default();
         }
@@ -666,19 +670,19 @@ impl Counter {
 
 /// Failures of each source over all accounts: leaky buckets, each kept as the moment when it is empty.
 #[derive(Debug, Default)]
-struct Breadth {
+struct SourceBuckets {
     empty_at: BTreeMap<SourcePrefix, Instant>,
     /// The same, the emptiest bucket first.
     order: BTreeSet<(Instant, SourcePrefix)>,
 }
 
-impl Breadth {
+impl SourceBuckets {
     fn wait(&self, source: SourcePrefix, now: Instant) -> Duration {
         let Some(empty_at) = self.empty_at.get(&source) else {
             return Duration::ZERO;
         };
         let level = empty_at.saturating_duration_since(now);
-        level.saturating_sub(SOURCE_FADE * (SOURCE_FAILURES_MAX - 1))
+        level.saturating_sub(SOURCE_DECAY_INTERVAL * (SOURCE_FAILURES_MAX - 1))
     }
 
     fn add(&mut self, source: SourcePrefix, now: Instant) {
@@ -688,14 +692,14 @@ impl Breadth {
         {
             self.remove(fewest);
         }
-        self.insert(source, empty_at + SOURCE_FADE);
+        self.insert(source, empty_at + SOURCE_DECAY_INTERVAL);
     }
 
     fn take_back(&mut self, source: SourcePrefix, now: Instant) {
         let Some(empty_at) = self.remove(source) else {
             return;
         };
-        if let Some(earlier) = empty_at.checked_sub(SOURCE_FADE)
+        if let Some(earlier) = empty_at.checked_sub(SOURCE_DECAY_INTERVAL)
             && earlier > now
         {
             self.insert(source, earlier);

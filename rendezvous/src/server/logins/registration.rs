@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use common::limits::{REGISTRATIONS_PER_SOURCE_HOUR_MAX, SOURCES_MAX};
+use common::limits::{REGISTRATIONS_PER_SOURCE_PER_HOUR_MAX, SOURCES_MAX};
 
 use crate::source::SourcePrefix;
 
@@ -38,7 +38,7 @@ impl Registrations {
     /// How long this source has to wait before it makes another account; zero if it may now.
     pub(super) fn wait(&self, source: SourcePrefix, now: Instant) -> Duration {
         match self.made.get(&source) {
-            Some(made) if made.count >= REGISTRATIONS_PER_SOURCE_HOUR_MAX => {
+            Some(made) if made.count >= REGISTRATIONS_PER_SOURCE_PER_HOUR_MAX => {
                 (made.since + HOUR).saturating_duration_since(now)
             }
             Some(_) | None => Duration::ZERO,
@@ -88,7 +88,7 @@ mod tests {
         let source = SourcePrefix::of("192.0.2.1".parse().unwrap());
         let other = SourcePrefix::of("192.0.2.2".parse().unwrap());
         let mut registrations = Registrations::default();
-        for _ in 0..REGISTRATIONS_PER_SOURCE_HOUR_MAX {
+        for _ in 0..REGISTRATIONS_PER_SOURCE_PER_HOUR_MAX {
             assert!(registrations.wait(source, now).is_zero());
             registrations.count(source, now);
         }
@@ -107,7 +107,7 @@ mod tests {
         let now = Instant::now();
         let source = |number: u32| SourcePrefix::of(std::net::Ipv4Addr::from(number).into());
         let mut registrations = Registrations::default();
-        for _ in 0..REGISTRATIONS_PER_SOURCE_HOUR_MAX {
+        for _ in 0..REGISTRATIONS_PER_SOURCE_PER_HOUR_MAX {
             registrations.count(source(0), now);
         }
         for number in 1..=2 * SOURCES_MAX as u32 {

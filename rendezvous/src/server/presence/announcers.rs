@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use common::key::DeviceKey;
-use common::limits::{ANNOUNCE_INTERVAL, ANNOUNCEMENTS_AT_ONCE, ANNOUNCERS_MAX, Occupancy};
+use common::limits::{ANNOUNCE_INTERVAL, ANNOUNCEMENTS_BURST_MAX, ANNOUNCERS_MAX, Occupancy};
 use common::wire::rendezvous::Entry;
 
 use super::budget::{Budget, Pace};
 
 const PACE: Pace = Pace {
     interval: ANNOUNCE_INTERVAL,
-    at_once: ANNOUNCEMENTS_AT_ONCE,
+    at_once: ANNOUNCEMENTS_BURST_MAX,
 };
 
 /// The devices that said something lately.
@@ -147,7 +147,7 @@ mod tests {
     fn a_few_are_for_now_and_the_newest_of_the_others_is_for_later() {
         let start = start();
         let mut announcers = Announcers::default();
-        for port in 1..=ANNOUNCEMENTS_AT_ONCE as u16 {
+        for port in 1..=ANNOUNCEMENTS_BURST_MAX as u16 {
             assert!(announcers.submit(entry(1, port), start).is_some());
         }
         for port in [97, 98, 99] {
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(announcers.take_due(due), Some(entry(1, 99)));
         assert_eq!(announcers.take_due(due), None);
         // Long after, nothing is remembered.
-        let late = start + ANNOUNCE_INTERVAL * (ANNOUNCEMENTS_AT_ONCE + 1);
+        let late = start + ANNOUNCE_INTERVAL * (ANNOUNCEMENTS_BURST_MAX + 1);
         assert_eq!(announcers.take_due(late), None);
         assert_eq!(announcers.occupancy().count, 0);
         assert_eq!(announcers.poll_timeout(), None);
@@ -173,7 +173,7 @@ mod tests {
     fn a_device_that_is_gone_says_nothing_later_and_gains_nothing() {
         let start = start();
         let mut announcers = Announcers::default();
-        for port in 0..=ANNOUNCEMENTS_AT_ONCE as u16 {
+        for port in 0..=ANNOUNCEMENTS_BURST_MAX as u16 {
             announcers.submit(entry(1, port), start);
         }
         let key = entry(1, 0).device_key;
@@ -192,7 +192,7 @@ mod tests {
     fn t15_so_many_devices_are_remembered_and_the_first_to_be_due_makes_room() {
         let start = start();
         let mut announcers = Announcers::default();
-        for port in 0..=ANNOUNCEMENTS_AT_ONCE as u16 {
+        for port in 0..=ANNOUNCEMENTS_BURST_MAX as u16 {
             announcers.submit(entry(0, port), start);
         }
         for device in 1..=ANNOUNCERS_MAX as u32 {
@@ -201,7 +201,7 @@ mod tests {
         }
         assert_eq!(announcers.occupancy().count, ANNOUNCERS_MAX + 1);
         // What it said last is not lost: it is said early.
-        let last = entry(0, ANNOUNCEMENTS_AT_ONCE as u16);
+        let last = entry(0, ANNOUNCEMENTS_BURST_MAX as u16);
         assert_eq!(announcers.take_due(start), Some(last));
         assert_eq!(announcers.take_due(start), None);
         assert_eq!(announcers.occupancy().count, ANNOUNCERS_MAX);

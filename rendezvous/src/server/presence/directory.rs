@@ -12,7 +12,9 @@ use std::sync::Arc;
 use common::candidate::is_single_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{CANDIDATES_MAX, CHANGES_MAX, Occupancy, PAGE_ENTRIES_MAX, PRESENCE_LOG_MAX};
+use common::limits::{
+    CANDIDATES_MAX, CHANGES_PER_PUSH_MAX, ENTRIES_PER_PAGE_MAX, Occupancy, PRESENCE_LOG_MAX,
+};
 use common::stun::canonical;
 use common::wire::rendezvous::{
     Candidate, CandidateKind, Change, Cursor, DirectoryPush, DirectoryVersion, Entry, Push,
@@ -106,7 +108,7 @@ impl Directory {
     /// The page after a cursor, and the cursor of the next one.
     pub fn page(&self, after: Option<&Cursor>) -> (Vec<Entry>, Option<Cursor>) {
         let mut rest = self.entries_after(after);
-        let entries: Vec<Entry> = rest.by_ref().take(PAGE_ENTRIES_MAX).cloned().collect();
+        let entries: Vec<Entry> = rest.by_ref().take(ENTRIES_PER_PAGE_MAX).cloned().collect();
         let has_more = rest.next().is_some();
         let next = entries.last().filter(|_| has_more).map(cursor_of);
         (entries, next)
@@ -116,7 +118,7 @@ impl Directory {
     pub fn find(&self, account: &AccountName) -> Vec<Entry> {
         let devices = self.accounts.get(account).into_iter().flatten();
         let entries = devices.map(|(_, entry)| entry.clone());
-        entries.take(PAGE_ENTRIES_MAX).collect()
+        entries.take(ENTRIES_PER_PAGE_MAX).collect()
     }
 
     /// Tells whether the log reaches back to `since`.
@@ -136,7 +138,7 @@ impl Directory {
         let mut version = since.0;
         let mut batch = BTreeSet::new();
         for cursor in self.log.iter().skip(skip) {
-            if batch.len() == CHANGES_MAX && !batch.contains(cursor) {
+            if batch.len() == CHANGES_PER_PUSH_MAX && !batch.contains(cursor) {
                 pushes.push(self.push(version, &batch));
                 count += batch.len();
                 batch.clear();
@@ -289,7 +291,7 @@ mod tests {
             else {
                 panic!("{push:?}");
             };
-            assert!(changes.len() <= CHANGES_MAX);
+            assert!(changes.len() <= CHANGES_PER_PUSH_MAX);
             for change in changes {
                 match change {
                     Change::Online(entry) => {
@@ -328,7 +330,7 @@ mod tests {
             }
         }
         assert_eq!(seen, (0..1000).map(entry).collect::<Vec<_>>());
-        assert_eq!(pages, 1000usize.div_ceil(PAGE_ENTRIES_MAX));
+        assert_eq!(pages, 1000usize.div_ceil(ENTRIES_PER_PAGE_MAX));
         assert_eq!(directory.version(), DirectoryVersion(1005));
         let of_one = directory.find(&"user0100".parse().unwrap());
         assert_eq!(of_one, [entry(300), entry(301), entry(302)]);

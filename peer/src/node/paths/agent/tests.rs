@@ -132,7 +132,7 @@ fn seen(n: u8) -> Candidate {
 fn an_endpoint_is_dialled_when_it_has_answered() {
     let mut bench = Bench::new();
     bench.begin(&[host(1), host(2)]);
-    bench.pass(CHECK_PACE);
+    bench.pass(CHECK_INTERVAL);
     assert_eq!(bench.dialled(), []);
     bench.answer(endpoint(2));
     assert_eq!(bench.dialled(), [endpoint(2)], "at once");
@@ -158,7 +158,7 @@ fn an_endpoint_that_the_server_has_seen_is_dialled_at_once() {
 fn t23_only_the_right_answer_from_the_right_place_opens_an_endpoint() {
     let mut bench = Bench::new();
     bench.begin(&[host(1), host(2)]);
-    bench.pass(CHECK_PACE);
+    bench.pass(CHECK_INTERVAL);
     let right = bench.answer_of(endpoint(1), &device(1));
     let others = bench.answer_of(endpoint(1), &device(2));
     let (.., request) = bench.checks[0].clone();
@@ -199,19 +199,19 @@ fn pauses_double_and_a_new_dial_does_not_make_them_short() {
     }
     let rounds = bench.rounds();
     let pauses: Vec<Duration> = rounds.windows(2).map(|two| two[1] - two[0]).collect();
-    assert!(pauses[0] < 2 * CHECK_PAUSE_FIRST, "{pauses:?}");
+    assert!(pauses[0] < 2 * CHECK_BACKOFF_FIRST, "{pauses:?}");
     for (n, pause) in pauses.iter().enumerate() {
-        let least = CHECK_PAUSE_MAX.min(CHECK_PAUSE_FIRST * 2u32.pow(n.min(16) as u32));
+        let least = CHECK_BACKOFF_MAX.min(CHECK_BACKOFF_FIRST * 2u32.pow(n.min(16) as u32));
         assert!(*pause >= least, "{n}: {pauses:?}");
-        assert!(*pause <= CHECK_PAUSE_MAX + Duration::from_secs(10));
+        assert!(*pause <= CHECK_BACKOFF_MAX + Duration::from_secs(10));
     }
-    assert!(pauses.last().unwrap() >= &CHECK_PAUSE_MAX);
+    assert!(pauses.last().unwrap() >= &CHECK_BACKOFF_MAX);
     let few = bench.checks.len();
     assert!(few < 16, "{few} checks in six minutes");
 
     // After a long silence the back-off starts over.
     bench.agent.end(device(1));
-    bench.pass(3 * CHECK_PAUSE_MAX);
+    bench.pass(3 * CHECK_BACKOFF_MAX);
     bench.begin(&[host(1)]);
     bench.pass(Duration::from_secs(5));
     assert!(bench.checks.len() >= few + 3);
@@ -237,7 +237,7 @@ fn a_link_makes_the_pause_short_again() {
     bench.agent.on_linked(device(1), endpoint(1), bench.now);
     bench.agent.end(device(1));
     // A minute later the device is somewhere else.
-    bench.pass(CHECK_PAUSE_MAX);
+    bench.pass(CHECK_BACKOFF_MAX);
     bench.begin(&[host(2)]);
     let before = bench.checks.len();
     bench.pass(Duration::from_secs(5));
@@ -309,7 +309,7 @@ fn t23_dials_leave_room_for_a_round_of_checks() {
     let hosts: Vec<Candidate> = (10..10 + CANDIDATES_MAX as u8).map(host).collect();
     bench.agent.end(device(1));
     bench.begin(&hosts);
-    bench.pass(CHECK_PACE * CANDIDATES_MAX as u32);
+    bench.pass(CHECK_INTERVAL * CANDIDATES_MAX as u32);
     assert_eq!(bench.checks.len(), before + CANDIDATES_MAX);
 }
 
@@ -336,10 +336,10 @@ fn t23_other_devices_do_not_push_out_a_budget_that_counts() {
     let (began, max) = (bench.now, CHECKED_DEVICES_MAX as u64);
     assert!(begin(0, began, true));
     assert!((1..max).all(|n| begin(n, began, false)));
-    let almost = began + BUDGET_MEMORY - Duration::from_millis(1);
+    let almost = began + BUDGET_EVICT_AFTER - Duration::from_millis(1);
     assert!(!begin(max, almost, false));
     assert!(begin(1, almost, false), "known");
-    assert!(begin(max, began + BUDGET_MEMORY, false));
+    assert!(begin(max, began + BUDGET_EVICT_AFTER, false));
     // Neither the device that is being dialled nor one that has just spent budget is evicted.
     let agent = &bench.agent;
     for kept in [0, 1, max] {

@@ -106,12 +106,12 @@ fn t14_a_flood_of_first_packets_takes_no_memory() {
         most_links = most_links.max(end.link_count());
     }
     assert_eq!(
-        most_links, RETRY_ABOVE,
+        most_links, RETRY_FROM,
         "above that they prove their address"
     );
     let grown = memory::resident().saturating_sub(before);
     assert!(grown < MEMORY_SLACK, "{grown} bytes");
-    let left = HANDSHAKE_DEADLINE + AUTHORISE_DEADLINE;
+    let left = HANDSHAKE_TIMEOUT + AUTHORISE_TIMEOUT;
     end.handle_timeout(now + left);
     events_of(&mut end);
     assert_eq!(
@@ -218,7 +218,7 @@ fn t21_an_inbound_link_that_dawdles_is_gone_in_time() {
     let caller = DeviceSecret::from_seed([1; 32]);
     let (mut raw, _) = Raw::dial(&mut end, &caller, address(0), &mut now);
     assert_eq!(end.link_count(), 2);
-    let until = now + HANDSHAKE_DEADLINE + AUTHORISE_DEADLINE;
+    let until = now + HANDSHAKE_TIMEOUT + AUTHORISE_TIMEOUT;
     let mut most = 2;
     while now < until {
         assert!(end.link_count() <= most, "a link came back");
@@ -252,7 +252,7 @@ fn t32_a_link_of_another_protocol_is_refused() {
         let link = Raw::try_dial_with(&mut end, client, &caller, address(0), &mut now);
         assert_eq!(link.is_some(), is_let_in, "{protocols:?}");
         // A moment later nothing is left of the links that were not authorised.
-        now += LINK_IDLE_MAX;
+        now += LINK_IDLE_TIMEOUT;
         end.handle_timeout(now);
         events_of(&mut end);
         assert_eq!(end.link_count(), 0);

@@ -15,7 +15,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use common::id::AccountName;
-use common::limits::{BLOCK_MEMORY, UNKNOWN_NAME_CELLS};
+use common::limits::{BLOCK_RESET_AFTER, UNKNOWN_NAME_CELLS};
 
 use super::terms::LaneTerms;
 use crate::store::NameHash;
@@ -25,7 +25,7 @@ const ROWS: usize = 4;
 /// A tally's moment takes the lower bits: five hundred years of milliseconds.
 const MOMENT_BITS: u32 = 44;
 /// Moments are counted from this long before the sketch was made: what is restored is not older.
-const BEFORE: Duration = Duration::from_secs(2 * BLOCK_MEMORY.as_secs());
+const BEFORE: Duration = Duration::from_secs(2 * BLOCK_RESET_AFTER.as_secs());
 
 /// Keys the hash by which names without an account are counted. It lasts as long as the store, so that a
 /// restart keeps the blocks of such names too.
@@ -138,7 +138,7 @@ impl fmt::Debug for Sketch {
 
 /// What is left of a cell: nothing after a day without a failure.
 fn faded(tally: Tally, now: u64) -> Tally {
-    const MEMORY: u64 = BLOCK_MEMORY.as_millis() as u64;
+    const MEMORY: u64 = BLOCK_RESET_AFTER.as_millis() as u64;
     if now.saturating_sub(tally.moment()) >= MEMORY {
         Tally::default()
     } else {

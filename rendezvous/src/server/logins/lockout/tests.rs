@@ -1,7 +1,7 @@
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = BLOCK_MEMORY;
+const DAY: Duration = BLOCK_RESET_AFTER;
 
 struct Bench {
     lockouts: Lockouts,
@@ -194,7 +194,7 @@ fn a_code_goes_past_the_block_once_and_still_counts() {
     bench.lockouts.fail(admitted.counted);
     let (failed, _) = bench
         .lockouts
-        .take_untold(&name("alice"), bench.now)
+        .take_unreported(&name("alice"), bench.now)
         .unwrap();
     assert_eq!((failed.count, failed.blocked_for_s), (6, 60));
 }
@@ -206,7 +206,7 @@ fn t38_restart_keeps_counts_blocks_doubling_and_what_is_to_be_told() {
     for _ in 0..5 {
         row = bench.fail(1);
     }
-    assert_eq!(row.untold, 5);
+    assert_eq!(row.unreported, 5);
     // Ten seconds pass while the server is down, on another machine's monotonic clock.
     let later = bench.now + 5 * DAY;
     let mut again = restored(vec![row.clone()], later, 1_000_000_010_000);
@@ -215,9 +215,13 @@ fn t38_restart_keeps_counts_blocks_doubling_and_what_is_to_be_told() {
         begun.map_or_else(|wait| wait, |_| Duration::ZERO)
     };
     assert_eq!(wait(&mut again, later), Duration::from_secs(50));
-    let (failed, told) = again.take_untold(&name("alice"), later).unwrap();
-    assert_eq!((failed.count, told.untold), (5, 0));
-    assert_eq!(again.take_untold(&name("alice"), later), None, "told once");
+    let (failed, told) = again.take_unreported(&name("alice"), later).unwrap();
+    assert_eq!((failed.count, told.unreported), (5, 0));
+    assert_eq!(
+        again.take_unreported(&name("alice"), later),
+        None,
+        "told once"
+    );
     let over = later + MINUTE;
     for _ in 0..5 {
         assert!(wait(&mut again, over).is_zero());
@@ -235,9 +239,12 @@ fn t38_restart_keeps_counts_blocks_doubling_and_what_is_to_be_told() {
 fn an_attempt_that_nobody_saw_the_end_of_counts_after_a_restart() {
     let mut bench = bench();
     let pending = bench.try_as(Lane::Stranger, 1).unwrap();
-    assert_eq!(pending.row.untold, 1);
+    assert_eq!(pending.row.unreported, 1);
     assert_eq!(pending.row.strangers.failures, [(source(1), 1)]);
-    assert_eq!(bench.lockouts.take_untold(&name("alice"), bench.now), None);
+    assert_eq!(
+        bench.lockouts.take_unreported(&name("alice"), bench.now),
+        None
+    );
     let row = bench.lockouts.succeed(&pending.counted, bench.now);
     assert!(row.is_empty(), "{row:?}");
     assert!(bench.lockouts.is_empty());
@@ -256,10 +263,13 @@ fn t38_breadth_bounds_one_source_over_all_names_and_fades() {
     for number in 0..SOURCE_FAILURES_MAX {
         let _ = begin(&mut bench, number, 1).unwrap();
     }
-    assert_eq!(begin(&mut bench, 900, 1).unwrap_err(), SOURCE_FADE);
+    assert_eq!(
+        begin(&mut bench, 900, 1).unwrap_err(),
+        SOURCE_DECAY_INTERVAL
+    );
     assert!(begin(&mut bench, 900, 2).is_ok(), "another source");
     assert!(bench.try_as(Lane::KnownDevice, 1).is_ok(), "an owner there");
-    bench.now += SOURCE_FADE;
+    bench.now += SOURCE_DECAY_INTERVAL;
     let one = begin(&mut bench, 901, 1).unwrap();
     assert!(begin(&mut bench, 902, 1).is_err());
     let _ = bench.lockouts.succeed(&one.counted, bench.now);
@@ -284,7 +294,7 @@ fn t38_a_million_unknown_names_fit_and_displace_no_account() {
         assert!(begun.is_ok(), "nobody{number}");
     }
     assert_eq!(bench.lockouts.len(), 1);
-    assert!(bench.lockouts.breadth.empty_at.len() <= SOURCES_MAX);
+    assert!(bench.lockouts.source_buckets.empty_at.len() <= SOURCES_MAX);
     bench.fail(1);
     assert_eq!(bench.wait(1), BLOCK_FIRST, "the fifth");
 }
@@ -361,8 +371,8 @@ fn t38_names_without_an_account_are_counted_like_those_with_one() {
             let from = source(1000 * step + rng.random_range(0..3));
             let met = subjects.clone().map(|subject| {
                 let begun = lockouts.begin(subject, Lane::Stranger, from, false, now);
-                // Breadth is another matter: this source is at the door for the first time.
-                lockouts.breadth = Breadth::default();
+                // SourceBuckets is another matter: this source is at the door for the first time.
+                lockouts.source_buckets = SourceBuckets::default();
                 begun.map(|started| {
                     lockouts.fail(started.counted);
                     (started.row, started.is_blocked_now)
@@ -410,7 +420,7 @@ fn unknown_names_keep_their_counter_over_a_restart_and_hide_it() {
 
 #[test]
 fn the_source_with_the_fewest_failures_makes_room() {
-    let mut breadth = Breadth::default();
+    let mut breadth = SourceBuckets::default();
     let now = bench().now;
     for _ in 0..10 {
         breadth.add(source(0), now);
@@ -420,8 +430,11 @@ fn the_source_with_the_fewest_failures_makes_room() {
     }
     assert_eq!(breadth.empty_at.len(), SOURCES_MAX);
     assert_eq!(breadth.order.len(), SOURCES_MAX);
-    assert_eq!(breadth.empty_at[&source(0)], now + 10 * SOURCE_FADE);
-    breadth.sweep(now + SOURCE_FADE);
+    assert_eq!(
+        breadth.empty_at[&source(0)],
+        now + 10 * SOURCE_DECAY_INTERVAL
+    );
+    breadth.sweep(now + SOURCE_DECAY_INTERVAL);
     assert_eq!(breadth.empty_at.len(), 1);
 }
 
@@ -452,7 +465,7 @@ fn what_has_faded_is_dropped_and_what_is_to_be_told_is_not() {
     assert!(bench.lockouts.sweep(9, bench.now).is_empty());
     let (failed, _) = bench
         .lockouts
-        .take_untold(&name("alice"), bench.now)
+        .take_unreported(&name("alice"), bench.now)
         .unwrap();
     assert_eq!(failed.count, 1);
     let dropped = bench.lockouts.sweep(9, bench.now);

@@ -38,10 +38,13 @@ fn a_name_alone_is_counted_exactly_and_forgotten_after_a_quiet_day() {
         sketch.age(tally, now + Duration::from_secs(9)),
         Duration::from_secs(9)
     );
-    let almost = now + BLOCK_MEMORY - Duration::from_millis(1);
+    let almost = now + BLOCK_RESET_AFTER - Duration::from_millis(1);
     assert_eq!(sketch.tally(hash(1), almost).count(), 7);
-    assert_eq!(sketch.tally(hash(1), now + BLOCK_MEMORY).count(), 0);
-    assert_eq!(sketch.add(hash(1), &TERMS, now + BLOCK_MEMORY).count(), 1);
+    assert_eq!(sketch.tally(hash(1), now + BLOCK_RESET_AFTER).count(), 0);
+    assert_eq!(
+        sketch.add(hash(1), &TERMS, now + BLOCK_RESET_AFTER).count(),
+        1
+    );
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn what_was_kept_counts_again() {
         (tally.count(), sketch.age(tally, now)),
         (7, Duration::from_secs(3600))
     );
-    sketch.restore(hash(2), 7, BLOCK_MEMORY, now);
+    sketch.restore(hash(2), 7, BLOCK_RESET_AFTER, now);
     sketch.restore(hash(3), 7, Duration::MAX, now);
     assert_eq!(sketch.tally(hash(2), now).count(), 0);
     assert_eq!(sketch.tally(hash(3), now).count(), 0);
@@ -109,7 +112,7 @@ fn what_was_kept_counts_again() {
 #[test]
 fn counts_do_not_grow_for_ever() {
     let largest = LaneTerms {
-        failures_max: common::limits::FAILURES_MAX_MAX,
+        failures_max: common::limits::FAILURE_LIMIT_MAX,
         ..TERMS
     };
     for terms in [TERMS, largest] {
