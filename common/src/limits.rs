@@ -1,28 +1,29 @@
 //! Every limit of the project, each with its reason.
 //!
-//! Whoever exceeds a limit gets a clear error, at no cost to anybody else. `LEN` counts bytes; other
-//! names count what they say.
+//! Whoever exceeds a limit gets a clear error, at no cost to anybody else. `LEN` and `WINDOW` count bytes;
+//! other names count what they say. `TIMEOUT`, `INTERVAL`, `LIFETIME`, `WAIT`, `AFTER` and `BACKOFF` are
+//! durations, of which a `BACKOFF` doubles from `FIRST` up to `MAX`.
 
 use std::time::Duration;
 
-/// How full something is that has one of these bounds, for whoever watches over an engine.
+/// How full a bounded resource of an engine is. The simulation checks it against the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occupancy {
-    /// What it is.
+    /// The resource, in the plural: "links".
     pub what: &'static str,
-    /// How many there are; of several of a kind, in the fullest.
+    /// Its present size; of several resources of a kind, that of the fullest.
     pub count: usize,
-    /// How many there may be.
+    /// Its bound.
     pub max: usize,
 }
 
 impl Occupancy {
-    /// So many of at most `max`.
+    /// Describes one resource, of which `count` out of `max` is used.
     pub const fn new(what: &'static str, count: usize, max: usize) -> Self {
         Self { what, count, max }
     }
 
-    /// The fullest of several of a kind.
+    /// Describes the fullest of several resources of a kind, each with the same `max`.
     pub fn fullest(
         what: &'static str,
         counts: impl IntoIterator<Item = usize>,
@@ -39,11 +40,11 @@ const MIB: usize = 1024 * KIB;
 
 /// Longest account name, in bytes of ASCII: fits into a column of a list.
 pub const ACCOUNT_NAME_LEN_MAX: usize = 32;
-/// Longest device name, in bytes: one label of a host name (63 bytes, RFC 1035) and a bit.
+/// Longest device name, in bytes: holds one label of a host name (63 bytes, RFC 1035 section 2.3.4).
 pub const DEVICE_NAME_LEN_MAX: usize = 64;
 /// Longest file name, in bytes: what common file systems support.
 pub const FILE_NAME_LEN_MAX: usize = 255;
-/// Longest program name and version in a greeting: identifies a program in a log, and no more.
+/// Longest program name and version in a greeting: enough to identify a program in a log.
 pub const AGENT_LEN_MAX: usize = 64;
 /// Longest password, in bytes: holds a long passphrase, and bounds the work of hashing it.
 pub const PASSWORD_LEN_MAX: usize = KIB;
@@ -56,7 +57,7 @@ pub const REASON_LEN_MAX: usize = 256;
 
 /// Largest control frame, without its length prefix. A page of the directory is the largest message.
 pub const CONTROL_FRAME_LEN_MAX: usize = 64 * KIB;
-/// Protocol versions in one greeting: more than will ever be supported at once.
+/// Protocol versions that one greeting offers: more than will ever be supported at a time.
 pub const VERSIONS_MAX: usize = 16;
 /// Largest OPAQUE message. The suite's largest, KE2, has 320 bytes.
 pub const OPAQUE_MESSAGE_LEN_MAX: usize = 512;
@@ -65,17 +66,16 @@ pub const CANDIDATES_MAX: usize = 16;
 /// Entries in one page of the directory. With [`CANDIDATES_MAX`] candidates of up to 21 bytes each they
 /// take some 32 KiB, which fits a frame.
 pub const ENTRIES_PER_PAGE_MAX: usize = 64;
-/// Changes in one presence push, for the same reason.
+/// Changes in one presence push: each is an entry, so the same number fits a frame.
 pub const CHANGES_PER_PUSH_MAX: usize = 64;
-/// Entries that a peer collects for one listing of the directory: four times [`CONNECTIONS_MAX`], so that
-/// only a hostile server has more.
-pub const LIST_ENTRIES_MAX: usize = 200_000;
+/// Entries that a peer collects for one listing of the directory: only a hostile server has more.
+pub const LIST_ENTRIES_MAX: usize = 4 * CONNECTIONS_MAX;
 /// Presence changes that the server keeps so that a watcher can resume; one that missed more lists
 /// again. 4,096 changes take some 100 KiB.
 pub const PRESENCE_LOG_MAX: usize = 4096;
-/// Rate limit of one device's announcements, because every watcher is told of each: one per interval.
-/// The newest one that comes sooner is delayed. People notice no difference, and 64 devices that
-/// announce without pause cause 13 changes per second.
+/// One device may announce once per interval, because every watcher is told of each announcement. Of those
+/// that come sooner, the newest is delayed. People notice no difference, and 64 devices that announce
+/// without pause cause 13 changes per second.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
 /// Burst of the announcement rate limit. Each command of a peer without a background process logs in
 /// and announces itself, and people type a few commands in a row.
@@ -83,28 +83,30 @@ pub const ANNOUNCEMENTS_BURST_MAX: u32 = 4;
 /// Devices in the announcement rate limiter: all that are connected, and those that left less than an
 /// interval ago. The least recently active one is evicted.
 pub const ANNOUNCERS_MAX: usize = 65_536;
-/// Sustained rate of presence changes to one watcher, per second: one full push of at most 30 KB.
-/// 10,000 peers that each come or leave every 10 minutes cause a quarter of that.
+/// Sustained rate of presence changes to one watcher: one full push of at most 30 KB per second. 10,000
+/// peers that each come or leave every 10 minutes cause a quarter of that.
 pub const WATCH_CHANGES_PER_SECOND_MAX: u32 = CHANGES_PER_PUSH_MAX as u32;
-/// Burst of presence changes to one watcher. At their largest they fill half of a slow client's outbox.
-/// A watcher that is due more has to list again.
+/// Burst of presence changes to one watcher. At their largest they fill half of [`SEND_QUEUE_LEN_MAX`]. A
+/// watcher that has missed more has to list again.
 pub const WATCH_CHANGES_BURST_MAX: u32 = 1024;
-/// First back-off of a peer whose watch the server ended. It doubles each time, and the peer waits for
-/// a random part of it, so that peers whose watches ended together come back spread out.
+/// First back-off of a peer whose watch the server ended. The peer waits for a random part of it, so that
+/// peers whose watches ended together come back spread out.
 pub const WATCH_BACKOFF_FIRST: Duration = Duration::from_secs(1);
-/// Longest such back-off. A watch that lasted for longer resets it.
+/// Longest such back-off: a stale list of who is online is tolerable for a minute. A watch that lasted for
+/// longer resets the back-off.
 pub const WATCH_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Unanswered requests on one control connection: enough to keep it busy, few enough to bound the
 /// server's work for one client.
 pub const REQUESTS_OPEN_MAX: usize = 32;
-/// Requests that a peer queues until earlier ones are answered, or until it is logged in.
-pub const REQUESTS_WAITING_MAX: usize = 4096;
+/// Requests that a peer queues until earlier ones are answered, or until it is logged in: as many as its
+/// clients can have unanswered ([`PROFILE_REQUESTS_MAX`]).
+pub const REQUESTS_WAITING_MAX: usize = PROFILE_REQUESTS_MAX;
 /// Bytes that the server queues for a slow client before it closes the connection: 16 frames of the
 /// largest size.
 pub const SEND_QUEUE_LEN_MAX: usize = 16 * CONTROL_FRAME_LEN_MAX;
 /// Enrolled devices of one account: more than people own. Another one needs the removal of an old one.
 pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
-/// Connections to the server, including those that are not logged in.
+/// Connections to the server, including those that are not logged in: everybody in a large organisation.
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Connections from one source (IPv4 /32, IPv6 /64) that are not logged in: a large office behind one
 /// address may reconnect at once.
@@ -130,10 +132,9 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(8);
 /// the directory within 30 s.
 pub const SESSION_IDLE_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// First back-off before a peer reconnects to its server. It doubles each time, with a random factor of
-/// 0.5 to 1.5.
+/// First back-off before a peer reconnects to its server, times a random factor of 0.5 to 1.5.
 pub const RECONNECT_BACKOFF_FIRST: Duration = Duration::from_secs(1);
-/// Longest such back-off, before the random factor.
+/// Longest such back-off, before the random factor: a server that is back has all its peers after 90 s.
 pub const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// Accounts in one reply to an operator: they fit into a line of 64 KiB.
@@ -153,7 +154,8 @@ pub const KNOWN_DEVICE_FAILURES_MAX: u32 = 20;
 /// Failed log-ins from one source, over all accounts, before that source is blocked: more than the people
 /// behind one address mistype, far fewer than an attack that tries many accounts needs.
 pub const SOURCE_FAILURES_MAX: u32 = 50;
-/// A source's count of failures decreases by one per this time.
+/// A source's count of failures decreases by one per interval, so that people behind one address who
+/// mistype once a minute are never blocked.
 pub const SOURCE_DECAY_INTERVAL: Duration = Duration::from_secs(60);
 /// Duration of the first block, which doubles each time: short for an owner who mistyped.
 pub const BLOCK_FIRST: Duration = Duration::from_secs(60);
@@ -161,7 +163,7 @@ pub const BLOCK_FIRST: Duration = Duration::from_secs(60);
 pub const BLOCK_MAX: Duration = Duration::from_secs(3600);
 /// The doubling starts over after this long without a failure.
 pub const BLOCK_RESET_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// Largest failure limit that an operator may configure. A higher one is no lock-out at all, and the
+/// Largest failure limit that an operator may configure. A higher one would not stop a guesser, and the
 /// counters for unknown names have 20 bits.
 pub const FAILURE_LIMIT_MAX: u32 = 1000;
 /// Cells in each of the four rows of the count-min sketch that counts failures of unknown names. With a
@@ -175,7 +177,7 @@ pub const UNKNOWN_NAMES_KEPT_MAX: usize = 1 << 18;
 pub const UNKNOWN_NAMES_PER_SWEEP_MAX: usize = 8 * STORE_BATCH_MAX;
 /// Sources counted separately for one account; further ones share a counter.
 pub const SOURCES_PER_ACCOUNT_MAX: usize = 64;
-/// Sources counted over all accounts; the one with the fewest failures is evicted.
+/// Sources counted over all accounts: bounds the memory. The one with the fewest failures is evicted.
 pub const SOURCES_MAX: usize = 65_536;
 /// Lifetime of a device's token: a device that logs in once a month stays enrolled without a password.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -190,12 +192,12 @@ pub const ADMISSION_FAILURES_MAX: u32 = 3;
 /// Password log-ins that the server computes or has queued; further ones are refused as busy.
 pub const LOGINS_IN_PROGRESS_MAX: usize = 4096;
 
-/// Rows of the server's audit trail; the oldest are deleted. Some 10 MB, years of a small server.
+/// Rows of the server's audit trail: some 10 MB, and years on a small server. The oldest are deleted.
 pub const AUDIT_ROWS_MAX: usize = 100_000;
 /// Store requests in one transaction. They share one wait for the disk, and this bounds how long the
 /// first one waits for the others.
 pub const STORE_BATCH_MAX: usize = 1024;
-/// Requests in the store's queue: two for each connection, 30 MB. Further ones fail at once.
+/// Requests in the store's queue: two for each connection, some 30 MB in all. Further ones fail at once.
 pub const STORE_REQUESTS_MAX: usize = 2 * CONNECTIONS_MAX;
 /// Results of the store and of OPAQUE that the server's event loop has not taken yet: as many as a
 /// transaction has.
@@ -206,7 +208,8 @@ pub const ADMIN_CLIENTS_MAX: usize = 16;
 pub const ADMIN_LINE_LEN_MAX: usize = 256 * KIB;
 /// Unanswered requests of one admin client: they are carried out one after the other.
 pub const ADMIN_REQUESTS_PER_CLIENT_MAX: usize = 1;
-/// Unanswered requests of all admin clients, including clients that have left.
+/// Unanswered requests of all admin clients, including clients that have left: bounds what a script that
+/// connects again and again leaves behind.
 pub const ADMIN_REQUESTS_MAX: usize = 256;
 /// Bytes queued for a slow admin client before it is disconnected. A single reply may exceed it.
 pub const ADMIN_SEND_QUEUE_LEN_MAX: usize = 2 * ADMIN_LINE_LEN_MAX;
@@ -219,12 +222,13 @@ pub const LINK_FRAME_LEN_MAX: usize = MESSAGE_LEN_MAX + 4 * KIB;
 pub const MESSAGE_LEN_MAX: usize = 64 * KIB;
 /// Largest record of the outbox's journal: a message with its envelope and its recipient.
 pub const JOURNAL_FRAME_LEN_MAX: usize = LINK_FRAME_LEN_MAX + KIB;
-/// Bytes in the outbox's journal: what a history that stands still may owe, several times over. Beyond it
-/// messages are not recorded there.
+/// Bytes in the outbox's journal: several times what can wait for a history that makes no progress. Beyond
+/// it messages are not recorded there.
 pub const JOURNAL_LEN_MAX: usize = 64 * MIB;
 /// Recipients of one `send`: each gets a message of its own, and all are queued in one transaction.
 pub const RECIPIENTS_MAX: usize = 64;
-/// Messages without a receipt for one recipient; more are refused with an error.
+/// Messages without a receipt for one recipient, months of writing to somebody who is away; more are
+/// refused with an error.
 pub const OUTBOX_MESSAGES_MAX: usize = 10_000;
 /// Messages in flight to one peer, sent without a receipt yet: bounds what a lost link makes the author
 /// send again.
@@ -232,7 +236,7 @@ pub const MESSAGES_IN_FLIGHT_MAX: usize = 256;
 /// Store writes that no caller awaits and that are retried because the store fails: as many as an outbox
 /// holds messages.
 pub const RETRIED_WRITES_MAX: usize = OUTBOX_MESSAGES_MAX;
-/// Interval at which such writes are retried.
+/// Interval at which such writes are retried: soon enough after somebody freed some disk space.
 pub const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Message ids remembered per author to recognise duplicates. A message that arrives again over another
 /// link has no receipt yet, so it is among the latest.
@@ -253,7 +257,8 @@ pub const PINS_PER_ACCOUNT_MAX: usize = 2 * DEVICES_PER_ACCOUNT_MAX;
 /// Pinned keys in all, about 2 MiB of memory. Beyond that the oldest of the account with the most is
 /// forgotten: contacts with a device or two stay.
 pub const PINS_MAX: usize = 16_384;
-/// Links of one peer. At the limit it neither dials nor accepts.
+/// Links of one peer: more contacts than anybody talks to at a time. At the limit it neither dials nor
+/// accepts.
 pub const LINKS_MAX: usize = 1024;
 /// Links to one device. Two peers that dial each other at the same time have two for a while, and a
 /// device that restarts leaves one behind.
@@ -262,13 +267,14 @@ pub const LINKS_PER_DEVICE_MAX: usize = 4;
 /// store.
 pub const UNAUTHORISED_LINKS_MAX: usize = 32;
 /// From this many of them on, a newcomer has to validate its address first (QUIC Retry, RFC 9000 section
-/// 8.1.2).
-pub const RETRY_FROM: usize = 16;
+/// 8.1.2), so that forged addresses cannot take all places.
+pub const RETRY_FROM: usize = UNAUTHORISED_LINKS_MAX / 2;
 /// Time for the handshake of an inbound link: several round trips of a slow path, with losses.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for the server to name the account of an inbound link's key.
+/// Time for the server to name the account of an inbound link's key: a round trip and a look-up in its
+/// database, with retransmissions.
 pub const AUTHORISE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Receive window of a link that is not authorised: its first frames, which are not read before.
+/// Receive window of a link that is not authorised: holds its first frames, which are read once it is.
 pub const UNAUTHORISED_WINDOW: u32 = 64 * KIB as u32;
 /// Receive window of one stream: two leaves with their headers.
 pub const STREAM_WINDOW: u32 = 2 * MIB as u32 + 2 * KIB as u32;
@@ -301,53 +307,57 @@ pub const UNPROVEN_DIALS_MAX: usize = 2;
 pub const INITIAL_LEN: usize = 1200;
 /// Length of a check: a Binding request, padded to the length of the longest answer.
 pub const CHECK_LEN: usize = 56;
-/// Part of the budget that dials leave for checks: one round over all candidates.
+/// Bytes of the budget that dials leave for checks: one round over all candidates.
 pub const CHECKS_RESERVE_LEN: usize = CANDIDATES_MAX * CHECK_LEN;
 /// Interval between two checks of one device (Ta of RFC 8445 section 14.2).
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// First back-off between two rounds of checks of one device: the RTO of RFC 8489 section 6.2.1. It
-/// doubles each time.
+/// First back-off between two rounds of checks of one device: the RTO of RFC 8489 section 6.2.1.
 pub const CHECK_BACKOFF_FIRST: Duration = Duration::from_millis(500);
-/// Longest such back-off: that of look-ups.
+/// Longest such back-off: the same as that of look-ups, which bring new candidates.
 pub const CHECK_BACKOFF_MAX: Duration = FIND_BACKOFF_MAX;
-/// Time after its proof for which an endpoint is dialled again without another check.
+/// Time after its proof for which an endpoint is dialled again without another check: a device rarely
+/// moves, and its address is rarely given to another one, within a minute.
 pub const PROOF_LIFETIME: Duration = Duration::from_secs(60);
 /// Devices whose budget is remembered: four times [`LINKS_MAX`], some 8 MB.
 pub const CHECKED_DEVICES_MAX: usize = 4 * LINKS_MAX;
 /// A budget may be evicted once nothing was spent from it for this long. The first-minute budget that
 /// its device then gets again is less than what the minutes in between would have allowed.
 pub const BUDGET_EVICT_AFTER: Duration = Duration::from_secs(600);
-/// Checks that a peer answers per second: more than legitimate peers send. At most 5,600 bytes, and no
-/// answer is longer than its request.
+/// Checks that a peer answers per second: more than legitimate peers send. The answers have 5,600 bytes at
+/// most, and none is longer than its request.
 pub const CHECK_ANSWERS_PER_SECOND_MAX: usize = 100;
 /// Time for which a session's first announcement waits for the server's STUN answer, so that one
 /// announcement has all candidates.
 pub const ANNOUNCE_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Time for a dial to complete its handshake: long enough for some retransmissions.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
-/// First back-off before an account that could not be reached is looked up again. It doubles each time.
+/// First back-off before an account that could not be reached is looked up again: short, because it may
+/// come online at any moment.
 pub const FIND_BACKOFF_FIRST: Duration = Duration::from_secs(2);
 /// Longest such back-off. Presence pushes make most of these look-ups unnecessary.
 pub const FIND_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Retransmission interval of a STUN request to the server: the RTO of RFC 8489 section 6.2.1.
 pub const STUN_RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// STUN requests in a row without an answer. Then the server's UDP port is considered unreachable until
-/// [`STUN_INTERVAL`] has passed.
+/// STUN requests in a row without an answer: it is unlikely that a working path loses all. Then the
+/// server's UDP port is considered unreachable until [`STUN_INTERVAL`] has passed.
 pub const STUN_TRIES_MAX: u32 = 4;
 /// Interval between two STUN requests to the server. They keep a NAT's mapping alive, which may expire
 /// after 30 s without traffic (RFC 4787 REQ-5 demands 2 minutes).
 pub const STUN_INTERVAL: Duration = Duration::from_secs(20);
 /// Idle timeout of a link: two keep-alives in a row may be lost.
 pub const LINK_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Interval between two keep-alives on an idle link; keeps NAT mappings alive, too.
+/// Interval between two keep-alives on an idle link: a third of [`LINK_IDLE_TIMEOUT`]. They also keep NAT
+/// mappings alive.
 pub const LINK_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Largest UDP payload to receive, and to try in path MTU discovery: loopback and jumbo frames carry
 /// more than Ethernet's 1,452 bytes.
 pub const UDP_PAYLOAD_LEN_MAX: u16 = 16 * KIB as u16;
-/// Size of the UDP socket's send and receive buffers: absorbs bursts while the event loop is busy.
+/// Size of the UDP socket's send and receive buffers, in bytes each: absorbs bursts while the event loop is
+/// busy.
 pub const SOCKET_BUFFER_LEN: usize = 2 * MIB;
 
-/// Largest STUN request that is parsed; a Binding request needs far less.
+/// Largest STUN request that is parsed: what fits the smallest IPv4 MTU of 576 bytes (RFC 8489 section 6.1).
+/// A Binding request needs far less.
 pub const STUN_REQUEST_LEN_MAX: usize = 548;
 
 // ---- files -------------------------------------------------------------------------------------
@@ -371,7 +381,8 @@ pub const LEAVES_WRITING_MAX: usize = 16;
 /// Requests in the disk worker's queue: all leaves in memory, and those that start and end each
 /// transfer.
 pub const DISK_REQUESTS_MAX: usize = TRANSFERS_MAX * (LEAVES_READING_MAX + LEAVES_WRITING_MAX + 4);
-/// Received files with the same name in one folder, and so attempts to find a free name.
+/// Received files with the same name in one folder, and so attempts to find a free name: bounds the time
+/// that the disk worker spends on it.
 pub const SAME_NAMES_MAX: u32 = 1000;
 
 // ---- sockets -----------------------------------------------------------------------------------
@@ -387,13 +398,16 @@ pub const SOCKET_PATH_LEN_MAX: usize = 103;
 pub const PROFILE_LINE_LEN_MAX: usize = 8 * MESSAGE_LEN_MAX;
 /// Clients of one profile's socket: a person's windows and scripts.
 pub const PROFILE_CLIENTS_MAX: usize = 32;
-/// Events queued for one slow client before it is disconnected.
+/// Events queued for one slow client before it is disconnected: minutes of a busy conversation.
 pub const PROFILE_EVENTS_MAX: usize = 4096;
-/// Unanswered requests of one client; its socket is not read while it has as many.
+/// Unanswered requests of one client: enough to pipeline a script's. Its socket is not read while it has
+/// as many.
 pub const PROFILE_REQUESTS_PER_CLIENT_MAX: usize = 64;
-/// Unanswered requests of all clients, including clients that have left.
-pub const PROFILE_REQUESTS_MAX: usize = 4096;
-/// Bytes queued for a slow client before it is disconnected. A single reply may exceed it.
+/// Unanswered requests of all clients, including clients that have left: twice what those that are
+/// connected may have.
+pub const PROFILE_REQUESTS_MAX: usize = 2 * PROFILE_CLIENTS_MAX * PROFILE_REQUESTS_PER_CLIENT_MAX;
+/// Bytes queued for a slow client before it is disconnected: four replies of [`HISTORY_ITEMS_LEN_MAX`]. A
+/// single reply may exceed it.
 pub const PROFILE_SEND_QUEUE_LEN_MAX: usize = 32 * MIB;
 /// Answers of all workers that the event loop has not taken yet. The largest are leaves, so 64 MiB.
 pub const WORKER_ANSWERS_MAX: usize = 64;
@@ -407,7 +421,7 @@ pub const SERVER_ADDRESSES_MAX: usize = 16;
 pub const HISTORY_REQUESTS_MAX: usize = 16_384;
 /// History requests in one transaction: bounds how long the first one waits for the last.
 pub const HISTORY_BATCH_MAX: usize = 512;
-/// Messages that one look-up in the history returns, at most.
+/// Messages that one look-up in the history returns: more than anybody reads through at a time.
 pub const HISTORY_ITEMS_MAX: u32 = 10_000;
 /// Bytes of text after which a look-up in the history stops, so that the reply fits a client's queue.
 pub const HISTORY_ITEMS_LEN_MAX: usize = 8 * MIB;
@@ -415,11 +429,11 @@ pub const HISTORY_ITEMS_LEN_MAX: usize = 8 * MIB;
 pub const REPLY_LINE_LEN_MAX: usize = 64 * MIB;
 /// Largest file of a profile that is read into memory: `known_servers` with a thousand lines.
 pub const PROFILE_FILE_LEN_MAX: usize = 512 * KIB;
-/// Message ids that a client remembers so that it shows no message twice.
-pub const MESSAGES_SEEN_MAX: usize = 100_000;
-/// Messages that a conversation marks as read with one request: a line of 9 KiB on the profile's socket,
-/// and one transaction.
+/// Message ids that a client remembers so that it shows no message twice: ten times what one look-up in the
+/// history returns.
+pub const MESSAGES_SEEN_MAX: usize = 10 * HISTORY_ITEMS_MAX as usize;
+/// Messages that a conversation marks as read with one request: a line of 9 KiB on the profile's socket.
 pub const MARK_READ_MAX: usize = 256;
-/// Account names that a conversation completes, and accepts as the recipient in `NAME: text` without a
-/// question: every account of a large server, in a few MiB. For other names it asks first.
+/// Account names that a conversation completes, and accepts as the recipient in `NAME: text` without asking
+/// first: every account of a large server, in a few MiB.
 pub const KNOWN_NAMES_MAX: usize = 65_536;
