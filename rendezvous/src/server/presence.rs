@@ -1,13 +1,12 @@
 //! Who is online, and who is told when that changes: everything that `Request::Directory` asks.
 //!
-//! `Presence` owns the directory, what devices announced too soon to be told yet, who watches and from
-//! which version, when watchers are told, and the look-ups of owners that wait for the store. Who is
-//! logged in it reads from `devices`.
+//! `Presence` owns the directory, the announcements that came too soon, who watches and from which version,
+//! when watchers are told, and the look-ups of owners that wait for the store. It reads from `devices` who
+//! is logged in.
 //!
-//! One change is a push to every watcher. So the cost is bounded at both ends: a device changes its
-//! entry at a pace (`announcers`), and a watcher gets changes at a pace. A watcher for whom there is
-//! more than that, or who is further behind than the log is long, is told so and forgotten; it lists
-//! again.
+//! One change is a push to every watcher, so both ends are rate-limited: a device in the changes of its
+//! entry (`announcers`), and a watcher in the changes that it gets. A watcher with more changes due,
+//! or that is further behind than the log is long, is told so and forgotten; it has to list again.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,22 +26,23 @@ use super::io::{ConnectionId, Deadline, Ticket};
 use super::member::Member;
 use crate::store::{DevicesAnswer, DevicesRequest, StoreAnswer, StoreError};
 use announcers::Announcers;
-use budget::{Budget, Pace};
 use directory::{Changes, Directory, admissible_candidates};
+use token_bucket::{Rate, TokenBucket};
 
-// How often a device may change what it says of itself.
+// Limits the rate of announcements.
 mod announcers;
-// How often something may happen.
-mod budget;
 /// The devices that are online, their version, and a log of changes.
 pub(super) mod directory;
+// A rate limiter.
+mod token_bucket;
 
-/// Presence changes wait this long for others, so that a crowd that comes at once is few pushes.
-const PRESENCE_DELAY: Duration = Duration::from_millis(50);
-/// What one watcher gets.
-const PACE: Pace = Pace {
+/// Time for which a presence change waits for others, so that a crowd that comes at once takes few pushes.
+/// People do not notice it.
+const PUSH_DELAY: Duration = Duration::from_millis(50);
+/// Limits the changes that one watcher gets.
+const RATE: Rate = Rate {
     interval: Duration::from_nanos(1_000_000_000 / WATCH_CHANGES_PER_SECOND_MAX as u64),
-    at_once: WATCH_CHANGES_BURST_MAX,
+    burst: WATCH_CHANGES_BURST_MAX,
 };
 
 /// The directory and its watchers.
@@ -56,16 +56,16 @@ pub(super) struct Presence {
     finding: BTreeMap<Ticket, ReplyTo>,
 }
 
-/// A session that watches, or has watched: its budget is the same when it does again.
+/// A session that watches, or has watched: watching again does not refill its bucket.
 #[derive(Debug)]
 struct Watcher {
-    /// What it has been told, while it watches.
+    /// The version that it has been told of; `None` if it does not watch at present.
     since: Option<DirectoryVersion>,
-    budget: Budget,
+    bucket: TokenBucket,
 }
 
 impl Presence {
-    /// Nobody is online, and nobody can have seen `first_version` or a later one.
+    /// Starts with an empty directory. No peer may have seen `first_version` or a later one.
     pub(super) fn new(first_version: u64) -> Self {
         Self {
             directory: Directory::new(first_version),
@@ -76,7 +76,7 @@ impl Presence {
         }
     }
 
-    /// Answers a request of somebody who is logged in, at once or when the store has.
+    /// Answers a request of a device that is logged in, at once or once the store has answered.
     pub(super) fn on_request(
         &mut self,
         to: ReplyTo,
@@ -120,7 +120,7 @@ impl Presence {
         }
     }
 
-    /// The store has looked for the owner of a device.
+    /// Takes the store's answer to who owns a device, and passes it on.
     pub(super) fn on_stored(
         &mut self,
         ticket: Ticket,
@@ -128,7 +128,7 @@ impl Presence {
         context: &mut Context,
     ) {
         let to = self.finding.remove(&ticket);
-        let to = to.expect("a ticket is for what waits for it");
+        let to = to.expect("each ticket belongs to a waiting request");
         let answer = match answer {
             Ok(StoreAnswer::Devices(DevicesAnswer::Owner(account))) => {
                 Answer::Directory(DirectoryAnswer::Owner { account })
@@ -169,7 +169,7 @@ impl Presence {
         devices: &Devices,
         context: &mut Context,
     ) {
-        // Whoever is logged in is known without the store.
+        // The owner of a device that is logged in is known without the store.
         if let Some(owner) = devices.member_of(&device_key) {
             let account = Some(owner.account.clone());
             context.answer(to, DirectoryAnswer::Owner { account });
@@ -182,8 +182,7 @@ impl Presence {
         }
     }
 
-    /// Takes what a device says of itself: it holds now, or a few seconds later if the device said
-    /// something else just before.
+    /// Applies an announcement: now, or a few seconds later if the device has made others just before.
     fn announce(&mut self, entry: Entry, now: Instant) {
         let key = &entry.device_key;
         if !self.announcers.is_waiting(key) && self.directory.contains(&entry) {
@@ -195,14 +194,14 @@ impl Presence {
         self.apply_due(now);
     }
 
-    /// Has a session told of what changed after `since`; `false` if that is too long ago.
+    /// Starts to push changes after `since` to a session; `false` if the log does not reach back so far.
     fn watch(&mut self, connection: ConnectionId, since: DirectoryVersion, now: Instant) -> bool {
         if !self.directory.remembers(since) {
             return false;
         }
         let watcher = self.watchers.entry(connection).or_insert_with(|| Watcher {
             since: None,
-            budget: Budget::new(now),
+            bucket: TokenBucket::new(now),
         });
         watcher.since = Some(since);
         if since < self.directory.version() {
@@ -211,14 +210,14 @@ impl Presence {
         true
     }
 
-    /// Tells a session nothing further.
+    /// Stops pushing changes to a session.
     fn unwatch(&mut self, connection: ConnectionId) {
         if let Some(watcher) = self.watchers.get_mut(&connection) {
             watcher.since = None;
         }
     }
 
-    /// A session is over: it watches no more, and its device is offline.
+    /// Forgets a session that has ended: its watch, and its device's entry.
     pub(super) fn on_logged_out(
         &mut self,
         connection: ConnectionId,
@@ -232,7 +231,7 @@ impl Presence {
         }
     }
 
-    /// Lets announcements hold that had to wait, and tells watchers what changed, if it is time to.
+    /// Applies announcements that had to wait, and pushes changes to watchers, as far as they are due.
     pub(super) fn handle_timeout(&mut self, context: &mut Context) {
         let now = context.now;
         self.apply_due(now);
@@ -249,12 +248,12 @@ impl Presence {
         Some(Deadline { at, why })
     }
 
-    /// Who is online.
+    /// The devices that are online.
     pub(super) const fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         [self.directory.occupancy(), self.announcers.occupancy()]
     }
@@ -273,7 +272,7 @@ impl Presence {
 
     fn on_change(&mut self, now: Instant) {
         if self.push_at.is_none() && !self.watchers.is_empty() {
-            self.push_at = Some(now + PRESENCE_DELAY);
+            self.push_at = Some(now + PUSH_DELAY);
         }
     }
 
@@ -290,7 +289,7 @@ impl Presence {
                 .entry(since)
                 .or_insert_with(|| self.directory.changes_since(since))
                 .as_ref()
-                .filter(|changes| watcher.can_take(changes, context.now));
+                .filter(|changes| watcher.take_tokens(changes, context.now));
             watcher.since = changes.map(|_| version);
             let pushes = changes.map_or(std::slice::from_ref(&list_again), |changes| {
                 &changes.pushes[..]
@@ -303,10 +302,10 @@ impl Presence {
 }
 
 impl Watcher {
-    /// Tells whether these changes are within its budget, and takes them out of it.
-    fn can_take(&mut self, changes: &Changes, now: Instant) -> bool {
+    /// Takes one token for each change; `false` if there are not so many.
+    fn take_tokens(&mut self, changes: &Changes, now: Instant) -> bool {
         let count = u32::try_from(changes.count).unwrap_or(u32::MAX);
-        self.budget.take(count, PACE, now)
+        self.bucket.take(count, RATE, now)
     }
 }
 
@@ -354,7 +353,7 @@ mod tests {
         for device in devices {
             presence.announce(entry(device, status), now);
         }
-        let now = now + PRESENCE_DELAY;
+        let now = now + PUSH_DELAY;
         let mut context = Context::new([1; 32], now, Epoch::new(now, UnixTime::from_millis(1)));
         presence.handle_timeout(&mut context);
         let (mut changes_told, mut lists_again) = (0, false);
@@ -382,10 +381,10 @@ mod tests {
 
     #[test]
     fn a_watcher_gets_so_many_changes_at_once_and_then_at_a_pace() {
-        let at_once = WATCH_CHANGES_BURST_MAX;
+        let burst = WATCH_CHANGES_BURST_MAX;
         let (mut presence, now) = watched();
-        let all = told(&mut presence, 0..at_once, Status::Available, now);
-        assert_eq!(all, (at_once as usize, false));
+        let all = told(&mut presence, 0..burst, Status::Available, now);
+        assert_eq!(all, (burst as usize, false));
         // One more than a second later makes up for.
         let later = now + Duration::from_secs(1);
         // Others each time: a device may change only so often.

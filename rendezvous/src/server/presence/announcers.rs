@@ -1,8 +1,8 @@
-//! How often a device may change what it says of itself.
+//! Limits the rate at which a device may announce itself.
 //!
-//! Each change is told to everybody who watches, so a device may make a few at once and then one in
-//! `ANNOUNCE_INTERVAL`. What it says too soon waits; of several only the newest does. This goes by the
-//! device and not by its session, so logging in anew gains nothing.
+//! Each announcement is pushed to every watcher, so a device may make a few at once and then one per
+//! `ANNOUNCE_INTERVAL`. One that comes too soon waits; of several only the newest does. The limit belongs
+//! to the device and not to its session, so logging in again does not reset it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -11,69 +11,68 @@ use common::key::DeviceKey;
 use common::limits::{ANNOUNCE_INTERVAL, ANNOUNCEMENTS_BURST_MAX, ANNOUNCERS_MAX, Occupancy};
 use common::wire::rendezvous::Entry;
 
-use super::budget::{Budget, Pace};
+use super::token_bucket::{Rate, TokenBucket};
 
-const PACE: Pace = Pace {
+const RATE: Rate = Rate {
     interval: ANNOUNCE_INTERVAL,
-    at_once: ANNOUNCEMENTS_BURST_MAX,
+    burst: ANNOUNCEMENTS_BURST_MAX,
 };
 
-/// The devices that said something lately.
+/// The devices that announced themselves lately.
 #[derive(Debug, Default)]
 pub(super) struct Announcers {
     devices: BTreeMap<DeviceKey, Announcer>,
-    /// When each is to be looked at again.
+    /// When each announcement that waits is due, and each other device can be forgotten.
     due: BTreeSet<(Instant, DeviceKey)>,
 }
 
 #[derive(Debug)]
 struct Announcer {
-    budget: Budget,
+    bucket: TokenBucket,
     waiting: Option<Box<Entry>>,
     due: Instant,
 }
 
 impl Announcers {
-    /// Takes what a device says. Returns it if it is for now; else it waits, in the place of what
-    /// waited before.
+    /// Takes an announcement. Returns it if it takes effect now; else it waits, in the place of the one
+    /// that waited before.
     pub(super) fn submit(&mut self, entry: Entry, now: Instant) -> Option<Entry> {
         let key = entry.device_key;
         let announcer = self.devices.entry(key).or_insert_with(|| Announcer {
-            budget: Budget::new(now),
+            bucket: TokenBucket::new(now),
             waiting: None,
             due: now,
         });
         self.due.remove(&(announcer.due, key));
-        let is_for_now = announcer.budget.take(1, PACE, now);
-        let (for_now, waiting) = if is_for_now {
+        let (for_now, waiting) = if announcer.bucket.take(1, RATE, now) {
             (Some(entry), None)
         } else {
             (None, Some(Box::new(entry)))
         };
         announcer.waiting = waiting;
-        announcer.rest(now);
+        announcer.schedule(now);
         self.due.insert((announcer.due, key));
         for_now
     }
 
-    /// Tells whether something that this device said waits.
+    /// Tells whether an announcement of this device waits.
     pub(super) fn is_waiting(&self, key: &DeviceKey) -> bool {
         let announcer = self.devices.get(key);
         announcer.is_some_and(|announcer| announcer.waiting.is_some())
     }
 
-    /// Drops what waits of a device that is gone, but not how often it spoke.
+    /// Drops the waiting announcement of a device that is gone, but keeps its bucket.
     pub(super) fn forget(&mut self, key: &DeviceKey, now: Instant) {
         if let Some(announcer) = self.devices.get_mut(key) {
             self.due.remove(&(announcer.due, *key));
             announcer.waiting = None;
-            announcer.rest(now);
+            announcer.schedule(now);
             self.due.insert((announcer.due, *key));
         }
     }
 
-    /// The next announcement whose time has come, or that has to make room for others. Devices that
-    /// have been silent for long enough are forgotten on the way.
+    /// The next announcement that is due, or that has to make room for others. Devices whose buckets are
+    /// full again are forgotten on the way.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Entry> {
         while let Some((due, key)) = self.due.first().copied()
             && (due <= now || self.devices.len() > ANNOUNCERS_MAX)
@@ -84,8 +83,8 @@ impl Announcers {
             let Some(entry) = announcer.waiting.take() else {
                 continue;
             };
-            if announcer.budget.take(1, PACE, now) {
-                announcer.rest(now);
+            if announcer.bucket.take(1, RATE, now) {
+                announcer.schedule(now);
                 self.due.insert((announcer.due, key));
                 self.devices.insert(key, announcer);
             }
@@ -94,23 +93,23 @@ impl Announcers {
         None
     }
 
-    /// When [`Announcers::take_due`] is worth a call.
+    /// When to call [`Announcers::take_due`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// How many are remembered.
+    /// The number of devices that are remembered.
     pub(super) fn occupancy(&self) -> Occupancy {
         Occupancy::new("recent announcers", self.devices.len(), ANNOUNCERS_MAX)
     }
 }
 
 impl Announcer {
-    /// To be looked at when what waits may be said, or when there is nothing to remember.
-    fn rest(&mut self, now: Instant) {
+    /// Sets when the waiting announcement is due, or else when the device can be forgotten.
+    fn schedule(&mut self, now: Instant) {
         self.due = match self.waiting {
-            Some(_) => self.budget.ready_at(PACE, now),
-            None => self.budget.full_at(),
+            Some(_) => self.bucket.ready_at(RATE, now),
+            None => self.bucket.full_at(),
         };
     }
 }
