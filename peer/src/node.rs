@@ -178,7 +178,7 @@ impl Node {
         self.chat.owes_receipts()
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub fn occupancies(&self) -> Vec<Occupancy> {
         let parts = [
             self.effects.requests.occupancies().to_vec(),

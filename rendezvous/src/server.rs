@@ -211,7 +211,7 @@ impl Server {
         self.logins.lockouts()
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub fn occupancies(&self) -> Vec<Occupancy> {
         let mut occupancies = self.connections.occupancies().to_vec();
         occupancies.push(self.context.occupancy());

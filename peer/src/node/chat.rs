@@ -49,7 +49,7 @@ impl Chat {
         }
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> Vec<Occupancy> {
         [
             self.outbox.occupancies().to_vec(),

@@ -140,7 +140,7 @@ impl Links {
         self.transport.propagate_panics();
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> Vec<Occupancy> {
         let mut of_devices: BTreeMap<DeviceKey, usize> = BTreeMap::new();
         for peer in self.peers.values().filter(|peer| peer.account.is_some()) {

@@ -67,7 +67,7 @@ impl Requests {
         self.next = number;
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         [
             Occupancy::new("open requests", self.open.len(), REQUESTS_OPEN_MAX),

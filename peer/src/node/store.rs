@@ -22,7 +22,7 @@ pub(super) struct Stores {
 }
 
 impl Stores {
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancy(&self) -> Occupancy {
         self.retries.occupancy()
     }

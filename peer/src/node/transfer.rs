@@ -42,7 +42,7 @@ pub(super) struct Transfers {
 }
 
 impl Transfers {
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> Vec<Occupancy> {
         let mut occupancies = self.receiving.occupancies().to_vec();
         occupancies.push(self.sending.occupancy());

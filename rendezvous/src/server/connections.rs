@@ -288,7 +288,7 @@ impl Connections {
         self.connections.len()
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 3] {
         let [strangers, of_source] = self.strangers.occupancies();
         let connections = Occupancy::new("connections", self.connections.len(), CONNECTIONS_MAX);

@@ -243,7 +243,7 @@ impl Logins {
         seconds(self.gate.lockouts.blocked_for(account, now))
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         self.gate.lockouts.occupancies()
     }

@@ -9,20 +9,20 @@ use crate::source::SourcePrefix;
 /// What the store keeps of one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockoutRow {
-    /// One row for each.
+    /// The primary key.
     pub subject: Subject,
     /// The strangers' lane.
     pub strangers: LaneRow,
     /// The lane of known devices.
     pub known: LaneRow,
-    /// Strangers' failures that the owner has not been told.
+    /// Strangers' failures that the owner has not been told of.
     pub unreported: u32,
-    /// When the last of them was.
+    /// The time of the latest one.
     pub last_unreported: UnixTime,
 }
 
 impl LockoutRow {
-    /// The row of a subject that nobody failed to log in to.
+    /// The row of a subject without failures. Saving it deletes the subject's row.
     pub fn empty(subject: Subject) -> Self {
         Self {
             subject,

@@ -35,7 +35,7 @@ struct Author {
 }
 
 impl Inbox {
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 1] {
         let told = self.authors.values().map(|author| author.told.len());
         [Occupancy::fullest(

@@ -35,7 +35,7 @@ impl Outbox {
         messages
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         let outboxes = self.outbox.values();
         let in_flight = outboxes

@@ -39,7 +39,7 @@ impl Pins {
         pins
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         let of_accounts = self.keys.values().map(Vec::len);
         [

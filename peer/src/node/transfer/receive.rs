@@ -61,7 +61,7 @@ struct LeafReceiver {
 }
 
 impl Receiving {
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         let mut of_peers: BTreeMap<&AccountName, usize> = BTreeMap::new();
         for incoming in self.transfers.values() {

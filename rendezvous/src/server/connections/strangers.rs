@@ -92,7 +92,7 @@ impl Strangers {
         self.crowd.first_to_leave()
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         let of_sources = self.sources.values().copied();
         [

@@ -1,4 +1,4 @@
-//! Lanes-out: how many password log-ins may fail, and for whom.
+//! Account lock-out: how many password log-ins may fail, and for whom.
 //!
 //! An attempt counts as a failure when it starts and is taken back when it succeeds, so that even
 //! simultaneous attempts never exceed the limit. Three things are counted:
@@ -7,7 +7,7 @@
 //!   is blocked for strangers, longer each time. A success takes back only what its own source added;
 //! - **known devices**, for each account: the failures of whoever holds the key of an enrolled device. A
 //!   lane of its own, so that strangers cannot lock the owner out;
-//! - **breadth**, for each source: its failures over all accounts, in a leaky bucket.
+//! - **sources**: the failures of each over all accounts, in a leaky bucket, against password spraying.
 //!
 //! Names that no account has are counted in a `sketch` and behave exactly like accounts, so that an
 //! answer never tells whether a name exists. They can never displace the counter of an account.
@@ -15,8 +15,8 @@
 //! All blocks begin and end at whole milliseconds after the engine's start, because the sketch keeps no
 //! finer times.
 //!
-//! Does no I/O: time comes in, rows for the store go out. What is in memory decides; the rows restore it
-//! after a restart.
+//! Does no I/O: time comes in, rows for the store go out. Decisions are made from memory alone; the rows
+//! restore it after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ impl Default for LockoutOptions {
     }
 }
 
-/// Which counter an attempt belongs to.
+/// The counter of an account that an attempt belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// The attempt has not proved the key of an enrolled device.
@@ -81,12 +81,12 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// The account, or the name without one, that it counts against.
+    /// The account, or the name without an account, that it counts against.
     pub const fn subject(&self) -> &Subject {
         &self.subject
     }
 
-    /// The lane it is in.
+    /// The counter of the subject that it is in.
     pub const fn lane(&self) -> Lane {
         self.lane
     }
@@ -97,7 +97,7 @@ impl Counted {
 pub struct Standing {
     /// Failures of each source since the last block ended.
     pub failures: BTreeMap<SourcePrefix, u32>,
-    /// Blocks so far.
+    /// Blocks so far, with the present one. The next block is twice as long as the one before.
     pub blocks: u32,
     /// The time until the end of the present block; zero if there is none.
     pub blocked_for: Duration,
@@ -168,19 +168,19 @@ impl Lockouts {
                 let blocks = blocks.min(LaneTerms::BLOCKS_TOLD_APART);
                 let failures_max = self.options.stranger_failures_max;
                 // The failures that led to the last block are contained in the number of blocks.
-                let since_block = match blocked_until == UnixTime::default() {
-                    true => failures.iter().map(|(_, count)| *count).max(),
-                    false => None,
+                let since_block = if blocked_until == UnixTime::default() {
+                    failures.iter().map(|(_, count)| *count).max().unwrap_or(0)
+                } else {
+                    0
                 };
-                let since_block = since_block.unwrap_or(0).min(failures_max - 1);
-                let count = blocks * failures_max + since_block;
+                let count = blocks * failures_max + since_block.min(failures_max - 1);
                 let ago = wall.saturating_since(last_failure);
                 self.unknown.restore(name, count, ago, now);
             }
         }
     }
 
-    /// The subject of a name that no account has.
+    /// The subject of a name that no account has: its keyed hash.
     pub fn unknown(&self, name: &AccountName) -> Subject {
         Subject::Unknown(sketch::hash(name, &self.bucket_key))
     }
@@ -199,11 +199,11 @@ impl Lockouts {
         now: Instant,
     ) -> Result<Started, Duration> {
         let now = self.whole_ms(now);
-        let breadth = match lane {
+        let source_wait = match lane {
             Lane::Stranger => self.source_buckets.wait(source, now),
             Lane::KnownDevice => Duration::ZERO,
         };
-        let wait = self.remaining(&subject, lane, now).max(breadth);
+        let wait = self.remaining(&subject, lane, now).max(source_wait);
         if !admitted && !wait.is_zero() {
             return Err(wait);
         }
@@ -339,7 +339,7 @@ impl Lockouts {
         LockoutRow::empty(Subject::Account(account.clone()))
     }
 
-    /// Counts a guess at something other than a password, against its source only.
+    /// Counts a log-in with a token that is refused, against its source only.
     ///
     /// # Errors
     ///
@@ -353,7 +353,7 @@ impl Lockouts {
         Ok(())
     }
 
-    /// How an account stands in a lane.
+    /// Returns how an account stands in a lane at `now`.
     pub fn standing(&self, account: &AccountName, lane: Lane, now: Instant) -> Standing {
         let lanes = self.accounts.get(account);
         let counter = lanes.map(|lanes| match lane {
@@ -397,7 +397,7 @@ impl Lockouts {
         subjects.map(LockoutRow::empty).collect()
     }
 
-    /// How full everything is that has a bound.
+    /// The occupancy of each bounded resource.
     pub fn occupancies(&self) -> [Occupancy; 2] {
         let counters = self
             .accounts
@@ -436,6 +436,7 @@ impl Lockouts {
         }
     }
 
+    /// Rounds `now` down to whole milliseconds after the engine's start.
     fn whole_ms(&self, now: Instant) -> Instant {
         let since = now.saturating_duration_since(self.start);
         self.start
@@ -466,11 +467,11 @@ pub struct Started {
     pub counted: Counted,
     /// For the store.
     pub row: LockoutRow,
-    /// Whether this one used up the limit.
+    /// Whether this attempt reached the limit, so that it begins a block.
     pub is_blocked_now: bool,
 }
 
-/// Whole seconds, rounded up, so that whoever waits that long is not early.
+/// Rounds up to whole seconds, so that whoever waits that long is not early.
 pub(super) fn seconds(span: Duration) -> u32 {
     let rounded = span
         .as_secs()
@@ -566,20 +567,17 @@ impl Counter {
     fn restore(row: LaneRow, now: Instant, wall: UnixTime) -> Self {
         let left = row.blocked_until.saturating_since(wall).min(BLOCK_MAX);
         let since_failure = wall.saturating_since(row.last_failure);
-        let mut counter = Self {
-            failures: row.failures.into_iter().collect(),
-            blocks: row.blocks,
-            blocked_until: (row.blocked_until > UnixTime::default()).then_some(now + left),
-            last_failure: None,
-        };
         if since_failure >= BLOCK_RESET_AFTER && left.is_zero() {
             return Self::default();
         }
-        if row.last_failure > UnixTime::default() {
-            // There is no instant before the system's start; such a failure counts as one of now.
-            counter.last_failure = Some(now.checked_sub(since_failure).unwrap_or(now));
+        // There is no instant before the system's start; a failure from then counts as one of now.
+        let last_failure = now.checked_sub(since_failure).unwrap_or(now);
+        Self {
+            failures: row.failures.into_iter().collect(),
+            blocks: row.blocks,
+            blocked_until: (row.blocked_until > UnixTime::default()).then_some(now + left),
+            last_failure: (row.last_failure > UnixTime::default()).then_some(last_failure),
         }
-        counter
     }
 
     fn row(&self, now: Instant, epoch: &Epoch) -> LaneRow {
@@ -590,7 +588,7 @@ impl Counter {
             UnixTime::from_millis(wall.as_millis().saturating_sub(span).max(1))
         };
         LaneRow {
-            failures: self.failures.iter().map(|(at, n)| (*at, *n)).collect(),
+            failures: self.failures.clone().into_iter().collect(),
             blocks: self.blocks,
             blocked_until: self.blocked_until.map_or(UnixTime::default(), |until| {
                 match until.checked_duration_since(now) {
@@ -623,9 +621,10 @@ impl Counter {
     /// Counts a failure; returns whether it begins a block. A block that is running is not extended.
     fn add(&mut self, source: SourcePrefix, terms: &LaneTerms, now: Instant) -> bool {
         let is_full = self.failures.len() >= SOURCES_PER_ACCOUNT_MAX;
-        let source = match self.failures.contains_key(&source) || !is_full {
-            true => source,
-            false => SourcePrefix::ANY,
+        let source = if is_full && !self.failures.contains_key(&source) {
+            SourcePrefix::ANY
+        } else {
+            source
         };
         let failures = self.failures.entry(source).or_default();
         *failures = failures.saturating_add(1);
@@ -668,7 +667,7 @@ impl Counter {
     }
 }
 
-/// Failures of each source over all accounts: leaky buckets, each kept as the moment when it is empty.
+/// Failures of each source over all accounts: leaky buckets, each stored as the moment when it is empty.
 #[derive(Debug, Default)]
 struct SourceBuckets {
     empty_at: BTreeMap<SourcePrefix, Instant>,
