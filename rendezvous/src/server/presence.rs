@@ -5,8 +5,8 @@
 //! is logged in.
 //!
 //! One change is a push to every watcher, so both ends are rate-limited: a device in the changes of its
-//! entry (`announcers`), and a watcher in the changes that it gets. A watcher with more changes due,
-//! or that is further behind than the log is long, is told so and forgotten; it has to list again.
+//! entry (`announcers`), and a watcher in the changes that it gets. A watcher that has missed more changes
+//! than its rate or the log allows is told so and forgotten; it has to list again.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

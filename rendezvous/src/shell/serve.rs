@@ -1,7 +1,7 @@
-//! The loop: sockets to the engine, the engine to sockets and threads.
+//! The event loop: passes what sockets, threads and time bring to the engine, and carries out what it asks.
 //!
-//! One thread, one `Poll`; nothing in here waits for anything else. Sockets are edge-triggered: each
-//! is read until it has no more, or until it is the others' turn, and then stands on the ready list.
+//! One thread, one `Poll`; nothing here blocks except the poll. Sockets are edge-triggered: each is read
+//! until it has no more, or until it is the others' turn and it goes on the ready list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -29,8 +29,7 @@ use super::udp::UdpThread;
 use super::workers::Workers;
 use super::{DataFolder, Failure, ambient, data, say};
 use crate::config::ServeConfig;
-use crate::server::CommandId;
-use crate::server::{ConnectionId, Input, Output, Server, ServerOptions};
+use crate::server::{CloseReason, CommandId, ConnectionId, Input, Output, Server, ServerOptions};
 use crate::store::Store;
 
 const LISTENER: Token = Token(0);
@@ -41,18 +40,18 @@ const ADMIN: Token = Token(3);
 const ADMIN_CLIENTS: Token = Token(8);
 /// Tokens of connections are odd from here on.
 const CONNECTION_TOKENS: usize = 9;
-/// Connections waiting to be accepted.
+/// Connections that the system holds until they are accepted: a crowd that reconnects after a restart.
 const BACKLOG: i32 = 1024;
-/// Connections accepted before those that are there have their turn.
-const ACCEPTS_PER_ROUND: usize = 64;
-/// When the system has no descriptor left, accepting goes on after this long.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// What is under way when the server is stopped gets this long.
+/// Connections accepted in one turn of the loop, so that established ones are not kept waiting.
+const ACCEPTS_PER_TURN: usize = 64;
+/// Interval at which accepting is tried again while the system has no descriptor left.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Time for connections to take what they are still sent when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// Ports to try until one is free for both TCP and UDP, when the system chooses.
+/// Ports to try until one is free for both TCP and UDP, if the system chooses the port.
 const PORT_TRIES: usize = 16;
 
-/// Serves until a signal says to stop.
+/// Serves until SIGINT or SIGTERM.
 pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Failure> {
     raise_descriptor_limit();
     let folder = DataFolder::open(path)?;
@@ -94,12 +93,13 @@ fn warn_of_named_credentials(accounts: u32) {
     if accounts > 0 {
         log::warn!(
             "accounts made by an early version: {accounts}. Guesses that somebody sent before one of them was \
-             made can be tested against a single log-in. To end that, remove it and add it again"
+             made can be tested against a single log-in. To prevent that, remove the account and add it again"
         );
     }
 }
 
-/// Every connection is a descriptor, and systems allow a program some 1,000 until it asks for more.
+/// Raises the limit of open descriptors, one per connection: systems allow some 1,000 until a program asks
+/// for more.
 fn raise_descriptor_limit() {
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -112,7 +112,7 @@ fn raise_descriptor_limit() {
             before.current,
             raised.current
         ),
-        Err(why) => log::debug!("descriptors stay limited: {why}"),
+        Err(why) => log::debug!("cannot raise the limit of descriptors: {why}"),
     }
 }
 
@@ -136,22 +136,21 @@ impl Sockets {
     /// Binds the first of these addresses that this system has.
     fn bind(addresses: &[SocketAddr]) -> Result<Self, Failure> {
         let mut failure = None;
-        for address in addresses {
-            match Self::bind_one(*address) {
+        for &address in addresses {
+            match Self::bind_one(address) {
                 Ok(sockets) => return Ok(sockets),
                 Err(why) => {
-                    // A port that is taken is taken in the other family too, and is what to report.
-                    let is_final = why.kind() == io::ErrorKind::AddrInUse;
-                    failure = Some((*address, why));
-                    if is_final {
+                    let is_taken = why.kind() == io::ErrorKind::AddrInUse;
+                    let hint = listen_hint(why.kind());
+                    failure = Some(Failure::Listen { address, why, hint });
+                    // A port that is taken is taken in the other family, too, and is what to report.
+                    if is_taken {
                         break;
                     }
                 }
             }
         }
-        let (address, why) = failure.expect("there is an address to listen on");
-        let hint = listen_hint(why.kind());
-        Err(Failure::Listen { address, why, hint })
+        Err(failure.expect("there is an address to listen on"))
     }
 
     fn bind_one(address: SocketAddr) -> io::Result<Self> {
@@ -181,7 +180,7 @@ impl Sockets {
     }
 }
 
-/// What to do when an address cannot be had.
+/// What to do if an address cannot be bound.
 fn listen_hint(kind: io::ErrorKind) -> &'static str {
     if kind == io::ErrorKind::AddrInUse {
         "another program, or another server, has this port (TCP or UDP); stop it, or choose another with --listen ADDR:PORT"
@@ -197,7 +196,7 @@ fn listen_hint(kind: io::ErrorKind) -> &'static str {
 fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
-        // An address of every interface serves both families.
+        // The unspecified address serves both families.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_nonblocking(true)?;
@@ -239,17 +238,18 @@ fn announce(
     io::stdout().lock().flush().map_err(Failure::Output)
 }
 
-/// Where this machine itself reaches the server.
+/// The address at which this machine itself reaches the server.
 fn local(bound: SocketAddr) -> SocketAddr {
-    let ip = match bound.ip() {
-        ip if !ip.is_unspecified() => ip,
-        // The dual-stack socket answers on both.
-        IpAddr::V4(_) | IpAddr::V6(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    let ip = if bound.ip().is_unspecified() {
+        // A dual-stack socket has it, too.
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        bound.ip()
     };
     SocketAddr::new(ip, bound.port())
 }
 
-/// Where others reach the server: the address given, or those of the interfaces.
+/// The addresses at which others reach the server: the one given, or those of the interfaces.
 fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
     if !bound.ip().is_unspecified() {
         return vec![bound];
@@ -264,8 +264,9 @@ fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
     if ips.is_empty() {
         return vec![local(bound)];
     }
-    let with_port = ips.into_iter().map(|ip| SocketAddr::new(ip, bound.port()));
-    with_port.collect()
+    ips.into_iter()
+        .map(|ip| SocketAddr::new(ip, bound.port()))
+        .collect()
 }
 
 // ---- the loop ----------------------------------------------------------------------------------
@@ -280,16 +281,19 @@ struct Loop {
     workers: Workers,
     connections: BTreeMap<ConnectionId, TlsConnection>,
     last_connection: u64,
-    /// Read more of these without being told.
+    /// Connections that may have more to read, of which the system does not tell again.
     ready: BTreeSet<ConnectionId>,
-    /// Read more of these once they have taken what waits for them.
+    /// Connections that are not read until they have taken what is queued for them.
     congested: BTreeSet<ConnectionId>,
-    /// Write to these before the loop waits.
+    /// Connections to be written to before the loop waits.
     to_write: BTreeSet<ConnectionId>,
+    /// Connections that are being closed, with the deadline for it.
     closing: BTreeSet<(Instant, ConnectionId)>,
+    /// When to accept connections without being told of any.
     accept_at: Option<Instant>,
     failures: AcceptFailures,
     server_due: Option<Instant>,
+    /// Set once the server stops: the deadline for it.
     stop_by: Option<Instant>,
 }
 
@@ -318,7 +322,9 @@ impl Loop {
         let admin = match AdminServer::bind(&folder.join(admin::SOCKET), registry, ADMIN, clients) {
             Ok(admin) => Some(admin),
             Err(error) => {
-                log::warn!("no admin socket, so no account commands while running: {error}");
+                log::warn!(
+                    "cannot open the admin socket; account commands do not work while the server runs: {error}"
+                );
                 None
             }
         };
@@ -343,7 +349,7 @@ impl Loop {
         })
     }
 
-    /// Serves until everything is said after a signal.
+    /// Serves until a signal stops the server and every connection is closed, or [`STOP_TIMEOUT`] has passed.
     fn run(&mut self) -> Result<(), Failure> {
         let mut events = Events::with_capacity(1024);
         self.drain(clock::now());
@@ -411,7 +417,7 @@ impl Loop {
         }
     }
 
-    /// Takes what operators ask.
+    /// Passes the commands of operators to the engine.
     fn take_commands(&mut self, now: Instant) {
         let Some(admin) = &mut self.admin else {
             return;
@@ -432,7 +438,7 @@ impl Loop {
         log::info!("stopping: sessions={}", self.server.member_count());
         self.stop_by = Some(now + STOP_TIMEOUT);
         if let Err(error) = self.poll.registry().deregister(&mut self.listener) {
-            log::debug!("the listener is gone already: {error}");
+            log::debug!("cannot deregister the listener: {error}");
         }
         self.server.handle_input(Input::ShutDown, now);
     }
@@ -459,15 +465,15 @@ impl Loop {
         }
         let closing = self.closing.first().map(|(by, _)| *by);
         let commands = admin.and_then(LineServer::deadline);
-        let all = [
+        let deadlines = [
             closing,
             commands,
             self.accept_at,
             self.server_due,
             self.stop_by,
         ];
-        let first = all.into_iter().flatten().min()?;
-        // mio counts in milliseconds and rounds up, so the moment is past when it returns.
+        // mio rounds up to milliseconds, so the deadline has passed when it returns.
+        let first = deadlines.into_iter().flatten().min()?;
         Some(first.saturating_duration_since(now))
     }
 
@@ -483,14 +489,14 @@ impl Loop {
         if self.stop_by.is_some() {
             return;
         }
-        for _ in 0..ACCEPTS_PER_ROUND {
+        for _ in 0..ACCEPTS_PER_TURN {
             match self.listener.accept() {
                 Ok((socket, source)) => self.on_accepted(socket, source, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_per_connection(&error) => {}
                 Err(error) => {
                     self.failures.on_failed("connections", &error, now);
-                    self.accept_at = Some(now + ACCEPT_RETRY);
+                    self.accept_at = Some(now + ACCEPT_RETRY_INTERVAL);
                     return;
                 }
             }
@@ -503,7 +509,7 @@ impl Loop {
         let connection = ConnectionId(self.last_connection);
         let token = Token(CONNECTION_TOKENS + 2 * self.last_connection as usize);
         let both = Interest::READABLE | Interest::WRITABLE;
-        // Answers are small and somebody waits for each.
+        // Answers are small and somebody waits for each, so Nagle's algorithm is off.
         let registered = socket
             .set_nodelay(true)
             .and_then(|()| self.poll.registry().register(&mut socket, token, both));
@@ -516,7 +522,7 @@ impl Loop {
                 self.connections.insert(connection, tls);
                 self.server
                     .handle_input(Input::Accepted { connection, source }, now);
-                self.drain_some(now);
+                self.carry_out(now);
             }
             Err(error) => log::warn!("cannot begin TLS: {error}"),
         }
@@ -546,24 +552,20 @@ impl Loop {
                     Event::Malformed => Input::Malformed { connection },
                 };
                 self.server.handle_input(input, now);
-                // One frame may have many answers: those of several are never held at once.
-                self.drain_some(now);
+                // One frame may have many answers, so those of several are never in memory together.
+                self.carry_out(now);
             }
-            // The handshake's own messages, if nothing else.
+            // There may be messages of the TLS handshake to send.
             self.to_write.insert(connection);
             match progress {
                 Progress::Waits => {}
                 Progress::HasMore => {
                     self.ready.insert(connection);
                 }
-                Progress::Gone => self.on_end_of_stream(connection, now),
+                // Requests that it sent before the end are not answered any more.
+                Progress::Gone => self.drop_connection(connection, now),
             }
         }
-    }
-
-    /// The other side said all it had to say. What it asked before that is not answered any more.
-    fn on_end_of_stream(&mut self, connection: ConnectionId, now: Instant) {
-        self.drop_connection(connection, now);
     }
 
     fn drop_connection(&mut self, connection: ConnectionId, now: Instant) {
@@ -574,17 +576,17 @@ impl Loop {
         self.server
             .handle_input(Input::Disconnected { connection }, now);
         if self.accept_at.is_some() {
-            // Its descriptor is free.
+            // There is a descriptor to accept with again.
             self.accept_at = Some(now);
         }
     }
 
     // ---- outputs -----------------------------------------------------------------------------
 
-    /// Does all that the engine wants done, then writes to every connection that needs it.
+    /// Carries out the engine's outputs and writes to connections, until there is neither to do.
     fn drain(&mut self, now: Instant) {
         loop {
-            self.drain_some(now);
+            self.carry_out(now);
             let to_write = std::mem::take(&mut self.to_write);
             if to_write.is_empty() {
                 return;
@@ -595,7 +597,8 @@ impl Loop {
         }
     }
 
-    fn drain_some(&mut self, now: Instant) {
+    /// Carries out the engine's outputs. What it sends is only queued on the connections.
+    fn carry_out(&mut self, now: Instant) {
         let mut encoder = Encoder::default();
         loop {
             match self.server.poll_output(now) {
@@ -606,7 +609,10 @@ impl Loop {
                     if tls.send(&frame, &mut encoder) {
                         self.to_write.insert(connection);
                     } else {
-                        log::debug!("reads too slowly: source={}", tls.source);
+                        log::debug!(
+                            "dropping a client that reads too slowly: source={}",
+                            tls.source
+                        );
                         self.drop_connection(connection, now);
                     }
                 }
@@ -634,11 +640,11 @@ impl Loop {
         }
     }
 
-    fn close(&mut self, connection: ConnectionId, why: crate::server::CloseReason, now: Instant) {
+    fn close(&mut self, connection: ConnectionId, why: CloseReason, now: Instant) {
         let Some(tls) = self.connections.get_mut(&connection) else {
             return;
         };
-        log::debug!("closing: source={} why={why:?}", tls.source);
+        log::debug!("closing a connection: source={} why={why:?}", tls.source);
         match tls.close(now) {
             Some(by) => {
                 self.closing.insert((by, connection));
@@ -656,7 +662,7 @@ impl Loop {
             Progress::Waits | Progress::HasMore => {
                 tls.finish_closing();
                 if !tls.is_congested() && self.congested.remove(&connection) {
-                    // The socket does not tell again what it has to read.
+                    // The system does not tell again that there is something to read.
                     self.ready.insert(connection);
                 }
             }
@@ -664,7 +670,7 @@ impl Loop {
     }
 }
 
-/// A stream that has something to read when the system wants the server to stop.
+/// Returns a stream that becomes readable at SIGINT and SIGTERM.
 fn signals() -> io::Result<UnixStream> {
     let (read, write) = std_unix::UnixStream::pair()?;
     read.set_nonblocking(true)?;
