@@ -1,7 +1,7 @@
-//! The session with the rendezvous: greeting, registration, log-in, keep-alive, reconnecting.
+//! The session with the server: greeting, registration, log-in, keep-alive, reconnecting.
 //!
 //! Owns the state of the control connection and the token. A password that the server refused is dropped
-//! at once and never sent again unasked.
+//! at once and never used again.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ use crate::node::io::{
 use crate::node::purpose::DevicePurpose;
 use crate::node::requests::{Gate, Requests};
 
-/// Something for the account to pass on: jobs to the shell, events to the node.
+/// Something for the account to pass on: effects to the shell, events to the node.
 #[derive(Debug)]
 pub(super) enum SessionOutput {
     Rendezvous(RendezvousOutput),
@@ -55,7 +55,8 @@ pub(super) enum SessionEvent {
         command: CommandId,
         error: CommandError,
     },
-    /// There is no session any more. The next attempt is made after `retry_in`; `None`: when a person acts.
+    /// There is no session any more. The next attempt is made after `retry_in`, or if that is `None`, once a
+    /// person asks for one.
     Down {
         error: CommandError,
         retry_in: Option<Duration>,
@@ -90,7 +91,7 @@ pub(super) struct Session {
     failures: u32,
     /// The shell has not yet answered a [`RendezvousOutput::Close`].
     is_closing: bool,
-    /// Why the server ends the session, as it said itself.
+    /// Why the session ends, as the server said; takes precedence over why the connection closed.
     parting: Option<CommandError>,
     last_sent: Instant,
     last_received: Instant,
@@ -103,7 +104,7 @@ enum State {
     Idle,
     /// The last attempt failed; the next one is due.
     Waiting { until: Instant, error: CommandError },
-    /// Nothing is tried before a person acts.
+    /// Nothing is tried before a person asks for it.
     Halted { error: CommandError },
     /// The shell is connecting.
     Connecting,
@@ -127,7 +128,7 @@ enum State {
 /// A step of a registration or log-in.
 #[derive(Debug)]
 enum Step {
-    /// None: the last intent failed and there is no token.
+    /// No step: the last intent failed and there is no token.
     Idle,
     /// RegisterStart is sent.
     Registering(ClientRegistration),
@@ -151,7 +152,7 @@ const LOGIN_REQUEST: RequestId = RequestId(0);
 const SILENCE_MAX: Duration = KEEP_ALIVE_INTERVAL.saturating_mul(3);
 
 impl Session {
-    /// Connects at once if there is a token.
+    /// Starts a session, which connects at once if there is a token.
     pub(super) fn new(
         secret: DeviceSecret,
         device_name: DeviceName,
@@ -205,13 +206,10 @@ impl Session {
 
     /// Registers or logs in with a password.
     pub(super) fn enter(&mut self, intent: Intent, now: Instant) {
-        if let Some(replaced) = self.intent.replace(intent) {
-            let error = CommandError::Invalid("another log-in was started".to_owned());
-            self.tell(SessionEvent::IntentFailed {
-                command: replaced.command,
-                error,
-            });
-        }
+        self.drop_intent(&CommandError::Invalid(
+            "another log-in was started".to_owned(),
+        ));
+        self.intent = Some(intent);
         match &self.state {
             State::Idle | State::Waiting { .. } | State::Halted { .. } => self.connect(),
             State::Authenticating {
@@ -281,40 +279,22 @@ impl Session {
         };
         let binding = *binding;
         match (step, result) {
-            // It was asked for on an earlier connection.
-            (Step::StretchingForRegistration(waits) | Step::StretchingForLogin(waits), _)
-                if *waits != id => {}
-            (Step::StretchingForRegistration(_), Ok(upload)) => {
-                self.request_login(
-                    binding,
-                    Step::FinishingRegistration,
-                    Request::Login(LoginRequest::RegisterFinish {
-                        upload,
-                        stretch: STRETCH_CURRENT,
-                    }),
-                    now,
-                );
+            (Step::StretchingForRegistration(job), Ok(upload)) if *job == id => {
+                let stretch = STRETCH_CURRENT;
+                let request = LoginRequest::RegisterFinish { upload, stretch };
+                self.request_login(binding, Step::FinishingRegistration, request, now);
             }
-            (Step::StretchingForLogin(_), Ok(ke3)) => {
-                self.request_login(
-                    binding,
-                    Step::FinishingLogin,
-                    Request::Login(LoginRequest::LoginFinish { ke3 }),
-                    now,
-                );
+            (Step::StretchingForLogin(job), Ok(ke3)) if *job == id => {
+                let request = LoginRequest::LoginFinish { ke3 };
+                self.request_login(binding, Step::FinishingLogin, request, now);
             }
-            (Step::StretchingForRegistration(_) | Step::StretchingForLogin(_), Err(error)) => {
-                self.fail_intent(password_error(error), binding, requests, now);
+            (Step::StretchingForRegistration(job) | Step::StretchingForLogin(job), Err(error))
+                if *job == id =>
+            {
+                self.fail_intent(password_error(error), binding, requests, now)
             }
-            (
-                Step::Idle
-                | Step::Registering(_)
-                | Step::FinishingRegistration
-                | Step::LoggingIn(_)
-                | Step::FinishingLogin
-                | Step::LoggingInWithToken,
-                _,
-            ) => {}
+            // The job belongs to an earlier connection.
+            _ => {}
         }
     }
 
@@ -345,7 +325,7 @@ impl Session {
             State::Online => {
                 let silence = self.last_received + SILENCE_MAX;
                 let keep_alive = self.last_sent + KEEP_ALIVE_INTERVAL;
-                // An open request keeps alive as well.
+                // The answer to an open request shows as well that the server is alive.
                 Some(if requests.has_open() {
                     silence
                 } else {
@@ -495,10 +475,8 @@ impl Session {
             let seed = self.rng.random();
             if intent.registers {
                 let (client, message) = ClientRegistration::start(&intent.password, seed);
-                let request = Request::Login(LoginRequest::RegisterStart {
-                    account: intent.account.clone(),
-                    message,
-                });
+                let account = intent.account.clone();
+                let request = LoginRequest::RegisterStart { account, message };
                 return self.request_login(binding, Step::Registering(client), request, now);
             }
             return self.start_login(binding, seed, now);
@@ -513,20 +491,14 @@ impl Session {
             account: &account,
             content: token.as_bytes(),
         };
-        let signature = self.secret.sign(&statement);
-        let device_key = self.secret.public();
         let login = TokenLogin {
+            device_key: self.secret.public(),
+            signature: self.secret.sign(&statement),
             account,
-            device_key,
             token,
-            signature,
         };
-        self.request_login(
-            binding,
-            Step::LoggingInWithToken,
-            Request::Login(LoginRequest::TokenLogin(login)),
-            now,
-        );
+        let request = LoginRequest::TokenLogin(login);
+        self.request_login(binding, Step::LoggingInWithToken, request, now);
     }
 
     fn start_login(&mut self, binding: ChannelBinding, seed: [u8; 32], now: Instant) {
@@ -546,12 +518,8 @@ impl Session {
             ke1,
             code: intent.code,
         };
-        self.request_login(
-            binding,
-            Step::LoggingIn(client),
-            Request::Login(LoginRequest::LoginStart(start)),
-            now,
-        );
+        let request = LoginRequest::LoginStart(start);
+        self.request_login(binding, Step::LoggingIn(client), request, now);
     }
 
     fn on_login_answer(&mut self, answer: Answer, requests: &mut Requests, now: Instant) {
@@ -643,10 +611,9 @@ impl Session {
         let Some(intent) = &self.intent else {
             return self.close();
         };
-        let account = intent.account.clone();
         let job = Job::LogIn {
             client,
-            account,
+            account: intent.account.clone(),
             ke2,
             stretch,
             channel_binding: binding,
@@ -687,7 +654,7 @@ impl Session {
         });
     }
 
-    /// Drops what a person asked for, and goes on with the token if there is one.
+    /// Drops the intent, and goes on with the token if there is one.
     fn fail_intent(
         &mut self,
         error: CommandError,
@@ -695,15 +662,20 @@ impl Session {
         requests: &mut Requests,
         now: Instant,
     ) {
-        if let Some(intent) = self.intent.take() {
-            self.tell(SessionEvent::IntentFailed {
-                command: intent.command,
-                error,
-            });
-        }
+        self.drop_intent(&error);
         self.next_step(binding, now);
         if let Gate::Shut(error) = self.gate() {
             requests.fail_waiting(&error);
+        }
+    }
+
+    /// Drops the intent, if there is one, and reports why.
+    fn drop_intent(&mut self, error: &CommandError) {
+        if let Some(intent) = self.intent.take() {
+            self.tell(SessionEvent::IntentFailed {
+                command: intent.command,
+                error: error.clone(),
+            });
         }
     }
 
@@ -719,22 +691,16 @@ impl Session {
         self.state = State::Idle;
         let error = self.parting.take().unwrap_or_else(|| closed_error(reason));
         if self.intent.is_some() && was_asked {
-            // It was closed to make room for what a person asked for meanwhile.
+            // It was closed to carry out the intent on a new one.
             requests.fail_all(&error);
             return self.connect();
         }
-        if let Some(intent) = self.intent.take() {
-            self.tell(SessionEvent::IntentFailed {
-                command: intent.command,
-                error: error.clone(),
-            });
-        }
+        self.drop_intent(&error);
         if matches!(error, CommandError::ServerKeyChanged { .. }) {
             self.halt(error, requests);
         } else if self.token.is_some() {
             self.retry_later(error, requests, now);
         } else {
-            self.state = State::Idle;
             requests.fail_all(&error);
             self.tell(SessionEvent::Down {
                 error,
@@ -762,14 +728,9 @@ impl Session {
         });
     }
 
-    /// Stops until a person acts.
+    /// Stops until a person asks for another attempt.
     fn halt(&mut self, error: CommandError, requests: &mut Requests) {
-        if let Some(intent) = self.intent.take() {
-            self.tell(SessionEvent::IntentFailed {
-                command: intent.command,
-                error: error.clone(),
-            });
-        }
+        self.drop_intent(&error);
         requests.fail_all(&error);
         self.close_connection();
         self.state = State::Halted {
@@ -794,17 +755,15 @@ impl Session {
         &mut self,
         binding: ChannelBinding,
         step: Step,
-        request: Request,
+        request: LoginRequest,
         now: Instant,
     ) {
         self.set_step(binding, step, now);
-        self.send(
-            &RequestFrame {
-                id: LOGIN_REQUEST,
-                request,
-            },
-            now,
-        );
+        let frame = RequestFrame {
+            id: LOGIN_REQUEST,
+            request: Request::Login(request),
+        };
+        self.send(&frame, now);
     }
 
     /// Sends a frame on the open connection.
