@@ -93,10 +93,10 @@ impl Node {
         let links_seed = child_seed(&mut rng);
         let account_rng = StdRng::from_seed(child_seed(&mut rng));
         let paths_rng = StdRng::from_seed(child_seed(&mut rng));
-        let agent_rng = StdRng::from_seed(child_seed(&mut rng));
+        let dials_rng = StdRng::from_seed(child_seed(&mut rng));
         let directory_rng = StdRng::from_seed(child_seed(&mut rng));
         let copy = DeviceSecret::from_seed(*secret.seed());
-        let links = Links::new(links_seed, agent_rng, copy, restored.contacts);
+        let links = Links::new(links_seed, dials_rng, copy, restored.contacts);
         let mut effects = Effects::new(epoch, rng, links);
         let requests = &mut effects.requests;
         let session = restored.session;

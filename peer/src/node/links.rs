@@ -21,6 +21,7 @@ use common::wire::frame;
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
 use common::wire::rendezvous::Entry;
 use rand::rngs::StdRng;
+use serde::Serialize;
 
 use super::io::{AGENT, Datagrams, LocalAddress, Transmit};
 use super::transport::{
@@ -32,19 +33,19 @@ use frames::{Arrived, MessageStream};
 use leaves::{IncomingLeaf, LeafFault};
 use pins::{NewPin, Pins};
 
-// One attempt for each endpoint of each device that is wanted.
+// Dials the endpoints of devices that a link is wanted to.
 mod dial;
 // The message stream of a link.
 mod frames;
 // Leaves that have arrived in part.
 mod leaves;
-// Which account each device key belongs to.
+// Pinned keys: the account that each device key belongs to.
 mod pins;
 
 /// Something that links tell the node.
 #[derive(Debug)]
 pub(super) enum LinksEvent {
-    /// A key was seen for the first time and is pinned. `known` others were pinned to the account before.
+    /// A key was seen for the first time and is pinned. `known` other keys were pinned to the account before.
     NewKey {
         account: AccountName,
         device_key: DeviceKey,
@@ -67,14 +68,13 @@ pub(super) enum LinksEvent {
 /// What happened to a link, or to a dial; each part takes what concerns it.
 #[derive(Debug)]
 pub(super) enum LinkChange {
-    /// An inbound link proved this key: the server is to be asked for its account, which
-    /// [`Links::on_owner`] takes.
+    /// An inbound link proved this key. The node asks the server whose it is, and calls [`Links::on_owner`].
     Proved { device_key: DeviceKey },
-    /// Both sides have greeted.
+    /// Both sides have greeted: frames and leaves can be sent.
     Ready { link: LinkId, account: AccountName },
-    /// There is room for more leaves.
+    /// There may be room for more leaves: [`Links::send_leaf`].
     Writable { link: LinkId },
-    /// The link is gone.
+    /// A link with an account was lost or closed.
     Lost {
         link: LinkId,
         account: AccountName,
@@ -107,7 +107,7 @@ pub(super) struct Links {
 struct Peer {
     device_key: DeviceKey,
     side: Side,
-    /// Known once the link is authorised.
+    /// `None` until the link is authorised.
     account: Option<AccountName>,
     authorise_by: Instant,
     stream: MessageStream,
@@ -118,7 +118,7 @@ impl Links {
     /// No links yet. `contacts` are the keys pinned in earlier runs.
     pub(super) fn new(
         seed: [u8; 32],
-        agent_rng: StdRng,
+        dials_rng: StdRng,
         secret: DeviceSecret,
         contacts: Vec<(AccountName, DeviceKey)>,
     ) -> Self {
@@ -128,14 +128,14 @@ impl Links {
             own_key,
             pins: Pins::new(contacts),
             peers: BTreeMap::new(),
-            dials: Dials::new(own_key, agent_rng),
+            dials: Dials::new(own_key, dials_rng),
             stalled: BTreeSet::new(),
             farewell_by: None,
             events: VecDeque::new(),
         }
     }
 
-    /// Lets panics of the QUIC implementation through from now on.
+    /// Stops catching panics of the QUIC implementation, so that a simulation fails on them.
     pub(super) const fn propagate_panics(&mut self) {
         self.transport.propagate_panics();
     }
@@ -192,10 +192,10 @@ impl Links {
         self.continue_dials(now);
     }
 
-    /// Dials devices of `account` that there is no link to where they are now. Returns how many dials
-    /// are under way.
+    /// Dials the devices of `account` to which there is no link at one of their present endpoints. Returns
+    /// how many dials are under way.
     ///
-    /// An urgent dial does not ask whether there is a link: a device that has restarted where it was
+    /// An urgent dial is made even if there is a link: a device that has restarted on the same endpoint
     /// leaves one behind that looks alive.
     pub(super) fn dial(
         &mut self,
@@ -205,7 +205,7 @@ impl Links {
         now: Instant,
     ) -> usize {
         for entry in &entries {
-            if is_urgent || !self.is_linked_there(entry) {
+            if is_urgent || !self.is_linked_at_present_endpoint(entry) {
                 self.dials
                     .begin(account, entry, &self.pins, &self.transport, now);
                 self.continue_dials(now);
@@ -214,9 +214,9 @@ impl Links {
         self.dials.count_of(account)
     }
 
-    /// Takes the rendezvous's answer to which account a device key belongs to; `None` if to none.
-    /// Links of the key that wait are authorised for that account. Those that are authorised for another
-    /// one, and all if there is none, are closed.
+    /// Takes the server's answer to which account a device key belongs to; `None` if it belongs to none.
+    /// Links of the key that wait for it are authorised for that account. Those that are authorised for
+    /// another one are closed, and so are all if the key belongs to none.
     pub(super) fn on_owner(
         &mut self,
         device_key: DeviceKey,
@@ -234,7 +234,7 @@ impl Links {
         self.collect(now);
     }
 
-    /// The rendezvous gave no answer: closes the links of the key that are not authorised.
+    /// Closes the links of a key that are not authorised, because the server gave no answer.
     pub(super) fn on_owner_unknown(&mut self, device_key: DeviceKey, now: Instant) {
         for link in self.links_of(device_key) {
             if self
@@ -256,7 +256,7 @@ impl Links {
         links.map(|(link, _)| *link).collect()
     }
 
-    /// The newest ready link to `account`.
+    /// Returns the newest ready link to `account`.
     pub(super) fn link_to(&self, account: &AccountName) -> Option<LinkId> {
         let mut ready = self.peers.iter().rev().filter(|(_, peer)| peer.is_ready());
         ready
@@ -269,7 +269,7 @@ impl Links {
         self.dials.count_of(account) > 0
     }
 
-    /// Accounts with a ready link.
+    /// Returns the accounts to which there is a ready link.
     pub(super) fn linked(&self) -> BTreeSet<AccountName> {
         let ready = self.peers.values().filter(|peer| peer.is_ready());
         ready.filter_map(|peer| peer.account.clone()).collect()
@@ -277,9 +277,12 @@ impl Links {
 
     /// Sends a frame on the message stream of a ready link.
     pub(super) fn send(&mut self, link: LinkId, frame: &PeerFrame) {
-        let Some(stream) = self.peers.get(&link).and_then(|peer| peer.stream.id()) else {
-            return;
-        };
+        if let Some(stream) = self.peers.get(&link).and_then(|peer| peer.stream.id()) {
+            self.write_frame(link, stream, frame);
+        }
+    }
+
+    fn write_frame(&mut self, link: LinkId, stream: StreamId, frame: &impl Serialize) {
         let mut bytes = Vec::new();
         frame::encode::<LINK_FRAME_LEN_MAX>(frame, &mut bytes)
             .expect("bodies and names are within their bounds, and so are the frames");
@@ -360,14 +363,15 @@ impl Links {
         }
     }
 
-    /// Counts the frame that is being handled as unstored: what it brought is on its way to the disk.
+    /// Counts the frame that is being handled as unstored, until [`Links::release_frame`]: what it brought is
+    /// on its way to the disk.
     pub(super) fn hold_frame(&mut self, link: LinkId) {
         if let Some(peer) = self.peers.get_mut(&link) {
             peer.stream.hold();
         }
     }
 
-    /// What a held frame of this link brought is on disk: there is room for another.
+    /// Makes room for another frame of a link, because what a held one brought is on disk.
     pub(super) fn release_frame(&mut self, link: LinkId) {
         if let Some(peer) = self.peers.get_mut(&link) {
             peer.stream.release();
@@ -405,17 +409,14 @@ impl Links {
         self.peers.is_empty()
     }
 
-    fn close_all(&mut self, now: Instant) {
-        for link in std::mem::take(&mut self.peers).into_keys() {
-            self.transport.close(link, CloseReason::Done, now);
-        }
-    }
-
-    /// Lets links and dials whose time has come act.
+    /// Continues dials, ends a farewell that took too long, and closes links that were not authorised in
+    /// time.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.transport.handle_timeout(now);
         if self.farewell_by.take_if(|by| *by <= now).is_some() {
-            self.close_all(now);
+            for link in std::mem::take(&mut self.peers).into_keys() {
+                self.transport.close(link, CloseReason::Done, now);
+            }
         }
         self.continue_dials(now);
         let expired: Vec<LinkId> = self
@@ -487,7 +488,7 @@ impl Links {
 
     /// Tells whether there is a link to one of the endpoints that a device announces. A link to any other
     /// endpoint may be left from before the device moved or restarted.
-    fn is_linked_there(&self, entry: &Entry) -> bool {
+    fn is_linked_at_present_endpoint(&self, entry: &Entry) -> bool {
         let ready = self.peers.iter().filter(|(_, peer)| peer.is_ready());
         let mut links = ready.filter(|(_, peer)| peer.device_key == entry.device_key);
         links.any(|(link, _)| {
@@ -598,10 +599,7 @@ impl Links {
         self.transport.authorise(link);
         match side {
             Side::Client => {
-                if let Some(stream) = self.transport.open_bi(link)
-                    && let Some(peer) = self.peers.get_mut(&link)
-                {
-                    peer.stream.open(stream);
+                if let Some(stream) = self.transport.open_bi(link) {
                     self.greet(link, stream);
                 }
             }
@@ -618,11 +616,12 @@ impl Links {
         }
     }
 
+    /// Makes `stream` the message stream of a link, and sends the greeting on it.
     fn greet(&mut self, link: LinkId, stream: StreamId) {
-        let mut bytes = Vec::new();
-        frame::encode::<LINK_FRAME_LEN_MAX>(&PeerHello::ours(AGENT), &mut bytes)
-            .expect("a greeting is far below the limit of a frame");
-        self.transport.write(link, stream, bytes.into(), false);
+        if let Some(peer) = self.peers.get_mut(&link) {
+            peer.stream.open(stream);
+            self.write_frame(link, stream, &PeerHello::ours(AGENT));
+        }
     }
 
     fn on_opened(&mut self, link: LinkId, dir: StreamDir, now: Instant) {
@@ -640,9 +639,6 @@ impl Links {
                 // The client opens the message stream, once.
                 if peer.side == Side::Client || peer.stream.id().is_some() {
                     return self.close_for(link, ProtocolViolation::SecondMessageStream, now);
-                }
-                if let Some(peer) = self.peers.get_mut(&link) {
-                    peer.stream.open(stream);
                 }
                 self.greet(link, stream);
                 self.on_readable(link, stream, now);
@@ -671,7 +667,7 @@ impl Links {
         }
     }
 
-    /// All bytes of a finished stream are acknowledged. A message stream is finished by a farewell only.
+    /// Closes a link once its message stream, which only a farewell finishes, is acknowledged.
     fn on_finished(&mut self, link: LinkId, stream: StreamId, now: Instant) {
         let peer = self.peers.get(&link);
         if peer.is_some_and(|peer| peer.stream.id() == Some(stream)) {

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use common::key::{DeviceKey, DeviceSecret};
@@ -164,7 +164,7 @@ pub struct Transport {
     /// Inbound links that are not authorised yet, with the deadline for it.
     unauthorised: BTreeMap<LinkId, Instant>,
     /// Whether panics of the QUIC implementation are caught.
-    catches: bool,
+    catches_panics: bool,
 }
 
 struct Link {
@@ -204,13 +204,13 @@ impl Transport {
             events: VecDeque::new(),
             responses: VecDeque::new(),
             unauthorised: BTreeMap::new(),
-            catches: true,
+            catches_panics: true,
         }
     }
 
     /// Stops catching panics of the QUIC implementation, so that a simulation fails on them.
     pub(super) const fn propagate_panics(&mut self) {
-        self.catches = false;
+        self.catches_panics = false;
     }
 
     /// Sets the addresses of this host's interfaces. What they carry bounds the path MTU discovery of links
@@ -291,7 +291,7 @@ impl Transport {
         if let Some(link) = self.links.get_mut(&link) {
             link.is_lost = true;
         }
-        self.discard(link, "given up");
+        self.discard(link, "the link was abandoned");
     }
 
     /// Closes a link. No event follows.
@@ -459,7 +459,7 @@ impl Transport {
         }
         while let Some(link) = self.dirty.first().copied() {
             let polled = self.with(link, |link| {
-                let datagrams = train(link.connection.current_mtu());
+                let datagrams = train_datagrams(link.connection.current_mtu());
                 link.connection.poll_transmit(now, datagrams, buffer)
             });
             match polled {
@@ -497,7 +497,7 @@ impl Transport {
     ) {
         let mut answer = Vec::new();
         let endpoint = &mut self.endpoint;
-        let handled = guarded(self.catches, || {
+        let handled = guarded(self.catches_panics, || {
             endpoint.handle(now, path, ecn, datagram, &mut answer)
         });
         match handled {
@@ -538,7 +538,7 @@ impl Transport {
         transport.mtu_discovery_config(Some(self.mtu_discovery(incoming.remote_address())));
         config.transport_config(Arc::new(transport));
         let endpoint = &mut self.endpoint;
-        let accepted = guarded(self.catches, || {
+        let accepted = guarded(self.catches_panics, || {
             if waiting >= UNAUTHORISED_LINKS_MAX || links >= LINKS_MAX {
                 return Err(Some(endpoint.refuse(incoming, &mut answer)));
             }
@@ -602,7 +602,7 @@ impl Transport {
     fn with<T>(&mut self, id: LinkId, step: impl FnOnce(&mut Link) -> T) -> Option<T> {
         let link = self.links.get_mut(&id)?;
         self.dirty.insert(id);
-        match guarded(self.catches, || step(link)) {
+        match guarded(self.catches_panics, || step(link)) {
             Ok(value) => Some(value),
             Err(Panicked) => {
                 self.discard(id, "internal error: the QUIC implementation panicked");
@@ -679,11 +679,15 @@ impl Transport {
 
     fn on_lost(&mut self, id: LinkId, reason: &ConnectionError) {
         self.unauthorised.remove(&id);
+        self.report_lost(id, &describe(reason));
+    }
+
+    /// Reports a link as lost, unless it was reported or closed before.
+    fn report_lost(&mut self, id: LinkId, reason: &str) {
         if let Some(link) = self.links.get_mut(&id)
-            && !link.is_lost
+            && !std::mem::replace(&mut link.is_lost, true)
         {
-            link.is_lost = true;
-            let reason = describe(reason);
+            let reason = reason.to_owned();
             self.events
                 .push_back(TransportEvent::Lost { link: id, reason });
         }
@@ -697,7 +701,7 @@ impl Transport {
                 return;
             };
             let endpoint = &mut self.endpoint;
-            match guarded(self.catches, || endpoint.handle_event(handle, event)) {
+            match guarded(self.catches_panics, || endpoint.handle_event(handle, event)) {
                 Ok(Some(answer)) => {
                     self.with(id, |link| link.connection.handle_event(answer));
                 }
@@ -734,6 +738,7 @@ impl Transport {
     }
 
     fn remove(&mut self, id: LinkId) {
+        self.report_lost(id, "the connection ended");
         self.dirty.remove(&id);
         self.unauthorised.remove(&id);
         if let Some(link) = self.links.remove(&id) {
@@ -741,29 +746,19 @@ impl Transport {
             if let Some(at) = link.timer {
                 self.timers.remove(&(at, id));
             }
-            if !link.is_lost {
-                let reason = "the connection ended".to_owned();
-                self.events
-                    .push_back(TransportEvent::Lost { link: id, reason });
-            }
         }
     }
 
     /// Drops a link without asking its connection, which may be in any state.
     fn discard(&mut self, id: LinkId, reason: &str) {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(handle) = self.links.get(&id).map(|link| link.handle) else {
             return;
         };
-        let handle = link.handle;
-        if !std::mem::replace(&mut link.is_lost, true) {
-            let reason = reason.to_owned();
-            self.events
-                .push_back(TransportEvent::Lost { link: id, reason });
-        }
+        self.report_lost(id, reason);
         self.remove(id);
         let endpoint = &mut self.endpoint;
         let drained = || endpoint.handle_event(handle, EndpointEvent::drained());
-        if guarded(self.catches, drained).is_err() {
+        if guarded(self.catches_panics, drained).is_err() {
             self.rebuild();
         }
     }
@@ -824,22 +819,22 @@ impl Link {
 
 struct Panicked;
 
-/// Runs code of the QUIC implementation; catches its panics if `catches`.
-fn guarded<T>(catches: bool, step: impl FnOnce() -> T) -> Result<T, Panicked> {
-    if catches {
+/// Runs code of the QUIC implementation; catches its panics if `catches_panics`.
+fn guarded<T>(catches_panics: bool, step: impl FnOnce() -> T) -> Result<T, Panicked> {
+    if catches_panics {
         catch_unwind(AssertUnwindSafe(step)).map_err(|_| Panicked)
     } else {
         Ok(step())
     }
 }
 
+/// Creates an endpoint. Each `generation` draws other random numbers from the same `seed`.
 fn new_endpoint(
-    seed: [u8; 32],
+    mut seed: [u8; 32],
     generation: u8,
     secret: &DeviceSecret,
     server: ServerConfig,
 ) -> Endpoint {
-    let mut seed = seed;
     seed[0] ^= generation;
     // The keys survive a restart, so that the device can end the links of its previous run with
     // stateless resets (RFC 9000 section 10.3).
@@ -847,12 +842,9 @@ fn new_endpoint(
     let derive = |purpose: &[u8]| aws_lc_rs::hmac::sign(&lasting, purpose);
     let reset_key = derive(b"QUIC stateless reset");
     let reset_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, reset_key.as_ref());
-    let cid_key = derive(b"QUIC connection ids");
-    let cid_key = cid_key
-        .as_ref()
-        .first_chunk()
-        .expect("a SHA-256 tag has 32 bytes");
-    let cid_key = u64::from_le_bytes(*cid_key);
+    let cid_tag = derive(b"QUIC connection ids");
+    let cid_key = cid_tag.as_ref().first_chunk();
+    let cid_key = u64::from_le_bytes(*cid_key.expect("a SHA-256 tag has 32 bytes"));
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config.cid_generator(Arc::new(move || {
         Box::new(HashedConnectionIdGenerator::from_key(cid_key))
@@ -878,6 +870,8 @@ fn server_config(secret: &DeviceSecret) -> ServerConfig {
 }
 
 fn transport_config(receive_window: u32, leaf_streams: u32, ack_lag: &AckLag) -> TransportConfig {
+    let idle_timeout = IdleTimeout::try_from(LINK_IDLE_TIMEOUT);
+    let idle_timeout = idle_timeout.expect("the limit is within the bounds of QUIC");
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(1u32.into())
@@ -886,30 +880,33 @@ fn transport_config(receive_window: u32, leaf_streams: u32, ack_lag: &AckLag) ->
         .stream_receive_window(STREAM_WINDOW.into())
         .send_window(LINK_WINDOW.into())
         .send_fairness(false)
-        .max_idle_timeout(Some(idle_timeout(LINK_IDLE_TIMEOUT)))
+        .max_idle_timeout(Some(idle_timeout))
         .keep_alive_interval(Some(LINK_KEEP_ALIVE_INTERVAL))
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(ack_lag.clone()));
     config
 }
 
-fn idle_timeout(span: Duration) -> IdleTimeout {
-    IdleTimeout::try_from(span).expect("the limit is within the bounds of QUIC")
-}
-
-fn train(mtu: u16) -> NonZeroUsize {
+/// The number of datagrams of `mtu` bytes that fit a train.
+fn train_datagrams(mtu: u16) -> NonZeroUsize {
     let datagrams = (TRAIN_LEN_MAX / usize::from(mtu)).clamp(1, TRAIN_DATAGRAMS_MAX);
     NonZeroUsize::new(datagrams).expect("clamped to at least one")
 }
 
+/// Describes to a person why a link is lost.
 fn describe(reason: &ConnectionError) -> String {
+    const UNAUTHORISED: u64 = CloseReason::Unauthorised as u64;
+    const PROTOCOL: u64 = CloseReason::Protocol as u64;
+    const VERSION: u64 = CloseReason::Version as u64;
     match reason {
         ConnectionError::TimedOut => "no answer".to_owned(),
         ConnectionError::Reset => "the other side has restarted".to_owned(),
         ConnectionError::ApplicationClosed(close) => match close.error_code.into_inner() {
-            1 => "the other side does not know this device".to_owned(),
-            2 => "the other side reports that this side broke the protocol".to_owned(),
-            3 => "the other side speaks another version; upgrade the older of the two".to_owned(),
+            UNAUTHORISED => "the other side does not know this device".to_owned(),
+            PROTOCOL => "the other side reports that this side broke the protocol".to_owned(),
+            VERSION => {
+                "the other side speaks another version; upgrade the older of the two".to_owned()
+            }
             _ => "the other side closed the connection".to_owned(),
         },
         ConnectionError::LocallyClosed => "closed".to_owned(),
@@ -920,6 +917,7 @@ fn describe(reason: &ConnectionError) -> String {
     }
 }
 
+/// The address as QUIC sees it: of IPv6.
 fn mapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),

@@ -4,6 +4,8 @@ mod hostile;
 mod raw;
 mod strangers;
 
+use std::time::Duration;
+
 use super::*;
 
 /// Length in bytes of the ids of [`HashedConnectionIdGenerator`].

@@ -74,7 +74,7 @@ impl Raw {
             connection.handle_timeout(*now);
             while let Some(transmit) = {
                 buffer.clear();
-                connection.poll_transmit(*now, train(1200), &mut buffer)
+                connection.poll_transmit(*now, train_datagrams(1200), &mut buffer)
             } {
                 let stride = transmit.segment_size.unwrap_or(transmit.size);
                 let sent = &buffer[..transmit.size];
