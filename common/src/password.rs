@@ -49,6 +49,7 @@ impl CipherSuite for Suite {
     type Ksf = Argon2<'static>;
 }
 
+/// The key stretching function with the parameters of `version`.
 fn stretch(version: StretchVersion) -> Result<Argon2<'static>, PasswordError> {
     let params = match version {
         STRETCH_CURRENT => Params::new(64 * 1024, 3, 1, None),
@@ -183,12 +184,13 @@ mod len {
     pub(super) const KE2: usize = 320;
     pub(super) const KE3: usize = 64;
 
-    /// Of the client's public key, at the start of its upload.
+    /// Length of the client's public key, at the start of its upload.
     pub(super) const PUBLIC_KEY: usize = 32;
+    /// Length of a [`CredentialId`](super::CredentialId), at the end of a record.
     pub(super) const CREDENTIAL: usize = 32;
 }
 
-/// The bytes, if there are exactly `len` of them.
+/// Returns the bytes if there are exactly `len` of them.
 fn exactly(len: usize, bytes: &[u8]) -> Result<&[u8], PasswordError> {
     if bytes.len() == len {
         Ok(bytes)
@@ -230,11 +232,9 @@ impl ServerSetup {
     ///
     /// # Errors
     ///
-    /// [`PasswordError`] if the bytes do not decode.
+    /// [`PasswordError::Malformed`] if the bytes do not decode.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PasswordError> {
-        opaque_ke::ServerSetup::deserialize(bytes)
-            .map(Self::new)
-            .map_err(PasswordError::from)
+        Ok(Self::new(opaque_ke::ServerSetup::deserialize(bytes)?))
     }
 
     /// Serialises the setup, to be stored in a file that only the server can read.
@@ -291,7 +291,7 @@ impl ServerSetup {
             CredentialRequest::deserialize(exactly(len::KE1, ke1.as_bytes())?)
                 .map_err(PasswordError::from)?,
             record.credential(),
-            parameters(account, channel_binding),
+            login_parameters(account, channel_binding),
         )
         .map_err(PasswordError::from)?;
         let ke2 = message(started.message.serialize());
@@ -310,7 +310,7 @@ impl fmt::Debug for ServerSetup {
     }
 }
 
-fn parameters<'a>(
+fn login_parameters<'a>(
     account: &'a AccountName,
     channel_binding: &'a ChannelBinding,
 ) -> ServerLoginParameters<'a, 'a> {
@@ -320,8 +320,8 @@ fn parameters<'a>(
     }
 }
 
-/// Records of the names that have no account. Nobody knows a password for them, nor the private key of
-/// their public key.
+/// Makes fake records for names without an account (RFC 9807 section 6.3.2.2). Nobody knows a password for
+/// them, nor the private key of their public key.
 struct Fakes {
     credential_key: Zeroizing<[u8; 32]>,
     upload: Zeroizing<[u8; len::UPLOAD]>,
@@ -388,10 +388,9 @@ impl ServerLogin {
     /// [`PasswordError::Wrong`] if it does not match, [`PasswordError::Malformed`] if it does not decode.
     pub fn finish(self, ke3: &OpaqueMessage) -> Result<(), PasswordError> {
         let ke3 = CredentialFinalization::deserialize(exactly(len::KE3, ke3.as_bytes())?)?;
-        self.state
-            .finish(ke3, parameters(&self.account, &self.channel_binding))
-            .map(|_| ())
-            .map_err(PasswordError::from)
+        let parameters = login_parameters(&self.account, &self.channel_binding);
+        self.state.finish(ke3, parameters)?;
+        Ok(())
     }
 }
 
@@ -460,8 +459,8 @@ impl fmt::Debug for PasswordRecord {
     }
 }
 
-/// Registers `password` locally, for an operator's `account add`. Stretches the password, which takes
-/// tenths of a second and 64 MiB. `seed` is 32 random bytes.
+/// Makes the record of `password` without a client, for an operator's `account add`. Stretches the password,
+/// which takes tenths of a second and 64 MiB. `seed` is 32 random bytes.
 ///
 /// # Errors
 ///

@@ -1,12 +1,13 @@
 //! What a chat screen knows and decides: an engine without I/O, clock or terminal.
 //!
-//! A face, line by line or full-screen, drives a [`Conversation`]: it hands in what happens as [`Input`],
-//! with the time, and carries out every [`Output`] until there is only [`Output::Wait`]. The engine knows
-//! the recipient, the unread messages, the open offers, the transfers under way, the undelivered messages,
-//! and whether the connection is lost. What anything looks like is up to the face: an [`Item`] holds what
-//! is to be shown, as values.
+//! A front end, line by line or full-screen, drives a [`Conversation`]: it hands in what happens as
+//! [`Input`], with the time, and carries out every [`Output`] until there is only [`Output::Wait`]. The
+//! engine knows the recipient, the unread messages, the open offers, the transfers under way, the
+//! undelivered messages, and whether the connection is lost. What anything looks like is up to the front
+//! end: an [`Item`] holds what is to be shown, as values.
 //!
-//! Names and texts in items are as they came from outside: a face passes them through [`common::text`].
+//! Names and texts in items are as they came from outside: a front end passes them through
+//! [`common::text`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -30,14 +31,14 @@ pub(crate) mod connection;
 pub(crate) mod entry;
 // Inputs and outputs.
 mod io;
-// Sent messages and their receipts.
-mod sent;
 // Open offers by their numbers.
 mod offers;
-// The messages that were met last.
+// The latest messages, to recognise duplicates.
 pub(crate) mod recent;
 // The recipients of a message.
 pub(crate) mod recipients;
+// Sent messages and their receipts.
+mod sent;
 // The commands that start with a slash.
 pub(crate) mod slash;
 // Transfers that this conversation follows.
@@ -57,13 +58,13 @@ pub(crate) use io::{
 pub(crate) use sent::Receipts;
 pub(crate) use transfers::{Transfer, Way};
 
-/// Time for messages to be delivered after the end of piped input.
+/// Time for messages to be delivered after the end of piped input: enough to look up and dial a device.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the node was asked; comes back with the answer.
+/// Why the node was asked; kept until it answers.
 #[derive(Debug)]
 enum Purpose {
-    /// To learn who is online.
+    /// To learn who is online, for completion and for `NAME: text`.
     LookAround,
     /// To be told who comes online and who goes offline.
     Watch,
@@ -97,9 +98,9 @@ pub(crate) struct Conversation {
     folder: PathBuf,
     home: Option<PathBuf>,
     is_interactive: bool,
-    /// Accounts that were met online, as authors or as recipients; for completion.
+    /// Accounts that were online, authors or recipients, at most [`KNOWN_NAMES_MAX`]; for completion.
     known: BTreeSet<AccountName>,
-    /// Received messages that have been shown.
+    /// Received messages that have been shown, so that none is shown twice.
     shown: Recent,
     unread: BTreeSet<MessageId>,
     /// Messages that the person has seen and the node has not been asked to mark as read.
@@ -110,12 +111,13 @@ pub(crate) struct Conversation {
     connection: ConnectionWatch,
     /// The last thing typed was Ctrl-C.
     is_interrupted: bool,
-    /// A text that was not sent, because it may have been meant for somebody else.
+    /// A text that was not sent, because it may have been meant for somebody else. Typed again, it is.
     unconfirmed: Option<String>,
     /// The input has ended; the conversation ends at this time, or when everything is delivered.
     leaving_at: Option<Instant>,
+    /// Unanswered requests: what each does, for an error message, and why.
     asked: BTreeMap<RequestId, (String, Purpose)>,
-    requests: u64,
+    next_request: u64,
     outputs: VecDeque<Output>,
 }
 
@@ -148,7 +150,7 @@ impl Conversation {
             unconfirmed: None,
             leaving_at: None,
             asked: BTreeMap::new(),
-            requests: 0,
+            next_request: 0,
             outputs: VecDeque::new(),
         };
         conversation.greet(offline);
@@ -172,7 +174,7 @@ impl Conversation {
         }
     }
 
-    /// Does what is due.
+    /// Shows receipts that were held back, and ends the conversation if its time is up.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.sent.poll_timeout().is_some_and(|at| now >= at) {
             self.tell_receipts();
@@ -415,8 +417,8 @@ impl Conversation {
                     }
                 }
             }
-            // Without a server nobody can be watched; the node does so when the server is back. Messages
-            // that cannot be marked as read are only shown again next time.
+            // Without a server there is nobody to list or watch; the node watches once it is back. Messages
+            // that cannot be marked as read are shown again next time, and that is all.
             (Purpose::LookAround | Purpose::Watch | Purpose::MarkRead, _) => {}
             (
                 Purpose::AnswerOffer {
@@ -437,8 +439,8 @@ impl Conversation {
                 }
             }
             (Purpose::Send { to }, Ok(Reply::Queued(ids))) => {
-                let addressed = addressed(ids, to.clone());
-                let messages = addressed.ok_or_else(|| Failure::unexpected_reply(doing))?;
+                let messages =
+                    addressed(ids, to.clone()).ok_or_else(|| Failure::unexpected_reply(doing))?;
                 self.sent.on_queued(messages);
                 for to in &to {
                     self.meet(to);
@@ -448,10 +450,9 @@ impl Conversation {
             (Purpose::History, Ok(Reply::Messages(items))) => self.show(Item::History(items)),
             (Purpose::SendFile { to, name }, Ok(Reply::Offered(id))) => {
                 self.meet(&to);
-                let way = Way::To(to.clone());
                 let transfer = Transfer {
                     name: name.clone(),
-                    way,
+                    way: Way::To(to.clone()),
                 };
                 self.transfers.follow(id, transfer, now);
                 self.show(Item::Offered { name, to });
@@ -470,34 +471,24 @@ impl Conversation {
         result: Result<Reply, RequestError>,
         now: Instant,
     ) -> Result<(), Failure> {
+        let name = offer.name.clone();
         match result {
-            Ok(_) => {}
-            Err(RequestError::NoSuchTransfer) => {
-                self.object(Objection::OfferEnded);
-                return Ok(());
+            Ok(_) if is_accepted => {
+                let transfer = Transfer {
+                    name: offer.name,
+                    way: Way::From(offer.from),
+                };
+                self.transfers.follow(offer.transfer, transfer, now);
+                let folder = self.folder.clone();
+                self.show(Item::Accepted { name, folder });
             }
+            Ok(_) => self.show(Item::Declined { name }),
+            Err(RequestError::NoSuchTransfer) => self.object(Objection::OfferEnded),
             Err(RequestError::Failed(failure)) => {
                 self.offers.put_back(number, offer);
                 return Err(failure);
             }
         }
-        let OfferView {
-            transfer: id,
-            from,
-            name,
-            ..
-        } = offer;
-        if !is_accepted {
-            self.show(Item::Declined { name });
-            return Ok(());
-        }
-        let transfer = Transfer {
-            name: name.clone(),
-            way: Way::From(from),
-        };
-        self.transfers.follow(id, transfer, now);
-        let folder = self.folder.clone();
-        self.show(Item::Accepted { name, folder });
         Ok(())
     }
 
@@ -527,7 +518,7 @@ impl Conversation {
             Ok(Entry::Help) => self.show(Item::Help),
             Ok(Entry::Say(text)) => self.say(text, now),
             Ok(Entry::Ambiguous { name, text }) => {
-                // Typed a second time, or by a program: it is meant for the present recipient.
+                // Typed a second time, or sent by a program, it is meant for the present recipient.
                 if !self.is_interactive || unconfirmed.as_ref() == Some(&text) {
                     return self.say(text, now);
                 }
@@ -619,8 +610,8 @@ impl Conversation {
     // ---- outputs ---------------------------------------------------------------------------
 
     fn ask(&mut self, doing: impl Into<String>, command: Command, purpose: Purpose) {
-        let request = RequestId(self.requests);
-        self.requests += 1;
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
         let doing = doing.into();
         self.asked.insert(request, (doing.clone(), purpose));
         self.outputs.push_back(Output::Ask {

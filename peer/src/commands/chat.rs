@@ -5,6 +5,7 @@
 //! a signal asks come to it through the session's inbox, so nothing garbles the line that is being
 //! typed and nothing waits for Enter.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -37,7 +38,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         Err(failure) if failure.exit() == Exit::Unreachable => Some(failure),
         Err(failure) => return Err(failure),
     };
-    let face = LineFrontEnd::start(screen, session.notifier()).map_err(|error| {
+    let front_end = LineFrontEnd::start(screen, session.notifier()).map_err(|error| {
         Failure::new(Exit::Other, "could not set up the terminal").because(error)
     })?;
     let conversation = Conversation::new(Setup {
@@ -45,16 +46,16 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         with: args.with,
         folder,
         home: BaseDirs::new().map(|folders| folders.home_dir().to_owned()),
-        is_interactive: face.is_interactive(),
+        is_interactive: front_end.is_interactive(),
         offline: offline.map(|failure| failure.why().unwrap_or(failure.what()).to_owned()),
     });
     let mut talk = Talk {
         session,
         conversation,
-        face,
+        front_end,
     };
     let ending = talk.run();
-    talk.face.end();
+    talk.front_end.end();
     match ending? {
         Ending::Left => Ok(Exit::Done),
         Ending::Undelivered(count) => {
@@ -68,24 +69,18 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
 struct Talk<'a> {
     session: NodeHandle,
     conversation: Conversation,
-    face: LineFrontEnd<'a>,
-}
-
-/// Until when there is nothing to do, or how everything ends.
-enum Pause {
-    Until(Option<Instant>),
-    Ever(Ending),
+    front_end: LineFrontEnd<'a>,
 }
 
 impl Talk<'_> {
     fn run(&mut self) -> Result<Ending, Failure> {
         loop {
             let deadline = match self.carry_out()? {
-                Pause::Until(deadline) => deadline,
-                Pause::Ever(ending) => return Ok(ending),
+                ControlFlow::Continue(deadline) => deadline,
+                ControlFlow::Break(ending) => return Ok(ending),
             };
             if let Some(prompt) = self.conversation.prompt() {
-                self.face.ask(&prompt);
+                self.front_end.ask(&prompt);
             }
             match self.session.next(deadline) {
                 Some(Happening::Event(event)) => self.handle(Input::Event(event)),
@@ -95,7 +90,7 @@ impl Talk<'_> {
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
                 Some(Happening::Typed(typed)) => {
-                    self.face.answered();
+                    self.front_end.answered();
                     self.handle(Input::Typed(typed));
                 }
                 None => {}
@@ -104,8 +99,8 @@ impl Talk<'_> {
         }
     }
 
-    /// Does everything that the conversation wants by now.
-    fn carry_out(&mut self) -> Result<Pause, Failure> {
+    /// Carries out the outputs of the conversation. Returns its next deadline, or how it ended.
+    fn carry_out(&mut self) -> Result<ControlFlow<Ending, Option<Instant>>, Failure> {
         loop {
             match self.conversation.poll_output() {
                 Output::Ask {
@@ -114,15 +109,15 @@ impl Talk<'_> {
                     command,
                 } => self.ask(request, &doing, command)?,
                 Output::Show(item) => {
-                    self.face.show(&item, unix_time())?;
+                    self.front_end.show(&item, unix_time())?;
                     if let Item::Message(message) = item {
                         self.handle(Input::Seen(message.id));
                     }
                 }
-                Output::Tell(event) => self.face.tell(&event)?,
-                Output::Met(name) => self.face.met(&name),
-                Output::End(ending) => return Ok(Pause::Ever(ending)),
-                Output::Wait(deadline) => return Ok(Pause::Until(deadline)),
+                Output::Tell(event) => self.front_end.tell(&event)?,
+                Output::Met(name) => self.front_end.met(&name),
+                Output::End(ending) => return Ok(ControlFlow::Break(ending)),
+                Output::Wait(deadline) => return Ok(ControlFlow::Continue(deadline)),
             }
         }
     }

@@ -188,7 +188,7 @@ pub(crate) enum Objection {
     InterruptOnce,
 }
 
-/// What a face puts in front of the line that is typed.
+/// What a front end puts in front of the line that is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PromptState<'a> {
     /// Where a text goes that names nobody.

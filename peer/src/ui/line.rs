@@ -19,9 +19,9 @@ use crate::node::command::{
 use crate::shell::names::FileName;
 
 /// The line interface of a conversation.
-mod face;
+mod front_end;
 
-pub(crate) use face::{LineFrontEnd, TOOK_OVER, undelivered};
+pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, undelivered};
 
 /// Columns of the longest of what can be typed in a conversation.
 const HELP_USAGE_COLUMNS: usize = 20;
