@@ -24,6 +24,10 @@ pub(crate) const LOGIN_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
+///
+/// # Errors
+///
+/// If the text is none of these.
 pub fn parse_server(text: &str) -> Result<ServerAddress, ServerAddressError> {
     let (host, port) = split_server(text)?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
@@ -120,7 +124,11 @@ pub enum AcceptPolicy {
 }
 
 impl AcceptPolicy {
-    /// Reads the words behind `--accept`.
+    /// Reads the words after `--accept`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the words, for the person who typed them.
     pub fn parse(words: &[String]) -> Result<Self, String> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {

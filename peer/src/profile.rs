@@ -70,8 +70,12 @@ impl Settings {
         }
     }
 
-    /// Reads what [`Settings::to_text`] wrote, or a person. Looks at the version before anything else:
-    /// a newer program may have other fields.
+    /// Reads what [`Settings::to_text`] or a person wrote. Looks at the version before anything else: a
+    /// newer program may have other fields.
+    ///
+    /// # Errors
+    ///
+    /// If the text is from a newer program or does not hold settings.
     pub fn parse(text: &str) -> Result<Self, SettingsError> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -260,7 +264,11 @@ impl SettingsError {
 }
 
 /// Reads `known_servers`: which key is trusted for which server, as `HOST:PORT SHA256:…` on lines of
-/// their own, and comments behind `#`. `Err` with the number of the first line that is neither.
+/// their own, and comments on lines that start with `#`.
+///
+/// # Errors
+///
+/// The number, from 1, of the first line that is neither.
 pub fn parse_known_servers(text: &str) -> Result<Vec<(String, Fingerprint)>, usize> {
     let lines = text.lines().zip(1..);
     let lines = lines.filter(|(line, _)| !line.trim().is_empty() && !line.starts_with('#'));

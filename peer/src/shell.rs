@@ -72,6 +72,10 @@ const FIRST_CLIENT: Token = Token(4);
 
 /// Starts a node: opens its history and its sockets, and runs it on a thread of its own. The caller
 /// holds the lock of the profile.
+///
+/// # Errors
+///
+/// If one of them cannot be opened, or the thread cannot be started.
 pub fn start(settings: NodeSettings) -> Result<RunningNode, StartError> {
     let poll = Poll::new().map_err(StartError::System)?;
     let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::System)?;
@@ -92,28 +96,28 @@ pub fn start(settings: NodeSettings) -> Result<RunningNode, StartError> {
 /// What a node is started with.
 #[derive(Debug)]
 pub struct NodeSettings {
-    /// Where the rendezvous is.
+    /// The address of the rendezvous server.
     pub server: ServerAddress,
-    /// Whom to take for it.
+    /// How the server proves that it is the right one.
     pub trust: ServerTrust,
     /// This device's key.
     pub secret: DeviceSecret,
-    /// What its owner calls it.
+    /// The device's name, as its owner's other devices and contacts see it.
     pub device_name: DeviceName,
-    /// The SQLite file; made if it is missing.
+    /// The path of the history, an SQLite file; created if it is missing.
     pub history: PathBuf,
-    /// The Unix socket; replaced if it is there.
+    /// The path of the profile's Unix socket; replaced if it exists.
     pub socket: PathBuf,
     /// Where to bind the UDP socket; without it any port, in both families where the system has both.
     pub udp: Option<SocketAddr>,
 }
 
-/// Where a rendezvous is. Its TCP and UDP ports have the same number.
+/// The address of a rendezvous server. Its TCP and UDP ports have the same number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerAddress {
     /// A host name or an IP address, without brackets.
     pub host: String,
-    /// The port.
+    /// The number of both ports.
     pub port: u16,
 }
 
@@ -137,23 +141,23 @@ pub enum StartError {
     #[error(transparent)]
     History(#[from] HistoryError),
     /// The UDP socket cannot be bound.
-    #[error("the UDP address {address} cannot be used: {source}; is it taken by another program?")]
+    #[error("cannot use the UDP address {address}: {source}; is it taken by another program?")]
     Udp {
-        /// Where it should be.
+        /// The address from the command line, or `[::]:0`.
         address: String,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
     /// The profile's socket cannot be bound.
-    #[error("the profile's socket {} cannot be made: {source}", path.display())]
+    #[error("cannot create the profile's socket {}: {source}", path.display())]
     Socket {
-        /// Where it should be.
+        /// The socket's path.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
     /// The system gives no more threads or file descriptors.
-    #[error("the system has no resources left: {0}; close some programs and try again")]
+    #[error("the system has no threads or descriptors left: {0}")]
     System(io::Error),
 }
 

@@ -92,7 +92,7 @@ fn run(typed: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Prints a line for the person or script that called. A reader that went away is no failure.
+/// Prints a line for the person or script that ran the program. A reader that has gone is no failure.
 fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
     match writeln!(io::stdout().lock(), "{line}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
@@ -100,7 +100,7 @@ fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Why the program ends without having done what it should: what happened, why, what to do.
+/// Why the program failed. Each message says what could not be done, why, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("there is no home folder to keep the server's data in; name a folder with --data DIR")]
@@ -150,7 +150,7 @@ enum Failure {
         path: PathBuf,
         why: io::Error,
     },
-    #[error("the certificate file {} cannot be used: {why}", .path.display())]
+    #[error("cannot use the certificate file {}: {why}", .path.display())]
     Certificate { path: PathBuf, why: String },
     #[error("{0}")]
     Store(crate::store::StoreError),
@@ -171,11 +171,11 @@ enum Failure {
         "there is no terminal to ask for the password: {0}\ngive it in a file that only you can read, with --password-file FILE"
     )]
     NoTerminal(io::Error),
-    #[error("the password could not be prepared: {0}")]
+    #[error("cannot prepare the password: {0}")]
     Password(common::password::PasswordError),
-    #[error("standard output cannot be written: {0}")]
+    #[error("cannot write to standard output: {0}")]
     Output(io::Error),
-    #[error("the system refused {what}: {why}")]
+    #[error("cannot {what}: {why}")]
     System { what: &'static str, why: io::Error },
 }
 

@@ -36,6 +36,10 @@ pub trait Store {
     fn execute(&mut self, batch: &[StoreRequest]) -> Vec<Result<StoreAnswer, StoreError>>;
 
     /// Reads what an engine needs at its start.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read or is damaged.
     fn restore(&mut self) -> Result<Restored, StoreError>;
 }
 

@@ -286,7 +286,7 @@ impl From<StartError> for Failure {
             }
             StartError::Socket { .. } => failure(Exit::Profile)
                 .next("check the permissions of the profile's folder and the free space"),
-            StartError::System(_) => failure(Exit::Other).next("then try again"),
+            StartError::System(_) => failure(Exit::Other).next("close some programs and try again"),
         }
     }
 }

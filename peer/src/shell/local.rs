@@ -41,6 +41,10 @@ pub enum Heard {
 
 impl LocalNode {
     /// Opens the history and the sockets. The caller holds the lock of the profile.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot be opened.
     pub fn start(settings: NodeSettings) -> Result<Self, StartError> {
         let poll = Poll::new().map_err(StartError::System)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::System)?;
@@ -68,13 +72,17 @@ impl LocalNode {
         self.last
     }
 
-    /// The next thing heard; `None` if nothing comes within `patience`. The node only lives inside of
-    /// this call.
-    pub fn hear(&mut self, patience: Duration) -> io::Result<Option<Heard>> {
+    /// Runs the node until something is heard; `None` if nothing is within `timeout`. Between two calls the
+    /// node does nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot wait for the sockets.
+    pub fn hear(&mut self, timeout: Duration) -> io::Result<Option<Heard>> {
         let Some(event_loop) = &mut self.event_loop else {
             return Ok(None);
         };
-        let until = now() + patience;
+        let until = now() + timeout;
         loop {
             if let Some(heard) = event_loop.heard.as_mut().and_then(VecDeque::pop_front) {
                 return Ok(Some(heard));

@@ -25,7 +25,11 @@ use common::text;
 pub struct FileName(String);
 
 impl FileName {
-    /// Lets a name from outside pass, or tells why not.
+    /// Checks a name from outside.
+    ///
+    /// # Errors
+    ///
+    /// Why the name is refused.
     pub fn parse(name: &str) -> Result<Self, NameRefusal> {
         match refusal(name) {
             Some(refusal) => Err(refusal),

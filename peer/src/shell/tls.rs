@@ -32,15 +32,15 @@ use super::udp::canonical;
 use super::workers::{Lookup, Resolved, resolve};
 use crate::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 
-/// Time to look up the server's name.
+/// Time to look up the server's name: the system's resolver asks a second server after 5 s.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for a TCP connection to one address.
+/// Time for a TCP connection to one address: a lost SYN is sent again after 1 s and 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for the TLS handshake.
+/// Time for the TLS handshake: some round trips, and a server that is busy after a restart.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time to send what is queued before a close.
+/// Time to send what is queued before a close: nobody waits longer for a program to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes that are read before the loop gets its turn again.
+/// Bytes that are read in one turn of the loop, so that links are not kept waiting.
 const RECEIVED_PER_TURN: usize = 256 * 1024;
 
 /// The control connection, or the attempt to make one.
@@ -93,6 +93,10 @@ struct TlsStream {
 
 impl RendezvousConnection {
     /// Prepares for a server; connects only when asked to.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the server's name or the trust in it, for a person.
     pub fn new(server: ServerAddress, trust: &ServerTrust, token: Token) -> Result<Self, String> {
         Ok(Self {
             name: server_name(&server)?,
@@ -136,14 +140,14 @@ impl RendezvousConnection {
         match resolved.addresses {
             Ok(addresses) => {
                 self.addresses.clone_from(&addresses);
-                let nothing_tried = String::new();
-                self.try_next(addresses.into(), nothing_tried, registry, now, inputs);
+                // There is at least one address, which fails with an error of its own.
+                self.try_next(addresses.into(), String::new(), registry, now, inputs);
             }
             Err(reason) => fail(reason, inputs),
         }
     }
 
-    /// Notes the readiness that the system reported for the socket.
+    /// Notes that the system reported the socket as readable or writable.
     pub fn note_readiness(&mut self, is_readable: bool, is_writable: bool) {
         match &mut self.phase {
             Phase::Handshaking { tls_stream, .. }
@@ -156,7 +160,7 @@ impl RendezvousConnection {
         }
     }
 
-    /// Makes all the progress that needs no waiting.
+    /// Makes all the progress that is possible without waiting.
     pub fn handle_turn(
         &mut self,
         registry: &Registry,
@@ -503,9 +507,13 @@ fn of_other_family(connected: SocketAddr, addresses: &[SocketAddr]) -> Option<So
 }
 
 /// Connects to a server that is not known yet, has it prove possession of its key, and returns the
-/// key's fingerprint, for a person to say yes to. Sends nothing else. Blocks for at most `deadline`.
-pub fn probe(server: &ServerAddress, deadline: Duration) -> Result<Fingerprint, ClosedReason> {
-    let until = now() + deadline;
+/// key's fingerprint, for a person to confirm. Sends nothing else. Blocks for at most `timeout`.
+///
+/// # Errors
+///
+/// If the server cannot be reached in time, or is not a rendezvous server.
+pub fn probe(server: &ServerAddress, timeout: Duration) -> Result<Fingerprint, ClosedReason> {
+    let until = now() + timeout;
     let name = server_name(server).map_err(ClosedReason::Failed)?;
     let config = rendezvous_client_config(&ServerTrust::AskPerson)
         .map_err(|error| ClosedReason::Failed(error.to_string()))?;

@@ -11,7 +11,7 @@ pub(super) fn seed() -> Result<[u8; 32], Failure> {
     SysRng
         .try_fill_bytes(&mut bytes)
         .map_err(|error| Failure::System {
-            what: "random bytes",
+            what: "get random bytes",
             why: std::io::Error::other(error),
         })?;
     Ok(bytes)

@@ -118,7 +118,7 @@ fn raise_descriptor_limit() {
 
 const fn poll_problem(why: io::Error) -> Failure {
     Failure::System {
-        what: "waiting for sockets",
+        what: "wait for sockets",
         why,
     }
 }
@@ -312,7 +312,7 @@ impl Loop {
             .register(&mut listener, LISTENER, Interest::READABLE)
             .map_err(poll_problem)?;
         let mut signals = signals().map_err(|why| Failure::System {
-            what: "signals",
+            what: "handle signals",
             why,
         })?;
         registry

@@ -77,6 +77,10 @@ pub enum Progress {
 
 impl TlsConnection {
     /// A connection whose handshake is still to come.
+    ///
+    /// # Errors
+    ///
+    /// If `config` cannot be used for a connection.
     pub fn new(
         socket: TcpStream,
         source: SocketAddr,

@@ -29,7 +29,7 @@ impl UdpThread {
     /// Starts to answer datagrams.
     pub(super) fn start(socket: std::net::UdpSocket) -> Result<Self, Failure> {
         let failure = |why| Failure::System {
-            what: "a UDP thread",
+            what: "start the UDP thread",
             why,
         };
         socket.set_nonblocking(true).map_err(failure)?;

@@ -44,7 +44,7 @@ impl Workers {
     ) -> Result<Self, Failure> {
         let (answers, results) = Answers::new(Arc::clone(waker), SERVER_ANSWERS_MAX);
         let no_thread = |why: io::Error| Failure::System {
-            what: "a thread",
+            what: "start a thread",
             why,
         };
         let store_answers = answers.clone();
