@@ -208,20 +208,20 @@ impl Client {
         &mut self,
         inbox: &mut Inbox,
         command: &Command,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Reply, CallError> {
         let sent = self.0.send(command);
-        await_reply(inbox, sent, patience)
+        await_reply(inbox, sent, timeout)
     }
 
     /// Asks for events from now on.
     pub(crate) fn subscribe(
         &mut self,
         inbox: &mut Inbox,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), CallError> {
         let sent = self.0.subscribe();
-        await_reply(inbox, sent, patience).map(|_| ())
+        await_reply(inbox, sent, timeout).map(|_| ())
     }
 }
 
@@ -239,10 +239,10 @@ impl Arrival {
 fn await_reply(
     inbox: &mut Inbox,
     sent: io::Result<u64>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Reply, CallError> {
     let id = sent.map_err(|error| CallError::Gone(error.to_string()))?;
-    let deadline = now() + patience;
+    let deadline = now() + timeout;
     loop {
         match inbox.arrival(Some(deadline)) {
             Some(Arrival::Reply(of, result)) if of == id => {

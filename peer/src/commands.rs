@@ -17,7 +17,7 @@ use crate::ui::Screen;
 
 /// Registering, logging in and out, one-time codes, trust in servers.
 mod account;
-/// Talking.
+/// `chat`: typing and reading in one place.
 mod chat;
 /// Who is online, and this device itself.
 mod directory;

@@ -115,11 +115,11 @@ pub(crate) fn shown_path(path: &Path) -> String {
 pub enum AcceptPolicy {
     /// Ask the person at the terminal.
     Ask,
-    /// Take all.
+    /// Accept every offer.
     Always,
-    /// Decline all.
+    /// Decline every offer.
     Never,
-    /// Take those from these, decline the rest.
+    /// Accept offers of these accounts, decline all others.
     From(BTreeSet<AccountName>),
 }
 

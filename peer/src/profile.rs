@@ -98,7 +98,7 @@ impl Settings {
         toml::to_string(self).expect("names and numbers are always valid TOML")
     }
 
-    /// The server.
+    /// Parses the server's address.
     pub fn server(&self) -> ServerAddress {
         parse_server(&self.server).expect("checked when the settings were read or made")
     }

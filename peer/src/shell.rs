@@ -288,10 +288,10 @@ impl EventLoop {
         self.wind_down(&mut events);
     }
 
-    /// Sleeps until something is ready or due, but not longer than `patience`, and notes what is ready.
-    fn wait(&mut self, events: &mut Events, patience: Option<Duration>) -> io::Result<()> {
+    /// Sleeps until something is ready or due, but not longer than `timeout_max`, and notes what is ready.
+    fn wait(&mut self, events: &mut Events, timeout_max: Option<Duration>) -> io::Result<()> {
         self.ask_history();
-        let timeout = self.timeout().into_iter().chain(patience).min();
+        let timeout = self.timeout().into_iter().chain(timeout_max).min();
         self.udp.update_interest(self.poll.registry(), UDP)?;
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),

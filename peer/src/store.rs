@@ -37,7 +37,7 @@ pub struct Row {
     pub with: AccountName,
     /// Which way it went.
     pub direction: Direction,
-    /// The message.
+    /// The message as its author sent it.
     pub message: Message,
     /// How far it is.
     pub state: MessageState,

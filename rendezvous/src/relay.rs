@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use common::stun;
 
-/// Answers datagrams.
+/// Answers STUN Binding requests.
 #[derive(Debug, Default)]
 pub struct Relay {
     answered: u64,

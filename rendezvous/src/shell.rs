@@ -21,9 +21,9 @@ pub mod admin;
 mod ambient;
 /// The data folder.
 mod data;
-/// Frames in bytes.
+/// Encodes frames, one that goes to many only once.
 pub mod encoder;
-/// The loop.
+/// The event loop.
 mod serve;
 /// TLS over TCP.
 pub mod tls;

@@ -129,7 +129,7 @@ impl Device {
 /// An account as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountSummary {
-    /// Unique.
+    /// The account's name.
     pub account: AccountName,
     /// Since when it exists.
     pub created: UnixTime,

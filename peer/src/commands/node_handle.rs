@@ -78,14 +78,14 @@ impl NodeHandle {
         self.call_for(doing, command, CALL_TIMEOUT)
     }
 
-    /// Asks the node for something that may take `patience`.
+    /// Asks the node for something that may take `timeout`.
     pub(crate) fn call_for(
         &mut self,
         doing: &str,
         command: &Command,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Reply, Failure> {
-        let result = self.try_call(command, patience);
+        let result = self.try_call(command, timeout);
         result.map_err(|error| self.failure(doing, error))
     }
 
@@ -93,12 +93,12 @@ impl NodeHandle {
     pub(crate) fn try_call(
         &mut self,
         command: &Command,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Reply, CallError> {
         let Some(client) = &mut self.client else {
             return Err(CallError::Gone("there is no connection to it".to_owned()));
         };
-        client.call(&mut self.inbox, command, patience)
+        client.call(&mut self.inbox, command, timeout)
     }
 
     /// Waits until the node is logged in.

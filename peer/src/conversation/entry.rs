@@ -46,7 +46,7 @@ pub(crate) enum Entry {
     },
     /// Show what can be typed.
     Help,
-    /// Leave.
+    /// End the conversation.
     Quit,
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Setup {
 /// The time of an input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
-    /// For waiting.
+    /// The monotonic clock, for deadlines.
     pub(crate) instant: Instant,
     /// This machine's wall clock, for what is sent.
     pub(crate) wall: UnixTime,
@@ -164,7 +164,7 @@ pub(crate) enum Item {
     TookOver,
     /// What was typed has not been done.
     Objection(Objection),
-    /// Something failed.
+    /// A request failed.
     Problem(Failure),
 }
 

@@ -109,7 +109,7 @@ impl std::fmt::Debug for PasswordText {
 pub enum Reply {
     /// The command succeeded and has no result.
     Done,
-    /// Logged in.
+    /// The device is logged in.
     LoggedIn {
         /// Failed log-ins of unknown devices since the account's owner was last told.
         failed: Option<FailedLogins>,
@@ -358,7 +358,7 @@ pub struct OfferView {
     pub from: AccountName,
     /// The sender's name for the file; untrusted text.
     pub name: String,
-    /// In bytes.
+    /// The file's length in bytes.
     pub size: u64,
     /// Whether the file's owner may execute it.
     pub executable: bool,

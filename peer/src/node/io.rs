@@ -291,7 +291,7 @@ pub enum ContactRequest {
     },
     /// Forgets a device key, to make room for others.
     UnpinKey {
-        /// The key.
+        /// The key, whichever account it is pinned to.
         device_key: DeviceKey,
     },
 }
@@ -446,7 +446,7 @@ pub enum DiskAnswer {
     Opened {
         /// The file's name without any folder.
         name: String,
-        /// In bytes.
+        /// The file's length in bytes.
         size: u64,
         /// Whether the file's owner may execute it.
         executable: bool,

@@ -35,7 +35,7 @@ pub struct LocalNode {
 pub enum Heard {
     /// The reply to the command with this number.
     Reply(u64, Result<Reply, CommandError>),
-    /// Something happened.
+    /// An event of the node, which nobody asked for.
     Event(Event),
 }
 

@@ -37,7 +37,7 @@ impl FileName {
         }
     }
 
-    /// The name.
+    /// The name as text, without any folder.
     pub fn as_str(&self) -> &str {
         &self.0
     }

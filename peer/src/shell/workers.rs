@@ -16,9 +16,9 @@ pub(crate) type Answers = worker::Answers<Answer>;
 /// What a worker found out.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The store's.
+    /// The history's answer to a request.
     Stored(StoreId, StoreAnswer),
-    /// The disk's.
+    /// The disk worker's answer to a request of a transfer.
     Disk(TransferId, DiskAnswer),
     /// A computation's.
     Computed(JobId, Outcome),

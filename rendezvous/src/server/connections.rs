@@ -51,9 +51,9 @@ pub(super) struct Event {
 /// Who makes a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Caller {
-    /// Not logged in.
+    /// A connection that is not logged in.
     Stranger(Stranger),
-    /// Logged in.
+    /// A device that is logged in.
     Member,
 }
 
@@ -80,9 +80,9 @@ enum Phase {
     Handshaking,
     /// The greeting has not come.
     Ungreeted(ChannelBinding),
-    /// Not logged in.
+    /// A connection that is not logged in.
     Stranger(ChannelBinding),
-    /// Logged in.
+    /// A device that is logged in.
     Member,
 }
 

@@ -101,7 +101,7 @@ pub struct NewAccount {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Named {
-    /// Its name.
+    /// The account's name.
     pub account: AccountName,
 }
 
@@ -197,7 +197,7 @@ pub enum Refusal {
 /// An account in a list, as `account list --json` prints it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct AccountLine {
-    /// Its name.
+    /// The account's name.
     pub account: AccountName,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: u64,

@@ -17,7 +17,7 @@ const WAKER: Token = Token(1);
 /// Datagrams in a row before the thread looks whether it is to stop.
 const ROUND: usize = 256;
 
-/// The thread.
+/// The thread that answers datagrams, until it is told to stop.
 #[derive(Debug)]
 pub(super) struct UdpThread {
     thread: JoinHandle<()>,

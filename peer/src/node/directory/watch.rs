@@ -39,7 +39,7 @@ enum State {
     Listing(Listing),
     /// The server was asked to push what changed since the listing.
     Asking(Listing),
-    /// Since then.
+    /// The server pushes changes, since this time.
     On(Instant),
 }
 

@@ -64,7 +64,7 @@ impl Journal {
         Ok((Self { file, len }, left))
     }
 
-    /// Adds records.
+    /// Appends records to the file, to survive a kill of the process.
     ///
     /// # Errors
     /// The system's, or that so much waits for the history that no more is recorded; nothing is recorded
