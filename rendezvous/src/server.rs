@@ -302,16 +302,14 @@ impl Server {
 
     fn on_stored(&mut self, ticket: Ticket, answer: Result<StoreAnswer, StoreError>) {
         let context = &mut self.context;
-        match context.end_work(ticket) {
-            Some(Purpose::Store(Part::Logins)) => self.logins.on_stored(ticket, answer, context),
-            Some(Purpose::Store(Part::Devices)) => self.devices.on_stored(ticket, answer, context),
-            Some(Purpose::Store(Part::Presence)) => {
-                self.presence.on_stored(ticket, answer, context)
-            }
-            Some(Purpose::Store(Part::Operator)) => {
-                self.operator.on_stored(ticket, answer, context)
-            }
-            Some(Purpose::Unawaited | Purpose::Compute) | None => {}
+        let Some(Purpose::Store(part)) = context.end_work(ticket) else {
+            return;
+        };
+        match part {
+            Part::Logins => self.logins.on_stored(ticket, answer, context),
+            Part::Devices => self.devices.on_stored(ticket, answer, context),
+            Part::Presence => self.presence.on_stored(ticket, answer, context),
+            Part::Operator => self.operator.on_stored(ticket, answer, context),
         }
     }
 
