@@ -22,6 +22,8 @@ pub mod login;
 pub mod model;
 /// The network.
 pub mod net;
+/// A device that says whatever a test wants.
+pub mod outsider;
 /// The server's machine.
 pub mod rendezvous_host;
 /// Everything that can happen.

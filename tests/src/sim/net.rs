@@ -19,13 +19,15 @@ const HEADERS_V6: usize = 40 + 8;
 /// A NAT that does not preserve ports hands out these and above.
 const NAT_PORT_FIRST: u16 = 20_000;
 
-/// A host of the world, or the server.
+/// A host of the world, the server, or anybody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Site {
     /// The rendezvous server.
     Server,
     /// A host by its number.
     Host(usize),
+    /// Whoever is at a public address that nobody here has, in a network with [`Net::has_strays`].
+    Elsewhere,
 }
 
 /// Where an IPv4 address means something.
@@ -330,6 +332,8 @@ pub struct Net {
     cuts: BTreeSet<(Site, Site)>,
     /// When each site's line has sent all that it was given.
     lines: BTreeMap<Site, Instant>,
+    /// Whether datagrams to public addresses that nobody here has arrive [elsewhere](Site::Elsewhere).
+    pub has_strays: bool,
     /// What happened so far.
     pub mishaps: Mishaps,
 }
@@ -344,6 +348,7 @@ impl Net {
             nats: Vec::new(),
             cuts: BTreeSet::new(),
             lines: BTreeMap::new(),
+            has_strays: false,
             mishaps: Mishaps {
                 lost: 0,
                 doubled: 0,
@@ -526,8 +531,9 @@ impl Net {
         };
         let outside = |nat: &Nat| destination.ip() == IpAddr::V4(nat.public);
         let Some(number) = self.nats.iter().position(outside) else {
-            let site = self.homes.get(&(Realm::Public, destination))?;
-            return Some((source, *site, destination));
+            let site = self.homes.get(&(Realm::Public, destination)).copied();
+            let site = site.or(self.has_strays.then_some(Site::Elsewhere))?;
+            return Some((source, site, destination));
         };
         let is_hairpin = realm == Realm::Behind(number);
         if is_hairpin && !self.nats[number].options.hairpins {

@@ -75,17 +75,19 @@ impl RendezvousHost {
         self.deadline = None;
     }
 
-    /// Makes an account with a device that is logged in, as a log-in would have.
+    /// Makes an account with a device that is logged in, as a log-in would have. The password is that of
+    /// `owner`: of the account itself, if anybody will ever type it.
     pub fn enrol(
         &mut self,
         account: &AccountName,
+        owner: &AccountName,
         device_key: DeviceKey,
         token: &Token,
         at: UnixTime,
     ) {
         let create = StoreRequest::Accounts(AccountsRequest::Create {
             account: account.clone(),
-            record: record(account),
+            record: record(owner),
             stretch: STRETCH_CURRENT,
             at,
         });

@@ -31,7 +31,7 @@ use super::login;
 use super::model::Model;
 use super::net::{Arrival, Faults, NatOptions, Net, Realm, Site};
 use super::rendezvous_host::RendezvousHost;
-use control::Connection;
+use control::{Connection, Tamper};
 pub use host::Host;
 
 /// Control connections and the server at their end.
@@ -64,7 +64,8 @@ pub struct WorldOptions {
     pub nats: Vec<NatOptions>,
     /// The hosts, each with an account of its own.
     pub homes: Vec<Home>,
-    /// Whether people type passwords: [`Kind::LogIn`](super::step::Kind::LogIn) and others.
+    /// Whether people type passwords: [`Kind::LogIn`](super::step::Kind::LogIn) and others. Where they do
+    /// not, nobody can log in with one.
     pub uses_passwords: bool,
     /// What the network does.
     pub faults: Faults,
@@ -155,17 +156,33 @@ pub struct World {
     pub uses_passwords: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     attackers: BTreeMap<ConnectionId, Attacker>,
+    tampers: BTreeMap<usize, Tamper>,
     last_connection: u64,
     queue: BinaryHeap<Reverse<Due>>,
     last_due: u64,
     turns: u32,
     /// Datagrams that arrived, and their bytes.
     pub carried: [u64; 2],
+    /// Datagrams that arrived elsewhere: see [`Net::has_strays`].
+    pub strays: Vec<Stray>,
     /// Engines woken before their time.
     pub pokes: u64,
     trace: blake3::Hasher,
     /// The first thing that is not as it should be.
     pub violation: Option<Violation>,
+}
+
+/// A datagram to an address that nobody in the world has.
+#[derive(Debug)]
+pub struct Stray {
+    /// When it arrived.
+    pub at: Instant,
+    /// From whom, as seen there.
+    pub source: SocketAddr,
+    /// To whom.
+    pub destination: SocketAddr,
+    /// What.
+    pub bytes: Vec<u8>,
 }
 
 /// Something that happens at a moment.
@@ -235,11 +252,13 @@ impl World {
             uses_passwords: options.uses_passwords,
             connections: BTreeMap::new(),
             attackers: BTreeMap::new(),
+            tampers: BTreeMap::new(),
             last_connection: 0,
             queue: BinaryHeap::new(),
             last_due: 0,
             turns: 0,
             carried: [0; 2],
+            strays: Vec::new(),
             pokes: 0,
             trace: blake3::Hasher::new(),
             violation: None,
@@ -265,7 +284,12 @@ impl World {
         let key = DeviceSecret::from_seed(secret).public();
         let token = Token::from_bytes(token);
         let disk = if home.is_enrolled {
-            self.server.enrol(&account, key, &token, self.wall);
+            // Stretching takes a while: where nobody types a password one is enough for all.
+            let owner = match self.uses_passwords {
+                true => account.clone(),
+                false => self::account(0),
+            };
+            self.server.enrol(&account, &owner, key, &token, self.wall);
             Disk::enrolled(account.clone(), token)
         } else {
             Disk::default()
@@ -592,13 +616,29 @@ impl World {
         let addresses = match from {
             Site::Server => &[SERVER, SERVER_V6][..],
             Site::Host(n) => &self.hosts[n].addresses,
+            Site::Elsewhere => &[],
         };
         let mut addresses = addresses.iter();
         let Some(source) = addresses.find(|at| at.is_ipv4() == to.is_ipv4()) else {
             self.net.mishaps.barred += 1;
             return;
         };
-        let (source, len) = (*source, datagram.len());
+        self.carry(from, *source, to, datagram);
+    }
+
+    /// Sends a datagram from an address that nobody in the world has.
+    pub fn send_stray(&mut self, source: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        self.carry(Site::Elsewhere, source, to, datagram);
+    }
+
+    /// What has arrived at such an address since this was asked last.
+    pub fn take_strays(&mut self, address: SocketAddr) -> Vec<Stray> {
+        let is_here = |stray: &mut Stray| stray.destination == address;
+        self.strays.extract_if(.., is_here).collect()
+    }
+
+    fn carry(&mut self, from: Site, source: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        let len = datagram.len();
         let arrivals = self
             .net
             .send(from, source, to, len, self.now, &mut self.rng);
@@ -614,6 +654,12 @@ impl World {
                     self.transmit(Site::Server, arrival.source, &answer);
                 }
             }
+            Site::Elsewhere => self.strays.push(Stray {
+                at: self.now,
+                source: arrival.source,
+                destination: arrival.destination,
+                bytes: datagram.to_vec(),
+            }),
             Site::Host(n) => {
                 let host = &mut self.hosts[n];
                 if !host.addresses.contains(&arrival.destination) || host.asleep_until.is_some() {

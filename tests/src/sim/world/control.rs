@@ -1,5 +1,6 @@
 //! Control connections, modelled as bytes in order that may stop to come, and the server at their end.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -7,12 +8,13 @@ use common::key::ChannelBinding;
 use common::limits::CONTROL_FRAME_LEN_MAX;
 use common::time::Epoch;
 use common::wire::frame::{self, FrameBuffer};
-use common::wire::rendezvous::{Hello, LoginRequest, Request, RequestFrame};
+use common::wire::rendezvous::{Hello, LoginRequest, Request, RequestFrame, ServerFrame};
 use peer::node::Input;
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use rand::RngExt;
 use rendezvous::server::logins::lockout::Lane;
 use rendezvous::server::{self, ConnectionId};
+use serde::Serialize;
 
 use super::{Happening, SERVER, SERVER_V6, World};
 use crate::sim::attacker::Attacker;
@@ -32,6 +34,15 @@ pub(super) struct Connection {
     to_server: Instant,
     to_host: Instant,
     pub(super) is_broken: bool,
+}
+
+/// Somebody on the way from the server to a host, or a server that lies.
+pub(super) struct Tamper(Box<dyn FnMut(&mut ServerFrame) -> bool>);
+
+impl fmt::Debug for Tamper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tamper")
+    }
 }
 
 impl World {
@@ -312,6 +323,19 @@ impl World {
         self.drain_server();
     }
 
+    /// From now on `change` sees what the server sends to a host: it may change a frame, and one for which
+    /// it returns `false` never comes. The server knows nothing of it.
+    pub fn tamper(&mut self, n: usize, change: impl FnMut(&mut ServerFrame) -> bool + 'static) {
+        self.tampers.insert(n, Tamper(Box::new(change)));
+    }
+
+    /// Sends a host what the server never said, if it has a control connection.
+    pub fn forge(&mut self, n: usize, frame: &ServerFrame) {
+        if let Some(id) = self.hosts[n].connection {
+            self.send(id, frame);
+        }
+    }
+
     /// Ends the server without a word; its machine closes the connections.
     pub fn crash_server(&mut self) {
         if self.server.engine.take().is_none() {
@@ -343,19 +367,10 @@ impl World {
                 }
                 server::Output::Send { connection, frame } => {
                     self.ledger.on_frame(connection, &frame);
-                    let mut bytes = Vec::new();
-                    let encoded = match &frame {
-                        server::Frame::Greeting(greeting) => {
-                            frame::encode::<CONTROL_FRAME_LEN_MAX>(greeting, &mut bytes)
-                        }
-                        server::Frame::Server(frame) => {
-                            frame::encode::<CONTROL_FRAME_LEN_MAX>(&**frame, &mut bytes)
-                        }
-                    };
-                    if encoded.is_err() {
-                        self.report(Violation::new("the server made a frame that is too long"));
+                    match &frame {
+                        server::Frame::Greeting(greeting) => self.send(connection, greeting),
+                        server::Frame::Server(frame) => self.send_tampered(connection, frame),
                     }
-                    self.answer_host(connection, RendezvousInput::Received(bytes));
                 }
                 server::Output::Close { connection, .. } => {
                     let closed = RendezvousInput::Closed(ClosedReason::Ended);
@@ -378,6 +393,25 @@ impl World {
                 }
             }
         }
+    }
+
+    fn send_tampered(&mut self, id: ConnectionId, frame: &ServerFrame) {
+        let host = self.connections.get(&id).map(|connection| connection.host);
+        let Some(Tamper(change)) = host.and_then(|host| self.tampers.get_mut(&host)) else {
+            return self.send(id, frame);
+        };
+        let mut frame = frame.clone();
+        if change(&mut frame) {
+            self.send(id, &frame);
+        }
+    }
+
+    fn send(&mut self, id: ConnectionId, frame: &impl Serialize) {
+        let mut bytes = Vec::new();
+        if frame::encode::<CONTROL_FRAME_LEN_MAX>(frame, &mut bytes).is_err() {
+            self.report(Violation::new("the server made a frame that is too long"));
+        }
+        self.answer_host(id, RendezvousInput::Received(bytes));
     }
 
     fn check_ledger(&mut self) {

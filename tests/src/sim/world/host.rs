@@ -76,7 +76,7 @@ impl Host {
     }
 
     /// When it has something to do by itself.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub fn due(&self) -> Option<Instant> {
         self.node.as_ref()?;
         match self.asleep_until {
             Some(until) => Some(until),

@@ -1,0 +1,179 @@
+//! A device without a node behind it, at an address that nobody else has: it says on a link whatever a
+//! test wants, well-formed or not.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use common::key::DeviceSecret;
+use common::limits::LINK_FRAME_LEN_MAX;
+use common::wire::frame::{self, FrameBuffer};
+use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
+use peer::node::Datagrams;
+use peer::node::transport::{CloseReason, LinkId, StreamDir, StreamId, Transport, TransportEvent};
+use serde::Serialize;
+
+use super::world::World;
+
+/// How often the world and the device take turns.
+const TURN: Duration = Duration::from_millis(5);
+/// Turns that a handshake may take.
+const HANDSHAKE_TURNS_MAX: u32 = 200;
+
+/// One link of such a device.
+#[derive(Debug)]
+pub struct Outsider {
+    transport: Transport,
+    address: SocketAddr,
+    link: LinkId,
+    stream: Option<StreamId>,
+    frames: FrameBuffer<LINK_FRAME_LEN_MAX>,
+    /// The other side's greeting.
+    pub greeting: Option<PeerHello>,
+    /// What it said afterwards.
+    pub heard: Vec<PeerFrame>,
+    /// Why the link ended.
+    pub lost: Option<String>,
+}
+
+impl Outsider {
+    /// The device with this secret dials a host from `address`, and greets it with these versions.
+    ///
+    /// # Panics
+    /// If there is neither a link nor a reason why.
+    pub fn dial(
+        world: &mut World,
+        secret: [u8; 32],
+        address: SocketAddr,
+        host: usize,
+        versions: &[u16],
+    ) -> Self {
+        world.net.has_strays = true;
+        let mut transport = Transport::new(secret, DeviceSecret::from_seed(secret));
+        let to = &world.hosts[host];
+        let key = DeviceSecret::from_seed(to.secret).public();
+        let link = transport.dial(key, to.addresses[0], world.now);
+        let mut outsider = Self {
+            transport,
+            address,
+            link: link.expect("a first link"),
+            stream: None,
+            frames: FrameBuffer::new(),
+            greeting: None,
+            heard: Vec::new(),
+            lost: None,
+        };
+        for _ in 0..HANDSHAKE_TURNS_MAX {
+            outsider.exchange(world);
+            if outsider.lost.is_some() {
+                return outsider;
+            }
+            if outsider.stream.is_some() {
+                outsider.write(&PeerHello {
+                    versions: versions.to_vec(),
+                    agent: "test".to_owned(),
+                });
+                outsider.pass(world, Duration::from_millis(200));
+                return outsider;
+            }
+        }
+        panic!("no link");
+    }
+
+    /// Says something on the message stream, and lets it arrive.
+    pub fn say(&mut self, world: &mut World, frame: &PeerFrame) {
+        self.write(frame);
+        self.pass(world, Duration::from_millis(200));
+    }
+
+    /// Sends a leaf on a stream of its own, and lets it arrive.
+    pub fn send_leaf(&mut self, world: &mut World, header: &LeafHeader, bytes: &[u8]) {
+        let stream = self.transport.open_leaf(self.link);
+        let stream = stream.expect("there is room for a stream");
+        let mut leaf = Vec::new();
+        frame::encode::<LEAF_HEADER_LEN_MAX>(header, &mut leaf).expect("a header fits its bound");
+        leaf.extend_from_slice(bytes);
+        self.transport.write(self.link, stream, leaf.into(), true);
+        self.pass(world, Duration::from_secs(1));
+    }
+
+    /// Closes the link.
+    pub fn close(&mut self, world: &mut World) {
+        self.transport
+            .close(self.link, CloseReason::Done, world.now);
+        self.exchange(world);
+    }
+
+    /// Lets time pass in the world and here.
+    pub fn pass(&mut self, world: &mut World, span: Duration) {
+        let end = world.now + span;
+        while world.now < end {
+            self.exchange(world);
+        }
+    }
+
+    fn write(&mut self, frame: &impl Serialize) {
+        let mut bytes = Vec::new();
+        frame::encode::<LINK_FRAME_LEN_MAX>(frame, &mut bytes).expect("a frame fits its bound");
+        let stream = self.stream.expect("the link is there");
+        self.transport.write(self.link, stream, bytes.into(), false);
+    }
+
+    /// Carries what both sides have to say, while one turn passes.
+    fn exchange(&mut self, world: &mut World) {
+        let mut buffer = Vec::new();
+        while let Some(transmit) =
+            self.transport
+                .poll_transmit(world.now, &mut buffer, &mut |_, _| true)
+        {
+            let stride = transmit.segment_size.unwrap_or(transmit.size);
+            for datagram in buffer[..transmit.size].chunks(stride) {
+                world.send_stray(self.address, transmit.destination, datagram);
+            }
+            buffer.clear();
+        }
+        world.pass(TURN);
+        for stray in world.take_strays(self.address) {
+            let datagrams = Datagrams {
+                source: stray.source,
+                local: None,
+                ecn: None,
+                stride: stray.bytes.len(),
+                bytes: BytesMut::from(stray.bytes.as_slice()),
+            };
+            self.transport.handle_datagrams(datagrams, world.now);
+        }
+        self.transport.handle_timeout(world.now);
+        while let Some(event) = self.transport.poll_event() {
+            self.on_event(event);
+        }
+    }
+
+    fn on_event(&mut self, event: TransportEvent) {
+        match event {
+            TransportEvent::Connected { link, .. } => self.stream = self.transport.open_bi(link),
+            TransportEvent::Lost { reason, .. } => self.lost = Some(reason),
+            TransportEvent::Readable { stream, .. } => self.read(stream),
+            TransportEvent::Opened { link, dir } => {
+                let is_leaf = dir == StreamDir::Uni;
+                assert!(is_leaf, "only the client opens a message stream");
+                self.transport.accept(link, dir);
+            }
+            TransportEvent::Finished { .. } | TransportEvent::Writable { .. } => {}
+        }
+    }
+
+    fn read(&mut self, stream: StreamId) {
+        let frames = &mut self.frames;
+        self.transport.read(self.link, stream, &mut |bytes| {
+            frames.push(&bytes);
+            true
+        });
+        if self.greeting.is_none() {
+            self.greeting = self.frames.next_frame().expect("a node says what it must");
+        }
+        while let Some(frame) = self.frames.next_frame().expect("a node says what it must") {
+            self.heard.push(frame);
+        }
+    }
+}
