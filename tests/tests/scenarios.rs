@@ -1,12 +1,27 @@
 //! Promises, one by one, in the simulated world.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+// Devices that aim others at third parties.
+#[path = "scenarios/cannon.rs"]
+mod cannon;
+// Long times that pass at once.
+#[path = "scenarios/clocks.rs"]
+mod clocks;
 // Offers and transfers.
 #[path = "scenarios/files.rs"]
 mod files;
+// Whose word is whose.
+#[path = "scenarios/identity.rs"]
+mod identity;
+// Links that end, and links that go on.
+#[path = "scenarios/links.rs"]
+mod links;
 // Messages and receipts.
 #[path = "scenarios/messages.rs"]
 mod messages;
+// Watching who comes and goes.
+#[path = "scenarios/presence.rs"]
+mod presence;
 // Without a server, or without an account.
 #[path = "scenarios/server.rs"]
 mod server;

@@ -55,18 +55,6 @@ impl Requests {
         }
     }
 
-    /// The number of the next request.
-    #[cfg(test)]
-    pub(super) const fn next_id(&self) -> u32 {
-        self.next
-    }
-
-    /// As if so many requests had been made.
-    #[cfg(test)]
-    pub(super) const fn set_next_id(&mut self, number: u32) {
-        self.next = number;
-    }
-
     /// The occupancy of each bounded resource.
     pub(super) fn occupancies(&self) -> [Occupancy; 2] {
         [
@@ -211,4 +199,61 @@ impl Answered {
 /// The error for an answer that its request cannot have.
 pub(super) fn unexpected_reply() -> CommandError {
     CommandError::Unreachable("unexpected reply from the server".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use common::wire::rendezvous::{DeviceRequest, DirectoryRequest};
+
+    use super::super::command::CommandId;
+    use super::*;
+
+    /// The number that a listing gets, which is answered.
+    fn listed(requests: &mut Requests, number: u64) -> u32 {
+        let purpose = Purpose::Directory(DirectoryPurpose::List(CommandId(number)));
+        let list = DirectoryRequest::List { after: None };
+        requests.ask(purpose, Request::Directory(list));
+        let sent = requests.poll_request().unwrap();
+        requests.on_answer(sent.id, Answer::Directory(DirectoryAnswer::Done));
+        let answered = requests.poll_answered();
+        assert!(
+            matches!(
+                answered,
+                Some(Answered::Directory(DirectoryPurpose::List(CommandId(of)), Ok(_)))
+                    if of == number
+            ),
+            "{answered:?}"
+        );
+        sent.id.0
+    }
+
+    #[test]
+    fn t25_request_numbers_wrap_without_taking_one_that_is_open() {
+        let mut requests = Requests::new();
+        requests.set_gate(Gate::Open);
+        // The server never answers this one.
+        let purpose = Purpose::Device(DevicePurpose::Admit(CommandId(0)));
+        requests.ask(purpose, Request::Device(DeviceRequest::Admit));
+        let open = requests.poll_request().unwrap().id.0;
+        requests.next = u32::MAX - 2;
+        let numbers: Vec<u32> = (1..7).map(|n| listed(&mut requests, n)).collect();
+        assert_eq!(numbers[..3], [u32::MAX - 2, u32::MAX - 1, u32::MAX]);
+        assert!(
+            !numbers.contains(&open) && !numbers.contains(&0),
+            "{numbers:?}"
+        );
+        // As if all numbers had been used meanwhile.
+        requests.next = open;
+        assert_ne!(listed(&mut requests, 7), open);
+        let error = CommandError::Unreachable("the session is gone".to_owned());
+        requests.fail_all(&error);
+        let ended = requests.poll_answered();
+        assert!(
+            matches!(
+                &ended,
+                Some(Answered::Device(DevicePurpose::Admit(CommandId(0)), Err(of))) if *of == error
+            ),
+            "{ended:?}"
+        );
+    }
 }

@@ -1,13 +1,19 @@
-//! Files: offers that end in every way, loss, disks and links that fail half-way.
+//! Files: offers that end in every way, loss, disks and links that fail half-way, senders that keep no
+//! rule.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::limits::{LEAF_LEN, OFFER_LIFETIME};
+use common::hash::{FileDigest, LeafHash, LeafHasher, file_digest, leaf_len};
+use common::id::TransferId;
+use common::limits::{FILE_LEN_MAX, LEAF_LEN, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX};
+use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame};
 use peer::node::command::{Command, CommandError, Reply, TransferState};
 use tests::sim::net::Faults;
+use tests::sim::outsider::Outsider;
+use tests::sim::world::World;
 
-use super::shared::{answer, ask, end, offer, open_offers, separate, world};
+use super::shared::{answer, ask, end, linked_outsider, offer, open_offers, separate, world};
 
 #[test]
 fn an_offer_that_nobody_answers_is_declined() {
@@ -123,4 +129,198 @@ fn a_node_stops_while_an_offer_waits_for_the_server() {
     world.pass(Duration::from_secs(1));
     world.stop(0, true);
     assert_eq!(world.violation, None);
+}
+
+// ---- senders that keep no rule -----------------------------------------------------------------
+
+const SIZE: usize = LEAF_LEN + 5;
+
+const fn transfer(n: u8) -> TransferId {
+    TransferId::from_bytes([n; 16])
+}
+
+fn file_offer(n: u8, size: u64) -> PeerFrame {
+    PeerFrame::File(FileFrame::Offer(Offer {
+        transfer: transfer(n),
+        name: format!("file {n}"),
+        size,
+        executable: false,
+    }))
+}
+
+const fn declined(n: u8) -> PeerFrame {
+    PeerFrame::File(FileFrame::Decline {
+        transfer: transfer(n),
+        reason: DeclineReason::LimitExceeded,
+    })
+}
+
+const fn sent(digest: FileDigest) -> PeerFrame {
+    let transfer = transfer(1);
+    PeerFrame::File(FileFrame::Sent { transfer, digest })
+}
+
+/// A file, and what its leaves are announced with.
+struct File {
+    bytes: Vec<u8>,
+    hashes: Vec<LeafHash>,
+}
+
+impl File {
+    fn new() -> Self {
+        let bytes: Vec<u8> = (0..SIZE).map(|at| (at / 7) as u8).collect();
+        let hashes = (0..2).map(|index| {
+            let mut hasher = LeafHasher::new(SIZE as u64, index);
+            hasher.update(Self::leaf_of(&bytes, index));
+            hasher.finish()
+        });
+        Self {
+            hashes: hashes.collect(),
+            bytes,
+        }
+    }
+
+    fn leaf_of(bytes: &[u8], index: u64) -> &[u8] {
+        let start = index as usize * LEAF_LEN;
+        &bytes[start..start + leaf_len(SIZE as u64, index).unwrap()]
+    }
+
+    fn digest(&self) -> FileDigest {
+        file_digest(SIZE as u64, &self.hashes).unwrap()
+    }
+
+    fn send_leaf(&self, world: &mut World, sender: &mut Outsider, index: u64) {
+        let header = LeafHeader {
+            transfer: transfer(1),
+            index,
+            hash: self.hashes[index as usize],
+        };
+        sender.send_leaf(world, &header, Self::leaf_of(&self.bytes, index));
+    }
+}
+
+/// Carol offers Bob a file of two leaves, and he takes it.
+fn accepted() -> (World, Outsider, File) {
+    let mut world = world(3, Faults::NONE);
+    let mut carol = linked_outsider(&mut world, 2, 1);
+    carol.say(&mut world, &file_offer(1, SIZE as u64));
+    answer(&mut world, transfer(1), true);
+    carol.pass(&mut world, Duration::from_millis(100));
+    let accept = PeerFrame::File(FileFrame::Accept {
+        transfer: transfer(1),
+        have: Vec::new(),
+    });
+    assert_eq!(carol.heard, [accept]);
+    (world, carol, File::new())
+}
+
+#[test]
+fn t11_a_file_whose_leaves_come_once_and_in_any_order_is_done() {
+    let (mut world, mut carol, file) = accepted();
+    file.send_leaf(&mut world, &mut carol, 1);
+    file.send_leaf(&mut world, &mut carol, 0);
+    carol.say(&mut world, &sent(file.digest()));
+    let end = end(&mut world, 1, transfer(1));
+    assert!(matches!(end, TransferState::Done { .. }), "{end:?}");
+    let arrived = &world.hosts[1].arrived[0];
+    assert_eq!(world.hosts[1].disk.file(arrived), Some(&file.bytes[..]));
+    let received = PeerFrame::File(FileFrame::Received {
+        transfer: transfer(1),
+    });
+    assert!(carol.heard.contains(&received));
+}
+
+#[test]
+fn t11_a_leaf_that_comes_twice_ends_the_link() {
+    for again in [0, 1] {
+        let (mut world, mut carol, file) = accepted();
+        file.send_leaf(&mut world, &mut carol, again);
+        assert_eq!(carol.lost, None);
+        file.send_leaf(&mut world, &mut carol, again);
+        let lost = carol.lost.expect("it is a breach of the protocol");
+        assert!(lost.contains("broke the protocol"), "{lost}");
+        let end = end(&mut world, 1, transfer(1));
+        assert!(matches!(end, TransferState::Failed { .. }), "{end:?}");
+    }
+}
+
+#[test]
+fn t11_an_announced_digest_that_differs_is_never_done() {
+    // It comes before the last leaf, or after it.
+    for is_early in [true, false] {
+        let (mut world, mut carol, file) = accepted();
+        let mut digest = file.digest();
+        digest.0[0] ^= 1;
+        file.send_leaf(&mut world, &mut carol, 0);
+        if is_early {
+            carol.say(&mut world, &sent(digest));
+        }
+        file.send_leaf(&mut world, &mut carol, 1);
+        if !is_early {
+            carol.say(&mut world, &sent(digest));
+        }
+        let failed = end(&mut world, 1, transfer(1));
+        assert!(matches!(failed, TransferState::Failed { .. }), "{failed:?}");
+        let cancel = PeerFrame::File(FileFrame::Cancel {
+            transfer: transfer(1),
+            reason: CancelReason::Mismatch,
+        });
+        assert_eq!(carol.heard.last(), Some(&cancel));
+        // The right one comes too late.
+        carol.say(&mut world, &sent(file.digest()));
+        assert_eq!(end(&mut world, 1, transfer(1)), failed);
+    }
+}
+
+#[test]
+fn t11_an_offer_too_many_is_declined_and_the_others_stay() {
+    let mut world = world(4, Faults::NONE);
+    let mut carol = linked_outsider(&mut world, 2, 1);
+    let mut dave = linked_outsider(&mut world, 3, 1);
+    for n in 0..OFFERS_PER_ACCOUNT_MAX as u8 {
+        carol.say(&mut world, &file_offer(n, 1));
+    }
+    assert_eq!(carol.heard, []);
+    carol.say(&mut world, &file_offer(100, 1));
+    assert_eq!(carol.heard, [declined(100)]);
+    assert_eq!(open_offers(&mut world, 1), OFFERS_PER_ACCOUNT_MAX);
+    // Somebody else's are not hers, and a taken id is refused whoever has it.
+    dave.say(&mut world, &file_offer(101, 1));
+    assert_eq!(dave.heard, []);
+    dave.say(&mut world, &file_offer(0, 1));
+    assert_eq!(dave.heard, [declined(0)]);
+    // One that is answered makes room.
+    answer(&mut world, transfer(0), false);
+    carol.say(&mut world, &file_offer(102, 1));
+    assert!(!carol.heard.contains(&declined(102)));
+    assert_eq!(open_offers(&mut world, 1), OFFERS_PER_ACCOUNT_MAX + 1);
+}
+
+#[test]
+fn t11_sizes_around_every_power_are_taken_as_they_are_and_lies_are_declined() {
+    let mut world = world(3, Faults::NONE);
+    let mut carol = linked_outsider(&mut world, 2, 1);
+    for (n, (size, is_offered)) in (1..).zip([
+        (0, true),
+        ((1 << 31) - 1, true),
+        (1 << 31, true),
+        (1 << 32, true),
+        ((1 << 32) + 1, true),
+        (FILE_LEN_MAX, true),
+        (FILE_LEN_MAX + 1, false),
+        (i64::MAX as u64, false),
+        (u64::MAX, false),
+    ]) {
+        carol.heard.clear();
+        carol.say(&mut world, &file_offer(n, size));
+        let reply = ask(&mut world, 1, Command::Offers);
+        let Ok(Reply::Offers(shown)) = reply else {
+            panic!("{reply:?}");
+        };
+        let shown = shown.iter().find(|offer| offer.transfer == transfer(n));
+        assert_eq!(shown.map(|offer| offer.size), is_offered.then_some(size));
+        let declined = [declined(n)];
+        let heard = if is_offered { &[][..] } else { &declined };
+        assert_eq!(carol.heard, heard);
+    }
 }

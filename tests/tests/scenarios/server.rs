@@ -1,11 +1,16 @@
 //! The server goes away, or lets nobody in.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use peer::node::command::{Command, CommandError, Reply};
+use common::limits::{KEEP_ALIVE_INTERVAL, SESSION_IDLE_TIMEOUT};
+use common::wire::rendezvous::{Answer, DeviceAnswer, Refusal};
+use peer::node::command::{Command, CommandError, PasswordText, Reply};
 use tests::sim::net::Faults;
+use tests::sim::rendezvous_host::PASSWORD;
+use tests::sim::world::Host;
 
-use super::shared::{ask, newcomer, say, until_delivered, until_online, world};
+use super::shared::{answers, ask, newcomer, overhear, say, until_delivered, until_online, world};
 
 #[test]
 fn a_node_sleeps_while_its_server_is_away() {
@@ -54,4 +59,63 @@ fn a_request_before_any_login_says_what_to_do() {
             assert_eq!(reply, Err(CommandError::NotLoggedIn));
         }
     }
+}
+
+#[test]
+fn t40_peers_that_lost_their_server_come_back_spread_out() {
+    let mut world = world(20, Faults::NONE);
+    world.crash_server();
+    // They hear of it at the same moment.
+    world.pass(Duration::from_millis(6));
+    let due: BTreeSet<Instant> = world.hosts.iter().filter_map(Host::due).collect();
+    assert_eq!(due.len(), 20, "no two at the same time");
+    let spread = *due.last().unwrap() - *due.first().unwrap();
+    assert!(spread > Duration::from_millis(300), "{spread:?}");
+}
+
+#[test]
+fn refusals_of_the_server_reach_whoever_asked_and_are_not_retried() {
+    let mut world = newcomer();
+    let account = world.hosts[0].account.clone();
+    for _ in 0..20 {
+        world.attack(0);
+        world.pass(Duration::from_secs(1));
+    }
+    let heard = overhear(&mut world, 1);
+    let password = || PasswordText(PASSWORD.to_owned().into());
+    let log_in = Command::LogIn {
+        account: account.clone(),
+        password: password(),
+        code: None,
+    };
+    let reply = ask(&mut world, 1, log_in);
+    let Err(CommandError::Refused(Refusal::Blocked { retry_after_s })) = reply else {
+        panic!("{reply:?}");
+    };
+    let register = Command::Register {
+        account,
+        password: password(),
+    };
+    let reply = ask(&mut world, 1, register);
+    let exists = CommandError::Refused(Refusal::AccountExists);
+    assert_eq!(reply, Err(exists));
+    // A password is never tried again unasked.
+    world.pass(Duration::from_secs(u64::from(retry_after_s) + 60));
+    assert_eq!(answers(&heard.borrow(), |_| true), 2, "{heard:?}");
+}
+
+#[test]
+fn an_idle_session_is_kept_alive_and_a_silent_server_is_given_up() {
+    let mut world = world(1, Faults::NONE);
+    let heard = overhear(&mut world, 0);
+    world.pass(KEEP_ALIVE_INTERVAL * 4);
+    let is_alive = |answer: &Answer| *answer == Answer::Device(DeviceAnswer::Done);
+    let alive = answers(&heard.borrow(), is_alive);
+    assert!((3..=5).contains(&alive), "{alive}");
+
+    // From now on everything that it says is swallowed.
+    world.tamper(0, |_| false);
+    let before = world.now;
+    until_online(&mut world, 0, false);
+    assert!(world.now - before < 2 * SESSION_IDLE_TIMEOUT);
 }

@@ -1,15 +1,23 @@
 //! What the scenarios share: worlds to begin with, and what people do and see in them.
 
+use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
-use common::id::{MessageId, TransferId};
-use common::wire::peer::MessageBody;
+use common::id::{AccountName, MessageId, TransferId};
+use common::wire::peer::{MessageBody, VERSION};
+use common::wire::rendezvous::{
+    Answer, Change, DirectoryAnswer, DirectoryPush, DirectoryVersion, Entry, Push, ServerFrame,
+};
+use peer::node::Node;
 use peer::node::command::{
     Command, CommandError, ConnectionState, Direction, Event, MessageState, Reply, TransferState,
 };
 use tests::sim::login;
 use tests::sim::net::{Dependence, Faults, NatOptions, Realm, Site};
+use tests::sim::outsider::Outsider;
 use tests::sim::world::{Home, World, WorldOptions};
 
 /// Virtual time after which nothing comes any more.
@@ -216,6 +224,137 @@ pub(crate) fn until_online(world: &mut World, host: usize, is_online: bool) {
         world.pass(Duration::from_millis(100));
     }
     panic!("it never came");
+}
+
+/// Ends a host without a word, and starts it anew at another address.
+pub(crate) fn crash(world: &mut World, host: usize) {
+    world.stop(host, false);
+    world.roam(host);
+    world.start(host);
+}
+
+/// Two who have talked, so that each has pinned the other's key, in a world of so many.
+pub(crate) fn acquainted(hosts: usize) -> World {
+    let mut world = world(hosts, Faults::NONE);
+    let id = say(&mut world, 0, 1, "hello");
+    until_delivered(&mut world, 0, id);
+    world
+}
+
+/// The device of a host that is off, with somebody else at it, dials `to`.
+pub(crate) fn outsider(world: &mut World, host: usize, to: usize, versions: &[u16]) -> Outsider {
+    world.stop(host, true);
+    let address = SocketAddr::from(([198, 51, 100, 77], 6000 + host as u16));
+    let secret = world.hosts[host].secret;
+    Outsider::dial(world, secret, address, to, versions)
+}
+
+/// The same with our version of the protocol, which makes a link.
+#[track_caller]
+pub(crate) fn linked_outsider(world: &mut World, host: usize, to: usize) -> Outsider {
+    let outsider = outsider(world, host, to, &[VERSION]);
+    assert_eq!(outsider.lost, None);
+    outsider
+}
+
+/// How full something is at a host.
+#[track_caller]
+pub(crate) fn count(world: &World, host: usize, what: &str) -> usize {
+    let occupancies = world.hosts[host].node.as_ref().map(Node::occupancies);
+    let mut occupancies = occupancies.unwrap().into_iter();
+    let found = occupancies.find(|occupancy| occupancy.what == what);
+    found.unwrap().count
+}
+
+/// Whose keys a host has shown as new in this life.
+pub(crate) fn new_keys(world: &World, host: usize) -> Vec<&str> {
+    let events = world.hosts[host].events.iter();
+    let accounts = events.filter_map(|event| {
+        let Event::NewKey { account, .. } = event else {
+            return None;
+        };
+        Some(account.as_str())
+    });
+    accounts.collect()
+}
+
+/// What the directory has of a host that is online.
+pub(crate) fn entry(world: &World, host: usize) -> Entry {
+    let engine = world.server.engine.as_ref().unwrap();
+    let found = engine.directory().find(&world.hosts[host].account);
+    found.into_iter().next().unwrap()
+}
+
+/// What the server sends to a host from now on.
+pub(crate) fn overhear(world: &mut World, host: usize) -> Rc<RefCell<Vec<ServerFrame>>> {
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let kept = Rc::clone(&heard);
+    world.tamper(host, move |frame| {
+        kept.borrow_mut().push(frame.clone());
+        true
+    });
+    heard
+}
+
+/// Whoever a host looks for, from now on the server has these devices for it, and tells of no others.
+pub(crate) fn lie_about_devices(
+    world: &mut World,
+    host: usize,
+    devices: Vec<Entry>,
+) -> Rc<RefCell<Vec<Entry>>> {
+    let devices = Rc::new(RefCell::new(devices));
+    let named = Rc::clone(&devices);
+    world.tamper(host, move |frame| {
+        if let ServerFrame::Answer {
+            answer:
+                Answer::Directory(
+                    DirectoryAnswer::Found { entries } | DirectoryAnswer::Page { entries, .. },
+                ),
+            ..
+        } = frame
+        {
+            entries.clone_from(&named.borrow());
+        }
+        !matches!(frame, ServerFrame::Push(_))
+    });
+    devices
+}
+
+/// Whoever a host asks about, from now on the server says that this is the owner of the key.
+pub(crate) fn lie_about_owners(world: &mut World, host: usize, owner: Option<AccountName>) {
+    world.tamper(host, move |frame| {
+        if let ServerFrame::Answer {
+            answer: Answer::Directory(DirectoryAnswer::Owner { account }),
+            ..
+        } = frame
+        {
+            account.clone_from(&owner);
+        }
+        true
+    });
+}
+
+/// The server tells the truth again.
+pub(crate) fn be_honest(world: &mut World, host: usize) {
+    world.tamper(host, |_| true);
+}
+
+/// Counts answers among what the server has sent.
+pub(crate) fn answers(heard: &[ServerFrame], is_one: impl Fn(&Answer) -> bool) -> usize {
+    let is_one = |frame: &&ServerFrame| match frame {
+        ServerFrame::Answer { answer, .. } => is_one(answer),
+        ServerFrame::Push(_) => false,
+    };
+    heard.iter().filter(is_one).count()
+}
+
+/// What a server says of a change, true or not.
+pub(crate) fn presence(version: u64, change: Change) -> ServerFrame {
+    let (version, changes) = (DirectoryVersion(version), vec![change]);
+    ServerFrame::Push(Push::Directory(DirectoryPush::Presence {
+        version,
+        changes,
+    }))
 }
 
 pub(crate) fn received(world: &World, host: usize) -> Vec<&str> {

@@ -1,0 +1,96 @@
+//! Long times that pass at once, as on a machine that was asleep.
+
+use std::time::Duration;
+
+use common::wire::rendezvous::{Answer, Refusal};
+use peer::node::command::{Command, CommandError, TransferState};
+use tests::sim::login::{self, Entry};
+use tests::sim::net::{Faults, Site};
+use tests::sim::world::{World, WorldOptions};
+
+use super::shared::{
+    answers, ask, end, offer, overhear, say, separate, shown, until_delivered, until_online,
+    waiting,
+};
+
+/// Longer than milliseconds in 32 bits can count, and than a token lives.
+const FIFTY_DAYS: Duration = Duration::from_secs(50 * 24 * 3600);
+
+/// A world in which everybody is logged in, and knows a password.
+fn with_passwords(hosts: usize) -> World {
+    let mut world = World::new(&WorldOptions {
+        uses_passwords: true,
+        ..WorldOptions::new(7, hosts, Faults::NONE)
+    });
+    world.pass(Duration::from_secs(5));
+    world
+}
+
+/// All hosts sleep for fifty days, and nothing reaches them before they wake.
+fn sleep(world: &mut World) {
+    separate(world);
+    for host in 0..world.hosts.len() {
+        world.net.cut(Site::Host(host), Site::Server);
+        world.net.cut(Site::Server, Site::Host(host));
+        world.hosts[host].asleep_until = Some(world.now + FIFTY_DAYS);
+    }
+    world.pass(FIFTY_DAYS - Duration::from_millis(1));
+    world.net.heal();
+}
+
+#[test]
+fn t25_peers_that_slept_for_fifty_days_talk_on() {
+    let mut world = with_passwords(3);
+    world.stop(2, true);
+    let id = say(&mut world, 0, 1, "good night");
+    until_delivered(&mut world, 0, id);
+    // One waits in the outbox, one in mid-air, and an offer for an answer.
+    let absent = say(&mut world, 0, 2, "where are you?");
+    let (transfer, _) = offer(&mut world, 5);
+    separate(&mut world);
+    let late = say(&mut world, 0, 1, "good morning");
+    sleep(&mut world);
+    world.pass(Duration::from_secs(5));
+    for host in 0..2 {
+        let end = end(&mut world, host, transfer);
+        assert!(!matches!(end, TransferState::Done { .. }), "it is over");
+        // The token has not lived for so long.
+        login::enter(&mut world, host, Entry::LogIn);
+        until_online(&mut world, host, true);
+    }
+    until_delivered(&mut world, 0, late);
+    assert_eq!(shown(&world, 1), ["good night", "good morning"]);
+    assert_eq!(waiting(&world, 0), 1, "the absent one's still waits");
+    // Nobody spins or sleeps on work afterwards.
+    for _ in 0..60 {
+        world.pass(Duration::from_secs(1));
+        world.poke_all();
+    }
+    assert_eq!(world.violation, None);
+    world.start(2);
+    login::enter(&mut world, 2, Entry::LogIn);
+    until_delivered(&mut world, 0, absent);
+}
+
+#[test]
+fn t25_a_token_that_expired_meanwhile_asks_for_the_password() {
+    let mut world = with_passwords(2);
+    world.stop(1, true);
+    let absent = say(&mut world, 0, 1, "where are you?");
+    let heard = overhear(&mut world, 0);
+    sleep(&mut world);
+    world.pass(Duration::from_secs(120));
+    until_online(&mut world, 0, false);
+    let reply = ask(&mut world, 0, Command::WaitReady);
+    assert_eq!(reply, Err(CommandError::NotLoggedIn));
+    let is_refusal = |answer: &Answer| *answer == Answer::Refused(Refusal::TokenRefused);
+    let refused = answers(&heard.borrow(), is_refusal);
+    assert_eq!(refused, 1, "a refused token is not tried again");
+    // What was written is kept.
+    assert_eq!(waiting(&world, 0), 1);
+    world.start(1);
+    for host in 0..2 {
+        login::enter(&mut world, host, Entry::LogIn);
+    }
+    until_delivered(&mut world, 0, absent);
+}

@@ -1,0 +1,82 @@
+//! Links: which of several carries a message, and what is said before one ends.
+
+use std::time::Duration;
+
+use common::limits::FAREWELL_TIMEOUT;
+use common::wire::peer::{ChatFrame, PeerFrame, VERSION};
+use tests::sim::net::{Faults, Site};
+use tests::sim::outsider::Outsider;
+
+use super::shared::{
+    acquainted, count, crash, entry, lie_about_devices, linked_outsider, say, shown, until,
+    until_delivered, until_online, world,
+};
+
+/// Messages that an outsider got.
+fn texts(outsider: &Outsider) -> Vec<&str> {
+    let texts = outsider.heard.iter().filter_map(|frame| {
+        let PeerFrame::Chat(ChatFrame::Message(message)) = frame else {
+            return None;
+        };
+        Some(message.body.as_str())
+    });
+    texts.collect()
+}
+
+#[test]
+fn a_pinned_device_is_heard_while_the_server_is_away() {
+    let mut world = acquainted(2);
+    let alice = entry(&world, 0);
+    for (from, to) in [(Site::Host(0), Site::Server), (Site::Server, Site::Host(0))] {
+        world.net.cut(from, to);
+    }
+    world.break_control(0);
+    until_online(&mut world, 0, false);
+    // Bob has restarted somewhere else, and hears where she was.
+    crash(&mut world, 1);
+    lie_about_devices(&mut world, 1, vec![alice]);
+    let id = say(&mut world, 1, 0, "is the server away?");
+    until_delivered(&mut world, 1, id);
+    assert_eq!(shown(&world, 0), ["is the server away?"]);
+}
+
+#[test]
+fn a_remaining_link_takes_over_what_a_lost_one_carried() {
+    let mut world = world(2, Faults::NONE);
+    let mut first = linked_outsider(&mut world, 1, 0);
+    let elsewhere = ([198, 51, 100, 99], 6000).into();
+    let secret = world.hosts[1].secret;
+    let mut second = Outsider::dial(&mut world, secret, elsewhere, 0, &[VERSION]);
+    assert_eq!((&first.lost, &second.lost), (&None, &None));
+    assert_eq!(count(&world, 0, "links of a device"), 2);
+    // It goes over the newer one, whose other end has never heard of it.
+    say(&mut world, 0, 1, "hello");
+    second.pass(&mut world, Duration::from_millis(100));
+    first.pass(&mut world, Duration::from_millis(10));
+    assert_eq!((texts(&first), texts(&second)), (vec![], vec!["hello"]));
+    let before = world.now;
+    second.close(&mut world);
+    while texts(&first).is_empty() {
+        first.pass(&mut world, Duration::from_millis(10));
+        assert!(world.now - before < Duration::from_secs(1));
+    }
+    assert_eq!(texts(&first), ["hello"]);
+}
+
+#[test]
+fn a_receipt_that_was_lost_is_there_before_the_link_is_closed() {
+    let mut world = acquainted(2);
+    world.net.cut(Site::Host(1), Site::Host(0));
+    let id = say(&mut world, 0, 1, "goodbye");
+    until(&mut world, |world| shown(world, 1) == ["hello", "goodbye"]);
+    // Bob has it and says so, which is lost, and leaves for good.
+    until(&mut world, |world| {
+        let node = world.hosts[1].node.as_ref();
+        node.is_some_and(|node| !node.owes_receipts())
+    });
+    world.net.heal();
+    let before = world.now;
+    world.stop(1, true);
+    assert!(world.now - before < FAREWELL_TIMEOUT);
+    until_delivered(&mut world, 0, id);
+}
