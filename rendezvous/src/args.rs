@@ -123,3 +123,40 @@ pub struct FingerprintArguments {
     #[arg(long, value_name = "PEMFILE", env = "RENDEZVOUS_CERTIFICATE")]
     pub certificate: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    /// What starts with `rendezvous` in the README, in back quotes or on a line of its own, and among the
+    /// examples of the help.
+    fn shown() -> Vec<&'static str> {
+        let readme = include_str!("../../README.md");
+        let quoted = readme.split('`');
+        let lines = readme.lines().chain(EXIT_CODES.lines().map(str::trim));
+        let mut shown: Vec<_> = quoted.chain(lines).collect();
+        // What a command is for stands behind it, with some blanks between.
+        shown.retain(|text| text.starts_with("rendezvous "));
+        shown
+            .into_iter()
+            .filter_map(|text| text.split("   ").next())
+            .collect()
+    }
+
+    #[test]
+    fn the_readme_and_the_help_show_what_can_be_typed() {
+        let shown = shown();
+        assert!(shown.len() >= 14, "{shown:?}");
+        for line in shown {
+            let parsed = Arguments::try_parse_from(line.split_whitespace());
+            // A sentence may name a command without the account.
+            let is_known = parsed.as_ref().map_or_else(
+                |error| error.kind() == ErrorKind::MissingRequiredArgument,
+                |_| true,
+            );
+            assert!(is_known, "{line}: {parsed:?}");
+        }
+    }
+}

@@ -257,9 +257,13 @@ pub(super) fn ask(folder: &Path, command: Command) -> io::Result<Result<Answer, 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
     use common::limits::ACCOUNTS_PER_REPLY_MAX;
 
     use super::*;
+    use crate::args::Arguments;
 
     /// Programs call them by these names.
     #[test]
@@ -272,6 +276,22 @@ mod tests {
             "list_accounts",
         ];
         assert_eq!(lines::methods::<Call>(), expected);
+    }
+
+    /// Whatever the socket takes is `rendezvous account …` for people, and the README lists it.
+    #[test]
+    fn the_readme_and_the_command_line_have_every_method_and_no_other() {
+        let words = |method: &&str| method.split('_').next().map(str::to_owned);
+        let methods: BTreeSet<_> = lines::methods::<Call>().iter().filter_map(words).collect();
+        let arguments = Arguments::command();
+        let account = arguments.find_subcommand("account").unwrap();
+        let commands = account.get_subcommands();
+        let commands = commands.map(|command| command.get_name().to_owned());
+        assert_eq!(commands.collect::<BTreeSet<_>>(), methods);
+        let readme = include_str!("../../../README.md").lines();
+        let listed = readme.filter_map(|line| line.strip_prefix("rendezvous account "));
+        let listed = listed.filter_map(|rest| rest.split(' ').next().map(str::to_owned));
+        assert_eq!(listed.collect::<BTreeSet<_>>(), methods);
     }
 
     #[test]
