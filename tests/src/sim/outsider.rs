@@ -10,7 +10,9 @@ use common::limits::LINK_FRAME_LEN_MAX;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
 use peer::node::Datagrams;
-use peer::node::transport::{CloseReason, LinkId, StreamDir, StreamId, Transport, TransportEvent};
+use peer::node::transport::{
+    CloseReason, LinkId, Side, StreamDir, StreamId, Transport, TransportEvent,
+};
 use serde::Serialize;
 
 use super::world::World;
@@ -25,7 +27,8 @@ const HANDSHAKE_TURNS_MAX: u32 = 200;
 pub struct Outsider {
     transport: Transport,
     address: SocketAddr,
-    link: LinkId,
+    /// The newest.
+    link: Option<LinkId>,
     stream: Option<StreamId>,
     frames: FrameBuffer<LINK_FRAME_LEN_MAX>,
     /// The other side's greeting.
@@ -48,21 +51,11 @@ impl Outsider {
         host: usize,
         versions: &[u16],
     ) -> Self {
-        world.net.has_strays = true;
-        let mut transport = Transport::new(secret, DeviceSecret::from_seed(secret));
+        let mut outsider = Self::listen(world, secret, address);
         let to = &world.hosts[host];
         let key = DeviceSecret::from_seed(to.secret).public();
-        let link = transport.dial(key, to.addresses[0], world.now);
-        let mut outsider = Self {
-            transport,
-            address,
-            link: link.expect("a first link"),
-            stream: None,
-            frames: FrameBuffer::new(),
-            greeting: None,
-            heard: Vec::new(),
-            lost: None,
-        };
+        let (transport, now) = (&mut outsider.transport, world.now);
+        outsider.link = transport.dial(key, to.addresses[0], now);
         for _ in 0..HANDSHAKE_TURNS_MAX {
             outsider.exchange(world);
             if outsider.lost.is_some() {
@@ -80,6 +73,21 @@ impl Outsider {
         panic!("no link");
     }
 
+    /// The device with this secret waits at `address`, and takes every link and every word.
+    pub fn listen(world: &mut World, secret: [u8; 32], address: SocketAddr) -> Self {
+        world.net.has_strays = true;
+        Self {
+            transport: Transport::new(secret, DeviceSecret::from_seed(secret)),
+            address,
+            link: None,
+            stream: None,
+            frames: FrameBuffer::new(),
+            greeting: None,
+            heard: Vec::new(),
+            lost: None,
+        }
+    }
+
     /// Says something on the message stream, and lets it arrive.
     pub fn say(&mut self, world: &mut World, frame: &PeerFrame) {
         self.write(frame);
@@ -88,19 +96,19 @@ impl Outsider {
 
     /// Sends a leaf on a stream of its own, and lets it arrive.
     pub fn send_leaf(&mut self, world: &mut World, header: &LeafHeader, bytes: &[u8]) {
-        let stream = self.transport.open_leaf(self.link);
+        let stream = self.transport.open_leaf(self.link());
         let stream = stream.expect("there is room for a stream");
         let mut leaf = Vec::new();
         frame::encode::<LEAF_HEADER_LEN_MAX>(header, &mut leaf).expect("a header fits its bound");
         leaf.extend_from_slice(bytes);
-        self.transport.write(self.link, stream, leaf.into(), true);
+        self.transport.write(self.link(), stream, leaf.into(), true);
         self.pass(world, Duration::from_secs(1));
     }
 
     /// Closes the link.
     pub fn close(&mut self, world: &mut World) {
         self.transport
-            .close(self.link, CloseReason::Done, world.now);
+            .close(self.link(), CloseReason::Done, world.now);
         self.exchange(world);
     }
 
@@ -112,11 +120,16 @@ impl Outsider {
         }
     }
 
+    fn link(&self) -> LinkId {
+        self.link.expect("there is a link")
+    }
+
     fn write(&mut self, frame: &impl Serialize) {
         let mut bytes = Vec::new();
         frame::encode::<LINK_FRAME_LEN_MAX>(frame, &mut bytes).expect("a frame fits its bound");
         let stream = self.stream.expect("the link is there");
-        self.transport.write(self.link, stream, bytes.into(), false);
+        self.transport
+            .write(self.link(), stream, bytes.into(), false);
     }
 
     /// Carries what both sides have to say, while one turn passes.
@@ -151,21 +164,30 @@ impl Outsider {
 
     fn on_event(&mut self, event: TransportEvent) {
         match event {
-            TransportEvent::Connected { link, .. } => self.stream = self.transport.open_bi(link),
+            TransportEvent::Connected { link, side, .. } => {
+                self.link = Some(link);
+                self.transport.authorise(link);
+                if side == Side::Client {
+                    self.stream = self.transport.open_bi(link);
+                }
+            }
             TransportEvent::Lost { reason, .. } => self.lost = Some(reason),
             TransportEvent::Readable { stream, .. } => self.read(stream),
             TransportEvent::Opened { link, dir } => {
-                let is_leaf = dir == StreamDir::Uni;
-                assert!(is_leaf, "only the client opens a message stream");
-                self.transport.accept(link, dir);
+                let stream = self.transport.accept(link, dir);
+                if dir == StreamDir::Bi {
+                    assert!(self.stream.is_none(), "only the client opens one");
+                    self.stream = stream;
+                    self.write(&PeerHello::ours("test"));
+                }
             }
             TransportEvent::Finished { .. } | TransportEvent::Writable { .. } => {}
         }
     }
 
     fn read(&mut self, stream: StreamId) {
-        let frames = &mut self.frames;
-        self.transport.read(self.link, stream, &mut |bytes| {
+        let (link, frames) = (self.link(), &mut self.frames);
+        self.transport.read(link, stream, &mut |bytes| {
             frames.push(&bytes);
             true
         });

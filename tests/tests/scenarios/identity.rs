@@ -8,7 +8,7 @@ use common::wire::rendezvous::{Candidate, CandidateKind, Change, Entry};
 use peer::node::command::{Command, Event, MessageState};
 use peer::node::io::{ChatRequest, StoreRequest};
 use tests::sim::net::{Faults, Realm, Site};
-use tests::sim::world::{Home, World, WorldOptions};
+use tests::sim::outsider::Outsider;
 
 use super::shared::{
     acquainted, be_honest, count, crash, entry, has_state, lie_about_devices, lie_about_owners,
@@ -43,44 +43,26 @@ fn t31_a_pinned_device_that_was_removed_is_not_heard_any_more() {
 
 #[test]
 fn t34_bobs_own_key_does_not_answer_in_alices_place() {
-    let [alice, bob, mallory] = [0, 1, 2];
-    let stranger = Home {
-        is_enrolled: false,
-        ..Home::PUBLIC
-    };
-    let mut world = World::new(&WorldOptions {
-        homes: vec![Home::PUBLIC, Home::PUBLIC, stranger],
-        ..WorldOptions::new(7, 0, Faults::NONE)
-    });
-    world.pass(Duration::from_secs(5));
-    let id = say(&mut world, alice, bob, "hello");
-    until_delivered(&mut world, alice, id);
+    let mut world = acquainted(2);
+    let (listed, address) = (entry(&world, 0), world.hosts[0].addresses.clone());
     // Alice is away. Somebody with a copy of Bob's key sits where the server says that she is.
-    let listed = entry(&world, alice);
-    let address = world.hosts[alice].addresses.clone();
-    world.stop(alice, false);
-    world.stop(mallory, false);
-    world.hosts[mallory].secret = world.hosts[bob].secret;
-    world.hosts[mallory].addresses.clone_from(&address);
-    world
-        .net
-        .place(Site::Host(mallory), Realm::Public, &address);
-    world.start(mallory);
-    crash(&mut world, bob);
-    lie_about_devices(&mut world, bob, vec![listed]);
-    let before = world.carried[0];
-    let id = say(&mut world, bob, alice, "for alice only");
-    world.pass(Duration::from_secs(20));
-    assert!(world.carried[0] > before + 4, "they exchange datagrams");
-    assert_eq!(shown(&world, mallory), [""; 0]);
-    assert!(!has_state(&world, bob, id, MessageState::Delivered));
-    assert_eq!(count(&world, bob, "links of a device"), 0);
+    world.stop(0, false);
+    world.net.place(Site::Host(0), Realm::Public, &[]);
+    let stolen = world.hosts[1].secret;
+    let mut mallory = Outsider::listen(&mut world, stolen, address[0]);
+    crash(&mut world, 1);
+    lie_about_devices(&mut world, 1, vec![listed]);
+    let id = say(&mut world, 1, 0, "for alice only");
+    mallory.pass(&mut world, Duration::from_secs(20));
+    assert!(mallory.lost.is_some(), "she is dialled");
+    assert_eq!((&mallory.greeting, &mallory.heard), (&None, &vec![]));
+    assert!(!has_state(&world, 1, id, MessageState::Delivered));
+    assert_eq!(count(&world, 1, "links of a device"), 0);
     // When she is back it arrives.
-    world.stop(mallory, false);
-    world.net.place(Site::Host(alice), Realm::Public, &address);
-    world.start(alice);
-    until_delivered(&mut world, bob, id);
-    assert_eq!(shown(&world, alice), ["for alice only"]);
+    world.net.place(Site::Host(0), Realm::Public, &address);
+    world.start(0);
+    until_delivered(&mut world, 1, id);
+    assert_eq!(shown(&world, 0), ["for alice only"]);
 }
 
 #[test]
