@@ -225,6 +225,9 @@ pub const JOURNAL_FRAME_LEN_MAX: usize = LINK_FRAME_LEN_MAX + KIB;
 /// Bytes in the outbox's journal: several times what can wait for a history that makes no progress. Beyond
 /// it messages are not recorded there.
 pub const JOURNAL_LEN_MAX: usize = 64 * MIB;
+/// Bytes from which on the outbox's journal is emptied once the history has everything: seldom enough that
+/// a message does not pay for it, and read at the next start in no time if the program is killed.
+pub const JOURNAL_CLEAR_FROM_LEN: usize = 64 * KIB;
 /// Recipients of one `send`: each gets a message of its own, and all are queued in one transaction.
 pub const RECIPIENTS_MAX: usize = 64;
 /// Messages without a receipt for one recipient, months of writing to somebody who is away; more are

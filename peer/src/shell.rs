@@ -495,6 +495,7 @@ impl EventLoop {
     /// Ends everything: lets the node say goodbye, then closes what is open and waits for the disk.
     fn wind_down(mut self, events: &mut Events) {
         self.say_goodbye(events);
+        self.journal.clear();
         self.ask_history();
         self.control.close();
         // Workers that wait for the loop to take an answer learn that it does not.

@@ -78,7 +78,7 @@ impl History {
             Journal::open(&beside).map_err(|error| HistoryError::new(&beside, error))?;
         if !messages.is_empty() {
             let count = messages.len();
-            log::info!("recovered messages of a run that was killed count={count}");
+            log::info!("read the journal of a run that was killed messages={count}");
             let request = StoreRequest::Chat(ChatRequest::Queue { messages });
             self.execute([&request])
                 .map_err(|error| HistoryError::new(path, error))?;
@@ -1059,7 +1059,7 @@ mod tests {
         assert_eq!(items.len(), 2);
         assert_eq!(items[0].state, MessageState::Delivered);
 
-        // What the history has is not kept twice.
+        // What the history has is not kept for long.
         let left = || {
             path.with_file_name("outbox-journal")
                 .metadata()
@@ -1067,11 +1067,19 @@ mod tests {
                 .len()
         };
         assert_eq!(left(), 0);
-        journal.on_request(StoreId(3), &request(3, "third"));
+        let long = "x".repeat(common::limits::MESSAGE_LEN_MAX);
+        journal.on_request(StoreId(3), &request(3, &long));
         journal.on_request(StoreId(4), &request(4, "fourth"));
         journal.on_answer(StoreId(3), &StoreAnswer::Done);
-        assert!(left() > 0);
+        assert!(left() > 0, "the fourth is owed");
         journal.on_answer(StoreId(4), &StoreAnswer::Done);
+        assert_eq!(left(), 0);
+        journal.on_request(StoreId(5), &request(5, "fifth"));
+        journal.clear();
+        assert!(left() > 0, "the fifth is owed");
+        journal.on_answer(StoreId(5), &StoreAnswer::Done);
+        assert!(left() > 0, "it is short");
+        journal.clear();
         assert_eq!(left(), 0);
     }
 

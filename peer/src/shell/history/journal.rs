@@ -3,7 +3,8 @@
 //! A message goes out while the database still writes it. Whoever is killed in between finds it here at
 //! the next start, so that the author's own history has what the recipient has. A record is one `write`
 //! to the end of a file, which outlasts a killed program; it need not outlast a power failure, and what
-//! is cut off at the end is ignored. The file is emptied whenever the history has all of it.
+//! is cut off at the end is ignored. What the history has already is found to be known when it is read
+//! again, so the file is emptied now and then only: that takes longer than to append a message.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -11,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use common::id::{AccountName, MessageId};
-use common::limits::{JOURNAL_FRAME_LEN_MAX, JOURNAL_LEN_MAX};
+use common::limits::{JOURNAL_CLEAR_FROM_LEN, JOURNAL_FRAME_LEN_MAX, JOURNAL_LEN_MAX};
 use common::os::private;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::peer::Message;
@@ -143,19 +144,27 @@ impl OutboxJournal {
         let Some(messages) = self.owed.remove(&id) else {
             return;
         };
-        if self.owed.is_empty() {
-            if let Err(error) = self.journal.clear() {
-                log::warn!("cannot clear the outbox's journal: {error}");
-            }
-        } else if matches!(answer, StoreAnswer::Failed(_)) {
+        if matches!(answer, StoreAnswer::Failed(_)) {
             // The person is told that they were not sent.
             self.strike(messages.into_iter());
+        }
+        if self.journal.len >= JOURNAL_CLEAR_FROM_LEN {
+            self.clear();
+        }
+    }
+
+    /// Empties the file if the history has everything, as it should be left behind by a run that ends.
+    pub(crate) fn clear(&mut self) {
+        if self.owed.is_empty()
+            && let Err(error) = self.journal.clear()
+        {
+            log::warn!("cannot clear the outbox's journal: {error}");
         }
     }
 
     /// Notes that messages, if they are recorded, are not to be sent after all.
     fn strike(&mut self, messages: impl Iterator<Item = MessageId>) {
-        if !self.owed.is_empty() {
+        if self.journal.len > 0 {
             self.record(messages.map(Record::Struck).collect());
         }
     }
