@@ -158,10 +158,11 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
 }
 
 fn start_log(verbose: u8) {
+    // Libraries are left out: the one that edits lines would log what is typed.
     let level = match verbose {
         0 => "error",
-        1 => "debug",
-        _ => "trace",
+        1 => "error,peer=debug,common=debug",
+        _ => "error,peer=trace,common=trace",
     };
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
     let mut builder = env_logger::Builder::new();
