@@ -39,7 +39,11 @@ impl Node {
                 None => cx.reply(id, Err(CommandError::NotLoggedIn)),
             },
             Command::SendFile { to, path } => match self.account.name() {
-                Some(own) => self.transfers.send_file(id, to, path, own, cx),
+                Some(own) => {
+                    // A person waits for the answer, and the next look-up may be a minute away.
+                    self.directory.look_again_for(&to);
+                    self.transfers.send_file(id, to, path, own, cx);
+                }
                 None => cx.reply(id, Err(CommandError::NotLoggedIn)),
             },
             Command::AnswerOffer { transfer, folder } => {

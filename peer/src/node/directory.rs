@@ -123,6 +123,11 @@ impl Directory {
         self.search.set_wanted(wanted);
     }
 
+    /// A person wants something of this account now: if it is looked for, it is so at once.
+    pub(super) fn look_again_for(&mut self, account: &AccountName) {
+        self.search.look_again_for(account);
+    }
+
     /// A link became ready or was lost: its account is looked for no longer, or again.
     pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
         match change {

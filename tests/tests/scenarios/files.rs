@@ -13,7 +13,7 @@ use tests::sim::net::Faults;
 use tests::sim::outsider::Outsider;
 use tests::sim::world::World;
 
-use super::shared::{answer, ask, end, linked_outsider, offer, open_offers, separate, world};
+use super::shared::{answer, ask, end, linked_outsider, offer, open_offers, say, separate, world};
 
 #[test]
 fn an_offer_that_nobody_answers_is_declined() {
@@ -23,6 +23,26 @@ fn an_offer_that_nobody_answers_is_declined() {
     let end = end(&mut world, 0, transfer);
     assert!(matches!(end, TransferState::Declined { .. }), "{end:?}");
     assert_eq!(open_offers(&mut world, 1), 0);
+}
+
+#[test]
+fn whoever_sends_a_file_hears_at_once_that_the_recipient_is_away() {
+    let mut world = world(2, Faults::NONE);
+    world.stop(1, true);
+    world.pass(Duration::from_secs(60));
+    // A message waits, and is looked for seldom by now.
+    say(&mut world, 0, 1, "hello");
+    world.pass(Duration::from_secs(300));
+    let path = PathBuf::from("/out/file");
+    world.hosts[0].disk.put(path.clone(), b"hello".to_vec());
+    let to = world.hosts[1].account.clone();
+    let asked = world.now;
+    let reply = ask(&mut world, 0, Command::SendFile { to, path });
+    assert!(
+        matches!(reply, Err(CommandError::PeerOffline(_))),
+        "{reply:?}"
+    );
+    assert!(world.now - asked < Duration::from_secs(1));
 }
 
 #[test]

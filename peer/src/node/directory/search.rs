@@ -40,6 +40,14 @@ enum State {
     Resting(Instant),
 }
 
+impl LookUp {
+    fn stop_resting(&mut self) {
+        if matches!(self.state, State::Resting(_)) {
+            self.state = State::Due;
+        }
+    }
+}
+
 impl Search {
     /// Says whom something waits for now.
     pub(super) fn set_wanted(&mut self, wanted: Wanted) {
@@ -55,6 +63,13 @@ impl Search {
         self.wanted.get(account).map(|look_up| look_up.is_urgent)
     }
 
+    /// A person wants this account now: it does not wait for its next look-up.
+    pub(super) fn look_again_for(&mut self, account: &AccountName) {
+        if let Some(look_up) = self.wanted.get_mut(account) {
+            look_up.stop_resting();
+        }
+    }
+
     /// Presence is wanted from now on whether anybody is missing or not.
     pub(super) fn watch_always(&mut self) {
         self.watches_always = true;
@@ -68,9 +83,7 @@ impl Search {
     /// Somebody may have come without our being told: whoever is missing is looked for now.
     pub(super) fn look_again(&mut self) {
         for look_up in self.wanted.values_mut() {
-            if matches!(look_up.state, State::Resting(_)) {
-                look_up.state = State::Due;
-            }
+            look_up.stop_resting();
         }
     }
 
