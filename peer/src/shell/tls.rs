@@ -51,7 +51,7 @@ pub struct RendezvousConnection {
     config: Arc<ClientConfig>,
     token: Token,
     attempt: u64,
-    /// What the server's name was resolved to, at most [`SERVER_ADDRESSES_MAX`].
+    /// What the server's name was resolved to, at most [`SERVER_ADDRESSES_MAX`](common::limits::SERVER_ADDRESSES_MAX).
     addresses: Vec<SocketAddr>,
     phase: Phase,
 }

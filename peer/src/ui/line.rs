@@ -234,12 +234,14 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
 pub(crate) fn connection_change(change: &ConnectionChange, look: &Look) -> String {
     match change {
         ConnectionChange::Lost { reason, is_retried } => {
+            let reason = inline(reason);
+            let stop = if reason.ends_with('?') { "" } else { "." };
             let then = if *is_retried {
-                ". Trying again; messages wait, open links stay."
+                format!("{stop} Trying again; messages wait, open links stay.")
             } else {
-                ""
+                String::new()
             };
-            look.yellow(&format!("Offline: {}{then}", inline(reason)))
+            look.yellow(&format!("Offline: {reason}{then}"))
         }
         ConnectionChange::Restored => look.green("Online again."),
     }

@@ -90,7 +90,10 @@ fn style() -> ProgressStyle {
             },
         )
         .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = write!(out, "{} left", seconds(state.eta().as_secs()));
+            // Without a rate there is no telling.
+            if state.per_sec() >= 1.0 {
+                let _ = write!(out, "{} left", seconds(state.eta().as_secs()));
+            }
         })
         .progress_chars("━╸─")
 }
