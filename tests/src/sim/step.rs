@@ -94,19 +94,16 @@ kinds! {
     Attack = 1,
 }
 
-/// One step, with all that it needs. Hosts go by their numbers.
+/// One step, with all that it needs. A host is its number in the world; what is done to a disk, an account
+/// or a connection is done to that of the host.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug)]
 pub enum Step {
     /// See [`Kind::Pass`], and so on.
-    Pass {
-        /// How much time.
-        span: Duration,
-    },
+    Pass { span: Duration },
     /// The text is the number and the moment, so many times.
     Send {
-        /// The author's host.
         from: usize,
-        /// The recipient's.
         to: usize,
         /// Tells texts of one moment apart.
         number: u32,
@@ -115,90 +112,44 @@ pub enum Step {
     },
     /// The content follows from number and length, so that a path has one content.
     SendFile {
-        /// The sender's host.
         from: usize,
-        /// The receiver's.
         to: usize,
         /// Tells files apart.
         number: u32,
-        /// Bytes.
+        /// In bytes.
         len: usize,
     },
     /// Answers the oldest offer.
-    AnswerOffer {
-        /// Where it is.
-        host: usize,
-        /// Yes or no.
-        takes_it: bool,
-    },
+    AnswerOffer { host: usize, takes_it: bool },
     /// Cancels the newest transfer.
-    CancelTransfer {
-        /// On which side.
-        host: usize,
-    },
+    CancelTransfer { host: usize },
     /// Marks all that was shown.
-    MarkRead {
-        /// Where.
-        host: usize,
-    },
+    MarkRead { host: usize },
     /// Asks for the directory.
-    List {
-        /// Where.
-        host: usize,
-    },
+    List { host: usize },
     /// Types something at the prompt for a password.
-    Enter {
-        /// Where.
-        host: usize,
-        /// What.
-        entry: Entry,
-    },
+    Enter { host: usize, entry: Entry },
     /// Logs out.
-    LogOut {
-        /// Where.
-        host: usize,
-    },
+    LogOut { host: usize },
     /// Forgives what was counted against an account.
-    Unblock {
-        /// Whose.
-        host: usize,
-    },
+    Unblock { host: usize },
     /// Switches off.
     Stop {
-        /// Which.
         host: usize,
-        /// Or as a power cut does.
+        /// `false`: as a power cut does.
         in_good_order: bool,
     },
     /// Switches on.
-    Start {
-        /// Which.
-        host: usize,
-    },
+    Start { host: usize },
     /// Sends to sleep.
-    Sleep {
-        /// Which.
-        host: usize,
-        /// For how long.
-        span: Duration,
-    },
+    Sleep { host: usize, span: Duration },
     /// Moves, or gets other addresses where it is.
-    Roam {
-        /// Which.
-        host: usize,
-        /// Where to.
-        realm: Realm,
-    },
+    Roam { host: usize, realm: Realm },
     /// Changes what happens to all datagrams.
-    ChangeNet {
-        /// From now on.
-        faults: Faults,
-    },
+    ChangeNet { faults: Faults },
     /// Cuts a way.
     Cut {
-        /// Where it begins.
         from: Site,
-        /// Where it ends.
         to: Site,
         /// The way back is cut as well.
         is_mutual: bool,
@@ -206,33 +157,21 @@ pub enum Step {
     /// Ends all cuts.
     Heal,
     /// Breaks a control connection.
-    BreakControl {
-        /// Whose.
-        host: usize,
-    },
+    BreakControl { host: usize },
     /// The server loses its power.
     CrashServer,
     /// The server starts.
     StartServer,
     /// Leaves no room on a disk, or some again.
-    FillDisk {
-        /// Whose.
-        host: usize,
-        /// No room.
-        is_full: bool,
-    },
+    FillDisk { host: usize, is_full: bool },
     /// Sets a disk's pace.
     SlowDisk {
-        /// Whose.
         host: usize,
         /// Longest time for a request.
         delay: Duration,
     },
     /// Sets the wall clock wrong.
-    JumpClock {
-        /// By how much.
-        error: ClockError,
-    },
+    JumpClock { error: ClockError },
     /// Has a NAT forget its mappings.
     RestartNat {
         /// A host behind it.
@@ -240,7 +179,6 @@ pub enum Step {
     },
     /// Guesses at an account.
     Attack {
-        /// Whose.
         host: usize,
         /// How many guesses.
         guesses: u32,

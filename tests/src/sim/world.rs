@@ -172,16 +172,13 @@ pub struct World {
     pub violation: Option<Violation>,
 }
 
-/// A datagram to an address that nobody in the world has.
+/// A datagram to an address that nobody in the world has, as it arrived there at the moment `at`.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Debug)]
 pub struct Stray {
-    /// When it arrived.
     pub at: Instant,
-    /// From whom, as seen there.
     pub source: SocketAddr,
-    /// To whom.
     pub destination: SocketAddr,
-    /// What.
     pub bytes: Vec<u8>,
 }
 

@@ -27,7 +27,7 @@ fn with_passwords(hosts: usize) -> World {
 }
 
 /// All hosts sleep for fifty days, and nothing reaches them before they wake.
-fn sleep(world: &mut World) {
+fn fifty_days_pass(world: &mut World) {
     separate(world);
     for host in 0..world.hosts.len() {
         world.net.cut(Site::Host(host), Site::Server);
@@ -49,7 +49,7 @@ fn t25_peers_that_slept_for_fifty_days_talk_on() {
     let (transfer, _) = offer(&mut world, 5);
     separate(&mut world);
     let late = say(&mut world, 0, 1, "good morning");
-    sleep(&mut world);
+    fifty_days_pass(&mut world);
     world.pass(Duration::from_secs(5));
     for host in 0..2 {
         let end = end(&mut world, host, transfer);
@@ -78,7 +78,7 @@ fn t25_a_token_that_expired_meanwhile_asks_for_the_password() {
     world.stop(1, true);
     let absent = say(&mut world, 0, 1, "where are you?");
     let heard = overhear(&mut world, 0);
-    sleep(&mut world);
+    fifty_days_pass(&mut world);
     world.pass(Duration::from_secs(120));
     until_online(&mut world, 0, false);
     let reply = ask(&mut world, 0, Command::WaitReady);
