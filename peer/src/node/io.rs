@@ -227,7 +227,8 @@ pub enum RendezvousInput {
 pub enum ClosedReason {
     /// Name resolution, TCP or TLS failed, or the connection broke: the node tries again.
     Failed(String),
-    /// The server presented a key other than the pinned one: a person has to decide.
+    /// The server presented a key other than the pinned one. A person has to decide whether that is the
+    /// right one; the node tries again with the pinned one, because it may have been somebody in between.
     ServerKeyChanged {
         /// Fingerprint of the pinned key.
         expected: String,

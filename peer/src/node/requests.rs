@@ -25,7 +25,7 @@ pub(super) struct Requests {
 /// Whether requests go to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// There is no session, and no log-in is due before a person acts: requests fail at once with this.
+    /// There is no session, and a person has to act or to know: requests fail at once with this.
     Shut(CommandError),
     /// There is no session, and another log-in is due by itself: requests fail at once with this.
     Retrying(CommandError),

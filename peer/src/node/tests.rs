@@ -3,40 +3,98 @@
 
 use common::id::DeviceName;
 use common::key::Token;
+use common::limits::RECONNECT_BACKOFF_MAX;
 use common::time::{Epoch, UnixTime};
 
+use super::command::{Command, CommandError, CommandId, Reply};
 use super::io::{ClosedReason, RendezvousOutput};
 use super::*;
 use crate::store::MemoryStore;
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
 fn a_connection_that_is_over_is_not_closed_again() {
-    let now = Instant::now();
-    let store = MemoryStore::enrolled("alice".parse().unwrap(), Token::from_bytes([1; 32]));
-    let options = NodeOptions {
-        secret: DeviceSecret::from_seed([1; 32]),
-        device_name: DeviceName::lossy("test"),
-        restored: store.restore(),
-        epoch: Epoch::new(now, UnixTime::from_millis(1_000_000)),
-    };
-    let mut node = Node::new([1; 32], now, options);
+    let mut alone = Alone::new();
+    let mut wishes = Vec::new();
+    for input in [key_changed(), Input::ShutDown] {
+        alone.input(input);
+        wishes.extend(alone.drain().wishes);
+    }
+    assert_eq!(wishes, [RendezvousOutput::Connect]);
+}
+
+#[test]
+fn an_impostor_between_two_connections_takes_nobody_offline_for_good() {
+    let mut alone = Alone::new();
+    alone.input(key_changed());
+    let after = alone.drain();
+    assert_eq!(after.wishes, [RendezvousOutput::Connect]);
+    // Nobody waits for the next attempt: whoever asks is told at once, with both keys.
+    alone.input(Input::Command(CommandId(7), Command::List));
+    let replies = alone.drain().replies;
+    assert!(
+        matches!(&replies[..], [Err(CommandError::ServerKeyChanged { .. })]),
+        "{replies:?}"
+    );
+    let deadline = after.deadline.expect("the next attempt is due");
+    assert!(deadline.saturating_duration_since(alone.now) <= RECONNECT_BACKOFF_MAX * 2);
+    alone.now = deadline;
+    alone.node.handle_timeout(deadline);
+    assert_eq!(alone.drain().wishes, [RendezvousOutput::Connect]);
+}
+
+fn key_changed() -> Input {
     let (expected, seen) = ("one".to_owned(), "another".to_owned());
     let changed = ClosedReason::ServerKeyChanged { expected, seen };
-    let inputs = [
-        Input::Rendezvous(RendezvousInput::Closed(changed)),
-        Input::ShutDown,
-    ];
-    let mut wishes = Vec::new();
-    for input in inputs {
-        node.handle_input(input, now);
+    Input::Rendezvous(RendezvousInput::Closed(changed))
+}
+
+/// An enrolled node.
+struct Alone {
+    node: Node,
+    now: Instant,
+}
+
+/// What a node said until it had nothing more to say.
+struct Said {
+    wishes: Vec<RendezvousOutput>,
+    replies: Vec<Result<Reply, CommandError>>,
+    deadline: Option<Instant>,
+}
+
+impl Alone {
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn new() -> Self {
+        let now = Instant::now();
+        let store = MemoryStore::enrolled("alice".parse().unwrap(), Token::from_bytes([1; 32]));
+        let options = NodeOptions {
+            secret: DeviceSecret::from_seed([1; 32]),
+            device_name: DeviceName::lossy("test"),
+            restored: store.restore(),
+            epoch: Epoch::new(now, UnixTime::from_millis(1_000_000)),
+        };
+        let node = Node::new([1; 32], now, options);
+        Self { node, now }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.node.handle_input(input, self.now);
+    }
+
+    fn drain(&mut self) -> Said {
+        let (mut wishes, mut replies) = (Vec::new(), Vec::new());
         loop {
-            match node.poll_output(now, &mut Vec::new()) {
-                Output::Wait(_) => break,
+            match self.node.poll_output(self.now, &mut Vec::new()) {
+                Output::Wait(deadline) => {
+                    return Said {
+                        wishes,
+                        replies,
+                        deadline: deadline.map(|deadline| deadline.at),
+                    };
+                }
                 Output::Rendezvous(wish) => wishes.push(wish),
+                Output::Reply(_, reply) => replies.push(reply),
                 _ => {}
             }
         }
     }
-    assert_eq!(wishes, [RendezvousOutput::Connect]);
 }

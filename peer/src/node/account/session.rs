@@ -195,6 +195,11 @@ impl Session {
                 step: Step::Idle, ..
             } => Gate::Shut(CommandError::NotLoggedIn),
             State::Halted { error } => Gate::Shut(error.clone()),
+            // The next attempt may well see the same key: a person has to know, not to wait.
+            State::Waiting {
+                error: error @ CommandError::ServerKeyChanged { .. },
+                ..
+            } => Gate::Shut(error.clone()),
             State::Waiting { error, .. } => Gate::Retrying(error.clone()),
             State::Connecting
             | State::Greeting { .. }
@@ -696,9 +701,7 @@ impl Session {
             return self.connect();
         }
         self.drop_intent(&error);
-        if matches!(error, CommandError::ServerKeyChanged { .. }) {
-            self.halt(error, requests);
-        } else if self.token.is_some() {
+        if self.token.is_some() {
             self.retry_later(error, requests, now);
         } else {
             requests.fail_all(&error);
