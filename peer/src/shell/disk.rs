@@ -10,24 +10,13 @@
 //! behind is removed at the next start, if the list of [`Parts`] proves that it is ours.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs::{File, Metadata, Permissions};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use bytes::Bytes;
-use cap_std::fs::Dir;
-use common::hash::{LeafHash, LeafHasher, leaf_len};
+use common::hash::{LeafHash, LeafHasher};
 use common::id::TransferId;
-use common::limits::{
-    DISK_REQUESTS_MAX, FILE_LEN_MAX, FILE_NAME_LEN_MAX, LEAF_LEN, SAME_NAMES_MAX, TRANSFERS_MAX,
-};
+use common::limits::{DISK_REQUESTS_MAX, TRANSFERS_MAX};
 use common::os::worker::{Queue, Worker};
-use common::text;
-use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
-use rustix::io::Errno;
 
 use super::names::FileName;
 use super::workers::{Answer, Answers};
@@ -35,8 +24,14 @@ use crate::node::io::{DiskAnswer, DiskRequest};
 
 // The list of unfinished files, by which the next start recognises them.
 mod parts;
+// A file that is being sent.
+mod source;
+// A file that is being received.
+mod target;
 
-use parts::{PartFile, Parts};
+use parts::Parts;
+use source::Source;
+use target::Target;
 
 /// Starts the disk worker. It keeps the list of unfinished files in `parts`, and first removes those
 /// that an earlier process left there.
@@ -197,81 +192,6 @@ fn not_open() -> String {
     "the transfer has no open file".to_owned()
 }
 
-// ---- sending -----------------------------------------------------------------------------------
-
-/// A file that is being sent, as it was when it was opened.
-#[derive(Debug)]
-struct Source {
-    file: File,
-    path: PathBuf,
-    size: u64,
-    modified: Option<SystemTime>,
-    is_executable: bool,
-}
-
-impl Source {
-    /// Opens a regular file, or the one that a symbolic link leads to. Returns it with its name.
-    fn open(path: &Path) -> Result<(Self, String), String> {
-        let shown = path.display();
-        let fail = |error: io::Error| describe_open(&error, path);
-        // Without NONBLOCK, opening a FIFO waits for a writer.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = File::options()
-            .read(true)
-            .custom_flags(flags.bits().cast_signed())
-            .open(path)
-            .map_err(fail)?;
-        let metadata = file.metadata().map_err(fail)?;
-        check_is_regular(&metadata, path)?;
-        if metadata.len() > FILE_LEN_MAX {
-            return Err(format!(
-                "{shown} has {}, more than the {} that can be sent",
-                text::size(metadata.len()),
-                text::size(FILE_LEN_MAX)
-            ));
-        }
-        let name = path.file_name().and_then(OsStr::to_str).ok_or_else(|| {
-            format!("the name of {shown} is not valid text (UTF-8); rename it first")
-        })?;
-        if name.len() > FILE_NAME_LEN_MAX {
-            return Err(format!("the name of {shown} is too long; rename it first"));
-        }
-        let source = Self {
-            size: metadata.len(),
-            modified: metadata.modified().ok(),
-            is_executable: metadata.permissions().mode() & 0o100 != 0,
-            path: path.to_owned(),
-            file,
-        };
-        Ok((source, name.to_owned()))
-    }
-
-    fn read_leaf(&self, index: u64) -> Result<(Bytes, LeafHash), String> {
-        let len = leaf_len(self.size, index)
-            .ok_or_else(|| format!("{} has no leaf {index}", self.path.display()))?;
-        let mut bytes = vec![0; len];
-        match self.file.read_exact_at(&mut bytes, index * LEAF_LEN as u64) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(self.changed()),
-            Err(error) => return Err(format!("{} cannot be read: {error}", self.path.display())),
-        }
-        // Checked after the read, so that no change before or during it goes unnoticed.
-        let metadata = self.file.metadata().map_err(|_| self.changed())?;
-        if metadata.len() != self.size || metadata.modified().ok() != self.modified {
-            return Err(self.changed());
-        }
-        let hash = leaf_hash(self.size, index, &bytes);
-        Ok((bytes.into(), hash))
-    }
-
-    fn changed(&self) -> String {
-        format!(
-            "{} changed while it was being sent; send it again",
-            self.path.display()
-        )
-    }
-}
-
 /// Hashes leaf `index` of a file of `size` bytes.
 fn leaf_hash(size: u64, index: u64, bytes: &[u8]) -> LeafHash {
     let mut hasher = LeafHasher::new(size, index);
@@ -279,298 +199,19 @@ fn leaf_hash(size: u64, index: u64, bytes: &[u8]) -> LeafHash {
     hasher.finish()
 }
 
-fn check_is_regular(metadata: &Metadata, path: &Path) -> Result<(), String> {
-    let shown = path.display();
-    if metadata.is_dir() {
-        return Err(format!(
-            "{shown} is a folder; pack it first, for example with 'tar czf FOLDER.tar.gz FOLDER'"
-        ));
-    }
-    if !metadata.is_file() {
-        return Err(describe_irregular(path));
-    }
-    Ok(())
-}
-
-fn describe_irregular(path: &Path) -> String {
-    let shown = path.display();
-    format!("{shown} is not a regular file, so it has no size to announce")
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the system has more kinds of errors; those without a text of ours show the system's"
-)]
-fn describe_open(error: &io::Error, path: &Path) -> String {
-    let shown = path.display();
-    match error.kind() {
-        ErrorKind::NotFound => format!("there is no file {shown}"),
-        ErrorKind::PermissionDenied => {
-            format!("{shown} cannot be read: permission denied; check who owns it")
-        }
-        // Opening a socket fails like this.
-        _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => describe_irregular(path),
-        _ => format!("{shown} cannot be opened: {error}"),
-    }
-}
-
-// ---- receiving ---------------------------------------------------------------------------------
-
-/// A file that is being received. Dropping it removes its `.part` file, if there still is one.
-#[derive(Debug)]
-struct Target {
-    folder: PathBuf,
-    dir: Dir,
-    name: FileName,
-    part: Part,
-    size: u64,
-}
-
-/// The `.part` file of a [`Target`].
-#[derive(Debug)]
-struct Part {
-    file: File,
-    name: String,
-    /// The mode that the complete file will have.
-    mode: u32,
-}
-
-impl Target {
-    fn create(
-        folder: PathBuf,
-        name: FileName,
-        size: u64,
-        is_executable: bool,
-    ) -> Result<Self, String> {
-        let dir = open_folder(&folder)?;
-        check_space(&dir, &folder, size)?;
-        let part = create_part(&dir, &name, is_executable)
-            .map_err(|error| describe_write(&error, &folder, size))?;
-        Ok(Self {
-            folder,
-            dir,
-            name,
-            part,
-            size,
-        })
-    }
-
-    /// Its entry in the list of parts.
-    fn part_file(&self) -> io::Result<PartFile> {
-        PartFile::new(self.folder.join(&self.part.name), &self.part.file)
-    }
-
-    /// Allocates the file's space, or only sets its length where the file system cannot allocate.
-    fn reserve(&self) -> Result<(), String> {
-        let file = &self.part.file;
-        if self.size == 0 {
-            return Ok(());
-        }
-        let reserved = match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, self.size) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(self.size),
-            other => other.map_err(Into::into),
-        };
-        reserved.map_err(|error| describe_write(&error, &self.folder, self.size))
-    }
-
-    /// Verifies and writes a leaf. Writes nothing and returns `false` if the bytes do not match `hash`.
-    fn write_leaf(&self, index: u64, bytes: &[u8], hash: LeafHash) -> Result<bool, String> {
-        if leaf_len(self.size, index) != Some(bytes.len())
-            || leaf_hash(self.size, index, bytes) != hash
-        {
-            return Ok(false);
-        }
-        let file = &self.part.file;
-        file.write_all_at(bytes, index * LEAF_LEN as u64)
-            .map_err(|error| describe_write(&error, &self.folder, self.size))?;
-        Ok(true)
-    }
-
-    /// Makes the file durable, then gives it the first of its names that is free, then makes the
-    /// name durable.
-    fn finish(&self) -> Result<PathBuf, String> {
-        let fail = |error: io::Error| describe_write(&error, &self.folder, self.size);
-        let part = &self.part;
-        let metadata = part.file.metadata().map_err(fail)?;
-        let shown = self.folder.join(&part.name);
-        if metadata.nlink() == 0 {
-            return Err(format!("{} was removed while it arrived", shown.display()));
-        }
-        if metadata.len() != self.size {
-            return Err(format!(
-                "another program changed {} while it arrived",
-                shown.display()
-            ));
-        }
-        let permissions = Permissions::from_mode(part.mode);
-        part.file.set_permissions(permissions).map_err(fail)?;
-        part.file.sync_all().map_err(fail)?;
-        let name = self.rename()?;
-        rustix::fs::fsync(&self.dir).map_err(|error| fail(error.into()))?;
-        Ok(self.folder.join(name.as_str()))
-    }
-
-    /// Gives the file the first of its names that is free, and returns that name.
-    fn rename(&self) -> Result<FileName, String> {
-        if !self.is_part_ours() {
-            return Err(format!(
-                "another program replaced {} while it arrived",
-                self.folder.join(&self.part.name).display()
-            ));
-        }
-        for attempt in 0..SAME_NAMES_MAX {
-            let name = self.name.numbered(attempt);
-            match rename_to_free(&self.dir, &self.part.name, name.as_str()) {
-                Ok(()) => return Ok(name),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(describe_write(&error, &self.folder, self.size)),
-            }
-        }
-        Err(format!(
-            "{} has {SAME_NAMES_MAX} files of this name already; move some away",
-            self.folder.display()
-        ))
-    }
-
-    /// Tells whether the name of the `.part` file still leads to the file that was created under it.
-    fn is_part_ours(&self) -> bool {
-        use cap_std::fs::MetadataExt as _;
-
-        let there = self.dir.symlink_metadata(&self.part.name);
-        let (Ok(ours), Ok(there)) = (self.part.file.metadata(), there) else {
-            return false;
-        };
-        (MetadataExt::dev(&ours), MetadataExt::ino(&ours)) == (there.dev(), there.ino())
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        // A complete file has left this name.
-        if self.is_part_ours()
-            && let Err(error) = self.dir.remove_file(&self.part.name)
-        {
-            log::debug!("cannot remove an unfinished file: {error}");
-        }
-    }
-}
-
-/// Opens the folder of a received file. A symbolic link is followed now and never again.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the system has more kinds of errors; those without a text of ours show the system's"
-)]
-fn open_folder(folder: &Path) -> Result<Dir, String> {
-    let shown = folder.display();
-    let flags = OFlags::DIRECTORY | OFlags::NONBLOCK;
-    File::options()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(folder)
-        .map(Dir::from_std_file)
-        .map_err(|error| match error.kind() {
-            ErrorKind::NotFound => format!("there is no folder {shown}; create it first"),
-            ErrorKind::NotADirectory => format!("{shown} is a file, not a folder"),
-            ErrorKind::PermissionDenied => {
-                format!("{shown} cannot be used: permission denied; choose another folder")
-            }
-            _ => format!("{shown} cannot be used: {error}"),
-        })
-}
-
-fn check_space(dir: &Dir, folder: &Path, size: u64) -> Result<(), String> {
-    let Ok(space) = rustix::fs::fstatvfs(dir) else {
-        return Ok(());
-    };
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if size <= free {
-        return Ok(());
-    }
-    Err(format!(
-        "not enough space in {}: needs {}, has {}",
-        folder.display(),
-        text::size(size),
-        text::size(free)
-    ))
-}
-
-/// Creates the `.part` file. It is created with the mode of the complete file, to learn what the umask
-/// leaves of that mode, and is then restricted to its owner at once.
-fn create_part(dir: &Dir, name: &FileName, is_executable: bool) -> io::Result<Part> {
-    use cap_std::fs::OpenOptionsExt;
-
-    let mut options = cap_std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    options.mode(if is_executable { 0o755 } else { 0o644 });
-    for attempt in 0..SAME_NAMES_MAX {
-        let name = name.part(attempt);
-        match dir.open_with(&name, &options) {
-            Ok(file) => {
-                let file = file.into_std();
-                let mode = file.metadata()?.permissions().mode() & 0o777;
-                file.set_permissions(Permissions::from_mode(0o600))?;
-                return Ok(Part { file, name, mode });
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(ErrorKind::AlreadyExists.into())
-}
-
-/// Renames within a folder; fails if the new name is taken.
-fn rename_to_free(dir: &Dir, from: &str, to: &str) -> io::Result<()> {
-    match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
-        // The file system has no exclusive rename. A hard link fails as well if the name is taken.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            dir.hard_link(from, dir, to)?;
-            dir.remove_file(from)
-        }
-        other => other.map_err(Into::into),
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the system has more kinds of errors; those without a text of ours show the system's"
-)]
-fn describe_write(error: &io::Error, folder: &Path, size: u64) -> String {
-    let shown = folder.display();
-    match error.kind() {
-        ErrorKind::StorageFull => {
-            format!("not enough space in {shown}: needs {}", text::size(size))
-        }
-        ErrorKind::QuotaExceeded => {
-            format!(
-                "your quota does not allow {} more in {shown}",
-                text::size(size)
-            )
-        }
-        ErrorKind::FileTooLarge => format!(
-            "the file system of {shown} cannot hold a file of {}",
-            text::size(size)
-        ),
-        ErrorKind::ReadOnlyFilesystem => {
-            format!("{shown} is on a read-only file system; choose another folder")
-        }
-        ErrorKind::PermissionDenied => {
-            format!("{shown} cannot be written to: permission denied; choose another folder")
-        }
-        ErrorKind::NotFound => format!("{shown} was removed while the file arrived"),
-        _ => format!("{shown} cannot be written to: {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     mod targets;
 
-    use std::fs;
+    use std::fs::{self, File, Permissions};
     use std::io::Write;
-    use std::os::unix::fs::{FileExt, symlink};
+    use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
+    use std::time::SystemTime;
 
-    use common::hash::{FileDigest, file_digest, leaf_count};
+    use bytes::Bytes;
+    use common::hash::{FileDigest, file_digest, leaf_count, leaf_len};
+    use common::limits::LEAF_LEN;
     use tempfile::TempDir;
 
     use super::*;
@@ -798,21 +439,6 @@ mod tests {
         assert_eq!(fs::read(path).unwrap(), b"2");
     }
 
-    /// The fallback for file systems without an exclusive rename.
-    #[test]
-    fn t08_a_link_never_replaces_a_file_either() {
-        let folder = TempDir::new().unwrap();
-        for name in ["from", "taken"] {
-            fs::write(folder.path().join(name), name).unwrap();
-        }
-        let dir = open_folder(folder.path()).unwrap();
-        let error = dir.hard_link("from", &dir, "taken").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-        let taken = rename_to_free(&dir, "from", "taken").unwrap_err();
-        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(folder.path().join("taken")).unwrap(), b"taken");
-    }
-
     #[test]
     fn t11_a_size_that_lies_is_refused_before_a_byte_is_taken() {
         let folder = TempDir::new().unwrap();
@@ -857,21 +483,6 @@ mod tests {
                 "{reason}"
             );
         }
-    }
-
-    #[test]
-    fn t12_a_disk_that_fills_up_while_a_file_arrives_is_named() {
-        let folder = TempDir::new().unwrap();
-        let mut disk = Disk::default();
-        disk.ask(create(1, folder.path(), "x", 3));
-        let Some(Transfer::Receiving(target)) = disk.transfers.get_mut(&id(1)) else {
-            panic!("not open");
-        };
-        // Writing to this device fails as on a full disk.
-        target.part.file = File::options().write(true).open("/dev/full").unwrap();
-        let reason = disk.failure(write(1, 0, b"abc"));
-        let expected = format!("not enough space in {}: needs 3 B", folder.path().display());
-        assert_eq!(reason, expected);
     }
 
     #[test]

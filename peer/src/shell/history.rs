@@ -14,34 +14,23 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use common::id::{AccountName, MessageId};
-use common::key::{DeviceKey, Token};
-use common::limits::{
-    HISTORY_BATCH_MAX, HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, HISTORY_REQUESTS_MAX,
-};
+use common::limits::{HISTORY_BATCH_MAX, HISTORY_REQUESTS_MAX};
 use common::os::private::Durability;
-use common::os::sqlite::{self, Access, OpenError, Schema, malformed, parse_column};
+use common::os::sqlite::{self, OpenError};
 use common::os::worker::{Queue, Worker};
-use common::time::UnixTime;
-use common::wire::peer::{Conversation, Message, MessageBody};
-use rusqlite::types::FromSqlError;
-use rusqlite::{
-    CachedStatement, Connection, ErrorCode, OptionalExtension, Row, Transaction,
-    TransactionBehavior, params,
-};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::workers::{Answer, Answers};
-use crate::node::command::{Direction, HistoryItem, MessageState};
-use crate::node::io::{
-    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, Restored, StoreAnswer, StoreId,
-    StoreRequest,
-};
+use crate::node::io::{ChatRequest, Restored, StoreAnswer, StoreId, StoreRequest};
 
 // Messages that may be on the wire before the database has them.
 mod journal;
+// The schema, and each request in SQL.
+mod statements;
 
 use journal::Journal;
 pub(crate) use journal::OutboxJournal;
+use statements::{SCHEMA, contacts, execute, outbox, session};
 
 /// What the history's thread adds to the niceness that it shares with the loop (nice(2)): half of what a
 /// program that is started with `nice` gets, which is enough for the loop to go first.
@@ -168,7 +157,7 @@ impl History {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let answers = requests
             .into_iter()
-            .map(|request| execute_one(&transaction, request))
+            .map(|request| execute(&transaction, request))
             .collect::<Result<_, _>>()?;
         transaction.commit()?;
         Ok(answers)
@@ -234,377 +223,6 @@ impl HistoryError {
     }
 }
 
-const SCHEMA: Schema = Schema {
-    migrations: &MIGRATIONS,
-    access: Access::Alone,
-};
-
-const MIGRATIONS: [&str; 1] = ["
-    CREATE TABLE session (
-        only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
-        account TEXT NOT NULL,
-        token BLOB NOT NULL CHECK (length(token) = 32)
-    ) STRICT;
-
-    CREATE TABLE contacts (
-        account TEXT NOT NULL,
-        device_key BLOB NOT NULL CHECK (length(device_key) = 32),
-        first_seen_ms INTEGER NOT NULL,
-        PRIMARY KEY (account, device_key)
-    ) STRICT, WITHOUT ROWID;
-
-    -- direction: 0 sent, 1 received. state: 0 queued, 1 sent, 2 delivered, 3 read.
-    -- Times are unsigned and stand as the signed integer of the same bits.
-    CREATE TABLE messages (
-        number INTEGER PRIMARY KEY,
-        direction INTEGER NOT NULL CHECK (direction IN (0, 1)),
-        peer TEXT NOT NULL,
-        id BLOB NOT NULL CHECK (length(id) = 16),
-        state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 3),
-        sent_ms INTEGER NOT NULL,
-        at_ms INTEGER NOT NULL,
-        body TEXT NOT NULL,
-        UNIQUE (id, peer, direction)
-    ) STRICT;
-    CREATE INDEX messages_by_peer ON messages (peer, number);
-    CREATE INDEX messages_in_outbox ON messages (number) WHERE direction = 0 AND state < 2;
-    CREATE INDEX messages_unread ON messages (number) WHERE direction = 1 AND state < 3;
-"];
-
-// ---- requests ----------------------------------------------------------------------------------
-
-fn execute_one(
-    transaction: &Transaction<'_>,
-    request: &StoreRequest,
-) -> rusqlite::Result<StoreAnswer> {
-    match request {
-        StoreRequest::Account(AccountRequest::SaveSession { account, token }) => {
-            save_session(transaction, account, token.as_ref())
-        }
-        StoreRequest::Contact(ContactRequest::PinKey {
-            account,
-            device_key,
-            at,
-        }) => pin_key(transaction, account, device_key, *at),
-        StoreRequest::Contact(ContactRequest::UnpinKey { device_key }) => {
-            unpin_key(transaction, device_key)
-        }
-        StoreRequest::Chat(request) => on_chat(transaction, request),
-    }
-}
-
-fn on_chat(transaction: &Transaction<'_>, request: &ChatRequest) -> rusqlite::Result<StoreAnswer> {
-    match request {
-        ChatRequest::Queue { messages } => queue(transaction, messages),
-        ChatRequest::Receive {
-            from, message, at, ..
-        } => receive(transaction, from, message, *at),
-        ChatRequest::Advance { id, to, state } => advance(transaction, *id, to, *state),
-        ChatRequest::Withdraw { messages } => withdraw(transaction, messages),
-        ChatRequest::MarkRead { ids } => mark_read(transaction, ids),
-        ChatRequest::History { with, limit } => history(transaction, with.as_ref(), *limit),
-        ChatRequest::Unread => unread(transaction),
-    }
-}
-
-fn save_session(
-    connection: &Connection,
-    account: &AccountName,
-    token: Option<&Token>,
-) -> rusqlite::Result<StoreAnswer> {
-    match token {
-        Some(token) => connection
-            .prepare_cached("REPLACE INTO session (only_one, account, token) VALUES (1, ?1, ?2)")?
-            .execute(params![account.as_str(), token.as_bytes()])?,
-        None => connection
-            .prepare_cached("DELETE FROM session")?
-            .execute([])?,
-    };
-    Ok(StoreAnswer::Done)
-}
-
-fn pin_key(
-    connection: &Connection,
-    account: &AccountName,
-    device_key: &DeviceKey,
-    at: UnixTime,
-) -> rusqlite::Result<StoreAnswer> {
-    connection
-        .prepare_cached(
-            "INSERT INTO contacts (account, device_key, first_seen_ms) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![account.as_str(), device_key.as_bytes(), millis(at)])?;
-    Ok(StoreAnswer::Done)
-}
-
-fn unpin_key(connection: &Connection, device_key: &DeviceKey) -> rusqlite::Result<StoreAnswer> {
-    connection
-        .prepare_cached("DELETE FROM contacts WHERE device_key = ?1")?
-        .execute([device_key.as_bytes()])?;
-    Ok(StoreAnswer::Done)
-}
-
-fn queue(
-    connection: &Connection,
-    messages: &[(AccountName, Message)],
-) -> rusqlite::Result<StoreAnswer> {
-    for (to, message) in messages {
-        insert(connection, Direction::Sent, to, message, message.sent)?;
-    }
-    Ok(StoreAnswer::Done)
-}
-
-fn receive(
-    connection: &Connection,
-    from: &AccountName,
-    message: &Message,
-    at: UnixTime,
-) -> rusqlite::Result<StoreAnswer> {
-    let is_new = insert(connection, Direction::Received, from, message, at)?;
-    Ok(StoreAnswer::Chat(ChatAnswer::Received { is_new }))
-}
-
-/// Inserts a message; returns `false` if it is there already.
-fn insert(
-    connection: &Connection,
-    direction: Direction,
-    peer: &AccountName,
-    message: &Message,
-    at: UnixTime,
-) -> rusqlite::Result<bool> {
-    let state = match direction {
-        Direction::Sent => MessageState::Queued,
-        Direction::Received => MessageState::Delivered,
-    };
-    let Conversation::Direct = message.conversation;
-    let rows = connection
-        .prepare_cached(
-            "INSERT INTO messages (direction, peer, id, state, sent_ms, at_ms, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![
-            direction_code(direction),
-            peer.as_str(),
-            message.id.as_bytes(),
-            state_code(state),
-            millis(message.sent),
-            millis(at),
-            message.body.as_str(),
-        ])?;
-    Ok(rows == 1)
-}
-
-fn advance(
-    connection: &Connection,
-    id: MessageId,
-    to: &AccountName,
-    state: MessageState,
-) -> rusqlite::Result<StoreAnswer> {
-    connection
-        .prepare_cached(
-            "UPDATE messages SET state = ?3
-             WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3",
-        )?
-        .execute(params![id.as_bytes(), to.as_str(), state_code(state)])?;
-    Ok(StoreAnswer::Done)
-}
-
-fn withdraw(
-    connection: &Connection,
-    messages: &[(AccountName, MessageId)],
-) -> rusqlite::Result<StoreAnswer> {
-    let mut statement = connection.prepare_cached(
-        "DELETE FROM messages WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3",
-    )?;
-    for (to, id) in messages {
-        let delivered = state_code(MessageState::Delivered);
-        statement.execute(params![id.as_bytes(), to.as_str(), delivered])?;
-    }
-    Ok(StoreAnswer::Done)
-}
-
-fn mark_read(connection: &Connection, ids: &[MessageId]) -> rusqlite::Result<StoreAnswer> {
-    let mut statement = connection.prepare_cached(
-        "UPDATE messages SET state = 3 WHERE id = ?1 AND direction = 1 AND state < 3
-         RETURNING peer",
-    )?;
-    let mut marked = Vec::new();
-    for id in ids {
-        let mut rows = statement.query([id.as_bytes()])?;
-        while let Some(row) = rows.next()? {
-            marked.push((parse_column(row, 0)?, *id));
-        }
-    }
-    Ok(StoreAnswer::Chat(ChatAnswer::Marked(marked)))
-}
-
-/// Selects the columns that [`item`] reads.
-macro_rules! select_items {
-    ($clauses:literal) => {
-        concat!(
-            "SELECT id, peer, direction, sent_ms, body, state FROM messages ",
-            $clauses
-        )
-    };
-}
-
-fn history(
-    connection: &Connection,
-    with: Option<&AccountName>,
-    limit: u32,
-) -> rusqlite::Result<StoreAnswer> {
-    let limit = limit.min(HISTORY_ITEMS_MAX);
-    let mut latest_first = match with {
-        Some(peer) => {
-            let mut statement = connection.prepare_cached(select_items!(
-                "WHERE peer = ?1 ORDER BY number DESC LIMIT ?2"
-            ))?;
-            items(&mut statement, params![peer.as_str(), limit])?
-        }
-        None => {
-            let mut statement =
-                connection.prepare_cached(select_items!("ORDER BY number DESC LIMIT ?1"))?;
-            items(&mut statement, params![limit])?
-        }
-    };
-    latest_first.reverse();
-    Ok(StoreAnswer::Chat(ChatAnswer::Messages(latest_first)))
-}
-
-fn unread(connection: &Connection) -> rusqlite::Result<StoreAnswer> {
-    let mut statement = connection.prepare_cached(select_items!(
-        "WHERE direction = 1 AND state < 3 ORDER BY number LIMIT ?1"
-    ))?;
-    items(&mut statement, params![HISTORY_ITEMS_MAX])
-        .map(|items| StoreAnswer::Chat(ChatAnswer::Messages(items)))
-}
-
-fn items(
-    statement: &mut CachedStatement<'_>,
-    params: impl rusqlite::Params,
-) -> rusqlite::Result<Vec<HistoryItem>> {
-    let mut rows = statement.query(params)?;
-    let mut items = Vec::new();
-    let mut len = 0;
-    while let Some(row) = rows.next()? {
-        let item = item(row)?;
-        len += item.body.as_str().len();
-        items.push(item);
-        if len >= HISTORY_ITEMS_LEN_MAX {
-            break;
-        }
-    }
-    Ok(items)
-}
-
-fn item(row: &Row<'_>) -> rusqlite::Result<HistoryItem> {
-    Ok(HistoryItem {
-        id: MessageId::from_bytes(row.get(0)?),
-        with: parse_column(row, 1)?,
-        direction: direction(row, 2)?,
-        sent: unix_time(row, 3)?,
-        body: body(row, 4)?,
-        state: state(row, 5)?,
-    })
-}
-
-// ---- restoring ---------------------------------------------------------------------------------
-
-fn session(connection: &Connection) -> rusqlite::Result<Option<(AccountName, Token)>> {
-    connection
-        .query_row("SELECT account, token FROM session", [], |row| {
-            Ok((parse_column(row, 0)?, Token::from_bytes(row.get(1)?)))
-        })
-        .optional()
-}
-
-fn contacts(connection: &Connection) -> rusqlite::Result<Vec<(AccountName, DeviceKey)>> {
-    let pins: Vec<(AccountName, [u8; 32])> = connection
-        .prepare("SELECT account, device_key FROM contacts ORDER BY first_seen_ms, account")?
-        .query_map([], |row| Ok((parse_column(row, 0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    let count = pins.len();
-    // A file that an earlier version wrote may hold keys that this one rejects as weak.
-    let contacts: Vec<_> = pins
-        .into_iter()
-        .filter_map(|(account, key)| Some((account, DeviceKey::from_bytes(key).ok()?)))
-        .collect();
-    if contacts.len() < count {
-        let weak = count - contacts.len();
-        log::warn!("ignored weak pinned keys count={weak}");
-    }
-    Ok(contacts)
-}
-
-fn outbox(connection: &Connection) -> rusqlite::Result<Vec<(AccountName, Message)>> {
-    connection
-        .prepare(
-            "SELECT peer, id, sent_ms, body FROM messages
-             WHERE direction = 0 AND state < 2 ORDER BY number",
-        )?
-        .query_map([], |row| {
-            let message = Message {
-                id: MessageId::from_bytes(row.get(1)?),
-                conversation: Conversation::Direct,
-                sent: unix_time(row, 2)?,
-                body: body(row, 3)?,
-            };
-            Ok((parse_column(row, 0)?, message))
-        })?
-        .collect()
-}
-
-// ---- columns -----------------------------------------------------------------------------------
-
-fn body(row: &Row<'_>, column: usize) -> rusqlite::Result<MessageBody> {
-    let text: String = row.get(column)?;
-    MessageBody::try_from(text).map_err(|error| malformed(column, error))
-}
-
-fn unix_time(row: &Row<'_>, column: usize) -> rusqlite::Result<UnixTime> {
-    let millis: i64 = row.get(column)?;
-    Ok(UnixTime::from_millis(millis.cast_unsigned()))
-}
-
-fn direction(row: &Row<'_>, column: usize) -> rusqlite::Result<Direction> {
-    match row.get(column)? {
-        0_i64 => Ok(Direction::Sent),
-        1 => Ok(Direction::Received),
-        other => Err(malformed(column, FromSqlError::OutOfRange(other))),
-    }
-}
-
-fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<MessageState> {
-    match row.get(column)? {
-        0_i64 => Ok(MessageState::Queued),
-        1 => Ok(MessageState::Sent),
-        2 => Ok(MessageState::Delivered),
-        3 => Ok(MessageState::Read),
-        other => Err(malformed(column, FromSqlError::OutOfRange(other))),
-    }
-}
-
-const fn direction_code(direction: Direction) -> i64 {
-    match direction {
-        Direction::Sent => 0,
-        Direction::Received => 1,
-    }
-}
-
-const fn state_code(state: MessageState) -> i64 {
-    match state {
-        MessageState::Queued => 0,
-        MessageState::Sent => 1,
-        MessageState::Delivered => 2,
-        MessageState::Read => 3,
-    }
-}
-
-const fn millis(time: UnixTime) -> i64 {
-    time.as_millis().cast_signed()
-}
-
 /// Describes an error to a person: what went wrong and what to do.
 fn describe(error: &rusqlite::Error) -> String {
     if sqlite::is_locked(error) {
@@ -630,10 +248,17 @@ mod twin;
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use common::key::DeviceSecret;
+    use common::id::{AccountName, MessageId};
+    use common::key::{DeviceSecret, Token};
+    use common::limits::HISTORY_ITEMS_LEN_MAX;
+    use common::time::UnixTime;
+    use common::wire::peer::{Conversation, Message};
+    use rusqlite::params;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::node::command::{HistoryItem, MessageState};
+    use crate::node::io::{AccountRequest, ChatAnswer, ContactRequest};
 
     #[test]
     fn what_is_remembered_survives_a_restart_in_order() {

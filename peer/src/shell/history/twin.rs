@@ -3,11 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use common::key::DeviceSecret;
+use common::id::{AccountName, MessageId};
+use common::key::{DeviceSecret, Token};
+use common::limits::HISTORY_ITEMS_LEN_MAX;
+use common::time::UnixTime;
+use common::wire::peer::{Conversation, Message};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::node::command::MessageState;
+use crate::node::io::{AccountRequest, ContactRequest};
 use crate::store::{self, MemoryStore};
 
 /// Scripts, each with a history of its own.
@@ -70,7 +76,7 @@ impl Twins {
     /// The history's file is in memory as well: thousands of scripts would wait for the disk.
     fn new() -> Self {
         let connection = Connection::open_in_memory().unwrap();
-        for migration in MIGRATIONS {
+        for migration in SCHEMA.migrations {
             connection.execute_batch(migration).unwrap();
         }
         Self {

@@ -30,22 +30,6 @@ fn t02_hostile_names_for_a_target_that_is_missing_or_a_file_create_nothing() {
 }
 
 #[test]
-fn t12_what_a_system_says_of_a_disk_becomes_a_word_to_act_on() {
-    for (code, words) in [
-        (Errno::NOSPC, "not enough space in /inbox: needs 3 B"),
-        (Errno::DQUOT, "your quota does not allow 3 B more"),
-        (Errno::ROFS, "read-only file system; choose another folder"),
-        (Errno::ACCESS, "permission denied; choose another folder"),
-        (Errno::FBIG, "cannot hold a file of 3 B"),
-        (Errno::NOENT, "was removed while the file arrived"),
-    ] {
-        let error = io::Error::from_raw_os_error(code.raw_os_error());
-        let text = describe_write(&error, Path::new("/inbox"), 3);
-        assert!(text.contains(words) && text.contains("/inbox"), "{text}");
-    }
-}
-
-#[test]
 fn t12_a_folder_without_permission_is_named_and_keeps_what_it_has() {
     let folder = TempDir::new().unwrap();
     let target = folder.path().join("locked");
