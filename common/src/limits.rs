@@ -263,6 +263,8 @@ pub const PINS_MAX: usize = 16_384;
 /// Links of one peer: more contacts than anybody talks to at a time. At the limit it neither dials nor
 /// accepts.
 pub const LINKS_MAX: usize = 1024;
+/// Devices whose end the server tells one session of: as many as a peer has links, some 100 bytes each.
+pub const DEVICES_FOLLOWED_MAX: usize = LINKS_MAX;
 /// Links to one device. Two peers that dial each other at the same time have two for a while, and a
 /// device that restarts leaves one behind.
 pub const LINKS_PER_DEVICE_MAX: usize = 4;

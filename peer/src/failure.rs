@@ -106,6 +106,11 @@ impl Failure {
         match error {
             CommandError::Refused(refusal) => Self::of_refusal(doing, *refusal),
             CommandError::NotLoggedIn => Self::not_logged_in(doing),
+            CommandError::AccountRemoved => failure(Exit::NotLoggedIn)
+                .next("ask the operator for another account, then run 'peer login NAME'"),
+            CommandError::Replaced => failure(Exit::Profile).next(
+                "end the other program, or log in here with a profile of its own ('peer --profile NAME login')",
+            ),
             CommandError::WrongPassword => failure(Exit::Credentials)
                 .next("check the name and type the password again; it is not sent twice by itself"),
             CommandError::Invalid(_) => {
@@ -238,6 +243,8 @@ mod tests {
             (CommandError::File("gone".into()), 8),
             (CommandError::NoSuchTransfer, 9),
             (CommandError::NotLoggedIn, 10),
+            (CommandError::AccountRemoved, 10),
+            (CommandError::Replaced, 11),
             (CommandError::Refused(Refusal::TokenRefused), 10),
             (CommandError::Refused(Refusal::AccountExists), 1),
         ] {

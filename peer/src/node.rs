@@ -91,12 +91,11 @@ impl Node {
         let own_key = secret.public();
         let mut rng = StdRng::from_seed(seed);
         let links_seed = child_seed(&mut rng);
-        let account_rng = StdRng::from_seed(child_seed(&mut rng));
-        let paths_rng = StdRng::from_seed(child_seed(&mut rng));
-        let dials_rng = StdRng::from_seed(child_seed(&mut rng));
-        let directory_rng = StdRng::from_seed(child_seed(&mut rng));
+        let [account_rng, paths_rng, dials_rng, directory_rng] =
+            std::array::from_fn(|_| StdRng::from_seed(child_seed(&mut rng)));
         let copy = DeviceSecret::from_seed(*secret.seed());
-        let links = Links::new(links_seed, dials_rng, copy, restored.contacts);
+        let mut links = Links::new(links_seed, dials_rng, copy, restored.contacts);
+        links.set_enrolled(restored.session.is_some(), now);
         let mut effects = Effects::new(epoch, rng, links);
         let requests = &mut effects.requests;
         let session = restored.session;
@@ -299,18 +298,19 @@ impl Node {
 
     fn on_account(&mut self, event: AccountEvent, now: Instant) {
         self.wants_are_stale = true;
+        let cx = &mut self.effects.at(now);
         match event {
             AccountEvent::Online => {
-                self.directory.on_online();
+                cx.links.set_enrolled(true, now);
+                self.directory.on_online(cx);
                 self.paths.on_online(now);
             }
             AccountEvent::Offline => {
                 self.directory.on_offline();
                 self.paths.on_offline();
             }
-            AccountEvent::Directory(push) => {
-                self.directory.on_push(push, &mut self.effects.at(now));
-            }
+            AccountEvent::Unenrolled => cx.links.set_enrolled(false, now),
+            AccountEvent::Directory(push) => self.directory.on_push(push, cx),
         }
     }
 

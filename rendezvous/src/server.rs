@@ -259,9 +259,7 @@ impl Server {
                 let what = "bytes that are no frame";
                 return Err(ProtocolViolation::new(connection, what));
             }
-            Input::Disconnected { connection } => {
-                self.forget(connection);
-            }
+            Input::Disconnected { connection } => drop(self.forget(connection)),
             Input::Stored { ticket, answer } => self.on_stored(ticket, answer),
             Input::Computed { ticket, outcome } => return self.on_computed(ticket, outcome),
             Input::Commanded { id, command } => self.operator.handle_command(id, command, context),
@@ -352,6 +350,7 @@ impl Server {
                 let context = &mut self.context;
                 self.logins.welcome(to, &member.account, token, context);
                 self.connections.on_logged_in(to.connection, context);
+                self.presence.on_logged_in(&member, context);
                 self.devices.on_logged_in(to.connection, member);
             }
         }
@@ -365,7 +364,8 @@ impl Server {
                 self.devices.on_admission_opened(to, opened, context);
             }
             devices::Event::AdmissionLost(lost) => self.logins.on_admission_lost(&lost),
-            devices::Event::LoggedOut(connection) => {
+            devices::Event::LoggedOut(connection, device_key) => {
+                self.presence.on_unenrolled(&device_key, context);
                 self.close(connection, CloseReason::LoggedOut);
             }
             devices::Event::NoticeDue(account) => {
@@ -389,6 +389,7 @@ impl Server {
             operator::Event::Unblocked(account) => self.logins.on_unblocked(&account),
             operator::Event::AccountRemoved { id, account } => {
                 self.logins.on_account_removed(&account);
+                self.presence.on_account_removed(&account, context);
                 let sessions: Vec<_> = self.devices.connections_of(&account).collect();
                 for connection in sessions {
                     self.close(connection, CloseReason::Said(ByeReason::AccountRemoved));

@@ -7,6 +7,9 @@ mod cannon;
 // Long times that pass at once.
 #[path = "scenarios/clocks.rs"]
 mod clocks;
+// Devices that are out.
+#[path = "scenarios/devices.rs"]
+mod devices;
 // Offers and transfers.
 #[path = "scenarios/files.rs"]
 mod files;

@@ -258,6 +258,7 @@ samples! {
     directory_pushes: DirectoryPush {
         DirectoryPush::Presence { .. } => [DirectoryPush::Presence { version: version(), changes: changes() }],
         DirectoryPush::ListAgain => [DirectoryPush::ListAgain],
+        DirectoryPush::Unenrolled { .. } => [DirectoryPush::Unenrolled { account: account(), device_key: device_key() }],
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum AccountEvent {
     Online,
     /// There is no session any more.
     Offline,
+    /// This device has no account any more: it has logged out, or the server no longer knows it.
+    Unenrolled,
     /// The directory changed, or its watch ended.
     Directory(DirectoryPush),
 }
@@ -301,6 +303,7 @@ impl Account {
             } => self.on_logged_in(account, token, failed, command, cx),
             SessionEvent::IntentFailed { command, error } => cx.reply(command, Err(error)),
             SessionEvent::Down { error, retry_in } => self.on_down(&error, retry_in, cx),
+            SessionEvent::Unenrolled => self.events.push_back(AccountEvent::Unenrolled),
             SessionEvent::Directory(push) => self.events.push_back(AccountEvent::Directory(push)),
             SessionEvent::Device(DevicePush::FailedLogins(failed)) => {
                 cx.event(Event::FailedLogins(failed));
@@ -350,6 +353,7 @@ impl Account {
             cx.store(request, AccountStored::LoggedOut);
         }
         self.session.forget();
+        self.events.push_back(AccountEvent::Unenrolled);
         cx.reply(command, Ok(Reply::Done));
         self.settle(cx);
     }

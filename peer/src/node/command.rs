@@ -144,9 +144,15 @@ pub enum CommandError {
     /// The server refused the request.
     #[error("the server refused: {0}")]
     Refused(Refusal),
-    /// This device has no account yet.
+    /// This device has no account, or has logged out.
     #[error("this device is not logged in; run 'peer login NAME' or 'peer register NAME' first")]
     NotLoggedIn,
+    /// The operator has removed this device's account.
+    #[error("the server's operator has removed this account")]
+    AccountRemoved,
+    /// Another program with a copy of this device's key has logged in.
+    #[error("this device has logged in from another place, with a copy of this profile")]
+    Replaced,
     /// The server has refused this password before, so it was not asked again.
     #[error("unknown account or wrong password")]
     WrongPassword,

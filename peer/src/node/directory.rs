@@ -84,9 +84,12 @@ impl Directory {
     // ---- account and links ---------------------------------------------------------------------
 
     /// There is a new session: the requests of the last one are lost.
-    pub(super) fn on_online(&mut self) {
+    pub(super) fn on_online(&mut self, cx: &mut Context<'_>) {
         self.watch.reset();
         self.search.on_online();
+        for device_key in cx.links.devices() {
+            ask_owner(device_key, cx);
+        }
     }
 
     /// There is no session any more.
@@ -131,11 +134,7 @@ impl Directory {
     /// A link became ready or was lost: its account is looked for no longer, or again.
     pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
         match change {
-            LinkChange::Proved { device_key } => {
-                let device_key = *device_key;
-                let request = DirectoryRequest::WhoIs { device_key };
-                cx.ask(DirectoryPurpose::WhoIs(device_key), request);
-            }
+            LinkChange::Proved { device_key } => ask_owner(*device_key, cx),
             LinkChange::Ready { account, .. } => self.search.on_linked(account),
             LinkChange::Lost { account, .. } => {
                 if cx.links.link_to(account).is_none() {
@@ -225,6 +224,10 @@ impl Directory {
                 self.tell_changes(changes, cx);
             }
             DirectoryPush::ListAgain => self.watch.on_ended(cx.now),
+            DirectoryPush::Unenrolled {
+                account,
+                device_key,
+            } => cx.links.on_unenrolled(device_key, &account, cx.now),
         }
     }
 
@@ -355,6 +358,12 @@ impl Directory {
         let event = DirectoryEvent::Unreachable { account, error };
         self.events.push_back(event);
     }
+}
+
+/// Asks whose a device at the other end of a link is. From then on the server tells when that is over.
+fn ask_owner(device_key: DeviceKey, cx: &mut Context<'_>) {
+    let request = DirectoryRequest::WhoIs { device_key };
+    cx.ask(DirectoryPurpose::WhoIs(device_key), request);
 }
 
 fn ask_watch(request: Option<DirectoryRequest>, cx: &mut Context<'_>) {

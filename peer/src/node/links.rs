@@ -68,7 +68,7 @@ pub(super) enum LinksEvent {
 /// What happened to a link, or to a dial; each part takes what concerns it.
 #[derive(Debug)]
 pub(super) enum LinkChange {
-    /// An inbound link proved this key. The node asks the server whose it is, and calls [`Links::on_owner`].
+    /// A link proved this key. The node asks the server whose it is, and calls [`Links::on_owner`].
     Proved { device_key: DeviceKey },
     /// Both sides have greeted: frames and leaves can be sent.
     Ready { link: LinkId, account: AccountName },
@@ -92,6 +92,8 @@ pub(super) enum LinkChange {
 pub(super) struct Links {
     transport: Transport,
     own_key: DeviceKey,
+    /// This device has an account. Without one it has no links.
+    is_enrolled: bool,
     pins: Pins,
     peers: BTreeMap<LinkId, Peer>,
     dials: Dials,
@@ -115,7 +117,7 @@ struct Peer {
 }
 
 impl Links {
-    /// No links yet. `contacts` are the keys pinned in earlier runs.
+    /// No links yet, nor an account. `contacts` are the keys pinned in earlier runs.
     pub(super) fn new(
         seed: [u8; 32],
         dials_rng: StdRng,
@@ -126,6 +128,7 @@ impl Links {
         Self {
             transport: Transport::new(seed, secret),
             own_key,
+            is_enrolled: false,
             pins: Pins::new(contacts),
             peers: BTreeMap::new(),
             dials: Dials::new(own_key, dials_rng),
@@ -162,6 +165,20 @@ impl Links {
         ];
         occupancies.extend(self.pins.occupancies());
         occupancies
+    }
+
+    /// Notes whether this device has an account. Once it has none, all links end.
+    pub(super) fn set_enrolled(&mut self, is_enrolled: bool, now: Instant) {
+        self.is_enrolled = is_enrolled;
+        if is_enrolled {
+            return;
+        }
+        self.dials.end_all(&mut self.transport, now);
+        let links: Vec<LinkId> = self.peers.keys().copied().collect();
+        for link in links {
+            self.drop_link(link, CloseReason::Done, now);
+        }
+        self.collect(now);
     }
 
     /// Notes whether loopback addresses may be dialled.
@@ -254,6 +271,27 @@ impl Links {
             .iter()
             .filter(|(_, peer)| peer.device_key == device_key);
         links.map(|(link, _)| *link).collect()
+    }
+
+    /// Closes the links of a device that is no longer enrolled at `account`.
+    pub(super) fn on_unenrolled(
+        &mut self,
+        device_key: DeviceKey,
+        account: &AccountName,
+        now: Instant,
+    ) {
+        for link in self.links_of(device_key) {
+            let peer = self.peers.get(&link);
+            if peer.is_some_and(|peer| peer.account.as_ref() == Some(account)) {
+                self.drop_link(link, CloseReason::Unauthorised, now);
+            }
+        }
+        self.collect(now);
+    }
+
+    /// The devices that there are links to.
+    pub(super) fn devices(&self) -> BTreeSet<DeviceKey> {
+        self.peers.values().map(|peer| peer.device_key).collect()
     }
 
     /// Returns the newest ready link to `account`.
@@ -537,6 +575,9 @@ impl Links {
             );
             return self.transport.close(link, CloseReason::Unauthorised, now);
         }
+        if !self.is_enrolled {
+            return self.transport.close(link, CloseReason::Unauthorised, now);
+        }
         let peer = Peer {
             device_key,
             side,
@@ -546,6 +587,10 @@ impl Links {
             leaves: BTreeMap::new(),
         };
         self.peers.insert(link, peer);
+        // The key of one that was dialled, or is pinned, is authorised at once; the server is asked all the
+        // same whether it still belongs to that account.
+        self.events
+            .push_back(LinksEvent::Change(LinkChange::Proved { device_key }));
         match side {
             Side::Client => {
                 let won = self
@@ -557,10 +602,6 @@ impl Links {
                 }
             }
             Side::Server => {
-                // A pinned key is authorised at once; the server is asked all the same whether it still
-                // belongs to that account.
-                self.events
-                    .push_back(LinksEvent::Change(LinkChange::Proved { device_key }));
                 if let Some(account) = self.pins.owner(&device_key).cloned() {
                     self.authorise(link, account, now);
                 }

@@ -41,8 +41,8 @@ pub(super) enum Event {
     AdmissionWanted { to: ReplyTo, account: AccountName },
     /// The store could not keep this code.
     AdmissionLost(Admission),
-    /// A device is forgotten and told so: its connection is to be closed.
-    LoggedOut(ConnectionId),
+    /// A device is forgotten and told so: its connection, if there still is one, is to be closed.
+    LoggedOut(ConnectionId, DeviceKey),
     /// Somebody listens to be told of failed log-ins to this account; answered by [`Devices::on_told`].
     NoticeDue(AccountName),
 }
@@ -51,7 +51,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 enum Waiting {
     /// The device is being forgotten, then its session ends.
-    LogOut(ReplyTo),
+    LogOut(ReplyTo, DeviceKey),
     /// A one-time code is being kept.
     Admit(ReplyTo, Admission),
 }
@@ -73,14 +73,14 @@ impl Devices {
             }
             DeviceRequest::LogOut if context.is_busy() => context.refuse_busy(to),
             DeviceRequest::LogOut => {
-                let member = self.member(to.connection);
+                let Member { id, device_key, .. } = *self.member(to.connection);
                 let request = DevicesRequest::Forget {
-                    id: member.id,
-                    device_key: member.device_key,
+                    id,
+                    device_key,
                     at: context.unix(),
                 };
                 let ticket = context.store(Part::Devices, request.into());
-                self.waiting.insert(ticket, Waiting::LogOut(to));
+                self.waiting.insert(ticket, Waiting::LogOut(to, device_key));
             }
             DeviceRequest::KeepAlive => context.answer(to, DeviceAnswer::Done),
         }
@@ -114,13 +114,14 @@ impl Devices {
     ) {
         let waiting = self.waiting.remove(&ticket);
         match waiting.expect("a ticket is for what waits for it") {
-            Waiting::LogOut(to) => {
+            Waiting::LogOut(to, device_key) => {
                 let Ok(StoreAnswer::Devices(DevicesAnswer::Done)) = answer else {
                     context.refuse(to, Refusal::StoreFailed);
                     return;
                 };
                 context.answer(to, DeviceAnswer::Done);
-                self.events.push_back(Event::LoggedOut(to.connection));
+                let logged_out = Event::LoggedOut(to.connection, device_key);
+                self.events.push_back(logged_out);
             }
             Waiting::Admit(to, admission) => {
                 let Ok(StoreAnswer::Admissions(AdmissionsAnswer::Done)) = answer else {
@@ -290,7 +291,7 @@ mod tests {
             devices.on_stored(ticket, answer, &mut context);
             assert!(matches!(context.poll_output(), Some(Output::Send { .. })));
             match devices.poll_event() {
-                Some(Event::LoggedOut(connection)) => {
+                Some(Event::LoggedOut(connection, _)) => {
                     assert!(is_forgotten);
                     assert_eq!(connection, HERE);
                 }

@@ -1,8 +1,8 @@
 //! Who is online, and who is told when that changes: everything that `Request::Directory` asks.
 //!
 //! `Presence` owns the directory, the announcements that came too soon, who watches and from which version,
-//! when watchers are told, and the look-ups of owners that wait for the store. It reads from `devices` who
-//! is logged in.
+//! when watchers are told, the look-ups of owners that wait for the store, and who has asked about which
+//! device. It reads from `devices` who is logged in.
 //!
 //! One change is a push to every watcher, so both ends are rate-limited: a device in the changes of its
 //! entry (`announcers`), and a watcher in the changes that it gets. A watcher that has missed more changes
@@ -13,11 +13,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{Occupancy, WATCH_CHANGES_BURST_MAX, WATCH_CHANGES_PER_SECOND_MAX};
 use common::wire::rendezvous::{
-    Answer, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Entry,
-    Push, Refusal, ServerFrame, Status,
+    Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Entry, Push,
+    Refusal, ServerFrame, Status,
 };
 
 use super::context::{Context, Part, ReplyTo};
@@ -27,12 +28,15 @@ use super::member::Member;
 use crate::store::{DevicesAnswer, DevicesRequest, StoreAnswer, StoreError};
 use announcers::Announcers;
 use directory::{Changes, Directory, admissible_candidates};
+use followers::Followers;
 use token_bucket::{Rate, TokenBucket};
 
 // Limits the rate of announcements.
 mod announcers;
 /// The devices that are online, their version, and a log of changes.
 pub(super) mod directory;
+// Who is told when a device is enrolled no longer.
+mod followers;
 // A rate limiter.
 mod token_bucket;
 
@@ -53,7 +57,8 @@ pub(super) struct Presence {
     watchers: BTreeMap<ConnectionId, Watcher>,
     push_at: Option<Instant>,
     /// Requests that wait for the store to name the owner of a device.
-    finding: BTreeMap<Ticket, ReplyTo>,
+    finding: BTreeMap<Ticket, (ReplyTo, DeviceKey)>,
+    followers: Followers,
 }
 
 /// A session that watches, or has watched: watching again does not refill its bucket.
@@ -73,6 +78,7 @@ impl Presence {
             watchers: BTreeMap::new(),
             push_at: None,
             finding: BTreeMap::new(),
+            followers: Followers::default(),
         }
     }
 
@@ -127,15 +133,51 @@ impl Presence {
         answer: Result<StoreAnswer, StoreError>,
         context: &mut Context,
     ) {
-        let to = self.finding.remove(&ticket);
-        let to = to.expect("each ticket belongs to a waiting request");
-        let answer = match answer {
+        let waiting = self.finding.remove(&ticket);
+        let (to, device_key) = waiting.expect("each ticket belongs to a waiting request");
+        match answer {
             Ok(StoreAnswer::Devices(DevicesAnswer::Owner(account))) => {
-                Answer::Directory(DirectoryAnswer::Owner { account })
+                self.tell_owner(to, device_key, account, context);
             }
-            Ok(_) | Err(_) => Answer::Refused(Refusal::StoreFailed),
+            Ok(_) | Err(_) => context.refuse(to, Refusal::StoreFailed),
+        }
+    }
+
+    /// A device is logged in: elsewhere it is enrolled no longer.
+    pub(super) fn on_logged_in(&mut self, member: &Member, context: &mut Context) {
+        self.tell_followers(&member.device_key, Some(&member.account), context);
+    }
+
+    /// A device is enrolled no longer, because it has logged out.
+    pub(super) fn on_unenrolled(&mut self, device_key: &DeviceKey, context: &mut Context) {
+        self.tell_followers(device_key, None, context);
+    }
+
+    /// An account is removed, with all its devices.
+    pub(super) fn on_account_removed(&mut self, account: &AccountName, context: &mut Context) {
+        for device_key in self.followers.devices_of(account) {
+            self.tell_followers(&device_key, None, context);
+        }
+    }
+
+    fn tell_followers(
+        &mut self,
+        device_key: &DeviceKey,
+        account: Option<&AccountName>,
+        context: &mut Context,
+    ) {
+        let Some((account, followers)) = self.followers.take(device_key, account) else {
+            return;
         };
-        context.answer(to, answer);
+        let device_key = *device_key;
+        let push = DirectoryPush::Unenrolled {
+            account,
+            device_key,
+        };
+        let frame = Arc::new(ServerFrame::Push(Push::Directory(push)));
+        for connection in followers {
+            context.send(connection, Arc::clone(&frame));
+        }
     }
 
     fn on_announce(
@@ -172,14 +214,29 @@ impl Presence {
         // The owner of a device that is logged in is known without the store.
         if let Some(owner) = devices.member_of(&device_key) {
             let account = Some(owner.account.clone());
-            context.answer(to, DirectoryAnswer::Owner { account });
+            self.tell_owner(to, device_key, account, context);
         } else if context.is_busy() {
             context.refuse_busy(to);
         } else {
             let request = DevicesRequest::FindOwner { device_key };
             let ticket = context.store(Part::Presence, request.into());
-            self.finding.insert(ticket, to);
+            self.finding.insert(ticket, (to, device_key));
         }
+    }
+
+    fn tell_owner(
+        &mut self,
+        to: ReplyTo,
+        device_key: DeviceKey,
+        account: Option<AccountName>,
+        context: &mut Context,
+    ) {
+        if let Some(account) = &account
+            && context.is_open(to)
+        {
+            self.followers.follow(to.connection, device_key, account);
+        }
+        context.answer(to, DirectoryAnswer::Owner { account });
     }
 
     /// Applies an announcement: now, or a few seconds later if the device has made others just before.
@@ -225,6 +282,7 @@ impl Presence {
         now: Instant,
     ) {
         self.watchers.remove(&connection);
+        self.followers.forget(connection);
         self.announcers.forget(&device.device_key, now);
         if self.directory.remove(device) {
             self.on_change(now);
@@ -254,8 +312,12 @@ impl Presence {
     }
 
     /// The occupancy of each bounded resource.
-    pub(super) fn occupancies(&self) -> [Occupancy; 2] {
-        [self.directory.occupancy(), self.announcers.occupancy()]
+    pub(super) fn occupancies(&self) -> [Occupancy; 3] {
+        [
+            self.directory.occupancy(),
+            self.announcers.occupancy(),
+            self.followers.occupancy(),
+        ]
     }
 
     fn apply_due(&mut self, now: Instant) {

@@ -144,7 +144,11 @@ impl Crowd {
                 ServerFrame::Push(Push::Directory(DirectoryPush::ListAgain)) => {
                     self.traffic.watches_ended += 1
                 }
-                ServerFrame::Push(Push::Device(DevicePush::FailedLogins(_)) | Push::Bye(_))
+                ServerFrame::Push(
+                    Push::Directory(DirectoryPush::Unenrolled { .. })
+                    | Push::Device(DevicePush::FailedLogins(_))
+                    | Push::Bye(_),
+                )
                 | ServerFrame::Answer { .. } => {}
             }
             last = Some((frame, len));

@@ -402,7 +402,7 @@ fn any_push(feed: &mut Feed<'_>) -> Push {
         }),
         2 => Push::Device(DevicePush::FailedLogins(failed(feed))),
         3 => Push::Bye(one_of(samples::bye_reasons(), feed)),
-        _ => Push::Directory(DirectoryPush::ListAgain),
+        _ => Push::Directory(one_of(samples::directory_pushes(), feed)),
     }
 }
 

@@ -203,6 +203,9 @@ fn check_push(push: &Push) {
         Push::Directory(DirectoryPush::Presence { changes, .. }) => {
             changes.iter().for_each(check_change);
         }
+        Push::Directory(DirectoryPush::Unenrolled { account, .. }) => {
+            check_account(account.as_str());
+        }
         Push::Directory(DirectoryPush::ListAgain)
         | Push::Device(DevicePush::FailedLogins(_))
         | Push::Bye(_) => {}

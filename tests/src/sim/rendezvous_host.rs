@@ -119,6 +119,13 @@ impl RendezvousHost {
         );
     }
 
+    /// Removes an account from the store of a server that does not run.
+    pub fn remove(&mut self, account: &AccountName, at: UnixTime) {
+        let account = account.clone();
+        let remove = AccountsRequest::Remove { account, at };
+        execute(&mut self.store, &remove.into());
+    }
+
     /// Tells whether there is such an account.
     pub fn has_account(&self, account: &AccountName) -> bool {
         self.load(account, None).is_some()

@@ -35,8 +35,10 @@ pub enum DirectoryRequest {
     Unwatch,
     /// Looks up the online devices of one account. Answered by `Found`.
     Find { account: AccountName },
-    /// Looks up the account at which a device is enrolled, for example the one at the other end of an
-    /// inbound link. Answered by `Owner`.
+    /// Looks up the account at which a device is enrolled, for example the one at the other end of a link.
+    /// Answered by `Owner`, and by a push of `Unenrolled` when that is over. The server remembers the
+    /// latest [`DEVICES_FOLLOWED_MAX`](crate::limits::DEVICES_FOLLOWED_MAX) devices that a session has
+    /// asked about.
     WhoIs { device_key: DeviceKey },
 }
 
@@ -67,6 +69,7 @@ pub enum DirectoryAnswer {
 }
 
 /// A notification from the directory.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryPush {
     /// Presence changes, sent to sessions that watch.
@@ -79,6 +82,12 @@ pub enum DirectoryPush {
     /// The server ends this session's watch, because more changed than the rate limit of one watcher
     /// allows. List again after a back-off, and watch from there.
     ListAgain,
+    /// A device that this session has asked about is no longer enrolled at the account that it was told:
+    /// the device has logged out or in to another account, or the account was removed.
+    Unenrolled {
+        account: AccountName,
+        device_key: DeviceKey,
+    },
 }
 
 /// A change of the directory.

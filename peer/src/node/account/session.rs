@@ -61,6 +61,8 @@ pub(super) enum SessionEvent {
         error: CommandError,
         retry_in: Option<Duration>,
     },
+    /// The server knows this device no longer, and its token is forgotten.
+    Unenrolled,
     /// The directory changed, or its watch ended.
     Directory(DirectoryPush),
     /// A notice for the account's owner.
@@ -244,6 +246,7 @@ impl Session {
     /// Forgets the token, after a log-out.
     pub(super) fn forget(&mut self) {
         self.token = None;
+        self.parting = Some(CommandError::NotLoggedIn);
         self.close();
     }
 
@@ -460,8 +463,11 @@ impl Session {
 
     fn on_bye(&mut self, reason: ByeReason, requests: &mut Requests) {
         match reason {
-            ByeReason::Replaced | ByeReason::AccountRemoved => {
-                self.halt(CommandError::Unreachable(reason.to_string()), requests);
+            ByeReason::Replaced => self.halt(CommandError::Replaced, requests),
+            ByeReason::AccountRemoved => {
+                self.token = None;
+                self.tell(SessionEvent::Unenrolled);
+                self.halt(CommandError::AccountRemoved, requests);
             }
             ByeReason::ShuttingDown
             | ByeReason::TimedOut
@@ -562,6 +568,7 @@ impl Session {
                 Answer::Refused(Refusal::TokenRefused | Refusal::WrongCredentials),
             ) => {
                 self.token = None;
+                self.tell(SessionEvent::Unenrolled);
                 self.set_step(binding, Step::Idle, now);
                 requests.fail_waiting(&CommandError::NotLoggedIn);
                 self.tell(SessionEvent::Down {
@@ -705,8 +712,9 @@ impl Session {
             self.retry_later(error, requests, now);
         } else {
             requests.fail_all(&error);
+            // Whoever asked for the connection was told of `error`.
             self.tell(SessionEvent::Down {
-                error,
+                error: CommandError::NotLoggedIn,
                 retry_in: None,
             });
         }

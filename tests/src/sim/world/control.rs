@@ -439,6 +439,20 @@ impl World {
         }
     }
 
+    /// An operator removes a host's account, with or without the server.
+    pub fn remove_account(&mut self, n: usize) {
+        let account = self.hosts[n].account.clone();
+        let Some(engine) = &mut self.server.engine else {
+            return self.server.remove(&account, self.wall);
+        };
+        let input = server::Input::Commanded {
+            id: server::CommandId(n as u64),
+            command: server::Command::RemoveAccount(account),
+        };
+        engine.handle_input(input, self.now);
+        self.drain_server();
+    }
+
     /// Somebody from anywhere guesses at a host's account, and asks for what is not theirs.
     pub fn attack(&mut self, victim: usize) {
         self.last_connection += 1;

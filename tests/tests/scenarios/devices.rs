@@ -1,0 +1,125 @@
+//! Devices that are out: logged out, or removed with their account.
+
+use std::time::Duration;
+
+use common::id::MessageId;
+use common::wire::peer::{ChatFrame, Conversation, Message, MessageBody, PeerFrame};
+use peer::node::command::{Command, CommandError, ConnectionState, MessageState, Reply};
+use tests::sim::login;
+use tests::sim::outsider::Outsider;
+use tests::sim::world::World;
+
+use super::shared::{
+    acquainted, ask, count, crash, has_state, linked_outsider, say, shown, try_to_say, until_online,
+};
+
+/// Time within which a device that is out neither gets nor is heard.
+const OUT_WITHIN: Duration = Duration::from_secs(1);
+
+fn links(world: &World, host: usize) -> usize {
+    count(world, host, "links")
+}
+
+fn reason(world: &mut World, host: usize) -> String {
+    match login::connection(world, host) {
+        Some(ConnectionState::Offline {
+            reason,
+            retry_in_s: None,
+        }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn text(world: &World, body: &str) -> PeerFrame {
+    PeerFrame::Chat(ChatFrame::Message(Message {
+        id: MessageId::from_bytes([9; 16]),
+        conversation: Conversation::Direct,
+        sent: world.wall,
+        body: MessageBody::try_from(body.to_owned()).unwrap(),
+    }))
+}
+
+/// The other side ends the link of a device that does not end it by itself, and does not hear it.
+#[track_caller]
+fn is_cut_off(world: &mut World, mut device: Outsider) {
+    assert!(device.lost.is_some(), "its link ends");
+    let before = shown(world, 1).len();
+    let words = text(world, "still me");
+    device.say(world, &words);
+    assert_eq!(shown(world, 1).len(), before);
+}
+
+#[test]
+fn t47_a_device_that_logs_out_ends_its_links_and_says_so() {
+    let mut world = acquainted(2);
+    assert_eq!((links(&world, 0), links(&world, 1)), (1, 1));
+    assert_eq!(ask(&mut world, 0, Command::LogOut), Ok(Reply::Done));
+    world.pass(OUT_WITHIN);
+    assert_eq!((links(&world, 0), links(&world, 1)), (0, 0));
+    assert!(reason(&mut world, 0).contains("not logged in"));
+    let refused = try_to_say(&mut world, 0, 1, "anybody?");
+    assert_eq!(refused, Err(CommandError::NotLoggedIn));
+    let id = say(&mut world, 1, 0, "are you there?");
+    world.pass(Duration::from_secs(30));
+    assert!(!has_state(&world, 1, id, MessageState::Delivered));
+    assert_eq!(shown(&world, 0), [""; 0]);
+}
+
+#[test]
+fn t47_a_removed_account_ends_on_its_own_devices_too() {
+    let mut world = acquainted(2);
+    world.remove_account(0);
+    world.pass(OUT_WITHIN);
+    assert_eq!((links(&world, 0), links(&world, 1)), (0, 0));
+    assert!(reason(&mut world, 0).contains("removed this account"));
+    let listed = ask(&mut world, 0, Command::List);
+    assert_eq!(listed, Err(CommandError::AccountRemoved));
+}
+
+#[test]
+fn t47_a_device_that_keeps_its_link_is_cut_off_within_a_second() {
+    let mut world = acquainted(2);
+    let mut device = linked_outsider(&mut world, 0, 1);
+    let words = text(&world, "it is me");
+    world
+        .model
+        .on_typed(0, &world.hosts[1].account.clone(), "it is me");
+    device.say(&mut world, &words);
+    assert_eq!(shown(&world, 1).last(), Some(&"it is me"));
+    world.remove_account(0);
+    device.pass(&mut world, OUT_WITHIN);
+    is_cut_off(&mut world, device);
+}
+
+#[test]
+fn t47_whoever_was_without_the_server_asks_again() {
+    let mut world = acquainted(2);
+    let mut device = linked_outsider(&mut world, 0, 1);
+    world.crash_server();
+    until_online(&mut world, 1, false);
+    world.remove_account(0);
+    device.pass(&mut world, Duration::from_secs(10));
+    assert_eq!(device.lost, None, "nobody can know it");
+    world.start_server();
+    until_online(&mut world, 1, true);
+    device.pass(&mut world, OUT_WITHIN);
+    is_cut_off(&mut world, device);
+}
+
+#[test]
+fn t47_a_device_that_learns_late_that_it_is_out_ends_its_links() {
+    let mut world = acquainted(2);
+    world.crash_server();
+    until_online(&mut world, 0, false);
+    world.remove_account(0);
+    assert_eq!(links(&world, 0), 1);
+    world.start_server();
+    until_online(&mut world, 1, true);
+    world.pass(Duration::from_secs(60));
+    assert_eq!((links(&world, 0), links(&world, 1)), (0, 0));
+    assert!(reason(&mut world, 0).contains("not logged in"));
+    // Nor does anybody reach it who has its key pinned and does not ask.
+    crash(&mut world, 1);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(links(&world, 0), 0);
+}
