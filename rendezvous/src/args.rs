@@ -99,10 +99,13 @@ pub enum AccountCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove an account with its devices, and end its sessions
+    /// Remove an account with its devices, and end its sessions and links
     Remove {
         /// Whose account
         name: AccountName,
+        /// Do not ask; needed where there is no terminal to ask at
+        #[arg(long)]
+        yes: bool,
     },
     /// End the block of an account after failed log-ins
     Unblock {

@@ -171,6 +171,12 @@ enum Failure {
         "there is no terminal to ask for the password: {0}\ngive it in a file that only you can read, with --password-file FILE"
     )]
     NoTerminal(io::Error),
+    #[error(
+        "account '{0}' was not removed: there is no terminal to confirm it at; to remove it without being asked, add --yes"
+    )]
+    RemovalUnconfirmed(common::id::AccountName),
+    #[error("account '{0}' was not removed: another name was typed")]
+    RemovalRefused(common::id::AccountName),
     #[error("cannot prepare the password: {0}")]
     Password(common::password::PasswordError),
     #[error("cannot write to standard output: {0}")]
@@ -201,6 +207,8 @@ impl Failure {
             | Self::PasswordControl
             | Self::PasswordsDiffer
             | Self::NoTerminal(_)
+            | Self::RemovalUnconfirmed(_)
+            | Self::RemovalRefused(_)
             | Self::Password(_)
             | Self::System { .. } => 1,
         }

@@ -485,7 +485,7 @@ fn only_serving_and_adding_an_account_make_a_data_folder() {
     for folder in [missing.as_path(), data.path()] {
         for args in [
             &["account", "list"][..],
-            &["account", "remove", "alice"],
+            &["account", "remove", "alice", "--yes"],
             &["account", "unblock", "alice"],
             &["account", "admit", "alice"],
         ] {
@@ -582,11 +582,14 @@ fn manage(folder: &Path, sessions: u64) {
     assert!(text(&table.stdout).starts_with("ACCOUNT"));
     assert_eq!(text(&table.stdout).lines().count(), 2);
 
-    for command in ["unblock", "admit", "remove"] {
-        let output = run(folder, &["account", command, "nobody"]);
+    let unconfirmed = run(folder, &["account", "remove", "alice"]);
+    assert_eq!(unconfirmed.status.code(), Some(1));
+    assert!(text(&unconfirmed.stderr).contains("was not removed"));
+    for (command, options) in [("unblock", &[][..]), ("admit", &[]), ("remove", &["--yes"])] {
+        let output = run(folder, &[&["account", command, "nobody"], options].concat());
         assert_eq!(output.status.code(), Some(7), "{command}");
         assert!(text(&output.stderr).contains("no account 'nobody'"));
-        let output = run(folder, &["account", command, "alice"]);
+        let output = run(folder, &[&["account", command, "alice"], options].concat());
         assert_eq!(output.status.code(), Some(0), "{command}");
     }
     let listed = run(folder, &["account", "list", "--json"]);

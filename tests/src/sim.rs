@@ -10,6 +10,8 @@ pub mod attacker;
 pub mod check;
 /// What survives a crash.
 pub mod disk;
+/// Which devices the server has.
+pub mod enrolment;
 /// The last question.
 pub mod exam;
 /// Where steps come from.

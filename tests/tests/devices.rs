@@ -105,7 +105,7 @@ fn an_account_that_is_removed_ends_at_once_and_for_good() {
     world.register("bob");
     let bob = world.receive("bob");
     let alice = world.receive("alice");
-    let removed = world.rendezvous(&["--data", "server", "account", "remove", "bob"]);
+    let removed = world.rendezvous(&["--data", "server", "account", "remove", "bob", "--yes"]);
     assert_eq!(removed.code(), 0, "{removed:?}");
     let is_out =
         |line: &Value| line["method"] == "connection" && line["params"]["state"] == "offline";
@@ -120,7 +120,7 @@ fn an_account_that_is_removed_ends_at_once_and_for_good() {
         3,
         &["unknown account or wrong password"],
     );
-    let again = world.rendezvous(&["--data", "server", "account", "remove", "bob"]);
+    let again = world.rendezvous(&["--data", "server", "account", "remove", "bob", "--yes"]);
     assert_fails(&again, 7, &["no account 'bob'", "account list"]);
     drop(alice);
 }

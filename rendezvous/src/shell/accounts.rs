@@ -2,7 +2,7 @@
 //!
 //! The password becomes a record here, in the process of the command; the server never gets it.
 
-use std::io;
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::Path;
 
 use common::id::AccountName;
@@ -31,6 +31,9 @@ const COLUMNS: [(&str, usize, Align); 4] = [
     ("ONLINE", 6, Align::Right),
 ];
 
+/// Bytes of a line that a person types: more than the longest name.
+const LINE_LEN_MAX: u64 = 2 * ACCOUNT_NAME_LEN_MAX as u64;
+
 /// Carries out `rendezvous account …` for the data folder at `path`.
 pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Failure> {
     match command {
@@ -51,9 +54,12 @@ pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Failure> {
         AccountCommand::List { json } => {
             list(&mut Accounts::open(path, DataFolder::open_existing)?, json)
         }
-        AccountCommand::Remove { name } => {
-            Accounts::open(path, DataFolder::open_existing)?
-                .expect_done(Command::RemoveAccount(name.clone()), &name)?;
+        AccountCommand::Remove { name, yes } => {
+            let mut accounts = Accounts::open(path, DataFolder::open_existing)?;
+            if !yes {
+                confirm_removal(&name)?;
+            }
+            accounts.expect_done(Command::RemoveAccount(name.clone()), &name)?;
             say(format_args!("account '{name}' is removed"))
         }
         AccountCommand::Unblock { name } => {
@@ -64,6 +70,34 @@ pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Failure> {
         AccountCommand::Admit { name } => {
             admit(&mut Accounts::open(path, DataFolder::open_existing)?, &name)
         }
+    }
+}
+
+/// Has a person type the name of the account that is to be removed.
+fn confirm_removal(name: &AccountName) -> Result<(), Failure> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::RemovalUnconfirmed(name.clone()));
+    }
+    let ask = |typed: &mut String| {
+        let mut screen = io::stderr().lock();
+        write!(
+            screen,
+            "Removing '{name}' logs out all its devices and cannot be undone.\n\
+             Type the account's name to remove it: "
+        )?;
+        screen.flush()?;
+        stdin.lock().take(LINE_LEN_MAX).read_line(typed)
+    };
+    let mut typed = String::new();
+    ask(&mut typed).map_err(|why| Failure::System {
+        what: "ask at the terminal",
+        why,
+    })?;
+    if typed.trim() == name.as_str() {
+        Ok(())
+    } else {
+        Err(Failure::RemovalRefused(name.clone()))
     }
 }
 

@@ -104,6 +104,7 @@ fn hosts(kind: Kind, world: &World) -> Vec<usize> {
         Kind::MarkRead => host.is_running() && !host.unread.is_empty(),
         Kind::Register => types(host, false),
         Kind::LogIn | Kind::WrongPassword | Kind::LogOut => types(host, true),
+        Kind::RemoveAccount => world.uses_passwords && world.server.has_account(&host.account),
         Kind::Unblock | Kind::Attack => is_up,
         Kind::GoOffline | Kind::Crash => host.node.is_some(),
         Kind::Start => host.node.is_none(),
@@ -149,6 +150,7 @@ fn draw(kind: Kind, host: usize, choices: &mut impl Choices, world: &World) -> S
         Kind::LogIn => enter(host, Entry::LogIn),
         Kind::WrongPassword => enter(host, Entry::Mistype),
         Kind::LogOut => Step::LogOut { host },
+        Kind::RemoveAccount => Step::RemoveAccount { host },
         Kind::Unblock => Step::Unblock { host },
         Kind::GoOffline => Step::Stop {
             host,

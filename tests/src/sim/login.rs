@@ -39,7 +39,9 @@ pub fn enter(world: &mut World, n: usize, entry: Entry) {
     };
     // Whatever comes of it, the token may be another one, or none.
     if let Some(id) = type_in(world, n, command) {
-        world.hosts[n].entries.insert(id, entry);
+        let host = &mut world.hosts[n];
+        let removals = world.server.enrolments.removals(&host.account);
+        host.entries.insert(id, (entry, removals));
     }
 }
 
@@ -94,16 +96,17 @@ pub fn on_reply(
     id: CommandId,
     reply: &Result<Reply, CommandError>,
 ) -> Result<(), Violation> {
-    let Some(entry) = world.hosts[n].entries.remove(&id) else {
+    let Some((entry, removals)) = world.hosts[n].entries.remove(&id) else {
         return Ok(());
     };
+    let is_removed = world.server.enrolments.removals(&world.hosts[n].account) > removals;
     match (entry, reply) {
         (Entry::Mistype, Ok(_)) => Err(Violation::new(&format!(
             "p{n} got in with a wrong password"
         ))),
-        (Entry::LogIn, Err(CommandError::WrongPassword)) => Err(Violation::new(&format!(
-            "the password of p{n} was called wrong"
-        ))),
+        (Entry::LogIn, Err(CommandError::WrongPassword)) if !is_removed => Err(Violation::new(
+            &format!("the password of p{n} was called wrong"),
+        )),
         (Entry::Register | Entry::LogIn, Ok(_)) => {
             world.model.log_ins += 1;
             let host = &mut world.hosts[n];

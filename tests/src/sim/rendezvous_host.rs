@@ -19,6 +19,8 @@ use rendezvous::store::{
 };
 use zeroize::Zeroizing;
 
+use super::enrolment::Enrolments;
+
 /// The password of every account.
 pub const PASSWORD: &str = "correct horse battery staple";
 
@@ -29,6 +31,8 @@ pub struct RendezvousHost {
     pub engine: Option<Server>,
     relay: Relay,
     store: MemoryStore,
+    /// Which devices the store has.
+    pub enrolments: Enrolments,
     orders: VecDeque<(Ticket, StoreRequest)>,
     store_free: Instant,
     /// When the engine wants to be called, and why.
@@ -44,6 +48,7 @@ impl RendezvousHost {
             engine: None,
             relay: Relay::new(),
             store: MemoryStore::new(),
+            enrolments: Enrolments::default(),
             orders: VecDeque::new(),
             store_free: now,
             deadline: None,
@@ -83,7 +88,7 @@ impl RendezvousHost {
         owner: &AccountName,
         device_key: DeviceKey,
         token: &Token,
-        at: UnixTime,
+        (at, now): (UnixTime, Instant),
     ) {
         let create = StoreRequest::Accounts(AccountsRequest::Create {
             account: account.clone(),
@@ -103,27 +108,25 @@ impl RendezvousHost {
         else {
             unreachable!("the account was just made");
         };
-        execute(
-            &mut self.store,
-            &StoreRequest::Devices(DevicesRequest::Enrol {
-                id: loaded.id,
-                device: Device {
-                    key: device_key,
-                    name: DeviceName::lossy("simulated"),
-                    token_hash: token.hash(),
-                    token_before: None,
-                    token_issued: at,
-                },
-                lockout: LockoutRow::empty(Subject::Account(account.clone())),
-            }),
-        );
+        let enrol = DevicesRequest::Enrol {
+            id: loaded.id,
+            device: Device {
+                key: device_key,
+                name: DeviceName::lossy("simulated"),
+                token_hash: token.hash(),
+                token_before: None,
+                token_issued: at,
+            },
+            lockout: LockoutRow::empty(Subject::Account(account.clone())),
+        };
+        self.execute(&enrol.into(), now);
     }
 
     /// Removes an account from the store of a server that does not run.
-    pub fn remove(&mut self, account: &AccountName, at: UnixTime) {
+    pub fn remove(&mut self, account: &AccountName, at: UnixTime, now: Instant) {
         let account = account.clone();
         let remove = AccountsRequest::Remove { account, at };
-        execute(&mut self.store, &remove.into());
+        self.execute(&remove.into(), now);
     }
 
     /// Tells whether there is such an account.
@@ -152,6 +155,12 @@ impl RendezvousHost {
         }
     }
 
+    fn execute(&mut self, request: &StoreRequest, now: Instant) -> StoreAnswer {
+        let answer = execute(&mut self.store, request);
+        self.enrolments.on_stored(request, now);
+        answer
+    }
+
     /// Queues a request; returns when it is carried out if `at` is when it could be.
     pub fn order(&mut self, at: Instant, ticket: Ticket, request: StoreRequest) -> Instant {
         self.orders.push_back((ticket, request));
@@ -164,7 +173,7 @@ impl RendezvousHost {
         let Some((ticket, request)) = self.orders.pop_front() else {
             return false;
         };
-        let answer = Ok(execute(&mut self.store, &request));
+        let answer = Ok(self.execute(&request, now));
         if let Some(engine) = &mut self.engine {
             engine.handle_input(Input::Stored { ticket, answer }, now);
         }

@@ -55,7 +55,9 @@ kinds! {
     /// A person mistypes the password.
     WrongPassword = 2,
     /// A person logs out.
-    LogOut = 1,
+    LogOut = 3,
+    /// An operator removes an account.
+    RemoveAccount = 3,
     /// An operator lets strangers in again.
     Unblock = 1,
     /// A host is switched off in good order.
@@ -131,6 +133,8 @@ pub enum Step {
     Enter { host: usize, entry: Entry },
     /// Logs out.
     LogOut { host: usize },
+    /// Removes an account, with or without the server.
+    RemoveAccount { host: usize },
     /// Forgives what was counted against an account.
     Unblock { host: usize },
     /// Switches off.
@@ -202,6 +206,7 @@ impl Step {
                 Entry::Mistype => Kind::WrongPassword,
             },
             Self::LogOut { .. } => Kind::LogOut,
+            Self::RemoveAccount { .. } => Kind::RemoveAccount,
             Self::Unblock { .. } => Kind::Unblock,
             Self::Stop {
                 in_good_order: true,
@@ -249,6 +254,7 @@ impl Step {
             Self::List { host } => list(world, host),
             Self::Enter { host, entry } => login::enter(world, host, entry),
             Self::LogOut { host } => login::log_out(world, host),
+            Self::RemoveAccount { host } => world.remove_account(host),
             Self::Unblock { host } => world.unblock(host),
             Self::Stop {
                 host,

@@ -286,7 +286,8 @@ impl World {
                 true => account.clone(),
                 false => self::account(0),
             };
-            self.server.enrol(&account, &owner, key, &token, self.wall);
+            let at = (self.wall, self.now);
+            self.server.enrol(&account, &owner, key, &token, at);
             Disk::enrolled(account.clone(), token)
         } else {
             Disk::default()
@@ -571,6 +572,9 @@ impl World {
         match event {
             Event::Message(item) => {
                 self.note(&format!("{n} shows {} of {}", item.id, item.with));
+                if let Err(violation) = self.check_enrolment(n, &item.with) {
+                    self.report(violation);
+                }
                 self.hosts[n].unread.push(item.id);
             }
             Event::MessageState { id, to, state } => {

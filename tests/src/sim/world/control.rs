@@ -4,11 +4,14 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use common::key::ChannelBinding;
+use common::id::AccountName;
+use common::key::{ChannelBinding, DeviceSecret};
 use common::limits::CONTROL_FRAME_LEN_MAX;
 use common::time::Epoch;
 use common::wire::frame::{self, FrameBuffer};
-use common::wire::rendezvous::{Hello, LoginRequest, Request, RequestFrame, ServerFrame};
+use common::wire::rendezvous::{
+    Answer, Hello, LoginAnswer, LoginRequest, Request, RequestFrame, ServerFrame,
+};
 use peer::node::Input;
 use peer::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
 use rand::RngExt;
@@ -33,6 +36,8 @@ pub(super) struct Connection {
     /// When the last bytes each way arrive: later ones never overtake them.
     to_server: Instant,
     to_host: Instant,
+    /// When the server let the host in.
+    logged_in_at: Option<Instant>,
     pub(super) is_broken: bool,
 }
 
@@ -101,6 +106,7 @@ impl World {
                 has_greeted: false,
                 to_server: at,
                 to_host: at,
+                logged_in_at: None,
                 is_broken: false,
             },
         );
@@ -369,7 +375,10 @@ impl World {
                     self.ledger.on_frame(connection, &frame);
                     match &frame {
                         server::Frame::Greeting(greeting) => self.send(connection, greeting),
-                        server::Frame::Server(frame) => self.send_tampered(connection, frame),
+                        server::Frame::Server(frame) => {
+                            self.note_login(connection, frame);
+                            self.send_tampered(connection, frame);
+                        }
                     }
                 }
                 server::Output::Close { connection, .. } => {
@@ -392,6 +401,17 @@ impl World {
                     self.ledger.on_unblocked(&self.hosts[n].account);
                 }
             }
+        }
+    }
+
+    fn note_login(&mut self, id: ConnectionId, frame: &ServerFrame) {
+        if let ServerFrame::Answer {
+            answer: Answer::Login(LoginAnswer::LoggedIn(_)),
+            ..
+        } = frame
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.logged_in_at = Some(self.now);
         }
     }
 
@@ -439,11 +459,45 @@ impl World {
         }
     }
 
+    /// A message is shown: neither its author nor who shows it is out, as far as the other must know.
+    pub(super) fn check_enrolment(&self, n: usize, from: &AccountName) -> Result<(), Violation> {
+        let Some(author) = self.hosts.iter().position(|host| host.account == *from) else {
+            return Ok(());
+        };
+        for (out, other) in [(author, n), (n, author)] {
+            let key = DeviceSecret::from_seed(self.hosts[out].secret).public();
+            let online_since = self.online_since(other);
+            if author != n
+                && self
+                    .server
+                    .enrolments
+                    .is_out_for(&key, online_since, self.now)
+            {
+                let text = format!("p{n} shows a message of {from}, and p{out} is out");
+                return Err(Violation::new(&text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Since when a host has a session that works.
+    fn online_since(&self, n: usize) -> Option<Instant> {
+        let id = self.hosts[n].connection?;
+        let connection = self.connections.get(&id)?;
+        let is_cut = self.net.is_cut(Site::Server, Site::Host(n))
+            || self.net.is_cut(Site::Host(n), Site::Server);
+        connection
+            .logged_in_at
+            .filter(|_| !connection.is_broken && !is_cut)
+    }
+
     /// An operator removes a host's account, with or without the server.
     pub fn remove_account(&mut self, n: usize) {
         let account = self.hosts[n].account.clone();
+        self.hosts[n].may_need_password = true;
+        self.ledger.on_unblock(account.clone());
         let Some(engine) = &mut self.server.engine else {
-            return self.server.remove(&account, self.wall);
+            return self.server.remove(&account, self.wall, self.now);
         };
         let input = server::Input::Commanded {
             id: server::CommandId(n as u64),

@@ -46,8 +46,8 @@ pub struct Host {
     pub may_need_password: bool,
     /// The last that the person typed about the password.
     pub last_typed: Option<CommandId>,
-    /// What the person typed at the prompt, and waits for.
-    pub entries: BTreeMap<CommandId, Entry>,
+    /// What the person typed at the prompt and waits for, and how often the account had been removed by then.
+    pub entries: BTreeMap<CommandId, (Entry, u32)>,
     /// Replies that came.
     pub replies: BTreeMap<CommandId, Result<Reply, CommandError>>,
     /// All that it has told its person in this life.
