@@ -224,8 +224,12 @@ impl World {
     /// Runs a command of the server's program to its end.
     #[track_caller]
     pub fn rendezvous(&self, arguments: &[&str]) -> Finished {
-        let mut command = self.programs.command(Program::Rendezvous, arguments);
-        run(Program::Rendezvous, &mut command)
+        run(Program::Rendezvous, &mut self.rendezvous_command(arguments))
+    }
+
+    /// A command of the server's program, not started.
+    pub fn rendezvous_command(&self, arguments: &[&str]) -> Command {
+        self.programs.command(Program::Rendezvous, arguments)
     }
 
     /// Runs a command of a profile that prints JSON; it must succeed.

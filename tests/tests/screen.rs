@@ -1,0 +1,129 @@
+//! What a person sees who types at a terminal.
+
+mod terminal;
+
+use tests::world::{PATIENCE, World};
+
+use terminal::Terminal;
+
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
+
+#[test]
+fn an_account_is_removed_once_its_name_is_typed() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let command = world.rendezvous_command(&["--data", "server", "account", "remove", "alice"]);
+    let asks = |screen: &str| screen.contains("Type the account's name to remove it: ");
+    for (typed, code, words) in [
+        ("y\r", 1, "was not removed"),
+        ("bob\r", 1, "was not removed"),
+        ("\x04", 1, "was not removed"),
+        ("alice\r", 0, "'alice' is removed"),
+        ("alice\r", 7, "no account 'alice'"),
+    ] {
+        let mut terminal = Terminal::start(&command, 80);
+        terminal.wait("it asks", PATIENCE, asks);
+        terminal.type_keys(typed);
+        let (status, screen) = terminal.end(PATIENCE);
+        assert_eq!(status.code(), Some(code), "{screen}");
+        assert!(screen.contains(words), "{screen}");
+    }
+}
+
+#[test]
+fn lines_that_are_typed_ahead_or_pasted_are_all_sent_in_order() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    let bob = world.receive("bob");
+    let command = world.peer_command("alice", &["chat", "bob"]);
+    let mut terminal = Terminal::start(&command, 80);
+    // Before the first prompt, all in one read.
+    terminal.type_keys("one\rtwo\rthree\r");
+    let body = |text: &'static str| {
+        move |line: &serde_json::Value| {
+            line["method"] == "message" && line["params"]["body"] == text
+        }
+    };
+    for text in ["one", "two", "three"] {
+        bob.wait_json(text, PATIENCE, body(text)).unwrap();
+    }
+    let pasted: String = (0..20).map(|number| format!("line {number}\r")).collect();
+    terminal.type_keys(&pasted);
+    for number in 0..20 {
+        let text = format!("line {number}");
+        let is_it = |line: &serde_json::Value| line["params"]["body"] == *text;
+        bob.wait_json(&text, PATIENCE, is_it).unwrap();
+    }
+    terminal.type_keys("/quit\r");
+    let (status, screen) = terminal.end(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{screen}");
+}
+
+#[test]
+fn a_chat_that_was_stopped_goes_on_where_it_was() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    let bob = world.receive("bob");
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut shell = Terminal::start(&in_shell(&chat), 80);
+    shell.type_keys("\"$@\"\r");
+    let prompts = |screen: &str| screen.trim_end().ends_with("bob>");
+    shell.wait("the prompt", PATIENCE, prompts);
+    shell.type_keys("half a li");
+    shell.wait("it is typed", PATIENCE, |screen| screen.contains("half a li"));
+    shell.type_keys("\x1a");
+    shell.wait("the shell is back", PATIENCE, |screen| {
+        screen.trim_end().ends_with("shell$")
+    });
+    shell.type_keys("fg\r");
+    shell.wait("the prompt is back", PATIENCE, |screen| {
+        screen.trim_end().ends_with("bob> half a li")
+    });
+    shell.type_keys("ne\r");
+    bob.wait_json("the line", PATIENCE, |line| {
+        line["params"]["body"] == "half a line"
+    })
+    .unwrap();
+    shell.type_keys("/quit\r");
+    shell.wait("it ends", PATIENCE, |screen| {
+        screen.trim_end().ends_with("shell$")
+    });
+    shell.type_keys("exit\r");
+    shell.end(PATIENCE);
+}
+
+#[test]
+fn a_wider_screen_shows_one_prompt() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    let _bob = world.receive("bob");
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut terminal = Terminal::start(&chat, 40);
+    terminal.wait("the prompt", PATIENCE, |screen| screen.contains("bob>"));
+    let typed = "words that take more than one row of a narrow screen";
+    terminal.type_keys(typed);
+    let end = "a narrow screen";
+    terminal.wait("it is typed", PATIENCE, |screen| {
+        screen.replace('\n', "").contains(end)
+    });
+    terminal.resize(120);
+    let screen = terminal.wait("it is drawn anew", PATIENCE, |screen| {
+        screen.contains(&format!("bob> {typed}"))
+    });
+    assert_eq!(screen.matches("bob>").count(), 1, "{screen}");
+}
+
+/// A shell whose arguments are a command.
+fn in_shell(command: &std::process::Command) -> std::process::Command {
+    terminal::wrapped(
+        "bash",
+        &["--norc", "--noprofile", "-i", "-c", "PS1='shell$ ' exec bash --norc --noprofile -i -s -- \"$@\"", "bash"],
+        command,
+    )
+}
