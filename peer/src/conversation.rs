@@ -226,6 +226,7 @@ impl Conversation {
         if let Some(reason) = offline {
             self.on_connection(ConnectionState::Offline {
                 reason,
+                is_other_server: false,
                 retry_in_s: Some(0),
             });
         }

@@ -74,7 +74,9 @@ fn a_chat_that_was_stopped_goes_on_where_it_was() {
     let prompts = |screen: &str| screen.trim_end().ends_with("bob>");
     shell.wait("the prompt", PATIENCE, prompts);
     shell.type_keys("half a li");
-    shell.wait("it is typed", PATIENCE, |screen| screen.contains("half a li"));
+    shell.wait("it is typed", PATIENCE, |screen| {
+        screen.contains("half a li")
+    });
     shell.type_keys("\x1a");
     shell.wait("the shell is back", PATIENCE, |screen| {
         screen.trim_end().ends_with("shell$")
@@ -119,11 +121,56 @@ fn a_wider_screen_shows_one_prompt() {
     assert_eq!(screen.matches("bob>").count(), 1, "{screen}");
 }
 
+#[test]
+fn t30_an_open_chat_says_that_another_server_is_in_the_place_of_its_own() {
+    let mut world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    let right = world.server().fingerprint.clone();
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut terminal = Terminal::start(&chat, 200);
+    terminal.wait("the prompt", PATIENCE, |screen| screen.contains("bob>"));
+    let address = world.stop_server();
+    terminal.wait("it is lost", PATIENCE, |screen| screen.contains("Offline:"));
+    world.serve("another-server", &["--listen", &address]);
+    let wrong = world.server().fingerprint.clone();
+    let loud = [
+        "THE SERVER'S KEY HAS CHANGED",
+        &right,
+        &wrong,
+        "Nothing was sent",
+        "forget-server",
+        "Trying again",
+    ];
+    terminal.wait("it is told", PATIENCE, |screen| {
+        loud.iter().all(|words| screen.contains(words))
+    });
+    world.stop_server();
+    world.serve("server", &["--listen", &address]);
+    terminal.wait("it is back", PATIENCE, |screen| {
+        screen.contains("Online again.")
+    });
+    let bob = world.receive("bob");
+    terminal.type_keys("still here\r");
+    bob.wait_json("the line", PATIENCE, |line| {
+        line["params"]["body"] == "still here"
+    })
+    .unwrap();
+}
+
 /// A shell whose arguments are a command.
 fn in_shell(command: &std::process::Command) -> std::process::Command {
     terminal::wrapped(
         "bash",
-        &["--norc", "--noprofile", "-i", "-c", "PS1='shell$ ' exec bash --norc --noprofile -i -s -- \"$@\"", "bash"],
+        &[
+            "--norc",
+            "--noprofile",
+            "-i",
+            "-c",
+            "PS1='shell$ ' exec bash --norc --noprofile -i -s -- \"$@\"",
+            "bash",
+        ],
         command,
     )
 }

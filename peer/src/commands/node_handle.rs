@@ -145,7 +145,11 @@ impl NodeHandle {
         };
         match status.connection {
             ConnectionState::Connecting | ConnectionState::Online => true,
-            ConnectionState::Offline { retry_in_s, .. } => retry_in_s.is_some(),
+            ConnectionState::Offline {
+                is_other_server,
+                retry_in_s,
+                ..
+            } => retry_in_s.is_some() && !is_other_server,
         }
     }
 

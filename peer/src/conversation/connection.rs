@@ -12,36 +12,57 @@ pub(crate) enum ConnectionChange {
         /// The node tries again by itself; otherwise a person has to act first.
         is_retried: bool,
     },
+    /// Where the server should be, another key was shown. The node tries again by itself.
+    OtherServer {
+        /// Names both keys.
+        reason: String,
+    },
     /// It was lost and is up.
     Restored,
 }
 
-/// Turns the states of the control connection into what is news: once that it is lost, once that it is
-/// back, and nothing of the attempts between.
+/// Turns the states of the control connection into what is news: once that it is lost, once that another
+/// server is in its place, once that it is back, and nothing of the attempts between.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionWatch {
-    is_lost: bool,
+    told: Told,
+}
+
+/// What a person knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    Nothing,
+    Lost,
+    OtherServer,
 }
 
 impl ConnectionWatch {
     /// Takes the next state.
     pub(crate) fn on_state(&mut self, state: &ConnectionState) -> Option<ConnectionChange> {
-        match state {
-            ConnectionState::Offline { reason, retry_in_s } if !self.is_lost => {
-                self.is_lost = true;
-                Some(ConnectionChange::Lost {
+        let (tells, change) = match state {
+            ConnectionState::Offline {
+                reason,
+                is_other_server: true,
+                ..
+            } => {
+                let reason = reason.clone();
+                (Told::OtherServer, ConnectionChange::OtherServer { reason })
+            }
+            ConnectionState::Offline {
+                reason, retry_in_s, ..
+            } => {
+                let lost = ConnectionChange::Lost {
                     reason: reason.clone(),
                     is_retried: retry_in_s.is_some(),
-                })
+                };
+                (Told::Lost, lost)
             }
-            ConnectionState::Online if self.is_lost => {
-                self.is_lost = false;
-                Some(ConnectionChange::Restored)
-            }
-            ConnectionState::Connecting
-            | ConnectionState::Online
-            | ConnectionState::Offline { .. } => None,
-        }
+            ConnectionState::Online => (Told::Nothing, ConnectionChange::Restored),
+            ConnectionState::Connecting => return None,
+        };
+        let told = std::mem::replace(&mut self.told, tells);
+        (told != tells).then_some(change)
     }
 }
 
@@ -50,25 +71,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_connection_is_told_once() {
+    fn what_is_known_is_not_told_again() {
         let mut watch = ConnectionWatch::default();
-        let offline = ConnectionState::Offline {
-            reason: "gone".to_owned(),
+        let offline = |reason: &str, is_other_server| ConnectionState::Offline {
+            reason: reason.to_owned(),
+            is_other_server,
             retry_in_s: Some(1),
         };
-        let lost = ConnectionChange::Lost {
-            reason: "gone".to_owned(),
+        let lost = |reason: &str| ConnectionChange::Lost {
+            reason: reason.to_owned(),
             is_retried: true,
         };
+        let other = ConnectionChange::OtherServer {
+            reason: "two keys".to_owned(),
+        };
         for (state, told) in [
-            (&ConnectionState::Online, None),
-            (&offline, Some(lost)),
-            (&ConnectionState::Connecting, None),
-            (&offline, None),
-            (&ConnectionState::Online, Some(ConnectionChange::Restored)),
-            (&ConnectionState::Online, None),
+            (ConnectionState::Online, None),
+            (offline("gone", false), Some(lost("gone"))),
+            (ConnectionState::Connecting, None),
+            (offline("refused", false), None),
+            (offline("two keys", true), Some(other.clone())),
+            (ConnectionState::Connecting, None),
+            (offline("two keys", true), None),
+            (offline("gone again", false), Some(lost("gone again"))),
+            (offline("two keys", true), Some(other)),
+            (ConnectionState::Online, Some(ConnectionChange::Restored)),
+            (ConnectionState::Online, None),
         ] {
-            assert_eq!(watch.on_state(state), told, "{state:?}");
+            assert_eq!(watch.on_state(&state), told, "{state:?}");
         }
     }
 }

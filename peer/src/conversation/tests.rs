@@ -571,6 +571,7 @@ fn a_lost_connection_is_told_once_and_so_is_its_return() {
     let mut stage = Stage::with_bob();
     let offline = ConnectionState::Offline {
         reason: "gone".to_owned(),
+        is_other_server: false,
         retry_in_s: None,
     };
     let lost = ConnectionChange::Lost {

@@ -68,6 +68,7 @@ impl Account {
             session,
             connection: ConnectionState::Offline {
                 reason: "not connected yet".to_owned(),
+                is_other_server: false,
                 retry_in_s: None,
             },
             is_listed: false,
@@ -368,6 +369,7 @@ impl Account {
             retry_in.map(|span| u32::try_from(span.as_secs()).unwrap_or(u32::MAX).max(1));
         let state = ConnectionState::Offline {
             reason: error.to_string(),
+            is_other_server: matches!(error, CommandError::ServerKeyChanged { .. }),
             retry_in_s,
         };
         self.set_connection(state, cx);

@@ -259,6 +259,9 @@ pub enum ConnectionState {
     Offline {
         /// Why, for a person.
         reason: String,
+        /// The server has shown another key than the trusted one; the reason names both.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_other_server: bool,
         /// Seconds until the next attempt; `None` when a person has to act first.
         retry_in_s: Option<u32>,
     },

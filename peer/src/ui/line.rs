@@ -163,7 +163,9 @@ pub(crate) fn connection(state: &ConnectionState) -> String {
     match state {
         ConnectionState::Connecting => "connecting".to_owned(),
         ConnectionState::Online => "online".to_owned(),
-        ConnectionState::Offline { reason, retry_in_s } => {
+        ConnectionState::Offline {
+            reason, retry_in_s, ..
+        } => {
             let reason = inline(reason);
             match retry_in_s {
                 Some(seconds) => {
@@ -242,6 +244,10 @@ pub(crate) fn connection_change(change: &ConnectionChange, look: &Look) -> Strin
                 String::new()
             };
             look.yellow(&format!("Offline: {reason}{then}"))
+        }
+        ConnectionChange::OtherServer { reason } => {
+            let what = look.red(&inline(reason));
+            format!("{what}.\nNothing was sent to it. Trying again until the trusted key is back.")
         }
         ConnectionChange::Restored => look.green("Online again."),
     }
@@ -341,6 +347,7 @@ mod tests {
         };
         let offline = ConnectionState::Offline {
             reason: HOSTILE.to_owned(),
+            is_other_server: true,
             retry_in_s: Some(1),
         };
         let mut lines = directory(std::slice::from_ref(&device), None, &look);
@@ -352,6 +359,9 @@ mod tests {
             is_retried: true,
         };
         lines.push(connection_change(&lost, &look));
+        let reason = HOSTILE.to_owned();
+        let other = ConnectionChange::OtherServer { reason };
+        lines.push(connection_change(&other, &look));
         lines.push(transfer_done(
             "Sent",
             HOSTILE,

@@ -25,6 +25,7 @@ fn reason(world: &mut World, host: usize) -> String {
         Some(ConnectionState::Offline {
             reason,
             retry_in_s: None,
+            ..
         }) => reason,
         other => panic!("{other:?}"),
     }

@@ -87,7 +87,12 @@ impl Terminal {
 
     /// Waits until the screen `is_it`, and returns it.
     #[track_caller]
-    pub(crate) fn wait(&mut self, what: &str, patience: Duration, is_it: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn wait(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        is_it: impl Fn(&str) -> bool,
+    ) -> String {
         let deadline = now() + patience;
         loop {
             let shown = self.shown();
