@@ -66,7 +66,7 @@ pub(crate) struct Global {
     /// Bind the UDP socket to this address instead of a free port.
     #[arg(long, global = true, env = "PEER_UDP", value_name = "ADDRESS:PORT")]
     pub(crate) udp: Option<SocketAddr>,
-    /// Log to stderr what is decided; twice: every packet. RUST_LOG overrides it.
+    /// Log to stderr what is decided; twice: what is dropped, too. RUST_LOG overrides it.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }

@@ -138,16 +138,22 @@ fn report(failure: &Failure, screen: &Screen) {
 
 /// Prints help, or a mistake with an example of how to do it. Returns the exit code.
 fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
-    // Where neither output can be written, the exit code still tells.
-    let _ = error.print();
     let is_mistake = !matches!(
         error.kind(),
         ErrorKind::DisplayHelp
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
-    if is_mistake {
-        let screen = Screen::new(false);
+    // What was typed has no meaning as a whole; this word has one by itself.
+    let is_json = typed.iter().any(|word| word == "--json");
+    let screen = Screen::new(is_mistake && is_json);
+    if screen.is_json() {
+        report(&mistake(error, typed), &screen);
+    } else {
+        // Where neither output can be written, the exit code still tells.
+        let _ = error.print();
+    }
+    if is_mistake && !screen.is_json() {
         let example = example_for(typed);
         screen.note(format!(
             "\n{} {example}",
@@ -155,6 +161,17 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
         ));
     }
     u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)
+}
+
+/// A mistake on the command line, for a program.
+fn mistake(error: &clap::Error, typed: &[OsString]) -> Failure {
+    let text = error.to_string();
+    let why = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = why.split_whitespace().collect();
+    let why = words.join(" ");
+    Failure::new(Exit::Usage, "could not understand the command line")
+        .because(why.strip_prefix("error: ").unwrap_or(&why))
+        .next(format!("write it like this: {}", example_for(typed)))
 }
 
 fn start_log(verbose: u8) {

@@ -250,6 +250,27 @@ fn failures_are_json_for_programs() {
     }
 }
 
+#[test]
+fn mistakes_on_the_command_line_are_json_for_programs() {
+    let world = World::empty(EXECUTABLE);
+    for mistake in [
+        &["--json", "send-file", "bob"][..],
+        &["nonsense", "--json"],
+        &["--json", "chat", "not a name"],
+    ] {
+        let finished = world.peer("alice", mistake);
+        assert_eq!((finished.code(), finished.stderr.as_str()), (2, ""));
+        let error = &finished.json()[0]["error"];
+        assert_eq!(error["exit"], 2, "{error}");
+        for part in ["what", "why", "next"] {
+            assert!(!text(&error[part]).is_empty(), "{part}");
+        }
+    }
+    let help = world.peer("alice", &["--json", "--help"]);
+    assert_eq!(help.code(), 0);
+    assert!(help.stdout.contains("Usage:"));
+}
+
 // ---- the server --------------------------------------------------------------------------------
 
 #[test]
@@ -589,4 +610,32 @@ fn nothing_of_all_this_is_said_by_a_program_that_is_only_asked_for_help() {
         assert!(!shown.stdout.is_empty());
     }
     assert!(!Path::new(&world.path("nobody")).exists());
+}
+
+#[test]
+fn a_fingerprint_that_was_mistyped_is_not_called_a_change_and_is_not_kept() {
+    let world = World::new(EXECUTABLE);
+    let file = world.password_file("alice", &password_of("alice"));
+    let address = world.server().address.clone();
+    let right = world.server().fingerprint.clone();
+    let wrong = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let register = |fingerprint: &str| {
+        let fixed = [
+            "register",
+            "alice",
+            "--server",
+            &address,
+            "--password-file",
+            &file,
+        ];
+        world.peer(
+            "alice",
+            &[&fixed[..], &["--fingerprint", fingerprint]].concat(),
+        )
+    };
+    let refused = register(wrong);
+    assert_explains(&refused, 6, &[wrong, &right]);
+    assert!(!refused.stderr.contains("CHANGED"), "{}", refused.stderr);
+    let registered = register(&right);
+    assert_eq!(registered.code(), 0, "{registered:?}");
 }

@@ -159,6 +159,44 @@ fn t30_an_open_chat_says_that_another_server_is_in_the_place_of_its_own() {
     .unwrap();
 }
 
+#[test]
+fn a_new_password_is_asked_for_again_until_it_will_do() {
+    let world = World::new(EXECUTABLE);
+    let server = world.server();
+    let command = world.peer_command(
+        "alice",
+        &[
+            "register",
+            "alice",
+            "--server",
+            &server.address,
+            "--fingerprint",
+            &server.fingerprint,
+        ],
+    );
+    let mut terminal = Terminal::start(&command, 80);
+    let asks =
+        |times: usize| move |screen: &str| screen.matches("Password of alice:").count() == times;
+    let repeats =
+        |times: usize| move |screen: &str| screen.matches("The same again:").count() == times;
+    let screen = terminal.wait("the first question", PATIENCE, asks(1));
+    assert!(screen.contains("at least 8 characters"), "{screen}");
+    terminal.type_keys("short\r");
+    terminal.wait("too short", PATIENCE, asks(2));
+    terminal.type_keys("long enough\r");
+    terminal.wait("once more", PATIENCE, repeats(1));
+    terminal.type_keys("another one\r");
+    let screen = terminal.wait("they differ", PATIENCE, asks(3));
+    assert!(screen.contains("differ"), "{screen}");
+    terminal.type_keys("long enough\r");
+    terminal.wait("once more", PATIENCE, repeats(2));
+    terminal.type_keys("long enough\r");
+    let (status, screen) = terminal.end(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{screen}");
+    assert!(screen.contains("Registered alice"), "{screen}");
+    assert!(!screen.contains("long enough"), "{screen}");
+}
+
 /// A shell whose arguments are a command.
 fn in_shell(command: &std::process::Command) -> std::process::Command {
     terminal::wrapped(

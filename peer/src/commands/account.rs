@@ -58,13 +58,29 @@ pub(super) fn log_in(place: &Place, args: Login, screen: &Screen) -> Result<Exit
         password: PasswordText(password),
         code: code.map(|code| code.to_string()),
     };
-    entrance.enter(place, &doing, &command, screen)?;
+    entrance
+        .enter(place, &doing, &command, screen)
+        .map_err(|failure| match code {
+            Some(_) if failure.exit() == Exit::Blocked => wrong_code(&doing, failure),
+            Some(_) | None => failure,
+        })?;
     screen.say(format!(
         "Logged in as {} at {}.",
         screen.look.bold(account.as_str()),
         entrance.settings.server()
     ))?;
     Ok(Exit::Done)
+}
+
+/// Says that a one-time code did not help, because it is wrong, used or expired.
+fn wrong_code(doing: &str, failure: Failure) -> Failure {
+    let blocked = failure.why().unwrap_or_default().to_owned();
+    Failure::new(
+        Exit::Blocked,
+        format!("could not {doing}: the one-time code is wrong, used or expired"),
+    )
+    .because(format!("without it the account is blocked: {blocked}"))
+    .next("get another one with 'peer admit' on a device that is logged in, or wait")
 }
 
 /// Ends the session of this device for good.
@@ -251,7 +267,18 @@ fn trust(
                 )));
         }
         (Some(_), _) => return Ok(()),
-        (None, Some(given)) => return Ok(profile.trust_server(server, given)?),
+        (None, Some(given)) => {
+            let seen = crate::shell::probe(server, READY_TIMEOUT);
+            let seen = seen.map_err(|reason| not_reached(doing, &name, &reason))?;
+            if seen == given {
+                return Ok(profile.trust_server(server, given)?);
+            }
+            return Err(Failure::new(Exit::ServerKey, format!("could not {doing}"))
+                .because(format!("{name} has the fingerprint {seen}, not {given}"))
+                .next(
+                    "compare the fingerprint with the one that the server's operator has; if it was not mistyped, another server is in between",
+                ));
+        }
         (None, None) => {}
     }
     if screen.is_json() || !can_ask() {

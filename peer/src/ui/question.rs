@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use common::limits::PASSWORD_LEN_MIN;
 use common::os::password_file;
 use common::password::Password;
 use rustyline::error::ReadlineError;
@@ -32,9 +33,10 @@ pub(crate) fn password(
     file: Option<&Path>,
     screen: &Screen,
 ) -> Result<Zeroizing<String>, Failure> {
-    let text = match file {
-        Some(path) => from_file(path, screen)?,
-        None => from_terminal(purpose, whose)?,
+    let text = match (file, purpose) {
+        (Some(path), _) => from_file(path, screen)?,
+        (None, Purpose::LogIn) => hidden(&format!("Password of {whose}: "))?,
+        (None, Purpose::Register) => new_from_terminal(whose, screen)?,
     };
     let checked = match purpose {
         Purpose::LogIn => Password::existing(text.clone()),
@@ -77,18 +79,23 @@ pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-fn from_terminal(purpose: Purpose, whose: &str) -> Result<Zeroizing<String>, Failure> {
-    let first = hidden(&format!("Password of {whose}: "))?;
-    if purpose == Purpose::LogIn {
-        return Ok(first);
+/// Asks until a password will do and was typed twice.
+fn new_from_terminal(whose: &str, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
+    screen.note(format!(
+        "Choose a password of at least {PASSWORD_LEN_MIN} characters, for instance a few words that only you would put together."
+    ));
+    loop {
+        let first = hidden(&format!("Password of {whose}: "))?;
+        if let Err(error) = Password::new(first.clone()) {
+            screen.note(screen.error_look.yellow(&format!("{error}.")));
+            continue;
+        }
+        if hidden("The same again: ")? == first {
+            return Ok(first);
+        }
+        let differ = "The two that were typed differ.";
+        screen.note(screen.error_look.yellow(differ));
     }
-    let second = hidden("The same again: ")?;
-    if first == second {
-        return Ok(first);
-    }
-    Err(Failure::new(Exit::Usage, "could not set the password")
-        .because("the two that were typed differ")
-        .next("run the command again and type the same one twice"))
 }
 
 fn hidden(prompt: &str) -> Result<Zeroizing<String>, Failure> {
