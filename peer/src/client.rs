@@ -60,6 +60,8 @@ pub(crate) enum CallError {
 #[derive(Debug)]
 enum Arrival {
     Reply(u64, Result<Reply, CommandError>),
+    /// The owner refuses the connection, and closes it.
+    Refused(CommandError),
     Happening(Happening),
 }
 
@@ -130,6 +132,10 @@ impl Inbox {
                 self.waiting.push_back(other);
                 Ok(())
             }
+            Some(Arrival::Refused(error)) => {
+                self.waiting.push_back(Happening::Gone(error.to_string()));
+                Ok(())
+            }
             Some(Arrival::Reply(..)) | None => Ok(()),
         }
     }
@@ -142,6 +148,7 @@ impl Inbox {
         loop {
             match self.arrival(deadline)? {
                 Arrival::Happening(happening) => return Some(happening),
+                Arrival::Refused(error) => return Some(Happening::Gone(error.to_string())),
                 // Its caller has given up.
                 Arrival::Reply(..) => {}
             }
@@ -193,7 +200,10 @@ impl Client {
             .spawn(move || {
                 loop {
                     let arrival = Arrival::of(reader.next_message());
-                    let is_last = matches!(arrival, Arrival::Happening(Happening::Gone(_)));
+                    let is_last = matches!(
+                        arrival,
+                        Arrival::Refused(_) | Arrival::Happening(Happening::Gone(_))
+                    );
                     // When this fails nobody is left to be told.
                     if sender.send((generation, arrival)).is_err() || is_last {
                         return;
@@ -230,7 +240,7 @@ impl Arrival {
         match message {
             Ok(Message::Reply(id, result)) => Self::Reply(id, result),
             Ok(Message::Event(event)) => Self::Happening(Happening::Event(event)),
-            Ok(Message::Refused(error)) => Self::Happening(Happening::Gone(error.to_string())),
+            Ok(Message::Refused(error)) => Self::Refused(error),
             Err(error) => Self::Happening(Happening::Gone(error.to_string())),
         }
     }
@@ -250,6 +260,10 @@ fn await_reply(
             }
             // Its caller has given up.
             Some(Arrival::Reply(..)) => {}
+            Some(Arrival::Refused(error)) => {
+                inbox.waiting.push_back(Happening::Gone(error.to_string()));
+                return Err(CallError::Refused(error));
+            }
             Some(Arrival::Happening(Happening::Signal(signal))) => {
                 return Err(CallError::Signal(signal));
             }

@@ -5,10 +5,12 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use common::limits::PROFILE_CLIENTS_MAX;
 use serde_json::Value;
-use tests::world::{PATIENCE, World, assert_explains, assert_fails, password_of, text};
+use tests::world::{PATIENCE, World, assert_explains, assert_fails, password_of, text, until};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 /// The format's version number stands here in a SQLite file (section 1.3 of its description).
@@ -156,7 +158,7 @@ fn a_block_ends_by_itself() {
     let wrong = world.password_file("wrong", "not the password at all");
     assert_eq!(world.enter("one", "login", "alice", &wrong).code(), 3);
     assert_explains(&world.log_in("two", "alice"), 4, &["blocked"]);
-    tests::world::until("the block is over", PATIENCE, || {
+    until("the block is over", PATIENCE, || {
         (world.log_in("two", "alice").code() == 0).then_some(())
     });
 }
@@ -269,6 +271,28 @@ fn mistakes_on_the_command_line_are_json_for_programs() {
     let help = world.peer("alice", &["--json", "--help"]);
     assert_eq!(help.code(), 0);
     assert!(help.stdout.contains("Usage:"));
+}
+
+#[test]
+fn t21_a_command_too_many_for_a_profile_names_the_cause() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let owner = world.receive("alice");
+    let socket = world.path("alice").join("socket");
+    let mut others = Vec::new();
+    // Whoever waited for it to be ready may still be counted.
+    let refused = until("it is full", PATIENCE, || {
+        let more = (0..PROFILE_CLIENTS_MAX).map(|_| UnixStream::connect(&socket).unwrap());
+        others.extend(more);
+        let finished = world.peer("alice", &["list"]);
+        (finished.code() != 0).then_some(finished)
+    });
+    assert_explains(&refused, 1, &["too many clients", "when some have ended"]);
+    drop(others);
+    until("there is room again", PATIENCE, || {
+        (world.peer("alice", &["list"]).code() == 0).then_some(())
+    });
+    drop(owner);
 }
 
 // ---- the server --------------------------------------------------------------------------------
