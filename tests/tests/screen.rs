@@ -2,7 +2,11 @@
 
 mod terminal;
 
-use tests::world::{PATIENCE, World};
+use std::fs;
+use std::thread;
+
+use tests::program::Program;
+use tests::world::{PATIENCE, World, run};
 
 use terminal::Terminal;
 
@@ -195,6 +199,32 @@ fn a_new_password_is_asked_for_again_until_it_will_do() {
     assert_eq!(status.code(), Some(0), "{screen}");
     assert!(screen.contains("Registered alice"), "{screen}");
     assert!(!screen.contains("long enough"), "{screen}");
+}
+
+#[test]
+fn what_was_typed_before_a_question_does_not_answer_it() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    fs::create_dir(world.path("inbox")).unwrap();
+    fs::write(world.path("holiday.jpg"), "sun").unwrap();
+    let receive = world.peer_command("alice", &["receive", "--folder", "inbox"]);
+    let mut terminal = Terminal::start(&receive, 80);
+    world.wait_ready("alice");
+    terminal.type_keys("y\r");
+    terminal.wait("it is shown", PATIENCE, |screen| screen.contains('y'));
+    let sent = world.peer_command("bob", &["send-file", "alice", "holiday.jpg"]);
+    let sent = thread::spawn(move || run(Program::Peer, &mut { sent }));
+    terminal.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take holiday.jpg?")
+    });
+    terminal.type_keys("n\r");
+    terminal.wait("it is declined", PATIENCE, |screen| {
+        screen.contains("Declined holiday.jpg")
+    });
+    assert_eq!(sent.join().unwrap().code(), 9);
+    assert!(!world.path("inbox/holiday.jpg").exists());
 }
 
 /// A shell whose arguments are a command.

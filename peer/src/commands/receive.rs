@@ -311,7 +311,7 @@ impl Receiver<'_> {
             self.note(&self.screen.error_look.bold(&text));
         }
         if let Some(keyboard) = &mut self.keyboard {
-            keyboard.ask("");
+            keyboard.ask_now("");
         }
     }
 

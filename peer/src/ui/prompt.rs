@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use rustix::termios::{QueueSelector, tcflush};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
@@ -134,6 +135,16 @@ impl Prompt {
             // When the thread has gone it has sent its last word already.
             self.is_asking = self.requests.send(prompt.to_owned()).is_ok();
         }
+    }
+
+    /// Asks for a line that is typed from now on: a key that was pressed before the question is no answer
+    /// to it. What a pipe brings is taken as it comes.
+    pub(crate) fn ask_now(&mut self, prompt: &str) {
+        if !self.is_asking {
+            // Fails where standard input is no terminal.
+            let _ = tcflush(io::stdin(), QueueSelector::IFlush);
+        }
+        self.ask(prompt);
     }
 
     /// Has to be called with every line that arrives.
