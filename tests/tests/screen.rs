@@ -227,6 +227,25 @@ fn what_was_typed_before_a_question_does_not_answer_it() {
     assert!(!world.path("inbox/holiday.jpg").exists());
 }
 
+#[test]
+fn whoever_leaves_is_told_with_the_device() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    let bob = world.receive("bob");
+    let listed = world.json("alice", &["list"]);
+    let bobs = listed.iter().find(|line| line["account"] == "bob").unwrap();
+    let device = bobs["device"].as_str().unwrap();
+    let watch = world.peer_command("alice", &["list", "--watch"]);
+    let mut terminal = Terminal::start(&watch, 80);
+    terminal.wait("the list", PATIENCE, |screen| screen.contains("bob"));
+    bob.kill();
+    terminal.wait("bob leaves", PATIENCE, |screen| {
+        screen.contains(&format!("bob left with {device}"))
+    });
+}
+
 /// A shell whose arguments are a command.
 fn in_shell(command: &std::process::Command) -> std::process::Command {
     terminal::wrapped(

@@ -1,5 +1,8 @@
 //! `status` and `list`.
 
+use std::collections::BTreeMap;
+
+use common::id::DeviceName;
 use common::text::joined;
 use serde::Serialize;
 
@@ -10,7 +13,7 @@ use crate::client::{CallError, Happening};
 use crate::config::{CALL_TIMEOUT, READY_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, CommandError, Event, NodeStatus, Reply};
+use crate::node::command::{Command, CommandError, Event, Listed, NodeStatus, PresenceView, Reply};
 use crate::profile::{Settings, Trust};
 use crate::ui::{Screen, line};
 use common::os::clock::unix_time;
@@ -113,20 +116,29 @@ pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, 
         return Err(Failure::unexpected_reply(DOING));
     };
     for device in &devices {
-        screen.data(device)?;
+        if args.watch {
+            // The same shape as of those who come later.
+            let online = PresenceView::Online(device.clone());
+            screen.data(&Event::Presence(online))?;
+        } else {
+            screen.data(device)?;
+        }
     }
     for row in line::directory(&devices, screen.look.columns(), &screen.look) {
         screen.say(row)?;
     }
     if args.watch {
-        return watch(&mut session, screen);
+        return watch(&mut session, devices, screen);
     }
     session.tell_notices(screen);
     Ok(Exit::Done)
 }
 
-fn watch(session: &mut NodeHandle, screen: &Screen) -> Result<Exit, Failure> {
+fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Result<Exit, Failure> {
     let mut connection = ConnectionWatch::default();
+    let named = |device: Listed| (device.fingerprint, device.device);
+    // Who leaves is told without a name.
+    let mut names: BTreeMap<String, DeviceName> = online.into_iter().map(named).collect();
     loop {
         let event = match session.next(None) {
             Some(Happening::Event(event)) => event,
@@ -143,7 +155,15 @@ fn watch(session: &mut NodeHandle, screen: &Screen) -> Result<Exit, Failure> {
         match &event {
             Event::Presence(change) => {
                 screen.data(&event)?;
-                screen.say(line::presence(change, unix_time(), &screen.look))?;
+                let left = match change {
+                    PresenceView::Online(device) => {
+                        names.insert(device.fingerprint.clone(), device.device.clone());
+                        None
+                    }
+                    PresenceView::Offline { fingerprint, .. } => names.remove(fingerprint),
+                };
+                let left = left.as_ref();
+                screen.say(line::presence(change, left, unix_time(), &screen.look))?;
             }
             Event::Connection(state) => {
                 screen.data(&event)?;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::id::AccountName;
+use common::id::{AccountName, DeviceName};
 use common::text::{self, Align, block, inline};
 use common::time::UnixTime;
 use common::wire::rendezvous::FailedLogins;
@@ -141,8 +141,14 @@ pub(crate) fn endpoints(all: &[SocketAddr], shown: usize) -> String {
     }
 }
 
-/// A presence change with its time stamp, for `list --watch`.
-pub(crate) fn presence(change: &PresenceView, at: UnixTime, look: &Look) -> String {
+/// A presence change with its time stamp, for `list --watch`. `left` is the name of a device that went
+/// offline, if it is known.
+pub(crate) fn presence(
+    change: &PresenceView,
+    left: Option<&DeviceName>,
+    at: UnixTime,
+    look: &Look,
+) -> String {
     let time = look.dim(&text::stamp(at, &look.zone));
     match change {
         PresenceView::Online(device) => format!(
@@ -153,7 +159,11 @@ pub(crate) fn presence(change: &PresenceView, at: UnixTime, look: &Look) -> Stri
             endpoints(&device.endpoints, ENDPOINTS_SHOWN)
         ),
         PresenceView::Offline { account, .. } => {
-            format!("{time} {} left", look.cyan(account.as_str()))
+            let account = look.cyan(account.as_str());
+            match left {
+                Some(device) => format!("{time} {account} left with {}", inline(device.as_str())),
+                None => format!("{time} {account} left"),
+            }
         }
     }
 }
@@ -371,6 +381,7 @@ mod tests {
         lines.push(new_key(&device.account, HOSTILE, 1, &look));
         lines.push(presence(
             &PresenceView::Online(device),
+            None,
             UnixTime::default(),
             &look,
         ));
