@@ -229,6 +229,9 @@ pub(crate) struct List {
     /// Keep running and tell who comes and leaves.
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Show the fingerprint of each device's key.
+    #[arg(long)]
+    pub(crate) fingerprints: bool,
 }
 
 #[derive(Debug, Args)]

@@ -124,7 +124,8 @@ pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, 
             screen.data(device)?;
         }
     }
-    for row in line::directory(&devices, screen.look.columns(), &screen.look) {
+    let columns = screen.look.columns();
+    for row in line::directory(&devices, args.fingerprints, columns, &screen.look) {
         screen.say(row)?;
     }
     if args.watch {

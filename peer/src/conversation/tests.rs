@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
 use super::*;
-use crate::node::command::Listed;
+use crate::node::command::{KeyState, Listed};
 
 /// A conversation, the time around it, and a node that answers when it is told to.
 struct Stage {
@@ -189,6 +189,7 @@ fn listed(account: &str, is_self: bool) -> Listed {
         account: name(account),
         device: DeviceName::lossy("laptop"),
         fingerprint: String::new(),
+        key: KeyState::Known,
         status: Status::Available,
         since: UnixTime::default(),
         endpoints: Vec::new(),

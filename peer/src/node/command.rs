@@ -276,6 +276,8 @@ pub struct Listed {
     pub device: DeviceName,
     /// Fingerprint of its key.
     pub fingerprint: String,
+    /// What this device knows of that key.
+    pub key: KeyState,
     /// The availability that it announces.
     pub status: Status,
     /// When it came online, by the server's clock.
@@ -284,6 +286,20 @@ pub struct Listed {
     pub endpoints: Vec<SocketAddr>,
     /// Tells whether it is this device.
     pub is_self: bool,
+}
+
+/// What a device knows of the key of another one, which the server names as an account's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyState {
+    /// It is pinned to this account, or it is this device's own.
+    Known,
+    /// Other keys are pinned to this account: its owner has another device, or somebody else is in between.
+    New,
+    /// It is pinned to another account. Such a device is not linked.
+    OtherAccount,
+    /// No key is pinned to this account.
+    Unmet,
 }
 
 /// A change of presence, as shown to people.

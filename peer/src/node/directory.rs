@@ -257,7 +257,12 @@ impl Directory {
         let Some(listing) = self.listings.get_mut(&command) else {
             return;
         };
-        listing.extend(entries.into_iter().map(|entry| listed(entry, own_key)));
+        let links = &*cx.links;
+        listing.extend(
+            entries
+                .into_iter()
+                .map(|entry| listed(entry, own_key, links)),
+        );
         if listing.len() >= LIST_ENTRIES_MAX || next.is_none() {
             let listing = self.listings.remove(&command).unwrap_or_default();
             cx.reply(command, Ok(Reply::Directory(listing)));
@@ -317,7 +322,7 @@ impl Directory {
                         let entries = vec![entry.clone()];
                         cx.links.dial(&account, entries, is_urgent, cx.now);
                     }
-                    PresenceView::Online(listed(entry, self.own_key))
+                    PresenceView::Online(listed(entry, self.own_key, cx.links))
                 }
                 Change::Offline {
                     account,
@@ -383,12 +388,14 @@ fn page(
     }
 }
 
-fn listed(entry: Entry, own_key: DeviceKey) -> Listed {
+fn listed(entry: Entry, own_key: DeviceKey, links: &Links) -> Listed {
+    let key = links.key_state(&entry.device_key, &entry.account);
     let endpoints = entry.candidates.into_iter();
     Listed {
         account: entry.account,
         device: entry.device_name,
         fingerprint: entry.device_key.fingerprint().to_string(),
+        key,
         status: entry.status,
         since: entry.since,
         endpoints: endpoints.map(|candidate| candidate.endpoint).collect(),

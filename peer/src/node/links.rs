@@ -23,6 +23,7 @@ use common::wire::rendezvous::Entry;
 use rand::rngs::StdRng;
 use serde::Serialize;
 
+use super::command::KeyState;
 use super::io::{AGENT, Datagrams, LocalAddress, Transmit};
 use super::transport::{
     CloseReason, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport, TransportEvent,
@@ -287,6 +288,14 @@ impl Links {
             }
         }
         self.collect(now);
+    }
+
+    /// What is known of a key that is said to be `account`'s.
+    pub(super) fn key_state(&self, device_key: &DeviceKey, account: &AccountName) -> KeyState {
+        if *device_key == self.own_key {
+            return KeyState::Known;
+        }
+        self.pins.state(device_key, account)
     }
 
     /// The devices that there are links to.

@@ -13,8 +13,8 @@ use crate::config::shown_path;
 use crate::conversation::connection::ConnectionChange;
 use crate::conversation::slash::Slash;
 use crate::node::command::{
-    ConnectionState, Direction, Event, HistoryItem, Listed, MessageState, OfferView, PresenceView,
-    TransferState,
+    ConnectionState, Direction, Event, HistoryItem, KeyState, Listed, MessageState, OfferView,
+    PresenceView, TransferState,
 };
 use crate::shell::names::FileName;
 
@@ -104,8 +104,21 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
 
 /// The directory as a table that is at most `columns` wide, its heads first. Where it does not fit,
 /// what is too much of each row, the endpoints first, stands on a line of its own.
-pub(crate) fn directory(devices: &[Listed], columns: Option<usize>, look: &Look) -> Vec<String> {
-    let mut rows = vec![["ACCOUNT", "DEVICE", "STATUS", "SINCE", "ENDPOINTS"].map(str::to_owned)];
+pub(crate) fn directory(
+    devices: &[Listed],
+    has_fingerprints: bool,
+    columns: Option<usize>,
+    look: &Look,
+) -> Vec<String> {
+    let heads = [
+        "ACCOUNT",
+        "DEVICE",
+        "STATUS",
+        "SINCE",
+        "FINGERPRINT",
+        "ENDPOINTS",
+    ];
+    let mut rows = vec![heads.map(str::to_owned)];
     rows.extend(devices.iter().map(|device| {
         let mut account = device.account.to_string();
         if device.is_self {
@@ -113,17 +126,33 @@ pub(crate) fn directory(devices: &[Listed], columns: Option<usize>, look: &Look)
         }
         [
             account,
-            inline(device.device.as_str()).into_owned(),
+            format!("{}{}", inline(device.device.as_str()), key_mark(device.key)),
             device.status.to_string(),
             text::stamp(device.since, &look.zone),
+            device.fingerprint.clone(),
             endpoints(&device.endpoints, ENDPOINTS_SHOWN),
         ]
     }));
-    let mut lines = text::table(&rows, [Align::Left; 5], columns);
+    let mut lines = if has_fingerprints {
+        text::table(&rows, [Align::Left; 6], columns)
+    } else {
+        let rows = rows.into_iter();
+        let rows: Vec<_> = rows.map(|[a, b, c, d, _, e]| [a, b, c, d, e]).collect();
+        text::table(&rows, [Align::Left; 5], columns)
+    };
     if let Some(heads) = lines.first_mut() {
         *heads = look.dim(heads);
     }
     lines
+}
+
+/// What stands behind the name of a device whose key is not the one that is to be expected.
+const fn key_mark(key: KeyState) -> &'static str {
+    match key {
+        KeyState::Known | KeyState::Unmet => "",
+        KeyState::New => " (new key)",
+        KeyState::OtherAccount => " (key of another account)",
+    }
 }
 
 /// Addresses, the first few of them; those that only this machine itself can use come last.
@@ -343,6 +372,7 @@ mod tests {
             account: "bob".parse().unwrap(),
             device: serde_json::from_str("\"x\u{202e}y\u{200b}\"").unwrap(),
             fingerprint: HOSTILE.to_owned(),
+            key: KeyState::Known,
             status: Status::Available,
             since: UnixTime::from_millis(u64::MAX),
             endpoints: vec!["192.0.2.1:1".parse().unwrap(); 3],
@@ -360,7 +390,7 @@ mod tests {
             is_other_server: true,
             retry_in_s: Some(1),
         };
-        let mut lines = directory(std::slice::from_ref(&device), None, &look);
+        let mut lines = directory(std::slice::from_ref(&device), false, None, &look);
         lines.push(message(&item(HOSTILE, Direction::Received), &look));
         lines.push(offer(&offered, Some(1), &look));
         lines.push(connection(&offline));
@@ -424,6 +454,7 @@ mod tests {
             account: account.parse().unwrap(),
             device: DeviceName::lossy("laptop"),
             fingerprint: String::new(),
+            key: KeyState::Known,
             status: Status::Available,
             since: UnixTime::from_millis(1_700_000_000_000),
             endpoints: vec!["192.0.2.1:1".parse().unwrap()],
@@ -431,7 +462,7 @@ mod tests {
         };
         let devices = [device("alice", true), device("bob", false)];
         assert_eq!(
-            directory(&devices, Some(80), &Look::plain()),
+            directory(&devices, false, Some(80), &Look::plain()),
             [
                 "ACCOUNT      DEVICE  STATUS     SINCE                ENDPOINTS",
                 "alice (you)  laptop  available  2023-11-14 22:13:20  192.0.2.1:1",
@@ -446,13 +477,14 @@ mod tests {
             account: "alice".parse().unwrap(),
             device: DeviceName::lossy("laptop"),
             fingerprint: String::new(),
+            key: KeyState::Known,
             status: Status::Available,
             since: UnixTime::from_millis(1_700_000_000_000),
             endpoints: vec!["[2001:db8:1:2:3:4:5:6]:54321".parse().unwrap()],
             is_self: true,
         };
         assert_eq!(
-            directory(&[device], Some(60), &Look::plain()),
+            directory(&[device], false, Some(60), &Look::plain()),
             [
                 "ACCOUNT      DEVICE  STATUS     SINCE\n  ENDPOINTS",
                 "alice (you)  laptop  available  2023-11-14 22:13:20\n  [2001:db8:1:2:3:4:5:6]:54321",
@@ -466,6 +498,7 @@ mod tests {
             account: account.parse().unwrap(),
             device: DeviceName::lossy(name),
             fingerprint: String::new(),
+            key: KeyState::Known,
             status: Status::Available,
             since: UnixTime::from_millis(1_700_000_000_000),
             endpoints: vec!["192.0.2.1:1".parse().unwrap()],
@@ -477,15 +510,22 @@ mod tests {
             device("dave", &"長い名前".repeat(5)),
         ];
         assert_eq!(
-            directory(&devices[..2], Some(80), &Look::plain()),
+            directory(&devices[..2], false, Some(80), &Look::plain()),
             [
                 "ACCOUNT  DEVICE    STATUS     SINCE                ENDPOINTS",
                 "bob      携帯電話  available  2023-11-14 22:13:20  192.0.2.1:1",
                 "carol    📱        available  2023-11-14 22:13:20  192.0.2.1:1",
             ]
         );
+        let mut keys = devices.clone();
+        keys[0].fingerprint = "SHA256:abc".to_owned();
+        keys[0].key = KeyState::New;
+        keys[1].key = KeyState::OtherAccount;
+        let rows = directory(&keys[..2], true, None, &Look::plain());
+        assert!(rows[1].contains("携帯電話 (new key)") && rows[1].contains("SHA256:abc"));
+        assert!(rows[2].contains("📱 (key of another account)"));
         for width in [10, 20, 40, 60, 80] {
-            for row in directory(&devices, Some(width), &Look::plain()) {
+            for row in directory(&devices, false, Some(width), &Look::plain()) {
                 for line in row.split('\n') {
                     assert!(text::columns(line) <= width, "{width}: {line}");
                 }

@@ -6,6 +6,8 @@ use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{Occupancy, PINS_MAX, PINS_PER_ACCOUNT_MAX};
 
+use crate::node::command::KeyState;
+
 /// The keys of the devices that were linked, within their bounds.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
@@ -55,6 +57,16 @@ impl Pins {
     /// The account that a key is pinned to.
     pub(super) fn owner(&self, device_key: &DeviceKey) -> Option<&AccountName> {
         self.owners.get(device_key)
+    }
+
+    /// What is known of a key that is said to be `account`'s.
+    pub(super) fn state(&self, device_key: &DeviceKey, account: &AccountName) -> KeyState {
+        match self.owners.get(device_key) {
+            Some(owner) if owner == account => KeyState::Known,
+            Some(_) => KeyState::OtherAccount,
+            None if self.keys.contains_key(account) => KeyState::New,
+            None => KeyState::Unmet,
+        }
     }
 
     /// Pins a key at first contact; `None` if it was pinned to the account before.
@@ -114,6 +126,18 @@ mod tests {
 
     fn account(number: usize) -> AccountName {
         format!("user{number}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_key_is_known_new_unmet_or_somebody_elses() {
+        let mut pins = Pins::default();
+        let (alice, bob) = (account(1), account(2));
+        assert_eq!(pins.state(&key(1), &alice), KeyState::Unmet);
+        pins.pin(key(1), &alice).unwrap();
+        assert_eq!(pins.state(&key(1), &alice), KeyState::Known);
+        assert_eq!(pins.state(&key(2), &alice), KeyState::New);
+        assert_eq!(pins.state(&key(1), &bob), KeyState::OtherAccount);
+        assert_eq!(pins.state(&key(2), &bob), KeyState::Unmet);
     }
 
     #[test]

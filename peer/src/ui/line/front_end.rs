@@ -177,7 +177,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
             lines.collect()
         }
         Item::Directory(devices) => {
-            let rows = directory(devices, look.columns(), look);
+            let rows = directory(devices, false, look.columns(), look);
             rows.into_iter().map(Line::Shaped).collect()
         }
         Item::Receipts(receipts) => prose(look.dim(&format!("  {}", told(receipts)))),
