@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::limits::{ACCOUNT_NAME_LEN_MAX, DEVICE_NAME_LEN_MAX};
+use crate::text::beginning;
 
 /// The name of an account: 1 to 32 ASCII letters, digits, `.`, `_` or `-`, starting with a letter
 /// or digit. Case-insensitive: names are kept in lower case.
@@ -57,16 +58,12 @@ pub enum NameError {
 pub struct DeviceName(String);
 
 impl DeviceName {
-    /// Makes a name of any text: removes control characters, truncates, and trims blanks at either end. If
+    /// Makes a name of any text: removes control characters, truncates between grapheme clusters, and trims blanks at either end. If
     /// nothing is left, the name is `device`. A valid name stays as it is.
     pub fn lossy(text: &str) -> Self {
         let plain: String = text.chars().filter(|c| !c.is_control()).collect();
         let plain = plain.trim_start();
-        let mut end = plain.len().min(DEVICE_NAME_LEN_MAX);
-        while !plain.is_char_boundary(end) {
-            end -= 1;
-        }
-        let name = plain[..end].trim_end();
+        let name = beginning(plain, DEVICE_NAME_LEN_MAX).trim_end();
         Self(if name.is_empty() { "device" } else { name }.to_owned())
     }
 
@@ -228,6 +225,8 @@ mod tests {
         assert_eq!(DeviceName::lossy("a\u{1b}[31mb").as_str(), "a[31mb");
         assert_eq!(DeviceName::lossy("\n").as_str(), "device");
         assert_eq!(DeviceName::lossy(&"ä".repeat(40)).as_str().len(), 64);
+        let families = "👨\u{200d}👩\u{200d}👧\u{200d}👦".repeat(3);
+        assert_eq!(DeviceName::lossy(&families).as_str(), &families[..50]);
         assert!(DeviceName::try_from("a\u{7}".to_owned()).is_err());
         assert!(DeviceName::try_from(" a".to_owned()).is_err());
         assert!(DeviceName::try_from("x".repeat(65)).is_err());

@@ -9,16 +9,18 @@
 //!
 //! Names, messages, file names and server texts may hold escape sequences that move the cursor, set
 //! the clipboard or hide text, and Unicode controls that reverse or conceal what is read. None of
-//! those reaches a terminal: each is replaced by something visible.
+//! those reaches a terminal: each is replaced by something visible. Only the two joiners of Unicode
+//! stay, and only where an emoji or a script needs them.
 
 use std::borrow::Cow;
 
 mod amount;
+mod joiner;
 mod layout;
 mod moment;
 
 pub use amount::{elapsed, rate, seconds, size};
-pub use layout::{Align, columns, joined, padded, shortened, table, wrapped};
+pub use layout::{Align, beginning, columns, joined, padded, shortened, table, wrapped};
 pub use moment::{date, stamp, stamp_on};
 
 /// Makes text safe for one line of a terminal: no line breaks, no controls.
@@ -33,13 +35,18 @@ pub fn block(text: &str) -> Cow<'_, str> {
 }
 
 fn clean(text: &str, keep_line_feeds: bool) -> Cow<'_, str> {
-    let harmless = |c: char| (c == '\n' && keep_line_feeds) || !is_hostile(c);
-    if text.chars().all(harmless) {
+    let harmless = |(at, c): (usize, char)| {
+        let (before, rest) = text.split_at(at);
+        !is_hostile(c)
+            || (c == '\n' && keep_line_feeds)
+            || joiner::belongs(before, c, &rest[c.len_utf8()..])
+    };
+    if text.char_indices().all(harmless) {
         return Cow::Borrowed(text);
     }
     let visible = text
-        .chars()
-        .map(|c| if harmless(c) { c } else { stand_in(c) });
+        .char_indices()
+        .map(|(at, c)| if harmless((at, c)) { c } else { stand_in(c) });
     Cow::Owned(visible.collect())
 }
 
@@ -54,7 +61,7 @@ fn stand_in(c: char) -> char {
 
 /// Tells whether a terminal, or the eye, would be misled by `c`: C0 and C1 controls, line and
 /// paragraph separators, bidirectional controls (UAX #9), zero-width and other invisible characters,
-/// tags and private use.
+/// tags and private use. Joiners, too, for all that [`joiner::belongs`] knows of.
 fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(u32::from(c),
@@ -66,6 +73,9 @@ fn is_hostile(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rand_chacha03::ChaCha8Rng;
+    use rand_chacha03::rand_core::{RngCore, SeedableRng};
+
     use super::*;
 
     #[test]
@@ -84,7 +94,92 @@ mod tests {
 
     #[test]
     fn honest_text_is_untouched() {
-        let honest = "Grüße, 你好, ראש, <b>&amp;</b> 👍";
+        let honest = "Grüße, 你好, ראש, <b>&amp;</b> 👍, 👨\u{200d}👩\u{200d}👧, می\u{200c}خواهم, ශ්\u{200d}රී";
         assert!(matches!(inline(honest), Cow::Borrowed(_)));
+    }
+
+    /// Texts put together at random from what joins, what is joined and what is hostile.
+    #[test]
+    fn t05_whatever_the_text_no_hostile_character_is_left_and_a_second_gate_finds_nothing() {
+        let pieces = [
+            "a",
+            " ",
+            "\n",
+            "\u{1b}[2J",
+            "\u{202e}",
+            "\u{ad}",
+            "\u{200b}",
+            "\u{fffd}",
+            "\u{e0067}",
+            "\u{200c}",
+            "\u{200d}",
+            "👩\u{200d}",
+            "👩",
+            "\u{fe0f}",
+            "🏽",
+            "ی\u{200c}",
+            "ا",
+            "\u{64e}",
+            "ܒ",
+            "क्\u{200d}",
+            "क्\u{200c}",
+            "ष",
+            "्",
+            "़",
+            "ि",
+            "\u{301}",
+            "\u{17b4}",
+            "\u{70f}",
+            "漢",
+        ];
+        let mut random = ChaCha8Rng::seed_from_u64(0x5eed);
+        let mut kept = 0;
+        for _ in 0..20_000 {
+            let text: String = (0..random.next_u32() % 12)
+                .map(|_| pieces[random.next_u32() as usize % pieces.len()])
+                .collect();
+            let shown = inline(&text);
+            assert_eq!(shown.chars().count(), text.chars().count(), "one for one");
+            assert_eq!(inline(&shown), shown, "{text:?}");
+            let joiners = |c: char| matches!(c, '\u{200c}' | '\u{200d}');
+            assert!(
+                !shown.contains(|c| is_hostile(c) && !joiners(c)),
+                "{text:?}"
+            );
+            // Two joiners in a row, one at the start, or one next to ASCII: none of them is seen.
+            let marks: Vec<_> = shown.chars().collect();
+            assert!(!marks.first().copied().is_some_and(joiners), "{text:?}");
+            for pair in marks.windows(2) {
+                let is_hidden = joiners(pair[1])
+                    && (joiners(pair[0]) || pair[0].is_ascii() || pair[0] == '\u{fffd}');
+                assert!(!is_hidden, "{text:?}");
+            }
+            kept += shown.matches(joiners).count();
+            let lines = block(&text);
+            let cleaned: Vec<_> = text.split('\n').map(inline).collect();
+            assert_eq!(lines, cleaned.join("\n"));
+            assert_eq!(block(&lines), lines);
+        }
+        assert!(
+            kept > 500,
+            "{kept} joiners stayed: the test does not reach what it is for"
+        );
+    }
+
+    /// Marks and joiners as far as a text goes: what is looked at around each joiner stays short.
+    #[test]
+    fn t05_the_time_for_a_text_grows_with_its_length_only() {
+        for piece in [
+            "\u{200d}",
+            "\u{200c}\u{64e}",
+            "ی\u{64e}",
+            "्\u{200d}",
+            "👩\u{200d}",
+        ] {
+            let text = piece.repeat(100_000);
+            assert_eq!(inline(&text).chars().count(), text.chars().count());
+        }
+        let apart = format!("ی{0}\u{200c}{0}خ", "\u{64e}".repeat(100_000));
+        assert_eq!(inline(&apart), apart);
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! A width is that of UAX #11 and of emoji sequences, by the crate `unicode-width`: CJK and emoji take
 //! two columns, combining marks and joiners none. Text is cut only between grapheme clusters (UAX #29),
-//! so that no mark loses its letter. Colours (`ESC [ … m`) take no column.
+//! so that no mark loses its letter; also where bytes are what is short, as in names ([`beginning`]).
+//! Colours (`ESC [ … m`) take no column.
 
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
+
+use super::inline;
 
 /// Stands where a part of a text was left out. One column.
 const ELLIPSIS: &str = "…";
@@ -52,6 +55,22 @@ pub fn shortened(text: &str, limit: usize) -> String {
     let tail = fitting(rest.iter().rev().copied(), kept / 2);
     let (start, end) = (&clusters[..head], &rest[rest.len() - tail..]);
     format!("{}{ELLIPSIS}{}", start.concat(), end.concat())
+}
+
+/// The longest beginning of at most `len` bytes that ends between two grapheme clusters and of which
+/// [`inline`] leaves as much as of the whole: no joiner is at its end without what it joined. A first
+/// cluster of more than `len` bytes is cut between characters.
+pub fn beginning(text: &str, len: usize) -> &str {
+    if text.len() <= len {
+        return text;
+    }
+    let shown = inline(text);
+    let is_same = |end: &usize| *end > 0 && shown.starts_with(&*inline(&text[..*end]));
+    let starts = text.grapheme_indices(true).map(|(start, _)| start);
+    let clusters: Vec<_> = starts.take_while(|start| *start <= len).collect();
+    let characters = (1..=len).rev().filter(|end| text.is_char_boundary(*end));
+    let mut ends = clusters.into_iter().rev().chain(characters);
+    &text[..ends.find(is_same).unwrap_or(0)]
 }
 
 /// How many clusters from the start take at most `limit` columns together.
@@ -170,6 +189,9 @@ fn wrapped_line(line: &str, limit: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rand_chacha03::ChaCha8Rng;
+    use rand_chacha03::rand_core::{RngCore, SeedableRng};
+
     use super::*;
 
     const FAMILY: &str = "👨\u{200d}👩\u{200d}👧\u{200d}👦";
@@ -211,6 +233,9 @@ mod tests {
             ("❤\u{fe0f}", 2),
             (FAMILY, 2),
             (RAINBOW, 2),
+            ("👩🏽\u{200d}🚀", 2),
+            ("می\u{200c}خواهم", 7),
+            ("क्\u{200c}ष", 2),
             ("\u{1b}[1;36m漢\u{1b}[0m", 2),
         ] {
             assert_eq!(columns(text), count, "{text:?}");
@@ -256,6 +281,89 @@ mod tests {
         assert_eq!(coloured, "\u{1b}[1ma\u{1b}[0m ");
     }
 
+    #[test]
+    fn a_beginning_ends_between_clusters() {
+        for (text, len, shown) in [
+            ("abc", 3, "abc"),
+            ("abc", 2, "ab"),
+            ("abc", 0, ""),
+            ("äb", 1, ""),
+            ("ae\u{301}", 2, "a"),
+            (&format!("a{FAMILY}"), 25, "a"),
+            (&format!("{RAINBOW}b"), 14, RAINBOW),
+            ("🇩🇪🇫🇷", 12, "🇩🇪"),
+            // A joiner at the end of a beginning would join nothing.
+            ("می\u{200c}خواهم", 7, "م"),
+            ("می\u{200c}خواهم", 9, "می\u{200c}خ"),
+            // What is hostile, and what is one cluster alone, is cut all the same.
+            ("a\u{200d}bc", 4, "a\u{200d}"),
+            ("e\u{301}\u{301}", 3, "e\u{301}"),
+            (FAMILY, 24, "👨\u{200d}👩\u{200d}👧"),
+        ] {
+            assert_eq!(beginning(text, len), shown, "{text:?} in {len}");
+        }
+    }
+
+    #[test]
+    fn however_a_text_is_cut_no_cluster_is() {
+        let units = [
+            "a",
+            " ",
+            "漢",
+            "e\u{301}",
+            FAMILY,
+            RAINBOW,
+            "می\u{200c}خ",
+            "لا",
+            "क्\u{200d}ष",
+            "ि",
+            "한",
+            "\u{1100}\u{1161}",
+            "🇩🇪",
+            "1\u{fe0f}\u{20e3}",
+            "❤\u{fe0e}",
+            "\u{fffd}",
+            "ำ",
+            "\u{600}",
+        ];
+        let mut random = ChaCha8Rng::seed_from_u64(0x5eed);
+        for _ in 0..800 {
+            let text: String = (0..random.next_u32() % 24)
+                .map(|_| units[random.next_u32() as usize % units.len()])
+                .collect();
+            let clusters: Vec<_> = text.graphemes(true).collect();
+            for limit in [0, 1, 2, 3, 7, 20, 40] {
+                let shown = shortened(&text, limit);
+                assert!(columns(&shown) <= limit, "{text:?} in {limit}: {shown:?}");
+                if let Some((head, tail)) = shown.split_once(ELLIPSIS) {
+                    let head: Vec<_> = head.graphemes(true).collect();
+                    let tail: Vec<_> = tail.graphemes(true).collect();
+                    assert!(clusters.starts_with(&head), "{text:?}: {shown:?}");
+                    assert!(clusters.ends_with(&tail), "{text:?}: {shown:?}");
+                }
+                let filled = padded(&shown, limit, Align::Left);
+                assert_eq!(columns(&filled), limit, "{filled:?}");
+
+                let start = beginning(&text, limit);
+                assert!(start.len() <= limit && text.starts_with(start));
+                assert!(
+                    inline(&text).starts_with(&*inline(start)),
+                    "{text:?}: {start:?}"
+                );
+
+                // A line that is too wide is one word.
+                let broken = wrapped(&text, Some(limit));
+                let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+                let (before, after): (Vec<String>, Vec<String>) = (words(&text), words(&broken));
+                assert_eq!(before, after);
+                for line in broken.lines().filter(|_| limit >= COLUMNS_MIN) {
+                    let is_word = !line.trim().contains(' ');
+                    assert!(is_word || columns(line) <= limit, "{line:?} in {limit}");
+                }
+            }
+        }
+    }
+
     fn rows(rows: &[[&str; 3]]) -> Vec<[String; 3]> {
         rows.iter().map(|row| row.map(str::to_owned)).collect()
     }
@@ -277,6 +385,28 @@ mod tests {
         assert_eq!(table(&blank_first, ALIGNS, None), ["  1  x"]);
         let none: [[String; 3]; 0] = [];
         assert_eq!(table(&none, ALIGNS, Some(21)), [""; 0]);
+    }
+
+    #[test]
+    fn names_of_all_scripts_line_up_in_forty_columns() {
+        let names = [
+            "plain",
+            FAMILY,
+            RAINBOW,
+            "می\u{200c}خواهم",
+            "漢字かな",
+            "ශ්\u{200d}රී",
+            "क्\u{200c}ष",
+        ];
+        let rows: Vec<_> = names
+            .iter()
+            .map(|name| ["bob", name, "online"].map(str::to_owned))
+            .collect();
+        for line in table(&rows, [Align::Left; 3], Some(40)) {
+            let (front, _) = line.split_once("online").unwrap();
+            assert_eq!(columns(front), 15, "{line:?}");
+            assert_eq!(inline(&line), line);
+        }
     }
 
     #[test]

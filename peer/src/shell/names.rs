@@ -8,9 +8,9 @@
 //!
 //! Refused are: separators of any system and the characters that look like one; `.`, `..` and
 //! everything else that is only dots; names with a leading dot, which would plant a hidden file such
-//! as `.bashrc`; control, bidirectional and invisible characters; drive letters; names that Windows
-//! reserves or would change (a trailing dot or space); empty names and those that no common file
-//! system holds. Percent-coding is text like any other and is never decoded. Letter case and Unicode
+//! as `.bashrc`; control, bidirectional and invisible characters, and joiners where no emoji and no
+//! script needs them; drive letters; names that Windows reserves or would change (a trailing dot or
+//! space); empty names and those that no common file system holds. Percent-coding is text like any other and is never decoded. Letter case and Unicode
 //! normalisation are left to the file system: where it takes two names for one, the later file gets a
 //! number.
 
@@ -51,10 +51,10 @@ impl FileName {
         let (stem, extension) = self.split();
         let suffix = format!(" ({attempt})");
         if suffix.len() + extension.len() < FILE_NAME_LEN_MAX {
-            let stem = cut(stem, FILE_NAME_LEN_MAX - suffix.len() - extension.len());
+            let stem = text::beginning(stem, FILE_NAME_LEN_MAX - suffix.len() - extension.len());
             Self(format!("{stem}{suffix}{extension}"))
         } else {
-            let stem = cut(&self.0, FILE_NAME_LEN_MAX - suffix.len());
+            let stem = text::beginning(&self.0, FILE_NAME_LEN_MAX - suffix.len());
             Self(format!("{stem}{suffix}"))
         }
     }
@@ -65,7 +65,7 @@ impl FileName {
             0 => ".part".to_owned(),
             _ => format!(".{attempt}.part"),
         };
-        let stem = cut(&self.0, FILE_NAME_LEN_MAX - suffix.len());
+        let stem = text::beginning(&self.0, FILE_NAME_LEN_MAX - suffix.len());
         format!("{stem}{suffix}")
     }
 
@@ -208,13 +208,6 @@ fn is_reserved(name: &str) -> bool {
         let is_digit = |c: char| c.is_ascii_digit() || matches!(c, '\u{b9}' | '\u{b2}' | '\u{b3}');
         characters.next().is_some_and(is_digit) && characters.next().is_none()
     })
-}
-
-/// The longest beginning of `text` of at most `len` bytes.
-fn cut(text: &str, len: usize) -> &str {
-    let len = len.min(text.len());
-    let end = (0..=len).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]
@@ -392,6 +385,64 @@ mod tests {
         }
     }
 
+    #[test]
+    fn names_in_peoples_own_scripts_keep_their_bytes() {
+        for name in [
+            "👨\u{200d}👩\u{200d}👧\u{200d}👦.png",
+            "🏳\u{fe0f}\u{200d}🌈",
+            "می\u{200c}خواهم.txt",
+            "ශ්\u{200d}රී ලංකා.pdf",
+            "क्\u{200c}ष",
+            "❤\u{fe0f}.txt",
+        ] {
+            assert_eq!(FileName::parse(name).unwrap().as_str(), name);
+        }
+        for name in [
+            "pay\u{200d}pal",
+            "👩\u{200d}.png",
+            "می\u{200c}.txt",
+            "x\u{200c}y",
+        ] {
+            assert_eq!(refused(name), NameRefusal::Control, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn t08_a_name_that_is_cut_for_a_number_loses_whole_characters() {
+        let family = "👨\u{200d}👩\u{200d}👧\u{200d}👦";
+        for (unit, count) in [(family, 10), ("क्\u{200d}ष", 20), ("e\u{301}", 84)] {
+            // Letters in front move the place for the cut through the unit.
+            for front in ["", "x", "xx", "xxx"] {
+                let name = FileName::parse(&format!("{front}{}", unit.repeat(count))).unwrap();
+                for attempt in [1, 10, 100, 1000, 10_000] {
+                    let suffix = format!(" ({attempt})");
+                    let numbered = name.numbered(attempt).0;
+                    let part = name.part(attempt);
+                    for (made, suffix) in [(numbered, suffix), (part, format!(".{attempt}.part"))] {
+                        assert!((200..=255).contains(&made.len()), "{made:?}");
+                        let stem = made.strip_suffix(&suffix).unwrap();
+                        let units = stem.strip_prefix(front).unwrap();
+                        assert_eq!(units.replace(unit, ""), "", "{made:?}");
+                    }
+                }
+            }
+        }
+        // A joiner at the cut would join nothing, and the name would not pass the gate again.
+        let persian = FileName::parse(&"می\u{200c}خ".repeat(28)).unwrap();
+        for attempt in 1..2000 {
+            let numbered = persian.numbered(attempt);
+            assert_eq!(FileName::parse(&numbered.0).as_ref(), Ok(&numbered));
+        }
+        // One character that is longer than a name is cut all the same, and nothing is hidden.
+        let marks = format!("e{}", "\u{301}".repeat(127));
+        let name = FileName::parse(&marks).unwrap();
+        assert!(name.part(0).starts_with("e\u{301}"));
+        assert_eq!(
+            name.numbered(1).0,
+            format!("e{} (1)", "\u{301}".repeat(125))
+        );
+    }
+
     /// Names put together at random from hostile pieces either pass and then are one plain component
     /// that shows as it is, or are refused.
     #[test]
@@ -416,6 +467,9 @@ mod tests {
             "\u{1b}[2J",
             "\u{202e}",
             "\u{200d}",
+            "\u{200c}",
+            "👩\u{200d}👧",
+            "ی\u{200c}خ",
             "\r",
             "é",
             "e\u{301}",

@@ -40,14 +40,14 @@ impl Formatter for Harmless {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        if inline(fragment) == fragment {
+        // One for one: what is replaced is what is escaped.
+        let shown = inline(fragment);
+        if shown == fragment {
             return CompactFormatter.write_string_fragment(writer, fragment);
         }
-        for c in fragment.chars() {
-            let mut buffer = [0; 4];
-            let text = &*c.encode_utf8(&mut buffer);
-            if inline(text) == text {
-                writer.write_all(text.as_bytes())?;
+        for (c, shown) in fragment.chars().zip(shown.chars()) {
+            if c == shown {
+                write!(writer, "{c}")?;
                 continue;
             }
             for unit in c.encode_utf16(&mut [0; 2]) {
@@ -89,5 +89,10 @@ mod tests {
         assert_eq!(inline(&text), text);
         assert!(text.contains("äöü 👍"));
         assert_eq!(serde_json::from_str::<String>(&text).unwrap(), hostile);
+        // Joiners that belong stay, next to others that do not, too.
+        let joined = "👩\u{200d}🚀 می\u{200c}خ pay\u{200d}pal";
+        let text = line(&joined);
+        assert_eq!(text, "\"👩\u{200d}🚀 می\u{200c}خ pay\\u200dpal\"");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), joined);
     }
 }

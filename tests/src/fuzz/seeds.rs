@@ -137,7 +137,7 @@ fn datagrams() -> Vec<Vec<u8>> {
 
 // ---- texts -------------------------------------------------------------------------------------
 
-fn texts() -> [String; 8] {
+fn texts() -> [String; 9] {
     let fingerprint = Fingerprint::of_spki(&samples::device_key().to_spki()).to_string();
     let hostile = "a\u{1b}]52;c;eA==\u{7}b\rc\u{202e}d\u{200d}e\u{9b}31mf\u{7f}\n\u{2028}";
     [
@@ -149,10 +149,11 @@ fn texts() -> [String; 8] {
         "ooooo-llll1".to_owned(),
         hostile.to_owned(),
         "Grüße, 你好, ראש, <b>&amp;</b> 👍\nsecond line".to_owned(),
+        "👩🏽\u{200d}🚀 می\u{200c}خواهم क्\u{200c}ष ශ්\u{200d}රී pay\u{200d}pal".to_owned(),
     ]
 }
 
-const FILE_NAMES: [&str; 12] = [
+const FILE_NAMES: [&str; 14] = [
     "report.pdf",
     "archive.tar.gz",
     "../x",
@@ -165,6 +166,8 @@ const FILE_NAMES: [&str; 12] = [
     "%2e%2e%2fx",
     "x\u{ff0f}y",
     "a ",
+    "🏳\u{fe0f}\u{200d}🌈.png",
+    "می\u{200c}خواهم.txt",
 ];
 
 fn files() -> Vec<Vec<u8>> {

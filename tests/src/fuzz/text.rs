@@ -31,6 +31,7 @@ pub(super) fn texts(bytes: &[u8]) {
 fn gate(text: &str) {
     let line = inline(text);
     assert!(!line.contains(misleads), "{line:?}");
+    assert!(!hides_joiner(&line), "{line:?}");
     assert_eq!(inline(&line), line, "cleaned twice");
     assert_eq!(line.chars().count(), text.chars().count(), "one for one");
     let lines = block(text);
@@ -43,17 +44,31 @@ fn gate(text: &str) {
 
 /// What no terminal may get, written down from Unicode's own lists and not from the gate's: controls
 /// (`Cc`), line and paragraph separators (`Zl`, `Zp`), all of `Bidi_Control`, and what is
-/// `Default_Ignorable_Code_Point` without being a mark that is drawn.
+/// `Default_Ignorable_Code_Point` without being a mark that is drawn. For joiners see [`hides_joiner`].
 fn misleads(c: char) -> bool {
     let is_bidi = matches!(c,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let is_separator = matches!(c, '\u{2028}' | '\u{2029}');
     let is_invisible = matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{2060}'..='\u{206f}'
         | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}');
     c.is_control() || is_bidi || is_separator || is_invisible
+}
+
+/// Tells whether a joiner is where none can be needed: at the start, or behind ASCII, a blank, a
+/// replacement character or another joiner.
+fn hides_joiner(text: &str) -> bool {
+    let is_joiner = |c: char| matches!(c, '\u{200c}' | '\u{200d}');
+    let never_joins = |c: char| c.is_ascii() || c.is_whitespace() || c == '\u{fffd}';
+    let mut before = None;
+    text.chars().any(|c| {
+        let is_hidden =
+            is_joiner(c) && before.is_none_or(|before| is_joiner(before) || never_joins(before));
+        before = Some(c);
+        is_hidden
+    })
 }
 
 /// What parses is shown as a text that parses to the same, and can be shown anywhere.
@@ -83,7 +98,8 @@ fn device_name(text: &str) {
 
 fn reason(text: &str) {
     let reason = Reason::lossy(text);
-    assert!(!reason.to_string().contains(misleads));
+    let shown = reason.to_string();
+    assert!(!shown.contains(misleads) && !hides_joiner(&shown));
     let kept = String::from(reason.clone());
     assert!(kept.len() <= REASON_LEN_MAX && text.starts_with(&kept));
     assert!(Reason::try_from(kept) == Ok(reason));
@@ -119,6 +135,7 @@ fn is_plain(name: &str) {
     assert!(!name.starts_with('.'), "{name:?} hides");
     assert!(!name.ends_with(['.', ' ']), "{name:?} would be cut");
     assert!(!name.contains(misleads), "{name:?} misleads");
+    assert!(!hides_joiner(name), "{name:?} hides a joiner");
     let is_drive = name.as_bytes()[0].is_ascii_alphabetic() && name[1..].starts_with(':');
     assert!(!is_drive, "{name:?} is on a drive");
 }

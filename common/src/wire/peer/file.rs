@@ -136,13 +136,9 @@ pub enum CancelReason {
 pub struct Reason(String);
 
 impl Reason {
-    /// Truncates `text` to [`REASON_LEN_MAX`] bytes, at a character boundary.
+    /// Truncates `text` to [`REASON_LEN_MAX`] bytes, between grapheme clusters.
     pub fn lossy(text: &str) -> Self {
-        let mut end = text.len().min(REASON_LEN_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        Self(text[..end].to_owned())
+        Self(crate::text::beginning(text, REASON_LEN_MAX).to_owned())
     }
 }
 
