@@ -266,7 +266,7 @@ pub(crate) struct Receive {
     /// What to do with files: ask, always, never, or 'from' and the names of those who may.
     #[arg(long, value_name = "ask|always|never|from NAME…", num_args = 1.., default_value = "ask")]
     pub(crate) accept: Vec<String>,
-    /// Where files go; it must exist.
+    /// Where files go; it must exist, and you must be permitted to write to it.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) folder: PathBuf,
     /// End after the first message or file.

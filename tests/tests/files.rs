@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use serde_json::Value;
@@ -74,7 +74,7 @@ fn a_name_that_is_taken_gets_a_number() {
     let (world, bob) = two(&["--accept", "always"]);
     fs::write(world.path("inbox-bob/notes.txt"), "bob's own").unwrap();
     fs::create_dir(world.path("inbox-bob/notes (1).txt")).unwrap();
-    std::os::unix::fs::symlink("/nowhere", world.path("inbox-bob/notes (2).txt")).unwrap();
+    symlink("/nowhere", world.path("inbox-bob/notes (2).txt")).unwrap();
     fs::write(world.path("notes.txt"), "first").unwrap();
     assert_eq!(send(&world, "notes.txt").code(), 0);
     ended(&bob);
@@ -113,8 +113,7 @@ fn t01_t04_t05_t08_hostile_names_are_refused_with_a_reason_and_stay_in_the_folde
         let path = world.path("outgoing").join(name);
         fs::write(&path, "hostile").unwrap();
         let sent = send(&world, &path);
-        assert_explains(&sent, 9, &["why:"]);
-        assert!(sent.stderr.contains("name"), "{name:?}: {sent:?}");
+        assert_explains(&sent, 9, &["why:", "name", "rename the file"]);
         let shown = format!("{}{}", sent.stdout, sent.stderr);
         let raw = shown
             .chars()
@@ -125,6 +124,8 @@ fn t01_t04_t05_t08_hostile_names_are_refused_with_a_reason_and_stay_in_the_folde
         assert_eq!(offer["params"]["name"], name);
         let refusal = text(&offer["params"]["refusal"]);
         assert!(refusal.contains("name"), "T04: {name:?}: {refusal}");
+        assert!(sent.stderr.contains(&refusal), "{name:?}: {sent:?}");
+        assert!(!sent.stderr.contains("inbox"), "{name:?}: {sent:?}");
         let state = ended(&bob);
         assert_eq!(state["state"], "failed", "{name:?}: {state}");
         assert_eq!(world.names_in("inbox-bob"), [""; 0], "{name:?}");
@@ -332,14 +333,30 @@ fn t12_a_read_only_file_system_is_named_to_both() {
     let world = World::new(EXECUTABLE);
     world.register("alice");
     world.register("bob");
-    let arguments = world.receive_arguments("bob", &["--accept", "always"]);
-    let command = world.peer_command("bob", &arguments);
-    let Some(mut command) = world.on_read_only_disk(&command, "inbox-bob") else {
+    fs::create_dir(world.path("inbox-bob")).unwrap();
+    let read_only = |arguments: &[&str]| {
+        let command = world.peer_command("bob", arguments);
+        world.on_read_only_disk(&command, "inbox-bob")
+    };
+    // Before anybody offers a file, where the command is given such a folder.
+    let Some(mut command) = read_only(&["receive", "--folder", "inbox-bob"]) else {
         println!("skipped: this user cannot make a folder read-only");
         return;
     };
+    let refused = run(Program::Peer, &mut command);
+    assert_explains(
+        &refused,
+        8,
+        &["inbox-bob", "read-only", "choose another folder"],
+    );
+    // Later, where the folder becomes one.
+    symlink(".", world.path("way")).unwrap();
+    let arguments = ["--json", "receive", "--accept", "always", "--folder", "way"];
+    let mut command = read_only(&arguments).unwrap();
     let bob = Running::start(Program::Peer, &mut command).unwrap();
     world.wait_ready("bob");
+    fs::remove_file(world.path("way")).unwrap();
+    symlink("inbox-bob", world.path("way")).unwrap();
     fs::write(world.path("letter"), "x").unwrap();
     assert_explains(&send(&world, "letter"), 9, &["read-only"]);
     let state = ended(&bob);

@@ -24,8 +24,10 @@ use crate::ui::{Screen, line};
 /// Sends a file and shows how far it is.
 pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Exit, Failure> {
     let to = &args.to;
-    let (path, name) = sendable(&args.path)?;
-    let doing = format!("send {name} to {to}");
+    let (path, shown) = sendable(&args.path)?;
+    let name = path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
+    let doing = format!("send {shown} to {to}");
     let mut session = place.open(&doing)?;
     session.ready_again(&doing, screen)?;
     let command = Command::SendFile {
@@ -36,9 +38,14 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
         return Err(Failure::unexpected_reply(&doing));
     };
     screen.note(screen.error_look.dim(&format!(
-        "Offered {name} to {to}; waiting for an answer. Ctrl-C cancels."
+        "Offered {shown} to {to}; waiting for an answer. Ctrl-C cancels."
     )));
-    let sending = Sending { transfer, to, name };
+    let sending = Sending {
+        transfer,
+        to,
+        name,
+        shown,
+    };
     let ended = sending.watch(&mut session, &doing, screen);
     if let Err(failure) = &ended
         && failure.is_silent()
@@ -95,7 +102,10 @@ pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
 struct Sending<'a> {
     transfer: TransferId,
     to: &'a AccountName,
+    /// The file's name as it was offered.
     name: String,
+    /// The same, fit for a terminal.
+    shown: String,
 }
 
 impl Sending<'_> {
@@ -138,7 +148,7 @@ impl Sending<'_> {
                 state: &state,
             })?;
             if let TransferState::Moving { done, total } = state {
-                bars.advance(transfer, &self.name, done, total);
+                bars.advance(transfer, &self.shown, done, total);
             }
             if state.is_final() {
                 bars.end(transfer);
@@ -153,14 +163,18 @@ impl Sending<'_> {
         };
         match state {
             TransferState::Declined { reason } => {
-                Err(failure(reason).next(format!("ask {} whether the file is wanted", self.to)))
+                let next = match line::is_about_name(reason) {
+                    true => "rename the file and send it again".to_owned(),
+                    false => format!("ask {} whether the file is wanted", self.to),
+                };
+                Err(failure(&line::declined(reason, &self.name)).next(next))
             }
             TransferState::Failed { reason } => {
                 Err(failure(reason).next("send the file again; it starts from the beginning"))
             }
             TransferState::Done { .. } | TransferState::Waiting | TransferState::Moving { .. } => {
                 let text =
-                    line::transfer_done("Sent", &self.name, &format!("to {}", self.to), state);
+                    line::transfer_done("Sent", &self.shown, &format!("to {}", self.to), state);
                 screen.say(text)?;
                 Ok(Exit::Done)
             }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use common::id::TransferId;
 use common::text::inline;
+use rustix::fs::Access;
+use rustix::io::Errno;
 
 use super::Place;
 use super::node_handle::NodeHandle;
@@ -31,6 +33,9 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
             .next("for example: peer receive --accept from bob carol")
     })?;
     let folder = existing_folder(&args.folder)?;
+    if policy != AcceptPolicy::Never {
+        check_writable(&folder)?;
+    }
     let mut session = place.open(DOING)?;
     session.ready(DOING)?;
     let can_ask = io::stdin().is_terminal() && !screen.is_json();
@@ -78,6 +83,22 @@ pub(super) fn existing_folder(folder: &Path) -> Result<PathBuf, Failure> {
         Ok(_) => Err(failure("it is not a folder".to_owned())),
         Err(error) => Err(failure(error.to_string())),
     }
+}
+
+/// Makes sure that files can be put into a folder, before anybody offers one.
+fn check_writable(folder: &Path) -> Result<(), Failure> {
+    let needed = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::access(folder, needed).map_err(|errno| {
+        let shown = shown_path(folder);
+        let why = match errno {
+            Errno::ROFS => "it is on a read-only file system".to_owned(),
+            Errno::ACCESS | Errno::PERM => "you are not permitted to write to it".to_owned(),
+            other => other.to_string(),
+        };
+        Failure::new(Exit::File, format!("could not put files into {shown}"))
+            .because(why)
+            .next("choose another folder: peer receive --folder DIR")
+    })
 }
 
 /// How `receive --once` ends, where a step is the last one; `None` goes on.

@@ -132,7 +132,10 @@ impl Disk {
         self.check_room(transfer)?;
         let name = match FileName::parse(name) {
             Ok(name) => name,
-            Err(refusal) => return Ok(DiskAnswer::BadName(refusal.to_string())),
+            Err(refusal) => {
+                let reason = format!("{refusal}; its sender can rename the file");
+                return Ok(DiskAnswer::BadName(reason));
+            }
         };
         let target = Target::create(folder, name, size, is_executable)?;
         // Listed while it is still empty: a crash before this leaves nothing that takes up space.

@@ -88,14 +88,15 @@ impl fmt::Debug for FileName {
     }
 }
 
-/// Why a name from outside is refused. The texts do not repeat the name.
+/// Why a name from outside is refused. The texts do not repeat the name, and are for its sender as well
+/// as for its recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameRefusal {
     /// Nothing at all.
     #[error("the file has no name")]
     Empty,
     /// More than [`FILE_NAME_LEN_MAX`] bytes.
-    #[error("the file's name is longer than {FILE_NAME_LEN_MAX} bytes; its sender can shorten it")]
+    #[error("the file's name is longer than {FILE_NAME_LEN_MAX} bytes")]
     TooLong,
     /// A separator, or what looks like one.
     #[error("the file's name holds a path separator, so it could point out of the folder")]
@@ -104,23 +105,19 @@ pub enum NameRefusal {
     #[error("the file's name stands for a folder")]
     Dots,
     /// A leading dot.
-    #[error(
-        "the file's name starts with a dot, which would hide the file; its sender can rename or pack it"
-    )]
+    #[error("the file's name starts with a dot, which would hide the file")]
     Hidden,
     /// NUL, escape sequences, bidirectional overrides and the like.
-    #[error("the file's name holds control or invisible characters; its sender can rename it")]
+    #[error("the file's name holds control or invisible characters")]
     Control,
     /// `C:` in front.
     #[error("the file's name starts with a drive letter")]
     Drive,
     /// `CON`, `COM1.txt` and so on.
-    #[error("the file's name stands for a device on some systems; its sender can rename it")]
+    #[error("the file's name stands for a device on some systems")]
     Reserved,
     /// A trailing dot or blank.
-    #[error(
-        "the file's name ends with a dot or a blank, which some systems drop; its sender can rename it"
-    )]
+    #[error("the file's name ends with a dot or a blank, which some systems drop")]
     TrailingDotOrBlank,
 }
 

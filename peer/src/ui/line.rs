@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::id::{AccountName, DeviceName};
 use common::text::{self, Align, block, inline};
 use common::time::UnixTime;
+use common::wire::peer::DeclineReason;
 use common::wire::rendezvous::FailedLogins;
 
 use super::Look;
@@ -92,7 +93,10 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
     let number = number.map_or(String::new(), |number| format!(" (offer {number})"));
     let refusal = match FileName::parse(&offer.name) {
         Ok(_) => String::new(),
-        Err(refusal) => format!(", {} {refusal}", look.yellow("which cannot be taken:")),
+        Err(refusal) => format!(
+            ", {} {refusal}; its sender can rename it",
+            look.yellow("which cannot be taken:")
+        ),
     };
     format!(
         "{} offers {} ({}{program}){number}{refusal}",
@@ -100,6 +104,20 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
         look.bold(&inline(&offer.name)),
         text::size(offer.size)
     )
+}
+
+/// Why the recipient did not take the file `name`: `reason`, and where that is the name, what is wrong
+/// with it. The gate for names is the same at both sides, so the recipient need not say.
+pub(crate) fn declined(reason: &str, name: &str) -> String {
+    match FileName::parse(name) {
+        Err(refusal) if is_about_name(reason) => format!("{}: {refusal}", inline(reason)),
+        Ok(_) | Err(_) => inline(reason).into_owned(),
+    }
+}
+
+/// Tells whether a file was declined because of its name.
+pub(crate) fn is_about_name(reason: &str) -> bool {
+    reason == DeclineReason::Name.to_string()
 }
 
 /// The directory as a table that is at most `columns` wide, its heads first. Where it does not fit,
@@ -446,6 +464,24 @@ mod tests {
             assert!(line.contains(why), "{line}");
             assert!(is_harmless(&line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_sender_learns_what_is_wrong_with_a_name() {
+        let reason = DeclineReason::Name.to_string();
+        assert!(is_about_name(&reason));
+        let told = declined(&reason, ".bashrc");
+        assert!(told.starts_with(&reason), "{told}");
+        assert!(
+            told.ends_with("starts with a dot, which would hide the file"),
+            "{told}"
+        );
+        // Their gate may be another one than ours.
+        assert_eq!(declined(&reason, "letter.txt"), reason);
+        let other = DeclineReason::NoAnswer.to_string();
+        assert!(!is_about_name(&other));
+        assert_eq!(declined(&other, ".bashrc"), other);
+        assert!(is_harmless(&declined("\u{1b}[2J", "\u{1b}[2J")));
     }
 
     #[test]

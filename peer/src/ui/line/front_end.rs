@@ -9,7 +9,8 @@ use common::time::UnixTime;
 use serde_json::json;
 
 use super::{
-    chat_help, connection_change, directory, failed_logins, new_key, offer, talk, transfer_done,
+    chat_help, connection_change, declined, directory, failed_logins, new_key, offer, talk,
+    transfer_done,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -260,7 +261,8 @@ fn progress(transfer: &Transfer, state: &TransferState, look: &Look) -> String {
         }
         TransferState::Done { .. } => look.green(&transfer_done(verb, &name, &whom, state)),
         TransferState::Declined { reason } => {
-            look.yellow(&format!("{name} {whom} was declined: {}", inline(reason)))
+            let reason = declined(reason, &transfer.name);
+            look.yellow(&format!("{name} {whom} was declined: {reason}"))
         }
         TransferState::Failed { reason } => {
             look.yellow(&format!("{name} {whom} failed: {}", inline(reason)))
