@@ -269,6 +269,9 @@ pub(crate) struct Receive {
     /// Where files go; it must exist, and you must be permitted to write to it.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) folder: PathBuf,
+    /// Take a file whose name is odd, such as a hidden one's, under the other name that its offer shows.
+    #[arg(long)]
+    pub(crate) rename: bool,
     /// End after the first message or file.
     #[arg(long)]
     pub(crate) once: bool,

@@ -24,6 +24,7 @@ use crate::node::command::{
     Command, ConnectionState, Direction, Event, HistoryItem, MessageState, OfferView, PresenceView,
     Reply, TransferState,
 };
+use crate::shell::names::FileName;
 
 // Whether the control connection is lost.
 pub(crate) mod connection;
@@ -87,6 +88,8 @@ enum Purpose {
         number: usize,
         offer: OfferView,
         is_accepted: bool,
+        /// What the file will be called.
+        name: String,
     },
 }
 
@@ -426,9 +429,13 @@ impl Conversation {
                     number,
                     offer,
                     is_accepted,
+                    name,
                 },
                 result,
-            ) => return self.on_offer_answered(number, offer, is_accepted, result, now),
+            ) => {
+                let taken_as = is_accepted.then_some(name);
+                return self.on_offer_answered(number, offer, taken_as, result, now);
+            }
             (Purpose::Unread, Ok(Reply::Messages(messages))) => {
                 for message in messages {
                     self.on_message(message);
@@ -468,24 +475,23 @@ impl Conversation {
         &mut self,
         number: usize,
         offer: OfferView,
-        is_accepted: bool,
+        taken_as: Option<String>,
         result: Result<Reply, RequestError>,
         now: Instant,
     ) -> Result<(), Failure> {
-        let name = offer.name.clone();
-        match result {
-            Ok(_) if is_accepted => {
+        match (result, taken_as) {
+            (Ok(_), Some(name)) => {
                 let transfer = Transfer {
-                    name: offer.name,
+                    name: name.clone(),
                     way: Way::From(offer.from),
                 };
                 self.transfers.follow(offer.transfer, transfer, now);
                 let folder = self.folder.clone();
                 self.show(Item::Accepted { name, folder });
             }
-            Ok(_) => self.show(Item::Declined { name }),
-            Err(RequestError::NoSuchTransfer) => self.object(Objection::OfferEnded),
-            Err(RequestError::Failed(failure)) => {
+            (Ok(_), None) => self.show(Item::Declined { name: offer.name }),
+            (Err(RequestError::NoSuchTransfer), _) => self.object(Objection::OfferEnded),
+            (Err(RequestError::Failed(failure)), _) => {
                 self.offers.put_back(number, offer);
                 return Err(failure);
             }
@@ -549,7 +555,8 @@ impl Conversation {
             Ok(Entry::Answer {
                 number,
                 is_accepted,
-            }) => self.answer_offer(number, is_accepted),
+                name,
+            }) => self.answer_offer(number, is_accepted, name),
             Err(mistake) => self.object(Objection::Mistake(mistake)),
         }
     }
@@ -592,16 +599,26 @@ impl Conversation {
         self.ask(doing, command, Purpose::SendFile { to, name });
     }
 
-    fn answer_offer(&mut self, number: Option<usize>, is_accepted: bool) {
+    fn answer_offer(&mut self, number: Option<usize>, is_accepted: bool, name: Option<FileName>) {
         let Some((number, offer)) = self.offers.take(number) else {
             return self.object(Objection::NoSuchOffer);
         };
+        if is_accepted
+            && name.is_none()
+            && let Some(substitute) = FileName::substitute(&offer.name)
+        {
+            self.offers.put_back(number, offer);
+            return self.object(Objection::OddName { number, substitute });
+        }
+        let name = name.map(|name| name.as_str().to_owned());
         let command = Command::AnswerOffer {
             transfer: offer.transfer,
             folder: is_accepted.then(|| self.folder.clone()),
+            name: name.clone(),
         };
         let purpose = Purpose::AnswerOffer {
             number,
+            name: name.unwrap_or_else(|| offer.name.clone()),
             offer,
             is_accepted,
         };

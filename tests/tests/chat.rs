@@ -49,7 +49,7 @@ fn piped_lines_are_sent_answered_and_waited_for() {
     for words in [
         "There is no /nonsense.",
         "What you type goes to the person in front of the '>'.",
-        "  /send-file NAME PATH  send a file\n",
+        "  /send-file NAME PATH    send a file\n",
         "There is no such offer.",
         "error: could not send missing\n  why: No such file or directory",
         " by bob",

@@ -156,6 +156,43 @@ fn t01_t04_t05_t08_hostile_names_are_refused_with_a_reason_and_stay_in_the_folde
 }
 
 #[test]
+fn t04_t07_odd_names_are_taken_under_another_where_the_recipient_says_so() {
+    let (world, bob) = two(&["--accept", "always", "--rename"]);
+    fs::create_dir(world.path("outgoing")).unwrap();
+    let is_offer = |line: &Value| line["method"] == "offer";
+    let send_named = |name: &str| {
+        let path = world.path("outgoing").join(name);
+        fs::write(&path, name).unwrap();
+        let sent = send(&world, &path);
+        let offer = bob.wait_json("the offer", PATIENCE, is_offer).unwrap();
+        (sent, offer["params"]["substitute"].clone(), ended(&bob))
+    };
+    for (name, substitute) in [
+        (".hidden", "_hidden"),
+        ("con.txt", "_con.txt"),
+        ("a:b.txt", "a_b.txt"),
+        ("back\\slash.txt", "back_slash.txt"),
+        ("trailing.", "trailing"),
+    ] {
+        let (sent, offered, state) = send_named(name);
+        assert_eq!(sent.code(), 0, "{name:?}: {sent:?}");
+        assert_eq!(offered, substitute);
+        assert_eq!(state["state"], "done", "{name:?}: {state}");
+        let arrived = world.path("inbox-bob").join(substitute);
+        assert_eq!(fs::read_to_string(arrived).unwrap(), name);
+    }
+    let before = world.names_in("inbox-bob");
+    assert_eq!(before.len(), 5, "{before:?}");
+    for name in ["..\\up", "gnp.\u{202e}exe", "C:\\x", "x\u{ff0f}y"] {
+        let (sent, offered, state) = send_named(name);
+        assert_explains(&sent, 9, &["name", "rename the file"]);
+        assert_eq!(offered, Value::Null, "{name:?}");
+        assert_eq!(state["state"], "failed", "{name:?}: {state}");
+    }
+    assert_eq!(world.names_in("inbox-bob"), before);
+}
+
+#[test]
 fn t08_the_longest_name_gets_a_number_too() {
     let (world, bob) = two(&["--accept", "always"]);
     let name = format!("{}.txt", "n".repeat(251));

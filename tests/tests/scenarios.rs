@@ -396,7 +396,14 @@ fn an_offer_that_is_declined_withdrawn_or_forgotten_ends_for_both() {
     };
     let transfer = offer(&mut world);
     let folder = None;
-    world.command(1, Command::AnswerOffer { transfer, folder });
+    world.command(
+        1,
+        Command::AnswerOffer {
+            transfer,
+            folder,
+            name: None,
+        },
+    );
     world.hosts[1].offers.clear();
     until(&mut world, |world| {
         ends(world, 0) == 1 && ends(world, 1) == 1

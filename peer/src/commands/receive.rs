@@ -20,6 +20,7 @@ use crate::failure::{Exit, Failure};
 use crate::node::command::{
     Command, CommandError, Direction, Event, HistoryItem, OfferView, Reply, TransferState,
 };
+use crate::shell::names::FileName;
 use crate::ui::progress::Bars;
 use crate::ui::prompt::Prompt;
 use crate::ui::{Screen, line};
@@ -50,6 +51,7 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
         screen,
         policy,
         folder,
+        is_renaming: args.rename,
         is_once: args.once,
         keyboard,
         bars: Bars::new(screen),
@@ -109,6 +111,8 @@ struct Receiver<'a> {
     screen: &'a Screen,
     policy: AcceptPolicy,
     folder: PathBuf,
+    /// Whether files with odd names are taken under their substitutes without asking.
+    is_renaming: bool,
     is_once: bool,
     keyboard: Option<Prompt>,
     bars: Bars,
@@ -244,6 +248,7 @@ impl Receiver<'_> {
         let command = Command::AnswerOffer {
             transfer: offer.transfer,
             folder: is_accepted.then(|| self.folder.clone()),
+            name: self.substitute(&offer).filter(|_| is_accepted),
         };
         if !is_accepted {
             self.declined.insert(offer.transfer);
@@ -263,6 +268,13 @@ impl Receiver<'_> {
             }
             Err(error) => Err(Failure::of_call("answer the offer", error)),
         }
+    }
+
+    /// The other name for an offered file with an odd one, if it may be used: the person was asked with
+    /// it, or said so for all.
+    fn substitute(&self, offer: &OfferView) -> Option<String> {
+        let name = FileName::substitute(&offer.name)?;
+        (self.is_renaming || self.keyboard.is_some()).then(|| name.as_str().to_owned())
     }
 
     fn on_transfer(&mut self, transfer: TransferId, state: &TransferState) -> Step {
@@ -328,7 +340,9 @@ impl Receiver<'_> {
 
     fn ask(&mut self) {
         if let Some(offer) = self.questions.front() {
-            let text = format!("Take {}? [y/n, then Enter]", inline(&offer.name));
+            let other = self.substitute(offer);
+            let other = other.map_or(String::new(), |name| format!(" as {name}"));
+            let text = format!("Take {}{other}? [y/n, then Enter]", inline(&offer.name));
             self.note(&self.screen.error_look.bold(&text));
         }
         if let Some(keyboard) = &mut self.keyboard {

@@ -8,6 +8,7 @@ use common::limits::HISTORY_ITEMS_MAX;
 use common::text::inline;
 
 use super::slash::{Operand, Slash};
+use crate::shell::names::{FileName, NameRefusal};
 
 /// Messages that `/history` shows unless told otherwise.
 const HISTORY_DEFAULT: u32 = 20;
@@ -43,6 +44,8 @@ pub(crate) enum Entry {
         /// The number that the offer was shown with; `None` for the latest.
         number: Option<usize>,
         is_accepted: bool,
+        /// What to call the file instead of its own name.
+        name: Option<FileName>,
     },
     /// Show what can be typed.
     Help,
@@ -67,6 +70,8 @@ pub(crate) enum Mistake {
     Count(Slash),
     #[error("Give the number of the offer, for example: /{} 1", .0.name())]
     Offer(Slash),
+    #[error("No file can have that name: {0}. For example: /accept 1 as letter.txt")]
+    FileName(NameRefusal),
 }
 
 impl Entry {
@@ -126,17 +131,41 @@ impl Entry {
                 let (to, path) = rest.split_once(' ').ok_or(Mistake::NoPath(slash))?;
                 Ok(Self::SendFile(name(to)?, path_of(path.trim(), home)))
             }
-            Slash::Accept | Slash::Decline => {
-                let number = (!rest.is_empty()).then(|| rest.parse()).transpose();
+            Slash::Accept => {
+                let (number, name) = renamed(rest);
+                let name = name.map(FileName::parse).transpose();
                 Ok(Self::Answer {
-                    number: number.map_err(|_| Mistake::Offer(slash))?,
-                    is_accepted: slash == Slash::Accept,
+                    number: number_of(number, slash)?,
+                    is_accepted: true,
+                    name: name.map_err(Mistake::FileName)?,
                 })
             }
+            Slash::Decline => Ok(Self::Answer {
+                number: number_of(rest, slash)?,
+                is_accepted: false,
+                name: None,
+            }),
             Slash::Help => Ok(Self::Help),
             Slash::Quit => Ok(Self::Quit),
         }
     }
+}
+
+/// `N as NAME`, either of which may be missing: the number's text and the name.
+fn renamed(text: &str) -> (&str, Option<&str>) {
+    match text.strip_prefix("as ") {
+        Some(name) => ("", Some(name.trim_start())),
+        None => match text.split_once(" as ") {
+            Some((number, name)) => (number.trim_end(), Some(name.trim_start())),
+            None => (text, None),
+        },
+    }
+}
+
+/// The number of an offer, if there is one.
+fn number_of(text: &str, slash: Slash) -> Result<Option<usize>, Mistake> {
+    let number = (!text.is_empty()).then(|| text.parse()).transpose();
+    number.map_err(|_| Mistake::Offer(slash))
 }
 
 /// A path as it is typed in a shell: quotes around it, backslashes before blanks, `~/` in front.
@@ -228,6 +257,7 @@ mod tests {
         let accept = |number| Entry::Answer {
             number,
             is_accepted: true,
+            name: None,
         };
         assert_eq!(parse("/accept", true), Ok(accept(None)));
         assert_eq!(parse("/accept 2", true), Ok(accept(Some(2))));
@@ -247,8 +277,34 @@ mod tests {
             "/history 0",
             "/send-file bob",
             "/accept x",
+            "/accept as",
+            "/accept x as y",
+            "/decline 1 as y",
         ] {
             assert!(parse(bad, true).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_accepted_under_a_name_of_ones_own() {
+        let accept = |number, name: &str| Entry::Answer {
+            number,
+            is_accepted: true,
+            name: Some(FileName::parse(name).unwrap()),
+        };
+        for (line, entry) in [
+            ("/accept 4 as _hidden", accept(Some(4), "_hidden")),
+            ("/accept as my file.txt ", accept(None, "my file.txt")),
+            ("/accept 4 as as is.txt", accept(Some(4), "as is.txt")),
+        ] {
+            assert_eq!(parse(line, true), Ok(entry), "{line}");
+        }
+        for (line, refusal) in [
+            ("/accept 4 as ../x", NameRefusal::Separator),
+            ("/accept 4 as .hidden", NameRefusal::Hidden),
+            ("/accept as gnp\u{202e}exe", NameRefusal::Control),
+        ] {
+            assert_eq!(parse(line, true), Err(Mistake::FileName(refusal)), "{line}");
         }
     }
 

@@ -14,6 +14,7 @@ use super::transfers::Transfer;
 use crate::client::Typed;
 use crate::failure::Failure;
 use crate::node::command::{Command, Event, HistoryItem, Listed, OfferView, Reply, TransferState};
+use crate::shell::names::FileName;
 
 /// What a conversation begins with.
 #[derive(Debug)]
@@ -136,6 +137,7 @@ pub(crate) enum Item {
     /// The node offers a file for this person.
     Offered { name: String, to: AccountName },
     /// An offer was accepted here.
+    /// An offer was accepted; the file will be called `name`.
     Accepted { name: String, folder: PathBuf },
     /// An offer was declined here.
     Declined { name: String },
@@ -184,6 +186,8 @@ pub(crate) enum Objection {
     NoSuchOffer,
     /// The offer has ended meanwhile.
     OfferEnded,
+    /// The file of the offer can only be taken under another name, such as `substitute`.
+    OddName { number: usize, substitute: FileName },
     /// Ctrl-C only ends the conversation the second time.
     InterruptOnce,
 }

@@ -22,6 +22,8 @@ pub(crate) enum Operand {
     Count,
     /// The number of an offer; may be left out.
     Offer,
+    /// The number of an offer and a name for its file; each may be left out.
+    OfferAndName,
     Account,
     AccountAndPath,
 }
@@ -75,7 +77,8 @@ impl Slash {
             Self::To => Operand::Account,
             Self::History => Operand::Count,
             Self::SendFile => Operand::AccountAndPath,
-            Self::Accept | Self::Decline => Operand::Offer,
+            Self::Accept => Operand::OfferAndName,
+            Self::Decline => Operand::Offer,
             Self::List | Self::Help | Self::Quit => Operand::Nothing,
         }
     }
@@ -86,6 +89,7 @@ impl Slash {
             Operand::Nothing => "",
             Operand::Count => " [COUNT]",
             Operand::Offer => " [N]",
+            Operand::OfferAndName => " [N] [as NAME]",
             Operand::Account => " NAME",
             Operand::AccountAndPath => " NAME PATH",
         };

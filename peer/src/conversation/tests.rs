@@ -660,6 +660,45 @@ fn offers_have_numbers_and_are_told_once() {
 }
 
 #[test]
+fn a_file_with_an_odd_name_is_taken_under_another() {
+    let mut stage = Stage::with_bob();
+    let hidden = OfferView {
+        name: ".hidden".to_owned(),
+        ..offer(1)
+    };
+    stage.event(Event::Offer(hidden));
+    // The offer stays open until it is clear what the file will be called.
+    let substitute = FileName::parse("_hidden").unwrap();
+    for line in ["/accept", "/accept 1"] {
+        let number = 1;
+        let substitute = substitute.clone();
+        let odd = objection(Objection::OddName { number, substitute });
+        assert_eq!(stage.line(line).items, odd);
+    }
+    let (request, _, command) = only(stage.line("/accept 1 as seen.txt").asks);
+    let params = json!({"transfer": transfer_id(1), "folder": "/files", "name": "seen.txt"});
+    assert_eq!(command["params"], params);
+    stage.answer(request, Ok(Reply::Done));
+    let accepted = Item::Accepted {
+        name: "seen.txt".to_owned(),
+        folder: "/files".into(),
+    };
+    assert_eq!(stage.wanted().items, [accepted]);
+
+    // What can be taken under no name is declined with its reason; what is not odd may get a name, too.
+    let hostile = OfferView {
+        name: "../up".to_owned(),
+        ..offer(2)
+    };
+    stage.event(Event::Offer(hostile));
+    let (_, _, command) = only(stage.line("/accept 2").asks);
+    assert_eq!(command["params"].get("name"), None);
+    stage.event(Event::Offer(offer(3)));
+    let (_, _, command) = only(stage.line("/accept as plain").asks);
+    assert_eq!(command["params"]["name"], "plain");
+}
+
+#[test]
 fn an_offer_is_accepted_or_declined_once() {
     let mut stage = Stage::with_bob();
     assert_eq!(

@@ -74,6 +74,9 @@ pub enum Command {
         transfer: TransferId,
         /// The folder to put the file in, an absolute path; `None` declines.
         folder: Option<PathBuf>,
+        /// A name for the file instead of the offered one, which is checked like that one; `None` keeps it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
     },
     /// Cancels a transfer.
     Cancel { transfer: TransferId },

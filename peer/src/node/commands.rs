@@ -46,9 +46,11 @@ impl Node {
                 }
                 None => cx.reply(id, Err(CommandError::NotLoggedIn)),
             },
-            Command::AnswerOffer { transfer, folder } => {
-                self.transfers.answer_offer(id, transfer, folder, cx);
-            }
+            Command::AnswerOffer {
+                transfer,
+                folder,
+                name,
+            } => self.transfers.answer_offer(id, transfer, folder, name, cx),
             Command::Cancel { transfer } => self.transfers.cancel(id, transfer, cx),
             Command::Offers => cx.reply(id, Ok(Reply::Offers(self.transfers.offers()))),
             Command::Outbox => self.chat.list_outbox(id, cx),

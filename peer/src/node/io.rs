@@ -404,7 +404,7 @@ pub enum DiskRequest {
         transfer: TransferId,
         /// An absolute path.
         folder: PathBuf,
-        /// The sender's name for the file; untrusted, not validated yet.
+        /// The sender's name for the file, or the recipient's own; untrusted, not validated yet.
         name: String,
         /// Size of the complete file, in bytes.
         size: u64,
@@ -469,7 +469,7 @@ pub enum DiskAnswer {
         /// An absolute path.
         path: PathBuf,
     },
-    /// The sender's name for the file is unusable; nothing was created. Says why, for a person.
+    /// The name for the file is unusable; nothing was created. Says why, for a person.
     BadName(String),
     /// The request failed. Says what failed and why, for a person.
     Failed(String),

@@ -73,15 +73,16 @@ impl Transfers {
         self.sending.start(transfer, to, path, command, cx);
     }
 
-    /// Accepts an offer into a folder, or declines it.
+    /// Accepts an offer into a folder, perhaps under another name, or declines it.
     pub(super) fn answer_offer(
         &mut self,
         command: CommandId,
         transfer: TransferId,
         folder: Option<PathBuf>,
+        name: Option<String>,
         cx: &mut Context<'_>,
     ) {
-        let done = self.receiving.answer(transfer, folder, cx);
+        let done = self.receiving.answer(transfer, folder, name, cx);
         cx.reply(command, done.map(|()| Reply::Done));
     }
 

@@ -2,17 +2,20 @@
 //!
 //! A [`FileName`] is one plain component: joined to a folder it stays in that folder, on every common
 //! system, and it looks like what it is. The gate refuses and never repairs: a file is stored under
-//! exactly the name that its sender announced (or, when that is taken, under the same with a number),
-//! or not at all, with a reason for both people. So no two names from outside ever become one, and
-//! what an offer showed is what is on the disk.
+//! exactly the name that its sender announced (or, when that is taken, under the same with a number), or
+//! under another that its recipient was shown and chose, or not at all, with a reason for both people. So
+//! no two names from outside ever become one, and what an offer showed is what is on the disk.
 //!
 //! Refused are: separators of any system and the characters that look like one; `.`, `..` and
 //! everything else that is only dots; names with a leading dot, which would plant a hidden file such
 //! as `.bashrc`; control, bidirectional and invisible characters, and joiners where no emoji and no
 //! script needs them; drive letters; names that Windows reserves or would change (a trailing dot or
-//! space); empty names and those that no common file system holds. Percent-coding is text like any other and is never decoded. Letter case and Unicode
-//! normalisation are left to the file system: where it takes two names for one, the later file gets a
-//! number.
+//! space); empty names and those that no common file system holds. Percent-coding is text like any other
+//! and is never decoded. Letter case and Unicode normalisation are left to the file system: where it
+//! takes two names for one, the later file gets a number.
+//!
+//! Names that are only odd, because another system would hide, change or misunderstand them, have a
+//! [substitute](FileName::substitute). Those that could lead out of the folder or deceive have none.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -35,6 +38,35 @@ impl FileName {
             Some(refusal) => Err(refusal),
             None => Ok(Self(name.to_owned())),
         }
+    }
+
+    /// Another name for a file whose own is only odd: with underscores for backslashes, the colon of a
+    /// drive and leading dots, without dots and blanks at the end, and with an underscore before a device
+    /// name. `None` if nothing is odd about `name`, and for one that is refused without exception. Two
+    /// names may have the same substitute.
+    pub fn substitute(name: &str) -> Option<Self> {
+        match refusal(name)? {
+            NameRefusal::Backslash
+            | NameRefusal::Drive
+            | NameRefusal::Hidden
+            | NameRefusal::TrailingDotOrBlank
+            | NameRefusal::Reserved => {}
+            NameRefusal::Empty
+            | NameRefusal::TooLong
+            | NameRefusal::Separator
+            | NameRefusal::Dots
+            | NameRefusal::Control => return None,
+        }
+        let mut plain = name.replace('\\', "_");
+        if is_drive(&plain) {
+            plain.replace_range(1..2, "_");
+        }
+        let plain = plain.trim_end_matches(is_dot_or_blank);
+        let visible = plain.trim_start_matches(is_dot);
+        let dots = plain.chars().take_while(|c| is_dot(*c)).count();
+        let device = if is_reserved(plain) { "_" } else { "" };
+        // Whatever else may be wrong with it.
+        Self::parse(&format!("{device}{}{visible}", "_".repeat(dots))).ok()
     }
 
     /// The name as text, without any folder.
@@ -101,6 +133,9 @@ pub enum NameRefusal {
     /// A separator, or what looks like one.
     #[error("the file's name holds a path separator, so it could point out of the folder")]
     Separator,
+    /// A backslash that does not lead out of the folder even where it is a separator.
+    #[error("the file's name holds a backslash, which separates folders on some systems")]
+    Backslash,
     /// Nothing but dots.
     #[error("the file's name stands for a folder")]
     Dots,
@@ -125,13 +160,14 @@ fn refusal(name: &str) -> Option<NameRefusal> {
     let checks = [
         (name.is_empty(), NameRefusal::Empty),
         (name.len() > FILE_NAME_LEN_MAX, NameRefusal::TooLong),
-        (name.contains(is_separator), NameRefusal::Separator),
+        (leads_out(name), NameRefusal::Separator),
         (is_only_dots(name), NameRefusal::Dots),
+        (name.contains('\\'), NameRefusal::Backslash),
         (is_drive(name), NameRefusal::Drive),
         (has_controls(name), NameRefusal::Control),
         (name.starts_with(is_dot), NameRefusal::Hidden),
         (
-            ends_with_dot_or_blank(name),
+            name.ends_with(is_dot_or_blank),
             NameRefusal::TrailingDotOrBlank,
         ),
         (is_reserved(name), NameRefusal::Reserved),
@@ -141,13 +177,19 @@ fn refusal(name: &str) -> Option<NameRefusal> {
         .find_map(|(is_hit, refusal)| is_hit.then_some(refusal))
 }
 
-/// The separators of all systems and the characters that are drawn like one or fold to one
-/// (Unicode UTS #39 confusables, NFKC).
+/// Tells whether a name holds a separator and may point out of the folder. A backslash between plain
+/// components does not: to a system that separates with it they are folders below.
+fn leads_out(name: &str) -> bool {
+    let by_backslash = || is_drive(name) || name.split('\\').any(is_only_dots);
+    name.contains(is_separator) || (name.contains('\\') && by_backslash())
+}
+
+/// The separators of all systems, but for the backslash, and the characters that are drawn like a
+/// separator or fold to one (Unicode UTS #39 confusables, NFKC).
 fn is_separator(c: char) -> bool {
     matches!(
         c,
-        '/' | '\\'
-            | '\u{2044}' // fraction slash
+        '/' | '\u{2044}' // fraction slash
             | '\u{2215}' // division slash
             | '\u{2216}' // set minus
             | '\u{2571}' // box drawings diagonal
@@ -170,7 +212,7 @@ fn is_dot(c: char) -> bool {
 }
 
 fn is_only_dots(name: &str) -> bool {
-    name.chars().all(|c| is_dot(c) || c.is_whitespace())
+    name.chars().all(is_dot_or_blank)
 }
 
 fn is_drive(name: &str) -> bool {
@@ -183,8 +225,8 @@ fn has_controls(name: &str) -> bool {
     matches!(text::inline(name), Cow::Owned(_)) || name.contains(['\u{2028}', '\u{2029}'])
 }
 
-fn ends_with_dot_or_blank(name: &str) -> bool {
-    name.ends_with(|c: char| is_dot(c) || c.is_whitespace())
+fn is_dot_or_blank(c: char) -> bool {
+    is_dot(c) || c.is_whitespace()
 }
 
 /// Device names of Windows, with any extension and in any letter case.
@@ -258,6 +300,9 @@ mod tests {
         }
         for name in ["C:x", "c:", "a:b"] {
             assert_eq!(refused(name), NameRefusal::Drive, "{name:?}");
+        }
+        for name in ["back\\slash.txt", "a\\b\\c"] {
+            assert_eq!(refused(name), NameRefusal::Backslash, "{name:?}");
         }
     }
 
@@ -383,6 +428,55 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_only_odd_has_a_substitute() {
+        for (name, substitute) in [
+            (".hidden", "_hidden"),
+            ("..x", "__x"),
+            ("con.txt", "_con.txt"),
+            ("a:b.txt", "a_b.txt"),
+            ("back\\slash.txt", "back_slash.txt"),
+            ("trailing.", "trailing"),
+            ("trailing . ", "trailing"),
+            ("a\\b:c", "a_b:c"),
+            ("nul.", "_nul"),
+            (".a\\con. ", "_a_con"),
+            ("می\u{200c}خواهم.", "می\u{200c}خواهم"),
+        ] {
+            let odd = FileName::substitute(name).unwrap();
+            assert_eq!(odd.as_str(), substitute, "{name:?}");
+        }
+        assert_eq!(FileName::substitute("letter.txt"), None, "nothing is odd");
+    }
+
+    #[test]
+    fn t01_t05_what_leads_elsewhere_or_deceives_has_no_substitute() {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "/abs",
+            "../x",
+            "..\\x",
+            "a\\..\\..\\x",
+            "\\x",
+            "x\\",
+            "\\\\srv\\x",
+            "C:\\x",
+            "x\u{ff0f}y",
+            "a\u{2215}b\\c",
+            ".a\0b",
+            ".\u{1b}[2J",
+            ".gnp\u{202e}exe",
+            "a\\pay\u{200d}pal",
+            &format!(".{}", "x".repeat(255)),
+        ] {
+            assert!(FileName::parse(name).is_err(), "{name:?}");
+            assert_eq!(FileName::substitute(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
     fn names_in_peoples_own_scripts_keep_their_bytes() {
         for name in [
             "👨\u{200d}👩\u{200d}👧\u{200d}👦.png",
@@ -488,9 +582,16 @@ mod tests {
             let name: String = (0..count)
                 .map(|_| *pieces.choose(&mut random).unwrap())
                 .collect();
-            let Ok(accepted) = FileName::parse(&name) else {
+            let Some(accepted) = FileName::parse(&name)
+                .ok()
+                .or_else(|| FileName::substitute(&name))
+            else {
                 continue;
             };
+            assert!(
+                !name.contains(['/', '\0', '\u{1b}', '\u{202e}']),
+                "{name:?}"
+            );
             passed += 1;
             for attempt in 0..3 {
                 for name in [accepted.numbered(attempt).0, accepted.part(attempt)] {

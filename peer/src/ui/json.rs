@@ -11,13 +11,16 @@ use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use crate::node::command::{Event, OfferView};
 use crate::shell::names::FileName;
 
-/// An offer as it is told; with `refusal`, a reason, if accepting it would be in vain because of its
-/// name.
+/// An offer as it is told. If accepting it under its own name would be in vain, with `refusal`, the
+/// reason, and `substitute`, a name under which it can be taken, if there is one.
 pub(super) fn offer(offer: &OfferView) -> Value {
     let told = serde_json::to_value(Event::Offer(offer.clone()));
     let mut told = told.expect("what is printed is always valid JSON");
     if let Err(refusal) = FileName::parse(&offer.name) {
         told["params"]["refusal"] = refusal.to_string().into();
+        if let Some(name) = FileName::substitute(&offer.name) {
+            told["params"]["substitute"] = name.as_str().into();
+        }
     }
     told
 }
@@ -80,6 +83,10 @@ mod tests {
         assert_eq!(hidden["method"], "offer");
         let refusal = hidden["params"]["refusal"].as_str().unwrap();
         assert!(refusal.contains("would hide the file"), "{refusal}");
+        assert_eq!(hidden["params"]["substitute"], "_bashrc");
+        let hostile = offered("../up");
+        assert!(hostile["params"]["refusal"].is_string());
+        assert_eq!(hostile["params"].get("substitute"), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::node::command::{
     ConnectionState, Direction, Event, HistoryItem, KeyState, Listed, MessageState, OfferView,
     PresenceView, TransferState,
 };
-use crate::shell::names::FileName;
+use crate::shell::names::{FileName, NameRefusal};
 
 /// The line interface of a conversation.
 mod front_end;
@@ -25,7 +25,7 @@ mod front_end;
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, undelivered};
 
 /// Columns of the longest of what can be typed in a conversation.
-const HELP_USAGE_COLUMNS: usize = 20;
+const HELP_USAGE_COLUMNS: usize = 22;
 /// Endpoints that are shown in a list, which is to fit 80 columns; JSON has all.
 const ENDPOINTS_SHOWN: usize = 1;
 
@@ -82,28 +82,49 @@ pub(crate) fn chat_help() -> String {
     )
 }
 
-/// An offer; `number` is what the person calls it. Says so if accepting it would be in vain because of
-/// its name.
+/// An offer; `number` is what the person calls it. Says what is odd about its name and under which other
+/// it can be taken, or that accepting it would be in vain.
 pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> String {
     let program = if offer.executable {
         look.yellow(", a program")
     } else {
         String::new()
     };
-    let number = number.map_or(String::new(), |number| format!(" (offer {number})"));
-    let refusal = match FileName::parse(&offer.name) {
+    let numbered = number.map_or(String::new(), |number| format!(" (offer {number})"));
+    let oddity = match FileName::parse(&offer.name) {
         Ok(_) => String::new(),
-        Err(refusal) => format!(
-            ", {} {refusal}; its sender can rename it",
-            look.yellow("which cannot be taken:")
-        ),
+        Err(refusal) => oddity(refusal, FileName::substitute(&offer.name), number, look),
     };
     format!(
-        "{} offers {} ({}{program}){number}{refusal}",
+        "{} offers {} ({}{program}){numbered}{oddity}",
         look.cyan(offer.from.as_str()),
         look.bold(&inline(&offer.name)),
         text::size(offer.size)
     )
+}
+
+/// What is odd about the name of offer `number`, and what can be done about it.
+fn oddity(
+    refusal: NameRefusal,
+    substitute: Option<FileName>,
+    number: Option<usize>,
+    look: &Look,
+) -> String {
+    let (what, way) = match (substitute, number) {
+        (Some(name), Some(number)) => (
+            "an odd name:",
+            format!("to take it: /accept {number} as {}", name.as_str()),
+        ),
+        (Some(name), None) => (
+            "an odd name:",
+            format!("it can be taken as {}", name.as_str()),
+        ),
+        (None, _) => (
+            "which cannot be taken:",
+            "its sender can rename it".to_owned(),
+        ),
+    };
+    format!(", {} {refusal}; {way}", look.yellow(what))
 }
 
 /// Why the recipient did not take the file `name`: `reason`, and where that is the name, what is wrong
@@ -440,7 +461,7 @@ mod tests {
 
     #[test]
     fn t04_an_offer_says_before_it_is_accepted_that_its_name_is_refused() {
-        let shown = |name: &str| {
+        let numbered = |name: &str, number| {
             let offered = OfferView {
                 transfer: TransferId::from_bytes([0; 16]),
                 from: "bob".parse().unwrap(),
@@ -448,19 +469,41 @@ mod tests {
                 size: 5,
                 executable: false,
             };
-            offer(&offered, None, &Look::plain())
+            offer(&offered, number, &Look::plain())
         };
+        let shown = |name: &str| numbered(name, None);
+        let in_chat = numbered("back\\slash", Some(4));
+        assert!(
+            in_chat.ends_with("; to take it: /accept 4 as back_slash"),
+            "{in_chat}"
+        );
         assert_eq!(shown("letter.txt"), "bob offers letter.txt (5 B)");
-        for (name, why) in [
-            (".bashrc", "starts with a dot, which would hide the file"),
-            (".ssh/authorized_keys", "path separator"),
-            ("../up", "path separator"),
-            ("CON.txt", "device"),
-            ("gnp.\u{202e}exe", "invisible characters"),
-            ("trailing ", "ends with a dot or a blank"),
+        for (name, words, why) in [
+            (
+                ".bashrc",
+                "can be taken as _bashrc",
+                "starts with a dot, which would hide the file",
+            ),
+            (
+                ".ssh/authorized_keys",
+                "which cannot be taken: ",
+                "path separator",
+            ),
+            ("../up", "which cannot be taken: ", "path separator"),
+            ("CON.txt", "can be taken as _CON.txt", "device"),
+            (
+                "gnp.\u{202e}exe",
+                "which cannot be taken: ",
+                "invisible characters",
+            ),
+            (
+                "trailing ",
+                "can be taken as trailing",
+                "ends with a dot or a blank",
+            ),
         ] {
             let line = shown(name);
-            assert!(line.contains("which cannot be taken: "), "{line}");
+            assert!(line.contains(words), "{line}");
             assert!(line.contains(why), "{line}");
             assert!(is_harmless(&line), "{line}");
         }

@@ -257,7 +257,11 @@ fn commands_starting_with(word: &str) -> Vec<String> {
         .filter(|slash| slash.name().starts_with(word));
     let typed = fitting.map(|slash| match slash.operand() {
         Operand::Nothing => format!("/{}", slash.name()),
-        Operand::Count | Operand::Offer | Operand::Account | Operand::AccountAndPath => {
+        Operand::Count
+        | Operand::Offer
+        | Operand::OfferAndName
+        | Operand::Account
+        | Operand::AccountAndPath => {
             format!("/{} ", slash.name())
         }
     });
@@ -272,7 +276,7 @@ fn operand(command: &str) -> Option<Operand> {
 const fn takes_name(operand: Operand) -> bool {
     match operand {
         Operand::Account | Operand::AccountAndPath => true,
-        Operand::Nothing | Operand::Count | Operand::Offer => false,
+        Operand::Nothing | Operand::Count | Operand::Offer | Operand::OfferAndName => false,
     }
 }
 

@@ -149,6 +149,7 @@ impl NodeHost {
         if let Command::AnswerOffer {
             transfer,
             folder: Some(_),
+            ..
         } = &command
         {
             self.accepted.insert(*transfer);
@@ -189,6 +190,7 @@ impl NodeHost {
             12 | 13 => Command::AnswerOffer {
                 transfer: self.any_transfer(feed),
                 folder: (feed.below(4) > 0).then(|| PathBuf::from("/folder")),
+                name: None,
             },
             14 => Command::Cancel {
                 transfer: self.any_transfer(feed),

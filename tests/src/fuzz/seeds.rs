@@ -153,7 +153,7 @@ fn texts() -> [String; 9] {
     ]
 }
 
-const FILE_NAMES: [&str; 14] = [
+const FILE_NAMES: [&str; 15] = [
     "report.pdf",
     "archive.tar.gz",
     "../x",
@@ -168,6 +168,7 @@ const FILE_NAMES: [&str; 14] = [
     "a ",
     "🏳\u{fe0f}\u{200d}🌈.png",
     "می\u{200c}خواهم.txt",
+    ".a\\con. ",
 ];
 
 fn files() -> Vec<Vec<u8>> {

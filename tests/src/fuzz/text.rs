@@ -109,9 +109,19 @@ fn reason(text: &str) {
 
 pub(super) fn file_names(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
+    let substitute = FileName::substitute(&text);
+    if let Some(name) = &substitute {
+        is_plain(name.as_str());
+        assert_eq!(FileName::parse(name.as_str()).as_ref(), Ok(name));
+        assert!(
+            !text.contains(['/', '\0']) && !text.contains(misleads),
+            "{text:?}"
+        );
+    }
     let Ok(name) = FileName::parse(&text) else {
         return;
     };
+    assert_eq!(substitute, None, "nothing is odd about {text:?}");
     assert_eq!(name.as_str(), text, "never repaired");
     for attempt in [0, 1, 2, 10, 999] {
         let numbered = name.numbered(attempt);

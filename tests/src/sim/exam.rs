@@ -48,7 +48,14 @@ fn arrives(world: &mut World, from: usize, to: usize) -> bool {
         world.pass(PACE);
         for transfer in std::mem::take(&mut world.hosts[to].offers) {
             let folder = Some(PathBuf::from("/in"));
-            world.command(to, Command::AnswerOffer { transfer, folder });
+            world.command(
+                to,
+                Command::AnswerOffer {
+                    transfer,
+                    folder,
+                    name: None,
+                },
+            );
         }
         if world.hosts[to].arrived.len() >= done {
             return true;

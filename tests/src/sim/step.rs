@@ -317,7 +317,14 @@ fn send_file(world: &mut World, from: usize, to: usize, number: u32, len: usize)
 fn answer_offer(world: &mut World, host: usize, takes_it: bool) {
     let transfer = world.hosts[host].offers.remove(0);
     let folder = takes_it.then(|| PathBuf::from("/in"));
-    world.command(host, Command::AnswerOffer { transfer, folder });
+    world.command(
+        host,
+        Command::AnswerOffer {
+            transfer,
+            folder,
+            name: None,
+        },
+    );
 }
 
 fn cancel(world: &mut World, host: usize) {

@@ -132,7 +132,14 @@ pub(crate) fn offer(world: &mut World, len: u32) -> (TransferId, Vec<u8>) {
 pub(crate) fn answer(world: &mut World, transfer: TransferId, takes_it: bool) {
     let folder = takes_it.then(|| PathBuf::from("/in"));
     world
-        .command(1, Command::AnswerOffer { transfer, folder })
+        .command(
+            1,
+            Command::AnswerOffer {
+                transfer,
+                folder,
+                name: None,
+            },
+        )
         .unwrap();
 }
 

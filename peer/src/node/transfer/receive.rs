@@ -140,11 +140,12 @@ impl Receiving {
         open.map(Incoming::view).collect()
     }
 
-    /// The person answers an offer.
+    /// The person answers an offer, perhaps with another name for the file.
     pub(super) fn answer(
         &mut self,
         transfer: TransferId,
         folder: Option<PathBuf>,
+        name: Option<String>,
         cx: &mut Context<'_>,
     ) -> Result<(), CommandError> {
         let incoming = self
@@ -166,7 +167,7 @@ impl Receiving {
         cx.disk(DiskRequest::Create {
             transfer,
             folder,
-            name: incoming.offer.name.clone(),
+            name: name.unwrap_or_else(|| incoming.offer.name.clone()),
             size: incoming.offer.size,
             executable: incoming.offer.executable,
         });

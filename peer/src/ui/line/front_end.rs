@@ -284,6 +284,10 @@ fn objected(objection: &Objection) -> String {
         Objection::OfferEnded => {
             "That offer has been answered elsewhere, or was withdrawn.".to_owned()
         }
+        Objection::OddName { number, substitute } => format!(
+            "Not under that name. To take it: /accept {number} as {}",
+            substitute.as_str()
+        ),
         Objection::InterruptOnce => "Ctrl-C again ends, and so do Ctrl-D and /quit.".to_owned(),
     }
 }
