@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
-use common::id::{AccountName, MessageId};
+use common::id::{AccountName, MessageId, NameError};
 use common::key::Fingerprint;
 use common::limits::HISTORY_ITEMS_MAX;
 use common::wire::rendezvous::AdmissionCode;
@@ -110,22 +111,13 @@ Examples:
 A message that cannot be delivered now stays in the outbox and is sent as soon as both sides are
 online; the exit code is 7 then.")]
     Send(Send),
-    /// Show what waits in the outbox for people who are away.
+    /// Show what waits in the outbox for people who are away, or take it back.
     #[command(after_help = "\
 Examples:
   peer outbox
-  peer --json outbox | jq -r .id")]
-    Outbox,
-    /// Take back messages that wait in the outbox.
-    #[command(after_help = "\
-Examples:
-  peer cancel bob                                   (all that waits for bob)
-  peer cancel --all
-  peer cancel --id 0f1e2d3c4b5a69788796a5b4c3d2e1f0 (one, as 'peer --json outbox' names it)
-
-What is on its way already cannot be taken back, and what an earlier run had on its way may have
-arrived.")]
-    Cancel(Cancel),
+  peer --json outbox | jq -r .id
+  peer outbox cancel bob                            (takes back what waits for bob)")]
+    Outbox(Outbox),
     /// Send a file to one person.
     #[command(after_help = "\
 Examples:
@@ -211,17 +203,57 @@ pub(crate) struct Login {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Outbox {
+    /// Shows what waits unless given.
+    #[command(subcommand)]
+    pub(crate) action: Option<OutboxAction>,
+}
+
+/// What can be done to the outbox.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OutboxAction {
+    /// Take back messages that wait.
+    #[command(after_help = "\
+Examples:
+  peer outbox cancel bob                              (all that waits for bob)
+  peer outbox cancel 0f1e2d3c4b5a69788796a5b4c3d2e1f0 (one, as 'peer --json outbox' names it)
+  peer outbox cancel --all
+
+What is on its way already cannot be taken back, and what an earlier run had on its way may have
+arrived.")]
+    Cancel(Cancel),
+}
+
+#[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 pub(crate) struct Cancel {
-    /// Messages that wait for these people.
-    #[arg(value_name = "NAME")]
-    pub(crate) to: Vec<AccountName>,
-    /// Messages with these ids.
-    #[arg(long, value_name = "ID", num_args = 1..)]
-    pub(crate) id: Vec<MessageId>,
+    /// Messages that wait for these people, or have these ids.
+    #[arg(value_name = "NAME|ID")]
+    pub(crate) what: Vec<Waiting>,
     /// Everything that waits.
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+/// Which messages of the outbox are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// All for that account.
+    For(AccountName),
+    /// 32 hexadecimal digits, which are an account name as well; the outbox tells which is meant.
+    Id(MessageId, AccountName),
+}
+
+impl FromStr for Waiting {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let name = text.parse()?;
+        Ok(match text.parse() {
+            Ok(id) => Self::Id(id, name),
+            Err(_) => Self::For(name),
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -314,8 +346,7 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "status" => "peer status",
             "list" => "peer list --watch",
             "send" => "peer send bob 'See you at eight.'",
-            "outbox" => "peer outbox",
-            "cancel" => "peer cancel bob",
+            "outbox" => "peer outbox cancel bob",
             "send-file" => "peer send-file bob holiday.mp4",
             "receive" => "peer receive --accept from bob --folder ~/Downloads",
             "chat" => "peer chat bob",
@@ -354,6 +385,25 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_meant_by_name_or_by_id() {
+        const ID: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+        let cancelled = |line: &str| {
+            let Action::Outbox(Outbox {
+                action: Some(OutboxAction::Cancel(cancel)),
+            }) = parse(line).unwrap().action
+            else {
+                panic!("another command");
+            };
+            cancel.what
+        };
+        let meant = cancelled(&format!("peer outbox cancel Bob {ID}"));
+        let id = Waiting::Id(ID.parse().unwrap(), ID.parse().unwrap());
+        assert_eq!(meant, [Waiting::For("bob".parse().unwrap()), id]);
+        let listed = parse("peer outbox").unwrap().action;
+        assert!(matches!(listed, Action::Outbox(Outbox { action: None })));
+    }
+
+    #[test]
     fn options_of_every_command_stand_before_or_behind_it() {
         for line in [
             "peer --json --profile work list",
@@ -369,6 +419,10 @@ mod tests {
         for line in [
             "peer send bob",
             "peer send b/b hi",
+            "peer cancel bob",
+            "peer outbox bob",
+            "peer outbox cancel",
+            "peer outbox cancel b/b",
             "peer send-file bob",
             "peer register alice --server host:0",
             "peer register alice --fingerprint MD5:abc",

@@ -9,7 +9,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use common::os::process::forbid_core_dumps;
 
-use crate::args::{Action, Arguments, example_for};
+use crate::args::{Action, Arguments, Outbox, OutboxAction, example_for};
 use crate::config::profile_folder;
 use crate::failure::{Exit, Failure};
 use crate::profile::{Profile, Settings};
@@ -75,8 +75,10 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<Exit, Failure> {
         Action::Status => directory::status(&place, screen),
         Action::List(list) => directory::list(&place, &list, screen),
         Action::Send(send) => message::send(&place, send, screen),
-        Action::Outbox => message::outbox(&place, screen),
-        Action::Cancel(cancel) => message::cancel(&place, &cancel, screen),
+        Action::Outbox(Outbox { action: None }) => message::outbox(&place, screen),
+        Action::Outbox(Outbox {
+            action: Some(OutboxAction::Cancel(cancel)),
+        }) => message::cancel(&place, &cancel, screen),
         Action::History(history) => message::history(&place, history, screen),
         Action::SendFile(send) => file::send(&place, &send, screen),
         Action::Receive(receive) => receive::receive(&place, &receive, screen),

@@ -123,16 +123,16 @@ fn what_waits_in_the_outbox_can_be_seen_and_taken_back() {
     assert_eq!(outbox(&world), ["first", "third", "second"]);
 
     let first = text(&world.json("alice", &["outbox"])[0]["id"]);
-    let cancelled = world.json("alice", &["cancel", "carol", "--id", &first]);
+    let cancelled = world.json("alice", &["outbox", "cancel", "carol", &first]);
     assert_eq!(cancelled.len(), 2, "{cancelled:?}");
     assert_eq!(outbox(&world), ["third"]);
-    let nothing = world.peer("alice", &["cancel", "carol"]);
+    let nothing = world.peer("alice", &["outbox", "cancel", "carol"]);
     assert_eq!(nothing.code(), 0);
     assert!(
         nothing.stderr.contains("Nothing of that waits"),
         "{nothing:?}"
     );
-    assert_fails(&world.peer("alice", &["cancel"]), 2, &["--all"]);
+    assert_fails(&world.peer("alice", &["outbox", "cancel"]), 2, &["--all"]);
     let history = world.history("alice", "carol");
     assert!(history.is_empty(), "{history:?}");
 
@@ -142,7 +142,7 @@ fn what_waits_in_the_outbox_can_be_seen_and_taken_back() {
     let is_message = |line: &Value| line["method"] == "message";
     let message = bob.wait_json("the message", PATIENCE, is_message).unwrap();
     assert_eq!(message["params"]["body"], "third");
-    let nothing = world.peer("alice", &["cancel", "--all"]);
+    let nothing = world.peer("alice", &["outbox", "cancel", "--all"]);
     assert_eq!(nothing.code(), 0, "{nothing:?}");
     assert_eq!(world.received("bob", "alice"), ["third"]);
 }

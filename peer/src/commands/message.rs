@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::Place;
 use super::node_handle::NodeHandle;
-use crate::args::{Cancel, History, Send};
+use crate::args::{Cancel, History, Send, Waiting};
 use crate::client::{Happening, now};
 use crate::conversation::connection::ConnectionWatch;
 use crate::conversation::recipients::{addressed, each_once};
@@ -216,8 +216,13 @@ pub(super) fn outbox(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
 pub(super) fn cancel(place: &Place, args: &Cancel, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "cancel messages";
     let mut session = place.open(DOING)?;
-    let is_meant =
-        |item: &HistoryItem| args.all || args.to.contains(&item.with) || args.id.contains(&item.id);
+    let is_meant = |item: &HistoryItem| {
+        let is_it = |what: &Waiting| match what {
+            Waiting::For(name) => item.with == *name,
+            Waiting::Id(id, name) => item.id == *id || item.with == *name,
+        };
+        args.all || args.what.iter().any(is_it)
+    };
     let mut waiting = waiting(&mut session, DOING)?;
     waiting.retain(is_meant);
     let mut withdrawn = BTreeSet::new();
