@@ -46,6 +46,8 @@ pub enum Command {
     List,
     /// Subscribes to [`Event::Presence`].
     Watch,
+    /// Lists the accounts whose devices this node has talked to; needs no server.
+    Contacts,
     /// Sends a text to one or several accounts; each gets a message of its own. Replies once all of
     /// them are in the outbox; their progress follows as [`Event::MessageState`].
     Send {
@@ -128,6 +130,8 @@ pub enum Reply {
     Status(NodeStatus),
     /// The directory, ordered by account.
     Directory(Vec<Listed>),
+    /// Accounts with a pinned key, ordered by name.
+    Contacts(Vec<AccountName>),
     /// The ids of the messages of a `Send`, in the order of the recipients.
     Queued(Vec<MessageId>),
     /// The ids of the messages that a `Withdraw` took back.

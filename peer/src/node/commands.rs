@@ -34,6 +34,10 @@ impl Node {
             }
             Command::List => self.directory.list(id, cx),
             Command::Watch => self.directory.watch(id, cx),
+            Command::Contacts => {
+                let contacts = cx.links.contacts().cloned().collect();
+                cx.reply(id, Ok(Reply::Contacts(contacts)));
+            }
             Command::Send { to, body, sent } => match self.account.name() {
                 Some(own) => self.chat.send(id, to, &body, sent, own, cx),
                 None => cx.reply(id, Err(CommandError::NotLoggedIn)),

@@ -168,6 +168,11 @@ impl Links {
         occupancies
     }
 
+    /// The accounts whose devices were linked in this run or an earlier one, ordered by name.
+    pub(super) fn contacts(&self) -> impl Iterator<Item = &AccountName> {
+        self.pins.accounts()
+    }
+
     /// Notes whether this device has an account. Once it has none, all links end.
     pub(super) fn set_enrolled(&mut self, is_enrolled: bool, now: Instant) {
         self.is_enrolled = is_enrolled;

@@ -70,6 +70,7 @@ mod tests {
             "status",
             "list",
             "watch",
+            "contacts",
             "send",
             "outbox",
             "withdraw",

@@ -69,6 +69,11 @@ impl Pins {
         }
     }
 
+    /// The accounts with a pinned key, ordered by name.
+    pub(super) fn accounts(&self) -> impl Iterator<Item = &AccountName> {
+        self.keys.keys()
+    }
+
     /// Pins a key at first contact; `None` if it was pinned to the account before.
     ///
     /// # Errors
@@ -153,6 +158,7 @@ mod tests {
             Ok(Some(NewPin { known, forgotten }))
         );
         assert_eq!(pins.owner(&key(2)), Some(&alice));
+        assert!(pins.accounts().eq([&alice]));
     }
 
     #[test]
