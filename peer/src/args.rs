@@ -20,7 +20,7 @@ First steps:
   peer chat                                       from then on
 
 More:
-  peer send bob carol 'See you at eight.'         one text to several people
+  peer send bob See you at eight.                 a text, all words behind the name
   peer send-file bob holiday.mp4                  a file, straight to bob's device
   peer receive --accept from bob                  wait for messages and bob's files
   peer --profile work list                        a second account has its own profile";
@@ -103,10 +103,11 @@ Examples:
     /// Send a text to one or several people.
     #[command(after_help = "\
 Examples:
-  peer send bob 'See you at eight.'
-  peer send bob carol dave 'See you all at eight.'
-  make 2>&1 | tail -20 | peer send bob -            (- reads the text from stdin)
-  peer send bob -- '-5 degrees here'                (-- before a text with a leading dash)
+  peer send bob see you at eight                    (all words behind the name are the text)
+  peer send bob,carol,dave 'See you all at eight!'  (several people: commas, no blanks)
+  peer send --to bob --to carol 'See you at eight!' (the same with options)
+  make 2>&1 | tail -20 | peer send bob              (the text from a pipe; - asks for that)
+  peer send bob -- '-v means verbose'               (-- before a text with a leading dash)
 
 A message that cannot be delivered now stays in the outbox and is sent as soon as both sides are
 online; the exit code is 7 then.")]
@@ -268,12 +269,17 @@ pub(crate) struct List {
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// Who gets it.
-    #[arg(value_name = "NAME", required = true, num_args = 1..)]
+    /// Who gets it, with commas between several names; then the text. - reads the text from stdin, and so
+    /// does no text at all if stdin is a pipe or a file.
+    #[arg(
+        value_name = "NAME[,NAME…] TEXT",
+        required_unless_present = "to",
+        allow_negative_numbers = true
+    )]
+    pub(crate) words: Vec<String>,
+    /// Who gets it; can be given several times. All words are the text then.
+    #[arg(long, value_name = "NAME")]
     pub(crate) to: Vec<AccountName>,
-    /// The text, one argument; - reads it from stdin.
-    #[arg(value_name = "TEXT", required = true)]
-    pub(crate) text: String,
     /// Do not wait until it is delivered.
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -345,7 +351,7 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "logout" => "peer logout",
             "status" => "peer status",
             "list" => "peer list --watch",
-            "send" => "peer send bob 'See you at eight.'",
+            "send" => "peer send bob See you at eight.",
             "outbox" => "peer outbox cancel bob",
             "send-file" => "peer send-file bob holiday.mp4",
             "receive" => "peer receive --accept from bob --folder ~/Downloads",
@@ -375,13 +381,20 @@ mod tests {
     }
 
     #[test]
-    fn several_recipients_come_before_the_text() {
-        let Action::Send(send) = parse("peer send bob Carol hello").unwrap().action else {
-            panic!("another command");
-        };
-        let names: Vec<_> = send.to.iter().map(AccountName::as_str).collect();
-        assert_eq!((names, send.text.as_str()), (vec!["bob", "carol"], "hello"));
-        assert_eq!(send.timeout, 10);
+    fn the_options_of_send_stand_anywhere() {
+        for line in [
+            "peer send --no-wait --to Carol --to dave bob is -5 late",
+            "peer send bob is --to carol -5 late --to=dave --no-wait",
+        ] {
+            let Action::Send(send) = parse(line).unwrap().action else {
+                panic!("another command");
+            };
+            let to: Vec<_> = send.to.iter().map(AccountName::as_str).collect();
+            assert_eq!(to, ["carol", "dave"], "{line}");
+            assert_eq!(send.words, ["bob", "is", "-5", "late"], "{line}");
+            assert!(send.no_wait);
+            assert_eq!(send.timeout, 10);
+        }
     }
 
     #[test]
@@ -417,8 +430,9 @@ mod tests {
     #[test]
     fn mistakes_are_usage_errors() {
         for line in [
-            "peer send bob",
-            "peer send b/b hi",
+            "peer send",
+            "peer send --no-wait",
+            "peer send --to b/b hi",
             "peer cancel bob",
             "peer outbox bob",
             "peer outbox cancel",
@@ -461,11 +475,7 @@ mod tests {
         assert!(typed.len() >= 10, "{typed:?}");
         for line in &typed {
             let line = line.replace('\'', "");
-            let mut words: Vec<_> = line.split(' ').collect();
-            if words[1] == "send" {
-                words.truncate(4);
-            }
-            let parsed = Arguments::try_parse_from(words);
+            let parsed = parse(&line);
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
     }
@@ -501,11 +511,7 @@ mod tests {
                 !subcommand.is_hide_set(),
                 "{name} is not in the list of commands"
             );
-            let mut words: Vec<_> = words.split(' ').collect();
-            if name == "send" {
-                words.truncate(4);
-            }
-            assert!(Arguments::try_parse_from(words).is_ok(), "{example}");
+            assert!(parse(&words).is_ok(), "{example}");
         }
     }
 }

@@ -5,9 +5,11 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::id::AccountName;
+use common::id::{AccountName, NameError};
+use common::text::joined;
 use directories::{BaseDirs, ProjectDirs};
 
+use crate::conversation::recipients::each_once;
 use crate::shell::ServerAddress;
 
 /// The server's port unless another is given.
@@ -161,9 +163,181 @@ impl AcceptPolicy {
     }
 }
 
+/// To whom a text goes, and what it is, as the words behind `peer send` say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Letter {
+    /// At least one, each once.
+    pub(crate) to: Vec<AccountName>,
+    pub(crate) text: LetterText,
+}
+
+/// Where the text of a message comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LetterText {
+    /// It was typed, in one word or in several.
+    Typed {
+        text: String,
+        /// The first of several words as an account name, if it could be one: perhaps it was meant as
+        /// one more recipient.
+        first: Option<AccountName>,
+    },
+    /// Standard input, to its end.
+    Stdin,
+}
+
+/// The words behind `peer send` cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LetterMistake {
+    /// Neither a name nor `--to` was given.
+    #[error("the NAME of the recipient is missing")]
+    NoRecipient,
+    /// A name is empty, as between two commas.
+    #[error("'{0}' has an empty name; names have commas between them and no blanks")]
+    EmptyName(String),
+    /// What was typed as a name is none.
+    #[error("'{name}' cannot be a recipient: {error}")]
+    Name {
+        /// As it was typed.
+        name: String,
+        error: NameError,
+    },
+    /// There are recipients and nothing for them.
+    #[error("the TEXT for {} is missing", joined(.0))]
+    NoText(Vec<AccountName>),
+}
+
+impl Letter {
+    /// Understands the words. With `to`, all of them are text; otherwise the first is one name, or several
+    /// with commas between them. Text that is a dash, or none where `has_input`, is standard input.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the words, for the person who typed them.
+    pub(crate) fn parse(
+        to: Vec<AccountName>,
+        words: &[String],
+        has_input: bool,
+    ) -> Result<Self, LetterMistake> {
+        let (to, words) = match words {
+            words if !to.is_empty() => (to, words),
+            [names, words @ ..] => (recipients(names)?, words),
+            [] => return Err(LetterMistake::NoRecipient),
+        };
+        let to = each_once(to);
+        let text = match words {
+            [] if has_input => LetterText::Stdin,
+            [] => return Err(LetterMistake::NoText(to)),
+            [dash] if dash == "-" => LetterText::Stdin,
+            [only] => LetterText::Typed {
+                text: only.clone(),
+                first: None,
+            },
+            [first, ..] => LetterText::Typed {
+                text: words.join(" "),
+                first: first.parse().ok(),
+            },
+        };
+        Ok(Self { to, text })
+    }
+}
+
+/// `NAME`, or `NAME,NAME`.
+fn recipients(names: &str) -> Result<Vec<AccountName>, LetterMistake> {
+    let account = |name: &str| {
+        if name.is_empty() {
+            return Err(LetterMistake::EmptyName(names.to_owned()));
+        }
+        let name = name.to_owned();
+        let parsed = name.parse();
+        parsed.map_err(|error| LetterMistake::Name { name, error })
+    };
+    names.split(',').map(account).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn letter(to: &[&str], words: &[&str]) -> Result<Letter, LetterMistake> {
+        let to = to.iter().map(|name| name.parse().unwrap()).collect();
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        Letter::parse(to, &words, false)
+    }
+
+    fn names(letter: &Letter) -> Vec<&str> {
+        letter.to.iter().map(AccountName::as_str).collect()
+    }
+
+    fn typed(text: &str, first: Option<&str>) -> LetterText {
+        LetterText::Typed {
+            text: text.to_owned(),
+            first: first.map(|name| name.parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn the_first_word_behind_send_is_for_whom_and_all_others_are_the_text() {
+        for (to, words, who, text) in [
+            (&[][..], &["bob", "hi"][..], &["bob"][..], typed("hi", None)),
+            (
+                &[],
+                &["Bob", "see", "you", "at", "8"],
+                &["bob"],
+                typed("see you at 8", Some("see")),
+            ),
+            (
+                &[],
+                &["bob,carol", "see you"],
+                &["bob", "carol"],
+                typed("see you", None),
+            ),
+            (
+                &[],
+                &["zed,bob,ZED", "-"],
+                &["zed", "bob"],
+                LetterText::Stdin,
+            ),
+            (
+                &["bob", "carol", "bob"],
+                &["who?", "me,", "you"],
+                &["bob", "carol"],
+                typed("who? me, you", None),
+            ),
+            (&["bob"], &["-"], &["bob"], LetterText::Stdin),
+            (&["bob"], &["-", "-"], &["bob"], typed("- -", None)),
+        ] {
+            let letter = letter(to, words).unwrap();
+            assert_eq!((names(&letter), &letter.text), (who.to_vec(), &text));
+        }
+    }
+
+    #[test]
+    fn without_a_text_it_is_standard_input_or_missing() {
+        let bob: AccountName = "bob".parse().unwrap();
+        for (to, words) in [
+            (vec![], vec!["bob".to_owned()]),
+            (vec![bob.clone()], vec![]),
+        ] {
+            let read = Letter::parse(to.clone(), &words, true).unwrap();
+            assert_eq!(read.text, LetterText::Stdin);
+            let missing = Letter::parse(to, &words, false);
+            assert_eq!(missing, Err(LetterMistake::NoText(vec![bob.clone()])));
+        }
+    }
+
+    #[test]
+    fn a_list_of_recipients_has_names_and_nothing_else() {
+        assert_eq!(letter(&[], &[]), Err(LetterMistake::NoRecipient));
+        for list in ["", ",", "bob,", ",bob", "bob,,carol"] {
+            let mistake = letter(&[], &[list, "hi"]);
+            assert_eq!(mistake, Err(LetterMistake::EmptyName(list.to_owned())));
+        }
+        for (list, bad) in [("b/b", "b/b"), ("bob, carol", " carol"), ("bob,-", "-")] {
+            let told = letter(&[], &[list, "hi"]).unwrap_err().to_string();
+            let expected = format!("'{bad}' cannot be a recipient: ");
+            assert!(told.starts_with(&expected), "{told}");
+        }
+    }
 
     #[test]
     fn servers_survive_their_text() {

@@ -34,6 +34,8 @@ pub(crate) mod entry;
 mod io;
 // Open offers by their numbers.
 mod offers;
+// Who is online, and who is known to exist.
+pub(crate) mod presence;
 // The latest messages, to recognise duplicates.
 pub(crate) mod recent;
 // The recipients of a message.

@@ -86,7 +86,7 @@ fn the_version_is_told() {
 #[test]
 fn a_mistake_is_answered_with_an_example() {
     for (arguments, example) in [
-        (&["send", "bob"][..], "peer send bob 'See you at eight.'"),
+        (&["send"][..], "peer send bob See you at eight."),
         (&["send-file", "bob"], "peer send-file bob holiday.mp4"),
         (&["login", "a/b"], "peer login alice --server"),
         (&["--json", "register"], "peer register alice --server"),
@@ -102,6 +102,20 @@ fn a_mistake_is_answered_with_an_example() {
             "{arguments:?}: {message}"
         );
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn without_a_text_it_is_the_text_that_is_missing() {
+    for arguments in [
+        &["send", "bob"][..],
+        &["send", "--to", "bob"],
+        &["send", "bob", "--no-wait"],
+    ] {
+        let output = peer(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let expected = "error: could not send a text\n  why: the TEXT for bob is missing\n next: add it: peer send bob 'See you at eight.'\n";
+        assert_eq!(text(&output.stderr), expected, "{arguments:?}");
     }
 }
 

@@ -86,9 +86,16 @@ fn names_that_cannot_be_account_names_are_refused_before_anything_is_sent() {
     for name in names {
         let all = [
             world.peer("nobody", &["register", name, "--server", "127.0.0.1:1"]),
-            world.peer("nobody", &["send", name, "hello"]),
+            world.peer("nobody", &["send", "--to", name, "hello"]),
             world.peer("nobody", &["history", name]),
         ];
+        let refused = world.peer("nobody", &["send", name, "hello"]);
+        assert_explains(&refused, 2, &["for example: peer send bob,carol "]);
+        assert!(
+            !refused
+                .stderr
+                .contains(|c: char| c.is_control() && c != '\n')
+        );
         for refused in all {
             assert_fails(&refused, 2, &["error:", "Example: peer "]);
             let raw = |c: char| c.is_control() && c != '\n';

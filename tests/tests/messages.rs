@@ -22,7 +22,7 @@ fn a_text_reaches_several_people_and_stays_in_everybodys_history() {
     }
     let bob = world.receive("bob");
     let carol = world.receive("carol");
-    let sent = world.json("alice", &["send", "bob", "carol", "bob", "Grüße 👍"]);
+    let sent = world.json("alice", &["send", "bob,carol,bob", "Grüße 👍"]);
     let states: Vec<_> = sent
         .iter()
         .map(|line| (&line["to"], &line["state"]))
@@ -55,6 +55,99 @@ fn a_text_reaches_several_people_and_stays_in_everybodys_history() {
     assert_eq!(bodies, expected);
     assert!(sent.iter().all(|item| item["direction"] == "sent"));
     assert_eq!(world.json("bob", &["history", "--limit", "1"]).len(), 1);
+}
+
+#[test]
+fn all_words_behind_the_recipients_are_the_text() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob", "carol", "dave"] {
+        world.register(who);
+    }
+    let bob = world.receive("bob");
+    let _carol = world.receive("carol");
+    let _alice = world.receive("alice");
+    for arguments in [
+        &["send", "bob", "see", "you", "at", "8"][..],
+        &["send", "bob", "on", "time", "--timeout", "30"],
+        &["send", "--to", "bob", "who?", "--to", "carol", "me"],
+        // One's own name is no recipient by mistake, nor is one that nobody has here.
+        &["send", "bob", "alice", "speaking"],
+        &["send", "bob", "dave", "is", "away"],
+        &["send", "bob", "carol is one word"],
+        &["send", "alice,bob", "note"],
+    ] {
+        let sent = world.peer("alice", arguments);
+        assert_eq!(sent.code(), 0, "{arguments:?} {sent:?}");
+    }
+    fs::write(world.path("text"), "piped\n").unwrap();
+    let command = world.peer_command("alice", &["send", "bob"]);
+    let piped = run(Program::Peer, &mut with_stdin(command, &world.path("text")));
+    assert_eq!(piped.code(), 0, "{piped:?}");
+    let expected = [
+        "see you at 8",
+        "on time",
+        "who? me",
+        "alice speaking",
+        "dave is away",
+        "carol is one word",
+        "note",
+        "piped",
+    ];
+    assert_eq!(world.received("bob", "alice"), expected);
+    assert_eq!(world.received("carol", "alice"), ["who? me"]);
+    assert_eq!(world.received("alice", "alice"), ["note"]);
+
+    // What looks like a second recipient is refused, and nothing is sent.
+    let refused = world.peer("alice", &["send", "bob", "Carol", "be quick"]);
+    let words = [
+        "it begins with 'carol', which is an account",
+        "peer send bob,carol 'TEXT'",
+        "peer send bob 'carol …'",
+    ];
+    assert_explains(&refused, 2, &words);
+    bob.interrupt().unwrap();
+    let refused = world.peer("alice", &["send", "carol", "bob", "be", "quick"]);
+    assert_explains(
+        &refused,
+        2,
+        &["it begins with 'bob'", "peer send carol,bob"],
+    );
+    assert_eq!(world.received("carol", "alice"), ["who? me"]);
+    assert!(world.json("alice", &["outbox"]).is_empty());
+}
+
+#[test]
+fn while_it_waits_send_says_for_whom_and_how_long() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    // The server does not tell who is offline from who does not exist.
+    for who in ["bob", "nobody"] {
+        let sent = world.peer("alice", &["send", who, "one", "--timeout", "1"]);
+        let absent =
+            format!("{who} is not online (or there is no such account); waiting for at most 1 s.");
+        assert_fails(&sent, 7, &[&absent]);
+        let state = format!("{who}: queued, waits in the outbox until both are online\n");
+        assert_eq!(sent.stdout, state);
+    }
+    let bob = world.receive("bob");
+    world.json("alice", &["send", "bob", "two"]);
+    bob.interrupt().unwrap();
+    let waiting = world.start("alice", &["send", "bob", "three", "--timeout", "60"]);
+    let is_it = |line: &str| line.starts_with("bob is offline; waiting for at most");
+    waiting
+        .wait_complaint("who is away", PATIENCE, is_it)
+        .unwrap();
+    let _bob = world.receive("bob");
+    let finished = waiting.finish(PATIENCE).unwrap();
+    assert_eq!(finished.code(), 0, "{finished:?}");
+    assert_eq!(finished.stdout, "bob: delivered\n");
+    assert!(finished.stderr.contains("bob is online.\n"), "{finished:?}");
+    let json = world.peer(
+        "alice",
+        &["--json", "send", "nobody", "x", "--timeout", "1"],
+    );
+    assert_eq!(json.json()[0]["online"], false);
 }
 
 #[test]
@@ -264,10 +357,7 @@ fn texts_that_are_too_long_or_empty_and_too_many_recipients_are_refused_with_a_w
     assert_explains(&refused, 2, &["could not send the text"]);
 
     let crowd: Vec<String> = (0..100).map(|n| format!("friend{n}")).collect();
-    let mut arguments = vec!["send"];
-    arguments.extend(crowd.iter().map(String::as_str));
-    arguments.push("to all of you");
-    let refused = world.peer("alice", &arguments);
+    let refused = world.peer("alice", &["send", &crowd.join(","), "to all of you"]);
     assert_explains(
         &refused,
         2,

@@ -1,7 +1,10 @@
-//! `send` and `history`.
+//! `send`, `outbox` and `history`.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId};
@@ -14,16 +17,27 @@ use serde::Serialize;
 use super::Place;
 use super::node_handle::NodeHandle;
 use crate::args::{Cancel, History, Send, Waiting};
-use crate::client::{Happening, now};
+use crate::client::{CallError, Happening, now};
+use crate::config::{Letter, LetterMistake, LetterText};
 use crate::conversation::connection::ConnectionWatch;
-use crate::conversation::recipients::{addressed, each_once};
+use crate::conversation::presence::Presence;
+use crate::conversation::recipients::addressed;
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, ConnectionState, Event, HistoryItem, MessageState, Reply};
+use crate::node::command::{
+    Command, ConnectionState, Event, HistoryItem, MessageState, PresenceView, Reply,
+};
 use crate::ui::{Screen, line};
+
+/// How long a message may take before the person is told whether its recipient is there: several times
+/// as long as a delivery over a new link.
+const LOOK_PAUSE: Duration = Duration::from_millis(400);
+/// How long a text may be held back to look whether its first word names somebody who is online: many
+/// times as long as a log-in.
+const NAME_LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Sends a text to everybody named, and waits until each has it unless told not to.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {
-    let to = each_once(args.to);
+    let Letter { to, text } = Letter::parse(args.to, &args.words, has_input())?;
     let doing = format!("send to {}", joined(&to));
     if to.len() > RECIPIENTS_MAX {
         return Err(Failure::new(Exit::Usage, "could not send the text")
@@ -34,8 +48,16 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
             .next("send it in several steps"));
     }
     let settings = place.settings(&doing)?;
-    let body = text(args.text)?;
+    let (body, first) = match text {
+        LetterText::Typed { text, first } => (body(text)?, first),
+        LetterText::Stdin => (body(read_stdin()?)?, None),
+    };
     let mut session = NodeHandle::open(place.profile.clone(), settings, place.udp)?;
+    if let Some(first) = first.filter(|first| !to.contains(first))
+        && is_other_account(&mut session, &first)?
+    {
+        return Err(mistaken_recipient(&to, &first));
+    }
     let sent = unix_time();
     let command = Command::Send {
         to: to.clone(),
@@ -51,8 +73,8 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
         undelivered.tell_rest(screen)?;
         return Ok(Exit::Done);
     }
-    let deadline = now() + Duration::from_secs(args.timeout.into());
-    undelivered.wait(&mut session, deadline, screen)?;
+    let span = Duration::from_secs(args.timeout.into());
+    undelivered.wait(&mut session, span, screen)?;
     if undelivered.open.is_empty() {
         return Ok(Exit::Done);
     }
@@ -65,14 +87,82 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     Ok(Exit::NotDelivered)
 }
 
-/// The text of a message: what was typed, or stdin for a dash.
-fn text(typed: String) -> Result<MessageBody, Failure> {
-    let text = if typed == "-" { read_stdin()? } else { typed };
+/// Tells whether standard input is something that ends by itself: a pipe, a socket or a file.
+fn has_input() -> bool {
+    let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() else {
+        return false;
+    };
+    let metadata = File::from(stdin).metadata();
+    metadata.is_ok_and(|metadata| {
+        let kind = metadata.file_type();
+        kind.is_fifo() || kind.is_socket() || kind.is_file()
+    })
+}
+
+/// Tells whether this is the name of somebody that this device has talked to, or who is online now.
+fn is_other_account(session: &mut NodeHandle, name: &AccountName) -> Result<bool, Failure> {
+    const DOING: &str = "look whether the text begins with a name";
+    if session.settings().account.as_ref() == Some(name) {
+        return Ok(false);
+    }
+    let Reply::Contacts(contacts) = session.call(DOING, &Command::Contacts)? else {
+        return Err(Failure::unexpected_reply(DOING));
+    };
+    if contacts.contains(name) {
+        return Ok(true);
+    }
+    for command in [Command::WaitReady, Command::List] {
+        match session.try_call(&command, NAME_LOOK_TIMEOUT) {
+            Ok(Reply::Directory(devices)) => {
+                return Ok(devices.iter().any(|device| device.account == *name));
+            }
+            Ok(_) => {}
+            Err(CallError::Signal(signal)) => return Err(Failure::signal(signal)),
+            // Without a server nobody is online, and the text waits in the outbox.
+            Err(CallError::Refused(_) | CallError::TimedOut | CallError::Gone(_)) => break,
+        }
+    }
+    Ok(false)
+}
+
+/// The text begins with the name of somebody who was perhaps meant to get it.
+fn mistaken_recipient(to: &[AccountName], first: &AccountName) -> Failure {
+    let names: Vec<_> = to.iter().map(AccountName::as_str).collect();
+    let names = names.join(",");
+    Failure::new(Exit::Usage, "could not tell for whom the text is")
+        .because(format!("it begins with '{first}', which is an account"))
+        .next(format!(
+            "for both: peer send {names},{first} 'TEXT'; for {} alone, quote the text: peer send {names} '{first} …'",
+            joined(to)
+        ))
+}
+
+fn body(text: String) -> Result<MessageBody, Failure> {
     MessageBody::try_from(text).map_err(|error| {
         Failure::new(Exit::Usage, "could not send the text")
             .because(error)
             .next("change the text and send it again")
     })
+}
+
+impl From<LetterMistake> for Failure {
+    fn from(mistake: LetterMistake) -> Self {
+        let failure = Self::new(Exit::Usage, "could not send a text").because(&mistake);
+        match mistake {
+            LetterMistake::NoText(to) => {
+                let names: Vec<_> = to.iter().map(AccountName::as_str).collect();
+                failure.next(format!(
+                    "add it: peer send {} 'See you at eight.'",
+                    names.join(",")
+                ))
+            }
+            LetterMistake::NoRecipient
+            | LetterMistake::EmptyName(_)
+            | LetterMistake::Name { .. } => {
+                failure.next("for example: peer send bob,carol 'See you at eight.'")
+            }
+        }
+    }
 }
 
 fn read_stdin() -> Result<String, Failure> {
@@ -99,6 +189,9 @@ fn read_stdin() -> Result<String, Failure> {
 struct Undelivered {
     open: Vec<(MessageId, AccountName, MessageState)>,
     connection: ConnectionWatch,
+    presence: Presence,
+    /// Recipients that the person was told are not there.
+    told: BTreeSet<AccountName>,
 }
 
 #[derive(Serialize)]
@@ -106,6 +199,9 @@ struct MessageStateView<'a> {
     to: &'a AccountName,
     id: MessageId,
     state: MessageState,
+    /// Whether the recipient has a device online, where the state is not final and that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<bool>,
 }
 
 impl Undelivered {
@@ -115,17 +211,24 @@ impl Undelivered {
                 .map(|(id, to)| (id, to, MessageState::Queued))
                 .collect(),
             connection: ConnectionWatch::default(),
+            presence: Presence::default(),
+            told: BTreeSet::new(),
         }
     }
 
+    /// Waits for at most `span` until everything is delivered, and says who is not there.
     fn wait(
         &mut self,
         session: &mut NodeHandle,
-        deadline: Instant,
+        span: Duration,
         screen: &Screen,
     ) -> Result<(), Failure> {
+        let deadline = now() + span;
+        // Most messages are delivered before it is of use to know who is there.
+        let mut look_at = Some(now() + LOOK_PAUSE);
         while !self.open.is_empty() {
-            match session.next(Some(deadline)) {
+            let until = look_at.map_or(deadline, |at| at.min(deadline));
+            match session.next(Some(until)) {
                 Some(Happening::Event(Event::MessageState { id, state, .. })) => {
                     self.advance(id, state, screen)?;
                 }
@@ -133,10 +236,18 @@ impl Undelivered {
                     if let Some(change) = self.connection.on_state(&state) {
                         screen.note(line::connection_change(&change, &screen.error_look));
                     }
-                    // A node that has just started has no links: nothing can be delivered.
-                    if session.is_owner() && matches!(state, ConnectionState::Offline { .. }) {
-                        return Ok(());
+                    match state {
+                        // A node that has just started has no links: nothing can be delivered.
+                        ConnectionState::Offline { .. } if session.is_owner() => return Ok(()),
+                        ConnectionState::Offline { .. } => self.presence.on_connection_lost(),
+                        ConnectionState::Online if !self.presence.is_current() => {
+                            look_at = look_at.or(Some(now() + LOOK_PAUSE));
+                        }
+                        ConnectionState::Online | ConnectionState::Connecting => {}
                     }
+                }
+                Some(Happening::Event(Event::Presence(change))) => {
+                    self.on_presence(&change, screen);
                 }
                 Some(Happening::Event(event)) => {
                     if let Some(text) = line::notice(&event, &screen.error_look) {
@@ -145,13 +256,60 @@ impl Undelivered {
                 }
                 Some(Happening::Gone(_)) => {
                     session.revive()?;
+                    look_at = Some(now() + LOOK_PAUSE);
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
                 Some(Happening::Typed(_)) => {}
+                None if look_at.is_some_and(|at| at < deadline) => {
+                    look_at = None;
+                    self.look_around(session, deadline)?;
+                    self.tell_absent(deadline, screen);
+                }
                 None => return Ok(()),
             }
         }
         Ok(())
+    }
+
+    /// Asks who is online now and from now on. Without a session it stays unknown.
+    fn look_around(&mut self, session: &mut NodeHandle, deadline: Instant) -> Result<(), Failure> {
+        for command in [Command::Contacts, Command::Watch, Command::List] {
+            let left = deadline.saturating_duration_since(now());
+            match session.try_call(&command, left) {
+                Ok(Reply::Contacts(contacts)) => {
+                    for contact in &contacts {
+                        self.presence.add_existing(contact);
+                    }
+                }
+                Ok(Reply::Directory(devices)) => self.presence.on_listed(&devices),
+                Err(CallError::Signal(signal)) => return Err(Failure::signal(signal)),
+                // The message goes out all the same.
+                Ok(_) | Err(CallError::Refused(_) | CallError::TimedOut | CallError::Gone(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Says once of each recipient who is not there that it is so, and for how long that is waited for.
+    fn tell_absent(&mut self, deadline: Instant, screen: &Screen) {
+        let left = deadline.saturating_duration_since(now());
+        for (_, to, _) in &self.open {
+            if let Some(absence) = self.presence.absence(to)
+                && self.told.insert(to.clone())
+            {
+                let text = line::awaited(to, absence, left);
+                screen.note(screen.error_look.dim(&text));
+            }
+        }
+    }
+
+    fn on_presence(&mut self, change: &PresenceView, screen: &Screen) {
+        if let Some((account, true)) = self.presence.on_change(change)
+            && self.told.remove(&account)
+        {
+            let text = format!("{account} is online.");
+            screen.note(screen.error_look.dim(&text));
+        }
     }
 
     fn advance(
@@ -169,30 +327,45 @@ impl Undelivered {
             return Ok(());
         }
         let (id, to, state) = self.open.remove(index);
-        Self::tell(&to, id, state, screen)
+        self.tell(&to, id, state, screen)
     }
 
     fn tell_rest(&self, screen: &Screen) -> Result<(), Failure> {
         for (id, to, state) in &self.open {
-            Self::tell(to, *id, *state, screen)?;
+            self.tell(to, *id, *state, screen)?;
         }
         Ok(())
     }
 
     fn tell(
+        &self,
         to: &AccountName,
         id: MessageId,
         state: MessageState,
         screen: &Screen,
     ) -> Result<(), Failure> {
         let look = &screen.look;
-        let state_text = match state {
-            MessageState::Queued => look.yellow("queued, waits in the outbox"),
-            MessageState::Sent => look.yellow("sent, no receipt yet"),
-            MessageState::Delivered | MessageState::Read => look.green("delivered"),
+        let is_final = state >= MessageState::Delivered;
+        let is_known = self.presence.is_current() && !is_final;
+        let online = is_known.then(|| self.presence.absence(to).is_none());
+        let state_text = match (state, online) {
+            (MessageState::Queued, None) => look.yellow("queued, waits in the outbox"),
+            (MessageState::Queued, Some(true)) => {
+                look.yellow("queued, waits in the outbox; online, but not reached yet")
+            }
+            (MessageState::Queued, Some(false)) => {
+                look.yellow("queued, waits in the outbox until both are online")
+            }
+            (MessageState::Sent, _) => look.yellow("sent, no receipt yet"),
+            (MessageState::Delivered | MessageState::Read, _) => look.green("delivered"),
         };
         screen.say(format!("{}: {state_text}", look.bold(to.as_str())))?;
-        screen.data(&MessageStateView { to, id, state })?;
+        screen.data(&MessageStateView {
+            to,
+            id,
+            state,
+            online,
+        })?;
         Ok(())
     }
 }

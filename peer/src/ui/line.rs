@@ -12,6 +12,7 @@ use common::wire::rendezvous::FailedLogins;
 use super::Look;
 use crate::config::shown_path;
 use crate::conversation::connection::ConnectionChange;
+use crate::conversation::presence::Absence;
 use crate::conversation::slash::Slash;
 use crate::node::command::{
     ConnectionState, Direction, Event, HistoryItem, KeyState, Listed, MessageState, OfferView,
@@ -290,6 +291,20 @@ pub(crate) fn new_key(
     look.yellow(&format!(
         "NEW DEVICE of {account}: its key {fingerprint} was never seen before ({devices} known). Ask {account} over another channel whether it is theirs."
     ))
+}
+
+/// Says that the recipient of a message is not there, for a command that waits for at most `span`.
+pub(crate) fn awaited(to: &AccountName, absence: Absence, span: Duration) -> String {
+    let seconds = text::seconds(span.as_millis().div_ceil(1000) as u64);
+    format!("{}; waiting for at most {seconds}.", absent(to, absence))
+}
+
+/// Says that somebody is not there, the beginning of a sentence.
+pub(crate) fn absent(account: &AccountName, absence: Absence) -> String {
+    match absence {
+        Absence::Offline => format!("{account} is offline"),
+        Absence::Unheard => format!("{account} is not online (or there is no such account)"),
+    }
 }
 
 /// A line for an event that every long-running command tells about in the same way.

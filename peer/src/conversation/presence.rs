@@ -1,0 +1,191 @@
+//! Who is online, and who is known to exist, as far as this device has been told.
+//!
+//! The server does not tell an account that is offline from one that does not exist. Whoever was online,
+//! wrote, or has a pinned key does exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::id::AccountName;
+use common::limits::{KNOWN_NAMES_MAX, LIST_ENTRIES_MAX};
+
+use crate::node::command::{Listed, PresenceView};
+
+/// Why an account is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// None of its devices is online.
+    Offline,
+    /// It is not listed, and nothing shows that there is such an account.
+    Unheard,
+}
+
+/// The accounts that are online, with the fingerprints of their devices, and those that exist.
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    /// At most [`LIST_ENTRIES_MAX`] devices.
+    online: BTreeMap<AccountName, BTreeSet<String>>,
+    devices: usize,
+    /// `online` is what the server says now, not what it said before the connection was lost.
+    is_current: bool,
+    /// At most [`KNOWN_NAMES_MAX`].
+    existing: BTreeSet<AccountName>,
+}
+
+impl Presence {
+    /// Takes the whole directory.
+    pub(crate) fn on_listed(&mut self, devices: &[Listed]) {
+        self.online.clear();
+        self.devices = 0;
+        self.is_current = true;
+        for device in devices {
+            self.add(device);
+        }
+    }
+
+    /// Takes a change. Returns the account and whether it is online, if that is another than before.
+    pub(crate) fn on_change(&mut self, change: &PresenceView) -> Option<(AccountName, bool)> {
+        match change {
+            PresenceView::Online(device) => {
+                let was_online = self.online.contains_key(&device.account);
+                self.add(device);
+                (!was_online).then(|| (device.account.clone(), true))
+            }
+            PresenceView::Offline {
+                account,
+                fingerprint,
+            } => {
+                self.add_existing(account);
+                let devices = self.online.get_mut(account)?;
+                self.devices -= usize::from(devices.remove(fingerprint));
+                if !devices.is_empty() {
+                    return None;
+                }
+                self.online.remove(account);
+                Some((account.clone(), false))
+            }
+        }
+    }
+
+    /// The connection to the server is lost: who is online is unknown until the directory is listed again.
+    pub(crate) const fn on_connection_lost(&mut self) {
+        self.is_current = false;
+    }
+
+    /// Adds an account that is known to exist.
+    pub(crate) fn add_existing(&mut self, account: &AccountName) {
+        if self.existing.len() < KNOWN_NAMES_MAX && !self.existing.contains(account) {
+            self.existing.insert(account.clone());
+        }
+    }
+
+    /// Tells whether an account is known to exist.
+    pub(crate) fn exists(&self, account: &AccountName) -> bool {
+        self.existing.contains(account)
+    }
+
+    /// Tells whether who is online is known now.
+    pub(crate) const fn is_current(&self) -> bool {
+        self.is_current
+    }
+
+    /// Why an account is not there; `None` if it is online, or if that is unknown.
+    pub(crate) fn absence(&self, account: &AccountName) -> Option<Absence> {
+        if !self.is_current || self.online.contains_key(account) {
+            None
+        } else if self.exists(account) {
+            Some(Absence::Offline)
+        } else {
+            Some(Absence::Unheard)
+        }
+    }
+
+    fn add(&mut self, device: &Listed) {
+        self.add_existing(&device.account);
+        if self.devices < LIST_ENTRIES_MAX {
+            let devices = self.online.entry(device.account.clone()).or_default();
+            self.devices += usize::from(devices.insert(device.fingerprint.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::id::DeviceName;
+    use common::time::UnixTime;
+    use common::wire::rendezvous::Status;
+
+    use super::*;
+
+    fn name(text: &str) -> AccountName {
+        text.parse().unwrap()
+    }
+
+    fn device(account: &str, fingerprint: &str) -> Listed {
+        Listed {
+            account: name(account),
+            device: DeviceName::lossy("laptop"),
+            fingerprint: fingerprint.to_owned(),
+            status: Status::Available,
+            since: UnixTime::default(),
+            endpoints: Vec::new(),
+            is_self: false,
+        }
+    }
+
+    fn came(account: &str, fingerprint: &str) -> PresenceView {
+        PresenceView::Online(device(account, fingerprint))
+    }
+
+    fn left(account: &str, fingerprint: &str) -> PresenceView {
+        PresenceView::Offline {
+            account: name(account),
+            fingerprint: fingerprint.to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_account_is_online_while_one_of_its_devices_is() {
+        let mut presence = Presence::default();
+        presence.on_listed(&[device("bob", "1")]);
+        for (change, news) in [
+            (came("bob", "1"), None),
+            (came("bob", "2"), None),
+            (left("bob", "1"), None),
+            (left("bob", "1"), None),
+            (left("bob", "2"), Some((name("bob"), false))),
+            (left("bob", "2"), None),
+            (came("bob", "1"), Some((name("bob"), true))),
+        ] {
+            assert_eq!(presence.on_change(&change), news, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_offline_is_told_from_whom_nobody_has_heard_of() {
+        let mut presence = Presence::default();
+        assert_eq!(presence.absence(&name("bob")), None, "nothing is known");
+        presence.on_listed(&[device("bob", "1")]);
+        presence.add_existing(&name("dave"));
+        presence.on_change(&left("erin", "1"));
+        assert_eq!(presence.absence(&name("bob")), None);
+        assert_eq!(presence.absence(&name("carol")), Some(Absence::Unheard));
+        for who in ["dave", "erin"] {
+            assert_eq!(presence.absence(&name(who)), Some(Absence::Offline));
+        }
+        presence.on_listed(&[]);
+        assert_eq!(presence.absence(&name("bob")), Some(Absence::Offline));
+        presence.on_connection_lost();
+        assert_eq!(presence.absence(&name("bob")), None);
+    }
+
+    #[test]
+    fn a_server_that_names_accounts_without_end_fills_no_memory() {
+        let mut presence = Presence::default();
+        for number in 0..LIST_ENTRIES_MAX + 10 {
+            presence.on_change(&came(&format!("user{number}"), "1"));
+        }
+        assert_eq!(presence.devices, LIST_ENTRIES_MAX);
+        assert_eq!(presence.online.len(), LIST_ENTRIES_MAX);
+        assert_eq!(presence.existing.len(), KNOWN_NAMES_MAX);
+    }
+}
