@@ -269,15 +269,18 @@ pub(crate) struct List {
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// Who gets it, with commas between several names; then the text. - reads the text from stdin, and so
-    /// does no text at all if stdin is a pipe or a file.
+    /// Who gets it, with commas between several names.
     #[arg(
-        value_name = "NAME[,NAME…] TEXT",
+        value_name = "NAME[,NAME…]",
         required_unless_present = "to",
         allow_negative_numbers = true
     )]
-    pub(crate) words: Vec<String>,
-    /// Who gets it; can be given several times. All words are the text then.
+    names: Option<String>,
+    /// The text, one word or several. - reads it from stdin, and so does no text if stdin is a pipe or a
+    /// file.
+    #[arg(value_name = "TEXT", allow_negative_numbers = true)]
+    words: Vec<String>,
+    /// Who gets it; can be given several times. All words are the text then, the first one, too.
     #[arg(long, value_name = "NAME")]
     pub(crate) to: Vec<AccountName>,
     /// Do not wait until it is delivered.
@@ -287,6 +290,13 @@ pub(crate) struct Send {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, conflicts_with = "no_wait",
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) timeout: u32,
+}
+
+impl Send {
+    /// Everything that is no option, in its order.
+    pub(crate) fn words(&self) -> Vec<String> {
+        self.names.iter().chain(&self.words).cloned().collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -391,7 +401,7 @@ mod tests {
             };
             let to: Vec<_> = send.to.iter().map(AccountName::as_str).collect();
             assert_eq!(to, ["carol", "dave"], "{line}");
-            assert_eq!(send.words, ["bob", "is", "-5", "late"], "{line}");
+            assert_eq!(send.words(), ["bob", "is", "-5", "late"], "{line}");
             assert!(send.no_wait);
             assert_eq!(send.timeout, 10);
         }

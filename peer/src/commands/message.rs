@@ -37,7 +37,8 @@ const NAME_LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Sends a text to everybody named, and waits until each has it unless told not to.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {
-    let Letter { to, text } = Letter::parse(args.to, &args.words, has_input())?;
+    let words = args.words();
+    let Letter { to, text } = Letter::parse(args.to, &words, has_input())?;
     let doing = format!("send to {}", joined(&to));
     if to.len() > RECIPIENTS_MAX {
         return Err(Failure::new(Exit::Usage, "could not send the text")
@@ -281,7 +282,9 @@ impl Undelivered {
                         self.presence.add_existing(contact);
                     }
                 }
-                Ok(Reply::Directory(devices)) => self.presence.on_listed(&devices),
+                Ok(Reply::Directory(devices)) => {
+                    self.presence.on_listed(&devices);
+                }
                 Err(CallError::Signal(signal)) => return Err(Failure::signal(signal)),
                 // The message goes out all the same.
                 Ok(_) | Err(CallError::Refused(_) | CallError::TimedOut | CallError::Gone(_)) => {}
@@ -344,22 +347,9 @@ impl Undelivered {
         state: MessageState,
         screen: &Screen,
     ) -> Result<(), Failure> {
-        let look = &screen.look;
-        let is_final = state >= MessageState::Delivered;
-        let is_known = self.presence.is_current() && !is_final;
+        let is_known = self.presence.is_current() && state < MessageState::Delivered;
         let online = is_known.then(|| self.presence.absence(to).is_none());
-        let state_text = match (state, online) {
-            (MessageState::Queued, None) => look.yellow("queued, waits in the outbox"),
-            (MessageState::Queued, Some(true)) => {
-                look.yellow("queued, waits in the outbox; online, but not reached yet")
-            }
-            (MessageState::Queued, Some(false)) => {
-                look.yellow("queued, waits in the outbox until both are online")
-            }
-            (MessageState::Sent, _) => look.yellow("sent, no receipt yet"),
-            (MessageState::Delivered | MessageState::Read, _) => look.green("delivered"),
-        };
-        screen.say(format!("{}: {state_text}", look.bold(to.as_str())))?;
+        screen.say(line::delivery(to, state, online, &screen.look))?;
         screen.data(&MessageStateView {
             to,
             id,

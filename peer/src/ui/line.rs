@@ -293,9 +293,30 @@ pub(crate) fn new_key(
     ))
 }
 
+/// How far a message to one of its recipients is; `online` tells whether they are there, if that is known.
+pub(crate) fn delivery(
+    to: &AccountName,
+    state: MessageState,
+    online: Option<bool>,
+    look: &Look,
+) -> String {
+    let state = match (state, online) {
+        (MessageState::Queued, None) => look.yellow("queued, waits in the outbox"),
+        (MessageState::Queued, Some(true)) => {
+            look.yellow("queued, waits in the outbox; online, but not reached yet")
+        }
+        (MessageState::Queued, Some(false)) => {
+            look.yellow("queued, waits in the outbox until both are online")
+        }
+        (MessageState::Sent, _) => look.yellow("sent, no receipt yet"),
+        (MessageState::Delivered | MessageState::Read, _) => look.green("delivered"),
+    };
+    format!("{}: {state}", look.bold(to.as_str()))
+}
+
 /// Says that the recipient of a message is not there, for a command that waits for at most `span`.
 pub(crate) fn awaited(to: &AccountName, absence: Absence, span: Duration) -> String {
-    let seconds = text::seconds(span.as_millis().div_ceil(1000) as u64);
+    let seconds = text::seconds(span.as_secs() + u64::from(span.subsec_nanos() > 0));
     format!("{}; waiting for at most {seconds}.", absent(to, absence))
 }
 
@@ -407,6 +428,44 @@ mod tests {
             message(&item("hello", Direction::Sent), &look),
             "2023-11-14 22:13:20 you to bob: hello ✓"
         );
+    }
+
+    #[test]
+    fn a_message_on_its_way_says_what_it_waits_for() {
+        let bob = "bob".parse().unwrap();
+        for (state, online, words) in [
+            (MessageState::Queued, None, "queued, waits in the outbox"),
+            (
+                MessageState::Queued,
+                Some(true),
+                "queued, waits in the outbox; online, but not reached yet",
+            ),
+            (
+                MessageState::Queued,
+                Some(false),
+                "queued, waits in the outbox until both are online",
+            ),
+            (MessageState::Sent, Some(true), "sent, no receipt yet"),
+            (MessageState::Delivered, None, "delivered"),
+            (MessageState::Read, None, "delivered"),
+        ] {
+            let shown = delivery(&bob, state, online, &Look::plain());
+            assert_eq!(shown, format!("bob: {words}"));
+        }
+        for (absence, millis, words) in [
+            (
+                Absence::Offline,
+                9_600,
+                "bob is offline; waiting for at most 10 s.",
+            ),
+            (
+                Absence::Unheard,
+                90_000,
+                "bob is not online (or there is no such account); waiting for at most 1 min 30 s.",
+            ),
+        ] {
+            assert_eq!(awaited(&bob, absence, Duration::from_millis(millis)), words);
+        }
     }
 
     #[test]
