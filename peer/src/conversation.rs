@@ -21,8 +21,8 @@ use common::wire::peer::MessageBody;
 use crate::client::Typed;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
-    Command, ConnectionState, Direction, Event, HistoryItem, MessageState, OfferView, PresenceView,
-    Reply, TransferState,
+    Command, ConnectionState, Direction, Event, HistoryItem, Listed, MessageState, OfferView,
+    PresenceView, Reply, TransferState,
 };
 use crate::shell::names::FileName;
 
@@ -47,28 +47,40 @@ pub(crate) mod slash;
 // Transfers that this conversation follows.
 mod transfers;
 
-use connection::ConnectionWatch;
+use connection::{ConnectionChange, ConnectionWatch};
 use entry::Entry;
 use offers::Offers;
+use presence::{Absence, Presence};
 use recent::Recent;
 use recipients::{addressed, each_once};
-use sent::SentMessages;
+use sent::{SentMessages, by_recipient};
 use transfers::Transfers;
 
 pub(crate) use io::{
     Ending, Input, Item, Now, Objection, Output, PromptState, RequestError, RequestId, Setup,
 };
-pub(crate) use sent::Receipts;
+pub(crate) use sent::{Cause, Receipts, Waiting};
 pub(crate) use transfers::{Transfer, Way};
 
 /// Time for messages to be delivered after the end of piped input: enough to look up and dial a device.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages that are shown when a person turns to somebody at the start: what fits a small terminal.
+const RECENT_COUNT: u32 = 10;
 
 /// Why the node was asked; kept until it answers.
 #[derive(Debug)]
 enum Purpose {
     /// To learn who is online, for completion and for `NAME: text`.
     LookAround,
+    /// To learn who exists, online or not.
+    Contacts,
+    /// To learn what waits from before.
+    Outbox,
+    /// To show the latest messages of the first conversation, with how far each has got.
+    Recent,
+    /// To say at the end what waits.
+    Leave,
     /// To be told who comes online and who goes offline.
     Watch,
     /// To show messages that arrived before the conversation.
@@ -114,6 +126,11 @@ pub(crate) struct Conversation {
     offers: Offers,
     transfers: Transfers,
     connection: ConnectionWatch,
+    presence: Presence,
+    /// The person turned to this account, and was not told whether it is there.
+    opening: Option<AccountName>,
+    /// The person leaves once it is known what waits.
+    is_leaving: bool,
     /// The last thing typed was Ctrl-C.
     is_interrupted: bool,
     /// A text that was not sent, because it may have been meant for somebody else. Typed again, it is.
@@ -151,6 +168,9 @@ impl Conversation {
             offers: Offers::default(),
             transfers: Transfers::default(),
             connection: ConnectionWatch::default(),
+            presence: Presence::default(),
+            opening: None,
+            is_leaving: false,
             is_interrupted: false,
             unconfirmed: None,
             leaving_at: None,
@@ -179,15 +199,20 @@ impl Conversation {
         }
     }
 
-    /// Shows receipts that were held back, and ends the conversation if its time is up.
+    /// Shows receipts that were held back and what waits, and ends the conversation if its time is up.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.sent.poll_timeout().is_some_and(|at| now >= at) {
+        if self.sent.receipts_at().is_some_and(|at| now >= at) {
             self.tell_receipts();
         }
+        if self.sent.waiting_at().is_some_and(|at| now >= at) {
+            self.tell_waiting(now);
+        }
         if self.leaving_at.is_some_and(|at| now >= at) {
-            self.end(match self.sent.open() {
-                0 => Ending::Left,
-                open => Ending::Undelivered(open),
+            let waiting = self.sent.waiting();
+            self.end(if waiting.is_empty() {
+                Ending::Left(waiting)
+            } else {
+                Ending::Undelivered(waiting)
             });
         }
     }
@@ -200,7 +225,7 @@ impl Conversation {
         }
         if self.outputs.is_empty() && self.is_farewell_over() {
             self.tell_receipts();
-            self.end(Ending::Left);
+            self.end(Ending::Left(Vec::new()));
         }
         let deadline = [self.sent.poll_timeout(), self.leaving_at];
         let deadline = deadline.into_iter().flatten().min();
@@ -220,6 +245,13 @@ impl Conversation {
     fn greet(&mut self, offline: Option<String>) {
         if let Some(with) = self.with.clone() {
             self.meet(&with);
+            self.opening = Some(with);
+        }
+        if self.is_interactive && self.with.is_some() {
+            let with = self.with.clone();
+            let limit = RECENT_COUNT;
+            let command = Command::History { with, limit };
+            self.ask("show the latest messages", command, Purpose::Recent);
         }
         self.look_around();
         if self.is_interactive {
@@ -238,9 +270,12 @@ impl Conversation {
         self.catch_up();
     }
 
-    /// Learns who is online, for completion and for `NAME: text`.
+    /// Learns what waits, who exists and who is online, in this order: whoever is not there is told of
+    /// with all of it.
     fn look_around(&mut self) {
         const DOING: &str = "list who is online";
+        self.ask("look into the outbox", Command::Outbox, Purpose::Outbox);
+        self.ask("list the contacts", Command::Contacts, Purpose::Contacts);
         self.ask(DOING, Command::List, Purpose::LookAround);
         self.ask(DOING, Command::Watch, Purpose::Watch);
     }
@@ -254,8 +289,18 @@ impl Conversation {
 
     /// Tells whether the input has ended, every message is delivered and every transfer has ended.
     fn is_farewell_over(&self) -> bool {
-        let is_done = self.sent.open() == 0 && self.transfers.is_empty();
-        self.leaving_at.is_some() && self.asked.is_empty() && is_done
+        self.leaving_at.is_some()
+            && self.asked.is_empty()
+            && self.transfers.is_empty()
+            && !self.sent.is_waiting()
+    }
+
+    /// Ends the conversation once the node has told what waits; at once if the person insists.
+    fn leave(&mut self) {
+        if std::mem::replace(&mut self.is_leaving, true) {
+            return self.end(Ending::Left(self.sent.waiting()));
+        }
+        self.ask("look into the outbox", Command::Outbox, Purpose::Leave);
     }
 
     fn end(&mut self, ending: Ending) {
@@ -271,7 +316,7 @@ impl Conversation {
             Event::Offer(offer) => self.on_offer(offer),
             Event::Transfer { transfer, state } => self.on_transfer(transfer, state, now),
             Event::Connection(state) => self.on_connection(state),
-            Event::Presence(change) => self.on_presence(change),
+            Event::Presence(change) => self.on_presence(&change, now),
             Event::FailedLogins(failed) => {
                 self.tell(Event::FailedLogins(failed.clone()));
                 self.show(Item::FailedLogins(failed));
@@ -289,6 +334,7 @@ impl Conversation {
             return;
         }
         self.meet(&message.with);
+        self.presence.add_existing(&message.with);
         self.unread.insert(message.id);
         self.tell(Event::Message(message.clone()));
         self.show(Item::Message(message));
@@ -327,6 +373,47 @@ impl Conversation {
         }
     }
 
+    /// Says of messages that wait what they wait for.
+    fn tell_waiting(&mut self, now: Instant) {
+        let Self {
+            sent,
+            presence,
+            connection,
+            ..
+        } = self;
+        let why = |to: &AccountName| match presence.absence(to) {
+            Some(absence) => Cause::Absent(absence),
+            None if connection.is_lost() => Cause::NoServer,
+            None => Cause::NotReached,
+        };
+        for (waiting, cause) in sent.take_waiting(now, why) {
+            self.show(Item::Waiting { waiting, cause });
+        }
+    }
+
+    /// Says once of somebody whom the person has turned to that they are not there.
+    fn tell_opening(&mut self) {
+        if !self.presence.is_current() {
+            return;
+        }
+        if let Some(account) = self.opening.take()
+            && let Some(absence) = self.absence(&account)
+        {
+            let waiting = self.sent.waiting_for(&account);
+            self.show(Item::Absent {
+                account,
+                absence,
+                waiting,
+            });
+        }
+    }
+
+    /// One's own account is always there.
+    fn absence(&self, account: &AccountName) -> Option<Absence> {
+        let absence = self.presence.absence(account)?;
+        (self.me.as_ref() != Some(account)).then_some(absence)
+    }
+
     fn on_offer(&mut self, offer: OfferView) {
         let Some(number) = self.offers.add(offer.clone()) else {
             return;
@@ -356,21 +443,36 @@ impl Conversation {
     }
 
     fn on_connection(&mut self, state: ConnectionState) {
-        if let Some(change) = self.connection.on_state(&state) {
-            self.tell(Event::Connection(state));
-            self.show(Item::Connection(change));
+        let Some(change) = self.connection.on_state(&state) else {
+            return;
+        };
+        self.tell(Event::Connection(state));
+        match change {
+            ConnectionChange::Lost { .. } => self.presence.on_connection_lost(),
+            ConnectionChange::Restored => self.look_around(),
+        }
+        self.show(Item::Connection(change));
+    }
+
+    fn on_presence(&mut self, change: &PresenceView, now: Instant) {
+        let account = match change {
+            PresenceView::Online(device) if device.is_self => return,
+            PresenceView::Online(device) => &device.account,
+            PresenceView::Offline { account, .. } => account,
+        };
+        self.meet(account);
+        if let Some((account, is_online)) = self.presence.on_change(change) {
+            self.on_moved(account, is_online, now);
         }
     }
 
-    /// Shows a change of the recipient's presence, and of nobody else's.
-    fn on_presence(&mut self, change: PresenceView) {
-        let (account, is_online) = match change {
-            PresenceView::Online(device) if device.is_self => return,
-            PresenceView::Online(device) => (device.account, true),
-            PresenceView::Offline { account, .. } => (account, false),
-        };
-        self.meet(&account);
-        if self.with.as_ref() == Some(&account) {
+    /// Shows that the recipient, or somebody whom messages wait for, came online or went offline, and that
+    /// of nobody else.
+    fn on_moved(&mut self, account: AccountName, is_online: bool, now: Instant) {
+        if is_online {
+            self.sent.on_online(&account, now);
+        }
+        if self.with.as_ref() == Some(&account) || self.sent.waiting_for(&account) > 0 {
             self.show(Item::Presence { account, is_online });
         }
     }
@@ -417,15 +519,34 @@ impl Conversation {
     ) -> Result<(), Failure> {
         match (purpose, result) {
             (Purpose::LookAround, Ok(Reply::Directory(devices))) => {
-                for device in devices {
-                    if Some(&device.account) != self.me.as_ref() {
-                        self.meet(&device.account);
-                    }
+                self.on_listed(&devices, now);
+            }
+            (Purpose::Contacts, Ok(Reply::Contacts(contacts))) => {
+                for contact in contacts {
+                    self.presence.add_existing(&contact);
+                    self.meet(&contact);
                 }
             }
-            // Without a server there is nobody to list or watch; the node watches once it is back. Messages
-            // that cannot be marked as read are shown again next time, and that is all.
-            (Purpose::LookAround | Purpose::Watch | Purpose::MarkRead, _) => {}
+            (Purpose::Outbox, Ok(Reply::Messages(items))) => self.sent.follow(&items, now),
+            (Purpose::Recent, Ok(Reply::Messages(items))) => self.on_recent(items, now),
+            (Purpose::Leave, Ok(Reply::Messages(items))) => {
+                let waiting = by_recipient(items.iter().map(|item| &item.with));
+                self.end(Ending::Left(waiting));
+            }
+            // What this conversation knows of is told at least.
+            (Purpose::Leave, _) => self.end(Ending::Left(self.sent.waiting())),
+            // Without a server there is nobody to list or watch; the node watches once it is back. What is
+            // not known of earlier messages is not told. Messages that cannot be marked as read are shown
+            // again next time, and that is all.
+            (
+                Purpose::LookAround
+                | Purpose::Contacts
+                | Purpose::Outbox
+                | Purpose::Recent
+                | Purpose::Watch
+                | Purpose::MarkRead,
+                _,
+            ) => {}
             (
                 Purpose::AnswerOffer {
                     number,
@@ -451,13 +572,16 @@ impl Conversation {
             (Purpose::Send { to }, Ok(Reply::Queued(ids))) => {
                 let messages =
                     addressed(ids, to.clone()).ok_or_else(|| Failure::unexpected_reply(doing))?;
-                self.sent.on_queued(messages);
+                self.sent.on_queued(messages, now);
                 for to in &to {
                     self.meet(to);
                 }
             }
             (Purpose::List, Ok(Reply::Directory(devices))) => self.show(Item::Directory(devices)),
-            (Purpose::History, Ok(Reply::Messages(items))) => self.show(Item::History(items)),
+            (Purpose::History, Ok(Reply::Messages(items))) => {
+                self.sent.follow(&items, now);
+                self.show(Item::History(items));
+            }
             (Purpose::SendFile { to, name }, Ok(Reply::Offered(id))) => {
                 self.meet(&to);
                 let transfer = Transfer {
@@ -471,6 +595,28 @@ impl Conversation {
             (_, Ok(_)) => return Err(Failure::unexpected_reply(doing)),
         }
         Ok(())
+    }
+
+    fn on_listed(&mut self, devices: &[Listed], now: Instant) {
+        for device in devices {
+            if Some(&device.account) != self.me.as_ref() {
+                self.meet(&device.account);
+            }
+        }
+        for (account, is_online) in self.presence.on_listed(devices) {
+            self.on_moved(account, is_online, now);
+        }
+        self.sent.look_again(now);
+        self.tell_opening();
+    }
+
+    /// Shows the latest messages but for those that nobody has read: they are shown as new.
+    fn on_recent(&mut self, mut items: Vec<HistoryItem>, now: Instant) {
+        self.sent.follow(&items, now);
+        items.retain(|item| item.direction == Direction::Sent || item.state == MessageState::Read);
+        if !items.is_empty() {
+            self.show(Item::History(items));
+        }
     }
 
     fn on_offer_answered(
@@ -507,9 +653,9 @@ impl Conversation {
         let was_interrupted = std::mem::take(&mut self.is_interrupted);
         match typed {
             Typed::Line(line) => self.on_line(&line, now),
-            Typed::End if self.is_interactive => self.end(Ending::Left),
+            Typed::End if self.is_interactive => self.leave(),
             Typed::End => self.leaving_at = Some(now.instant + DELIVERY_TIMEOUT),
-            Typed::Interrupt if was_interrupted => self.end(Ending::Left),
+            Typed::Interrupt if was_interrupted => self.leave(),
             Typed::Interrupt => {
                 self.is_interrupted = true;
                 self.object(Objection::InterruptOnce);
@@ -523,7 +669,7 @@ impl Conversation {
         let unconfirmed = self.unconfirmed.take();
         match entry {
             Ok(Entry::Nothing) => {}
-            Ok(Entry::Quit) => self.end(Ending::Left),
+            Ok(Entry::Quit) => self.leave(),
             Ok(Entry::Help) => self.show(Item::Help),
             Ok(Entry::Say(text)) => self.say(text, now),
             Ok(Entry::Ambiguous { name, text }) => {
@@ -545,7 +691,9 @@ impl Conversation {
             }
             Ok(Entry::To(name)) => {
                 self.meet(&name);
+                self.opening = Some(name.clone());
                 self.with = Some(name);
+                self.tell_opening();
             }
             Ok(Entry::List) => self.ask("list who is online", Command::List, Purpose::List),
             Ok(Entry::History(limit)) => {

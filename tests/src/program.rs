@@ -305,28 +305,24 @@ impl Running {
         }
     }
 
-    /// Waits for a line on its standard error that `is_it`. Lines before it are used up.
+    /// Waits for a line on its standard output that `is_it`. Lines before it are used up.
+    pub fn wait_line(
+        &self,
+        what: &str,
+        patience: Duration,
+        is_it: impl Fn(&str) -> bool,
+    ) -> Result<String, ProgramError> {
+        wait_in(&self.lines, what, patience, is_it)
+    }
+
+    /// The same on its standard error.
     pub fn wait_complaint(
         &self,
         what: &str,
         patience: Duration,
         is_it: impl Fn(&str) -> bool,
     ) -> Result<String, ProgramError> {
-        let deadline = now() + patience;
-        let mut seen = Vec::new();
-        loop {
-            let left = deadline.saturating_duration_since(now());
-            match self.errors.recv_timeout(left) {
-                Ok(line) if is_it(&line) => return Ok(line),
-                Ok(line) => seen.push(line),
-                Err(_) => {
-                    return Err(ProgramError::Never {
-                        what: what.to_owned(),
-                        complaints: seen.join("\n"),
-                    });
-                }
-            }
-        }
+        wait_in(&self.errors, what, patience, is_it)
     }
 
     /// Waits until it ends by itself, and returns how it did, with what it printed since somebody last
@@ -461,6 +457,29 @@ pub enum ProgramError {
         /// What the program complained about.
         complaints: String,
     },
+}
+
+fn wait_in(
+    lines: &Receiver<String>,
+    what: &str,
+    patience: Duration,
+    is_it: impl Fn(&str) -> bool,
+) -> Result<String, ProgramError> {
+    let deadline = now() + patience;
+    let mut seen = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(now());
+        match lines.recv_timeout(left) {
+            Ok(line) if is_it(&line) => return Ok(line),
+            Ok(line) => seen.push(line),
+            Err(_) => {
+                return Err(ProgramError::Never {
+                    what: what.to_owned(),
+                    complaints: seen.join("\n"),
+                });
+            }
+        }
+    }
 }
 
 fn read_lines(stream: impl Read + Send + 'static) -> Receiver<String> {

@@ -71,7 +71,67 @@ fn what_is_not_delivered_when_the_input_ends_is_counted() {
         Program::Peer,
         &mut with_stdin(command, &world.path("lines")),
     );
-    assert_fails(&finished, 7, &["2 messages are not delivered yet"]);
+    assert_fails(
+        &finished,
+        7,
+        &["2 messages for carol wait in the outbox; they go out"],
+    );
+}
+
+#[test]
+fn whoever_leaves_is_told_what_waits_and_sees_later_that_it_arrived() {
+    let world = world_of(&["alice", "bob"]);
+    fs::write(world.path("lines"), "one\n/to carol\ntwo\nthree\n/quit\n").unwrap();
+    let command = world.peer_command("alice", &["chat", "bob"]);
+    let finished = run(
+        Program::Peer,
+        &mut with_stdin(command, &world.path("lines")),
+    );
+    let waits = "1 message for bob, 2 messages for carol wait in the outbox; they go out the next time a 'peer' program of this profile runs and both are online.\n";
+    assert_fails(&finished, 0, &[waits]);
+    for who in ["bob", "carol"] {
+        let told = format!(
+            "  {who} is not online (or there is no such account); what you write goes out when both are online\n"
+        );
+        assert!(finished.stdout.contains(&told), "{finished:?}");
+    }
+
+    let _bob = world.receive("bob");
+    let (alice, mut alice_types) = chat(&world, "alice", &["bob"]);
+    let receipt = wait(&alice, "the receipt of an earlier run", |line| {
+        line["method"] == "message_state"
+    });
+    assert_eq!(receipt["params"]["to"], "bob");
+    writeln!(alice_types, "/history").unwrap();
+    let item = wait(&alice, "the message", |line| line["body"] == "one");
+    assert!(["delivered", "read"].contains(&text(&item["state"]).as_str()));
+}
+
+#[test]
+fn what_waits_is_told_in_the_place_of_the_tick_until_it_arrives() {
+    let world = world_of(&["alice", "bob"]);
+    let bob = world.receive("bob");
+    world.json("alice", &["send", "bob", "hello"]);
+    bob.interrupt().unwrap();
+    let mut command = world.peer_command("alice", &["chat"]);
+    command.stdin(Stdio::piped());
+    let mut alice = Running::start(Program::Peer, &mut command).unwrap();
+    let mut alice_types = alice.take_stdin().unwrap();
+    let wait = |text: &str| {
+        let shown = alice.wait_line(text, PATIENCE, |line| line == text);
+        shown.unwrap_or_else(|error| panic!("{error}"));
+    };
+    writeln!(alice_types, "/to bob").unwrap();
+    wait("  bob is offline; what you write goes out when both are online");
+    writeln!(alice_types, "one").unwrap();
+    wait("  … waits: bob is offline; it goes out when both are online");
+    let _bob = world.receive("bob");
+    wait("  bob is online");
+    let shown = alice.wait_line("a tick", PATIENCE, |line| line.starts_with("  ✓"));
+    assert!(shown.unwrap().ends_with(" bob"));
+    writeln!(alice_types, "/quit").unwrap();
+    let finished = alice.finish(PATIENCE).unwrap();
+    assert_eq!((finished.code(), finished.stderr.as_str()), (0, ""));
 }
 
 #[test]

@@ -57,9 +57,14 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
     let ending = talk.run();
     talk.front_end.end();
     match ending? {
-        Ending::Left => Ok(Exit::Done),
-        Ending::Undelivered(count) => {
-            screen.note(line::undelivered(count));
+        Ending::Left(waiting) => {
+            if !waiting.is_empty() {
+                screen.note(line::left_behind(&waiting));
+            }
+            Ok(Exit::Done)
+        }
+        Ending::Undelivered(waiting) => {
+            screen.note(line::left_behind(&waiting));
             Ok(Exit::NotDelivered)
         }
         Ending::Failed(failure) => Err(failure),

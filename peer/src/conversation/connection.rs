@@ -38,6 +38,11 @@ enum Told {
 }
 
 impl ConnectionWatch {
+    /// Tells whether it is lost now.
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
     /// Takes the next state.
     pub(crate) fn on_state(&mut self, state: &ConnectionState) -> Option<ConnectionChange> {
         let (tells, change) = match state {

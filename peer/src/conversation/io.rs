@@ -9,7 +9,8 @@ use common::wire::rendezvous::FailedLogins;
 
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
-use super::sent::Receipts;
+use super::presence::Absence;
+use super::sent::{Cause, Receipts, Waiting};
 use super::transfers::Transfer;
 use crate::client::Typed;
 use crate::failure::Failure;
@@ -104,10 +105,10 @@ pub(crate) enum Output {
 /// Why a conversation is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The person left, or the input ended and everything is delivered.
-    Left,
-    /// The input ended, and so many messages were not delivered in time.
-    Undelivered(usize),
+    /// The person left, with these messages in the outbox, or the input ended and everything is delivered.
+    Left(Vec<Waiting>),
+    /// The input ended, and these messages of this conversation were not delivered in time.
+    Undelivered(Vec<Waiting>),
     /// It cannot go on.
     Failed(Failure),
 }
@@ -130,6 +131,15 @@ pub(crate) enum Item {
     Directory(Vec<Listed>),
     /// Messages that were sent here were delivered, or read.
     Receipts(Receipts),
+    /// Messages that were sent here are not delivered, and why.
+    Waiting { waiting: Waiting, cause: Cause },
+    /// The person turned to somebody who is not there.
+    Absent {
+        account: AccountName,
+        absence: Absence,
+        /// Number of messages that wait for them.
+        waiting: usize,
+    },
     /// A file is offered.
     Offer { number: usize, offer: OfferView },
     /// An offer ended before it was answered here.
@@ -148,7 +158,7 @@ pub(crate) enum Item {
     },
     /// The connection to the server is lost, or back.
     Connection(ConnectionChange),
-    /// Whom one talks to came or left.
+    /// Whom one talks to, or somebody whom messages wait for, came or left.
     Presence {
         account: AccountName,
         is_online: bool,

@@ -11,7 +11,7 @@ use common::limits::{KNOWN_NAMES_MAX, LIST_ENTRIES_MAX};
 use crate::node::command::{Listed, PresenceView};
 
 /// Why an account is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Absence {
     /// None of its devices is online.
     Offline,
@@ -25,6 +25,8 @@ pub(crate) struct Presence {
     /// At most [`LIST_ENTRIES_MAX`] devices.
     online: BTreeMap<AccountName, BTreeSet<String>>,
     devices: usize,
+    /// The directory was listed before.
+    is_listed: bool,
     /// `online` is what the server says now, not what it said before the connection was lost.
     is_current: bool,
     /// At most [`KNOWN_NAMES_MAX`].
@@ -32,14 +34,27 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Takes the whole directory.
-    pub(crate) fn on_listed(&mut self, devices: &[Listed]) {
-        self.online.clear();
+    /// Takes the whole directory. Returns the accounts that came online or went offline since it was
+    /// listed before, each with whether it is online.
+    pub(crate) fn on_listed(&mut self, devices: &[Listed]) -> Vec<(AccountName, bool)> {
+        let before = std::mem::take(&mut self.online);
         self.devices = 0;
         self.is_current = true;
         for device in devices {
             self.add(device);
         }
+        if !std::mem::replace(&mut self.is_listed, true) {
+            return Vec::new();
+        }
+        let gone = before
+            .keys()
+            .filter(|name| !self.online.contains_key(*name));
+        let came = self
+            .online
+            .keys()
+            .filter(|name| !before.contains_key(*name));
+        let gone = gone.map(|name| (name.clone(), false));
+        gone.chain(came.map(|name| (name.clone(), true))).collect()
     }
 
     /// Takes a change. Returns the account and whether it is online, if that is another than before.
@@ -146,7 +161,7 @@ mod tests {
     #[test]
     fn an_account_is_online_while_one_of_its_devices_is() {
         let mut presence = Presence::default();
-        presence.on_listed(&[device("bob", "1")]);
+        assert_eq!(presence.on_listed(&[device("bob", "1")]), []);
         for (change, news) in [
             (came("bob", "1"), None),
             (came("bob", "2"), None),
@@ -158,6 +173,8 @@ mod tests {
         ] {
             assert_eq!(presence.on_change(&change), news, "{change:?}");
         }
+        let changes = presence.on_listed(&[device("carol", "1")]);
+        assert_eq!(changes, [(name("bob"), false), (name("carol"), true)]);
     }
 
     #[test]

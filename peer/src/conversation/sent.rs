@@ -1,16 +1,21 @@
-//! The messages that were sent in this conversation, and their receipts.
+//! The messages that were sent, and how far each has got.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId};
 
+use super::presence::Absence;
 use super::recent::Recent;
-use crate::node::command::MessageState;
+use crate::node::command::{Direction, HistoryItem, MessageState};
 
 /// A receipt is shown after this long, in case another one follows at once: a message that is read soon
-/// after its delivery takes one line, and so do several messages that are delivered together.
+/// after its delivery takes one line, and so do several messages that are delivered together. What is not
+/// delivered by then, and cannot be, is told as well.
 const RECEIPT_PAUSE: Duration = Duration::from_millis(400);
+/// A message to somebody who is online is told to be waiting after this long: enough to look up and dial
+/// a device, and to try another of its addresses.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Messages to one recipient that have reached the same state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,24 +27,102 @@ pub(crate) struct Receipts {
     pub(crate) count: usize,
 }
 
+/// Messages to one recipient that are not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) to: AccountName,
+    /// At least one.
+    pub(crate) count: usize,
+}
+
+/// Why messages are not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
+    /// The recipient is not there.
+    Absent(Absence),
+    /// There is neither a link to the recipient nor a connection to the server to look for one.
+    NoServer,
+    /// No link to the recipient has come about so far.
+    NotReached,
+    /// They went out on a link, and the recipient has not confirmed them.
+    NoReceipt,
+}
+
 /// The messages that were sent. A message is open until it is on its recipient's disk; the node's outbox
 /// bounds their number.
 #[derive(Debug, Default)]
 pub(super) struct SentMessages {
-    open: BTreeMap<MessageId, AccountName>,
+    open: BTreeMap<MessageId, Open>,
     delivered: Recent,
     /// Receipts that are not shown yet, the latest of each message.
     receipts: BTreeMap<MessageId, (AccountName, MessageState)>,
     tell_at: Option<Instant>,
+    /// When an open message is to be told of, at the earliest.
+    look_at: Option<Instant>,
+}
+
+/// A message that is not delivered.
+#[derive(Debug)]
+struct Open {
+    to: AccountName,
+    /// It was written in this conversation.
+    is_own: bool,
+    is_sent: bool,
+    /// When it was written, or its recipient came online since.
+    since: Instant,
+    /// The person knows that it waits.
+    is_told: bool,
 }
 
 impl SentMessages {
-    /// Adds messages that are in the outbox.
-    pub(super) fn on_queued(&mut self, messages: impl Iterator<Item = (MessageId, AccountName)>) {
-        self.open.extend(messages);
+    /// Adds messages of this conversation that are in the outbox.
+    pub(super) fn on_queued(
+        &mut self,
+        messages: impl Iterator<Item = (MessageId, AccountName)>,
+        now: Instant,
+    ) {
+        for (id, to) in messages {
+            let open = Open {
+                to,
+                is_own: true,
+                is_sent: false,
+                since: now,
+                is_told: false,
+            };
+            self.open.insert(id, open);
+        }
+        self.look_at.get_or_insert(now + RECEIPT_PAUSE);
     }
 
-    /// Notes the state of a message. Returns whether it is a receipt for a message of this conversation.
+    /// Adds messages that were sent before this conversation or from elsewhere: their receipts are shown
+    /// from now on.
+    pub(super) fn follow(&mut self, items: &[HistoryItem], now: Instant) {
+        let sent = items
+            .iter()
+            .filter(|item| item.direction == Direction::Sent && !self.delivered.contains(item.id));
+        for item in Vec::from_iter(sent) {
+            match item.state {
+                MessageState::Queued | MessageState::Sent => {
+                    self.open.entry(item.id).or_insert_with(|| Open {
+                        to: item.with.clone(),
+                        is_own: false,
+                        is_sent: false,
+                        since: now,
+                        is_told: true,
+                    });
+                }
+                MessageState::Delivered => {
+                    self.open.remove(&item.id);
+                    self.delivered.insert(item.id);
+                }
+                MessageState::Read => {
+                    self.open.remove(&item.id);
+                }
+            }
+        }
+    }
+
+    /// Notes the state of a message. Returns whether it is a receipt for a message that is followed.
     pub(super) fn on_state(
         &mut self,
         id: MessageId,
@@ -47,36 +130,134 @@ impl SentMessages {
         state: MessageState,
         now: Instant,
     ) -> bool {
-        let is_ours = self.open.contains_key(&id) || self.delivered.contains(id);
-        if !is_ours || state < MessageState::Delivered {
+        if state < MessageState::Delivered {
+            if let Some(open) = self.open.get_mut(&id) {
+                open.is_sent |= state == MessageState::Sent;
+            }
             return false;
         }
-        self.open.remove(&id);
+        if self.open.remove(&id).is_none() && !self.delivered.contains(id) {
+            return false;
+        }
         self.delivered.insert(id);
         self.receipts.insert(id, (to, state));
         self.tell_at.get_or_insert(now + RECEIPT_PAUSE);
         true
     }
 
+    /// An account came online: what waits for it is told of again if it is not delivered soon.
+    pub(super) fn on_online(&mut self, account: &AccountName, now: Instant) {
+        for open in self.open.values_mut() {
+            if open.is_own && open.to == *account {
+                open.since = now;
+                open.is_told = false;
+                self.look_at.get_or_insert(now + RECEIPT_PAUSE);
+            }
+        }
+    }
+
+    /// Who is online has become known: what waits may be told of now.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        self.look_at = self.look_at.map(|at| at.min(now + RECEIPT_PAUSE));
+    }
+
     /// Takes the receipts that are not shown yet, counted by recipient and state.
     pub(super) fn take_receipts(&mut self) -> Vec<Receipts> {
         self.tell_at = None;
-        let mut counts: BTreeMap<(AccountName, MessageState), usize> = BTreeMap::new();
-        for receipt in std::mem::take(&mut self.receipts).into_values() {
-            *counts.entry(receipt).or_default() += 1;
-        }
-        let counts = counts.into_iter();
+        let receipts = std::mem::take(&mut self.receipts).into_values();
+        let counts = counted(receipts).into_iter();
         let receipts = counts.map(|((to, state), count)| Receipts { to, state, count });
         receipts.collect()
     }
 
-    /// When receipts are due to be shown.
-    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+    /// Takes the messages of this conversation that wait for too long and were not told of, counted by
+    /// recipient and cause. `why` tells why an account that no link leads to has nothing yet.
+    pub(super) fn take_waiting(
+        &mut self,
+        now: Instant,
+        why: impl Fn(&AccountName) -> Cause,
+    ) -> Vec<(Waiting, Cause)> {
+        self.look_at = None;
+        let mut waiting = Vec::new();
+        for open in self.open.values_mut().filter(|open| !open.is_told) {
+            let cause = if open.is_sent {
+                Cause::NoReceipt
+            } else {
+                why(&open.to)
+            };
+            let at = open.since + cause.patience();
+            if now >= at {
+                open.is_told = true;
+                waiting.push((open.to.clone(), cause));
+            } else {
+                self.look_at = Some(self.look_at.map_or(at, |other| other.min(at)));
+            }
+        }
+        let counts = counted(waiting.into_iter()).into_iter();
+        let waiting = counts.map(|((to, cause), count)| (Waiting { to, count }, cause));
+        waiting.collect()
+    }
+
+    /// When receipts, or messages that wait, are due to be shown.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.receipts_at()
+            .into_iter()
+            .chain(self.waiting_at())
+            .min()
+    }
+
+    /// When [`SentMessages::take_receipts`] is due.
+    pub(super) const fn receipts_at(&self) -> Option<Instant> {
         self.tell_at
     }
 
-    /// Number of messages that are not delivered.
-    pub(super) fn open(&self) -> usize {
-        self.open.len()
+    /// When [`SentMessages::take_waiting`] is due.
+    pub(super) const fn waiting_at(&self) -> Option<Instant> {
+        self.look_at
     }
+
+    /// Tells whether a message of this conversation is not delivered.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.open.values().any(|open| open.is_own)
+    }
+
+    /// The messages of this conversation that are not delivered, by recipient.
+    pub(super) fn waiting(&self) -> Vec<Waiting> {
+        let own = self.open.values().filter(|open| open.is_own);
+        by_recipient(own.map(|open| &open.to))
+    }
+
+    /// Number of messages that wait for an account, whichever conversation they are of.
+    pub(super) fn waiting_for(&self, account: &AccountName) -> usize {
+        let open = self.open.values();
+        open.filter(|open| open.to == *account).count()
+    }
+}
+
+impl Cause {
+    /// How long a message may take before it is told that it waits.
+    const fn patience(self) -> Duration {
+        match self {
+            Self::Absent(_) | Self::NoServer => RECEIPT_PAUSE,
+            Self::NotReached | Self::NoReceipt => REACH_TIMEOUT,
+        }
+    }
+}
+
+/// Counts messages by recipient, ordered by name.
+pub(super) fn by_recipient<'a>(recipients: impl Iterator<Item = &'a AccountName>) -> Vec<Waiting> {
+    let counts = counted(recipients).into_iter();
+    let waiting = counts.map(|(to, count)| Waiting {
+        to: to.clone(),
+        count,
+    });
+    waiting.collect()
+}
+
+fn counted<T: Ord>(all: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
+    let mut counts = BTreeMap::new();
+    for one in all {
+        *counts.entry(one).or_default() += 1;
+    }
+    counts
 }

@@ -23,7 +23,7 @@ use crate::shell::names::{FileName, NameRefusal};
 /// The line interface of a conversation.
 mod front_end;
 
-pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, undelivered};
+pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
 
 /// Columns of the longest of what can be typed in a conversation.
 const HELP_USAGE_COLUMNS: usize = 22;
@@ -78,7 +78,7 @@ pub(crate) fn chat_help() -> String {
         format!("  {usage}  {help}\n")
     });
     format!(
-        "What you type goes to the person in front of the '>'. Also:\n{}✓ is delivered, ✓✓ is read. Tab completes commands, names and paths.",
+        "What you type goes to the person in front of the '>'. Also:\n{}… waits, ✓ is delivered, ✓✓ is read. Tab completes commands, names and paths.",
         String::from_iter(rows)
     )
 }

@@ -9,12 +9,12 @@ use common::time::UnixTime;
 use serde_json::json;
 
 use super::{
-    chat_help, connection_change, declined, directory, failed_logins, new_key, offer, talk,
+    absent, chat_help, connection_change, declined, directory, failed_logins, new_key, offer, talk,
     transfer_done,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
-use crate::conversation::{Item, Objection, PromptState, Receipts, Transfer, Way};
+use crate::conversation::{Cause, Item, Objection, PromptState, Receipts, Transfer, Waiting, Way};
 use crate::failure::Failure;
 use crate::node::command::{Event, MessageState, TransferState};
 use crate::ui::prompt::{Names, Prompt};
@@ -23,6 +23,9 @@ use crate::ui::{Look, OutputClosed, Screen};
 /// Says that the process with the node has ended, and its node is this one's now.
 pub(crate) const TOOK_OVER: &str =
     "The 'peer' program that kept the connection has ended; this one goes on.";
+
+/// Recipients that are named at the end of a chat; 'peer outbox' has all.
+const RECIPIENTS_SHOWN: usize = 3;
 
 /// Shows a conversation line by line.
 #[derive(Debug)]
@@ -124,6 +127,8 @@ impl<'a> LineFrontEnd<'a> {
             | Item::Help
             | Item::Message(_)
             | Item::Receipts(_)
+            | Item::Waiting { .. }
+            | Item::Absent { .. }
             | Item::Offer { .. }
             | Item::OfferEnded { .. }
             | Item::Offered { .. }
@@ -140,12 +145,30 @@ impl<'a> LineFrontEnd<'a> {
     }
 }
 
-/// How many messages a chat leaves behind in the outbox.
-pub(crate) fn undelivered(count: usize) -> String {
-    match count {
-        1 => "1 message is not delivered yet; it stays in the outbox.".to_owned(),
-        count => format!("{count} messages are not delivered yet; they stay in the outbox."),
+/// Which messages a chat leaves behind in the outbox; at least one.
+pub(crate) fn left_behind(waiting: &[Waiting]) -> String {
+    let shown = waiting.iter().take(RECIPIENTS_SHOWN);
+    let mut words: Vec<_> = shown
+        .map(|Waiting { to, count }| match count {
+            1 => format!("1 message for {to}"),
+            count => format!("{count} messages for {to}"),
+        })
+        .collect();
+    let rest = waiting.iter().skip(RECIPIENTS_SHOWN);
+    match rest.map(|waiting| waiting.count).sum() {
+        0_usize => {}
+        more => words.push(format!("{more} more ('peer outbox' lists them)")),
     }
+    let total: usize = waiting.iter().map(|waiting| waiting.count).sum();
+    let [wait, they] = if total == 1 {
+        ["waits", "it goes"]
+    } else {
+        ["wait", "they go"]
+    };
+    format!(
+        "{} {wait} in the outbox; {they} out the next time a 'peer' program of this profile runs and both are online.",
+        text::joined(&words)
+    )
 }
 
 /// A text for a terminal, harmless.
@@ -182,6 +205,22 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
             rows.into_iter().map(Line::Shaped).collect()
         }
         Item::Receipts(receipts) => prose(look.dim(&format!("  {}", told(receipts)))),
+        Item::Waiting { waiting, cause } => {
+            prose(look.yellow(&format!("  {}", waits(waiting, *cause))))
+        }
+        Item::Absent {
+            account,
+            absence,
+            waiting,
+        } => {
+            let what = match waiting {
+                0 => "what you write goes out".to_owned(),
+                1 => "1 message waits and goes out".to_owned(),
+                count => format!("{count} messages wait and go out"),
+            };
+            let who = absent(account, *absence);
+            prose(look.dim(&format!("  {who}; {what} when both are online")))
+        }
         Item::Offer {
             number,
             offer: view,
@@ -246,6 +285,26 @@ fn told(receipts: &Receipts) -> String {
     }
 }
 
+/// Stands in the place of the tick.
+fn waits(waiting: &Waiting, cause: Cause) -> String {
+    let Waiting { to, count } = waiting;
+    let (wait, they) = match count {
+        1 => ("waits".to_owned(), "it goes"),
+        count => (format!("{count} messages wait"), "they go"),
+    };
+    match cause {
+        Cause::Absent(absence) => {
+            let who = absent(to, absence);
+            format!("… {wait}: {who}; {they} out when both are online")
+        }
+        Cause::NoServer => {
+            format!("… {wait} for {to}: there is no connection to the server")
+        }
+        Cause::NotReached => format!("… {wait}: {to} cannot be reached so far"),
+        Cause::NoReceipt => format!("… {wait}: sent to {to}, no receipt so far"),
+    }
+}
+
 fn progress(transfer: &Transfer, state: &TransferState, look: &Look) -> String {
     let name = inline(&transfer.name);
     let (verb, whom) = match &transfer.way {
@@ -306,6 +365,7 @@ fn problem(failure: &Failure, look: &Look) -> String {
 mod tests {
     use super::*;
     use crate::conversation::connection::ConnectionChange;
+    use crate::conversation::presence::Absence;
     use crate::failure::Exit;
     use crate::node::command::{Direction, HistoryItem, OfferView};
     use common::id::{MessageId, TransferId};
@@ -368,6 +428,15 @@ mod tests {
                 count,
             })
         };
+        let waits = |count, cause| Item::Waiting {
+            waiting: Waiting { to: bob(), count },
+            cause,
+        };
+        let absent = |absence, waiting| Item::Absent {
+            account: bob(),
+            absence,
+            waiting,
+        };
         let moving = TransferState::Moving {
             done: 500,
             total: 2000,
@@ -400,6 +469,38 @@ mod tests {
             (
                 receipts(MessageState::Read, 3),
                 "  ✓✓ read by bob (3 messages)",
+            ),
+            (
+                waits(1, Cause::Absent(Absence::Offline)),
+                "  … waits: bob is offline; it goes out when both are online",
+            ),
+            (
+                waits(2, Cause::Absent(Absence::Unheard)),
+                "  … 2 messages wait: bob is not online (or there is no such account); they go out when both are online",
+            ),
+            (
+                waits(1, Cause::NoServer),
+                "  … waits for bob: there is no connection to the server",
+            ),
+            (
+                waits(3, Cause::NotReached),
+                "  … 3 messages wait: bob cannot be reached so far",
+            ),
+            (
+                waits(1, Cause::NoReceipt),
+                "  … waits: sent to bob, no receipt so far",
+            ),
+            (
+                absent(Absence::Offline, 0),
+                "  bob is offline; what you write goes out when both are online",
+            ),
+            (
+                absent(Absence::Offline, 1),
+                "  bob is offline; 1 message waits and goes out when both are online",
+            ),
+            (
+                absent(Absence::Unheard, 2),
+                "  bob is not online (or there is no such account); 2 messages wait and go out when both are online",
             ),
             (
                 Item::Offer {
@@ -539,7 +640,23 @@ mod tests {
 
     #[test]
     fn messages_that_stay_behind_are_counted() {
-        assert!(undelivered(1).starts_with("1 message is"));
-        assert!(undelivered(2).starts_with("2 messages are"));
+        let waiting = |all: &[(&str, usize)]| {
+            let waiting = all.iter().map(|(to, count)| Waiting {
+                to: to.parse().unwrap(),
+                count: *count,
+            });
+            left_behind(&Vec::from_iter(waiting))
+        };
+        assert_eq!(
+            waiting(&[("carol", 1)]),
+            "1 message for carol waits in the outbox; it goes out the next time a 'peer' program of this profile runs and both are online."
+        );
+        assert_eq!(
+            waiting(&[("bob", 1), ("carol", 2)]),
+            "1 message for bob, 2 messages for carol wait in the outbox; they go out the next time a 'peer' program of this profile runs and both are online."
+        );
+        let many = waiting(&[("a", 1), ("b", 1), ("c", 1), ("d", 2), ("e", 3)]);
+        let rest = "1 message for c, 5 more ('peer outbox' lists them) wait in the outbox; ";
+        assert!(many.contains(rest), "{many}");
     }
 }
