@@ -3,8 +3,8 @@
 //! A front end, line by line or full-screen, drives a [`Conversation`]: it hands in what happens as
 //! [`Input`], with the time, and carries out every [`Output`] until there is only [`Output::Wait`]. The
 //! engine knows the recipient, the unread messages, the open offers, the transfers under way, the
-//! undelivered messages, and whether the connection is lost. What anything looks like is up to the front
-//! end: an [`Item`] holds what is to be shown, as values.
+//! undelivered messages, who is online, and whether the connection is lost. What anything looks like is up
+//! to the front end: an [`Item`] holds what is to be shown, as values.
 //!
 //! Names and texts in items are as they came from outside: a front end passes them through
 //! [`common::text`].

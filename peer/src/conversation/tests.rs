@@ -637,6 +637,19 @@ fn a_message_that_does_not_arrive_though_its_recipient_is_there_is_told() {
 }
 
 #[test]
+fn what_waits_is_told_as_soon_as_it_is_known_who_is_online() {
+    let mut stage = Stage::new(setup(true, Some("bob")));
+    let list = stage.wanted().request("list");
+    stage.exchange("hi", Ok(Reply::Queued(vec![id(1)])));
+    assert_eq!(stage.pass(Duration::from_millis(400)).items, []);
+    stage.answer(list, Ok(Reply::Directory(Vec::new())));
+    let told = stage.wanted().items;
+    assert_eq!(told, [absent("bob", Absence::Unheard, 1)]);
+    let told = stage.pass(Duration::from_millis(400)).items;
+    assert_eq!(told, [waits("bob", 1, Cause::Absent(Absence::Unheard))]);
+}
+
+#[test]
 fn a_note_to_oneself_waits_for_nobody() {
     let mut stage = Stage::with_bob_online();
     stage.line("/to alice");
