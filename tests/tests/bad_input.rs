@@ -23,7 +23,7 @@ fn a_mistake_on_the_command_line_is_answered_with_an_example() {
     let world = World::empty(EXECUTABLE);
     for (line, example) in [
         ("conquer", "Example: peer "),
-        ("send bob", "Example: peer send bob"),
+        ("send", "Example: peer send bob"),
         ("send bob hello --loudly", "Example: peer send bob"),
         ("send bob hello --timeout", "Example: peer send bob"),
         ("send bob hello --timeout soon", "Example: peer send bob"),
@@ -48,6 +48,29 @@ fn a_mistake_on_the_command_line_is_answered_with_an_example() {
         let refused = world.peer("nobody", &words);
         assert_fails(&refused, 2, &["error:", example]);
         assert_eq!(refused.stdout, "", "{line}");
+    }
+    for (line, words) in [
+        (
+            "send bob",
+            ["the TEXT for bob is missing", "peer send bob 'See"],
+        ),
+        (
+            "send bob,,carol hi",
+            [
+                "'bob,,carol' has an empty name",
+                "for example: peer send bob,carol",
+            ],
+        ),
+        (
+            "send bob, carol hi",
+            [
+                "'bob,' has an empty name",
+                "for example: peer send bob,carol",
+            ],
+        ),
+    ] {
+        let typed: Vec<_> = line.split(' ').collect();
+        assert_explains(&world.peer("nobody", &typed), 2, &words);
     }
     assert!(!world.path("nobody").exists(), "nothing was made");
     for line in [
