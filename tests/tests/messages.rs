@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tests::program::{Program, Running};
@@ -79,9 +80,16 @@ fn all_words_behind_the_recipients_are_the_text() {
         let sent = world.peer("alice", arguments);
         assert_eq!(sent.code(), 0, "{arguments:?} {sent:?}");
     }
-    fs::write(world.path("text"), "piped\n").unwrap();
+    // Without a text it is what a file or a pipe has.
+    fs::write(world.path("text"), "from a file\n").unwrap();
     let command = world.peer_command("alice", &["send", "bob"]);
-    let piped = run(Program::Peer, &mut with_stdin(command, &world.path("text")));
+    let read = run(Program::Peer, &mut with_stdin(command, &world.path("text")));
+    assert_eq!(read.code(), 0, "{read:?}");
+    let mut command = world.peer_command("alice", &["send", "--to", "bob"]);
+    command.stdin(Stdio::piped());
+    let mut piped = Running::start(Program::Peer, &mut command).unwrap();
+    writeln!(piped.take_stdin().unwrap(), "from a pipe").unwrap();
+    let piped = piped.finish(PATIENCE).unwrap();
     assert_eq!(piped.code(), 0, "{piped:?}");
     let expected = [
         "see you at 8",
@@ -91,7 +99,8 @@ fn all_words_behind_the_recipients_are_the_text() {
         "dave is away",
         "carol is one word",
         "note",
-        "piped",
+        "from a file",
+        "from a pipe",
     ];
     assert_eq!(world.received("bob", "alice"), expected);
     assert_eq!(world.received("carol", "alice"), ["who? me"]);
