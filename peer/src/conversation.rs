@@ -448,7 +448,9 @@ impl Conversation {
         };
         self.tell(Event::Connection(state));
         match change {
-            ConnectionChange::Lost { .. } => self.presence.on_connection_lost(),
+            ConnectionChange::Lost { .. } | ConnectionChange::OtherServer { .. } => {
+                self.presence.on_connection_lost();
+            }
             ConnectionChange::Restored => self.look_around(),
         }
         self.show(Item::Connection(change));

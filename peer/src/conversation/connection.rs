@@ -40,7 +40,7 @@ enum Told {
 impl ConnectionWatch {
     /// Tells whether it is lost now.
     pub(crate) const fn is_lost(&self) -> bool {
-        self.is_lost
+        matches!(self.told, Told::Lost | Told::OtherServer)
     }
 
     /// Takes the next state.

@@ -130,6 +130,7 @@ mod tests {
     use common::wire::rendezvous::Status;
 
     use super::*;
+    use crate::node::command::KeyState;
 
     fn name(text: &str) -> AccountName {
         text.parse().unwrap()
@@ -140,6 +141,7 @@ mod tests {
             account: name(account),
             device: DeviceName::lossy("laptop"),
             fingerprint: fingerprint.to_owned(),
+            key: KeyState::Known,
             status: Status::Available,
             since: UnixTime::default(),
             endpoints: Vec::new(),

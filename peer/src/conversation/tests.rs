@@ -830,6 +830,7 @@ fn without_a_server_nobody_is_called_absent_before_it_is_back() {
     let mut stage = Stage::with_bob_online();
     stage.event(Event::Connection(ConnectionState::Offline {
         reason: "gone".to_owned(),
+        is_other_server: false,
         retry_in_s: Some(1),
     }));
     assert_eq!(stage.line("/to carol").items, []);
