@@ -276,8 +276,9 @@ impl Conversation {
         const DOING: &str = "list who is online";
         self.ask("look into the outbox", Command::Outbox, Purpose::Outbox);
         self.ask("list the contacts", Command::Contacts, Purpose::Contacts);
-        self.ask(DOING, Command::List, Purpose::LookAround);
+        // In this order: whoever comes between the two is in the list.
         self.ask(DOING, Command::Watch, Purpose::Watch);
+        self.ask(DOING, Command::List, Purpose::LookAround);
     }
 
     /// Shows what arrived before.

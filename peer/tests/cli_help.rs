@@ -89,7 +89,7 @@ fn a_mistake_is_answered_with_an_example() {
         (&["send"][..], "peer send bob See you at eight."),
         (&["send-file", "bob"], "peer send-file bob holiday.mp4"),
         (&["login", "a/b"], "peer login alice --server"),
-        (&["--json", "register"], "peer register alice --server"),
+        (&["register"], "peer register alice --server"),
         (&["history", "--limit", "x"], "peer history bob --limit 100"),
         (&["nonsense"], "peer register alice --server"),
     ] {

@@ -323,7 +323,7 @@ fn it_looks_around_greets_and_asks_for_what_came_before() {
     let mut stage = Stage::new(setup(true, Some("bob")));
     let wanted = stage.wanted();
     let methods = [
-        "history", "outbox", "contacts", "list", "watch", "unread", "offers",
+        "history", "outbox", "contacts", "watch", "list", "unread", "offers",
     ];
     assert_eq!(wanted.methods(), methods);
     assert_eq!(wanted.met, ["bob"]);
@@ -403,7 +403,7 @@ fn another_node_is_asked_everything_anew() {
     let mut stage = Stage::with_bob();
     stage.input(Input::Revived { is_own: true });
     let wanted = stage.wanted();
-    let methods = ["outbox", "contacts", "list", "watch", "unread", "offers"];
+    let methods = ["outbox", "contacts", "watch", "list", "unread", "offers"];
     assert_eq!(wanted.methods(), methods);
     assert_eq!(wanted.items, [Item::TookOver]);
     stage.input(Input::Revived { is_own: false });
