@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::Place;
 use super::node_handle::NodeHandle;
 use crate::args::{Access, ForgetServer, Login, Register};
+use crate::client::CallError;
 use crate::config::{LOGIN_CALL_TIMEOUT, READY_TIMEOUT};
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, PasswordText, Reply};
+use crate::node::command::{Command, CommandError, PasswordText, Reply};
 use crate::node::io::ClosedReason;
 use crate::profile::{Profile, Settings, Trust};
 use crate::shell::ServerAddress;
@@ -139,6 +140,7 @@ pub(super) fn forget_server(
 struct Entrance {
     account: AccountName,
     settings: Settings,
+    contact: Contact,
 }
 
 #[derive(Serialize)]
@@ -182,11 +184,11 @@ impl Entrance {
             || (access.fingerprint.is_none()
                 && same_server.is_some_and(|known| known.trust == Trust::SystemRoots));
         place.profile.create()?;
-        let trust = if is_public {
-            Trust::SystemRoots
+        let (trust, contact) = if is_public {
+            (Trust::SystemRoots, Contact::Known)
         } else {
-            trust(&place.profile, &server, access.fingerprint, doing, screen)?;
-            Trust::Pinned
+            let contact = trust(&place.profile, &server, access.fingerprint, doing, screen)?;
+            (Trust::Pinned, contact)
         };
         let device_name = match (&access.device_name, &known) {
             (Some(name), _) => DeviceName::lossy(name),
@@ -197,6 +199,7 @@ impl Entrance {
         Ok(Self {
             account: account.clone(),
             settings,
+            contact,
         })
     }
 
@@ -229,8 +232,16 @@ impl Entrance {
                 .because("another process runs this profile with another server")
                 .next("end the other 'peer' programs of this profile, then try again"));
         }
-        let Reply::LoggedIn { failed } = session.call_for(doing, command, LOGIN_CALL_TIMEOUT)?
-        else {
+        let replied = session.try_call(command, LOGIN_CALL_TIMEOUT);
+        let replied = replied.map_err(|error| {
+            if let CallError::Refused(CommandError::ServerKeyChanged { expected, seen }) = &error
+                && self.contact == Contact::Given
+            {
+                return self.not_that_key(place, doing, expected, seen);
+            }
+            session.failure(doing, error)
+        });
+        let Reply::LoggedIn { failed } = replied? else {
             return Err(Failure::unexpected_reply(doing));
         };
         place.profile.save(&self.settings)?;
@@ -247,6 +258,30 @@ impl Entrance {
     }
 }
 
+impl Entrance {
+    /// The server's key is not the one from the command line, which is not kept.
+    fn not_that_key(&self, place: &Place, doing: &str, given: &str, seen: &str) -> Failure {
+        let server = self.settings.server();
+        if let Err(failure) = place.profile.forget_server(&server) {
+            return failure.into();
+        }
+        Failure::new(Exit::ServerKey, format!("could not {doing}"))
+            .because(format!("{server} has the fingerprint {seen}, not {given}"))
+            .next(
+                "compare the fingerprint with the one that the server's operator has; if it was not mistyped, another server is in between",
+            )
+    }
+}
+
+/// How the key of a server is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contact {
+    /// From the server itself.
+    Known,
+    /// From the command line, and the server has not shown it yet.
+    Given,
+}
+
 /// Makes sure that a key is trusted for this server: the one that was given, the one that is known,
 /// or the one that a person says yes to.
 fn trust(
@@ -255,7 +290,7 @@ fn trust(
     given: Option<Fingerprint>,
     doing: &str,
     screen: &Screen,
-) -> Result<(), Failure> {
+) -> Result<Contact, Failure> {
     let known = profile.known_server(server)?;
     let name = server.to_string();
     match (known, given) {
@@ -266,18 +301,10 @@ fn trust(
                     "ask the operator; if the key has really changed, run 'peer forget-server {name}' first"
                 )));
         }
-        (Some(_), _) => return Ok(()),
+        (Some(_), _) => return Ok(Contact::Known),
         (None, Some(given)) => {
-            let seen = crate::shell::probe(server, READY_TIMEOUT);
-            let seen = seen.map_err(|reason| not_reached(doing, &name, &reason))?;
-            if seen == given {
-                return Ok(profile.trust_server(server, given)?);
-            }
-            return Err(Failure::new(Exit::ServerKey, format!("could not {doing}"))
-                .because(format!("{name} has the fingerprint {seen}, not {given}"))
-                .next(
-                    "compare the fingerprint with the one that the server's operator has; if it was not mistyped, another server is in between",
-                ));
+            profile.trust_server(server, given)?;
+            return Ok(Contact::Given);
         }
         (None, None) => {}
     }
@@ -295,7 +322,8 @@ fn trust(
         screen.look.bold(&seen.to_string())
     ))?;
     if confirm("Trust it?")? {
-        return Ok(profile.trust_server(server, seen)?);
+        profile.trust_server(server, seen)?;
+        return Ok(Contact::Known);
     }
     Err(Failure::new(Exit::ServerKey, format!("could not {doing}"))
         .because(format!("{name} is not trusted"))
