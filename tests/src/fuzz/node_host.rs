@@ -175,6 +175,7 @@ impl NodeHost {
             2 => Command::WaitReady,
             3 => Command::LogOut,
             4 => Command::Admit,
+            5 if self.messages.is_empty() => Command::Contacts,
             5 => Command::Status,
             6 => Command::List,
             7 => Command::Watch,
