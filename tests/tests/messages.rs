@@ -331,10 +331,18 @@ fn commands_of_a_profile_are_one_device_with_one_endpoint() {
     );
 }
 
-/// What bob sees of an account.
+/// What bob sees of an account, but for what he knows of its keys.
 fn entries(world: &World, account: &str) -> Vec<Value> {
     let listed = world.json("bob", &["list"]).into_iter();
-    listed.filter(|entry| entry["account"] == account).collect()
+    let entries = listed.filter(|entry| entry["account"] == account);
+    let without_key = entries.map(|mut entry| {
+        assert!(matches!(
+            entry["key"].take().as_str(),
+            Some("known" | "unmet")
+        ));
+        entry
+    });
+    without_key.collect()
 }
 
 #[test]
