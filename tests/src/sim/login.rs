@@ -2,6 +2,7 @@
 //!
 //! A person knows when a device may need the password, and types it again once the device says so.
 
+use common::key::DeviceSecret;
 use common::wire::rendezvous::Refusal;
 use peer::node::command::{Command, CommandError, CommandId, ConnectionState, PasswordText, Reply};
 use zeroize::Zeroizing;
@@ -61,7 +62,7 @@ fn type_in(world: &mut World, n: usize, command: Command) -> Option<CommandId> {
 /// Types the password wherever a device asks for it.
 pub fn answer_prompts(world: &mut World) {
     for n in 0..world.hosts.len() {
-        if world.hosts[n].may_need_password && needs_password(world, n) {
+        if needs_password(world, n) && (world.hosts[n].may_need_password || is_out(world, n)) {
             let account = world.hosts[n].account.clone();
             let entry = match world.server.has_account(&account) {
                 true => Entry::LogIn,
@@ -70,6 +71,13 @@ pub fn answer_prompts(world: &mut World) {
             enter(world, n, entry);
         }
     }
+}
+
+/// Tells whether the server knows a device no longer. A removal may come after the log-in before it.
+fn is_out(world: &World, n: usize) -> bool {
+    let host = &world.hosts[n];
+    let device_key = DeviceSecret::from_seed(host.secret).public();
+    !world.server.has_device(&host.account, device_key)
 }
 
 fn needs_password(world: &mut World, n: usize) -> bool {
