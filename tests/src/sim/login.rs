@@ -68,6 +68,10 @@ pub fn answer_prompts(world: &mut World) {
                 true => Entry::LogIn,
                 false => Entry::Register,
             };
+            // Guesses may have blocked the name while nobody had it.
+            if entry == Entry::LogIn {
+                world.unblock(n);
+            }
             enter(world, n, entry);
         }
     }
