@@ -210,6 +210,7 @@ impl Chat {
             }
             LinkChange::Proved { .. }
             | LinkChange::Writable { .. }
+            | LinkChange::LeafAcknowledged { .. }
             | LinkChange::DialFailed { .. } => {}
         }
     }

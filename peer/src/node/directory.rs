@@ -151,7 +151,7 @@ impl Directory {
                     self.fail_search(account.clone(), error, cx.now);
                 }
             }
-            LinkChange::Writable { .. } => {}
+            LinkChange::Writable { .. } | LinkChange::LeafAcknowledged { .. } => {}
         }
     }
 

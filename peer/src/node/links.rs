@@ -75,6 +75,8 @@ pub(super) enum LinkChange {
     Ready { link: LinkId, account: AccountName },
     /// There may be room for more leaves: [`Links::send_leaf`].
     Writable { link: LinkId },
+    /// The other side has acknowledged all bytes of a leaf.
+    LeafAcknowledged { link: LinkId, stream: StreamId },
     /// A link with an account was lost or closed.
     Lost {
         link: LinkId,
@@ -341,17 +343,25 @@ impl Links {
         self.transport.write(link, stream, bytes.into(), false);
     }
 
-    /// Sends a leaf on a stream of its own; `false` while there is no room for another stream.
-    pub(super) fn send_leaf(&mut self, link: LinkId, header: &LeafHeader, bytes: Bytes) -> bool {
-        let Some(stream) = self.transport.open_leaf(link) else {
-            return false;
-        };
+    /// Sends a leaf on a stream of its own, which is returned; `None` while there is no room for another.
+    pub(super) fn send_leaf(
+        &mut self,
+        link: LinkId,
+        header: &LeafHeader,
+        bytes: Bytes,
+    ) -> Option<StreamId> {
+        let stream = self.transport.open_leaf(link)?;
         let mut head = Vec::with_capacity(LEAF_HEADER_LEN_MAX);
         frame::encode::<LEAF_HEADER_LEN_MAX>(header, &mut head)
             .expect("a leaf header fits its bound");
         self.transport.write(link, stream, head.into(), false);
         self.transport.write(link, stream, bytes, true);
-        true
+        Some(stream)
+    }
+
+    /// Bytes that the other side of a link has acknowledged, headers included.
+    pub(super) fn acknowledged_bytes(&self, link: LinkId) -> u64 {
+        self.transport.acknowledged_bytes(link)
     }
 
     /// Number of streams of a link with bytes that QUIC has not taken yet.
@@ -401,6 +411,11 @@ impl Links {
                 Ok(Some(whole))
             }
         }
+    }
+
+    /// Of a leaf that has arrived in part: its header, and how many of its bytes are here.
+    pub(super) fn arriving(&self, link: LinkId, stream: StreamId) -> Option<(LeafHeader, usize)> {
+        self.peers.get(&link)?.leaves.get(&stream)?.arrived()
     }
 
     /// Reports every leaf that has arrived in part as readable, because there is room for leaves again.
@@ -722,12 +737,17 @@ impl Links {
         }
     }
 
-    /// Closes a link once its message stream, which only a farewell finishes, is acknowledged.
+    /// A stream is acknowledged: closes the link if it is its message stream, which only a farewell
+    /// finishes; any other has brought a leaf.
     fn on_finished(&mut self, link: LinkId, stream: StreamId, now: Instant) {
-        let peer = self.peers.get(&link);
-        if peer.is_some_and(|peer| peer.stream.id() == Some(stream)) {
-            self.drop_link(link, CloseReason::Done, now);
+        let Some(peer) = self.peers.get(&link) else {
+            return;
+        };
+        if peer.stream.id() == Some(stream) {
+            return self.drop_link(link, CloseReason::Done, now);
         }
+        let change = LinkChange::LeafAcknowledged { link, stream };
+        self.events.push_back(LinksEvent::Change(change));
     }
 
     fn read_frames(&mut self, link: LinkId, stream: StreamId, now: Instant) {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::hash::{FileDigest, LeafHash, file_digest, leaf_count};
 use common::id::{AccountName, TransferId};
@@ -24,13 +24,12 @@ use super::violation::ProtocolViolation;
 use receive::Receiving;
 use send::Sending;
 
+// How far transfers are.
+mod progress;
 // Files that are received.
 mod receive;
 // Files that are sent.
 mod send;
-
-/// Least time between two reports of progress.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// All transfers of a node.
 #[derive(Debug, Default)]
@@ -120,6 +119,9 @@ impl Transfers {
                 self.sending.on_lost(*link, reason, cx);
                 self.receiving.on_lost(*link, reason, cx);
             }
+            LinkChange::LeafAcknowledged { link, stream } => {
+                self.sending.on_leaf_acknowledged(*link, *stream, cx);
+            }
             LinkChange::Proved { .. } | LinkChange::DialFailed { .. } => {}
         }
     }
@@ -199,10 +201,13 @@ impl Transfers {
         }
         let receiving = &self.receiving;
         let room = |header: &_| receiving.room(link, header);
-        match cx.links.read_leaf(link, stream, room)? {
-            Some((header, bytes)) => self.receiving.on_leaf(link, header, bytes, cx),
-            None => Ok(()),
+        if let Some((header, bytes)) = cx.links.read_leaf(link, stream, room)? {
+            return self.receiving.on_leaf(link, header, bytes, cx);
         }
+        if let Some((header, len)) = cx.links.arriving(link, stream) {
+            self.receiving.on_arriving(header.transfer, len, cx);
+        }
+        Ok(())
     }
 
     // ---- disk and time -------------------------------------------------------------------------
@@ -225,8 +230,8 @@ impl Transfers {
         }
     }
 
-    /// Declines received offers that nobody answered in time, and fails sent ones for which the server did
-    /// not come back in time.
+    /// Declines received offers that nobody answered in time, fails sent ones for which the server did not
+    /// come back in time, and tells how far the others are.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.receiving.handle_timeout(cx);
         self.sending.handle_timeout(cx);
@@ -236,51 +241,6 @@ impl Transfers {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let deadlines = [self.receiving.poll_timeout(), self.sending.poll_timeout()];
         deadlines.into_iter().flatten().min()
-    }
-}
-
-/// The progress of a transfer, reported at most once in [`PROGRESS_INTERVAL`].
-#[derive(Clone, Copy, Debug)]
-struct Progress {
-    transfer: TransferId,
-    done: u64,
-    total: u64,
-    since: Instant,
-    told: Instant,
-}
-
-impl Progress {
-    fn start(transfer: TransferId, total: u64, cx: &mut Context<'_>) -> Self {
-        let progress = Self {
-            transfer,
-            done: 0,
-            total,
-            since: cx.now,
-            told: cx.now,
-        };
-        progress.tell(cx);
-        progress
-    }
-
-    fn advance(&mut self, bytes: u64, cx: &mut Context<'_>) {
-        self.done += bytes;
-        if cx.now >= self.told + PROGRESS_INTERVAL {
-            self.told = cx.now;
-            self.tell(cx);
-        }
-    }
-
-    fn tell(&self, cx: &mut Context<'_>) {
-        let state = TransferState::Moving {
-            done: self.done,
-            total: self.total,
-        };
-        tell(self.transfer, state, cx);
-    }
-
-    fn elapsed_ms(&self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.since);
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 }
 

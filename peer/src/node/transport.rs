@@ -350,6 +350,12 @@ impl Transport {
         self.links.get(&link).map_or(0, |link| link.unsent.len())
     }
 
+    /// Bytes of all packets of a link that the other side has acknowledged, headers included.
+    pub fn acknowledged_bytes(&self, link: LinkId) -> u64 {
+        let link = self.links.get(&link);
+        link.map_or(0, |link| link.ack_lag.acknowledged_bytes())
+    }
+
     /// Passes the received bytes of a stream to `sink`, in order, until none are left or `sink` returns
     /// `false`.
     pub fn read(

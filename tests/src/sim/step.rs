@@ -328,7 +328,7 @@ fn answer_offer(world: &mut World, host: usize, takes_it: bool) {
 }
 
 fn cancel(world: &mut World, host: usize) {
-    if let Some(transfer) = world.hosts[host].moving.pop() {
+    if let Some((transfer, _)) = world.hosts[host].moving.pop() {
         world.command(host, Command::Cancel { transfer });
     }
 }

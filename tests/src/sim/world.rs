@@ -597,9 +597,13 @@ impl World {
 
     fn on_transfer(&mut self, n: usize, transfer: TransferId, state: &TransferState) {
         let host = &mut self.hosts[n];
-        host.moving.retain(|moving| *moving != transfer);
-        if !state.is_final() {
-            return host.moving.push(transfer);
+        host.moving.retain(|(moving, _)| *moving != transfer);
+        match state {
+            TransferState::Waiting => return host.moving.push((transfer, 0)),
+            TransferState::Moving { done, .. } => return host.moving.push((transfer, *done)),
+            TransferState::Done { .. }
+            | TransferState::Declined { .. }
+            | TransferState::Failed { .. } => {}
         }
         host.offers.retain(|offer| *offer != transfer);
         if let TransferState::Done {

@@ -75,6 +75,43 @@ fn a_file_arrives_whole_even_under_loss() {
 }
 
 #[test]
+fn on_a_slow_line_both_sides_tell_how_much_has_arrived() {
+    const RATE: u32 = 100_000;
+    let mut world = world(
+        2,
+        Faults {
+            rate: Some(RATE),
+            queue: Duration::from_millis(200),
+            ..Faults::NONE
+        },
+    );
+    let (transfer, _) = offer(&mut world, 2 * LEAF_LEN as u32);
+    answer(&mut world, transfer, true);
+    let done = |world: &World, host: usize| {
+        let mut moving = world.hosts[host].moving.iter();
+        let found = moving.find(|(moving, _)| *moving == transfer);
+        found.map(|(_, done)| *done)
+    };
+    world.pass(Duration::from_secs(1));
+    let mut before = [0, 0];
+    for second in 2..=15 {
+        world.pass(Duration::from_secs(1));
+        let carried = u64::from(RATE) * second;
+        for host in [0, 1] {
+            let done = done(&world, host).unwrap();
+            let fair = carried * 6 / 10..=carried;
+            assert!(fair.contains(&done), "host {host}, second {second}: {done}");
+            assert!(done > before[host], "host {host}, second {second}: {done}");
+            before[host] = done;
+        }
+    }
+    for host in [1, 0] {
+        let end = end(&mut world, host, transfer);
+        assert!(matches!(end, TransferState::Done { .. }), "{end:?}");
+    }
+}
+
+#[test]
 fn t12_a_file_that_changes_on_its_way_is_never_done() {
     let mut world = world(2, Faults::NONE);
     world.hosts[0].disk.is_corrupt = true;

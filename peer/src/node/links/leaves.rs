@@ -47,6 +47,11 @@ impl IncomingLeaf {
         Ok(())
     }
 
+    /// The header, once it is here, and how many bytes of the leaf are.
+    pub(super) fn arrived(&self) -> Option<(LeafHeader, usize)> {
+        Some((self.header?, self.bytes.len()))
+    }
+
     /// The whole leaf, if its stream has ended after its header.
     pub(super) fn finish(self) -> Option<(LeafHeader, Bytes)> {
         Some((self.header?, self.bytes.into()))

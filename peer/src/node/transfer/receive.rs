@@ -12,7 +12,8 @@ use common::limits::{
 };
 use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, Reason};
 
-use super::{LeafHashes, Progress, tell};
+use super::progress::Progress;
+use super::{LeafHashes, tell};
 use crate::node::command::{CommandError, Event, OfferView, TransferState};
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskRequest};
@@ -55,6 +56,8 @@ struct LeafReceiver {
     hashes: LeafHashes,
     /// Leaves verified and written.
     written: u64,
+    /// The bytes of those leaves.
+    written_bytes: u64,
     /// What the sender says the file adds up to, once it has read it all.
     announced: Option<FileDigest>,
     progress: Progress,
@@ -223,6 +226,15 @@ impl Receiving {
         Ok(())
     }
 
+    /// So many bytes of a leaf have arrived, and not all of it.
+    pub(super) fn on_arriving(&mut self, transfer: TransferId, len: usize, cx: &mut Context<'_>) {
+        if let Some(incoming) = self.transfers.get_mut(&transfer)
+            && let State::Moving(moving) = &mut incoming.state
+        {
+            moving.progress.reach(moving.written_bytes + len as u64, cx);
+        }
+    }
+
     /// The sender has sent all.
     pub(super) fn on_sent(
         &mut self,
@@ -326,6 +338,7 @@ impl Receiving {
         incoming.state = State::Moving(LeafReceiver {
             hashes: LeafHashes::default(),
             written: 0,
+            written_bytes: 0,
             announced: None,
             progress: Progress::start(transfer, incoming.offer.size, cx),
         });
@@ -346,8 +359,8 @@ impl Receiving {
             return;
         };
         moving.written += 1;
-        let len = leaf_len(incoming.offer.size, index).unwrap_or(0) as u64;
-        moving.progress.advance(len, cx);
+        moving.written_bytes += leaf_len(incoming.offer.size, index).unwrap_or(0) as u64;
+        moving.progress.reach(moving.written_bytes, cx);
         self.finish_if_complete(transfer, cx);
     }
 

@@ -10,11 +10,12 @@ use common::id::{AccountName, TransferId};
 use common::limits::{LEAVES_READING_MAX, Occupancy, SERVER_WAIT_MAX, TRANSFERS_MAX};
 use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, Reason};
 
-use super::{LeafHashes, Progress, tell};
+use super::progress::{InFlight, Progress};
+use super::{LeafHashes, tell};
 use crate::node::command::{CommandError, CommandId, Reply, TransferState};
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskRequest};
-use crate::node::transport::LinkId;
+use crate::node::transport::{LinkId, StreamId};
 
 /// All files that go.
 #[derive(Debug, Default)]
@@ -41,14 +42,8 @@ enum State {
     Unlinked { until: Option<Instant> },
     /// The offer is out.
     Offered { link: LinkId },
-    /// Leaves are read and sent.
-    Moving(LeafSender),
-    /// All is sent; the receiver is checking and storing.
-    Settling {
-        link: LinkId,
-        progress: Progress,
-        digest: FileDigest,
-    },
+    /// Leaves are read and sent, then the receiver checks and stores them.
+    Moving(Box<LeafSender>),
 }
 
 #[derive(Debug)]
@@ -61,7 +56,10 @@ struct LeafSender {
     /// Read, and waiting for a stream.
     held: VecDeque<(u64, Bytes, LeafHash)>,
     hashes: LeafHashes,
+    in_flight: InFlight,
     progress: Progress,
+    /// Of the whole file, once QUIC has all of it.
+    digest: Option<FileDigest>,
 }
 
 impl Sending {
@@ -155,9 +153,14 @@ impl Sending {
         !stuck.is_empty()
     }
 
-    /// Fails the offers for which the server, or after it the recipient, did not come back in time.
+    /// Tells how far files are, and fails the offers for which the server, or after it the recipient, did
+    /// not come back in time.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
+        let moving = self.transfers.values_mut().filter_map(Outgoing::moving);
+        for moving in moving.filter(|moving| moving.due().is_some_and(|at| at <= now)) {
+            moving.tell(cx);
+        }
         let is_over =
             |outgoing: &Outgoing| outgoing.waits_until().is_some_and(|until| until <= now);
         let over = self
@@ -180,10 +183,8 @@ impl Sending {
 
     /// When [`Sending::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.transfers
-            .values()
-            .filter_map(Outgoing::waits_until)
-            .min()
+        let deadlines = self.transfers.values().filter_map(Outgoing::poll_timeout);
+        deadlines.min()
     }
 
     /// The recipient cannot be reached: offers that waited for it come to nothing. After the server was
@@ -255,10 +256,12 @@ impl Sending {
             reading: 0,
             held: VecDeque::new(),
             hashes: LeafHashes::default(),
+            in_flight: InFlight::default(),
             progress: Progress::start(transfer, offer.size, cx),
+            digest: None,
         };
         moving.read_more(transfer, offer.size, 0, cx);
-        outgoing.state = State::Moving(moving);
+        outgoing.state = State::Moving(Box::new(moving));
     }
 
     /// The recipient declines, or gives up.
@@ -285,19 +288,16 @@ impl Sending {
             return;
         };
         cx.disk(DiskRequest::Drop { transfer });
-        let state = match outgoing.state {
-            State::Settling {
-                progress, digest, ..
-            } => TransferState::Done {
+        let state = match outgoing.sent() {
+            Some((progress, digest)) => TransferState::Done {
                 digest: digest.to_string(),
                 total: progress.total,
                 elapsed_ms: progress.elapsed_ms(cx.now),
                 path: None,
             },
-            State::Opening | State::Unlinked { .. } | State::Offered { .. } | State::Moving(_) => {
-                let reason = "the recipient claims to have what was not sent".to_owned();
-                TransferState::Failed { reason }
-            }
+            None => TransferState::Failed {
+                reason: "the recipient claims to have what was not sent".to_owned(),
+            },
         };
         tell(transfer, state, cx);
     }
@@ -399,24 +399,37 @@ impl Sending {
                 hash,
             };
             let len = bytes.len() as u64;
-            if !cx.links.send_leaf(moving.link, &header, bytes.clone()) {
+            let link = moving.link;
+            let Some(stream) = cx.links.send_leaf(link, &header, bytes.clone()) else {
                 moving.held.push_front((index, bytes, hash));
                 break;
-            }
+            };
             moving.hashes.insert(index, hash);
-            moving.progress.advance(len, cx);
+            let of_link = cx.links.acknowledged_bytes(link);
+            moving.in_flight.push(stream, len, of_link);
         }
         let unsent = cx.links.unsent_streams(moving.link);
         moving.read_more(transfer, offer.size, unsent, cx);
-        if let Some(digest) = moving.hashes.digest(offer.size) {
-            let link = moving.link;
-            cx.send(link, FileFrame::Sent { transfer, digest });
-            let progress = moving.progress;
-            outgoing.state = State::Settling {
-                link,
-                progress,
-                digest,
-            };
+        if moving.digest.is_none()
+            && let Some(digest) = moving.hashes.digest(offer.size)
+        {
+            cx.send(moving.link, FileFrame::Sent { transfer, digest });
+            moving.digest = Some(digest);
+        }
+    }
+
+    /// The recipient has acknowledged a leaf.
+    pub(super) fn on_leaf_acknowledged(
+        &mut self,
+        link: LinkId,
+        stream: StreamId,
+        cx: &mut Context<'_>,
+    ) {
+        let of_link = cx.links.acknowledged_bytes(link);
+        let moving = self.transfers.values_mut().filter_map(Outgoing::moving);
+        for moving in moving.filter(|moving| moving.link == link) {
+            moving.in_flight.on_acknowledged(stream, of_link);
+            moving.tell(cx);
         }
     }
 
@@ -445,13 +458,33 @@ impl Sending {
 }
 
 impl Outgoing {
+    fn poll_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Moving(moving) => moving.due(),
+            State::Opening | State::Unlinked { .. } | State::Offered { .. } => self.waits_until(),
+        }
+    }
+
+    /// Progress and digest once QUIC has all of the file.
+    fn sent(&self) -> Option<(Progress, FileDigest)> {
+        match &self.state {
+            State::Moving(moving) => Some((moving.progress, moving.digest?)),
+            State::Opening | State::Unlinked { .. } | State::Offered { .. } => None,
+        }
+    }
+
+    fn moving(&mut self) -> Option<&mut LeafSender> {
+        match &mut self.state {
+            State::Moving(moving) => Some(moving),
+            State::Opening | State::Unlinked { .. } | State::Offered { .. } => None,
+        }
+    }
+
     /// Until when a server that is away is waited for.
     const fn waits_until(&self) -> Option<Instant> {
         match self.state {
             State::Unlinked { until } => until,
-            State::Opening | State::Offered { .. } | State::Moving(_) | State::Settling { .. } => {
-                None
-            }
+            State::Opening | State::Offered { .. } | State::Moving(_) => None,
         }
     }
 }
@@ -460,13 +493,23 @@ impl State {
     fn link(&self) -> Option<LinkId> {
         match self {
             Self::Opening | Self::Unlinked { .. } => None,
-            Self::Offered { link } | Self::Settling { link, .. } => Some(*link),
+            Self::Offered { link } => Some(*link),
             Self::Moving(moving) => Some(moving.link),
         }
     }
 }
 
 impl LeafSender {
+    /// When to tell again how far the file is.
+    fn due(&self) -> Option<Instant> {
+        (!self.in_flight.is_empty()).then(|| self.progress.due())
+    }
+
+    fn tell(&mut self, cx: &mut Context<'_>) {
+        let of_link = cx.links.acknowledged_bytes(self.link);
+        self.progress.reach(self.in_flight.arrived(of_link), cx);
+    }
+
     fn read_more(&mut self, transfer: TransferId, size: u64, unsent: usize, cx: &mut Context<'_>) {
         while self.next < leaf_count(size)
             && self.reading + self.held.len() + unsent < LEAVES_READING_MAX

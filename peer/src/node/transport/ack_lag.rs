@@ -1,4 +1,4 @@
-//! Tracks how far the other side's acknowledgements lag behind.
+//! Tracks what the other side has acknowledged, and how far its acknowledgements lag behind.
 //!
 //! The QUIC implementation keeps state for every packet since the oldest one that may still be
 //! acknowledged. A peer that keeps sending but never acknowledges anything would make that state grow
@@ -25,6 +25,8 @@ struct Counts {
     sent: AtomicU64,
     /// Largest packet number acknowledged.
     acknowledged: AtomicU64,
+    /// Bytes of all packets that were acknowledged.
+    acknowledged_bytes: AtomicU64,
 }
 
 impl AckLag {
@@ -32,6 +34,11 @@ impl AckLag {
     pub(super) fn unacknowledged(&self) -> u64 {
         let sent = self.counts.sent.load(Ordering::Relaxed);
         sent.saturating_sub(self.counts.acknowledged.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of all packets that were acknowledged.
+    pub(super) fn acknowledged_bytes(&self) -> u64 {
+        self.counts.acknowledged_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -82,6 +89,9 @@ impl Controller for AckLagController {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
+        self.counts
+            .acknowledged_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
         self.inner.on_ack(now, sent, bytes, pn, app_limited, rtt);
     }
 

@@ -57,7 +57,7 @@ pub struct Host {
     /// Offers that nobody has answered.
     pub offers: Vec<TransferId>,
     /// Transfers that have not ended.
-    pub moving: Vec<TransferId>,
+    pub moving: Vec<(TransferId, u64)>,
     /// Files that arrived here.
     pub arrived: Vec<PathBuf>,
     pub(super) store_free: Instant,

@@ -1,0 +1,126 @@
+//! How far transfers are, and when that is told.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use common::id::TransferId;
+
+use super::tell;
+use crate::node::command::TransferState;
+use crate::node::context::Context;
+use crate::node::transport::StreamId;
+
+/// Least time between two reports of progress.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// How much of a file has arrived, told at most once in [`INTERVAL`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    transfer: TransferId,
+    done: u64,
+    pub(super) total: u64,
+    since: Instant,
+    told: Instant,
+    is_told: bool,
+}
+
+impl Progress {
+    /// Starts, and tells so.
+    pub(super) fn start(transfer: TransferId, total: u64, cx: &mut Context<'_>) -> Self {
+        let mut progress = Self {
+            transfer,
+            done: 0,
+            total,
+            since: cx.now,
+            told: cx.now,
+            is_told: false,
+        };
+        progress.tell(cx);
+        progress
+    }
+
+    /// Notes that so many bytes have arrived. It never goes back.
+    pub(super) fn reach(&mut self, done: u64, cx: &mut Context<'_>) {
+        if done > self.done {
+            self.done = done;
+            self.is_told = false;
+        }
+        if cx.now < self.due() {
+            return;
+        }
+        self.told = cx.now;
+        if !self.is_told {
+            self.tell(cx);
+        }
+    }
+
+    /// When the next report may be made.
+    pub(super) fn due(&self) -> Instant {
+        self.told + INTERVAL
+    }
+
+    /// Time since the start, in milliseconds.
+    pub(super) fn elapsed_ms(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.since);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn tell(&mut self, cx: &mut Context<'_>) {
+        self.is_told = true;
+        let state = TransferState::Moving {
+            done: self.done,
+            total: self.total,
+        };
+        tell(self.transfer, state, cx);
+    }
+}
+
+/// Leaves that QUIC has taken, and how much of them has arrived.
+///
+/// QUIC tells when a stream is acknowledged as a whole. Streams are sent one after another, so the bytes
+/// that a link has acknowledged since then are those of the first one that is open, and of packet headers:
+/// an estimate, corrected with each leaf.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    /// Streams that are not acknowledged, each with the length of its leaf.
+    open: VecDeque<(StreamId, u64)>,
+    /// Bytes of the leaves that are.
+    acknowledged: u64,
+    /// What the link had acknowledged when the first open stream became the first.
+    mark: u64,
+}
+
+impl InFlight {
+    /// QUIC takes a leaf of `len` bytes; its link has acknowledged `of_link` bytes so far.
+    pub(super) fn push(&mut self, stream: StreamId, len: u64, of_link: u64) {
+        if self.open.is_empty() {
+            self.mark = of_link;
+        }
+        self.open.push_back((stream, len));
+    }
+
+    /// A stream is acknowledged.
+    pub(super) fn on_acknowledged(&mut self, stream: StreamId, of_link: u64) {
+        let Some(at) = self.open.iter().position(|(open, _)| *open == stream) else {
+            return;
+        };
+        if let Some((_, len)) = self.open.remove(at) {
+            self.acknowledged += len;
+            self.mark = of_link;
+        }
+    }
+
+    /// Tells whether every leaf that QUIC has taken is acknowledged.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Bytes that have arrived.
+    pub(super) fn arrived(&self, of_link: u64) -> u64 {
+        let of_first = self
+            .open
+            .front()
+            .map_or(0, |(_, len)| of_link.saturating_sub(self.mark).min(*len));
+        self.acknowledged + of_first
+    }
+}
