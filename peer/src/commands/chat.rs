@@ -25,12 +25,16 @@ use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Reply};
 use crate::ui::Screen;
 use crate::ui::line::{self, LineFrontEnd};
+use crate::ui::prompt::Prompt;
 use common::os::clock::unix_time;
 
 /// Talks until the person leaves, or the input ends.
 pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "chat";
     let folder = existing_folder(&args.folder)?;
+    if !screen.is_json() {
+        Prompt::leave_stops_to_editor();
+    }
     let mut session = place.open(DOING)?;
     let offline = match session.ready(DOING) {
         Ok(()) => None,

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use nix::sys::signal::{SigSet, Signal};
 use rustix::termios::{QueueSelector, tcflush};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::config::Configurer;
@@ -60,10 +61,19 @@ pub(crate) struct Prompt {
 }
 
 impl Prompt {
+    /// Has to be called before any thread starts, where [`Prompt::start`] is to follow: at Ctrl-Z the
+    /// editor gives the terminal back, stops the program, and takes the terminal again once it goes on. If
+    /// another thread could get the signal, the editor would go on before the program stops.
+    pub(crate) fn leave_stops_to_editor() {
+        if is_at_terminal() {
+            // Fails for no signal that exists.
+            let _ = SigSet::from(Signal::SIGTSTP).thread_block();
+        }
+    }
+
     /// Starts reading. What is typed arrives through `notifier`.
     pub(crate) fn start(notifier: Notifier, names: Names) -> io::Result<Self> {
-        let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-        if is_terminal {
+        if is_at_terminal() {
             Self::editing(notifier, names)
         } else {
             Self::plain(notifier)
@@ -113,6 +123,7 @@ impl Prompt {
         thread::Builder::new()
             .name("editor".to_owned())
             .spawn(move || {
+                let _ = SigSet::from(Signal::SIGTSTP).thread_unblock();
                 edit(&mut editor, &asked, &notifier);
                 drop::<SyncSender<()>>(ended);
             })?;
@@ -171,6 +182,10 @@ impl Prompt {
             let _ = self.done.recv_timeout(std::time::Duration::from_secs(1));
         }
     }
+}
+
+fn is_at_terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
 fn read_plain(asked: &Receiver<String>, notifier: &Notifier) {
