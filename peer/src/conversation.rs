@@ -54,13 +54,13 @@ use presence::{Absence, Presence};
 use recent::Recent;
 use recipients::{addressed, each_once};
 use sent::{SentMessages, by_recipient};
-use transfers::Transfers;
+use transfers::{Ended, Selected, Transfers};
 
 pub(crate) use io::{
     Ending, Input, Item, Now, Objection, Output, PromptState, RequestError, RequestId, Setup,
 };
 pub(crate) use sent::{Cause, Receipts, Waiting};
-pub(crate) use transfers::{Transfer, Way};
+pub(crate) use transfers::{Stage, Transfer, Way};
 
 /// Time for messages to be delivered after the end of piped input: enough to look up and dial a device.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,10 +94,13 @@ enum Purpose {
     },
     List,
     History,
+    ShowOutbox,
+    Status,
     SendFile {
         to: AccountName,
         name: String,
     },
+    Cancel,
     AnswerOffer {
         number: usize,
         offer: OfferView,
@@ -115,6 +118,8 @@ pub(crate) struct Conversation {
     folder: PathBuf,
     home: Option<PathBuf>,
     is_interactive: bool,
+    /// The node ends with this program.
+    is_owner: bool,
     /// Accounts that were online, authors or recipients, at most [`KNOWN_NAMES_MAX`]; for completion.
     known: BTreeSet<AccountName>,
     /// Received messages that have been shown, so that none is shown twice.
@@ -131,6 +136,8 @@ pub(crate) struct Conversation {
     opening: Option<AccountName>,
     /// The person leaves once it is known what waits.
     is_leaving: bool,
+    /// The last thing typed would have ended transfers, and the person was told so.
+    is_warned: bool,
     /// The last thing typed was Ctrl-C.
     is_interrupted: bool,
     /// A text that was not sent, because it may have been meant for somebody else. Typed again, it is.
@@ -152,6 +159,7 @@ impl Conversation {
             folder,
             home,
             is_interactive,
+            is_owner,
             offline,
         } = setup;
         let mut conversation = Self {
@@ -160,6 +168,7 @@ impl Conversation {
             folder,
             home,
             is_interactive,
+            is_owner,
             known: BTreeSet::new(),
             shown: Recent::default(),
             unread: BTreeSet::new(),
@@ -171,6 +180,7 @@ impl Conversation {
             presence: Presence::default(),
             opening: None,
             is_leaving: false,
+            is_warned: false,
             is_interrupted: false,
             unconfirmed: None,
             leaving_at: None,
@@ -190,9 +200,11 @@ impl Conversation {
             Input::Typed(typed) => self.on_typed(typed, now),
             Input::Seen(id) => self.on_seen(id),
             Input::Revived { is_own } => {
+                self.is_owner = is_own;
                 if is_own {
                     self.show(Item::TookOver);
                 }
+                self.end_transfers();
                 self.look_around();
                 self.catch_up();
             }
@@ -207,12 +219,15 @@ impl Conversation {
         if self.sent.waiting_at().is_some_and(|at| now >= at) {
             self.tell_waiting(now);
         }
+        self.transfers.handle_timeout(now);
         if self.leaving_at.is_some_and(|at| now >= at) {
             let waiting = self.sent.waiting();
-            self.end(if waiting.is_empty() {
+            let underway = self.transfers.underway().into_iter();
+            let transfers: Vec<_> = underway.map(|(transfer, _)| transfer.clone()).collect();
+            self.end(if waiting.is_empty() && transfers.is_empty() {
                 Ending::Left(waiting)
             } else {
-                Ending::Undelivered(waiting)
+                Ending::Unfinished { waiting, transfers }
             });
         }
     }
@@ -227,7 +242,11 @@ impl Conversation {
             self.tell_receipts();
             self.end(Ending::Left(Vec::new()));
         }
-        let deadline = [self.sent.poll_timeout(), self.leaving_at];
+        let deadline = [
+            self.sent.poll_timeout(),
+            self.transfers.poll_timeout(),
+            self.leaving_at,
+        ];
         let deadline = deadline.into_iter().flatten().min();
         self.outputs.pop_front().unwrap_or(Output::Wait(deadline))
     }
@@ -238,6 +257,11 @@ impl Conversation {
             with: self.with.as_ref(),
             unread: self.unread.len(),
         })
+    }
+
+    /// The transfers of this conversation that have not ended, in the order in which they began.
+    pub(crate) fn underway(&self) -> Vec<(&Transfer, Stage)> {
+        self.transfers.underway()
     }
 
     // ---- beginning and end -----------------------------------------------------------------
@@ -296,12 +320,24 @@ impl Conversation {
             && !self.sent.is_waiting()
     }
 
-    /// Ends the conversation once the node has told what waits; at once if the person insists.
-    fn leave(&mut self) {
+    /// Ends the conversation once the node has told what waits; at once if the person insists. Whoever was
+    /// not warned of transfers that end with it is.
+    fn leave(&mut self, was_warned: bool) {
+        let underway = self.owned_underway();
+        if self.is_owner && !underway.is_empty() && !was_warned {
+            self.is_warned = true;
+            return self.object(Objection::UnderWay(underway));
+        }
         if std::mem::replace(&mut self.is_leaving, true) {
             return self.end(Ending::Left(self.sent.waiting()));
         }
         self.ask("look into the outbox", Command::Outbox, Purpose::Leave);
+    }
+
+    fn owned_underway(&self) -> Vec<(Transfer, Stage)> {
+        let underway = self.transfers.underway().into_iter();
+        let owned = underway.map(|(transfer, stage)| (transfer.clone(), stage));
+        owned.collect()
     }
 
     fn end(&mut self, ending: Ending) {
@@ -438,8 +474,59 @@ impl Conversation {
             transfer: id,
             state: state.clone(),
         });
-        if let Some(transfer) = self.transfers.on_state(id, &state, now) {
-            self.show(Item::Transfer { transfer, state });
+        match &state {
+            TransferState::Waiting => {}
+            TransferState::Moving { done, total } => {
+                if let Some(leaving_at) = &mut self.leaving_at {
+                    *leaving_at = now + DELIVERY_TIMEOUT;
+                }
+                if let Some(transfer) = self.transfers.on_moved(id, *done, *total, now) {
+                    self.show(Item::Transfer { transfer, state });
+                }
+            }
+            TransferState::Declined { .. }
+            | TransferState::Done { .. }
+            | TransferState::Failed { .. } => self.end_transfer(id, state),
+        }
+    }
+
+    fn end_transfer(&mut self, id: TransferId, state: TransferState) {
+        if let Some(ended) = self.transfers.end(id) {
+            self.show_end(ended, state);
+        }
+    }
+
+    fn show_end(&mut self, ended: Ended, state: TransferState) {
+        let Ended {
+            transfer,
+            is_cancelled,
+        } = ended;
+        let is_cancelled = is_cancelled && matches!(state, TransferState::Failed { .. });
+        self.show(if is_cancelled {
+            Item::Cancelled(transfer)
+        } else {
+            Item::Transfer { transfer, state }
+        });
+    }
+
+    /// The node that had the transfers and offers has gone, and they with it.
+    fn end_transfers(&mut self) {
+        let state = TransferState::Failed {
+            reason: "the program that carried it has ended".to_owned(),
+        };
+        let ended: Vec<_> = self.transfers.end_all().collect();
+        for (transfer, ended) in ended {
+            let state = state.clone();
+            self.tell(Event::Transfer {
+                transfer,
+                state: state.clone(),
+            });
+            self.show_end(ended, state);
+        }
+        let offers: Vec<_> = self.offers.end_all().collect();
+        for (number, offer) in offers {
+            let name = offer.name;
+            self.show(Item::OfferEnded { number, name });
         }
     }
 
@@ -480,20 +567,18 @@ impl Conversation {
         }
     }
 
-    /// Shows a new key, unless it is the first of its account: that one is pinned at first contact.
+    /// Shows a key that was never seen before; the first of its account is trusted from now on.
     fn on_new_key(&mut self, account: AccountName, fingerprint: String, known: usize) {
         self.tell(Event::NewKey {
             account: account.clone(),
             fingerprint: fingerprint.clone(),
             known,
         });
-        if known > 0 {
-            self.show(Item::NewKey {
-                account,
-                fingerprint,
-                known,
-            });
-        }
+        self.show(Item::NewKey {
+            account,
+            fingerprint,
+            known,
+        });
     }
 
     // ---- answers of the node ---------------------------------------------------------------
@@ -588,12 +673,29 @@ impl Conversation {
             (Purpose::SendFile { to, name }, Ok(Reply::Offered(id))) => {
                 self.meet(&to);
                 let transfer = Transfer {
-                    name: name.clone(),
-                    way: Way::To(to.clone()),
+                    number: self.offers.number(),
+                    name,
+                    way: Way::To(to),
                 };
-                self.transfers.follow(id, transfer, now);
-                self.show(Item::Offered { name, to });
+                self.transfers.follow(id, transfer.clone(), now);
+                self.show(Item::Offered(transfer));
             }
+            (Purpose::ShowOutbox, Ok(Reply::Messages(items))) => {
+                self.sent.follow(&items, now);
+                self.show(Item::Outbox(items));
+            }
+            (Purpose::Status, Ok(Reply::Status(node))) => {
+                let offers = self.offers.all();
+                let offers = offers.map(|(number, offer)| (number, offer.clone()));
+                self.show(Item::Status {
+                    node,
+                    offers: offers.collect(),
+                    underway: self.owned_underway(),
+                });
+            }
+            (Purpose::Cancel, Ok(Reply::Done)) => {}
+            // It has ended meanwhile, and was told so.
+            (Purpose::Cancel, Err(RequestError::NoSuchTransfer)) => {}
             (_, Err(error)) => return Err(failure(error, doing)),
             (_, Ok(_)) => return Err(Failure::unexpected_reply(doing)),
         }
@@ -633,6 +735,7 @@ impl Conversation {
         match (result, taken_as) {
             (Ok(_), Some(name)) => {
                 let transfer = Transfer {
+                    number,
                     name: name.clone(),
                     way: Way::From(offer.from),
                 };
@@ -654,11 +757,12 @@ impl Conversation {
 
     fn on_typed(&mut self, typed: Typed, now: Now) {
         let was_interrupted = std::mem::take(&mut self.is_interrupted);
+        let was_warned = std::mem::take(&mut self.is_warned);
         match typed {
-            Typed::Line(line) => self.on_line(&line, now),
-            Typed::End if self.is_interactive => self.leave(),
+            Typed::Line(line) => self.on_line(&line, was_warned, now),
+            Typed::End if self.is_interactive => self.leave(was_warned),
             Typed::End => self.leaving_at = Some(now.instant + DELIVERY_TIMEOUT),
-            Typed::Interrupt if was_interrupted => self.leave(),
+            Typed::Interrupt if was_interrupted || was_warned => self.leave(was_warned),
             Typed::Interrupt => {
                 self.is_interrupted = true;
                 self.object(Objection::InterruptOnce);
@@ -666,13 +770,14 @@ impl Conversation {
         }
     }
 
-    fn on_line(&mut self, line: &str, now: Now) {
+    fn on_line(&mut self, line: &str, was_warned: bool, now: Now) {
         let home = self.home.as_deref();
         let entry = Entry::parse(line, self.with.is_some(), &self.known, home);
         let unconfirmed = self.unconfirmed.take();
         match entry {
             Ok(Entry::Nothing) => {}
-            Ok(Entry::Quit) => self.leave(),
+            // What a program types is not asked back about.
+            Ok(Entry::Quit) => self.leave(was_warned || !self.is_interactive),
             Ok(Entry::Help) => self.show(Item::Help),
             Ok(Entry::Say(text)) => self.say(text, now),
             Ok(Entry::Ambiguous { name, text }) => {
@@ -704,7 +809,12 @@ impl Conversation {
                 let command = Command::History { with, limit };
                 self.ask("show the history", command, Purpose::History);
             }
+            Ok(Entry::Outbox) => {
+                self.ask("look into the outbox", Command::Outbox, Purpose::ShowOutbox)
+            }
+            Ok(Entry::Status) => self.ask("show the status", Command::Status, Purpose::Status),
             Ok(Entry::SendFile(to, path)) => self.send_file(to, &path),
+            Ok(Entry::Cancel { number }) => self.cancel(number),
             Ok(Entry::Answer {
                 number,
                 is_accepted,
@@ -750,6 +860,21 @@ impl Conversation {
             path: path.to_owned(),
         };
         self.ask(doing, command, Purpose::SendFile { to, name });
+    }
+
+    fn cancel(&mut self, number: Option<usize>) {
+        match self.transfers.select(number) {
+            Selected::One(id, transfer) => {
+                self.transfers.cancel(id);
+                let doing = format!("cancel {}", transfer.name);
+                self.ask(doing, Command::Cancel { transfer: id }, Purpose::Cancel);
+            }
+            Selected::Several(transfers) => self.object(Objection::WhichTransfer(transfers)),
+            Selected::Missing => self.object(match number {
+                Some(number) if self.offers.is_open(number) => Objection::NotAccepted { number },
+                Some(_) | None => Objection::NoSuchTransfer,
+            }),
+        }
     }
 
     fn answer_offer(&mut self, number: Option<usize>, is_accepted: bool, name: Option<FileName>) {

@@ -232,6 +232,131 @@ fn what_was_typed_before_a_question_does_not_answer_it() {
     assert!(!world.path("inbox/holiday.jpg").exists());
 }
 
+/// Kept out of memory: a hole has no bytes. Large enough that the other side can be stopped on the way.
+const LARGE: u64 = 2 << 30;
+
+#[test]
+fn a_transfer_is_a_line_that_is_redrawn_at_both_ends_until_it_is_cancelled() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    fs::create_dir(world.path("inbox")).unwrap();
+    let file = fs::File::create(world.path("film.mp4")).unwrap();
+    file.set_len(LARGE).unwrap();
+    let bob = world.peer_command("bob", &["chat", "alice", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&bob, 40);
+    bob.wait("bob's prompt", PATIENCE, |screen| screen.contains("alice>"));
+    let alice = world.peer_command("alice", &["chat", "bob"]);
+    let mut alice = Terminal::start(&alice, 80);
+    alice.wait("alice's prompt", PATIENCE, |screen| screen.contains("bob>"));
+    alice.type_keys("/send-file bob film.mp4\r");
+    let last = |screen: &str| screen.trim_end().lines().next_back().unwrap().to_owned();
+    alice.wait("it waits for an answer", PATIENCE, |screen| {
+        last(screen) == " 1: film.mp4 to bob, waits for an answer"
+    });
+    bob.wait("it is offered", PATIENCE, |screen| {
+        screen.contains("/accept 1")
+    });
+    bob.type_keys("/accept\r");
+    let moves = |screen: &str| last(screen).contains(" %, ");
+    alice.wait("it moves", PATIENCE, moves);
+    bob.signal("STOP");
+    alice.wait("it is told that it stands", PATIENCE, |screen| {
+        last(screen).ends_with("stalled")
+    });
+    alice.type_keys("half a line");
+    alice.wait("what is typed stands above", PATIENCE, |screen| {
+        let rows: Vec<_> = screen.trim_end().lines().rev().collect();
+        rows[0].ends_with("stalled") && rows[1] == "bob> half a line"
+    });
+    bob.signal("CONT");
+    alice.wait("it goes on", PATIENCE, |screen| {
+        last(screen).ends_with(" left")
+    });
+    bob.wait("bob sees it, too", PATIENCE, |screen| {
+        let line = last(screen);
+        line.starts_with(" 1: film.mp4") && line.ends_with(" left")
+    });
+    alice.type_keys(" more\r");
+    bob.wait("the line arrives", PATIENCE, |screen| {
+        screen.contains("half a line more")
+    });
+    alice.type_keys("/quit\r");
+    alice.wait("it warns", PATIENCE, |screen| {
+        screen.contains("would be cut off")
+    });
+    alice.type_keys("/cancel\r");
+    let screen = alice.wait("it is cancelled", PATIENCE, |screen| {
+        screen.contains("Cancelled 1 (film.mp4 to bob).") && screen.trim_end().ends_with("bob>")
+    });
+    assert_eq!(screen.matches(" %, ").count(), 0, "{screen}");
+    bob.wait("bob is told", PATIENCE, |screen| screen.contains("failed"));
+    alice.type_keys("/quit\r");
+    let (status, screen) = alice.end(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{screen}");
+    assert_eq!(world.names_in("inbox"), [""; 0]);
+}
+
+#[test]
+fn an_interrupt_says_what_became_of_a_file() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    fs::create_dir(world.path("inbox")).unwrap();
+    let file = fs::File::create(world.path("film.mp4")).unwrap();
+    file.set_len(LARGE).unwrap();
+    let asks = |screen: &str| screen.contains("Take film.mp4?");
+    let moves = |screen: &str| screen.contains(" left");
+    let sends = world.peer_command("alice", &["send-file", "bob", "film.mp4"]);
+    let takes = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+
+    // Before it is answered.
+    let mut bob = Terminal::start(&takes, 80);
+    world.wait_ready("bob");
+    let mut alice = Terminal::start(&sends, 80);
+    bob.wait("the question", PATIENCE, asks);
+    alice.type_keys("\x03");
+    let (status, screen) = alice.end(PATIENCE);
+    assert_eq!(status.code(), Some(130), "{screen}");
+    let told = "Cancelled: the offer of film.mp4 to bob is withdrawn.";
+    assert!(screen.contains(told), "{screen}");
+    bob.wait("it is withdrawn", PATIENCE, |screen| {
+        screen.contains("was withdrawn")
+    });
+
+    // On its way, by the sender.
+    let mut alice = Terminal::start(&sends, 80);
+    bob.wait("the second question", PATIENCE, |screen| {
+        screen.matches("Take film.mp4?").count() == 2
+    });
+    bob.type_keys("y\r");
+    alice.wait("it moves", PATIENCE, moves);
+    alice.type_keys("\x03");
+    let (status, screen) = alice.end(PATIENCE);
+    assert_eq!(status.code(), Some(130), "{screen}");
+    let told = "Cancelled: film.mp4 was not sent. bob had ";
+    assert!(screen.contains(told), "{screen}");
+    bob.wait("it failed", PATIENCE, |screen| screen.contains("failed:"));
+
+    // On its way, by the receiver.
+    let mut alice = Terminal::start(&sends, 80);
+    bob.wait("the third question", PATIENCE, |screen| {
+        screen.matches("Take film.mp4?").count() == 3
+    });
+    bob.type_keys("y\r");
+    alice.wait("it moves", PATIENCE, moves);
+    bob.type_keys("\x03");
+    let (status, screen) = bob.end(PATIENCE);
+    assert_eq!(status.code(), Some(130), "{screen}");
+    let told = "Cancelled: film.mp4 from alice was not taken";
+    assert!(screen.contains(told), "{screen}");
+    let (status, screen) = alice.end(PATIENCE);
+    assert_eq!(status.code(), Some(9), "{screen}");
+    assert_eq!(world.names_in("inbox"), [""; 0]);
+}
+
 #[test]
 fn whoever_leaves_is_told_with_the_device() {
     let world = World::new(EXECUTABLE);

@@ -166,9 +166,10 @@ fn wrapped_line(line: &str, limit: usize) -> String {
     if columns(line) <= limit {
         return line.to_owned();
     }
-    let words = line.trim_start_matches(' ');
-    let indent = line.len() - words.len();
-    let mut wrapped = " ".repeat(indent);
+    let (colour, text) = line.split_at(colour_len(line));
+    let words = text.trim_start_matches(' ');
+    let indent = text.len() - words.len();
+    let mut wrapped = format!("{colour}{}", " ".repeat(indent));
     let mut used = indent;
     for (index, word) in words.split(' ').enumerate() {
         let width = columns(word);
@@ -185,6 +186,18 @@ fn wrapped_line(line: &str, limit: usize) -> String {
         used += width;
     }
     wrapped
+}
+
+/// Bytes of the colour that a line begins with.
+fn colour_len(line: &str) -> usize {
+    let Some(rest) = line.strip_prefix("\u{1b}[") else {
+        return 0;
+    };
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ';');
+    match end {
+        Some(end) if rest[end..].starts_with('m') => "\u{1b}[m".len() + end,
+        Some(_) | None => 0,
+    }
 }
 
 #[cfg(test)]
@@ -453,6 +466,9 @@ mod tests {
         assert_eq!(wrapped(&text, Some(20)), format!("key\n{word}\nof bob"));
         let coloured = "\u{1b}[2mone two three four\u{1b}[0m";
         assert_eq!(wrapped(coloured, Some(20)), coloured);
+        let coloured = "\u{1b}[1;31m  one two three four five\u{1b}[0m";
+        let broken = "\u{1b}[1;31m  one two three four\n  five\u{1b}[0m";
+        assert_eq!(wrapped(coloured, Some(20)), broken);
         let wide = "漢字漢字漢字 漢字漢字漢字";
         assert_eq!(wrapped(wide, Some(20)), "漢字漢字漢字\n漢字漢字漢字");
     }

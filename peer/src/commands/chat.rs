@@ -51,6 +51,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         folder,
         home: BaseDirs::new().map(|folders| folders.home_dir().to_owned()),
         is_interactive: front_end.is_interactive(),
+        is_owner: session.is_owner(),
         offline: offline.map(|failure| failure.why().unwrap_or(failure.what()).to_owned()),
     });
     let mut talk = Talk {
@@ -67,7 +68,13 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
             }
             Ok(Exit::Done)
         }
-        Ending::Undelivered(waiting) => {
+        Ending::Unfinished { waiting, transfers } => {
+            if !transfers.is_empty() {
+                screen.note(line::unfinished(&transfers));
+            }
+            if waiting.is_empty() {
+                return Ok(Exit::Transfer);
+            }
             screen.note(line::left_behind(&waiting));
             Ok(Exit::NotDelivered)
         }
@@ -88,6 +95,7 @@ impl Talk<'_> {
                 ControlFlow::Continue(deadline) => deadline,
                 ControlFlow::Break(ending) => return Ok(ending),
             };
+            self.front_end.underway(&self.conversation.underway());
             if let Some(prompt) = self.conversation.prompt() {
                 self.front_end.ask(&prompt);
             }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use common::id::DeviceName;
-use common::text::joined;
 use serde::Serialize;
 
 use super::Place;
@@ -75,32 +74,17 @@ fn status_rows(
     screen: &Screen,
 ) -> Vec<String> {
     let look = &screen.look;
-    let account = match &node.account {
-        Some(account) => look.bold(account.as_str()),
-        None => look.yellow("not logged in; run 'peer login NAME'"),
-    };
-    let links = match node.linked.as_slice() {
-        [] => "none".to_owned(),
-        linked => joined(linked),
-    };
-    let outbox = match node.outbox {
-        0 => "empty".to_owned(),
-        1 => "1 message waits for its recipient".to_owned(),
-        count => format!("{count} messages wait for their recipients"),
-    };
     let device = common::text::inline(settings.device_name.as_str());
-    let rows = [
-        ("account", account),
-        ("state", line::connection(&node.connection)),
+    let mut rows = line::node_status(node, look);
+    let own = [
         ("server", format!("{}  {trust}", settings.server())),
         ("device", format!("{device}  {}", node.fingerprint)),
-        ("endpoints", line::endpoints(&node.endpoints, usize::MAX)),
-        ("links", links),
-        ("outbox", outbox),
-        ("profile", shown_path(place.profile.folder())),
     ];
+    // Behind the state.
+    rows.splice(2..2, own);
+    rows.push(("profile", shown_path(place.profile.folder())));
     let rows = rows.into_iter();
-    rows.map(|(name, value)| format!("{} {value}", look.dim(&format!("{name:9}"))))
+    rows.map(|(name, value)| line::labelled(name, &value, look))
         .collect()
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use common::id::{AccountName, TransferId};
-use common::text::inline;
+use common::text::{inline, size};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -13,11 +13,11 @@ use serde::Serialize;
 use super::Place;
 use super::node_handle::NodeHandle;
 use crate::args::SendFile;
-use crate::client::Happening;
+use crate::client::{CallError, Happening};
 use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, Event, Reply, TransferState};
+use crate::node::command::{Command, CommandError, Event, Reply, TransferState};
 use crate::ui::progress::Bars;
 use crate::ui::{Screen, line};
 
@@ -40,18 +40,18 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
     screen.note(screen.error_look.dim(&format!(
         "Offered {shown} to {to}; waiting for an answer. Ctrl-C cancels."
     )));
-    let sending = Sending {
+    let mut sending = Sending {
         transfer,
         to,
         name,
         shown,
+        moved: None,
     };
     let ended = sending.watch(&mut session, &doing, screen);
     if let Err(failure) = &ended
         && failure.is_silent()
     {
-        // The other side is told; when that fails it finds out by itself.
-        let _ = session.try_call(&Command::Cancel { transfer }, CALL_TIMEOUT);
+        sending.cancel(&mut session, screen)?;
     }
     ended
 }
@@ -106,11 +106,13 @@ struct Sending<'a> {
     name: String,
     /// The same, fit for a terminal.
     shown: String,
+    /// Bytes that have arrived, and of the whole file, once it moves.
+    moved: Option<(u64, u64)>,
 }
 
 impl Sending<'_> {
     fn watch(
-        &self,
+        &mut self,
         session: &mut NodeHandle,
         doing: &str,
         screen: &Screen,
@@ -148,6 +150,7 @@ impl Sending<'_> {
                 state: &state,
             })?;
             if let TransferState::Moving { done, total } = state {
+                self.moved = Some((done, total));
                 bars.advance(transfer, &self.shown, done, total);
             }
             if state.is_final() {
@@ -155,6 +158,33 @@ impl Sending<'_> {
                 return self.ended(&state, doing, screen);
             }
         }
+    }
+
+    /// The person gives up. The other side is told; when that fails it finds out by itself.
+    fn cancel(&self, session: &mut NodeHandle, screen: &Screen) -> Result<(), Failure> {
+        let transfer = self.transfer;
+        let cancelled = session.try_call(&Command::Cancel { transfer }, CALL_TIMEOUT);
+        if let Err(CallError::Refused(CommandError::NoSuchTransfer)) = cancelled {
+            screen.note("It had ended already.");
+            return Ok(());
+        }
+        let (shown, to) = (&self.shown, self.to);
+        screen.note(match self.moved {
+            None => format!("Cancelled: the offer of {shown} to {to} is withdrawn."),
+            Some((done, total)) => format!(
+                "Cancelled: {shown} was not sent. {to} had {} of {} and does not keep it.",
+                size(done),
+                size(total)
+            ),
+        });
+        let state = TransferState::Failed {
+            reason: "cancelled".to_owned(),
+        };
+        screen.data(&TransferView {
+            transfer,
+            state: &state,
+        })?;
+        Ok(())
     }
 
     fn ended(&self, state: &TransferState, doing: &str, screen: &Screen) -> Result<Exit, Failure> {

@@ -66,8 +66,13 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
             .error_look
             .dim("Waiting for messages and files. Ctrl-C ends."),
     );
-    receiver.catch_up()?;
-    receiver.run()
+    let ended = receiver.catch_up().and_then(|()| receiver.run());
+    if let Err(failure) = &ended
+        && failure.is_silent()
+    {
+        receiver.cancel();
+    }
+    ended
 }
 
 /// Makes sure that a folder for files is there, and returns its absolute path.
@@ -149,6 +154,23 @@ impl Receiver<'_> {
                 && self.is_once
             {
                 return Ok(exit);
+            }
+        }
+    }
+
+    /// The person gives up what is on its way.
+    fn cancel(&mut self) {
+        for (transfer, offer) in std::mem::take(&mut self.taking) {
+            self.bars.end(transfer);
+            let cancelled = self
+                .session
+                .try_call(&Command::Cancel { transfer }, CALL_TIMEOUT);
+            if cancelled.is_ok() {
+                self.note(&format!(
+                    "Cancelled: {} from {} was not taken; what had arrived of it is removed.",
+                    inline(&offer.name),
+                    offer.from
+                ));
             }
         }
     }

@@ -47,6 +47,15 @@ pub(crate) enum Entry {
         /// What to call the file instead of its own name.
         name: Option<FileName>,
     },
+    /// End a transfer.
+    Cancel {
+        /// The number that it was shown with; `None` for the only one.
+        number: Option<usize>,
+    },
+    /// Show messages that wait.
+    Outbox,
+    /// Show the connection and what is under way.
+    Status,
     /// Show what can be typed.
     Help,
     /// End the conversation.
@@ -68,8 +77,8 @@ pub(crate) enum Mistake {
     NoPath(Slash),
     #[error("/{} takes a number from 1 to {HISTORY_MAX}.", .0.name())]
     Count(Slash),
-    #[error("Give the number of the offer, for example: /{} 1", .0.name())]
-    Offer(Slash),
+    #[error("Give the number of the {what}, for example: /{} 1", slash.name())]
+    Number { what: &'static str, slash: Slash },
     #[error("No file can have that name: {0}. For example: /accept 1 as letter.txt")]
     FileName(NameRefusal),
 }
@@ -135,16 +144,21 @@ impl Entry {
                 let (number, name) = renamed(rest);
                 let name = name.map(FileName::parse).transpose();
                 Ok(Self::Answer {
-                    number: number_of(number, slash)?,
+                    number: number_of(number, "offer", slash)?,
                     is_accepted: true,
                     name: name.map_err(Mistake::FileName)?,
                 })
             }
             Slash::Decline => Ok(Self::Answer {
-                number: number_of(rest, slash)?,
+                number: number_of(rest, "offer", slash)?,
                 is_accepted: false,
                 name: None,
             }),
+            Slash::Cancel => Ok(Self::Cancel {
+                number: number_of(rest, "transfer", slash)?,
+            }),
+            Slash::Outbox => Ok(Self::Outbox),
+            Slash::Status => Ok(Self::Status),
             Slash::Help => Ok(Self::Help),
             Slash::Quit => Ok(Self::Quit),
         }
@@ -162,10 +176,10 @@ fn renamed(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The number of an offer, if there is one.
-fn number_of(text: &str, slash: Slash) -> Result<Option<usize>, Mistake> {
+/// The number of an offer or a transfer, if there is one.
+fn number_of(text: &str, what: &'static str, slash: Slash) -> Result<Option<usize>, Mistake> {
     let number = (!text.is_empty()).then(|| text.parse()).transpose();
-    number.map_err(|_| Mistake::Offer(slash))
+    number.map_err(|_| Mistake::Number { what, slash })
 }
 
 /// A path as it is typed in a shell: quotes around it, backslashes before blanks, `~/` in front.
@@ -254,6 +268,11 @@ mod tests {
         );
         assert_eq!(parse("/to Bob", false), Ok(Entry::To(name_of("bob"))));
         assert_eq!(parse("/history 5", true), Ok(Entry::History(5)));
+        for (line, number) in [("/cancel", None), ("/cancel 3", Some(3))] {
+            assert_eq!(parse(line, true), Ok(Entry::Cancel { number }), "{line}");
+        }
+        assert_eq!(parse("/outbox", true), Ok(Entry::Outbox));
+        assert_eq!(parse("/status", true), Ok(Entry::Status));
         let accept = |number| Entry::Answer {
             number,
             is_accepted: true,
@@ -330,6 +349,10 @@ mod tests {
             (
                 "/decline x",
                 "Give the number of the offer, for example: /decline 1",
+            ),
+            (
+                "/cancel x",
+                "Give the number of the transfer, for example: /cancel 1",
             ),
             (
                 "/send-file bob",

@@ -11,10 +11,12 @@ use super::connection::ConnectionChange;
 use super::entry::Mistake;
 use super::presence::Absence;
 use super::sent::{Cause, Receipts, Waiting};
-use super::transfers::Transfer;
+use super::transfers::{Stage, Transfer};
 use crate::client::Typed;
 use crate::failure::Failure;
-use crate::node::command::{Command, Event, HistoryItem, Listed, OfferView, Reply, TransferState};
+use crate::node::command::{
+    Command, Event, HistoryItem, Listed, NodeStatus, OfferView, Reply, TransferState,
+};
 use crate::shell::names::FileName;
 
 /// What a conversation begins with.
@@ -31,6 +33,8 @@ pub(crate) struct Setup {
     /// Somebody types at a terminal. What comes from a program instead is never asked back about, and
     /// its end waits for what was sent.
     pub(crate) is_interactive: bool,
+    /// The node is this program's own: it ends with it, and what it carries does.
+    pub(crate) is_owner: bool,
     /// Why there is no connection to the server at the start, if there is none.
     pub(crate) offline: Option<String>,
 }
@@ -107,8 +111,11 @@ pub(crate) enum Output {
 pub(crate) enum Ending {
     /// The person left, with these messages in the outbox, or the input ended and everything is delivered.
     Left(Vec<Waiting>),
-    /// The input ended, and these messages of this conversation were not delivered in time.
-    Undelivered(Vec<Waiting>),
+    /// The input ended, and these messages and transfers of this conversation had not in time.
+    Unfinished {
+        waiting: Vec<Waiting>,
+        transfers: Vec<Transfer>,
+    },
     /// It cannot go on.
     Failed(Failure),
 }
@@ -145,9 +152,8 @@ pub(crate) enum Item {
     /// An offer ended before it was answered here.
     OfferEnded { number: usize, name: String },
     /// The node offers a file for this person.
-    Offered { name: String, to: AccountName },
-    /// An offer was accepted here.
-    /// An offer was accepted; the file will be called `name`.
+    Offered(Transfer),
+    /// An offer was accepted here; the file will be called `name`.
     Accepted { name: String, folder: PathBuf },
     /// An offer was declined here.
     Declined { name: String },
@@ -155,6 +161,16 @@ pub(crate) enum Item {
     Transfer {
         transfer: Transfer,
         state: TransferState,
+    },
+    /// A transfer was cancelled here.
+    Cancelled(Transfer),
+    /// The messages that wait.
+    Outbox(Vec<HistoryItem>),
+    /// How one is connected, the offers that are open, and what is under way.
+    Status {
+        node: NodeStatus,
+        offers: Vec<(usize, OfferView)>,
+        underway: Vec<(Transfer, Stage)>,
     },
     /// The connection to the server is lost, or back.
     Connection(ConnectionChange),
@@ -165,11 +181,11 @@ pub(crate) enum Item {
     },
     /// Somebody else failed to log in to this account.
     FailedLogins(FailedLogins),
-    /// A known account has a key that was never seen before.
+    /// An account has a key that was never seen before.
     NewKey {
         account: AccountName,
         fingerprint: String,
-        /// Keys of the account that were known before, at least one.
+        /// Keys of the account that were known before; none at first contact.
         known: usize,
     },
     /// The node of this profile is in this program from now on.
@@ -198,6 +214,14 @@ pub(crate) enum Objection {
     OfferEnded,
     /// The file of the offer can only be taken under another name, such as `substitute`.
     OddName { number: usize, substitute: FileName },
+    /// No transfer has that number, or none is under way.
+    NoSuchTransfer,
+    /// The number is that of an offer that nobody has answered.
+    NotAccepted { number: usize },
+    /// It could be any of these.
+    WhichTransfer(Vec<Transfer>),
+    /// These end with the conversation. It only ends the second time.
+    UnderWay(Vec<(Transfer, Stage)>),
     /// Ctrl-C only ends the conversation the second time.
     InterruptOnce,
 }

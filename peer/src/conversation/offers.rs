@@ -1,4 +1,4 @@
-//! Files that others offer, by the numbers that the person calls them.
+//! Files that others offer, and the numbers that the person calls files by.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +20,30 @@ impl Offers {
         if self.number_of(offer.transfer).is_some() {
             return None;
         }
+        let number = self.number();
+        self.open.insert(number, offer);
+        Some(number)
+    }
+
+    /// Gives a number to a file, whichever way it goes.
+    pub(super) const fn number(&mut self) -> usize {
         self.last += 1;
-        self.open.insert(self.last, offer);
-        Some(self.last)
+        self.last
+    }
+
+    /// Tells whether the offer of that number is open.
+    pub(super) fn is_open(&self, number: usize) -> bool {
+        self.open.contains_key(&number)
+    }
+
+    /// All of them, by number.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, &OfferView)> {
+        self.open.iter().map(|(number, offer)| (*number, offer))
+    }
+
+    /// The node that they came to has gone, and the offers with it.
+    pub(super) fn end_all(&mut self) -> impl Iterator<Item = (usize, OfferView)> {
+        std::mem::take(&mut self.open).into_iter()
     }
 
     /// Takes out the offer of that number, or the latest.

@@ -7,9 +7,12 @@ pub(crate) enum Slash {
     To,
     List,
     History,
+    Outbox,
     SendFile,
     Accept,
     Decline,
+    Cancel,
+    Status,
     Help,
     Quit,
 }
@@ -20,7 +23,7 @@ pub(crate) enum Operand {
     Nothing,
     /// How many messages; may be left out.
     Count,
-    /// The number of an offer; may be left out.
+    /// The number of an offer or a transfer; may be left out.
     Offer,
     /// The number of an offer and a name for its file; each may be left out.
     OfferAndName,
@@ -30,13 +33,16 @@ pub(crate) enum Operand {
 
 impl Slash {
     /// In the order in which help lists them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::To,
         Self::List,
         Self::History,
+        Self::Outbox,
         Self::SendFile,
         Self::Accept,
         Self::Decline,
+        Self::Cancel,
+        Self::Status,
         Self::Help,
         Self::Quit,
     ];
@@ -53,9 +59,12 @@ impl Slash {
             Self::To => "to",
             Self::List => "list",
             Self::History => "history",
+            Self::Outbox => "outbox",
             Self::SendFile => "send-file",
             Self::Accept => "accept",
             Self::Decline => "decline",
+            Self::Cancel => "cancel",
+            Self::Status => "status",
             Self::Help => "help",
             Self::Quit => "quit",
         }
@@ -67,7 +76,14 @@ impl Slash {
             Self::List => &["who"],
             Self::Help => &["?"],
             Self::Quit => &["q", "exit"],
-            Self::To | Self::History | Self::SendFile | Self::Accept | Self::Decline => &[],
+            Self::To
+            | Self::History
+            | Self::Outbox
+            | Self::SendFile
+            | Self::Accept
+            | Self::Decline
+            | Self::Cancel
+            | Self::Status => &[],
         }
     }
 
@@ -78,8 +94,8 @@ impl Slash {
             Self::History => Operand::Count,
             Self::SendFile => Operand::AccountAndPath,
             Self::Accept => Operand::OfferAndName,
-            Self::Decline => Operand::Offer,
-            Self::List | Self::Help | Self::Quit => Operand::Nothing,
+            Self::Decline | Self::Cancel => Operand::Offer,
+            Self::List | Self::Outbox | Self::Status | Self::Help | Self::Quit => Operand::Nothing,
         }
     }
 
@@ -102,9 +118,12 @@ impl Slash {
             Self::To => "talk to NAME from now on",
             Self::List => "who is online",
             Self::History => "earlier messages of this conversation",
+            Self::Outbox => "messages that wait for their recipients",
             Self::SendFile => "send a file",
             Self::Accept => "take the latest offered file, or the one of number N",
             Self::Decline => "do not take it",
+            Self::Cancel => "end the transfer of number N, or the only one",
+            Self::Status => "how one is connected, and the files under way",
             Self::Help => "what can be typed",
             Self::Quit => "end; so do 'quit', Ctrl-D, and Ctrl-C twice",
         }

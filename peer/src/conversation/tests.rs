@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
 use super::*;
-use crate::node::command::{KeyState, Listed};
+use crate::node::command::{KeyState, Listed, NodeStatus};
 
 /// A conversation, the time around it, and a node that answers when it is told to.
 struct Stage {
@@ -160,6 +160,7 @@ fn setup(is_interactive: bool, with: Option<&str>) -> Setup {
         folder: "/files".into(),
         home: Some("/home/alice".into()),
         is_interactive,
+        is_owner: true,
         offline: None,
     }
 }
@@ -243,6 +244,17 @@ fn transfer(number: u8, state: TransferState) -> Event {
 
 fn moving(done: u64) -> TransferState {
     TransferState::Moving { done, total: 100 }
+}
+
+fn status() -> NodeStatus {
+    NodeStatus {
+        account: Some(name("alice")),
+        fingerprint: "fp".to_owned(),
+        connection: ConnectionState::Online,
+        endpoints: Vec::new(),
+        linked: Vec::new(),
+        outbox: 0,
+    }
 }
 
 fn failed() -> TransferState {
@@ -897,12 +909,7 @@ fn what_an_owner_must_know_is_shown() {
             fingerprint,
             known,
         };
-        let shown = (known > 0).then_some(item);
-        assert_eq!(
-            wanted.items,
-            Vec::from_iter(shown),
-            "the first key is no news"
-        );
+        assert_eq!(wanted.items, [item]);
     }
 }
 
@@ -1051,20 +1058,18 @@ fn a_file_is_offered_and_followed_to_its_end() {
     );
     stage.answer(request, Ok(Reply::Offered(transfer_id(1))));
     let wanted = stage.wanted();
-    let offered = Item::Offered {
+    let file = Transfer {
+        number: 1,
         name: "a.txt".to_owned(),
-        to: name("carol"),
+        way: Way::To(name("carol")),
     };
     assert_eq!(
         (wanted.items, wanted.met),
-        (vec![offered], vec!["carol".to_owned()])
+        (vec![Item::Offered(file.clone())], vec!["carol".to_owned()])
     );
 
     let shown = |state| Item::Transfer {
-        transfer: Transfer {
-            name: "a.txt".to_owned(),
-            way: Way::To(name("carol")),
-        },
+        transfer: file.clone(),
         state,
     };
     let second = Duration::from_secs(1);
@@ -1092,6 +1097,150 @@ fn a_file_is_offered_and_followed_to_its_end() {
         [],
         "it has ended"
     );
+}
+
+/// Talking to bob, with this many files on their way to him: a, b and so on.
+fn sending(count: u8) -> Stage {
+    let mut stage = Stage::with_bob();
+    for (number, name) in (1..=count).zip('a'..) {
+        let line = format!("/send-file bob {name}");
+        stage.exchange(&line, Ok(Reply::Offered(transfer_id(number))));
+    }
+    stage
+}
+
+fn file(number: usize, name: &str) -> Transfer {
+    Transfer {
+        number,
+        name: name.to_owned(),
+        way: Way::To("bob".parse().unwrap()),
+    }
+}
+
+#[test]
+fn a_transfer_is_cancelled_by_its_number_or_as_the_only_one() {
+    for line in ["/cancel", "/cancel 1"] {
+        let mut stage = sending(1);
+        let (request, doing, command) = only(stage.line(line).asks);
+        assert_eq!(doing, "cancel a");
+        assert_eq!(command["method"], "cancel");
+        stage.answer(request, Ok(Reply::Done));
+        let wanted = stage.event(transfer(1, failed()));
+        assert_eq!(wanted.items, [Item::Cancelled(file(1, "a"))]);
+        assert_eq!(stage.line(line).items, objection(Objection::NoSuchTransfer));
+    }
+    let mut stage = sending(2);
+    let which = Objection::WhichTransfer(vec![file(1, "a"), file(2, "b")]);
+    assert_eq!(stage.line("/cancel").items, objection(which));
+    assert_eq!(
+        stage.line("/cancel 3").items,
+        objection(Objection::NoSuchTransfer)
+    );
+    stage.event(Event::Offer(offer(9)));
+    assert_eq!(
+        stage.line("/cancel 3").items,
+        objection(Objection::NotAccepted { number: 3 })
+    );
+    // It ends by itself meanwhile.
+    let gone = Err(RequestError::NoSuchTransfer);
+    assert_eq!(stage.exchange("/cancel 2", gone).items, []);
+}
+
+#[test]
+fn how_far_files_are_can_be_looked_at() {
+    let mut stage = sending(2);
+    let underway = |stage: &Stage| {
+        let underway = stage.conversation.underway().into_iter();
+        Vec::from_iter(underway.map(|(transfer, stage)| (transfer.clone(), stage)))
+    };
+    let offered = transfers::Stage::Offered;
+    assert_eq!(
+        underway(&stage),
+        [(file(1, "a"), offered), (file(2, "b"), offered)]
+    );
+    for done in 0..=5 {
+        stage.event(transfer(2, moving(done)));
+        stage.pass(Duration::from_secs(1));
+    }
+    let at = |done, rate| transfers::Stage::Moving {
+        done,
+        total: 100,
+        rate: Some(rate),
+    };
+    assert_eq!(underway(&stage)[1], (file(2, "b"), at(5, 1)));
+    let deadline = stage.wanted().deadline.unwrap();
+    stage.pass(deadline - stage.now.instant);
+    assert_eq!(underway(&stage)[1], (file(2, "b"), at(5, 0)));
+    let node = status();
+    let shown = stage.exchange("/status", Ok(Reply::Status(node.clone())));
+    let expected = Item::Status {
+        node,
+        offers: Vec::new(),
+        underway: vec![(file(1, "a"), offered), (file(2, "b"), at(5, 0))],
+    };
+    assert_eq!(shown.items, [expected]);
+}
+
+#[test]
+fn what_waits_is_listed() {
+    let mut stage = Stage::with_bob();
+    let waits = vec![sent(1, "carol", MessageState::Queued)];
+    let shown = stage.exchange("/outbox", Ok(Reply::Messages(waits.clone())));
+    assert_eq!(shown.items, [Item::Outbox(waits)]);
+}
+
+#[test]
+fn whoever_leaves_while_a_file_moves_is_warned_once() {
+    let quit = || Typed::Line("/quit".to_owned());
+    let warning = || {
+        let offered = transfers::Stage::Offered;
+        objection(Objection::UnderWay(vec![(file(1, "a"), offered)]))
+    };
+    for again in [quit(), Typed::End, Typed::Interrupt] {
+        for once in [quit(), Typed::End] {
+            let mut stage = sending(1);
+            assert_eq!(stage.typed(once.clone()).items, warning());
+            stage.line("hi");
+            assert_eq!(stage.typed(once).items, warning(), "anything between");
+            let left = stage.leave(again.clone(), Vec::new());
+            assert_eq!(left.ending, Some(Ending::Left(Vec::new())));
+        }
+    }
+    let mut stage = sending(1);
+    stage.typed(Typed::Interrupt);
+    assert_eq!(stage.typed(Typed::Interrupt).items, warning());
+    stage.leave(Typed::Interrupt, Vec::new());
+
+    // Another program carries it on.
+    let mut stage = sending(1);
+    stage.conversation.is_owner = false;
+    stage.leave(quit(), Vec::new());
+}
+
+#[test]
+fn files_end_with_the_node_that_carries_them() {
+    let mut stage = sending(1);
+    stage.event(Event::Offer(offer(9)));
+    stage.input(Input::Revived { is_own: false });
+    let wanted = stage.wanted();
+    let [
+        Item::Transfer { transfer, state },
+        Item::OfferEnded { number: 2, .. },
+    ] = wanted.items.as_slice()
+    else {
+        panic!("{:?}", wanted.items);
+    };
+    assert_eq!(transfer, &file(1, "a"));
+    assert!(matches!(state, TransferState::Failed { .. }));
+    assert!(matches!(
+        wanted.events.as_slice(),
+        [Event::Transfer {
+            state: TransferState::Failed { .. },
+            ..
+        }]
+    ));
+    assert!(stage.conversation.underway().is_empty());
+    stage.leave(Typed::End, Vec::new());
 }
 
 #[test]
@@ -1194,7 +1343,28 @@ fn the_end_of_piped_input_waits_for_transfers_but_not_for_ever() {
     stage.typed(Typed::End);
     assert_eq!(
         stage.pass(DELIVERY_TIMEOUT).ending,
-        Some(Ending::Undelivered(vec![waiting("bob", 2)]))
+        Some(Ending::Unfinished {
+            waiting: vec![waiting("bob", 2)],
+            transfers: Vec::new()
+        })
+    );
+}
+
+#[test]
+fn the_end_of_piped_input_waits_while_a_file_moves() {
+    let mut stage = Stage::settled(setup(false, Some("bob")));
+    stage.exchange("/send-file bob a", Ok(Reply::Offered(transfer_id(1))));
+    stage.typed(Typed::End);
+    for second in 1..60 {
+        assert_eq!(stage.pass(Duration::from_secs(9)).ending, None);
+        stage.event(transfer(1, moving(second)));
+    }
+    assert_eq!(
+        stage.pass(DELIVERY_TIMEOUT).ending,
+        Some(Ending::Unfinished {
+            waiting: Vec::new(),
+            transfers: vec![file(1, "a")]
+        })
     );
 }
 

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use common::id::{AccountName, TransferId};
 
-use crate::node::command::TransferState;
+use speed::Speed;
 
-/// How often it is told how far a transfer is.
+// How fast a file moves.
+mod speed;
+
+/// How often it is told how far a transfer is, to whoever sees no line that is redrawn.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where a file goes or comes from.
@@ -20,22 +23,73 @@ pub(crate) enum Way {
 /// A file that was offered, or whose offer was accepted, in this conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Transfer {
+    /// What the person calls it.
+    pub(crate) number: usize,
     /// The file's name, perhaps from outside.
     pub(crate) name: String,
     pub(crate) way: Way,
 }
 
+/// How far a transfer is that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nobody has answered the offer.
+    Offered,
+    /// Bytes have arrived.
+    Moving {
+        done: u64,
+        total: u64,
+        /// Bytes a second of late, once there is something to tell it from.
+        rate: Option<u64>,
+    },
+}
+
+/// The transfer that a person means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Selected {
+    One(TransferId, Transfer),
+    /// There is none of that number, or none at all.
+    Missing,
+    /// It could be any of these.
+    Several(Vec<Transfer>),
+}
+
+/// How a transfer has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) transfer: Transfer,
+    /// The person cancelled it here.
+    pub(super) is_cancelled: bool,
+}
+
 /// The transfers that this conversation follows until they end. The node bounds how many there are.
 #[derive(Debug, Default)]
 pub(super) struct Transfers {
-    /// With the moment at which something was told of each last.
-    followed: BTreeMap<TransferId, (Transfer, Instant)>,
+    followed: BTreeMap<TransferId, Followed>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    transfer: Transfer,
+    /// Bytes so far and of the whole file, once it moves.
+    moved: Option<(u64, u64)>,
+    speed: Speed,
+    /// When something was told of it last.
+    told: Instant,
+    is_cancelled: bool,
 }
 
 impl Transfers {
     /// Follows a transfer from now on.
     pub(super) fn follow(&mut self, id: TransferId, transfer: Transfer, now: Instant) {
-        self.followed.insert(id, (transfer, now));
+        let followed = Followed {
+            transfer,
+            moved: None,
+            speed: Speed::default(),
+            told: now,
+            is_cancelled: false,
+        };
+        self.followed.insert(id, followed);
     }
 
     /// Tells whether a transfer is followed.
@@ -43,28 +97,106 @@ impl Transfers {
         self.followed.contains_key(&id)
     }
 
-    /// Notes how far a transfer is. Gives it where that is worth telling a person: its end, and its
-    /// progress every [`PROGRESS_PAUSE`].
-    pub(super) fn on_state(
+    /// Notes how far a transfer is. Returns it every [`PROGRESS_PAUSE`].
+    pub(super) fn on_moved(
         &mut self,
         id: TransferId,
-        state: &TransferState,
+        done: u64,
+        total: u64,
         now: Instant,
     ) -> Option<Transfer> {
-        if state.is_final() {
-            return self.followed.remove(&id).map(|(transfer, _)| transfer);
-        }
-        let (transfer, told) = self.followed.get_mut(&id)?;
-        let is_due = now >= *told + PROGRESS_PAUSE;
-        if !matches!(state, TransferState::Moving { .. }) || !is_due {
+        let followed = self.followed.get_mut(&id)?;
+        followed.moved = Some((done, total));
+        followed.speed.add(done, now);
+        if now < followed.told + PROGRESS_PAUSE {
             return None;
         }
-        *told = now;
-        Some(transfer.clone())
+        followed.told = now;
+        Some(followed.transfer.clone())
+    }
+
+    /// A transfer has ended.
+    pub(super) fn end(&mut self, id: TransferId) -> Option<Ended> {
+        self.followed.remove(&id).map(Followed::ended)
+    }
+
+    /// The node that carried them has gone.
+    pub(super) fn end_all(&mut self) -> impl Iterator<Item = (TransferId, Ended)> {
+        let all = std::mem::take(&mut self.followed).into_iter();
+        all.map(|(id, followed)| (id, followed.ended()))
+    }
+
+    /// The transfer of that number, or the only one.
+    pub(super) fn select(&self, number: Option<usize>) -> Selected {
+        let is_meant =
+            |followed: &Followed| number.is_none_or(|number| followed.transfer.number == number);
+        let mut meant = self.followed.iter().filter(|(_, one)| is_meant(one));
+        match (meant.next(), meant.next()) {
+            (Some((id, only)), None) => Selected::One(*id, only.transfer.clone()),
+            (Some(_), Some(_)) => {
+                let all = self.underway_by_number();
+                let transfers = all.into_iter().map(|followed| followed.transfer.clone());
+                Selected::Several(transfers.collect())
+            }
+            (None, _) => Selected::Missing,
+        }
+    }
+
+    /// The person wants a transfer to end: that it fails is no news.
+    pub(super) fn cancel(&mut self, id: TransferId) {
+        if let Some(followed) = self.followed.get_mut(&id) {
+            followed.is_cancelled = true;
+        }
+    }
+
+    /// All of them in the order in which they began, and how far each is.
+    pub(super) fn underway(&self) -> Vec<(&Transfer, Stage)> {
+        let all = self.underway_by_number().into_iter();
+        all.map(|followed| (&followed.transfer, followed.stage()))
+            .collect()
+    }
+
+    /// When one that moves is no longer as fast as it was, should nothing come by then.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let all = self.followed.values();
+        all.filter_map(|followed| followed.speed.stalls_at()).min()
+    }
+
+    /// Notes which transfers have stopped.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        for followed in self.followed.values_mut() {
+            followed.speed.handle_timeout(now);
+        }
     }
 
     /// Tells whether none is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.followed.is_empty()
+    }
+
+    fn underway_by_number(&self) -> Vec<&Followed> {
+        let mut all: Vec<_> = self.followed.values().collect();
+        all.sort_by_key(|followed| followed.transfer.number);
+        all
+    }
+}
+
+impl Followed {
+    fn stage(&self) -> Stage {
+        match self.moved {
+            None => Stage::Offered,
+            Some((done, total)) => Stage::Moving {
+                done,
+                total,
+                rate: self.speed.rate(),
+            },
+        }
+    }
+
+    fn ended(self) -> Ended {
+        Ended {
+            transfer: self.transfer,
+            is_cancelled: self.is_cancelled,
+        }
     }
 }

@@ -15,15 +15,18 @@ use crate::conversation::connection::ConnectionChange;
 use crate::conversation::presence::Absence;
 use crate::conversation::slash::Slash;
 use crate::node::command::{
-    ConnectionState, Direction, Event, HistoryItem, KeyState, Listed, MessageState, OfferView,
-    PresenceView, TransferState,
+    ConnectionState, Direction, Event, HistoryItem, KeyState, Listed, MessageState, NodeStatus,
+    OfferView, PresenceView, TransferState,
 };
 use crate::shell::names::{FileName, NameRefusal};
 
 /// The line interface of a conversation.
 mod front_end;
+/// Files on their way.
+mod transfer;
 
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
+pub(crate) use transfer::unfinished;
 
 /// Columns of the longest of what can be typed in a conversation.
 const HELP_USAGE_COLUMNS: usize = 22;
@@ -257,6 +260,35 @@ pub(crate) fn connection(state: &ConnectionState) -> String {
     }
 }
 
+/// What a node says of itself, each with its name.
+pub(crate) fn node_status(node: &NodeStatus, look: &Look) -> Vec<(&'static str, String)> {
+    let account = match &node.account {
+        Some(account) => look.bold(account.as_str()),
+        None => look.yellow("not logged in; run 'peer login NAME'"),
+    };
+    let links = match node.linked.as_slice() {
+        [] => "none".to_owned(),
+        linked => text::joined(linked),
+    };
+    let outbox = match node.outbox {
+        0 => "empty".to_owned(),
+        1 => "1 message waits for its recipient".to_owned(),
+        count => format!("{count} messages wait for their recipients"),
+    };
+    vec![
+        ("account", account),
+        ("state", connection(&node.connection)),
+        ("endpoints", endpoints(&node.endpoints, usize::MAX)),
+        ("links", links),
+        ("outbox", outbox),
+    ]
+}
+
+/// A value with its name in front.
+pub(crate) fn labelled(name: &str, value: &str, look: &Look) -> String {
+    format!("{} {value}", look.dim(&format!("{name:9}")))
+}
+
 /// Failed log-ins by others, and whether they led to a block.
 pub(crate) fn failed_logins(failed: &FailedLogins, look: &Look) -> String {
     let times = match failed.count {
@@ -276,7 +308,7 @@ pub(crate) fn failed_logins(failed: &FailedLogins, look: &Look) -> String {
     ))
 }
 
-/// A key of a known account that was never seen before; `known` counts those that were.
+/// A key that was never seen before; `known` counts those of its account that were.
 pub(crate) fn new_key(
     account: &AccountName,
     fingerprint: &str,
@@ -284,6 +316,11 @@ pub(crate) fn new_key(
     look: &Look,
 ) -> String {
     let fingerprint = inline(fingerprint);
+    if known == 0 {
+        return look.dim(&format!(
+            "  First contact with {account}, whose key {fingerprint} is trusted from now on. 'peer status' shows {account} the same one, if it is theirs."
+        ));
+    }
     let devices = match known {
         1 => "1 device is".to_owned(),
         count => format!("{count} devices are"),

@@ -17,10 +17,10 @@ use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
-use rustyline::hint::Hinter;
+use rustyline::hint::{Hint, Hinter};
 use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
-use rustyline::{Context, Editor, ExternalPrinter, Helper};
+use rustyline::{ColorMode, Config, Context, Editor, ExternalPrinter, Helper};
 use signal_hook::consts::SIGINT;
 
 use super::{OutputClosed, Screen};
@@ -29,6 +29,11 @@ use crate::conversation::slash::{Operand, Slash};
 
 /// Lines to print that wait for the editor, which takes one at a time; whoever prints more waits.
 const PRINTING_MAX: usize = 4096;
+
+/// Rows below what is being typed; few, for the sake of small terminals.
+const STATUS_ROWS_MAX: usize = 3;
+/// Printed, it goes up one row and down again: the editor draws everything anew below it.
+const REDRAW: &str = "\u{1b}[A\n";
 
 /// Account names to complete; shared with the editor's thread.
 #[derive(Clone, Debug, Default)]
@@ -48,12 +53,51 @@ impl Names {
     }
 }
 
+/// Lines that stand below what is being typed, and change; shared with the editor's thread.
+///
+/// They are the editor's hint, so that it makes room for them and takes them away at Enter. How many rows
+/// a hint has is settled when a line is asked for and at each key; what is in them, whenever it draws.
+#[derive(Clone, Debug, Default)]
+struct Status(Arc<Mutex<Vec<String>>>);
+
+impl Status {
+    /// Tells whether they change.
+    fn set(&self, lines: Vec<String>) -> bool {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *current != lines;
+        *current = lines;
+        is_new
+    }
+
+    fn rows(&self) -> usize {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.len().min(STATUS_ROWS_MAX)
+    }
+
+    /// The lines in so many rows. If there are more, the last row counts those that it does not show.
+    fn drawn(&self, rows: usize) -> String {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = if lines.len() > rows {
+            rows.saturating_sub(1)
+        } else {
+            lines.len()
+        };
+        let mut drawn: Vec<_> = lines[..shown].to_vec();
+        if shown < lines.len() {
+            drawn.push(format!(" … {} more: /status", lines.len() - shown));
+        }
+        drawn.resize(rows, String::new());
+        drawn.iter().map(|line| format!("\n{line}")).collect()
+    }
+}
+
 /// Reads lines when asked, and prints above them.
 #[derive(Debug)]
 pub(crate) struct Prompt {
     requests: Sender<String>,
     /// Prints through the editor; `None` without a terminal.
     printer: Option<SyncSender<String>>,
+    status: Status,
     /// The editor has the terminal.
     is_asking: bool,
     /// Disconnected when the thread that reads has ended.
@@ -93,6 +137,7 @@ impl Prompt {
         Ok(Self {
             requests,
             printer: None,
+            status: Status::default(),
             is_asking: false,
             done,
         })
@@ -102,10 +147,15 @@ impl Prompt {
         let (requests, asked) = channel::<String>();
         let (ended, done) = sync_channel(1);
         let failed = |error: ReadlineError| io::Error::other(error.to_string());
-        let mut editor = Editor::<Completion, DefaultHistory>::new().map_err(failed)?;
+        // What is drawn goes through the helper, which knows about colours itself.
+        let config = Config::builder().color_mode(ColorMode::Forced).build();
+        let mut editor =
+            Editor::<Completion, DefaultHistory>::with_config(config).map_err(failed)?;
+        let status = Status::default();
         editor.set_helper(Some(Completion {
             names,
             files: FilenameCompleter::new(),
+            status: status.clone(),
         }));
         editor.set_auto_add_history(true);
         let mut external = editor.create_external_printer().map_err(failed)?;
@@ -130,6 +180,7 @@ impl Prompt {
         Ok(Self {
             requests,
             printer: Some(printer),
+            status,
             is_asking: false,
             done,
         })
@@ -170,6 +221,17 @@ impl Prompt {
                 printer.send(format!("{text}\n")).map_err(|_| OutputClosed)
             }
             Some(_) | None => screen.say(text),
+        }
+    }
+
+    /// Shows these lines below what is being typed, in place of those of before.
+    pub(crate) fn set_status(&self, lines: Vec<String>) {
+        if let Some(printer) = &self.printer
+            && self.status.set(lines)
+            && self.is_asking
+        {
+            // Waiting for the editor to draw is not worth it: the next change draws this one, too.
+            let _ = printer.try_send(REDRAW.to_owned());
         }
     }
 
@@ -226,6 +288,20 @@ fn edit(
 struct Completion {
     names: Names,
     files: FilenameCompleter,
+    status: Status,
+}
+
+/// So many rows below what is being typed.
+struct Rows(String);
+
+impl Hint for Rows {
+    fn display(&self) -> &str {
+        &self.0
+    }
+
+    fn completion(&self) -> Option<&str> {
+        None
+    }
 }
 
 impl Completer for Completion {
@@ -296,7 +372,12 @@ const fn takes_name(operand: Operand) -> bool {
 }
 
 impl Hinter for Completion {
-    type Hint = String;
+    type Hint = Rows;
+
+    fn hint(&self, _line: &str, _at: usize, _context: &Context<'_>) -> Option<Rows> {
+        let rows = self.status.rows();
+        (rows > 0).then(|| Rows("\n".repeat(rows)))
+    }
 }
 
 impl Highlighter for Completion {
@@ -305,12 +386,25 @@ impl Highlighter for Completion {
         prompt: &'p str,
         _default: bool,
     ) -> Cow<'b, str> {
-        if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        if is_plain() {
             Cow::Borrowed(prompt)
         } else {
             Cow::Owned(format!("\u{1b}[1m{prompt}\u{1b}[0m"))
         }
     }
+
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        let drawn = self.status.drawn(hint.matches('\n').count());
+        Cow::Owned(if is_plain() {
+            drawn
+        } else {
+            format!("\u{1b}[2m{drawn}\u{1b}[0m")
+        })
+    }
+}
+
+fn is_plain() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 impl Validator for Completion {}
@@ -329,6 +423,7 @@ mod tests {
         let completion = Completion {
             names,
             files: FilenameCompleter::new(),
+            status: Status::default(),
         };
         let history = DefaultHistory::new();
         let (_, pairs) = completion

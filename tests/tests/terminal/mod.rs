@@ -85,6 +85,16 @@ impl Terminal {
         self.screen.screen_mut().set_size(ROWS, columns);
     }
 
+    /// Sends a signal to the program, by its name without `SIG`.
+    #[track_caller]
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, "--", &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("there is a kill").success());
+    }
+
     /// Waits until the screen `is_it`, and returns it.
     #[track_caller]
     pub(crate) fn wait(

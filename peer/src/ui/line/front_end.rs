@@ -9,14 +9,16 @@ use common::time::UnixTime;
 use serde_json::json;
 
 use super::{
-    absent, chat_help, connection_change, declined, directory, failed_logins, new_key, offer, talk,
-    transfer_done,
+    absent, chat_help, connection_change, directory, failed_logins, labelled, new_key, node_status,
+    offer, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
-use crate::conversation::{Cause, Item, Objection, PromptState, Receipts, Transfer, Waiting, Way};
-use crate::failure::Failure;
-use crate::node::command::{Event, MessageState, TransferState};
+use crate::conversation::{
+    Cause, Item, Objection, PromptState, Receipts, Stage, Transfer, Waiting,
+};
+use crate::failure::{Exit, Failure};
+use crate::node::command::{Event, MessageState, NodeStatus, OfferView, TransferState};
 use crate::ui::prompt::{Names, Prompt};
 use crate::ui::{Look, OutputClosed, Screen};
 
@@ -64,6 +66,15 @@ impl<'a> LineFrontEnd<'a> {
         self.prompt.ask(&prompt(state));
     }
 
+    /// Shows how far transfers are, in lines below what is typed that are redrawn. A program, or somebody
+    /// without a terminal, sees [`Item::Transfer`] instead.
+    pub(crate) fn underway(&self, underway: &[(&Transfer, Stage)]) {
+        let columns = self.screen.look.columns();
+        let lines = underway.iter();
+        let lines = lines.map(|(transfer, stage)| transfer::live(transfer, *stage, columns));
+        self.prompt.set_status(lines.collect());
+    }
+
     /// Has to be called with every line that arrives.
     pub(crate) const fn answered(&mut self) {
         self.prompt.answered();
@@ -81,6 +92,16 @@ impl<'a> LineFrontEnd<'a> {
     pub(crate) fn show(&self, item: &Item, today: UnixTime) -> Result<(), OutputClosed> {
         if self.screen.is_json() {
             return self.answer(item);
+        }
+        let is_redrawn = matches!(
+            item,
+            Item::Transfer {
+                state: TransferState::Moving { .. },
+                ..
+            }
+        );
+        if is_redrawn && self.is_interactive() {
+            return Ok(());
         }
         let look = &self.screen.look;
         for line in lines(item, today, look) {
@@ -122,7 +143,13 @@ impl<'a> LineFrontEnd<'a> {
                 .iter()
                 .try_for_each(|device| self.screen.data(device)),
             Item::History(items) => items.iter().try_for_each(|item| self.screen.data(item)),
+            Item::Outbox(items) => items.iter().try_for_each(|item| self.screen.data(item)),
+            Item::Status { node, .. } => self.screen.data(node),
             Item::Problem(failure) => self.screen.data(&json!({ "error": failure })),
+            Item::Objection(objection) => {
+                let failure = Failure::new(Exit::Usage, objected(objection));
+                self.screen.data(&json!({ "error": failure }))
+            }
             Item::Hello { .. }
             | Item::Help
             | Item::Message(_)
@@ -131,16 +158,16 @@ impl<'a> LineFrontEnd<'a> {
             | Item::Absent { .. }
             | Item::Offer { .. }
             | Item::OfferEnded { .. }
-            | Item::Offered { .. }
+            | Item::Offered(_)
             | Item::Accepted { .. }
             | Item::Declined { .. }
             | Item::Transfer { .. }
+            | Item::Cancelled(_)
             | Item::Connection(_)
             | Item::Presence { .. }
             | Item::FailedLogins(_)
             | Item::NewKey { .. }
-            | Item::TookOver
-            | Item::Objection(_) => Ok(()),
+            | Item::TookOver => Ok(()),
         }
     }
 }
@@ -232,9 +259,9 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
             "  Offer {number}, {}, was withdrawn, or answered elsewhere.",
             inline(name)
         ))),
-        Item::Offered { name, to } => prose(look.dim(&format!(
-            "  Offered {} to {to}; waiting for an answer.",
-            inline(name)
+        Item::Offered(transfer) => prose(look.dim(&format!(
+            "  Offered as transfer {}.",
+            transfer::in_full(transfer, Stage::Offered)
         ))),
         Item::Accepted { name, folder } => prose(look.dim(&format!(
             "  Taking {} into {}.",
@@ -242,7 +269,22 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
             shown_path(folder)
         ))),
         Item::Declined { name } => prose(look.dim(&format!("  Declined {}.", inline(name)))),
-        Item::Transfer { transfer, state } => prose(progress(transfer, state, look)),
+        Item::Transfer { transfer, state } => prose(transfer::progress(transfer, state, look)),
+        Item::Cancelled(transfer) => {
+            prose(look.yellow(&format!("  Cancelled {}.", transfer::numbered(transfer))))
+        }
+        Item::Outbox(items) if items.is_empty() => prose(look.dim("Nothing waits.")),
+        Item::Outbox(items) => {
+            let lines = items.iter();
+            let lines = lines.map(|item| Line::Shaped(talk(item, today, look)));
+            let hint = look.dim("'peer outbox cancel NAME' in another terminal takes back.");
+            lines.chain([Line::Prose(hint)]).collect()
+        }
+        Item::Status {
+            node,
+            offers,
+            underway,
+        } => status(node, offers, underway, look),
         Item::Connection(change) => prose(connection_change(change, look)),
         Item::Presence { account, is_online } => {
             let word = if *is_online { "is online" } else { "left" };
@@ -261,6 +303,30 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Objection(objection) => prose(look.yellow(&objected(objection))),
         Item::Problem(failure) => prose(problem(failure, look)),
     }
+}
+
+fn status(
+    node: &NodeStatus,
+    offers: &[(usize, OfferView)],
+    underway: &[(Transfer, Stage)],
+    look: &Look,
+) -> Vec<Line> {
+    let offers = offers.iter().map(|(number, view)| {
+        let name = inline(&view.name);
+        let size = text::size(view.size);
+        (
+            "offer",
+            format!("{number}: {name} from {} ({size})", view.from),
+        )
+    });
+    let files = underway.iter();
+    let files = files.map(|(transfer, stage)| ("file", transfer::in_full(transfer, *stage)));
+    let rows = node_status(node, look)
+        .into_iter()
+        .chain(offers)
+        .chain(files);
+    rows.map(|(name, value)| Line::Prose(labelled(name, &value, look)))
+        .collect()
 }
 
 fn hello(me: Option<&AccountName>, with: Option<&AccountName>) -> String {
@@ -305,30 +371,6 @@ fn waits(waiting: &Waiting, cause: Cause) -> String {
     }
 }
 
-fn progress(transfer: &Transfer, state: &TransferState, look: &Look) -> String {
-    let name = inline(&transfer.name);
-    let (verb, whom) = match &transfer.way {
-        Way::To(to) => ("Sent", format!("to {to}")),
-        Way::From(from) => ("Received", format!("from {from}")),
-    };
-    match state {
-        TransferState::Waiting => look.dim(&format!("  {name} {whom}: waiting for an answer")),
-        TransferState::Moving { done, total } => {
-            let percent = done.saturating_mul(100) / (*total).max(1);
-            let of = format!("{} of {}", text::size(*done), text::size(*total));
-            look.dim(&format!("  {name} {whom}: {percent} %, {of}"))
-        }
-        TransferState::Done { .. } => look.green(&transfer_done(verb, &name, &whom, state)),
-        TransferState::Declined { reason } => {
-            let reason = declined(reason, &transfer.name);
-            look.yellow(&format!("{name} {whom} was declined: {reason}"))
-        }
-        TransferState::Failed { reason } => {
-            look.yellow(&format!("{name} {whom} failed: {}", inline(reason)))
-        }
-    }
-}
-
 fn objected(objection: &Objection) -> String {
     match objection {
         Objection::Mistake(mistake) => mistake.to_string(),
@@ -347,6 +389,15 @@ fn objected(objection: &Objection) -> String {
             "Not under that name. To take it: /accept {number} as {}",
             substitute.as_str()
         ),
+        Objection::NoSuchTransfer => "There is no such transfer.".to_owned(),
+        Objection::NotAccepted { number } => {
+            format!("Offer {number} was not accepted. /decline {number} declines it.")
+        }
+        Objection::WhichTransfer(transfers) => {
+            let transfers: Vec<_> = transfers.iter().map(transfer::numbered).collect();
+            format!("Which? Give its number: {}.", text::joined(&transfers))
+        }
+        Objection::UnderWay(underway) => transfer::cut_off(underway),
         Objection::InterruptOnce => "Ctrl-C again ends, and so do Ctrl-D and /quit.".to_owned(),
     }
 }
@@ -364,10 +415,10 @@ fn problem(failure: &Failure, look: &Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conversation::Way;
     use crate::conversation::connection::ConnectionChange;
     use crate::conversation::presence::Absence;
-    use crate::failure::Exit;
-    use crate::node::command::{Direction, HistoryItem, OfferView};
+    use crate::node::command::{ConnectionState, Direction, HistoryItem};
     use common::id::{MessageId, TransferId};
 
     const HOSTILE: &str = "a\u{1b}]52;c;eA==\u{7}\r\u{202e}b\u{9b}2J";
@@ -397,13 +448,27 @@ mod tests {
         }
     }
 
+    fn file(name: &str) -> Transfer {
+        Transfer {
+            number: 1,
+            name: name.to_owned(),
+            way: Way::From(bob()),
+        }
+    }
+
     fn transfer(name: &str, state: TransferState) -> Item {
-        Item::Transfer {
-            transfer: Transfer {
-                name: name.to_owned(),
-                way: Way::From(bob()),
-            },
-            state,
+        let transfer = file(name);
+        Item::Transfer { transfer, state }
+    }
+
+    fn node() -> NodeStatus {
+        NodeStatus {
+            account: Some(bob()),
+            fingerprint: String::new(),
+            connection: ConnectionState::Online,
+            endpoints: Vec::new(),
+            linked: vec![bob()],
+            outbox: 0,
         }
     }
 
@@ -583,9 +648,19 @@ mod tests {
                 number: 1,
                 name: name(),
             },
-            Item::Offered {
-                name: name(),
-                to: bob(),
+            Item::Offered(file(HOSTILE)),
+            Item::Cancelled(file(HOSTILE)),
+            Item::Objection(Objection::WhichTransfer(vec![file(HOSTILE)])),
+            Item::Objection(Objection::UnderWay(vec![(file(HOSTILE), Stage::Offered)])),
+            Item::Status {
+                node: node(),
+                offers: vec![(1, offered(HOSTILE))],
+                underway: Vec::new(),
+            },
+            Item::Status {
+                node: node(),
+                offers: Vec::new(),
+                underway: vec![(file(HOSTILE), Stage::Offered)],
             },
             Item::Accepted {
                 name: name(),

@@ -1,0 +1,228 @@
+//! Files on their way: the line that is redrawn, and what is said of one in passing and at its end.
+
+use common::text::{self, columns, inline, shortened};
+
+use super::{declined, transfer_done};
+use crate::conversation::{Stage, Transfer, Way};
+use crate::node::command::TransferState;
+use crate::ui::Look;
+
+/// Columns of a terminal that does not say how many it has.
+const COLUMNS_DEFAULT: usize = 80;
+/// Columns that a file's name keeps before figures give way to it.
+const NAME_COLUMNS_MIN: usize = 6;
+
+/// How far a transfer is, in one line that fits the screen: figures are left out, and the name is
+/// shortened, as far as it takes.
+pub(super) fn live(transfer: &Transfer, stage: Stage, screen: Option<usize>) -> String {
+    // The last column stays free: a terminal may break the line behind it.
+    let room = screen.unwrap_or(COLUMNS_DEFAULT).saturating_sub(1);
+    let number = format!(" {}: ", transfer.number);
+    let name = inline(&transfer.name);
+    let name_min = columns(&name).min(NAME_COLUMNS_MIN);
+    let fits = |rest: &&String| columns(&number) + name_min + columns(rest) <= room;
+    let forms = forms(transfer, stage);
+    let rest = forms.iter().find(fits).or(forms.last());
+    let rest = rest.map_or("", String::as_str);
+    let name = shortened(&name, room.saturating_sub(columns(&number) + columns(rest)));
+    shortened(&format!("{number}{name}{rest}"), room)
+}
+
+/// The same where there is room for all of it.
+pub(super) fn in_full(transfer: &Transfer, stage: Stage) -> String {
+    let forms = forms(transfer, stage);
+    let rest = forms.first().map_or("", String::as_str);
+    format!("{}: {}{rest}", transfer.number, inline(&transfer.name))
+}
+
+/// A transfer by its number, to choose from.
+pub(super) fn numbered(transfer: &Transfer) -> String {
+    let name = inline(&transfer.name);
+    format!("{} ({name} {})", transfer.number, whom(transfer))
+}
+
+/// What stands behind the name, from all that can be said to the least.
+fn forms(transfer: &Transfer, stage: Stage) -> Vec<String> {
+    let whom = whom(transfer);
+    let (done, total, rate) = match stage {
+        Stage::Offered => {
+            return vec![
+                format!(" {whom}, waits for an answer"),
+                ", waits for an answer".to_owned(),
+                ", offered".to_owned(),
+            ];
+        }
+        Stage::Moving { done, total, rate } => (done, total, rate),
+    };
+    let percent = percent(done, total);
+    if done >= total {
+        return vec![
+            format!(" {whom}  {percent}, is being checked"),
+            format!("  {percent}, is being checked"),
+            format!("  {percent}"),
+        ];
+    }
+    let (rate, left) = match rate {
+        None => (String::new(), String::new()),
+        Some(0) => ("  stalled".to_owned(), String::new()),
+        Some(rate) => {
+            let left = text::seconds((total - done).div_ceil(rate));
+            (
+                format!("  {}/s", text::size(rate)),
+                format!("  {left} left"),
+            )
+        }
+    };
+    let pace = format!("{rate}{left}");
+    let of = format!("{} of {}", text::size(done), text::size(total));
+    vec![
+        format!(" {whom}  {percent}, {of}{pace}"),
+        format!(" {whom}  {percent}{pace}"),
+        format!("  {percent}{pace}"),
+        format!("  {percent}{left}"),
+        format!("  {percent}"),
+    ]
+}
+
+fn percent(done: u64, total: u64) -> String {
+    let percent = u128::from(done) * 100 / u128::from(total.max(1));
+    format!("{percent} %")
+}
+
+fn whom(transfer: &Transfer) -> String {
+    match &transfer.way {
+        Way::To(to) => format!("to {to}"),
+        Way::From(from) => format!("from {from}"),
+    }
+}
+
+/// What became of a transfer, or how far it is.
+pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) -> String {
+    let name = inline(&transfer.name);
+    let whom = whom(transfer);
+    let verb = match &transfer.way {
+        Way::To(_) => "Sent",
+        Way::From(_) => "Received",
+    };
+    match state {
+        TransferState::Waiting => look.dim(&format!("  {name} {whom}: waiting for an answer")),
+        TransferState::Moving { done, total } => {
+            let of = format!("{} of {}", text::size(*done), text::size(*total));
+            look.dim(&format!(
+                "  {name} {whom}: {}, {of}",
+                percent(*done, *total)
+            ))
+        }
+        TransferState::Done { .. } => look.green(&transfer_done(verb, &name, &whom, state)),
+        TransferState::Declined { reason } => {
+            let reason = declined(reason, &transfer.name);
+            look.yellow(&format!("{name} {whom} was declined: {reason}"))
+        }
+        TransferState::Failed { reason } => {
+            look.yellow(&format!("{name} {whom} failed: {}", inline(reason)))
+        }
+    }
+}
+
+/// Which transfers end with the chat, for whoever leaves it; at least one.
+pub(super) fn cut_off(underway: &[(Transfer, Stage)]) -> String {
+    let files = underway.iter().map(|(transfer, stage)| {
+        let name = inline(&transfer.name);
+        let whom = whom(transfer);
+        match stage {
+            Stage::Offered => format!("{name} {whom} (offered)"),
+            Stage::Moving { done, total, .. } => {
+                format!("{name} {whom} ({})", percent(*done, *total))
+            }
+        }
+    });
+    let files: Vec<_> = files.collect();
+    let is = if files.len() == 1 { "is" } else { "are" };
+    format!(
+        "{} {is} not done, and would be cut off. The same once more leaves all the same.",
+        text::joined(&files)
+    )
+}
+
+/// Which transfers of piped input had not ended; at least one.
+pub(crate) fn unfinished(transfers: &[Transfer]) -> String {
+    let files = transfers.iter().map(|transfer| {
+        let name = inline(&transfer.name);
+        format!("{name} {}", whom(transfer))
+    });
+    let files: Vec<_> = files.collect();
+    format!("Not done in time, and cut off: {}.", text::joined(&files))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transfer(name: &str) -> Transfer {
+        Transfer {
+            number: 3,
+            name: name.to_owned(),
+            way: Way::To("bob".parse().unwrap()),
+        }
+    }
+
+    const MOVING: Stage = Stage::Moving {
+        done: 12_000_000,
+        total: 48_000_000,
+        rate: Some(3_000_000),
+    };
+
+    #[test]
+    fn a_transfer_takes_one_line_of_any_screen() {
+        let file = transfer("a-long-holiday-in-the-mountains.mp4");
+        for (screen, line) in [
+            (
+                200,
+                " 3: a-long-holiday-in-the-mountains.mp4 to bob  25 %, 12.0 MB of 48.0 MB  3.0 MB/s  12 s left",
+            ),
+            (
+                80,
+                " 3: a-long-hol…ntains.mp4 to bob  25 %, 12.0 MB of 48.0 MB  3.0 MB/s  12 s left",
+            ),
+            (40, " 3: a-lo…mp4  25 %  3.0 MB/s  12 s left"),
+            (36, " 3: a-long-…ns.mp4  25 %  12 s left"),
+            (20, " 3: a-lo….mp4  25 %"),
+            (5, " 3…%"),
+        ] {
+            let shown = live(&file, MOVING, Some(screen));
+            assert!(columns(&shown) < screen, "{screen}: {shown}");
+            assert_eq!(shown, line);
+        }
+        for screen in 0..200 {
+            for name in ["", "x", "漢字漢字漢字漢字.txt", "a\u{1b}[2Jb\n"] {
+                let shown = live(&transfer(name), MOVING, Some(screen));
+                assert!(columns(&shown) <= screen.saturating_sub(1), "{shown}");
+                assert_eq!(text::block(&shown), shown);
+                assert!(!shown.contains('\n'));
+            }
+        }
+    }
+
+    #[test]
+    fn a_transfer_says_what_it_waits_for() {
+        let moving = |done, rate| Stage::Moving {
+            done,
+            total: 1000,
+            rate,
+        };
+        for (stage, line) in [
+            (Stage::Offered, " 3: x to bob, waits for an answer"),
+            (moving(0, None), " 3: x to bob  0 %, 0 B of 1.0 kB"),
+            (
+                moving(10, Some(0)),
+                " 3: x to bob  1 %, 10 B of 1.0 kB  stalled",
+            ),
+            (
+                moving(1000, Some(5)),
+                " 3: x to bob  100 %, is being checked",
+            ),
+        ] {
+            assert_eq!(live(&transfer("x"), stage, None), line);
+        }
+    }
+}
