@@ -135,6 +135,40 @@ fn what_waits_is_told_in_the_place_of_the_tick_until_it_arrives() {
 }
 
 #[test]
+fn a_program_gets_an_answer_to_every_line_that_is_a_command() {
+    let world = world_of(&["alice"]);
+    let (running, mut typed) = chat(&world, "alice", &["bob"]);
+    for (line, words) in [
+        ("/nonsense", "There is no /nonsense."),
+        ("/accept 9", "There is no such offer."),
+        ("/accept", "There is no such offer."),
+        ("/cancel", "There is no such transfer."),
+        ("/history x", "takes a number"),
+        ("/to b/b", "It is /to NAME"),
+    ] {
+        writeln!(typed, "{line}").unwrap();
+        let answer = wait(&running, line, |line| line.get("error").is_some());
+        let error = &answer["error"];
+        assert_eq!(error["exit"], 2, "{line}: {answer}");
+        assert!(text(&error["what"]).contains(words), "{line}: {answer}");
+    }
+    writeln!(typed, "/status").unwrap();
+    let status = wait(&running, "/status", |line| line.get("outbox").is_some());
+    assert_eq!(status["account"], "alice");
+    writeln!(typed, "/help").unwrap();
+    let help = wait(&running, "/help", |line| line.get("commands").is_some());
+    let commands = help["commands"].as_array().unwrap();
+    assert!(commands.iter().any(|command| command["usage"] == "/outbox"));
+    writeln!(typed, "hello").unwrap();
+    writeln!(typed, "/outbox").unwrap();
+    let waits = wait(&running, "/outbox", |line| line["body"] == "hello");
+    assert_eq!(waits["state"], "queued");
+    writeln!(typed, "/quit").unwrap();
+    let finished = running.finish(PATIENCE).unwrap();
+    assert_eq!(finished.code(), 0, "{finished:?}");
+}
+
+#[test]
 fn two_chats_exchange_messages_and_a_file() {
     let world = world_of(&["alice", "bob"]);
     let content = world.make_file("長い名前📦.bin", 100_000);

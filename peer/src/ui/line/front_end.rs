@@ -14,6 +14,7 @@ use super::{
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
+use crate::conversation::slash::Slash;
 use crate::conversation::{
     Cause, Item, Objection, PromptState, Receipts, Stage, Transfer, Waiting,
 };
@@ -150,8 +151,13 @@ impl<'a> LineFrontEnd<'a> {
                 let failure = Failure::new(Exit::Usage, objected(objection));
                 self.screen.data(&json!({ "error": failure }))
             }
+            Item::Help => {
+                let command =
+                    |slash: Slash| json!({ "usage": slash.usage(), "help": slash.help() });
+                let commands = Slash::ALL.map(command);
+                self.screen.data(&json!({ "commands": commands }))
+            }
             Item::Hello { .. }
-            | Item::Help
             | Item::Message(_)
             | Item::Receipts(_)
             | Item::Waiting { .. }
