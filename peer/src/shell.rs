@@ -52,8 +52,8 @@ use self::udp::Udp;
 use self::workers::{Answer, Answers, Lookup};
 use crate::node::command::CommandId;
 use crate::node::io::{
-    DiskAnswer, DiskRequest, Job, JobId, LocalAddress, Outcome, RendezvousInput, StoreAnswer,
-    StoreId, StoreRequest,
+    DiskAnswer, DiskFailure, DiskRequest, Job, JobId, LocalAddress, Outcome, RendezvousInput,
+    StoreAnswer, StoreId, StoreRequest,
 };
 use crate::node::{Input, Node, NodeOptions, Output};
 
@@ -468,7 +468,10 @@ impl EventLoop {
             return;
         }
         let transfer = request.transfer();
-        let answer = DiskAnswer::Failed("too much waits for the disk".to_owned());
+        let answer = DiskAnswer::Failed(DiskFailure {
+            reason: "too much waits for the disk".to_owned(),
+            told: "too much waits for the disk",
+        });
         self.node.handle_input(Input::Disk(transfer, answer), now);
     }
 

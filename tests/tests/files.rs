@@ -395,7 +395,9 @@ fn t12_a_read_only_file_system_is_named_to_both() {
     fs::remove_file(world.path("way")).unwrap();
     symlink("inbox-bob", world.path("way")).unwrap();
     fs::write(world.path("letter"), "x").unwrap();
-    assert_explains(&send(&world, "letter"), 9, &["read-only"]);
+    let refused = send(&world, "letter");
+    assert_explains(&refused, 9, &["read-only"]);
+    assert!(!refused.stderr.contains("inbox-bob"), "{refused:?}");
     let state = ended(&bob);
     assert_eq!(state["state"], "failed");
     assert!(text(&state["reason"]).contains("read-only"), "{state}");
@@ -419,6 +421,7 @@ fn t12_a_full_disk_is_named_to_both_and_leaves_nothing() {
     world.make_file("small", 100_000);
     let refused = send(&world, "large");
     assert_explains(&refused, 9, &["space"]);
+    assert!(!refused.stderr.contains("inbox-bob"), "{refused:?}");
     let state = ended(&bob);
     assert_eq!(state["state"], "failed");
     assert!(text(&state["reason"]).contains("space"), "{state}");

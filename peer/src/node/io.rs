@@ -471,8 +471,17 @@ pub enum DiskAnswer {
     },
     /// The name for the file is unusable; nothing was created. Says why, for a person.
     BadName(String),
-    /// The request failed. Says what failed and why, for a person.
-    Failed(String),
+    /// The request failed.
+    Failed(DiskFailure),
+}
+
+/// What failed and why, for the persons at both ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFailure {
+    /// For this device's: with paths, and what to do.
+    pub reason: String,
+    /// For the other side's: nothing that only concerns this device.
+    pub told: &'static str,
 }
 
 // ---- slow computations -------------------------------------------------------------------------

@@ -20,7 +20,7 @@ use common::os::worker::{Queue, Worker};
 
 use super::names::FileName;
 use super::workers::{Answer, Answers};
-use crate::node::io::{DiskAnswer, DiskRequest};
+use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
 
 // The list of unfinished files, by which the next start recognises them.
 mod parts;
@@ -101,7 +101,7 @@ impl Disk {
         Some(result.unwrap_or_else(DiskAnswer::Failed))
     }
 
-    fn open(&mut self, transfer: TransferId, path: &Path) -> Result<DiskAnswer, String> {
+    fn open(&mut self, transfer: TransferId, path: &Path) -> Result<DiskAnswer, DiskFailure> {
         self.check_room(transfer)?;
         let (source, name) = Source::open(path)?;
         let opened = DiskAnswer::Opened {
@@ -113,7 +113,7 @@ impl Disk {
         Ok(opened)
     }
 
-    fn read_leaf(&self, transfer: TransferId, index: u64) -> Result<DiskAnswer, String> {
+    fn read_leaf(&self, transfer: TransferId, index: u64) -> Result<DiskAnswer, DiskFailure> {
         let Some(Transfer::Sending(source)) = self.transfers.get(&transfer) else {
             return Err(not_open());
         };
@@ -128,7 +128,7 @@ impl Disk {
         name: &str,
         size: u64,
         is_executable: bool,
-    ) -> Result<DiskAnswer, String> {
+    ) -> Result<DiskAnswer, DiskFailure> {
         self.check_room(transfer)?;
         let name = match FileName::parse(name) {
             Ok(name) => name,
@@ -157,7 +157,7 @@ impl Disk {
         index: u64,
         bytes: &[u8],
         hash: LeafHash,
-    ) -> Result<DiskAnswer, String> {
+    ) -> Result<DiskAnswer, DiskFailure> {
         let Some(Transfer::Receiving(target)) = self.transfers.get(&transfer) else {
             return Err(not_open());
         };
@@ -168,7 +168,7 @@ impl Disk {
     }
 
     /// Completes a received file and forgets its transfer. After a failure it can be tried again.
-    fn finish(&mut self, transfer: TransferId) -> Result<DiskAnswer, String> {
+    fn finish(&mut self, transfer: TransferId) -> Result<DiskAnswer, DiskFailure> {
         let Some(Transfer::Receiving(target)) = self.transfers.get(&transfer) else {
             return Err(not_open());
         };
@@ -178,21 +178,32 @@ impl Disk {
         Ok(DiskAnswer::Finished { path })
     }
 
-    fn check_room(&self, transfer: TransferId) -> Result<(), String> {
+    fn check_room(&self, transfer: TransferId) -> Result<(), DiskFailure> {
         if self.transfers.contains_key(&transfer) {
-            return Err("the transfer has an open file already".to_owned());
+            return Err(failure(
+                "the transfer has an open file already",
+                "the transfer is under way already",
+            ));
         }
         if self.transfers.len() >= TRANSFERS_MAX {
-            return Err(format!(
-                "{TRANSFERS_MAX} files are open already; wait for some to end"
+            return Err(failure(
+                format!("{TRANSFERS_MAX} files are open already; wait for some to end"),
+                "too many files are under way already",
             ));
         }
         Ok(())
     }
 }
 
-fn not_open() -> String {
-    "the transfer has no open file".to_owned()
+fn failure(reason: impl Into<String>, told: &'static str) -> DiskFailure {
+    DiskFailure {
+        reason: reason.into(),
+        told,
+    }
+}
+
+fn not_open() -> DiskFailure {
+    failure("the transfer has no open file", "the file is not open")
 }
 
 /// Hashes leaf `index` of a file of `size` bytes.
@@ -619,10 +630,11 @@ mod tests {
 
         fn failure(&mut self, request: DiskRequest) -> String {
             let answer = self.ask(request);
-            let DiskAnswer::Failed(reason) = answer else {
+            let DiskAnswer::Failed(failure) = answer else {
                 panic!("{answer:?}");
             };
-            reason
+            assert!(!failure.told.contains('/'), "{failure:?}");
+            failure.reason
         }
 
         /// Takes a leaf from transfer 1 to transfer 2.

@@ -18,8 +18,8 @@ use peer::node::command::{
     Command, CommandError, CommandId, Event, PasswordText, Reply, TransferState,
 };
 use peer::node::io::{
-    ChatRequest, ContactRequest, DiskAnswer, DiskRequest, Job, JobId, Outcome, RendezvousOutput,
-    StoreId, StoreRequest,
+    ChatRequest, ContactRequest, DiskAnswer, DiskFailure, DiskRequest, Job, JobId, Outcome,
+    RendezvousOutput, StoreId, StoreRequest,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
 use peer::store::MemoryStore;
@@ -264,7 +264,10 @@ impl NodeHost {
             return None;
         }
         if feed.below(16) == 0 {
-            return Some(DiskAnswer::Failed("the disk is full".to_owned()));
+            return Some(DiskAnswer::Failed(DiskFailure {
+                reason: "the disk is full".to_owned(),
+                told: "the disk is full",
+            }));
         }
         Some(match request {
             DiskRequest::Open { transfer, .. } => {

@@ -9,7 +9,9 @@ use common::hash::{LeafHasher, leaf_len};
 use common::id::{AccountName, TransferId};
 use common::key::Token;
 use common::limits::LEAF_LEN;
-use peer::node::io::{ChatRequest, DiskAnswer, DiskRequest, Restored, StoreAnswer, StoreRequest};
+use peer::node::io::{
+    ChatRequest, DiskAnswer, DiskFailure, DiskRequest, Restored, StoreAnswer, StoreRequest,
+};
 use peer::store::{MemoryStore, Row, is_write};
 
 /// A host's disk.
@@ -95,7 +97,7 @@ impl Disk {
 
     /// Carries out a request about a file.
     pub fn disk(&mut self, request: DiskRequest) -> Option<(TransferId, DiskAnswer)> {
-        let failed = |why: &str| DiskAnswer::Failed(why.to_owned());
+        let failed = |why: &'static str| DiskAnswer::Failed(failure(why));
         Some(match request {
             DiskRequest::Open { transfer, path } => match self.files.get(&path) {
                 Some(bytes) => {
@@ -195,7 +197,7 @@ impl Disk {
                 bytes: bytes.into(),
                 hash,
             },
-            None => DiskAnswer::Failed("the file is shorter than it was".to_owned()),
+            None => DiskAnswer::Failed(failure("the file is shorter than it was")),
         }
     }
 
@@ -207,5 +209,12 @@ impl Disk {
             free = path.with_extension(n.to_string());
         }
         free
+    }
+}
+
+fn failure(why: &'static str) -> DiskFailure {
+    DiskFailure {
+        reason: why.to_owned(),
+        told: why,
     }
 }

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::{LeafHashes, tell};
 use crate::node::command::{CommandError, Event, OfferView, TransferState};
 use crate::node::context::Context;
-use crate::node::io::{DiskAnswer, DiskRequest};
+use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
 use crate::node::transport::LinkId;
 use crate::node::violation::ProtocolViolation;
 
@@ -305,7 +305,7 @@ impl Receiving {
             DiskAnswer::BadName(reason) => {
                 self.refuse(transfer, DeclineReason::Name, reason, cx);
             }
-            DiskAnswer::Failed(reason) => self.on_disk_failed(transfer, reason, cx),
+            DiskAnswer::Failed(failure) => self.on_disk_failed(transfer, failure, cx),
             DiskAnswer::Opened { .. } | DiskAnswer::Leaf { .. } => {}
         }
     }
@@ -406,7 +406,7 @@ impl Receiving {
         tell(transfer, done, cx);
     }
 
-    fn on_disk_failed(&mut self, transfer: TransferId, reason: String, cx: &mut Context<'_>) {
+    fn on_disk_failed(&mut self, transfer: TransferId, failure: DiskFailure, cx: &mut Context<'_>) {
         self.on_write_answered(transfer);
         let state = self
             .transfers
@@ -414,28 +414,22 @@ impl Receiving {
             .map(|incoming| &incoming.state);
         match state {
             Some(State::Creating) => {
-                let told = DeclineReason::Storage(Reason::lossy(&reason));
-                self.refuse(transfer, told, reason, cx);
+                let told = DeclineReason::Storage(Reason::lossy(failure.told));
+                self.refuse(transfer, told, failure.reason, cx);
             }
             Some(State::Moving(_) | State::Finishing { .. } | State::Offered { .. }) => {
-                self.store_failed(transfer, reason, cx);
+                self.store_failed(transfer, failure, cx);
             }
             None => {}
         }
     }
 
-    fn store_failed(&mut self, transfer: TransferId, reason: String, cx: &mut Context<'_>) {
+    fn store_failed(&mut self, transfer: TransferId, failure: DiskFailure, cx: &mut Context<'_>) {
         if let Some(incoming) = self.transfers.get(&transfer) {
-            let told = CancelReason::Storage(Reason::lossy(&reason));
-            cx.send(
-                incoming.link,
-                FileFrame::Cancel {
-                    transfer,
-                    reason: told,
-                },
-            );
+            let reason = CancelReason::Storage(Reason::lossy(failure.told));
+            cx.send(incoming.link, FileFrame::Cancel { transfer, reason });
         }
-        self.fail(transfer, reason, cx);
+        self.fail(transfer, failure.reason, cx);
     }
 
     fn refuse(

@@ -14,7 +14,7 @@ use super::progress::{InFlight, Progress};
 use super::{LeafHashes, tell};
 use crate::node::command::{CommandError, CommandId, Reply, TransferState};
 use crate::node::context::Context;
-use crate::node::io::{DiskAnswer, DiskRequest};
+use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
 use crate::node::transport::{LinkId, StreamId};
 
 /// All files that go.
@@ -338,9 +338,9 @@ impl Sending {
                     self.push(transfer, cx);
                 }
             }
-            DiskAnswer::Failed(reason) => {
+            DiskAnswer::Failed(DiskFailure { reason, told }) => {
                 if let Some(link) = outgoing.state.link() {
-                    let reason = CancelReason::Source(Reason::lossy(&reason));
+                    let reason = CancelReason::Source(Reason::lossy(told));
                     cx.send(link, FileFrame::Cancel { transfer, reason });
                 }
                 self.fail(transfer, CommandError::File(reason), cx);

@@ -14,7 +14,8 @@ use common::text;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::leaf_hash;
+use super::{failure, leaf_hash};
+use crate::node::io::DiskFailure;
 
 /// A file that is being sent, as it was when it was opened.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct Source {
 
 impl Source {
     /// Opens a regular file, or the one that a symbolic link leads to. Returns it with its name.
-    pub(super) fn open(path: &Path) -> Result<(Self, String), String> {
+    pub(super) fn open(path: &Path) -> Result<(Self, String), DiskFailure> {
         let shown = path.display();
         let fail = |error: io::Error| describe_open(&error, path);
         // Without NONBLOCK, opening a FIFO waits for a writer.
@@ -41,17 +42,21 @@ impl Source {
         let metadata = file.metadata().map_err(fail)?;
         check_is_regular(&metadata, path)?;
         if metadata.len() > FILE_LEN_MAX {
-            return Err(format!(
+            let reason = format!(
                 "{shown} has {}, more than the {} that can be sent",
                 text::size(metadata.len()),
                 text::size(FILE_LEN_MAX)
-            ));
+            );
+            return Err(failure(reason, "the file is too large"));
         }
-        let name = path.file_name().and_then(OsStr::to_str).ok_or_else(|| {
-            format!("the name of {shown} is not valid text (UTF-8); rename it first")
-        })?;
+        let bad_name = |what: &str| {
+            let reason = format!("the name of {shown} is {what}; rename it first");
+            failure(reason, "the file has no name that can be sent")
+        };
+        let name = path.file_name().and_then(OsStr::to_str);
+        let name = name.ok_or_else(|| bad_name("not valid text (UTF-8)"))?;
         if name.len() > FILE_NAME_LEN_MAX {
-            return Err(format!("the name of {shown} is too long; rename it first"));
+            return Err(bad_name("too long"));
         }
         let source = Self {
             size: metadata.len(),
@@ -63,14 +68,18 @@ impl Source {
         Ok((source, name.to_owned()))
     }
 
-    pub(super) fn read_leaf(&self, index: u64) -> Result<(Bytes, LeafHash), String> {
+    pub(super) fn read_leaf(&self, index: u64) -> Result<(Bytes, LeafHash), DiskFailure> {
+        let unreadable = |why: &dyn std::fmt::Display| {
+            let reason = format!("{} cannot be read: {why}", self.path.display());
+            failure(reason, "the file cannot be read")
+        };
         let len = leaf_len(self.size, index)
-            .ok_or_else(|| format!("{} has no leaf {index}", self.path.display()))?;
+            .ok_or_else(|| unreadable(&format_args!("it has no leaf {index}")))?;
         let mut bytes = vec![0; len];
         match self.file.read_exact_at(&mut bytes, index * LEAF_LEN as u64) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(self.changed()),
-            Err(error) => return Err(format!("{} cannot be read: {error}", self.path.display())),
+            Err(error) => return Err(unreadable(&error)),
         }
         // Checked after the read, so that no change before or during it goes unnoticed.
         let metadata = self.file.metadata().map_err(|_| self.changed())?;
@@ -81,20 +90,22 @@ impl Source {
         Ok((bytes.into(), hash))
     }
 
-    fn changed(&self) -> String {
-        format!(
-            "{} changed while it was being sent; send it again",
-            self.path.display()
+    fn changed(&self) -> DiskFailure {
+        let shown = self.path.display();
+        failure(
+            format!("{shown} changed while it was being sent; send it again"),
+            "the file changed while it was being sent",
         )
     }
 }
 
-fn check_is_regular(metadata: &Metadata, path: &Path) -> Result<(), String> {
+fn check_is_regular(metadata: &Metadata, path: &Path) -> Result<(), DiskFailure> {
     let shown = path.display();
     if metadata.is_dir() {
-        return Err(format!(
+        let reason = format!(
             "{shown} is a folder; pack it first, for example with 'tar czf FOLDER.tar.gz FOLDER'"
-        ));
+        );
+        return Err(failure(reason, "it is a folder"));
     }
     if !metadata.is_file() {
         return Err(describe_irregular(path));
@@ -102,24 +113,30 @@ fn check_is_regular(metadata: &Metadata, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn describe_irregular(path: &Path) -> String {
+fn describe_irregular(path: &Path) -> DiskFailure {
     let shown = path.display();
-    format!("{shown} is not a regular file, so it has no size to announce")
+    failure(
+        format!("{shown} is not a regular file, so it has no size to announce"),
+        "it is not a regular file",
+    )
 }
 
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the system has more kinds of errors; those without a text of ours show the system's"
 )]
-fn describe_open(error: &io::Error, path: &Path) -> String {
+fn describe_open(error: &io::Error, path: &Path) -> DiskFailure {
     let shown = path.display();
-    match error.kind() {
+    let reason = match error.kind() {
         ErrorKind::NotFound => format!("there is no file {shown}"),
         ErrorKind::PermissionDenied => {
             format!("{shown} cannot be read: permission denied; check who owns it")
         }
         // Opening a socket fails like this.
-        _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => describe_irregular(path),
+        _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            return describe_irregular(path);
+        }
         _ => format!("{shown} cannot be opened: {error}"),
-    }
+    };
+    failure(reason, "the file cannot be opened")
 }

@@ -12,9 +12,15 @@ use common::text;
 use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::leaf_hash;
 use super::parts::PartFile;
+use super::{failure, leaf_hash};
+use crate::node::io::DiskFailure;
 use crate::shell::names::FileName;
+
+/// What the sender is told where there is no space.
+const FULL: &str = "there is not enough space";
+/// What the sender is told where another program interferes.
+const CHANGED: &str = "another program changed the file";
 
 /// A file that is being received. Dropping it removes its `.part` file, if there still is one.
 #[derive(Debug)]
@@ -41,7 +47,7 @@ impl Target {
         name: FileName,
         size: u64,
         is_executable: bool,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, DiskFailure> {
         let dir = open_folder(&folder)?;
         check_space(&dir, &folder, size)?;
         let part = create_part(&dir, &name, is_executable)
@@ -61,7 +67,7 @@ impl Target {
     }
 
     /// Allocates the file's space, or only sets its length where the file system cannot allocate.
-    pub(super) fn reserve(&self) -> Result<(), String> {
+    pub(super) fn reserve(&self) -> Result<(), DiskFailure> {
         let file = &self.part.file;
         if self.size == 0 {
             return Ok(());
@@ -79,7 +85,7 @@ impl Target {
         index: u64,
         bytes: &[u8],
         hash: LeafHash,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, DiskFailure> {
         if leaf_len(self.size, index) != Some(bytes.len())
             || leaf_hash(self.size, index, bytes) != hash
         {
@@ -93,19 +99,21 @@ impl Target {
 
     /// Makes the file durable, then gives it the first of its names that is free, then makes the
     /// name durable.
-    pub(super) fn finish(&self) -> Result<PathBuf, String> {
+    pub(super) fn finish(&self) -> Result<PathBuf, DiskFailure> {
         let fail = |error: io::Error| describe_write(&error, &self.folder, self.size);
         let part = &self.part;
         let metadata = part.file.metadata().map_err(fail)?;
         let shown = self.folder.join(&part.name);
         if metadata.nlink() == 0 {
-            return Err(format!("{} was removed while it arrived", shown.display()));
+            let reason = format!("{} was removed while it arrived", shown.display());
+            return Err(failure(reason, "the file was removed while it arrived"));
         }
         if metadata.len() != self.size {
-            return Err(format!(
+            let reason = format!(
                 "another program changed {} while it arrived",
                 shown.display()
-            ));
+            );
+            return Err(failure(reason, CHANGED));
         }
         let permissions = Permissions::from_mode(part.mode);
         part.file.set_permissions(permissions).map_err(fail)?;
@@ -116,12 +124,14 @@ impl Target {
     }
 
     /// Gives the file the first of its names that is free, and returns that name.
-    fn rename(&self) -> Result<FileName, String> {
+    fn rename(&self) -> Result<FileName, DiskFailure> {
         if !self.is_part_ours() {
-            return Err(format!(
+            let shown = self.folder.join(&self.part.name);
+            let reason = format!(
                 "another program replaced {} while it arrived",
-                self.folder.join(&self.part.name).display()
-            ));
+                shown.display()
+            );
+            return Err(failure(reason, CHANGED));
         }
         for attempt in 0..SAME_NAMES_MAX {
             let name = self.name.numbered(attempt);
@@ -131,9 +141,10 @@ impl Target {
                 Err(error) => return Err(describe_write(&error, &self.folder, self.size)),
             }
         }
-        Err(format!(
-            "{} has {SAME_NAMES_MAX} files of this name already; move some away",
-            self.folder.display()
+        let shown = self.folder.display();
+        Err(failure(
+            format!("{shown} has {SAME_NAMES_MAX} files of this name already; move some away"),
+            "there are too many files of this name already",
         ))
     }
 
@@ -165,7 +176,7 @@ impl Drop for Target {
     clippy::wildcard_enum_match_arm,
     reason = "the system has more kinds of errors; those without a text of ours show the system's"
 )]
-fn open_folder(folder: &Path) -> Result<Dir, String> {
+fn open_folder(folder: &Path) -> Result<Dir, DiskFailure> {
     let shown = folder.display();
     let flags = OFlags::DIRECTORY | OFlags::NONBLOCK;
     File::options()
@@ -173,17 +184,20 @@ fn open_folder(folder: &Path) -> Result<Dir, String> {
         .custom_flags(flags.bits().cast_signed())
         .open(folder)
         .map(Dir::from_std_file)
-        .map_err(|error| match error.kind() {
-            ErrorKind::NotFound => format!("there is no folder {shown}; create it first"),
-            ErrorKind::NotADirectory => format!("{shown} is a file, not a folder"),
-            ErrorKind::PermissionDenied => {
-                format!("{shown} cannot be used: permission denied; choose another folder")
-            }
-            _ => format!("{shown} cannot be used: {error}"),
+        .map_err(|error| {
+            let reason = match error.kind() {
+                ErrorKind::NotFound => format!("there is no folder {shown}; create it first"),
+                ErrorKind::NotADirectory => format!("{shown} is a file, not a folder"),
+                ErrorKind::PermissionDenied => {
+                    format!("{shown} cannot be used: permission denied; choose another folder")
+                }
+                _ => format!("{shown} cannot be used: {error}"),
+            };
+            failure(reason, "the folder for it cannot be used")
         })
 }
 
-fn check_space(dir: &Dir, folder: &Path, size: u64) -> Result<(), String> {
+fn check_space(dir: &Dir, folder: &Path, size: u64) -> Result<(), DiskFailure> {
     let Ok(space) = rustix::fs::fstatvfs(dir) else {
         return Ok(());
     };
@@ -191,12 +205,13 @@ fn check_space(dir: &Dir, folder: &Path, size: u64) -> Result<(), String> {
     if size <= free {
         return Ok(());
     }
-    Err(format!(
+    let reason = format!(
         "not enough space in {}: needs {}, has {}",
         folder.display(),
         text::size(size),
         text::size(free)
-    ))
+    );
+    Err(failure(reason, FULL))
 }
 
 /// Creates the `.part` file. It is created with the mode of the complete file, to learn what the umask
@@ -239,30 +254,37 @@ fn rename_to_free(dir: &Dir, from: &str, to: &str) -> io::Result<()> {
     clippy::wildcard_enum_match_arm,
     reason = "the system has more kinds of errors; those without a text of ours show the system's"
 )]
-fn describe_write(error: &io::Error, folder: &Path, size: u64) -> String {
+fn describe_write(error: &io::Error, folder: &Path, size: u64) -> DiskFailure {
     let shown = folder.display();
+    let size = text::size(size);
     match error.kind() {
         ErrorKind::StorageFull => {
-            format!("not enough space in {shown}: needs {}", text::size(size))
+            failure(format!("not enough space in {shown}: needs {size}"), FULL)
         }
-        ErrorKind::QuotaExceeded => {
-            format!(
-                "your quota does not allow {} more in {shown}",
-                text::size(size)
-            )
-        }
-        ErrorKind::FileTooLarge => format!(
-            "the file system of {shown} cannot hold a file of {}",
-            text::size(size)
+        ErrorKind::QuotaExceeded => failure(
+            format!("your quota does not allow {size} more in {shown}"),
+            FULL,
         ),
-        ErrorKind::ReadOnlyFilesystem => {
-            format!("{shown} is on a read-only file system; choose another folder")
-        }
-        ErrorKind::PermissionDenied => {
-            format!("{shown} cannot be written to: permission denied; choose another folder")
-        }
-        ErrorKind::NotFound => format!("{shown} was removed while the file arrived"),
-        _ => format!("{shown} cannot be written to: {error}"),
+        ErrorKind::FileTooLarge => failure(
+            format!("the file system of {shown} cannot hold a file of {size}"),
+            "the file is too large for the file system",
+        ),
+        ErrorKind::ReadOnlyFilesystem => failure(
+            format!("{shown} is on a read-only file system; choose another folder"),
+            "the folder for it is on a read-only file system",
+        ),
+        ErrorKind::PermissionDenied => failure(
+            format!("{shown} cannot be written to: permission denied; choose another folder"),
+            "there is no permission to write into the folder for it",
+        ),
+        ErrorKind::NotFound => failure(
+            format!("{shown} was removed while the file arrived"),
+            "the folder for it was removed",
+        ),
+        _ => failure(
+            format!("{shown} cannot be written to: {error}"),
+            "the folder for it cannot be written to",
+        ),
     }
 }
 
@@ -299,7 +321,7 @@ mod tests {
         let hash = leaf_hash(3, 0, b"abc");
         let reason = target.write_leaf(0, b"abc", hash).unwrap_err();
         let expected = format!("not enough space in {}: needs 3 B", folder.path().display());
-        assert_eq!(reason, expected);
+        assert_eq!((reason.reason, reason.told), (expected, FULL));
     }
 
     #[test]
@@ -314,7 +336,12 @@ mod tests {
         ] {
             let error = io::Error::from_raw_os_error(code.raw_os_error());
             let text = describe_write(&error, Path::new("/inbox"), 3);
-            assert!(text.contains(words) && text.contains("/inbox"), "{text}");
+            let (reason, told) = (text.reason, text.told);
+            assert!(
+                reason.contains(words) && reason.contains("/inbox"),
+                "{reason}"
+            );
+            assert!(!told.contains("/inbox"), "{told}");
         }
     }
 }
