@@ -138,6 +138,12 @@ impl AcceptPolicy {
             ["always"] => Ok(Self::Always),
             ["never"] => Ok(Self::Never),
             ["from", names @ ..] if !names.is_empty() => {
+                let is_policy = |name: &&&str| matches!(**name, "ask" | "always" | "never");
+                if let Some(policy) = names.iter().find(is_policy) {
+                    return Err(format!(
+                        "--accept takes '{policy}' alone, or from and names"
+                    ));
+                }
                 let names = names.iter().map(|name| {
                     name.parse::<AccountName>()
                         .map_err(|error| format!("'{name}' behind --accept from: {error}"))
@@ -395,7 +401,14 @@ mod tests {
         assert_eq!(parse("never").unwrap().answer(&bob), Some(false));
         assert_eq!(parse("from carol Bob").unwrap().answer(&bob), Some(true));
         assert_eq!(parse("from carol").unwrap().answer(&bob), Some(false));
-        for bad in ["", "from", "from b/b", "yes", "always never"] {
+        for bad in [
+            "",
+            "from",
+            "from b/b",
+            "yes",
+            "always never",
+            "from bob always",
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

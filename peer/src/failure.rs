@@ -92,8 +92,8 @@ impl Failure {
             CallError::Signal(signal) => Self::signal(signal),
             CallError::Refused(error) => Self::of_command(doing, &error),
             CallError::TimedOut => Self::new(Exit::Profile, format!("could not {doing} in time"))
-                .because("the process that owns this profile is too busy to answer")
-                .next("try again; if it stays like this, end the other 'peer' programs of this profile"),
+                .because("the server, or the 'peer' program that keeps the connection, did not answer")
+                .next("try again; if it stays like this, 'peer status' shows which of them it is"),
             CallError::Gone(why) => Self::new(Exit::Profile, format!("could not {doing}"))
                 .because(why)
                 .next("try again; if it stays like this, end the other 'peer' programs of this profile"),

@@ -422,11 +422,17 @@ pub(crate) fn transfer_done(verb: &str, name: &str, whom: &str, state: &Transfer
         Some(path) => format!("\n  saved as {}", shown_path(path)),
         None => String::new(),
     };
+    let figures = match total {
+        0 => "an empty file".to_owned(),
+        total => format!(
+            "{} in {}, {}",
+            text::size(*total),
+            text::elapsed(span),
+            text::rate(*total, span)
+        ),
+    };
     format!(
-        "{verb} {name} {whom}: {} in {}, {}{place}\n  BLAKE3 {}",
-        text::size(*total),
-        text::elapsed(span),
-        text::rate(*total, span),
+        "{verb} {name} {whom}: {figures}{place}\n  BLAKE3 {}",
         inline(digest)
     )
 }

@@ -112,6 +112,57 @@ fn on_a_slow_line_both_sides_tell_how_much_has_arrived() {
 }
 
 #[test]
+fn files_on_one_slow_line_tell_no_more_than_has_arrived() {
+    const RATE: u32 = 100_000;
+    let mut world = world(
+        2,
+        Faults {
+            rate: Some(RATE),
+            queue: Duration::from_millis(200),
+            ..Faults::NONE
+        },
+    );
+    let transfers: Vec<_> = (0..3)
+        .map(|_| offer(&mut world, LEAF_LEN as u32).0)
+        .collect();
+    for transfer in &transfers {
+        answer(&mut world, *transfer, true);
+    }
+    let begun = world.now;
+    let mut cancelled = false;
+    while world.hosts[0].moving.len() > 1 {
+        world.pass(Duration::from_secs(1));
+        let carried = (world.now - begun).as_secs_f64() * f64::from(RATE);
+        let done = |host: usize| {
+            let moving = world.hosts[host].moving.iter();
+            moving.map(|(_, done)| *done).sum::<u64>()
+        };
+        let ended = 3 - world.hosts[0].moving.len() as u64;
+        for host in [0, 1] {
+            let told = (done(host) + ended * LEAF_LEN as u64) as f64;
+            assert!(
+                cancelled || told <= carried,
+                "host {host}: {told}, {carried}"
+            );
+        }
+        // What is left of the one that was cancelled holds nothing up.
+        if !cancelled && carried > 300_000.0 {
+            cancelled = true;
+            let transfer = transfers[0];
+            let reply = ask(&mut world, 0, Command::Cancel { transfer });
+            assert_eq!(reply, Ok(Reply::Done));
+        }
+    }
+    assert!(cancelled);
+    let last = *transfers.last().unwrap();
+    world.pass(Duration::from_secs(3));
+    let done = world.hosts[0].moving[0].1;
+    assert!(done > 100_000, "{done}");
+    let end = end(&mut world, 0, last);
+    assert!(matches!(end, TransferState::Done { .. }), "{end:?}");
+}
+
+#[test]
 fn t12_a_file_that_changes_on_its_way_is_never_done() {
     let mut world = world(2, Faults::NONE);
     world.hosts[0].disk.is_corrupt = true;

@@ -75,52 +75,56 @@ impl Progress {
     }
 }
 
-/// Leaves that QUIC has taken, and how much of them has arrived.
+/// Leaves that QUIC has taken on one link, and how much of them has arrived.
 ///
-/// QUIC tells when a stream is acknowledged as a whole. Streams are sent one after another, so the bytes
-/// that a link has acknowledged since then are those of the first one that is open, and of packet headers:
-/// an estimate, corrected with each leaf.
+/// QUIC tells when a stream is acknowledged as a whole. Streams are sent one after another, whichever
+/// transfer they belong to, so the bytes that the link has acknowledged since then are those of the first
+/// one that is open, and of packet headers: an estimate, corrected with each leaf.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    /// Streams that are not acknowledged, each with the length of its leaf.
-    open: VecDeque<(StreamId, u64)>,
-    /// Bytes of the leaves that are.
-    acknowledged: u64,
-    /// What the link had acknowledged when the first open stream became the first.
+    /// Leaves that are not acknowledged, in the order in which QUIC took them.
+    open: VecDeque<SentLeaf>,
+    /// What the link had acknowledged when the first of them became the first.
     mark: u64,
 }
 
+/// A leaf on a stream of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SentLeaf {
+    pub(super) transfer: TransferId,
+    pub(super) stream: StreamId,
+    /// In bytes.
+    pub(super) len: u64,
+}
+
 impl InFlight {
-    /// QUIC takes a leaf of `len` bytes; its link has acknowledged `of_link` bytes so far.
-    pub(super) fn push(&mut self, stream: StreamId, len: u64, of_link: u64) {
+    /// QUIC takes a leaf; its link has acknowledged `of_link` bytes so far.
+    pub(super) fn push(&mut self, leaf: SentLeaf, of_link: u64) {
         if self.open.is_empty() {
             self.mark = of_link;
         }
-        self.open.push_back((stream, len));
+        self.open.push_back(leaf);
     }
 
-    /// A stream is acknowledged.
-    pub(super) fn on_acknowledged(&mut self, stream: StreamId, of_link: u64) {
-        let Some(at) = self.open.iter().position(|(open, _)| *open == stream) else {
-            return;
-        };
-        if let Some((_, len)) = self.open.remove(at) {
-            self.acknowledged += len;
-            self.mark = of_link;
+    /// A stream is acknowledged. Returns its leaf.
+    pub(super) fn take(&mut self, stream: StreamId, of_link: u64) -> Option<SentLeaf> {
+        let at = self.open.iter().position(|leaf| leaf.stream == stream)?;
+        self.mark = of_link;
+        self.open.remove(at)
+    }
+
+    /// Forgets the leaves of a transfer that has ended: what is left of them may never be acknowledged.
+    pub(super) fn forget(&mut self, transfer: TransferId) {
+        self.open.retain(|leaf| leaf.transfer != transfer);
+    }
+
+    /// Bytes of a transfer that have arrived of a leaf that is not acknowledged yet.
+    pub(super) fn arrived(&self, transfer: TransferId, of_link: u64) -> u64 {
+        match self.open.front() {
+            Some(first) if first.transfer == transfer => {
+                of_link.saturating_sub(self.mark).min(first.len)
+            }
+            Some(_) | None => 0,
         }
-    }
-
-    /// Tells whether every leaf that QUIC has taken is acknowledged.
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    /// Bytes that have arrived.
-    pub(super) fn arrived(&self, of_link: u64) -> u64 {
-        let of_first = self
-            .open
-            .front()
-            .map_or(0, |(_, len)| of_link.saturating_sub(self.mark).min(*len));
-        self.acknowledged + of_first
     }
 }

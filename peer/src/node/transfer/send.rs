@@ -10,7 +10,7 @@ use common::id::{AccountName, TransferId};
 use common::limits::{LEAVES_READING_MAX, Occupancy, SERVER_WAIT_MAX, TRANSFERS_MAX};
 use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, Reason};
 
-use super::progress::{InFlight, Progress};
+use super::progress::{InFlight, Progress, SentLeaf};
 use super::{LeafHashes, tell};
 use crate::node::command::{CommandError, CommandId, Reply, TransferState};
 use crate::node::context::Context;
@@ -21,6 +21,8 @@ use crate::node::transport::{LinkId, StreamId};
 #[derive(Debug, Default)]
 pub(super) struct Sending {
     transfers: BTreeMap<TransferId, Outgoing>,
+    /// What each link carries.
+    in_flight: BTreeMap<LinkId, InFlight>,
     /// The server was away lately: so long recipients may be on their way back.
     patient_until: Option<Instant>,
 }
@@ -56,7 +58,8 @@ struct LeafSender {
     /// Read, and waiting for a stream.
     held: VecDeque<(u64, Bytes, LeafHash)>,
     hashes: LeafHashes,
-    in_flight: InFlight,
+    /// Bytes of the leaves that were acknowledged.
+    acknowledged: u64,
     progress: Progress,
     /// Of the whole file, once QUIC has all of it.
     digest: Option<FileDigest>,
@@ -157,9 +160,11 @@ impl Sending {
     /// not come back in time.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
-        let moving = self.transfers.values_mut().filter_map(Outgoing::moving);
-        for moving in moving.filter(|moving| moving.due().is_some_and(|at| at <= now)) {
-            moving.tell(cx);
+        let is_due = |outgoing: &Outgoing| outgoing.progress_due().is_some_and(|at| at <= now);
+        let due = self.transfers.iter().filter(|(_, one)| is_due(one));
+        let due: Vec<TransferId> = due.map(|(transfer, _)| *transfer).collect();
+        for transfer in due {
+            self.tell_progress(transfer, cx);
         }
         let is_over =
             |outgoing: &Outgoing| outgoing.waits_until().is_some_and(|until| until <= now);
@@ -210,6 +215,7 @@ impl Sending {
 
     /// A link is gone, and with it what it carried.
     pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, cx: &mut Context<'_>) {
+        self.in_flight.remove(&link);
         let carried: Vec<TransferId> = self
             .transfers
             .iter()
@@ -256,7 +262,7 @@ impl Sending {
             reading: 0,
             held: VecDeque::new(),
             hashes: LeafHashes::default(),
-            in_flight: InFlight::default(),
+            acknowledged: 0,
             progress: Progress::start(transfer, offer.size, cx),
             digest: None,
         };
@@ -273,8 +279,7 @@ impl Sending {
         cx: &mut Context<'_>,
     ) {
         if self.is_on(transfer, link) {
-            self.transfers.remove(&transfer);
-            cx.disk(DiskRequest::Drop { transfer });
+            self.remove(transfer, cx);
             tell(transfer, state, cx);
         }
     }
@@ -284,10 +289,9 @@ impl Sending {
         if !self.is_on(transfer, link) {
             return;
         }
-        let Some(outgoing) = self.transfers.remove(&transfer) else {
+        let Some(outgoing) = self.remove(transfer, cx) else {
             return;
         };
-        cx.disk(DiskRequest::Drop { transfer });
         let state = match outgoing.sent() {
             Some((progress, digest)) => TransferState::Done {
                 digest: digest.to_string(),
@@ -406,7 +410,13 @@ impl Sending {
             };
             moving.hashes.insert(index, hash);
             let of_link = cx.links.acknowledged_bytes(link);
-            moving.in_flight.push(stream, len, of_link);
+            let leaf = SentLeaf {
+                transfer,
+                stream,
+                len,
+            };
+            let in_flight = self.in_flight.entry(link).or_default();
+            in_flight.push(leaf, of_link);
         }
         let unsent = cx.links.unsent_streams(moving.link);
         moving.read_more(transfer, offer.size, unsent, cx);
@@ -426,11 +436,46 @@ impl Sending {
         cx: &mut Context<'_>,
     ) {
         let of_link = cx.links.acknowledged_bytes(link);
-        let moving = self.transfers.values_mut().filter_map(Outgoing::moving);
-        for moving in moving.filter(|moving| moving.link == link) {
-            moving.in_flight.on_acknowledged(stream, of_link);
-            moving.tell(cx);
+        let in_flight = self.in_flight.get_mut(&link);
+        let leaf = in_flight.and_then(|in_flight| in_flight.take(stream, of_link));
+        if let Some(SentLeaf { transfer, len, .. }) = leaf
+            && let Some(moving) = self.moving(transfer)
+        {
+            moving.acknowledged += len;
+            self.tell_progress(transfer, cx);
         }
+    }
+
+    fn moving(&mut self, transfer: TransferId) -> Option<&mut LeafSender> {
+        match &mut self.transfers.get_mut(&transfer)?.state {
+            State::Moving(moving) => Some(moving),
+            State::Opening | State::Unlinked { .. } | State::Offered { .. } => None,
+        }
+    }
+
+    /// Tells how much of a file has arrived.
+    fn tell_progress(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
+        let Some(link) = self.moving(transfer).map(|moving| moving.link) else {
+            return;
+        };
+        let of_link = cx.links.acknowledged_bytes(link);
+        let in_flight = self.in_flight.get(&link);
+        let partly = in_flight.map_or(0, |in_flight| in_flight.arrived(transfer, of_link));
+        if let Some(moving) = self.moving(transfer) {
+            moving.progress.reach(moving.acknowledged + partly, cx);
+        }
+    }
+
+    /// Takes out a transfer that has ended.
+    fn remove(&mut self, transfer: TransferId, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let outgoing = self.transfers.remove(&transfer)?;
+        if let Some(link) = outgoing.state.link()
+            && let Some(in_flight) = self.in_flight.get_mut(&link)
+        {
+            in_flight.forget(transfer);
+        }
+        cx.disk(DiskRequest::Drop { transfer });
+        Some(outgoing)
     }
 
     fn is_on(&self, transfer: TransferId, link: LinkId) -> bool {
@@ -440,10 +485,9 @@ impl Sending {
     }
 
     fn fail(&mut self, transfer: TransferId, error: CommandError, cx: &mut Context<'_>) {
-        let Some(outgoing) = self.transfers.remove(&transfer) else {
+        let Some(outgoing) = self.remove(transfer, cx) else {
             return;
         };
-        cx.disk(DiskRequest::Drop { transfer });
         match outgoing.command {
             Some(command) => cx.reply(command, Err(error)),
             None => tell(
@@ -459,9 +503,17 @@ impl Sending {
 
 impl Outgoing {
     fn poll_timeout(&self) -> Option<Instant> {
+        self.progress_due().or(self.waits_until())
+    }
+
+    /// When to tell again how far the file is, while some of it is on its way.
+    fn progress_due(&self) -> Option<Instant> {
         match &self.state {
-            State::Moving(moving) => moving.due(),
-            State::Opening | State::Unlinked { .. } | State::Offered { .. } => self.waits_until(),
+            State::Moving(moving) => {
+                let is_there = moving.acknowledged >= moving.progress.total;
+                (!is_there).then(|| moving.progress.due())
+            }
+            State::Opening | State::Unlinked { .. } | State::Offered { .. } => None,
         }
     }
 
@@ -469,13 +521,6 @@ impl Outgoing {
     fn sent(&self) -> Option<(Progress, FileDigest)> {
         match &self.state {
             State::Moving(moving) => Some((moving.progress, moving.digest?)),
-            State::Opening | State::Unlinked { .. } | State::Offered { .. } => None,
-        }
-    }
-
-    fn moving(&mut self) -> Option<&mut LeafSender> {
-        match &mut self.state {
-            State::Moving(moving) => Some(moving),
             State::Opening | State::Unlinked { .. } | State::Offered { .. } => None,
         }
     }
@@ -500,16 +545,6 @@ impl State {
 }
 
 impl LeafSender {
-    /// When to tell again how far the file is.
-    fn due(&self) -> Option<Instant> {
-        (!self.in_flight.is_empty()).then(|| self.progress.due())
-    }
-
-    fn tell(&mut self, cx: &mut Context<'_>) {
-        let of_link = cx.links.acknowledged_bytes(self.link);
-        self.progress.reach(self.in_flight.arrived(of_link), cx);
-    }
-
     fn read_more(&mut self, transfer: TransferId, size: u64, unsent: usize, cx: &mut Context<'_>) {
         while self.next < leaf_count(size)
             && self.reading + self.held.len() + unsent < LEAVES_READING_MAX
