@@ -407,9 +407,9 @@ pub enum TransferState {
         /// Why, for a person.
         reason: String,
     },
-    /// Leaves are being transferred. For the sender: read and sent; for the receiver: verified and on disk.
+    /// Leaves are being transferred.
     Moving {
-        /// Bytes so far.
+        /// Bytes that have arrived, as far as this side can tell.
         done: u64,
         /// Size of the file, in bytes.
         total: u64,

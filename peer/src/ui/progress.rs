@@ -15,6 +15,8 @@ use super::{Look, Screen};
 const LABEL_COLUMNS_MAX: usize = 24;
 /// Columns of percent, rate and time left, with the blanks around them.
 const FIGURES_COLUMNS: usize = 37;
+/// Columns below which the name takes the place of the bar.
+const BAR_FROM_COLUMNS: usize = 60;
 
 /// The bars of all transfers that move.
 #[derive(Debug)]
@@ -44,8 +46,10 @@ impl Bars {
     pub(crate) fn advance(&mut self, transfer: TransferId, name: &str, done: u64, total: u64) {
         let bar = self.bars.entry(transfer).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::new(total));
-            bar.set_style(style());
-            bar.set_prefix(label(name, self.look.columns()));
+            let columns = self.look.columns();
+            bar.set_style(style(columns));
+            bar.set_prefix(label(name, columns));
+            bar.set_message(inline(name).into_owned());
             // What an earlier attempt brought was not moved now.
             bar.set_position(done);
             bar.reset_eta();
@@ -77,9 +81,14 @@ impl Drop for Bars {
     }
 }
 
-/// Name, bar and figures. The bar takes what the others leave of the terminal.
-fn style() -> ProgressStyle {
-    let template = "{prefix} {wide_bar} {percent:>3} %  {speed:>10}  {left:<16}";
+/// Name, bar and figures; the bar takes what the others leave of the terminal. On a narrow one figures, and
+/// what there is room for of the name.
+fn style(columns: Option<usize>) -> ProgressStyle {
+    let template = if columns.is_some_and(|columns| columns < BAR_FROM_COLUMNS) {
+        "{percent:>3} %  {speed}  {left}  {wide_msg}"
+    } else {
+        "{prefix} {wide_bar} {percent:>3} %  {speed:>10}  {left:<16}"
+    };
     ProgressStyle::with_template(template)
         .expect("the template is well-formed")
         .with_key(
@@ -135,7 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn the_template_is_well_formed() {
-        let _style = style();
+    fn the_templates_are_well_formed() {
+        for columns in [None, Some(1), Some(40), Some(80)] {
+            let _style = style(columns);
+        }
     }
 }
