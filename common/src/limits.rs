@@ -106,6 +106,9 @@ pub const REQUESTS_WAITING_MAX: usize = PROFILE_REQUESTS_MAX;
 pub const SEND_QUEUE_LEN_MAX: usize = 16 * CONTROL_FRAME_LEN_MAX;
 /// Enrolled devices of one account: more than people own. Another one needs the removal of an old one.
 pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
+/// Enrolments that one device has yet to be told of; of more the newest stay. As many as an account can
+/// have other devices, with one to spare: more are enrolled only by somebody who logs out in between.
+pub const ENROLMENTS_UNTOLD_MAX: usize = DEVICES_PER_ACCOUNT_MAX;
 /// Connections to the server, including those that are not logged in: everybody in a large organisation.
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Connections from one source (IPv4 /32, IPv6 /64) that are not logged in: a large office behind one

@@ -358,6 +358,10 @@ impl Conversation {
                 self.tell(Event::FailedLogins(failed.clone()));
                 self.show(Item::FailedLogins(failed));
             }
+            Event::Enrolled(enrolment) => {
+                self.tell(Event::Enrolled(enrolment.clone()));
+                self.show(Item::Enrolled(enrolment));
+            }
             Event::NewKey {
                 account,
                 fingerprint,

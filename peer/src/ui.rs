@@ -74,6 +74,14 @@ impl Screen {
         write_line(&mut io::stdout().lock(), &json::line(value))
     }
 
+    /// Writes an object for programs to stderr: what is no result of the command.
+    pub(crate) fn aside(&self, value: &impl Serialize) {
+        if self.json {
+            // It is a hint, too.
+            let _ = write_line(&mut io::stderr().lock(), &json::line(value));
+        }
+    }
+
     /// Writes an offer for programs to stdout.
     pub(crate) fn offer(&self, offer: &OfferView) -> Result<(), OutputClosed> {
         self.data(&json::offer(offer))

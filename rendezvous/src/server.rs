@@ -338,20 +338,20 @@ impl Server {
     }
 
     fn on_logins_event(&mut self, event: logins::Event) {
+        let context = &mut self.context;
         match event {
             logins::Event::Proven(connection) => self.connections.on_proven(connection),
-            logins::Event::Failed(account) => {
-                self.devices.on_failed_login(account, &mut self.context);
-            }
-            logins::Event::LoggedIn { to, member, token } => {
-                if let Some(older) = self.devices.connection_of(&member.device_key) {
+            logins::Event::Failed(account) => self.devices.on_failed_login(account, context),
+            logins::Event::Enrolled(owner, new) => self.devices.on_enrolled(owner, new, context),
+            logins::Event::LoggedIn(entered) => {
+                if let Some(older) = self.devices.connection_of(&entered.member.device_key) {
                     self.close(older, CloseReason::Said(ByeReason::Replaced));
                 }
                 let context = &mut self.context;
-                self.logins.welcome(to, &member.account, token, context);
-                self.connections.on_logged_in(to.connection, context);
+                let (connection, member) = self.logins.welcome(entered, context);
+                self.connections.on_logged_in(connection, context);
                 self.presence.on_logged_in(&member, context);
-                self.devices.on_logged_in(to.connection, member);
+                self.devices.on_logged_in(connection, member);
             }
         }
     }

@@ -10,7 +10,7 @@ use common::key::{DeviceKey, TokenHash};
 use common::limits::ADMISSION_LIFETIME;
 use common::password::PasswordRecord;
 use common::time::UnixTime;
-use common::wire::rendezvous::{AdmissionCode, StretchVersion};
+use common::wire::rendezvous::{AdmissionCode, Enrolment, StretchVersion};
 
 pub use lockout::{LaneRow, LockoutRow, NameHash, Subject};
 pub use request::{
@@ -102,6 +102,8 @@ pub struct Account {
     pub stretch: StretchVersion,
     /// The device that was asked for, if it is enrolled.
     pub device: Option<Device>,
+    /// Other devices that were enrolled and that this device has not noted, oldest first.
+    pub untold: Vec<Enrolment>,
 }
 
 /// A device that is enrolled with an account.
@@ -120,6 +122,15 @@ pub struct Device {
 }
 
 impl Device {
+    /// What the account's other devices are told, if its newest token came with the enrolment.
+    pub fn enrolment(&self) -> Enrolment {
+        Enrolment {
+            device_name: self.name.clone(),
+            device_key: self.key,
+            at: self.token_issued,
+        }
+    }
+
     /// Tells whether a token is this device's.
     pub fn has_token(&self, token: &TokenHash) -> bool {
         self.token_hash == *token || self.token_before.as_ref() == Some(token)

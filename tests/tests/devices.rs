@@ -25,6 +25,54 @@ fn t35_a_new_device_of_somebody_known_is_shown() {
 }
 
 #[test]
+fn a_new_device_of_ones_own_account_is_shown_on_the_others() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    assert_eq!(world.log_in("tablet", "alice").code(), 0);
+    let alice = world.receive("alice");
+    let is_enrolled = |line: &Value| line["method"] == "enrolled";
+    // The tablet came while this device was away.
+    let told = alice.wait_json("alice is told of the tablet", PATIENCE, is_enrolled);
+    let status = &world.json("tablet", &["status"])[0];
+    let told = told.unwrap();
+    assert_eq!(told["params"]["fingerprint"], status["fingerprint"]);
+    assert_eq!(told["params"]["device"], status["device_name"]);
+    // The next one comes while it is there.
+    assert_eq!(world.log_in("stolen", "alice").code(), 0);
+    let status = &world.json("stolen", &["status"])[0];
+    let is_stolen =
+        |line: &Value| is_enrolled(line) && line["params"]["fingerprint"] == status["fingerprint"];
+    let told = alice.wait_json("alice is told at once", PATIENCE, is_stolen);
+    assert!(told.is_ok(), "{told:?}");
+    drop(alice);
+
+    // People are told in words, by short commands, too, and once.
+    assert_eq!(world.log_in("third", "alice").code(), 0);
+    for (is_news, command) in [(true, "list"), (false, "list")] {
+        let listed = world.peer("alice", &[command]);
+        assert_eq!(listed.code(), 0, "{listed:?}");
+        let words = "NEW DEVICE of your account";
+        assert_eq!(listed.stderr.contains(words), is_news, "{listed:?}");
+        let next = "rendezvous account remove";
+        assert_eq!(listed.stderr.contains(next), is_news, "{listed:?}");
+    }
+    // Programs find it beside the results.
+    assert_eq!(world.log_in("fourth", "alice").code(), 0);
+    let listed = world.peer("alice", &["list", "--json"]);
+    let told: Value = serde_json::from_str(listed.stderr.trim()).unwrap();
+    assert_eq!(told["method"], "enrolled", "{listed:?}");
+    assert!(!listed.stdout.contains("enrolled"), "{listed:?}");
+    // A device that nobody has listened to since then still knows of the later ones.
+    let tablet = world.peer("tablet", &["chat", "bob"]);
+    assert_eq!(
+        tablet.stdout.matches("NEW DEVICE of your account").count()
+            + tablet.stderr.matches("NEW DEVICE of your account").count(),
+        3,
+        "{tablet:?}"
+    );
+}
+
+#[test]
 fn t38_a_block_keeps_strangers_out_and_lets_the_owner_in() {
     let world = World::new(EXECUTABLE);
     world.register("alice");

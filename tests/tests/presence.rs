@@ -112,10 +112,10 @@ fn enrol_all(world: &World) {
         };
         let batch: Vec<_> = of_account.iter().map(enrol).collect();
         let done = store.execute(&batch);
-        assert!(
-            done.iter()
-                .all(|done| matches!(done, Ok(StoreAnswer::Devices(DevicesAnswer::Done))))
-        );
+        assert!(done.iter().all(|done| matches!(
+            done,
+            Ok(StoreAnswer::Devices(DevicesAnswer::Enrolled { .. }))
+        )));
     }
 }
 

@@ -41,8 +41,8 @@ use peer::node::command::{
     Command, CommandError, ConnectionState, Event, MessageState, PresenceView, Reply,
 };
 use shared::{
-    CLOSED, OPEN, households, newcomer, received, say, start_file, try_to_say, until, waiting,
-    world,
+    CLOSED, OPEN, ask, crash, households, newcomer, received, say, start_file, try_to_say, until,
+    waiting, world,
 };
 use tests::sim;
 use tests::sim::check;
@@ -287,6 +287,34 @@ fn a_password_may_be_typed_again_before_the_answer() {
         assert!(world.model.log_ins > before, "typed again after {pause} ms");
         assert_eq!(world.violation, None, "typed again after {pause} ms");
     }
+}
+
+#[test]
+fn an_owner_is_told_of_a_new_device_once_and_not_before_somebody_listens() {
+    let mut world = newcomer();
+    world.hosts[1].account = world.hosts[0].account.clone();
+    login::enter(&mut world, 1, Entry::LogIn);
+    until(&mut world, |world| world.model.log_ins == 1);
+    let told = |world: &World, n: usize| {
+        let events = world.hosts[n].events.iter();
+        let told = events.filter(|event| matches!(event, Event::Enrolled(_)));
+        told.count()
+    };
+    world.pass(Duration::from_secs(5));
+    assert_eq!(told(&world, 0), 0, "nobody listens");
+    // Whatever happens to what the first process knew, the server repeats it.
+    crash(&mut world, 0);
+    world.pass(Duration::from_secs(5));
+    assert!(ask(&mut world, 0, Command::WaitReady).is_ok());
+    assert_eq!(told(&world, 0), 1);
+    assert_eq!(told(&world, 1), 0, "it is the new one");
+    // Now it is noted.
+    world.pass(Duration::from_secs(5));
+    crash(&mut world, 0);
+    world.pass(Duration::from_secs(5));
+    assert!(ask(&mut world, 0, Command::WaitReady).is_ok());
+    world.pass(Duration::from_secs(5));
+    assert_eq!(told(&world, 0), 0, "told twice");
 }
 
 #[test]

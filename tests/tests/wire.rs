@@ -198,6 +198,7 @@ fn before_a_log_in_nothing_is_answered_but_log_ins() {
         Request::Device(DeviceRequest::Admit),
         Request::Device(DeviceRequest::LogOut),
         Request::Device(DeviceRequest::KeepAlive),
+        Request::Device(DeviceRequest::Noted { device_key: nobody }),
     ];
     for request in requests {
         let answer = client.ask(request.clone());

@@ -20,7 +20,7 @@ pub use directory::{
     DirectoryVersion, Entry, Status,
 };
 pub use login::{
-    FailedLogins, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueLengthError,
+    Enrolment, FailedLogins, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueLengthError,
     OpaqueMessage, StretchVersion, TokenLogin,
 };
 

@@ -10,9 +10,9 @@ use super::peer::{
 use super::rendezvous::{
     AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DeviceAnswer,
     DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion,
-    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, LoginStart,
-    OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, Status,
-    StretchVersion, TokenLogin, VERSION,
+    Enrolment, Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest,
+    LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame,
+    Status, StretchVersion, TokenLogin, VERSION,
 };
 use crate::hash::{FileDigest, LeafHash};
 use crate::id::{AccountName, DeviceName, MessageId, TransferId};
@@ -54,11 +54,11 @@ samples! {
     }
 }
 
-/// Every request with the id 7, and the last one also with the id 300.
+/// Every request with the id 7, and one also with the id 300.
 pub fn request_frames() -> Vec<RequestFrame> {
     let requests = requests();
-    let last = requests.last().cloned().map(|request| (300, request));
-    let frames = requests.into_iter().map(|request| (7, request)).chain(last);
+    let frames = requests.into_iter().map(|request| (7, request));
+    let frames = frames.chain([(300, DeviceRequest::KeepAlive.into())]);
     let frames = frames.map(|(id, request)| RequestFrame {
         id: RequestId(id),
         request,
@@ -160,6 +160,7 @@ samples! {
         DeviceRequest::Admit => [DeviceRequest::Admit],
         DeviceRequest::LogOut => [DeviceRequest::LogOut],
         DeviceRequest::KeepAlive => [DeviceRequest::KeepAlive],
+        DeviceRequest::Noted { .. } => [DeviceRequest::Noted { device_key: device_key() }],
     }
 }
 
@@ -204,8 +205,12 @@ samples! {
             stretch: StretchVersion(1),
         }],
         LoginAnswer::LoggedIn(_) => [
-            LoginAnswer::LoggedIn(LoggedIn { token: Some(token()), failed: Some(failed_logins()) }),
-            LoginAnswer::LoggedIn(LoggedIn { token: None, failed: None }),
+            LoginAnswer::LoggedIn(LoggedIn {
+                token: Some(token()),
+                failed: Some(failed_logins()),
+                enrolled: vec![enrolment()],
+            }),
+            LoginAnswer::LoggedIn(LoggedIn { token: None, failed: None, enrolled: Vec::new() }),
         ],
     }
 }
@@ -266,6 +271,7 @@ samples! {
     /// Pushes about a device's account.
     device_pushes: DevicePush {
         DevicePush::FailedLogins(_) => [DevicePush::FailedLogins(failed_logins())],
+        DevicePush::Enrolled(_) => [DevicePush::Enrolled(enrolment())],
     }
 }
 
@@ -437,6 +443,15 @@ fn failed_logins() -> FailedLogins {
         count: 3,
         last: moment(),
         blocked_for_s: 60,
+    }
+}
+
+/// The enrolment of every sample.
+pub fn enrolment() -> Enrolment {
+    Enrolment {
+        device_name: device_name(),
+        device_key: device_key(),
+        at: moment(),
     }
 }
 

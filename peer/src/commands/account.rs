@@ -92,6 +92,7 @@ pub(super) fn log_out(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     session.call(DOING, &Command::LogOut)?;
     screen.say("Logged out. The history stays; 'peer login' brings this device back.")?;
     screen.data(&serde_json::json!({ "logged_out": session.settings().account }))?;
+    session.tell_notices(screen);
     Ok(Exit::Done)
 }
 
@@ -254,6 +255,7 @@ impl Entrance {
             device_name: &self.settings.device_name,
             failed_logins: failed.as_ref(),
         })?;
+        session.tell_notices(screen);
         Ok(())
     }
 }

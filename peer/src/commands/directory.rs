@@ -156,7 +156,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
                     screen.note(line::connection_change(&change, &screen.error_look));
                 }
             }
-            Event::FailedLogins(_) | Event::NewKey { .. } => {
+            Event::FailedLogins(_) | Event::Enrolled(_) | Event::NewKey { .. } => {
                 screen.data(&event)?;
                 if let Some(text) = line::notice(&event, &screen.error_look) {
                     screen.note(text);

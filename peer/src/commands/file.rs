@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Place;
-use super::node_handle::NodeHandle;
+use super::node_handle::{NodeHandle, tell_notice};
 use crate::args::SendFile;
 use crate::client::{CallError, Happening};
 use crate::config::{CALL_TIMEOUT, shown_path};
@@ -136,9 +136,7 @@ impl Sending<'_> {
                 let text = line::connection_change(&change, &screen.error_look);
                 bars.around(|| screen.note(text));
             }
-            if let Some(text) = line::notice(&event, &screen.error_look) {
-                bars.around(|| screen.note(text));
-            }
+            bars.around(|| tell_notice(&event, screen));
             let Event::Transfer { transfer, state } = event else {
                 continue;
             };

@@ -15,7 +15,7 @@ use common::wire::peer::MessageBody;
 use serde::Serialize;
 
 use super::Place;
-use super::node_handle::NodeHandle;
+use super::node_handle::{NodeHandle, tell_notice};
 use crate::args::{Cancel, History, Send, Waiting};
 use crate::client::{CallError, Happening, now};
 use crate::config::{Letter, LetterMistake, LetterText};
@@ -250,11 +250,7 @@ impl Undelivered {
                 Some(Happening::Event(Event::Presence(change))) => {
                     self.on_presence(&change, screen);
                 }
-                Some(Happening::Event(event)) => {
-                    if let Some(text) = line::notice(&event, &screen.error_look) {
-                        screen.note(text);
-                    }
-                }
+                Some(Happening::Event(event)) => tell_notice(&event, screen),
                 Some(Happening::Gone(_)) => {
                     session.revive()?;
                     look_at = Some(now() + LOOK_PAUSE);

@@ -11,7 +11,7 @@ use common::tls::ServerTrust;
 use crate::client::{CallError, Client, Happening, Inbox, Notifier, now};
 use crate::config::{ATTACH_TIMEOUT, CALL_TIMEOUT, READY_TIMEOUT, RECONNECT_PAUSE, shown_path};
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, CommandError, ConnectionState, Reply};
+use crate::node::command::{Command, CommandError, ConnectionState, Event, Reply};
 use crate::profile::{Profile, ProfileError, Settings, Trust};
 use crate::shell::{NodeSettings, RunningNode, StartError};
 use crate::ui::{Screen, line};
@@ -157,10 +157,8 @@ impl NodeHandle {
     /// commands that do not wait for events themselves.
     pub(crate) fn tell_notices(&mut self, screen: &Screen) {
         while let Some(happening) = self.inbox.next(Some(now())) {
-            if let Happening::Event(event) = happening
-                && let Some(text) = line::notice(&event, &screen.error_look)
-            {
-                screen.note(text);
+            if let Happening::Event(event) = happening {
+                tell_notice(&event, screen);
             }
         }
     }
@@ -257,6 +255,14 @@ impl NodeHandle {
             "it is in use by another process that does not answer: {error}"
         ))
         .next("end the other 'peer' program, or take another profile with --profile NAME")
+    }
+}
+
+/// Tells of an event that the owner of the account must know, in a command that is about something else.
+pub(super) fn tell_notice(event: &Event, screen: &Screen) {
+    if let Some(text) = line::notice(event, &screen.error_look) {
+        screen.aside(event);
+        screen.note(text);
     }
 }
 

@@ -211,7 +211,7 @@ impl Receiver<'_> {
                 }
                 Ok(None)
             }
-            Event::FailedLogins(_) | Event::NewKey { .. } => {
+            Event::FailedLogins(_) | Event::Enrolled(_) | Event::NewKey { .. } => {
                 self.screen.data(&event)?;
                 if let Some(text) = line::notice(&event, &self.screen.error_look) {
                     self.note(&text);

@@ -15,7 +15,7 @@ use super::transfers::{Stage, Transfer};
 use crate::client::Typed;
 use crate::failure::Failure;
 use crate::node::command::{
-    Command, Event, HistoryItem, Listed, NodeStatus, OfferView, Reply, TransferState,
+    Command, EnrolmentView, Event, HistoryItem, Listed, NodeStatus, OfferView, Reply, TransferState,
 };
 use crate::shell::names::FileName;
 
@@ -181,6 +181,8 @@ pub(crate) enum Item {
     },
     /// Somebody else failed to log in to this account.
     FailedLogins(FailedLogins),
+    /// Another device was enrolled at this account.
+    Enrolled(EnrolmentView),
     /// An account has a key that was never seen before.
     NewKey {
         account: AccountName,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
 use super::*;
-use crate::node::command::{KeyState, Listed, NodeStatus};
+use crate::node::command::{EnrolmentView, KeyState, Listed, NodeStatus};
 
 /// A conversation, the time around it, and a node that answers when it is told to.
 struct Stage {
@@ -895,6 +895,14 @@ fn what_an_owner_must_know_is_shown() {
     let wanted = stage.event(Event::FailedLogins(failed.clone()));
     assert_eq!(wanted.items, [Item::FailedLogins(failed.clone())]);
     assert_eq!(wanted.events, [Event::FailedLogins(failed)]);
+    let enrolment = EnrolmentView {
+        device: DeviceName::lossy("laptop"),
+        fingerprint: "SHA256:x".to_owned(),
+        at: UnixTime::default(),
+    };
+    let wanted = stage.event(Event::Enrolled(enrolment.clone()));
+    assert_eq!(wanted.items, [Item::Enrolled(enrolment.clone())]);
+    assert_eq!(wanted.events, [Event::Enrolled(enrolment)]);
     for known in [0, 2] {
         let (account, fingerprint) = (name("bob"), "SHA256:x".to_owned());
         let event = Event::NewKey {

@@ -20,8 +20,11 @@ use super::context::Context;
 use super::io::{AccountRequest, JobId, Outcome, Output, RendezvousInput, StoreAnswer};
 use super::purpose::{AccountStored, DevicePurpose};
 use super::requests::{Requests, unexpected_reply};
+use notices::{Notice, Notices};
 use session::{Intent, Session, SessionEvent, SessionOutput};
 
+// What the account's owner has to be told.
+mod notices;
 // The control connection and the steps of a log-in.
 mod session;
 
@@ -47,8 +50,7 @@ pub(super) struct Account {
     is_listed: bool,
     /// Commands that wait until it is listed.
     waiting: BTreeSet<CommandId>,
-    /// Failed log-ins of strangers, to be told with the next reply to a waiting command.
-    failed: Option<FailedLogins>,
+    notices: Notices,
     events: VecDeque<AccountEvent>,
 }
 
@@ -73,7 +75,7 @@ impl Account {
             },
             is_listed: false,
             waiting: BTreeSet::new(),
-            failed: None,
+            notices: Notices::default(),
             events: VecDeque::new(),
         }
     }
@@ -137,18 +139,18 @@ impl Account {
             code,
             registers,
         };
+        self.notices.on_heard();
         self.session.enter(intent, cx.now);
         self.settle(cx);
     }
 
     /// Replies once this device is logged in with its token and listed.
     pub(super) fn wait_ready(&mut self, command: CommandId, cx: &mut Context<'_>) {
+        self.notices.on_heard();
+        self.tell(cx);
         match cx.requests.down().cloned() {
             Some(error) => cx.reply(command, Err(error)),
-            None if self.is_listed => {
-                let failed = self.failed.take();
-                cx.reply(command, Ok(Reply::LoggedIn { failed }));
-            }
+            None if self.is_listed => cx.reply(command, Ok(Reply::LoggedIn { failed: None })),
             None => {
                 self.waiting.insert(command);
             }
@@ -194,7 +196,8 @@ impl Account {
         cx: &mut Context<'_>,
     ) {
         match (purpose, answer) {
-            (DevicePurpose::KeepAlive, _) => {}
+            // What the server could not note, it tells again.
+            (DevicePurpose::KeepAlive | DevicePurpose::Noted, _) => {}
             (DevicePurpose::Admit(command), Ok(DeviceAnswer::Admission { code, expires_in_s })) => {
                 let code = code.to_string();
                 cx.reply(command, Ok(Reply::Admission { code, expires_in_s }));
@@ -243,8 +246,7 @@ impl Account {
         self.is_listed = true;
         self.set_connection(ConnectionState::Online, cx);
         for command in std::mem::take(&mut self.waiting) {
-            let failed = self.failed.take();
-            cx.reply(command, Ok(Reply::LoggedIn { failed }));
+            cx.reply(command, Ok(Reply::LoggedIn { failed: None }));
         }
     }
 
@@ -291,6 +293,26 @@ impl Account {
                 SessionOutput::Event(event) => self.on_session(event, cx),
             }
         }
+        self.tell(cx);
+    }
+
+    /// Tells people what the account's owner has to know, if they listen.
+    fn tell(&mut self, cx: &mut Context<'_>) {
+        while let Some(notice) = self.notices.poll() {
+            let device_key = match notice {
+                Notice::Failed(failed) => {
+                    cx.event(Event::FailedLogins(failed));
+                    continue;
+                }
+                Notice::Enrolled(enrolment) => {
+                    let device_key = enrolment.device_key;
+                    cx.event(enrolment.into());
+                    device_key
+                }
+                Notice::Told(device_key) => device_key,
+            };
+            cx.ask(DevicePurpose::Noted, DeviceRequest::Noted { device_key });
+        }
     }
 
     fn on_session(&mut self, event: SessionEvent, cx: &mut Context<'_>) {
@@ -300,14 +322,23 @@ impl Account {
                 account,
                 token,
                 failed,
+                enrolled,
                 command,
-            } => self.on_logged_in(account, token, failed, command, cx),
+            } => {
+                self.on_logged_in(account, token, failed, command, cx);
+                for enrolment in enrolled {
+                    self.notices.on_enrolled(enrolment);
+                }
+            }
             SessionEvent::IntentFailed { command, error } => cx.reply(command, Err(error)),
             SessionEvent::Down { error, retry_in } => self.on_down(&error, retry_in, cx),
             SessionEvent::Unenrolled => self.events.push_back(AccountEvent::Unenrolled),
             SessionEvent::Directory(push) => self.events.push_back(AccountEvent::Directory(push)),
             SessionEvent::Device(DevicePush::FailedLogins(failed)) => {
-                cx.event(Event::FailedLogins(failed));
+                self.notices.on_failed(failed);
+            }
+            SessionEvent::Device(DevicePush::Enrolled(enrolment)) => {
+                self.notices.on_enrolled(enrolment);
             }
         }
     }
@@ -330,7 +361,9 @@ impl Account {
             }
             (Some(command), None) => cx.reply(command, Ok(Reply::LoggedIn { failed })),
             (None, token) => {
-                self.failed = failed.or(self.failed.take());
+                if let Some(failed) = failed {
+                    self.notices.on_failed(failed);
+                }
                 if let Some(token) = token {
                     let account = account.clone();
                     let renewed = token.clone();

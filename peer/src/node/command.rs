@@ -116,7 +116,8 @@ pub enum Reply {
     Done,
     /// The device is logged in.
     LoggedIn {
-        /// Failed log-ins of unknown devices since the account's owner was last told.
+        /// Failed log-ins of unknown devices since the account's owner was last told, with the reply to a
+        /// log-in. Otherwise they are an event.
         failed: Option<FailedLogins>,
     },
     /// A one-time code.
@@ -243,6 +244,8 @@ pub enum Event {
     },
     /// An unknown device failed to log in to this account.
     FailedLogins(FailedLogins),
+    /// Another device was enrolled at this account. To be shown to the person, as a warning.
+    Enrolled(EnrolmentView),
     /// A key was pinned to an account. To be shown to the person, as a warning if the account had other
     /// keys.
     NewKey {
@@ -252,6 +255,17 @@ pub enum Event {
         /// Number of keys that were pinned to this account before.
         known: usize,
     },
+}
+
+/// A device that was enrolled at this account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentView {
+    /// The name that the device gave itself.
+    pub device: DeviceName,
+    /// Fingerprint of its key.
+    pub fingerprint: String,
+    /// When it was enrolled, by the server's clock.
+    pub at: UnixTime,
 }
 
 /// State of the control connection.

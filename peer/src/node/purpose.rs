@@ -45,6 +45,8 @@ pub(super) enum DevicePurpose {
     LogOut(CommandId),
     /// The session would time out without a request.
     KeepAlive,
+    /// The owner of the account is told of an enrolment.
+    Noted,
 }
 
 common::from_parts!(Purpose {

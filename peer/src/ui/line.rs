@@ -15,8 +15,8 @@ use crate::conversation::connection::ConnectionChange;
 use crate::conversation::presence::Absence;
 use crate::conversation::slash::Slash;
 use crate::node::command::{
-    ConnectionState, Direction, Event, HistoryItem, KeyState, Listed, MessageState, NodeStatus,
-    OfferView, PresenceView, TransferState,
+    ConnectionState, Direction, EnrolmentView, Event, HistoryItem, KeyState, Listed, MessageState,
+    NodeStatus, OfferView, PresenceView, TransferState,
 };
 use crate::shell::names::{FileName, NameRefusal};
 
@@ -308,6 +308,16 @@ pub(crate) fn failed_logins(failed: &FailedLogins, look: &Look) -> String {
     ))
 }
 
+/// Another device of this account, and what to do if it is not the owner's.
+pub(crate) fn enrolled(device: &EnrolmentView, look: &Look) -> String {
+    look.yellow(&format!(
+        "NEW DEVICE of your account: '{}' (fingerprint {}) logged in at {}. If that was not you, somebody knows your password: have the server's operator remove the account ('rendezvous account remove'), which logs out all its devices, and register again with another password.",
+        inline(device.device.as_str()),
+        inline(&device.fingerprint),
+        text::stamp(device.at, &look.zone)
+    ))
+}
+
 /// A key that was never seen before; `known` counts those of its account that were.
 pub(crate) fn new_key(
     account: &AccountName,
@@ -369,6 +379,7 @@ pub(crate) fn absent(account: &AccountName, absence: Absence) -> String {
 pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
     match event {
         Event::FailedLogins(failed) => Some(failed_logins(failed, look)),
+        Event::Enrolled(device) => Some(enrolled(device, look)),
         Event::NewKey {
             account,
             fingerprint,
@@ -565,6 +576,12 @@ mod tests {
             &TransferState::Waiting,
         ));
         lines.push(new_key(&device.account, HOSTILE, 1, &look));
+        let new = EnrolmentView {
+            device: DeviceName::lossy(HOSTILE),
+            fingerprint: HOSTILE.to_owned(),
+            at: UnixTime::default(),
+        };
+        lines.push(enrolled(&new, &look));
         lines.push(presence(
             &PresenceView::Online(device),
             None,

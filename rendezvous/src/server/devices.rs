@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::wire::rendezvous::{DeviceAnswer, DevicePush, DeviceRequest, FailedLogins, Refusal};
+use common::wire::rendezvous::{
+    DeviceAnswer, DevicePush, DeviceRequest, Enrolment, FailedLogins, Refusal,
+};
 
 use super::context::{Context, Part, ReplyTo};
 use super::io::{ConnectionId, Deadline, Ticket};
@@ -54,6 +56,8 @@ enum Waiting {
     LogOut(ReplyTo, DeviceKey),
     /// A one-time code is being kept.
     Admit(ReplyTo, Admission),
+    /// The device need not be told of an enrolment again.
+    Note(ReplyTo),
 }
 
 impl Devices {
@@ -83,6 +87,19 @@ impl Devices {
                 self.waiting.insert(ticket, Waiting::LogOut(to, device_key));
             }
             DeviceRequest::KeepAlive => context.answer(to, DeviceAnswer::Done),
+            DeviceRequest::Noted { .. } if context.is_busy() => context.refuse_busy(to),
+            DeviceRequest::Noted {
+                device_key: enrolled,
+            } => {
+                let Member { id, device_key, .. } = *self.member(to.connection);
+                let request = DevicesRequest::Note {
+                    id,
+                    device_key,
+                    enrolled,
+                };
+                let ticket = context.store(Part::Devices, request.into());
+                self.waiting.insert(ticket, Waiting::Note(to));
+            }
         }
     }
 
@@ -133,6 +150,12 @@ impl Devices {
                 let expires_in_s = Admission::LIFETIME_S;
                 context.answer(to, DeviceAnswer::Admission { code, expires_in_s });
             }
+            Waiting::Note(to) => match answer {
+                Ok(StoreAnswer::Devices(DevicesAnswer::Done)) => {
+                    context.answer(to, DeviceAnswer::Done);
+                }
+                Ok(_) | Err(_) => context.refuse(to, Refusal::StoreFailed),
+            },
         }
     }
 
@@ -165,6 +188,25 @@ impl Devices {
         let soonest = last.map_or(now, |last| (*last + NOTICE_INTERVAL).max(now));
         let delay = context.random_part_of(NOTICE_INTERVAL);
         self.notices_due.insert(account, soonest + delay);
+    }
+
+    /// A device was enrolled: every other one that is there is told at once. Those that are not, and those
+    /// that leave before they note it, are told when they log in.
+    pub(super) fn on_enrolled(
+        &self,
+        account: AccountName,
+        enrolment: Enrolment,
+        context: &mut Context,
+    ) {
+        let sessions = self.connections_of(&account);
+        let others = sessions.filter(|session| {
+            let device_key = self.member(*session).device_key;
+            device_key != enrolment.device_key
+        });
+        for connection in others {
+            context.push(connection, DevicePush::Enrolled(enrolment.clone()));
+        }
+        log::debug!("told of a new device: account={account}");
     }
 
     /// What the owner of an account has not been told, for all of its sessions.

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use common::id::AccountName;
-use common::key::Token;
 use common::limits::Occupancy;
 use common::time::Epoch;
 use common::wire::rendezvous::{
@@ -19,10 +18,11 @@ use common::wire::rendezvous::{
 use super::connections::Stranger;
 use super::context::{Context, ProtocolViolation, ReplyTo};
 use super::io::{ConnectionId, Deadline, Outcome, Ticket};
+use super::member::Member;
 use crate::source::SourcePrefix;
 use crate::store::{Admission, LockoutRow, StoreAnswer, StoreError};
 use admission::Admissions;
-use gate::{Gate, SWEEP_INTERVAL, save_lockout};
+use gate::{Entered, Gate, SWEEP_INTERVAL, save_lockout};
 use lockout::{Lockouts, seconds};
 use registration::Registration;
 
@@ -152,22 +152,32 @@ impl Logins {
         Ok(())
     }
 
-    /// Answers a log-in that succeeded, with what the owner has not been told.
+    /// Answers a log-in that succeeded, with what the owner has not been told. Returns who is logged in, and
+    /// where.
     pub(super) fn welcome(
         &mut self,
-        to: ReplyTo,
-        account: &AccountName,
-        token: Option<Token>,
+        entered: Entered,
         context: &mut Context,
-    ) {
-        let unreported = self.take_unreported(account, context);
+    ) -> (ConnectionId, Member) {
+        let Entered {
+            to,
+            member,
+            token,
+            untold: enrolled,
+        } = entered;
+        let unreported = self.take_unreported(&member.account, context);
         let failed = unreported.map(|(failed, row)| {
             save_lockout(row, context);
             failed
         });
-        log::debug!("logged in: account={account}");
-        let welcome = LoggedIn { token, failed };
+        log::debug!("logged in: account={}", member.account);
+        let welcome = LoggedIn {
+            token,
+            failed,
+            enrolled,
+        };
         context.answer(to, LoginAnswer::LoggedIn(welcome));
+        (to.connection, member)
     }
 
     /// What the owner of an account has not been told. From now on it counts as told, and after a

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_PER_SWEEP_MAX};
+use common::limits::{DEVICES_PER_ACCOUNT_MAX, ENROLMENTS_UNTOLD_MAX, UNKNOWN_NAMES_PER_SWEEP_MAX};
 use common::password::PasswordRecord;
 use common::time::UnixTime;
-use common::wire::rendezvous::StretchVersion;
+use common::wire::rendezvous::{Enrolment, StretchVersion};
 
 use super::{
     Account, AccountId, AccountSummary, AccountsAnswer, AccountsRequest, Admission,
@@ -35,6 +35,8 @@ struct Kept {
     stretch: StretchVersion,
     created: UnixTime,
     devices: BTreeMap<DeviceKey, Device>,
+    /// What each device has not been told, oldest first.
+    untold: BTreeMap<DeviceKey, Vec<Enrolment>>,
 }
 
 impl MemoryStore {
@@ -97,15 +99,18 @@ impl MemoryStore {
                 token_before,
                 at,
             } => {
-                let kept = self.by_id(*id);
-                let device = kept.and_then(|kept| kept.devices.get_mut(device_key));
+                let mut kept = self.by_id(*id);
+                let device = kept.as_mut();
+                let device = device.and_then(|kept| kept.devices.get_mut(device_key));
                 let Some(device) = device else {
                     return DevicesAnswer::NotFound;
                 };
                 device.token_hash = *token_hash;
                 device.token_before = Some(*token_before);
                 device.token_issued = *at;
-                DevicesAnswer::Done
+                let untold = kept.map(|kept| kept.untold(device_key));
+                let untold = untold.unwrap_or_default();
+                DevicesAnswer::Renewed { untold }
             }
             DevicesRequest::DropTokenBefore { id, device_key } => {
                 let kept = self.by_id(*id);
@@ -116,7 +121,18 @@ impl MemoryStore {
             }
             DevicesRequest::Forget { id, device_key, .. } => {
                 if let Some(kept) = self.by_id(*id) {
-                    kept.devices.remove(device_key);
+                    kept.forget(device_key);
+                }
+                DevicesAnswer::Done
+            }
+            DevicesRequest::Note {
+                id,
+                device_key,
+                enrolled,
+            } => {
+                let kept = self.by_id(*id);
+                if let Some(untold) = kept.and_then(|kept| kept.untold.get_mut(device_key)) {
+                    untold.retain(|known| known.device_key != *enrolled);
                 }
                 DevicesAnswer::Done
             }
@@ -177,6 +193,7 @@ impl MemoryStore {
             id: kept.id,
             record: kept.record.clone(),
             stretch: kept.stretch,
+            untold: device.map_or_else(Vec::new, |device| kept.untold(&device.key)),
             device: device.cloned(),
         })
     }
@@ -198,6 +215,7 @@ impl MemoryStore {
             stretch,
             created: at,
             devices: BTreeMap::new(),
+            untold: BTreeMap::new(),
         };
         self.accounts.insert(account.clone(), kept);
         AccountsAnswer::Done
@@ -242,18 +260,48 @@ impl MemoryStore {
         if is_new && kept.devices.len() >= DEVICES_PER_ACCOUNT_MAX {
             return DevicesAnswer::Full;
         }
+        let mut untold = Vec::new();
         for kept in self.accounts.values_mut() {
             if kept.id == id {
                 kept.devices.insert(device.key, device.clone());
+                if is_new {
+                    kept.on_new_device(device);
+                }
+                untold = kept.untold(&device.key);
             } else {
-                kept.devices.remove(&device.key);
+                kept.forget(&device.key);
             }
         }
-        DevicesAnswer::Done
+        DevicesAnswer::Enrolled { is_new, untold }
     }
 
     fn by_id(&mut self, id: AccountId) -> Option<&mut Kept> {
         self.accounts.values_mut().find(|kept| kept.id == id)
+    }
+}
+
+impl Kept {
+    /// Every other device is to be told of this one.
+    fn on_new_device(&mut self, device: &Device) {
+        let enrolment = device.enrolment();
+        let others = self.devices.keys().filter(|key| **key != device.key);
+        for key in others {
+            let untold = self.untold.entry(*key).or_default();
+            untold.retain(|known| known.device_key != device.key);
+            untold.push(enrolment.clone());
+            untold.sort_by_key(|known| (known.at, known.device_key));
+            let excess = untold.len().saturating_sub(ENROLMENTS_UNTOLD_MAX);
+            untold.drain(..excess);
+        }
+    }
+
+    fn forget(&mut self, device_key: &DeviceKey) {
+        self.devices.remove(device_key);
+        self.untold.remove(device_key);
+    }
+
+    fn untold(&self, device_key: &DeviceKey) -> Vec<Enrolment> {
+        self.untold.get(device_key).cloned().unwrap_or_default()
     }
 }
 

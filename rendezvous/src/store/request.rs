@@ -4,7 +4,7 @@ use common::id::AccountName;
 use common::key::{DeviceKey, TokenHash};
 use common::password::PasswordRecord;
 use common::time::UnixTime;
-use common::wire::rendezvous::StretchVersion;
+use common::wire::rendezvous::{Enrolment, StretchVersion};
 
 use super::{Account, AccountId, AccountSummary, Admission, Device, LockoutRow, Lookup};
 
@@ -62,7 +62,9 @@ pub enum AccountsRequest {
 #[derive(Clone, Debug)]
 pub enum DevicesRequest {
     /// Enrols a device after a password log-in, or gives it a new token, and keeps `lockout` in any
-    /// case. A key that was another account's moves. Answered by `Done`, `NotFound` or `Full`.
+    /// case. A key that was another account's moves. What is new to the account, each of its other devices
+    /// is to be told; of more than [`ENROLMENTS_UNTOLD_MAX`](common::limits::ENROLMENTS_UNTOLD_MAX) the
+    /// newest stay. Answered by `Enrolled`, `NotFound` or `Full`.
     Enrol {
         /// The account that owns the device from now on.
         id: AccountId,
@@ -72,7 +74,7 @@ pub enum DevicesRequest {
         lockout: LockoutRow,
     },
     /// Gives an enrolled device a new token. The one before stays good until the new one is used, in
-    /// case the device never hears of it. Answered by `Done`, or `NotFound` if it is enrolled no longer.
+    /// case the device never hears of it. Answered by `Renewed`, or `NotFound` if it is enrolled no longer.
     RenewToken {
         /// The account that owns the device.
         id: AccountId,
@@ -91,6 +93,15 @@ pub enum DevicesRequest {
         id: AccountId,
         /// Enrolled with that account.
         device_key: DeviceKey,
+    },
+    /// A device knows of an enrolment and need not be told of it again. Answered by `Done`.
+    Note {
+        /// The account that owns the device.
+        id: AccountId,
+        /// The device that knows.
+        device_key: DeviceKey,
+        /// The device that was enrolled.
+        enrolled: DeviceKey,
     },
     /// Forgets a device and its token. Answered by `Done`.
     Forget {
@@ -204,6 +215,18 @@ pub enum AccountsAnswer {
 pub enum DevicesAnswer {
     /// It is on disk.
     Done,
+    /// The device is enrolled, and on disk.
+    Enrolled {
+        /// It was not the account's before.
+        is_new: bool,
+        /// What the device has not been told: [`Account::untold`].
+        untold: Vec<Enrolment>,
+    },
+    /// The device's new token is on disk.
+    Renewed {
+        /// What the device has not been told: [`Account::untold`].
+        untold: Vec<Enrolment>,
+    },
     /// There is no such account, or no such device of it.
     NotFound,
     /// The account has as many devices as it may have.

@@ -10,12 +10,14 @@ use std::path::Path;
 
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, TokenHash};
-use common::limits::{AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, UNKNOWN_NAMES_PER_SWEEP_MAX};
+use common::limits::{
+    AUDIT_ROWS_MAX, DEVICES_PER_ACCOUNT_MAX, ENROLMENTS_UNTOLD_MAX, UNKNOWN_NAMES_PER_SWEEP_MAX,
+};
 pub use common::os::sqlite::OpenError;
 use common::os::sqlite::{self, Access, Schema, malformed, parse_column};
 use common::password::PasswordRecord;
 use common::time::UnixTime;
-use common::wire::rendezvous::StretchVersion;
+use common::wire::rendezvous::{Enrolment, StretchVersion};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
 
 use super::{
@@ -84,6 +86,16 @@ pub(super) const MIGRATIONS: &[&str] = &[
     -- The subject of a name without an account is '#' and a slot; name_hash tells which name is in it.
     ALTER TABLE lockouts ADD COLUMN name_hash BLOB;
     DELETE FROM lockouts WHERE subject NOT LIKE '@%';
+",
+    "
+    -- Enrolments that a device has not noted. The device that was enrolled may be gone again.
+    CREATE TABLE untold (
+        device BLOB NOT NULL REFERENCES devices (key) ON DELETE CASCADE,
+        enrolled BLOB NOT NULL,
+        name TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        PRIMARY KEY (device, enrolled)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 
@@ -265,6 +277,11 @@ fn on_devices(db: &Transaction<'_>, request: &DevicesRequest) -> rusqlite::Resul
         DevicesRequest::DropTokenBefore { id, device_key } => {
             drop_token_before(db, *id, device_key)
         }
+        DevicesRequest::Note {
+            id,
+            device_key,
+            enrolled,
+        } => note(db, *id, device_key, enrolled),
         DevicesRequest::Forget { id, device_key, at } => forget_device(db, *id, device_key, *at),
         DevicesRequest::FindOwner { device_key } => find_owner(db, device_key),
     }
@@ -320,6 +337,10 @@ fn load_account(
         .query_row(params![wanted, account.as_str()], |row| {
             Ok((row.get::<_, String>(7)?, loaded_account(row, device_key)?))
         })?;
+    let mut loaded = loaded;
+    if let Some(device) = &loaded.device {
+        loaded.untold = untold(db, &device.key)?;
+    }
     let loaded = Some(Box::new(loaded));
     let (account, stand_in) = if name == account.as_str() {
         (loaded, None)
@@ -347,6 +368,7 @@ fn loaded_account(row: &Row<'_>, device_key: Option<DeviceKey>) -> rusqlite::Res
         record: PasswordRecord::from_bytes(&record).map_err(|error| malformed(1, error))?,
         stretch: StretchVersion(row.get(2)?),
         device,
+        untold: Vec::new(),
     })
 }
 
@@ -465,7 +487,71 @@ fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Resu
     ])?;
     if !is_enrolled {
         audit(db, device.token_issued, "device enrolled", &name)?;
+        tell_others(db, id, device)?;
     }
+    Ok(DevicesAnswer::Enrolled {
+        is_new: !is_enrolled,
+        untold: untold(db, &device.key)?,
+    })
+}
+
+/// Each other device of an account is to be told of a new one, which has nothing to be told itself, not
+/// even if it was another account's.
+fn tell_others(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM untold WHERE device = ?")?
+        .execute(params![device.key.as_bytes()])?;
+    db.prepare_cached(
+        "REPLACE INTO untold (device, enrolled, name, at_ms)
+         SELECT key, ?1, ?2, ?3 FROM devices WHERE account = ?4 AND key != ?1",
+    )?
+    .execute(params![
+        device.key.as_bytes(),
+        device.name.as_str(),
+        ms(device.token_issued),
+        id.0
+    ])?;
+    db.prepare_cached(
+        "DELETE FROM untold WHERE (device, enrolled) IN (
+             SELECT device, enrolled FROM (
+                 SELECT device, enrolled, row_number() OVER (
+                     PARTITION BY device ORDER BY at_ms DESC, enrolled DESC
+                 ) AS place
+                 FROM untold WHERE device IN (SELECT key FROM devices WHERE account = ?1)
+             ) WHERE place > ?2
+         )",
+    )?
+    .execute(params![id.0, ENROLMENTS_UNTOLD_MAX as i64])?;
+    Ok(())
+}
+
+/// What a device has not been told, oldest first.
+fn untold(db: &Transaction<'_>, device_key: &DeviceKey) -> rusqlite::Result<Vec<Enrolment>> {
+    db.prepare_cached(
+        "SELECT enrolled, name, at_ms FROM untold WHERE device = ? ORDER BY at_ms, enrolled",
+    )?
+    .query_map(params![device_key.as_bytes()], |row| {
+        let name: String = row.get(1)?;
+        let key = DeviceKey::from_bytes(row.get(0)?);
+        Ok(Enrolment {
+            device_name: DeviceName::lossy(&name),
+            device_key: key.map_err(|error| malformed(0, error))?,
+            at: time(row, 2)?,
+        })
+    })?
+    .collect()
+}
+
+fn note(
+    db: &Transaction<'_>,
+    id: AccountId,
+    device_key: &DeviceKey,
+    enrolled: &DeviceKey,
+) -> rusqlite::Result<DevicesAnswer> {
+    db.prepare_cached(
+        "DELETE FROM untold WHERE enrolled = ?
+         AND device = (SELECT key FROM devices WHERE key = ? AND account = ?)",
+    )?
+    .execute(params![enrolled.as_bytes(), device_key.as_bytes(), id.0])?;
     Ok(DevicesAnswer::Done)
 }
 
@@ -491,7 +577,9 @@ fn renew_token(
         ])?;
     Ok(match changed {
         0 => DevicesAnswer::NotFound,
-        _ => DevicesAnswer::Done,
+        _ => DevicesAnswer::Renewed {
+            untold: untold(db, device_key)?,
+        },
     })
 }
 

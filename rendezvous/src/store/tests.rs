@@ -178,8 +178,96 @@ fn script() -> Vec<StoreRequest> {
         }),
         load("alice", 2),
         load("alice", 1),
+        note(1, 1, 3),
+        // Neither another account's nor a device that is not there.
+        note(2, 1, 4),
+        note(1, 99, 4),
+        load("alice", 1),
+    ]);
+    // Devices that come and go; the oldest enrolments are dropped.
+    script.extend((100..104).flat_map(|number| [enrol(1, number), forget(1, number)]));
+    script.extend([
+        load("alice", 1),
+        load("alice", 4),
+        // What bob's devices are to be told stays with bob.
+        enrol(2, 110),
+        enrol(2, 111),
+        load("bob", 110),
+        enrol(1, 110),
+        load("alice", 110),
+        forget(1, 110),
     ]);
     script
+}
+
+fn forget(id: i64, number: u8) -> StoreRequest {
+    StoreRequest::Devices(DevicesRequest::Forget {
+        id: AccountId(id),
+        device_key: device(number).key,
+        at: at(6),
+    })
+}
+
+fn note(id: i64, number: u8, enrolled: u8) -> StoreRequest {
+    StoreRequest::Devices(DevicesRequest::Note {
+        id: AccountId(id),
+        device_key: device(number).key,
+        enrolled: device(enrolled).key,
+    })
+}
+
+/// The numbers of the devices that one has not been told of.
+fn untold(store: &mut dyn Store, account: &str, number: u8) -> Vec<u64> {
+    let answer = store.execute(&[load(account, number)]).remove(0);
+    let found = answer.unwrap().into_account().unwrap();
+    let enrolled = found.untold.iter();
+    enrolled.map(|enrolled| enrolled.at.as_millis()).collect()
+}
+
+#[test]
+fn what_a_device_has_not_been_told_lasts_until_it_is_noted() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rendezvous.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    let batch = [create("alice"), enrol(1, 1), enrol(1, 2), enrol(1, 3)];
+    assert!(store.execute(&batch).iter().all(Result::is_ok));
+    // Without closing: as a killed process leaves it.
+    std::mem::forget(store);
+    let mut store = SqliteStore::open(&path).unwrap();
+    assert_eq!(untold(&mut store, "alice", 1), [2, 3]);
+    assert_eq!(untold(&mut store, "alice", 2), [3]);
+    assert_eq!(untold(&mut store, "alice", 3), [] as [u64; 0]);
+    assert!(store.execute(&[enrol(1, 2), note(1, 1, 2)])[0].is_ok());
+    assert_eq!(untold(&mut store, "alice", 1), [3], "2 was no news");
+    // What goes, goes whole.
+    let remove = StoreRequest::Accounts(AccountsRequest::Remove {
+        account: name("alice"),
+        at: at(9),
+    });
+    assert!(store.execute(&[remove])[0].is_ok());
+    drop(store);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let rows = connection.query_row("SELECT count(*) FROM untold", [], |row| row.get(0));
+    assert_eq!(rows, Ok(0));
+}
+
+#[test]
+fn devices_from_before_enrolments_were_told_hear_of_the_next() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rendezvous.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    let batch = [create("alice"), enrol(1, 1), enrol(1, 2)];
+    assert!(store.execute(&batch).iter().all(Result::is_ok));
+    drop(store);
+    // As the version before left it.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("DROP TABLE untold").unwrap();
+    connection.pragma_update(None, "user_version", 4).unwrap();
+    drop(connection);
+    let mut store = SqliteStore::open(&path).unwrap();
+    assert_eq!(untold(&mut store, "alice", 1), [] as [u64; 0]);
+    assert!(store.execute(&[enrol(1, 3)])[0].is_ok());
+    assert_eq!(untold(&mut store, "alice", 1), [3]);
 }
 
 /// The end of the script, apart so that what was kept can be looked at before.

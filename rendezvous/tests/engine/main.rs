@@ -9,6 +9,8 @@
 mod clocks;
 /// Who is online, in pages and pushes.
 mod directory;
+/// What is told of a device that is enrolled.
+mod enrolments;
 /// How many log-ins may fail.
 mod lockout;
 /// What presence costs.

@@ -146,7 +146,7 @@ impl Crowd {
                 }
                 ServerFrame::Push(
                     Push::Directory(DirectoryPush::Unenrolled { .. })
-                    | Push::Device(DevicePush::FailedLogins(_))
+                    | Push::Device(DevicePush::FailedLogins(_) | DevicePush::Enrolled(_))
                     | Push::Bye(_),
                 )
                 | ServerFrame::Answer { .. } => {}

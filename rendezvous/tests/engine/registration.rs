@@ -20,7 +20,12 @@ fn somebody_registers_logs_in_announces_and_is_found() {
     let c = world.connect(HOME);
     let done = world.register(c, "alice", PASSWORD);
     assert_eq!(done, LoginAnswer::Registered.into());
-    let LoggedIn { token, failed } = world.log_in(c, "alice", &laptop);
+    let LoggedIn {
+        token,
+        failed,
+        enrolled,
+    } = world.log_in(c, "alice", &laptop);
+    assert!(enrolled.is_empty(), "it is the first: {enrolled:?}");
     assert!(token.is_some());
     assert_eq!(failed, None);
     let candidates = vec![addr("192.0.2.1:4000"), addr("127.0.0.1:22")];

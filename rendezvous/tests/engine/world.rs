@@ -397,7 +397,7 @@ impl World {
         });
         assert!(matches!(
             self.execute(&enrol),
-            Ok(StoreAnswer::Devices(DevicesAnswer::Done))
+            Ok(StoreAnswer::Devices(DevicesAnswer::Enrolled { .. }))
         ));
     }
 

@@ -13,9 +13,9 @@ use common::time::UnixTime;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, Candidate, CandidateKind, Change, Cursor, DeviceAnswer, DevicePush,
-    DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Entry,
-    FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, OpaqueMessage, Push,
-    Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion, VERSION,
+    DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Enrolment,
+    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, OpaqueMessage,
+    Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion, VERSION,
 };
 use common::wire::samples;
 use peer::node::Input;
@@ -340,6 +340,7 @@ fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
             Answer::Login(LoginAnswer::LoggedIn(LoggedIn {
                 token: feed.flag().then(|| Token::from_bytes([feed.byte(); 32])),
                 failed: feed.flag().then(|| failed(feed)),
+                enrolled: (0..feed.below(3)).map(|_| enrolment(feed)).collect(),
             }))
         }
         Request::Directory(DirectoryRequest::List { .. }) => {
@@ -372,9 +373,9 @@ fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
             | DirectoryRequest::Watch { .. }
             | DirectoryRequest::Unwatch,
         ) => DirectoryAnswer::Done.into(),
-        Request::Device(DeviceRequest::LogOut | DeviceRequest::KeepAlive) => {
-            DeviceAnswer::Done.into()
-        }
+        Request::Device(
+            DeviceRequest::LogOut | DeviceRequest::KeepAlive | DeviceRequest::Noted { .. },
+        ) => DeviceAnswer::Done.into(),
     }
 }
 
@@ -395,13 +396,14 @@ fn refusal(feed: &mut Feed<'_>) -> Refusal {
 }
 
 fn any_push(feed: &mut Feed<'_>) -> Push {
-    match feed.below(5) {
+    match feed.below(6) {
         0 | 1 => Push::Directory(DirectoryPush::Presence {
             version: DirectoryVersion(feed.number().into()),
             changes: (0..feed.below(4)).map(|_| change(feed)).collect(),
         }),
         2 => Push::Device(DevicePush::FailedLogins(failed(feed))),
         3 => Push::Bye(one_of(samples::bye_reasons(), feed)),
+        4 => Push::Device(DevicePush::Enrolled(enrolment(feed))),
         _ => Push::Directory(one_of(samples::directory_pushes(), feed)),
     }
 }
@@ -437,6 +439,14 @@ fn failed(feed: &mut Feed<'_>) -> FailedLogins {
         count: feed.number(),
         last: UnixTime::from_millis(feed.number().into()),
         blocked_for_s: feed.number(),
+    }
+}
+
+fn enrolment(feed: &mut Feed<'_>) -> Enrolment {
+    Enrolment {
+        device_name: DeviceName::lossy(&feed.text()),
+        device_key: secret(feed.below(4)).public(),
+        at: UnixTime::from_millis(feed.number().into()),
     }
 }
 

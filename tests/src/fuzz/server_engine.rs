@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceSecret, Role, Signature, Statement, Token};
-use common::limits::{CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX, LOGINS_IN_PROGRESS_MAX};
+use common::limits::{
+    CANDIDATES_MAX, CONTROL_FRAME_LEN_MAX, ENROLMENTS_UNTOLD_MAX, LOGINS_IN_PROGRESS_MAX,
+};
 use common::password::{
     ChallengeError, ClientLogin, ClientRegistration, Password, PasswordError, PasswordRecord,
     STRETCH_CURRENT, ServerSetup, make_record,
@@ -360,7 +362,7 @@ impl Run {
     }
 
     fn any_request(&self, connection: ConnectionId, feed: &mut Feed<'_>) -> Request {
-        match feed.below(14) {
+        match feed.below(15) {
             0 => Request::Login(LoginRequest::RegisterStart {
                 account: any_account(feed),
                 message: opaque(feed, &kept().register),
@@ -397,6 +399,9 @@ impl Run {
             }),
             11 => Request::Device(DeviceRequest::Admit),
             12 => Request::Device(DeviceRequest::LogOut),
+            13 => Request::Device(DeviceRequest::Noted {
+                device_key: secret(feed.below(3)).public(),
+            }),
             _ => Request::Device(DeviceRequest::KeepAlive),
         }
     }
@@ -609,7 +614,8 @@ impl Run {
             Answer::Login(answer) => match answer {
                 LoginAnswer::RegisterChallenge { .. } | LoginAnswer::LoginChallenge { .. } => {}
                 LoginAnswer::Registered => assert_eq!(asked, Asked::Registration),
-                LoginAnswer::LoggedIn(_) => {
+                LoginAnswer::LoggedIn(logged_in) => {
+                    assert!(logged_in.enrolled.len() <= ENROLMENTS_UNTOLD_MAX);
                     client.is_member = true;
                     self.logged_in += 1;
                     assert!(self.logged_in <= self.proofs, "a log-in without a proof");

@@ -132,7 +132,10 @@ fn check_request(request: &Request) {
         Request::Login(request) => check_login_request(request),
         Request::Directory(request) => check_directory_request(request),
         Request::Device(
-            DeviceRequest::Admit | DeviceRequest::LogOut | DeviceRequest::KeepAlive,
+            DeviceRequest::Admit
+            | DeviceRequest::LogOut
+            | DeviceRequest::KeepAlive
+            | DeviceRequest::Noted { .. },
         ) => {}
     }
 }
@@ -177,7 +180,11 @@ fn check_answer(answer: &Answer) {
         Answer::Login(answer) => match answer {
             LoginAnswer::RegisterChallenge { message } => check_opaque(message),
             LoginAnswer::LoginChallenge { ke2, .. } => check_opaque(ke2),
-            LoginAnswer::Registered | LoginAnswer::LoggedIn(_) => {}
+            LoginAnswer::LoggedIn(logged_in) => {
+                let enrolled = logged_in.enrolled.iter();
+                enrolled.for_each(|new| check_device(new.device_name.as_str()));
+            }
+            LoginAnswer::Registered => {}
         },
         Answer::Directory(answer) => match answer {
             DirectoryAnswer::Page { entries, .. } | DirectoryAnswer::Found { entries } => {
@@ -205,6 +212,9 @@ fn check_push(push: &Push) {
         }
         Push::Directory(DirectoryPush::Unenrolled { account, .. }) => {
             check_account(account.as_str());
+        }
+        Push::Device(DevicePush::Enrolled(enrolment)) => {
+            check_device(enrolment.device_name.as_str())
         }
         Push::Directory(DirectoryPush::ListAgain)
         | Push::Device(DevicePush::FailedLogins(_))

@@ -110,6 +110,7 @@ impl Model {
             | Event::Presence(_)
             | Event::Offer(_)
             | Event::FailedLogins(_)
+            | Event::Enrolled(_)
             | Event::NewKey { .. } => Ok(()),
         }
     }

@@ -588,6 +588,7 @@ impl World {
             Event::Connection(_)
             | Event::Presence(_)
             | Event::FailedLogins(_)
+            | Event::Enrolled(_)
             | Event::NewKey { .. } => {}
         }
         if let Err(violation) = self.model.on_event(n, event, &self.hosts) {

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::FailedLogins;
+use super::{Enrolment, FailedLogins};
+use crate::key::DeviceKey;
 
 /// A logged-in device's request about itself or its account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,12 @@ pub enum DeviceRequest {
     LogOut,
     /// Keeps the session from timing out. Answered by `Done`.
     KeepAlive,
+    /// Tells that this device knows of an enrolment: it is not told of it at its next log-in. Answered by
+    /// `Done`.
+    Noted {
+        /// The device that was enrolled.
+        device_key: DeviceKey,
+    },
 }
 
 /// The answer to a [`DeviceRequest`].
@@ -38,6 +45,8 @@ pub enum DeviceAnswer {
 pub enum DevicePush {
     /// Log-ins from unknown devices failed.
     FailedLogins(FailedLogins),
+    /// Another device was enrolled. Answered with [`DeviceRequest::Noted`] once the owner is told.
+    Enrolled(Enrolment),
 }
 
 /// A one-time code that admits a new device: 50 random bits as ten characters, shown `xxxxx-xxxxx`.

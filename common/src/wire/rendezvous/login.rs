@@ -94,6 +94,20 @@ pub struct LoggedIn {
     pub token: Option<Token>,
     /// Failed log-ins since this account's owner was last told.
     pub failed: Option<FailedLogins>,
+    /// Devices that were enrolled while this one was away and that it has not noted, oldest first. At most
+    /// [`ENROLMENTS_UNTOLD_MAX`](crate::limits::ENROLMENTS_UNTOLD_MAX).
+    pub enrolled: Vec<Enrolment>,
+}
+
+/// Another device that was enrolled at the account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// Chosen by whoever enrolled it.
+    pub device_name: DeviceName,
+    /// It may be enrolled no longer.
+    pub device_key: DeviceKey,
+    /// When it was, by the server's clock.
+    pub at: UnixTime,
 }
 
 /// Failed password log-ins from devices that the account does not know.

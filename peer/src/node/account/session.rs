@@ -15,9 +15,10 @@ use common::limits::{
 use common::password::{ClientLogin, ClientRegistration, Password, PasswordError, STRETCH_CURRENT};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
-    AdmissionCode, Answer, ByeReason, DevicePush, DeviceRequest, DirectoryPush, FailedLogins,
-    Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push,
-    Refusal, Request, RequestFrame, RequestId, ServerFrame, StretchVersion, TokenLogin, VERSION,
+    AdmissionCode, Answer, ByeReason, DevicePush, DeviceRequest, DirectoryPush, Enrolment,
+    FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, LoginStart,
+    OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, StretchVersion,
+    TokenLogin, VERSION,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -47,6 +48,8 @@ pub(super) enum SessionEvent {
         /// A new token, to be stored in place of the old one.
         token: Option<Token>,
         failed: Option<FailedLogins>,
+        /// Devices that were enrolled while this one was away.
+        enrolled: Vec<Enrolment>,
         /// The command that asked for this log-in; `None` if it was made with a token.
         command: Option<CommandId>,
     },
@@ -642,7 +645,11 @@ impl Session {
     }
 
     fn on_logged_in(&mut self, logged_in: LoggedIn) {
-        let LoggedIn { token, failed } = logged_in;
+        let LoggedIn {
+            token,
+            failed,
+            enrolled,
+        } = logged_in;
         let intent = self.intent.take();
         let account = match (&intent, &self.token) {
             (Some(intent), _) => intent.account.clone(),
@@ -662,6 +669,7 @@ impl Session {
             account,
             token,
             failed,
+            enrolled,
             command,
         });
     }

@@ -9,8 +9,8 @@ use common::time::UnixTime;
 use serde_json::json;
 
 use super::{
-    absent, chat_help, connection_change, directory, failed_logins, labelled, new_key, node_status,
-    offer, talk, transfer,
+    absent, chat_help, connection_change, directory, enrolled, failed_logins, labelled, new_key,
+    node_status, offer, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -128,6 +128,7 @@ impl<'a> LineFrontEnd<'a> {
             | Event::MessageState { .. }
             | Event::Transfer { .. }
             | Event::FailedLogins(_)
+            | Event::Enrolled(_)
             | Event::NewKey { .. } => self.screen.data(event),
         }
     }
@@ -172,6 +173,7 @@ impl<'a> LineFrontEnd<'a> {
             | Item::Connection(_)
             | Item::Presence { .. }
             | Item::FailedLogins(_)
+            | Item::Enrolled(_)
             | Item::NewKey { .. }
             | Item::TookOver => Ok(()),
         }
@@ -297,6 +299,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
             prose(look.dim(&format!("  {account} {word}")))
         }
         Item::FailedLogins(failed) => prose(failed_logins(failed, look)),
+        Item::Enrolled(device) => prose(enrolled(device, look)),
         Item::NewKey {
             account,
             fingerprint,
@@ -424,8 +427,8 @@ mod tests {
     use crate::conversation::Way;
     use crate::conversation::connection::ConnectionChange;
     use crate::conversation::presence::Absence;
-    use crate::node::command::{ConnectionState, Direction, HistoryItem};
-    use common::id::{MessageId, TransferId};
+    use crate::node::command::{ConnectionState, Direction, EnrolmentView, HistoryItem};
+    use common::id::{DeviceName, MessageId, TransferId};
 
     const HOSTILE: &str = "a\u{1b}]52;c;eA==\u{7}\r\u{202e}b\u{9b}2J";
 
@@ -689,6 +692,11 @@ mod tests {
             Item::Connection(ConnectionChange::Lost {
                 reason: name(),
                 is_retried: false,
+            }),
+            Item::Enrolled(EnrolmentView {
+                device: DeviceName::lossy("laptop"),
+                fingerprint: name(),
+                at: UnixTime::default(),
             }),
             Item::NewKey {
                 account: bob(),

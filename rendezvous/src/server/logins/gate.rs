@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::id::AccountName;
 use common::key::Token;
 use common::limits::{BLOCK_RESET_AFTER, STORE_BATCH_MAX};
-use common::wire::rendezvous::{AdmissionCode, Refusal};
+use common::wire::rendezvous::{AdmissionCode, Enrolment, Refusal};
 
 use super::admission::Admissions;
 use super::lockout::{Counted, Lane, Lockouts, seconds};
@@ -45,12 +45,20 @@ pub(in crate::server) enum Event {
     /// A stranger failed to log in to this account.
     Failed(AccountName),
     /// A log-in succeeded; answered by [`Logins::welcome`](super::Logins::welcome).
-    LoggedIn {
-        to: ReplyTo,
-        member: Member,
-        /// A new one for the device, in place of a password or an old one.
-        token: Option<Token>,
-    },
+    LoggedIn(Entered),
+    /// A device was enrolled that was not the account's before, whether it is still there or not.
+    Enrolled(AccountName, Enrolment),
+}
+
+/// A log-in that succeeded.
+#[derive(Debug)]
+pub(in crate::server) struct Entered {
+    pub(in crate::server) to: ReplyTo,
+    pub(in crate::server) member: Member,
+    /// A new one for the device, in place of a password or an old one.
+    pub(in crate::server) token: Option<Token>,
+    /// Enrolments that the device has not noted.
+    pub(in crate::server) untold: Vec<Enrolment>,
 }
 
 impl Gate {

@@ -12,10 +12,10 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceKey, Role, Statement, Token};
 use common::password::{ChallengeError, KE1_LEN, STRETCH_CURRENT, ServerLogin};
 use common::wire::rendezvous::{
-    AdmissionCode, LoginAnswer, LoginStart, OpaqueMessage, Refusal, StretchVersion,
+    AdmissionCode, Enrolment, LoginAnswer, LoginStart, OpaqueMessage, Refusal, StretchVersion,
 };
 
-use super::gate::{Event, Gate, drop_admissions, refuse_blocked, save_lockout};
+use super::gate::{Entered, Event, Gate, drop_admissions, refuse_blocked, save_lockout};
 use super::lockout::{Counted, Lane};
 use crate::server::connections::Stranger;
 use crate::server::context::{Context, ProtocolViolation, ReplyTo};
@@ -58,6 +58,9 @@ pub(super) enum Attempt {
         login: Box<PasswordLogin>,
         account_id: AccountId,
         token: Token,
+        enrolment: Enrolment,
+        /// Its connection is gone.
+        has_left: bool,
     },
 }
 
@@ -159,7 +162,7 @@ impl Attempt {
     }
 
     /// Ends the attempt of a peer that left or starts another. It comes back if its password is still
-    /// being checked: that decides.
+    /// being checked: that decides. So it does while the device is being enrolled: others are to be told.
     pub(super) fn abandon(self, gate: &mut Gate, context: &mut Context) -> Option<Self> {
         match self {
             Self::Starting { login, .. } | Self::Challenged { login, .. } => {
@@ -171,7 +174,22 @@ impl Attempt {
                 login,
                 has_left: true,
             }),
-            Self::Loading(_) | Self::Enrolling { .. } => None,
+            Self::Enrolling {
+                to,
+                login,
+                account_id,
+                token,
+                enrolment,
+                ..
+            } => Some(Self::Enrolling {
+                to,
+                login,
+                account_id,
+                token,
+                enrolment,
+                has_left: true,
+            }),
+            Self::Loading(_) => None,
         }
     }
 
@@ -201,8 +219,27 @@ impl Attempt {
                 login,
                 account_id,
                 token,
+                enrolment,
+                has_left,
             } => {
-                on_enrolled(to, *login, account_id, token, &answer, gate, context);
+                let StoreAnswer::Devices(DevicesAnswer::Enrolled { is_new, untold }) = answer
+                else {
+                    refuse_enrolment(to, &answer, context);
+                    return None;
+                };
+                if is_new {
+                    let account = login.account.clone();
+                    gate.tell(Event::Enrolled(account, enrolment));
+                }
+                if !has_left {
+                    let member = login.into_member(account_id, context);
+                    gate.tell(Event::LoggedIn(Entered {
+                        to,
+                        member,
+                        token: Some(token),
+                        untold,
+                    }));
+                }
                 None
             }
             Self::Challenged { .. } | Self::Finishing { .. } => {
@@ -294,6 +331,17 @@ impl PasswordLogin {
             ..
         } = self;
         gate.fail(account, code, counted, context);
+    }
+
+    fn into_member(self, id: AccountId, context: &Context) -> Member {
+        Member {
+            id,
+            account: self.account,
+            device_key: self.device_key,
+            device_name: self.device_name,
+            since: context.unix(),
+            source: self.source,
+        }
     }
 }
 
@@ -433,15 +481,17 @@ fn on_finished(
         return None;
     }
     let token = Token::from_bytes(context.random());
+    let device = Device {
+        key: login.device_key,
+        name: login.device_name.clone(),
+        token_hash: token.hash(),
+        token_before: None,
+        token_issued: context.unix(),
+    };
+    let enrolment = device.enrolment();
     let request = DevicesRequest::Enrol {
         id: account_id,
-        device: Device {
-            key: login.device_key,
-            name: login.device_name.clone(),
-            token_hash: token.hash(),
-            token_before: None,
-            token_issued: context.unix(),
-        },
+        device,
         lockout,
     };
     gate.store(to.connection, request, context);
@@ -450,37 +500,26 @@ fn on_finished(
         login,
         account_id,
         token,
+        enrolment,
+        has_left: false,
     })
 }
 
-/// The store has enrolled the device, or not.
-fn on_enrolled(
-    to: ReplyTo,
-    login: PasswordLogin,
-    account_id: AccountId,
-    token: Token,
-    answer: &StoreAnswer,
-    gate: &mut Gate,
-    context: &mut Context,
-) {
-    match answer {
-        StoreAnswer::Devices(DevicesAnswer::Done) => {
-            let member = Member {
-                id: account_id,
-                account: login.account,
-                device_key: login.device_key,
-                device_name: login.device_name,
-                since: context.unix(),
-                source: login.source,
-            };
-            let token = Some(token);
-            gate.tell(Event::LoggedIn { to, member, token });
-        }
-        StoreAnswer::Devices(DevicesAnswer::Full) => context.refuse(to, Refusal::DeviceLimit),
+/// The store has not enrolled the device.
+fn refuse_enrolment(to: ReplyTo, answer: &StoreAnswer, context: &mut Context) {
+    let refusal = match answer {
+        StoreAnswer::Devices(DevicesAnswer::Full) => Refusal::DeviceLimit,
         // The account was removed in between.
-        StoreAnswer::Devices(DevicesAnswer::NotFound | DevicesAnswer::Owner(_))
+        StoreAnswer::Devices(
+            DevicesAnswer::NotFound
+            | DevicesAnswer::Done
+            | DevicesAnswer::Enrolled { .. }
+            | DevicesAnswer::Renewed { .. }
+            | DevicesAnswer::Owner(_),
+        )
         | StoreAnswer::Accounts(_)
         | StoreAnswer::Lockouts(_)
-        | StoreAnswer::Admissions(_) => context.refuse(to, Refusal::WrongCredentials),
-    }
+        | StoreAnswer::Admissions(_) => Refusal::WrongCredentials,
+    };
+    context.refuse(to, refusal);
 }

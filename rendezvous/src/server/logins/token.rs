@@ -9,7 +9,7 @@ use common::key::{DeviceKey, Role, Statement, Token};
 use common::limits::{TOKEN_LIFETIME, TOKEN_RENEW_AFTER};
 use common::wire::rendezvous::{Refusal, TokenLogin};
 
-use super::gate::{Event, Gate, refuse_blocked};
+use super::gate::{Entered, Event, Gate, refuse_blocked};
 use crate::server::connections::Stranger;
 use crate::server::context::{Context, ReplyTo};
 use crate::server::member::Member;
@@ -95,10 +95,10 @@ impl Attempt {
                 device_name,
                 token,
             } => {
-                if !matches!(answer, StoreAnswer::Devices(DevicesAnswer::Done)) {
+                let StoreAnswer::Devices(DevicesAnswer::Renewed { untold }) = answer else {
                     context.refuse(to, Refusal::TokenRefused);
                     return None;
-                }
+                };
                 let member = Member {
                     id: account_id,
                     account,
@@ -107,8 +107,12 @@ impl Attempt {
                     since: context.unix(),
                     source,
                 };
-                let token = Some(token);
-                gate.tell(Event::LoggedIn { to, member, token });
+                gate.tell(Event::LoggedIn(Entered {
+                    to,
+                    member,
+                    token: Some(token),
+                    untold,
+                }));
                 None
             }
         }
@@ -134,12 +138,12 @@ fn on_loaded(
     context: &mut Context,
 ) -> Option<Attempt> {
     let wall = context.unix();
-    let owner = account.and_then(|account| Some((account.id, account.device?)));
-    let owner = owner.filter(|(_, device)| {
+    let owner = account.and_then(|account| Some((account.id, account.device?, account.untold)));
+    let owner = owner.filter(|(_, device, _)| {
         let age = wall.saturating_since(device.token_issued);
         is_signed && device.has_token(&login.token.hash()) && age < TOKEN_LIFETIME
     });
-    let Some((account_id, device)) = owner else {
+    let Some((account_id, device, untold)) = owner else {
         let source = SourcePrefix::of(source.ip());
         match gate.lockouts.count_source(source, context.now) {
             Ok(()) => context.refuse(to, Refusal::TokenRefused),
@@ -165,8 +169,12 @@ fn on_loaded(
             since: wall,
             source,
         };
-        let token = None;
-        gate.tell(Event::LoggedIn { to, member, token });
+        gate.tell(Event::LoggedIn(Entered {
+            to,
+            member,
+            token: None,
+            untold,
+        }));
         return None;
     }
     let token = Token::from_bytes(context.random());
