@@ -31,7 +31,7 @@ use context::{Context, Part, ProtocolViolation, Purpose, ReplyTo};
 use devices::Devices;
 pub use io::{
     CloseReason, Command, CommandId, ConnectionId, Deadline, Frame, Input, Job, ListedAccount,
-    Outcome, Output, Reply, Ticket,
+    Outcome, Output, Reply, Ticket, Unblocked,
 };
 use logins::Logins;
 use logins::lockout::Lockouts;
@@ -386,7 +386,10 @@ impl Server {
             }
             operator::Event::AdmissionLost(lost) => self.logins.on_admission_lost(&lost),
             operator::Event::NoAccount(account) => self.logins.on_no_account(&account),
-            operator::Event::Unblocked(account) => self.logins.on_unblocked(&account),
+            operator::Event::Unblocked(id, name, has_account) => {
+                let unblocked = self.logins.unblock(name, has_account, context.now);
+                self.operator.on_unblocked(id, unblocked, context);
+            }
             operator::Event::AccountRemoved { id, account } => {
                 self.logins.on_account_removed(&account);
                 self.presence.on_account_removed(&account, context);
@@ -397,12 +400,9 @@ impl Server {
                 self.context.reply(id, Reply::Done);
             }
             operator::Event::Listed { id, accounts } => {
-                let (devices, logins, now) = (&self.devices, &self.logins, context.now);
-                let known = |account: &_| {
-                    let sessions = devices.connections_of(account).count();
-                    (sessions, logins.blocked_for_s(account, now))
-                };
-                self.operator.on_listed(id, accounts, known, context);
+                let (devices, logins) = (&self.devices, &self.logins);
+                self.operator
+                    .on_listed(id, accounts, devices, logins, context);
             }
         }
     }

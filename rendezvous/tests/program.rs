@@ -619,7 +619,73 @@ fn an_operator_unblocks_and_admits_on_the_running_server() {
 
     let unblocked = run(server.path(), &["account", "unblock", "alice"]);
     assert_eq!(unblocked.status.code(), Some(0));
+    // The owner's success took back what the same address had failed before.
+    let said = text(&unblocked.stdout);
+    assert!(said.starts_with("'alice' was not blocked"), "{said}");
     server.connect().log_in("alice", &device(3));
+}
+
+/// Five guesses each at an account and at a name without one; then both are unblocked twice.
+fn unblock_both(folder: &Path) -> [String; 4] {
+    [("alice", 0), ("nobody", 7)]
+        .map(|(account, again)| {
+            let arguments = ["account", "unblock", account];
+            let first = run(folder, &arguments);
+            assert_eq!(first.status.code(), Some(0), "{first:?}");
+            let second = run(folder, &arguments);
+            assert_eq!(second.status.code(), Some(again), "{second:?}");
+            let second = [text(&second.stdout), text(&second.stderr)].concat();
+            [text(&first.stdout).to_owned(), second]
+        })
+        .concat()
+        .try_into()
+        .unwrap()
+}
+
+#[test]
+fn an_operator_hears_what_was_unblocked_whether_the_server_runs_or_not() {
+    let mut server = Running::start();
+    add(server.path(), "alice");
+    let guess = |server: &Running| {
+        for account in ["alice", "nobody"] {
+            let mut attacker = server.connect();
+            for _ in 0..5 {
+                attacker.login_start(account, &device(9), PASSWORD);
+            }
+        }
+    };
+    guess(&server);
+    let running = unblock_both(server.path());
+    let words = [
+        [
+            "'alice' is no longer blocked",
+            "5 failed log-ins are forgotten\n",
+        ],
+        ["'alice' was not blocked", "no failed log-ins to forget\n"],
+        [
+            "'nobody' is no longer blocked",
+            "no account has that name\n",
+        ],
+        ["no account 'nobody'", "account list"],
+    ];
+    for (said, words) in running.iter().zip(&words) {
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    guess(&server);
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    let at_rest = unblock_both(server.path());
+    for (said, words) in at_rest.iter().zip(&words) {
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    let server = server.restart();
+    for account in ["alice", "nobody"] {
+        let answer = server
+            .connect()
+            .login_start(account, &device(9), PASSWORD)
+            .1;
+        assert!(matches!(answer, Answer::Login(_)), "{account}: {answer:?}");
+    }
 }
 
 #[test]

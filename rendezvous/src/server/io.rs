@@ -11,7 +11,7 @@ use common::key::ChannelBinding;
 use common::wire::rendezvous::{ByeReason, Hello, HelloAnswer, RequestFrame, ServerFrame};
 
 use crate::store::{StoreAnswer, StoreError, StoreRequest};
-pub use command::{Command, CommandId, ListedAccount, Reply};
+pub use command::{Command, CommandId, ListedAccount, Reply, Unblocked};
 pub use job::{Job, Outcome};
 
 // What an operator asks, and the replies.

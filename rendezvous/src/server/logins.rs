@@ -17,13 +17,13 @@ use common::wire::rendezvous::{
 
 use super::connections::Stranger;
 use super::context::{Context, ProtocolViolation, ReplyTo};
-use super::io::{ConnectionId, Deadline, Outcome, Ticket};
+use super::io::{ConnectionId, Deadline, Outcome, Ticket, Unblocked};
 use super::member::Member;
 use crate::source::SourcePrefix;
-use crate::store::{Admission, LockoutRow, StoreAnswer, StoreError};
+use crate::store::{Admission, LockoutRow, StoreAnswer, StoreError, Subject};
 use admission::Admissions;
 use gate::{Entered, Gate, SWEEP_INTERVAL, save_lockout};
-use lockout::{Lockouts, seconds};
+use lockout::{Forgotten, Lockouts, seconds};
 use registration::Registration;
 
 pub(super) use gate::Event;
@@ -214,14 +214,35 @@ impl Logins {
         self.gate.admissions.forget(account);
     }
 
-    /// The operator has forgotten the failures of an account.
-    pub(super) fn on_unblocked(&mut self, account: &AccountName) {
-        self.gate.lockouts.forget(account);
+    /// Ends every block of a name, which is an account's or not, and forgets what led to it. The row is for
+    /// the store.
+    pub(super) fn unblock(
+        &mut self,
+        name: AccountName,
+        has_account: bool,
+        now: Instant,
+    ) -> (Unblocked, LockoutRow) {
+        let lockouts = &mut self.gate.lockouts;
+        let subject = if has_account {
+            Subject::Account(name)
+        } else {
+            lockouts.unknown(&name)
+        };
+        let Forgotten {
+            blocked_for,
+            failures,
+        } = lockouts.unblock(&subject, now);
+        let unblocked = Unblocked {
+            has_account,
+            blocked_for_s: seconds(blocked_for),
+            failures,
+        };
+        (unblocked, LockoutRow::empty(subject))
     }
 
     /// An account is gone, with its failures and codes.
     pub(super) fn on_account_removed(&mut self, account: &AccountName) {
-        self.on_unblocked(account);
+        self.gate.lockouts.forget(account);
         self.on_no_account(account);
     }
 

@@ -11,10 +11,13 @@ use common::limits::ACCOUNTS_PER_REPLY_MAX;
 use common::password::STRETCH_CURRENT;
 
 use super::context::{Context, Part};
-use super::io::{Command, CommandId, ListedAccount, Reply, Ticket};
+use super::devices::Devices;
+use super::io::{Command, CommandId, ListedAccount, Reply, Ticket, Unblocked};
+use super::logins::Logins;
 use crate::store::{
     AccountSummary, AccountsAnswer, AccountsRequest, Admission, AdmissionsAnswer,
-    AdmissionsRequest, LockoutsAnswer, LockoutsRequest, StoreAnswer, StoreError, StoreRequest,
+    AdmissionsRequest, LockoutRow, LockoutsAnswer, LockoutsRequest, StoreAnswer, StoreError,
+    StoreRequest,
 };
 
 /// Commands that are being executed.
@@ -35,8 +38,9 @@ pub(super) enum Event {
     NoAccount(AccountName),
     /// An account is gone. To be replied to when its sessions are, too.
     AccountRemoved { id: CommandId, account: AccountName },
-    /// The failures of an account are forgotten.
-    Unblocked(AccountName),
+    /// The store has forgotten the failures of an account, or there is none of this name, as the flag says;
+    /// answered by [`Operator::on_unblocked`].
+    Unblocked(CommandId, AccountName, bool),
     /// These accounts were asked for; answered by [`Operator::on_listed`].
     Listed {
         id: CommandId,
@@ -53,6 +57,8 @@ enum Waiting {
     Removal(AccountName),
     /// The store forgets the failures.
     Unblocking(AccountName),
+    /// The store forgets those of a name without an account.
+    Forgetting(Unblocked),
     /// The store keeps a code.
     Admission(Admission),
     /// The list is being read.
@@ -140,10 +146,7 @@ impl Operator {
                 | StoreAnswer::Lockouts(LockoutsAnswer::NotFound)
                 | StoreAnswer::Admissions(AdmissionsAnswer::NotFound),
             ) => {
-                if let Waiting::Admission(admission) = waiting {
-                    self.events.push_back(Event::NoAccount(admission.account));
-                }
-                context.reply(id, Reply::NotFound);
+                self.on_not_found(id, waiting, context);
             }
             Ok(StoreAnswer::Accounts(AccountsAnswer::Exists)) => context.reply(id, Reply::Exists),
             Ok(StoreAnswer::Accounts(AccountsAnswer::Listed(accounts))) => {
@@ -158,23 +161,43 @@ impl Operator {
         }
     }
 
-    /// Replies with accounts and what is known of each: `sessions` and `blocked_for_s` of
-    /// [`ListedAccount`].
+    /// What the lock-outs held against a name is forgotten. Of a name without an account the store still
+    /// has it.
+    pub(super) fn on_unblocked(
+        &mut self,
+        id: CommandId,
+        (unblocked, row): (Unblocked, LockoutRow),
+        context: &mut Context,
+    ) {
+        let is_nothing = unblocked.blocked_for_s == 0 && unblocked.failures == 0;
+        if unblocked.has_account {
+            context.reply(id, Reply::Unblocked(unblocked));
+        } else if is_nothing {
+            context.reply(id, Reply::NotFound);
+        } else {
+            let request = LockoutsRequest::Save {
+                row,
+                is_blocked_now: false,
+                at: context.unix(),
+            };
+            self.wait(id, Waiting::Forgetting(unblocked), request.into(), context);
+        }
+    }
+
+    /// Replies with accounts and what is known of each.
     pub(super) fn on_listed(
         &self,
         id: CommandId,
         accounts: Vec<AccountSummary>,
-        known: impl Fn(&AccountName) -> (usize, u32),
+        devices: &Devices,
+        logins: &Logins,
         context: &mut Context,
     ) {
         let may_have_more = accounts.len() >= ACCOUNTS_PER_REPLY_MAX;
-        let accounts = accounts.into_iter().map(|summary| {
-            let (sessions, blocked_for_s) = known(&summary.account);
-            ListedAccount {
-                summary,
-                sessions,
-                blocked_for_s,
-            }
+        let accounts = accounts.into_iter().map(|summary| ListedAccount {
+            sessions: devices.connections_of(&summary.account).count(),
+            blocked_for_s: logins.blocked_for_s(&summary.account, context.now),
+            summary,
         });
         let reply = Reply::Accounts {
             accounts: accounts.collect(),
@@ -187,6 +210,20 @@ impl Operator {
         self.events.pop_front()
     }
 
+    fn on_not_found(&mut self, id: CommandId, waiting: Waiting, context: &mut Context) {
+        match waiting {
+            Waiting::Unblocking(name) => {
+                self.events.push_back(Event::Unblocked(id, name, false));
+                return;
+            }
+            Waiting::Admission(Admission { account, .. }) => {
+                self.events.push_back(Event::NoAccount(account));
+            }
+            Waiting::Adding | Waiting::Removal(_) | Waiting::Forgetting(_) | Waiting::List => {}
+        }
+        context.reply(id, Reply::NotFound);
+    }
+
     fn on_done(&mut self, id: CommandId, waiting: Waiting, context: &mut Context) {
         match waiting {
             Waiting::Adding | Waiting::List => context.reply(id, Reply::Done),
@@ -194,10 +231,10 @@ impl Operator {
                 let removed = Event::AccountRemoved { id, account };
                 self.events.push_back(removed);
             }
-            Waiting::Unblocking(account) => {
-                self.events.push_back(Event::Unblocked(account));
-                context.reply(id, Reply::Done);
+            Waiting::Unblocking(name) => {
+                self.events.push_back(Event::Unblocked(id, name, true));
             }
+            Waiting::Forgetting(unblocked) => context.reply(id, Reply::Unblocked(unblocked)),
             Waiting::Admission(Admission { code, .. }) => {
                 let expires_in_s = Admission::LIFETIME_S;
                 context.reply(id, Reply::Code { code, expires_in_s });

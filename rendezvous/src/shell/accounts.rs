@@ -63,9 +63,7 @@ pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Failure> {
             say(format_args!("account '{name}' is removed"))
         }
         AccountCommand::Unblock { name } => {
-            Accounts::open(path, DataFolder::open_existing)?
-                .expect_done(Command::Unblock(name.clone()), &name)?;
-            say(format_args!("account '{name}' is not blocked"))
+            unblock(&mut Accounts::open(path, DataFolder::open_existing)?, &name)
         }
         AccountCommand::Admit { name } => {
             admit(&mut Accounts::open(path, DataFolder::open_existing)?, &name)
@@ -101,6 +99,43 @@ fn confirm_removal(name: &AccountName) -> Result<(), Failure> {
     }
 }
 
+fn unblock(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Failure> {
+    let answer = accounts.ask(Command::Unblock(name.clone()))?;
+    let answer = answer.map_err(|refusal| refused(refusal, name))?;
+    let Answer::Unblocked {
+        has_account,
+        blocked_for_s,
+        failures,
+    } = answer
+    else {
+        return Err(unexpected());
+    };
+    let what = unblocked(name, has_account, blocked_for_s, failures);
+    say(format_args!("{what}"))
+}
+
+/// Says what an operator has ended.
+fn unblocked(name: &AccountName, has_account: bool, blocked_for_s: u32, failures: u32) -> String {
+    let failures = match failures {
+        0 => "there were no failed log-ins to forget".to_owned(),
+        1 => "1 failed log-in is forgotten".to_owned(),
+        count => format!("{count} failed log-ins are forgotten"),
+    };
+    let block = match blocked_for_s {
+        0 => format!("'{name}' was not blocked"),
+        seconds => {
+            let left = text::seconds(seconds.into());
+            format!("'{name}' is no longer blocked, as it would have been for another {left}")
+        }
+    };
+    let whose = if has_account {
+        ""
+    } else {
+        "; no account has that name"
+    };
+    format!("{block}; {failures}{whose}")
+}
+
 fn admit(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Failure> {
     let answer = accounts.ask(Command::Admit(name.clone()))?;
     let answer = answer.map_err(|refusal| refused(refusal, name))?;
@@ -125,7 +160,9 @@ fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Failure> {
                 accounts,
                 may_have_more,
             }) => (accounts, may_have_more),
-            Ok(Answer::Done | Answer::Code { .. }) => return Err(unexpected()),
+            Ok(Answer::Done | Answer::Code { .. } | Answer::Unblocked { .. }) => {
+                return Err(unexpected());
+            }
             Err(refusal) => return Err(failed(refusal.to_string())),
         };
         for line in &lines {
@@ -252,7 +289,9 @@ impl<'a> Accounts<'a> {
     fn expect_done(&mut self, command: Command, name: &AccountName) -> Result<(), Failure> {
         match self.ask(command)? {
             Ok(Answer::Done) => Ok(()),
-            Ok(Answer::Code { .. } | Answer::Accounts { .. }) => Err(unexpected()),
+            Ok(Answer::Code { .. } | Answer::Unblocked { .. } | Answer::Accounts { .. }) => {
+                Err(unexpected())
+            }
             Err(refusal) => Err(refused(refusal, name)),
         }
     }

@@ -20,7 +20,7 @@ use common::password::PasswordRecord;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::server::{Command, Reply};
+use crate::server::{Command, Reply, Unblocked};
 
 /// Name of the socket.
 pub(super) const SOCKET: &str = "admin.sock";
@@ -164,6 +164,15 @@ pub enum Answer {
         /// Seconds until it expires.
         expires_in_s: u32,
     },
+    /// A block that was ended, and what was forgotten with it.
+    Unblocked {
+        /// An account has the name.
+        has_account: bool,
+        /// Seconds for which it would have been blocked; 0 when it was not.
+        blocked_for_s: u32,
+        /// Failed log-ins that are forgotten.
+        failures: u32,
+    },
     /// Accounts in the order of their names.
     Accounts {
         /// At most [`common::limits::ACCOUNTS_PER_REPLY_MAX`].
@@ -223,6 +232,18 @@ pub(super) fn answer(reply: Reply) -> Result<Answer, Refusal> {
             code: code.to_string(),
             expires_in_s,
         }),
+        Reply::Unblocked(unblocked) => {
+            let Unblocked {
+                has_account,
+                blocked_for_s,
+                failures,
+            } = unblocked;
+            Ok(Answer::Unblocked {
+                has_account,
+                blocked_for_s,
+                failures,
+            })
+        }
         Reply::TooManyCodes => Err(Refusal::TooManyCodes),
         Reply::Accounts {
             accounts,

@@ -248,7 +248,13 @@ impl MemoryStore {
         let row = Some(row.clone()).filter(|row| !row.is_empty());
         match &subject {
             Subject::Account(account) => set(&mut self.lockouts, account.clone(), row),
-            Subject::Unknown(name) => set(&mut self.unknown, name.slot(), row),
+            Subject::Unknown(name) => {
+                let kept = self.unknown.get(&name.slot());
+                let is_others = kept.is_some_and(|kept| kept.subject != subject);
+                if row.is_some() || !is_others {
+                    set(&mut self.unknown, name.slot(), row);
+                }
+            }
         }
     }
 

@@ -122,7 +122,7 @@ pub enum DevicesRequest {
 /// About failed log-ins.
 #[derive(Clone, Debug)]
 pub enum LockoutsRequest {
-    /// Keeps the failures of a subject; an empty row is dropped. Of names without an account that have the
+    /// Keeps the failures of a subject; an empty row drops the subject's own. Of names without an account that have the
     /// same [slot](super::NameHash::slot) the last one stays. Answered by `Done`.
     Save {
         /// Takes the place of the subject's row.

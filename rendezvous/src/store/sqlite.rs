@@ -660,15 +660,16 @@ fn drop_admission(
 /// Saves the row of a subject; deletes it if nothing is counted against the subject.
 fn save_lockout(db: &Transaction<'_>, row: &LockoutRow) -> rusqlite::Result<()> {
     let subject = subject_text(&row.subject);
-    if row.is_empty() {
-        db.prepare_cached("DELETE FROM lockouts WHERE subject = ?")?
-            .execute(params![subject])?;
-        return Ok(());
-    }
     let name_hash = match &row.subject {
         Subject::Account(_) => None,
         Subject::Unknown(name) => Some(name.to_bytes()),
     };
+    if row.is_empty() {
+        // Another name may be in the slot.
+        db.prepare_cached("DELETE FROM lockouts WHERE subject = ? AND name_hash IS ?")?
+            .execute(params![subject, name_hash])?;
+        return Ok(());
+    }
     db.prepare_cached("REPLACE INTO lockouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
         .execute(params![
             subject,

@@ -408,6 +408,18 @@ fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
         };
         let names = [hash(slots + 1, 7), hash(2, 0), hash(3, 0)].map(Subject::Unknown);
         assert_eq!(kept(store), names);
+        // An empty row drops its own name's, not another's that is in the slot.
+        let drop_row = |name: NameHash| {
+            StoreRequest::Lockouts(LockoutsRequest::Save {
+                row: LockoutRow::empty(Subject::Unknown(name)),
+                is_blocked_now: false,
+                at: at(1),
+            })
+        };
+        assert!(store.execute(&[drop_row(hash(1, 0))])[0].is_ok());
+        assert_eq!(kept(store), names);
+        assert!(store.execute(&[drop_row(hash(slots + 1, 7))])[0].is_ok());
+        assert_eq!(kept(store), names[1..]);
         let before = at(30);
         let forgotten = store.execute(&[StoreRequest::Lockouts(LockoutsRequest::ForgetUnknown {
             before,

@@ -11,7 +11,7 @@ use common::wire::rendezvous::{
     AdmissionCode, Answer, DeviceAnswer, DeviceRequest, LoggedIn, LoginAnswer, LoginRequest,
     OpaqueMessage, Refusal, ServerFrame,
 };
-use rendezvous::server::{Command, Reply};
+use rendezvous::server::{Command, Reply, Unblocked};
 use rendezvous::store::{AccountsRequest, LockoutsRequest, Store, StoreRequest};
 
 use super::world::*;
@@ -469,13 +469,83 @@ fn an_operator_ends_a_block() {
         world.command(Command::ListAccounts { after: None }),
         Reply::Accounts { accounts, may_have_more: false } if accounts[0].blocked_for_s == 60
     ));
-    let reply = world.command(Command::Unblock(name("alice")));
-    assert!(matches!(reply, Reply::Done));
+    assert_eq!(unblock(&mut world, "alice"), Some((true, 60, 5)));
     world.restart(Duration::ZERO);
     let c = world.connect(AWAY);
     world.log_in(c, "alice", &device(1));
-    let nobody = world.command(Command::Unblock(name("nobody")));
-    assert!(matches!(nobody, Reply::NotFound));
+    assert_eq!(unblock(&mut world, "alice"), Some((true, 0, 0)));
+    assert_eq!(unblock(&mut world, "nobody"), None);
+}
+
+/// Whether an account has the name, the seconds of its block and the failures that are forgotten.
+fn unblock(world: &mut World, account: &str) -> Option<(bool, u32, u32)> {
+    let reply = world.command(Command::Unblock(name(account)));
+    if matches!(reply, Reply::NotFound) {
+        return None;
+    }
+    let Reply::Unblocked(Unblocked {
+        has_account,
+        blocked_for_s,
+        failures,
+    }) = reply
+    else {
+        panic!("{reply:?}");
+    };
+    Some((has_account, blocked_for_s, failures))
+}
+
+#[test]
+fn an_operator_hears_what_was_counted_before_a_block() {
+    let mut world = World::new();
+    world.add("alice");
+    for account in ["alice", "nobody"] {
+        let c = world.connect(AWAY);
+        for _ in 0..2 {
+            world.login_start(c, account, &device(9), None);
+        }
+        world.disconnect(c);
+        let has_account = account == "alice";
+        assert_eq!(unblock(&mut world, account), Some((has_account, 0, 2)));
+        // A block that is over counts, too: the next would be longer.
+        world.block(account);
+        world.advance(Duration::from_secs(61));
+        assert_eq!(unblock(&mut world, account), Some((has_account, 0, 5)));
+        world.block(account);
+        let unblocked = unblock(&mut world, account);
+        assert_eq!(unblocked, Some((has_account, 60, 5)), "the first again");
+    }
+}
+
+#[test]
+fn an_operator_ends_the_block_of_a_name_without_an_account_for_good() {
+    let mut world = World::new();
+    world.block("nobody");
+    let c = world.connect(AWAY);
+    let blocked = world.login_start(c, "nobody", &device(1), None);
+    assert!(matches!(blocked, Answer::Refused(Refusal::Blocked { .. })));
+    world.advance(Duration::from_secs(10));
+    assert_eq!(unblock(&mut world, "nobody"), Some((false, 50, 5)));
+    assert!(world.store.restore().unwrap().lockouts.is_empty());
+    for _ in 0..2 {
+        let c = world.connect(AWAY);
+        let started = world.login_start(c, "nobody", &device(1), None);
+        assert!(
+            matches!(started, Answer::Login(LoginAnswer::LoginChallenge { .. })),
+            "{started:?}"
+        );
+        world.restart(Duration::ZERO);
+    }
+    assert_eq!(unblock(&mut world, "nobody"), Some((false, 0, 2)));
+    assert_eq!(unblock(&mut world, "nobody"), None);
+}
+
+#[test]
+fn an_operator_is_told_that_a_block_could_not_be_ended() {
+    let mut world = World::new();
+    world.block("nobody");
+    world.store_fails = true;
+    let reply = world.command(Command::Unblock(name("nobody")));
+    assert!(matches!(reply, Reply::StoreFailed(_)), "{reply:?}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub enum Command {
     },
     /// Remove an account with its devices; its sessions end.
     RemoveAccount(AccountName),
-    /// End a block and forget what led to it.
+    /// End the blocks of a name, whether an account has it or not, and forget what led to them.
     Unblock(AccountName),
     /// Make a one-time code.
     Admit(AccountName),
@@ -49,6 +49,8 @@ pub enum Reply {
         /// Seconds until it expires.
         expires_in_s: u32,
     },
+    /// What ended with an `Unblock`.
+    Unblocked(Unblocked),
     /// The account has as many open codes as it may have.
     TooManyCodes,
     /// Accounts, and whether there may be more after the last.
@@ -60,6 +62,17 @@ pub enum Reply {
     },
     /// The store failed.
     StoreFailed(StoreError),
+}
+
+/// What an operator ended and what was forgotten with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unblocked {
+    /// An account has the name. Otherwise there was something to forget all the same.
+    pub has_account: bool,
+    /// Seconds for which it would have been blocked; 0 when it was not.
+    pub blocked_for_s: u32,
+    /// Failed log-ins that are forgotten.
+    pub failures: u32,
 }
 
 /// An account as an operator sees it.

@@ -103,6 +103,15 @@ pub struct Standing {
     pub blocked_for: Duration,
 }
 
+/// What [`Lockouts::unblock`] has forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// What was left of the longest block.
+    pub blocked_for: Duration,
+    /// Failed log-ins, with those that led to earlier blocks.
+    pub failures: u32,
+}
+
 /// The failures of accounts, of names without one, and of sources.
 #[derive(Debug)]
 pub struct Lockouts {
@@ -333,10 +342,42 @@ impl Lockouts {
         Some((failed, row))
     }
 
-    /// Forgets everything about an account, which the operator unblocked or removed.
-    pub fn forget(&mut self, account: &AccountName) -> LockoutRow {
+    /// Forgets everything about an account, which the operator removed.
+    pub fn forget(&mut self, account: &AccountName) {
         self.accounts.remove(account);
-        LockoutRow::empty(Subject::Account(account.clone()))
+    }
+
+    /// Ends every block of a subject and forgets what led to it.
+    pub fn unblock(&mut self, subject: &Subject, now: Instant) -> Forgotten {
+        let now = self.whole_ms(now);
+        match subject {
+            Subject::Account(account) => {
+                let Some(mut lanes) = self.accounts.remove(account) else {
+                    return Forgotten::default();
+                };
+                let lanes = [Lane::Stranger, Lane::KnownDevice].map(|lane| {
+                    let counter = lanes.counter(lane);
+                    counter.fade(now);
+                    let blocked_for = counter.remaining(now);
+                    let failures = counter.total(&self.terms(lane));
+                    (blocked_for, failures)
+                });
+                let [(strangers_for, strangers), (known_for, known)] = lanes;
+                Forgotten {
+                    blocked_for: strangers_for.max(known_for),
+                    failures: strangers.saturating_add(known),
+                }
+            }
+            Subject::Unknown(name) => {
+                let blocked_for = self.remaining(subject, Lane::Stranger, now);
+                let failures = self.unknown.tally(*name, now).count();
+                self.unknown.forget(*name, now);
+                Forgotten {
+                    blocked_for,
+                    failures,
+                }
+            }
+        }
     }
 
     /// Counts a log-in with a token that is refused, against its source only.
@@ -660,6 +701,16 @@ impl Counter {
         self.failures
             .values()
             .fold(0, |sum, failures| sum.saturating_add(*failures))
+    }
+
+    /// All failures since the last quiet day: each block stands for so many.
+    fn total(&self, terms: &LaneTerms) -> u32 {
+        let earlier = match self.blocked_until {
+            Some(_) => self.blocks.saturating_sub(1),
+            None => self.blocks,
+        };
+        let earlier = earlier.saturating_mul(terms.failures_max);
+        earlier.saturating_add(self.sum())
     }
 
     fn is_idle(&self) -> bool {

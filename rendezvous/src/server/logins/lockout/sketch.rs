@@ -103,6 +103,15 @@ impl Sketch {
         tally
     }
 
+    /// Forgets what a name has failed, by its least cell. Whoever shares that one is forgiven, too: with a
+    /// million names in the sketch that is one other.
+    pub(super) fn forget(&mut self, name: NameHash, now: Instant) {
+        let now = self.moment(now);
+        let cells = cells(name).into_iter();
+        let least = cells.min_by_key(|cell| faded(self.cells[*cell], now));
+        self.cells[least.expect("there are four")] = Tally::default();
+    }
+
     /// Takes back what the store kept of a name that last failed `ago`.
     pub(super) fn restore(&mut self, name: NameHash, count: u32, ago: Duration, now: Instant) {
         let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);

@@ -130,3 +130,20 @@ fn counts_do_not_grow_for_ever() {
         );
     }
 }
+
+#[test]
+fn a_name_that_is_forgotten_counts_from_the_start_and_next_to_no_other_does() {
+    let (mut sketch, now) = sketch();
+    for number in 0..1000 {
+        for _ in 0..5 {
+            sketch.add(hash(number), &TERMS, now);
+        }
+    }
+    sketch.forget(hash(1), now);
+    assert_eq!(sketch.tally(hash(1), now).count(), 0);
+    let others = (0..1000).filter(|number| sketch.tally(hash(*number), now).count() >= 5);
+    assert_eq!(others.count(), 999);
+    for count in 1..=3 {
+        assert_eq!(sketch.add(hash(1), &TERMS, now).count(), count);
+    }
+}
