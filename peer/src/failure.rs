@@ -112,7 +112,9 @@ impl Failure {
                 "end the other program, or log in here with a profile of its own ('peer --profile NAME login')",
             ),
             CommandError::WrongPassword => failure(Exit::Credentials)
-                .next("check the name and type the password again; it is not sent twice by itself"),
+                .next(
+                "check the name, run the command again and type the password anew; one that was refused is never tried again by itself",
+            ),
             CommandError::Invalid(_) => {
                 failure(Exit::Usage).next("correct it and run the command again")
             }
