@@ -140,14 +140,13 @@ fn report(failure: &Failure, screen: &Screen) {
 
 /// Prints help, or a mistake with an example of how to do it. Returns the exit code.
 fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
-    let is_mistake = !matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp
-            | ErrorKind::DisplayVersion
-            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-    );
     // What was typed has no meaning as a whole; this word has one by itself.
     let is_json = typed.iter().any(|word| word == "--json");
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    let is_mistake = !is_help && (is_json || !is_without_command(error));
     let screen = Screen::new(is_mistake && is_json);
     if screen.is_json() {
         report(&mistake(error, typed), &screen);
@@ -165,9 +164,18 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
     u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)
 }
 
+/// Tells whether nothing but options was typed: people then see the help.
+fn is_without_command(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
 /// A mistake on the command line, for a program.
 fn mistake(error: &clap::Error, typed: &[OsString]) -> Failure {
-    let text = error.to_string();
+    let text = if is_without_command(error) {
+        "there is no command".to_owned()
+    } else {
+        error.to_string()
+    };
     let why = text.split("\n\n").next().unwrap_or_default();
     let words: Vec<&str> = why.split_whitespace().collect();
     let why = words.join(" ");

@@ -1,5 +1,6 @@
 //! What was typed.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -30,6 +31,9 @@ pub struct Arguments {
     /// Folder of the server's keys and database [default: the system's place for application data]
     #[arg(long, global = true, value_name = "DIR", env = "RENDEZVOUS_DATA")]
     pub data: Option<PathBuf>,
+    /// Print one JSON object a line instead of text, failures and the log included
+    #[arg(long, global = true)]
+    pub json: bool,
     /// What to do; `serve` without one.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -67,9 +71,6 @@ pub struct ServeArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub block_first: u32,
-    /// Print one line of JSON when ready, for scripts
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Who may register.
@@ -94,11 +95,7 @@ pub enum AccountCommand {
         password_file: Option<PathBuf>,
     },
     /// List the accounts
-    List {
-        /// One JSON object a line
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Remove an account with its devices, and end its sessions and links
     Remove {
         /// Whose account
@@ -127,8 +124,31 @@ pub struct FingerprintArguments {
     pub certificate: Option<PathBuf>,
 }
 
+/// An example of the command that was typed wrongly, to be shown with a usage error.
+pub(crate) fn example_for(typed: &[OsString]) -> &'static str {
+    let known = |word: &OsString| {
+        Some(match word.to_str()? {
+            "serve" => "rendezvous serve --listen 0.0.0.0:7400 --registration open",
+            "fingerprint" => "rendezvous fingerprint",
+            "add" => "rendezvous account add alice",
+            "list" => "rendezvous account list",
+            "remove" => "rendezvous account remove alice",
+            "unblock" => "rendezvous account unblock alice",
+            "admit" => "rendezvous account admit alice",
+            _ => return None,
+        })
+    };
+    let example = typed.iter().skip(1).find_map(known);
+    let is_account = typed.iter().any(|word| word == "account");
+    let general = if is_account { "list" } else { "serve" };
+    example
+        .or_else(|| known(&general.into()))
+        .expect("both are known")
+}
+
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
     use clap::error::ErrorKind;
 
     use super::*;
@@ -146,6 +166,30 @@ mod tests {
             .into_iter()
             .filter_map(|text| text.split("   ").next())
             .collect()
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        let mut open = vec![(Vec::new(), Arguments::command())];
+        while let Some((path, command)) = open.pop() {
+            for subcommand in command.get_subcommands() {
+                let path: Vec<_> = path
+                    .iter()
+                    .copied()
+                    .chain([subcommand.get_name()])
+                    .collect();
+                let typed = path.iter().map(OsString::from);
+                let typed: Vec<_> = [OsString::from("rendezvous")]
+                    .into_iter()
+                    .chain(typed)
+                    .collect();
+                let example = example_for(&typed);
+                assert!(example.contains(&path.join(" ")), "{path:?}: {example}");
+                assert!(Arguments::try_parse_from(example.split(' ')).is_ok());
+            }
+        }
+        let mistyped = ["rendezvous", "account", "add", "X Y"].map(OsString::from);
+        assert_eq!(example_for(&mistyped), "rendezvous account add alice");
     }
 
     #[test]

@@ -24,8 +24,6 @@ pub struct ServeConfig {
     pub lockout: LockoutOptions,
     /// The operator's own certificate and key.
     pub certificate: Option<PathBuf>,
-    /// Print one line of JSON when ready.
-    pub json: bool,
 }
 
 impl From<ServeArguments> for ServeConfig {
@@ -49,7 +47,6 @@ impl From<ServeArguments> for ServeConfig {
                 ..LockoutOptions::default()
             },
             certificate: typed.certificate,
-            json: typed.json,
         }
     }
 }

@@ -9,9 +9,10 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use common::os::process::forbid_core_dumps;
 
-use crate::args::{Arguments, Command};
+use crate::args::{Arguments, Command, example_for};
 use crate::config::{self, ServeConfig};
 use data::DataFolder;
+use screen::Screen;
 
 /// Commands about accounts.
 mod accounts;
@@ -23,6 +24,8 @@ mod ambient;
 mod data;
 /// Encodes frames, one that goes to many only once.
 pub mod encoder;
+/// Text or JSON.
+mod screen;
 /// The event loop.
 mod serve;
 /// TLS over TCP.
@@ -38,15 +41,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(typed) => typed,
         Err(code) => return code,
     };
-    let filter = env_logger::Env::default().default_filter_or("info");
-    // A second program in the same process, as tests run it, has the first one's logger.
-    let _ = env_logger::Builder::from_env(filter).try_init();
+    let screen = Screen::new(typed.json);
+    screen.start_log();
     forbid_core_dumps();
-    match run(typed) {
+    match run(typed, screen) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let mut stderr = io::stderr().lock();
-            let _ = writeln!(stderr, "error: {failure}");
+            screen.report(&failure);
             ExitCode::from(failure.exit_code())
         }
     }
@@ -61,42 +62,45 @@ fn parse(args: Vec<OsString>) -> Result<Arguments, ExitCode> {
         let serve = args.iter().cloned().chain([OsString::from("serve")]);
         Arguments::try_parse_from(serve)
     });
-    typed.map_err(|error| {
-        let _ = error.print();
-        let is_help = matches!(
-            error.kind(),
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-        );
-        if !is_help {
-            let mut stderr = io::stderr().lock();
-            let _ = writeln!(
-                stderr,
-                "\nExample: rendezvous serve --listen 0.0.0.0:7400 --registration open"
-            );
-        }
-        ExitCode::from(if is_help { 0 } else { 2 })
-    })
+    typed.map_err(|error| ExitCode::from(usage(&error, &args)))
 }
 
-fn run(typed: Arguments) -> Result<(), Failure> {
+/// Prints help, or a mistake with an example of how to do it. Returns the exit code.
+fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
+    let (screen, example) = (Screen::for_typed(typed), example_for(typed));
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    // Where nothing can be written, the exit code still tells.
+    if screen.is_json() && !is_help {
+        let text = error.to_string();
+        let what = text.split("\n\n").next().unwrap_or_default();
+        let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
+        let next = format!("write it like this: {example}");
+        let _ = screen.mistake(2, what.trim_start_matches("error: "), Some(&next));
+        return 2;
+    }
+    let _ = error.print();
+    if is_help {
+        return 0;
+    }
+    let _ = writeln!(io::stderr().lock(), "\nExample: {example}");
+    2
+}
+
+fn run(typed: Arguments, screen: Screen) -> Result<(), Failure> {
     let path = config::data_folder(typed.data.as_deref()).ok_or(Failure::NoHome)?;
     match typed.command {
-        Some(Command::Serve(serve)) => serve::run(&path, &ServeConfig::from(serve)),
-        Some(Command::Account(command)) => accounts::run(&path, command),
+        Some(Command::Serve(serve)) => serve::run(&path, &ServeConfig::from(serve), screen),
+        Some(Command::Account(command)) => accounts::run(&path, command, screen),
         Some(Command::Fingerprint(asked)) => {
             let identity = data::read_identity(&path, asked.certificate.as_deref())?;
             let fingerprint = data::fingerprint(&identity)?;
-            say(format_args!("{fingerprint}"))
+            screen.data(&serde_json::json!({ "fingerprint": fingerprint.to_string() }))?;
+            screen.say(fingerprint)
         }
         None => unreachable!("parse() fills in the default command"),
-    }
-}
-
-/// Prints a line for the person or script that ran the program. A reader that has gone is no failure.
-fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
-    match writeln!(io::stdout().lock(), "{line}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -152,6 +156,11 @@ enum Failure {
     },
     #[error("cannot use the certificate file {}: {why}", .path.display())]
     Certificate { path: PathBuf, why: String },
+    #[error(
+        "cannot read the certificate file {}: {why}\ncheck the path after --certificate: a PEM file with your certificate chain and its private key; without the option the server makes a key of its own",
+        .path.display()
+    )]
+    CertificateFile { path: PathBuf, why: io::Error },
     #[error("{0}")]
     Store(crate::store::StoreError),
     #[error("this cannot be the password: {0}")]
@@ -198,6 +207,7 @@ impl Failure {
             | Self::File { .. }
             | Self::PasswordFile { .. }
             | Self::Certificate { .. }
+            | Self::CertificateFile { .. }
             | Self::Store(_)
             | Self::Output(_) => 8,
             Self::NoHome

@@ -361,6 +361,15 @@ fn an_operators_own_certificate_is_shown_instead() {
     );
     assert_eq!(refused.status.code(), Some(8));
     assert!(text(&refused.stderr).contains("no private key in PEM format"));
+    for command in ["serve", "fingerprint"] {
+        let other = server.path().join("other");
+        let missing = run(&other, &[command, "--certificate", "nix.pem"]);
+        assert_eq!(missing.status.code(), Some(8));
+        let said = text(&missing.stderr);
+        for word in ["certificate file nix.pem", "after --certificate", "chain"] {
+            assert!(said.contains(word), "{said}");
+        }
+    }
 }
 
 #[test]
@@ -389,15 +398,16 @@ fn people_see_what_to_do_next() {
 #[test]
 fn wrong_usage_is_exit_code_2_with_an_example() {
     let data = TempDir::new().unwrap();
-    for args in [
-        &["serve", "--listen", "nowhere"][..],
-        &["account", "add", "not a name"],
-        &["conquer"],
-        &["serve", "--registration", "invite"],
+    for (args, example) in [
+        (&["serve", "--listen", "nowhere"][..], "serve"),
+        (&["account", "add", "X Y"], "account add alice"),
+        (&["conquer"], "serve"),
+        (&["serve", "--registration", "invite"], "serve"),
     ] {
         let output = run(data.path(), args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(text(&output.stderr).contains("Example: rendezvous serve"));
+        let example = format!("Example: rendezvous {example}");
+        assert!(text(&output.stderr).contains(&example), "{args:?}");
     }
     let help = run(data.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0));

@@ -12,10 +12,12 @@ use common::password::{self, Password, PasswordRecord, ServerSetup};
 use common::text::{self, Align};
 use common::time::UnixTime;
 use jiff::tz::TimeZone;
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::admin::{self, AccountLine, Answer, Refusal};
-use super::{DataFolder, Failure, ambient, data, say};
+use super::screen::Screen;
+use super::{DataFolder, Failure, ambient, data};
 use crate::args::AccountCommand;
 use crate::server::{Command, CommandId, Reply};
 use crate::server::{Input, Output, Server, ServerOptions};
@@ -35,7 +37,7 @@ const COLUMNS: [(&str, usize, Align); 4] = [
 const LINE_LEN_MAX: u64 = 2 * ACCOUNT_NAME_LEN_MAX as u64;
 
 /// Carries out `rendezvous account …` for the data folder at `path`.
-pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Failure> {
+pub(super) fn run(path: &Path, command: AccountCommand, screen: Screen) -> Result<(), Failure> {
     match command {
         AccountCommand::Add {
             name,
@@ -49,25 +51,32 @@ pub(super) fn run(path: &Path, command: AccountCommand) -> Result<(), Failure> {
                 record,
             };
             accounts.expect_done(command, &name)?;
-            say(format_args!("account '{name}' is ready"))
+            screen.data(&json!({ "added": name }))?;
+            screen.say(format_args!("account '{name}' is ready"))
         }
-        AccountCommand::List { json } => {
-            list(&mut Accounts::open(path, DataFolder::open_existing)?, json)
-        }
+        AccountCommand::List => list(
+            &mut Accounts::open(path, DataFolder::open_existing)?,
+            screen,
+        ),
         AccountCommand::Remove { name, yes } => {
             let mut accounts = Accounts::open(path, DataFolder::open_existing)?;
             if !yes {
                 confirm_removal(&name)?;
             }
             accounts.expect_done(Command::RemoveAccount(name.clone()), &name)?;
-            say(format_args!("account '{name}' is removed"))
+            screen.data(&json!({ "removed": name }))?;
+            screen.say(format_args!("account '{name}' is removed"))
         }
-        AccountCommand::Unblock { name } => {
-            unblock(&mut Accounts::open(path, DataFolder::open_existing)?, &name)
-        }
-        AccountCommand::Admit { name } => {
-            admit(&mut Accounts::open(path, DataFolder::open_existing)?, &name)
-        }
+        AccountCommand::Unblock { name } => unblock(
+            &mut Accounts::open(path, DataFolder::open_existing)?,
+            &name,
+            screen,
+        ),
+        AccountCommand::Admit { name } => admit(
+            &mut Accounts::open(path, DataFolder::open_existing)?,
+            &name,
+            screen,
+        ),
     }
 }
 
@@ -99,7 +108,7 @@ fn confirm_removal(name: &AccountName) -> Result<(), Failure> {
     }
 }
 
-fn unblock(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Failure> {
+fn unblock(accounts: &mut Accounts<'_>, name: &AccountName, screen: Screen) -> Result<(), Failure> {
     let answer = accounts.ask(Command::Unblock(name.clone()))?;
     let answer = answer.map_err(|refusal| refused(refusal, name))?;
     let Answer::Unblocked {
@@ -110,8 +119,13 @@ fn unblock(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Failur
     else {
         return Err(unexpected());
     };
-    let what = unblocked(name, has_account, blocked_for_s, failures);
-    say(format_args!("{what}"))
+    screen.data(&json!({
+        "unblocked": name,
+        "has_account": has_account,
+        "blocked_for_s": blocked_for_s,
+        "failures": failures,
+    }))?;
+    screen.say(unblocked(name, has_account, blocked_for_s, failures))
 }
 
 /// Says what an operator has ended.
@@ -136,23 +150,22 @@ fn unblocked(name: &AccountName, has_account: bool, blocked_for_s: u32, failures
     format!("{block}; {failures}{whose}")
 }
 
-fn admit(accounts: &mut Accounts<'_>, name: &AccountName) -> Result<(), Failure> {
+fn admit(accounts: &mut Accounts<'_>, name: &AccountName, screen: Screen) -> Result<(), Failure> {
     let answer = accounts.ask(Command::Admit(name.clone()))?;
     let answer = answer.map_err(|refusal| refused(refusal, name))?;
     let Answer::Code { code, expires_in_s } = answer else {
         return Err(unexpected());
     };
+    screen.data(&json!({ "account": name, "code": code, "expires_in_s": expires_in_s }))?;
     let span = text::seconds(expires_in_s.into());
-    say(format_args!(
+    screen.say(format_args!(
         "one-time code for '{name}', valid for {span}: {code}"
     ))
 }
 
-fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Failure> {
-    if !json {
-        let heads = COLUMNS.map(|(head, ..)| head.to_owned());
-        say(format_args!("{}", row(&heads, "BLOCKED")))?;
-    }
+fn list(accounts: &mut Accounts<'_>, screen: Screen) -> Result<(), Failure> {
+    let heads = COLUMNS.map(|(head, ..)| head.to_owned());
+    screen.say(row(&heads, "BLOCKED"))?;
     let mut after = None;
     loop {
         let (lines, may_have_more) = match accounts.ask(Command::ListAccounts { after })? {
@@ -166,7 +179,7 @@ fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Failure> {
             Err(refusal) => return Err(failed(refusal.to_string())),
         };
         for line in &lines {
-            print_line(line, json)?;
+            print_line(line, screen)?;
         }
         after = lines.into_iter().next_back().map(|line| line.account);
         if !may_have_more || after.is_none() {
@@ -175,11 +188,8 @@ fn list(accounts: &mut Accounts<'_>, json: bool) -> Result<(), Failure> {
     }
 }
 
-fn print_line(line: &AccountLine, json: bool) -> Result<(), Failure> {
-    if json {
-        let line = serde_json::to_string(line).expect("a line is plain data");
-        return say(format_args!("{line}"));
-    }
+fn print_line(line: &AccountLine, screen: Screen) -> Result<(), Failure> {
+    screen.data(line)?;
     let blocked = match line.blocked_for_s {
         0 => "-".to_owned(),
         seconds => text::seconds(seconds.into()),
@@ -190,7 +200,7 @@ fn print_line(line: &AccountLine, json: bool) -> Result<(), Failure> {
         line.devices.to_string(),
         line.sessions.to_string(),
     ];
-    say(format_args!("{}", row(&cells, &blocked)))
+    screen.say(row(&cells, &blocked))
 }
 
 fn row(cells: &[String; COLUMNS.len()], last: &str) -> String {

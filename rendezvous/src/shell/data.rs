@@ -167,7 +167,13 @@ pub(super) fn read_identity(
 ) -> Result<ServerIdentity, Failure> {
     let own = folder.join(IDENTITY);
     let path = certificate.unwrap_or(&own);
-    let pem = read(path)?;
+    let pem = private::read(path, SERVER_FILE_LEN_MAX).map_err(|why| {
+        let path = path.to_owned();
+        match certificate {
+            Some(_) => Failure::CertificateFile { path, why },
+            None => unreadable(path, why),
+        }
+    })?;
     ServerIdentity::from_pem(&pem).map_err(|error| certificate_problem(path, &error))
 }
 
@@ -192,13 +198,17 @@ pub(super) fn certificate_problem(path: &Path, error: &IdentityError) -> Failure
     }
 }
 
+const fn unreadable(path: PathBuf, why: io::Error) -> Failure {
+    Failure::File {
+        what: "cannot read",
+        path,
+        why,
+    }
+}
+
 /// Reads a file that holds a secret.
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    private::read(path, SERVER_FILE_LEN_MAX).map_err(|why| Failure::File {
-        what: "cannot read",
-        path: path.to_owned(),
-        why,
-    })
+    private::read(path, SERVER_FILE_LEN_MAX).map_err(|why| unreadable(path.to_owned(), why))
 }
 
 fn parse_setup(path: &Path, bytes: &[u8]) -> Result<ServerSetup, Failure> {

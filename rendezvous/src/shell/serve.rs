@@ -24,10 +24,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::admin::{self, AdminServer};
 use super::encoder::Encoder;
+use super::screen::Screen;
 use super::tls::{Event, Progress, TlsConnection};
 use super::udp::UdpThread;
 use super::workers::Workers;
-use super::{DataFolder, Failure, ambient, data, say};
+use super::{DataFolder, Failure, ambient, data};
 use crate::config::ServeConfig;
 use crate::server::{CloseReason, CommandId, ConnectionId, Input, Output, Server, ServerOptions};
 use crate::store::Store;
@@ -52,7 +53,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const PORT_TRIES: usize = 16;
 
 /// Serves until SIGINT or SIGTERM.
-pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Failure> {
+pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(), Failure> {
     raise_descriptor_limit();
     let folder = DataFolder::open(path)?;
     let identity = match &config.certificate {
@@ -82,7 +83,7 @@ pub(super) fn run(path: &Path, config: &ServeConfig) -> Result<(), Failure> {
     let workers = Workers::start(store, setup, &waker)?;
     let udp = UdpThread::start(sockets.udp)?;
     let mut serving = Loop::new(poll, sockets.tcp, tls, server, workers, folder.path())?;
-    announce(config, address, &fingerprint, folder.path())?;
+    announce(screen, address, &fingerprint, folder.path())?;
     let ended = serving.run();
     serving.end();
     udp.stop();
@@ -206,35 +207,31 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
 // ---- ready -------------------------------------------------------------------------------------
 
 fn announce(
-    config: &ServeConfig,
+    screen: Screen,
     bound: SocketAddr,
     fingerprint: &Fingerprint,
     folder: &Path,
 ) -> Result<(), Failure> {
     let addresses = reachable(bound);
     let first = addresses[0];
-    if config.json {
-        let line = serde_json::json!({
-            "ready": true,
-            "address": local(bound).to_string(),
-            "addresses": addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
-            "fingerprint": fingerprint.to_string(),
-            "data": folder.display().to_string(),
-        });
-        say(format_args!("{line}"))?;
-    } else {
-        say(format_args!("rendezvous is ready"))?;
-        for (index, address) in addresses.iter().enumerate() {
-            let label = if index == 0 { "address" } else { "" };
-            say(format_args!("  {label:<12} {address}"))?;
-        }
-        say(format_args!("  {:<12} {fingerprint}", "fingerprint"))?;
-        say(format_args!("  {:<12} {}", "data folder", folder.display()))?;
-        say(format_args!(
-            "  {:<12} peer register --server {first} --fingerprint {fingerprint} NAME",
-            "try"
-        ))?;
+    screen.data(&serde_json::json!({
+        "ready": true,
+        "address": local(bound).to_string(),
+        "addresses": addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
+        "fingerprint": fingerprint.to_string(),
+        "data": folder.display().to_string(),
+    }))?;
+    screen.say(format_args!("rendezvous is ready"))?;
+    for (index, address) in addresses.iter().enumerate() {
+        let label = if index == 0 { "address" } else { "" };
+        screen.say(format_args!("  {label:<12} {address}"))?;
     }
+    screen.say(format_args!("  {:<12} {fingerprint}", "fingerprint"))?;
+    screen.say(format_args!("  {:<12} {}", "data folder", folder.display()))?;
+    screen.say(format_args!(
+        "  {:<12} peer register --server {first} --fingerprint {fingerprint} NAME",
+        "try"
+    ))?;
     io::stdout().lock().flush().map_err(Failure::Output)
 }
 
