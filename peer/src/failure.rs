@@ -92,8 +92,8 @@ impl Failure {
             CallError::Signal(signal) => Self::signal(signal),
             CallError::Refused(error) => Self::of_command(doing, &error),
             CallError::TimedOut => Self::new(Exit::Profile, format!("could not {doing} in time"))
-                .because("the server, or the 'peer' program that keeps the connection, did not answer")
-                .next("try again; if it stays like this, 'peer status' shows which of them it is"),
+                .because("the 'peer' program that owns this profile did not answer")
+                .next("try again; if it stays like this, end the other 'peer' programs of this profile"),
             CallError::Gone(why) => Self::new(Exit::Profile, format!("could not {doing}"))
                 .because(why)
                 .next("try again; if it stays like this, end the other 'peer' programs of this profile"),
