@@ -79,8 +79,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Creates a node, which connects to its rendezvous at once if it has a token. `seed` is 32 random
-    /// bytes.
+    /// Creates a node, which connects to its rendezvous at once if it has a token. `seed` is random.
     pub fn new(seed: [u8; 32], now: Instant, options: NodeOptions) -> Self {
         let NodeOptions {
             secret,
@@ -143,6 +142,7 @@ impl Node {
             Input::Disk(transfer, answer) => self.transfers.on_disk(transfer, answer, cx),
             Input::Computed(id, answer) => self.account.on_computed(id, answer, cx),
             Input::ShutDown => {
+                self.transfers.shut_down(cx);
                 cx.links.say_goodbye(now);
                 self.account.shut_down(cx);
             }

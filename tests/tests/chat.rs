@@ -169,6 +169,26 @@ fn a_program_gets_an_answer_to_every_line_that_is_a_command() {
 }
 
 #[test]
+fn a_device_hears_that_its_message_was_read_though_another_one_came_later() {
+    let world = world_of(&["alice", "bob"]);
+    assert_eq!(world.log_in("tablet", "alice").code(), 0);
+    let _bob = world.receive("bob");
+    let (alice, mut typed) = chat(&world, "alice", &["bob"]);
+    let (tablet, mut typed_there) = chat(&world, "tablet", &["bob"]);
+    let is_read =
+        |line: &Value| line["method"] == "message_state" && line["params"]["state"] == "read";
+    writeln!(typed, "one").unwrap();
+    let first = wait(&alice, "the first is read", is_read);
+    // Now the tablet has the newest link.
+    writeln!(typed_there, "two").unwrap();
+    wait(&tablet, "the tablet's is read", is_read);
+    writeln!(typed, "three").unwrap();
+    wait(&alice, "the third is read", |line| {
+        is_read(line) && line["params"]["id"] != first["params"]["id"]
+    });
+}
+
+#[test]
 fn two_chats_exchange_messages_and_a_file() {
     let world = world_of(&["alice", "bob"]);
     let content = world.make_file("長い名前📦.bin", 100_000);

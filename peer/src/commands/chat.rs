@@ -14,10 +14,10 @@ use directories::BaseDirs;
 use super::Place;
 use super::file::sendable;
 use super::node_handle::NodeHandle;
-use super::receive::existing_folder;
+use super::receive::{check_writable, existing_folder};
 use crate::args::Chat;
 use crate::client::{CallError, Happening, now};
-use crate::config::CALL_TIMEOUT;
+use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::{
     Conversation, Ending, Input, Item, Now, Output, RequestError, RequestId, Setup,
 };
@@ -32,6 +32,12 @@ use common::os::clock::unix_time;
 pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "chat";
     let folder = existing_folder(&args.folder)?;
+    if let Err(failure) = check_writable(&folder) {
+        // One can talk all the same.
+        let why = failure.why().unwrap_or_default();
+        let text = format!("Files cannot be put into {}: {why}.", shown_path(&folder));
+        screen.note(screen.error_look.yellow(&text));
+    }
     if !screen.is_json() {
         Prompt::leave_stops_to_editor();
     }

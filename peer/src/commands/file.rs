@@ -94,6 +94,11 @@ pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
         return Err(irregular());
     }
     let path = std::path::absolute(path).map_err(|error| cannot().because(error))?;
+    if path.to_str().is_none() {
+        return Err(cannot()
+            .because("its path is not valid text (UTF-8)")
+            .next("rename the file, or the folder that it is in"));
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = inline(&name).into_owned();
     Ok((path, name))
@@ -220,6 +225,9 @@ struct TransferView<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -233,6 +241,9 @@ mod tests {
         let pipe = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.unwrap().success());
+        let no_text = OsStr::from_bytes(b"a\xff.txt");
+        let no_text = folder.path().join(no_text);
+        std::fs::write(&no_text, "x").unwrap();
         let socket = folder.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         for bad in [
@@ -240,6 +251,7 @@ mod tests {
             folder.path().join("none"),
             "/dev/null".into(),
             pipe,
+            no_text,
             socket,
         ] {
             let failure = sendable(&bad).unwrap_err();

@@ -84,16 +84,23 @@ pub(super) fn existing_folder(folder: &Path) -> Result<PathBuf, Failure> {
             .next(format!("make it first: mkdir -p {shown}"))
     };
     match std::fs::metadata(folder) {
-        Ok(metadata) if metadata.is_dir() => {
-            std::path::absolute(folder).map_err(|error| failure(error.to_string()))
-        }
-        Ok(_) => Err(failure("it is not a folder".to_owned())),
-        Err(error) => Err(failure(error.to_string())),
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(failure("it is not a folder".to_owned())),
+        Err(error) => return Err(failure(error.to_string())),
+    }
+    let path = std::path::absolute(folder).map_err(|error| failure(error.to_string()))?;
+    match path.to_str() {
+        Some(_) => Ok(path),
+        None => Err(
+            Failure::new(Exit::File, format!("could not put files into {shown}"))
+                .because("its path is not valid text (UTF-8)")
+                .next("choose another folder with --folder DIR, or rename it"),
+        ),
     }
 }
 
 /// Makes sure that files can be put into a folder, before anybody offers one.
-fn check_writable(folder: &Path) -> Result<(), Failure> {
+pub(super) fn check_writable(folder: &Path) -> Result<(), Failure> {
     let needed = Access::WRITE_OK | Access::EXEC_OK;
     rustix::fs::access(folder, needed).map_err(|errno| {
         let shown = shown_path(folder);
@@ -104,7 +111,7 @@ fn check_writable(folder: &Path) -> Result<(), Failure> {
         };
         Failure::new(Exit::File, format!("could not put files into {shown}"))
             .because(why)
-            .next("choose another folder: peer receive --folder DIR")
+            .next("choose another folder with --folder DIR")
     })
 }
 

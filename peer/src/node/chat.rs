@@ -440,9 +440,11 @@ fn confirm(link: Option<LinkId>, from: &AccountName, id: MessageId, cx: &mut Con
     }
 }
 
+/// Tells all linked devices of each author: only the one that sent the message waits to hear it.
 fn send_read_receipts(marked: Vec<(AccountName, MessageId)>, cx: &mut Context<'_>) {
     for (author, id) in marked {
-        if let Some(link) = cx.links.link_to(&author) {
+        let links: Vec<LinkId> = cx.links.links_to(&author).collect();
+        for link in links {
             let state = ReceiptState::Read;
             cx.send(link, ChatFrame::Receipt { id, state });
         }

@@ -312,9 +312,17 @@ impl Links {
 
     /// Returns the newest ready link to `account`.
     pub(super) fn link_to(&self, account: &AccountName) -> Option<LinkId> {
-        let mut ready = self.peers.iter().rev().filter(|(_, peer)| peer.is_ready());
+        self.links_to(account).next_back()
+    }
+
+    /// Returns the ready links to `account`, oldest first.
+    pub(super) fn links_to(
+        &self,
+        account: &AccountName,
+    ) -> impl DoubleEndedIterator<Item = LinkId> {
+        let ready = self.peers.iter().filter(|(_, peer)| peer.is_ready());
         ready
-            .find(|(_, peer)| peer.account.as_ref() == Some(account))
+            .filter(move |(_, peer)| peer.account.as_ref() == Some(account))
             .map(|(link, _)| *link)
     }
 
@@ -357,6 +365,11 @@ impl Links {
         self.transport.write(link, stream, head.into(), false);
         self.transport.write(link, stream, bytes, true);
         Some(stream)
+    }
+
+    /// Sends nothing more of a leaf.
+    pub(super) fn withdraw_leaf(&mut self, link: LinkId, stream: StreamId) {
+        self.transport.reset(link, stream);
     }
 
     /// Bytes that the other side of a link has acknowledged, headers included.

@@ -102,6 +102,12 @@ impl Transfers {
         cx.reply(command, Ok(Reply::Done));
     }
 
+    /// The node stops: tells the other sides that what is under way ends.
+    pub(super) fn shut_down(&mut self, cx: &mut Context<'_>) {
+        self.sending.cancel_all(cx);
+        self.receiving.cancel_all(cx);
+    }
+
     /// Received offers that nobody has answered.
     pub(super) fn offers(&self) -> Vec<OfferView> {
         self.receiving.offers()

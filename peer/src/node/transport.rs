@@ -396,8 +396,8 @@ impl Transport {
         });
     }
 
-    /// Resets a stream that this end sends on.
-    fn reset(&mut self, link: LinkId, stream: StreamId) {
+    /// Resets a stream that this end sends on: what is left of it is not sent.
+    pub fn reset(&mut self, link: LinkId, stream: StreamId) {
         self.with(link, |link| {
             link.unsent.remove(&stream);
             // Fails only if the stream has ended already.

@@ -201,6 +201,36 @@ fn either_side_can_cancel() {
 }
 
 #[test]
+fn whoever_gives_up_on_a_slow_line_is_heard_soon_and_sends_no_more() {
+    // By hand, and by ending the program, in good order.
+    for stops in [false, true] {
+        let mut world = world(
+            2,
+            Faults {
+                rate: Some(100_000),
+                queue: Duration::from_millis(200),
+                ..Faults::NONE
+            },
+        );
+        let (transfer, _) = offer(&mut world, 6 * LEAF_LEN as u32);
+        answer(&mut world, transfer, true);
+        world.pass(Duration::from_secs(8));
+        if stops {
+            world.stop(0, true);
+        } else {
+            let reply = ask(&mut world, 0, Command::Cancel { transfer });
+            assert_eq!(reply, Ok(Reply::Done));
+        }
+        world.pass(Duration::from_secs(1));
+        assert!(world.hosts[1].moving.is_empty(), "{stops}: still moving");
+        let TransferState::Failed { reason } = end(&mut world, 1, transfer) else {
+            panic!("it did not fail");
+        };
+        assert_eq!(reason, CancelReason::Cancelled.to_string());
+    }
+}
+
+#[test]
 fn an_offer_to_somebody_who_is_away_fails_at_once() {
     let mut world = world(1, Faults::NONE);
     let (to, path) = ("zed".parse().unwrap(), PathBuf::from("/out/file"));

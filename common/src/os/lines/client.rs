@@ -83,10 +83,11 @@ impl<D: Dialect> LineClient<D> {
     ///
     /// # Errors
     ///
-    /// If the other side is gone, or does not read within the patience.
+    /// If the other side is gone, or does not read within the patience; also if JSON cannot hold the
+    /// command, as with a path that is not text.
     pub fn send(&mut self, command: &D::Command) -> io::Result<u64> {
         let mut line = self.begin();
-        serde_json::to_writer(&mut *line, command).expect("commands are always valid JSON");
+        serde_json::to_writer(&mut *line, command)?;
         // A command is an object: its members join those of the request.
         let start = line.iter().skip(1).position(|byte| *byte == b'{');
         line[start.expect("a command is an object") + 1] = b' ';

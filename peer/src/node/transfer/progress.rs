@@ -113,9 +113,14 @@ impl InFlight {
         self.open.remove(at)
     }
 
-    /// Forgets the leaves of a transfer that has ended: what is left of them may never be acknowledged.
-    pub(super) fn forget(&mut self, transfer: TransferId) {
-        self.open.retain(|leaf| leaf.transfer != transfer);
+    /// Takes out the leaves of a transfer that has ended.
+    pub(super) fn take_all(&mut self, transfer: TransferId) -> Vec<SentLeaf> {
+        let (ended, open): (VecDeque<_>, _) = self
+            .open
+            .drain(..)
+            .partition(|leaf| leaf.transfer == transfer);
+        self.open = open;
+        Vec::from(ended)
     }
 
     /// Bytes of a transfer that have arrived of a leaf that is not acknowledged yet.

@@ -310,6 +310,16 @@ impl Receiving {
         }
     }
 
+    /// The node stops: gives up what has not all arrived.
+    pub(super) fn cancel_all(&mut self, cx: &mut Context<'_>) {
+        let incoming = self.transfers.iter();
+        let taken = incoming.filter(|(_, incoming)| incoming.is_taken());
+        let taken: Vec<TransferId> = taken.map(|(transfer, _)| *transfer).collect();
+        for transfer in taken {
+            self.cancel(transfer, cx);
+        }
+    }
+
     /// The person gives up.
     pub(super) fn cancel(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
         self.give_up(transfer, CancelReason::Cancelled, cx);
@@ -478,6 +488,11 @@ impl Incoming {
     /// All of it is here: nothing more is needed of the sender.
     const fn is_finishing(&self) -> bool {
         matches!(self.state, State::Finishing { .. })
+    }
+
+    /// It was accepted, and is not all here.
+    const fn is_taken(&self) -> bool {
+        matches!(self.state, State::Creating | State::Moving(_))
     }
 
     const fn expires(&self) -> Option<Instant> {

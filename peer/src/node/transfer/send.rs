@@ -370,6 +370,14 @@ impl Sending {
         }
     }
 
+    /// The node stops: gives up what others have not taken whole.
+    pub(super) fn cancel_all(&mut self, cx: &mut Context<'_>) {
+        let all: Vec<TransferId> = self.transfers.keys().copied().collect();
+        for transfer in all {
+            self.cancel(transfer, cx);
+        }
+    }
+
     /// The person gives up.
     pub(super) fn cancel(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
         let link = self
@@ -472,7 +480,9 @@ impl Sending {
         if let Some(link) = outgoing.state.link()
             && let Some(in_flight) = self.in_flight.get_mut(&link)
         {
-            in_flight.forget(transfer);
+            for leaf in in_flight.take_all(transfer) {
+                cx.links.withdraw_leaf(link, leaf.stream);
+            }
         }
         cx.disk(DiskRequest::Drop { transfer });
         Some(outgoing)
