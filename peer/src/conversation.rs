@@ -219,6 +219,9 @@ impl Conversation {
         if self.sent.waiting_at().is_some_and(|at| now >= at) {
             self.tell_waiting(now);
         }
+        for account in self.presence.take_left(now) {
+            self.on_moved(account, false, now);
+        }
         self.transfers.handle_timeout(now);
         if self.leaving_at.is_some_and(|at| now >= at) {
             let waiting = self.sent.waiting();
@@ -244,6 +247,7 @@ impl Conversation {
         }
         let deadline = [
             self.sent.poll_timeout(),
+            self.presence.poll_timeout(),
             self.transfers.poll_timeout(),
             self.leaving_at,
         ];
@@ -712,7 +716,7 @@ impl Conversation {
                 self.meet(&device.account);
             }
         }
-        for (account, is_online) in self.presence.on_listed(devices) {
+        for (account, is_online) in self.presence.on_listed(devices, now) {
             self.on_moved(account, is_online, now);
         }
         self.sent.look_again(now);

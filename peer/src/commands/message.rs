@@ -279,7 +279,7 @@ impl Undelivered {
                     }
                 }
                 Ok(Reply::Directory(devices)) => {
-                    self.presence.on_listed(&devices);
+                    self.presence.on_listed(&devices, now());
                 }
                 Err(CallError::Signal(signal)) => return Err(Failure::signal(signal)),
                 // The message goes out all the same.

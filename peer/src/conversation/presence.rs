@@ -4,11 +4,16 @@
 //! wrote, or has a pinned key does exist.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::limits::{KNOWN_NAMES_MAX, LIST_ENTRIES_MAX};
 
 use crate::node::command::{Listed, PresenceView};
+
+/// Whoever is not listed when the connection to the server is back has not left before this time is over:
+/// a server that was away is found again by one device sooner than by another.
+const RETURN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why an account is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,39 +34,71 @@ pub(crate) struct Presence {
     is_listed: bool,
     /// `online` is what the server says now, not what it said before the connection was lost.
     is_current: bool,
+    /// Accounts that were online before the connection was lost and are not listed, and when they count as
+    /// having left; at most as many as were online.
+    missing: BTreeMap<AccountName, Instant>,
     /// At most [`KNOWN_NAMES_MAX`].
     existing: BTreeSet<AccountName>,
 }
 
 impl Presence {
     /// Takes the whole directory. Returns the accounts that came online or went offline since it was
-    /// listed before, each with whether it is online.
-    pub(crate) fn on_listed(&mut self, devices: &[Listed]) -> Vec<(AccountName, bool)> {
+    /// listed before, each with whether it is online. Those who are not there yet after the connection was
+    /// lost follow with [`Presence::take_left`].
+    pub(crate) fn on_listed(
+        &mut self,
+        devices: &[Listed],
+        now: Instant,
+    ) -> Vec<(AccountName, bool)> {
         let before = std::mem::take(&mut self.online);
         self.devices = 0;
-        self.is_current = true;
+        let was_lost = !std::mem::replace(&mut self.is_current, true);
         for device in devices {
             self.add(device);
         }
         if !std::mem::replace(&mut self.is_listed, true) {
             return Vec::new();
         }
-        let gone = before
-            .keys()
-            .filter(|name| !self.online.contains_key(*name));
-        let came = self
-            .online
-            .keys()
-            .filter(|name| !before.contains_key(*name));
-        let gone = gone.map(|name| (name.clone(), false));
-        gone.chain(came.map(|name| (name.clone(), true))).collect()
+        let online = &self.online;
+        let missing = std::mem::take(&mut self.missing).into_iter();
+        let (back, missing): (BTreeMap<_, _>, _) =
+            missing.partition(|(name, _)| online.contains_key(name));
+        self.missing = missing;
+        let came = online.keys();
+        let came = came.filter(|name| !before.contains_key(*name) && !back.contains_key(*name));
+        let mut changes: Vec<_> = came.map(|name| (name.clone(), true)).collect();
+        for (name, _) in before {
+            if online.contains_key(&name) {
+                continue;
+            }
+            if was_lost {
+                self.missing.insert(name, now + RETURN_PATIENCE);
+            } else {
+                changes.push((name, false));
+            }
+        }
+        changes
+    }
+
+    /// Takes out those who have not come back in time since the connection was lost.
+    pub(crate) fn take_left(&mut self, now: Instant) -> Vec<AccountName> {
+        let missing = std::mem::take(&mut self.missing).into_iter();
+        let (left, missing): (BTreeMap<_, _>, _) = missing.partition(|(_, until)| now >= *until);
+        self.missing = missing;
+        left.into_keys().collect()
+    }
+
+    /// When [`Presence::take_left`] is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.missing.values().min().copied()
     }
 
     /// Takes a change. Returns the account and whether it is online, if that is another than before.
     pub(crate) fn on_change(&mut self, change: &PresenceView) -> Option<(AccountName, bool)> {
         match change {
             PresenceView::Online(device) => {
-                let was_online = self.online.contains_key(&device.account);
+                let was_missing = self.missing.remove(&device.account).is_some();
+                let was_online = self.online.contains_key(&device.account) || was_missing;
                 self.add(device);
                 (!was_online).then(|| (device.account.clone(), true))
             }
@@ -160,10 +197,37 @@ mod tests {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn whoever_comes_back_to_the_server_a_little_later_has_not_left() {
+        let start = now();
+        let mut presence = Presence::default();
+        let all = ["bob", "carol", "dave", "erin"].map(|who| device(who, "1"));
+        presence.on_listed(&all, start);
+        presence.on_connection_lost();
+        assert_eq!(presence.on_listed(&all[..1], start), []);
+        // In the next list, by itself, and never.
+        assert_eq!(presence.on_listed(&all[..2], start), []);
+        assert_eq!(presence.on_change(&came("dave", "1")), None);
+        assert_eq!(presence.absence(&name("erin")), Some(Absence::Offline));
+        let due = presence.poll_timeout().unwrap();
+        assert_eq!(due, start + RETURN_PATIENCE);
+        let almost = due - Duration::from_nanos(1);
+        assert_eq!(presence.take_left(almost), [] as [AccountName; 0]);
+        assert_eq!(presence.take_left(due), [name("erin")]);
+        assert_eq!(presence.poll_timeout(), None);
+        let back = presence.on_change(&came("erin", "1"));
+        assert_eq!(back, Some((name("erin"), true)));
+    }
+
     #[test]
     fn an_account_is_online_while_one_of_its_devices_is() {
         let mut presence = Presence::default();
-        assert_eq!(presence.on_listed(&[device("bob", "1")]), []);
+        assert_eq!(presence.on_listed(&[device("bob", "1")], now()), []);
         for (change, news) in [
             (came("bob", "1"), None),
             (came("bob", "2"), None),
@@ -175,15 +239,15 @@ mod tests {
         ] {
             assert_eq!(presence.on_change(&change), news, "{change:?}");
         }
-        let changes = presence.on_listed(&[device("carol", "1")]);
-        assert_eq!(changes, [(name("bob"), false), (name("carol"), true)]);
+        let changes = presence.on_listed(&[device("carol", "1")], now());
+        assert_eq!(changes, [(name("carol"), true), (name("bob"), false)]);
     }
 
     #[test]
     fn who_is_offline_is_told_from_whom_nobody_has_heard_of() {
         let mut presence = Presence::default();
         assert_eq!(presence.absence(&name("bob")), None, "nothing is known");
-        presence.on_listed(&[device("bob", "1")]);
+        presence.on_listed(&[device("bob", "1")], now());
         presence.add_existing(&name("dave"));
         presence.on_change(&left("erin", "1"));
         assert_eq!(presence.absence(&name("bob")), None);
@@ -191,7 +255,7 @@ mod tests {
         for who in ["dave", "erin"] {
             assert_eq!(presence.absence(&name(who)), Some(Absence::Offline));
         }
-        presence.on_listed(&[]);
+        presence.on_listed(&[], now());
         assert_eq!(presence.absence(&name("bob")), Some(Absence::Offline));
         presence.on_connection_lost();
         assert_eq!(presence.absence(&name("bob")), None);

@@ -854,8 +854,10 @@ fn without_a_server_nobody_is_called_absent_before_it_is_back() {
     stage.line("/to bob");
     let wanted = stage.event(Event::Connection(ConnectionState::Online));
     stage.answer(wanted.request("list"), Ok(Reply::Directory(Vec::new())));
-    let expected = [presence("bob", false), absent("bob", Absence::Offline, 0)];
-    assert_eq!(stage.wanted().items, expected);
+    let wanted = stage.wanted();
+    assert_eq!(wanted.items, [absent("bob", Absence::Offline, 0)]);
+    let later = wanted.deadline.unwrap() - stage.now.instant;
+    assert_eq!(stage.pass(later).items, [presence("bob", false)]);
 }
 
 #[test]
