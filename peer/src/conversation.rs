@@ -889,10 +889,8 @@ impl Conversation {
         let Some((number, offer)) = self.offers.take(number) else {
             return self.object(Objection::NoSuchOffer);
         };
-        if is_accepted
-            && name.is_none()
-            && let Some(substitute) = FileName::substitute(&offer.name)
-        {
+        if is_accepted && name.is_none() && FileName::parse(&offer.name).is_err() {
+            let substitute = FileName::substitute(&offer.name);
             self.offers.put_back(number, offer);
             return self.object(Objection::OddName { number, substitute });
         }

@@ -214,8 +214,11 @@ pub(crate) enum Objection {
     NoSuchOffer,
     /// The offer has ended meanwhile.
     OfferEnded,
-    /// The file of the offer can only be taken under another name, such as `substitute`.
-    OddName { number: usize, substitute: FileName },
+    /// The file of the offer can only be taken under another name, such as `substitute` if there is one.
+    OddName {
+        number: usize,
+        substitute: Option<FileName>,
+    },
     /// No transfer has that number, or none is under way.
     NoSuchTransfer,
     /// The number is that of an offer that nobody has answered.

@@ -964,7 +964,7 @@ fn a_file_with_an_odd_name_is_taken_under_another() {
     };
     stage.event(Event::Offer(hidden));
     // The offer stays open until it is clear what the file will be called.
-    let substitute = FileName::parse("_hidden").unwrap();
+    let substitute = FileName::parse("_hidden").ok();
     for line in ["/accept", "/accept 1"] {
         let number = 1;
         let substitute = substitute.clone();
@@ -981,14 +981,19 @@ fn a_file_with_an_odd_name_is_taken_under_another() {
     };
     assert_eq!(stage.wanted().items, [accepted]);
 
-    // What can be taken under no name is declined with its reason; what is not odd may get a name, too.
+    // What has no substitute needs a name from the person; what is not odd may get one, too.
     let hostile = OfferView {
         name: "../up".to_owned(),
         ..offer(2)
     };
     stage.event(Event::Offer(hostile));
-    let (_, _, command) = only(stage.line("/accept 2").asks);
-    assert_eq!(command["params"].get("name"), None);
+    let odd = Objection::OddName {
+        number: 2,
+        substitute: None,
+    };
+    assert_eq!(stage.line("/accept 2").items, objection(odd));
+    let (_, _, command) = only(stage.line("/accept 2 as up").asks);
+    assert_eq!(command["params"]["name"], "up");
     stage.event(Event::Offer(offer(3)));
     let (_, _, command) = only(stage.line("/accept as plain").asks);
     assert_eq!(command["params"]["name"], "plain");

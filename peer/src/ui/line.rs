@@ -86,8 +86,8 @@ pub(crate) fn chat_help() -> String {
     )
 }
 
-/// An offer; `number` is what the person calls it. Says what is odd about its name and under which other
-/// it can be taken, or that accepting it would be in vain.
+/// An offer; `number` is what the person calls it, in a chat. Says what is odd about its name, and how it
+/// can be taken.
 pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> String {
     let program = if offer.executable {
         look.yellow(", a program")
@@ -95,40 +95,38 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
         String::new()
     };
     let numbered = number.map_or(String::new(), |number| format!(" (offer {number})"));
-    let oddity = match FileName::parse(&offer.name) {
-        Ok(_) => String::new(),
-        Err(refusal) => oddity(refusal, FileName::substitute(&offer.name), number, look),
+    let refusal = FileName::parse(&offer.name).err();
+    let oddity = refusal.map_or(String::new(), |refusal| {
+        format!(", {} {refusal}", look.yellow("an odd name:"))
+    });
+    let way = match number {
+        Some(number) => accept_or_decline(&offer.name, refusal, number),
+        None => refusal.map_or(String::new(), |_| otherwise(&offer.name)),
     };
     format!(
-        "{} offers {} ({}{program}){numbered}{oddity}",
+        "{} offers {} ({}{program}){numbered}{oddity}{way}",
         look.cyan(offer.from.as_str()),
         look.bold(&inline(&offer.name)),
         text::size(offer.size)
     )
 }
 
-/// What is odd about the name of offer `number`, and what can be done about it.
-fn oddity(
-    refusal: NameRefusal,
-    substitute: Option<FileName>,
-    number: Option<usize>,
-    look: &Look,
-) -> String {
-    let (what, way) = match (substitute, number) {
-        (Some(name), Some(number)) => (
-            "an odd name:",
-            format!("to take it: /accept {number} as {}", name.as_str()),
-        ),
-        (Some(name), None) => (
-            "an odd name:",
-            format!("it can be taken as {}", name.as_str()),
-        ),
-        (None, _) => (
-            "which cannot be taken:",
-            "its sender can rename it".to_owned(),
-        ),
+/// How an offer is answered in a chat.
+fn accept_or_decline(name: &str, refusal: Option<NameRefusal>, number: usize) -> String {
+    let (before, under) = match (refusal, FileName::substitute(name)) {
+        (None, _) => (":", String::new()),
+        (Some(_), Some(name)) => (".", format!(" as {}", name.as_str())),
+        (Some(_), None) => (".", " as NAME, a name of yours,".to_owned()),
     };
-    format!(", {} {refusal}; {way}", look.yellow(what))
+    format!("{before} /accept {number}{under} or /decline {number}")
+}
+
+/// What can be done about an offer with an odd name where it is not taken by number.
+fn otherwise(name: &str) -> String {
+    match FileName::substitute(name) {
+        Some(name) => format!("; it can be taken as {}", name.as_str()),
+        None => "; its sender can rename it, and 'peer chat' takes it under any name".to_owned(),
+    }
 }
 
 /// Why the recipient did not take the file `name`: `reason`, and where that is the name, what is wrong
@@ -608,7 +606,12 @@ mod tests {
         let shown = |name: &str| numbered(name, None);
         let in_chat = numbered("back\\slash", Some(4));
         assert!(
-            in_chat.ends_with("; to take it: /accept 4 as back_slash"),
+            in_chat.ends_with(". /accept 4 as back_slash or /decline 4"),
+            "{in_chat}"
+        );
+        let in_chat = numbered("a\u{1b}b", Some(4));
+        assert!(
+            in_chat.ends_with(". /accept 4 as NAME, a name of yours, or /decline 4"),
             "{in_chat}"
         );
         assert_eq!(shown("letter.txt"), "bob offers letter.txt (5 B)");
@@ -620,14 +623,14 @@ mod tests {
             ),
             (
                 ".ssh/authorized_keys",
-                "which cannot be taken: ",
+                "its sender can rename it",
                 "path separator",
             ),
-            ("../up", "which cannot be taken: ", "path separator"),
+            ("../up", "its sender can rename it", "path separator"),
             ("CON.txt", "can be taken as _CON.txt", "device"),
             (
                 "gnp.\u{202e}exe",
-                "which cannot be taken: ",
+                "its sender can rename it",
                 "invisible characters",
             ),
             (

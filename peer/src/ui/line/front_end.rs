@@ -20,6 +20,7 @@ use crate::conversation::{
 };
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Event, MessageState, NodeStatus, OfferView, TransferState};
+use crate::shell::names::FileName;
 use crate::ui::prompt::{Names, Prompt};
 use crate::ui::{Look, OutputClosed, Screen};
 
@@ -259,10 +260,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Offer {
             number,
             offer: view,
-        } => {
-            let text = offer(view, Some(*number), look);
-            prose(format!("{text}: /accept {number} or /decline {number}"))
-        }
+        } => prose(offer(view, Some(*number), look)),
         Item::OfferEnded { number, name } => prose(look.dim(&format!(
             "  Offer {number}, {}, was withdrawn, or answered elsewhere.",
             inline(name)
@@ -394,10 +392,10 @@ fn objected(objection: &Objection) -> String {
         Objection::OfferEnded => {
             "That offer has been answered elsewhere, or was withdrawn.".to_owned()
         }
-        Objection::OddName { number, substitute } => format!(
-            "Not under that name. To take it: /accept {number} as {}",
-            substitute.as_str()
-        ),
+        Objection::OddName { number, substitute } => {
+            let name = substitute.as_ref().map_or("NAME", FileName::as_str);
+            format!("Not under that name. To take it: /accept {number} as {name}")
+        }
         Objection::NoSuchTransfer => "There is no such transfer.".to_owned(),
         Objection::NotAccepted { number } => {
             format!("Offer {number} was not accepted. /decline {number} declines it.")
