@@ -29,7 +29,7 @@ const FILES: &str = "\
 Files:
   The profile is a folder that only you can read: settings (profile.toml), trusted servers
   (known_servers), the device's key (device-key) and the history (history.db). The program that
-  runs first owns it; all others go through its socket, so any number of them work at once.";
+  runs first owns it; all others go through its socket, up to 32 at once.";
 
 /// Messages and files, straight from device to device, end-to-end encrypted.
 #[derive(Debug, Parser)]
@@ -38,8 +38,7 @@ Files:
     version,
     after_help = epilogue(),
     max_term_width = 100,
-    arg_required_else_help = true,
-    disable_help_subcommand = true
+    arg_required_else_help = true
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]

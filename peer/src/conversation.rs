@@ -666,12 +666,18 @@ impl Conversation {
                 }
             }
             (Purpose::Send { to }, Ok(Reply::Queued(ids))) => {
-                let messages =
-                    addressed(ids, to.clone()).ok_or_else(|| Failure::unexpected_reply(doing))?;
-                self.sent.on_queued(messages, now);
-                for to in &to {
+                let messages: Vec<_> = addressed(ids, to)
+                    .ok_or_else(|| Failure::unexpected_reply(doing))?
+                    .collect();
+                for (id, to) in &messages {
                     self.meet(to);
+                    self.tell(Event::MessageState {
+                        id: *id,
+                        to: to.clone(),
+                        state: MessageState::Queued,
+                    });
                 }
+                self.sent.on_queued(messages.into_iter(), now);
             }
             (Purpose::List, Ok(Reply::Directory(devices))) => self.show(Item::Directory(devices)),
             (Purpose::History, Ok(Reply::Messages(items))) => {

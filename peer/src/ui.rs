@@ -66,6 +66,11 @@ impl Screen {
         write_line(&mut io::stdout().lock(), &text.to_string())
     }
 
+    /// Writes sentences for people to stdout, broken at blanks where the terminal is narrow.
+    pub(crate) fn prose(&self, text: &str) -> Result<(), OutputClosed> {
+        self.say(common::text::wrapped(text, self.look.columns()))
+    }
+
     /// Writes an object for programs to stdout.
     pub(crate) fn data(&self, value: &impl Serialize) -> Result<(), OutputClosed> {
         if !self.json {

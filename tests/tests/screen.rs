@@ -284,7 +284,7 @@ fn a_transfer_is_a_line_that_is_redrawn_at_both_ends_until_it_is_cancelled() {
     });
     alice.type_keys("/quit\r");
     alice.wait("it warns", PATIENCE, |screen| {
-        screen.contains("would be cut off")
+        screen.contains("leaving cancels it")
     });
     alice.type_keys("/cancel\r");
     let screen = alice.wait("it is cancelled", PATIENCE, |screen| {

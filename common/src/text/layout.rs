@@ -99,8 +99,8 @@ pub fn joined(words: &[impl ToString]) -> String {
 
 /// Rows with their cells under each other. Each is one string, which has line feeds in it where a row
 /// does not fit `limit` columns: the cells that are too much follow on lines of their own, indented,
-/// again under each other. A single cell that is wider than a line is [`shortened`]. Without a limit
-/// each row is one line.
+/// again under each other. A single cell that is wider than a line is broken anywhere, so that nothing of
+/// it is missing. Without a limit each row is one line.
 pub fn table<const N: usize>(
     rows: &[[String; N]],
     aligns: [Align; N],
@@ -124,13 +124,36 @@ pub fn table<const N: usize>(
             } else if column > 0 {
                 line.push_str(&" ".repeat(GAP));
             }
-            let cell = shortened(cell, widths[column]);
-            line.push_str(&padded(&cell, widths[column], aligns[column]));
+            let margin = if column == 0 { 0 } else { indent };
+            let mut pieces = pieces(cell, widths[column]);
+            let last = pieces.pop().unwrap_or_default();
+            for piece in pieces {
+                line.push_str(&piece);
+                line.push('\n');
+                line.push_str(&" ".repeat(margin));
+            }
+            line.push_str(&padded(&last, widths[column], aligns[column]));
         }
         line.truncate(line.trim_end().len());
         line
     });
     lines.collect()
+}
+
+/// A cell in pieces of at most `width` columns. Where not even a cluster fits, it is [`shortened`].
+fn pieces(cell: &str, width: usize) -> Vec<String> {
+    let clusters: Vec<&str> = cell.graphemes(true).collect();
+    let mut rest = clusters.as_slice();
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(fitting(rest.iter().copied(), width));
+        if piece.is_empty() {
+            return vec![shortened(cell, width)];
+        }
+        pieces.push(piece.concat());
+        rest = behind;
+    }
+    pieces
 }
 
 /// Before which columns of a table a new line begins.

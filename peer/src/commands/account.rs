@@ -319,7 +319,7 @@ fn trust(
     }
     let seen = crate::shell::probe(server, READY_TIMEOUT);
     let seen = seen.map_err(|reason| not_reached(doing, &name, &reason))?;
-    screen.say(format!(
+    screen.prose(&format!(
         "The server at {name} has the fingerprint\n  {}\nCompare it with what its operator told you, or what the server printed when it started.",
         screen.look.bold(&seen.to_string())
     ))?;

@@ -13,6 +13,7 @@ use common::os::clock::unix_time;
 use common::text::joined;
 use common::wire::peer::MessageBody;
 use serde::Serialize;
+use serde_json::json;
 
 use super::Place;
 use super::node_handle::{NodeHandle, tell_notice};
@@ -138,7 +139,11 @@ fn mistaken_recipient(to: &[AccountName], first: &AccountName) -> Failure {
         ))
 }
 
-fn body(text: String) -> Result<MessageBody, Failure> {
+fn body(mut text: String) -> Result<MessageBody, Failure> {
+    if text.trim().is_empty() {
+        // Blanks say no more than nothing does.
+        text.clear();
+    }
     MessageBody::try_from(text).map_err(|error| {
         Failure::new(Exit::Usage, "could not send the text")
             .because(error)
@@ -393,8 +398,10 @@ pub(super) fn cancel(place: &Place, args: &Cancel, screen: &Screen) -> Result<Ex
         withdrawn.extend(ids);
     }
     for item in waiting.iter().filter(|item| withdrawn.contains(&item.id)) {
-        screen.data(item)?;
-        screen.say(line::message(item, &screen.look))?;
+        let mut told = json!(item);
+        told["state"] = "cancelled".into();
+        screen.data(&told)?;
+        screen.say(line::withdrawn(item, &screen.look))?;
     }
     screen.note(match (withdrawn.len(), waiting.len() - withdrawn.len()) {
         (0, 0) => "Nothing of that waits.".to_owned(),

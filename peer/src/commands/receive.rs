@@ -259,7 +259,7 @@ impl Receiver<'_> {
             return Ok(());
         }
         self.screen.offer(&offer)?;
-        self.say(&line::offer(&offer, None, &self.screen.look))?;
+        self.prose(&line::offer(&offer, None, &self.screen.look))?;
         match self.policy.answer(&offer.from) {
             Some(is_accepted) => self.answer(offer, is_accepted),
             // Saying yes would be in vain; it was said what can be done.
@@ -339,7 +339,7 @@ impl Receiver<'_> {
                 let whom = format!("from {}", offer.from);
                 self.bars.end(transfer);
                 self.taking.remove(&transfer);
-                self.say(&line::transfer_done("Received", &name, &whom, state))?;
+                self.prose(&line::transfer_done("Received", &name, &whom, state))?;
                 Ok(Some(Exit::Done))
             }
             TransferState::Declined { reason } | TransferState::Failed { reason } => {
@@ -414,6 +414,10 @@ impl Receiver<'_> {
 
     fn say(&self, text: &str) -> Result<(), Failure> {
         Ok(self.bars.around(|| self.screen.say(text))?)
+    }
+
+    fn prose(&self, text: &str) -> Result<(), Failure> {
+        Ok(self.bars.around(|| self.screen.prose(text))?)
     }
 
     fn note(&self, text: &str) {

@@ -30,6 +30,10 @@ pub(crate) use transfer::unfinished;
 
 /// Columns of the longest of what can be typed in a conversation.
 const HELP_USAGE_COLUMNS: usize = 22;
+/// Time that a transfer takes at least before it is told how fast it was.
+const RATED_FROM: Duration = Duration::from_millis(50);
+/// What stands for a tab in a message, as in pasted code.
+const TAB: &str = "    ";
 /// Endpoints that are shown in a list, which is to fit 80 columns; JSON has all.
 const ENDPOINTS_SHOWN: usize = 1;
 
@@ -45,13 +49,13 @@ pub(crate) fn talk(item: &HistoryItem, today: UnixTime, look: &Look) -> String {
     stamped(item, &stamp, look)
 }
 
+/// A message that was taken back before it was sent.
+pub(crate) fn withdrawn(item: &HistoryItem, look: &Look) -> String {
+    let stamp = text::stamp(item.sent, &look.zone);
+    with_state(item, &stamp, &look.yellow(" (cancelled)"), look)
+}
+
 fn stamped(item: &HistoryItem, stamp: &str, look: &Look) -> String {
-    let indent = stamp.len();
-    let time = look.dim(stamp);
-    let who = match item.direction {
-        Direction::Received => look.cyan(item.with.as_str()),
-        Direction::Sent => format!("{} {}", look.dim("you to"), look.bold(item.with.as_str())),
-    };
     let state = match (item.direction, item.state) {
         (Direction::Sent, MessageState::Queued) => look.yellow(" (waits in the outbox)"),
         (Direction::Sent, MessageState::Sent) => look.yellow(" (on its way)"),
@@ -59,8 +63,19 @@ fn stamped(item: &HistoryItem, stamp: &str, look: &Look) -> String {
         (Direction::Sent, MessageState::Read) => look.dim(" ✓✓"),
         (Direction::Received, _) => String::new(),
     };
+    with_state(item, stamp, &state, look)
+}
+
+fn with_state(item: &HistoryItem, stamp: &str, state: &str, look: &Look) -> String {
+    let indent = stamp.len();
+    let time = look.dim(stamp);
+    let who = match item.direction {
+        Direction::Received => look.cyan(item.with.as_str()),
+        Direction::Sent => format!("{} {}", look.dim("you to"), look.bold(item.with.as_str())),
+    };
     let margin = format!("\n{:indent$} {} ", "", look.dim("│"));
-    let body = block(item.body.as_str());
+    let body = item.body.as_str().replace('\t', TAB);
+    let body = block(&body);
     let body = body.trim_end_matches('\n').replace('\n', &margin);
     format!("{time} {who}: {body}{state}")
 }
@@ -431,13 +446,15 @@ pub(crate) fn transfer_done(verb: &str, name: &str, whom: &str, state: &Transfer
         Some(path) => format!("\n  saved as {}", shown_path(path)),
         None => String::new(),
     };
+    // A span that is too short tells nothing of a rate.
+    let rate = (span >= RATED_FROM).then(|| format!(", {}", text::rate(*total, span)));
     let figures = match total {
         0 => "an empty file".to_owned(),
         total => format!(
-            "{} in {}, {}",
+            "{} in {}{}",
             text::size(*total),
             text::elapsed(span),
-            text::rate(*total, span)
+            rate.unwrap_or_default()
         ),
     };
     format!(

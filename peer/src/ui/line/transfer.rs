@@ -137,9 +137,8 @@ pub(super) fn cut_off(underway: &[(Transfer, Stage)]) -> String {
         }
     });
     let files: Vec<_> = files.collect();
-    let is = if files.len() == 1 { "is" } else { "are" };
     format!(
-        "{} {is} not done, and would be cut off. The same once more leaves all the same.",
+        "Still on the way, and leaving cancels it: {}. /quit again leaves.",
         text::joined(&files)
     )
 }
