@@ -38,7 +38,8 @@ Files:
     version,
     after_help = epilogue(),
     max_term_width = 100,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    disable_help_subcommand = true
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
