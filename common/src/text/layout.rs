@@ -478,6 +478,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_a_cell_that_is_wider_than_the_terminal_is_missing() {
+        let rows = [[
+            "bob".to_owned(),
+            "SHA256:K1EgmFP8AtBSKOUVEhJ5izbNzBgbPLSGa".to_owned(),
+            "x".to_owned(),
+        ]];
+        let shown = "bob\n  SHA256:K1EgmFP8AtBSKOUVEhJ\n  5izbNzBgbPLSGa\n  x";
+        assert_eq!(table(&rows, [Align::Left; 3], Some(28)), [shown]);
+    }
+
+    #[test]
     fn prose_is_broken_at_words() {
         let text = "  one two three four five six\nseven";
         assert_eq!(wrapped(text, None), text);
