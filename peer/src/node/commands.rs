@@ -5,7 +5,7 @@ use std::time::Instant;
 use common::password::Password;
 
 use super::Node;
-use super::command::{Command, CommandError, CommandId, NodeStatus, Reply};
+use super::command::{Command, CommandId, NodeStatus, Reply};
 use super::io::ChatRequest;
 
 impl Node {
@@ -40,7 +40,7 @@ impl Node {
             }
             Command::Send { to, body, sent } => match self.account.name() {
                 Some(own) => self.chat.send(id, to, &body, sent, own, cx),
-                None => cx.reply(id, Err(CommandError::NotLoggedIn)),
+                None => cx.reply(id, Err(cx.requests.without_account())),
             },
             Command::SendFile { to, path } => match self.account.name() {
                 Some(own) => {
@@ -48,7 +48,7 @@ impl Node {
                     self.directory.look_again_for(&to);
                     self.transfers.send_file(id, to, path, own, cx);
                 }
-                None => cx.reply(id, Err(CommandError::NotLoggedIn)),
+                None => cx.reply(id, Err(cx.requests.without_account())),
             },
             Command::AnswerOffer {
                 transfer,

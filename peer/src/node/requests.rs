@@ -76,6 +76,15 @@ impl Requests {
         }
     }
 
+    /// Why this device has no account.
+    pub(super) fn without_account(&self) -> CommandError {
+        let is_it = |error: &&CommandError| {
+            matches!(error, CommandError::AccountRemoved | CommandError::Replaced)
+        };
+        let known = self.down().filter(is_it).cloned();
+        known.unwrap_or(CommandError::NotLoggedIn)
+    }
+
     /// Tells whether there is no session, and another log-in is due by itself.
     pub(super) const fn is_retrying(&self) -> bool {
         matches!(self.gate, Gate::Retrying(_))

@@ -277,7 +277,7 @@ pub(crate) fn connection(state: &ConnectionState) -> String {
 pub(crate) fn node_status(node: &NodeStatus, look: &Look) -> Vec<(&'static str, String)> {
     let account = match &node.account {
         Some(account) => look.bold(account.as_str()),
-        None => look.yellow("not logged in; run 'peer login NAME'"),
+        None => look.yellow("none; 'peer login NAME' or 'peer register NAME' gives it one"),
     };
     let links = match node.linked.as_slice() {
         [] => "none".to_owned(),

@@ -75,6 +75,8 @@ fn t47_a_removed_account_ends_on_its_own_devices_too() {
     assert!(reason(&mut world, 0).contains("removed this account"));
     let listed = ask(&mut world, 0, Command::List);
     assert_eq!(listed, Err(CommandError::AccountRemoved));
+    let refused = try_to_say(&mut world, 0, 1, "anybody?");
+    assert_eq!(refused, Err(CommandError::AccountRemoved));
 }
 
 #[test]
