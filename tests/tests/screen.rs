@@ -3,12 +3,14 @@
 mod terminal;
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::thread;
 
 use tests::program::Program;
 use tests::world::{PATIENCE, World, run};
 
 use terminal::Terminal;
+use terminal::tmux::Tmux;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 
@@ -128,6 +130,69 @@ fn a_wider_screen_shows_one_prompt() {
         screen.contains(&format!("bob> {typed}"))
     });
     assert_eq!(screen.matches("bob>").count(), 1, "{screen}");
+}
+
+/// A line that takes three rows of forty columns, without a blank that a row could end with.
+const THREE_ROWS: &str =
+    "a_line_of_three_rows_____________________________________________________________and_its_end";
+
+/// Changes the width of a screen that reflows, below three messages and a long line, and wants to see each
+/// message `times` so often.
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+fn on_a_screen_that_reflows(widths: &[u16], times: RangeInclusive<usize>) {
+    if !Tmux::is_there() {
+        println!("skipped: there is no tmux");
+        return;
+    }
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    let _bob = world.receive("bob");
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let tmux = Tmux::start(&chat, 40);
+    tmux.wait("the prompt", |screen| screen.contains("bob>"));
+    let mut typed = THREE_ROWS.to_owned();
+    tmux.type_keys(&typed);
+    let joined = |screen: &str| screen.replace('\n', "");
+    tmux.wait("it is typed", |screen| joined(screen).contains(&typed));
+    let messages = ["MSG 1", "MSG 2", "MSG 3"];
+    for message in messages {
+        let sent = world.peer("bob", &["send", "alice", message]);
+        assert_eq!(sent.code(), 0, "{sent:?}");
+        tmux.wait(message, |screen| {
+            screen.contains(message) && joined(screen).contains(&typed)
+        });
+    }
+    for width in widths {
+        tmux.resize(*width);
+        // When the key has been taken, so has the size.
+        tmux.type_keys(".");
+        typed.push('.');
+        let screen = tmux.wait("it is drawn anew", |screen| joined(screen).contains(&typed));
+        for message in messages {
+            let found = screen.matches(message).count();
+            assert!(times.contains(&found), "{message} at {width}: {screen}");
+        }
+        let prompts = screen.matches("bob>").count();
+        assert!(times.contains(&prompts), "{width}: {screen}");
+    }
+}
+
+#[test]
+fn a_wider_screen_keeps_what_was_printed_above_a_long_line() {
+    on_a_screen_that_reflows(&[120], 1..=1);
+}
+
+#[test]
+fn a_screen_that_gets_wider_in_steps_keeps_what_was_printed_above_a_long_line() {
+    on_a_screen_that_reflows(&[60, 80, 81, 120], 1..=1);
+}
+
+/// In narrower rows the beginning of the line stays above it, and the editor clears that first.
+#[test]
+fn a_screen_that_gets_narrow_and_wide_again_keeps_what_was_printed_above_a_long_line() {
+    on_a_screen_that_reflows(&[30, 20, 120, 40, 120, 35, 70, 120], 1..=usize::MAX);
 }
 
 #[test]

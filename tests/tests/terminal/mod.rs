@@ -14,6 +14,10 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use tests::program::now;
 use vt100::Parser;
 
+/// A terminal that reflows.
+#[allow(dead_code, reason = "not every test needs it")]
+pub(crate) mod tmux;
+
 /// Rows of a terminal: more than any test prints.
 const ROWS: u16 = 60;
 
