@@ -326,6 +326,10 @@ fn a_transfer_is_a_line_that_is_redrawn_at_both_ends_until_it_is_cancelled() {
     bob.type_keys("/accept\r");
     let moves = |screen: &str| last(screen).contains(" %, ");
     alice.wait("it moves", PATIENCE, moves);
+    bob.wait("bob sees it, too", PATIENCE, |screen| {
+        let line = last(screen);
+        line.starts_with(" 1: film.mp4") && line.contains(" %")
+    });
     bob.signal("STOP");
     alice.wait("it is told that it stands", PATIENCE, |screen| {
         last(screen).ends_with("stalled")
@@ -338,10 +342,6 @@ fn a_transfer_is_a_line_that_is_redrawn_at_both_ends_until_it_is_cancelled() {
     bob.signal("CONT");
     alice.wait("it goes on", PATIENCE, |screen| {
         last(screen).ends_with(" left")
-    });
-    bob.wait("bob sees it, too", PATIENCE, |screen| {
-        let line = last(screen);
-        line.starts_with(" 1: film.mp4") && line.ends_with(" left")
     });
     alice.type_keys(" more\r");
     bob.wait("the line arrives", PATIENCE, |screen| {
@@ -382,6 +382,9 @@ fn an_interrupt_says_what_became_of_a_file() {
     world.wait_ready("bob");
     let mut alice = Terminal::start(&sends, 80);
     bob.wait("the question", PATIENCE, asks);
+    alice.wait("it is offered", PATIENCE, |screen| {
+        screen.contains("Offered film.mp4")
+    });
     alice.type_keys("\x03");
     let (status, screen) = alice.end(PATIENCE);
     assert_eq!(status.code(), Some(130), "{screen}");
