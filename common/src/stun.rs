@@ -1,8 +1,9 @@
 //! STUN Binding (RFC 8489), client and server: how a peer learns its server-reflexive address, and
 //! whether a device is reachable at an endpoint that it announced.
 //!
-//! Answering is stateless, and an answer is never longer than its request, so that it amplifies nothing.
-//! Requests are therefore padded ([`binding_request`]); one that is shorter than its answer gets none.
+//! Answering is stateless. Our requests are padded ([`binding_request`]), so that no answer is longer than
+//! its request. Those of others are bare, as RFC 8489 allows: a server may answer them, within a budget;
+//! a device answers none.
 //!
 //! Every STUN server answers Binding requests. The answer to a *check* of a device's endpoint therefore
 //! carries a tag of that device ([`check_answer`]), so that the endpoint of a STUN server or of another
@@ -14,7 +15,10 @@ use sha2::{Digest, Sha256};
 
 use crate::key::DeviceKey;
 use crate::limits::STUN_REQUEST_LEN_MAX;
-use stun_types::attribute::{Attribute, AttributeType, RawAttribute, Software, XorMappedAddress};
+use stun_types::attribute::{
+    Attribute, AttributeType, ErrorCode, RawAttribute, Software, UnknownAttributes,
+    XorMappedAddress,
+};
 use stun_types::message::{
     BINDING, Message, MessageClass, MessageType, MessageWrite, MessageWriteExt, MessageWriteVec,
     TransactionId,
@@ -48,36 +52,56 @@ pub fn binding_request(transaction: u128) -> Vec<u8> {
     message.finish()
 }
 
-/// Answers a Binding request from `source`. `None` if the datagram is anything else, has a
-/// comprehension-required attribute, or is shorter than the answer.
+/// Answers a Binding request from `source`: with its address, or with error 420 (RFC 8489 section 6.3.1) if
+/// it has a comprehension-required attribute. `None` if the datagram is anything else, or shorter than the
+/// error. The address takes 32 bytes (IPv4) or 44 (IPv6), which may be more than the request has: whoever
+/// sends it sees to it that nobody is flooded.
 pub fn binding_answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
-    answer(datagram, source, None)
+    let request = binding(datagram)?;
+    let unknown = unknown_attributes(&request);
+    if unknown.is_empty() {
+        return success_answer(&request, source, None);
+    }
+    refusal(&request, &unknown).filter(|answer| answer.len() <= datagram.len())
 }
 
-/// Answers like [`binding_answer`], with the tag of the device `device_key`.
+/// Answers a check from `source` with its address and the tag of the device `device_key`. `None` if the
+/// datagram is no Binding request, has a comprehension-required attribute, or is shorter than the answer.
 pub fn check_answer(
     datagram: &[u8],
     source: SocketAddr,
     device_key: &DeviceKey,
 ) -> Option<Vec<u8>> {
-    answer(datagram, source, Some(device_key))
+    let request = binding(datagram)?;
+    if !unknown_attributes(&request).is_empty() {
+        return None;
+    }
+    let answer = success_answer(&request, source, Some(device_key))?;
+    (answer.len() <= datagram.len()).then_some(answer)
 }
 
-fn answer(datagram: &[u8], source: SocketAddr, answerer: Option<&DeviceKey>) -> Option<Vec<u8>> {
+/// Parses a Binding request.
+fn binding(datagram: &[u8]) -> Option<Message<'_>> {
     if datagram.len() > STUN_REQUEST_LEN_MAX {
         return None;
     }
     let request = whole_message(datagram)?;
-    if !request.has_class(MessageClass::Request) || request.method() != BINDING {
-        return None;
-    }
-    let unknown = request
-        .iter_attributes()
-        .any(|(_, attribute)| attribute.get_type().comprehension_required());
-    if unknown {
-        return None;
-    }
-    let mut answer = Message::builder_success(&request, MessageWriteVec::new());
+    let is_it = request.has_class(MessageClass::Request) && request.method() == BINDING;
+    is_it.then_some(request)
+}
+
+/// Attributes that would have to be understood: none is.
+fn unknown_attributes(request: &Message<'_>) -> Vec<AttributeType> {
+    let types = request.iter_attributes().map(|(_, it)| it.get_type());
+    types.filter(|it| it.comprehension_required()).collect()
+}
+
+fn success_answer(
+    request: &Message<'_>,
+    source: SocketAddr,
+    answerer: Option<&DeviceKey>,
+) -> Option<Vec<u8>> {
+    let mut answer = Message::builder_success(request, MessageWriteVec::new());
     let mapped = XorMappedAddress::new(canonical(source), request.transaction_id());
     answer.add_attribute(&mapped).ok()?;
     if let Some(device_key) = answerer {
@@ -85,8 +109,17 @@ fn answer(datagram: &[u8], source: SocketAddr, answerer: Option<&DeviceKey>) -> 
         let attribute = RawAttribute::new(DEVICE_TAG, &tag);
         answer.add_attribute(&attribute).ok()?;
     }
-    let answer = answer.finish();
-    (answer.len() <= datagram.len()).then_some(answer)
+    Some(answer.finish())
+}
+
+/// Error 420, without words: the fewer bytes it has, the more requests it fits.
+fn refusal(request: &Message<'_>, unknown: &[AttributeType]) -> Option<Vec<u8>> {
+    let mut answer = Message::builder_error(request, MessageWriteVec::new());
+    answer.add_attribute(&ErrorCode::new(420, "").ok()?).ok()?;
+    answer
+        .add_attribute(&UnknownAttributes::new(unknown))
+        .ok()?;
+    Some(answer.finish())
 }
 
 fn tag(device_key: &DeviceKey, transaction: TransactionId) -> [u8; TAG_LEN] {
@@ -170,13 +203,41 @@ mod tests {
         }
     }
 
+    /// A request without attributes, or with these.
+    fn request_with(attributes: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(attributes.len()).unwrap().to_be_bytes();
+        [&[0, 1], &len[..], &binding_request(1)[4..20], attributes].concat()
+    }
+
     #[test]
-    fn t13_a_bare_request_gets_no_larger_answer() {
-        let request = binding_request(1);
-        let bare = [&[0, 1, 0, 0], &request[4..20]].concat();
-        let source = "[2001:db8::9]:1".parse().unwrap();
-        assert!(binding_answer(&bare, source).is_none());
-        assert!(check_answer(&bare, source, &device(1)).is_none());
+    fn t13_a_bare_request_is_answered_by_a_server_and_by_no_device() {
+        for (source, len) in [("192.0.2.1:4242", 32), ("[2001:db8::9]:1", 44)] {
+            let source = source.parse().unwrap();
+            let bare = request_with(&[]);
+            let answer = binding_answer(&bare, source).unwrap();
+            assert_eq!(answer.len(), len);
+            assert_eq!(reflexive_address(&answer, 1), Some(source));
+            assert!(check_answer(&bare, source, &device(1)).is_none());
+        }
+    }
+
+    #[test]
+    fn an_attribute_that_would_have_to_be_understood_is_refused_where_the_answer_fits() {
+        let source = "192.0.2.1:4242".parse().unwrap();
+        // CHANGE-REQUEST of RFC 5780.
+        let change = [0, 3, 0, 4, 0, 0, 0, 6];
+        assert_eq!(binding_answer(&request_with(&change), source), None);
+        let padding = [0x80, 0x22, 0, 4, b'x', b'x', b'x', b'x'];
+        let padded = request_with(&[change, padding].concat());
+        let answer = binding_answer(&padded, source).unwrap();
+        assert!(answer.len() <= padded.len());
+        let answer = Message::from_bytes(&answer).unwrap();
+        assert!(answer.has_class(MessageClass::Error));
+        assert_eq!(answer.transaction_id(), TransactionId::from(1));
+        assert_eq!(answer.attribute::<ErrorCode>().unwrap().code(), 420);
+        let unknown = answer.attribute::<UnknownAttributes>().unwrap();
+        assert!(unknown.has_attribute(AttributeType::new(3)));
+        assert_eq!(check_answer(&padded, source, &device(1)), None);
     }
 
     fn device(seed: u8) -> DeviceKey {

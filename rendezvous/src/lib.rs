@@ -43,3 +43,5 @@ pub mod shell;
 pub mod source;
 /// What must last: accounts, devices, lock-outs.
 pub mod store;
+// A rate limiter.
+mod token_bucket;

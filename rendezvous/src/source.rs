@@ -22,6 +22,11 @@ impl SourcePrefix {
         }
     }
 
+    /// Its bytes; the same for both spellings of an IPv4 address.
+    pub const fn octets(self) -> [u8; 16] {
+        self.0.octets()
+    }
+
     /// The network around it.
     pub fn network(self) -> Network {
         match self.0.to_ipv4_mapped() {

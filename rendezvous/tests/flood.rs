@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use common::os::clock;
 use common::stun;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -22,7 +23,8 @@ fn resident() -> u64 {
 
 #[test]
 fn t14_a_minute_of_valid_datagrams_from_everywhere_takes_no_memory() {
-    let mut relay = Relay::new();
+    let start = clock::now();
+    let mut relay = Relay::new([14; 32], start);
     let mut rng = StdRng::from_seed([14; 32]);
     let mut before = 0;
     let mut bare = 0;
@@ -43,7 +45,7 @@ fn t14_a_minute_of_valid_datagrams_from_everywhere_takes_no_memory() {
             request.truncate(rng.random_range(0..request.len()));
             bare += 1;
         }
-        let answer = relay.handle_datagram(&request, source);
+        let answer = relay.handle_datagram(&request, source, start);
         assert_eq!(answer.is_some(), is_answered, "{source}");
         assert!(answer.is_none_or(|answer| answer.len() <= request.len()));
     }

@@ -85,6 +85,11 @@ fn the_same_port_answers_stun() {
     let seen = stun::reflexive_address(&answer[..len], 42);
     assert_eq!(seen, Some(socket.local_addr().unwrap()));
     assert!(len <= request.len(), "T13");
+    // As other people's clients ask.
+    let bare = [&[0, 1, 0, 0], &request[4..20]].concat();
+    socket.send_to(&bare, server.address).unwrap();
+    let (len, _) = socket.recv_from(&mut answer).unwrap();
+    assert_eq!(stun::reflexive_address(&answer[..len], 42), seen);
 }
 
 #[test]

@@ -26,10 +26,10 @@ use super::devices::Devices;
 use super::io::{ConnectionId, Deadline, Ticket};
 use super::member::Member;
 use crate::store::{DevicesAnswer, DevicesRequest, StoreAnswer, StoreError};
+use crate::token_bucket::{Rate, TokenBucket};
 use announcers::Announcers;
 use directory::{Changes, Directory, admissible_candidates};
 use followers::Followers;
-use token_bucket::{Rate, TokenBucket};
 
 // Limits the rate of announcements.
 mod announcers;
@@ -37,8 +37,6 @@ mod announcers;
 pub(super) mod directory;
 // Who is told when a device is enrolled no longer.
 mod followers;
-// A rate limiter.
-mod token_bucket;
 
 /// Time for which a presence change waits for others, so that a crowd that comes at once takes few pushes.
 /// People do not notice it.

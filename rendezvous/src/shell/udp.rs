@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use common::os::clock;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
@@ -26,8 +27,8 @@ pub(super) struct UdpThread {
 }
 
 impl UdpThread {
-    /// Starts to answer datagrams.
-    pub(super) fn start(socket: std::net::UdpSocket) -> Result<Self, Failure> {
+    /// Starts to answer datagrams with an engine that has seen nothing.
+    pub(super) fn start(socket: std::net::UdpSocket, relay: Relay) -> Result<Self, Failure> {
         let failure = |why| Failure::System {
             what: "start the UDP thread",
             why,
@@ -43,7 +44,7 @@ impl UdpThread {
         let is_over = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("udp".to_owned())
-            .spawn(move || run(poll, &socket, &is_over))
+            .spawn(move || run(poll, relay, &socket, &is_over))
             .map_err(failure)?;
         Ok(Self {
             thread,
@@ -61,8 +62,7 @@ impl UdpThread {
     }
 }
 
-fn run(mut poll: Poll, socket: &UdpSocket, stop: &AtomicBool) {
-    let mut relay = Relay::new();
+fn run(mut poll: Poll, mut relay: Relay, socket: &UdpSocket, stop: &AtomicBool) {
     let mut events = Events::with_capacity(8);
     while !stop.load(Ordering::Relaxed) {
         if let Err(error) = poll.poll(&mut events, None)
@@ -93,7 +93,7 @@ fn answer_some(relay: &mut Relay, socket: &UdpSocket) -> bool {
                 continue;
             }
         };
-        if let Some(answer) = relay.handle_datagram(&buffer[..len], source)
+        if let Some(answer) = relay.handle_datagram(&buffer[..len], source, clock::now())
             && let Err(error) = socket.send_to(&answer, source)
         {
             log::trace!("an answer is lost: {error}");

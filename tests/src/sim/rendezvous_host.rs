@@ -46,7 +46,7 @@ impl RendezvousHost {
     pub fn new(seed: [u8; 32], epoch: Epoch, now: Instant) -> Self {
         let mut host = Self {
             engine: None,
-            relay: Relay::new(),
+            relay: Relay::new(seed, now),
             store: MemoryStore::new(),
             enrolments: Enrolments::default(),
             orders: VecDeque::new(),
@@ -191,9 +191,14 @@ impl RendezvousHost {
     }
 
     /// Answers a datagram, if it is on.
-    pub fn on_datagram(&mut self, datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
+    pub fn on_datagram(
+        &mut self,
+        datagram: &[u8],
+        source: SocketAddr,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
         self.engine.as_ref()?;
-        self.relay.handle_datagram(datagram, source)
+        self.relay.handle_datagram(datagram, source, now)
     }
 }
 

@@ -656,7 +656,7 @@ impl World {
     fn on_datagram(&mut self, arrival: &Arrival, datagram: &[u8]) {
         match arrival.site {
             Site::Server => {
-                if let Some(answer) = self.server.on_datagram(datagram, arrival.source) {
+                if let Some(answer) = self.server.on_datagram(datagram, arrival.source, self.now) {
                     self.transmit(Site::Server, arrival.source, &answer);
                 }
             }

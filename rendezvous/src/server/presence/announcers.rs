@@ -11,7 +11,7 @@ use common::key::DeviceKey;
 use common::limits::{ANNOUNCE_INTERVAL, ANNOUNCEMENTS_BURST_MAX, ANNOUNCERS_MAX, Occupancy};
 use common::wire::rendezvous::Entry;
 
-use super::token_bucket::{Rate, TokenBucket};
+use crate::token_bucket::{Rate, TokenBucket};
 
 const RATE: Rate = Rate {
     interval: ANNOUNCE_INTERVAL,

@@ -4,27 +4,27 @@ use std::time::{Duration, Instant};
 
 /// A rate limit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     /// The bucket gains one token per interval.
-    pub(super) interval: Duration,
+    pub(crate) interval: Duration,
     /// Tokens in a full bucket.
-    pub(super) burst: u32,
+    pub(crate) burst: u32,
 }
 
 /// A token bucket, stored as the moment at which it is full (generic cell rate algorithm, ITU-T I.371).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TokenBucket {
+pub(crate) struct TokenBucket {
     full_at: Instant,
 }
 
 impl TokenBucket {
     /// A full bucket.
-    pub(super) const fn new(now: Instant) -> Self {
+    pub(crate) const fn new(now: Instant) -> Self {
         Self { full_at: now }
     }
 
     /// Takes `count` tokens; `false`, and nothing is taken, if there are fewer.
-    pub(super) fn take(&mut self, count: u32, rate: Rate, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, count: u32, rate: Rate, now: Instant) -> bool {
         let full_at = self.full_at.max(now) + rate.interval * count;
         let is_enough = full_at <= now + rate.interval * rate.burst;
         if is_enough {
@@ -34,13 +34,13 @@ impl TokenBucket {
     }
 
     /// When there is a token again.
-    pub(super) fn ready_at(&self, rate: Rate, now: Instant) -> Instant {
+    pub(crate) fn ready_at(&self, rate: Rate, now: Instant) -> Instant {
         let owed = self.full_at.saturating_duration_since(now) + rate.interval;
         now + owed.saturating_sub(rate.interval * rate.burst)
     }
 
     /// When the bucket is full again.
-    pub(super) const fn full_at(&self) -> Instant {
+    pub(crate) const fn full_at(&self) -> Instant {
         self.full_at
     }
 }

@@ -1,0 +1,110 @@
+//! Limits the answers that are longer than their requests: whoever forges the sender of a bare STUN
+//! request has the server send 12 or 24 bytes more than it got, to somebody who did not ask.
+//!
+//! The budget has a fixed size. Prefixes share buckets by a keyed hash, so that nobody can tell whose
+//! bucket is emptied with their own.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use common::limits::{LONGER_ANSWERS_PER_SECOND_MAX, LONGER_ANSWERS_PER_SOURCE_MAX};
+
+use crate::source::SourcePrefix;
+use crate::token_bucket::{Rate, TokenBucket};
+
+/// Buckets that the prefixes share; 64 KiB.
+const BUCKETS: usize = 4096;
+/// For one prefix.
+const OF_SOURCE: Rate = Rate {
+    interval: Duration::from_millis(1000 / LONGER_ANSWERS_PER_SOURCE_MAX as u64),
+    burst: LONGER_ANSWERS_PER_SOURCE_MAX,
+};
+/// For all of them.
+const OF_ALL: Rate = Rate {
+    interval: Duration::from_micros(1_000_000 / LONGER_ANSWERS_PER_SECOND_MAX as u64),
+    burst: LONGER_ANSWERS_PER_SECOND_MAX,
+};
+
+/// The answers that may still be longer than their requests.
+pub(super) struct Budget {
+    key: [u8; 32],
+    sources: Box<[TokenBucket]>,
+    all: TokenBucket,
+}
+
+impl Budget {
+    /// A full budget. The key is random.
+    pub(super) fn new(key: [u8; 32], now: Instant) -> Self {
+        Self {
+            key,
+            sources: vec![TokenBucket::new(now); BUCKETS].into(),
+            all: TokenBucket::new(now),
+        }
+    }
+
+    /// Tells whether one more answer may go to a prefix, and counts it.
+    pub(super) fn take(&mut self, source: SourcePrefix, now: Instant) -> bool {
+        let bucket = self.bucket(source);
+        // The prefix first: whoever has used up their own takes nothing from the others.
+        bucket.take(1, OF_SOURCE, now) && self.all.take(1, OF_ALL, now)
+    }
+
+    fn bucket(&mut self, source: SourcePrefix) -> &mut TokenBucket {
+        let hash = blake3::keyed_hash(&self.key, &source.octets());
+        let [low, high, ..] = *hash.as_bytes();
+        let index = usize::from(u16::from_le_bytes([low, high])) % BUCKETS;
+        &mut self.sources[index]
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn budget() -> (Budget, Instant) {
+        let now = Instant::now();
+        (Budget::new([7; 32], now), now)
+    }
+
+    fn prefix(number: u32) -> SourcePrefix {
+        SourcePrefix::of(Ipv4Addr::from_bits(number).into())
+    }
+
+    #[test]
+    fn t13_a_prefix_gets_so_many_longer_answers_a_second() {
+        let (mut budget, start) = budget();
+        let mut taken = 0;
+        for tenth in 0..100 {
+            let now = start + Duration::from_millis(100) * tenth;
+            for _ in 0..50 {
+                taken += u32::from(budget.take(prefix(1), now));
+            }
+        }
+        let most = LONGER_ANSWERS_PER_SOURCE_MAX * 11;
+        assert!((most - 10..=most).contains(&taken), "{taken}");
+        assert!(budget.take(prefix(2), start + Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn t13_all_prefixes_together_get_so_many_longer_answers_a_second() {
+        let (mut budget, start) = budget();
+        let mut taken = 0;
+        for hundredth in 0..500 {
+            let now = start + Duration::from_millis(10) * hundredth;
+            for number in 0..100 {
+                taken += u32::from(budget.take(prefix(hundredth * 100 + number), now));
+            }
+        }
+        let most = LONGER_ANSWERS_PER_SECOND_MAX * 6;
+        assert!((most - 100..=most).contains(&taken), "{taken}");
+    }
+}
