@@ -5,8 +5,9 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use common::os::process::forbid_core_dumps;
 
 use crate::args::{Action, Arguments, Outbox, OutboxAction, example_for};
@@ -151,8 +152,9 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
     if screen.is_json() {
         report(&mistake(error, typed), &screen);
     } else {
+        let typed_alone = is_mistake.then(|| mistake_of(typed)).flatten();
         // Where neither output can be written, the exit code still tells.
-        let _ = error.print();
+        let _ = typed_alone.as_ref().unwrap_or(error).print();
     }
     if is_mistake && !screen.is_json() {
         let example = example_for(typed);
@@ -162,6 +164,14 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
         ));
     }
     u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)
+}
+
+/// What is wrong with what was typed, whatever the environment sets: its options would stand in the usage as
+/// if they had to be there.
+fn mistake_of(typed: &[OsString]) -> Option<clap::Error> {
+    let command = Arguments::command();
+    let command = command.mut_args(|argument| argument.env(Resettable::Reset));
+    command.try_get_matches_from(typed).err()
 }
 
 /// Tells whether nothing but options was typed: people then see the help.

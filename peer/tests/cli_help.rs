@@ -84,6 +84,20 @@ fn the_version_is_told() {
 }
 
 #[test]
+fn what_the_environment_sets_is_no_part_of_a_usage() {
+    let output = Command::new(env!("CARGO_BIN_EXE_peer"))
+        .args(["send-file", "bob"])
+        .env("PEER_PROFILE", "work")
+        .env("PEER_UDP", "127.0.0.1:0")
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    let complaint = text(&output.stderr);
+    let usage = "Usage: peer send-file <NAME> <PATH>\n";
+    assert!(complaint.contains(usage), "{complaint}");
+}
+
+#[test]
 fn a_mistake_is_answered_with_an_example() {
     for (arguments, example) in [
         (&["send"][..], "peer send bob See you at eight."),
