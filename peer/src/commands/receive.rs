@@ -375,14 +375,15 @@ impl Receiver<'_> {
     }
 
     fn ask(&mut self) {
-        if let Some(offer) = self.questions.front() {
-            let other = self.substitute(offer);
-            let other = other.map_or(String::new(), |name| format!(" as {name}"));
-            let text = format!("Take {}{other}? [y/n, then Enter]", inline(&offer.name));
-            self.note(&self.screen.error_look.bold(&text));
-        }
+        let Some(offer) = self.questions.front() else {
+            return;
+        };
+        let other = self.substitute(offer);
+        let other = other.map_or(String::new(), |name| format!(" as {name}"));
+        let text = format!("Take {}{other}? [y/n, then Enter]", inline(&offer.name));
+        let question = self.screen.error_look.bold(&text);
         if let Some(keyboard) = &mut self.keyboard {
-            keyboard.ask_now("");
+            keyboard.ask_now(|| self.bars.around(|| self.screen.note(&question)));
         }
     }
 

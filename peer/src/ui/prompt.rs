@@ -214,14 +214,15 @@ impl Prompt {
         }
     }
 
-    /// Asks for a line that is typed from now on: a key that was pressed before the question is no answer
-    /// to it. What a pipe brings is taken as it comes.
-    pub(crate) fn ask_now(&mut self, prompt: &str) {
+    /// Shows a question and asks for a line: a key that was pressed before the question stands there is no
+    /// answer to it, one that is pressed afterwards is. What a pipe brings is taken as it comes.
+    pub(crate) fn ask_now(&mut self, show: impl FnOnce()) {
         if !self.is_asking {
             // Fails where standard input is no terminal.
             let _ = tcflush(io::stdin(), QueueSelector::IFlush);
         }
-        self.ask(prompt);
+        show();
+        self.ask("");
     }
 
     /// Has to be called with every line that arrives.
