@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use serde_json::Value;
-use tests::program::{Program, Running};
+use tests::program::{Finished, Program, Running};
 use tests::world::{PATIENCE, World, assert_fails, run, text, transfer_state, with_stdin};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
@@ -29,6 +29,16 @@ fn chat(world: &World, who: &str, arguments: &[&str]) -> (Running, impl Write + 
     (running, stdin)
 }
 
+/// A chat of alice into which these lines are piped.
+fn piped(world: &World, with: &str, lines: &str) -> Finished {
+    fs::write(world.path("lines"), lines).expect("the folder can be written to");
+    let command = world.peer_command("alice", &["chat", with]);
+    run(
+        Program::Peer,
+        &mut with_stdin(command, &world.path("lines")),
+    )
+}
+
 fn wait(running: &Running, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
     let line = running.wait_json(what, PATIENCE, is_it);
     line.unwrap_or_else(|error| panic!("{error}"))
@@ -39,12 +49,7 @@ fn piped_lines_are_sent_answered_and_waited_for() {
     let world = world_of(&["alice", "bob"]);
     let bob = world.receive("bob");
     let lines = "hello 漢字 👍\n\nRemember: bread\n//no command\n/nonsense\n/help\n/accept\n/send-file bob missing\n";
-    fs::write(world.path("lines"), lines).unwrap();
-    let command = world.peer_command("alice", &["chat", "bob"]);
-    let finished = run(
-        Program::Peer,
-        &mut with_stdin(command, &world.path("lines")),
-    );
+    let finished = piped(&world, "bob", lines);
     assert_eq!(finished.code(), 0, "{finished:?}");
     for words in [
         "There is no /nonsense.",
@@ -65,12 +70,7 @@ fn piped_lines_are_sent_answered_and_waited_for() {
 #[test]
 fn what_is_not_delivered_when_the_input_ends_is_counted() {
     let world = world_of(&["alice", "carol"]);
-    fs::write(world.path("lines"), "one\ntwo\n").unwrap();
-    let command = world.peer_command("alice", &["chat", "carol"]);
-    let finished = run(
-        Program::Peer,
-        &mut with_stdin(command, &world.path("lines")),
-    );
+    let finished = piped(&world, "carol", "one\ntwo\n");
     assert_fails(
         &finished,
         7,
@@ -81,12 +81,7 @@ fn what_is_not_delivered_when_the_input_ends_is_counted() {
 #[test]
 fn whoever_leaves_is_told_what_waits_and_sees_later_that_it_arrived() {
     let world = world_of(&["alice", "bob"]);
-    fs::write(world.path("lines"), "one\n/to carol\ntwo\nthree\n/quit\n").unwrap();
-    let command = world.peer_command("alice", &["chat", "bob"]);
-    let finished = run(
-        Program::Peer,
-        &mut with_stdin(command, &world.path("lines")),
-    );
+    let finished = piped(&world, "bob", "one\n/to carol\ntwo\nthree\n/quit\n");
     let waits = "1 message for bob, 2 messages for carol wait in the outbox; they go out the next time a 'peer' program of this profile runs and both are online.\n";
     assert_fails(&finished, 0, &[waits]);
     for who in ["bob", "carol"] {

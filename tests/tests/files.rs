@@ -7,6 +7,7 @@ use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 use tests::program::{Finished, Program, Running};
@@ -386,6 +387,10 @@ fn t12_a_read_only_file_system_is_named_to_both() {
         8,
         &["inbox-bob", "read-only", "choose another folder"],
     );
+    // One can chat all the same.
+    let mut command = read_only(&["chat", "alice", "--folder", "inbox-bob"]).unwrap();
+    let warned = run(Program::Peer, command.stdin(Stdio::null()));
+    assert_fails(&warned, 0, &["Files cannot be put into", "read-only"]);
     // Later, where the folder becomes one.
     symlink(".", world.path("way")).unwrap();
     let arguments = ["--json", "receive", "--accept", "always", "--folder", "way"];

@@ -227,6 +227,9 @@ fn what_waits_in_the_outbox_can_be_seen_and_taken_back() {
     let first = text(&world.json("alice", &["outbox"])[0]["id"]);
     let cancelled = world.json("alice", &["outbox", "cancel", "carol", &first]);
     assert_eq!(cancelled.len(), 2, "{cancelled:?}");
+    for item in &cancelled {
+        assert_eq!(item["state"], "cancelled", "{item}");
+    }
     assert_eq!(outbox(&world), ["third"]);
     let nothing = world.peer("alice", &["outbox", "cancel", "carol"]);
     assert_eq!(nothing.code(), 0);
@@ -370,8 +373,10 @@ fn texts_that_are_too_long_or_empty_and_too_many_recipients_are_refused_with_a_w
     );
     assert_explains(&refused, 2, &["UTF-8", "peer send-file"]);
 
-    let refused = world.peer("alice", &["send", "bob", ""]);
-    assert_explains(&refused, 2, &["could not send the text"]);
+    for blank in ["", "  \n\t "] {
+        let refused = world.peer("alice", &["send", "bob", blank]);
+        assert_explains(&refused, 2, &["could not send the text", "empty"]);
+    }
 
     let crowd: Vec<String> = (0..100).map(|n| format!("friend{n}")).collect();
     let refused = world.peer("alice", &["send", &crowd.join(","), "to all of you"]);

@@ -538,6 +538,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tab_is_blanks_and_what_was_taken_back_says_so() {
+        let code = item("if x {\n\treturn;\n}", Direction::Sent);
+        let margin = "\n                    │ ";
+        assert_eq!(
+            withdrawn(&code, &Look::plain()),
+            format!(
+                "2023-11-14 22:13:20 you to bob: if x {{{margin}    return;{margin}}} (cancelled)"
+            )
+        );
+    }
+
+    #[test]
     fn t05_a_message_cannot_look_like_two() {
         let forged = "hi\n2023-11-14 22:13:21 carol: I owe bob 100";
         let shown = message(&item(forged, Direction::Received), &Look::plain());
