@@ -1,0 +1,320 @@
+//! Offers, transfers and their ends.
+
+use super::*;
+
+#[test]
+fn offers_have_numbers_and_are_told_once() {
+    let mut stage = Stage::with_bob();
+    for number in [1, 2] {
+        let wanted = stage.event(Event::Offer(offer(number)));
+        let item = Item::Offer {
+            number: number.into(),
+            offer: offer(number),
+        };
+        assert_eq!(wanted.items, [item]);
+        assert_eq!(wanted.events, [Event::Offer(offer(number))]);
+    }
+    assert_eq!(stage.event(Event::Offer(offer(1))).items, []);
+}
+
+#[test]
+fn a_file_with_an_odd_name_is_taken_under_another() {
+    let mut stage = Stage::with_bob();
+    let hidden = OfferView {
+        name: ".hidden".to_owned(),
+        ..offer(1)
+    };
+    stage.event(Event::Offer(hidden));
+    // The offer stays open until it is clear what the file will be called.
+    let substitute = FileName::parse("_hidden").ok();
+    for line in ["/accept", "/accept 1"] {
+        let number = 1;
+        let substitute = substitute.clone();
+        let odd = objection(Objection::OddName { number, substitute });
+        assert_eq!(stage.line(line).items, odd);
+    }
+    let (request, _, command) = only(stage.line("/accept 1 as seen.txt").asks);
+    let params = json!({"transfer": transfer_id(1), "folder": "/files", "name": "seen.txt"});
+    assert_eq!(command["params"], params);
+    stage.answer(request, Ok(Reply::Done));
+    let accepted = Item::Accepted {
+        name: "seen.txt".to_owned(),
+        folder: "/files".into(),
+    };
+    assert_eq!(stage.wanted().items, [accepted]);
+
+    // What has no substitute needs a name from the person; what is not odd may get one, too.
+    let hostile = OfferView {
+        name: "../up".to_owned(),
+        ..offer(2)
+    };
+    stage.event(Event::Offer(hostile));
+    let odd = Objection::OddName {
+        number: 2,
+        substitute: None,
+    };
+    assert_eq!(stage.line("/accept 2").items, objection(odd));
+    let (_, _, command) = only(stage.line("/accept 2 as up").asks);
+    assert_eq!(command["params"]["name"], "up");
+    stage.event(Event::Offer(offer(3)));
+    let (_, _, command) = only(stage.line("/accept as plain").asks);
+    assert_eq!(command["params"]["name"], "plain");
+}
+
+#[test]
+fn an_offer_is_accepted_or_declined_once() {
+    let mut stage = Stage::with_bob();
+    assert_eq!(
+        stage.line("/accept").items,
+        objection(Objection::NoSuchOffer)
+    );
+    for number in [1, 2, 3] {
+        stage.event(Event::Offer(offer(number)));
+    }
+    let (request, _, command) = only(stage.line("/accept").asks);
+    let params = json!({"transfer": transfer_id(3), "folder": "/files"});
+    assert_eq!(command["params"], params, "the latest");
+    stage.answer(request, Ok(Reply::Done));
+    let accepted = Item::Accepted {
+        name: "3.txt".to_owned(),
+        folder: "/files".into(),
+    };
+    assert_eq!(stage.wanted().items, [accepted]);
+
+    let (request, _, command) = only(stage.line("/decline 1").asks);
+    assert_eq!(command["params"]["folder"], Value::Null);
+    stage.answer(request, Ok(Reply::Done));
+    let declined = Item::Declined {
+        name: "1.txt".to_owned(),
+    };
+    assert_eq!(stage.wanted().items, [declined]);
+    for line in ["/accept 1", "/accept 3", "/decline 4"] {
+        assert_eq!(stage.line(line).items, objection(Objection::NoSuchOffer));
+    }
+}
+
+#[test]
+fn an_offer_that_cannot_be_answered_stays_open_unless_it_has_ended() {
+    let mut stage = Stage::with_bob();
+    stage.event(Event::Offer(offer(1)));
+    let wanted = stage.exchange("/accept 1", Err(broken("could not answer the offer")));
+    let failure = Failure::new(Exit::Profile, "could not answer the offer");
+    assert_eq!(wanted.items, [Item::Problem(failure)]);
+    let wanted = stage.exchange("/accept 1", Err(RequestError::NoSuchTransfer));
+    assert_eq!(wanted.items, objection(Objection::OfferEnded));
+    assert_eq!(
+        stage.line("/accept 1").items,
+        objection(Objection::NoSuchOffer)
+    );
+}
+
+#[test]
+fn an_offer_that_ends_unanswered_is_told() {
+    let mut stage = Stage::with_bob();
+    stage.event(Event::Offer(offer(1)));
+    let wanted = stage.event(transfer(1, failed()));
+    let ended = Item::OfferEnded {
+        number: 1,
+        name: "1.txt".to_owned(),
+    };
+    assert_eq!((wanted.items, wanted.events), (vec![ended], Vec::new()));
+    assert_eq!(
+        stage.line("/accept").items,
+        objection(Objection::NoSuchOffer)
+    );
+}
+
+#[test]
+fn a_file_is_offered_and_followed_to_its_end() {
+    let mut stage = Stage::with_bob();
+    let (request, doing, command) = only(stage.line("/send-file carol ~/a.txt").asks);
+    assert_eq!(doing, "send a.txt to carol");
+    assert_eq!(
+        command["params"],
+        json!({"to": "carol", "path": "/home/alice/a.txt"})
+    );
+    stage.answer(request, Ok(Reply::Offered(transfer_id(1))));
+    let wanted = stage.wanted();
+    let file = Transfer {
+        number: 1,
+        name: "a.txt".to_owned(),
+        way: Way::To(name("carol")),
+    };
+    assert_eq!(
+        (wanted.items, wanted.met),
+        (vec![Item::Offered(file.clone())], vec!["carol".to_owned()])
+    );
+
+    let shown = |state| Item::Transfer {
+        transfer: file.clone(),
+        state,
+    };
+    let second = Duration::from_secs(1);
+    for (state, is_shown) in [
+        (TransferState::Waiting, false),
+        (moving(1), false),
+        (moving(2), false),
+        (moving(3), false),
+        (moving(4), true),
+        (moving(5), false),
+        (failed(), true),
+    ] {
+        stage.pass(second);
+        let wanted = stage.event(transfer(1, state.clone()));
+        assert_eq!(
+            wanted.events,
+            [transfer(1, state.clone())],
+            "programs get every step"
+        );
+        let item = is_shown.then(|| shown(state));
+        assert_eq!(wanted.items, Vec::from_iter(item));
+    }
+    assert_eq!(
+        stage.event(transfer(1, failed())).events,
+        [],
+        "it has ended"
+    );
+}
+
+/// Talking to bob, with this many files on their way to him: a, b and so on.
+fn sending(count: u8) -> Stage {
+    let mut stage = Stage::with_bob();
+    for (number, name) in (1..=count).zip('a'..) {
+        let line = format!("/send-file bob {name}");
+        stage.exchange(&line, Ok(Reply::Offered(transfer_id(number))));
+    }
+    stage
+}
+
+#[test]
+fn a_transfer_is_cancelled_by_its_number_or_as_the_only_one() {
+    for line in ["/cancel", "/cancel 1"] {
+        let mut stage = sending(1);
+        let (request, doing, command) = only(stage.line(line).asks);
+        assert_eq!(doing, "cancel a");
+        assert_eq!(command["method"], "cancel");
+        stage.answer(request, Ok(Reply::Done));
+        let wanted = stage.event(transfer(1, failed()));
+        assert_eq!(wanted.items, [Item::Cancelled(file(1, "a"))]);
+        assert_eq!(stage.line(line).items, objection(Objection::NoSuchTransfer));
+    }
+    let mut stage = sending(2);
+    let which = Objection::WhichTransfer(vec![file(1, "a"), file(2, "b")]);
+    assert_eq!(stage.line("/cancel").items, objection(which));
+    assert_eq!(
+        stage.line("/cancel 3").items,
+        objection(Objection::NoSuchTransfer)
+    );
+    stage.event(Event::Offer(offer(9)));
+    assert_eq!(
+        stage.line("/cancel 3").items,
+        objection(Objection::NotAccepted { number: 3 })
+    );
+    // It ends by itself meanwhile.
+    let gone = Err(RequestError::NoSuchTransfer);
+    assert_eq!(stage.exchange("/cancel 2", gone).items, []);
+}
+
+#[test]
+fn how_far_files_are_can_be_looked_at() {
+    let mut stage = sending(2);
+    let underway = |stage: &Stage| {
+        let underway = stage.conversation.underway().into_iter();
+        Vec::from_iter(underway.map(|(transfer, stage)| (transfer.clone(), stage)))
+    };
+    let offered = transfers::Stage::Offered;
+    assert_eq!(
+        underway(&stage),
+        [(file(1, "a"), offered), (file(2, "b"), offered)]
+    );
+    for done in 0..=5 {
+        stage.event(transfer(2, moving(done)));
+        stage.pass(Duration::from_secs(1));
+    }
+    let at = |done, rate| transfers::Stage::Moving {
+        done,
+        total: 100,
+        rate: Some(rate),
+    };
+    assert_eq!(underway(&stage)[1], (file(2, "b"), at(5, 1)));
+    let deadline = stage.wanted().deadline.unwrap();
+    stage.pass(deadline - stage.now.instant);
+    assert_eq!(underway(&stage)[1], (file(2, "b"), at(5, 0)));
+    let node = status();
+    let shown = stage.exchange("/status", Ok(Reply::Status(node.clone())));
+    let expected = Item::Status {
+        node,
+        offers: Vec::new(),
+        underway: vec![(file(1, "a"), offered), (file(2, "b"), at(5, 0))],
+    };
+    assert_eq!(shown.items, [expected]);
+}
+
+#[test]
+fn what_waits_is_listed() {
+    let mut stage = Stage::with_bob();
+    let waits = vec![sent(1, "carol", MessageState::Queued)];
+    let shown = stage.exchange("/outbox", Ok(Reply::Messages(waits.clone())));
+    assert_eq!(shown.items, [Item::Outbox(waits)]);
+}
+
+#[test]
+fn whoever_leaves_while_a_file_moves_is_warned_once() {
+    let quit = || Typed::Line("/quit".to_owned());
+    let warning = || {
+        let offered = transfers::Stage::Offered;
+        objection(Objection::UnderWay(vec![(file(1, "a"), offered)]))
+    };
+    for again in [quit(), Typed::End, Typed::Interrupt] {
+        for once in [quit(), Typed::End] {
+            let mut stage = sending(1);
+            assert_eq!(stage.typed(once.clone()).items, warning());
+            stage.line("hi");
+            assert_eq!(stage.typed(once).items, warning(), "anything between");
+            let left = stage.leave(again.clone(), Vec::new());
+            assert_eq!(left.ending, Some(Ending::Left(Vec::new())));
+        }
+    }
+    let mut stage = sending(1);
+    stage.typed(Typed::Interrupt);
+    assert_eq!(stage.typed(Typed::Interrupt).items, warning());
+    stage.leave(Typed::Interrupt, Vec::new());
+
+    // Another program carries it on.
+    let mut stage = sending(1);
+    stage.conversation.is_owner = false;
+    stage.leave(quit(), Vec::new());
+}
+
+#[test]
+fn files_end_with_the_node_that_carries_them() {
+    let mut stage = sending(1);
+    stage.event(Event::Offer(offer(9)));
+    stage.input(Input::Revived { is_own: false });
+    let wanted = stage.wanted();
+    let [
+        Item::Transfer { transfer, state },
+        Item::OfferEnded { number: 2, .. },
+    ] = wanted.items.as_slice()
+    else {
+        panic!("{:?}", wanted.items);
+    };
+    assert_eq!(transfer, &file(1, "a"));
+    assert!(matches!(state, TransferState::Failed { .. }));
+    assert!(matches!(
+        wanted.events.as_slice(),
+        [Event::Transfer {
+            state: TransferState::Failed { .. },
+            ..
+        }]
+    ));
+    assert!(stage.conversation.underway().is_empty());
+    stage.leave(Typed::End, Vec::new());
+}
+
+#[test]
+fn transfers_of_other_programs_are_not_told() {
+    let mut stage = Stage::with_bob();
+    let wanted = stage.event(transfer(7, moving(1)));
+    assert_eq!((wanted.items, wanted.events), (Vec::new(), Vec::new()));
+}

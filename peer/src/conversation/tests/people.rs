@@ -1,0 +1,153 @@
+//! Who is there, the connection, and what an owner must know.
+
+use super::*;
+
+#[test]
+fn who_is_online_is_listed() {
+    let mut stage = Stage::with_bob();
+    let devices = vec![listed("carol", false)];
+    let wanted = stage.exchange("/list", Ok(Reply::Directory(devices.clone())));
+    assert_eq!(wanted.items, [Item::Directory(devices)]);
+}
+
+#[test]
+fn only_whom_one_talks_to_comes_and_leaves() {
+    let mut stage = Stage::with_bob();
+    assert_eq!(stage.event(came("bob")).items, [presence("bob", true)]);
+    assert_eq!(stage.event(came("bob")).items, [], "no news");
+    assert_eq!(stage.event(left("bob")).items, [presence("bob", false)]);
+    let own = Event::Presence(PresenceView::Online(listed("alice", true)));
+    for event in [came("carol"), left("carol"), own] {
+        assert_eq!(stage.event(event).items, []);
+    }
+}
+
+#[test]
+fn turning_to_somebody_who_is_not_there_is_told_at_once() {
+    let (mut stage, items) = Stage::settled_with(setup(true, Some("bob")), |method| match method {
+        "outbox" => Some(Reply::Messages(vec![
+            sent(1, "bob", MessageState::Queued),
+            sent(2, "dave", MessageState::Queued),
+            sent(3, "bob", MessageState::Sent),
+        ])),
+        "contacts" => Some(Reply::Contacts(vec![name("bob")])),
+        "list" => Some(Reply::Directory(vec![
+            listed("alice", true),
+            listed("erin", false),
+        ])),
+        _ => None,
+    });
+    assert_eq!(items, [absent("bob", Absence::Offline, 2)]);
+    for (to, items) in [
+        ("carol", vec![absent("carol", Absence::Unheard, 0)]),
+        ("dave", vec![absent("dave", Absence::Unheard, 1)]),
+        ("erin", vec![]),
+        ("alice", vec![]),
+    ] {
+        assert_eq!(stage.line(&format!("/to {to}")).items, items);
+    }
+    stage.event(left("erin"));
+    let wanted = stage.line("/to erin");
+    assert_eq!(wanted.items, [absent("erin", Absence::Offline, 0)]);
+}
+
+#[test]
+fn without_a_server_nobody_is_called_absent_before_it_is_back() {
+    let mut stage = Stage::with_bob_online();
+    stage.event(Event::Connection(ConnectionState::Offline {
+        reason: "gone".to_owned(),
+        is_other_server: false,
+        retry_in_s: Some(1),
+    }));
+    assert_eq!(stage.line("/to carol").items, []);
+    let request = only(stage.line("hi").asks).0;
+    stage.answer(request, Ok(Reply::Queued(vec![id(1)])));
+    stage.wanted();
+    let told = stage.pass(Duration::from_millis(400)).items;
+    assert_eq!(told, [waits("carol", 1, Cause::NoServer)]);
+    stage.line("/to bob");
+    let wanted = stage.event(Event::Connection(ConnectionState::Online));
+    stage.answer(wanted.request("list"), Ok(Reply::Directory(Vec::new())));
+    let wanted = stage.wanted();
+    assert_eq!(wanted.items, [absent("bob", Absence::Offline, 0)]);
+    let later = wanted.deadline.unwrap() - stage.now.instant;
+    assert_eq!(stage.pass(later).items, [presence("bob", false)]);
+}
+
+#[test]
+fn a_lost_connection_is_told_once_and_so_is_its_return() {
+    let mut stage = Stage::with_bob();
+    let offline = ConnectionState::Offline {
+        reason: "gone".to_owned(),
+        is_other_server: false,
+        retry_in_s: None,
+    };
+    let lost = ConnectionChange::Lost {
+        reason: "gone".to_owned(),
+        is_retried: false,
+    };
+    for (state, change) in [
+        (ConnectionState::Online, None),
+        (offline.clone(), Some(lost)),
+        (offline, None),
+        (ConnectionState::Connecting, None),
+        (ConnectionState::Online, Some(ConnectionChange::Restored)),
+    ] {
+        let wanted = stage.event(Event::Connection(state.clone()));
+        let told = change.is_some().then_some(Event::Connection(state));
+        assert_eq!(wanted.items, Vec::from_iter(change.map(Item::Connection)));
+        assert_eq!(wanted.events, Vec::from_iter(told));
+    }
+}
+
+#[test]
+fn what_an_owner_must_know_is_shown() {
+    let mut stage = Stage::with_bob();
+    let failed = FailedLogins {
+        count: 3,
+        last: UnixTime::default(),
+        blocked_for_s: 0,
+    };
+    let wanted = stage.event(Event::FailedLogins(failed.clone()));
+    assert_eq!(wanted.items, [Item::FailedLogins(failed.clone())]);
+    assert_eq!(wanted.events, [Event::FailedLogins(failed)]);
+    let enrolment = EnrolmentView {
+        device: DeviceName::lossy("laptop"),
+        fingerprint: "SHA256:x".to_owned(),
+        at: UnixTime::default(),
+    };
+    let wanted = stage.event(Event::Enrolled(enrolment.clone()));
+    assert_eq!(wanted.items, [Item::Enrolled(enrolment.clone())]);
+    assert_eq!(wanted.events, [Event::Enrolled(enrolment)]);
+    for known in [0, 2] {
+        let (account, fingerprint) = (name("bob"), "SHA256:x".to_owned());
+        let event = Event::NewKey {
+            account: account.clone(),
+            fingerprint: fingerprint.clone(),
+            known,
+        };
+        let wanted = stage.event(event.clone());
+        assert_eq!(wanted.events, [event]);
+        let item = Item::NewKey {
+            account,
+            fingerprint,
+            known,
+        };
+        assert_eq!(wanted.items, [item]);
+    }
+}
+
+#[test]
+fn people_are_remembered_up_to_a_bound() {
+    let mut stage = Stage::new(setup(true, Some("bob")));
+    let list = stage.wanted().request("list");
+    let devices = (0..KNOWN_NAMES_MAX).map(|number| listed(&format!("user{number}"), false));
+    stage.answer(list, Ok(Reply::Directory(devices.collect())));
+    let met = stage.wanted().met;
+    assert_eq!(met.len(), KNOWN_NAMES_MAX - 1, "bob is one of them");
+    let last = format!("user{}: hi", KNOWN_NAMES_MAX - 1);
+    assert!(matches!(
+        stage.line(&last).items.as_slice(),
+        [Item::Objection(Objection::Ambiguous { .. })]
+    ));
+}

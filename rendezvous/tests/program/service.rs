@@ -1,0 +1,240 @@
+//! What peers and strangers get of the running server.
+
+use super::*;
+
+#[test]
+fn a_peer_registers_logs_in_and_is_listed() {
+    let server = Running::start();
+    let mut client = server.connect();
+    let group = client.stream.conn.negotiated_key_exchange_group();
+    assert_eq!(group.unwrap().name(), NamedGroup::X25519MLKEM768);
+    client.register("alice", PASSWORD);
+    let token = client.log_in("alice", &device(1)).token.unwrap();
+    client.announce();
+    let Answer::Directory(DirectoryAnswer::Page { entries, next, .. }) =
+        client.ask(DirectoryRequest::List { after: None })
+    else {
+        panic!("no page");
+    };
+    assert_eq!((entries.len(), next), (1, None));
+    assert_eq!(entries[0].account.as_str(), "alice");
+
+    let mut other = server.connect();
+    let answer = other.token_login("alice", &device(1), token);
+    assert!(
+        matches!(answer, Answer::Login(LoginAnswer::LoggedIn(_))),
+        "{answer:?}"
+    );
+    assert_eq!(client.bye(), ByeReason::Replaced);
+    assert_eq!(client.read_to_end(), 0, "and then the end");
+}
+
+#[test]
+fn the_same_port_answers_stun() {
+    let server = Running::start();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.send_to(b"not STUN", server.address).unwrap();
+    let request = stun::binding_request(42);
+    socket.send_to(&request, server.address).unwrap();
+    let mut answer = [0; 1500];
+    let (len, from) = socket.recv_from(&mut answer).unwrap();
+    assert_eq!(from, server.address);
+    let seen = stun::reflexive_address(&answer[..len], 42);
+    assert_eq!(seen, Some(socket.local_addr().unwrap()));
+    assert!(len <= request.len(), "T13");
+    // As other people's clients ask.
+    let bare = [&[0, 1, 0, 0], &request[4..20]].concat();
+    socket.send_to(&bare, server.address).unwrap();
+    let (len, _) = socket.recv_from(&mut answer).unwrap();
+    assert_eq!(stun::reflexive_address(&answer[..len], 42), seen);
+}
+
+#[test]
+fn a_dual_stack_address_serves_both_families() {
+    let data = TempDir::new().unwrap();
+    let server = Running::start_in(data, &["--listen", "[::]:0"]);
+    let mut v4 = server.connect();
+    assert_eq!(
+        v4.ask(DeviceRequest::KeepAlive),
+        Answer::Refused(Refusal::NotLoggedIn)
+    );
+    let v6 = TcpStream::connect(("::1", server.address.port()));
+    if let Ok(socket) = v6 {
+        let mut v6 = Client::on(socket, server.config()).unwrap();
+        assert_eq!(
+            v6.ask(DeviceRequest::KeepAlive),
+            Answer::Refused(Refusal::NotLoggedIn)
+        );
+    }
+    let v4 = UdpSocket::bind("127.0.0.1:0").unwrap();
+    v4.set_read_timeout(Some(DEADLINE)).unwrap();
+    v4.send_to(&stun::binding_request(1), server.address)
+        .unwrap();
+    let mut answer = [0; 1500];
+    let (len, _) = v4.recv_from(&mut answer).unwrap();
+    let seen = stun::reflexive_address(&answer[..len], 1);
+    assert_eq!(seen, Some(v4.local_addr().unwrap()));
+}
+
+#[test]
+fn t20_garbage_oversized_truncated_and_half_open_connections_hurt_nobody_else() {
+    let server = Running::start();
+    let mut witness = server.member("alice", 1);
+
+    let half_open = server.tcp();
+    let mut garbage = server.tcp();
+    garbage.write_all(&[0xff; 4096]).unwrap();
+    assert!(ends(&mut garbage));
+    let mut hello_and_gone = server.tcp();
+    hello_and_gone.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+    drop(hello_and_gone);
+
+    let oversized = u32::MAX.to_be_bytes();
+    let nonsense = [&[0, 0, 0, 4][..], &[9; 4]].concat();
+    let trailing = {
+        let mut frame = Vec::new();
+        let request = RequestFrame {
+            id: RequestId(1),
+            request: Request::Device(DeviceRequest::KeepAlive),
+        };
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(&request, &mut frame).unwrap();
+        frame[3] += 1;
+        frame.push(0);
+        frame
+    };
+    for bytes in [&oversized[..], &nonsense, &trailing] {
+        let mut client = server.connect();
+        client.stream.write_all(bytes).unwrap();
+        assert_eq!(client.bye(), ByeReason::Malformed);
+        assert_eq!(client.read_to_end(), 0);
+    }
+    let mut before_hello = Client::shake(server.tcp(), server.config()).unwrap();
+    before_hello.stream.write_all(&oversized).unwrap();
+    assert_eq!(before_hello.read_to_end(), 0);
+    let mut truncated = server.connect();
+    truncated.stream.write_all(&[0, 0, 1]).unwrap();
+    truncated.stream.flush().unwrap();
+    truncated.stream.sock.shutdown(Shutdown::Both).unwrap();
+
+    assert_eq!(
+        witness.ask(DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
+    drop(half_open);
+}
+
+#[test]
+fn t20_every_flipped_byte_of_a_record_ends_that_connection_only() {
+    let server = Running::start();
+    let mut witness = server.member("alice", 1);
+    for position in 0..12 {
+        let mut client = server.connect();
+        let id = RequestId(1);
+        let request = Request::Device(DeviceRequest::KeepAlive);
+        let mut plain = Vec::new();
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(&RequestFrame { id, request }, &mut plain).unwrap();
+        client.stream.conn.writer().write_all(&plain).unwrap();
+        let mut record = Vec::new();
+        client.stream.conn.write_tls(&mut record).unwrap();
+        record[position] ^= 0x40;
+        client.stream.sock.write_all(&record).unwrap();
+        client.stream.sock.shutdown(Shutdown::Write).unwrap();
+        assert!(ends(&mut client.stream.sock), "{position}");
+    }
+    assert_eq!(
+        witness.ask(DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
+}
+
+#[test]
+fn without_our_alpn_there_is_no_session() {
+    let server = Running::start();
+    for alpn in [Vec::new(), vec![b"h2".to_vec()]] {
+        let mut config = ClientConfig::clone(&server.config());
+        config.alpn_protocols = alpn;
+        let greeted = Client::on(server.tcp(), Arc::new(config));
+        assert!(greeted.is_err());
+    }
+}
+
+#[test]
+fn whoever_does_not_read_is_cut_off() {
+    let server = Running::start();
+    let mut client = server.member("alice", 1);
+    client.announce();
+    let socket = &client.stream.sock;
+    // The server stops reading first, and ends the session that it hears no more.
+    socket.set_write_timeout(Some(2 * DEADLINE)).unwrap();
+    let mut sent = 0;
+    let cut_off = loop {
+        let request = Request::Directory(DirectoryRequest::List { after: None });
+        if let Err(error) = client.send(request) {
+            break error;
+        }
+        sent += 1;
+        assert!(sent < 2_000_000, "the server buffers without end");
+    };
+    assert!(
+        matches!(
+            cut_off.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        ),
+        "{cut_off}"
+    );
+    let mut witness = server.member("bob", 2);
+    assert_eq!(
+        witness.ask(DeviceRequest::KeepAlive),
+        DeviceAnswer::Done.into()
+    );
+}
+
+#[test]
+fn a_burst_of_questions_is_answered_as_fast_as_the_answers_are_read() {
+    const QUESTIONS: u32 = 8000;
+    let server = Running::start();
+    let mut client = server.member("alice", 1);
+    client.announce();
+    let mut burst = Vec::new();
+    for number in 0..QUESTIONS {
+        let id = RequestId(1_000_000 + number);
+        let request = Request::Directory(DirectoryRequest::List { after: None });
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(&RequestFrame { id, request }, &mut burst).unwrap();
+    }
+    client.stream.write_all(&burst).unwrap();
+    let mut len = 0;
+    for number in 0..QUESTIONS {
+        let answer: ServerFrame = client.next().unwrap();
+        let ServerFrame::Answer { id, .. } = &answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(*id, RequestId(1_000_000 + number));
+        let mut bytes = Vec::new();
+        frame::encode::<CONTROL_FRAME_LEN_MAX>(&answer, &mut bytes).unwrap();
+        len += bytes.len();
+    }
+    assert!(
+        len > SEND_QUEUE_LEN_MAX,
+        "a burst of {len} bytes shows nothing"
+    );
+}
+
+#[test]
+fn t28_used_up_descriptors_come_back() {
+    let data = TempDir::new().unwrap();
+    let line = format!(
+        "ulimit -n 64; exec {PROGRAM} --data {} serve --json --listen 127.0.0.1:0",
+        data.path().display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]);
+    let server = Running::of(command, data);
+    let crowd: Vec<_> = (0..120).map(|_| server.tcp()).collect();
+    drop(crowd);
+    let mut client = server.connect();
+    assert_eq!(
+        client.ask(DeviceRequest::KeepAlive),
+        Answer::Refused(Refusal::NotLoggedIn)
+    );
+}
