@@ -14,6 +14,23 @@ use terminal::tmux::Tmux;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 
+/// A server at which alice and bob are registered.
+fn two_people() -> World {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    world
+}
+
+/// Waits until a program ends, with this exit code and these words on its last screen.
+#[track_caller]
+fn ends(terminal: Terminal, code: i32, words: &str) {
+    let (status, screen) = terminal.end(PATIENCE);
+    assert_eq!(status.code(), Some(code), "{screen}");
+    assert!(screen.contains(words), "{screen}");
+}
+
 #[test]
 fn an_account_is_removed_once_its_name_is_typed() {
     let world = World::new(EXECUTABLE);
@@ -30,18 +47,13 @@ fn an_account_is_removed_once_its_name_is_typed() {
         let mut terminal = Terminal::start(&command, 80);
         terminal.wait("it asks", PATIENCE, asks);
         terminal.type_keys(typed);
-        let (status, screen) = terminal.end(PATIENCE);
-        assert_eq!(status.code(), Some(code), "{screen}");
-        assert!(screen.contains(words), "{screen}");
+        ends(terminal, code, words);
     }
 }
 
 #[test]
 fn lines_that_are_typed_ahead_or_pasted_are_all_sent_in_order() {
-    let world = World::new(EXECUTABLE);
-    for who in ["alice", "bob"] {
-        world.register(who);
-    }
+    let world = two_people();
     let bob = world.receive("bob");
     let command = world.peer_command("alice", &["chat", "bob"]);
     let mut terminal = Terminal::start(&command, 80);
@@ -63,16 +75,12 @@ fn lines_that_are_typed_ahead_or_pasted_are_all_sent_in_order() {
         bob.wait_json(&text, PATIENCE, is_it).unwrap();
     }
     terminal.type_keys("/quit\r");
-    let (status, screen) = terminal.end(PATIENCE);
-    assert_eq!(status.code(), Some(0), "{screen}");
+    ends(terminal, 0, "");
 }
 
 #[test]
 fn a_chat_that_was_stopped_goes_on_where_it_was() {
-    let world = World::new(EXECUTABLE);
-    for who in ["alice", "bob"] {
-        world.register(who);
-    }
+    let world = two_people();
     let bob = world.receive("bob");
     let chat = world.peer_command("alice", &["chat", "bob"]);
     let mut shell = Terminal::start(&in_shell(&chat), 80);
@@ -111,10 +119,7 @@ fn a_chat_that_was_stopped_goes_on_where_it_was() {
 
 #[test]
 fn a_wider_screen_shows_one_prompt() {
-    let world = World::new(EXECUTABLE);
-    for who in ["alice", "bob"] {
-        world.register(who);
-    }
+    let world = two_people();
     let _bob = world.receive("bob");
     let chat = world.peer_command("alice", &["chat", "bob"]);
     let mut terminal = Terminal::start(&chat, 40);
@@ -144,10 +149,7 @@ fn on_a_screen_that_reflows(widths: &[u16], times: RangeInclusive<usize>) {
         println!("skipped: there is no tmux");
         return;
     }
-    let world = World::new(EXECUTABLE);
-    for who in ["alice", "bob"] {
-        world.register(who);
-    }
+    let world = two_people();
     let _bob = world.receive("bob");
     let chat = world.peer_command("alice", &["chat", "bob"]);
     let tmux = Tmux::start(&chat, 40);
@@ -197,10 +199,7 @@ fn a_screen_that_gets_narrow_and_wide_again_keeps_what_was_printed_above_a_long_
 
 #[test]
 fn t30_an_open_chat_says_that_another_server_is_in_the_place_of_its_own() {
-    let mut world = World::new(EXECUTABLE);
-    for who in ["alice", "bob"] {
-        world.register(who);
-    }
+    let mut world = two_people();
     let right = world.server().fingerprint.clone();
     let chat = world.peer_command("alice", &["chat", "bob"]);
     let mut terminal = Terminal::start(&chat, 200);
@@ -273,10 +272,7 @@ fn a_new_password_is_asked_for_again_until_it_will_do() {
 
 #[test]
 fn what_was_typed_before_a_question_does_not_answer_it() {
-    let world = World::new(EXECUTABLE);
-    for who in ["alice", "bob"] {
-        world.register(who);
-    }
+    let world = two_people();
     fs::create_dir(world.path("inbox")).unwrap();
     fs::write(world.path("holiday.jpg"), "sun").unwrap();
     let receive = world.peer_command("alice", &["receive", "--folder", "inbox"]);
@@ -297,18 +293,42 @@ fn what_was_typed_before_a_question_does_not_answer_it() {
     assert!(!world.path("inbox/holiday.jpg").exists());
 }
 
+#[test]
+fn an_offer_is_broken_between_words_on_a_narrow_screen() {
+    let world = two_people();
+    fs::create_dir(world.path("inbox")).unwrap();
+    fs::write(world.path(".hidden"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 40);
+    world.wait_ready("bob");
+    let sends = world.peer_command("alice", &["send-file", "bob", ".hidden"]);
+    let mut alice = Terminal::start(&sends, 80);
+    let screen = bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("[y/n, then Enter]")
+    });
+    for words in ["which", "would hide", "_hidden"] {
+        assert!(screen.contains(words), "{words}: {screen}");
+    }
+    bob.type_keys("n\r");
+    alice.wait("it is declined", PATIENCE, |screen| {
+        screen.contains("declined")
+    });
+}
+
 /// Kept out of memory: a hole has no bytes. Large enough that the other side can be stopped on the way.
 const LARGE: u64 = 2 << 30;
 
+/// Makes a large file `film.mp4`, and a folder to put it into.
+fn make_film(world: &World) {
+    fs::create_dir(world.path("inbox")).expect("the folder is new");
+    let file = fs::File::create(world.path("film.mp4")).expect("the folder can be written to");
+    file.set_len(LARGE).expect("a hole takes no room");
+}
+
 #[test]
 fn a_transfer_is_a_line_that_is_redrawn_at_both_ends_until_it_is_cancelled() {
-    let world = World::new(EXECUTABLE);
-    for who in ["alice", "bob"] {
-        world.register(who);
-    }
-    fs::create_dir(world.path("inbox")).unwrap();
-    let file = fs::File::create(world.path("film.mp4")).unwrap();
-    file.set_len(LARGE).unwrap();
+    let world = two_people();
+    make_film(&world);
     let bob = world.peer_command("bob", &["chat", "alice", "--folder", "inbox"]);
     let mut bob = Terminal::start(&bob, 40);
     bob.wait("bob's prompt", PATIENCE, |screen| screen.contains("alice>"));
@@ -358,20 +378,14 @@ fn a_transfer_is_a_line_that_is_redrawn_at_both_ends_until_it_is_cancelled() {
     assert_eq!(screen.matches(" %, ").count(), 0, "{screen}");
     bob.wait("bob is told", PATIENCE, |screen| screen.contains("failed"));
     alice.type_keys("/quit\r");
-    let (status, screen) = alice.end(PATIENCE);
-    assert_eq!(status.code(), Some(0), "{screen}");
+    ends(alice, 0, "");
     assert_eq!(world.names_in("inbox"), [""; 0]);
 }
 
 #[test]
 fn an_interrupt_says_what_became_of_a_file() {
-    let world = World::new(EXECUTABLE);
-    for who in ["alice", "bob"] {
-        world.register(who);
-    }
-    fs::create_dir(world.path("inbox")).unwrap();
-    let file = fs::File::create(world.path("film.mp4")).unwrap();
-    file.set_len(LARGE).unwrap();
+    let world = two_people();
+    make_film(&world);
     let asks = |screen: &str| screen.contains("Take film.mp4?");
     let moves = |screen: &str| screen.contains(" left");
     let sends = world.peer_command("alice", &["send-file", "bob", "film.mp4"]);
@@ -386,10 +400,11 @@ fn an_interrupt_says_what_became_of_a_file() {
         screen.contains("Offered film.mp4")
     });
     alice.type_keys("\x03");
-    let (status, screen) = alice.end(PATIENCE);
-    assert_eq!(status.code(), Some(130), "{screen}");
-    let told = "Cancelled: the offer of film.mp4 to bob is withdrawn.";
-    assert!(screen.contains(told), "{screen}");
+    ends(
+        alice,
+        130,
+        "Cancelled: the offer of film.mp4 to bob is withdrawn.",
+    );
     bob.wait("it is withdrawn", PATIENCE, |screen| {
         screen.contains("was withdrawn")
     });
@@ -402,10 +417,7 @@ fn an_interrupt_says_what_became_of_a_file() {
     bob.type_keys("y\r");
     alice.wait("it moves", PATIENCE, moves);
     alice.type_keys("\x03");
-    let (status, screen) = alice.end(PATIENCE);
-    assert_eq!(status.code(), Some(130), "{screen}");
-    let told = "Cancelled: film.mp4 was not sent. bob had ";
-    assert!(screen.contains(told), "{screen}");
+    ends(alice, 130, "Cancelled: film.mp4 was not sent. bob had ");
     bob.wait("it failed", PATIENCE, |screen| screen.contains("failed:"));
 
     // On its way, by the receiver.
@@ -416,21 +428,14 @@ fn an_interrupt_says_what_became_of_a_file() {
     bob.type_keys("y\r");
     alice.wait("it moves", PATIENCE, moves);
     bob.type_keys("\x03");
-    let (status, screen) = bob.end(PATIENCE);
-    assert_eq!(status.code(), Some(130), "{screen}");
-    let told = "Cancelled: film.mp4 from alice was not taken";
-    assert!(screen.contains(told), "{screen}");
-    let (status, screen) = alice.end(PATIENCE);
-    assert_eq!(status.code(), Some(9), "{screen}");
+    ends(bob, 130, "Cancelled: film.mp4 from alice was not taken");
+    ends(alice, 9, "cancelled by the other side");
     assert_eq!(world.names_in("inbox"), [""; 0]);
 }
 
 #[test]
 fn whoever_leaves_is_told_with_the_device() {
-    let world = World::new(EXECUTABLE);
-    for who in ["alice", "bob"] {
-        world.register(who);
-    }
+    let world = two_people();
     let bob = world.receive("bob");
     let listed = world.json("alice", &["list"]);
     let bobs = listed.iter().find(|line| line["account"] == "bob").unwrap();

@@ -44,6 +44,15 @@ fn told(world: &mut World, secret: &DeviceSecret, token: &Token) -> Vec<Enrolmen
     logged_in.enrolled
 }
 
+/// A device of alice's that is away, with its token, and the session of one that was enrolled meanwhile.
+fn with_new_device() -> (World, DeviceSecret, Token, ConnectionId) {
+    let mut world = World::new();
+    let (secret, token) = world.token("alice", 1);
+    let new = world.connect(AWAY);
+    world.log_in(new, "alice", &device(2));
+    (world, secret, token, new)
+}
+
 fn note(world: &mut World, session: ConnectionId, secret: &DeviceSecret) {
     let device_key = secret.public();
     let answer = world.ask(session, DeviceRequest::Noted { device_key });
@@ -70,10 +79,7 @@ fn whoever_is_there_is_told_of_a_new_device_at_once() {
 
 #[test]
 fn whoever_was_away_is_told_at_each_log_in_until_it_has_noted_it() {
-    let mut world = World::new();
-    let (secret, token) = world.token("alice", 1);
-    let new = world.connect(AWAY);
-    world.log_in(new, "alice", &device(2));
+    let (mut world, secret, token, _) = with_new_device();
     let enrolled = enrolment(&world, &device(2));
     world.advance(Duration::from_secs(10));
     world.restart(Duration::from_secs(1));
@@ -108,10 +114,7 @@ fn whoever_was_told_and_left_is_told_again() {
 /// Otherwise a thief would be gone before anybody hears of it.
 #[test]
 fn a_device_that_logs_out_again_is_told_of_all_the_same() {
-    let mut world = World::new();
-    let (secret, token) = world.token("alice", 1);
-    let new = world.connect(AWAY);
-    world.log_in(new, "alice", &device(2));
+    let (mut world, secret, token, new) = with_new_device();
     let enrolled = enrolment(&world, &device(2));
     let answer = world.ask(new, DeviceRequest::LogOut);
     assert_eq!(answer, DeviceAnswer::Done.into());

@@ -74,17 +74,24 @@ fn a_file_arrives_whole_even_under_loss() {
     }
 }
 
-#[test]
-fn on_a_slow_line_both_sides_tell_how_much_has_arrived() {
-    const RATE: u32 = 100_000;
-    let mut world = world(
+/// Bytes that a slow line carries in a second.
+const RATE: u32 = 100_000;
+
+/// Two people with slow lines.
+fn slow_world() -> World {
+    world(
         2,
         Faults {
             rate: Some(RATE),
             queue: Duration::from_millis(200),
             ..Faults::NONE
         },
-    );
+    )
+}
+
+#[test]
+fn on_a_slow_line_both_sides_tell_how_much_has_arrived() {
+    let mut world = slow_world();
     let (transfer, _) = offer(&mut world, 2 * LEAF_LEN as u32);
     answer(&mut world, transfer, true);
     let done = |world: &World, host: usize| {
@@ -113,15 +120,7 @@ fn on_a_slow_line_both_sides_tell_how_much_has_arrived() {
 
 #[test]
 fn files_on_one_slow_line_tell_no_more_than_has_arrived() {
-    const RATE: u32 = 100_000;
-    let mut world = world(
-        2,
-        Faults {
-            rate: Some(RATE),
-            queue: Duration::from_millis(200),
-            ..Faults::NONE
-        },
-    );
+    let mut world = slow_world();
     let transfers: Vec<_> = (0..3)
         .map(|_| offer(&mut world, LEAF_LEN as u32).0)
         .collect();
@@ -204,14 +203,7 @@ fn either_side_can_cancel() {
 fn whoever_gives_up_on_a_slow_line_is_heard_soon_and_sends_no_more() {
     // By hand, and by ending the program, in good order.
     for stops in [false, true] {
-        let mut world = world(
-            2,
-            Faults {
-                rate: Some(100_000),
-                queue: Duration::from_millis(200),
-                ..Faults::NONE
-            },
-        );
+        let mut world = slow_world();
         let (transfer, _) = offer(&mut world, 6 * LEAF_LEN as u32);
         answer(&mut world, transfer, true);
         world.pass(Duration::from_secs(8));

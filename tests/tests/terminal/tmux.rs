@@ -40,7 +40,7 @@ impl Tmux {
         tmux
     }
 
-    /// Types keys.
+    /// Types keys, all at once and none by its name.
     #[track_caller]
     pub(crate) fn type_keys(&self, keys: &str) {
         self.ask(&["send-keys", "-l", keys]);

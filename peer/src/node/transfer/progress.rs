@@ -93,7 +93,7 @@ pub(super) struct InFlight {
 pub(super) struct SentLeaf {
     pub(super) transfer: TransferId,
     pub(super) stream: StreamId,
-    /// In bytes.
+    /// Its length in bytes, without the header in front.
     pub(super) len: u64,
 }
 

@@ -54,14 +54,20 @@ pub(super) enum Attempt {
     },
     /// Waits for the store; the password was right.
     Enrolling {
-        to: ReplyTo,
-        login: Box<PasswordLogin>,
-        account_id: AccountId,
-        token: Token,
-        enrolment: Enrolment,
+        enrolling: Box<Enrolling>,
         /// Its connection is gone.
         has_left: bool,
     },
+}
+
+/// A device whose enrolment is on its way to the store.
+#[derive(Debug)]
+pub(super) struct Enrolling {
+    to: ReplyTo,
+    login: PasswordLogin,
+    account_id: AccountId,
+    token: Token,
+    enrolment: Enrolment,
 }
 
 /// The first message of a password log-in that is not counted yet.
@@ -174,19 +180,8 @@ impl Attempt {
                 login,
                 has_left: true,
             }),
-            Self::Enrolling {
-                to,
-                login,
-                account_id,
-                token,
-                enrolment,
-                ..
-            } => Some(Self::Enrolling {
-                to,
-                login,
-                account_id,
-                token,
-                enrolment,
+            Self::Enrolling { enrolling, .. } => Some(Self::Enrolling {
+                enrolling,
                 has_left: true,
             }),
             Self::Loading(_) => None,
@@ -215,31 +210,10 @@ impl Attempt {
                 ..
             } => Some(go_on(to, login, stretch, true, challenge, context)),
             Self::Enrolling {
-                to,
-                login,
-                account_id,
-                token,
-                enrolment,
+                enrolling,
                 has_left,
             } => {
-                let StoreAnswer::Devices(DevicesAnswer::Enrolled { is_new, untold }) = answer
-                else {
-                    refuse_enrolment(to, &answer, context);
-                    return None;
-                };
-                if is_new {
-                    let account = login.account.clone();
-                    gate.tell(Event::Enrolled(account, enrolment));
-                }
-                if !has_left {
-                    let member = login.into_member(account_id, context);
-                    gate.tell(Event::LoggedIn(Entered {
-                        to,
-                        member,
-                        token: Some(token),
-                        untold,
-                    }));
-                }
+                on_enrolled(*enrolling, has_left, answer, gate, context);
                 None
             }
             Self::Challenged { .. } | Self::Finishing { .. } => {
@@ -256,7 +230,7 @@ impl Attempt {
                 login.fail(gate, context);
                 to
             }
-            Self::Enrolling { to, .. } => to,
+            Self::Enrolling { enrolling, .. } => enrolling.to,
             Self::Challenged { .. } | Self::Finishing { .. } => {
                 unreachable!("an attempt in this state waits for no answer of the store")
             }
@@ -495,14 +469,50 @@ fn on_finished(
         lockout,
     };
     gate.store(to.connection, request, context);
+    let enrolling = Enrolling {
+        to,
+        login: *login,
+        account_id,
+        token,
+        enrolment,
+    };
     Some(Attempt::Enrolling {
+        enrolling: Box::new(enrolling),
+        has_left: false,
+    })
+}
+
+/// The store has enrolled the device, or not.
+fn on_enrolled(
+    enrolling: Enrolling,
+    has_left: bool,
+    answer: StoreAnswer,
+    gate: &mut Gate,
+    context: &mut Context,
+) {
+    let Enrolling {
         to,
         login,
         account_id,
         token,
         enrolment,
-        has_left: false,
-    })
+    } = enrolling;
+    let StoreAnswer::Devices(DevicesAnswer::Enrolled { is_new, untold }) = answer else {
+        return refuse_enrolment(to, &answer, context);
+    };
+    if is_new {
+        let account = login.account.clone();
+        gate.tell(Event::Enrolled(account, enrolment));
+    }
+    if !has_left {
+        let member = login.into_member(account_id, context);
+        gate.tell(Event::LoggedIn(Entered {
+            to,
+            member,
+            token: Some(token),
+            untold,
+        }));
+    }
 }
 
 /// The store has not enrolled the device.
