@@ -48,8 +48,8 @@ pub const FILE_NAME_LEN_MAX: usize = 255;
 pub const AGENT_LEN_MAX: usize = 64;
 /// Longest password, in bytes: holds a long passphrase, and bounds the work of hashing it.
 pub const PASSWORD_LEN_MAX: usize = KIB;
-/// Shortest new password, in bytes: the minimum of NIST SP 800-63B.
-pub const PASSWORD_LEN_MIN: usize = 8;
+/// Shortest new password, in Unicode code points: the minimum of NIST SP 800-63B, counted as there.
+pub const PASSWORD_CHARS_MIN: usize = 8;
 /// Longest reason in a frame, for example for cancelling a transfer: one line for a person.
 pub const REASON_LEN_MAX: usize = 256;
 

@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 
 use crate::id::AccountName;
 use crate::key::ChannelBinding;
-use crate::limits::{PASSWORD_LEN_MAX, PASSWORD_LEN_MIN};
+use crate::limits::{PASSWORD_CHARS_MIN, PASSWORD_LEN_MAX};
 use crate::wire::rendezvous::{OpaqueMessage, StretchVersion};
 
 /// The parameters with which new passwords are stretched: Argon2id with 64 MiB, three passes and one
@@ -81,10 +81,10 @@ impl Password {
     ///
     /// # Errors
     ///
-    /// [`PasswordLengthError`] if it is shorter than [`PASSWORD_LEN_MIN`] or longer than
+    /// [`PasswordLengthError`] if it is shorter than [`PASSWORD_CHARS_MIN`] or longer than
     /// [`PASSWORD_LEN_MAX`].
     pub fn new(text: Zeroizing<String>) -> Result<Self, PasswordLengthError> {
-        if text.len() < PASSWORD_LEN_MIN {
+        if text.chars().count() < PASSWORD_CHARS_MIN {
             return Err(PasswordLengthError::TooShort);
         }
         Self::existing(text)
@@ -109,7 +109,7 @@ pub enum PasswordLengthError {
     Empty,
     /// It is shorter than a new password has to be.
     #[error(
-        "a password has at least {PASSWORD_LEN_MIN} bytes; take a few words that only you would put together"
+        "a password has at least {PASSWORD_CHARS_MIN} characters; take a few words that only you would put together"
     )]
     TooShort,
     /// It is longer than [`PASSWORD_LEN_MAX`].
@@ -597,6 +597,22 @@ mod tests {
 
     fn password(text: &str) -> Password {
         Password::new(Zeroizing::new(text.to_owned())).unwrap()
+    }
+
+    #[test]
+    fn a_new_password_has_so_many_characters_and_no_password_more_bytes_than_the_limit() {
+        let new = |text: String| Password::new(Zeroizing::new(text)).map(drop);
+        for character in ["a", "é", "漢", "👍"] {
+            assert_eq!(new(character.repeat(PASSWORD_CHARS_MIN)), Ok(()));
+            let short = new(character.repeat(PASSWORD_CHARS_MIN - 1));
+            assert_eq!(short, Err(PasswordLengthError::TooShort));
+        }
+        assert_eq!(new("a".repeat(PASSWORD_LEN_MAX)), Ok(()));
+        let long = new("a".repeat(PASSWORD_LEN_MAX + 1));
+        assert_eq!(long, Err(PasswordLengthError::TooLong));
+        let existing = |text: &str| Password::existing(Zeroizing::new(text.to_owned())).map(drop);
+        assert_eq!(existing("a"), Ok(()));
+        assert_eq!(existing(""), Err(PasswordLengthError::Empty));
     }
 
     struct World {

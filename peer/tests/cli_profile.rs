@@ -296,7 +296,7 @@ fn a_short_password_is_refused_before_anything_is_sent() {
         2,
         &[&arguments[..], &["--password-file", "password"]].concat(),
     );
-    assert!(message.contains("8 bytes"), "{message}");
+    assert!(message.contains("at least 8 characters"), "{message}");
 }
 
 #[test]

@@ -225,7 +225,7 @@ fn registration_can_be_closed_and_the_operator_still_makes_accounts() {
         "--password-file",
         &short,
     ];
-    assert_fails(&world.rendezvous(&add), 1, &["at least 8 bytes"]);
+    assert_fails(&world.rendezvous(&add), 1, &["at least 8 characters"]);
 }
 
 #[test]
@@ -235,11 +235,11 @@ fn a_password_file_that_cannot_be_used_is_named() {
     assert_explains(&register("missing"), 8, &["password file", "missing"]);
     assert_explains(&register("."), 8, &["password file"]);
     let empty = world.password_file("empty", "");
-    assert_explains(&register(&empty), 2, &["at least 8 bytes"]);
+    assert_explains(&register(&empty), 2, &["at least 8 characters"]);
     let log_in = world.enter("alice", "login", "alice", &empty);
     assert_explains(&log_in, 2, &["the password is empty"]);
     let short = world.password_file("short", "seven77\n");
-    assert_explains(&register(&short), 2, &["at least 8 bytes"]);
+    assert_explains(&register(&short), 2, &["at least 8 characters"]);
     let long = world.password_file("long", &"x".repeat(1025));
     assert_explains(&register(&long), 2, &["at most 1024 bytes"]);
     fs::write(world.path("binary"), [0xff; 20]).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::limits::PASSWORD_LEN_MIN;
+use common::limits::PASSWORD_CHARS_MIN;
 use common::os::password_file;
 use common::password::Password;
 use rustyline::error::ReadlineError;
@@ -82,7 +82,7 @@ pub(crate) fn can_ask() -> bool {
 /// Asks until a password will do and was typed twice.
 fn new_from_terminal(whose: &str, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
     screen.note(format!(
-        "Choose a password of at least {PASSWORD_LEN_MIN} characters, for instance a few words that only you would put together."
+        "Choose a password of at least {PASSWORD_CHARS_MIN} characters, for instance a few words that only you would put together."
     ));
     loop {
         let first = hidden(&format!("Password of {whose}: "))?;

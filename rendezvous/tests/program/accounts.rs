@@ -153,7 +153,7 @@ fn passwords_that_cannot_be_are_refused_with_a_word() {
     let data = TempDir::new().unwrap();
     let short = add_with(data.path(), "alice", "short");
     assert_eq!(short.status.code(), Some(1));
-    assert!(text(&short.stderr).contains("at least 8 bytes"));
+    assert!(text(&short.stderr).contains("at least 8 characters"));
     let tab = add_with(data.path(), "alice", "correct\thorse");
     assert_eq!(tab.status.code(), Some(1));
     assert!(text(&tab.stderr).contains("control character"));
