@@ -5,6 +5,8 @@
 
 // Why a connection could not be accepted.
 pub mod accept;
+// Where to listen.
+pub mod bind;
 // The two clocks.
 pub mod clock;
 // JSON-RPC 2.0 over Unix sockets, both sides.

@@ -1,6 +1,5 @@
 //! What was typed. What it means is in [`crate::config`].
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use common::id::{AccountName, MessageId, NameError};
 use common::key::Fingerprint;
 use common::limits::HISTORY_ITEMS_MAX;
+use common::os::bind::BindAddress;
 use common::wire::rendezvous::AdmissionCode;
 
 use crate::config::parse_server;
@@ -38,8 +38,7 @@ Files:
     version,
     after_help = epilogue(),
     max_term_width = 100,
-    arg_required_else_help = true,
-    disable_help_subcommand = true
+    arg_required_else_help = true
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -65,8 +64,8 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Bind the UDP socket to this address instead of a free port.
-    #[arg(long, global = true, env = "PEER_UDP", value_name = "ADDRESS:PORT")]
-    pub(crate) udp: Option<SocketAddr>,
+    #[arg(long, global = true, env = "PEER_UDP", value_name = "[ADDR:]PORT")]
+    pub(crate) udp: Option<BindAddress>,
     /// Log to stderr what is decided; twice: what is dropped, too. RUST_LOG overrides it.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,

@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use common::os::bind::BindAddress;
 use common::os::process::forbid_core_dumps;
 
 use crate::args::{Action, Arguments, Outbox, OutboxAction, example_for};
@@ -65,7 +65,7 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<Exit, Failure> {
     })?;
     let place = Place {
         profile: Profile::at(folder),
-        udp: global.udp,
+        udp: global.udp.unwrap_or(BindAddress::port(0)),
     };
     match action {
         Action::Register(register) => account::register(&place, register, screen),
@@ -91,7 +91,7 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<Exit, Failure> {
 #[derive(Debug)]
 struct Place {
     profile: Profile,
-    udp: Option<SocketAddr>,
+    udp: BindAddress,
 }
 
 impl Place {

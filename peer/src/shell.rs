@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use common::id::DeviceName;
 use common::key::DeviceSecret;
 use common::limits::WORKER_ANSWERS_MAX;
+use common::os::bind::BindAddress;
 use common::os::clock::{epoch, now};
 use common::os::lines::{RequestId, Tokens};
 use common::os::worker::Worker;
@@ -108,8 +109,8 @@ pub struct NodeSettings {
     pub history: PathBuf,
     /// The path of the profile's Unix socket; replaced if it exists.
     pub socket: PathBuf,
-    /// Where to bind the UDP socket; without it any port, in both families where the system has both.
-    pub udp: Option<SocketAddr>,
+    /// Where to bind the UDP socket.
+    pub udp: BindAddress,
 }
 
 /// The address of a rendezvous server. Its TCP and UDP ports have the same number.
@@ -143,8 +144,8 @@ pub enum StartError {
     /// The UDP socket cannot be bound.
     #[error("cannot use the UDP address {address}: {source}; is it taken by another program?")]
     Udp {
-        /// The address from the command line, or `[::]:0`.
-        address: String,
+        /// The address that was tried last.
+        address: SocketAddr,
         /// The system's error.
         source: io::Error,
     },
@@ -554,12 +555,8 @@ fn open_sockets(
     let connection =
         RendezvousConnection::new(settings.server.clone(), &settings.trust, CONNECTION)
             .map_err(StartError::Server)?;
-    let mut udp = Udp::bind(settings.udp).map_err(|source| StartError::Udp {
-        address: settings
-            .udp
-            .map_or_else(|| "[::]:0".to_owned(), |address| address.to_string()),
-        source,
-    })?;
+    let bound = settings.udp.bind(Udp::bind);
+    let mut udp = bound.map_err(|(address, source)| StartError::Udp { address, source })?;
     udp.register(poll.registry(), UDP)
         .map_err(StartError::System)?;
     let clients = Tokens::new(FIRST_CLIENT, 1);

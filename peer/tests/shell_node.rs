@@ -204,7 +204,7 @@ fn what_cannot_be_opened_is_named_before_anything_starts() {
 
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut settings = profile.settings();
-    settings.udp = Some(taken.local_addr().unwrap());
+    settings.udp = taken.local_addr().unwrap().into();
     let error = start(settings).unwrap_err();
     assert!(matches!(error, StartError::Udp { .. }), "{error}");
 
@@ -328,7 +328,7 @@ impl Profile {
             device_name: DeviceName::lossy("laptop"),
             history: self.history(),
             socket: self.socket(),
-            udp: Some("127.0.0.1:0".parse().unwrap()),
+            udp: "127.0.0.1:0".parse().unwrap(),
         }
     }
 

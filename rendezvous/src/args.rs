@@ -1,12 +1,12 @@
 //! What was typed.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::id::AccountName;
 use common::limits::FAILURE_LIMIT_MAX;
+use common::os::bind::BindAddress;
 
 const EXIT_CODES: &str = "\
 Examples:
@@ -55,8 +55,8 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ServeArguments {
     /// Address and port to listen on, TCP and UDP [default: port 7400 of every address]
-    #[arg(long, value_name = "ADDR:PORT", env = "RENDEZVOUS_LISTEN")]
-    pub listen: Option<SocketAddr>,
+    #[arg(long, value_name = "[ADDR:]PORT", env = "RENDEZVOUS_LISTEN")]
+    pub listen: Option<BindAddress>,
     /// Who may register; there are no invitations yet, so it is everybody or nobody
     #[arg(long, value_enum, default_value_t, env = "RENDEZVOUS_REGISTRATION")]
     pub registration: RegistrationArgument,

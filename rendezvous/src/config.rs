@@ -1,9 +1,9 @@
 //! What the arguments mean.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use common::os::bind::BindAddress;
 use directories::ProjectDirs;
 
 use crate::args::{RegistrationArgument, ServeArguments};
@@ -16,8 +16,8 @@ pub const PORT: u16 = 7400;
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
-    /// Addresses to try to listen on, in this order; one is enough.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen, TCP and UDP.
+    pub listen: BindAddress,
     /// Who may register.
     pub registration: Registration,
     /// How many log-ins may fail.
@@ -28,15 +28,8 @@ pub struct ServeConfig {
 
 impl From<ServeArguments> for ServeConfig {
     fn from(typed: ServeArguments) -> Self {
-        let everywhere = || {
-            // One socket for both families, or IPv4 where a system has no IPv6.
-            vec![
-                SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)),
-                SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)),
-            ]
-        };
         Self {
-            listen: typed.listen.map_or_else(everywhere, |one| vec![one]),
+            listen: typed.listen.unwrap_or(BindAddress::port(PORT)),
             registration: match typed.registration {
                 RegistrationArgument::Open => Registration::Open,
                 RegistrationArgument::Closed => Registration::Closed,

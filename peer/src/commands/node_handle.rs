@@ -1,10 +1,10 @@
 //! A command's way to the node of its profile: the node of the process that owns the profile, or,
 //! when there is none, one of our own that we then talk to in the same way.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::limits::SERVER_WAIT_MAX;
+use common::os::bind::BindAddress;
 use common::os::lock::FolderLock;
 use common::tls::ServerTrust;
 
@@ -24,7 +24,7 @@ const ATTACH_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct NodeHandle {
     profile: Profile,
     settings: Settings,
-    udp: Option<SocketAddr>,
+    udp: BindAddress,
     inbox: Inbox,
     client: Option<Client>,
     owned: Option<Owned>,
@@ -41,7 +41,7 @@ impl NodeHandle {
     pub(crate) fn open(
         profile: Profile,
         settings: Settings,
-        udp: Option<SocketAddr>,
+        udp: BindAddress,
     ) -> Result<Self, Failure> {
         let inbox = Inbox::with_signals().map_err(|error| {
             Failure::new(Exit::Other, "could not handle signals").because(error)

@@ -5,7 +5,7 @@
 //! any network; only a full send buffer makes the loop wait, and not for long.
 
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -60,13 +60,9 @@ struct Blocked {
 }
 
 impl Udp {
-    /// Binds to `address`; without one to any port, for both families where the system has both.
-    pub(crate) fn bind(address: Option<SocketAddr>) -> io::Result<Self> {
-        let socket = match address {
-            Some(address) => bind(address)?,
-            None => bind((Ipv6Addr::UNSPECIFIED, 0).into())
-                .or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))?,
-        };
+    /// Binds to this address; to the unspecified one of IPv6 for both families.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = bind(address)?;
         enlarge(SockRef::from(&socket));
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         Ok(Self {
@@ -390,6 +386,9 @@ const fn ecn_in(ecn: noq_udp::EcnCodepoint) -> noq_proto::EcnCodepoint {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use common::os::bind::BindAddress;
     use mio::{Events, Poll};
 
     use super::*;
@@ -397,10 +396,15 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
+    /// For both families, where the system has both.
+    fn dual() -> Udp {
+        BindAddress::port(0).bind(Udp::bind).unwrap()
+    }
+
     #[test]
     fn a_train_arrives_between_both_families_with_plain_ipv4_addresses() {
-        let mut dual = Udp::bind(None).unwrap();
-        let mut plain = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut dual = dual();
+        let mut plain = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let dual_address: SocketAddr = (Ipv4Addr::LOCALHOST, dual.local.port()).into();
         let bytes: Vec<u8> = (0..10_000).map(|i| (i / 1200) as u8).collect();
         let there = send_train(&mut dual, plain.local, &bytes, 1200);
@@ -420,8 +424,8 @@ mod tests {
 
     #[test]
     fn a_source_address_can_be_chosen_on_a_dual_stack_socket() {
-        let mut dual = Udp::bind(None).unwrap();
-        let mut plain = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut dual = dual();
+        let mut plain = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut transmit = send_train(&mut dual, plain.local, b"hello", 1200);
         transmit.source = Some(Ipv4Addr::new(127, 0, 0, 7).into());
         dual.send(&transmit, b"hello", now());
@@ -431,8 +435,8 @@ mod tests {
 
     #[test]
     fn a_train_longer_than_the_system_takes_is_cut_up() {
-        let mut from = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        let mut to = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut from = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut to = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let bytes: Vec<u8> = (0..100 * 1200).map(|i| (i / 1200) as u8).collect();
         let transmit = send_train(&mut from, to.local, &bytes, 1200);
         from.send(&transmit, &bytes, now());
@@ -442,7 +446,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_is_loss() {
-        let mut plain = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut plain = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let target = "[::1]:9".parse().unwrap();
         let transmit = send_train(&mut plain, target, b"hello", 1200);
         plain.send(&transmit, b"hello", now());
@@ -458,7 +462,7 @@ mod tests {
 
     #[test]
     fn t19_an_empty_datagram_goes_no_further() {
-        let mut to = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut to = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let from = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         for bytes in [&b""[..], b"a", b"", b"bc"] {
             from.send_to(bytes, to.local).unwrap();
@@ -473,8 +477,8 @@ mod tests {
 
     #[test]
     fn a_train_that_had_no_room_is_sent_when_there_is_some() {
-        let mut from = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        let mut to = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut from = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut to = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let transmit = send_train(&mut from, to.local, b"hello", 1200);
         from.blocked = Some(Blocked {
             transmit,
@@ -503,7 +507,7 @@ mod tests {
 
     #[test]
     fn a_train_that_gets_no_room_in_time_is_lost() {
-        let mut udp = Udp::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut udp = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let until = now();
         let target = udp.local;
         udp.blocked = Some(Blocked {
@@ -519,7 +523,7 @@ mod tests {
 
     #[test]
     fn local_addresses_have_the_port_and_a_meaning_elsewhere() {
-        let dual = Udp::bind(None).unwrap();
+        let dual = dual();
         let addresses = dual.local_addresses().unwrap();
         if Path::new("/sys/class/net").exists() {
             let known = addresses.iter().all(|address| address.mtu.is_some());
@@ -539,7 +543,7 @@ mod tests {
             ones.push("127.0.0.2:0");
         }
         for one in ones {
-            let plain = Udp::bind(Some(one.parse().unwrap())).unwrap();
+            let plain = Udp::bind(one.parse().unwrap()).unwrap();
             let addresses = plain.local_addresses().unwrap();
             assert_eq!(addresses.len(), 1);
             assert_eq!(addresses[0].endpoint, plain.local);

@@ -70,7 +70,7 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
         let path = config.certificate.as_deref().unwrap_or(path);
         data::certificate_problem(path, &error)
     })?;
-    let sockets = Sockets::bind(&config.listen)?;
+    let sockets = config.listen.bind(Sockets::bind).map_err(not_bound)?;
 
     let mut options = ServerOptions::new(folder.bucket_key()?);
     options.registration = config.registration;
@@ -135,27 +135,7 @@ struct Sockets {
 }
 
 impl Sockets {
-    /// Binds the first of these addresses that this system has.
-    fn bind(addresses: &[SocketAddr]) -> Result<Self, Failure> {
-        let mut failure = None;
-        for &address in addresses {
-            match Self::bind_one(address) {
-                Ok(sockets) => return Ok(sockets),
-                Err(why) => {
-                    let is_taken = why.kind() == io::ErrorKind::AddrInUse;
-                    let hint = listen_hint(why.kind());
-                    failure = Some(Failure::Listen { address, why, hint });
-                    // A port that is taken is taken in the other family, too, and is what to report.
-                    if is_taken {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(failure.expect("there is an address to listen on"))
-    }
-
-    fn bind_one(address: SocketAddr) -> io::Result<Self> {
+    fn bind(address: SocketAddr) -> io::Result<Self> {
         let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             let tcp = socket(address, Type::STREAM, Protocol::TCP)?;
@@ -182,16 +162,21 @@ impl Sockets {
     }
 }
 
+fn not_bound((address, why): (SocketAddr, io::Error)) -> Failure {
+    let hint = listen_hint(why.kind());
+    Failure::Listen { address, why, hint }
+}
+
 /// What to do if an address cannot be bound.
 fn listen_hint(kind: io::ErrorKind) -> &'static str {
     if kind == io::ErrorKind::AddrInUse {
-        "another program, or another server, has this port (TCP or UDP); stop it, or choose another with --listen ADDR:PORT"
+        "another program, or another server, has this port (TCP or UDP); stop it, or choose another with --listen [ADDR:]PORT"
     } else if kind == io::ErrorKind::AddrNotAvailable {
-        "this machine has no such address; choose one that it has with --listen ADDR:PORT"
+        "this machine has no such address; choose one that it has with --listen [ADDR:]PORT"
     } else if kind == io::ErrorKind::PermissionDenied {
-        "ports below 1024 need a privilege; choose a higher one with --listen ADDR:PORT"
+        "ports below 1024 need a privilege; choose a higher one with --listen [ADDR:]PORT"
     } else {
-        "choose another address with --listen ADDR:PORT"
+        "choose another address with --listen [ADDR:]PORT"
     }
 }
 

@@ -31,7 +31,7 @@ fn a_port_that_is_taken_is_exit_code_3() {
         assert_eq!(output.status.code(), Some(3));
         let stderr = text(&output.stderr);
         assert!(stderr.contains(&taken.to_string()), "{stderr}");
-        assert!(stderr.contains("--listen ADDR:PORT"), "{stderr}");
+        assert!(stderr.contains("--listen [ADDR:]PORT"), "{stderr}");
     }
     let not_ours = run(data.path(), &["serve", "--listen", "192.0.2.1:7400"]);
     assert_eq!(not_ours.status.code(), Some(3));

@@ -212,7 +212,7 @@ impl End {
             device_name: DeviceName::lossy(name),
             history: folder.join("history.db"),
             socket: folder.join("socket"),
-            udp: Some("127.0.0.1:0".parse()?),
+            udp: "127.0.0.1:0".parse()?,
         };
         let mut end = Self {
             node: LocalNode::start(settings)?,
