@@ -210,6 +210,9 @@ fn when_the_owner_of_a_profile_dies_another_of_its_programs_goes_on() {
     world.json("alice", &["send", "bob", "for both"]);
     wait_message(&owner, "for both");
     wait_message(&heir, "for both");
+    let asked = world.peer("bob", &["-v", "status"]);
+    let told = "another 'peer' program runs the node of this profile";
+    assert!(asked.stderr.contains(told), "{asked:?}");
     owner.kill();
     world.json("alice", &["send", "bob", "for the heir", "--timeout", "40"]);
     let is_message = |line: &Value| line["method"] == "message";

@@ -192,6 +192,11 @@ impl NodeHandle {
             }
             let error = match Client::connect(&socket, &mut self.inbox) {
                 Ok(client) => {
+                    if self.owned.is_none() {
+                        log::info!(
+                            "another 'peer' program runs the node of this profile: what the node decides is in that one's log, and --udp is that one's, too"
+                        );
+                    }
                     let client = self.client.insert(client);
                     match client.subscribe(&mut self.inbox, ATTACH_TIMEOUT) {
                         // An owner that is just dying still had its socket open.
