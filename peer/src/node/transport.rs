@@ -56,9 +56,6 @@ const TRAIN_LEN_MAX: usize = 65_000;
 const TRAIN_DATAGRAMS_MAX: usize = 64;
 /// The only QUIC version in use (RFC 9000).
 const QUIC_V1: u32 = 1;
-/// Priority of leaf streams, below the message stream, so that files do not delay messages.
-const LEAF_PRIORITY: i32 = -1;
-
 /// Identifies a link; never reused while the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u64);
@@ -316,7 +313,7 @@ impl Transport {
             let stream = link.connection.streams().open(Dir::Uni)?;
             link.connection
                 .send_stream(stream)
-                .set_priority(LEAF_PRIORITY)
+                .set_priority(leaf_priority(stream))
                 .ok()?;
             Some(stream)
         })
@@ -885,12 +882,20 @@ fn transport_config(receive_window: u32, leaf_streams: u32, ack_lag: &AckLag) ->
         .receive_window(receive_window.into())
         .stream_receive_window(STREAM_WINDOW.into())
         .send_window(LINK_WINDOW.into())
-        .send_fairness(false)
+        // Otherwise a stream that has begun goes on to its end, whatever the priority of others.
+        .send_fairness(true)
         .max_idle_timeout(Some(idle_timeout))
         .keep_alive_interval(Some(LINK_KEEP_ALIVE_INTERVAL))
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(ack_lag.clone()));
     config
+}
+
+/// The message stream has priority 0, and each leaf less than those before it: files do not delay
+/// messages, leaves go one after another, and what is lost of one is sent again before later ones.
+fn leaf_priority(stream: StreamId) -> i32 {
+    let before = i32::try_from(stream.index()).unwrap_or(i32::MAX);
+    -1 - before
 }
 
 /// The number of datagrams of `mtu` bytes that fit a train.

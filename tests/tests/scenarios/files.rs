@@ -13,7 +13,9 @@ use tests::sim::net::Faults;
 use tests::sim::outsider::Outsider;
 use tests::sim::world::World;
 
-use super::shared::{answer, ask, end, linked_outsider, offer, open_offers, say, separate, world};
+use super::shared::{
+    answer, ask, end, linked_outsider, offer, open_offers, say, separate, until_delivered, world,
+};
 
 #[test]
 fn an_offer_that_nobody_answers_is_declined() {
@@ -115,6 +117,52 @@ fn on_a_slow_line_both_sides_tell_how_much_has_arrived() {
     for host in [1, 0] {
         let end = end(&mut world, host, transfer);
         assert!(matches!(end, TransferState::Done { .. }), "{end:?}");
+    }
+}
+
+#[test]
+fn a_message_on_a_slow_line_does_not_wait_for_a_file() {
+    let mut world = slow_world();
+    let (transfer, _) = offer(&mut world, 4 * LEAF_LEN as u32);
+    answer(&mut world, transfer, true);
+    for round in 0..6 {
+        world.pass(Duration::from_millis(4_300));
+        for (from, to) in [(0, 1), (1, 0)] {
+            let typed = world.now;
+            let id = say(&mut world, from, to, "in the meantime");
+            until_delivered(&mut world, from, id);
+            let took = world.now - typed;
+            assert!(
+                took < Duration::from_secs(1),
+                "{from}, round {round}: {took:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_slow_line_loses_of_a_leaf_does_not_wait_for_later_leaves() {
+    let mut world = slow_world();
+    let (transfer, _) = offer(&mut world, 4 * LEAF_LEN as u32);
+    answer(&mut world, transfer, true);
+    world.pass(Duration::from_secs(1));
+    let done = |world: &World| [0, 1].map(|host: usize| world.hosts[host].moving[0].1);
+    for leaf in 1..=3 {
+        let almost = leaf * LEAF_LEN as u64 - 30_000;
+        while done(&world)[1] < almost {
+            world.pass(Duration::from_millis(10));
+        }
+        world.net.faults.loss = 1.0;
+        world.pass(Duration::from_millis(100));
+        world.net.faults.loss = 0.0;
+        let before = done(&world);
+        world.pass(Duration::from_secs(3));
+        let more = done(&world).map(|done| done - before[0].min(before[1]));
+        let fair = u64::from(RATE)..=4 * u64::from(RATE);
+        assert!(
+            more.iter().all(|more| fair.contains(more)),
+            "leaf {leaf}: {more:?}"
+        );
     }
 }
 
