@@ -103,7 +103,7 @@ impl Node {
             own_key,
             account,
             directory: Directory::new(own_key, directory_rng),
-            chat: Chat::new(restored.outbox),
+            chat: Chat::new(restored.outbox, &restored.sent),
             transfers: Transfers::default(),
             paths: Paths::new(paths_rng, own_key),
             wants_are_stale: true,

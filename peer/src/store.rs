@@ -84,12 +84,14 @@ impl MemoryStore {
     /// What a node that starts finds.
     pub fn restore(&self) -> Restored {
         let outbox = self.rows.iter().filter(|row| row.is_in_outbox());
+        let sent = outbox.clone().filter(|row| row.state == MessageState::Sent);
         Restored {
             session: self.session.clone(),
             contacts: self.contacts(),
             outbox: outbox
                 .map(|row| (row.with.clone(), row.message.clone()))
                 .collect(),
+            sent: sent.map(|row| row.message.id).collect(),
         }
     }
 
@@ -135,19 +137,25 @@ impl MemoryStore {
 
     fn chat(&mut self, request: &ChatRequest) -> StoreAnswer {
         match request {
-            ChatRequest::Queue { messages } => {
+            ChatRequest::Queue { messages, sent } => {
                 for (to, message) in messages {
-                    self.insert(Direction::Sent, to, message);
+                    let state = if sent.contains(&message.id) {
+                        MessageState::Sent
+                    } else {
+                        MessageState::Queued
+                    };
+                    self.insert(Direction::Sent, to, message, state);
                 }
                 StoreAnswer::Done
             }
             ChatRequest::Receive { from, message, .. } => {
-                let is_new = self.insert(Direction::Received, from, message);
+                let state = MessageState::Delivered;
+                let is_new = self.insert(Direction::Received, from, message, state);
                 StoreAnswer::Chat(ChatAnswer::Received { is_new })
             }
             ChatRequest::Advance { id, to, state } => {
-                self.advance(*id, to, *state);
-                StoreAnswer::Done
+                let is_new = self.advance(*id, to, *state);
+                StoreAnswer::Chat(ChatAnswer::Advanced { is_new })
             }
             ChatRequest::Withdraw { messages } => {
                 for (to, id) in messages {
@@ -175,7 +183,13 @@ impl MemoryStore {
     }
 
     /// `false` if it is there already.
-    fn insert(&mut self, direction: Direction, with: &AccountName, message: &Message) -> bool {
+    fn insert(
+        &mut self,
+        direction: Direction,
+        with: &AccountName,
+        message: &Message,
+        state: MessageState,
+    ) -> bool {
         if self.find(message.id, with, direction).is_some() {
             return false;
         }
@@ -185,19 +199,20 @@ impl MemoryStore {
             with: with.clone(),
             direction,
             message: message.clone(),
-            state: match direction {
-                Direction::Sent => MessageState::Queued,
-                Direction::Received => MessageState::Delivered,
-            },
+            state,
         });
         true
     }
 
-    fn advance(&mut self, id: MessageId, to: &AccountName, state: MessageState) {
-        if let Some(place) = self.find(id, to, Direction::Sent) {
-            let row = &mut self.rows[place];
-            row.state = row.state.max(state);
-        }
+    /// `false` if it is not there, or as far already.
+    fn advance(&mut self, id: MessageId, to: &AccountName, state: MessageState) -> bool {
+        let Some(place) = self.find(id, to, Direction::Sent) else {
+            return false;
+        };
+        let row = &mut self.rows[place];
+        let is_new = row.state < state;
+        row.state = row.state.max(state);
+        is_new
     }
 
     fn withdraw(&mut self, id: MessageId, to: &AccountName) {

@@ -20,7 +20,7 @@ use super::links::LinkChange;
 use super::purpose::ChatStored;
 use super::transport::LinkId;
 use inbox::Inbox;
-use outbox::Outbox;
+use outbox::{Due, Outbox};
 
 // Messages of others: which of them a person may be told of before they are on disk.
 mod inbox;
@@ -39,10 +39,11 @@ pub(super) struct Chat {
 }
 
 impl Chat {
-    /// Starts with the outbox of the last run, the oldest message first.
-    pub(super) fn new(outbox: Vec<(AccountName, Message)>) -> Self {
+    /// Starts with the outbox of the last run, the oldest message first; of it, links may have carried what
+    /// was `sent`.
+    pub(super) fn new(outbox: Vec<(AccountName, Message)>, sent: &BTreeSet<MessageId>) -> Self {
         Self {
-            outbox: Outbox::new(outbox),
+            outbox: Outbox::new(outbox, sent),
             inbox: Inbox::default(),
             chain: 1,
             receiving: BTreeMap::new(),
@@ -105,24 +106,26 @@ impl Chat {
                 messages.push((account, message));
             }
         }
+        let mut linked = Vec::new();
+        let mut sent = BTreeSet::new();
+        for (to, message) in messages.iter().filter(|(to, _)| to != own) {
+            let link = cx.links.link_to(to);
+            let is_sent = link.is_some() && self.outbox.has_window(to);
+            if is_sent {
+                sent.insert(message.id);
+            }
+            self.outbox.push(to.clone(), message.clone(), is_sent);
+            linked.extend(link.map(|link| (to.clone(), link)));
+        }
         let request = ChatRequest::Queue {
             messages: messages.clone(),
+            sent,
         };
-        let then = ChatStored::Queued {
-            command,
-            messages: messages.clone(),
-        };
-        cx.store_first(request, then);
+        cx.store_first(request, ChatStored::Queued { command, messages });
         // Linked recipients get it while this device's disk still writes. The person gets the reply only
         // once that is done.
-        for (to, message) in messages {
-            if to == *own {
-                continue;
-            }
-            self.outbox.push(to.clone(), message);
-            if let Some(link) = cx.links.link_to(&to) {
-                self.send_due(&to, link, cx);
-            }
+        for (to, link) in linked {
+            self.send_due(&to, link, cx);
         }
     }
 
@@ -270,20 +273,42 @@ impl Chat {
         receipt: ReceiptState,
         cx: &mut Context<'_>,
     ) {
-        let state = match receipt {
-            ReceiptState::Delivered => MessageState::Delivered,
-            ReceiptState::Read => MessageState::Read,
-        };
         let is_first = self.outbox.on_receipt(&from, id);
-        if is_first || state == MessageState::Read {
-            advance(id, from.clone(), state, cx);
+        match receipt {
+            ReceiptState::Delivered if is_first => {
+                advance(id, from.clone(), MessageState::Delivered, cx);
+            }
+            ReceiptState::Delivered => {}
+            ReceiptState::Read => {
+                let to = from.clone();
+                let request = ChatRequest::Advance {
+                    id,
+                    to: to.clone(),
+                    state: MessageState::Read,
+                };
+                cx.store(request, ChatStored::Read { id, to });
+            }
+        }
+        if is_first {
             self.send_due(&from, link, cx);
         }
     }
 
     fn send_due(&mut self, account: &AccountName, link: LinkId, cx: &mut Context<'_>) {
-        for message in self.outbox.take_due(account, link, cx.now) {
+        for Due {
+            message,
+            is_recorded,
+        } in self.outbox.take_due(account, link, cx.now)
+        {
             let id = message.id;
+            if !is_recorded {
+                // So that the next run knows, too, that it cannot be taken back.
+                cx.store_unawaited(ChatRequest::Advance {
+                    id,
+                    to: account.clone(),
+                    state: MessageState::Sent,
+                });
+            }
             cx.send(link, ChatFrame::Message(message));
             cx.event(Event::MessageState {
                 id,
@@ -336,6 +361,12 @@ impl Chat {
             (ChatStored::Withdrawn { command, messages }, None) => {
                 let ids = messages.into_iter().map(|(_, message)| message.id);
                 cx.reply(command, Ok(Reply::Withdrawn(ids.collect())));
+            }
+            (ChatStored::Read { id, to }, Some(ChatAnswer::Advanced { is_new })) => {
+                if is_new {
+                    let state = MessageState::Read;
+                    cx.event(Event::MessageState { id, to, state });
+                }
             }
             (ChatStored::LookedUp(command), Some(ChatAnswer::Messages(items))) => {
                 cx.reply(command, Ok(Reply::Messages(items)));
@@ -390,10 +421,11 @@ impl Chat {
             ChatStored::Withdrawn { command, messages } => {
                 // They are on disk as before.
                 for (to, message) in messages {
-                    self.outbox.push(to, message);
+                    self.outbox.push(to, message, false);
                 }
                 cx.reply(command, Err(CommandError::Store(reason)));
             }
+            ChatStored::Read { id, to } => advance(id, to, MessageState::Read, cx),
             ChatStored::LookedUp(command) | ChatStored::Marked(command) => {
                 cx.reply(command, Err(CommandError::Store(reason)));
             }

@@ -59,8 +59,8 @@ pub enum Command {
     },
     /// Lists the messages in the outbox, by recipient, oldest first.
     Outbox,
-    /// Removes messages from the outbox and the history, unless a link has carried them in this run; the
-    /// reply lists those removed. A message that an earlier run sent may still have arrived.
+    /// Removes messages from the outbox and the history, unless a link has carried them, in this run or an
+    /// earlier one: they may have arrived. The reply lists those removed.
     Withdraw {
         /// At most [`common::limits::WITHDRAW_MAX`].
         ids: Vec<MessageId>,

@@ -4,6 +4,7 @@
 //! Every request is answered exactly once, and in any order, unless its documentation says otherwise.
 //! The shell runs each kind of request on a bounded worker, never on the event loop.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -250,6 +251,8 @@ pub struct Restored {
     pub contacts: Vec<(AccountName, DeviceKey)>,
     /// Messages without a receipt and their recipients, oldest first.
     pub outbox: Vec<(AccountName, Message)>,
+    /// Those of them that a link may have carried: they cannot be taken back.
+    pub sent: BTreeSet<MessageId>,
 }
 
 /// Pairs a [`StoreAnswer`] with its [`StoreRequest`]. Chosen by the node.
@@ -301,12 +304,14 @@ pub enum ContactRequest {
 #[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatRequest {
-    /// Adds messages to the history and the outbox, in the state `Queued`. Links carry them while this is
-    /// under way, so it comes out before every packet, and whoever can be killed in between records them
-    /// where the next start finds them before going on.
+    /// Adds messages to the history and the outbox, in the state `Queued`, or `Sent` if links carry them
+    /// while this is under way. So it comes out before every packet, and whoever can be killed in between
+    /// records them where the next start finds them before going on.
     Queue {
         /// Messages and their recipients.
         messages: Vec<(AccountName, Message)>,
+        /// Those of them that links carry at once.
+        sent: BTreeSet<MessageId>,
     },
     /// Adds a received message to the history. Answered by `Received`, which tells whether it is new.
     ///
@@ -322,7 +327,7 @@ pub enum ChatRequest {
         chain: u64,
     },
     /// Advances the state of a sent message; once `Delivered`, it leaves the outbox. A state never goes
-    /// back.
+    /// back. Answered by `Advanced`.
     Advance {
         id: MessageId,
         /// The recipient.
@@ -377,6 +382,11 @@ pub enum ChatAnswer {
     /// The received message is on disk.
     Received {
         /// Tells whether the history did not have it yet.
+        is_new: bool,
+    },
+    /// The message is in that state, or in a later one.
+    Advanced {
+        /// Tells whether the history has the message and had it in an earlier state.
         is_new: bool,
     },
     /// The messages that were unread until now, with their authors.

@@ -1,7 +1,7 @@
 //! The purpose of a request to the server or the store. It comes back with the answer, and determines
 //! which part takes the answer.
 
-use common::id::AccountName;
+use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
 use common::wire::peer::Message;
 use common::wire::rendezvous::FailedLogins;
@@ -103,6 +103,8 @@ pub(super) enum ChatStored {
         command: CommandId,
         messages: Vec<(AccountName, Message)>,
     },
+    /// A recipient has seen a message: the person is told, unless that was known.
+    Read { id: MessageId, to: AccountName },
     /// A person reads the history.
     LookedUp(CommandId),
     /// A person has seen messages: their authors get receipts.

@@ -30,7 +30,7 @@ mod statements;
 
 use journal::Journal;
 pub(crate) use journal::OutboxJournal;
-use statements::{SCHEMA, contacts, execute, outbox, session};
+use statements::{SCHEMA, contacts, execute, outbox, sent, session};
 
 /// What the history's thread adds to the niceness that it shares with the loop (nice(2)): half of what a
 /// program that is started with `nice` gets, which is enough for the loop to go first.
@@ -68,7 +68,9 @@ impl History {
         if !messages.is_empty() {
             let count = messages.len();
             log::info!("read the journal of a run that was killed messages={count}");
-            let request = StoreRequest::Chat(ChatRequest::Queue { messages });
+            // Nothing tells which of them links have carried.
+            let sent = messages.iter().map(|(_, message)| message.id).collect();
+            let request = StoreRequest::Chat(ChatRequest::Queue { messages, sent });
             self.execute([&request])
                 .map_err(|error| HistoryError::new(path, error))?;
         }
@@ -84,6 +86,7 @@ impl History {
             session: session(&self.connection)?,
             contacts: contacts(&self.connection)?,
             outbox: outbox(&self.connection)?,
+            sent: sent(&self.connection)?,
         })
     }
 
@@ -246,6 +249,7 @@ mod twin;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     use common::id::{AccountName, MessageId};
@@ -282,9 +286,7 @@ mod tests {
             pin(key(2), 1),
             pin(key(1), 2),
             pin(key(2), 3),
-            StoreRequest::Chat(ChatRequest::Queue {
-                messages: messages.to_vec(),
-            }),
+            queue(messages.to_vec()),
         ];
         for request in requests {
             assert_eq!(ask(&mut history, request), StoreAnswer::Done);
@@ -332,10 +334,7 @@ mod tests {
         let (folder, left_behind) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let mut history = open(&folder);
         let messages = vec![(name("bob"), message(1, "hi"))];
-        ask(
-            &mut history,
-            StoreRequest::Chat(ChatRequest::Queue { messages }),
-        );
+        ask(&mut history, queue(messages));
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let entry = entry.unwrap();
             // The third file is shared memory, which the next process builds anew.
@@ -391,10 +390,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
         let messages = vec![(name("bob"), message(1, "ours"))];
-        ask(
-            &mut history,
-            StoreRequest::Chat(ChatRequest::Queue { messages }),
-        );
+        ask(&mut history, queue(messages));
         let theirs = StoreRequest::Chat(ChatRequest::Receive {
             from: name("bob"),
             message: message(1, "theirs"),
@@ -414,10 +410,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);
         let messages = vec![(name("bob"), message(1, "hi"))];
-        ask(
-            &mut history,
-            StoreRequest::Chat(ChatRequest::Queue { messages }),
-        );
+        ask(&mut history, queue(messages));
         let steps = [
             (MessageState::Sent, MessageState::Sent),
             (MessageState::Read, MessageState::Read),
@@ -528,10 +521,7 @@ mod tests {
         let long = "x".repeat(common::limits::MESSAGE_LEN_MAX);
         let messages = (0..200).map(|byte| (name("bob"), message(byte, &long)));
         let messages = messages.collect();
-        ask(
-            &mut history,
-            StoreRequest::Chat(ChatRequest::Queue { messages }),
-        );
+        ask(&mut history, queue(messages));
         let found = lookup(&mut history, None, u32::MAX);
         assert_eq!(found.len(), HISTORY_ITEMS_LEN_MAX / long.len());
         assert_eq!(found.last().unwrap().id, MessageId::from_bytes([199; 16]));
@@ -544,10 +534,7 @@ mod tests {
         let mut extreme = message(1, "hi");
         extreme.sent = UnixTime::from_millis(u64::MAX);
         let messages = vec![(name("bob"), extreme)];
-        ask(
-            &mut history,
-            StoreRequest::Chat(ChatRequest::Queue { messages }),
-        );
+        ask(&mut history, queue(messages));
         let found = lookup(&mut history, None, 1);
         assert_eq!(found[0].sent, UnixTime::from_millis(u64::MAX));
     }
@@ -563,11 +550,7 @@ mod tests {
                  BEGIN SELECT RAISE(ROLLBACK, 'no room'); END",
             )
             .unwrap();
-        let queue = |byte| {
-            StoreRequest::Chat(ChatRequest::Queue {
-                messages: vec![(name("bob"), message(byte, "hi"))],
-            })
-        };
+        let queue = |byte| queue(vec![(name("bob"), message(byte, "hi"))]);
         let pin = StoreRequest::Contact(ContactRequest::PinKey {
             account: name("bob"),
             device_key: DeviceSecret::from_seed([1; 32]).public(),
@@ -595,7 +578,7 @@ mod tests {
         };
         limit(&history, 1);
         let messages = vec![(name("bob"), message(1, &"x".repeat(60_000)))];
-        let request = StoreRequest::Chat(ChatRequest::Queue { messages });
+        let request = queue(messages);
         let answer = ask(&mut history, request.clone());
         assert!(
             matches!(&answer, StoreAnswer::Failed(why) if why.contains("the disk is full")),
@@ -660,7 +643,7 @@ mod tests {
         let path = folder.path().join("history.db");
         let request = |byte, text| {
             let messages = vec![(name("bob"), message(byte, text))];
-            StoreRequest::Chat(ChatRequest::Queue { messages })
+            queue(messages)
         };
         let mut history = History::open(&path).unwrap();
         let mut journal = history.take_journal(&path).unwrap();
@@ -714,6 +697,11 @@ mod tests {
 
     fn open(folder: &TempDir) -> History {
         History::open(&path(folder)).unwrap()
+    }
+
+    fn queue(messages: Vec<(AccountName, Message)>) -> StoreRequest {
+        let sent = BTreeSet::new();
+        StoreRequest::Chat(ChatRequest::Queue { messages, sent })
     }
 
     fn ask(history: &mut History, request: StoreRequest) -> StoreAnswer {

@@ -399,7 +399,7 @@ impl NodeHost {
     fn on_store(&mut self, id: StoreId, request: StoreRequest) {
         assert!(self.last_store < Some(id), "a number that was used");
         self.last_store = Some(id);
-        if let StoreRequest::Chat(ChatRequest::Queue { messages }) = &request {
+        if let StoreRequest::Chat(ChatRequest::Queue { messages, .. }) = &request {
             let own = messages.iter().filter(|(to, _)| *to == account(0));
             self.notes.extend(own.map(|(_, message)| message.id));
         }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use common::id::MessageId;
 use common::limits::RECIPIENTS_MAX;
-use common::wire::peer::MessageBody;
-use peer::node::command::{Command, MessageState, Reply};
+use common::wire::peer::{ChatFrame, MessageBody, PeerFrame, ReceiptState};
+use peer::node::command::{Command, Event, MessageState, Reply};
 use tests::sim::net::Faults;
+use tests::sim::world::World;
 
 use super::shared::{
-    ask, has_state, received, say, separate, shown, until, until_delivered, until_online, waiting,
-    world,
+    ask, has_state, linked_outsider, received, say, separate, shown, until, until_delivered,
+    until_online, waiting, world,
 };
 
 #[test]
@@ -87,6 +89,88 @@ fn a_peer_that_restarts_on_its_port_is_reached_at_once() {
     until_delivered(&mut world, 0, id);
     let took = world.now - before;
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn what_may_have_arrived_is_not_taken_back_after_a_restart_either() {
+    let mut world = world(2, Faults::NONE);
+    let id = say(&mut world, 0, 1, "hello");
+    until_delivered(&mut world, 0, id);
+    // Carried at once by a link that leads nowhere.
+    separate(&mut world);
+    let carried = say(&mut world, 0, 1, "secret");
+    assert!(has_state(&world, 0, carried, MessageState::Sent));
+    for in_good_order in [true, false] {
+        world.stop(0, in_good_order);
+        world.start(0);
+        world.pass(Duration::from_secs(1));
+        let later = say(&mut world, 0, 1, "not yet");
+        let expected = [(carried, MessageState::Sent), (later, MessageState::Queued)];
+        assert_eq!(outbox(&mut world), expected);
+        let ids = vec![carried, later];
+        let reply = ask(&mut world, 0, Command::Withdraw { ids });
+        assert_eq!(reply, Ok(Reply::Withdrawn(vec![later])));
+        assert_eq!(outbox(&mut world), expected[..1]);
+    }
+    world.net.heal();
+    until_delivered(&mut world, 0, carried);
+}
+
+#[test]
+fn what_waited_and_was_carried_then_is_not_taken_back_after_a_restart() {
+    let mut world = world(2, Faults::NONE);
+    world.stop(1, true);
+    world.pass(Duration::from_secs(60));
+    let id = say(&mut world, 0, 1, "secret");
+    world.start(1);
+    until(&mut world, |world| {
+        has_state(world, 0, id, MessageState::Sent)
+    });
+    separate(&mut world);
+    world.stop(0, true);
+    world.start(0);
+    assert_eq!(outbox(&mut world), [(id, MessageState::Sent)]);
+}
+
+#[test]
+fn a_receipt_is_told_once_and_only_for_what_was_written() {
+    let mut world = world(2, Faults::NONE);
+    world.stop(1, true);
+    let id = say(&mut world, 0, 1, "hello");
+    let mut bob = linked_outsider(&mut world, 1, 0);
+    let other = MessageId::from_bytes([9; 16]);
+    let receipts = [
+        (id, ReceiptState::Read),
+        (id, ReceiptState::Read),
+        (id, ReceiptState::Delivered),
+        (other, ReceiptState::Read),
+    ];
+    for (id, state) in receipts {
+        bob.say(
+            &mut world,
+            &PeerFrame::Chat(ChatFrame::Receipt { id, state }),
+        );
+    }
+    bob.pass(&mut world, Duration::from_secs(1));
+    let told = world.hosts[0].events.iter().filter_map(|event| {
+        let Event::MessageState { id, state, .. } = event else {
+            return None;
+        };
+        Some((*id, *state))
+    });
+    let expected = [(id, MessageState::Sent), (id, MessageState::Read)];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+/// What waits for others, and how far it is.
+fn outbox(world: &mut World) -> Vec<(MessageId, MessageState)> {
+    let Ok(Reply::Messages(items)) = ask(world, 0, Command::Outbox) else {
+        panic!("the outbox is always there");
+    };
+    items
+        .into_iter()
+        .map(|item| (item.id, item.state))
+        .collect()
 }
 
 #[test]

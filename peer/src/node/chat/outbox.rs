@@ -4,7 +4,7 @@
 //! recipient until a receipt says that it is on the recipient's disk; the recipient knows it by its id
 //! and shows it once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
@@ -22,15 +22,34 @@ pub(super) struct Outbox {
 #[derive(Debug)]
 struct Outgoing {
     message: Message,
+    /// By this run, last.
     sent: Option<(LinkId, Instant)>,
+    /// The disk knows that a link may have carried it.
+    is_recorded: bool,
+}
+
+/// A message to send now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) message: Message,
+    /// The disk knows that a link may have carried it.
+    pub(super) is_recorded: bool,
+}
+
+impl Outgoing {
+    /// A link may have carried it, in this run or an earlier one.
+    const fn is_sent(&self) -> bool {
+        self.sent.is_some() || self.is_recorded
+    }
 }
 
 impl Outbox {
-    /// Takes what was in the outbox when the last run ended.
-    pub(super) fn new(restored: Vec<(AccountName, Message)>) -> Self {
+    /// Takes what was in the outbox when the last run ended; links may have carried what was `sent`.
+    pub(super) fn new(restored: Vec<(AccountName, Message)>, sent: &BTreeSet<MessageId>) -> Self {
         let mut messages = Self::default();
         for (to, message) in restored {
-            messages.push(to, message);
+            let is_recorded = sent.contains(&message.id);
+            messages.push(to, message, is_recorded);
         }
         messages
     }
@@ -54,23 +73,24 @@ impl Outbox {
         self.outbox.get(to).map_or(0, VecDeque::len) < OUTBOX_MESSAGES_MAX
     }
 
-    /// Adds a message that is on disk, or on its way there.
-    pub(super) fn push(&mut self, to: AccountName, message: Message) {
+    /// Tells whether the next message goes out as soon as there is a link.
+    pub(super) fn has_window(&self, to: &AccountName) -> bool {
+        self.outbox.get(to).map_or(0, VecDeque::len) < MESSAGES_IN_FLIGHT_MAX
+    }
+
+    /// Adds a message that is on disk, or on its way there; `is_recorded` with the word that it is sent.
+    pub(super) fn push(&mut self, to: AccountName, message: Message, is_recorded: bool) {
         let outgoing = Outgoing {
             message,
             sent: None,
+            is_recorded,
         };
         self.outbox.entry(to).or_default().push_back(outgoing);
     }
 
     /// Hands out the messages to send on `link` now: the oldest that were not sent on it, as long as
     /// not too many wait for their receipts.
-    pub(super) fn take_due(
-        &mut self,
-        to: &AccountName,
-        link: LinkId,
-        now: Instant,
-    ) -> Vec<Message> {
+    pub(super) fn take_due(&mut self, to: &AccountName, link: LinkId, now: Instant) -> Vec<Due> {
         let Some(outbox) = self.outbox.get_mut(to) else {
             return Vec::new();
         };
@@ -78,7 +98,10 @@ impl Outbox {
         let due = window.filter(|outgoing| outgoing.sent.is_none_or(|(on, _)| on != link));
         due.map(|outgoing| {
             outgoing.sent = Some((link, now));
-            outgoing.message.clone()
+            Due {
+                message: outgoing.message.clone(),
+                is_recorded: std::mem::replace(&mut outgoing.is_recorded, true),
+            }
         })
         .collect()
     }
@@ -91,7 +114,7 @@ impl Outbox {
 
     /// Takes a message back that no link has carried.
     pub(super) fn withdraw(&mut self, id: MessageId) -> Option<(AccountName, Message)> {
-        let is_it = |out: &Outgoing| out.message.id == id && out.sent.is_none();
+        let is_it = |out: &Outgoing| out.message.id == id && !out.is_sent();
         let mut outboxes = self.outbox.iter();
         let (to, _) = outboxes.find(|(_, outbox)| outbox.iter().any(is_it))?;
         let to = to.clone();
@@ -99,12 +122,12 @@ impl Outbox {
         Some((to, outgoing.message))
     }
 
-    /// All messages that wait, by recipient, the oldest first, and whether a link has carried them.
+    /// All messages that wait, by recipient, the oldest first, and whether a link may have carried them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&AccountName, &Message, bool)> {
         let outboxes = self.outbox.iter();
         outboxes.flat_map(|(to, outbox)| {
             let messages = outbox.iter();
-            messages.map(move |out| (to, &out.message, out.sent.is_some()))
+            messages.map(move |out| (to, &out.message, out.is_sent()))
         })
     }
 
@@ -165,6 +188,20 @@ mod tests {
         }
     }
 
+    /// The messages that are handed out.
+    fn take(outbox: &mut Outbox, link: LinkId, now: Instant) -> Vec<Message> {
+        let due = outbox.take_due(&"bob".parse().unwrap(), link, now);
+        due.into_iter().map(|due| due.message).collect()
+    }
+
+    fn restored(messages: &[Message]) -> Outbox {
+        let bob: AccountName = "bob".parse().unwrap();
+        let messages = messages
+            .iter()
+            .map(|message| (bob.clone(), message.clone()));
+        Outbox::new(messages.collect(), &BTreeSet::new())
+    }
+
     #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
     fn any_instant() -> Instant {
         Instant::now()
@@ -174,15 +211,15 @@ mod tests {
     fn messages_are_sent_once_a_link_and_again_on_the_next() {
         let bob: AccountName = "bob".parse().unwrap();
         let (first, second, now) = (LinkId::for_test(1), LinkId::for_test(2), any_instant());
-        let mut outbox = Outbox::new(vec![(bob.clone(), message(1)), (bob.clone(), message(2))]);
-        assert_eq!(outbox.take_due(&bob, first, now).len(), 2);
-        assert_eq!(outbox.take_due(&bob, first, now).len(), 0);
+        let mut outbox = restored(&[message(1), message(2)]);
+        assert_eq!(take(&mut outbox, first, now).len(), 2);
+        assert_eq!(take(&mut outbox, first, now).len(), 0);
         assert!(outbox.on_receipt(&bob, message(1).id));
         assert!(
             !outbox.on_receipt(&bob, message(1).id),
             "a second receipt changes nothing"
         );
-        assert_eq!(outbox.take_due(&bob, second, now), vec![message(2)]);
+        assert_eq!(take(&mut outbox, second, now), vec![message(2)]);
         let overdue = |now| outbox.recipients(now).collect::<Vec<_>>();
         assert_eq!(overdue(now), [(&bob, false)]);
         assert_eq!(overdue(now + RECEIPT_TIMEOUT), [(&bob, true)]);
@@ -205,25 +242,25 @@ mod tests {
         for n in 0..many {
             let mut message = message(0);
             message.id = MessageId::from_bytes((n as u128).to_be_bytes());
-            outbox.push(bob.clone(), message);
+            outbox.push(bob.clone(), message, false);
         }
-        let sent = outbox.take_due(&bob, link, now);
+        let sent = take(&mut outbox, link, now);
         assert_eq!(sent.len(), MESSAGES_IN_FLIGHT_MAX);
         outbox.on_receipt(&bob, sent[0].id);
-        assert_eq!(outbox.take_due(&bob, link, now).len(), 1);
+        assert_eq!(take(&mut outbox, link, now).len(), 1);
     }
 
     #[test]
     fn what_is_refused_is_not_sent_any_more() {
         let bob: AccountName = "bob".parse().unwrap();
         let (first, second, now) = (LinkId::for_test(1), LinkId::for_test(2), any_instant());
-        let mut outbox = Outbox::new(vec![(bob.clone(), message(1))]);
-        outbox.take_due(&bob, first, now);
-        outbox.push(bob.clone(), message(2));
+        let mut outbox = restored(&[message(1)]);
+        take(&mut outbox, first, now);
+        outbox.push(bob.clone(), message(2), false);
         assert_eq!(outbox.on_refused(&bob, message(2).id), None, "not sent");
         assert_eq!(outbox.on_refused(&bob, message(1).id), Some(first));
         assert_eq!(outbox.on_refused(&bob, message(1).id), None, "twice");
-        assert_eq!(outbox.take_due(&bob, second, now), []);
+        assert_eq!(take(&mut outbox, second, now), []);
         assert_eq!(outbox.len(), 0);
     }
 
@@ -231,19 +268,34 @@ mod tests {
     fn what_no_link_has_carried_can_be_taken_back() {
         let bob: AccountName = "bob".parse().unwrap();
         let (link, now) = (LinkId::for_test(1), any_instant());
-        let mut outbox = Outbox::new(vec![(bob.clone(), message(1))]);
-        outbox.take_due(&bob, link, now);
-        outbox.push(bob.clone(), message(2));
+        let mut outbox = restored(&[message(1)]);
+        take(&mut outbox, link, now);
+        outbox.push(bob.clone(), message(2), false);
         let waiting: Vec<bool> = outbox.iter().map(|(.., is_sent)| is_sent).collect();
         assert_eq!(waiting, [true, false]);
         assert_eq!(outbox.withdraw(message(1).id), None, "it is on its way");
         let taken = outbox.withdraw(message(2).id);
         assert_eq!(taken, Some((bob.clone(), message(2))));
         assert_eq!(outbox.withdraw(message(2).id), None, "twice");
-        assert_eq!(
-            outbox.take_due(&bob, LinkId::for_test(2), now),
-            [message(1)]
-        );
+        assert_eq!(take(&mut outbox, LinkId::for_test(2), now), [message(1)]);
+    }
+
+    #[test]
+    fn what_an_earlier_run_sent_cannot_be_taken_back() {
+        let bob: AccountName = "bob".parse().unwrap();
+        let (link, now) = (LinkId::for_test(1), any_instant());
+        let messages = [1, 2].map(|id| (bob.clone(), message(id)));
+        let sent = BTreeSet::from([message(1).id]);
+        let mut outbox = Outbox::new(messages.to_vec(), &sent);
+        let waiting: Vec<bool> = outbox.iter().map(|(.., is_sent)| is_sent).collect();
+        assert_eq!(waiting, [true, false]);
+        assert_eq!(outbox.withdraw(message(1).id), None);
+        let due = outbox.take_due(&bob, link, now);
+        let recorded: Vec<bool> = due.iter().map(|due| due.is_recorded).collect();
+        assert_eq!(recorded, [true, false], "the second has to be recorded");
+        let again = outbox.take_due(&bob, LinkId::for_test(2), now);
+        assert!(again.iter().all(|due| due.is_recorded), "only once");
+        assert!(outbox.on_receipt(&bob, message(1).id));
     }
 
     #[test]
@@ -252,7 +304,7 @@ mod tests {
         let mut outbox = Outbox::default();
         for _ in 0..OUTBOX_MESSAGES_MAX {
             assert!(outbox.has_room(&bob));
-            outbox.push(bob.clone(), message(0));
+            outbox.push(bob.clone(), message(0), false);
         }
         assert!(!outbox.has_room(&bob));
     }

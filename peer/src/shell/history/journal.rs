@@ -116,7 +116,7 @@ impl OutboxJournal {
     /// one takes out.
     pub(crate) fn on_request(&mut self, id: StoreId, request: &StoreRequest) {
         match request {
-            StoreRequest::Chat(ChatRequest::Queue { messages }) => {
+            StoreRequest::Chat(ChatRequest::Queue { messages, .. }) => {
                 let records = messages.iter().cloned();
                 let records = records.map(|(to, message)| Record::Queued(to, message));
                 if self.record(records.collect()) {
@@ -181,6 +181,7 @@ impl OutboxJournal {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     use common::limits::MESSAGE_LEN_MAX;
@@ -262,7 +263,10 @@ mod tests {
         let records = [1, 2, 3].map(|number| record(number, number.to_string()));
         for (number, record) in (1..).zip(&records) {
             let messages = vec![record.clone()];
-            let request = StoreRequest::Chat(ChatRequest::Queue { messages });
+            let request = StoreRequest::Chat(ChatRequest::Queue {
+                messages,
+                sent: BTreeSet::new(),
+            });
             journal.on_request(StoreId(number), &request);
         }
         let messages = vec![(records[0].0.clone(), records[0].1.id)];

@@ -1,5 +1,7 @@
 //! The schema of the history, and each request in SQL.
 
+use std::collections::BTreeSet;
+
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
 use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX};
@@ -74,7 +76,7 @@ pub(super) fn execute(
 
 fn on_chat(transaction: &Transaction<'_>, request: &ChatRequest) -> rusqlite::Result<StoreAnswer> {
     match request {
-        ChatRequest::Queue { messages } => queue(transaction, messages),
+        ChatRequest::Queue { messages, sent } => queue(transaction, messages, sent),
         ChatRequest::Receive {
             from, message, at, ..
         } => receive(transaction, from, message, *at),
@@ -127,9 +129,16 @@ fn unpin_key(connection: &Connection, device_key: &DeviceKey) -> rusqlite::Resul
 fn queue(
     connection: &Connection,
     messages: &[(AccountName, Message)],
+    sent: &BTreeSet<MessageId>,
 ) -> rusqlite::Result<StoreAnswer> {
     for (to, message) in messages {
-        insert(connection, Direction::Sent, to, message, message.sent)?;
+        let state = if sent.contains(&message.id) {
+            MessageState::Sent
+        } else {
+            MessageState::Queued
+        };
+        let at = message.sent;
+        insert(connection, Direction::Sent, to, message, state, at)?;
     }
     Ok(StoreAnswer::Done)
 }
@@ -140,7 +149,8 @@ fn receive(
     message: &Message,
     at: UnixTime,
 ) -> rusqlite::Result<StoreAnswer> {
-    let is_new = insert(connection, Direction::Received, from, message, at)?;
+    let state = MessageState::Delivered;
+    let is_new = insert(connection, Direction::Received, from, message, state, at)?;
     Ok(StoreAnswer::Chat(ChatAnswer::Received { is_new }))
 }
 
@@ -150,12 +160,9 @@ fn insert(
     direction: Direction,
     peer: &AccountName,
     message: &Message,
+    state: MessageState,
     at: UnixTime,
 ) -> rusqlite::Result<bool> {
-    let state = match direction {
-        Direction::Sent => MessageState::Queued,
-        Direction::Received => MessageState::Delivered,
-    };
     let Conversation::Direct = message.conversation;
     let rows = connection
         .prepare_cached(
@@ -180,13 +187,14 @@ fn advance(
     to: &AccountName,
     state: MessageState,
 ) -> rusqlite::Result<StoreAnswer> {
-    connection
+    let rows = connection
         .prepare_cached(
             "UPDATE messages SET state = ?3
              WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3",
         )?
         .execute(params![id.as_bytes(), to.as_str(), state_code(state)])?;
-    Ok(StoreAnswer::Done)
+    let is_new = rows > 0;
+    Ok(StoreAnswer::Chat(ChatAnswer::Advanced { is_new }))
 }
 
 fn withdraw(
@@ -331,6 +339,14 @@ pub(super) fn outbox(connection: &Connection) -> rusqlite::Result<Vec<(AccountNa
             };
             Ok((parse_column(row, 0)?, message))
         })?
+        .collect()
+}
+
+/// Messages of the outbox that a link may have carried.
+pub(super) fn sent(connection: &Connection) -> rusqlite::Result<BTreeSet<MessageId>> {
+    connection
+        .prepare("SELECT id FROM messages WHERE direction = 0 AND state = 1")?
+        .query_map([], |row| Ok(MessageId::from_bytes(row.get(0)?)))?
         .collect()
 }
 

@@ -133,6 +133,7 @@ impl Twins {
         assert_eq!(found.session, expected.session, "{what}");
         assert_eq!(found.contacts, expected.contacts, "{what}");
         assert_eq!(found.outbox, expected.outbox, "{what}");
+        assert_eq!(found.sent, expected.sent, "{what}");
     }
 }
 
@@ -203,6 +204,9 @@ impl Script {
             0..=2 => ChatRequest::Queue {
                 messages: (0..self.rng.random_range(0..4))
                     .map(|_| (self.account(), self.message()))
+                    .collect(),
+                sent: (0..self.rng.random_range(0..4))
+                    .map(|_| self.id())
                     .collect(),
             },
             3..=5 => ChatRequest::Receive {
