@@ -21,8 +21,9 @@ pub(crate) enum ConnectionChange {
     Restored,
 }
 
-/// Turns the states of the control connection into what is news: once that it is lost, once that another
-/// server is in its place, once that it is back, and nothing of the attempts between.
+/// Turns the states of the control connection into what is news: once that it is lost, once that it is not
+/// tried again, once that another server is in its place, once that it is back, and nothing of the attempts
+/// between.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionWatch {
     told: Told,
@@ -34,13 +35,14 @@ enum Told {
     #[default]
     Nothing,
     Lost,
+    GivenUp,
     OtherServer,
 }
 
 impl ConnectionWatch {
     /// Tells whether it is lost now.
     pub(crate) const fn is_lost(&self) -> bool {
-        matches!(self.told, Told::Lost | Told::OtherServer)
+        matches!(self.told, Told::Lost | Told::GivenUp | Told::OtherServer)
     }
 
     /// Takes the next state.
@@ -57,11 +59,14 @@ impl ConnectionWatch {
             ConnectionState::Offline {
                 reason, retry_in_s, ..
             } => {
-                let lost = ConnectionChange::Lost {
-                    reason: reason.clone(),
-                    is_retried: retry_in_s.is_some(),
+                let is_retried = retry_in_s.is_some();
+                let tells = if is_retried {
+                    Told::Lost
+                } else {
+                    Told::GivenUp
                 };
-                (Told::Lost, lost)
+                let reason = reason.clone();
+                (tells, ConnectionChange::Lost { reason, is_retried })
             }
             ConnectionState::Online => (Told::Nothing, ConnectionChange::Restored),
             ConnectionState::Connecting => return None,
@@ -87,6 +92,15 @@ mod tests {
             reason: reason.to_owned(),
             is_retried: true,
         };
+        let out = ConnectionState::Offline {
+            reason: "not logged in".to_owned(),
+            is_other_server: false,
+            retry_in_s: None,
+        };
+        let given_up = ConnectionChange::Lost {
+            reason: "not logged in".to_owned(),
+            is_retried: false,
+        };
         let other = ConnectionChange::OtherServer {
             reason: "two keys".to_owned(),
         };
@@ -100,6 +114,10 @@ mod tests {
             (offline("two keys", true), None),
             (offline("gone again", false), Some(lost("gone again"))),
             (offline("two keys", true), Some(other)),
+            (offline("gone", false), Some(lost("gone"))),
+            (ConnectionState::Connecting, None),
+            (out.clone(), Some(given_up)),
+            (out, None),
             (ConnectionState::Online, Some(ConnectionChange::Restored)),
             (ConnectionState::Online, None),
         ] {
