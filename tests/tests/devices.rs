@@ -172,3 +172,21 @@ fn an_account_that_is_removed_ends_at_once_and_for_good() {
     assert_fails(&again, 7, &["no account 'bob'", "account list"]);
     drop(alice);
 }
+
+#[test]
+fn an_account_that_is_removed_while_the_server_is_away_is_told_when_it_is_back() {
+    let mut world = World::new(EXECUTABLE);
+    world.register("bob");
+    let bob = world.start("bob", &["receive"]);
+    world.wait_ready("bob");
+    let complains = |what: &str| {
+        let told = bob.wait_complaint(what, PATIENCE, |line| line.contains(what));
+        told.unwrap();
+    };
+    let address = world.stop_server();
+    complains("Trying again");
+    let removed = world.rendezvous(&["--data", "server", "account", "remove", "bob", "--yes"]);
+    assert_eq!(removed.code(), 0, "{removed:?}");
+    world.serve("server", &["--listen", &address]);
+    complains("whose account was removed");
+}

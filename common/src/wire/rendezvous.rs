@@ -192,7 +192,9 @@ pub enum Refusal {
         retry_after_s: u32,
     },
     /// The token is not, or no longer, valid for this device: log in with the password.
-    #[error("this device's token is no longer valid; log in with the password")]
+    #[error(
+        "it does not know this device any more, which has logged out, or whose account was removed; log in with the password"
+    )]
     TokenRefused,
     /// Only the operator creates accounts.
     #[error("this server does not register accounts itself; ask its operator for one")]

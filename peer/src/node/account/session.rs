@@ -573,9 +573,10 @@ impl Session {
                 self.token = None;
                 self.tell(SessionEvent::Unenrolled);
                 self.set_step(binding, Step::Idle, now);
-                requests.fail_waiting(&CommandError::NotLoggedIn);
+                let error = CommandError::Refused(Refusal::TokenRefused);
+                requests.fail_waiting(&error);
                 self.tell(SessionEvent::Down {
-                    error: CommandError::NotLoggedIn,
+                    error,
                     retry_in: None,
                 });
             }
