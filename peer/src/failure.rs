@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use common::id::AccountName;
 use common::text::inline;
 use common::wire::rendezvous::Refusal;
 use serde::Serialize;
@@ -66,7 +67,8 @@ impl Failure {
         self.exit
     }
 
-    /// Tells whether there is anything to say: someone who presses Ctrl-C knows.
+    /// Tells whether there is nothing to say but what to do next, if anything: someone who presses Ctrl-C
+    /// knows.
     pub(crate) const fn is_silent(&self) -> bool {
         matches!(self.exit, Exit::Done | Exit::Interrupted | Exit::Terminated)
     }
@@ -105,9 +107,10 @@ impl Failure {
         let failure = |exit| Self::new(exit, format!("could not {doing}")).because(error);
         match error {
             CommandError::Refused(refusal) => Self::of_refusal(doing, *refusal),
-            CommandError::NotLoggedIn => Self::not_logged_in(doing),
-            CommandError::AccountRemoved => failure(Exit::NotLoggedIn)
-                .next("ask the operator for another account, then run 'peer login NAME'"),
+            CommandError::NotLoggedIn => Self::not_logged_in(doing, None),
+            CommandError::AccountRemoved => failure(Exit::NotLoggedIn).next(
+                "ask the operator for another account; one of another name needs another profile: 'peer --profile NAME login NAME'",
+            ),
             CommandError::Replaced => failure(Exit::Profile).next(
                 "end the other program, or log in here with a profile of its own ('peer --profile NAME login')",
             ),
@@ -158,7 +161,7 @@ impl Failure {
                         "wait {retry_after_s} s, or get a one-time code with 'peer admit' on a device that is logged in and add --code CODE"
                     ))
             }
-            Refusal::TokenRefused | Refusal::NotLoggedIn => Self::not_logged_in(doing),
+            Refusal::TokenRefused | Refusal::NotLoggedIn => Self::not_logged_in(doing, None),
             Refusal::RegistrationClosed => failure(Exit::Other)
                 .next("ask the server's operator for an account, then run 'peer login NAME'"),
             Refusal::AccountExists => failure(Exit::Other)
@@ -175,11 +178,19 @@ impl Failure {
         }
     }
 
-    /// This device has no account, or its token is no longer valid.
-    pub(crate) fn not_logged_in(doing: &str) -> Self {
-        Self::new(Exit::NotLoggedIn, format!("could not {doing}"))
-            .because("this device is not logged in")
-            .next("run 'peer login NAME', or 'peer register NAME' for a new account")
+    /// This device has logged out, or its token is no longer valid. `owner` is whose profile it is, if that
+    /// is known.
+    pub(crate) fn not_logged_in(doing: &str, owner: Option<&AccountName>) -> Self {
+        let failure = Self::new(Exit::NotLoggedIn, format!("could not {doing}"))
+            .because("this device is not logged in");
+        match owner {
+            Some(owner) => failure.next(format!(
+                "run 'peer login {owner}'; another account needs another profile (--profile NAME)"
+            )),
+            None => {
+                failure.next("run 'peer login NAME', or 'peer register NAME' for a new account")
+            }
+        }
     }
 
     /// The node's reply does not belong to the command: the process that owns the profile is of another

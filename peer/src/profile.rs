@@ -102,6 +102,12 @@ impl Settings {
     pub fn server(&self) -> ServerAddress {
         parse_server(&self.server).expect("checked when the settings were read or made")
     }
+
+    /// The account, as it stands behind 'peer login' in a text for people.
+    pub(crate) fn owner(&self) -> String {
+        let account = self.account.as_ref();
+        account.map_or_else(|| "NAME".to_owned(), ToString::to_string)
+    }
 }
 
 impl Profile {

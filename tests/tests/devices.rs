@@ -1,7 +1,11 @@
 //! Accounts with several devices: they come and go, and a stranger's guesses lock out nobody who
 //! belongs there.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use serde_json::Value;
+use tests::program::{Program, Running};
 use tests::world::{PATIENCE, World, assert_explains, assert_fails, text, until};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
@@ -144,6 +148,71 @@ fn a_device_that_is_logged_out_needs_the_password_again() {
     assert_eq!(world.peer("alice", &["status"]).code(), 10);
     assert_eq!(world.log_in("alice", "alice").code(), 0);
     assert_eq!(world.json("alice", &["list"]).len(), 1);
+}
+
+#[test]
+fn a_device_that_is_logged_out_says_whose_it_is() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let admitted = world.peer("alice", &["admit"]);
+    assert!(
+        admitted.stdout.contains("peer login alice --code "),
+        "{admitted:?}"
+    );
+    let out = world.peer("alice", &["logout"]);
+    assert!(out.stdout.contains("'peer login alice' brings"), "{out:?}");
+    for command in [&["list"][..], &["send", "bob", "hi"], &["chat"], &["admit"]] {
+        let refused = world.peer("alice", command);
+        let words = [
+            "run 'peer login alice'",
+            "another account needs another profile (--profile NAME)",
+        ];
+        assert_explains(&refused, 10, &words);
+        assert!(!refused.stderr.contains("register"), "{refused:?}");
+    }
+    let status = world.peer("alice", &["status"]);
+    assert_eq!(status.code(), 10);
+    let account = "alice; this device is not logged in: 'peer login alice'";
+    assert!(status.stdout.contains(account), "{status:?}");
+    let status = &world.peer("alice", &["status", "--json"]).json()[0];
+    assert_eq!(status["account"], Value::Null);
+    assert_eq!(status["profile_account"], "alice");
+}
+
+#[test]
+fn whoever_logs_out_is_told_what_waits_and_when_it_goes_out() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let out = world.peer("alice", &["logout"]);
+    assert!(!out.stderr.contains("outbox"), "{out:?}");
+    world.log_in("alice", "alice");
+    for to in ["bob", "carol", "bob"] {
+        world.json("alice", &["send", to, "later on", "--no-wait"]);
+    }
+    let out = world.peer("alice", &["logout"]);
+    assert_fails(
+        &out,
+        0,
+        &[
+            "2 messages for bob, 1 message for carol wait in the outbox; they go out after you log in again.\n",
+        ],
+    );
+    world.log_in("alice", "alice");
+    let out = &world.json("alice", &["logout"])[0];
+    assert_eq!(out["logged_out"], "alice");
+    assert_eq!(out["outbox"], 3);
+
+    // A chat that another program has logged out promises no more.
+    world.log_in("alice", "alice");
+    let mut command = world.peer_command("alice", &["chat", "bob"]);
+    command.stdin(Stdio::piped());
+    let mut chat = Running::start(Program::Peer, &mut command).unwrap();
+    let mut typed = chat.take_stdin().unwrap();
+    world.wait_ready("alice");
+    assert_eq!(world.peer("alice", &["logout"]).code(), 0);
+    writeln!(typed, "/quit").unwrap();
+    let left = chat.finish(PATIENCE).unwrap();
+    assert_fails(&left, 0, &["they go out after you log in again.\n"]);
 }
 
 #[test]

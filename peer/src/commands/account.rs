@@ -1,5 +1,6 @@
 //! `register`, `login`, `logout`, `admit`, `forget-server`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use common::id::{AccountName, DeviceName};
@@ -12,6 +13,7 @@ use super::node_handle::NodeHandle;
 use crate::args::{Access, ForgetServer, Login, Register};
 use crate::client::CallError;
 use crate::config::{LOGIN_CALL_TIMEOUT, READY_TIMEOUT};
+use crate::conversation::Waiting;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, PasswordText, Reply};
 use crate::node::io::ClosedReason;
@@ -89,9 +91,27 @@ pub(super) fn log_out(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "log out";
     let mut session = place.open(DOING)?;
     session.ready(DOING)?;
+    let Reply::Messages(items) = session.call(DOING, &Command::Outbox)? else {
+        return Err(Failure::unexpected_reply(DOING));
+    };
     session.call(DOING, &Command::LogOut)?;
-    screen.say("Logged out. The history stays; 'peer login' brings this device back.")?;
-    screen.data(&serde_json::json!({ "logged_out": session.settings().account }))?;
+    let owner = session.settings().owner();
+    screen.say(format!(
+        "Logged out. The history stays; 'peer login {owner}' brings this device back."
+    ))?;
+    screen.data(&serde_json::json!({
+        "logged_out": session.settings().account,
+        "outbox": items.len(),
+    }))?;
+    let mut counts = BTreeMap::<AccountName, usize>::new();
+    for item in items {
+        *counts.entry(item.with).or_default() += 1;
+    }
+    let waiting = counts.into_iter().map(|(to, count)| Waiting { to, count });
+    let waiting = Vec::from_iter(waiting);
+    if !waiting.is_empty() {
+        screen.note(line::left_behind(&waiting, false));
+    }
     session.tell_notices(screen);
     Ok(Exit::Done)
 }
@@ -105,8 +125,9 @@ pub(super) fn admit(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
         return Err(Failure::unexpected_reply(DOING));
     };
     let shown = common::text::inline(&code);
+    let owner = session.settings().owner();
     screen.say(format!(
-        "{}   (for one log-in within {}: peer login NAME --code {shown})",
+        "{}   (for one log-in within {}: peer login {owner} --code {shown})",
         screen.look.bold(&shown),
         common::text::seconds(expires_in_s.into())
     ))?;
@@ -129,8 +150,10 @@ pub(super) fn forget_server(
                 .next("give the server as it stands in 'peer status', with its port"),
         );
     }
+    let settings = place.profile.settings()?;
+    let owner = settings.map_or_else(|| "NAME".to_owned(), |settings| settings.owner());
     screen.say(format!(
-        "The key of {server} is forgotten; the next 'peer login NAME' shows its key and asks."
+        "The key of {server} is forgotten; the next 'peer login {owner}' shows its key and asks."
     ))?;
     screen.data(&serde_json::json!({ "forgotten": server }))?;
     Ok(Exit::Done)

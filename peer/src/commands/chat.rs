@@ -19,7 +19,7 @@ use crate::args::Chat;
 use crate::client::{CallError, Happening, now};
 use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::{
-    Conversation, Ending, Input, Item, Now, Output, RequestError, RequestId, Setup,
+    Conversation, Ending, Input, Item, Now, Output, RequestError, RequestId, Setup, Waiting,
 };
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Reply};
@@ -66,11 +66,18 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         front_end,
     };
     let ending = talk.run();
-    talk.front_end.end();
+    let Talk {
+        mut session,
+        front_end,
+        ..
+    } = talk;
+    front_end.end();
+    let mut left_behind =
+        |waiting: &[Waiting]| line::left_behind(waiting, is_logged_in(&mut session));
     match ending? {
         Ending::Left(waiting) => {
             if !waiting.is_empty() {
-                screen.note(line::left_behind(&waiting));
+                screen.note(left_behind(&waiting));
             }
             Ok(Exit::Done)
         }
@@ -81,7 +88,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
             if waiting.is_empty() {
                 return Ok(Exit::Transfer);
             }
-            screen.note(line::left_behind(&waiting));
+            screen.note(left_behind(&waiting));
             Ok(Exit::NotDelivered)
         }
         Ending::Failed(failure) => Err(failure),
@@ -178,6 +185,14 @@ impl Talk<'_> {
             wall: unix_time(),
         };
         self.conversation.handle_input(input, now);
+    }
+}
+
+/// Tells whether messages can go out without a log-in; so it seems where the node does not answer.
+fn is_logged_in(session: &mut NodeHandle) -> bool {
+    match session.try_call(&Command::Status, CALL_TIMEOUT) {
+        Ok(Reply::Status(status)) => status.account.is_some(),
+        Ok(_) | Err(_) => true,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use common::id::DeviceName;
+use common::id::{AccountName, DeviceName};
 use serde::Serialize;
 
 use super::Place;
@@ -23,6 +23,8 @@ struct StatusView<'a> {
     server: String,
     server_fingerprint: Option<String>,
     device_name: &'a str,
+    /// Whose profile it is, logged in or not.
+    profile_account: Option<&'a AccountName>,
     #[serde(flatten)]
     node: &'a NodeStatus,
 }
@@ -52,6 +54,7 @@ pub(super) fn status(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
         server: settings.server().to_string(),
         server_fingerprint: fingerprint.clone(),
         device_name: settings.device_name.as_str(),
+        profile_account: settings.account.as_ref(),
         node: &node,
     })?;
     let trust = fingerprint.unwrap_or_else(|| "verified by this system's roots".to_owned());
@@ -80,6 +83,11 @@ fn status_rows(
         ("server", format!("{}  {trust}", settings.server())),
         ("device", format!("{device}  {}", node.fingerprint)),
     ];
+    if let (None, Some(owner)) = (&node.account, &settings.account) {
+        let out =
+            format!("{owner}; this device is not logged in: 'peer login {owner}' logs it in again");
+        rows[0].1 = look.yellow(&out);
+    }
     // Behind the state.
     rows.splice(2..2, own);
     rows.push(("profile", shown_path(place.profile.folder())));
@@ -176,6 +184,6 @@ fn watch_again(session: &mut NodeHandle) -> Result<(), Failure> {
         Ok(_) | Err(CallError::TimedOut | CallError::Refused(CommandError::Unreachable(_))) => {
             Ok(())
         }
-        Err(error) => Err(Failure::of_call("list who is online", error)),
+        Err(error) => Err(session.failure("list who is online", error)),
     }
 }

@@ -7,6 +7,7 @@ use common::limits::SERVER_WAIT_MAX;
 use common::os::bind::BindAddress;
 use common::os::lock::FolderLock;
 use common::tls::ServerTrust;
+use common::wire::rendezvous::Refusal;
 
 use crate::client::{CallError, Client, Happening, Inbox, Notifier, now};
 use crate::config::{ATTACH_TIMEOUT, CALL_TIMEOUT, READY_TIMEOUT, RECONNECT_PAUSE, shown_path};
@@ -222,7 +223,7 @@ impl NodeHandle {
             Trust::SystemRoots => ServerTrust::SystemRoots,
             Trust::Pinned => match self.profile.known_server(&server)? {
                 Some(fingerprint) => ServerTrust::Pinned(fingerprint),
-                None => return Err(not_trusted(&server.to_string())),
+                None => return Err(not_trusted(&self.settings)),
             },
         };
         let node = crate::shell::start(NodeSettings {
@@ -241,11 +242,18 @@ impl NodeHandle {
     }
 
     /// Why a call has no reply, as what `doing` says in the infinitive; a changed key is told with the
-    /// name of the server.
+    /// name of the server, and a device that is logged out with that of its account.
     pub(crate) fn failure(&self, doing: &str, error: CallError) -> Failure {
         if let CallError::Refused(CommandError::ServerKeyChanged { expected, seen }) = &error {
             let server = self.settings.server().to_string();
             return Failure::server_key_changed(&server, expected, seen);
+        }
+        if let CallError::Refused(
+            CommandError::NotLoggedIn
+            | CommandError::Refused(Refusal::TokenRefused | Refusal::NotLoggedIn),
+        ) = &error
+        {
+            return Failure::not_logged_in(doing, self.settings.account.as_ref());
         }
         Failure::of_call(doing, error)
     }
@@ -282,10 +290,14 @@ impl Drop for NodeHandle {
 }
 
 /// The profile is pinned to a server whose key is not known.
-fn not_trusted(server: &str) -> Failure {
+fn not_trusted(settings: &Settings) -> Failure {
+    let server = settings.server();
+    let owner = settings.owner();
     Failure::new(Exit::ServerKey, format!("could not connect to {server}"))
         .because("it is not trusted: its key is not in this profile's known_servers")
-        .next("run 'peer login NAME' to look at its key and log in again")
+        .next(format!(
+            "run 'peer login {owner}' to look at its key and log in again"
+        ))
 }
 
 impl From<StartError> for Failure {

@@ -153,7 +153,7 @@ pub enum CommandError {
     #[error("the server refused: {0}")]
     Refused(Refusal),
     /// This device has no account, or has logged out.
-    #[error("this device is not logged in; run 'peer login NAME' or 'peer register NAME' first")]
+    #[error("this device is not logged in; run 'peer login NAME' first")]
     NotLoggedIn,
     /// The operator has removed this device's account.
     #[error("the server's operator has removed this account")]

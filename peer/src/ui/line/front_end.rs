@@ -181,8 +181,8 @@ impl<'a> LineFrontEnd<'a> {
     }
 }
 
-/// Which messages a chat leaves behind in the outbox; at least one.
-pub(crate) fn left_behind(waiting: &[Waiting]) -> String {
+/// Which messages stay behind in the outbox, at least one, and when they go out.
+pub(crate) fn left_behind(waiting: &[Waiting], is_logged_in: bool) -> String {
     let shown = waiting.iter().take(RECIPIENTS_SHOWN);
     let mut words: Vec<_> = shown
         .map(|Waiting { to, count }| match count {
@@ -201,10 +201,13 @@ pub(crate) fn left_behind(waiting: &[Waiting]) -> String {
     } else {
         ["wait", "they go"]
     };
-    format!(
-        "{} {wait} in the outbox; {they} out the next time a 'peer' program of this profile runs and both are online.",
-        text::joined(&words)
-    )
+    let then = if is_logged_in {
+        "the next time a 'peer' program of this profile runs and both are online"
+    } else {
+        "after you log in again"
+    };
+    let words = text::joined(&words);
+    format!("{words} {wait} in the outbox; {they} out {then}.")
 }
 
 /// A text for a terminal, harmless.
@@ -732,7 +735,7 @@ mod tests {
                 to: to.parse().unwrap(),
                 count: *count,
             });
-            left_behind(&Vec::from_iter(waiting))
+            left_behind(&Vec::from_iter(waiting), true)
         };
         assert_eq!(
             waiting(&[("carol", 1)]),
@@ -741,6 +744,14 @@ mod tests {
         assert_eq!(
             waiting(&[("bob", 1), ("carol", 2)]),
             "1 message for bob, 2 messages for carol wait in the outbox; they go out the next time a 'peer' program of this profile runs and both are online."
+        );
+        let one = [Waiting {
+            to: "bob".parse().unwrap(),
+            count: 1,
+        }];
+        assert_eq!(
+            left_behind(&one, false),
+            "1 message for bob waits in the outbox; it goes out after you log in again."
         );
         let many = waiting(&[("a", 1), ("b", 1), ("c", 1), ("d", 2), ("e", 3)]);
         let rest = "1 message for c, 5 more ('peer outbox' lists them) wait in the outbox; ";
