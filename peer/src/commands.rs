@@ -122,6 +122,9 @@ fn report(failure: &Failure, screen: &Screen) {
             // The terminal shows "^C"; what comes next starts on a line of its own.
             screen.note("");
         }
+        if let Some(next) = failure.what_next() {
+            screen.note(screen.error_look.dim(next));
+        }
         return;
     }
     if screen.is_json() {

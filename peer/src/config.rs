@@ -183,8 +183,8 @@ pub(crate) enum LetterText {
     /// It was typed, in one word or in several.
     Typed {
         text: String,
-        /// The first of several words as an account name, if it could be one: perhaps it was meant as
-        /// one more recipient.
+        /// The first word as an account name, if it could be one: perhaps it was meant as one more
+        /// recipient. A single word behind `--to` is the text.
         first: Option<AccountName>,
     },
     /// Standard input, to its end.
@@ -224,8 +224,9 @@ impl Letter {
         words: &[String],
         has_input: bool,
     ) -> Result<Self, LetterMistake> {
+        let has_options = !to.is_empty();
         let (to, words) = match words {
-            words if !to.is_empty() => (to, words),
+            words if has_options => (to, words),
             [names, words @ ..] => (recipients(names)?, words),
             [] => return Err(LetterMistake::NoRecipient),
         };
@@ -236,7 +237,7 @@ impl Letter {
             [dash] if dash == "-" => LetterText::Stdin,
             [only] => LetterText::Typed {
                 text: only.clone(),
-                first: None,
+                first: only.parse().ok().filter(|_| !has_options),
             },
             [first, ..] => LetterText::Typed {
                 text: words.join(" "),
@@ -284,7 +285,14 @@ mod tests {
     #[test]
     fn the_first_word_behind_send_is_for_whom_and_all_others_are_the_text() {
         for (to, words, who, text) in [
-            (&[][..], &["bob", "hi"][..], &["bob"][..], typed("hi", None)),
+            (
+                &[][..],
+                &["bob", "hi"][..],
+                &["bob"][..],
+                typed("hi", Some("hi")),
+            ),
+            (&[], &["bob", "hi!"], &["bob"], typed("hi!", None)),
+            (&["bob"], &["carol"], &["bob"], typed("carol", None)),
             (
                 &[],
                 &["Bob", "see", "you", "at", "8"],

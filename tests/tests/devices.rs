@@ -216,6 +216,31 @@ fn whoever_logs_out_is_told_what_waits_and_when_it_goes_out() {
 }
 
 #[test]
+fn a_device_that_was_removed_while_it_was_away_sends_nothing() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob", "carol"] {
+        world.register(who);
+        if who != "bob" {
+            let removed =
+                world.rendezvous(&["--data", "server", "account", "remove", who, "--yes"]);
+            assert_eq!(removed.code(), 0, "{removed:?}");
+        }
+    }
+    for (who, text) in [("alice", "a text with blanks"), ("carol", "word")] {
+        let refused = world.peer(who, &["send", "bob", text]);
+        let login = format!("peer login {who}");
+        assert_explains(
+            &refused,
+            10,
+            &["could not send to bob", "not logged in", &login],
+        );
+        assert_eq!(refused.stdout, "");
+        assert!(world.json(who, &["outbox"]).is_empty());
+        assert_explains(&world.peer(who, &["send", "bob", text]), 10, &[&login]);
+    }
+}
+
+#[test]
 fn an_account_that_is_removed_ends_at_once_and_for_good() {
     let world = World::new(EXECUTABLE);
     world.register("alice");

@@ -126,6 +126,48 @@ fn all_words_behind_the_recipients_are_the_text() {
 }
 
 #[test]
+fn a_text_that_is_only_somebodys_name_is_not_sent_by_mistake() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob", "carol"] {
+        world.register(who);
+    }
+    let _bob = world.receive("bob");
+    let _carol = world.receive("carol");
+    let _alice = world.receive("alice");
+    let refused = world.peer("alice", &["send", "bob", "Carol"]);
+    let words = [
+        "it is only 'carol', which is an account",
+        "peer send bob,carol 'TEXT'",
+        "for bob alone, that word: peer send --to bob carol",
+    ];
+    assert_explains(&refused, 2, &words);
+    // What a pipe or a file has would be lost.
+    fs::write(world.path("text"), "from a file\n").unwrap();
+    let command = world.peer_command("alice", &["send", "bob", "carol"]);
+    let refused = run(Program::Peer, &mut with_stdin(command, &world.path("text")));
+    let words = [
+        "it is only 'carol', which is an account, and standard input was not read",
+        "what is piped, for both: peer send bob,carol -; for bob alone: peer send bob -;",
+    ];
+    assert_explains(&refused, 2, &words);
+    assert!(world.json("alice", &["outbox"]).is_empty());
+
+    for arguments in [
+        &["send", "--to", "bob", "carol"][..],
+        // Nobody has that name, and one's own is no recipient by mistake.
+        &["send", "bob", "dave"],
+        &["send", "bob", "alice"],
+        &["send", "bob", "bob"],
+    ] {
+        let sent = world.peer("alice", arguments);
+        assert_eq!(sent.code(), 0, "{arguments:?} {sent:?}");
+    }
+    let expected = ["carol", "dave", "alice", "bob"];
+    assert_eq!(world.received("bob", "alice"), expected);
+    assert!(world.received("carol", "alice").is_empty());
+}
+
+#[test]
 fn while_it_waits_send_says_for_whom_and_how_long() {
     let world = World::new(EXECUTABLE);
     world.register("alice");
@@ -199,13 +241,110 @@ fn without_a_server_a_message_still_goes_into_the_outbox() {
     world.register("alice");
     world.register("bob");
     let address = world.stop_server();
-    let sent = world.peer("alice", &["send", "bob", "written offline"]);
-    assert_fails(&sent, 7, &["stays in the outbox", "Offline"]);
+    let written = ["send", "bob", "written offline", "--timeout", "1"];
+    let waits = [
+        "Offline: ",
+        "Waiting for at most 1 s.",
+        "stays in the outbox",
+    ];
+    let alone = world.peer("alice", &written);
+    assert_fails(&alone, 7, &waits);
+    // It is the same when another program of the profile has the connection.
+    let mut command = world.peer_command("alice", &["chat", "bob"]);
+    command.stdin(Stdio::piped());
+    let chat = Running::start(Program::Peer, &mut command).unwrap();
+    let is_offline = |line: &str| line.contains("cannot be reached");
+    chat.wait_line("the chat is there", PATIENCE, is_offline)
+        .unwrap();
+    let beside = world.peer("alice", &written);
+    assert_fails(&beside, 7, &waits);
+    assert_eq!(beside.stdout, alone.stdout);
+    drop(chat);
 
     world.serve("server", &["--listen", &address]);
     let bob = world.receive("bob");
     let _alice = world.receive("alice");
     let is_it = |line: &Value| line["params"]["body"] == "written offline";
+    bob.wait_json("the message", PATIENCE, is_it).unwrap();
+}
+
+#[test]
+fn a_server_that_comes_back_in_time_lets_a_message_through() {
+    let mut world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let address = world.stop_server();
+    let sending = world.start("alice", &["send", "bob", "patience", "--timeout", "120"]);
+    let waits = |line: &str| line.contains("Waiting for at most ");
+    sending
+        .wait_complaint("the server is away", PATIENCE, waits)
+        .unwrap();
+    world.serve("server", &["--listen", &address]);
+    let _bob = world.receive("bob");
+    let sent = sending.finish(PATIENCE).unwrap();
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    assert_eq!(sent.stdout, "bob: delivered\n");
+}
+
+#[test]
+fn whoever_gives_up_waiting_is_told_how_to_take_the_message_back() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let waiting = |arguments: &[&str]| {
+        let sending = world.start("alice", arguments);
+        world.wait_ready("alice");
+        until("it is queued", PATIENCE, || {
+            (!world.json("alice", &["outbox"]).is_empty()).then_some(())
+        });
+        sending
+    };
+    let sending = waiting(&["send", "zed", "one", "--timeout", "60"]);
+    let told = sending.end(PATIENCE).unwrap();
+    assert_fails(
+        &told,
+        130,
+        &["It stays in the outbox; take it back with 'peer outbox cancel zed'.\n"],
+    );
+    assert_eq!(told.stdout, "");
+    assert_eq!(world.peer("alice", &["outbox", "cancel", "zed"]).code(), 0);
+
+    let sending = waiting(&["send", "zed,yan", "two", "--timeout", "60"]);
+    let told = sending.end(PATIENCE).unwrap();
+    assert_fails(
+        &told,
+        130,
+        &["They stay in the outbox; take them back with 'peer outbox cancel zed yan'.\n"],
+    );
+    world.json("alice", &["outbox", "cancel", "--all"]);
+
+    let sending = waiting(&["send", "zed", "three", "--timeout", "60", "--json"]);
+    let told = sending.end(PATIENCE).unwrap();
+    assert_eq!(told.code(), 130, "{told:?}");
+    let json = &told.json()[0];
+    assert_eq!(
+        (&json["to"], &json["state"]),
+        (&json!("zed"), &json!("queued"))
+    );
+    assert_eq!(json["id"], world.json("alice", &["outbox"])[0]["id"]);
+}
+
+#[test]
+fn a_message_that_nobody_waits_for_is_not_said_to_wait() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    // Nothing runs that could send it.
+    let sent = world.peer("alice", &["send", "bob", "one", "--no-wait"]);
+    assert_eq!(
+        sent.stdout, "bob: queued, waits in the outbox\n",
+        "{sent:?}"
+    );
+    let bob = world.receive("bob");
+    let _alice = world.receive("alice");
+    let sent = world.peer("alice", &["send", "bob", "two", "--no-wait"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    assert_eq!(sent.stdout, "bob: taken; not waiting for the receipt\n");
+    let is_it = |line: &Value| line["params"]["body"] == "two";
     bob.wait_json("the message", PATIENCE, is_it).unwrap();
 }
 

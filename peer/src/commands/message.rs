@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
@@ -19,15 +20,15 @@ use super::Place;
 use super::node_handle::{NodeHandle, tell_notice};
 use crate::args::{Cancel, History, Send, Waiting};
 use crate::client::{CallError, Happening, now};
-use crate::config::{Letter, LetterMistake, LetterText};
-use crate::conversation::connection::ConnectionWatch;
+use crate::config::{CALL_TIMEOUT, Letter, LetterMistake, LetterText};
+use crate::conversation::connection::{ConnectionChange, ConnectionWatch};
 use crate::conversation::presence::Presence;
 use crate::conversation::recipients::addressed;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
     Command, ConnectionState, Event, HistoryItem, MessageState, PresenceView, Reply,
 };
-use crate::ui::{Screen, line};
+use crate::ui::{OutputClosed, Screen, line};
 
 /// How long a message may take before the person is told whether its recipient is there: several times
 /// as long as a delivery over a new link.
@@ -39,7 +40,8 @@ const NAME_LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Sends a text to everybody named, and waits until each has it unless told not to.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {
     let words = args.words();
-    let Letter { to, text } = Letter::parse(args.to, &words, has_input())?;
+    let has_input = has_input();
+    let Letter { to, text } = Letter::parse(args.to, &words, has_input)?;
     let doing = format!("send to {}", joined(&to));
     if to.len() > RECIPIENTS_MAX {
         return Err(Failure::new(Exit::Usage, "could not send the text")
@@ -50,15 +52,20 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
             .next("send it in several steps"));
     }
     let settings = place.settings(&doing)?;
-    let (body, first) = match text {
-        LetterText::Typed { text, first } => (body(text)?, first),
+    let (body, suspect) = match text {
+        LetterText::Typed { text, first } => {
+            let suspect = first
+                .filter(|first| !to.contains(first))
+                .map(|name| Suspect::new(name, &text, has_input));
+            (body(text)?, suspect)
+        }
         LetterText::Stdin => (body(read_stdin()?)?, None),
     };
     let mut session = NodeHandle::open(place.profile.clone(), settings, place.udp)?;
-    if let Some(first) = first.filter(|first| !to.contains(first))
-        && is_other_account(&mut session, &first)?
+    if let Some(suspect) = suspect
+        && is_other_account(&mut session, &suspect.name)?
     {
-        return Err(mistaken_recipient(&to, &first));
+        return Err(suspect.mistaken_recipient(&to));
     }
     let sent = unix_time();
     let command = Command::Send {
@@ -72,20 +79,19 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     let messages = addressed(ids, to).ok_or_else(|| Failure::unexpected_reply(&doing))?;
     let mut undelivered = Undelivered::new(messages);
     if args.no_wait {
-        undelivered.tell_rest(screen)?;
+        undelivered.tell_unawaited(session.is_owner(), screen)?;
         return Ok(Exit::Done);
     }
     let span = Duration::from_secs(args.timeout.into());
-    undelivered.wait(&mut session, span, screen)?;
+    let waited = undelivered.wait(&mut session, &doing, span, screen);
+    waited.map_err(|failure| undelivered.on_failure(failure, &mut session, screen))?;
     if undelivered.open.is_empty() {
         return Ok(Exit::Done);
     }
     undelivered.tell_rest(screen)?;
-    if session.is_owner() && !screen.is_json() {
-        screen.note(screen.error_look.dim(
-            "It stays in the outbox and goes out while any 'peer' command of this profile runs, for example 'peer chat'.",
-        ));
-    }
+    screen.note(screen.error_look.dim(
+        "It stays in the outbox and goes out while any 'peer' command of this profile runs, for example 'peer chat'.",
+    ));
     Ok(Exit::NotDelivered)
 }
 
@@ -103,40 +109,90 @@ fn has_input() -> bool {
 
 /// Tells whether this is the name of somebody that this device has talked to, or who is online now.
 fn is_other_account(session: &mut NodeHandle, name: &AccountName) -> Result<bool, Failure> {
-    const DOING: &str = "look whether the text begins with a name";
     if session.settings().account.as_ref() == Some(name) {
         return Ok(false);
     }
-    let Reply::Contacts(contacts) = session.call(DOING, &Command::Contacts)? else {
-        return Err(Failure::unexpected_reply(DOING));
-    };
-    if contacts.contains(name) {
-        return Ok(true);
-    }
-    for command in [Command::WaitReady, Command::List] {
-        match session.try_call(&command, NAME_LOOK_TIMEOUT) {
-            Ok(Reply::Directory(devices)) => {
-                return Ok(devices.iter().any(|device| device.account == *name));
-            }
-            Ok(_) => {}
+    loop {
+        match is_known(session, name) {
+            Ok(is_known) => return Ok(is_known),
             Err(CallError::Signal(signal)) => return Err(Failure::signal(signal)),
+            Err(CallError::Gone(_)) => {
+                session.revive()?;
+            }
             // Without a server nobody is online, and the text waits in the outbox.
-            Err(CallError::Refused(_) | CallError::TimedOut | CallError::Gone(_)) => break,
+            Err(CallError::Refused(_) | CallError::TimedOut) => return Ok(false),
         }
     }
-    Ok(false)
 }
 
-/// The text begins with the name of somebody who was perhaps meant to get it.
-fn mistaken_recipient(to: &[AccountName], first: &AccountName) -> Failure {
-    let names: Vec<_> = to.iter().map(AccountName::as_str).collect();
-    let names = names.join(",");
-    Failure::new(Exit::Usage, "could not tell for whom the text is")
-        .because(format!("it begins with '{first}', which is an account"))
-        .next(format!(
-            "for both: peer send {names},{first} 'TEXT'; for {} alone, quote the text: peer send {names} '{first} …'",
-            joined(to)
-        ))
+fn is_known(session: &mut NodeHandle, name: &AccountName) -> Result<bool, CallError> {
+    let contacts = session.try_call(&Command::Contacts, CALL_TIMEOUT)?;
+    if matches!(contacts, Reply::Contacts(contacts) if contacts.contains(name)) {
+        return Ok(true);
+    }
+    session.try_call(&Command::WaitReady, NAME_LOOK_TIMEOUT)?;
+    let listed = session.try_call(&Command::List, NAME_LOOK_TIMEOUT)?;
+    Ok(matches!(
+        listed,
+        Reply::Directory(devices) if devices.iter().any(|device| device.account == *name)
+    ))
+}
+
+/// The first word of a text, which names somebody who was perhaps meant to get it.
+struct Suspect {
+    name: AccountName,
+    extent: Extent,
+}
+
+/// How much of the text the name is.
+enum Extent {
+    FirstWord,
+    Whole,
+    /// All of it, and there is a pipe or a file that is not asked for.
+    WholeBesideInput,
+}
+
+impl Suspect {
+    fn new(name: AccountName, text: &str, has_input: bool) -> Self {
+        let extent = match text.eq_ignore_ascii_case(name.as_str()) {
+            false => Extent::FirstWord,
+            true if has_input => Extent::WholeBesideInput,
+            true => Extent::Whole,
+        };
+        Self { name, extent }
+    }
+
+    fn mistaken_recipient(&self, to: &[AccountName]) -> Failure {
+        let name = &self.name;
+        let names: Vec<_> = to.iter().map(AccountName::as_str).collect();
+        let (alone, options) = (joined(to), names.join(" --to "));
+        let names = names.join(",");
+        let (why, next) = match self.extent {
+            Extent::FirstWord => (
+                format!("it begins with '{name}', which is an account"),
+                format!(
+                    "for both: peer send {names},{name} 'TEXT'; for {alone} alone, quote the text: peer send {names} '{name} …'"
+                ),
+            ),
+            Extent::Whole => (
+                format!("it is only '{name}', which is an account"),
+                format!(
+                    "for both: peer send {names},{name} 'TEXT'; for {alone} alone, that word: peer send --to {options} {name}"
+                ),
+            ),
+            Extent::WholeBesideInput => (
+                format!(
+                    "it is only '{name}', which is an account, and standard input was not read"
+                ),
+                format!(
+                    "what is piped, for both: peer send {names},{name} -; for {alone} alone: peer send {names} -; only that word: peer send --to {options} {name}"
+                ),
+            ),
+        };
+        Failure::new(Exit::Usage, "could not tell for whom the text is")
+            .because(why)
+            .next(next)
+    }
 }
 
 fn body(mut text: String) -> Result<MessageBody, Failure> {
@@ -198,6 +254,8 @@ struct Undelivered {
     presence: Presence,
     /// Recipients that the person was told are not there.
     told: BTreeSet<AccountName>,
+    /// The person was told that the node is still connecting.
+    is_told_connecting: bool,
 }
 
 #[derive(Serialize)]
@@ -219,13 +277,16 @@ impl Undelivered {
             connection: ConnectionWatch::default(),
             presence: Presence::default(),
             told: BTreeSet::new(),
+            is_told_connecting: false,
         }
     }
 
-    /// Waits for at most `span` until everything is delivered, and says who is not there.
+    /// Waits for at most `span` until everything is delivered, and says who is not there. Ends early where
+    /// nothing can be delivered before a person has acted; `doing` is what cannot be done then.
     fn wait(
         &mut self,
         session: &mut NodeHandle,
+        doing: &str,
         span: Duration,
         screen: &Screen,
     ) -> Result<(), Failure> {
@@ -239,17 +300,14 @@ impl Undelivered {
                     self.advance(id, state, screen)?;
                 }
                 Some(Happening::Event(Event::Connection(state))) => {
-                    if let Some(change) = self.connection.on_state(&state) {
-                        screen.note(line::connection_change(&change, &screen.error_look));
+                    if state == ConnectionState::Online && !self.presence.is_current() {
+                        look_at = look_at.or(Some(now() + LOOK_PAUSE));
                     }
-                    match state {
-                        // A node that has just started has no links: nothing can be delivered.
-                        ConnectionState::Offline { .. } if session.is_owner() => return Ok(()),
-                        ConnectionState::Offline { .. } => self.presence.on_connection_lost(),
-                        ConnectionState::Online if !self.presence.is_current() => {
-                            look_at = look_at.or(Some(now() + LOOK_PAUSE));
-                        }
-                        ConnectionState::Online | ConnectionState::Connecting => {}
+                    if self
+                        .on_connection(&state, session, doing, deadline, screen)?
+                        .is_break()
+                    {
+                        return Ok(());
                     }
                 }
                 Some(Happening::Event(Event::Presence(change))) => {
@@ -264,13 +322,128 @@ impl Undelivered {
                 Some(Happening::Typed(_)) => {}
                 None if look_at.is_some_and(|at| at < deadline) => {
                     look_at = None;
-                    self.look_around(session, deadline)?;
-                    self.tell_absent(deadline, screen);
+                    let Reply::Status(node) = session.call(doing, &Command::Status)? else {
+                        return Err(Failure::unexpected_reply(doing));
+                    };
+                    let state = node.connection;
+                    if self
+                        .on_connection(&state, session, doing, deadline, screen)?
+                        .is_break()
+                    {
+                        return Ok(());
+                    }
+                    if state == ConnectionState::Online {
+                        self.look_around(session, deadline)?;
+                        self.tell_absent(deadline, screen);
+                    } else if state == ConnectionState::Connecting {
+                        self.tell_connecting(session, deadline, screen);
+                    }
                 }
                 None => return Ok(()),
             }
         }
         Ok(())
+    }
+
+    /// Says that the connection to the server is lost, or back. Breaks where only a person can bring it
+    /// back.
+    fn on_connection(
+        &mut self,
+        state: &ConnectionState,
+        session: &mut NodeHandle,
+        doing: &str,
+        deadline: Instant,
+        screen: &Screen,
+    ) -> Result<ControlFlow<()>, Failure> {
+        let change = self.connection.on_state(state);
+        let ConnectionState::Offline {
+            is_other_server,
+            retry_in_s,
+            ..
+        } = state
+        else {
+            if let Some(change) = change {
+                screen.note(line::connection_change(&change, &screen.error_look));
+            }
+            return Ok(ControlFlow::Continue(()));
+        };
+        self.presence.on_connection_lost();
+        let left = deadline.saturating_duration_since(now());
+        match change {
+            Some(ConnectionChange::Lost {
+                reason,
+                is_retried: true,
+            }) => screen.note(line::offline_awaited(&reason, left, &screen.error_look)),
+            // Without an account there is nobody who could send anything.
+            _ if retry_in_s.is_none() => {
+                if let Err(failure) = session.ready(doing)
+                    && failure.exit() == Exit::NotLoggedIn
+                {
+                    return Err(failure);
+                }
+                if let Some(change) = change {
+                    screen.note(line::connection_change(&change, &screen.error_look));
+                }
+            }
+            Some(change) => screen.note(line::connection_change(&change, &screen.error_look)),
+            None => {}
+        }
+        Ok(if retry_in_s.is_none() || *is_other_server {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Says once that the node is still connecting, and for how long that is waited for.
+    fn tell_connecting(&mut self, session: &NodeHandle, deadline: Instant, screen: &Screen) {
+        if !std::mem::replace(&mut self.is_told_connecting, true) && !self.connection.is_lost() {
+            let left = deadline.saturating_duration_since(now());
+            let server = session.settings().server().to_string();
+            let text = line::connecting_awaited(&server, left);
+            screen.note(screen.error_look.dim(&text));
+        }
+    }
+
+    /// What to say of `failure`, which ended the waiting: whoever gives up is told how to take back what is
+    /// queued, and what a device without an account cannot send does not stay in its outbox.
+    fn on_failure(&self, failure: Failure, session: &mut NodeHandle, screen: &Screen) -> Failure {
+        if matches!(failure.exit(), Exit::Interrupted | Exit::Terminated) {
+            return self.given_up(failure, screen);
+        }
+        if failure.exit() == Exit::NotLoggedIn {
+            let ids = self.open.iter().map(|(id, ..)| *id).collect();
+            // What cannot be taken back waits for the next log-in, as what was written before does.
+            let _ = session.try_call(&Command::Withdraw { ids }, CALL_TIMEOUT);
+        }
+        failure
+    }
+
+    fn given_up(&self, failure: Failure, screen: &Screen) -> Failure {
+        for (id, to, state) in &self.open {
+            if let Err(closed) = self.data(to, *id, *state, screen) {
+                return closed.into();
+            }
+        }
+        let of_state = |wanted| {
+            let open = self.open.iter().filter(move |(.., state)| *state == wanted);
+            let names: Vec<_> = open.map(|(_, to, _)| to.as_str()).collect();
+            names
+        };
+        let (queued, sent) = (of_state(MessageState::Queued), of_state(MessageState::Sent));
+        match (queued.as_slice(), sent.as_slice()) {
+            ([], []) => failure,
+            ([], [to, ..]) => failure.next(format!(
+                "It is sent, without a receipt yet; 'peer history {to}' shows whether it arrived."
+            )),
+            ([to], _) => failure.next(format!(
+                "It stays in the outbox; take it back with 'peer outbox cancel {to}'."
+            )),
+            (several, _) => failure.next(format!(
+                "They stay in the outbox; take them back with 'peer outbox cancel {}'.",
+                several.join(" ")
+            )),
+        }
     }
 
     /// Asks who is online now and from now on. Without a session it stays unknown.
@@ -341,6 +514,19 @@ impl Undelivered {
         Ok(())
     }
 
+    /// Says of each message that it is taken. Without another process that has the node, nothing sends it
+    /// once this one has ended.
+    fn tell_unawaited(&self, is_owner: bool, screen: &Screen) -> Result<(), Failure> {
+        if is_owner {
+            return self.tell_rest(screen);
+        }
+        for (id, to, state) in &self.open {
+            screen.say(line::taken(to, &screen.look))?;
+            self.data(to, *id, *state, screen)?;
+        }
+        Ok(())
+    }
+
     fn tell(
         &self,
         to: &AccountName,
@@ -348,16 +534,31 @@ impl Undelivered {
         state: MessageState,
         screen: &Screen,
     ) -> Result<(), Failure> {
-        let is_known = self.presence.is_current() && state < MessageState::Delivered;
-        let online = is_known.then(|| self.presence.absence(to).is_none());
+        let online = self.online(to, state);
         screen.say(line::delivery(to, state, online, &screen.look))?;
+        self.data(to, id, state, screen)?;
+        Ok(())
+    }
+
+    fn data(
+        &self,
+        to: &AccountName,
+        id: MessageId,
+        state: MessageState,
+        screen: &Screen,
+    ) -> Result<(), OutputClosed> {
         screen.data(&MessageStateView {
             to,
             id,
             state,
-            online,
-        })?;
-        Ok(())
+            online: self.online(to, state),
+        })
+    }
+
+    /// Whether the recipient of a message that is not delivered has a device online, if that is known.
+    fn online(&self, to: &AccountName, state: MessageState) -> Option<bool> {
+        let is_known = self.presence.is_current() && state < MessageState::Delivered;
+        is_known.then(|| self.presence.absence(to).is_none())
     }
 }
 

@@ -277,7 +277,7 @@ pub(crate) fn connection(state: &ConnectionState) -> String {
 pub(crate) fn node_status(node: &NodeStatus, look: &Look) -> Vec<(&'static str, String)> {
     let account = match &node.account {
         Some(account) => look.bold(account.as_str()),
-        None => look.yellow("none; 'peer login NAME' or 'peer register NAME' gives it one"),
+        None => look.yellow("none: this device is not logged in; run 'peer login NAME'"),
     };
     let links = match node.linked.as_slice() {
         [] => "none".to_owned(),
@@ -374,10 +374,37 @@ pub(crate) fn delivery(
     format!("{}: {state}", look.bold(to.as_str()))
 }
 
+/// Says that a message is the node's now, for a command that waits for nothing.
+pub(crate) fn taken(to: &AccountName, look: &Look) -> String {
+    let to = look.bold(to.as_str());
+    format!("{to}: taken; not waiting for the receipt")
+}
+
 /// Says that the recipient of a message is not there, for a command that waits for at most `span`.
 pub(crate) fn awaited(to: &AccountName, absence: Absence, span: Duration) -> String {
-    let seconds = text::seconds(span.as_secs() + u64::from(span.subsec_nanos() > 0));
-    format!("{}; waiting for at most {seconds}.", absent(to, absence))
+    let absent = absent(to, absence);
+    format!("{absent}; waiting for at most {}.", whole_seconds(span))
+}
+
+/// Says that the server is away and that the node tries again by itself, for a command that waits for at
+/// most `span`.
+pub(crate) fn offline_awaited(reason: &str, span: Duration, look: &Look) -> String {
+    let reason = inline(reason);
+    let stop = if reason.ends_with('?') { "" } else { "." };
+    let seconds = whole_seconds(span);
+    look.yellow(&format!(
+        "Offline: {reason}{stop} Waiting for at most {seconds}."
+    ))
+}
+
+/// Says that there is no connection to the server yet, for a command that waits for at most `span`.
+pub(crate) fn connecting_awaited(server: &str, span: Duration) -> String {
+    let seconds = whole_seconds(span);
+    format!("Connecting to {server}; waiting for at most {seconds}.")
+}
+
+fn whole_seconds(span: Duration) -> String {
+    text::seconds(span.as_secs() + u64::from(span.subsec_nanos() > 0))
 }
 
 /// Says that somebody is not there, the beginning of a sentence.
