@@ -174,6 +174,12 @@ fn t04_t07_odd_names_are_taken_under_another_where_the_recipient_says_so() {
         ("a:b.txt", "a_b.txt"),
         ("back\\slash.txt", "back_slash.txt"),
         ("trailing.", "trailing"),
+        ("..\\up", "___up"),
+        ("gnp.\u{202e}exe", "gnp._exe"),
+        ("C:\\x", "C__x"),
+        ("x\u{ff0f}y", "x_y"),
+        ("...", "___"),
+        ("tab\there", "tab_here"),
     ] {
         let (sent, offered, state) = send_named(name);
         assert_eq!(sent.code(), 0, "{name:?}: {sent:?}");
@@ -182,15 +188,8 @@ fn t04_t07_odd_names_are_taken_under_another_where_the_recipient_says_so() {
         let arrived = world.path("inbox-bob").join(substitute);
         assert_eq!(fs::read_to_string(arrived).unwrap(), name);
     }
-    let before = world.names_in("inbox-bob");
-    assert_eq!(before.len(), 5, "{before:?}");
-    for name in ["..\\up", "gnp.\u{202e}exe", "C:\\x", "x\u{ff0f}y"] {
-        let (sent, offered, state) = send_named(name);
-        assert_explains(&sent, 9, &["name", "rename the file"]);
-        assert_eq!(offered, Value::Null, "{name:?}");
-        assert_eq!(state["state"], "failed", "{name:?}: {state}");
-    }
-    assert_eq!(world.names_in("inbox-bob"), before);
+    let names = world.names_in("inbox-bob");
+    assert_eq!(names.len(), 11, "{names:?}");
 }
 
 #[test]

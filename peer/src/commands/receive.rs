@@ -115,11 +115,6 @@ pub(super) fn check_writable(folder: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Tells whether a file can be taken only under a name that somebody thinks up.
-fn is_untakeable(name: &str) -> bool {
-    FileName::parse(name).is_err() && FileName::substitute(name).is_none()
-}
-
 /// How `receive --once` ends, where a step is the last one; `None` goes on.
 type Step = Result<Option<Exit>, Failure>;
 
@@ -262,8 +257,6 @@ impl Receiver<'_> {
         self.prose(&line::offer(&offer, None, &self.screen.look))?;
         match self.policy.answer(&offer.from) {
             Some(is_accepted) => self.answer(offer, is_accepted),
-            // Saying yes would be in vain; it was said what can be done.
-            None if is_untakeable(&offer.name) => Ok(()),
             None if self.keyboard.is_some() => {
                 self.questions.push_back(offer);
                 if self.questions.len() == 1 {

@@ -14,8 +14,8 @@
 //! and is never decoded. Letter case and Unicode normalisation are left to the file system: where it
 //! takes two names for one, the later file gets a number.
 //!
-//! Names that are only odd, because another system would hide, change or misunderstand them, have a
-//! [substitute](FileName::substitute). Those that could lead out of the folder or deceive have none.
+//! Each name that is refused has a [substitute](FileName::substitute) that passes, for a recipient who wants
+//! the file all the same.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -40,33 +40,21 @@ impl FileName {
         }
     }
 
-    /// Another name for a file whose own is only odd: with underscores for backslashes, the colon of a
-    /// drive and leading dots, without dots and blanks at the end, and with an underscore before a device
-    /// name. `None` if nothing is odd about `name`, and for one that is refused without exception. Two
-    /// names may have the same substitute.
+    /// Another name for a file whose own is refused: with an underscore for each separator, control or
+    /// invisible character, leading dot and colon of a drive, without dots and blanks at the end, with an
+    /// underscore before a device name, and cut if it is too long. What is nothing but dots and blanks
+    /// becomes underscores. `None` if nothing is odd about `name`. Two names may have the same substitute.
     pub fn substitute(name: &str) -> Option<Self> {
-        match refusal(name)? {
-            NameRefusal::Backslash
-            | NameRefusal::Drive
-            | NameRefusal::Hidden
-            | NameRefusal::TrailingDotOrBlank
-            | NameRefusal::Reserved => {}
-            NameRefusal::Empty
-            | NameRefusal::TooLong
-            | NameRefusal::Separator
-            | NameRefusal::Dots
-            | NameRefusal::Control => return None,
-        }
-        let mut plain = name.replace('\\', "_");
-        if is_drive(&plain) {
-            plain.replace_range(1..2, "_");
-        }
+        refusal(name)?;
+        let plain = visible(name);
         let plain = plain.trim_end_matches(is_dot_or_blank);
-        let visible = plain.trim_start_matches(is_dot);
-        let dots = plain.chars().take_while(|c| is_dot(*c)).count();
         let device = if is_reserved(plain) { "_" } else { "" };
-        // Whatever else may be wrong with it.
-        Self::parse(&format!("{device}{}{visible}", "_".repeat(dots))).ok()
+        let undotted = plain.trim_start_matches(is_dot);
+        let dots = plain.chars().take_while(|c| is_dot(*c)).count();
+        let whole = Self(format!("{device}{}{undotted}", "_".repeat(dots)));
+        // What cutting leaves may be odd again.
+        let made = Self::parse(&whole.fitting());
+        Some(made.unwrap_or_else(|_| Self(BLANK.to_owned())))
     }
 
     /// The name as text, without any folder.
@@ -99,6 +87,17 @@ impl FileName {
         };
         let stem = text::beginning(&self.0, FILE_NAME_LEN_MAX - suffix.len());
         format!("{stem}{suffix}")
+    }
+
+    /// As much of it as a file system can hold, with its extension where that leaves room for a stem.
+    fn fitting(&self) -> String {
+        let (stem, extension) = self.split();
+        if self.0.len() <= FILE_NAME_LEN_MAX || extension.len() >= FILE_NAME_LEN_MAX {
+            let beginning = text::beginning(&self.0, FILE_NAME_LEN_MAX);
+            return beginning.trim_end_matches(is_dot_or_blank).to_owned();
+        }
+        let stem = text::beginning(stem, FILE_NAME_LEN_MAX - extension.len());
+        format!("{stem}{extension}")
     }
 
     /// Stem and extension with its dot; `.tar.gz` and its kind count as one.
@@ -154,6 +153,30 @@ pub enum NameRefusal {
     /// A trailing dot or blank.
     #[error("the file's name ends with a dot or a blank, which some systems drop")]
     TrailingDotOrBlank,
+}
+
+/// The name of a file of whose own nothing can be kept.
+const BLANK: &str = "_";
+
+/// The name with underscores for what separates, controls or is not seen, and for the colon of a drive; of
+/// nothing but dots and blanks, underscores only.
+fn visible(name: &str) -> String {
+    if name.is_empty() {
+        return BLANK.to_owned();
+    }
+    let is_nothing = is_only_dots(name);
+    let shown = text::inline(name);
+    // One for one: what is replaced is what misleads.
+    let characters = name.chars().zip(shown.chars());
+    let plain = characters.map(|(c, shown)| {
+        let is_odd = is_nothing || c != shown || c == '\\' || is_separator(c);
+        if is_odd { '_' } else { c }
+    });
+    let mut plain = String::from_iter(plain);
+    if is_drive(&plain) {
+        plain.replace_range(1..2, "_");
+    }
+    plain
 }
 
 fn refusal(name: &str) -> Option<NameRefusal> {
@@ -449,30 +472,46 @@ mod tests {
     }
 
     #[test]
-    fn t01_t05_what_leads_elsewhere_or_deceives_has_no_substitute() {
-        for name in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "/abs",
-            "../x",
-            "..\\x",
-            "a\\..\\..\\x",
-            "\\x",
-            "x\\",
-            "\\\\srv\\x",
-            "C:\\x",
-            "x\u{ff0f}y",
-            "a\u{2215}b\\c",
-            ".a\0b",
-            ".\u{1b}[2J",
-            ".gnp\u{202e}exe",
-            "a\\pay\u{200d}pal",
-            &format!(".{}", "x".repeat(255)),
+    fn t01_t05_what_leads_elsewhere_or_deceives_has_a_harmless_substitute() {
+        let long = "x".repeat(300);
+        for (name, substitute) in [
+            ("", "_"),
+            (" ", "_"),
+            (".", "_"),
+            ("..", "__"),
+            ("...", "___"),
+            ("\u{2025}", "_"),
+            ("a/b", "a_b"),
+            ("/abs", "_abs"),
+            ("../x", "___x"),
+            ("..\\x", "___x"),
+            ("a\\..\\..\\x", "a_.._.._x"),
+            ("x\\", "x_"),
+            ("\\\\srv\\x", "__srv_x"),
+            ("C:\\x", "C__x"),
+            ("x\u{ff0f}y", "x_y"),
+            ("a\u{2215}b\\c", "a_b_c"),
+            (".a\0b", "_a_b"),
+            ("line\nfeed", "line_feed"),
+            (".\u{1b}[2J", "__[2J"),
+            (".gnp\u{202e}exe", "_gnp_exe"),
+            ("a\\pay\u{200d}pal", "a_pay_pal"),
+            ("می\u{200c}.", "می_"),
+            ("con\u{200b}.txt", "con_.txt"),
+            ("\u{1b}.", "_"),
+            (&format!(".{long}"), &format!("_{}", &long[..254])),
+            (&format!("{long}.txt"), &format!("{}.txt", &long[..251])),
+            (&format!("a.{long}"), &format!("a.{}", &long[..253])),
+            (
+                &format!("con.{}", &long[..251]),
+                &format!("_co.{}", &long[..251]),
+            ),
+            (&format!("con{}{long}", " ".repeat(300)), "_"),
         ] {
             assert!(FileName::parse(name).is_err(), "{name:?}");
-            assert_eq!(FileName::substitute(name), None, "{name:?}");
+            let made = FileName::substitute(name).unwrap();
+            assert_eq!(made.as_str(), substitute, "{name:?}");
+            assert_eq!(FileName::parse(substitute).as_ref(), Ok(&made));
         }
     }
 
@@ -535,7 +574,7 @@ mod tests {
     }
 
     /// Names put together at random from hostile pieces either pass and then are one plain component
-    /// that shows as it is, or are refused.
+    /// that shows as it is, or are refused and have a substitute of which that is true.
     #[test]
     fn t01_t05_t07_t08_whatever_passes_is_one_plain_component() {
         let pieces = [
@@ -582,17 +621,21 @@ mod tests {
             let name: String = (0..count)
                 .map(|_| *pieces.choose(&mut random).unwrap())
                 .collect();
-            let Some(accepted) = FileName::parse(&name)
-                .ok()
-                .or_else(|| FileName::substitute(&name))
-            else {
-                continue;
+            let substitute = FileName::substitute(&name);
+            let accepted = match FileName::parse(&name) {
+                Ok(accepted) => {
+                    assert_eq!(substitute, None, "nothing is odd about {name:?}");
+                    assert!(
+                        !name.contains(['/', '\0', '\u{1b}', '\u{202e}']),
+                        "{name:?}"
+                    );
+                    passed += 1;
+                    accepted
+                }
+                Err(_) => substitute.expect("whatever is refused has a substitute"),
             };
-            assert!(
-                !name.contains(['/', '\0', '\u{1b}', '\u{202e}']),
-                "{name:?}"
-            );
-            passed += 1;
+            let again = FileName::parse(accepted.as_str());
+            assert_eq!(again.as_ref(), Ok(&accepted), "{name:?}");
             for attempt in 0..3 {
                 for name in [accepted.numbered(attempt).0, accepted.part(attempt)] {
                     let components: Vec<_> = Path::new(&name).components().collect();

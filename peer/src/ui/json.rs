@@ -12,7 +12,7 @@ use crate::node::command::{Event, OfferView};
 use crate::shell::names::FileName;
 
 /// An offer as it is told. If accepting it under its own name would be in vain, with `refusal`, the
-/// reason, and `substitute`, a name under which it can be taken, if there is one.
+/// reason, and `substitute`, a name under which it can be taken.
 pub(super) fn offer(offer: &OfferView) -> Value {
     let told = serde_json::to_value(Event::Offer(offer.clone()));
     let mut told = told.expect("what is printed is always valid JSON");
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(hidden["params"]["substitute"], "_bashrc");
         let hostile = offered("../up");
         assert!(hostile["params"]["refusal"].is_string());
-        assert_eq!(hostile["params"].get("substitute"), None);
+        assert_eq!(hostile["params"]["substitute"], "___up");
     }
 
     #[test]

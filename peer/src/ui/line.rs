@@ -18,7 +18,7 @@ use crate::node::command::{
     ConnectionState, Direction, EnrolmentView, Event, HistoryItem, KeyState, Listed, MessageState,
     NodeStatus, OfferView, PresenceView, TransferState,
 };
-use crate::shell::names::{FileName, NameRefusal};
+use crate::shell::names::FileName;
 
 /// The line interface of a conversation.
 mod front_end;
@@ -115,8 +115,8 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
         format!(", {} {refusal}", look.yellow("an odd name:"))
     });
     let way = match number {
-        Some(number) => accept_or_decline(&offer.name, refusal, number),
-        None => refusal.map_or(String::new(), |_| otherwise(&offer.name)),
+        Some(number) => accept_or_decline(&offer.name, number),
+        None => otherwise(&offer.name),
     };
     format!(
         "{} offers {} ({}{program}){numbered}{oddity}{way}",
@@ -127,21 +127,20 @@ pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> St
 }
 
 /// How an offer is answered in a chat.
-fn accept_or_decline(name: &str, refusal: Option<NameRefusal>, number: usize) -> String {
-    let (before, under) = match (refusal, FileName::substitute(name)) {
-        (None, _) => (":", String::new()),
-        (Some(_), Some(name)) => (".", format!(" as {}", name.as_str())),
-        (Some(_), None) => (".", " as NAME, a name of yours,".to_owned()),
+fn accept_or_decline(name: &str, number: usize) -> String {
+    let (before, under) = match FileName::substitute(name) {
+        None => (":", String::new()),
+        Some(name) => (".", format!(" as {}", name.as_str())),
     };
     format!("{before} /accept {number}{under} or /decline {number}")
 }
 
 /// What can be done about an offer with an odd name where it is not taken by number.
 fn otherwise(name: &str) -> String {
-    match FileName::substitute(name) {
-        Some(name) => format!("; it can be taken as {}", name.as_str()),
-        None => "; its sender can rename it, and 'peer chat' takes it under any name".to_owned(),
-    }
+    let substitute = FileName::substitute(name);
+    substitute.map_or(String::new(), |name| {
+        format!("; it can be taken as {}", name.as_str())
+    })
 }
 
 /// Why the recipient did not take the file `name`: `reason`, and where that is the name, what is wrong
@@ -667,7 +666,7 @@ mod tests {
         );
         let in_chat = numbered("a\u{1b}b", Some(4));
         assert!(
-            in_chat.ends_with(". /accept 4 as NAME, a name of yours, or /decline 4"),
+            in_chat.ends_with(". /accept 4 as a_b or /decline 4"),
             "{in_chat}"
         );
         assert_eq!(shown("letter.txt"), "bob offers letter.txt (5 B)");
@@ -679,14 +678,14 @@ mod tests {
             ),
             (
                 ".ssh/authorized_keys",
-                "its sender can rename it",
+                "can be taken as _ssh_authorized_keys",
                 "path separator",
             ),
-            ("../up", "its sender can rename it", "path separator"),
+            ("../up", "can be taken as ___up", "path separator"),
             ("CON.txt", "can be taken as _CON.txt", "device"),
             (
                 "gnp.\u{202e}exe",
-                "its sender can rename it",
+                "can be taken as gnp._exe",
                 "invisible characters",
             ),
             (

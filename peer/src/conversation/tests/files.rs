@@ -43,7 +43,7 @@ fn a_file_with_an_odd_name_is_taken_under_another() {
     };
     assert_eq!(stage.wanted().items, [accepted]);
 
-    // What has no substitute needs a name from the person; what is not odd may get one, too.
+    // What could lead elsewhere has one, too; what is not odd may get another name all the same.
     let hostile = OfferView {
         name: "../up".to_owned(),
         ..offer(2)
@@ -51,7 +51,7 @@ fn a_file_with_an_odd_name_is_taken_under_another() {
     stage.event(Event::Offer(hostile));
     let odd = Objection::OddName {
         number: 2,
-        substitute: None,
+        substitute: FileName::parse("___up").ok(),
     };
     assert_eq!(stage.line("/accept 2").items, objection(odd));
     let (_, _, command) = only(stage.line("/accept 2 as up").asks);
