@@ -43,6 +43,7 @@ mod udp;
 pub mod workers;
 
 use self::control::ControlServer;
+pub(crate) use self::disk::has_more_than_it_says;
 pub use self::history::HistoryError;
 use self::history::{History, OutboxJournal};
 #[cfg(feature = "local-node")]

@@ -245,6 +245,26 @@ fn an_offer_that_nobody_answers_stays_open_and_can_be_withdrawn() {
 }
 
 #[test]
+fn whoever_goes_away_before_answering_an_offer_is_named() {
+    let (world, bob) = two(&["--accept", "ask"]);
+    world.make_file("letter", 1000);
+    let offering = world.start("alice", &["send-file", "bob", "letter"]);
+    let is_offer = |line: &Value| line["method"] == "offer";
+    bob.wait_json("the offer", PATIENCE, is_offer).unwrap();
+    assert_eq!(bob.interrupt().unwrap().code(), Some(130));
+    let told = offering.finish(PATIENCE).unwrap();
+    assert_explains(
+        &told,
+        9,
+        &[
+            "bob went away before answering",
+            "send it again when bob is back ('peer list --watch' shows it)",
+        ],
+    );
+    assert!(!told.stderr.contains("from the beginning"), "{told:?}");
+}
+
+#[test]
 fn a_program_stays_a_program_and_nothing_else_becomes_one() {
     let (world, bob) = two(&["--accept", "always"]);
     // Set-user-id and write for all do not travel.

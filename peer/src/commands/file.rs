@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use common::id::{AccountName, TransferId};
 use common::text::{inline, size};
+use common::wire::peer::CancelReason;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -18,6 +19,7 @@ use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Event, Reply, TransferState};
+use crate::shell::has_more_than_it_says;
 use crate::ui::progress::Bars;
 use crate::ui::{Screen, line};
 
@@ -77,14 +79,15 @@ pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
         .read(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path);
-    let metadata = match opened {
-        Ok(file) => file.metadata().map_err(unreadable)?,
+    let file = match opened {
+        Ok(file) => file,
         // Opening a socket fails like this.
         Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
             return Err(irregular());
         }
         Err(error) => return Err(unreadable(error)),
     };
+    let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(cannot().because("it is a folder").next(format!(
             "pack it into one file first: tar -czf folder.tar.gz {shown}"
@@ -92,6 +95,11 @@ pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
     }
     if !metadata.is_file() {
         return Err(irregular());
+    }
+    if has_more_than_it_says(&file, &metadata).map_err(unreadable)? {
+        return Err(cannot()
+            .because("its length is not known before it is read")
+            .next("copy what it holds into a file first"));
     }
     let path = std::path::absolute(path).map_err(|error| cannot().because(error))?;
     if path.to_str().is_none() {
@@ -163,6 +171,18 @@ impl Sending<'_> {
         }
     }
 
+    /// What to do after the transfer has failed for this reason.
+    fn after(&self, reason: &str) -> String {
+        let to = self.to;
+        if *reason == CancelReason::Cancelled.to_string() {
+            format!("ask {to} whether the file is wanted")
+        } else if reason.starts_with(&format!("{to} went away")) {
+            format!("send it again when {to} is back ('peer list --watch' shows it)")
+        } else {
+            "send the file again; it starts from the beginning".to_owned()
+        }
+    }
+
     /// The person gives up. The other side is told; when that fails it finds out by itself.
     fn cancel(&self, session: &mut NodeHandle, screen: &Screen) -> Result<(), Failure> {
         let transfer = self.transfer;
@@ -202,9 +222,7 @@ impl Sending<'_> {
                 };
                 Err(failure(&line::declined(reason, &self.name)).next(next))
             }
-            TransferState::Failed { reason } => {
-                Err(failure(reason).next("send the file again; it starts from the beginning"))
-            }
+            TransferState::Failed { reason } => Err(failure(reason).next(self.after(reason))),
             TransferState::Done { .. } | TransferState::Waiting | TransferState::Moving { .. } => {
                 let text =
                     line::transfer_done("Sent", &self.shown, &format!("to {}", self.to), state);
@@ -231,6 +249,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_to_do_next_fits_why_a_transfer_failed() {
+        let to = "bob".parse().unwrap();
+        let ended = |reason: &str, moved| {
+            let sending = Sending {
+                transfer: TransferId::from_bytes([0; 16]),
+                to: &to,
+                name: "letter".to_owned(),
+                shown: "letter".to_owned(),
+                moved,
+            };
+            let state = TransferState::Failed {
+                reason: reason.to_owned(),
+            };
+            let failure = sending.ended(&state, "send letter to bob", &Screen::new(true));
+            failure.unwrap_err().what_next().unwrap().to_owned()
+        };
+        let next = ended("cancelled by the other side", Some((1, 2)));
+        assert_eq!(next, "ask bob whether the file is wanted");
+        let next = ended("the link broke: no answer", Some((1, 2)));
+        assert_eq!(next, "send the file again; it starts from the beginning");
+        let next = ended("bob went away before answering: no answer", None);
+        assert!(next.starts_with("send it again when bob is back"), "{next}");
+    }
+
+    #[test]
     fn only_files_can_be_sent() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a\u{1b}b");
@@ -246,6 +289,15 @@ mod tests {
         std::fs::write(&no_text, "x").unwrap();
         let socket = folder.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        // Without an error it would be sent as an empty file.
+        if Path::new("/proc/cpuinfo").exists() {
+            let failure = sendable(Path::new("/proc/cpuinfo")).unwrap_err();
+            assert_eq!(failure.exit(), Exit::File);
+            assert_eq!(
+                failure.why(),
+                Some("its length is not known before it is read")
+            );
+        }
         for bad in [
             folder.path().to_owned(),
             folder.path().join("none"),

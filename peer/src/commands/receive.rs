@@ -78,24 +78,24 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
 /// Makes sure that a folder for files is there, and returns its absolute path.
 pub(super) fn existing_folder(folder: &Path) -> Result<PathBuf, Failure> {
     let shown = shown_path(folder);
-    let failure = |why: String| {
+    let failure = |why: &dyn std::fmt::Display| {
         Failure::new(Exit::File, format!("could not put files into {shown}"))
             .because(why)
-            .next(format!("make it first: mkdir -p {shown}"))
+            .next("choose another folder with --folder DIR")
     };
     match std::fs::metadata(folder) {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err(failure("it is not a folder".to_owned())),
-        Err(error) => return Err(failure(error.to_string())),
+        Ok(_) => return Err(failure(&"it is not a folder")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(failure(&error).next(format!("make it first: mkdir -p {shown}")));
+        }
+        Err(error) => return Err(failure(&error)),
     }
-    let path = std::path::absolute(folder).map_err(|error| failure(error.to_string()))?;
+    let path = std::path::absolute(folder).map_err(|error| failure(&error))?;
     match path.to_str() {
         Some(_) => Ok(path),
-        None => Err(
-            Failure::new(Exit::File, format!("could not put files into {shown}"))
-                .because("its path is not valid text (UTF-8)")
-                .next("choose another folder with --folder DIR, or rename it"),
-        ),
+        None => Err(failure(&"its path is not valid text (UTF-8)")
+            .next("choose another folder with --folder DIR, or rename it")),
     }
 }
 
@@ -416,5 +416,29 @@ impl Receiver<'_> {
 
     fn note(&self, text: &str) {
         self.bars.around(|| self.screen.note(text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_next_fits_why_files_cannot_be_put_there() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let next = |folder: &Path| {
+            let failure = existing_folder(folder).unwrap_err();
+            assert_eq!(failure.exit(), Exit::File);
+            failure.what_next().unwrap().to_owned()
+        };
+        let missing = place.path().join("missing");
+        assert!(next(&missing).starts_with("make it first: mkdir -p "));
+        // Neither can be made.
+        for folder in [file.clone(), file.join("below")] {
+            assert_eq!(next(&folder), "choose another folder with --folder DIR");
+        }
+        assert!(existing_folder(place.path()).is_ok());
     }
 }

@@ -31,6 +31,7 @@ mod target;
 
 use parts::Parts;
 use source::Source;
+pub(crate) use source::has_more_than_it_says;
 use target::Target;
 
 /// Starts the disk worker. It keeps the list of unfinished files in `parts`, and first removes those
@@ -258,6 +259,20 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), bytes);
             fs::remove_file(path).unwrap();
         }
+    }
+
+    #[test]
+    fn a_file_that_does_not_tell_its_length_is_not_opened() {
+        let made_when_read = Path::new("/proc/cpuinfo");
+        if !made_when_read.exists() {
+            println!("skipped: this system has no such file");
+            return;
+        }
+        let answer = Disk::default().ask(open(1, made_when_read));
+        let DiskAnswer::Failed(failure) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(failure.told, "its length is not known before it is read");
     }
 
     #[test]

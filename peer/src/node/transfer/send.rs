@@ -216,18 +216,14 @@ impl Sending {
     /// A link is gone, and with it what it carried.
     pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, cx: &mut Context<'_>) {
         self.in_flight.remove(&link);
-        let carried: Vec<TransferId> = self
+        let carried: Vec<(TransferId, String)> = self
             .transfers
             .iter()
             .filter(|(_, outgoing)| outgoing.state.link() == Some(link))
-            .map(|(transfer, _)| *transfer)
+            .map(|(transfer, outgoing)| (*transfer, outgoing.cut_short(reason)))
             .collect();
-        for transfer in carried {
-            self.fail(
-                transfer,
-                CommandError::Transfer(format!("the link broke: {reason}")),
-                cx,
-            );
+        for (transfer, reason) in carried {
+            self.fail(transfer, CommandError::Transfer(reason), cx);
         }
     }
 
@@ -532,6 +528,16 @@ impl Outgoing {
         match &self.state {
             State::Moving(moving) => Some((moving.progress, moving.digest?)),
             State::Opening | State::Unlinked { .. } | State::Offered { .. } => None,
+        }
+    }
+
+    /// What became of it when its link was lost for this reason.
+    fn cut_short(&self, reason: &str) -> String {
+        match self.state {
+            State::Offered { .. } => format!("{} went away before answering: {reason}", self.to),
+            State::Opening | State::Unlinked { .. } | State::Moving(_) => {
+                format!("the link broke: {reason}")
+            }
         }
     }
 

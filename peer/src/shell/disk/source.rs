@@ -41,6 +41,12 @@ impl Source {
             .map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
         check_is_regular(&metadata, path)?;
+        if has_more_than_it_says(&file, &metadata).map_err(fail)? {
+            let reason = format!(
+                "the length of {shown} is not known before it is read; copy what it holds into a file first"
+            );
+            return Err(failure(reason, "its length is not known before it is read"));
+        }
         if metadata.len() > FILE_LEN_MAX {
             let reason = format!(
                 "{shown} has {}, more than the {} that can be sent",
@@ -97,6 +103,12 @@ impl Source {
             "the file changed while it was being sent",
         )
     }
+}
+
+/// Tells whether a file that says it is empty is not: the system makes it up when it is read, as those below
+/// `/proc`.
+pub(crate) fn has_more_than_it_says(file: &File, metadata: &Metadata) -> io::Result<bool> {
+    Ok(metadata.len() == 0 && file.read_at(&mut [0], 0)? > 0)
 }
 
 fn check_is_regular(metadata: &Metadata, path: &Path) -> Result<(), DiskFailure> {
