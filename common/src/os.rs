@@ -13,6 +13,8 @@ pub mod clock;
 pub mod lines;
 // Who may use a folder.
 pub mod lock;
+// Numbers behind options.
+pub mod number;
 // Passwords in files.
 pub mod password_file;
 // Files and folders for their owner only.

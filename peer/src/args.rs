@@ -8,6 +8,7 @@ use common::id::{AccountName, MessageId, NameError};
 use common::key::Fingerprint;
 use common::limits::HISTORY_ITEMS_MAX;
 use common::os::bind::BindAddress;
+use common::os::number::within;
 use common::wire::rendezvous::AdmissionCode;
 
 use crate::config::parse_server;
@@ -287,7 +288,7 @@ pub(crate) struct Send {
     pub(crate) no_wait: bool,
     /// Wait at most so many seconds for each to get it.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, conflicts_with = "no_wait",
-          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+          value_parser = within(1..=86_400, "seconds"))]
     pub(crate) timeout: u32,
 }
 
@@ -340,7 +341,7 @@ pub(crate) struct History {
     #[arg(value_name = "NAME")]
     pub(crate) with: Option<AccountName>,
     /// At most so many messages, the latest.
-    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(HISTORY_ITEMS_MAX)))]
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = within(1..=HISTORY_ITEMS_MAX, "messages"))]
     pub(crate) limit: u32,
 }
 
@@ -456,6 +457,27 @@ mod tests {
             "peer login alice --password hunter22",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_its_range_is_told_the_range() {
+        for (line, range) in [
+            (
+                "peer send bob hi --timeout 0",
+                "a number from 1 to 86400 (seconds)",
+            ),
+            (
+                "peer send bob hi --timeout soon",
+                "a number from 1 to 86400 (seconds)",
+            ),
+            (
+                "peer history --limit 99999999999",
+                "a number from 1 to 10000 (messages)",
+            ),
+        ] {
+            let told = parse(line).unwrap_err().to_string();
+            assert!(told.contains(range), "{told}");
         }
     }
 

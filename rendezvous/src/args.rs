@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::id::AccountName;
 use common::limits::FAILURE_LIMIT_MAX;
 use common::os::bind::BindAddress;
+use common::os::number::within;
 
 const EXIT_CODES: &str = "\
 Examples:
@@ -65,11 +66,11 @@ pub struct ServeArguments {
     pub certificate: Option<PathBuf>,
     /// Failed log-ins in a row after which strangers have to wait
     #[arg(long, value_name = "COUNT", default_value_t = 5,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(FAILURE_LIMIT_MAX)))]
+          value_parser = within(1..=FAILURE_LIMIT_MAX, "log-ins"))]
     pub failures_max: u32,
     /// Seconds of the first block; each further one lasts twice as long, up to an hour
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
-          value_parser = clap::value_parser!(u32).range(1..=3600))]
+          value_parser = within(1..=3600, "seconds"))]
     pub block_first: u32,
 }
 
@@ -190,6 +191,21 @@ mod tests {
         }
         let mistyped = ["rendezvous", "account", "add", "X Y"].map(OsString::from);
         assert_eq!(example_for(&mistyped), "rendezvous account add alice");
+    }
+
+    #[test]
+    fn a_number_out_of_its_range_is_told_the_range() {
+        for (line, range) in [
+            (
+                "serve --failures-max x",
+                "a number from 1 to 1000 (log-ins)",
+            ),
+            ("serve --block-first 0", "a number from 1 to 3600 (seconds)"),
+        ] {
+            let typed = ["rendezvous"].into_iter().chain(line.split(' '));
+            let told = Arguments::try_parse_from(typed).unwrap_err().to_string();
+            assert!(told.contains(range), "{told}");
+        }
     }
 
     #[test]
