@@ -31,6 +31,8 @@ pub(crate) enum Happening {
     Signal(i32),
     /// Something was typed.
     Typed(Typed),
+    /// A line that is not UTF-8 was piped in.
+    NotText,
 }
 
 /// What a person did at the keyboard.
@@ -74,6 +76,12 @@ impl Notifier {
     pub(crate) fn typed(&self, typed: Typed) -> Result<(), Typed> {
         let arrival = Arrival::Happening(Happening::Typed(typed.clone()));
         self.0.send((ANY, arrival)).map_err(|_| typed)
+    }
+
+    /// A line came that is not UTF-8. Tells whether the client is still there.
+    pub(crate) fn not_text(&self) -> bool {
+        let arrival = Arrival::Happening(Happening::NotText);
+        self.0.send((ANY, arrival)).is_ok()
     }
 }
 

@@ -68,6 +68,25 @@ fn piped_lines_are_sent_answered_and_waited_for() {
 }
 
 #[test]
+fn a_piped_line_that_is_no_text_is_refused_and_the_others_are_sent() {
+    let world = world_of(&["alice", "bob"]);
+    let bob = world.receive("bob");
+    fs::write(world.path("lines"), b"before\nbad \xff\nafter\n").unwrap();
+    let command = world.peer_command("alice", &["chat", "bob", "--json"]);
+    let piped = with_stdin(command, &world.path("lines"));
+    let finished = run(Program::Peer, &mut { piped });
+    assert_eq!(finished.code(), 0, "{finished:?}");
+    let told = finished.json();
+    let error = told.iter().find(|line| line["error"].is_object());
+    let error = &error.expect("the line is refused")["error"];
+    assert_eq!(error["why"], "it is not UTF-8");
+    for body in ["before", "after"] {
+        wait(&bob, body, |line| line["params"]["body"] == body);
+    }
+    assert_eq!(world.received("bob", "alice"), ["before", "after"]);
+}
+
+#[test]
 fn what_is_not_delivered_when_the_input_ends_is_counted() {
     let world = world_of(&["alice", "carol"]);
     let finished = piped(&world, "carol", "one\ntwo\n");

@@ -123,6 +123,11 @@ impl Talk<'_> {
                     self.front_end.answered();
                     self.handle(Input::Typed(typed));
                 }
+                Some(Happening::NotText) => {
+                    self.front_end.answered();
+                    self.front_end
+                        .show(&Item::Problem(not_text()), unix_time())?;
+                }
                 None => {}
             }
             self.conversation.handle_timeout(now());
@@ -186,6 +191,13 @@ impl Talk<'_> {
         };
         self.conversation.handle_input(input, now);
     }
+}
+
+/// A line that was piped in is not sent.
+fn not_text() -> Failure {
+    Failure::new(Exit::Usage, "could not read a line")
+        .because("it is not UTF-8")
+        .next("convert it, or put it into a file and use /send-file")
 }
 
 /// Tells whether messages can go out without a log-in; so it seems where the node does not answer.

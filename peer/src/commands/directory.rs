@@ -143,7 +143,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
                 continue;
             }
             Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
-            Some(Happening::Typed(_)) | None => continue,
+            Some(Happening::Typed(_) | Happening::NotText) | None => continue,
         };
         match &event {
             Event::Presence(change) => {

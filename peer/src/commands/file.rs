@@ -141,7 +141,7 @@ impl Sending<'_> {
                         .next("send the file again; it starts from the beginning"));
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
-                Some(Happening::Typed(_)) | None => continue,
+                Some(Happening::Typed(_) | Happening::NotText) | None => continue,
             };
             if let Event::Connection(state) = &event
                 && let Some(change) = connection.on_state(state)

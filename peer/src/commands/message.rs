@@ -319,7 +319,7 @@ impl Undelivered {
                     look_at = Some(now() + LOOK_PAUSE);
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
-                Some(Happening::Typed(_)) => {}
+                Some(Happening::Typed(_) | Happening::NotText) => {}
                 None if look_at.is_some_and(|at| at < deadline) => {
                     look_at = None;
                     let Reply::Status(node) = session.call(doing, &Command::Status)? else {

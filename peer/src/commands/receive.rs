@@ -155,6 +155,8 @@ impl Receiver<'_> {
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
                 Some(Happening::Typed(typed)) => self.on_typed(&typed)?,
+                // It is no answer.
+                Some(Happening::NotText) => self.on_typed(&Typed::Line(String::new()))?,
                 None => None,
             };
             if let Some(exit) = ended

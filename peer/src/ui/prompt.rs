@@ -276,10 +276,11 @@ fn read_plain(asked: &Receiver<String>, notifier: &Notifier) {
         let mut line = Vec::new();
         let typed = match input.read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => Typed::End,
-            Ok(_) => {
-                let text = String::from_utf8_lossy(&line);
-                Typed::Line(text.trim_end_matches(['\r', '\n']).to_owned())
-            }
+            Ok(_) => match str::from_utf8(&line) {
+                Ok(text) => Typed::Line(text.trim_end_matches(['\r', '\n']).to_owned()),
+                Err(_) if notifier.not_text() => continue,
+                Err(_) => return,
+            },
         };
         if notifier.typed(typed).is_err() {
             return;
