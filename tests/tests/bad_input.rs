@@ -690,6 +690,11 @@ fn a_fingerprint_that_was_mistyped_is_not_called_a_change_and_is_not_kept() {
     let refused = register(wrong);
     assert_explains(&refused, 6, &[wrong, &right]);
     assert!(!refused.stderr.contains("CHANGED"), "{}", refused.stderr);
+    // Where a person types the password, it is said before that. Nobody is there to be asked here.
+    for how in ["register", "login"] {
+        let typed = [how, "alice", "--server", &address, "--fingerprint", wrong];
+        assert_explains(&world.peer("alice", &typed), 6, &[wrong, &right]);
+    }
     let registered = register(&right);
     assert_eq!(registered.code(), 0, "{registered:?}");
 }

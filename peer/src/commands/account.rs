@@ -27,7 +27,7 @@ pub(super) fn register(place: &Place, args: Register, screen: &Screen) -> Result
     let Register { account, access } = args;
     let doing = format!("register {account}");
     let mut entrance = Entrance::prepare(place, &account, &access, &doing, screen)?;
-    let password = entrance.password(Purpose::Register, &access, screen)?;
+    let password = entrance.password(place, Purpose::Register, &access, &doing, screen)?;
     let command = Command::Register {
         account: account.clone(),
         password: PasswordText(password),
@@ -55,7 +55,7 @@ pub(super) fn log_in(place: &Place, args: Login, screen: &Screen) -> Result<Exit
     } = args;
     let doing = format!("log in as {account}");
     let mut entrance = Entrance::prepare(place, &account, &access, &doing, screen)?;
-    let password = entrance.password(Purpose::LogIn, &access, screen)?;
+    let password = entrance.password(place, Purpose::LogIn, &access, &doing, screen)?;
     let command = Command::LogIn {
         account: account.clone(),
         password: PasswordText(password),
@@ -227,15 +227,34 @@ impl Entrance {
         })
     }
 
+    /// Reads the password, or asks a person for it, and not before it is clear that it is of use.
     fn password(
         &self,
+        place: &Place,
         purpose: Purpose,
         access: &Access,
+        doing: &str,
         screen: &Screen,
     ) -> Result<zeroize::Zeroizing<String>, Failure> {
         let whose = self.account.as_str();
         let file = access.password_file.as_deref();
+        if file.is_none() && self.contact == Contact::Given {
+            self.compare_key(place, doing)?;
+        }
         password(purpose, whose, file, screen)
+    }
+
+    /// Has the server show its key, which must be the one from the command line.
+    fn compare_key(&self, place: &Place, doing: &str) -> Result<(), Failure> {
+        let server = self.settings.server();
+        let seen = crate::shell::probe(&server, READY_TIMEOUT);
+        let seen = seen.map_err(|reason| not_reached(doing, &server.to_string(), &reason))?;
+        match place.profile.known_server(&server)? {
+            Some(given) if given != seen => {
+                Err(self.not_that_key(place, doing, &given.to_string(), &seen.to_string()))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn enter(
