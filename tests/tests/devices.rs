@@ -151,6 +151,24 @@ fn a_device_that_is_logged_out_needs_the_password_again() {
 }
 
 #[test]
+fn whoever_lists_is_in_the_list_however_often() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let status = &world.json("alice", &["status"])[0];
+    // The server lets each device announce itself a few times at once, then one time in five seconds.
+    for round in 0..6 {
+        let listed = world.json("alice", &["list"]);
+        assert_eq!(listed.len(), 1, "round {round}: {listed:?}");
+        assert_eq!(listed[0]["is_self"], true);
+        for same in ["account", "fingerprint"] {
+            assert_eq!(listed[0][same], status[same]);
+        }
+        assert_eq!(listed[0]["device"], status["device_name"]);
+        assert!(!listed[0]["endpoints"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
 fn a_device_that_is_logged_out_says_whose_it_is() {
     let world = World::new(EXECUTABLE);
     world.register("alice");

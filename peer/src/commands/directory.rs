@@ -12,10 +12,13 @@ use crate::client::{CallError, Happening};
 use crate::config::{CALL_TIMEOUT, READY_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, CommandError, Event, Listed, NodeStatus, PresenceView, Reply};
+use crate::node::command::{
+    Command, CommandError, Event, KeyState, Listed, NodeStatus, PresenceView, Reply,
+};
 use crate::profile::{Settings, Trust};
 use crate::ui::{Screen, line};
 use common::os::clock::unix_time;
+use common::wire::rendezvous::Status;
 
 #[derive(Serialize)]
 struct StatusView<'a> {
@@ -104,9 +107,13 @@ pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, 
     if args.watch {
         session.call(DOING, &Command::Watch)?;
     }
-    let Reply::Directory(devices) = session.call(DOING, &Command::List)? else {
+    let Reply::Directory(mut devices) = session.call(DOING, &Command::List)? else {
         return Err(Failure::unexpected_reply(DOING));
     };
+    if devices.iter().all(|device| !device.is_self) {
+        devices.extend(this_device(&mut session, DOING)?);
+        devices.sort_by(|one, other| one.account.cmp(&other.account));
+    }
     for device in &devices {
         if args.watch {
             // The same shape as of those who come later.
@@ -125,6 +132,25 @@ pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, 
     }
     session.tell_notices(screen);
     Ok(Exit::Done)
+}
+
+/// This device as it has announced itself. The server lists one that has done so several times in a row, as
+/// short commands do, only some seconds later.
+fn this_device(session: &mut NodeHandle, doing: &str) -> Result<Option<Listed>, Failure> {
+    let Reply::Status(node) = session.call(doing, &Command::Status)? else {
+        return Err(Failure::unexpected_reply(doing));
+    };
+    let device = session.settings().device_name.clone();
+    Ok(node.account.map(|account| Listed {
+        account,
+        device,
+        fingerprint: node.fingerprint,
+        key: KeyState::Known,
+        status: Status::Available,
+        since: unix_time(),
+        endpoints: node.endpoints,
+        is_self: true,
+    }))
 }
 
 fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Result<Exit, Failure> {
