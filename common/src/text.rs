@@ -15,11 +15,13 @@
 use std::borrow::Cow;
 
 mod amount;
+mod editing;
 mod joiner;
 mod layout;
 mod moment;
 
 pub use amount::{elapsed, rate, seconds, size};
+pub use editing::edited;
 pub use layout::{Align, beginning, columns, joined, padded, shortened, table, wrapped};
 pub use moment::{date, stamp, stamp_on};
 
