@@ -44,6 +44,8 @@ pub(crate) enum Typed {
     Interrupt,
     /// Ctrl-D, or the end of the input.
     End,
+    /// The line editor has failed. Nothing follows.
+    Failed,
 }
 
 /// Why a call has no reply.

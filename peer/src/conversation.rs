@@ -225,13 +225,12 @@ impl Conversation {
         self.transfers.handle_timeout(now);
         if self.leaving_at.is_some_and(|at| now >= at) {
             let waiting = self.sent.waiting();
-            let underway = self.transfers.underway().into_iter();
-            let transfers: Vec<_> = underway.map(|(transfer, _)| transfer.clone()).collect();
-            self.end(if waiting.is_empty() && transfers.is_empty() {
-                Ending::Left(waiting)
+            let transfers = self.transfers.all();
+            if waiting.is_empty() && transfers.is_empty() {
+                self.end_as_left(waiting);
             } else {
-                Ending::Unfinished { waiting, transfers }
-            });
+                self.end(Ending::Unfinished { waiting, transfers });
+            }
         }
     }
 
@@ -243,7 +242,7 @@ impl Conversation {
         }
         if self.outputs.is_empty() && self.is_farewell_over() {
             self.tell_receipts();
-            self.end(Ending::Left(Vec::new()));
+            self.end_as_left(Vec::new());
         }
         let deadline = [
             self.sent.poll_timeout(),
@@ -327,21 +326,34 @@ impl Conversation {
     /// Ends the conversation once the node has told what waits; at once if the person insists. Whoever was
     /// not warned of transfers that end with it is.
     fn leave(&mut self, was_warned: bool) {
-        let underway = self.owned_underway();
-        if self.is_owner && !underway.is_empty() && !was_warned {
+        if self.cancels_by_leaving() && !was_warned {
             self.is_warned = true;
-            return self.object(Objection::UnderWay(underway));
+            return self.object(Objection::UnderWay(self.owned_underway()));
         }
         if std::mem::replace(&mut self.is_leaving, true) {
-            return self.end(Ending::Left(self.sent.waiting()));
+            return self.end_as_left(self.sent.waiting());
         }
         self.ask("look into the outbox", Command::Outbox, Purpose::Leave);
+    }
+
+    /// Tells whether transfers end with the node of this program.
+    fn cancels_by_leaving(&self) -> bool {
+        self.is_owner && !self.transfers.is_empty()
     }
 
     fn owned_underway(&self) -> Vec<(Transfer, Stage)> {
         let underway = self.transfers.underway().into_iter();
         let owned = underway.map(|(transfer, stage)| (transfer.clone(), stage));
         owned.collect()
+    }
+
+    fn end_as_left(&mut self, waiting: Vec<Waiting>) {
+        let cancelled = if self.is_owner {
+            self.transfers.all()
+        } else {
+            Vec::new()
+        };
+        self.end(Ending::Left { waiting, cancelled });
     }
 
     fn end(&mut self, ending: Ending) {
@@ -627,10 +639,10 @@ impl Conversation {
             (Purpose::Recent, Ok(Reply::Messages(items))) => self.on_recent(items, now),
             (Purpose::Leave, Ok(Reply::Messages(items))) => {
                 let waiting = by_recipient(items.iter().map(|item| &item.with));
-                self.end(Ending::Left(waiting));
+                self.end_as_left(waiting);
             }
             // What this conversation knows of is told at least.
-            (Purpose::Leave, _) => self.end(Ending::Left(self.sent.waiting())),
+            (Purpose::Leave, _) => self.end_as_left(self.sent.waiting()),
             // Without a server there is nobody to list or watch; the node watches once it is back. What is
             // not known of earlier messages is not told. Messages that cannot be marked as read are shown
             // again next time, and that is all.
@@ -776,7 +788,14 @@ impl Conversation {
             Typed::Line(line) => self.on_line(&line, was_warned, now),
             Typed::End if self.is_interactive => self.leave(was_warned),
             Typed::End => self.leaving_at = Some(now.instant + DELIVERY_TIMEOUT),
-            Typed::Interrupt if was_interrupted || was_warned => self.leave(was_warned),
+            Typed::Failed => self.end(Ending::Failed(
+                Failure::new(Exit::Other, "could not read what is typed")
+                    .because("the line editor has failed")
+                    .next("run 'peer chat' again; what was sent is kept"),
+            )),
+            Typed::Interrupt if was_interrupted || was_warned || self.cancels_by_leaving() => {
+                self.leave(was_warned);
+            }
             Typed::Interrupt => {
                 self.is_interrupted = true;
                 self.object(Objection::InterruptOnce);

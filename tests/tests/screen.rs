@@ -313,6 +313,135 @@ fn an_offer_is_broken_between_words_on_a_narrow_screen() {
     });
 }
 
+/// What a terminal does when something is pasted into it.
+fn pasted(text: &str) -> String {
+    format!("\u{1b}[200~{text}\u{1b}[201~")
+}
+
+/// alice at a terminal, talking to bob.
+#[track_caller]
+fn talking_to_bob(world: &World) -> Terminal {
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut terminal = Terminal::start(&chat, 80);
+    terminal.wait("the prompt", PATIENCE, |screen| screen.contains("bob>"));
+    terminal
+}
+
+#[test]
+fn t05_a_file_name_that_a_terminal_would_obey_is_not_completed() {
+    let world = two_people();
+    fs::create_dir(world.path("f")).unwrap();
+    let hostile = ["\u{1b}]2;PWNED\u{7}", "\u{1b}[2J", "\u{202e}", "\u{9b}2J"];
+    for (number, control) in hostile.iter().enumerate() {
+        fs::write(world.path(&format!("f/{number}{control}x")), "").unwrap();
+    }
+    fs::write(world.path("f/plain.txt"), "").unwrap();
+    let mut terminal = talking_to_bob(&world);
+    terminal.type_keys("/send-file bob f/\t\t\t");
+    terminal.wait("the only honest name", PATIENCE, |screen| {
+        screen.contains("bob f/plain.txt")
+    });
+    let written = terminal.written();
+    for control in hostile {
+        assert!(!written.contains(control), "{written:?}");
+    }
+}
+
+#[test]
+fn t05_what_is_typed_is_shown_as_the_gate_shows_it_and_sent_as_it_is() {
+    let world = two_people();
+    let bob = world.receive("bob");
+    let mut terminal = talking_to_bob(&world);
+    let text = "a\u{9b}31mb\u{85}c\u{7}d\u{202e}e\u{e000}f";
+    terminal.type_keys(&pasted(text));
+    terminal.wait("it is pasted", PATIENCE, |screen| {
+        screen.contains("bob> a31mbcdef")
+    });
+    // By keys: the second one would be written directly behind what is there.
+    terminal.type_keys("\u{e001}\u{202e}g");
+    terminal.wait("it is typed", PATIENCE, |screen| {
+        screen.contains("bob> a31mbcdefg")
+    });
+    terminal.type_keys("\r");
+    let sent = format!("{text}\u{e001}\u{202e}g");
+    bob.wait_json("the line", PATIENCE, |line| line["params"]["body"] == *sent)
+        .unwrap();
+    terminal.type_keys("/quit\r");
+    terminal.wait("it ends", PATIENCE, |screen| screen.contains("bob> /quit"));
+    let written = terminal.written();
+    // The screen of the tests leaves that character out.
+    assert!(written.contains("a31mbcde\u{fffd}f\u{fffd}g"), "{written:?}");
+    for control in [
+        '\u{9b}', '\u{85}', '\u{7}', '\u{202e}', '\u{e000}', '\u{e001}',
+    ] {
+        assert!(!written.contains(control), "{control:?} in {written:?}");
+    }
+}
+
+/// More than a message takes, and more columns than the editor can count at once.
+const TOO_LONG: usize = 66_000;
+
+#[test]
+fn a_line_that_is_too_long_can_be_taken_back() {
+    let world = two_people();
+    let bob = world.receive("bob");
+    let mut terminal = talking_to_bob(&world);
+    let long = "x".repeat(TOO_LONG);
+    for key in ["\u{15}", "\u{17}"] {
+        terminal.type_keys(&pasted(&long));
+        terminal.wait("it is told", PATIENCE, |screen| {
+            screen.contains("66000 of at most 65536 bytes")
+        });
+        terminal.type_keys(key);
+        terminal.wait("it is gone", PATIENCE, |screen| {
+            screen.trim_end().ends_with("bob>")
+        });
+    }
+    terminal.type_keys(&pasted(&long));
+    terminal.type_keys("\r");
+    terminal.wait("it is not sent", PATIENCE, |screen| {
+        screen.contains("make it shorter") && screen.trim_end().ends_with("bob>")
+    });
+    // It is not what the key brings back.
+    terminal.type_keys("short\r\u{1b}[A\u{1b}[A\u{15}still here\r");
+    for text in ["short", "still here"] {
+        bob.wait_json(text, PATIENCE, |line| line["params"]["body"] == text)
+            .unwrap();
+    }
+    terminal.type_keys("/quit\r");
+    ends(terminal, 0, "");
+}
+
+#[test]
+fn a_chat_whose_line_editor_fails_says_so_and_ends() {
+    let world = two_people();
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut shell = Terminal::start(&in_shell(&chat), 80);
+    // The editor counts in this mode what it cannot, in every build.
+    shell.type_keys("TERM_PROGRAM=WezTerm \"$@\"\r");
+    shell.wait("the prompt", PATIENCE, |screen| {
+        screen.trim_end().ends_with("bob>")
+    });
+    // Up goes from a line that is too wide to count to the one above it.
+    shell.type_keys(&pasted(&format!("a\n{}", "x".repeat(TOO_LONG))));
+    shell.type_keys("\u{1b}[A");
+    shell.wait("it ends", PATIENCE, |screen| {
+        screen.contains("error: could not read what is typed")
+            && screen.trim_end().ends_with("shell$")
+    });
+    // The terminal is as it was: it shows what is typed, and tells nobody what is pasted.
+    let written = shell.written();
+    let (on, off) = ("\u{1b}[?2004h", "\u{1b}[?2004l");
+    let failed = written.find("could not read what is typed").unwrap();
+    assert!(written[..failed].rfind(off) > written[..failed].rfind(on));
+    shell.type_keys("stty -a\r");
+    shell.wait("it echoes", PATIENCE, |screen| {
+        screen.contains("shell$ stty -a") && screen.contains(" icanon") && screen.contains(" echo ")
+    });
+    shell.type_keys("exit\r");
+    shell.end(PATIENCE);
+}
+
 /// Kept out of memory: a hole has no bytes. Large enough that the other side can be stopped on the way.
 const LARGE: u64 = 2 << 30;
 
@@ -378,6 +507,36 @@ fn a_transfer_is_a_line_that_is_redrawn_at_both_ends_until_it_is_cancelled() {
     alice.type_keys("/quit\r");
     ends(alice, 0, "");
     assert_eq!(world.names_in("inbox"), [""; 0]);
+}
+
+#[test]
+fn whoever_leaves_while_a_file_moves_sees_what_was_cancelled_and_no_line_of_before() {
+    let world = two_people();
+    make_film(&world);
+    let _bob = world.start(
+        "bob",
+        &["receive", "--folder", "inbox", "--accept", "always"],
+    );
+    world.wait_ready("bob");
+    for (first, second) in [("\u{3}", "\u{3}"), ("\u{3}", "\u{4}"), ("\u{4}", "/quit\r")] {
+        let mut alice = talking_to_bob(&world);
+        alice.type_keys("/send-file bob film.mp4\r");
+        let last = |screen: &str| screen.trim_end().lines().next_back().unwrap().to_owned();
+        alice.wait("it moves", PATIENCE, |screen| {
+            last(screen).contains(" left")
+        });
+        alice.type_keys(first);
+        let screen = alice.wait("it warns", PATIENCE, |screen| {
+            let warned = screen.split_once("leaving cancels it: film.mp4 to bob");
+            warned.is_some_and(|(_, rest)| rest.contains(" left"))
+        });
+        assert_eq!(screen.matches(" left").count(), 1, "{screen}");
+        alice.type_keys(second);
+        let (status, screen) = alice.end(PATIENCE);
+        assert_eq!(status.code(), Some(0), "{screen}");
+        assert_eq!(screen.matches(" left").count(), 0, "{screen}");
+        assert_eq!(last(&screen), "Cancelled: film.mp4 to bob.");
+    }
 }
 
 #[test]

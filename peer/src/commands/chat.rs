@@ -75,9 +75,12 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
     let mut left_behind =
         |waiting: &[Waiting]| line::left_behind(waiting, is_logged_in(&mut session));
     match ending? {
-        Ending::Left(waiting) => {
+        Ending::Left { waiting, cancelled } => {
             if !waiting.is_empty() {
                 screen.note(left_behind(&waiting));
+            }
+            if !cancelled.is_empty() {
+                screen.note(line::cancelled(&cancelled));
             }
             Ok(Exit::Done)
         }

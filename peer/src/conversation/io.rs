@@ -109,8 +109,13 @@ pub(crate) enum Output {
 /// Why a conversation is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The person left, with these messages in the outbox, or the input ended and everything is delivered.
-    Left(Vec<Waiting>),
+    /// The person left, or the input ended and everything is delivered.
+    Left {
+        /// What is in the outbox.
+        waiting: Vec<Waiting>,
+        /// Transfers that end with the node of this program.
+        cancelled: Vec<Transfer>,
+    },
     /// The input ended, and these messages and transfers of this conversation had not in time.
     Unfinished {
         waiting: Vec<Waiting>,
@@ -227,7 +232,7 @@ pub(crate) enum Objection {
     WhichTransfer(Vec<Transfer>),
     /// These end with the conversation. It only ends the second time.
     UnderWay(Vec<(Transfer, Stage)>),
-    /// Ctrl-C only ends the conversation the second time.
+    /// Ctrl-C only ends the conversation the second time. Nothing ends with it.
     InterruptOnce,
 }
 

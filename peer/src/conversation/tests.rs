@@ -162,6 +162,12 @@ impl Wanted {
     }
 }
 
+/// The person left, with these messages in the outbox and no file on its way.
+fn left_with(waiting: Vec<Waiting>) -> Ending {
+    let cancelled = Vec::new();
+    Ending::Left { waiting, cancelled }
+}
+
 fn setup(is_interactive: bool, with: Option<&str>) -> Setup {
     Setup {
         me: Some(name("alice")),

@@ -156,6 +156,12 @@ impl Transfers {
             .collect()
     }
 
+    /// The same without how far they are.
+    pub(super) fn all(&self) -> Vec<Transfer> {
+        let all = self.underway_by_number().into_iter();
+        all.map(|followed| followed.transfer.clone()).collect()
+    }
+
     /// When one that moves is no longer as fast as it was, should nothing come by then.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let all = self.followed.values();

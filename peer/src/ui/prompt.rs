@@ -6,21 +6,22 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use common::limits::MESSAGE_LEN_MAX;
+use common::text;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::termios::{QueueSelector, tcflush};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
-use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::{Hint, Hinter};
 use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
-use rustyline::{ColorMode, Config, Context, Editor, ExternalPrinter, Helper};
+use rustyline::{ColorMode, Config, Context, Editor, ExternalPrinter, GraphemeClusterMode, Helper};
 use signal_hook::consts::SIGINT;
 
 use super::{OutputClosed, Screen};
@@ -38,6 +39,8 @@ const PRINTING_MAX: usize = 4096;
 const STATUS_ROWS_MAX: usize = 3;
 /// Printed, it goes up one row and down again: the editor draws everything anew below it.
 const REDRAW: &str = "\u{1b}[A\n";
+/// Bytes that a line may still grow by when its length is shown.
+const LENGTH_SHOWN_WITHIN: usize = 1024;
 /// What the editor takes a terminal for that does not tell its width.
 const COLUMNS_DEFAULT: usize = 80;
 
@@ -158,7 +161,7 @@ impl Prompt {
         // What is drawn goes through the helper, which knows about colours itself.
         let config = Config::builder().color_mode(ColorMode::Forced).build();
         let mut editor =
-            Editor::<Completion, DefaultHistory>::with_config(config).map_err(failed)?;
+            Editor::<Completion, DefaultHistory>::with_config(config.clone()).map_err(failed)?;
         let status = Status::default();
         let above = SharedAbove::default();
         editor.set_helper(Some(Completion {
@@ -166,8 +169,8 @@ impl Prompt {
             files: FilenameCompleter::new(),
             status: status.clone(),
             above: above.clone(),
+            widths: config.grapheme_cluster_mode(),
         }));
-        editor.set_auto_add_history(true);
         let mut external = editor.create_external_printer().map_err(failed)?;
         // The editor takes one line at a time, and none between two prompts: a thread waits for it.
         let (printer, lines) = sync_channel::<String>(PRINTING_MAX);
@@ -187,6 +190,7 @@ impl Prompt {
         thread::Builder::new()
             .name("editor".to_owned())
             .spawn(move || {
+                let _last_word = LastWord(notifier.clone());
                 let _ = SigSet::from(Signal::SIGTSTP).thread_unblock();
                 edit(&mut editor, &asked, &notifier, &typed);
                 drop::<SyncSender<()>>(ended);
@@ -233,9 +237,11 @@ impl Prompt {
     /// Prints a line above what is being typed.
     pub(crate) fn print(&self, screen: &Screen, text: &str) -> Result<(), OutputClosed> {
         match &self.printer {
-            Some(printer) if self.is_asking => {
-                printer.send(format!("{text}\n")).map_err(|_| OutputClosed)
-            }
+            // Where the editor has gone, the printer has.
+            Some(printer) if self.is_asking => match printer.send(format!("{text}\n")) {
+                Ok(()) => Ok(()),
+                Err(_) => screen.say(text),
+            },
             Some(_) => {
                 self.above.with(|above| above.push(text.to_owned()));
                 screen.say(text)
@@ -297,14 +303,46 @@ fn edit(
     while let Ok(prompt) = asked.recv() {
         above.with(Above::begin);
         let read = editor.readline(&prompt);
+        if matches!(read, Err(ReadlineError::Interrupted)) {
+            above.with(clear_hint);
+        }
         above.with(Above::end);
         let typed = match read {
-            Ok(line) => Typed::Line(line),
+            Ok(line) => {
+                if line.len() <= MESSAGE_LEN_MAX {
+                    // It is kept in memory, where nothing fails.
+                    let _ = editor.add_history_entry(&line);
+                }
+                Typed::Line(line)
+            }
             Err(ReadlineError::Interrupted) => Typed::Interrupt,
             Err(_) => Typed::End,
         };
         if notifier.typed(typed).is_err() {
             return;
+        }
+    }
+}
+
+/// At Ctrl-C the editor leaves its hint on the screen, and the cursor below it. To be called before anything
+/// else is printed.
+fn clear_hint(above: &mut Above) {
+    let rows = above.rows_left();
+    if rows > 0 {
+        let mut out = io::stdout().lock();
+        // Whoever cannot be shown this sees nothing else either.
+        let _ = write!(out, "\u{1b}[{rows}A\r\u{1b}[J").and_then(|()| out.flush());
+    }
+}
+
+/// Tells of the end of the editor's thread where it is not meant to end.
+struct LastWord(Notifier);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Nobody has to be told who is not there any more.
+            let _ = self.0.typed(Typed::Failed);
         }
     }
 }
@@ -315,9 +353,35 @@ struct Completion {
     files: FilenameCompleter,
     status: Status,
     above: SharedAbove,
+    /// How the editor counts columns.
+    widths: GraphemeClusterMode,
 }
 
-/// So many rows below what is being typed.
+impl Completion {
+    /// What may be drawn of a line, and where the cursor is in that.
+    fn drawn<'l>(&self, line: &'l str, at: usize) -> (Cow<'l, str>, usize) {
+        text::edited(line, at, |cluster| self.widths.width(cluster).into())
+    }
+
+    /// Paths that can be shown as they are; others are not written to the terminal.
+    fn paths(&self, line: &str, at: usize) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let is_shown = |text: &str| text::inline(text) == text;
+        let (start, mut found) = self.files.complete_path(line, at)?;
+        found.retain(|pair| is_shown(&pair.display) && is_shown(&pair.replacement));
+        Ok((start, found))
+    }
+}
+
+/// Says how long a line is that is, or soon will be, too long for a message.
+///
+/// That it is a row below the line also keeps the editor from counting the columns of what is deleted at
+/// once: it would fail at more than it has numbers for.
+fn length(line: &str) -> Option<String> {
+    let is_long = line.len() + LENGTH_SHOWN_WITHIN >= MESSAGE_LEN_MAX;
+    is_long.then(|| format!("\n {} of at most {MESSAGE_LEN_MAX} bytes", line.len()))
+}
+
+/// What stands below what is being typed: perhaps a text, and behind it so many rows, each as a line feed.
 struct Rows(String);
 
 impl Hint for Rows {
@@ -337,7 +401,7 @@ impl Completer for Completion {
         &self,
         line: &str,
         at: usize,
-        context: &Context<'_>,
+        _context: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<Pair>)> {
         let typed = &line[..at];
         let words: Vec<&str> = typed.split(' ').collect();
@@ -355,7 +419,7 @@ impl Completer for Completion {
                 )
             }
             [command, _, ..] if operand(command) == Some(Operand::AccountAndPath) => {
-                return self.files.complete(line, at, context);
+                return self.paths(line, at);
             }
             _ => (at, Vec::new()),
         };
@@ -401,9 +465,12 @@ impl Hinter for Completion {
     type Hint = Rows;
 
     fn hint(&self, line: &str, at: usize, _context: &Context<'_>) -> Option<Rows> {
-        let rows = self.status.rows();
-        self.above.with(|above| above.edit(line, at, rows > 0));
-        (rows > 0).then(|| Rows("\n".repeat(rows)))
+        let rows = "\n".repeat(self.status.rows());
+        let hint = format!("{}{rows}", length(line).unwrap_or_default());
+        let has_hint = !hint.is_empty();
+        let (drawn, at) = self.drawn(line, at);
+        self.above.with(|above| above.edit(&drawn, at, has_hint));
+        has_hint.then_some(Rows(hint))
     }
 }
 
@@ -414,8 +481,10 @@ impl Highlighter for Completion {
         _default: bool,
     ) -> Cow<'b, str> {
         let columns = super::columns_of(io::stdout()).unwrap_or(COLUMNS_DEFAULT);
+        // Where earlier lines are searched, the prompt has what is typed in it.
+        let (prompt, _) = self.drawn(prompt, prompt.len());
         let shown = if is_plain() {
-            Cow::Borrowed(prompt)
+            prompt
         } else {
             Cow::Owned(format!("\u{1b}[1m{prompt}\u{1b}[0m"))
         };
@@ -427,26 +496,32 @@ impl Highlighter for Completion {
         }
     }
 
-    fn highlight<'l>(&self, line: &'l str, _at: usize) -> Cow<'l, str> {
-        self.above.with(|above| above.draw_line(line));
-        Cow::Borrowed(line)
+    fn highlight<'l>(&self, line: &'l str, at: usize) -> Cow<'l, str> {
+        let (drawn, _) = self.drawn(line, at);
+        self.above.with(|above| above.draw_line(&drawn));
+        drawn
     }
 
-    fn highlight_char(&self, _line: &str, _at: usize, kind: CmdKind) -> bool {
+    fn highlight_char(&self, line: &str, at: usize, kind: CmdKind) -> bool {
         match kind {
-            CmdKind::Other => self.above.with(Above::has_to_draw),
+            CmdKind::Other => {
+                let is_typed = self.drawn(line, at).0 == line;
+                self.above.with(|above| above.has_to_draw(is_typed))
+            }
             CmdKind::MoveCursor | CmdKind::ForcedRefresh => false,
         }
     }
 
     fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
-        let drawn = self.status.drawn(hint.matches('\n').count());
+        let length = hint.trim_end_matches('\n');
+        let status = self.status.drawn(hint.len() - length.len());
+        let drawn = format!("{length}{status}");
         // The editor counts a row behind a full one, but ends the full one itself only without a hint.
-        let end = if self.above.with(|above| above.is_full()) {
-            "\n"
-        } else {
-            ""
-        };
+        let is_full = self.above.with(|above| {
+            above.draw_hint(&drawn);
+            above.is_full()
+        });
+        let end = if is_full { "\n" } else { "" };
         Cow::Owned(if is_plain() {
             format!("{end}{drawn}")
         } else {
@@ -477,6 +552,7 @@ mod tests {
             files: FilenameCompleter::new(),
             status: Status::default(),
             above: SharedAbove::default(),
+            widths: GraphemeClusterMode::WcWidth,
         };
         let history = DefaultHistory::new();
         let (_, pairs) = completion

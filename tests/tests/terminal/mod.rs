@@ -27,6 +27,8 @@ pub(crate) struct Terminal {
     keys: File,
     output: Receiver<Vec<u8>>,
     screen: Parser,
+    /// All that the program wrote so far, as it is.
+    written: Vec<u8>,
 }
 
 impl Terminal {
@@ -65,7 +67,14 @@ impl Terminal {
             keys,
             output,
             screen: Parser::new(ROWS, columns, 0),
+            written: Vec::new(),
         }
+    }
+
+    /// All that the program wrote and that was looked at, escape sequences included.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn written(&self) -> String {
+        String::from_utf8_lossy(&self.written).into_owned()
     }
 
     /// Types keys, all in one write.
@@ -115,7 +124,7 @@ impl Terminal {
             }
             let left = deadline.saturating_duration_since(now());
             match self.output.recv_timeout(left) {
-                Ok(bytes) => self.screen.process(&bytes),
+                Ok(bytes) => self.process(&bytes),
                 Err(_) => panic!("never: {what}; the screen shows\n{shown}"),
             }
         }
@@ -128,7 +137,7 @@ impl Terminal {
         loop {
             let left = deadline.saturating_duration_since(now());
             match self.output.recv_timeout(left) {
-                Ok(bytes) => self.screen.process(&bytes),
+                Ok(bytes) => self.process(&bytes),
                 Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
                     panic!("it does not end; the screen shows\n{}", self.shown())
@@ -137,6 +146,11 @@ impl Terminal {
         }
         let status = self.child.wait().expect("it is a child of ours");
         (status, self.shown())
+    }
+
+    fn process(&mut self, bytes: &[u8]) {
+        self.screen.process(bytes);
+        self.written.extend_from_slice(bytes);
     }
 
     fn shown(&self) -> String {

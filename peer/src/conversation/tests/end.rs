@@ -27,10 +27,10 @@ fn whoever_leaves_is_told_what_waits() {
         let outbox = outbox.map(|(number, to)| sent(number, to, MessageState::Queued));
         let left = stage.leave(typed.clone(), outbox.into());
         let expected = vec![waiting("bob", 2), waiting("carol", 1)];
-        assert_eq!(left.ending, Some(Ending::Left(expected)));
+        assert_eq!(left.ending, Some(left_with(expected)));
 
         let left = Stage::with_bob().leave(typed, Vec::new());
-        assert_eq!(left.ending, Some(Ending::Left(Vec::new())));
+        assert_eq!(left.ending, Some(left_with(Vec::new())));
     }
 }
 
@@ -40,7 +40,7 @@ fn leaving_does_not_depend_on_the_node() {
     stage.exchange("hi", Ok(Reply::Queued(vec![id(1)])));
     let request = stage.line("/quit").request("outbox");
     stage.answer(request, Err(broken("no history")));
-    let left = Ending::Left(vec![waiting("bob", 1)]);
+    let left = left_with(vec![waiting("bob", 1)]);
     assert_eq!(stage.wanted().ending, Some(left.clone()));
 
     let mut stage = Stage::with_bob();
@@ -57,7 +57,7 @@ fn two_interrupts_end_it_and_one_does_not() {
     stage.line("still here");
     assert_eq!(stage.typed(Typed::Interrupt).items, once);
     let left = stage.leave(Typed::Interrupt, Vec::new());
-    assert_eq!(left.ending, Some(Ending::Left(Vec::new())));
+    assert_eq!(left.ending, Some(left_with(Vec::new())));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn the_end_of_piped_input_waits_for_what_was_sent() {
     assert_eq!(stage.conversation.prompt(), None);
     let wanted = stage.event(state_of(1, "bob", MessageState::Delivered));
     assert_eq!(wanted.items, [receipts("bob", MessageState::Delivered, 1)]);
-    assert_eq!(wanted.ending, Some(Ending::Left(Vec::new())));
+    assert_eq!(wanted.ending, Some(left_with(Vec::new())));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn the_end_of_piped_input_waits_for_transfers_but_not_for_ever() {
     assert_eq!(stage.pass(Duration::from_secs(9)).ending, None);
     assert_eq!(
         stage.event(transfer(1, failed())).ending,
-        Some(Ending::Left(Vec::new()))
+        Some(left_with(Vec::new()))
     );
 
     let mut stage = Stage::settled(setup(false, Some("bob")));
@@ -121,8 +121,14 @@ fn the_end_of_piped_input_waits_while_a_file_moves() {
 #[test]
 fn nothing_sent_is_nothing_to_wait_for() {
     let mut stage = Stage::settled(setup(false, None));
-    assert_eq!(
-        stage.typed(Typed::End).ending,
-        Some(Ending::Left(Vec::new()))
-    );
+    assert_eq!(stage.typed(Typed::End).ending, Some(left_with(Vec::new())));
+}
+
+#[test]
+fn a_line_editor_that_fails_ends_the_conversation() {
+    let mut stage = Stage::with_bob();
+    let Some(Ending::Failed(failure)) = stage.typed(Typed::Failed).ending else {
+        panic!("it goes on");
+    };
+    assert_eq!(failure.what(), "could not read what is typed");
 }

@@ -266,24 +266,25 @@ fn whoever_leaves_while_a_file_moves_is_warned_once() {
         objection(Objection::UnderWay(vec![(file(1, "a"), offered)]))
     };
     for again in [quit(), Typed::End, Typed::Interrupt] {
-        for once in [quit(), Typed::End] {
+        for once in [quit(), Typed::End, Typed::Interrupt] {
             let mut stage = sending(1);
             assert_eq!(stage.typed(once.clone()).items, warning());
             stage.line("hi");
             assert_eq!(stage.typed(once).items, warning(), "anything between");
             let left = stage.leave(again.clone(), Vec::new());
-            assert_eq!(left.ending, Some(Ending::Left(Vec::new())));
+            let expected = Ending::Left {
+                waiting: Vec::new(),
+                cancelled: vec![file(1, "a")],
+            };
+            assert_eq!(left.ending, Some(expected));
         }
     }
-    let mut stage = sending(1);
-    stage.typed(Typed::Interrupt);
-    assert_eq!(stage.typed(Typed::Interrupt).items, warning());
-    stage.leave(Typed::Interrupt, Vec::new());
 
     // Another program carries it on.
     let mut stage = sending(1);
     stage.conversation.is_owner = false;
-    stage.leave(quit(), Vec::new());
+    let left = stage.leave(quit(), Vec::new());
+    assert_eq!(left.ending, Some(left_with(Vec::new())));
 }
 
 #[test]

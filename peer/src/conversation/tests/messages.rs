@@ -303,7 +303,7 @@ fn the_end_of_piped_input_does_not_wait_for_earlier_messages() {
         (method == "outbox").then_some(Reply::Messages(items))
     });
     let ending = stage.typed(Typed::End).ending;
-    assert_eq!(ending, Some(Ending::Left(Vec::new())));
+    assert_eq!(ending, Some(left_with(Vec::new())));
 }
 
 #[test]

@@ -138,19 +138,27 @@ pub(super) fn cut_off(underway: &[(Transfer, Stage)]) -> String {
     });
     let files: Vec<_> = files.collect();
     format!(
-        "Still on the way, and leaving cancels it: {}. /quit again leaves.",
+        "Still on the way, and leaving cancels it: {}. Once more Ctrl-C, Ctrl-D or /quit leaves.",
         text::joined(&files)
     )
 }
 
+/// Which transfers ended with the chat; at least one.
+pub(crate) fn cancelled(transfers: &[Transfer]) -> String {
+    format!("Cancelled: {}.", named(transfers))
+}
+
 /// Which transfers of piped input had not ended; at least one.
 pub(crate) fn unfinished(transfers: &[Transfer]) -> String {
+    format!("Not done in time, and cut off: {}.", named(transfers))
+}
+
+fn named(transfers: &[Transfer]) -> String {
     let files = transfers.iter().map(|transfer| {
         let name = inline(&transfer.name);
         format!("{name} {}", whom(transfer))
     });
-    let files: Vec<_> = files.collect();
-    format!("Not done in time, and cut off: {}.", text::joined(&files))
+    text::joined(&Vec::from_iter(files))
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub(super) struct Above {
     next: Option<(String, usize)>,
     /// A hint is drawn with it.
     has_hint: bool,
+    /// The hint as the editor drew it last; empty if it drew none.
+    hint: String,
     /// What is drawn next is the line, and not what was printed above it.
     is_edited: bool,
 }
@@ -167,13 +169,13 @@ impl Above {
         }
     }
 
-    /// Tells whether the editor has to draw the whole line: otherwise a text that waits might be what it
-    /// draws next.
-    pub(super) fn has_to_draw(&mut self) -> bool {
-        let is_waiting = !self.waiting.is_empty();
+    /// Tells whether the editor has to draw the whole line: if it cannot be shown as it `is_typed`, or
+    /// because a text that waits might be what it draws next otherwise.
+    pub(super) fn has_to_draw(&mut self, is_typed: bool) -> bool {
+        let has_to = !is_typed || !self.waiting.is_empty();
         // With a hint it draws everything anyway.
-        self.is_edited = is_waiting || self.has_hint;
-        is_waiting && !self.has_hint
+        self.is_edited = has_to || self.has_hint;
+        has_to && !self.has_hint
     }
 
     /// The editor has cleared the rows of the line, and draws the prompt. Returns what has to be put in
@@ -182,6 +184,7 @@ impl Above {
         if !std::mem::take(&mut self.is_edited) {
             self.printed();
         }
+        self.hint.clear();
         let at = self.next.take().map_or(usize::MAX, |(_, at)| at);
         let lost = self.reflow(at, columns);
         self.drawn = Some(Drawn::new(prompt, columns));
@@ -193,6 +196,22 @@ impl Above {
         if let Some(drawn) = &mut self.drawn {
             drawn.lay_out(line);
         }
+    }
+
+    /// The hint is drawn below the line, each of its rows behind a line feed.
+    pub(super) fn draw_hint(&mut self, hint: &str) {
+        hint.clone_into(&mut self.hint);
+    }
+
+    /// The editor has left the line, with the cursor in the row below its hint. Returns how many rows up
+    /// the hint begins, if it is still there and nothing can have been printed below it meanwhile.
+    pub(super) fn rows_left(&mut self) -> usize {
+        let hint = std::mem::take(&mut self.hint);
+        if self.waiting.iter().any(|text| text != REDRAW) {
+            return 0;
+        }
+        let columns = self.drawn.as_ref().map_or(0, |drawn| drawn.columns);
+        Folded::of(&hint, columns).starts.len() - 1
     }
 
     /// The line that was drawn fills its last row.
@@ -349,7 +368,7 @@ mod tests {
     /// The screen has a new width, and the editor draws; returns what is put in front of the prompt.
     fn resized(above: &mut Above, line: &str, at: usize, columns: usize) -> String {
         above.edit(line, at, false);
-        above.has_to_draw();
+        above.has_to_draw(true);
         let before = above.draw(PROMPT, columns);
         above.draw_line(line);
         before
@@ -419,7 +438,7 @@ mod tests {
         let mut above = drawn(&["one", "two"], &line, 40);
         let longer = format!("{line}y");
         above.edit(&longer, longer.len(), false);
-        assert!(!above.has_to_draw());
+        assert!(!above.has_to_draw(true));
         assert_eq!(resized(&mut above, &longer, longer.len(), 100), "two\n");
     }
 
@@ -504,6 +523,28 @@ mod tests {
         above.begin();
         let texts: Vec<_> = above.texts.iter().map(|text| &*text.text).collect();
         assert_eq!(texts, ["one", "two", "three", &format!("{PROMPT}{line}")]);
+    }
+
+    #[test]
+    fn the_rows_of_a_hint_are_left_unless_something_was_printed() {
+        let mut above = drawn(&[], "line", 40);
+        assert_eq!(above.rows_left(), 0);
+        let hint = format!("\n{}\nb", "a".repeat(50));
+        above.draw_hint(&hint);
+        above.printing(REDRAW);
+        assert_eq!(above.rows_left(), 3);
+        assert_eq!(above.rows_left(), 0, "once");
+        above.draw_hint(&hint);
+        above.printing("text\n");
+        assert_eq!(above.rows_left(), 0);
+    }
+
+    #[test]
+    fn a_line_that_is_not_shown_as_it_is_typed_is_always_drawn() {
+        let mut above = drawn(&[], "line", 40);
+        above.edit("line", 4, false);
+        assert!(above.has_to_draw(false));
+        assert!(!above.has_to_draw(true));
     }
 
     #[test]
