@@ -198,7 +198,6 @@ fn mistake(error: &clap::Error, typed: &[OsString]) -> Failure {
 }
 
 fn start_log(verbose: u8) {
-    // Libraries are left out: the one that edits lines would log what is typed.
     let level = match verbose {
         0 => "error",
         1 => "error,peer=debug,common=debug",
@@ -207,6 +206,8 @@ fn start_log(verbose: u8) {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&filter).format_timestamp_millis();
+    // It edits lines, and would log each key that is typed.
+    builder.filter_module("rustyline", log::LevelFilter::Off);
     // A test that runs several commands in one process has a logger already.
     let _ = builder.try_init();
 }

@@ -370,7 +370,10 @@ fn t05_what_is_typed_is_shown_as_the_gate_shows_it_and_sent_as_it_is() {
     terminal.wait("it ends", PATIENCE, |screen| screen.contains("bob> /quit"));
     let written = terminal.written();
     // The screen of the tests leaves that character out.
-    assert!(written.contains("a31mbcde\u{fffd}f\u{fffd}g"), "{written:?}");
+    assert!(
+        written.contains("a31mbcde\u{fffd}f\u{fffd}g"),
+        "{written:?}"
+    );
     for control in [
         '\u{9b}', '\u{85}', '\u{7}', '\u{202e}', '\u{e000}', '\u{e001}',
     ] {

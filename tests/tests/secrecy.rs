@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod terminal;
+
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use tests::program::{Program, Running};
 use tests::world::{PATIENCE, World, password_of, run, with_stdin};
+
+use terminal::Terminal;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 
@@ -132,6 +136,29 @@ fn t33_a_trace_of_a_whole_conversation_holds_no_key_and_no_text() {
     assert!(log.contains("TRACE"), "the log is on: {log}");
     for secret in [key, body, &password_of("bob")] {
         assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+#[test]
+fn t33_a_trace_of_a_chat_holds_no_key_that_is_typed() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let mut chat = world.peer_command("alice", &["chat", "bob"]);
+    for filter in ["trace", "rustyline=trace"] {
+        chat.env("RUST_LOG", filter);
+        let mut terminal = Terminal::start(&chat, 200);
+        terminal.wait("the prompt", PATIENCE, |screen| screen.contains("bob>"));
+        terminal.type_keys("Q");
+        terminal.wait("it is typed", PATIENCE, |screen| screen.contains('Q'));
+        terminal.type_keys("\u{7f}\u{4}");
+        let (status, written) = terminal.end_with_all(PATIENCE);
+        assert_eq!(status.code(), Some(0), "{written}");
+        let is_on = written.contains("TRACE");
+        assert_eq!(is_on, filter == "trace", "{written}");
+        for words in ["rustyline", "Char('Q')", "KeyEvent"] {
+            assert!(!written.contains(words), "{words} is in the log");
+        }
     }
 }
 

@@ -79,8 +79,16 @@ pub(crate) enum Mistake {
     Count(Slash),
     #[error("Give the number of the {what}, for example: /{} 1", slash.name())]
     Number { what: &'static str, slash: Slash },
-    #[error("No file can have that name: {0}. For example: /accept 1 as letter.txt")]
-    FileName(NameRefusal),
+    #[error("Give the name to take it under, for example: {}", renaming(*.number))]
+    NoFileName { number: Option<usize> },
+    #[error(
+        "No file is taken under that name: {refusal}. For example: {}",
+        renaming(*.number)
+    )]
+    FileName {
+        number: Option<usize>,
+        refusal: NameRefusal,
+    },
 }
 
 impl Entry {
@@ -93,7 +101,9 @@ impl Entry {
         known: &BTreeSet<AccountName>,
         home: Option<&Path>,
     ) -> Result<Self, Mistake> {
-        let line = line.trim();
+        // A blank at the end of a path is a part of it, if a backslash says so.
+        let whole = line.trim_start();
+        let line = whole.trim_end();
         if line.is_empty() {
             return Ok(Self::Nothing);
         }
@@ -103,7 +113,7 @@ impl Entry {
         if let Some(text) = line.strip_prefix("//") {
             return Ok(Self::Say(format!("/{text}")));
         }
-        if let Some(command) = line.strip_prefix('/') {
+        if let Some(command) = whole.strip_prefix('/') {
             return Self::parse_command(command, home);
         }
         let Some((to, text)) = addressed(line) else {
@@ -119,8 +129,10 @@ impl Entry {
     }
 
     fn parse_command(command: &str, home: Option<&Path>) -> Result<Self, Mistake> {
-        let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
-        let rest = rest.trim();
+        let (word, operand) = command.split_once(' ').unwrap_or((command, ""));
+        let word = word.trim_end();
+        let operand = operand.trim_start();
+        let rest = operand.trim_end();
         let Some(slash) = Slash::parse(word) else {
             return Err(Mistake::Unknown(inline(word).into_owned()));
         };
@@ -137,16 +149,20 @@ impl Entry {
                 Ok(_) | Err(_) => Err(Mistake::Count(slash)),
             },
             Slash::SendFile => {
-                let (to, path) = rest.split_once(' ').ok_or(Mistake::NoPath(slash))?;
-                Ok(Self::SendFile(name(to)?, path_of(path.trim(), home)))
+                let (to, path) = operand.split_once(' ').ok_or(Mistake::NoPath(slash))?;
+                let path = trimmed(path);
+                if path.is_empty() {
+                    return Err(Mistake::NoPath(slash));
+                }
+                Ok(Self::SendFile(name(to)?, path_of(path, home)))
             }
             Slash::Accept => {
                 let (number, name) = renamed(rest);
-                let name = name.map(FileName::parse).transpose();
+                let number = number_of(number, "offer", slash)?;
                 Ok(Self::Answer {
-                    number: number_of(number, "offer", slash)?,
+                    number,
                     is_accepted: true,
-                    name: name.map_err(Mistake::FileName)?,
+                    name: name.map(|name| file_name(name, number)).transpose()?,
                 })
             }
             Slash::Decline => Ok(Self::Answer {
@@ -165,15 +181,34 @@ impl Entry {
     }
 }
 
-/// `N as NAME`, either of which may be missing: the number's text and the name.
+/// `N as NAME`, each part of which may be missing: the number's text and the name.
 fn renamed(text: &str) -> (&str, Option<&str>) {
-    match text.strip_prefix("as ") {
-        Some(name) => ("", Some(name.trim_start())),
+    let (number, name) = match text.strip_prefix("as ") {
+        Some(name) => ("", Some(name)),
+        None if text == "as" => ("", Some("")),
         None => match text.split_once(" as ") {
-            Some((number, name)) => (number.trim_end(), Some(name.trim_start())),
-            None => (text, None),
+            Some((number, name)) => (number, Some(name)),
+            None => match text.strip_suffix(" as") {
+                Some(number) => (number, Some("")),
+                None => (text, None),
+            },
         },
+    };
+    (number.trim_end(), name.map(str::trim_start))
+}
+
+/// The name to take the offer of that number under.
+fn file_name(name: &str, number: Option<usize>) -> Result<FileName, Mistake> {
+    if name.is_empty() {
+        return Err(Mistake::NoFileName { number });
     }
+    FileName::parse(name).map_err(|refusal| Mistake::FileName { number, refusal })
+}
+
+/// How the offer of that number is taken under another name.
+fn renaming(number: Option<usize>) -> String {
+    let number = number.map_or(String::new(), |number| format!(" {number}"));
+    format!("/{}{number} as letter.txt", Slash::Accept.name())
 }
 
 /// The number of an offer or a transfer, if there is one.
@@ -182,17 +217,40 @@ fn number_of(text: &str, what: &'static str, slash: Slash) -> Result<Option<usiz
     number.map_err(|_| Mistake::Number { what, slash })
 }
 
-/// A path as it is typed in a shell: quotes around it, backslashes before blanks, `~/` in front.
+/// What is typed of a path, without the blanks around it. One behind a backslash is a part of it.
+fn trimmed(text: &str) -> &str {
+    let text = text.trim_start();
+    let path = text.trim_end();
+    let backslashes = path.chars().rev().take_while(|c| *c == '\\').count();
+    let blank = text[path.len()..].chars().next();
+    let escaped = blank.filter(|_| backslashes % 2 == 1);
+    &text[..path.len() + escaped.map_or(0, char::len_utf8)]
+}
+
+/// A path as it is typed in a shell: quotes around it, backslashes before what a shell takes for something
+/// else, `~/` in front.
 fn path_of(text: &str, home: Option<&Path>) -> PathBuf {
     let quoted = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     let text = match quoted('\'').or_else(|| quoted('"')) {
         Some(inner) => inner.to_owned(),
-        None => text.replace("\\ ", " "),
+        None => unescaped(text),
     };
     match (text.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(text),
     }
+}
+
+/// Without the backslashes that completion puts before characters. Others stay.
+fn unescaped(text: &str) -> String {
+    const ESCAPED: &str = " \t\n\"\\'`@$><=;|&{(";
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        let escaped = characters.next_if(|next| c == '\\' && ESCAPED.contains(*next));
+        plain.push(escaped.unwrap_or(c));
+    }
+    plain
 }
 
 /// `NAME: text` or `NAME,NAME: text`.
@@ -323,8 +381,29 @@ mod tests {
             ("/accept 4 as .hidden", NameRefusal::Hidden),
             ("/accept as gnp\u{202e}exe", NameRefusal::Control),
         ] {
-            assert_eq!(parse(line, true), Err(Mistake::FileName(refusal)), "{line}");
+            let Err(Mistake::FileName { refusal: told, .. }) = parse(line, true) else {
+                panic!("{line}");
+            };
+            assert_eq!(told, refusal, "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_escaped_is_a_part_of_a_path() {
+        for (typed, path) in [
+            (r"f/trail\ space\ ", "f/trail space "),
+            (r"f/trail\ space\   ", "f/trail space "),
+            (r"f/back\\ ", r"f/back\"),
+            (r" f/plain.txt ", "f/plain.txt"),
+            (r"a\(b)\'s\$.txt", "a(b)'s$.txt"),
+            (r"a\b.txt", r"a\b.txt"),
+            ("'in quotes '", "in quotes "),
+        ] {
+            let sent = Ok(Entry::SendFile(name_of("bob"), path.into()));
+            assert_eq!(parse(&format!("/send-file bob {typed}"), true), sent);
+        }
+        assert!(parse("/send-file bob  ", true).is_err());
+        assert_eq!(parse("/quit ", true), Ok(Entry::Quit));
     }
 
     #[test]
@@ -357,6 +436,22 @@ mod tests {
             (
                 "/send-file bob",
                 "It is /send-file NAME PATH, for example: /send-file bob holiday.mp4",
+            ),
+            (
+                "/accept 4 as",
+                "Give the name to take it under, for example: /accept 4 as letter.txt",
+            ),
+            (
+                "/accept as",
+                "Give the name to take it under, for example: /accept as letter.txt",
+            ),
+            (
+                "/accept x as",
+                "Give the number of the offer, for example: /accept 1",
+            ),
+            (
+                "/accept 2 as .hidden",
+                "No file is taken under that name: the file's name starts with a dot, which would hide the file. For example: /accept 2 as letter.txt",
             ),
             (
                 "/\u{1b}[2J",

@@ -130,6 +130,17 @@ impl Slash {
     }
 }
 
+/// A hint in which commands of the program are named, with those of a conversation in their place where
+/// they do the same.
+pub(crate) fn in_conversation(hint: &str) -> String {
+    let mut hint = hint.to_owned();
+    for slash in Slash::ALL {
+        let name = slash.name();
+        hint = hint.replace(&format!("'peer {name}'"), &format!("/{name}"));
+    }
+    hint
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +155,24 @@ mod tests {
         }
         assert_eq!(Slash::parse("nonsense"), None);
         assert_eq!(Slash::parse(""), None);
+    }
+
+    #[test]
+    fn hints_name_what_can_be_typed_here() {
+        for (hint, here) in [
+            (
+                "see who is online with 'peer list'",
+                "see who is online with /list",
+            ),
+            (
+                "the address in 'peer status', then",
+                "the address in /status, then",
+            ),
+            ("run 'peer login NAME'", "run 'peer login NAME'"),
+            ("'peer outbox cancel NAME'", "'peer outbox cancel NAME'"),
+        ] {
+            assert_eq!(in_conversation(hint), here);
+        }
     }
 
     #[test]

@@ -132,7 +132,22 @@ impl Terminal {
 
     /// Waits until the program has ended; returns how, and the last screen.
     #[track_caller]
+    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) fn end(mut self, patience: Duration) -> (ExitStatus, String) {
+        let status = self.ended(patience);
+        (status, self.shown())
+    }
+
+    /// The same with all that it wrote, escape sequences included.
+    #[track_caller]
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn end_with_all(mut self, patience: Duration) -> (ExitStatus, String) {
+        let status = self.ended(patience);
+        (status, self.written())
+    }
+
+    #[track_caller]
+    fn ended(&mut self, patience: Duration) -> ExitStatus {
         let deadline = now() + patience;
         loop {
             let left = deadline.saturating_duration_since(now());
@@ -144,8 +159,7 @@ impl Terminal {
                 }
             }
         }
-        let status = self.child.wait().expect("it is a child of ours");
-        (status, self.shown())
+        self.child.wait().expect("it is a child of ours")
     }
 
     fn process(&mut self, bytes: &[u8]) {

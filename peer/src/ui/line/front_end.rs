@@ -14,7 +14,7 @@ use super::{
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
-use crate::conversation::slash::Slash;
+use crate::conversation::slash::{Slash, in_conversation};
 use crate::conversation::{
     Cause, Item, Objection, PromptState, Receipts, Stage, Transfer, Waiting,
 };
@@ -414,7 +414,9 @@ fn objected(objection: &Objection) -> String {
 
 fn problem(failure: &Failure, look: &Look) -> String {
     let mut text = format!("{} {}", look.red("error:"), failure.what());
-    for (head, line) in [("  why:", failure.why()), (" next:", failure.what_next())] {
+    let why = failure.why().map(str::to_owned);
+    let next = failure.what_next().map(in_conversation);
+    for (head, line) in [("  why:", why), (" next:", next)] {
         if let Some(line) = line {
             text.push_str(&format!("\n{} {line}", look.dim(head)));
         }
@@ -635,9 +637,9 @@ mod tests {
                 Item::Problem(
                     Failure::new(Exit::Other, "could not do it")
                         .because("x")
-                        .next("y"),
+                        .next("look at 'peer list'"),
                 ),
-                "error: could not do it\n  why: x\n next: y",
+                "error: could not do it\n  why: x\n next: look at /list",
             ),
         ] {
             assert_eq!(shown(&item), words);
