@@ -44,6 +44,8 @@ pub(crate) mod recipients;
 mod sent;
 // The commands that start with a slash.
 pub(crate) mod slash;
+// How fast a file moves.
+pub(crate) mod speed;
 // Transfers that this conversation follows.
 mod transfers;
 

@@ -594,6 +594,30 @@ fn an_interrupt_says_what_became_of_a_file() {
 }
 
 #[test]
+fn a_bar_says_that_nothing_comes() {
+    let world = two_people();
+    make_film(&world);
+    let takes = ["receive", "--folder", "inbox", "--accept", "always"];
+    let takes = world.peer_command("bob", &takes);
+    let sends = world.peer_command("alice", &["send-file", "bob", "film.mp4"]);
+    let mut bob = Terminal::start(&takes, 50);
+    world.wait_ready("bob");
+    let mut alice = Terminal::start(&sends, 80);
+    let moves = |screen: &str| screen.contains(" left");
+    let stalls = |screen: &str| screen.contains("stalled") && !moves(screen);
+    alice.wait("it moves", PATIENCE, moves);
+    bob.wait("bob sees it, too", PATIENCE, moves);
+    bob.signal("STOP");
+    alice.wait("nothing comes", PATIENCE, stalls);
+    bob.signal("CONT");
+    alice.wait("it goes on", PATIENCE, moves);
+    alice.signal("STOP");
+    bob.wait("nothing comes", PATIENCE, stalls);
+    alice.signal("CONT");
+    bob.wait("it goes on", PATIENCE, moves);
+}
+
+#[test]
 fn whoever_leaves_is_told_with_the_device() {
     let world = two_people();
     let bob = world.receive("bob");

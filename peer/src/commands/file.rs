@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Place;
 use super::node_handle::{NodeHandle, tell_notice};
 use crate::args::SendFile;
-use crate::client::{CallError, Happening};
+use crate::client::{CallError, Happening, now};
 use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
@@ -133,7 +133,7 @@ impl Sending<'_> {
         let mut bars = Bars::new(screen);
         let mut connection = ConnectionWatch::default();
         loop {
-            let event = match session.next(None) {
+            let event = match session.next(bars.poll_timeout()) {
                 Some(Happening::Event(event)) => event,
                 Some(Happening::Gone(why)) => {
                     return Err(Failure::new(Exit::Transfer, format!("could not {doing}"))
@@ -141,7 +141,11 @@ impl Sending<'_> {
                         .next("send the file again; it starts from the beginning"));
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
-                Some(Happening::Typed(_) | Happening::NotText) | None => continue,
+                Some(Happening::Typed(_) | Happening::NotText) => continue,
+                None => {
+                    bars.handle_timeout(now());
+                    continue;
+                }
             };
             if let Event::Connection(state) = &event
                 && let Some(change) = connection.on_state(state)
@@ -162,7 +166,7 @@ impl Sending<'_> {
             })?;
             if let TransferState::Moving { done, total } = state {
                 self.moved = Some((done, total));
-                bars.advance(transfer, &self.shown, done, total);
+                bars.advance(transfer, (&self.shown, self.to), (done, total), now());
             }
             if state.is_final() {
                 bars.end(transfer);

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::Place;
 use super::node_handle::NodeHandle;
 use crate::args::Receive;
-use crate::client::{CallError, Happening, Typed};
+use crate::client::{CallError, Happening, Typed, now};
 use crate::config::{AcceptPolicy, CALL_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::conversation::recent::Recent;
@@ -144,7 +144,7 @@ impl Receiver<'_> {
             if self.is_once && !self.seen.is_empty() && self.taking.is_empty() {
                 return Ok(Exit::Done);
             }
-            let ended = match self.session.next(None) {
+            let ended = match self.session.next(self.bars.poll_timeout()) {
                 Some(Happening::Event(event)) => self.on_event(event)?,
                 Some(Happening::Gone(_)) => {
                     if self.session.revive()? {
@@ -157,7 +157,10 @@ impl Receiver<'_> {
                 Some(Happening::Typed(typed)) => self.on_typed(&typed)?,
                 // It is no answer.
                 Some(Happening::NotText) => self.on_typed(&Typed::Line(String::new()))?,
-                None => None,
+                None => {
+                    self.bars.handle_timeout(now());
+                    None
+                }
             };
             if let Some(exit) = ended
                 && self.is_once
@@ -326,7 +329,8 @@ impl Receiver<'_> {
         })?;
         match state {
             TransferState::Moving { done, total } => {
-                self.bars.advance(transfer, &name, *done, *total);
+                let whom = (&*name, &offer.from);
+                self.bars.advance(transfer, whom, (*done, *total), now());
                 Ok(None)
             }
             TransferState::Waiting => Ok(None),

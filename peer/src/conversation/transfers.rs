@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 
 use common::id::{AccountName, TransferId};
 
-use speed::Speed;
-
-// How fast a file moves.
-mod speed;
+use super::speed::{Pace, Speed};
 
 /// How often it is told how far a transfer is, to whoever sees no line that is redrawn.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
@@ -36,12 +33,7 @@ pub(crate) enum Stage {
     /// Nobody has answered the offer.
     Offered,
     /// Bytes have arrived.
-    Moving {
-        done: u64,
-        total: u64,
-        /// Bytes a second of late, once there is something to tell it from.
-        rate: Option<u64>,
-    },
+    Moving { done: u64, total: u64, pace: Pace },
 }
 
 /// The transfer that a person means.
@@ -152,7 +144,7 @@ impl Transfers {
     /// All of them in the order in which they began, and how far each is.
     pub(super) fn underway(&self) -> Vec<(&Transfer, Stage)> {
         let all = self.underway_by_number().into_iter();
-        all.map(|followed| (&followed.transfer, followed.stage()))
+        all.map(|followed| (&followed.transfer, self.stage(followed)))
             .collect()
     }
 
@@ -180,6 +172,20 @@ impl Transfers {
         self.followed.is_empty()
     }
 
+    fn stage(&self, followed: &Followed) -> Stage {
+        let way = &followed.transfer.way;
+        let all = self.followed.values();
+        let same = all.filter(|other| other.transfer.way == *way);
+        match followed.moved {
+            None => Stage::Offered,
+            Some((done, total)) => Stage::Moving {
+                done,
+                total,
+                pace: followed.speed.pace(same.map(|other| &other.speed)),
+            },
+        }
+    }
+
     fn underway_by_number(&self) -> Vec<&Followed> {
         let mut all: Vec<_> = self.followed.values().collect();
         all.sort_by_key(|followed| followed.transfer.number);
@@ -188,17 +194,6 @@ impl Transfers {
 }
 
 impl Followed {
-    fn stage(&self) -> Stage {
-        match self.moved {
-            None => Stage::Offered,
-            Some((done, total)) => Stage::Moving {
-                done,
-                total,
-                rate: self.speed.rate(),
-            },
-        }
-    }
-
     fn ended(self) -> Ended {
         Ended {
             transfer: self.transfer,

@@ -1,15 +1,15 @@
 //! Progress bars of transfers, below the lines on stderr. Without a terminal there are none.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, IsTerminal};
-use std::time::Duration;
+use std::time::Instant;
 
-use common::id::TransferId;
-use common::text::{inline, rate, seconds, shortened};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use common::id::{AccountName, TransferId};
+use common::text::{inline, seconds, shortened, size};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Look, Screen};
+use crate::conversation::speed::{Pace, Speed};
 
 /// Columns of a file name in front of a bar, where the terminal is wide enough.
 const LABEL_COLUMNS_MAX: usize = 24;
@@ -23,7 +23,18 @@ const BAR_FROM_COLUMNS: usize = 60;
 pub(crate) struct Bars {
     all: MultiProgress,
     look: Look,
-    bars: BTreeMap<TransferId, ProgressBar>,
+    bars: BTreeMap<TransferId, Bar>,
+}
+
+#[derive(Debug)]
+struct Bar {
+    bar: ProgressBar,
+    /// The file's name, harmless.
+    name: String,
+    with: AccountName,
+    speed: Speed,
+    /// Bytes that have not come so far.
+    missing: u64,
 }
 
 impl Bars {
@@ -43,27 +54,71 @@ impl Bars {
     }
 
     /// Moves the bar of a transfer, which appears at the first call.
-    pub(crate) fn advance(&mut self, transfer: TransferId, name: &str, done: u64, total: u64) {
-        let bar = self.bars.entry(transfer).or_insert_with(|| {
+    pub(crate) fn advance(
+        &mut self,
+        transfer: TransferId,
+        (name, with): (&str, &AccountName),
+        (done, total): (u64, u64),
+        now: Instant,
+    ) {
+        let columns = self.look.columns();
+        let one = self.bars.entry(transfer).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::new(total));
-            let columns = self.look.columns();
             bar.set_style(style(columns));
             bar.set_prefix(label(name, columns));
-            bar.set_message(inline(name).into_owned());
-            // What an earlier attempt brought was not moved now.
-            bar.set_position(done);
-            bar.reset_eta();
-            bar
+            Bar {
+                bar,
+                name: inline(name).into_owned(),
+                with: with.clone(),
+                speed: Speed::default(),
+                missing: 0,
+            }
         });
-        bar.set_length(total);
-        bar.set_position(done);
+        one.speed.add(done, now);
+        one.missing = total.saturating_sub(done);
+        one.bar.set_length(total);
+        one.bar.set_position(done);
+        self.tell(columns);
+    }
+
+    /// When a bar that moves is to be said to be stalled, should nothing come by then.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let all = self.bars.values();
+        all.filter_map(|bar| bar.speed.stalls_at()).min()
+    }
+
+    /// Notes which bars do not move any more.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        for bar in self.bars.values_mut() {
+            bar.speed.handle_timeout(now);
+        }
+        self.tell(self.look.columns());
     }
 
     /// Removes the bar of a transfer.
     pub(crate) fn end(&mut self, transfer: TransferId) {
-        if let Some(bar) = self.bars.remove(&transfer) {
+        if let Some(Bar { bar, .. }) = self.bars.remove(&transfer) {
             bar.finish_and_clear();
             self.all.remove(&bar);
+        }
+    }
+
+    /// Says how fast each is.
+    fn tell(&self, columns: Option<usize>) {
+        for one in self.bars.values() {
+            let same = self.bars.values().filter(|other| other.with == one.with);
+            let pace = one.speed.pace(same.map(|other| &other.speed));
+            let figures = figures(pace, one.missing);
+            let message = if is_narrow(columns) {
+                let [rate, left] = figures;
+                format!("{rate}  {left}  {}", one.name)
+            } else {
+                let [rate, left] = figures;
+                format!("{rate:>10}  {left:<16}")
+            };
+            if one.bar.message() != message {
+                one.bar.set_message(message);
+            }
         }
     }
 
@@ -75,7 +130,7 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        for (_, bar) in std::mem::take(&mut self.bars) {
+        for (_, Bar { bar, .. }) in std::mem::take(&mut self.bars) {
             bar.finish_and_clear();
         }
     }
@@ -84,31 +139,31 @@ impl Drop for Bars {
 /// Name, bar and figures; the bar takes what the others leave of the terminal. On a narrow one figures, and
 /// what there is room for of the name.
 fn style(columns: Option<usize>) -> ProgressStyle {
-    let template = if columns.is_some_and(|columns| columns < BAR_FROM_COLUMNS) {
-        "{percent:>3} %  {speed}  {left}  {wide_msg}"
+    let template = if is_narrow(columns) {
+        "{percent:>3} %  {wide_msg}"
     } else {
-        "{prefix} {wide_bar} {percent:>3} %  {speed:>10}  {left:<16}"
+        "{prefix} {wide_bar} {percent:>3} %  {msg}"
     };
     ProgressStyle::with_template(template)
         .expect("the template is well-formed")
-        .with_key(
-            "speed",
-            |state: &ProgressState, out: &mut dyn fmt::Write| {
-                // A terminal's line is a buffer that takes everything.
-                let _ = out.write_str(&speed(state.per_sec()));
-            },
-        )
-        .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            // Without a rate there is no telling.
-            if state.per_sec() >= 1.0 {
-                let _ = write!(out, "{} left", seconds(state.eta().as_secs()));
-            }
-        })
         .progress_chars("━╸─")
 }
 
-fn speed(bytes_per_second: f64) -> String {
-    rate(bytes_per_second as u64, Duration::from_secs(1))
+fn is_narrow(columns: Option<usize>) -> bool {
+    columns.is_some_and(|columns| columns < BAR_FROM_COLUMNS)
+}
+
+/// The rate, or why there is none, and the time left.
+fn figures(pace: Pace, missing: u64) -> [String; 2] {
+    let rate = match pace {
+        Pace::Unmeasured => String::new(),
+        Pace::PerSecond(rate) => format!("{}/s", size(rate)),
+        Pace::Stalled => "stalled".to_owned(),
+        Pace::Behind => "waits for its turn".to_owned(),
+    };
+    let left = pace.seconds_left(missing);
+    let left = left.map_or(String::new(), |left| format!("{} left", seconds(left)));
+    [rate, left]
 }
 
 /// A file name in front of a bar: harmless, and at most half as wide as what the figures leave of a
@@ -139,8 +194,15 @@ mod tests {
 
     #[test]
     fn figures_have_the_forms_of_all_others() {
-        assert_eq!(speed(5_000_000.4), "5.0 MB/s");
-        assert_eq!(speed(f64::NAN), "0 B/s");
+        for (pace, shown) in [
+            (Pace::PerSecond(5_000_000), ["5.0 MB/s", "2 s left"]),
+            (Pace::PerSecond(1), ["1 B/s", ""]),
+            (Pace::Stalled, ["stalled", ""]),
+            (Pace::Behind, ["waits for its turn", ""]),
+            (Pace::Unmeasured, ["", ""]),
+        ] {
+            assert_eq!(figures(pace, 10_000_000), shown);
+        }
     }
 
     #[test]

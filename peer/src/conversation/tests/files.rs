@@ -231,23 +231,44 @@ fn how_far_files_are_can_be_looked_at() {
         stage.event(transfer(2, moving(done)));
         stage.pass(Duration::from_secs(1));
     }
-    let at = |done, rate| transfers::Stage::Moving {
+    let at = |done, pace| transfers::Stage::Moving {
         done,
         total: 100,
-        rate: Some(rate),
+        pace,
     };
-    assert_eq!(underway(&stage)[1], (file(2, "b"), at(5, 1)));
+    let moves = at(5, speed::Pace::PerSecond(1));
+    assert_eq!(underway(&stage)[1], (file(2, "b"), moves));
     let deadline = stage.wanted().deadline.unwrap();
     stage.pass(deadline - stage.now.instant);
-    assert_eq!(underway(&stage)[1], (file(2, "b"), at(5, 0)));
+    let stalled = at(5, speed::Pace::Stalled);
+    assert_eq!(underway(&stage)[1], (file(2, "b"), stalled));
     let node = status();
     let shown = stage.exchange("/status", Ok(Reply::Status(node.clone())));
     let expected = Item::Status {
         node,
         offers: Vec::new(),
-        underway: vec![(file(1, "a"), offered), (file(2, "b"), at(5, 0))],
+        underway: vec![(file(1, "a"), offered), (file(2, "b"), stalled)],
     };
     assert_eq!(shown.items, [expected]);
+}
+
+#[test]
+fn a_file_behind_another_to_the_same_person_waits_for_its_turn() {
+    let mut stage = sending(2);
+    stage.event(transfer(2, moving(0)));
+    for done in 1..=5 {
+        stage.event(transfer(1, moving(done)));
+        stage.pass(Duration::from_secs(1));
+    }
+    let paces = stage.conversation.underway().into_iter();
+    let paces = paces.map(|(_, stage)| match stage {
+        transfers::Stage::Moving { pace, .. } => pace,
+        transfers::Stage::Offered => panic!("both move"),
+    });
+    assert_eq!(
+        Vec::from_iter(paces),
+        [speed::Pace::PerSecond(1), speed::Pace::Behind]
+    );
 }
 
 #[test]

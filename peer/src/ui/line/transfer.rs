@@ -3,6 +3,7 @@
 use common::text::{self, columns, inline, shortened};
 
 use super::{declined, transfer_done};
+use crate::conversation::speed::Pace;
 use crate::conversation::{Stage, Transfer, Way};
 use crate::node::command::TransferState;
 use crate::ui::Look;
@@ -44,7 +45,7 @@ pub(super) fn numbered(transfer: &Transfer) -> String {
 /// What stands behind the name, from all that can be said to the least.
 fn forms(transfer: &Transfer, stage: Stage) -> Vec<String> {
     let whom = whom(transfer);
-    let (done, total, rate) = match stage {
+    let (done, total, pace) = match stage {
         Stage::Offered => {
             return vec![
                 format!(" {whom}, waits for an answer"),
@@ -52,7 +53,7 @@ fn forms(transfer: &Transfer, stage: Stage) -> Vec<String> {
                 ", offered".to_owned(),
             ];
         }
-        Stage::Moving { done, total, rate } => (done, total, rate),
+        Stage::Moving { done, total, pace } => (done, total, pace),
     };
     let percent = percent(done, total);
     if done >= total {
@@ -62,16 +63,15 @@ fn forms(transfer: &Transfer, stage: Stage) -> Vec<String> {
             format!("  {percent}"),
         ];
     }
-    let (rate, left) = match rate {
-        None => (String::new(), String::new()),
-        Some(0) => ("  stalled".to_owned(), String::new()),
-        Some(rate) => {
-            let left = text::seconds((total - done).div_ceil(rate));
-            (
-                format!("  {}/s", text::size(rate)),
-                format!("  {left} left"),
-            )
-        }
+    let left = pace.seconds_left(total - done);
+    let left = left.map_or(String::new(), |left| {
+        format!("  {} left", text::seconds(left))
+    });
+    let rate = match pace {
+        Pace::Unmeasured => String::new(),
+        Pace::PerSecond(rate) => format!("  {}/s", text::size(rate)),
+        Pace::Stalled => "  stalled".to_owned(),
+        Pace::Behind => "  waits for its turn".to_owned(),
     };
     let pace = format!("{rate}{left}");
     let of = format!("{} of {}", text::size(done), text::size(total));
@@ -176,7 +176,7 @@ mod tests {
     const MOVING: Stage = Stage::Moving {
         done: 12_000_000,
         total: 48_000_000,
-        rate: Some(3_000_000),
+        pace: Pace::PerSecond(3_000_000),
     };
 
     #[test]
@@ -212,20 +212,31 @@ mod tests {
 
     #[test]
     fn a_transfer_says_what_it_waits_for() {
-        let moving = |done, rate| Stage::Moving {
+        let moving = |done, pace| Stage::Moving {
             done,
-            total: 1000,
-            rate,
+            total: 1_000_000,
+            pace,
         };
         for (stage, line) in [
             (Stage::Offered, " 3: x to bob, waits for an answer"),
-            (moving(0, None), " 3: x to bob  0 %, 0 B of 1.0 kB"),
             (
-                moving(10, Some(0)),
-                " 3: x to bob  1 %, 10 B of 1.0 kB  stalled",
+                moving(0, Pace::Unmeasured),
+                " 3: x to bob  0 %, 0 B of 1.0 MB",
             ),
             (
-                moving(1000, Some(5)),
+                moving(0, Pace::Behind),
+                " 3: x to bob  0 %, 0 B of 1.0 MB  waits for its turn",
+            ),
+            (
+                moving(10_000, Pace::Stalled),
+                " 3: x to bob  1 %, 10.0 kB of 1.0 MB  stalled",
+            ),
+            (
+                moving(10_000, Pace::PerSecond(1)),
+                " 3: x to bob  1 %, 10.0 kB of 1.0 MB  1 B/s",
+            ),
+            (
+                moving(1_000_000, Pace::PerSecond(5)),
                 " 3: x to bob  100 %, is being checked",
             ),
         ] {

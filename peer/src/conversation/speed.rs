@@ -1,0 +1,227 @@
+//! How fast a file moves: a mean that forgets.
+
+use std::time::{Duration, Instant};
+
+/// What is further back than this counts for less than half.
+const MEMORY: Duration = Duration::from_secs(4);
+/// Least time between two measurements: a shorter one says more about buffers than about the line.
+const STEP: Duration = Duration::from_millis(500);
+/// Where nothing moves for this long, nothing is said to move.
+const STALL: Duration = Duration::from_secs(3);
+/// What did not move for this long was held up, which says nothing of how fast it is when it goes on.
+const PAUSE: Duration = Duration::from_secs(10);
+/// More than this is left for nobody to plan with: the rate will not last that long.
+const LEFT_SECONDS_MAX: u64 = 99 * 60 * 60;
+
+/// What is known of how fast a file moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Too little has come so far.
+    Unmeasured,
+    /// Bytes a second of late.
+    PerSecond(u64),
+    /// Nothing has come for too long.
+    Stalled,
+    /// Nothing comes because other files between the same two people do.
+    Behind,
+}
+
+impl Pace {
+    /// Whole seconds until so many bytes more have come, where that can be told.
+    pub(crate) fn seconds_left(self, bytes: u64) -> Option<u64> {
+        match self {
+            Self::PerSecond(rate @ 1..) => {
+                Some(bytes.div_ceil(rate)).filter(|left| *left <= LEFT_SECONDS_MAX)
+            }
+            Self::PerSecond(0) | Self::Unmeasured | Self::Stalled | Self::Behind => None,
+        }
+    }
+}
+
+/// The rate at which a number of bytes grows.
+#[derive(Debug, Default)]
+pub(crate) struct Speed {
+    /// The last measurement: when, and how many bytes there were.
+    measured: Option<(Instant, u64)>,
+    /// When the bytes last grew, or there were any for the first time.
+    grew: Option<Instant>,
+    /// They have not grown for [`STALL`].
+    is_stalled: bool,
+    bytes: u64,
+    /// Bytes a second.
+    mean: Option<f64>,
+}
+
+impl Speed {
+    /// There are so many bytes now.
+    pub(crate) fn add(&mut self, bytes: u64, now: Instant) {
+        if bytes > self.bytes || self.measured.is_none() {
+            self.grow(bytes, now);
+        }
+        self.bytes = bytes;
+        let Some((since, before)) = self.measured else {
+            self.measured = Some((now, bytes));
+            return;
+        };
+        let span = now.saturating_duration_since(since);
+        if span < STEP {
+            return;
+        }
+        self.measured = Some((now, bytes));
+        let rate = bytes.saturating_sub(before) as f64 / span.as_secs_f64();
+        let weight = 1.0 - (-span.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        self.mean = Some(match self.mean {
+            Some(mean) => mean + weight * (rate - mean),
+            None => rate,
+        });
+    }
+
+    /// After a pause it is measured anew.
+    fn grow(&mut self, bytes: u64, now: Instant) {
+        self.is_stalled = false;
+        let grew = self.grew.replace(now);
+        if grew.is_some_and(|grew| now.saturating_duration_since(grew) >= PAUSE) {
+            self.measured = Some((now, bytes));
+            self.mean = None;
+        }
+    }
+
+    /// When it counts as stalled, should nothing come by then.
+    pub(crate) fn stalls_at(&self) -> Option<Instant> {
+        let grew = self.grew.filter(|_| !self.is_stalled);
+        grew.map(|grew| grew + STALL)
+    }
+
+    /// Notes that nothing has come for too long.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.stalls_at().is_some_and(|at| now >= at) {
+            self.is_stalled = true;
+        }
+    }
+
+    /// How fast it is, among all between the same two people in the same direction.
+    pub(crate) fn pace<'a>(&self, all: impl IntoIterator<Item = &'a Self>) -> Pace {
+        match self.mean {
+            _ if self.is_stalled && all.into_iter().any(Self::is_moving) => Pace::Behind,
+            _ if self.is_stalled => Pace::Stalled,
+            Some(mean) => Pace::PerSecond(mean as u64),
+            None => Pace::Unmeasured,
+        }
+    }
+
+    fn is_moving(&self) -> bool {
+        self.bytes > 0 && !self.is_stalled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn at(start: Instant, tenths: u64) -> Instant {
+        start + Duration::from_millis(100 * tenths)
+    }
+
+    #[test]
+    fn an_even_rate_is_told_as_it_is() {
+        let (mut speed, start) = (Speed::default(), start());
+        for tenth in 0..4 {
+            speed.add(tenth * 100, at(start, tenth));
+            assert_eq!(pace(&speed), Pace::Unmeasured);
+        }
+        for tenth in 4..100 {
+            speed.add(tenth * 100, at(start, tenth));
+        }
+        assert_eq!(pace(&speed), Pace::PerSecond(1000));
+    }
+
+    #[test]
+    fn a_new_rate_is_believed_within_seconds() {
+        let (mut speed, start) = (Speed::default(), start());
+        speed.add(0, start);
+        speed.add(1000, at(start, 10));
+        for tenth in 11..110 {
+            speed.add(1000 + (tenth - 10) * 10, at(start, tenth));
+        }
+        let pace = pace(&speed);
+        let is_near = matches!(pace, Pace::PerSecond(100..=220));
+        assert!(is_near, "{pace:?}");
+    }
+
+    #[test]
+    fn what_stands_still_has_no_rate() {
+        let (mut speed, start) = (Speed::default(), start());
+        speed.add(0, start);
+        speed.add(1000, at(start, 10));
+        assert_eq!(speed.stalls_at(), Some(at(start, 40)));
+        speed.add(1000, at(start, 30));
+        speed.handle_timeout(at(start, 39));
+        assert_ne!(pace(&speed), Pace::Stalled);
+        speed.handle_timeout(at(start, 40));
+        assert_eq!((pace(&speed), speed.stalls_at()), (Pace::Stalled, None));
+        speed.add(2000, at(start, 50));
+        assert!(matches!(pace(&speed), Pace::PerSecond(1..)));
+        assert!(speed.stalls_at().is_some());
+    }
+
+    #[test]
+    fn a_pause_says_nothing_of_the_rate() {
+        let (mut speed, start) = (Speed::default(), start());
+        for tenth in 0..20 {
+            speed.add(tenth * 100, at(start, tenth));
+        }
+        speed.handle_timeout(at(start, 100));
+        // An hour later.
+        let resumed = at(start, 36_000);
+        speed.add(2000, resumed);
+        assert_eq!(pace(&speed), Pace::Unmeasured);
+        for tenth in 1..=5 {
+            speed.add(2000 + tenth * 100, at(resumed, tenth));
+        }
+        assert_eq!(pace(&speed), Pace::PerSecond(1000));
+    }
+
+    #[test]
+    fn what_waits_behind_another_is_not_stalled() {
+        let (mut first, mut second, start) = (Speed::default(), Speed::default(), start());
+        second.add(0, start);
+        for tenth in 0..40 {
+            first.add(tenth * 100, at(start, tenth));
+        }
+        for speed in [&mut first, &mut second] {
+            speed.handle_timeout(at(start, 40));
+        }
+        assert_eq!(second.pace([&first, &second]), Pace::Behind);
+        assert_eq!(first.pace([&first, &second]), Pace::PerSecond(1000));
+        for speed in [&mut first, &mut second] {
+            speed.handle_timeout(at(start, 80));
+        }
+        for speed in [&first, &second] {
+            assert_eq!(speed.pace([&first, &second]), Pace::Stalled);
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_told_where_it_means_something() {
+        for (pace, left) in [
+            (Pace::PerSecond(10), Some(10)),
+            (Pace::PerSecond(3), Some(34)),
+            (Pace::PerSecond(0), None),
+            (Pace::Stalled, None),
+            (Pace::Behind, None),
+            (Pace::Unmeasured, None),
+        ] {
+            assert_eq!(pace.seconds_left(100), left);
+        }
+        assert_eq!(Pace::PerSecond(1).seconds_left(LEFT_SECONDS_MAX + 1), None);
+    }
+
+    fn pace(speed: &Speed) -> Pace {
+        speed.pace([speed])
+    }
+}
