@@ -93,6 +93,7 @@ enum Purpose {
     MarkRead,
     Send {
         to: Vec<AccountName>,
+        text: String,
     },
     List,
     History,
@@ -370,7 +371,13 @@ impl Conversation {
             Event::MessageState { id, to, state } => self.on_message_state(id, to, state, now),
             Event::Offer(offer) => self.on_offer(offer),
             Event::Transfer { transfer, state } => self.on_transfer(transfer, state, now),
-            Event::Connection(state) => self.on_connection(state),
+            Event::Connection(state) => {
+                let was_lost = self.connection.is_lost();
+                self.on_connection(state);
+                if was_lost && !self.connection.is_lost() {
+                    self.sent.on_restored(now);
+                }
+            }
             Event::Presence(change) => self.on_presence(&change, now),
             Event::FailedLogins(failed) => {
                 self.tell(Event::FailedLogins(failed.clone()));
@@ -679,7 +686,7 @@ impl Conversation {
                     self.on_offer(offer);
                 }
             }
-            (Purpose::Send { to }, Ok(Reply::Queued(ids))) => {
+            (Purpose::Send { to, text }, Ok(Reply::Queued(ids))) => {
                 let messages: Vec<_> = addressed(ids, to)
                     .ok_or_else(|| Failure::unexpected_reply(doing))?
                     .collect();
@@ -691,7 +698,7 @@ impl Conversation {
                         state: MessageState::Queued,
                     });
                 }
-                self.sent.on_queued(messages.into_iter(), now);
+                self.sent.on_queued(messages, &text, now);
             }
             (Purpose::List, Ok(Reply::Directory(devices))) => self.show(Item::Directory(devices)),
             (Purpose::History, Ok(Reply::Messages(items))) => {
@@ -869,7 +876,7 @@ impl Conversation {
     fn send(&mut self, to: Vec<AccountName>, text: String, now: Now) {
         let to = each_once(to);
         let doing = format!("send to {}", joined(&to));
-        let body = match MessageBody::try_from(text) {
+        let body = match MessageBody::try_from(text.clone()) {
             Ok(body) => body,
             Err(error) => {
                 let failure = Failure::new(Exit::Usage, format!("could not {doing}"))
@@ -883,7 +890,7 @@ impl Conversation {
             body,
             sent: now.wall,
         };
-        self.ask(doing, command, Purpose::Send { to });
+        self.ask(doing, command, Purpose::Send { to, text });
     }
 
     fn send_file(&mut self, to: AccountName, path: &Path) {

@@ -233,6 +233,28 @@ fn t30_an_open_chat_says_that_another_server_is_in_the_place_of_its_own() {
 }
 
 #[test]
+fn a_chat_says_that_it_waits_for_a_server_that_hangs() {
+    let world = two_people();
+    let server = world.server();
+    let signal = |name: &str| {
+        let id = server.running.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-s", name, "--", &id])
+            .status();
+        assert!(sent.unwrap().success());
+    };
+    signal("STOP");
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut terminal = Terminal::start(&chat, 80);
+    let words = format!("Connecting to {}…", server.address);
+    terminal.wait("it says so", PATIENCE, |screen| {
+        screen.contains(&words) && !screen.contains("bob>")
+    });
+    signal("CONT");
+    terminal.wait("the prompt", PATIENCE, |screen| screen.contains("bob>"));
+}
+
+#[test]
 fn a_new_password_is_asked_for_again_until_it_will_do() {
     let world = World::new(EXECUTABLE);
     let server = world.server();

@@ -42,7 +42,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         Prompt::leave_stops_to_editor();
     }
     let mut session = place.open(DOING)?;
-    let offline = match session.ready(DOING) {
+    let offline = match session.ready_in_sight(DOING, screen) {
         Ok(()) => None,
         // Earlier messages can be read, and new ones written, without a server.
         Err(failure) if failure.exit() == Exit::Unreachable => Some(failure),

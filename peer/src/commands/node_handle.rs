@@ -20,6 +20,9 @@ use crate::ui::{Screen, line};
 /// How long to wait before looking again whether the owner has opened its socket.
 const ATTACH_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a person may look at nothing before it is said what is waited for.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
 /// A connection to the profile's node, and the node itself if this process owns the profile.
 #[derive(Debug)]
 pub(crate) struct NodeHandle {
@@ -111,6 +114,19 @@ impl NodeHandle {
                 let reason = format!("{server} does not answer");
                 let error = CallError::Refused(CommandError::Unreachable(reason));
                 Err(Failure::of_call(doing, error))
+            }
+            Err(error) => Err(self.failure(doing, error)),
+        }
+    }
+
+    /// The same, and says what it waits for where that takes long.
+    pub(crate) fn ready_in_sight(&mut self, doing: &str, screen: &Screen) -> Result<(), Failure> {
+        match self.try_call(&Command::WaitReady, SILENCE_MAX) {
+            Ok(_) => Ok(()),
+            Err(CallError::TimedOut) => {
+                let text = format!("Connecting to {}…", self.settings.server());
+                screen.note(screen.error_look.dim(&text));
+                self.ready(doing)
             }
             Err(error) => Err(self.failure(doing, error)),
         }

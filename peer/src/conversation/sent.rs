@@ -1,9 +1,10 @@
 //! The messages that were sent, and how far each has got.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId};
+use common::text::beginning;
 
 use super::presence::Absence;
 use super::recent::Recent;
@@ -17,6 +18,11 @@ const RECEIPT_PAUSE: Duration = Duration::from_millis(400);
 /// a device, and to try another of its addresses.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Messages that were written last and whose beginnings are known: more than anybody writes at a stretch.
+const WRITTEN_MAX: usize = 64;
+/// Bytes of a message that tell it from others.
+const BEGINNING_LEN: usize = 100;
+
 /// Messages to one recipient that have reached the same state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Receipts {
@@ -25,6 +31,8 @@ pub(crate) struct Receipts {
     pub(crate) state: MessageState,
     /// At least one.
     pub(crate) count: usize,
+    /// How the last of them begins, if more was written to the recipient since.
+    pub(crate) last: Option<String>,
 }
 
 /// Messages to one recipient that are not delivered.
@@ -54,11 +62,20 @@ pub(crate) enum Cause {
 pub(super) struct SentMessages {
     open: BTreeMap<MessageId, Open>,
     delivered: Recent,
+    /// The latest of this conversation, at most [`WRITTEN_MAX`].
+    written: VecDeque<Written>,
     /// Receipts that are not shown yet, the latest of each message.
     receipts: BTreeMap<MessageId, (AccountName, MessageState)>,
     tell_at: Option<Instant>,
     /// When an open message is to be told of, at the earliest.
     look_at: Option<Instant>,
+}
+
+/// A text, and the message of each recipient.
+#[derive(Debug)]
+struct Written {
+    messages: Vec<(MessageId, AccountName)>,
+    beginning: String,
 }
 
 /// A message that is not delivered.
@@ -70,27 +87,43 @@ struct Open {
     is_sent: bool,
     /// When it was written, or its recipient came online since.
     since: Instant,
-    /// The person knows that it waits.
-    is_told: bool,
+    /// What the person was told that it waits for.
+    told: Option<Told>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// The person knew before this conversation.
+    Before,
+    Here(Cause),
 }
 
 impl SentMessages {
-    /// Adds messages of this conversation that are in the outbox.
+    /// Adds a text of this conversation whose messages are in the outbox.
     pub(super) fn on_queued(
         &mut self,
-        messages: impl Iterator<Item = (MessageId, AccountName)>,
+        messages: Vec<(MessageId, AccountName)>,
+        text: &str,
         now: Instant,
     ) {
-        for (id, to) in messages {
+        for (id, to) in &messages {
             let open = Open {
-                to,
+                to: to.clone(),
                 is_own: true,
                 is_sent: false,
                 since: now,
-                is_told: false,
+                told: None,
             };
-            self.open.insert(id, open);
+            self.open.insert(*id, open);
         }
+        if self.written.len() == WRITTEN_MAX {
+            self.written.pop_front();
+        }
+        let beginning = beginning(text, BEGINNING_LEN).to_owned();
+        self.written.push_back(Written {
+            messages,
+            beginning,
+        });
         self.look_at.get_or_insert(now + RECEIPT_PAUSE);
     }
 
@@ -108,7 +141,7 @@ impl SentMessages {
                         is_own: false,
                         is_sent: false,
                         since: now,
-                        is_told: true,
+                        told: Some(Told::Before),
                     });
                 }
                 MessageState::Delivered => {
@@ -150,9 +183,19 @@ impl SentMessages {
         for open in self.open.values_mut() {
             if open.is_own && open.to == *account {
                 open.since = now;
-                open.is_told = false;
+                open.told = None;
                 self.look_at.get_or_insert(now + RECEIPT_PAUSE);
             }
+        }
+    }
+
+    /// The server is back: it is not what messages wait for any more.
+    pub(super) fn on_restored(&mut self, now: Instant) {
+        let told = Some(Told::Here(Cause::NoServer));
+        for open in self.open.values_mut().filter(|open| open.told == told) {
+            open.since = now;
+            open.told = None;
+            self.look_at.get_or_insert(now + RECEIPT_PAUSE);
         }
     }
 
@@ -164,10 +207,33 @@ impl SentMessages {
     /// Takes the receipts that are not shown yet, counted by recipient and state.
     pub(super) fn take_receipts(&mut self) -> Vec<Receipts> {
         self.tell_at = None;
-        let receipts = std::mem::take(&mut self.receipts).into_values();
-        let counts = counted(receipts).into_iter();
-        let receipts = counts.map(|((to, state), count)| Receipts { to, state, count });
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (id, to_and_state) in std::mem::take(&mut self.receipts) {
+            groups.entry(to_and_state).or_default().push(id);
+        }
+        let receipts = groups.into_iter().map(|((to, state), ids)| Receipts {
+            state,
+            count: ids.len(),
+            last: self.last_of(&ids, &to),
+            to,
+        });
         receipts.collect()
+    }
+
+    /// How the last of these messages begins, unless it is the last that was written to its recipient.
+    fn last_of(&self, ids: &[MessageId], to: &AccountName) -> Option<String> {
+        let has = |written: &&Written, is_it: &dyn Fn(&MessageId) -> bool| {
+            let mut messages = written.messages.iter();
+            messages.any(|(id, other)| other == to && is_it(id))
+        };
+        let mut latest = self.written.iter().rev();
+        let latest = latest.find(|written| has(written, &|_| true))?;
+        if has(&latest, &|id| ids.contains(id)) {
+            return None;
+        }
+        let mut all = self.written.iter().rev();
+        let last = all.find(|written| has(written, &|id| ids.contains(id)))?;
+        Some(last.beginning.clone())
     }
 
     /// Takes the messages of this conversation that wait for too long and were not told of, counted by
@@ -179,7 +245,7 @@ impl SentMessages {
     ) -> Vec<(Waiting, Cause)> {
         self.look_at = None;
         let mut waiting = Vec::new();
-        for open in self.open.values_mut().filter(|open| !open.is_told) {
+        for open in self.open.values_mut().filter(|open| open.told.is_none()) {
             let cause = if open.is_sent {
                 Cause::NoReceipt
             } else {
@@ -187,7 +253,7 @@ impl SentMessages {
             };
             let at = open.since + cause.patience();
             if now >= at {
-                open.is_told = true;
+                open.told = Some(Told::Here(cause));
                 waiting.push((open.to.clone(), cause));
             } else {
                 self.look_at = Some(self.look_at.map_or(at, |other| other.min(at)));

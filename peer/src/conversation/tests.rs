@@ -295,6 +295,7 @@ fn receipts(to: &str, state: MessageState, count: usize) -> Item {
         to: name(to),
         state,
         count,
+        last: None,
     })
 }
 

@@ -147,6 +147,60 @@ fn a_message_that_is_read_later_is_told_again() {
 }
 
 #[test]
+fn a_receipt_for_an_earlier_message_says_which() {
+    let mut stage = Stage::with_bob();
+    for (number, text) in [(1, "one"), (2, "two"), (3, "three")] {
+        stage.exchange(text, Ok(Reply::Queued(vec![id(number)])));
+    }
+    stage.event(came("carol"));
+    stage.exchange("carol: hi", Ok(Reply::Queued(vec![id(4)])));
+    let told = |stage: &mut Stage, numbers: &[u8], state| {
+        for number in numbers {
+            stage.event(state_of(*number, "bob", state));
+        }
+        let items = stage.pass(Duration::from_millis(400)).items;
+        let receipts = items.into_iter().find_map(|item| match item {
+            Item::Receipts(receipts) => Some((receipts.count, receipts.last)),
+            _ => None,
+        });
+        receipts.unwrap()
+    };
+    let earlier = told(&mut stage, &[1, 2], MessageState::Delivered);
+    assert_eq!(earlier, (2, Some("two".to_owned())));
+    let last = told(&mut stage, &[3], MessageState::Delivered);
+    assert_eq!(last, (1, None));
+    let earlier = told(&mut stage, &[1], MessageState::Read);
+    assert_eq!(earlier, (1, Some("one".to_owned())));
+    let all = told(&mut stage, &[2, 3], MessageState::Read);
+    assert_eq!(all, (2, None));
+}
+
+#[test]
+fn what_waited_for_the_server_is_told_anew_once_it_is_back() {
+    let mut stage = Stage::with_bob_online();
+    let offline = ConnectionState::Offline {
+        reason: "gone".to_owned(),
+        is_other_server: false,
+        retry_in_s: Some(1),
+    };
+    stage.event(Event::Connection(offline));
+    stage.exchange("hi", Ok(Reply::Queued(vec![id(1)])));
+    let told = stage.pass(Duration::from_millis(400)).items;
+    assert_eq!(told, [waits("bob", 1, Cause::NoServer)]);
+    let back = stage.event(Event::Connection(ConnectionState::Online));
+    stage.answer(
+        back.request("list"),
+        Ok(Reply::Directory(vec![listed("carol", false)])),
+    );
+    let mut told = stage.wanted().items;
+    told.extend(stage.pass(Duration::from_secs(30)).items);
+    assert!(
+        told.contains(&waits("bob", 1, Cause::Absent(Absence::Offline))),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn receipts_of_other_programs_are_not_told() {
     let mut stage = Stage::with_bob();
     let wanted = stage.event(state_of(9, "bob", MessageState::Read));

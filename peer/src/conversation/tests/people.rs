@@ -70,6 +70,11 @@ fn without_a_server_nobody_is_called_absent_before_it_is_back() {
     stage.answer(wanted.request("list"), Ok(Reply::Directory(Vec::new())));
     let wanted = stage.wanted();
     assert_eq!(wanted.items, [absent("bob", Absence::Offline, 0)]);
+    let wanted = stage.pass(Duration::from_millis(400));
+    assert_eq!(
+        wanted.items,
+        [waits("carol", 1, Cause::Absent(Absence::Unheard))]
+    );
     let later = wanted.deadline.unwrap() - stage.now.instant;
     assert_eq!(stage.pass(later).items, [presence("bob", false)]);
 }

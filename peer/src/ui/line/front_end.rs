@@ -31,6 +31,9 @@ pub(crate) const TOOK_OVER: &str =
 /// Recipients that are named at the end of a chat; 'peer outbox' has all.
 const RECIPIENTS_SHOWN: usize = 3;
 
+/// Columns of a message that is quoted to tell it from others.
+const QUOTE_COLUMNS: usize = 24;
+
 /// Shows a conversation line by line.
 #[derive(Debug)]
 pub(crate) struct LineFrontEnd<'a> {
@@ -349,15 +352,24 @@ fn hello(me: Option<&AccountName>, with: Option<&AccountName>) -> String {
 }
 
 fn told(receipts: &Receipts) -> String {
-    let Receipts { to, state, count } = receipts;
+    let Receipts {
+        to,
+        state,
+        count,
+        last,
+    } = receipts;
     let word = if *state == MessageState::Read {
         "✓✓ read by"
     } else {
         "✓ delivered to"
     };
-    match count {
-        1 => format!("{word} {to}"),
-        count => format!("{word} {to} ({count} messages)"),
+    let last = last.as_ref();
+    let last = last.map(|text| text::shortened(&inline(text), QUOTE_COLUMNS));
+    match (count, last) {
+        (1, None) => format!("{word} {to}"),
+        (1, Some(text)) => format!("{word} {to}: “{text}”"),
+        (count, None) => format!("{word} {to} ({count} messages)"),
+        (count, Some(text)) => format!("{word} {to} ({count} messages up to “{text}”)"),
     }
 }
 
@@ -498,13 +510,15 @@ mod tests {
 
     #[test]
     fn every_item_has_its_words() {
-        let receipts = |state, count| {
+        let receipts_for = |state, count, last: Option<&str>| {
             Item::Receipts(Receipts {
                 to: bob(),
                 state,
                 count,
+                last: last.map(str::to_owned),
             })
         };
+        let receipts = |state, count| receipts_for(state, count, None);
         let waits = |count, cause| Item::Waiting {
             waiting: Waiting { to: bob(), count },
             cause,
@@ -546,6 +560,18 @@ mod tests {
             (
                 receipts(MessageState::Read, 3),
                 "  ✓✓ read by bob (3 messages)",
+            ),
+            (
+                receipts_for(MessageState::Read, 1, Some("b9\u{1b}[2J")),
+                "  ✓✓ read by bob: “b9␛[2J”",
+            ),
+            (
+                receipts_for(
+                    MessageState::Delivered,
+                    3,
+                    Some("the first of many words and more of them"),
+                ),
+                "  ✓ delivered to bob (3 messages up to “the first of…ore of them”)",
             ),
             (
                 waits(1, Cause::Absent(Absence::Offline)),
@@ -652,6 +678,12 @@ mod tests {
         for item in [
             Item::Message(message(HOSTILE)),
             Item::History(vec![message(HOSTILE)]),
+            Item::Receipts(Receipts {
+                to: bob(),
+                state: MessageState::Read,
+                count: 1,
+                last: Some(HOSTILE.to_owned()),
+            }),
             Item::Offer {
                 number: 1,
                 offer: offered(HOSTILE),
