@@ -160,10 +160,6 @@ mod tests {
                 let count = |line: &str| line.graphemes(true).map(width).sum::<usize>();
                 let (drawn, _) = edited(&line, line.len(), width);
                 assert_eq!(block(&drawn), drawn, "{line:?}");
-                assert_eq!(
-                    by_character(&drawn),
-                    drawn.chars().map(|c| c.width().unwrap()).sum()
-                );
                 assert_eq!(count(&drawn), count(&line), "{line:?}: {drawn:?}");
             }
         }

@@ -159,11 +159,10 @@ fn a_receipt_for_an_earlier_message_says_which() {
             stage.event(state_of(*number, "bob", state));
         }
         let items = stage.pass(Duration::from_millis(400)).items;
-        let receipts = items.into_iter().find_map(|item| match item {
-            Item::Receipts(receipts) => Some((receipts.count, receipts.last)),
-            _ => None,
-        });
-        receipts.unwrap()
+        let [Item::Receipts(receipts)] = items.as_slice() else {
+            panic!("{items:?}");
+        };
+        (receipts.count, receipts.last.clone())
     };
     let earlier = told(&mut stage, &[1, 2], MessageState::Delivered);
     assert_eq!(earlier, (2, Some("two".to_owned())));
