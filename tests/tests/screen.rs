@@ -370,6 +370,20 @@ fn t05_a_file_name_that_a_terminal_would_obey_is_not_completed() {
 }
 
 #[test]
+fn a_path_is_taken_as_completion_writes_it() {
+    let world = two_people();
+    let _bob = world.receive("bob");
+    let mut terminal = talking_to_bob(&world);
+    for (number, folder, name) in [(1, "f", "trail space "), (2, "g", "a (b)'s & $c.txt")] {
+        fs::create_dir(world.path(folder)).unwrap();
+        fs::write(world.path(&format!("{folder}/{name}")), "x").unwrap();
+        terminal.type_keys(&format!("/send-file bob {folder}/\t\r"));
+        let words = format!("Offered as transfer {number}:");
+        terminal.wait(&words, PATIENCE, |screen| screen.contains(&words));
+    }
+}
+
+#[test]
 fn t05_what_is_typed_is_shown_as_the_gate_shows_it_and_sent_as_it_is() {
     let world = two_people();
     let bob = world.receive("bob");

@@ -18,6 +18,10 @@ const REPLACEMENT: char = '\u{fffd}';
 /// lay them out. Neither is an escape sequence shown, nor anything else that the editor takes for a part
 /// of one: it counts nothing for them.
 pub fn edited(line: &str, at: usize, width: impl Fn(&str) -> usize) -> (Cow<'_, str>, usize) {
+    // It is called at each key: most lines are done soon.
+    if line.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return (Cow::Borrowed(line), at);
+    }
     let shown = block(line);
     if matches!(shown, Cow::Borrowed(_)) {
         return (Cow::Borrowed(line), at);

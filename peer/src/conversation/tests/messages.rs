@@ -148,7 +148,7 @@ fn a_message_that_is_read_later_is_told_again() {
 
 #[test]
 fn a_receipt_for_an_earlier_message_says_which() {
-    let mut stage = Stage::with_bob();
+    let mut stage = Stage::with_bob_online();
     for (number, text) in [(1, "one"), (2, "two"), (3, "three")] {
         stage.exchange(text, Ok(Reply::Queued(vec![id(number)])));
     }
