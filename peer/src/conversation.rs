@@ -21,8 +21,8 @@ use common::wire::peer::MessageBody;
 use crate::client::Typed;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
-    Command, ConnectionState, Direction, Event, HistoryItem, Listed, MessageState, OfferView,
-    PresenceView, Reply, TransferState,
+    Command, ConnectionState, Direction, Event, FailureKind, HistoryItem, Listed, MessageState,
+    OfferView, PresenceView, Reply, TransferState,
 };
 use crate::shell::names::FileName;
 
@@ -542,6 +542,7 @@ impl Conversation {
     fn end_transfers(&mut self) {
         let state = TransferState::Failed {
             reason: "the program that carried it has ended".to_owned(),
+            kind: FailureKind::Broken,
         };
         let ended: Vec<_> = self.transfers.end_all().collect();
         for (transfer, ended) in ended {

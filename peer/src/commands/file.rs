@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use common::id::{AccountName, TransferId};
 use common::text::{inline, size};
-use common::wire::peer::CancelReason;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -18,7 +17,7 @@ use crate::client::{CallError, Happening, now};
 use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, CommandError, Event, Reply, TransferState};
+use crate::node::command::{Command, CommandError, Event, FailureKind, Reply, TransferState};
 use crate::shell::has_more_than_it_says;
 use crate::ui::progress::Bars;
 use crate::ui::{Screen, line};
@@ -175,15 +174,15 @@ impl Sending<'_> {
         }
     }
 
-    /// What to do after the transfer has failed for this reason.
-    fn after(&self, reason: &str) -> String {
+    /// What to do after the transfer has failed.
+    fn after(&self, kind: FailureKind) -> String {
         let to = self.to;
-        if *reason == CancelReason::Cancelled.to_string() {
-            format!("ask {to} whether the file is wanted")
-        } else if reason.starts_with(&format!("{to} went away")) {
-            format!("send it again when {to} is back ('peer list --watch' shows it)")
-        } else {
-            "send the file again; it starts from the beginning".to_owned()
+        match kind {
+            FailureKind::Cancelled => format!("ask {to} whether the file is wanted"),
+            FailureKind::Unanswered => {
+                format!("send it again when {to} is back ('peer list --watch' shows it)")
+            }
+            FailureKind::Broken => "send the file again; it starts from the beginning".to_owned(),
         }
     }
 
@@ -206,6 +205,7 @@ impl Sending<'_> {
         });
         let state = TransferState::Failed {
             reason: "cancelled".to_owned(),
+            kind: FailureKind::Cancelled,
         };
         screen.data(&TransferView {
             transfer,
@@ -226,7 +226,7 @@ impl Sending<'_> {
                 };
                 Err(failure(&line::declined(reason, &self.name)).next(next))
             }
-            TransferState::Failed { reason } => Err(failure(reason).next(self.after(reason))),
+            TransferState::Failed { reason, kind } => Err(failure(reason).next(self.after(*kind))),
             TransferState::Done { .. } | TransferState::Waiting | TransferState::Moving { .. } => {
                 let text =
                     line::transfer_done("Sent", &self.shown, &format!("to {}", self.to), state);
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn what_to_do_next_fits_why_a_transfer_failed() {
         let to = "bob".parse().unwrap();
-        let ended = |reason: &str, moved| {
+        let next = |kind, moved| {
             let sending = Sending {
                 transfer: TransferId::from_bytes([0; 16]),
                 to: &to,
@@ -264,17 +264,17 @@ mod tests {
                 moved,
             };
             let state = TransferState::Failed {
-                reason: reason.to_owned(),
+                reason: "no answer".to_owned(),
+                kind,
             };
             let failure = sending.ended(&state, "send letter to bob", &Screen::new(true));
             failure.unwrap_err().what_next().unwrap().to_owned()
         };
-        let next = ended("cancelled by the other side", Some((1, 2)));
-        assert_eq!(next, "ask bob whether the file is wanted");
-        let next = ended("the link broke: no answer", Some((1, 2)));
-        assert_eq!(next, "send the file again; it starts from the beginning");
-        let next = ended("bob went away before answering: no answer", None);
-        assert!(next.starts_with("send it again when bob is back"), "{next}");
+        let moved = Some((1, 2));
+        assert!(next(FailureKind::Cancelled, moved).starts_with("ask bob"));
+        assert!(next(FailureKind::Broken, moved).starts_with("send the file again;"));
+        let back = next(FailureKind::Unanswered, None);
+        assert!(back.starts_with("send it again when bob is back"));
     }
 
     #[test]

@@ -341,7 +341,7 @@ impl Receiver<'_> {
                 self.prose(&line::transfer_done("Received", &name, &whom, state))?;
                 Ok(Some(Exit::Done))
             }
-            TransferState::Declined { reason } | TransferState::Failed { reason } => {
+            TransferState::Declined { reason } | TransferState::Failed { reason, .. } => {
                 self.bars.end(transfer);
                 self.taking.remove(&transfer);
                 let look = &self.screen.error_look;

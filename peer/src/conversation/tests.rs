@@ -283,6 +283,7 @@ fn status() -> NodeStatus {
 fn failed() -> TransferState {
     TransferState::Failed {
         reason: "gone".to_owned(),
+        kind: FailureKind::Broken,
     }
 }
 

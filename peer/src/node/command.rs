@@ -443,7 +443,21 @@ pub enum TransferState {
     Failed {
         /// Why, for a person.
         reason: String,
+        /// Who brought it about, or what, for programs.
+        kind: FailureKind,
     },
+}
+
+/// What kind of early end it was: it decides what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// One of the two sides gave it up on purpose.
+    Cancelled,
+    /// The other side went away before it had answered.
+    Unanswered,
+    /// Something broke or was not as it should be.
+    Broken,
 }
 
 impl TransferState {

@@ -12,10 +12,12 @@ use std::time::Instant;
 use common::hash::{FileDigest, LeafHash, file_digest, leaf_count};
 use common::id::{AccountName, TransferId};
 use common::limits::Occupancy;
-use common::wire::peer::FileFrame;
+use common::wire::peer::{CancelReason, FileFrame};
 use rand::RngExt;
 
-use super::command::{CommandError, CommandId, Event, OfferView, Reply, TransferState};
+use super::command::{
+    CommandError, CommandId, Event, FailureKind, OfferView, Reply, TransferState,
+};
 use super::context::Context;
 use super::io::DiskAnswer;
 use super::links::LinkChange;
@@ -183,6 +185,7 @@ impl Transfers {
             FileFrame::Cancel { transfer, reason } => {
                 let state = TransferState::Failed {
                     reason: reason.to_string(),
+                    kind: kind_of(&reason),
                 };
                 self.sending.on_ended(transfer, link, state, cx);
                 self.receiving.on_cancel(transfer, link, &reason, cx);
@@ -247,6 +250,17 @@ impl Transfers {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let deadlines = [self.receiving.poll_timeout(), self.sending.poll_timeout()];
         deadlines.into_iter().flatten().min()
+    }
+}
+
+/// What kind of end a side brings about that cancels for this reason.
+const fn kind_of(reason: &CancelReason) -> FailureKind {
+    match reason {
+        CancelReason::Cancelled => FailureKind::Cancelled,
+        CancelReason::Source(_)
+        | CancelReason::Storage(_)
+        | CancelReason::Mismatch
+        | CancelReason::Protocol => FailureKind::Broken,
     }
 }
 

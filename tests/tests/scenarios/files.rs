@@ -8,7 +8,7 @@ use common::hash::{FileDigest, LeafHash, LeafHasher, file_digest, leaf_len};
 use common::id::TransferId;
 use common::limits::{FILE_LEN_MAX, LEAF_LEN, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX};
 use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame};
-use peer::node::command::{Command, CommandError, Reply, TransferState};
+use peer::node::command::{Command, CommandError, FailureKind, Reply, TransferState};
 use tests::sim::net::Faults;
 use tests::sim::outsider::Outsider;
 use tests::sim::world::World;
@@ -240,7 +240,10 @@ fn either_side_can_cancel() {
         assert_eq!(reply, Ok(Reply::Done));
         for host in [0, 1] {
             let end = end(&mut world, host, transfer);
-            assert!(matches!(end, TransferState::Failed { .. }), "{end:?}");
+            let TransferState::Failed { kind, .. } = end else {
+                panic!("{end:?}");
+            };
+            assert_eq!(kind, FailureKind::Cancelled);
         }
         let reply = ask(&mut world, canceller, Command::Cancel { transfer });
         assert_eq!(reply, Err(CommandError::NoSuchTransfer));
@@ -263,7 +266,7 @@ fn whoever_gives_up_on_a_slow_line_is_heard_soon_and_sends_no_more() {
         }
         world.pass(Duration::from_secs(1));
         assert!(world.hosts[1].moving.is_empty(), "{stops}: still moving");
-        let TransferState::Failed { reason } = end(&mut world, 1, transfer) else {
+        let TransferState::Failed { reason, .. } = end(&mut world, 1, transfer) else {
             panic!("it did not fail");
         };
         assert_eq!(reason, CancelReason::Cancelled.to_string());

@@ -13,8 +13,8 @@ use common::limits::{
 use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, Reason};
 
 use super::progress::Progress;
-use super::{LeafHashes, tell};
-use crate::node::command::{CommandError, Event, OfferView, TransferState};
+use super::{LeafHashes, kind_of, tell};
+use crate::node::command::{CommandError, Event, FailureKind, OfferView, TransferState};
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
 use crate::node::transport::LinkId;
@@ -267,7 +267,7 @@ impl Receiving {
             .get(&transfer)
             .is_some_and(|incoming| incoming.link == link)
         {
-            self.fail(transfer, reason.to_string(), cx);
+            self.fail(transfer, reason.to_string(), kind_of(reason), cx);
         }
     }
 
@@ -280,7 +280,8 @@ impl Receiving {
             .map(|(transfer, _)| *transfer)
             .collect();
         for transfer in carried {
-            self.fail(transfer, format!("the link broke: {reason}"), cx);
+            let reason = format!("the link broke: {reason}");
+            self.fail(transfer, reason, FailureKind::Broken, cx);
         }
     }
 
@@ -439,7 +440,7 @@ impl Receiving {
             let reason = CancelReason::Storage(Reason::lossy(failure.told));
             cx.send(incoming.link, FileFrame::Cancel { transfer, reason });
         }
-        self.fail(transfer, failure.reason, cx);
+        self.fail(transfer, failure.reason, FailureKind::Broken, cx);
     }
 
     fn refuse(
@@ -458,7 +459,7 @@ impl Receiving {
                 },
             );
         }
-        self.fail(transfer, reason, cx);
+        self.fail(transfer, reason, FailureKind::Broken, cx);
     }
 
     fn give_up(&mut self, transfer: TransferId, reason: CancelReason, cx: &mut Context<'_>) {
@@ -472,14 +473,21 @@ impl Receiving {
             | CancelReason::Mismatch
             | CancelReason::Protocol => reason.to_string(),
         };
+        let kind = kind_of(&reason);
         cx.send(incoming.link, FileFrame::Cancel { transfer, reason });
-        self.fail(transfer, words, cx);
+        self.fail(transfer, words, kind, cx);
     }
 
-    fn fail(&mut self, transfer: TransferId, reason: String, cx: &mut Context<'_>) {
+    fn fail(
+        &mut self,
+        transfer: TransferId,
+        reason: String,
+        kind: FailureKind,
+        cx: &mut Context<'_>,
+    ) {
         if self.transfers.remove(&transfer).is_some() {
             cx.disk(DiskRequest::Drop { transfer });
-            tell(transfer, TransferState::Failed { reason }, cx);
+            tell(transfer, TransferState::Failed { reason, kind }, cx);
         }
     }
 }

@@ -12,7 +12,7 @@ use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, 
 
 use super::progress::{InFlight, Progress, SentLeaf};
 use super::{LeafHashes, tell};
-use crate::node::command::{CommandError, CommandId, Reply, TransferState};
+use crate::node::command::{CommandError, CommandId, FailureKind, Reply, TransferState};
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
 use crate::node::transport::{LinkId, StreamId};
@@ -216,14 +216,17 @@ impl Sending {
     /// A link is gone, and with it what it carried.
     pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, cx: &mut Context<'_>) {
         self.in_flight.remove(&link);
-        let carried: Vec<(TransferId, String)> = self
+        let carried: Vec<(TransferId, FailureKind, String)> = self
             .transfers
             .iter()
             .filter(|(_, outgoing)| outgoing.state.link() == Some(link))
-            .map(|(transfer, outgoing)| (*transfer, outgoing.cut_short(reason)))
+            .map(|(transfer, outgoing)| {
+                let (kind, reason) = outgoing.cut_short(reason);
+                (*transfer, kind, reason)
+            })
             .collect();
-        for (transfer, reason) in carried {
-            self.fail(transfer, CommandError::Transfer(reason), cx);
+        for (transfer, kind, reason) in carried {
+            self.end_early(transfer, CommandError::Transfer(reason), kind, cx);
         }
     }
 
@@ -297,6 +300,7 @@ impl Sending {
             },
             None => TransferState::Failed {
                 reason: "the recipient claims to have what was not sent".to_owned(),
+                kind: FailureKind::Broken,
             },
         };
         tell(transfer, state, cx);
@@ -389,7 +393,8 @@ impl Sending {
                 },
             );
         }
-        self.fail(transfer, CommandError::Transfer("cancelled".to_owned()), cx);
+        let error = CommandError::Transfer("cancelled".to_owned());
+        self.end_early(transfer, error, FailureKind::Cancelled, cx);
     }
 
     /// Moves leaves from the disk to the link as far as both allow.
@@ -491,18 +496,25 @@ impl Sending {
     }
 
     fn fail(&mut self, transfer: TransferId, error: CommandError, cx: &mut Context<'_>) {
+        self.end_early(transfer, error, FailureKind::Broken, cx);
+    }
+
+    fn end_early(
+        &mut self,
+        transfer: TransferId,
+        error: CommandError,
+        kind: FailureKind,
+        cx: &mut Context<'_>,
+    ) {
         let Some(outgoing) = self.remove(transfer, cx) else {
             return;
         };
         match outgoing.command {
             Some(command) => cx.reply(command, Err(error)),
-            None => tell(
-                transfer,
-                TransferState::Failed {
-                    reason: error.to_string(),
-                },
-                cx,
-            ),
+            None => {
+                let reason = error.to_string();
+                tell(transfer, TransferState::Failed { reason, kind }, cx);
+            }
         }
     }
 }
@@ -532,11 +544,14 @@ impl Outgoing {
     }
 
     /// What became of it when its link was lost for this reason.
-    fn cut_short(&self, reason: &str) -> String {
+    fn cut_short(&self, reason: &str) -> (FailureKind, String) {
         match self.state {
-            State::Offered { .. } => format!("{} went away before answering: {reason}", self.to),
+            State::Offered { .. } => (
+                FailureKind::Unanswered,
+                format!("{} went away before answering: {reason}", self.to),
+            ),
             State::Opening | State::Unlinked { .. } | State::Moving(_) => {
-                format!("the link broke: {reason}")
+                (FailureKind::Broken, format!("the link broke: {reason}"))
             }
         }
     }

@@ -442,7 +442,9 @@ mod tests {
     use crate::conversation::Way;
     use crate::conversation::connection::ConnectionChange;
     use crate::conversation::presence::Absence;
-    use crate::node::command::{ConnectionState, Direction, EnrolmentView, HistoryItem};
+    use crate::node::command::{
+        ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem,
+    };
     use common::id::{DeviceName, MessageId, TransferId};
 
     const HOSTILE: &str = "a\u{1b}]52;c;eA==\u{7}\r\u{202e}b\u{9b}2J";
@@ -713,7 +715,13 @@ mod tests {
             Item::Declined { name: name() },
             transfer(HOSTILE, TransferState::Waiting),
             transfer(HOSTILE, TransferState::Moving { done: 1, total: 2 }),
-            transfer(HOSTILE, TransferState::Failed { reason: name() }),
+            transfer(
+                HOSTILE,
+                TransferState::Failed {
+                    reason: name(),
+                    kind: FailureKind::Broken,
+                },
+            ),
             transfer(HOSTILE, TransferState::Declined { reason: name() }),
             transfer(
                 HOSTILE,

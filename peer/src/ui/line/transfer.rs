@@ -118,7 +118,7 @@ pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) 
             let reason = declined(reason, &transfer.name);
             look.yellow(&format!("{name} {whom} was declined: {reason}"))
         }
-        TransferState::Failed { reason } => {
+        TransferState::Failed { reason, .. } => {
             look.yellow(&format!("{name} {whom} failed: {}", inline(reason)))
         }
     }
