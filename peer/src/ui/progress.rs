@@ -108,12 +108,10 @@ impl Bars {
         for one in self.bars.values() {
             let same = self.bars.values().filter(|other| other.with == one.with);
             let pace = one.speed.pace(same.map(|other| &other.speed));
-            let figures = figures(pace, one.missing);
+            let [rate, left] = figures(pace, one.missing);
             let message = if is_narrow(columns) {
-                let [rate, left] = figures;
                 format!("{rate}  {left}  {}", one.name)
             } else {
-                let [rate, left] = figures;
                 format!("{rate:>10}  {left:<16}")
             };
             if one.bar.message() != message {
