@@ -245,6 +245,29 @@ fn an_offer_that_nobody_answers_stays_open_and_can_be_withdrawn() {
 }
 
 #[test]
+fn a_transfer_that_ends_with_another_program_of_its_profile_says_so() {
+    let (world, bob) = two(&["--accept", "always"]);
+    let film = File::create(world.path("film")).unwrap();
+    film.set_len(2 << 30).unwrap();
+    // It has the node.
+    let owner = world.receive("alice");
+    let sending = world.start("alice", &["send-file", "bob", "film"]);
+    let moves = |line: &Value| transfer_state(line)["state"] == "moving";
+    bob.wait_json("it moves", PATIENCE, moves).unwrap();
+    owner.interrupt().unwrap();
+    let told = sending.finish(PATIENCE).unwrap();
+    assert_explains(
+        &told,
+        9,
+        &[
+            "the 'peer' program that carried it has ended",
+            "send the file again",
+        ],
+    );
+    assert_eq!(ended(&bob)["reason"], "cancelled by the other side");
+}
+
+#[test]
 fn whoever_goes_away_before_answering_an_offer_is_named() {
     let (world, bob) = two(&["--accept", "ask"]);
     world.make_file("letter", 1000);

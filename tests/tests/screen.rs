@@ -29,6 +29,10 @@ fn ends(terminal: Terminal, code: i32, words: &str) {
     let (status, screen) = terminal.end(PATIENCE);
     assert_eq!(status.code(), Some(code), "{screen}");
     assert!(screen.contains(words), "{screen}");
+    assert!(
+        !screen.contains(" left"),
+        "of a bar something is left: {screen}"
+    );
 }
 
 #[test]

@@ -253,6 +253,9 @@ impl Transfers {
     }
 }
 
+/// Why what was on its way ends with the node, for whoever asked for it through another program.
+const NODE_ENDS: &str = "the 'peer' program that carried it has ended";
+
 /// What kind of end a side brings about that cancels for this reason.
 const fn kind_of(reason: &CancelReason) -> FailureKind {
     match reason {

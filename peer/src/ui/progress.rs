@@ -10,6 +10,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Look, Screen};
 use crate::conversation::speed::{Pace, Speed};
+use margin::Margined;
+
+// Stderr, but for the ends of its rows.
+mod margin;
 
 /// Columns of a file name in front of a bar, where the terminal is wide enough.
 const LABEL_COLUMNS_MAX: usize = 24;
@@ -17,6 +21,9 @@ const LABEL_COLUMNS_MAX: usize = 24;
 const FIGURES_COLUMNS: usize = 37;
 /// Columns below which the name takes the place of the bar.
 const BAR_FROM_COLUMNS: usize = 60;
+
+/// More often than this no bar is drawn.
+const DRAWS_PER_SECOND: u8 = 20;
 
 /// The bars of all transfers that move.
 #[derive(Debug)]
@@ -42,7 +49,7 @@ impl Bars {
     pub(crate) fn new(screen: &Screen) -> Self {
         let is_visible = !screen.is_json() && io::stderr().is_terminal();
         let target = if is_visible {
-            ProgressDrawTarget::stderr()
+            ProgressDrawTarget::term_like_with_hz(Box::new(Margined::default()), DRAWS_PER_SECOND)
         } else {
             ProgressDrawTarget::hidden()
         };
@@ -128,8 +135,8 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        for (_, Bar { bar, .. }) in std::mem::take(&mut self.bars) {
-            bar.finish_and_clear();
+        while let Some(transfer) = self.bars.keys().next().copied() {
+            self.end(transfer);
         }
     }
 }

@@ -13,7 +13,7 @@ use common::limits::{
 use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, Reason};
 
 use super::progress::Progress;
-use super::{LeafHashes, kind_of, tell};
+use super::{LeafHashes, NODE_ENDS, kind_of, tell};
 use crate::node::command::{CommandError, Event, FailureKind, OfferView, TransferState};
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
@@ -317,7 +317,8 @@ impl Receiving {
         let taken = incoming.filter(|(_, incoming)| incoming.is_taken());
         let taken: Vec<TransferId> = taken.map(|(transfer, _)| *transfer).collect();
         for transfer in taken {
-            self.cancel(transfer, cx);
+            self.stop(transfer, CancelReason::Cancelled, cx);
+            self.fail(transfer, NODE_ENDS.to_owned(), FailureKind::Broken, cx);
         }
     }
 
@@ -463,9 +464,6 @@ impl Receiving {
     }
 
     fn give_up(&mut self, transfer: TransferId, reason: CancelReason, cx: &mut Context<'_>) {
-        let Some(incoming) = self.transfers.get(&transfer) else {
-            return;
-        };
         let words = match &reason {
             CancelReason::Cancelled => "cancelled".to_owned(),
             CancelReason::Source(_)
@@ -474,8 +472,15 @@ impl Receiving {
             | CancelReason::Protocol => reason.to_string(),
         };
         let kind = kind_of(&reason);
-        cx.send(incoming.link, FileFrame::Cancel { transfer, reason });
+        self.stop(transfer, reason, cx);
         self.fail(transfer, words, kind, cx);
+    }
+
+    /// Tells the sender that nothing more is taken.
+    fn stop(&self, transfer: TransferId, reason: CancelReason, cx: &mut Context<'_>) {
+        if let Some(incoming) = self.transfers.get(&transfer) {
+            cx.send(incoming.link, FileFrame::Cancel { transfer, reason });
+        }
     }
 
     fn fail(

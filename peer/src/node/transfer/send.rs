@@ -11,7 +11,7 @@ use common::limits::{LEAVES_READING_MAX, Occupancy, SERVER_WAIT_MAX, TRANSFERS_M
 use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, Reason};
 
 use super::progress::{InFlight, Progress, SentLeaf};
-use super::{LeafHashes, tell};
+use super::{LeafHashes, NODE_ENDS, tell};
 use crate::node::command::{CommandError, CommandId, FailureKind, Reply, TransferState};
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
@@ -374,12 +374,22 @@ impl Sending {
     pub(super) fn cancel_all(&mut self, cx: &mut Context<'_>) {
         let all: Vec<TransferId> = self.transfers.keys().copied().collect();
         for transfer in all {
-            self.cancel(transfer, cx);
+            self.give_up(transfer, NODE_ENDS, FailureKind::Broken, cx);
         }
     }
 
     /// The person gives up.
     pub(super) fn cancel(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
+        self.give_up(transfer, "cancelled", FailureKind::Cancelled, cx);
+    }
+
+    fn give_up(
+        &mut self,
+        transfer: TransferId,
+        reason: &str,
+        kind: FailureKind,
+        cx: &mut Context<'_>,
+    ) {
         let link = self
             .transfers
             .get(&transfer)
@@ -393,8 +403,8 @@ impl Sending {
                 },
             );
         }
-        let error = CommandError::Transfer("cancelled".to_owned());
-        self.end_early(transfer, error, FailureKind::Cancelled, cx);
+        let error = CommandError::Transfer(reason.to_owned());
+        self.end_early(transfer, error, kind, cx);
     }
 
     /// Moves leaves from the disk to the link as far as both allow.
