@@ -111,6 +111,7 @@ impl Failure {
             CommandError::AccountRemoved => failure(Exit::NotLoggedIn).next(
                 "ask the operator for another account; one of another name needs another profile: 'peer --profile NAME login NAME'",
             ),
+            CommandError::Stopping => failure(Exit::Profile).next("try again"),
             CommandError::Replaced => failure(Exit::Profile).next(
                 "end the other program, or log in here with a profile of its own ('peer --profile NAME login')",
             ),
@@ -257,6 +258,7 @@ mod tests {
             (CommandError::NoSuchTransfer, 9),
             (CommandError::NotLoggedIn, 10),
             (CommandError::AccountRemoved, 10),
+            (CommandError::Stopping, 11),
             (CommandError::Replaced, 11),
             (CommandError::Refused(Refusal::TokenRefused), 10),
             (CommandError::Refused(Refusal::AccountExists), 1),

@@ -227,6 +227,19 @@ fn when_the_owner_of_a_profile_dies_another_of_its_programs_goes_on() {
 }
 
 #[test]
+fn commands_of_one_profile_run_side_by_side_whichever_ends_first() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let commands = [&["list"][..], &["list"], &["history", "bob"]];
+    let all = commands.iter().cycle().take(24);
+    let running: Vec<Running> = all.map(|words| world.start("alice", words)).collect();
+    for command in running {
+        let finished = command.finish(PATIENCE).unwrap();
+        assert_eq!(finished.code(), 0, "{finished:?}");
+    }
+}
+
+#[test]
 fn a_receiver_that_dies_in_a_file_has_no_file_and_gets_it_the_next_time() {
     let world = World::new(EXECUTABLE);
     world.register("alice");

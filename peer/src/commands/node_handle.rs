@@ -89,8 +89,32 @@ impl NodeHandle {
         command: &Command,
         timeout: Duration,
     ) -> Result<Reply, Failure> {
-        let result = self.try_call(command, timeout);
+        let result = self.repeated(command, timeout)?;
         result.map_err(|error| self.failure(doing, error))
+    }
+
+    /// Asks the node, and if that ends meanwhile with its program another one, or one of our own, as long as
+    /// asking again changes nothing.
+    fn repeated(
+        &mut self,
+        command: &Command,
+        timeout: Duration,
+    ) -> Result<Result<Reply, CallError>, Failure> {
+        let until = now() + timeout;
+        loop {
+            match self.try_call(command, timeout) {
+                Err(CallError::Gone(_) | CallError::Refused(CommandError::Stopping))
+                    if command.changes_nothing() && now() < until =>
+                {
+                    self.revive()?;
+                    if matches!(command, Command::List) {
+                        // A node that has just started has no session yet; what keeps it is told by `List`.
+                        let _ = self.try_call(&Command::WaitReady, timeout);
+                    }
+                }
+                result => return Ok(result),
+            }
+        }
     }
 
     /// Asks the node, for callers that know what to do about an error.
@@ -107,7 +131,7 @@ impl NodeHandle {
 
     /// Waits until the node is logged in.
     pub(crate) fn ready(&mut self, doing: &str) -> Result<(), Failure> {
-        match self.try_call(&Command::WaitReady, READY_TIMEOUT) {
+        match self.repeated(&Command::WaitReady, READY_TIMEOUT)? {
             Ok(_) => Ok(()),
             Err(CallError::TimedOut) => {
                 let server = self.settings.server().to_string();

@@ -97,6 +97,33 @@ pub enum Command {
     MarkRead { ids: Vec<MessageId> },
 }
 
+impl Command {
+    /// Tells whether it may be asked again, without a second effect.
+    pub const fn changes_nothing(&self) -> bool {
+        match self {
+            Self::WaitReady
+            | Self::Status
+            | Self::List
+            | Self::Watch
+            | Self::Contacts
+            | Self::Outbox
+            | Self::Offers
+            | Self::History { .. }
+            | Self::Unread => true,
+            Self::Register { .. }
+            | Self::LogIn { .. }
+            | Self::LogOut
+            | Self::Admit
+            | Self::Send { .. }
+            | Self::Withdraw { .. }
+            | Self::SendFile { .. }
+            | Self::AnswerOffer { .. }
+            | Self::Cancel { .. }
+            | Self::MarkRead { .. } => false,
+        }
+    }
+}
+
 /// A password on its way to a node. Wiped when dropped, never shown.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -161,6 +188,9 @@ pub enum CommandError {
     /// Another program with a copy of this device's key has logged in.
     #[error("this device has logged in from another place, with a copy of this profile")]
     Replaced,
+    /// The program that runs the node ends; another of its profile can run it.
+    #[error("the 'peer' program that had the connection is ending")]
+    Stopping,
     /// The server has refused this password before, so it was not asked again.
     #[error("unknown account or wrong password")]
     WrongPassword,

@@ -46,7 +46,7 @@ impl Dialect for ProfileDialect {
     }
 
     fn stopped() -> CommandError {
-        CommandError::Unreachable("this peer is being stopped".to_owned())
+        CommandError::Stopping
     }
 
     fn unexpected(message: String) -> CommandError {

@@ -255,7 +255,7 @@ impl Session {
 
     /// Ends the session for good.
     pub(super) fn shut_down(&mut self, requests: &mut Requests) {
-        let error = CommandError::Unreachable("this peer is being stopped".to_owned());
+        let error = CommandError::Stopping;
         requests.fail_all(&error);
         self.close_connection();
         self.state = State::Halted { error };
