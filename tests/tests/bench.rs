@@ -6,10 +6,31 @@ use serde_json::Value;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_bench");
 
+/// Runs it, and makes sure that it leaves no process behind.
 fn run(arguments: &[&str]) -> Output {
+    let mark = format!("{}-{}", std::process::id(), arguments.join("-"));
     let mut command = Command::new(BENCH);
-    command.args(arguments);
-    command.output().expect("the bench starts")
+    command.args(arguments).env(MARK, &mark);
+    let output = command.output().expect("the bench starts");
+    assert_eq!(running(&format!("{MARK}={mark}")), 0, "{arguments:?}");
+    output
+}
+
+/// In the environment of a bench and of all processes that it starts.
+const MARK: &str = "BENCH_UNDER_TEST";
+
+/// How many processes have this in their environment.
+fn running(mark: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").expect("this is Linux");
+    let environments = processes.filter_map(|process| {
+        // It may have ended, or be somebody else's.
+        std::fs::read(process.ok()?.path().join("environ")).ok()
+    });
+    let has_it = |environment: &Vec<u8>| {
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.any(|variable| variable == mark.as_bytes())
+    };
+    environments.filter(has_it).count()
 }
 
 /// Runs a bench with as little as it can do, and returns its cases, each with a value that is one.

@@ -64,11 +64,16 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     let mut input = load
         .take_stdin()
         .ok_or_else(|| Failure::Wrong("no standard input".to_owned()))?;
-    let rounds = Rounds::<[Cost; 1]>::measure(plan.rounds, plan.slices(SLICES), |_| {
+    let measured = Rounds::<[Cost; 1]>::measure(plan.rounds, plan.slices(SLICES), |_| {
         writeln!(input, "slice")?;
         let line = load.wait_json("a slice", PATIENCE, |line| line["password"].is_f64())?;
         Cost::parse(&line)
-    })?;
+    });
+    // At the end of its input it ends its own processes. Killed, it would leave them behind.
+    drop(input);
+    let ended = load.finish(PATIENCE);
+    let rounds = measured?;
+    ended?;
     show(report, "password", &rounds, |cost| {
         [cost.password, cost.floor.tls + cost.floor.opaque]
     });
