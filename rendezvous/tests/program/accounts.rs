@@ -259,14 +259,8 @@ fn t21_operators_that_say_nothing_are_bounded_and_make_room_when_they_leave() {
 #[test]
 fn a_command_that_comes_without_a_descriptor_left_is_answered_later() {
     let data = TempDir::new().unwrap();
-    let line = format!(
-        "ulimit -n 64; exec {PROGRAM} --data {} serve --json --listen 127.0.0.1:0",
-        data.path().display()
-    );
-    let mut command = Command::new("sh");
-    command.args(["-c", &line]);
     let path = data.path().join("admin.sock");
-    let server = Running::of(command, data);
+    let server = Running::limited("-n 64", data);
     let logged = |what: &str| {
         let mut lines = std::iter::repeat_with(|| server.errors.recv_timeout(DEADLINE).unwrap());
         assert!(lines.any(|line| line.contains(what)));
@@ -286,13 +280,7 @@ fn a_command_that_comes_without_a_descriptor_left_is_answered_later() {
 #[test]
 fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     let data = TempDir::new().unwrap();
-    let line = format!(
-        "ulimit -S -n 64; exec {PROGRAM} --data {} serve --json --listen 127.0.0.1:0",
-        data.path().display()
-    );
-    let mut command = Command::new("sh");
-    command.args(["-c", &line]);
-    let server = Running::of(command, data);
+    let server = Running::limited("-S -n 64", data);
     let limits = fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
     let line = limits
         .lines()

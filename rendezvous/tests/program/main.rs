@@ -84,6 +84,17 @@ impl Running {
         this
     }
 
+    /// One that a shell has set this limit for, as `ulimit` takes it.
+    fn limited(limit: &str, data: TempDir) -> Self {
+        let line = format!(
+            "ulimit {limit}; exec {PROGRAM} --data {} serve --json --listen 127.0.0.1:0",
+            data.path().display()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]);
+        Self::of(command, data)
+    }
+
     fn of(mut command: Command, data: TempDir) -> Self {
         let mut child = command
             .stdin(Stdio::null())

@@ -223,13 +223,7 @@ fn a_burst_of_questions_is_answered_as_fast_as_the_answers_are_read() {
 #[test]
 fn t28_used_up_descriptors_come_back() {
     let data = TempDir::new().unwrap();
-    let line = format!(
-        "ulimit -n 64; exec {PROGRAM} --data {} serve --json --listen 127.0.0.1:0",
-        data.path().display()
-    );
-    let mut command = Command::new("sh");
-    command.args(["-c", &line]);
-    let server = Running::of(command, data);
+    let server = Running::limited("-n 64", data);
     let crowd: Vec<_> = (0..120).map(|_| server.tcp()).collect();
     drop(crowd);
     let mut client = server.connect();
