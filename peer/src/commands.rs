@@ -1,5 +1,6 @@
 //! The program's commands. Each is a client of the profile's node, wherever that runs.
 
+use std::cell::{RefCell, RefMut};
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use common::os::bind::BindAddress;
 use common::os::process::forbid_core_dumps;
 
-use crate::args::{Action, Arguments, Outbox, OutboxAction, example_for};
+use crate::args::{Action, Arguments, Global, Outbox, OutboxAction, example_for};
 use crate::config::profile_folder;
 use crate::failure::{Exit, Failure};
 use crate::profile::{Profile, Settings};
@@ -28,6 +29,8 @@ mod file;
 mod message;
 /// The way to the node.
 mod node_handle;
+/// What is done for other programs of the profile before this one ends.
+mod parting;
 /// Showing what arrives.
 mod receive;
 
@@ -42,59 +45,73 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     start_log(arguments.global.verbose);
     forbid_core_dumps();
-    let screen = Screen::new(arguments.global.json);
-    let exit = match run(arguments, &screen) {
-        Ok(exit) => exit,
-        Err(failure) => {
-            report(&failure, &screen);
-            failure.exit()
+    let Arguments { global, action } = arguments;
+    let screen = Screen::new(global.json);
+    let exit = match Place::of(&global) {
+        Ok(place) => {
+            let exit = ended(run(&place, action, &screen), &screen);
+            place.leave(exit, &screen);
+            exit
         }
+        Err(failure) => ended(Err(failure), &screen),
     };
     ExitCode::from(exit as u8)
 }
 
-fn run(arguments: Arguments, screen: &Screen) -> Result<Exit, Failure> {
-    let Arguments { global, action } = arguments;
-    let folder = profile_folder(&global.profile).map_err(|error| {
-        Failure::new(
-            Exit::Usage,
-            format!("could not use '{}' as a profile", global.profile),
-        )
-        .because(error)
-        .next("give another one with --profile, or leave it out")
-    })?;
-    let place = Place {
-        profile: Profile::at(folder),
-        udp: global.udp.unwrap_or(BindAddress::port(0)),
-    };
+/// Reports what went wrong. Returns what the program ends with.
+fn ended(result: Result<Exit, Failure>, screen: &Screen) -> Exit {
+    result.unwrap_or_else(|failure| {
+        report(&failure, screen);
+        failure.exit()
+    })
+}
+
+fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> {
     match action {
-        Action::Register(register) => account::register(&place, register, screen),
-        Action::Login(login) => account::log_in(&place, login, screen),
-        Action::Logout => account::log_out(&place, screen),
-        Action::Admit => account::admit(&place, screen),
-        Action::ForgetServer(forget) => account::forget_server(&place, &forget, screen),
-        Action::Status => directory::status(&place, screen),
-        Action::List(list) => directory::list(&place, &list, screen),
-        Action::Send(send) => message::send(&place, send, screen),
-        Action::Outbox(Outbox { action: None }) => message::outbox(&place, screen),
+        Action::Register(register) => account::register(place, register, screen),
+        Action::Login(login) => account::log_in(place, login, screen),
+        Action::Logout => account::log_out(place, screen),
+        Action::Admit => account::admit(place, screen),
+        Action::ForgetServer(forget) => account::forget_server(place, &forget, screen),
+        Action::Status => directory::status(place, screen),
+        Action::List(list) => directory::list(place, &list, screen),
+        Action::Send(send) => message::send(place, send, screen),
+        Action::Outbox(Outbox { action: None }) => message::outbox(place, screen),
         Action::Outbox(Outbox {
             action: Some(OutboxAction::Cancel(cancel)),
-        }) => message::cancel(&place, &cancel, screen),
-        Action::History(history) => message::history(&place, history, screen),
-        Action::SendFile(send) => file::send(&place, &send, screen),
-        Action::Receive(receive) => receive::receive(&place, &receive, screen),
-        Action::Chat(chat) => chat::chat(&place, chat, screen),
+        }) => message::cancel(place, &cancel, screen),
+        Action::History(history) => message::history(place, history, screen),
+        Action::SendFile(send) => file::send(place, &send, screen),
+        Action::Receive(receive) => receive::receive(place, &receive, screen),
+        Action::Chat(chat) => chat::chat(place, chat, screen),
     }
 }
 
-/// Which profile a command is about, and how its node is to run.
+/// Which profile a command is about, and the way to its node once the command has opened it.
 #[derive(Debug)]
 struct Place {
     profile: Profile,
     udp: BindAddress,
+    node: RefCell<Option<NodeHandle>>,
 }
 
 impl Place {
+    fn of(global: &Global) -> Result<Self, Failure> {
+        let folder = profile_folder(&global.profile).map_err(|error| {
+            Failure::new(
+                Exit::Usage,
+                format!("could not use '{}' as a profile", global.profile),
+            )
+            .because(error)
+            .next("give another one with --profile, or leave it out")
+        })?;
+        Ok(Self {
+            profile: Profile::at(folder),
+            udp: global.udp.unwrap_or(BindAddress::port(0)),
+            node: RefCell::new(None),
+        })
+    }
+
     /// The settings of the profile, which must be set up; `doing` says in the infinitive what for.
     fn settings(&self, doing: &str) -> Result<Settings, Failure> {
         let settings = self.profile.settings()?;
@@ -109,9 +126,25 @@ impl Place {
     }
 
     /// Opens the profile, which must be set up.
-    fn open(&self, doing: &str) -> Result<NodeHandle, Failure> {
-        let settings = self.settings(doing)?;
-        NodeHandle::open(self.profile.clone(), settings, self.udp)
+    fn open(&self, doing: &str) -> Result<RefMut<'_, NodeHandle>, Failure> {
+        self.open_with(self.settings(doing)?)
+    }
+
+    /// Opens the profile with settings that may not be saved yet; once, as each command does.
+    fn open_with(&self, settings: Settings) -> Result<RefMut<'_, NodeHandle>, Failure> {
+        let node = NodeHandle::open(self.profile.clone(), settings, self.udp)?;
+        let slot = self.node.borrow_mut();
+        Ok(RefMut::map(slot, |slot| slot.insert(node)))
+    }
+
+    /// Ends the node if it is this program's, after all that it carries for others of the profile, unless
+    /// this program was told to end at once.
+    fn leave(self, exit: Exit, screen: &Screen) {
+        if let Some(mut node) = self.node.into_inner()
+            && exit != Exit::Terminated
+        {
+            parting::serve_others(&mut node, screen);
+        }
     }
 }
 

@@ -232,6 +232,7 @@ impl Conversation {
             if waiting.is_empty() && transfers.is_empty() {
                 self.end_as_left(waiting);
             } else {
+                self.cancel_all();
                 self.end(Ending::Unfinished { waiting, transfers });
             }
         }
@@ -352,11 +353,20 @@ impl Conversation {
 
     fn end_as_left(&mut self, waiting: Vec<Waiting>) {
         let cancelled = if self.is_owner {
-            self.transfers.all()
+            self.cancel_all()
         } else {
             Vec::new()
         };
         self.end(Ending::Left { waiting, cancelled });
+    }
+
+    /// Cancels all transfers of this conversation. The node may outlive it, for other programs.
+    fn cancel_all(&mut self) -> Vec<Transfer> {
+        for transfer in self.transfers.ids() {
+            let command = Command::Cancel { transfer };
+            self.ask("cancel a transfer", command, Purpose::Cancel);
+        }
+        self.transfers.all()
     }
 
     fn end(&mut self, ending: Ending) {
@@ -542,7 +552,7 @@ impl Conversation {
     fn end_transfers(&mut self) {
         let state = TransferState::Failed {
             reason: "the program that carried it has ended".to_owned(),
-            kind: FailureKind::Broken,
+            kind: FailureKind::NodeEnds,
         };
         let ended: Vec<_> = self.transfers.end_all().collect();
         for (transfer, ended) in ended {
@@ -720,7 +730,9 @@ impl Conversation {
                 self.sent.follow(&items, now);
                 self.show(Item::Outbox(items));
             }
-            (Purpose::Status, Ok(Reply::Status(node))) => {
+            (Purpose::Status, Ok(Reply::Status(mut node))) => {
+                node.transfers
+                    .retain(|view| !self.transfers.follows(view.transfer));
                 let offers = self.offers.all();
                 let offers = offers.map(|(number, offer)| (number, offer.clone()));
                 self.show(Item::Status {

@@ -402,7 +402,8 @@ impl Running {
         }
     }
 
-    fn send_signal(&self, name: &str) -> Result<(), ProgramError> {
+    /// Sends it a signal by name.
+    pub fn send_signal(&self, name: &str) -> Result<(), ProgramError> {
         let (program, id) = (self.program, self.id().to_string());
         Command::new("kill")
             .args([&format!("-{name}"), &id])

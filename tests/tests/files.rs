@@ -9,10 +9,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::program::{Finished, Program, Running};
 use tests::world::{
-    PATIENCE, World, assert_explains, assert_fails, names_in, run, text, transfer_state,
+    PATIENCE, World, assert_explains, assert_fails, names_in, run, text, transfer_state, until,
 };
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
@@ -233,7 +233,7 @@ fn an_offer_that_nobody_answers_stays_open_and_can_be_withdrawn() {
     let offers = control.call("offers", Value::Null, PATIENCE).unwrap();
     assert_eq!(offers["offers"].as_array().unwrap().len(), 1);
     assert_eq!(sender.interrupt().unwrap().code(), Some(130));
-    tests::world::until("the offer is withdrawn", PATIENCE, || {
+    until("the offer is withdrawn", PATIENCE, || {
         let offers = control.call("offers", Value::Null, PATIENCE).unwrap();
         offers["offers"]
             .as_array()
@@ -244,27 +244,110 @@ fn an_offer_that_nobody_answers_stays_open_and_can_be_withdrawn() {
     assert_eq!(world.names_in("inbox-bob"), [""; 0]);
 }
 
+/// Waits until a file moves through the node of `who`, and returns what its status says of it.
+fn moving(world: &World, who: &str) -> Value {
+    let mut control = world.control(who);
+    until("the file moves", PATIENCE, || {
+        let status = control.call("status", Value::Null, PATIENCE).unwrap();
+        let file = &status["status"]["transfers"][0];
+        (file["state"] == "moving").then(|| file.clone())
+    })
+}
+
+/// Waits until a program says that it stays for a file of another one.
+fn stays_for(owner: &Running, file: &str) {
+    let says = |line: &str| line.contains("still carries") && line.contains(file);
+    owner.wait_complaint("it stays", PATIENCE, says).unwrap();
+}
+
+#[test]
+fn a_program_that_ends_carries_the_files_of_others_to_their_end() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    // These have the nodes.
+    let owners = ["alice", "bob"].map(|who| {
+        let owner = world.start(who, &["list", "--watch"]);
+        world.wait_ready(who);
+        owner
+    });
+    let bob = world.receive("bob");
+    let bytes = world.make_file("film", 256 << 20);
+    let sending = world.start("alice", &["send-file", "bob", "film"]);
+    let of_alice = moving(&world, "alice");
+    assert_eq!(of_alice["name"], "film");
+    assert_eq!(of_alice["direction"], "sent");
+    assert_eq!(of_alice["with"], "bob");
+    let of_bob = moving(&world, "bob");
+    assert_eq!(of_bob["direction"], "received");
+    assert_eq!(of_bob["with"], "alice");
+    for owner in &owners {
+        owner.send_signal("INT").unwrap();
+        stays_for(owner, "film");
+    }
+    let sent = sending.finish(PATIENCE).unwrap();
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    for owner in owners {
+        let ended = owner.finish(PATIENCE).unwrap();
+        assert_eq!(ended.code(), 130, "{ended:?}");
+    }
+    assert_eq!(ended(&bob)["state"], "done");
+    let arrived = fs::read(world.path("inbox-bob").join("film")).unwrap();
+    assert!(arrived == bytes);
+}
+
 #[test]
 fn a_transfer_that_ends_with_another_program_of_its_profile_says_so() {
     let (world, bob) = two(&["--accept", "always"]);
     let film = File::create(world.path("film")).unwrap();
     film.set_len(2 << 30).unwrap();
-    // It has the node.
-    let owner = world.receive("alice");
-    let sending = world.start("alice", &["send-file", "bob", "film"]);
-    let moves = |line: &Value| transfer_state(line)["state"] == "moving";
-    bob.wait_json("it moves", PATIENCE, moves).unwrap();
-    owner.interrupt().unwrap();
-    let told = sending.finish(PATIENCE).unwrap();
-    assert_explains(
-        &told,
-        9,
-        &[
-            "the 'peer' program that carried it has ended",
-            "send the file again",
-        ],
-    );
-    assert_eq!(ended(&bob)["reason"], "cancelled by the other side");
+    for signals in [&["INT", "INT"][..], &["TERM"]] {
+        // It has the node.
+        let owner = world.start("alice", &["list", "--watch"]);
+        world.wait_ready("alice");
+        let sending = world.start("alice", &["send-file", "bob", "film"]);
+        moving(&world, "alice");
+        for (index, signal) in signals.iter().enumerate() {
+            if index > 0 {
+                stays_for(&owner, "film");
+            }
+            owner.send_signal(signal).unwrap();
+        }
+        let told = sending.finish(PATIENCE).unwrap();
+        assert_explains(
+            &told,
+            9,
+            &[
+                "the 'peer' program that carried it has ended",
+                "send the file again",
+            ],
+        );
+        assert_eq!(ended(&bob)["reason"], "cancelled by the other side");
+        owner.finish(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn an_offer_outlives_the_program_that_had_the_node() {
+    let (world, bob) = two(&["--accept", "ask"]);
+    world.make_file("letter", 1000);
+    let is_offer = |line: &Value| line["method"] == "offer";
+    for signal in ["INT", "KILL"] {
+        let owner = world.receive("alice");
+        let offering = world.start("alice", &["send-file", "bob", "letter"]);
+        bob.wait_json("the offer", PATIENCE, is_offer).unwrap();
+        owner.signal(signal).unwrap();
+        let again = bob.wait_json("the offer again", PATIENCE, is_offer);
+        let answer = json!({
+            "transfer": again.unwrap()["params"]["transfer"],
+            "folder": world.path("inbox-bob"),
+        });
+        let mut control = world.control("bob");
+        control.call("answer_offer", answer, PATIENCE).unwrap();
+        let sent = offering.finish(PATIENCE).unwrap();
+        assert_eq!(sent.code(), 0, "{signal}: {sent:?}");
+        assert!(sent.stderr.contains("again"), "{signal}: {sent:?}");
+    }
 }
 
 #[test]
@@ -384,7 +467,7 @@ fn t12_a_file_that_changes_on_its_way_or_is_withdrawn_is_never_called_done() {
             assert!(text(&error["why"]).contains("changed"), "{error}");
         }
         assert_eq!(ended(&bob)["state"], "failed", "{change}");
-        tests::world::until("what had come is removed", PATIENCE, || {
+        until("what had come is removed", PATIENCE, || {
             world.names_in("inbox-bob").is_empty().then_some(())
         });
     }
@@ -395,7 +478,7 @@ fn a_file_for_somebody_who_is_away_is_not_offered() {
     let (world, bob) = two(&["--accept", "always"]);
     drop(bob);
     fs::write(world.path("letter"), "x").unwrap();
-    tests::world::until("the server knows that bob has left", PATIENCE, || {
+    until("the server knows that bob has left", PATIENCE, || {
         let listed = world.json("alice", &["list"]);
         listed
             .iter()

@@ -9,7 +9,6 @@ use common::wire::rendezvous::FailedLogins;
 use serde::Serialize;
 
 use super::Place;
-use super::node_handle::NodeHandle;
 use crate::args::{Access, ForgetServer, Login, Register};
 use crate::client::CallError;
 use crate::config::{LOGIN_CALL_TIMEOUT, READY_TIMEOUT};
@@ -265,8 +264,7 @@ impl Entrance {
         screen: &Screen,
     ) -> Result<(), Failure> {
         let saved = place.profile.settings()?;
-        let mut session =
-            NodeHandle::open(place.profile.clone(), self.settings.clone(), place.udp)?;
+        let mut session = place.open_with(self.settings.clone())?;
         let moves = saved.is_none_or(|saved| {
             saved.server() != self.settings.server() || saved.trust != self.settings.trust
         });

@@ -61,17 +61,12 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         offline: offline.map(|failure| failure.why().unwrap_or(failure.what()).to_owned()),
     });
     let mut talk = Talk {
-        session,
+        session: &mut session,
         conversation,
         front_end,
     };
     let ending = talk.run();
-    let Talk {
-        mut session,
-        front_end,
-        ..
-    } = talk;
-    front_end.end();
+    talk.front_end.end();
     let mut left_behind =
         |waiting: &[Waiting]| line::left_behind(waiting, is_logged_in(&mut session));
     match ending? {
@@ -99,7 +94,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
 }
 
 struct Talk<'a> {
-    session: NodeHandle,
+    session: &'a mut NodeHandle,
     conversation: Conversation,
     front_end: LineFrontEnd<'a>,
 }

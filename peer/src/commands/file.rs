@@ -35,13 +35,12 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
         to: to.clone(),
         path,
     };
-    let Reply::Offered(transfer) = session.call(&doing, &command)? else {
-        return Err(Failure::unexpected_reply(&doing));
-    };
+    let transfer = offer(&mut session, &doing, &command)?;
     screen.note(screen.error_look.dim(&format!(
         "Offered {shown} to {to}; waiting for an answer. Ctrl-C cancels."
     )));
     let mut sending = Sending {
+        command,
         transfer,
         to,
         name,
@@ -55,6 +54,13 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
         sending.cancel(&mut session, screen)?;
     }
     ended
+}
+
+fn offer(session: &mut NodeHandle, doing: &str, command: &Command) -> Result<TransferId, Failure> {
+    let Reply::Offered(transfer) = session.call(doing, command)? else {
+        return Err(Failure::unexpected_reply(doing));
+    };
+    Ok(transfer)
 }
 
 /// Makes sure that `path` is a file that can be read. Returns its absolute path and its name, fit for
@@ -112,6 +118,8 @@ pub(super) fn sendable(path: &Path) -> Result<(PathBuf, String), Failure> {
 }
 
 struct Sending<'a> {
+    /// What offers the file.
+    command: Command,
     transfer: TransferId,
     to: &'a AccountName,
     /// The file's name as it was offered.
@@ -134,6 +142,10 @@ impl Sending<'_> {
         loop {
             let event = match session.next(bars.poll_timeout()) {
                 Some(Happening::Event(event)) => event,
+                Some(Happening::Gone(_)) if self.moved.is_none() => {
+                    self.offer_again(session, doing, screen)?;
+                    continue;
+                }
                 Some(Happening::Gone(why)) => {
                     return Err(Failure::new(Exit::Transfer, format!("could not {doing}"))
                         .because(why)
@@ -156,7 +168,7 @@ impl Sending<'_> {
             let Event::Transfer { transfer, state } = event else {
                 continue;
             };
-            if transfer != self.transfer {
+            if transfer != self.transfer || self.is_to_be_offered_again(&state) {
                 continue;
             }
             screen.data(&TransferView {
@@ -174,6 +186,35 @@ impl Sending<'_> {
         }
     }
 
+    /// The program with the node ends before anybody has answered: the offer can be made without it.
+    fn is_to_be_offered_again(&self, state: &TransferState) -> bool {
+        let is_stopped = matches!(
+            state,
+            TransferState::Failed {
+                kind: FailureKind::NodeEnds,
+                ..
+            }
+        );
+        is_stopped && self.moved.is_none()
+    }
+
+    /// Offers the file through another node, or one of our own.
+    fn offer_again(
+        &mut self,
+        session: &mut NodeHandle,
+        doing: &str,
+        screen: &Screen,
+    ) -> Result<(), Failure> {
+        session.revive()?;
+        session.ready_again(doing, screen)?;
+        self.transfer = offer(session, doing, &self.command)?;
+        let (shown, to) = (&self.shown, self.to);
+        screen.note(screen.error_look.dim(&format!(
+            "The 'peer' program that had the connection has ended; offered {shown} to {to} again."
+        )));
+        Ok(())
+    }
+
     /// What to do after the transfer has failed.
     fn after(&self, kind: FailureKind) -> String {
         let to = self.to;
@@ -182,7 +223,9 @@ impl Sending<'_> {
             FailureKind::Unanswered => {
                 format!("send it again when {to} is back ('peer list --watch' shows it)")
             }
-            FailureKind::Broken => "send the file again; it starts from the beginning".to_owned(),
+            FailureKind::NodeEnds | FailureKind::Broken => {
+                "send the file again; it starts from the beginning".to_owned()
+            }
         }
     }
 
@@ -257,6 +300,7 @@ mod tests {
         let to = "bob".parse().unwrap();
         let next = |kind, moved| {
             let sending = Sending {
+                command: Command::Offers,
                 transfer: TransferId::from_bytes([0; 16]),
                 to: &to,
                 name: "letter".to_owned(),

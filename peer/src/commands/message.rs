@@ -61,7 +61,7 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
         }
         LetterText::Stdin => (body(read_stdin()?)?, None),
     };
-    let mut session = NodeHandle::open(place.profile.clone(), settings, place.udp)?;
+    let mut session = place.open_with(settings)?;
     if let Some(suspect) = suspect
         && is_other_account(&mut session, &suspect.name)?
     {

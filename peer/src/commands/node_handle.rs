@@ -93,8 +93,8 @@ impl NodeHandle {
         result.map_err(|error| self.failure(doing, error))
     }
 
-    /// Asks the node, and if that ends meanwhile with its program another one, or one of our own, as long as
-    /// asking again changes nothing.
+    /// Asks the node, and if that ends meanwhile with its program another one, or one of our own, where
+    /// asking again has no second effect.
     fn repeated(
         &mut self,
         command: &Command,
@@ -104,11 +104,11 @@ impl NodeHandle {
         loop {
             match self.try_call(command, timeout) {
                 Err(CallError::Gone(_) | CallError::Refused(CommandError::Stopping))
-                    if command.changes_nothing() && now() < until =>
+                    if command.is_repeatable() && now() < until =>
                 {
                     self.revive()?;
-                    if matches!(command, Command::List) {
-                        // A node that has just started has no session yet; what keeps it is told by `List`.
+                    if matches!(command, Command::List | Command::SendFile { .. }) {
+                        // A node that has just started has no session yet; what keeps it is told by the command.
                         let _ = self.try_call(&Command::WaitReady, timeout);
                     }
                 }

@@ -47,7 +47,7 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
             Failure::new(Exit::Other, "could not read standard input").because(error)
         })?;
     let mut receiver = Receiver {
-        session,
+        session: &mut session,
         screen,
         policy,
         folder,
@@ -67,9 +67,7 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
             .dim("Waiting for messages and files. Ctrl-C ends."),
     );
     let ended = receiver.catch_up().and_then(|()| receiver.run());
-    if let Err(failure) = &ended
-        && failure.is_silent()
-    {
+    if ended.is_err() {
         receiver.cancel();
     }
     ended
@@ -119,7 +117,7 @@ pub(super) fn check_writable(folder: &Path) -> Result<(), Failure> {
 type Step = Result<Option<Exit>, Failure>;
 
 struct Receiver<'a> {
-    session: NodeHandle,
+    session: &'a mut NodeHandle,
     screen: &'a Screen,
     policy: AcceptPolicy,
     folder: PathBuf,
@@ -170,7 +168,7 @@ impl Receiver<'_> {
         }
     }
 
-    /// The person gives up what is on its way.
+    /// Gives up what is on its way here.
     fn cancel(&mut self) {
         for (transfer, offer) in std::mem::take(&mut self.taking) {
             self.bars.end(transfer);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
 use super::*;
-use crate::node::command::{EnrolmentView, KeyState, Listed, NodeStatus};
+use crate::node::command::{EnrolmentView, KeyState, Listed, NodeStatus, TransferView};
 
 // How it ends.
 mod end;
@@ -277,6 +277,18 @@ fn status() -> NodeStatus {
         endpoints: Vec::new(),
         linked: Vec::new(),
         outbox: 0,
+        transfers: Vec::new(),
+    }
+}
+
+/// A transfer as the node lists it.
+fn of_node(number: u8) -> TransferView {
+    TransferView {
+        transfer: transfer_id(number),
+        direction: Direction::Sent,
+        with: name("bob"),
+        name: "a".to_owned(),
+        state: moving(5),
     }
 }
 

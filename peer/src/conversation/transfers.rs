@@ -148,6 +148,11 @@ impl Transfers {
             .collect()
     }
 
+    /// All of them, to end them.
+    pub(super) fn ids(&self) -> Vec<TransferId> {
+        self.followed.keys().copied().collect()
+    }
+
     /// The same without how far they are.
     pub(super) fn all(&self) -> Vec<Transfer> {
         let all = self.underway_by_number().into_iter();

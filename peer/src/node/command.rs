@@ -98,8 +98,9 @@ pub enum Command {
 }
 
 impl Command {
-    /// Tells whether it may be asked again, without a second effect.
-    pub const fn changes_nothing(&self) -> bool {
+    /// Tells whether it may be asked of another node when the first one ended before it answered, without a
+    /// second effect: an offer, too, ends with its node.
+    pub const fn is_repeatable(&self) -> bool {
         match self {
             Self::WaitReady
             | Self::Status
@@ -107,6 +108,7 @@ impl Command {
             | Self::Watch
             | Self::Contacts
             | Self::Outbox
+            | Self::SendFile { .. }
             | Self::Offers
             | Self::History { .. }
             | Self::Unread => true,
@@ -116,7 +118,6 @@ impl Command {
             | Self::Admit
             | Self::Send { .. }
             | Self::Withdraw { .. }
-            | Self::SendFile { .. }
             | Self::AnswerOffer { .. }
             | Self::Cancel { .. }
             | Self::MarkRead { .. } => false,
@@ -383,6 +384,25 @@ pub struct NodeStatus {
     pub linked: Vec<AccountName>,
     /// Number of messages without a receipt.
     pub outbox: usize,
+    /// The transfers that it carries, whichever program of the profile asked for them: sent offers that wait
+    /// for an answer, and files that move.
+    pub transfers: Vec<TransferView>,
+}
+
+/// A transfer that has not ended, as shown to people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferView {
+    /// Its id.
+    pub transfer: TransferId,
+    /// Whether the file is sent or received.
+    pub direction: Direction,
+    /// The other side.
+    pub with: AccountName,
+    /// The name under which it is offered; untrusted text.
+    pub name: String,
+    /// [`TransferState::Waiting`] or [`TransferState::Moving`].
+    #[serde(flatten)]
+    pub state: TransferState,
 }
 
 /// A message of the history.
@@ -401,13 +421,13 @@ pub struct HistoryItem {
     pub state: MessageState,
 }
 
-/// Which side wrote a message.
+/// Which side a message or a file is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// This account wrote it.
+    /// From this account.
     Sent,
-    /// The other account wrote it.
+    /// From the other account.
     Received,
 }
 
@@ -486,6 +506,8 @@ pub enum FailureKind {
     Cancelled,
     /// The other side went away before it had answered.
     Unanswered,
+    /// The program that runs this node ends.
+    NodeEnds,
     /// Something broke or was not as it should be.
     Broken,
 }

@@ -76,6 +76,7 @@ impl Node {
             endpoints: self.paths.candidates(),
             linked: self.effects.links.linked().into_iter().collect(),
             outbox: self.chat.waiting(),
+            transfers: self.transfers.views(),
         }
     }
 }

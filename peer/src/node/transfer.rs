@@ -16,7 +16,7 @@ use common::wire::peer::{CancelReason, FileFrame};
 use rand::RngExt;
 
 use super::command::{
-    CommandError, CommandId, Event, FailureKind, OfferView, Reply, TransferState,
+    CommandError, CommandId, Event, FailureKind, OfferView, Reply, TransferState, TransferView,
 };
 use super::context::Context;
 use super::io::DiskAnswer;
@@ -113,6 +113,11 @@ impl Transfers {
     /// Received offers that nobody has answered.
     pub(super) fn offers(&self) -> Vec<OfferView> {
         self.receiving.offers()
+    }
+
+    /// What is on its way, in either direction.
+    pub(super) fn views(&self) -> Vec<TransferView> {
+        self.sending.views().chain(self.receiving.views()).collect()
     }
 
     // ---- links ---------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ mod front_end;
 mod transfer;
 
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
-pub(crate) use transfer::{cancelled, unfinished};
+pub(crate) use transfer::{cancelled, carried, unfinished};
 
 /// Columns of the longest of what can be typed in a conversation.
 const HELP_USAGE_COLUMNS: usize = 22;
@@ -287,13 +287,16 @@ pub(crate) fn node_status(node: &NodeStatus, look: &Look) -> Vec<(&'static str, 
         1 => "1 message waits for its recipient".to_owned(),
         count => format!("{count} messages wait for their recipients"),
     };
-    vec![
+    let mut rows = vec![
         ("account", account),
         ("state", connection(&node.connection)),
         ("endpoints", endpoints(&node.endpoints, usize::MAX)),
         ("links", links),
         ("outbox", outbox),
-    ]
+    ];
+    let files = node.transfers.iter();
+    rows.extend(files.map(|view| ("file", transfer::of_node(view))));
+    rows
 }
 
 /// A value with its name in front.

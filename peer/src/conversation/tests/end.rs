@@ -109,13 +109,15 @@ fn the_end_of_piped_input_waits_while_a_file_moves() {
         assert_eq!(stage.pass(Duration::from_secs(9)).ending, None);
         stage.event(transfer(1, moving(second)));
     }
+    let over = stage.pass(DELIVERY_TIMEOUT);
     assert_eq!(
-        stage.pass(DELIVERY_TIMEOUT).ending,
+        over.ending,
         Some(Ending::Unfinished {
             waiting: Vec::new(),
             transfers: vec![file(1, "a")]
         })
     );
+    assert_eq!(over.methods(), ["cancel"], "the node may stay for others");
 }
 
 #[test]

@@ -242,8 +242,11 @@ fn how_far_files_are_can_be_looked_at() {
     stage.pass(deadline - stage.now.instant);
     let stalled = at(5, speed::Pace::Stalled);
     assert_eq!(underway(&stage)[1], (file(2, "b"), stalled));
-    let node = status();
+    let mut node = status();
+    node.transfers = [2, 7].map(of_node).into();
     let shown = stage.exchange("/status", Ok(Reply::Status(node.clone())));
+    // The others are of other programs.
+    node.transfers = vec![of_node(7)];
     let expected = Item::Status {
         node,
         offers: Vec::new(),
@@ -298,6 +301,7 @@ fn whoever_leaves_while_a_file_moves_is_warned_once() {
                 cancelled: vec![file(1, "a")],
             };
             assert_eq!(left.ending, Some(expected));
+            assert_eq!(left.methods(), ["cancel"], "the node may stay for others");
         }
     }
 
@@ -306,6 +310,7 @@ fn whoever_leaves_while_a_file_moves_is_warned_once() {
     stage.conversation.is_owner = false;
     let left = stage.leave(quit(), Vec::new());
     assert_eq!(left.ending, Some(left_with(Vec::new())));
+    assert_eq!(left.asks, []);
 }
 
 #[test]

@@ -54,6 +54,14 @@ impl Progress {
         }
     }
 
+    /// How far the file is.
+    pub(super) const fn state(&self) -> TransferState {
+        TransferState::Moving {
+            done: self.done,
+            total: self.total,
+        }
+    }
+
     /// When the next report may be made.
     pub(super) fn due(&self) -> Instant {
         self.told + INTERVAL
@@ -67,11 +75,7 @@ impl Progress {
 
     fn tell(&mut self, cx: &mut Context<'_>) {
         self.is_told = true;
-        let state = TransferState::Moving {
-            done: self.done,
-            total: self.total,
-        };
-        tell(self.transfer, state, cx);
+        tell(self.transfer, self.state(), cx);
     }
 }
 

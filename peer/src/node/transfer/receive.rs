@@ -14,7 +14,9 @@ use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Off
 
 use super::progress::Progress;
 use super::{LeafHashes, NODE_ENDS, kind_of, tell};
-use crate::node::command::{CommandError, Event, FailureKind, OfferView, TransferState};
+use crate::node::command::{
+    CommandError, Direction, Event, FailureKind, OfferView, TransferState, TransferView,
+};
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
 use crate::node::transport::LinkId;
@@ -107,7 +109,7 @@ impl Receiving {
                 until: cx.now + OFFER_LIFETIME,
             },
         };
-        cx.event(Event::Offer(incoming.view()));
+        cx.event(Event::Offer(incoming.offer_view()));
         self.transfers.insert(transfer, incoming);
     }
 
@@ -140,7 +142,12 @@ impl Receiving {
             .transfers
             .values()
             .filter(|incoming| matches!(incoming.state, State::Offered { .. }));
-        open.map(Incoming::view).collect()
+        open.map(Incoming::offer_view).collect()
+    }
+
+    /// The transfers that were accepted.
+    pub(super) fn views(&self) -> impl Iterator<Item = TransferView> {
+        self.transfers.values().filter_map(Incoming::view)
     }
 
     /// The person answers an offer, perhaps with another name for the file.
@@ -318,7 +325,7 @@ impl Receiving {
         let taken: Vec<TransferId> = taken.map(|(transfer, _)| *transfer).collect();
         for transfer in taken {
             self.stop(transfer, CancelReason::Cancelled, cx);
-            self.fail(transfer, NODE_ENDS.to_owned(), FailureKind::Broken, cx);
+            self.fail(transfer, NODE_ENDS.to_owned(), FailureKind::NodeEnds, cx);
         }
     }
 
@@ -515,7 +522,27 @@ impl Incoming {
         }
     }
 
-    fn view(&self) -> OfferView {
+    fn view(&self) -> Option<TransferView> {
+        let state = match &self.state {
+            State::Offered { .. } => return None,
+            State::Creating => TransferState::Moving {
+                done: 0,
+                total: self.offer.size,
+            },
+            State::Moving(LeafReceiver { progress, .. }) | State::Finishing { progress, .. } => {
+                progress.state()
+            }
+        };
+        Some(TransferView {
+            transfer: self.offer.transfer,
+            direction: Direction::Received,
+            with: self.from.clone(),
+            name: self.offer.name.clone(),
+            state,
+        })
+    }
+
+    fn offer_view(&self) -> OfferView {
         OfferView {
             transfer: self.offer.transfer,
             from: self.from.clone(),

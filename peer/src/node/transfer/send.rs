@@ -12,7 +12,9 @@ use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, 
 
 use super::progress::{InFlight, Progress, SentLeaf};
 use super::{LeafHashes, NODE_ENDS, tell};
-use crate::node::command::{CommandError, CommandId, FailureKind, Reply, TransferState};
+use crate::node::command::{
+    CommandError, CommandId, Direction, FailureKind, Reply, TransferState, TransferView,
+};
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
 use crate::node::transport::{LinkId, StreamId};
@@ -106,6 +108,12 @@ impl Sending {
             .values()
             .filter(|transfer| matches!(transfer.state, State::Unlinked { .. }));
         unlinked.map(|transfer| &transfer.to)
+    }
+
+    /// The transfers whose offer is out: whoever asked for one knows its id.
+    pub(super) fn views(&self) -> impl Iterator<Item = TransferView> {
+        let all = self.transfers.iter();
+        all.filter_map(|(transfer, outgoing)| outgoing.view(*transfer))
     }
 
     /// There is a link: sends the offers that waited for it.
@@ -374,7 +382,7 @@ impl Sending {
     pub(super) fn cancel_all(&mut self, cx: &mut Context<'_>) {
         let all: Vec<TransferId> = self.transfers.keys().copied().collect();
         for transfer in all {
-            self.give_up(transfer, NODE_ENDS, FailureKind::Broken, cx);
+            self.give_up(transfer, NODE_ENDS, FailureKind::NodeEnds, cx);
         }
     }
 
@@ -543,6 +551,21 @@ impl Outgoing {
             }
             State::Opening | State::Unlinked { .. } | State::Offered { .. } => None,
         }
+    }
+
+    fn view(&self, transfer: TransferId) -> Option<TransferView> {
+        let state = match &self.state {
+            State::Opening | State::Unlinked { .. } => return None,
+            State::Offered { .. } => TransferState::Waiting,
+            State::Moving(moving) => moving.progress.state(),
+        };
+        Some(TransferView {
+            transfer,
+            direction: Direction::Sent,
+            with: self.to.clone(),
+            name: self.offer.as_ref()?.name.clone(),
+            state,
+        })
     }
 
     /// Progress and digest once QUIC has all of the file.

@@ -495,6 +495,7 @@ mod tests {
             endpoints: Vec::new(),
             linked: vec![bob()],
             outbox: 0,
+            transfers: Vec::new(),
         }
     }
 

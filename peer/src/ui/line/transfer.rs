@@ -5,7 +5,7 @@ use common::text::{self, columns, inline, shortened};
 use super::{declined, transfer_done};
 use crate::conversation::speed::Pace;
 use crate::conversation::{Stage, Transfer, Way};
-use crate::node::command::TransferState;
+use crate::node::command::{Direction, TransferState, TransferView};
 use crate::ui::Look;
 
 /// Columns of a terminal that does not say how many it has.
@@ -141,6 +141,34 @@ pub(super) fn cut_off(underway: &[(Transfer, Stage)]) -> String {
         "Still on the way, and leaving cancels it: {}. Once more Ctrl-C, Ctrl-D or /quit leaves.",
         text::joined(&files)
     )
+}
+
+/// A file that some program of the profile sends or takes.
+pub(super) fn of_node(view: &TransferView) -> String {
+    let name = inline(&view.name);
+    let whom = match view.direction {
+        Direction::Sent => format!("to {}", view.with),
+        Direction::Received => format!("from {}", view.with),
+    };
+    match view.state {
+        TransferState::Moving { done, total } => {
+            let percent = percent(done, total);
+            format!("{name} {whom}, {percent} of {}", text::size(total))
+        }
+        TransferState::Waiting
+        | TransferState::Done { .. }
+        | TransferState::Declined { .. }
+        | TransferState::Failed { .. } => format!("{name} {whom}, waits for an answer"),
+    }
+}
+
+/// What a program still carries for others of its profile before it ends; at least one.
+pub(crate) fn carried(moving: &[TransferView], look: &Look) -> String {
+    let files: Vec<_> = moving.iter().map(of_node).collect();
+    look.yellow(&format!(
+        "For another 'peer' program this one still carries {}. It ends when that is done; Ctrl-C ends both now.",
+        text::joined(&files)
+    ))
 }
 
 /// Which transfers ended with the chat; at least one.

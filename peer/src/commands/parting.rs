@@ -1,0 +1,57 @@
+//! What a program with the node still does for others of its profile before it ends.
+
+use common::text::inline;
+
+use super::node_handle::NodeHandle;
+use crate::client::{Happening, now};
+use crate::config::CALL_TIMEOUT;
+use crate::node::command::{Command, Event, Reply, TransferState, TransferView};
+use crate::ui::progress::Bars;
+use crate::ui::{Screen, line};
+
+/// Keeps the node until no file moves through it that another program of the profile sends or takes, and says
+/// so. Any signal ends it, and the files with it. What this program asked for itself has ended before.
+pub(super) fn serve_others(session: &mut NodeHandle, screen: &Screen) {
+    let mut moving = carried(session);
+    if moving.is_empty() {
+        return;
+    }
+    screen.note(line::carried(&moving, &screen.error_look));
+    let mut bars = Bars::new(screen);
+    while !moving.is_empty() {
+        match session.next(bars.poll_timeout()) {
+            Some(Happening::Event(Event::Transfer { transfer, state })) => {
+                let known = moving.iter().find(|view| view.transfer == transfer);
+                match (state, known) {
+                    (TransferState::Moving { done, total }, Some(view)) => {
+                        let whom = (&*inline(&view.name), &view.with);
+                        bars.advance(transfer, whom, (done, total), now());
+                    }
+                    (TransferState::Waiting, _) => {}
+                    // Another one began, or one has ended.
+                    (_, _) => {
+                        bars.end(transfer);
+                        moving = carried(session);
+                    }
+                }
+            }
+            Some(Happening::Signal(_) | Happening::Gone(_)) => return,
+            Some(Happening::Event(_) | Happening::Typed(_) | Happening::NotText) => {}
+            None => bars.handle_timeout(now()),
+        }
+    }
+}
+
+/// The files that move through a node of this program. An offer that nobody has answered is made again by its
+/// own program.
+fn carried(session: &mut NodeHandle) -> Vec<TransferView> {
+    if !session.is_owner() {
+        return Vec::new();
+    }
+    let Ok(Reply::Status(mut node)) = session.try_call(&Command::Status, CALL_TIMEOUT) else {
+        return Vec::new();
+    };
+    node.transfers
+        .retain(|view| matches!(view.state, TransferState::Moving { .. }));
+    node.transfers
+}
