@@ -374,6 +374,26 @@ pub const LONGER_ANSWERS_PER_SOURCE_MAX: u32 = 10;
 /// A Binding request needs far less.
 pub const STUN_REQUEST_LEN_MAX: usize = 548;
 
+/// Longest packet that a relay channel carries: with the header, a UDP header and an IPv6 header it fits the
+/// 1,500 bytes of Ethernet, PPPoE and a tunnel or two included.
+pub const RELAYED_PACKET_LEN_MAX: usize = 1400;
+/// Relay channels of one server: some 300 bytes each.
+pub const RELAY_CHANNELS_MAX: usize = 65_536;
+/// A relay channel that carries nothing for this long is closed: four keep-alives of an idle link in a row
+/// are lost then.
+pub const RELAY_CHANNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A challenge of the relay can be returned for at least this long, and at most twice as long: several round
+/// trips of a slow path.
+pub const RELAY_COOKIE_LIFETIME: Duration = Duration::from_secs(10);
+/// Bytes a second that one account may send through a server's relay channels, unless the operator says
+/// otherwise: 100 Mbit/s.
+pub const RELAY_BYTES_PER_SECOND_OF_ACCOUNT: u32 = 12_500_000;
+/// The same of all accounts together: 1 Gbit/s.
+pub const RELAY_BYTES_PER_SECOND: u32 = 125_000_000;
+/// Time at its full rate that an account, or all of them, may send at once after a pause: a train of each of
+/// a few links.
+pub const RELAY_BURST: Duration = Duration::from_millis(100);
+
 // ---- files -------------------------------------------------------------------------------------
 
 /// Length of a leaf: the unit that is hashed, sent and verified. A power of two, so that it is a subtree

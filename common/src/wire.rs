@@ -1,5 +1,7 @@
 //! The codec, and the frames of both protocols.
 
+// Datagrams of relay channels, between a peer and the server's UDP port.
+pub mod channel;
 // The codec: one value per frame, bounded in size, without trailing bytes.
 pub mod frame;
 // The protocol between two peers: messages, receipts, offers, leaves.

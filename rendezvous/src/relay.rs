@@ -1,64 +1,215 @@
-//! The engine of the UDP port: answers STUN Binding requests (RFC 8489).
+//! The engine of the UDP port: answers STUN Binding requests (RFC 8489), and carries packets between peers that
+//! cannot reach each other.
 //!
-//! It keeps no state for anybody, and never sends more bytes than it got to an address that has not
-//! proved itself, but for the answers to bare requests, which have a budget. It is apart from
-//! [`crate::server::Server`] so that datagrams never wait for log-ins: whoever owns the UDP socket owns it
-//! too.
+//! It never sends more bytes than it got to an address that has not proved itself, but for the answers to
+//! bare STUN requests, which have a budget. It is apart from [`crate::server::Server`] so that datagrams never
+//! wait for log-ins: whoever owns the UDP socket owns it too. The server says which [`channels`] there are;
+//! where their ends are, and what they may still send, is known here alone.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Instant;
 
+use common::limits::{Occupancy, RELAY_BYTES_PER_SECOND, RELAY_BYTES_PER_SECOND_OF_ACCOUNT};
 use common::stun;
+use common::wire::channel::{ChannelBody, ChannelDatagram, EndId, redirect};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use crate::source::SourcePrefix;
 use budget::Budget;
+use channels::Channels;
 
 // Answers that are longer than their requests.
 mod budget;
+// Who may send to whom, and where they are.
+mod channels;
+// What accounts may send.
+mod traffic;
 
-/// Answers STUN Binding requests.
+pub use channels::{Channel, ChannelId};
+pub use traffic::TrafficLimits;
+
+/// Datagrams that came together from one address, all of `stride` bytes but the last, which may be shorter.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// All of them, one behind the other. Those that are forwarded are changed in place.
+    pub bytes: &'a mut [u8],
+    /// The length of each.
+    pub stride: usize,
+    /// Where they came from.
+    pub source: SocketAddr,
+}
+
+/// What to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Part of the batch, as it is now, in datagrams of `stride` bytes.
+    Forward {
+        /// Where to.
+        to: SocketAddr,
+        /// The bytes of the batch.
+        part: Range<usize>,
+        /// The length of each datagram but the last.
+        stride: usize,
+    },
+    /// A datagram back to where the batch came from.
+    Answer(Vec<u8>),
+}
+
+/// Answers STUN Binding requests, and forwards the packets of relay channels.
 #[derive(Debug)]
 pub struct Relay {
     budget: Budget,
+    channels: Channels,
     answered: u64,
+    forwarded: u64,
     dropped: u64,
+}
+
+/// Packets of one end that follow each other in a batch.
+#[derive(Debug)]
+struct Run {
+    end: EndId,
+    part: Range<usize>,
+    count: u64,
+}
+
+impl Default for TrafficLimits {
+    fn default() -> Self {
+        Self {
+            of_account: RELAY_BYTES_PER_SECOND_OF_ACCOUNT,
+            of_all: RELAY_BYTES_PER_SECOND,
+        }
+    }
 }
 
 impl Relay {
     /// A relay that has seen nothing. `seed` is random.
-    pub fn new(seed: [u8; 32], now: Instant) -> Self {
+    pub fn new(seed: [u8; 32], limits: TrafficLimits, now: Instant) -> Self {
+        let mut rng = StdRng::from_seed(seed);
+        let [budget_key, cookie_key] = std::array::from_fn(|_| {
+            let mut key = [0; 32];
+            rng.fill_bytes(&mut key);
+            key
+        });
         Self {
-            budget: Budget::new(seed, now),
+            budget: Budget::new(budget_key, now),
+            channels: Channels::new(cookie_key, limits, now),
             answered: 0,
+            forwarded: 0,
             dropped: 0,
         }
     }
 
-    /// Takes one datagram; what is returned goes back to where it came from.
-    pub fn handle_datagram(
+    /// Opens a channel; `false` if there are as many as there may be, or one of its ids is taken.
+    pub fn open(&mut self, channel: Channel, now: Instant) -> bool {
+        self.channels.open(channel, now)
+    }
+
+    /// Closes a channel. Fine if it is closed already.
+    pub fn close(&mut self, channel: ChannelId) {
+        self.channels.close(channel);
+    }
+
+    /// Takes a batch, and adds what is to be sent to `outputs`.
+    pub fn handle_batch(&mut self, mut batch: Batch<'_>, now: Instant, outputs: &mut Vec<Output>) {
+        batch.source = stun::canonical(batch.source);
+        let mut run: Option<Run> = None;
+        for part in parts(batch.bytes.len(), batch.stride) {
+            let datagram = &batch.bytes[part.clone()];
+            if let Some(ChannelDatagram {
+                end,
+                body: ChannelBody::Data(_),
+            }) = ChannelDatagram::parse(datagram)
+            {
+                match &mut run {
+                    Some(run) if run.end == end && run.part.end == part.start => run.add(&part),
+                    _ => {
+                        self.forward(run.replace(Run::new(end, part)), &mut batch, now, outputs);
+                    }
+                }
+            } else {
+                let answer = self.answer(datagram, batch.source, now);
+                self.count(answer.is_some());
+                outputs.extend(answer.map(Output::Answer));
+            }
+        }
+        self.forward(run, &mut batch, now, outputs);
+    }
+
+    /// Forwards a run of packets, all of it or none.
+    fn forward(
+        &mut self,
+        run: Option<Run>,
+        batch: &mut Batch<'_>,
+        now: Instant,
+        outputs: &mut Vec<Output>,
+    ) {
+        let Some(Run { end, part, count }) = run else {
+            return;
+        };
+        let found = self.channels.forward(end, batch.source, part.len(), now);
+        let Some((other, to)) = found else {
+            self.dropped += count;
+            return;
+        };
+        self.forwarded += count;
+        let stride = batch.stride;
+        for datagram in batch.bytes[part.clone()].chunks_mut(stride) {
+            redirect(datagram, other);
+        }
+        outputs.push(Output::Forward { to, part, stride });
+    }
+
+    fn answer(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> Option<Vec<u8>> {
+        if source.port() == 0 {
+            return None;
+        }
+        match datagram.first() {
+            // RFC 9443: STUN begins with 0 to 3.
+            Some(0..=3) => self.stun_answer(datagram, source, now),
+            Some(_) => {
+                let ChannelDatagram { end, body } = ChannelDatagram::parse(datagram)?;
+                self.channels.answer(end, &body, source, now)
+            }
+            None => None,
+        }
+    }
+
+    fn stun_answer(
         &mut self,
         datagram: &[u8],
         source: SocketAddr,
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let answer = self.answer(datagram, source, now);
-        match answer {
-            Some(_) => self.answered += 1,
-            None => self.dropped += 1,
-        }
-        answer
-    }
-
-    fn answer(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> Option<Vec<u8>> {
-        // RFC 9443: STUN begins with 0 to 3. Nothing else is served.
-        let is_stun = datagram.first().is_some_and(|first| *first <= 3);
-        if !is_stun || source.port() == 0 {
-            return None;
-        }
         let answer = stun::binding_answer(datagram, source)?;
         let is_allowed =
             answer.len() <= datagram.len() || self.budget.take(SourcePrefix::of(source.ip()), now);
         is_allowed.then_some(answer)
+    }
+
+    const fn count(&mut self, is_answered: bool) {
+        if is_answered {
+            self.answered += 1;
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Closes channels that nobody uses.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.channels.handle_timeout(now);
+    }
+
+    /// When [`Relay::handle_timeout`] is due, if ever.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.channels.poll_timeout()
+    }
+
+    /// The next channel that was closed because nobody used it.
+    pub fn poll_closed(&mut self) -> Option<ChannelId> {
+        self.channels.poll_closed()
     }
 
     /// Requests answered so far.
@@ -66,60 +217,44 @@ impl Relay {
         self.answered
     }
 
+    /// Packets forwarded so far.
+    pub const fn forwarded(&self) -> u64 {
+        self.forwarded
+    }
+
     /// Datagrams dropped so far.
     pub const fn dropped(&self) -> u64 {
         self.dropped
     }
+
+    /// How full it is.
+    pub fn occupancy(&self) -> Occupancy {
+        self.channels.occupancy()
+    }
+}
+
+impl Run {
+    const fn new(end: EndId, part: Range<usize>) -> Self {
+        Self {
+            end,
+            part,
+            count: 1,
+        }
+    }
+
+    const fn add(&mut self, part: &Range<usize>) {
+        self.part.end = part.end;
+        self.count += 1;
+    }
+}
+
+/// The datagrams of a batch of `len` bytes; one without bytes is one, too.
+fn parts(len: usize, stride: usize) -> impl Iterator<Item = Range<usize>> {
+    let stride = stride.max(1);
+    (0..len.max(1))
+        .step_by(stride)
+        .map(move |start| start..len.min(start + stride))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use common::limits::LONGER_ANSWERS_PER_SOURCE_MAX;
-
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
-    fn relay() -> (Relay, Instant) {
-        let now = Instant::now();
-        (Relay::new([1; 32], now), now)
-    }
-
-    #[test]
-    fn t13_nothing_but_a_bare_request_gets_a_larger_answer_than_it_is() {
-        let (mut relay, now) = relay();
-        let source = "[2001:db8::1]:4000".parse().unwrap();
-        let request = stun::binding_request(7);
-        let answer = relay.handle_datagram(&request, source, now).unwrap();
-        assert!(answer.len() <= request.len());
-        assert_eq!(stun::reflexive_address(&answer, 7), Some(source));
-
-        for first in 0..=255u8 {
-            for len in [0, 1, 20, 28, 44, 548, 1500, 65_507] {
-                let mut datagram = vec![0; len];
-                if let Some(byte) = datagram.first_mut() {
-                    *byte = first;
-                }
-                let answer = relay.handle_datagram(&datagram, source, now);
-                assert!(answer.is_none_or(|answer| answer.len() <= len));
-            }
-        }
-        assert_eq!(relay.answered(), 1);
-    }
-
-    #[test]
-    fn t13_bare_requests_are_answered_within_a_budget() {
-        let (mut relay, now) = relay();
-        let bare = [&[0, 1, 0, 0], &stun::binding_request(7)[4..20]].concat();
-        for (source, len) in [("192.0.2.1:4000", 32), ("[2001:db8::1]:4000", 44)] {
-            let source: SocketAddr = source.parse().unwrap();
-            for _ in 0..LONGER_ANSWERS_PER_SOURCE_MAX {
-                let answer = relay.handle_datagram(&bare, source, now).unwrap();
-                assert_eq!(answer.len(), len);
-                assert_eq!(stun::reflexive_address(&answer, 7), Some(source));
-            }
-            assert_eq!(relay.handle_datagram(&bare, source, now), None);
-            // What is no longer than its request takes nothing of it.
-            let request = stun::binding_request(8);
-            assert!(relay.handle_datagram(&request, source, now).is_some());
-        }
-    }
-}
+mod tests;

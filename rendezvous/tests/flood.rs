@@ -6,7 +6,7 @@ use common::os::clock;
 use common::stun;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rendezvous::relay::Relay;
+use rendezvous::relay::{Batch, Output, Relay, TrafficLimits};
 
 /// 10,000 a second for a minute.
 const DATAGRAMS: u32 = 600_000;
@@ -24,7 +24,8 @@ fn resident() -> u64 {
 #[test]
 fn t14_a_minute_of_valid_datagrams_from_everywhere_takes_no_memory() {
     let start = clock::now();
-    let mut relay = Relay::new([14; 32], start);
+    let mut relay = Relay::new([14; 32], TrafficLimits::default(), start);
+    let mut outputs = Vec::new();
     let mut rng = StdRng::from_seed([14; 32]);
     let mut before = 0;
     let mut bare = 0;
@@ -45,9 +46,18 @@ fn t14_a_minute_of_valid_datagrams_from_everywhere_takes_no_memory() {
             request.truncate(rng.random_range(0..request.len()));
             bare += 1;
         }
-        let answer = relay.handle_datagram(&request, source, start);
-        assert_eq!(answer.is_some(), is_answered, "{source}");
-        assert!(answer.is_none_or(|answer| answer.len() <= request.len()));
+        let len = request.len();
+        let batch = Batch {
+            bytes: &mut request,
+            stride: len,
+            source,
+        };
+        relay.handle_batch(batch, start, &mut outputs);
+        assert_eq!(outputs.len(), usize::from(is_answered), "{source}");
+        for output in outputs.drain(..) {
+            let is_short = matches!(&output, Output::Answer(answer) if answer.len() <= len);
+            assert!(is_short, "{output:?}");
+        }
     }
     assert_eq!(relay.dropped(), bare);
     assert_eq!(relay.answered() + bare, u64::from(DATAGRAMS));

@@ -17,6 +17,8 @@ mod node_engine;
 mod node_host;
 // Inputs to begin with.
 pub mod seeds;
+// Relay channels, and peers that lie about where they are.
+mod relay;
 // The server's engine, with any clients, store and operator.
 mod server_engine;
 // Datagrams at the server's UDP port, and its answers.
@@ -45,11 +47,12 @@ pub struct Target {
 }
 
 /// All of them, in the order of what they are about: bytes, texts, connections, engines, the whole.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     target("frames", frames),
     target("rendezvous_frames", rendezvous_frames),
     target("peer_frames", peer_frames),
     target("stun", stun),
+    target("relay", relay),
     target("texts", texts),
     target("file_names", file_names),
     target("config", config),
@@ -85,6 +88,12 @@ pub fn peer_frames(bytes: &[u8]) {
 /// source and nothing else, and is never answered in turn.
 pub fn stun(bytes: &[u8]) {
     stun::stun(bytes);
+}
+
+/// Packets go through the relay only between the two ends of an open channel, each at the address from which it
+/// has returned a challenge last, and as they came.
+pub fn relay(bytes: &[u8]) {
+    relay::relay(bytes);
 }
 
 /// What passed the gate to the terminal has nothing in it that moves a cursor, hides or reverses text,

@@ -30,7 +30,7 @@ use super::udp::UdpThread;
 use super::workers::Workers;
 use super::{DataFolder, Failure, ambient, data};
 use crate::config::ServeConfig;
-use crate::relay::Relay;
+use crate::relay::{Relay, TrafficLimits};
 use crate::server::{CloseReason, CommandId, ConnectionId, Input, Output, Server, ServerOptions};
 use crate::store::Store;
 
@@ -82,7 +82,8 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
     let poll = Poll::new().map_err(poll_problem)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(poll_problem)?);
     let workers = Workers::start(store, setup, &waker)?;
-    let udp = UdpThread::start(sockets.udp, Relay::new(ambient::seed()?, clock::now()))?;
+    let relay = Relay::new(ambient::seed()?, TrafficLimits::default(), clock::now());
+    let udp = UdpThread::start(sockets.udp, relay)?;
     let mut serving = Loop::new(poll, sockets.tcp, tls, server, workers, folder.path())?;
     announce(screen, address, &fingerprint, folder.path())?;
     let ended = serving.run();

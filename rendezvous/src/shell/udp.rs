@@ -11,7 +11,7 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::Failure;
-use crate::relay::Relay;
+use crate::relay::{Batch, Output, Relay};
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -74,8 +74,9 @@ fn run(mut poll: Poll, mut relay: Relay, socket: &UdpSocket, stop: &AtomicBool) 
         while !stop.load(Ordering::Relaxed) && answer_some(&mut relay, socket) {}
     }
     log::debug!(
-        "relay: answered={} dropped={}",
+        "relay: answered={} forwarded={} dropped={}",
         relay.answered(),
+        relay.forwarded(),
         relay.dropped()
     );
 }
@@ -83,6 +84,7 @@ fn run(mut poll: Poll, mut relay: Relay, socket: &UdpSocket, stop: &AtomicBool) 
 /// Answers up to a round of datagrams; `false` when there are no more.
 fn answer_some(relay: &mut Relay, socket: &UdpSocket) -> bool {
     let mut buffer = [0; 2048];
+    let mut outputs = Vec::new();
     for _ in 0..ROUND {
         let (len, source): (usize, SocketAddr) = match socket.recv_from(&mut buffer) {
             Ok(received) => received,
@@ -93,10 +95,20 @@ fn answer_some(relay: &mut Relay, socket: &UdpSocket) -> bool {
                 continue;
             }
         };
-        if let Some(answer) = relay.handle_datagram(&buffer[..len], source, clock::now())
-            && let Err(error) = socket.send_to(&answer, source)
-        {
-            log::trace!("an answer is lost: {error}");
+        let batch = Batch {
+            bytes: &mut buffer[..len],
+            stride: len,
+            source,
+        };
+        relay.handle_batch(batch, clock::now(), &mut outputs);
+        for output in outputs.drain(..) {
+            let sent = match &output {
+                Output::Answer(answer) => socket.send_to(answer, source),
+                Output::Forward { to, part, .. } => socket.send_to(&buffer[part.clone()], *to),
+            };
+            if let Err(error) = sent {
+                log::trace!("a datagram is lost: {error}");
+            }
         }
     }
     true

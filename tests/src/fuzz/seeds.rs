@@ -37,6 +37,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "rendezvous_frames" => rendezvous_bodies(),
         "peer_frames" => peer_bodies(),
         "stun" => datagrams(),
+        "relay" => channels(),
         "texts" => texts().map(|text| text.into()).to_vec(),
         "file_names" => FILE_NAMES.map(|name| name.into()).to_vec(),
         "config" => files(),
@@ -133,6 +134,26 @@ fn datagrams() -> Vec<Vec<u8>> {
         from(0, &answer),
         from(0, &request[..20]),
     ]
+}
+
+/// Another channel whose ends become bound, and packets; and noise.
+fn channels() -> Vec<Vec<u8>> {
+    let bind = |side, at| [2, 1, side, at];
+    let prove = |index| [3, index, 0];
+    let packet = [2, 9, 1, 0];
+    let batch = |at| [&[4, at, 3, 1][..], &packet, &packet].concat();
+    let bound = [
+        &[0, 1][..],
+        &bind(0, 0),
+        &prove(2),
+        &bind(1, 2),
+        &prove(3),
+        &batch(0),
+        &batch(1),
+    ];
+    let mut all = vec![bound.concat()];
+    all.extend((0..3).map(|n| noise(n, 400)));
+    all
 }
 
 // ---- texts -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ use common::os::clock;
 use common::stun::{
     binding_answer, binding_request, canonical, check_answer, is_check_answer, reflexive_address,
 };
-use rendezvous::relay::Relay;
+use rendezvous::relay::{Batch, Output, Relay, TrafficLimits};
 
 use super::feed::Feed;
 
@@ -20,9 +20,22 @@ pub(super) fn stun(bytes: &[u8]) {
     let _ = reflexive_address(datagram, transaction);
     as_a_peer(datagram, source, transaction);
     let now = clock::now();
-    let mut relay = Relay::new([1; 32], now);
-    let Some(answer) = relay.handle_datagram(datagram, source, now) else {
-        assert_eq!((relay.answered(), relay.dropped()), (0, 1));
+    let mut relay = Relay::new([1; 32], TrafficLimits::default(), now);
+    let mut ask = |datagram: &[u8]| {
+        let batch = Batch {
+            bytes: &mut datagram.to_vec(),
+            stride: datagram.len(),
+            source,
+        };
+        let mut outputs = Vec::new();
+        relay.handle_batch(batch, now, &mut outputs);
+        match outputs.pop()? {
+            Output::Answer(answer) => Some(answer),
+            forwarded @ Output::Forward { .. } => panic!("there is no channel: {forwarded:?}"),
+        }
+    };
+    let Some(answer) = ask(datagram) else {
+        assert_eq!(relay.answered(), 0);
         return;
     };
     assert!(answer.len() <= datagram.len().max(44), "T13: it got larger");
@@ -34,7 +47,7 @@ pub(super) fn stun(bytes: &[u8]) {
         assert_eq!(answer[..2], [1, 0x11], "an error");
     }
     assert_eq!(reflexive_address(&answer, transaction ^ 1), None);
-    assert_eq!(relay.handle_datagram(&answer, source, now), None, "an echo");
+    assert_eq!(ask(&answer), None, "an echo");
     assert_eq!(binding_answer(datagram, source), Some(answer));
     // A request of ours with the same transaction is answered in any case.
     let request = binding_request(transaction);

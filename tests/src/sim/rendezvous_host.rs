@@ -9,7 +9,7 @@ use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, Token};
 use common::password::{Password, PasswordRecord, STRETCH_CURRENT, ServerSetup, make_record};
 use common::time::{Epoch, UnixTime};
-use rendezvous::relay::Relay;
+use rendezvous::relay::{Batch, Output, Relay, TrafficLimits};
 use rendezvous::server::logins::lockout::BucketKey;
 use rendezvous::server::{Input, Job, Outcome, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
@@ -46,7 +46,7 @@ impl RendezvousHost {
     pub fn new(seed: [u8; 32], epoch: Epoch, now: Instant) -> Self {
         let mut host = Self {
             engine: None,
-            relay: Relay::new(seed, now),
+            relay: Relay::new(seed, TrafficLimits::default(), now),
             store: MemoryStore::new(),
             enrolments: Enrolments::default(),
             orders: VecDeque::new(),
@@ -190,15 +190,29 @@ impl RendezvousHost {
         is_proof
     }
 
-    /// Answers a datagram, if it is on.
+    /// Takes a datagram, if it is on. Returns what it sends because of it, and where to.
     pub fn on_datagram(
         &mut self,
         datagram: &[u8],
         source: SocketAddr,
         now: Instant,
-    ) -> Option<Vec<u8>> {
-        self.engine.as_ref()?;
-        self.relay.handle_datagram(datagram, source, now)
+    ) -> Vec<(SocketAddr, Vec<u8>)> {
+        if self.engine.is_none() {
+            return Vec::new();
+        }
+        let mut bytes = datagram.to_vec();
+        let batch = Batch {
+            bytes: &mut bytes,
+            stride: datagram.len(),
+            source,
+        };
+        let mut outputs = Vec::new();
+        self.relay.handle_batch(batch, now, &mut outputs);
+        let sent = outputs.into_iter().map(|output| match output {
+            Output::Answer(answer) => (source, answer),
+            Output::Forward { to, part, .. } => (to, bytes[part].to_vec()),
+        });
+        sent.collect()
     }
 }
 

@@ -656,8 +656,9 @@ impl World {
     fn on_datagram(&mut self, arrival: &Arrival, datagram: &[u8]) {
         match arrival.site {
             Site::Server => {
-                if let Some(answer) = self.server.on_datagram(datagram, arrival.source, self.now) {
-                    self.transmit(Site::Server, arrival.source, &answer);
+                let (source, now) = (arrival.source, self.now);
+                for (to, bytes) in self.server.on_datagram(datagram, source, now) {
+                    self.transmit(Site::Server, to, &bytes);
                 }
             }
             Site::Elsewhere => self.strays.push(Stray {

@@ -1,0 +1,415 @@
+use std::time::Duration;
+
+use super::*;
+use common::id::AccountName;
+use common::limits::{
+    LONGER_ANSWERS_PER_SOURCE_MAX, RELAY_CHANNEL_IDLE_TIMEOUT, RELAY_CHANNELS_MAX,
+    RELAY_COOKIE_LIFETIME, RELAYED_PACKET_LEN_MAX,
+};
+use common::wire::channel::Cookie;
+
+const ALICE: EndId = EndId::from_bytes([1; EndId::LEN]);
+const BOB: EndId = EndId::from_bytes([2; EndId::LEN]);
+
+fn account(name: &str) -> AccountName {
+    name.parse().unwrap()
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn at_alice() -> SocketAddr {
+    address("192.0.2.1:4000")
+}
+
+fn at_bob() -> SocketAddr {
+    address("[2001:db8::2]:5000")
+}
+
+fn channel(id: u64, ends: [EndId; 2]) -> Channel {
+    let [one, other] = ends;
+    let id = ChannelId(id);
+    let ends = [(one, account("alice")), (other, account("bob"))];
+    Channel { id, ends }
+}
+
+struct Stage {
+    relay: Relay,
+    now: Instant,
+}
+
+impl Stage {
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn new() -> Self {
+        let now = Instant::now();
+        let relay = Relay::new([1; 32], TrafficLimits::default(), now);
+        Self { relay, now }
+    }
+
+    /// With a channel whose ends are bound.
+    fn bound() -> Self {
+        let mut stage = Self::new();
+        assert!(stage.relay.open(channel(1, [ALICE, BOB]), stage.now));
+        stage.bind(ALICE, at_alice());
+        stage.bind(BOB, at_bob());
+        stage
+    }
+
+    /// Sends some datagrams of one length, and returns what is sent because of them.
+    fn batch(&mut self, datagrams: &[Vec<u8>], source: SocketAddr) -> Vec<(SocketAddr, Vec<u8>)> {
+        let stride = datagrams.first().map_or(1, Vec::len);
+        let mut bytes = datagrams.concat();
+        let batch = Batch {
+            bytes: &mut bytes,
+            stride,
+            source,
+        };
+        let mut outputs = Vec::new();
+        self.relay.handle_batch(batch, self.now, &mut outputs);
+        let mut sent = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Answer(answer) => sent.push((source, answer)),
+                Output::Forward { to, part, stride } => {
+                    let datagrams = bytes[part].chunks(stride);
+                    sent.extend(datagrams.map(|datagram| (to, datagram.to_vec())));
+                }
+            }
+        }
+        sent
+    }
+
+    fn send(
+        &mut self,
+        end: EndId,
+        body: ChannelBody<'_>,
+        source: SocketAddr,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        let datagram = ChannelDatagram { end, body }.to_bytes();
+        let mut sent = self.batch(&[datagram], source);
+        assert!(sent.len() <= 1);
+        sent.pop()
+    }
+
+    fn challenge(&mut self, end: EndId, source: SocketAddr) -> Option<Cookie> {
+        let (to, bytes) = self.send(end, ChannelBody::Bind, source)?;
+        assert_eq!(to, source);
+        let ChannelBody::Challenge(cookie) = ChannelDatagram::parse(&bytes).unwrap().body else {
+            panic!("{bytes:?}");
+        };
+        Some(cookie)
+    }
+
+    fn prove(&mut self, end: EndId, cookie: Cookie, source: SocketAddr) -> bool {
+        let sent = self.send(end, ChannelBody::Proof(cookie), source);
+        let bound = ChannelDatagram {
+            end,
+            body: ChannelBody::Bound,
+        };
+        assert!(sent.is_none() || sent == Some((source, bound.to_bytes())));
+        sent.is_some()
+    }
+
+    fn bind(&mut self, end: EndId, source: SocketAddr) {
+        let cookie = self.challenge(end, source).unwrap();
+        assert!(self.prove(end, cookie, source));
+    }
+
+    /// Where a packet from an end gets to.
+    fn arrives(&mut self, end: EndId, source: SocketAddr) -> Option<SocketAddr> {
+        let (to, bytes) = self.send(end, ChannelBody::Data(b"packet"), source)?;
+        let datagram = ChannelDatagram::parse(&bytes).unwrap();
+        assert_eq!(datagram.body, ChannelBody::Data(b"packet"));
+        let other = if end == ALICE { BOB } else { ALICE };
+        assert_eq!(datagram.end, other, "each peer knows its own end alone");
+        Some(to)
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now += span;
+        self.relay.handle_timeout(self.now);
+    }
+
+    fn answer(&mut self, datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
+        let mut sent = self.batch(&[datagram.to_vec()], source);
+        assert!(sent.len() <= 1);
+        sent.pop().map(|(to, bytes)| {
+            assert_eq!(to, source);
+            bytes
+        })
+    }
+}
+
+// ---- STUN ----------------------------------------------------------------------------------------
+
+#[test]
+fn t13_nothing_but_a_bare_request_gets_a_larger_answer_than_it_is() {
+    let mut stage = Stage::new();
+    let source = address("[2001:db8::1]:4000");
+    let request = stun::binding_request(7);
+    let answer = stage.answer(&request, source).unwrap();
+    assert!(answer.len() <= request.len());
+    assert_eq!(stun::reflexive_address(&answer, 7), Some(source));
+
+    for first in 0..=255u8 {
+        for len in [0, 1, 17, 20, 28, 33, 44, 548, 1500, 65_507] {
+            let mut datagram = vec![0; len];
+            if let Some(byte) = datagram.first_mut() {
+                *byte = first;
+            }
+            let answer = stage.answer(&datagram, source);
+            assert!(answer.is_none_or(|answer| answer.len() <= len));
+        }
+    }
+    assert_eq!(stage.relay.answered(), 1);
+}
+
+#[test]
+fn t13_bare_requests_are_answered_within_a_budget() {
+    let mut stage = Stage::new();
+    let bare = [&[0, 1, 0, 0], &stun::binding_request(7)[4..20]].concat();
+    for (source, len) in [("192.0.2.1:4000", 32), ("[2001:db8::1]:4000", 44)] {
+        let source = address(source);
+        for _ in 0..LONGER_ANSWERS_PER_SOURCE_MAX {
+            let answer = stage.answer(&bare, source).unwrap();
+            assert_eq!(answer.len(), len);
+            assert_eq!(stun::reflexive_address(&answer, 7), Some(source));
+        }
+        assert_eq!(stage.answer(&bare, source), None);
+        // What is no longer than its request takes nothing of it.
+        let request = stun::binding_request(8);
+        assert!(stage.answer(&request, source).is_some());
+    }
+}
+
+// ---- channels ------------------------------------------------------------------------------------
+
+#[test]
+fn packets_go_from_end_to_end() {
+    let mut stage = Stage::bound();
+    assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
+    assert_eq!(stage.arrives(BOB, at_bob()), Some(at_alice()));
+    let longest = vec![7; RELAYED_PACKET_LEN_MAX];
+    let sent = stage.send(ALICE, ChannelBody::Data(&longest), at_alice());
+    assert!(sent.is_some());
+    assert_eq!(stage.relay.forwarded(), 3);
+}
+
+#[test]
+fn the_two_spellings_of_an_address_are_one() {
+    let mut stage = Stage::bound();
+    let mapped = address("[::ffff:192.0.2.1]:4000");
+    assert_eq!(stage.arrives(ALICE, mapped), Some(at_bob()));
+}
+
+#[test]
+fn a_batch_goes_on_as_it_came() {
+    let mut stage = Stage::bound();
+    assert!(stage.relay.open(
+        channel(
+            2,
+            [
+                EndId::from_bytes([3; EndId::LEN]),
+                EndId::from_bytes([4; EndId::LEN])
+            ]
+        ),
+        stage.now
+    ));
+    let packet = |end, body: &'static [u8]| {
+        let body = ChannelBody::Data(body);
+        ChannelDatagram { end, body }.to_bytes()
+    };
+    let stranger = EndId::from_bytes([3; EndId::LEN]);
+    let sent = stage.batch(
+        &[
+            packet(ALICE, b"one"),
+            packet(ALICE, b"two"),
+            packet(stranger, b"bad"),
+            packet(ALICE, b"mid"),
+            packet(ALICE, b"4"),
+        ],
+        at_alice(),
+    );
+    let expected = [&b"one"[..], b"two", b"mid", b"4"].map(|body| {
+        let body = ChannelBody::Data(body);
+        (at_bob(), ChannelDatagram { end: BOB, body }.to_bytes())
+    });
+    assert_eq!(sent, expected);
+    assert_eq!(stage.relay.dropped(), 1);
+    // What belongs together is sent together.
+    let mut bytes = [packet(ALICE, b"one"), packet(ALICE, b"two")].concat();
+    let (len, stride) = (bytes.len(), bytes.len() / 2);
+    let batch = Batch {
+        bytes: &mut bytes,
+        stride,
+        source: at_alice(),
+    };
+    let mut outputs = Vec::new();
+    stage.relay.handle_batch(batch, stage.now, &mut outputs);
+    let whole = Output::Forward {
+        to: at_bob(),
+        part: 0..len,
+        stride,
+    };
+    assert_eq!(outputs, [whole]);
+}
+
+#[test]
+fn t13_t49_nothing_is_forwarded_to_or_from_an_address_that_has_not_proved_itself() {
+    let mut stage = Stage::new();
+    stage.relay.open(channel(1, [ALICE, BOB]), stage.now);
+    let victim = address("203.0.113.9:53");
+    stage.bind(ALICE, at_alice());
+    // Bob names a victim as his address, and does not see the challenge.
+    let cookie = stage.challenge(BOB, victim).unwrap();
+    let mut guess = cookie;
+    guess.0[15] ^= 1;
+    for wrong in [guess, Cookie([0; Cookie::LEN])] {
+        assert!(!stage.prove(BOB, wrong, victim));
+    }
+    // Nor does what he gets at his own address, or for another end, help him.
+    let own = stage.challenge(BOB, at_bob()).unwrap();
+    assert!(!stage.prove(BOB, own, victim));
+    assert!(!stage.prove(ALICE, own, at_bob()));
+    assert_eq!(stage.arrives(ALICE, at_alice()), None, "bob is nowhere");
+    assert_eq!(stage.arrives(BOB, at_bob()), None);
+    assert!(stage.prove(BOB, own, at_bob()));
+    // A third address gets nothing through, whatever it knows.
+    for third in [victim, address("192.0.2.1:4001"), address("192.0.2.2:4000")] {
+        assert_eq!(stage.arrives(ALICE, third), None);
+    }
+    assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
+}
+
+#[test]
+fn t13_a_challenge_is_good_for_a_while_and_not_for_ever() {
+    let mut stage = Stage::new();
+    stage.relay.open(channel(1, [ALICE, BOB]), stage.now);
+    for offset in [0, 5, 9] {
+        stage.pass(Duration::from_secs(offset));
+        let cookie = stage.challenge(ALICE, at_alice()).unwrap();
+        stage.pass(RELAY_COOKIE_LIFETIME);
+        assert!(stage.prove(ALICE, cookie, at_alice()), "{offset} s");
+        stage.pass(RELAY_COOKIE_LIFETIME);
+        assert!(!stage.prove(ALICE, cookie, at_alice()), "{offset} s");
+    }
+}
+
+#[test]
+fn a_peer_that_moved_proves_its_new_address() {
+    let mut stage = Stage::bound();
+    let moved = address("198.51.100.7:1234");
+    assert_eq!(stage.arrives(ALICE, moved), None);
+    stage.bind(ALICE, moved);
+    assert_eq!(stage.arrives(ALICE, moved), Some(at_bob()));
+    assert_eq!(stage.arrives(BOB, at_bob()), Some(moved));
+    assert_eq!(stage.arrives(ALICE, at_alice()), None, "it was there once");
+}
+
+#[test]
+fn unknown_ends_and_answers_get_no_answer() {
+    let mut stage = Stage::bound();
+    let unknown = EndId::from_bytes([9; EndId::LEN]);
+    assert_eq!(stage.challenge(unknown, at_alice()), None);
+    let cookie = Cookie([1; Cookie::LEN]);
+    assert!(!stage.prove(unknown, cookie, at_alice()));
+    for body in [ChannelBody::Challenge(cookie), ChannelBody::Bound] {
+        assert_eq!(stage.send(ALICE, body, at_alice()), None, "a loop");
+    }
+    let too_long = vec![0; RELAYED_PACKET_LEN_MAX + 1];
+    let sent = stage.send(ALICE, ChannelBody::Data(&too_long), at_alice());
+    assert_eq!(sent, None);
+    assert_eq!(stage.send(ALICE, ChannelBody::Data(b""), at_alice()), None);
+}
+
+#[test]
+fn nothing_goes_to_port_0() {
+    let mut stage = Stage::bound();
+    let nowhere = address("192.0.2.1:0");
+    assert_eq!(stage.challenge(ALICE, nowhere), None);
+    assert_eq!(stage.answer(&stun::binding_request(7), nowhere), None);
+}
+
+#[test]
+fn a_closed_channel_carries_nothing() {
+    let mut stage = Stage::bound();
+    stage.relay.close(ChannelId(1));
+    assert_eq!(stage.arrives(ALICE, at_alice()), None);
+    assert_eq!(stage.challenge(ALICE, at_alice()), None);
+    stage.relay.close(ChannelId(1));
+    assert_eq!(stage.relay.occupancy().count, 0);
+    assert!(stage.relay.open(channel(1, [ALICE, BOB]), stage.now));
+}
+
+#[test]
+fn t49_channels_that_carry_nothing_are_closed_and_used_ones_are_not() {
+    let mut stage = Stage::bound();
+    let [third, fourth] = [3, 4].map(|byte| EndId::from_bytes([byte; EndId::LEN]));
+    stage.relay.open(channel(2, [third, fourth]), stage.now);
+    stage.bind(third, at_alice());
+    let until = stage.now + RELAY_CHANNEL_IDLE_TIMEOUT * 3;
+    while stage.now < until {
+        stage.pass(Duration::from_secs(15));
+        // One direction is enough, and what gets nowhere is none.
+        assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
+        assert_eq!(stage.send(third, ChannelBody::Data(b"x"), at_alice()), None);
+        stage.challenge(third, at_alice());
+    }
+    assert_eq!(stage.relay.poll_closed(), Some(ChannelId(2)));
+    assert_eq!(stage.relay.poll_closed(), None);
+    assert_eq!(stage.challenge(third, at_alice()), None);
+    assert!(stage.relay.poll_timeout().is_some());
+    stage.relay.close(ChannelId(1));
+    assert_eq!(stage.relay.poll_timeout(), None);
+}
+
+#[test]
+fn t49_there_are_so_many_channels_and_no_more() {
+    let mut stage = Stage::new();
+    let end = |number: usize| EndId::from_bytes((number as u128).to_be_bytes());
+    for number in 0..RELAY_CHANNELS_MAX {
+        let ends = [end(2 * number), end(2 * number + 1)];
+        assert!(stage.relay.open(channel(number as u64, ends), stage.now));
+    }
+    let more = channel(u64::MAX, [ALICE, BOB]);
+    assert!(!stage.relay.open(more.clone(), stage.now));
+    let Occupancy { count, max, .. } = stage.relay.occupancy();
+    assert_eq!(count, max);
+    stage.relay.close(ChannelId(0));
+    assert!(stage.relay.open(more, stage.now));
+}
+
+#[test]
+fn an_id_is_taken_once() {
+    let mut stage = Stage::bound();
+    let other = EndId::from_bytes([3; EndId::LEN]);
+    let another = EndId::from_bytes([4; EndId::LEN]);
+    for taken in [
+        channel(1, [other, another]),
+        channel(2, [ALICE, other]),
+        channel(2, [other, BOB]),
+        channel(2, [other, other]),
+    ] {
+        assert!(!stage.relay.open(taken, stage.now));
+    }
+    assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
+}
+
+#[test]
+fn t49_who_sends_too_much_is_slowed_down_alone() {
+    let mut stage = Stage::bound();
+    let packet = vec![0; 1000];
+    let mut sent = 0;
+    while stage
+        .send(ALICE, ChannelBody::Data(&packet), at_alice())
+        .is_some()
+    {
+        sent += 1;
+        assert!(sent < 1_000_000, "there is no limit");
+    }
+    assert!(sent > 60, "{sent}: less than a train");
+    assert_eq!(stage.arrives(BOB, at_bob()), Some(at_alice()));
+    stage.pass(Duration::from_secs(1));
+    assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
+}
