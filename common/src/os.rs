@@ -25,5 +25,7 @@ pub mod process;
 pub mod sqlite;
 // TLS over a socket, either side.
 pub mod tls_pump;
+// UDP sockets and trains of datagrams.
+pub mod udp;
 // Threads with bounded queues.
 pub mod worker;

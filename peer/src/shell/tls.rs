@@ -28,9 +28,9 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, ClientConnection};
 
 use super::ServerAddress;
-use super::udp::canonical;
 use super::workers::{Lookup, Resolved, resolve};
 use crate::node::io::{ClosedReason, RendezvousInput, RendezvousOutput};
+use common::os::udp::canonical;
 
 /// Time to look up the server's name: the system's resolver asks a second server after 5 s.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);

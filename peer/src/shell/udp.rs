@@ -1,50 +1,32 @@
 //! The one UDP socket: trains of datagrams out (GSO) and in (GRO), and this host's addresses.
 //!
-//! The engine sees and gives IPv4 addresses as such. On a dual-stack socket they travel as
-//! `::ffff:a.b.c.d`, and this module is the only place that knows. What cannot be sent is loss, as on
-//! any network; only a full send buffer makes the loop wait, and not for long.
+//! What cannot be sent is loss, as on any network; only a full send buffer makes the loop wait, and not for
+//! long.
 
-use std::io::{self, ErrorKind, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use common::limits::SOCKET_BUFFER_LEN;
+use common::os::udp::{EcnCodepoint, Received, Train, TrainSocket, canonical};
 use if_addrs::{IfAddr, Interface};
-use mio::net::UdpSocket;
-use mio::{Interest, Registry, Token};
-use noq_udp::{RecvMeta, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use mio::{Registry, Token};
 
 use crate::node::io::LocalAddress;
 use crate::node::{Datagrams, Transmit};
 
-/// Room for whatever one message of the system can hold: the length field of UDP has 16 bits, and a
-/// train that the system joined is not longer.
-const MESSAGE_LEN_MAX: usize = 1 << 16;
-/// Largest train handed to the system: an IPv4 packet has 65,535 bytes, IPv6 and UDP headers take 48.
-const TRAIN_LEN_MAX: usize = 65_535 - 48;
 /// Receive calls before the loop does something else. One takes up to [`BATCH`] trains.
 const RECEIVES_PER_TURN: usize = 32;
 /// Trains taken in one call: more would cost each small datagram the room for them.
-const BATCH: usize = if noq_udp::BATCH_SIZE < 4 {
-    noq_udp::BATCH_SIZE
-} else {
-    4
-};
+const BATCH: usize = 4;
 /// A train for which the system has no room in this time is lost.
 const BLOCKED_MAX: Duration = Duration::from_millis(100);
 
 /// The socket and what waits for it.
 #[derive(Debug)]
 pub(crate) struct Udp {
-    socket: UdpSocket,
-    state: UdpSocketState,
-    local: SocketAddr,
-    /// [`BATCH`] times [`MESSAGE_LEN_MAX`] bytes.
-    space: Vec<u8>,
-    is_readable: bool,
+    socket: TrainSocket,
     blocked: Option<Blocked>,
     /// The system tells when there is room to send: only while that matters, because it would wake
     /// the loop after each datagram sent.
@@ -62,15 +44,8 @@ struct Blocked {
 impl Udp {
     /// Binds to this address; to the unspecified one of IPv6 for both families.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = bind(address)?;
-        enlarge(SockRef::from(&socket));
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         Ok(Self {
-            local: socket.local_addr()?,
-            socket: UdpSocket::from_std(socket),
-            state,
-            space: vec![0; BATCH * MESSAGE_LEN_MAX],
-            is_readable: true,
+            socket: TrainSocket::bind(address, BATCH)?,
             blocked: None,
             hears_of_room: false,
         })
@@ -78,28 +53,25 @@ impl Udp {
 
     /// Has the loop told when something happens.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::READABLE)
+        self.socket.register(registry, token)
     }
 
     /// Has the loop told of room to send if a train waits for it, and not otherwise. To be called
     /// before each wait.
     pub(crate) fn update_interest(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        if self.hears_of_room == self.is_blocked() {
-            return Ok(());
+        let is_wanted = self.is_blocked();
+        if self.hears_of_room != is_wanted {
+            self.socket.hear_of_room(registry, token, is_wanted)?;
+            self.hears_of_room = is_wanted;
         }
-        let interest = if self.is_blocked() {
-            Interest::READABLE | Interest::WRITABLE
-        } else {
-            Interest::READABLE
-        };
-        registry.reregister(&mut self.socket, token, interest)?;
-        self.hears_of_room = self.is_blocked();
         Ok(())
     }
 
     /// Notes what the system said.
     pub(crate) fn note_readiness(&mut self, is_readable: bool, is_writable: bool) {
-        self.is_readable |= is_readable;
+        if is_readable {
+            self.socket.note_readable();
+        }
         if is_writable {
             self.resume();
         }
@@ -129,16 +101,16 @@ impl Udp {
     /// Receives until there is nothing more or the turn is over.
     pub(crate) fn receive(&mut self, mut take: impl FnMut(Datagrams)) {
         for _ in 0..RECEIVES_PER_TURN {
-            if !self.is_readable {
+            if !self.socket.is_readable() {
                 return;
             }
-            self.receive_batch(&mut take);
+            self.socket.receive(|_, train| take(datagrams(&train)));
         }
     }
 
     /// Tells whether there is more to receive without waiting.
     pub(crate) const fn wants_turn(&self) -> bool {
-        self.is_readable
+        self.socket.is_readable()
     }
 
     /// Tells whether a train waits for room; nothing can be sent before it.
@@ -154,7 +126,7 @@ impl Udp {
     /// The addresses at which this host can reach itself through this socket, sorted; without
     /// link-local IPv6 addresses, which mean nothing without an interface.
     pub(crate) fn local_addresses(&self) -> io::Result<Vec<LocalAddress>> {
-        let bound = canonical(self.local);
+        let bound = canonical(self.local());
         let mut addresses: Vec<LocalAddress> = if_addrs::get_if_addrs()?
             .iter()
             .filter(|interface| {
@@ -179,7 +151,7 @@ impl Udp {
         match ip {
             IpAddr::V4(ip) => !ip.is_unspecified(),
             IpAddr::V6(ip) => {
-                self.local.is_ipv6() && !ip.is_unspecified() && !ip.is_unicast_link_local()
+                self.local().is_ipv6() && !ip.is_unspecified() && !ip.is_unicast_link_local()
             }
         }
     }
@@ -197,112 +169,20 @@ impl Udp {
         }
     }
 
-    /// Sends a train in pieces that the system takes; `Err` with where it stopped if there was no
-    /// room.
+    /// Sends a train; `Err` with where it stopped if there was no room.
     fn send_pieces(&self, transmit: &Transmit, bytes: &[u8]) -> Result<(), usize> {
-        let Some(destination) = self.outward(transmit.destination) else {
-            log::debug!(
-                "no IPv6 on this socket destination={}",
-                transmit.destination
-            );
-            return Ok(());
-        };
-        let mut at = 0;
-        while at < bytes.len() {
-            let end = bytes.len().min(at + self.piece_len(transmit.segment_size));
-            let piece = noq_udp::Transmit {
-                destination,
-                ecn: transmit.ecn.map(ecn_out),
-                contents: &bytes[at..end],
-                segment_size: transmit.segment_size,
-                src_ip: transmit.source,
-            };
-            match self.send_piece(&piece) {
-                Ok(()) => at = end,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(at),
-                Err(error) => {
-                    log::debug!("a datagram is lost: {error}");
-                    at = end;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends a piece; one that the network card cannot cut up goes datagram by datagram.
-    fn send_piece(&self, piece: &noq_udp::Transmit<'_>) -> io::Result<()> {
-        let could_cut = self.state.max_gso_segments().get() > 1;
-        let result = self.try_send(piece);
-        let has_lost_cutting = could_cut && self.state.max_gso_segments().get() == 1;
-        match (&result, piece.segment_size) {
-            (Err(_), Some(segment_size)) if has_lost_cutting && segment_size > 0 => {
-                for datagram in piece.contents.chunks(segment_size) {
-                    self.try_send(&noq_udp::Transmit {
-                        contents: datagram,
-                        segment_size: None,
-                        ..piece.clone()
-                    })?;
-                }
-                Ok(())
-            }
-            (Ok(()) | Err(_), Some(_) | None) => result,
-        }
-    }
-
-    fn try_send(&self, transmit: &noq_udp::Transmit<'_>) -> io::Result<()> {
-        self.socket.try_io(|| {
-            self.state
-                .try_send(UdpSockRef::from(&self.socket), transmit)
+        self.socket.sender().send(&Train {
+            destination: transmit.destination,
+            source: transmit.source,
+            ecn: transmit.ecn.map(ecn_out),
+            stride: transmit.segment_size,
+            bytes,
         })
     }
 
-    /// Bytes that the system takes in one call.
-    fn piece_len(&self, segment_size: Option<usize>) -> usize {
-        match segment_size {
-            Some(size) if size > 0 => {
-                let segments = self.state.max_gso_segments().get();
-                size * segments.min(TRAIN_LEN_MAX / size).max(1)
-            }
-            Some(_) | None => usize::MAX / 2,
-        }
-    }
-
-    fn receive_batch(&mut self, take: &mut impl FnMut(Datagrams)) {
-        let mut metas = [RecvMeta::default(); BATCH];
-        let mut chunks = self.space.chunks_mut(MESSAGE_LEN_MAX);
-        let mut buffers: [IoSliceMut<'_>; BATCH] =
-            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let received = self.socket.try_io(|| {
-            self.state
-                .recv(UdpSockRef::from(&self.socket), &mut buffers, &mut metas)
-        });
-        match received {
-            Ok(count) => {
-                // Less than a full batch: the system had no more. What comes later is told anew.
-                self.is_readable = count == BATCH;
-                let came = metas.iter().zip(&buffers).take(count);
-                // Nothing we speak has an empty datagram, and no stride divides it.
-                for (meta, buffer) in came.filter(|(meta, _)| meta.len > 0) {
-                    take(datagrams(meta, buffer));
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_readable = false,
-            Err(error) => log::debug!("receiving fails: {error}"),
-        }
-    }
-
-    /// A destination as this socket wants it; `None` if it is of the wrong family.
-    fn outward(&self, destination: SocketAddr) -> Option<SocketAddr> {
-        match (self.local, destination) {
-            (SocketAddr::V6(_), SocketAddr::V4(to)) => {
-                let ip = to.ip().to_ipv6_mapped();
-                Some(SocketAddrV6::new(ip, to.port(), 0, 0).into())
-            }
-            (SocketAddr::V4(_), SocketAddr::V6(_)) => None,
-            (SocketAddr::V4(_), SocketAddr::V4(_)) | (SocketAddr::V6(_), SocketAddr::V6(_)) => {
-                Some(destination)
-            }
-        }
+    /// The address that the socket is bound to.
+    const fn local(&self) -> SocketAddr {
+        self.socket.sender().local()
     }
 }
 
@@ -324,63 +204,30 @@ fn interface_mtu(name: &str) -> Option<u32> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-/// Asks for large buffers. The system may grant less, for instance up to `net.core.rmem_max`.
-fn enlarge(socket: SockRef<'_>) {
-    if let Err(error) = socket.set_recv_buffer_size(SOCKET_BUFFER_LEN) {
-        log::debug!("the receive buffer stays as it is: {error}");
-    }
-    if let Err(error) = socket.set_send_buffer_size(SOCKET_BUFFER_LEN) {
-        log::debug!("the send buffer stays as it is: {error}");
-    }
-    log::debug!(
-        "udp buffers wanted={SOCKET_BUFFER_LEN} receive={:?} send={:?}",
-        socket.recv_buffer_size(),
-        socket.send_buffer_size()
-    );
-}
-
 /// Copies what came into memory of its own, so that a small datagram never holds a large buffer.
-fn datagrams(meta: &RecvMeta, buffer: &[u8]) -> Datagrams {
+fn datagrams(train: &Received<'_>) -> Datagrams {
     Datagrams {
-        source: canonical(meta.addr),
-        local: meta.dst_ip.map(|ip| ip.to_canonical()),
-        ecn: meta.ecn.map(ecn_in),
-        stride: meta.stride.clamp(1, meta.len),
-        bytes: BytesMut::from(&buffer[..meta.len]),
+        source: train.source,
+        local: train.local,
+        ecn: train.ecn.map(ecn_in),
+        stride: train.stride,
+        bytes: BytesMut::from(&*train.bytes),
     }
 }
 
-/// IPv4 as such, and IPv6 without flow and scope, so that equal addresses are equal.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-const fn ecn_out(ecn: noq_proto::EcnCodepoint) -> noq_udp::EcnCodepoint {
+const fn ecn_out(ecn: noq_proto::EcnCodepoint) -> EcnCodepoint {
     match ecn {
-        noq_proto::EcnCodepoint::Ect0 => noq_udp::EcnCodepoint::Ect0,
-        noq_proto::EcnCodepoint::Ect1 => noq_udp::EcnCodepoint::Ect1,
-        noq_proto::EcnCodepoint::Ce => noq_udp::EcnCodepoint::Ce,
+        noq_proto::EcnCodepoint::Ect0 => EcnCodepoint::Ect0,
+        noq_proto::EcnCodepoint::Ect1 => EcnCodepoint::Ect1,
+        noq_proto::EcnCodepoint::Ce => EcnCodepoint::Ce,
     }
 }
 
-const fn ecn_in(ecn: noq_udp::EcnCodepoint) -> noq_proto::EcnCodepoint {
+const fn ecn_in(ecn: EcnCodepoint) -> noq_proto::EcnCodepoint {
     match ecn {
-        noq_udp::EcnCodepoint::Ect0 => noq_proto::EcnCodepoint::Ect0,
-        noq_udp::EcnCodepoint::Ect1 => noq_proto::EcnCodepoint::Ect1,
-        noq_udp::EcnCodepoint::Ce => noq_proto::EcnCodepoint::Ce,
+        EcnCodepoint::Ect0 => noq_proto::EcnCodepoint::Ect0,
+        EcnCodepoint::Ect1 => noq_proto::EcnCodepoint::Ect1,
+        EcnCodepoint::Ce => noq_proto::EcnCodepoint::Ce,
     }
 }
 
@@ -405,9 +252,9 @@ mod tests {
     fn a_train_arrives_between_both_families_with_plain_ipv4_addresses() {
         let mut dual = dual();
         let mut plain = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let dual_address: SocketAddr = (Ipv4Addr::LOCALHOST, dual.local.port()).into();
+        let dual_address: SocketAddr = (Ipv4Addr::LOCALHOST, dual.local().port()).into();
         let bytes: Vec<u8> = (0..10_000).map(|i| (i / 1200) as u8).collect();
-        let there = send_train(&mut dual, plain.local, &bytes, 1200);
+        let there = send_train(&mut dual, plain.local(), &bytes, 1200);
         dual.send(&there, &bytes, now());
         for datagrams in receive_all(&mut plain, &bytes) {
             assert_eq!(datagrams.source, dual_address);
@@ -416,7 +263,7 @@ mod tests {
         let back = send_train(&mut plain, dual_address, &bytes, 1200);
         plain.send(&back, &bytes, now());
         for datagrams in receive_all(&mut dual, &bytes) {
-            assert_eq!(datagrams.source, plain.local);
+            assert_eq!(datagrams.source, plain.local());
             assert_eq!(datagrams.local, Some(Ipv4Addr::LOCALHOST.into()));
             assert_eq!(datagrams.ecn, Some(noq_proto::EcnCodepoint::Ect0));
         }
@@ -426,7 +273,7 @@ mod tests {
     fn a_source_address_can_be_chosen_on_a_dual_stack_socket() {
         let mut dual = dual();
         let mut plain = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let mut transmit = send_train(&mut dual, plain.local, b"hello", 1200);
+        let mut transmit = send_train(&mut dual, plain.local(), b"hello", 1200);
         transmit.source = Some(Ipv4Addr::new(127, 0, 0, 7).into());
         dual.send(&transmit, b"hello", now());
         let datagrams = receive_all(&mut plain, b"hello");
@@ -438,7 +285,7 @@ mod tests {
         let mut from = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut to = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let bytes: Vec<u8> = (0..100 * 1200).map(|i| (i / 1200) as u8).collect();
-        let transmit = send_train(&mut from, to.local, &bytes, 1200);
+        let transmit = send_train(&mut from, to.local(), &bytes, 1200);
         from.send(&transmit, &bytes, now());
         let datagrams = receive_all(&mut to, &bytes);
         assert!(datagrams.iter().all(|datagrams| datagrams.stride == 1200));
@@ -465,7 +312,7 @@ mod tests {
         let mut to = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let from = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         for bytes in [&b""[..], b"a", b"", b"bc"] {
-            from.send_to(bytes, to.local).unwrap();
+            from.send_to(bytes, to.local()).unwrap();
         }
         let datagrams = receive_all(&mut to, b"abc");
         assert!(
@@ -479,7 +326,7 @@ mod tests {
     fn a_train_that_had_no_room_is_sent_when_there_is_some() {
         let mut from = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut to = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let transmit = send_train(&mut from, to.local, b"hello", 1200);
+        let transmit = send_train(&mut from, to.local(), b"hello", 1200);
         from.blocked = Some(Blocked {
             transmit,
             bytes: b"hello".to_vec(),
@@ -500,7 +347,7 @@ mod tests {
         assert_eq!(wait(&mut from), 1, "there is room");
         assert!(!from.is_blocked());
         receive_all(&mut to, b"hello");
-        let transmit = send_train(&mut from, to.local, b"again", 1200);
+        let transmit = send_train(&mut from, to.local(), b"again", 1200);
         from.send(&transmit, b"again", now());
         assert_eq!(wait(&mut from), 0, "room means nothing to one that has it");
     }
@@ -509,7 +356,7 @@ mod tests {
     fn a_train_that_gets_no_room_in_time_is_lost() {
         let mut udp = Udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let until = now();
-        let target = udp.local;
+        let target = udp.local();
         udp.blocked = Some(Blocked {
             transmit: send_train(&mut udp, target, b"hello", 1200),
             bytes: b"hello".to_vec(),
@@ -530,7 +377,7 @@ mod tests {
             assert!(known, "{addresses:?}");
         }
         let addresses: Vec<_> = addresses.iter().map(|address| address.endpoint).collect();
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, dual.local.port()));
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, dual.local().port()));
         assert!(addresses.contains(&loopback), "{addresses:?}");
         assert!(addresses.is_sorted());
         for address in addresses {
@@ -546,7 +393,7 @@ mod tests {
             let plain = Udp::bind(one.parse().unwrap()).unwrap();
             let addresses = plain.local_addresses().unwrap();
             assert_eq!(addresses.len(), 1);
-            assert_eq!(addresses[0].endpoint, plain.local);
+            assert_eq!(addresses[0].endpoint, plain.local());
         }
     }
 
