@@ -6,7 +6,7 @@
 //! wait for log-ins: whoever owns the UDP socket owns it too. The server says which [`channels`] there are;
 //! where their ends are, and what they may still send, is known here alone.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::source::SourcePrefix;
 use budget::Budget;
-use channels::Channels;
+use channels::{Channels, Place};
 
 // Answers that are longer than their requests.
 mod budget;
@@ -39,6 +39,8 @@ pub struct Batch<'a> {
     pub stride: usize,
     /// Where they came from.
     pub source: SocketAddr,
+    /// The address of this host that they were sent to, where that is known.
+    pub local: Option<IpAddr>,
 }
 
 /// What to send.
@@ -48,6 +50,9 @@ pub enum Output {
     Forward {
         /// Where to.
         to: SocketAddr,
+        /// The address of this host to send it from: the one that the receiver knows. `None` where only
+        /// the system knows.
+        from: Option<IpAddr>,
         /// The bytes of the batch.
         part: Range<usize>,
         /// The length of each datagram but the last.
@@ -130,7 +135,7 @@ impl Relay {
                     }
                 }
             } else {
-                let answer = self.answer(datagram, batch.source, now);
+                let answer = self.answer(datagram, (batch.source, batch.local), now);
                 self.count(answer.is_some());
                 outputs.extend(answer.map(Output::Answer));
             }
@@ -150,7 +155,7 @@ impl Relay {
             return;
         };
         let found = self.channels.forward(end, batch.source, part.len(), now);
-        let Some((other, to)) = found else {
+        let Some((other, place)) = found else {
             self.dropped += count;
             return;
         };
@@ -159,10 +164,20 @@ impl Relay {
         for datagram in batch.bytes[part.clone()].chunks_mut(stride) {
             redirect(datagram, other);
         }
-        outputs.push(Output::Forward { to, part, stride });
+        outputs.push(Output::Forward {
+            to: place.source,
+            from: place.local,
+            part,
+            stride,
+        });
     }
 
-    fn answer(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> Option<Vec<u8>> {
+    fn answer(
+        &mut self,
+        datagram: &[u8],
+        (source, local): (SocketAddr, Option<IpAddr>),
+        now: Instant,
+    ) -> Option<Vec<u8>> {
         if source.port() == 0 {
             return None;
         }
@@ -171,7 +186,8 @@ impl Relay {
             Some(0..=3) => self.stun_answer(datagram, source, now),
             Some(_) => {
                 let ChannelDatagram { end, body } = ChannelDatagram::parse(datagram)?;
-                self.channels.answer(end, &body, source, now)
+                self.channels
+                    .answer(end, &body, Place { source, local }, now)
             }
             None => None,
         }

@@ -51,6 +51,7 @@ fn t14_a_minute_of_valid_datagrams_from_everywhere_takes_no_memory() {
             bytes: &mut request,
             stride: len,
             source,
+            local: None,
         };
         relay.handle_batch(batch, start, &mut outputs);
         assert_eq!(outputs.len(), usize::from(is_answered), "{source}");

@@ -5,7 +5,7 @@
 //! again. What comes from elsewhere, or for an end that is not bound, is dropped.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use common::id::AccountName;
@@ -45,11 +45,20 @@ pub(super) struct Channels {
     closed: Vec<ChannelId>,
 }
 
+/// Where an end is bound to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The address of its peer.
+    pub(super) source: SocketAddr,
+    /// The address of this host that its peer sends to, where that is known.
+    pub(super) local: Option<IpAddr>,
+}
+
 #[derive(Debug)]
 struct End {
     other: EndId,
     account: AccountName,
-    bound: Option<SocketAddr>,
+    bound: Option<Place>,
     /// When something went from it to the other end, or the channel was opened.
     used: Instant,
 }
@@ -107,12 +116,12 @@ impl Channels {
         &mut self,
         end: EndId,
         body: &ChannelBody<'_>,
-        source: SocketAddr,
+        place: Place,
         now: Instant,
     ) -> Option<Vec<u8>> {
         let body = match body {
-            ChannelBody::Bind => self.challenge(end, source, now)?,
-            ChannelBody::Proof(cookie) => self.bind(end, *cookie, source, now)?,
+            ChannelBody::Bind => self.challenge(end, place.source, now)?,
+            ChannelBody::Proof(cookie) => self.bind(end, *cookie, place, now)?,
             ChannelBody::Data(_) | ChannelBody::Challenge(_) | ChannelBody::Bound => return None,
         };
         Some(ChannelDatagram { end, body }.to_bytes())
@@ -125,10 +134,10 @@ impl Channels {
         source: SocketAddr,
         bytes: usize,
         now: Instant,
-    ) -> Option<(EndId, SocketAddr)> {
+    ) -> Option<(EndId, Place)> {
         let sender = self.ends.get(&end)?;
         let other = sender.other;
-        if sender.bound != Some(source) {
+        if sender.bound?.source != source {
             return None;
         }
         let to = self.ends.get(&other)?.bound?;
@@ -153,15 +162,15 @@ impl Channels {
         &mut self,
         end: EndId,
         cookie: Cookie,
-        source: SocketAddr,
+        place: Place,
         now: Instant,
     ) -> Option<ChannelBody<'static>> {
         let period = self.period(now);
         let mut periods = [Some(period), period.checked_sub(1)].into_iter().flatten();
-        if !periods.any(|period| self.cookie(end, source, period).is(cookie)) {
+        if !periods.any(|period| self.cookie(end, place.source, period).is(cookie)) {
             return None;
         }
-        self.ends.get_mut(&end)?.bound = Some(source);
+        self.ends.get_mut(&end)?.bound = Some(place);
         Some(ChannelBody::Bound)
     }
 

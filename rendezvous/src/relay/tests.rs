@@ -64,6 +64,7 @@ impl Stage {
             bytes: &mut bytes,
             stride,
             source,
+            local: None,
         };
         let mut outputs = Vec::new();
         self.relay.handle_batch(batch, self.now, &mut outputs);
@@ -71,7 +72,9 @@ impl Stage {
         for output in outputs {
             match output {
                 Output::Answer(answer) => sent.push((source, answer)),
-                Output::Forward { to, part, stride } => {
+                Output::Forward {
+                    to, part, stride, ..
+                } => {
                     let datagrams = bytes[part].chunks(stride);
                     sent.extend(datagrams.map(|datagram| (to, datagram.to_vec())));
                 }
@@ -244,15 +247,48 @@ fn a_batch_goes_on_as_it_came() {
         bytes: &mut bytes,
         stride,
         source: at_alice(),
+        local: None,
     };
     let mut outputs = Vec::new();
     stage.relay.handle_batch(batch, stage.now, &mut outputs);
     let whole = Output::Forward {
         to: at_bob(),
+        from: None,
         part: 0..len,
         stride,
     };
     assert_eq!(outputs, [whole]);
+}
+
+#[test]
+fn each_peer_hears_from_the_address_that_it_knows() {
+    let mut stage = Stage::new();
+    stage.relay.open(channel(1, [ALICE, BOB]), stage.now);
+    let known: [IpAddr; 2] = [[198, 51, 100, 1], [198, 51, 100, 2]].map(IpAddr::from);
+    let mut say = |end, body, source, local| {
+        let mut bytes = ChannelDatagram { end, body }.to_bytes();
+        let batch = Batch {
+            stride: bytes.len(),
+            bytes: &mut bytes,
+            source,
+            local: Some(local),
+        };
+        let mut outputs = Vec::new();
+        stage.relay.handle_batch(batch, stage.now, &mut outputs);
+        outputs.pop()
+    };
+    for (end, source, local) in [(ALICE, at_alice(), known[0]), (BOB, at_bob(), known[1])] {
+        let Some(Output::Answer(answer)) = say(end, ChannelBody::Bind, source, local) else {
+            panic!("no challenge");
+        };
+        let cookie = Cookie(*answer.last_chunk().unwrap());
+        say(end, ChannelBody::Proof(cookie), source, local);
+    }
+    let forwarded = say(ALICE, ChannelBody::Data(b"x"), at_alice(), known[0]);
+    let Some(Output::Forward { to, from, .. }) = forwarded else {
+        panic!("{forwarded:?}");
+    };
+    assert_eq!((to, from), (at_bob(), Some(known[1])));
 }
 
 #[test]

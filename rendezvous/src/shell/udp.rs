@@ -1,22 +1,25 @@
 //! The UDP port, on a thread of its own: log-ins never delay it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use common::os::clock;
-use mio::net::UdpSocket;
-use mio::{Events, Interest, Poll, Token, Waker};
+use common::os::udp::{Received, Train, TrainSender, TrainSocket};
+use mio::{Events, Poll, Token, Waker};
 
 use super::Failure;
 use crate::relay::{Batch, Output, Relay};
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
-/// Datagrams in a row before the thread looks whether it is to stop.
-const ROUND: usize = 256;
+/// Trains taken in one call: datagrams of many peers come in many trains. Their memory, 64 KiB each, is
+/// touched as far as they fill it.
+const BATCH: usize = 32;
+/// Calls in a row before the thread looks at the time, and whether it is to stop.
+const ROUND: usize = 32;
 
 /// The thread that answers datagrams, until it is told to stop.
 #[derive(Debug)]
@@ -33,18 +36,15 @@ impl UdpThread {
             what: "start the UDP thread",
             why,
         };
-        socket.set_nonblocking(true).map_err(failure)?;
-        let mut socket = UdpSocket::from_std(socket);
+        let mut socket = TrainSocket::over(socket, BATCH).map_err(failure)?;
         let poll = Poll::new().map_err(failure)?;
-        poll.registry()
-            .register(&mut socket, SOCKET, Interest::READABLE)
-            .map_err(failure)?;
+        socket.register(poll.registry(), SOCKET).map_err(failure)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(failure)?;
         let stop = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("udp".to_owned())
-            .spawn(move || run(poll, relay, &socket, &is_over))
+            .spawn(move || run(poll, relay, socket, &is_over))
             .map_err(failure)?;
         Ok(Self {
             thread,
@@ -62,16 +62,32 @@ impl UdpThread {
     }
 }
 
-fn run(mut poll: Poll, mut relay: Relay, socket: &UdpSocket, stop: &AtomicBool) {
+fn run(mut poll: Poll, mut relay: Relay, mut socket: TrainSocket, stop: &AtomicBool) {
     let mut events = Events::with_capacity(8);
+    let mut outputs = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        if let Err(error) = poll.poll(&mut events, None)
+        let now = clock::now();
+        relay.handle_timeout(now);
+        let due = relay.poll_timeout();
+        let span = if socket.is_readable() {
+            Some(Duration::ZERO)
+        } else {
+            due.map(|due| due.saturating_duration_since(now))
+        };
+        if let Err(error) = poll.poll(&mut events, span)
             && error.kind() != io::ErrorKind::Interrupted
         {
             log::error!("the UDP thread cannot wait: {error}");
             return;
         }
-        while !stop.load(Ordering::Relaxed) && answer_some(&mut relay, socket) {}
+        if events.iter().any(|event| event.token() == SOCKET) {
+            socket.note_readable();
+        }
+        for _ in 0..ROUND {
+            if socket.is_readable() {
+                socket.receive(|sender, train| carry(&mut relay, sender, train, &mut outputs));
+            }
+        }
     }
     log::debug!(
         "relay: answered={} forwarded={} dropped={}",
@@ -81,35 +97,53 @@ fn run(mut poll: Poll, mut relay: Relay, socket: &UdpSocket, stop: &AtomicBool) 
     );
 }
 
-/// Answers up to a round of datagrams; `false` when there are no more.
-fn answer_some(relay: &mut Relay, socket: &UdpSocket) -> bool {
-    let mut buffer = [0; 2048];
-    let mut outputs = Vec::new();
-    for _ in 0..ROUND {
-        let (len, source): (usize, SocketAddr) = match socket.recv_from(&mut buffer) {
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            // An answer that did not arrive comes back as an error of the next call: not ours.
-            Err(error) => {
-                log::trace!("receiving: {error}");
-                continue;
-            }
+/// Hands a train to the relay, and sends what it wants sent. What finds no room is lost.
+fn carry(
+    relay: &mut Relay,
+    sender: &TrainSender,
+    received: Received<'_>,
+    outputs: &mut Vec<Output>,
+) {
+    let Received {
+        source,
+        local,
+        ecn,
+        stride,
+        bytes,
+    } = received;
+    let batch = Batch {
+        bytes,
+        stride,
+        source,
+        local,
+    };
+    relay.handle_batch(batch, clock::now(), outputs);
+    for output in outputs.drain(..) {
+        let train = match &output {
+            Output::Answer(answer) => Train {
+                destination: source,
+                // Whoever asked waits for an answer from there.
+                source: local,
+                ecn: None,
+                stride: None,
+                bytes: answer,
+            },
+            Output::Forward {
+                to,
+                from,
+                part,
+                stride,
+            } => Train {
+                destination: *to,
+                source: *from,
+                // The two peers see congestion on either side of the relay.
+                ecn,
+                stride: (part.len() > *stride).then_some(*stride),
+                bytes: &bytes[part.clone()],
+            },
         };
-        let batch = Batch {
-            bytes: &mut buffer[..len],
-            stride: len,
-            source,
-        };
-        relay.handle_batch(batch, clock::now(), &mut outputs);
-        for output in outputs.drain(..) {
-            let sent = match &output {
-                Output::Answer(answer) => socket.send_to(answer, source),
-                Output::Forward { to, part, .. } => socket.send_to(&buffer[part.clone()], *to),
-            };
-            if let Err(error) = sent {
-                log::trace!("a datagram is lost: {error}");
-            }
+        if sender.send(&train).is_err() {
+            log::trace!("there is no room to send");
         }
     }
-    true
 }

@@ -50,6 +50,25 @@ fn the_same_port_answers_stun() {
     assert_eq!(stun::reflexive_address(&answer[..len], 42), seen);
 }
 
+/// A host with several addresses: whoever asks one of them hears from that one, or not at all behind most NATs.
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "127.0.0.2 is an address without being set up on Linux only"
+)]
+fn an_answer_comes_from_where_it_was_asked_for() {
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let data = TempDir::new().unwrap();
+        let server = Running::start_in(data, &["--listen", listen]);
+        let asked = SocketAddr::from(([127, 0, 0, 2], server.address.port()));
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.send_to(&stun::binding_request(7), asked).unwrap();
+        let (_, from) = socket.recv_from(&mut [0; 1500]).unwrap();
+        assert_eq!(from, asked, "{listen}");
+    }
+}
+
 #[test]
 fn a_dual_stack_address_serves_both_families() {
     let data = TempDir::new().unwrap();

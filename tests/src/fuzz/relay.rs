@@ -162,6 +162,7 @@ impl Observer {
             bytes: &mut bytes,
             stride,
             source,
+            local: None,
         };
         let mut outputs = Vec::new();
         self.relay.handle_batch(batch, self.now, &mut outputs);
@@ -180,6 +181,7 @@ impl Observer {
                 to,
                 part,
                 stride: of_part,
+                ..
             } = output
             {
                 assert_eq!(of_part, stride);

@@ -26,6 +26,7 @@ pub(super) fn stun(bytes: &[u8]) {
             bytes: &mut datagram.to_vec(),
             stride: datagram.len(),
             source,
+            local: None,
         };
         let mut outputs = Vec::new();
         relay.handle_batch(batch, now, &mut outputs);

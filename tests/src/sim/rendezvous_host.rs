@@ -205,6 +205,7 @@ impl RendezvousHost {
             bytes: &mut bytes,
             stride: datagram.len(),
             source,
+            local: None,
         };
         let mut outputs = Vec::new();
         self.relay.handle_batch(batch, now, &mut outputs);
