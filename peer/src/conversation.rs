@@ -379,6 +379,7 @@ impl Conversation {
         match event {
             Event::Message(message) => self.on_message(message),
             Event::MessageState { id, to, state } => self.on_message_state(id, to, state, now),
+            Event::Withdrawn { to, ids } => self.on_withdrawn(to, ids),
             Event::Offer(offer) => self.on_offer(offer),
             Event::Transfer { transfer, state } => self.on_transfer(transfer, state, now),
             Event::Connection(state) => {
@@ -440,6 +441,18 @@ impl Conversation {
     ) {
         if self.sent.on_state(id, to.clone(), state, now) {
             self.tell(Event::MessageState { id, to, state });
+        }
+    }
+
+    fn on_withdrawn(&mut self, to: AccountName, ids: Vec<MessageId>) {
+        let ids = self.sent.on_withdrawn(ids);
+        let count = ids.len();
+        if count > 0 {
+            self.tell(Event::Withdrawn {
+                to: to.clone(),
+                ids,
+            });
+            self.show(Item::Withdrawn(Waiting { to, count }));
         }
     }
 

@@ -122,6 +122,24 @@ fn whoever_leaves_is_told_what_waits_and_sees_later_that_it_arrived() {
 }
 
 #[test]
+fn a_chat_is_told_of_messages_that_are_taken_back_elsewhere() {
+    let world = world_of(&["alice"]);
+    let (alice, mut keys) = chat(&world, "alice", &["zed"]);
+    writeln!(keys, "hello").unwrap();
+    let queued = wait(&alice, "it is queued", |line| {
+        line["params"]["state"] == "queued"
+    });
+    let cancelled = world.peer("alice", &["outbox", "cancel", "zed"]);
+    assert_eq!(cancelled.code(), 0, "{cancelled:?}");
+    let told = wait(&alice, "it is told", |line| line["method"] == "withdrawn");
+    let params = serde_json::json!({"to": "zed", "ids": [queued["params"]["id"]]});
+    assert_eq!(told["params"], params);
+    // Nothing is left to wait for when the input ends.
+    drop(keys);
+    assert_eq!(alice.finish(PATIENCE).unwrap().code(), 0);
+}
+
+#[test]
 fn what_waits_is_told_in_the_place_of_the_tick_until_it_arrives() {
     let world = world_of(&["alice", "bob"]);
     let bob = world.receive("bob");

@@ -329,6 +329,34 @@ fn whoever_gives_up_waiting_is_told_how_to_take_the_message_back() {
 }
 
 #[test]
+fn a_message_that_is_taken_back_elsewhere_is_not_waited_for() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let taken_back = |arguments: &[&str]| {
+        let sending = world.start("alice", arguments);
+        world.wait_ready("alice");
+        until("it is queued", PATIENCE, || {
+            (!world.json("alice", &["outbox"]).is_empty()).then_some(())
+        });
+        let cancelled = world.peer("alice", &["outbox", "cancel", "zed"]);
+        assert_eq!(cancelled.code(), 0, "{cancelled:?}");
+        sending.finish(PATIENCE).unwrap()
+    };
+    let told = taken_back(&["send", "zed", "one", "--timeout", "600"]);
+    assert_eq!(told.code(), 7, "{told:?}");
+    assert_eq!(told.stdout, "zed: cancelled, it was taken back\n");
+    assert!(!told.stderr.contains("stays in the outbox"), "{told:?}");
+
+    let told = taken_back(&["send", "zed", "two", "--timeout", "600", "--json"]);
+    assert_eq!(told.code(), 7, "{told:?}");
+    let json = &told.json()[0];
+    assert_eq!(
+        (&json["to"], &json["state"]),
+        (&json!("zed"), &json!("cancelled"))
+    );
+}
+
+#[test]
 fn a_message_that_nobody_waits_for_is_not_said_to_wait() {
     let world = World::new(EXECUTABLE);
     world.register("alice");

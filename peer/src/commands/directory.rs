@@ -198,6 +198,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
             }
             Event::Message(_)
             | Event::MessageState { .. }
+            | Event::Withdrawn { .. }
             | Event::Offer(_)
             | Event::Transfer { .. } => {}
         }

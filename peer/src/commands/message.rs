@@ -86,7 +86,7 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     let waited = undelivered.wait(&mut session, &doing, span, screen);
     waited.map_err(|failure| undelivered.on_failure(failure, &mut session, screen))?;
     if undelivered.open.is_empty() {
-        return Ok(Exit::Done);
+        return Ok(undelivered.exit());
     }
     undelivered.tell_rest(screen)?;
     screen.note(screen.error_look.dim(
@@ -250,6 +250,8 @@ fn read_stdin() -> Result<String, Failure> {
 /// The messages of one `send` that are not delivered yet.
 struct Undelivered {
     open: Vec<(MessageId, AccountName, MessageState)>,
+    /// Another program has taken one of them back.
+    is_withdrawn: bool,
     connection: ConnectionWatch,
     presence: Presence,
     /// Recipients that the person was told are not there.
@@ -274,6 +276,7 @@ impl Undelivered {
             open: messages
                 .map(|(id, to)| (id, to, MessageState::Queued))
                 .collect(),
+            is_withdrawn: false,
             connection: ConnectionWatch::default(),
             presence: Presence::default(),
             told: BTreeSet::new(),
@@ -298,6 +301,9 @@ impl Undelivered {
             match session.next(Some(until)) {
                 Some(Happening::Event(Event::MessageState { id, state, .. })) => {
                     self.advance(id, state, screen)?;
+                }
+                Some(Happening::Event(Event::Withdrawn { ids, .. })) => {
+                    self.on_withdrawn(&ids, screen)?;
                 }
                 Some(Happening::Event(Event::Connection(state))) => {
                     if state == ConnectionState::Online && !self.presence.is_current() {
@@ -505,6 +511,26 @@ impl Undelivered {
         }
         let (id, to, state) = self.open.remove(index);
         self.tell(&to, id, state, screen)
+    }
+
+    /// Says of messages that another program has taken back that nothing is to be waited for.
+    fn on_withdrawn(&mut self, ids: &[MessageId], screen: &Screen) -> Result<(), Failure> {
+        let is_it = |(id, ..): &mut (MessageId, AccountName, MessageState)| ids.contains(id);
+        for (id, to, _) in self.open.extract_if(.., is_it) {
+            self.is_withdrawn = true;
+            screen.say(line::taken_back(&to, &screen.look))?;
+            screen.data(&json!({ "to": to, "id": id, "state": "cancelled" }))?;
+        }
+        Ok(())
+    }
+
+    /// What it comes to once nothing is open.
+    const fn exit(&self) -> Exit {
+        if self.is_withdrawn {
+            Exit::NotDelivered
+        } else {
+            Exit::Done
+        }
     }
 
     fn tell_rest(&self, screen: &Screen) -> Result<(), Failure> {

@@ -228,7 +228,7 @@ impl Receiver<'_> {
                 }
                 Ok(None)
             }
-            Event::Presence(_) | Event::MessageState { .. } => Ok(None),
+            Event::Presence(_) | Event::MessageState { .. } | Event::Withdrawn { .. } => Ok(None),
         }
     }
 

@@ -145,6 +145,8 @@ pub(crate) enum Item {
     Receipts(Receipts),
     /// Messages that were sent here are not delivered, and why.
     Waiting { waiting: Waiting, cause: Cause },
+    /// Messages that waited were taken back, perhaps by another program: they do not wait any more.
+    Withdrawn(Waiting),
     /// The person turned to somebody who is not there.
     Absent {
         account: AccountName,

@@ -178,6 +178,12 @@ impl SentMessages {
         true
     }
 
+    /// Forgets messages that were taken back. Returns those of them that were followed.
+    pub(super) fn on_withdrawn(&mut self, mut ids: Vec<MessageId>) -> Vec<MessageId> {
+        ids.retain(|id| self.open.remove(id).is_some());
+        ids
+    }
+
     /// An account came online: what waits for it is told of again if it is not delivered soon.
     pub(super) fn on_online(&mut self, account: &AccountName, now: Instant) {
         for open in self.open.values_mut() {

@@ -359,8 +359,7 @@ impl Chat {
                 }
             }
             (ChatStored::Withdrawn { command, messages }, None) => {
-                let ids = messages.into_iter().map(|(_, message)| message.id);
-                cx.reply(command, Ok(Reply::Withdrawn(ids.collect())));
+                on_withdrawn(command, messages, cx);
             }
             (ChatStored::Read { id, to }, Some(ChatAnswer::Advanced { is_new })) => {
                 if is_new {
@@ -456,6 +455,19 @@ impl Chat {
         for link in links {
             cx.links.close(link, cx.now);
         }
+    }
+}
+
+/// Messages are taken back: whoever waits for them hears that nothing comes of it.
+fn on_withdrawn(command: CommandId, messages: Vec<(AccountName, Message)>, cx: &mut Context<'_>) {
+    let ids = messages.iter().map(|(_, message)| message.id).collect();
+    cx.reply(command, Ok(Reply::Withdrawn(ids)));
+    let mut by_recipient: BTreeMap<AccountName, Vec<MessageId>> = BTreeMap::new();
+    for (to, message) in messages {
+        by_recipient.entry(to).or_default().push(message.id);
+    }
+    for (to, ids) in by_recipient {
+        cx.event(Event::Withdrawn { to, ids });
     }
 }
 

@@ -60,7 +60,7 @@ pub enum Command {
     /// Lists the messages in the outbox, by recipient, oldest first.
     Outbox,
     /// Removes messages from the outbox and the history, unless a link has carried them, in this run or an
-    /// earlier one: they may have arrived. The reply lists those removed.
+    /// earlier one: they may have arrived. The reply lists those removed, and so does [`Event::Withdrawn`].
     Withdraw {
         /// At most [`common::limits::WITHDRAW_MAX`].
         ids: Vec<MessageId>,
@@ -265,6 +265,14 @@ pub enum Event {
         /// The recipient.
         to: AccountName,
         state: MessageState,
+    },
+    /// Messages to one account were taken back by a [`Command::Withdraw`]: they are neither in the outbox nor
+    /// in the history any more.
+    Withdrawn {
+        /// The recipient.
+        to: AccountName,
+        /// At least one.
+        ids: Vec<MessageId>,
     },
     /// An account offers a file.
     Offer(OfferView),

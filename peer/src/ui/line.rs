@@ -376,6 +376,12 @@ pub(crate) fn delivery(
     format!("{}: {state}", look.bold(to.as_str()))
 }
 
+/// Says that a message was taken back while a command waited for its receipt.
+pub(crate) fn taken_back(to: &AccountName, look: &Look) -> String {
+    let state = look.yellow("cancelled, it was taken back");
+    format!("{}: {state}", look.bold(to.as_str()))
+}
+
 /// Says that a message is the node's now, for a command that waits for nothing.
 pub(crate) fn taken(to: &AccountName, look: &Look) -> String {
     let to = look.bold(to.as_str());
@@ -431,6 +437,7 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
         | Event::Presence(_)
         | Event::Message(_)
         | Event::MessageState { .. }
+        | Event::Withdrawn { .. }
         | Event::Offer(_)
         | Event::Transfer { .. } => None,
     }

@@ -105,6 +105,7 @@ impl Model {
                 }
             }
             Event::MessageState { .. }
+            | Event::Withdrawn { .. }
             | Event::Transfer { .. }
             | Event::Connection(_)
             | Event::Presence(_)

@@ -580,6 +580,9 @@ impl World {
             Event::MessageState { id, to, state } => {
                 self.note(&format!("{n} knows {id} to {to} {state:?}"));
             }
+            Event::Withdrawn { to, ids } => {
+                self.note(&format!("{n} has taken {ids:?} to {to} back"));
+            }
             Event::Offer(offer) => {
                 self.note(&format!("{n} has an offer of {} bytes", offer.size));
                 self.hosts[n].offers.push(offer.transfer);

@@ -110,6 +110,11 @@ fn what_may_have_arrived_is_not_taken_back_after_a_restart_either() {
         let ids = vec![carried, later];
         let reply = ask(&mut world, 0, Command::Withdraw { ids });
         assert_eq!(reply, Ok(Reply::Withdrawn(vec![later])));
+        let told = Event::Withdrawn {
+            to: world.hosts[1].account.clone(),
+            ids: vec![later],
+        };
+        assert!(world.hosts[0].events.contains(&told));
         assert_eq!(outbox(&mut world), expected[..1]);
     }
     world.net.heal();

@@ -293,6 +293,30 @@ fn what_waits_is_told_as_soon_as_it_is_known_who_is_online() {
 }
 
 #[test]
+fn what_is_taken_back_elsewhere_does_not_wait_any_more() {
+    let mut stage = Stage::with_bob();
+    stage.exchange("one", Ok(Reply::Queued(vec![id(1)])));
+    stage.exchange("two", Ok(Reply::Queued(vec![id(2)])));
+    let withdrawn = |ids: &[u8]| Event::Withdrawn {
+        to: name("bob"),
+        ids: ids.iter().copied().map(id).collect(),
+    };
+    // One that this conversation knows nothing of is not told of.
+    let wanted = stage.event(withdrawn(&[9]));
+    assert_eq!((wanted.items, wanted.events), (vec![], vec![]));
+    let wanted = stage.event(withdrawn(&[1, 9]));
+    assert_eq!(wanted.items, [Item::Withdrawn(waiting("bob", 1))]);
+    assert_eq!(wanted.events, [withdrawn(&[1])]);
+    let told = stage.pass(Duration::from_millis(400)).items;
+    assert_eq!(told, [waits("bob", 1, Cause::Absent(Absence::Unheard))]);
+    stage.event(withdrawn(&[2]));
+    // Nothing waits that could be told of once somebody is there, and not reached.
+    stage.event(came("bob"));
+    assert_eq!(stage.pass(Duration::from_secs(5)).items, []);
+    assert_eq!(stage.conversation.sent.waiting(), []);
+}
+
+#[test]
 fn a_note_to_oneself_waits_for_nobody() {
     let mut stage = Stage::with_bob_online();
     stage.line("/to alice");

@@ -130,6 +130,7 @@ impl<'a> LineFrontEnd<'a> {
             | Event::Presence(_)
             | Event::Message(_)
             | Event::MessageState { .. }
+            | Event::Withdrawn { .. }
             | Event::Transfer { .. }
             | Event::FailedLogins(_)
             | Event::Enrolled(_)
@@ -166,6 +167,7 @@ impl<'a> LineFrontEnd<'a> {
             | Item::Message(_)
             | Item::Receipts(_)
             | Item::Waiting { .. }
+            | Item::Withdrawn(_)
             | Item::Absent { .. }
             | Item::Offer { .. }
             | Item::OfferEnded { .. }
@@ -250,6 +252,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Waiting { waiting, cause } => {
             prose(look.yellow(&format!("  {}", waits(waiting, *cause))))
         }
+        Item::Withdrawn(withdrawn) => prose(look.dim(&format!("  {}", taken_back(withdrawn)))),
         Item::Absent {
             account,
             absence,
@@ -390,6 +393,13 @@ fn waits(waiting: &Waiting, cause: Cause) -> String {
         }
         Cause::NotReached => format!("… {wait}: {to} cannot be reached so far"),
         Cause::NoReceipt => format!("… {wait}: sent to {to}, no receipt so far"),
+    }
+}
+
+fn taken_back(withdrawn: &Waiting) -> String {
+    match withdrawn {
+        Waiting { to, count: 1 } => format!("1 message to {to} was taken back"),
+        Waiting { to, count } => format!("{count} messages to {to} were taken back"),
     }
 }
 
@@ -575,6 +585,20 @@ mod tests {
                     Some("the first of many words and more of them"),
                 ),
                 "  ✓ delivered to bob (3 messages up to “the first of…ore of them”)",
+            ),
+            (
+                Item::Withdrawn(Waiting {
+                    to: bob(),
+                    count: 1,
+                }),
+                "  1 message to bob was taken back",
+            ),
+            (
+                Item::Withdrawn(Waiting {
+                    to: bob(),
+                    count: 2,
+                }),
+                "  2 messages to bob were taken back",
             ),
             (
                 waits(1, Cause::Absent(Absence::Offline)),
