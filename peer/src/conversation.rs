@@ -266,9 +266,12 @@ impl Conversation {
         })
     }
 
-    /// The transfers of this conversation that have not ended, in the order in which they began.
+    /// The transfers of this conversation that have not ended: those that move first, as a front end may
+    /// have no room for all, and apart from that in the order in which they began.
     pub(crate) fn underway(&self) -> Vec<(&Transfer, Stage)> {
-        self.transfers.underway()
+        let mut underway = self.transfers.underway();
+        underway.sort_by_key(|(_, stage)| !stage.is_moving());
+        underway
     }
 
     // ---- beginning and end -----------------------------------------------------------------

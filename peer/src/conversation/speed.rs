@@ -27,6 +27,14 @@ pub(crate) enum Pace {
 }
 
 impl Pace {
+    /// Tells whether bytes come, or are about to.
+    pub(crate) const fn is_moving(self) -> bool {
+        match self {
+            Self::Unmeasured | Self::PerSecond(_) => true,
+            Self::Stalled | Self::Behind => false,
+        }
+    }
+
     /// Whole seconds until so many bytes more have come, where that can be told.
     pub(crate) fn seconds_left(self, bytes: u64) -> Option<u64> {
         match self {
@@ -101,8 +109,9 @@ impl Speed {
 
     /// How fast it is, among all between the same two people in the same direction.
     pub(crate) fn pace<'a>(&self, all: impl IntoIterator<Item = &'a Self>) -> Pace {
+        let has_none = self.bytes == 0 || self.is_stalled;
         match self.mean {
-            _ if self.is_stalled && all.into_iter().any(Self::is_moving) => Pace::Behind,
+            _ if has_none && all.into_iter().any(Self::is_moving) => Pace::Behind,
             _ if self.is_stalled => Pace::Stalled,
             Some(mean) => Pace::PerSecond(mean as u64),
             None => Pace::Unmeasured,
@@ -190,7 +199,10 @@ mod tests {
     fn what_waits_behind_another_is_not_stalled() {
         let (mut first, mut second, start) = (Speed::default(), Speed::default(), start());
         second.add(0, start);
+        first.add(0, start);
+        assert_eq!(second.pace([&first, &second]), Pace::Unmeasured);
         for tenth in 0..40 {
+            assert_eq!(second.pace([&first, &second]) == Pace::Behind, tenth > 1);
             first.add(tenth * 100, at(start, tenth));
         }
         for speed in [&mut first, &mut second] {

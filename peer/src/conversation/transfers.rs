@@ -36,6 +36,16 @@ pub(crate) enum Stage {
     Moving { done: u64, total: u64, pace: Pace },
 }
 
+impl Stage {
+    /// Tells whether bytes come, or are about to.
+    pub(super) const fn is_moving(self) -> bool {
+        match self {
+            Self::Offered => false,
+            Self::Moving { pace, .. } => pace.is_moving(),
+        }
+    }
+}
+
 /// The transfer that a person means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Selected {

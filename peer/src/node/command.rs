@@ -492,7 +492,8 @@ pub enum TransferState {
         digest: String,
         /// Size of the file, in bytes.
         total: u64,
-        /// Milliseconds from acceptance to completion.
+        /// Milliseconds from the first byte to completion, as far as this side can tell: an accepted file
+        /// that waits behind others is not on its way.
         elapsed_ms: u64,
         /// The file's absolute path; only on the receiver's side.
         path: Option<PathBuf>,

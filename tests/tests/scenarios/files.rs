@@ -210,6 +210,26 @@ fn files_on_one_slow_line_tell_no_more_than_has_arrived() {
 }
 
 #[test]
+fn the_time_that_a_file_waits_for_its_turn_is_not_its_own() {
+    let mut world = slow_world();
+    let transfers = [0, 1].map(|_| offer(&mut world, LEAF_LEN as u32).0);
+    for transfer in transfers {
+        answer(&mut world, transfer, true);
+    }
+    let alone = LEAF_LEN as u64 * 1000 / u64::from(RATE);
+    for host in [0, 1] {
+        for transfer in transfers {
+            let end = end(&mut world, host, transfer);
+            let TransferState::Done { elapsed_ms, .. } = end else {
+                panic!("{end:?}");
+            };
+            let fair = alone * 8 / 10..alone * 15 / 10;
+            assert!(fair.contains(&elapsed_ms), "host {host}: {elapsed_ms}");
+        }
+    }
+}
+
+#[test]
 fn t12_a_file_that_changes_on_its_way_is_never_done() {
     let mut world = world(2, Faults::NONE);
     world.hosts[0].disk.is_corrupt = true;

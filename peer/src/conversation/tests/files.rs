@@ -237,7 +237,8 @@ fn how_far_files_are_can_be_looked_at() {
         pace,
     };
     let moves = at(5, speed::Pace::PerSecond(1));
-    assert_eq!(underway(&stage)[1], (file(2, "b"), moves));
+    let both = [(file(2, "b"), moves), (file(1, "a"), offered)];
+    assert_eq!(underway(&stage), both, "what moves is the first");
     let deadline = stage.wanted().deadline.unwrap();
     stage.pass(deadline - stage.now.instant);
     let stalled = at(5, speed::Pace::Stalled);
@@ -258,20 +259,23 @@ fn how_far_files_are_can_be_looked_at() {
 #[test]
 fn a_file_behind_another_to_the_same_person_waits_for_its_turn() {
     let mut stage = sending(2);
-    stage.event(transfer(2, moving(0)));
+    stage.event(transfer(1, moving(0)));
+    stage.event(transfer(2, moving(1)));
+    let shown = |stage: &Stage| {
+        let underway = stage.conversation.underway().into_iter();
+        let shown = underway.map(|(transfer, stage)| match stage {
+            transfers::Stage::Moving { pace, .. } => (transfer.number, pace),
+            transfers::Stage::Offered => panic!("both move"),
+        });
+        Vec::from_iter(shown)
+    };
+    let behind = (1, speed::Pace::Behind);
+    assert_eq!(shown(&stage), [(2, speed::Pace::Unmeasured), behind]);
     for done in 1..=5 {
-        stage.event(transfer(1, moving(done)));
+        stage.event(transfer(2, moving(done)));
         stage.pass(Duration::from_secs(1));
     }
-    let paces = stage.conversation.underway().into_iter();
-    let paces = paces.map(|(_, stage)| match stage {
-        transfers::Stage::Moving { pace, .. } => pace,
-        transfers::Stage::Offered => panic!("both move"),
-    });
-    assert_eq!(
-        Vec::from_iter(paces),
-        [speed::Pace::PerSecond(1), speed::Pace::Behind]
-    );
+    assert_eq!(shown(&stage), [(2, speed::Pace::PerSecond(1)), behind]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub(super) struct Progress {
     transfer: TransferId,
     done: u64,
     pub(super) total: u64,
+    /// When the first byte came; until then, when it was last known that none had.
     since: Instant,
     told: Instant,
     is_told: bool,
@@ -41,6 +42,9 @@ impl Progress {
 
     /// Notes that so many bytes have arrived. It never goes back.
     pub(super) fn reach(&mut self, done: u64, cx: &mut Context<'_>) {
+        if self.done == 0 {
+            self.since = first_byte(self.since, done, cx.now);
+        }
         if done > self.done {
             self.done = done;
             self.is_told = false;
@@ -67,7 +71,7 @@ impl Progress {
         self.told + INTERVAL
     }
 
-    /// Time since the start, in milliseconds.
+    /// Time since the first byte, in milliseconds.
     pub(super) fn elapsed_ms(&self, now: Instant) -> u64 {
         let elapsed = now.saturating_duration_since(self.since);
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
@@ -76,6 +80,17 @@ impl Progress {
     fn tell(&mut self, cx: &mut Context<'_>) {
         self.is_told = true;
         tell(self.transfer, self.state(), cx);
+    }
+}
+
+/// When the first byte came, as far as it is known `now` that `done` have. Up to `since` there was none. A
+/// sender looks again and again, so it came soon after the last time; a receiver hears of what comes alone.
+fn first_byte(since: Instant, done: u64, now: Instant) -> Instant {
+    let is_looked_for = now <= since + 2 * INTERVAL;
+    if done > 0 && is_looked_for {
+        since
+    } else {
+        now
     }
 }
 
