@@ -168,6 +168,34 @@ fn a_text_that_is_only_somebodys_name_is_not_sent_by_mistake() {
 }
 
 #[test]
+fn a_single_word_beside_a_pipe_is_sent_and_the_pipe_is_not_forgotten() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    let _bob = world.receive("bob");
+    fs::write(world.path("text"), "from a file\n").unwrap();
+    let sent = |arguments: &[&str]| {
+        let command = world.peer_command("alice", arguments);
+        let sent = run(Program::Peer, &mut with_stdin(command, &world.path("text")));
+        assert_eq!(sent.code(), 0, "{arguments:?} {sent:?}");
+        sent
+    };
+    let note = "Sent is the word 'dave'; standard input was not read. To send what is piped: peer send bob,dave - (or peer send bob -).\n";
+    assert_eq!(sent(&["send", "bob", "dave"]).stderr, note);
+    for arguments in [
+        &["send", "--to", "bob", "dave"][..],
+        &["send", "bob", "dave", "--json"],
+        &["send", "bob", "dave!"],
+        &["send", "bob", "dave", "left"],
+    ] {
+        assert_eq!(sent(arguments).stderr, "", "{arguments:?}");
+    }
+    let expected = ["dave", "dave", "dave", "dave!", "dave left"];
+    assert_eq!(world.received("bob", "alice"), expected);
+}
+
+#[test]
 fn while_it_waits_send_says_for_whom_and_how_long() {
     let world = World::new(EXECUTABLE);
     world.register("alice");

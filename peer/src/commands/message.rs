@@ -62,10 +62,12 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
         LetterText::Stdin => (body(read_stdin()?)?, None),
     };
     let mut session = place.open_with(settings)?;
-    if let Some(suspect) = suspect
-        && is_other_account(&mut session, &suspect.name)?
-    {
-        return Err(suspect.mistaken_recipient(&to));
+    let mut unread = None;
+    if let Some(suspect) = suspect {
+        if is_other_account(&mut session, &suspect.name)? {
+            return Err(suspect.mistaken_recipient(&to));
+        }
+        unread = suspect.unread_input(&to);
     }
     let sent = unix_time();
     let command = Command::Send {
@@ -76,6 +78,9 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     let Reply::Queued(ids) = session.call(&doing, &command)? else {
         return Err(Failure::unexpected_reply(&doing));
     };
+    if let Some(note) = unread {
+        screen.note(screen.error_look.dim(&note));
+    }
     let messages = addressed(ids, to).ok_or_else(|| Failure::unexpected_reply(&doing))?;
     let mut undelivered = Undelivered::new(messages);
     if args.no_wait {
@@ -160,6 +165,20 @@ impl Suspect {
             true => Extent::Whole,
         };
         Self { name, extent }
+    }
+
+    /// What to say where only the word is sent, though standard input may have been meant. It is no mistake
+    /// to be refused: whoever sends line by line has a pipe there, too.
+    fn unread_input(&self, to: &[AccountName]) -> Option<String> {
+        let name = &self.name;
+        let names: Vec<_> = to.iter().map(AccountName::as_str).collect();
+        let names = names.join(",");
+        match self.extent {
+            Extent::WholeBesideInput => Some(format!(
+                "Sent is the word '{name}'; standard input was not read. To send what is piped: peer send {names},{name} - (or peer send {names} -)."
+            )),
+            Extent::FirstWord | Extent::Whole => None,
+        }
     }
 
     fn mistaken_recipient(&self, to: &[AccountName]) -> Failure {
