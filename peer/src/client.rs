@@ -40,8 +40,10 @@ pub(crate) enum Happening {
 pub(crate) enum Typed {
     /// A line, without its end.
     Line(String),
-    /// Ctrl-C.
+    /// Ctrl-C where nothing was typed.
     Interrupt,
+    /// Ctrl-C on a line that was half typed, which is gone.
+    Cleared,
     /// Ctrl-D, or the end of the input.
     End,
     /// The line editor has failed. Nothing follows.

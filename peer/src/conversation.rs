@@ -831,6 +831,8 @@ impl Conversation {
                     .because("the line editor has failed")
                     .next("run 'peer chat' again; what was sent is kept"),
             )),
+            // It was about that line alone.
+            Typed::Cleared => {}
             Typed::Interrupt if was_interrupted || was_warned || self.cancels_by_leaving() => {
                 self.leave(was_warned);
             }

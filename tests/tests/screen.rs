@@ -583,6 +583,30 @@ fn whoever_leaves_while_a_file_moves_sees_what_was_cancelled_and_no_line_of_befo
 }
 
 #[test]
+fn two_interrupts_in_one_read_are_two_and_one_of_a_half_typed_line_is_none() {
+    let world = two_people();
+    let bob = world.receive("bob");
+    let mut terminal = talking_to_bob(&world);
+    terminal.type_keys("half a line\u{3}");
+    let cleared = |screen: &str| screen.contains("bob> half a line^C\nbob>");
+    let screen = terminal.wait("it is cleared", PATIENCE, cleared);
+    assert!(!screen.contains("Ctrl-C again ends"), "{screen}");
+    // What is typed behind it is not lost.
+    terminal.type_keys("another\u{3}a third\r");
+    let is_it = |line: &serde_json::Value| line["params"]["body"] == "a third";
+    bob.wait_json("the line", PATIENCE, is_it).unwrap();
+    terminal.type_keys("\u{3}");
+    terminal.wait("it is told", PATIENCE, |screen| {
+        screen.contains("Ctrl-C again ends") && screen.trim_end().ends_with("bob>")
+    });
+    terminal.type_keys("half\u{3}\u{3}");
+    let again = |screen: &str| screen.matches("Ctrl-C again ends").count() == 2;
+    terminal.wait("only the second counts", PATIENCE, again);
+    terminal.type_keys("hi\r\u{3}\u{3}");
+    ends(terminal, 0, "");
+}
+
+#[test]
 fn an_interrupt_says_what_became_of_a_file() {
     let world = two_people();
     make_film(&world);

@@ -21,16 +21,22 @@ use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::{Hint, Hinter};
 use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
-use rustyline::{ColorMode, Config, Context, Editor, ExternalPrinter, GraphemeClusterMode, Helper};
+use rustyline::{
+    ColorMode, Config, Context, Editor, EventHandler, ExternalPrinter, GraphemeClusterMode, Helper,
+    KeyEvent,
+};
 use signal_hook::consts::SIGINT;
 
 use super::{OutputClosed, Screen};
 use crate::client::{Notifier, Typed};
 use crate::conversation::slash::{Operand, Slash};
 use above::{Above, SharedAbove};
+use interrupt::Interrupt;
 
 // What stands above the line that is typed.
 mod above;
+// Ctrl-C as a key.
+mod interrupt;
 
 /// Lines to print that wait for the editor, which takes one at a time; whoever prints more waits.
 const PRINTING_MAX: usize = 4096;
@@ -164,13 +170,19 @@ impl Prompt {
             Editor::<Completion, DefaultHistory>::with_config(config.clone()).map_err(failed)?;
         let status = Status::default();
         let above = SharedAbove::default();
+        let interrupt = Interrupt::default();
         editor.set_helper(Some(Completion {
             names,
             files: FilenameCompleter::new(),
             status: status.clone(),
             above: above.clone(),
+            interrupt: interrupt.clone(),
             widths: config.grapheme_cluster_mode(),
         }));
+        editor.bind_sequence(
+            KeyEvent::ctrl('C'),
+            EventHandler::Conditional(Box::new(interrupt.clone())),
+        );
         let mut external = editor.create_external_printer().map_err(failed)?;
         // The editor takes one line at a time, and none between two prompts: a thread waits for it.
         let (printer, lines) = sync_channel::<String>(PRINTING_MAX);
@@ -192,7 +204,7 @@ impl Prompt {
             .spawn(move || {
                 let _last_word = LastWord(notifier.clone());
                 let _ = SigSet::from(Signal::SIGTSTP).thread_unblock();
-                edit(&mut editor, &asked, &notifier, &typed);
+                edit(&mut editor, &asked, &notifier, &typed, &interrupt);
                 drop::<SyncSender<()>>(ended);
             })?;
         Ok(Self {
@@ -299,6 +311,7 @@ fn edit(
     asked: &Receiver<String>,
     notifier: &Notifier,
     above: &SharedAbove,
+    interrupt: &Interrupt,
 ) {
     while let Ok(prompt) = asked.recv() {
         above.with(Above::begin);
@@ -308,6 +321,10 @@ fn edit(
         }
         above.with(Above::end);
         let typed = match read {
+            Ok(line) if interrupt.take() => match line.as_str() {
+                "" => Typed::Interrupt,
+                _ => Typed::Cleared,
+            },
             Ok(line) => {
                 if line.len() <= MESSAGE_LEN_MAX {
                     // It is kept in memory, where nothing fails.
@@ -315,6 +332,7 @@ fn edit(
                 }
                 Typed::Line(line)
             }
+            // By a signal.
             Err(ReadlineError::Interrupted) => Typed::Interrupt,
             Err(_) => Typed::End,
         };
@@ -324,7 +342,7 @@ fn edit(
     }
 }
 
-/// At Ctrl-C the editor leaves its hint on the screen, and the cursor below it. To be called before anything
+/// At SIGINT the editor leaves its hint on the screen, and the cursor below it. To be called before anything
 /// else is printed.
 fn clear_hint(above: &mut Above) {
     let rows = above.rows_left();
@@ -353,6 +371,7 @@ struct Completion {
     files: FilenameCompleter,
     status: Status,
     above: SharedAbove,
+    interrupt: Interrupt,
     /// How the editor counts columns.
     widths: GraphemeClusterMode,
 }
@@ -497,7 +516,11 @@ impl Highlighter for Completion {
     }
 
     fn highlight<'l>(&self, line: &'l str, at: usize) -> Cow<'l, str> {
-        let (drawn, _) = self.drawn(line, at);
+        let (mut drawn, _) = self.drawn(line, at);
+        let mark = self.interrupt.mark(line);
+        if !mark.is_empty() {
+            drawn.to_mut().push_str(mark);
+        }
         self.above.with(|above| above.draw_line(&drawn));
         drawn
     }
@@ -508,7 +531,8 @@ impl Highlighter for Completion {
                 let is_typed = self.drawn(line, at).0 == line;
                 self.above.with(|above| above.has_to_draw(is_typed))
             }
-            CmdKind::MoveCursor | CmdKind::ForcedRefresh => false,
+            CmdKind::MoveCursor => false,
+            CmdKind::ForcedRefresh => self.interrupt.is_pressed(),
         }
     }
 
@@ -552,6 +576,7 @@ mod tests {
             files: FilenameCompleter::new(),
             status: Status::default(),
             above: SharedAbove::default(),
+            interrupt: Interrupt::default(),
             widths: GraphemeClusterMode::WcWidth,
         };
         let history = DefaultHistory::new();

@@ -55,6 +55,8 @@ fn two_interrupts_end_it_and_one_does_not() {
     let once = objection(Objection::InterruptOnce);
     assert_eq!(stage.typed(Typed::Interrupt).items, once);
     stage.line("still here");
+    let cleared = stage.typed(Typed::Cleared);
+    assert_eq!((cleared.items, cleared.ending), (Vec::new(), None));
     assert_eq!(stage.typed(Typed::Interrupt).items, once);
     let left = stage.leave(Typed::Interrupt, Vec::new());
     assert_eq!(left.ending, Some(left_with(Vec::new())));

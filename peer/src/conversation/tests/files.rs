@@ -296,6 +296,9 @@ fn whoever_leaves_while_a_file_moves_is_warned_once() {
     for again in [quit(), Typed::End, Typed::Interrupt] {
         for once in [quit(), Typed::End, Typed::Interrupt] {
             let mut stage = sending(1);
+            assert_eq!(stage.typed(Typed::Cleared).items, []);
+            assert_eq!(stage.typed(once.clone()).items, warning());
+            stage.typed(Typed::Cleared);
             assert_eq!(stage.typed(once.clone()).items, warning());
             stage.line("hi");
             assert_eq!(stage.typed(once).items, warning(), "anything between");
