@@ -274,6 +274,15 @@ impl Conversation {
         underway
     }
 
+    /// The transfers that end with this program, should it end now.
+    pub(crate) fn cut_off(&self) -> Vec<(TransferId, Transfer)> {
+        if self.is_owner {
+            self.transfers.all_with_ids()
+        } else {
+            Vec::new()
+        }
+    }
+
     // ---- beginning and end -----------------------------------------------------------------
 
     fn greet(&mut self, offline: Option<String>) {
@@ -365,7 +374,7 @@ impl Conversation {
 
     /// Cancels all transfers of this conversation. The node may outlive it, for other programs.
     fn cancel_all(&mut self) -> Vec<Transfer> {
-        for transfer in self.transfers.ids() {
+        for (transfer, _) in self.transfers.all_with_ids() {
             let command = Command::Cancel { transfer };
             self.ask("cancel a transfer", command, Purpose::Cancel);
         }

@@ -607,6 +607,24 @@ fn two_interrupts_in_one_read_are_two_and_one_of_a_half_typed_line_is_none() {
 }
 
 #[test]
+fn a_chat_that_is_told_to_end_says_which_file_ends_with_it() {
+    let world = two_people();
+    make_film(&world);
+    let _bob = world.start(
+        "bob",
+        &["receive", "--folder", "inbox", "--accept", "always"],
+    );
+    world.wait_ready("bob");
+    for signal in ["TERM", "HUP"] {
+        let mut alice = talking_to_bob(&world);
+        alice.type_keys("/send-file bob film.mp4\r");
+        alice.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+        alice.signal(signal);
+        ends(alice, 143, "Cancelled: film.mp4 to bob.");
+    }
+}
+
+#[test]
 fn an_interrupt_says_what_became_of_a_file() {
     let world = two_people();
     make_film(&world);

@@ -19,7 +19,7 @@ use crate::args::Chat;
 use crate::client::{CallError, Happening, now};
 use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::{
-    Conversation, Ending, Input, Item, Now, Output, RequestError, RequestId, Setup, Waiting,
+    Conversation, Ending, Input, Item, Now, Output, RequestError, RequestId, Setup, Transfer, Waiting,
 };
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Reply};
@@ -67,6 +67,12 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
     };
     let ending = talk.run();
     talk.front_end.end();
+    let ending = ending.inspect_err(|_| {
+        let cancelled = talk.give_up();
+        if !cancelled.is_empty() {
+            screen.note(line::cancelled(&cancelled));
+        }
+    });
     let mut left_behind =
         |waiting: &[Waiting]| line::left_behind(waiting, is_logged_in(&mut session));
     match ending? {
@@ -130,6 +136,18 @@ impl Talk<'_> {
             }
             self.conversation.handle_timeout(now());
         }
+    }
+
+    /// Cancels the transfers of a conversation that ends early. The node may outlive it, for other programs.
+    fn give_up(&mut self) -> Vec<Transfer> {
+        let cut_off = self.conversation.cut_off().into_iter();
+        let cancelled = cut_off.map(|(transfer, shown)| {
+            // If this fails, they end with the node.
+            let command = Command::Cancel { transfer };
+            let _ = self.session.try_call(&command, CALL_TIMEOUT);
+            shown
+        });
+        cancelled.collect()
     }
 
     /// Carries out the outputs of the conversation. Returns its next deadline, or how it ended.

@@ -158,15 +158,17 @@ impl Transfers {
             .collect()
     }
 
-    /// All of them, to end them.
-    pub(super) fn ids(&self) -> Vec<TransferId> {
-        self.followed.keys().copied().collect()
-    }
-
     /// The same without how far they are.
     pub(super) fn all(&self) -> Vec<Transfer> {
         let all = self.underway_by_number().into_iter();
         all.map(|followed| followed.transfer.clone()).collect()
+    }
+
+    /// The same with their ids, to end them.
+    pub(super) fn all_with_ids(&self) -> Vec<(TransferId, Transfer)> {
+        let all = self.followed.iter();
+        all.map(|(id, followed)| (*id, followed.transfer.clone()))
+            .collect()
     }
 
     /// When one that moves is no longer as fast as it was, should nothing come by then.
