@@ -297,6 +297,34 @@ fn a_new_password_is_asked_for_again_until_it_will_do() {
 }
 
 #[test]
+fn a_fingerprint_answers_whether_a_server_is_trusted() {
+    let world = World::new(EXECUTABLE);
+    let server = world.server();
+    let other = common::key::Fingerprint::of_spki(b"another key").to_string();
+    let command = ["register", "alice", "--server", &server.address];
+    let command = world.peer_command("alice", &command);
+    let asks = |times: usize| move |screen: &str| screen.matches("[yes/no]").count() == times;
+
+    let mut terminal = Terminal::start(&command, 200);
+    terminal.wait("the question", PATIENCE, asks(1));
+    terminal.type_keys("maybe\r");
+    let screen = terminal.wait("it is asked again", PATIENCE, asks(2));
+    assert!(
+        screen.contains("the fingerprint that you were told"),
+        "{screen}"
+    );
+    terminal.type_keys(&format!("{other}\r"));
+    ends(terminal, 6, &format!("you were told {other}, and it shows"));
+
+    let mut terminal = Terminal::start(&command, 200);
+    terminal.wait("the question", PATIENCE, asks(1));
+    terminal.type_keys(&format!(" {} \r", server.fingerprint));
+    terminal.wait("the password", PATIENCE, |screen| {
+        screen.contains("Password of alice:")
+    });
+}
+
+#[test]
 fn what_was_typed_before_a_question_does_not_answer_it() {
     let world = two_people();
     fs::create_dir(world.path("inbox")).unwrap();

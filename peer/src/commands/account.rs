@@ -18,7 +18,7 @@ use crate::node::command::{Command, CommandError, PasswordText, Reply};
 use crate::node::io::ClosedReason;
 use crate::profile::{Profile, Settings, Trust};
 use crate::shell::ServerAddress;
-use crate::ui::question::{Purpose, can_ask, confirm, password};
+use crate::ui::question::{KeyAnswer, Purpose, about_key, can_ask, password};
 use crate::ui::{Screen, line};
 
 /// Creates an account.
@@ -363,12 +363,18 @@ fn trust(
         "The server at {name} has the fingerprint\n  {}\nCompare it with what its operator told you, or what the server printed when it started.",
         screen.look.bold(&seen.to_string())
     ))?;
-    if confirm("Trust it?")? {
-        profile.trust_server(server, seen)?;
-        return Ok(Contact::Known);
-    }
+    let why = match about_key(seen, screen)? {
+        KeyAnswer::Trusted => {
+            profile.trust_server(server, seen)?;
+            return Ok(Contact::Known);
+        }
+        KeyAnswer::Refused => format!("{name} is not trusted"),
+        KeyAnswer::Expected(expected) => {
+            format!("{name} is not trusted: you were told {expected}, and it shows {seen}")
+        }
+    };
     Err(Failure::new(Exit::ServerKey, format!("could not {doing}"))
-        .because(format!("{name} is not trusted"))
+        .because(why)
         .next("ask the server's operator for the fingerprint"))
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use common::key::Fingerprint;
 use common::limits::PASSWORD_CHARS_MIN;
 use common::os::password_file;
 use common::password::Password;
@@ -50,8 +51,38 @@ pub(crate) fn password(
     }
 }
 
-/// Asks a question that only `yes` or `no` answers.
-pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
+/// What somebody says of a key that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyAnswer {
+    Trusted,
+    Refused,
+    /// It should have this fingerprint, and has another.
+    Expected(Fingerprint),
+}
+
+impl KeyAnswer {
+    /// Understands an answer about the key that is `shown`: a yes, a no, or the fingerprint that it should
+    /// have.
+    fn parse(answer: &str, shown: Fingerprint) -> Option<Self> {
+        let answer = answer.trim();
+        if let Ok(expected) = answer.parse() {
+            let is_it = expected == shown;
+            return Some(if is_it {
+                Self::Trusted
+            } else {
+                Self::Expected(expected)
+            });
+        }
+        match answer.to_ascii_lowercase().as_str() {
+            "yes" | "y" => Some(Self::Trusted),
+            "no" | "n" => Some(Self::Refused),
+            _ => None,
+        }
+    }
+}
+
+/// Asks whether the key that is `shown` is to be trusted, until there is an answer.
+pub(crate) fn about_key(shown: Fingerprint, screen: &Screen) -> Result<KeyAnswer, Failure> {
     let failed = |error: ReadlineError| {
         if matches!(error, ReadlineError::Interrupted | ReadlineError::Signal(_)) {
             Failure::signal(SIGINT)
@@ -61,16 +92,16 @@ pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
     };
     let mut editor = rustyline::DefaultEditor::new().map_err(failed)?;
     loop {
-        let answer = match editor.readline(&format!("{question} [yes/no] ")) {
+        let answer = match editor.readline("Trust it? [yes/no] ") {
             Ok(answer) => answer,
-            Err(ReadlineError::Eof) => return Ok(false),
+            Err(ReadlineError::Eof) => return Ok(KeyAnswer::Refused),
             Err(error) => return Err(failed(error)),
         };
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "yes" | "y" => return Ok(true),
-            "no" | "n" => return Ok(false),
-            _ => {}
+        if let Some(answer) = KeyAnswer::parse(&answer, shown) {
+            return Ok(answer);
         }
+        let hint = "Type yes or no, or paste the fingerprint that you were told.";
+        screen.note(screen.error_look.dim(hint));
     }
 }
 
@@ -147,6 +178,23 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_trusted_by_word_or_by_its_fingerprint() {
+        let [shown, other] = [b"shown", b"other"].map(|key| Fingerprint::of_spki(key));
+        for (answer, understood) in [
+            ("yes", Some(KeyAnswer::Trusted)),
+            (" Y ", Some(KeyAnswer::Trusted)),
+            ("no", Some(KeyAnswer::Refused)),
+            (&format!(" {shown}\t"), Some(KeyAnswer::Trusted)),
+            (&other.to_string(), Some(KeyAnswer::Expected(other))),
+            (&shown.to_string()[..20], None),
+            ("", None),
+            ("maybe", None),
+        ] {
+            assert_eq!(KeyAnswer::parse(answer, shown), understood, "{answer}");
+        }
+    }
 
     #[test]
     fn a_missing_file_is_a_file_problem() {
