@@ -14,10 +14,16 @@ pub struct BindAddress {
 
 /// What was typed is no port and no address with a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a port is needed, or an address and a port, for instance 7400, 192.0.2.1:7400 or [::1]:7400"
-)]
-pub struct BindAddressError;
+pub enum BindAddressError {
+    /// It is neither.
+    #[error(
+        "a port is needed, or an address and a port, for instance 7400, 192.0.2.1:7400 or [::1]:7400"
+    )]
+    NoPort,
+    /// It would be one of them if ports were larger.
+    #[error("a port is at most {}", u16::MAX)]
+    LargePort,
+}
 
 impl BindAddress {
     /// This port of every address; 0 is any that is free.
@@ -68,12 +74,18 @@ impl FromStr for BindAddress {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(address.into());
         }
-        let digits = text.strip_prefix(':').unwrap_or(text);
+        let (ip, digits) = text.rsplit_once(':').unwrap_or(("", text));
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let is_address = ip.is_empty() || format!("{ip}:0").parse::<SocketAddr>().is_ok();
         // Unlike `parse`, no sign.
-        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(BindAddressError);
+        if !is_number || !is_address {
+            return Err(BindAddressError::NoPort);
         }
-        digits.parse().map(Self::port).map_err(|_| BindAddressError)
+        match digits.parse() {
+            Ok(port) if ip.is_empty() => Ok(Self::port(port)),
+            Ok(_) => Err(BindAddressError::NoPort),
+            Err(_) => Err(BindAddressError::LargePort),
+        }
     }
 }
 
@@ -106,11 +118,24 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_too_large_is_told() {
+        for typed in [
+            "65536",
+            ":70000",
+            "127.0.0.1:99999999999999999999",
+            "[::1]:70000",
+        ] {
+            let told = typed.parse::<BindAddress>().unwrap_err().to_string();
+            assert!(told.contains("at most 65535"), "{typed}: {told}");
+        }
+    }
+
+    #[test]
     fn what_is_no_port_is_refused() {
         for typed in [
             "",
             ":",
-            "65536",
+            "example.org:70000",
             "+7400",
             "-1",
             "localhost:7400",
@@ -121,7 +146,7 @@ mod tests {
         ] {
             assert_eq!(
                 typed.parse::<BindAddress>(),
-                Err(BindAddressError),
+                Err(BindAddressError::NoPort),
                 "{typed}"
             );
         }
