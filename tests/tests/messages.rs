@@ -395,11 +395,14 @@ fn a_message_that_nobody_waits_for_is_not_said_to_wait() {
         sent.stdout, "bob: queued, waits in the outbox\n",
         "{sent:?}"
     );
+    let goes_out = "goes out while any 'peer' command of this profile runs";
+    assert!(sent.stderr.contains(goes_out), "{sent:?}");
     let bob = world.receive("bob");
     let _alice = world.receive("alice");
     let sent = world.peer("alice", &["send", "bob", "two", "--no-wait"]);
     assert_eq!(sent.code(), 0, "{sent:?}");
-    assert_eq!(sent.stdout, "bob: taken; not waiting for the receipt\n");
+    let queued = "bob: queued in the outbox of this device; goes out while a 'peer' program of this profile runs\n";
+    assert_eq!(sent.stdout, queued);
     let is_it = |line: &Value| line["params"]["body"] == "two";
     bob.wait_json("the message", PATIENCE, is_it).unwrap();
 }

@@ -94,10 +94,15 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
         return Ok(undelivered.exit());
     }
     undelivered.tell_rest(screen)?;
+    tell_how_it_goes_out(screen);
+    Ok(Exit::NotDelivered)
+}
+
+/// Says what becomes of a message that nothing sends once this program has ended.
+fn tell_how_it_goes_out(screen: &Screen) {
     screen.note(screen.error_look.dim(
         "It stays in the outbox and goes out while any 'peer' command of this profile runs, for example 'peer chat'.",
     ));
-    Ok(Exit::NotDelivered)
 }
 
 /// Tells whether standard input is something that ends by itself: a pipe, a socket or a file.
@@ -559,14 +564,16 @@ impl Undelivered {
         Ok(())
     }
 
-    /// Says of each message that it is taken. Without another process that has the node, nothing sends it
-    /// once this one has ended.
+    /// Says of each message that it is queued, and when it goes out. Without another process that has the
+    /// node, nothing sends it once this one has ended.
     fn tell_unawaited(&self, is_owner: bool, screen: &Screen) -> Result<(), Failure> {
         if is_owner {
-            return self.tell_rest(screen);
+            self.tell_rest(screen)?;
+            tell_how_it_goes_out(screen);
+            return Ok(());
         }
         for (id, to, state) in &self.open {
-            screen.say(line::taken(to, &screen.look))?;
+            screen.say(line::unawaited(to, &screen.look))?;
             self.data(to, *id, *state, screen)?;
         }
         Ok(())

@@ -382,10 +382,12 @@ pub(crate) fn taken_back(to: &AccountName, look: &Look) -> String {
     format!("{}: {state}", look.bold(to.as_str()))
 }
 
-/// Says that a message is the node's now, for a command that waits for nothing.
-pub(crate) fn taken(to: &AccountName, look: &Look) -> String {
+/// Says that a message is in the outbox, for a command that waits for nothing.
+pub(crate) fn unawaited(to: &AccountName, look: &Look) -> String {
     let to = look.bold(to.as_str());
-    format!("{to}: taken; not waiting for the receipt")
+    format!(
+        "{to}: queued in the outbox of this device; goes out while a 'peer' program of this profile runs"
+    )
 }
 
 /// Says that the recipient of a message is not there, for a command that waits for at most `span`.
