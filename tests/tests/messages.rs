@@ -558,7 +558,8 @@ fn texts_that_are_too_long_or_empty_and_too_many_recipients_are_refused_with_a_w
     assert_eq!(sent[0]["state"], "delivered");
     let too_long = format!("{longest}y");
     let refused = world.peer("alice", &["send", "bob", &too_long]);
-    assert_explains(&refused, 2, &["65536", "why:"]);
+    assert_explains(&refused, 2, &["65536", "why:", "peer send-file"]);
+    assert_eq!(refused.stderr.matches("file").count(), 2, "{refused:?}");
     fs::write(world.path("long"), &too_long).unwrap();
     let command = world.peer_command("alice", &["send", "bob", "-"]);
     let refused = run(Program::Peer, &mut with_stdin(command, &world.path("long")));

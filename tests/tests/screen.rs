@@ -470,9 +470,11 @@ fn a_line_that_is_too_long_can_be_taken_back() {
     }
     terminal.type_keys(&pasted(&long));
     terminal.type_keys("\r");
-    terminal.wait("it is not sent", PATIENCE, |screen| {
+    let screen = terminal.wait("it is not sent", PATIENCE, |screen| {
         screen.contains("make it shorter") && screen.trim_end().ends_with("bob>")
     });
+    let words = screen.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(words.matches("as a file").count(), 1, "{screen}");
     // It is not what the key brings back.
     terminal.type_keys("short\r\u{1b}[A\u{1b}[A\u{15}still here\r");
     for text in ["short", "still here"] {

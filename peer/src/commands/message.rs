@@ -12,7 +12,7 @@ use common::id::{AccountName, MessageId};
 use common::limits::{MESSAGE_LEN_MAX, RECIPIENTS_MAX, WITHDRAW_MAX};
 use common::os::clock::unix_time;
 use common::text::joined;
-use common::wire::peer::MessageBody;
+use common::wire::peer::{MessageBody, MessageBodyError};
 use serde::Serialize;
 use serde_json::json;
 
@@ -36,6 +36,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(400);
 /// How long a text may be held back to look whether its first word names somebody who is online: many
 /// times as long as a log-in.
 const NAME_LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What to do with what is no text, or too much of it.
+const AS_FILE: &str = "put it into a file and use 'peer send-file'";
 
 /// Sends a text to everybody named, and waits until each has it unless told not to.
 pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, Failure> {
@@ -227,7 +230,10 @@ fn body(mut text: String) -> Result<MessageBody, Failure> {
     MessageBody::try_from(text).map_err(|error| {
         Failure::new(Exit::Usage, "could not send the text")
             .because(error)
-            .next("change the text and send it again")
+            .next(match error {
+                MessageBodyError::Empty => "change the text and send it again",
+                MessageBodyError::TooLong { .. } => AS_FILE,
+            })
     })
 }
 
@@ -261,12 +267,12 @@ fn read_stdin() -> Result<String, Failure> {
             .because(format!(
                 "it has more than the {MESSAGE_LEN_MAX} bytes of a message"
             ))
-            .next("put it into a file and use 'peer send-file'"));
+            .next(AS_FILE));
     }
     let text = String::from_utf8(bytes).map_err(|_| {
         Failure::new(Exit::Usage, "could not send the text")
             .because("it is not UTF-8")
-            .next("put it into a file and use 'peer send-file'")
+            .next(AS_FILE)
     })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

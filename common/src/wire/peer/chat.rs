@@ -77,9 +77,7 @@ pub enum MessageBodyError {
     #[error("the message is empty")]
     Empty,
     /// The text is longer than [`MESSAGE_LEN_MAX`].
-    #[error(
-        "the message has {len} bytes, more than the {MESSAGE_LEN_MAX} allowed; send it as a file"
-    )]
+    #[error("the message has {len} bytes, more than the {MESSAGE_LEN_MAX} allowed")]
     TooLong {
         /// Length of the text, in bytes.
         len: usize,
