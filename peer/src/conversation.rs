@@ -525,12 +525,7 @@ impl Conversation {
     }
 
     fn on_transfer(&mut self, id: TransferId, state: TransferState, now: Instant) {
-        if state.is_final()
-            && let Some((number, offer)) = self.offers.end(id)
-        {
-            let name = offer.name;
-            self.show(Item::OfferEnded { number, name });
-        }
+        self.end_offer(id, &state);
         if !self.transfers.follows(id) {
             return;
         }
@@ -552,6 +547,24 @@ impl Conversation {
             | TransferState::Done { .. }
             | TransferState::Failed { .. } => self.end_transfer(id, state),
         }
+    }
+
+    /// An offer that is open here is answered elsewhere, or comes to nothing.
+    fn end_offer(&mut self, id: TransferId, state: &TransferState) {
+        let is_taken = match state {
+            TransferState::Waiting => return,
+            TransferState::Moving { .. } | TransferState::Done { .. } => true,
+            TransferState::Declined { .. } | TransferState::Failed { .. } => false,
+        };
+        let Some((number, offer)) = self.offers.end(id) else {
+            return;
+        };
+        let name = offer.name;
+        self.show(if is_taken {
+            Item::OfferTaken { number, name }
+        } else {
+            Item::OfferEnded { number, name }
+        });
     }
 
     fn end_transfer(&mut self, id: TransferId, state: TransferState) {

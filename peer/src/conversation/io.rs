@@ -158,6 +158,8 @@ pub(crate) enum Item {
     Offer { number: usize, offer: OfferView },
     /// An offer ended before it was answered here.
     OfferEnded { number: usize, name: String },
+    /// An offer that was open here was accepted in another program.
+    OfferTaken { number: usize, name: String },
     /// The node offers a file for this person.
     Offered(Transfer),
     /// An offer was accepted here; the file will be called `name`.

@@ -57,7 +57,7 @@ impl Offers {
         self.open.insert(number, offer);
     }
 
-    /// Takes out the offer of a transfer that has ended.
+    /// Takes out the offer of a transfer that moves or has ended.
     pub(super) fn end(&mut self, transfer: TransferId) -> Option<(usize, OfferView)> {
         self.open.remove_entry(&self.number_of(transfer)?)
     }

@@ -125,6 +125,32 @@ fn an_offer_that_ends_unanswered_is_told() {
 }
 
 #[test]
+fn an_offer_that_is_taken_elsewhere_is_not_open_here() {
+    let done = TransferState::Done {
+        digest: String::new(),
+        total: 100,
+        elapsed_ms: 1,
+        path: None,
+    };
+    for state in [moving(0), moving(5), done] {
+        let mut stage = Stage::with_bob();
+        stage.event(Event::Offer(offer(1)));
+        let wanted = stage.event(transfer(1, state.clone()));
+        let taken = Item::OfferTaken {
+            number: 1,
+            name: "1.txt".to_owned(),
+        };
+        assert_eq!((wanted.items, wanted.events), (vec![taken], Vec::new()));
+        assert_eq!(stage.event(transfer(1, moving(9))).items, [], "once");
+        assert_eq!(stage.event(transfer(1, failed())).items, []);
+        assert_eq!(
+            stage.line("/accept").items,
+            objection(Objection::NoSuchOffer)
+        );
+    }
+}
+
+#[test]
 fn a_file_is_offered_and_followed_to_its_end() {
     let mut stage = Stage::with_bob();
     let (request, doing, command) = only(stage.line("/send-file carol ~/a.txt").asks);

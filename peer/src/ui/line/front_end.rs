@@ -171,6 +171,7 @@ impl<'a> LineFrontEnd<'a> {
             | Item::Absent { .. }
             | Item::Offer { .. }
             | Item::OfferEnded { .. }
+            | Item::OfferTaken { .. }
             | Item::Offered(_)
             | Item::Accepted { .. }
             | Item::Declined { .. }
@@ -272,6 +273,10 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         } => prose(offer(view, Some(*number), look)),
         Item::OfferEnded { number, name } => prose(look.dim(&format!(
             "  Offer {number}, {}, was withdrawn, or answered elsewhere.",
+            inline(name)
+        ))),
+        Item::OfferTaken { number, name } => prose(look.dim(&format!(
+            "  Offer {number}, {}, was answered elsewhere.",
             inline(name)
         ))),
         Item::Offered(transfer) => prose(look.dim(&format!(
@@ -640,6 +645,13 @@ mod tests {
                 "bob offers a.txt (5 B) (offer 2): /accept 2 or /decline 2",
             ),
             (
+                Item::OfferTaken {
+                    number: 2,
+                    name: "a.txt".to_owned(),
+                },
+                "  Offer 2, a.txt, was answered elsewhere.",
+            ),
+            (
                 Item::OfferEnded {
                     number: 2,
                     name: "a.txt".to_owned(),
@@ -714,6 +726,10 @@ mod tests {
             Item::Offer {
                 number: 1,
                 offer: offered(HOSTILE),
+            },
+            Item::OfferTaken {
+                number: 1,
+                name: HOSTILE.to_owned(),
             },
             Item::OfferEnded {
                 number: 1,
