@@ -1,5 +1,6 @@
 //! What was typed. What it means is in [`crate::config`].
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -243,6 +244,14 @@ pub(crate) enum Waiting {
     For(AccountName),
     /// 32 hexadecimal digits, which are an account name as well; the outbox tells which is meant.
     Id(MessageId, AccountName),
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::For(name) | Self::Id(_, name) => name.fmt(f),
+        }
+    }
 }
 
 impl FromStr for Waiting {

@@ -430,11 +430,9 @@ fn what_waits_in_the_outbox_can_be_seen_and_taken_back() {
     }
     assert_eq!(outbox(&world), ["third"]);
     let nothing = world.peer("alice", &["outbox", "cancel", "carol"]);
-    assert_eq!(nothing.code(), 0);
-    assert!(
-        nothing.stderr.contains("Nothing of that waits"),
-        "{nothing:?}"
-    );
+    assert_explains(&nothing, 1, &["nothing waits for carol", "'peer outbox'"]);
+    let nothing = world.peer("alice", &["outbox", "cancel", &first]);
+    assert_explains(&nothing, 1, &[&format!("nothing waits for {first}")]);
     assert_fails(&world.peer("alice", &["outbox", "cancel"]), 2, &["--all"]);
     let history = world.history("alice", "carol");
     assert!(history.is_empty(), "{history:?}");
@@ -448,6 +446,41 @@ fn what_waits_in_the_outbox_can_be_seen_and_taken_back() {
     let nothing = world.peer("alice", &["outbox", "cancel", "--all"]);
     assert_eq!(nothing.code(), 0, "{nothing:?}");
     assert_eq!(world.received("bob", "alice"), ["third"]);
+}
+
+#[test]
+fn what_a_link_has_carried_is_not_taken_back() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    let bob = world.receive("bob");
+    let _alice = world.receive("alice");
+    world.json("alice", &["send", "bob", "over the link"]);
+    // The link is open, and nobody answers.
+    let signal = |name: &str| {
+        let mut kill = std::process::Command::new("kill");
+        let sent = kill
+            .args(["-s", name, "--", &bob.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    };
+    signal("STOP");
+    world.json("alice", &["send", "bob", "carried", "--no-wait"]);
+    for arguments in [
+        &["outbox", "cancel", "bob"][..],
+        &["outbox", "cancel", "--all"],
+    ] {
+        let refused = world.peer("alice", arguments);
+        assert_explains(
+            &refused,
+            1,
+            &["could not take back 1 message to bob", "may have arrived"],
+        );
+    }
+    signal("CONT");
+    let is_it = |line: &Value| line["params"]["body"] == "carried";
+    bob.wait_json("the message", PATIENCE, is_it).unwrap();
 }
 
 #[test]

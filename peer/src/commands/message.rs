@@ -1,6 +1,6 @@
 //! `send`, `outbox` and `history`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -639,15 +639,10 @@ pub(super) fn outbox(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
 pub(super) fn cancel(place: &Place, args: &Cancel, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "cancel messages";
     let mut session = place.open(DOING)?;
-    let is_meant = |item: &HistoryItem| {
-        let is_it = |what: &Waiting| match what {
-            Waiting::For(name) => item.with == *name,
-            Waiting::Id(id, name) => item.id == *id || item.with == *name,
-        };
-        args.all || args.what.iter().any(is_it)
-    };
     let mut waiting = waiting(&mut session, DOING)?;
-    waiting.retain(is_meant);
+    let is_missing = |what: &&Waiting| !waiting.iter().any(|item| what.means(item));
+    let missing: Vec<_> = args.what.iter().filter(is_missing).collect();
+    waiting.retain(|item| args.all || args.what.iter().any(|what| what.means(item)));
     let mut withdrawn = BTreeSet::new();
     for items in waiting.chunks(WITHDRAW_MAX) {
         let ids = items.iter().map(|item| item.id).collect();
@@ -662,12 +657,48 @@ pub(super) fn cancel(place: &Place, args: &Cancel, screen: &Screen) -> Result<Ex
         screen.data(&told)?;
         screen.say(line::withdrawn(item, &screen.look))?;
     }
-    screen.note(match (withdrawn.len(), waiting.len() - withdrawn.len()) {
-        (0, 0) => "Nothing of that waits.".to_owned(),
-        (cancelled, 0) => format!("Cancelled: {cancelled}."),
-        (cancelled, sent) => format!("Cancelled: {cancelled}. On their way already: {sent}."),
-    });
+    if !withdrawn.is_empty() {
+        screen.note(format!("Cancelled: {}.", withdrawn.len()));
+    }
+    waiting.retain(|item| !withdrawn.contains(&item.id));
+    if !waiting.is_empty() {
+        return Err(carried(&waiting));
+    }
+    if !missing.is_empty() {
+        return Err(Failure::new(Exit::Other, format!("could not {DOING}"))
+            .because(format!("nothing waits for {}", joined(&missing)))
+            .next("see what waits, and for whom, with 'peer outbox'"));
+    }
+    if withdrawn.is_empty() {
+        screen.note("Nothing waits.");
+    }
     Ok(Exit::Done)
+}
+
+impl Waiting {
+    /// Tells whether this message is meant.
+    fn means(&self, item: &HistoryItem) -> bool {
+        match self {
+            Self::For(name) => item.with == *name,
+            Self::Id(id, name) => item.id == *id || item.with == *name,
+        }
+    }
+}
+
+/// These messages, at least one, cannot be taken back.
+fn carried(items: &[HistoryItem]) -> Failure {
+    let mut counts: BTreeMap<&AccountName, usize> = BTreeMap::new();
+    for item in items {
+        *counts.entry(&item.with).or_default() += 1;
+    }
+    let words = counts.into_iter().map(|(to, count)| match count {
+        1 => format!("1 message to {to}"),
+        count => format!("{count} messages to {to}"),
+    });
+    let words = joined(&Vec::from_iter(words));
+    Failure::new(Exit::Other, format!("could not take back {words}"))
+        .because("a link has carried it, so it may have arrived")
+        .next("'peer history NAME' shows whether it has")
 }
 
 fn waiting(session: &mut NodeHandle, doing: &str) -> Result<Vec<HistoryItem>, Failure> {
