@@ -485,6 +485,20 @@ fn a_line_that_is_too_long_can_be_taken_back() {
     ends(terminal, 0, "");
 }
 
+/// A terminal that does not mark what is pasted has the editor take every character for a key.
+#[test]
+fn a_long_paste_that_looks_typed_is_drawn_soon() {
+    let world = two_people();
+    let bob = world.receive("bob");
+    let mut terminal = talking_to_bob(&world);
+    let long = "x".repeat(45_000);
+    terminal.type_keys(&format!("{long}\r"));
+    bob.wait_json("the line", PATIENCE, |line| line["params"]["body"] == *long)
+        .unwrap();
+    terminal.type_keys("/quit\r");
+    ends(terminal, 0, "");
+}
+
 #[test]
 fn a_chat_whose_line_editor_fails_says_so_and_ends() {
     let world = two_people();

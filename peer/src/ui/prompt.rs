@@ -5,6 +5,7 @@
 //! time, and nothing is read ahead.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -32,11 +33,14 @@ use crate::client::{Notifier, Typed};
 use crate::conversation::slash::{Operand, Slash};
 use above::{Above, SharedAbove};
 use interrupt::Interrupt;
+use known::Known;
 
 // What stands above the line that is typed.
 mod above;
 // Ctrl-C as a key.
 mod interrupt;
+// What need not be looked at again at each key.
+mod known;
 
 /// Lines to print that wait for the editor, which takes one at a time; whoever prints more waits.
 const PRINTING_MAX: usize = 4096;
@@ -177,6 +181,7 @@ impl Prompt {
             status: status.clone(),
             above: above.clone(),
             interrupt: interrupt.clone(),
+            known: RefCell::default(),
             widths: config.grapheme_cluster_mode(),
         }));
         editor.bind_sequence(
@@ -372,6 +377,7 @@ struct Completion {
     status: Status,
     above: SharedAbove,
     interrupt: Interrupt,
+    known: RefCell<Known>,
     /// How the editor counts columns.
     widths: GraphemeClusterMode,
 }
@@ -379,7 +385,15 @@ struct Completion {
 impl Completion {
     /// What may be drawn of a line, and where the cursor is in that.
     fn drawn<'l>(&self, line: &'l str, at: usize) -> (Cow<'l, str>, usize) {
-        text::edited(line, at, |cluster| self.widths.width(cluster).into())
+        let mut known = self.known.borrow_mut();
+        if known.covers(line) {
+            return (Cow::Borrowed(line), at);
+        }
+        let drawn = text::edited(line, at, |cluster| self.widths.width(cluster).into());
+        if matches!(drawn.0, Cow::Borrowed(_)) {
+            known.learn(line);
+        }
+        drawn
     }
 
     /// Paths that can be shown as they are; others are not written to the terminal.
@@ -577,6 +591,7 @@ mod tests {
             status: Status::default(),
             above: SharedAbove::default(),
             interrupt: Interrupt::default(),
+            known: RefCell::default(),
             widths: GraphemeClusterMode::WcWidth,
         };
         let history = DefaultHistory::new();
