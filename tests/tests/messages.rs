@@ -321,8 +321,9 @@ fn whoever_gives_up_waiting_is_told_how_to_take_the_message_back() {
     let waiting = |arguments: &[&str]| {
         let sending = world.start("alice", arguments);
         world.wait_ready("alice");
-        until("it is queued", PATIENCE, || {
-            (!world.json("alice", &["outbox"]).is_empty()).then_some(())
+        // The outbox has it before the disk has, and only then is it answered.
+        until("it is on disk", PATIENCE, || {
+            (!world.json("alice", &["history"]).is_empty()).then_some(())
         });
         sending
     };
