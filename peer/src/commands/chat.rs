@@ -19,7 +19,8 @@ use crate::args::Chat;
 use crate::client::{CallError, Happening, now};
 use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::{
-    Conversation, Ending, Input, Item, Now, Output, RequestError, RequestId, Setup, Transfer, Waiting,
+    Conversation, Ending, Input, Item, Now, Output, RequestError, RequestId, Setup, Transfer,
+    Waiting,
 };
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, CommandError, Reply};
@@ -66,15 +67,19 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         front_end,
     };
     let ending = talk.run();
-    talk.front_end.end();
+    let Talk {
+        session,
+        conversation,
+        front_end,
+    } = talk;
+    front_end.end();
     let ending = ending.inspect_err(|_| {
-        let cancelled = talk.give_up();
+        let cancelled = give_up(session, &conversation);
         if !cancelled.is_empty() {
             screen.note(line::cancelled(&cancelled));
         }
     });
-    let mut left_behind =
-        |waiting: &[Waiting]| line::left_behind(waiting, is_logged_in(&mut session));
+    let mut left_behind = |waiting: &[Waiting]| line::left_behind(waiting, is_logged_in(session));
     match ending? {
         Ending::Left { waiting, cancelled } => {
             if !waiting.is_empty() {
@@ -136,18 +141,6 @@ impl Talk<'_> {
             }
             self.conversation.handle_timeout(now());
         }
-    }
-
-    /// Cancels the transfers of a conversation that ends early. The node may outlive it, for other programs.
-    fn give_up(&mut self) -> Vec<Transfer> {
-        let cut_off = self.conversation.cut_off().into_iter();
-        let cancelled = cut_off.map(|(transfer, shown)| {
-            // If this fails, they end with the node.
-            let command = Command::Cancel { transfer };
-            let _ = self.session.try_call(&command, CALL_TIMEOUT);
-            shown
-        });
-        cancelled.collect()
     }
 
     /// Carries out the outputs of the conversation. Returns its next deadline, or how it ended.
@@ -214,6 +207,17 @@ fn not_text() -> Failure {
     Failure::new(Exit::Usage, "could not read a line")
         .because("it is not UTF-8")
         .next("convert it, or put it into a file and use /send-file")
+}
+
+/// Cancels the transfers of a conversation that ends early. The node may outlive it, for other programs.
+fn give_up(session: &mut NodeHandle, conversation: &Conversation) -> Vec<Transfer> {
+    let cut_off = conversation.cut_off().into_iter();
+    let cancelled = cut_off.map(|(transfer, shown)| {
+        // If this fails, they end with the node.
+        let _ = session.try_call(&Command::Cancel { transfer }, CALL_TIMEOUT);
+        shown
+    });
+    cancelled.collect()
 }
 
 /// Tells whether messages can go out without a log-in; so it seems where the node does not answer.
