@@ -100,6 +100,8 @@ pub(crate) struct Inbox {
     /// What came while a reply was awaited.
     waiting: VecDeque<Happening>,
     generation: u64,
+    /// SIGINT ends nothing that is under way; see [`Inbox::defer_interrupts`].
+    defers_interrupts: bool,
 }
 
 impl Inbox {
@@ -128,6 +130,7 @@ impl Inbox {
             receiver,
             waiting: VecDeque::new(),
             generation: ANY,
+            defers_interrupts: false,
         }
     }
 
@@ -136,10 +139,22 @@ impl Inbox {
         Notifier(self.sender.clone())
     }
 
+    /// Has SIGINT wait for its turn from now on, where a reply or a time is awaited.
+    pub(crate) const fn defer_interrupts(&mut self) {
+        self.defers_interrupts = true;
+    }
+
+    /// Tells whether a signal ends what is under way.
+    const fn ends(&self, signal: i32) -> bool {
+        !(self.defers_interrupts && signal == SIGINT)
+    }
+
     /// Waits for at most `span`; a signal ends it early.
     pub(crate) fn pause(&mut self, span: Duration) -> Result<(), CallError> {
         match self.arrival(Some(now() + span)) {
-            Some(Arrival::Happening(Happening::Signal(signal))) => Err(CallError::Signal(signal)),
+            Some(Arrival::Happening(Happening::Signal(signal))) if self.ends(signal) => {
+                Err(CallError::Signal(signal))
+            }
             Some(Arrival::Happening(other)) => {
                 self.waiting.push_back(other);
                 Ok(())
@@ -276,7 +291,7 @@ fn await_reply(
                 inbox.waiting.push_back(Happening::Gone(error.to_string()));
                 return Err(CallError::Refused(error));
             }
-            Some(Arrival::Happening(Happening::Signal(signal))) => {
+            Some(Arrival::Happening(Happening::Signal(signal))) if inbox.ends(signal) => {
                 return Err(CallError::Signal(signal));
             }
             Some(Arrival::Happening(Happening::Gone(why))) => {
@@ -376,6 +391,27 @@ mod tests {
                 "no such method".into()
             )))
         );
+    }
+
+    #[test]
+    fn an_interrupt_ends_a_call_unless_it_is_deferred() {
+        for is_deferred in [false, true] {
+            let (_folder, path) = serve(|_| vec![String::new()]);
+            let (mut client, mut inbox) = connect(&path);
+            if is_deferred {
+                inbox.defer_interrupts();
+            }
+            for signal in [SIGINT, SIGTERM] {
+                let arrival = Arrival::Happening(Happening::Signal(signal));
+                inbox.sender.send((ANY, arrival)).unwrap();
+            }
+            let ended = if is_deferred { SIGTERM } else { SIGINT };
+            let reply = client.call(&mut inbox, &Command::Status, PATIENCE);
+            assert_eq!(reply, Err(CallError::Signal(ended)));
+            let next = inbox.next(Some(now() + PATIENCE));
+            let left = if is_deferred { SIGINT } else { SIGTERM };
+            assert!(matches!(next, Some(Happening::Signal(signal)) if signal == left));
+        }
     }
 
     #[test]

@@ -10,13 +10,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use directories::BaseDirs;
+use signal_hook::consts::SIGINT;
 
 use super::Place;
 use super::file::sendable;
 use super::node_handle::NodeHandle;
 use super::receive::{check_writable, existing_folder};
 use crate::args::Chat;
-use crate::client::{CallError, Happening, now};
+use crate::client::{CallError, Happening, Typed, now};
 use crate::config::{CALL_TIMEOUT, shown_path};
 use crate::conversation::{
     Conversation, Ending, Input, Item, Now, Output, RequestError, RequestId, Setup, Transfer,
@@ -52,6 +53,9 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
     let front_end = LineFrontEnd::start(screen, session.notifier()).map_err(|error| {
         Failure::new(Exit::Other, "could not set up the terminal").because(error)
     })?;
+    if front_end.is_interactive() {
+        session.defer_interrupts();
+    }
     let conversation = Conversation::new(Setup {
         me: session.settings().account.clone(),
         with: args.with,
@@ -126,6 +130,10 @@ impl Talk<'_> {
                 Some(Happening::Gone(_)) => {
                     let is_own = self.session.revive()?;
                     self.handle(Input::Revived { is_own });
+                }
+                // Ctrl-C while nothing is read, as between two lines.
+                Some(Happening::Signal(SIGINT)) if self.front_end.is_interactive() => {
+                    self.handle(Input::Typed(Typed::Interrupt));
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
                 Some(Happening::Typed(typed)) => {

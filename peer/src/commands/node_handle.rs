@@ -77,6 +77,11 @@ impl NodeHandle {
         self.inbox.notifier()
     }
 
+    /// Has SIGINT wait for its turn from now on: it is a key among others.
+    pub(crate) const fn defer_interrupts(&mut self) {
+        self.inbox.defer_interrupts();
+    }
+
     /// Asks the node; `doing` says in the infinitive what for.
     pub(crate) fn call(&mut self, doing: &str, command: &Command) -> Result<Reply, Failure> {
         self.call_for(doing, command, CALL_TIMEOUT)
