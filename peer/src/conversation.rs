@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::id::{AccountName, MessageId, TransferId};
 use common::limits::{KNOWN_NAMES_MAX, MARK_READ_MAX};
@@ -30,6 +30,8 @@ use crate::shell::names::FileName;
 pub(crate) mod connection;
 // The meaning of a typed line.
 pub(crate) mod entry;
+// How it ends.
+mod farewell;
 // Inputs and outputs.
 mod io;
 // Open offers by their numbers.
@@ -51,6 +53,7 @@ mod transfers;
 
 use connection::{ConnectionChange, ConnectionWatch};
 use entry::Entry;
+use farewell::{Farewell, Turn};
 use offers::Offers;
 use presence::{Absence, Presence};
 use recent::Recent;
@@ -63,9 +66,6 @@ pub(crate) use io::{
 };
 pub(crate) use sent::{Cause, Receipts, Waiting};
 pub(crate) use transfers::{Stage, Transfer, Way};
-
-/// Time for messages to be delivered after the end of piped input: enough to look up and dial a device.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Messages that are shown when a person turns to somebody at the start: what fits a small terminal.
 const RECENT_COUNT: u32 = 10;
@@ -137,16 +137,9 @@ pub(crate) struct Conversation {
     presence: Presence,
     /// The person turned to this account, and was not told whether it is there.
     opening: Option<AccountName>,
-    /// The person leaves once it is known what waits.
-    is_leaving: bool,
-    /// The last thing typed would have ended transfers, and the person was told so.
-    is_warned: bool,
-    /// The last thing typed was Ctrl-C.
-    is_interrupted: bool,
+    farewell: Farewell,
     /// A text that was not sent, because it may have been meant for somebody else. Typed again, it is.
     unconfirmed: Option<String>,
-    /// The input has ended; the conversation ends at this time, or when everything is delivered.
-    leaving_at: Option<Instant>,
     /// Unanswered requests: what each does, for an error message, and why.
     asked: BTreeMap<RequestId, (String, Purpose)>,
     next_request: u64,
@@ -182,11 +175,8 @@ impl Conversation {
             connection: ConnectionWatch::default(),
             presence: Presence::default(),
             opening: None,
-            is_leaving: false,
-            is_warned: false,
-            is_interrupted: false,
+            farewell: Farewell::default(),
             unconfirmed: None,
-            leaving_at: None,
             asked: BTreeMap::new(),
             next_request: 0,
             outputs: VecDeque::new(),
@@ -226,16 +216,7 @@ impl Conversation {
             self.on_moved(account, false, now);
         }
         self.transfers.handle_timeout(now);
-        if self.leaving_at.is_some_and(|at| now >= at) {
-            let waiting = self.sent.waiting();
-            let transfers = self.transfers.all();
-            if waiting.is_empty() && transfers.is_empty() {
-                self.end_as_left(waiting);
-            } else {
-                self.cancel_all();
-                self.end(Ending::Unfinished { waiting, transfers });
-            }
-        }
+        self.end_if_late(now);
     }
 
     /// The next output. To be called until it is [`Output::Wait`], which has the deadline, or
@@ -244,15 +225,14 @@ impl Conversation {
         if self.outputs.is_empty() && !self.seen.is_empty() {
             self.mark_read();
         }
-        if self.outputs.is_empty() && self.is_farewell_over() {
-            self.tell_receipts();
-            self.end_as_left(Vec::new());
+        if self.outputs.is_empty() {
+            self.end_if_done();
         }
         let deadline = [
             self.sent.poll_timeout(),
             self.presence.poll_timeout(),
             self.transfers.poll_timeout(),
-            self.leaving_at,
+            self.farewell.poll_timeout(),
         ];
         let deadline = deadline.into_iter().flatten().min();
         self.outputs.pop_front().unwrap_or(Output::Wait(deadline))
@@ -260,7 +240,7 @@ impl Conversation {
 
     /// What the prompt shows; `None` once the input has ended.
     pub(crate) fn prompt(&self) -> Option<PromptState<'_>> {
-        self.leaving_at.is_none().then_some(PromptState {
+        (!self.farewell.has_begun()).then_some(PromptState {
             with: self.with.as_ref(),
             unread: self.unread.len(),
         })
@@ -274,16 +254,7 @@ impl Conversation {
         underway
     }
 
-    /// The transfers that end with this program, should it end now.
-    pub(crate) fn cut_off(&self) -> Vec<(TransferId, Transfer)> {
-        if self.is_owner {
-            self.transfers.all_with_ids()
-        } else {
-            Vec::new()
-        }
-    }
-
-    // ---- beginning and end -----------------------------------------------------------------
+    // ---- beginning -------------------------------------------------------------------------
 
     fn greet(&mut self, offline: Option<String>) {
         if let Some(with) = self.with.clone() {
@@ -329,60 +300,6 @@ impl Conversation {
         const DOING: &str = "show what arrived before";
         self.ask(DOING, Command::Unread, Purpose::Unread);
         self.ask(DOING, Command::Offers, Purpose::Offers);
-    }
-
-    /// Tells whether the input has ended, every message is delivered and every transfer has ended.
-    fn is_farewell_over(&self) -> bool {
-        self.leaving_at.is_some()
-            && self.asked.is_empty()
-            && self.transfers.is_empty()
-            && !self.sent.is_waiting()
-    }
-
-    /// Ends the conversation once the node has told what waits; at once if the person insists. Whoever was
-    /// not warned of transfers that end with it is.
-    fn leave(&mut self, was_warned: bool) {
-        if self.cancels_by_leaving() && !was_warned {
-            self.is_warned = true;
-            return self.object(Objection::UnderWay(self.owned_underway()));
-        }
-        if std::mem::replace(&mut self.is_leaving, true) {
-            return self.end_as_left(self.sent.waiting());
-        }
-        self.ask("look into the outbox", Command::Outbox, Purpose::Leave);
-    }
-
-    /// Tells whether transfers end with the node of this program.
-    fn cancels_by_leaving(&self) -> bool {
-        self.is_owner && !self.transfers.is_empty()
-    }
-
-    fn owned_underway(&self) -> Vec<(Transfer, Stage)> {
-        let underway = self.transfers.underway().into_iter();
-        let owned = underway.map(|(transfer, stage)| (transfer.clone(), stage));
-        owned.collect()
-    }
-
-    fn end_as_left(&mut self, waiting: Vec<Waiting>) {
-        let cancelled = if self.is_owner {
-            self.cancel_all()
-        } else {
-            Vec::new()
-        };
-        self.end(Ending::Left { waiting, cancelled });
-    }
-
-    /// Cancels all transfers of this conversation. The node may outlive it, for other programs.
-    fn cancel_all(&mut self) -> Vec<Transfer> {
-        for (transfer, _) in self.transfers.all_with_ids() {
-            let command = Command::Cancel { transfer };
-            self.ask("cancel a transfer", command, Purpose::Cancel);
-        }
-        self.transfers.all()
-    }
-
-    fn end(&mut self, ending: Ending) {
-        self.outputs.push_back(Output::End(ending));
     }
 
     // ---- events of the node ----------------------------------------------------------------
@@ -536,9 +453,7 @@ impl Conversation {
         match &state {
             TransferState::Waiting => {}
             TransferState::Moving { done, total } => {
-                if let Some(leaving_at) = &mut self.leaving_at {
-                    *leaving_at = now + DELIVERY_TIMEOUT;
-                }
+                self.farewell.postpone(now);
                 if let Some(transfer) = self.transfers.on_moved(id, *done, *total, now) {
                     self.show(Item::Transfer { transfer, state });
                 }
@@ -842,12 +757,11 @@ impl Conversation {
     // ---- what is typed ---------------------------------------------------------------------
 
     fn on_typed(&mut self, typed: Typed, now: Now) {
-        let was_interrupted = std::mem::take(&mut self.is_interrupted);
-        let was_warned = std::mem::take(&mut self.is_warned);
+        let before = self.farewell.next_turn();
         match typed {
-            Typed::Line(line) => self.on_line(&line, was_warned, now),
-            Typed::End if self.is_interactive => self.leave(was_warned),
-            Typed::End => self.leaving_at = Some(now.instant + DELIVERY_TIMEOUT),
+            Typed::Line(line) => self.on_line(&line, before, now),
+            Typed::End if self.is_interactive => self.leave(before),
+            Typed::End => self.farewell.begin(now.instant),
             Typed::Failed => self.end(Ending::Failed(
                 Failure::new(Exit::Other, "could not read what is typed")
                     .because("the line editor has failed")
@@ -855,24 +769,17 @@ impl Conversation {
             )),
             // It was about that line alone.
             Typed::Cleared => {}
-            Typed::Interrupt if was_interrupted || was_warned || self.cancels_by_leaving() => {
-                self.leave(was_warned);
-            }
-            Typed::Interrupt => {
-                self.is_interrupted = true;
-                self.object(Objection::InterruptOnce);
-            }
+            Typed::Interrupt => self.interrupt(before),
         }
     }
 
-    fn on_line(&mut self, line: &str, was_warned: bool, now: Now) {
+    fn on_line(&mut self, line: &str, before: Turn, now: Now) {
         let home = self.home.as_deref();
         let entry = Entry::parse(line, self.with.is_some(), &self.known, home);
         let unconfirmed = self.unconfirmed.take();
         match entry {
             Ok(Entry::Nothing) => {}
-            // What a program types is not asked back about.
-            Ok(Entry::Quit) => self.leave(was_warned || !self.is_interactive),
+            Ok(Entry::Quit) => self.leave(before),
             Ok(Entry::Help) => self.show(Item::Help),
             Ok(Entry::Say(text)) => self.say(text, now),
             Ok(Entry::Ambiguous { name, text }) => {

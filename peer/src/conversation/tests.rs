@@ -1,5 +1,7 @@
 //! The engine alone: what comes in, and what is wanted for it.
 
+use std::time::Duration;
+
 use common::id::DeviceName;
 use common::limits::MESSAGE_LEN_MAX;
 use common::time::UnixTime;

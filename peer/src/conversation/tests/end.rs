@@ -1,5 +1,6 @@
 //! What is typed wrongly, and how a conversation ends.
 
+use super::farewell::DELIVERY_TIMEOUT;
 use super::*;
 
 #[test]
