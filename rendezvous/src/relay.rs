@@ -3,7 +3,7 @@
 //!
 //! It never sends more bytes than it got to an address that has not proved itself, but for the answers to
 //! bare STUN requests, which have a budget. It is apart from [`crate::server::Server`] so that datagrams never
-//! wait for log-ins: whoever owns the UDP socket owns it too. The server says which [`channels`] there are;
+//! wait for log-ins: whoever owns the UDP socket owns it too. The server says which channels there are;
 //! where their ends are, and what they may still send, is known here alone.
 
 use std::net::{IpAddr, SocketAddr};
