@@ -6,8 +6,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::relayed::is_relayed;
+
 /// Tells whether packets to `ip` reach a single other host: not the sender itself, the metadata service
-/// of its cloud (link-local) or a whole network. With `allow_loopback` the sender's own host will do,
+/// of its cloud (link-local), a whole network or the made-up address of a relayed path. With `allow_loopback` the sender's own host will do,
 /// for peers whose server runs there, too.
 pub fn is_single_host(ip: IpAddr, allow_loopback: bool) -> bool {
     match ip {
@@ -21,8 +23,10 @@ pub fn is_single_host(ip: IpAddr, allow_loopback: bool) -> bool {
             if let Some(embedded) = embedded_v4(v6) {
                 return is_single_host(embedded, allow_loopback);
             }
-            let is_usable =
-                !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local();
+            let is_usable = !v6.is_unspecified()
+                && !v6.is_multicast()
+                && !v6.is_unicast_link_local()
+                && !is_relayed(ip);
             is_usable && (allow_loopback || !v6.is_loopback())
         }
     }
@@ -53,6 +57,7 @@ mod tests {
             "::",
             "ff02::1",
             "fe80::1",
+            "fd4b:7c19:e2a6::1",
             "64:ff9b::169.254.169.254",
             "::169.254.169.254",
             "64:ff9b::127.0.0.1",

@@ -36,6 +36,8 @@ pub mod limits;
 pub mod os;
 // OPAQUE, client and server: the server never learns a password.
 pub mod password;
+// The made-up addresses of relayed paths.
+pub mod relayed;
 // STUN Binding, client and server.
 pub mod stun;
 // Escapes untrusted text for terminals.

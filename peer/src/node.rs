@@ -44,6 +44,7 @@ use account::{Account, AccountEvent};
 use chat::Chat;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::Occupancy;
+use common::relayed::is_relayed;
 use common::wire::peer::PeerFrame;
 use context::{Context, Effects};
 use directory::{Directory, DirectoryEvent};
@@ -356,6 +357,9 @@ impl Node {
     // ---- other peers ---------------------------------------------------------------------------
 
     fn on_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
+        if is_relayed(datagrams.source.ip()) {
+            return log::debug!("dropped datagrams that claim to come through the relay");
+        }
         // RFC 9443: STUN has 0 to 3 in its first byte, QUIC 64 to 127 and 192 to 255.
         match datagrams.bytes.first() {
             Some(64..=127 | 192..=255) => self.effects.links.handle_datagrams(datagrams, now),

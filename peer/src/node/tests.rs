@@ -1,9 +1,13 @@
 //! A node alone: inputs in, outputs compared. What needs another node or a server is in the scenarios of
 //! the crate `tests`.
 
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
 use common::id::DeviceName;
 use common::key::Token;
 use common::limits::RECONNECT_BACKOFF_MAX;
+use common::relayed::relayed_address;
 use common::time::{Epoch, UnixTime};
 
 use super::command::{Command, CommandError, CommandId, Reply};
@@ -42,6 +46,27 @@ fn an_impostor_between_two_connections_takes_nobody_offline_for_good() {
     assert_eq!(alone.drain().wishes, [RendezvousOutput::Connect]);
 }
 
+/// Whoever could send from the made-up address of a relayed path would be taken for the relay.
+#[test]
+fn nothing_from_the_address_of_a_relayed_path_is_answered() {
+    for (source, answers) in [
+        (SocketAddr::from(([192, 0, 2, 1], 4000)), 1),
+        (relayed_address([7; 10]), 0),
+    ] {
+        let mut alone = Alone::new();
+        let _ = alone.drain();
+        let check = common::stun::binding_request(1);
+        alone.input(Input::Datagrams(Datagrams {
+            source,
+            local: None,
+            ecn: None,
+            stride: check.len(),
+            bytes: BytesMut::from(&check[..]),
+        }));
+        assert_eq!(alone.drain().transmits, answers, "{source}");
+    }
+}
+
 fn key_changed() -> Input {
     let (expected, seen) = ("one".to_owned(), "another".to_owned());
     let changed = ClosedReason::ServerKeyChanged { expected, seen };
@@ -58,6 +83,8 @@ struct Alone {
 struct Said {
     wishes: Vec<RendezvousOutput>,
     replies: Vec<Result<Reply, CommandError>>,
+    /// Number of batches of datagrams.
+    transmits: usize,
     deadline: Option<Instant>,
 }
 
@@ -82,17 +109,20 @@ impl Alone {
 
     fn drain(&mut self) -> Said {
         let (mut wishes, mut replies) = (Vec::new(), Vec::new());
+        let mut transmits = 0;
         loop {
             match self.node.poll_output(self.now, &mut Vec::new()) {
                 Output::Wait(deadline) => {
                     return Said {
                         wishes,
                         replies,
+                        transmits,
                         deadline: deadline.map(|deadline| deadline.at),
                     };
                 }
                 Output::Rendezvous(wish) => wishes.push(wish),
                 Output::Reply(_, reply) => replies.push(reply),
+                Output::Transmit(_) => transmits += 1,
                 _ => {}
             }
         }
