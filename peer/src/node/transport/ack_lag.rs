@@ -4,6 +4,9 @@
 //! acknowledged. A peer that keeps sending but never acknowledges anything would make that state grow
 //! without bound. [`AckLagController`] wraps the congestion controller, which is told of packets sent and
 //! acknowledged, and counts them.
+//!
+//! Each path of a link has a controller and packet numbers of its own, so each controller counts for its
+//! path and adds to the sums of the link. What it added goes when the path does.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -13,27 +16,35 @@ use std::time::{Duration, Instant};
 use noq_proto::RttEstimator;
 use noq_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 
-/// Creates the congestion controller of one connection, and shares its counts.
+/// Creates the congestion controllers of one connection, and shares their counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AckLag {
     counts: Arc<Counts>,
 }
 
+/// Sums over the paths of a connection.
 #[derive(Debug, Default)]
 struct Counts {
-    /// Number of the latest packet sent.
-    sent: AtomicU64,
-    /// Largest packet number acknowledged.
-    acknowledged: AtomicU64,
+    /// Packets sent since the latest acknowledged one.
+    unacknowledged: AtomicU64,
+    /// Bytes of packets that are to be acknowledged and are neither that nor lost.
+    in_flight: AtomicU64,
     /// Bytes of all packets that were acknowledged.
     acknowledged_bytes: AtomicU64,
+    /// Number of the latest packet sent, on whichever path.
+    #[cfg(test)]
+    sent: AtomicU64,
 }
 
 impl AckLag {
     /// Number of packets sent since the latest acknowledged one.
     pub(super) fn unacknowledged(&self) -> u64 {
-        let sent = self.counts.sent.load(Ordering::Relaxed);
-        sent.saturating_sub(self.counts.acknowledged.load(Ordering::Relaxed))
+        self.counts.unacknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of packets that are to be acknowledged and are neither that nor lost.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.counts.in_flight.load(Ordering::Relaxed)
     }
 
     /// Bytes of all packets that were acknowledged.
@@ -44,7 +55,7 @@ impl AckLag {
 
 #[cfg(test)]
 impl AckLag {
-    /// Number of the latest packet sent.
+    /// Number of the latest packet sent, on whichever path.
     pub(super) fn sent(&self) -> u64 {
         self.counts.sent.load(Ordering::Relaxed)
     }
@@ -53,26 +64,92 @@ impl AckLag {
 impl ControllerFactory for AckLag {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         Box::new(AckLagController {
-            counts: Arc::clone(&self.counts),
+            path: PathCounts::new(&self.counts),
             inner: Arc::new(CubicConfig::default()).build(now, current_mtu),
         })
+    }
+}
+
+/// What one path adds to the sums of its connection.
+#[derive(Debug)]
+struct PathCounts {
+    sums: Arc<Counts>,
+    /// Number of the latest packet sent.
+    sent: u64,
+    /// Largest packet number acknowledged.
+    acknowledged: u64,
+    in_flight: u64,
+}
+
+impl PathCounts {
+    fn new(sums: &Arc<Counts>) -> Self {
+        Self {
+            sums: Arc::clone(sums),
+            sent: 0,
+            acknowledged: 0,
+            in_flight: 0,
+        }
+    }
+
+    fn set_packets(&mut self, sent: u64, acknowledged: u64) {
+        let before = self.unacknowledged();
+        (self.sent, self.acknowledged) = (sent, acknowledged);
+        replace(&self.sums.unacknowledged, before, self.unacknowledged());
+    }
+
+    fn set_in_flight(&mut self, bytes: u64) {
+        replace(&self.sums.in_flight, self.in_flight, bytes);
+        self.in_flight = bytes;
+    }
+
+    const fn unacknowledged(&self) -> u64 {
+        self.sent.saturating_sub(self.acknowledged)
+    }
+}
+
+/// Replaces one of the terms of a sum.
+fn replace(sum: &AtomicU64, before: u64, after: u64) {
+    if after >= before {
+        sum.fetch_add(after - before, Ordering::Relaxed);
+    } else {
+        sum.fetch_sub(before - after, Ordering::Relaxed);
+    }
+}
+
+impl Clone for PathCounts {
+    /// A path that migrated goes on with its packet numbers, but has nothing in flight.
+    fn clone(&self) -> Self {
+        let mut path = Self::new(&self.sums);
+        path.set_packets(self.sent, self.acknowledged);
+        path
+    }
+}
+
+impl Drop for PathCounts {
+    fn drop(&mut self) {
+        self.set_packets(0, 0);
+        self.set_in_flight(0);
     }
 }
 
 /// Delegates everything to the inner controller.
 #[derive(Debug)]
 struct AckLagController {
-    counts: Arc<Counts>,
+    path: PathCounts,
     inner: Box<dyn Controller>,
 }
 
 impl Controller for AckLagController {
     fn on_sent(&mut self, now: Instant, bytes: u64, largest_pn: u64) {
-        self.counts.sent.store(largest_pn, Ordering::Relaxed);
+        self.path.set_packets(largest_pn, self.path.acknowledged);
+        #[cfg(test)]
+        self.path.sums.sent.store(largest_pn, Ordering::Relaxed);
         self.inner.on_sent(now, bytes, largest_pn);
     }
 
     fn on_packet_sent(&mut self, now: Instant, bytes: u16, pn: u64) {
+        self.path
+            .set_in_flight(self.path.in_flight + u64::from(bytes));
         self.inner.on_packet_sent(now, bytes, pn);
     }
 
@@ -89,9 +166,8 @@ impl Controller for AckLagController {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.counts
-            .acknowledged_bytes
-            .fetch_add(bytes, Ordering::Relaxed);
+        let acknowledged = &self.path.sums.acknowledged_bytes;
+        acknowledged.fetch_add(bytes, Ordering::Relaxed);
         self.inner.on_ack(now, sent, bytes, pn, app_limited, rtt);
     }
 
@@ -103,8 +179,9 @@ impl Controller for AckLagController {
         largest_packet_num_acked: Option<u64>,
     ) {
         if let Some(largest) = largest_packet_num_acked {
-            self.counts.acknowledged.store(largest, Ordering::Relaxed);
+            self.path.set_packets(self.path.sent, largest);
         }
+        self.path.set_in_flight(in_flight);
         self.inner
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
@@ -129,6 +206,8 @@ impl Controller for AckLagController {
     }
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
+        let in_flight = self.path.in_flight.saturating_sub(lost_bytes.into());
+        self.path.set_in_flight(in_flight);
         self.inner.on_packet_lost(lost_bytes, pn, now);
     }
 
@@ -159,7 +238,7 @@ impl Controller for AckLagController {
 
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
-            counts: Arc::clone(&self.counts),
+            path: self.path.clone(),
             inner: self.inner.clone_box(),
         })
     }
@@ -170,5 +249,46 @@ impl Controller for AckLagController {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self.inner.into_any()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn path_of(link: &AckLag) -> (Box<dyn Controller>, Instant) {
+        let now = Instant::now();
+        (Arc::new(link.clone()).build(now, 1200), now)
+    }
+
+    #[test]
+    fn the_packet_numbers_of_one_path_are_not_taken_for_those_of_another() {
+        let link = AckLag::default();
+        let (mut busy, now) = path_of(&link);
+        let (mut new, _) = path_of(&link);
+        busy.on_sent(now, 1200, 100_000);
+        busy.on_end_acks(now, 0, false, Some(99_999));
+        new.on_sent(now, 1200, 3);
+        assert_eq!(link.unacknowledged(), 1 + 3);
+        new.on_end_acks(now, 0, false, Some(3));
+        assert_eq!(link.unacknowledged(), 1);
+    }
+
+    #[test]
+    fn a_path_that_is_gone_counts_no_more() {
+        let link = AckLag::default();
+        let (mut path, now) = path_of(&link);
+        path.on_sent(now, 2400, 7);
+        path.on_packet_sent(now, 1200, 6);
+        path.on_packet_sent(now, 1200, 7);
+        assert_eq!((link.unacknowledged(), link.in_flight()), (7, 2400));
+        path.on_packet_lost(1200, 6, now);
+        assert_eq!(link.in_flight(), 1200);
+        let migrated = path.clone_box();
+        drop(path);
+        assert_eq!((link.unacknowledged(), link.in_flight()), (7, 0));
+        drop(migrated);
+        assert_eq!(link.unacknowledged(), 0);
     }
 }
