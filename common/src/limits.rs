@@ -4,6 +4,7 @@
 //! other names count what they say. `TIMEOUT`, `INTERVAL`, `LIFETIME`, `WAIT`, `AFTER` and `BACKOFF` are
 //! durations, of which a `BACKOFF` doubles from `FIRST` up to `MAX`.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How full a bounded resource of an engine is. The simulation checks it against the bound.
@@ -357,6 +358,19 @@ pub const LINK_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Interval between two keep-alives on an idle link: a third of [`LINK_IDLE_TIMEOUT`]. They also keep NAT
 /// mappings alive.
 pub const LINK_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Paths of a link at a time: the relayed one, direct ones of both address families, and as many again while
+/// a device moves and those are not given up yet, with one to spare. Each takes a few connection ids. A path
+/// that never reached the other end keeps its place.
+pub const LINK_PATHS_MAX: NonZeroU32 = NonZeroU32::new(6).expect("is not zero");
+/// Addresses that each end of a link may offer the other for direct paths: all candidates of a device, twice,
+/// because those that replace others may arrive before the others are removed.
+pub const TRAVERSAL_ADDRESSES_MAX: usize = 2 * CANDIDATES_MAX;
+/// Time without an acknowledgement after which a direct path that data is in flight over is given up, if the
+/// link has another path: long enough for a few probes. What was in flight is sent again over the other path
+/// within 2 s of the last acknowledgement where a round trip takes up to 150 ms.
+pub const PATH_ACK_TIMEOUT: Duration = Duration::from_millis(900);
+/// The same in round trips of the path, where that is longer.
+pub const PATH_ACK_ROUND_TRIPS: u32 = 3;
 /// Largest UDP payload to receive, and to try in path MTU discovery: loopback and jumbo frames carry
 /// more than Ethernet's 1,452 bytes.
 pub const UDP_PAYLOAD_LEN_MAX: u16 = 16 * KIB as u16;

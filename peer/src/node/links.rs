@@ -192,6 +192,7 @@ impl Links {
     /// Notes whether loopback addresses may be dialled.
     pub(super) fn set_local(&mut self, is_local: bool) {
         self.dials.set_local(is_local);
+        self.transport.set_local(is_local);
     }
 
     /// Notes the addresses of this host's interfaces.
@@ -605,6 +606,8 @@ impl Links {
                 TransportEvent::Writable { link } => self
                     .events
                     .push_back(LinksEvent::Change(LinkChange::Writable { link })),
+                // A link stays on the path that it began on.
+                TransportEvent::Path { .. } => {}
             }
         }
     }
@@ -679,7 +682,7 @@ impl Links {
                 .on_linked(device_key, remote, &mut self.transport, now);
         }
         self.make_room(device_key, now);
-        self.transport.authorise(link);
+        self.transport.authorise(link, now);
         match side {
             Side::Client => {
                 if let Some(stream) = self.transport.open_bi(link) {

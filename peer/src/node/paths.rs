@@ -22,7 +22,7 @@ pub(super) mod agent;
 // Answers to checks of this device's endpoints.
 mod answers;
 // Limits what is sent to unproven endpoints.
-mod budget;
+pub(super) mod budget;
 // The server-reflexive addresses of this device.
 mod discovery;
 

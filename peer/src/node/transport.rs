@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,16 +22,17 @@ use bytes::{Bytes, BytesMut};
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
     AUTHORISE_TIMEOUT, HANDSHAKE_TIMEOUT, LEAF_STREAMS_MAX, LINK_IDLE_TIMEOUT,
-    LINK_KEEP_ALIVE_INTERVAL, LINK_WINDOW, LINKS_MAX, Occupancy, RETRY_FROM, STREAM_WINDOW,
-    UDP_PAYLOAD_LEN_MAX, UNACKNOWLEDGED_PACKETS_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
+    LINK_KEEP_ALIVE_INTERVAL, LINK_PATHS_MAX, LINK_WINDOW, LINKS_MAX, Occupancy, RETRY_FROM,
+    STREAM_WINDOW, TRAVERSAL_ADDRESSES_MAX, UDP_PAYLOAD_LEN_MAX, UNACKNOWLEDGED_PACKETS_MAX,
+    UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
 };
 use common::tls;
 use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
     EndpointConfig, EndpointEvent, Event, FourTuple, HashedConnectionIdGenerator, IdleTimeout,
-    Incoming, MtuDiscoveryConfig, PathId, ReadError, ServerConfig, StreamEvent, TransportConfig,
-    VarInt, WriteError,
+    Incoming, MtuDiscoveryConfig, ReadError, ServerConfig, StreamEvent, TransportConfig, VarInt,
+    WriteError,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -39,13 +40,17 @@ use rustls::pki_types::CertificateDer;
 mod ack_lag;
 // Bounds path MTU discovery by what the interfaces carry.
 mod mtu;
+// Relayed and direct paths of a link.
+mod paths;
 // Bounds the memory of received datagrams.
 mod trains;
 
 pub use noq_proto::StreamId;
+pub use paths::{PathChange, PathRefused, PathReport, Route};
 
 use super::io::{Datagrams, LocalAddress, Transmit};
 use ack_lag::AckLag;
+use paths::LinkPaths;
 use trains::Trains;
 
 /// Server name for the TLS library. It is not sent, and means nothing with raw public keys.
@@ -101,6 +106,8 @@ pub enum TransportEvent {
     Finished { link: LinkId, stream: StreamId },
     /// A blocked stream accepts bytes again, or more streams may be opened.
     Writable { link: LinkId },
+    /// Something happened to the paths of a link.
+    Path { link: LinkId, change: PathChange },
 }
 
 /// The kind of a stream.
@@ -148,6 +155,8 @@ pub struct Transport {
     server: ServerConfig,
     /// The addresses of this host's interfaces.
     local: Vec<LocalAddress>,
+    /// Peers may be on this host, because the server is.
+    is_local: bool,
     links: BTreeMap<LinkId, Link>,
     by_handle: BTreeMap<usize, LinkId>,
     next_link: u64,
@@ -169,6 +178,7 @@ struct Link {
     connection: Connection,
     side: Side,
     ack_lag: AckLag,
+    paths: LinkPaths,
     timer: Option<Instant>,
     /// Bytes passed to [`Transport::write`] that QUIC has not taken yet.
     unsent: BTreeMap<StreamId, Unsent>,
@@ -192,6 +202,7 @@ impl Transport {
             generation: 0,
             server,
             local: Vec::new(),
+            is_local: false,
             links: BTreeMap::new(),
             by_handle: BTreeMap::new(),
             next_link: 0,
@@ -257,7 +268,8 @@ impl Transport {
             .expect("the provider has the cipher suite of Initial packets");
         let mut config = ClientConfig::new(Arc::new(crypto));
         let ack_lag = AckLag::default();
-        let mut transport = transport_config(LINK_WINDOW, LEAF_STREAMS_MAX, &ack_lag);
+        let mut transport =
+            transport_config(LINK_WINDOW, LEAF_STREAMS_MAX, LINK_PATHS_MAX, &ack_lag);
         transport.mtu_discovery_config(Some(self.mtu_discovery(remote)));
         config.transport_config(Arc::new(transport));
         match self
@@ -272,10 +284,14 @@ impl Transport {
         }
     }
 
-    /// Raises the flow control limits of an inbound link to those of an authorised one.
-    pub fn authorise(&mut self, link: LinkId) {
+    /// Raises the limits of an inbound link, of flow control and of paths, to those of an authorised one.
+    pub fn authorise(&mut self, link: LinkId, now: Instant) {
         if self.unauthorised.remove(&link).is_some() {
             self.with(link, |link| {
+                // Fails if the other side uses one path only.
+                let _ = link
+                    .connection
+                    .set_max_concurrent_paths(now, LINK_PATHS_MAX);
                 link.connection.set_receive_window(LINK_WINDOW.into());
                 link.connection
                     .set_max_concurrent_streams(Dir::Uni, LEAF_STREAMS_MAX.into());
@@ -405,15 +421,12 @@ impl Transport {
         });
     }
 
-    /// The other end's address on the link's current path.
+    /// The other end's address on the link's current path; `None` if that is relayed.
     pub fn remote(&self, link: LinkId) -> Option<SocketAddr> {
-        let path = self
-            .links
-            .get(&link)?
-            .connection
-            .network_path(PathId::ZERO)
-            .ok()?;
-        Some(common::stun::canonical(path.remote()))
+        match self.current_path(link)?.route {
+            Route::Direct(remote) => Some(remote),
+            Route::Relayed(_) => None,
+        }
     }
 
     /// Handles the timers that have expired, and drops inbound links that were not authorised in time.
@@ -422,10 +435,7 @@ impl Transport {
             && at <= now
         {
             self.timers.pop_first();
-            self.with(link, |link| {
-                link.timer = None;
-                link.connection.handle_timeout(now);
-            });
+            self.with(link, |link| link.handle_timeout(now));
         }
         let late = self.unauthorised.iter().filter(|(_, until)| **until <= now);
         let late: Vec<LinkId> = late.map(|(link, _)| *link).collect();
@@ -462,15 +472,18 @@ impl Transport {
         }
         while let Some(link) = self.dirty.first().copied() {
             let polled = self.with(link, |link| {
-                let datagrams = train_datagrams(link.connection.current_mtu());
+                let datagrams = train_datagrams(link.largest_mtu());
                 link.connection.poll_transmit(now, datagrams, buffer)
             });
             match polled {
+                // Dropped, as if lost on its way.
+                Some(Some(transmit))
+                    if !self.may_send(link, transmit.destination, transmit.size, now) => {}
                 Some(Some(transmit)) if pay(link, transmit.size) => {
                     return Some(unmapped(transmit));
                 }
                 Some(Some(_)) => self.abandon(link),
-                Some(None) | None => self.settle(link),
+                Some(None) | None => self.settle(link, now),
             }
             buffer.clear();
         }
@@ -537,7 +550,7 @@ impl Transport {
         let mut answer = Vec::new();
         let ack_lag = AckLag::default();
         let mut config = self.server.clone();
-        let mut transport = transport_config(UNAUTHORISED_WINDOW, 0, &ack_lag);
+        let mut transport = transport_config(UNAUTHORISED_WINDOW, 0, NonZeroU32::MIN, &ack_lag);
         transport.mtu_discovery_config(Some(self.mtu_discovery(incoming.remote_address())));
         config.transport_config(Arc::new(transport));
         let endpoint = &mut self.endpoint;
@@ -591,6 +604,7 @@ impl Transport {
             connection,
             side,
             ack_lag,
+            paths: LinkPaths::default(),
             timer: None,
             unsent: BTreeMap::new(),
             is_lost: false,
@@ -653,14 +667,18 @@ impl Transport {
             Event::HandshakeDataReady
             | Event::HandshakeConfirmed
             | Event::DatagramReceived
-            | Event::DatagramsUnblocked
-            | Event::Path(_)
-            | Event::NatTraversal(_) => {}
+            | Event::DatagramsUnblocked => {}
+            Event::Path(event) => self.on_path_event(id, &event),
+            Event::NatTraversal(_) => {
+                let change = PathChange::AddressesOffered;
+                self.events
+                    .push_back(TransportEvent::Path { link: id, change });
+            }
         }
     }
 
     fn on_connected(&mut self, id: LinkId) {
-        let Some(link) = self.links.get(&id) else {
+        let Some(link) = self.links.get_mut(&id) else {
             return;
         };
         let identity = link.connection.crypto_session().peer_identity();
@@ -669,6 +687,7 @@ impl Transport {
         let device_key = certificates.and_then(|certificates| tls::link_device_key(&certificates));
         match device_key {
             Some(device_key) => {
+                link.paths.on_connected();
                 let side = link.side;
                 self.events.push_back(TransportEvent::Connected {
                     link: id,
@@ -721,14 +740,18 @@ impl Transport {
         }
     }
 
-    /// Stops polling a link that has nothing more to send, and updates its timer.
-    fn settle(&mut self, id: LinkId) {
+    /// Stops polling a link that has nothing more to send, and updates its timers.
+    fn settle(&mut self, id: LinkId, now: Instant) {
         self.collect(id);
+        let has_more = self.with(id, |link| link.settle_paths(now));
+        if has_more == Some(true) {
+            return;
+        }
         self.dirty.remove(&id);
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
-        let due = link.connection.poll_timeout();
+        let due = link.poll_timeout();
         if link.timer != due {
             if let Some(at) = link.timer {
                 self.timers.remove(&(at, id));
@@ -786,6 +809,38 @@ impl fmt::Debug for Transport {
 }
 
 impl Link {
+    fn handle_timeout(&mut self, now: Instant) {
+        self.timer = None;
+        self.connection.handle_timeout(now);
+        self.paths
+            .handle_timeout(&mut self.connection, &self.ack_lag, now);
+    }
+
+    /// When [`Link::handle_timeout`] is due.
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        let timers = [self.connection.poll_timeout(), self.paths.poll_timeout()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Sets the timers of the paths. `true` if the link has something to send now.
+    fn settle_paths(&mut self, now: Instant) -> bool {
+        self.paths.settle(&mut self.connection, &self.ack_lag, now);
+        self.paths.take_frames()
+    }
+
+    /// The largest MTU of its paths, in bytes of UDP payload: a train may be for any of them.
+    fn largest_mtu(&mut self) -> u16 {
+        let smallest = self.connection.current_mtu();
+        let paths = self.connection.paths();
+        if paths.len() == 1 {
+            return smallest;
+        }
+        let stats = paths
+            .iter()
+            .filter_map(|id| self.connection.path_stats(*id));
+        stats.fold(smallest, |largest, path| largest.max(path.current_mtu))
+    }
+
     /// Writes unsent bytes to a stream until it is blocked.
     fn flush(&mut self, stream: StreamId) {
         let Some(unsent) = self.unsent.get_mut(&stream) else {
@@ -872,7 +927,13 @@ fn server_config(secret: &DeviceSecret) -> ServerConfig {
     server
 }
 
-fn transport_config(receive_window: u32, leaf_streams: u32, ack_lag: &AckLag) -> TransportConfig {
+fn transport_config(
+    receive_window: u32,
+    leaf_streams: u32,
+    paths: NonZeroU32,
+    ack_lag: &AckLag,
+) -> TransportConfig {
+    let addresses = u8::try_from(TRAVERSAL_ADDRESSES_MAX).expect("the limit is a few dozen");
     let idle_timeout = IdleTimeout::try_from(LINK_IDLE_TIMEOUT);
     let idle_timeout = idle_timeout.expect("the limit is within the bounds of QUIC");
     let mut config = TransportConfig::default();
@@ -886,6 +947,10 @@ fn transport_config(receive_window: u32, leaf_streams: u32, ack_lag: &AckLag) ->
         .send_fairness(true)
         .max_idle_timeout(Some(idle_timeout))
         .keep_alive_interval(Some(LINK_KEEP_ALIVE_INTERVAL))
+        .max_concurrent_multipath_paths(paths.get())
+        .max_remote_nat_traversal_addresses(addresses)
+        // Of paths that are not validated yet. Those that are get their own.
+        .default_path_max_idle_timeout(Some(LINK_IDLE_TIMEOUT))
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(ack_lag.clone()));
     config

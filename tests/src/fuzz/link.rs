@@ -144,7 +144,8 @@ impl Run {
             TransportEvent::Connected { .. }
             | TransportEvent::Opened { .. }
             | TransportEvent::Finished { .. }
-            | TransportEvent::Writable { .. } => {}
+            | TransportEvent::Writable { .. }
+            | TransportEvent::Path { .. } => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //! test wants, well-formed or not.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use common::key::DeviceSecret;
@@ -158,15 +158,15 @@ impl Outsider {
         }
         self.transport.handle_timeout(world.now);
         while let Some(event) = self.transport.poll_event() {
-            self.on_event(event);
+            self.on_event(event, world.now);
         }
     }
 
-    fn on_event(&mut self, event: TransportEvent) {
+    fn on_event(&mut self, event: TransportEvent, now: Instant) {
         match event {
             TransportEvent::Connected { link, side, .. } => {
                 self.link = Some(link);
-                self.transport.authorise(link);
+                self.transport.authorise(link, now);
                 if side == Side::Client {
                     self.stream = self.transport.open_bi(link);
                 }
@@ -181,7 +181,9 @@ impl Outsider {
                     self.write(&PeerHello::ours("test"));
                 }
             }
-            TransportEvent::Finished { .. } | TransportEvent::Writable { .. } => {}
+            TransportEvent::Finished { .. }
+            | TransportEvent::Writable { .. }
+            | TransportEvent::Path { .. } => {}
         }
     }
 

@@ -16,7 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The bytes spent on a device or an account.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(in crate::node) struct Budget {
     /// Bytes allowed in the current minute.
     max: usize,
     /// Bytes allowed in each later minute.
@@ -30,7 +30,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// The budget of a device, whose first minute begins now.
-    pub(super) const fn of_device(now: Instant) -> Self {
+    pub(in crate::node) const fn of_device(now: Instant) -> Self {
         Self::new(UNPROVEN_FIRST_MINUTE_LEN_MAX, UNPROVEN_MINUTE_LEN_MAX, now)
     }
 
@@ -51,13 +51,13 @@ impl Budget {
     }
 
     /// Spends `len` bytes, which must be covered.
-    pub(super) fn take(&mut self, len: usize, now: Instant) {
+    pub(in crate::node) fn take(&mut self, len: usize, now: Instant) {
         self.spent += len;
         self.last_spent = now;
     }
 
     /// Tells whether `len` bytes are left in this minute.
-    pub(super) fn covers(&mut self, len: usize, now: Instant) -> bool {
+    pub(in crate::node) fn covers(&mut self, len: usize, now: Instant) -> bool {
         self.begin_minute(now);
         self.spent + len <= self.max
     }

@@ -6,7 +6,8 @@
 //! acknowledged, and counts them.
 //!
 //! Each path of a link has a controller and packet numbers of its own, so each controller counts for its
-//! path and adds to the sums of the link. What it added goes when the path does.
+//! path and adds to the sums of the link. What it added goes when the path does. A controller is not told
+//! which path it has, but the first one is that of the first path, which the handshake took.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -27,13 +28,33 @@ pub(super) struct AckLag {
 struct Counts {
     /// Packets sent since the latest acknowledged one.
     unacknowledged: AtomicU64,
-    /// Bytes of packets that are to be acknowledged and are neither that nor lost.
-    in_flight: AtomicU64,
-    /// Bytes of all packets that were acknowledged.
-    acknowledged_bytes: AtomicU64,
+    /// Of the first path.
+    first: Bytes,
+    /// Of all other paths together.
+    others: Bytes,
+    /// Paths so far.
+    paths: AtomicU64,
     /// Number of the latest packet sent, on whichever path.
     #[cfg(test)]
     sent: AtomicU64,
+}
+
+/// Bytes of packets that are to be acknowledged.
+#[derive(Debug, Default)]
+struct Bytes {
+    /// Those that are neither acknowledged nor lost.
+    in_flight: AtomicU64,
+    /// All that were acknowledged.
+    acknowledged: AtomicU64,
+}
+
+/// Some of the paths of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paths {
+    /// The path of the handshake.
+    First,
+    /// All others.
+    Others,
 }
 
 impl AckLag {
@@ -42,14 +63,28 @@ impl AckLag {
         self.counts.unacknowledged.load(Ordering::Relaxed)
     }
 
-    /// Bytes of packets that are to be acknowledged and are neither that nor lost.
-    pub(super) fn in_flight(&self) -> u64 {
-        self.counts.in_flight.load(Ordering::Relaxed)
+    /// Bytes of packets of these paths that are to be acknowledged and are neither that nor lost.
+    pub(super) fn in_flight(&self, paths: Paths) -> u64 {
+        self.counts.of(paths).in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all packets of these paths that were acknowledged.
+    pub(super) fn acknowledged(&self, paths: Paths) -> u64 {
+        self.counts.of(paths).acknowledged.load(Ordering::Relaxed)
     }
 
     /// Bytes of all packets that were acknowledged.
     pub(super) fn acknowledged_bytes(&self) -> u64 {
-        self.counts.acknowledged_bytes.load(Ordering::Relaxed)
+        self.acknowledged(Paths::First) + self.acknowledged(Paths::Others)
+    }
+}
+
+impl Counts {
+    const fn of(&self, paths: Paths) -> &Bytes {
+        match paths {
+            Paths::First => &self.first,
+            Paths::Others => &self.others,
+        }
     }
 }
 
@@ -74,6 +109,7 @@ impl ControllerFactory for AckLag {
 #[derive(Debug)]
 struct PathCounts {
     sums: Arc<Counts>,
+    place: Paths,
     /// Number of the latest packet sent.
     sent: u64,
     /// Largest packet number acknowledged.
@@ -83,8 +119,13 @@ struct PathCounts {
 
 impl PathCounts {
     fn new(sums: &Arc<Counts>) -> Self {
+        let place = match sums.paths.fetch_add(1, Ordering::Relaxed) {
+            0 => Paths::First,
+            _ => Paths::Others,
+        };
         Self {
             sums: Arc::clone(sums),
+            place,
             sent: 0,
             acknowledged: 0,
             in_flight: 0,
@@ -98,7 +139,8 @@ impl PathCounts {
     }
 
     fn set_in_flight(&mut self, bytes: u64) {
-        replace(&self.sums.in_flight, self.in_flight, bytes);
+        let sum = &self.sums.of(self.place).in_flight;
+        replace(sum, self.in_flight, bytes);
         self.in_flight = bytes;
     }
 
@@ -119,7 +161,13 @@ fn replace(sum: &AtomicU64, before: u64, after: u64) {
 impl Clone for PathCounts {
     /// A path that migrated goes on with its packet numbers, but has nothing in flight.
     fn clone(&self) -> Self {
-        let mut path = Self::new(&self.sums);
+        let mut path = Self {
+            sums: Arc::clone(&self.sums),
+            place: self.place,
+            sent: 0,
+            acknowledged: 0,
+            in_flight: 0,
+        };
         path.set_packets(self.sent, self.acknowledged);
         path
     }
@@ -166,7 +214,7 @@ impl Controller for AckLagController {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        let acknowledged = &self.path.sums.acknowledged_bytes;
+        let acknowledged = &self.path.sums.of(self.path.place).acknowledged;
         acknowledged.fetch_add(bytes, Ordering::Relaxed);
         self.inner.on_ack(now, sent, bytes, pn, app_limited, rtt);
     }
@@ -282,12 +330,13 @@ mod tests {
         path.on_sent(now, 2400, 7);
         path.on_packet_sent(now, 1200, 6);
         path.on_packet_sent(now, 1200, 7);
-        assert_eq!((link.unacknowledged(), link.in_flight()), (7, 2400));
+        let in_flight = || link.in_flight(Paths::First);
+        assert_eq!((link.unacknowledged(), in_flight()), (7, 2400));
         path.on_packet_lost(1200, 6, now);
-        assert_eq!(link.in_flight(), 1200);
+        assert_eq!(in_flight(), 1200);
         let migrated = path.clone_box();
         drop(path);
-        assert_eq!((link.unacknowledged(), link.in_flight()), (7, 0));
+        assert_eq!((link.unacknowledged(), in_flight()), (7, 0));
         drop(migrated);
         assert_eq!(link.unacknowledged(), 0);
     }

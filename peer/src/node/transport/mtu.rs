@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use common::limits::UDP_PAYLOAD_LEN_MAX;
+use common::relayed::is_relayed;
 
 use crate::node::io::LocalAddress;
 
@@ -18,22 +19,25 @@ const PAYLOAD_MIN: u32 = 1200;
 
 /// The largest UDP payload, in bytes, to try on the way to `remote`: what the interface on whose network
 /// it is can carry, or any of the host's if it is further away. At most [`UDP_PAYLOAD_LEN_MAX`], which is
-/// also the answer if nothing is known.
+/// also the answer if nothing is known. A link that begins on a relayed path may get a direct one over any
+/// interface, and the bound is that of all its paths.
 pub(super) fn payload_max(local: &[LocalAddress], remote: IpAddr) -> u16 {
     let remote = remote.to_canonical();
     let is_this_host = local.iter().any(|own| own.endpoint.ip() == remote);
     if remote.is_loopback() || is_this_host {
         return UDP_PAYLOAD_LEN_MAX;
     }
+    let is_relayed = is_relayed(remote);
     let family = local.iter().filter(|own| {
-        own.endpoint.is_ipv4() == remote.is_ipv4() && !own.endpoint.ip().is_loopback()
+        let is_same = own.endpoint.is_ipv4() == remote.is_ipv4();
+        (is_same || is_relayed) && !own.endpoint.ip().is_loopback()
     });
     let near = family.clone().filter(|own| own.is_on_link(remote));
     let mtu = match near.max_by_key(|own| own.prefix_len) {
         Some(nearest) => nearest.mtu,
         None => largest(family.map(|own| own.mtu)),
     };
-    let headers = if remote.is_ipv4() {
+    let headers = if remote.is_ipv4() || is_relayed {
         HEADERS_V4
     } else {
         HEADERS_V6
@@ -87,6 +91,7 @@ mod tests {
             ("203.0.113.5", 8972),
             ("2001:db8::9", 1452),
             ("2001:db8:1::9", 1452),
+            ("fd4b:7c19:e2a6::9", 8972),
         ] {
             let found = payload_max(&local, remote.parse().unwrap());
             assert_eq!(found, largest, "{remote}");

@@ -1,6 +1,7 @@
 //! Two endpoints and the datagrams between them.
 
 mod hostile;
+mod paths;
 mod raw;
 mod strangers;
 
@@ -121,6 +122,7 @@ fn sent_by(end: &mut Transport, now: Instant) -> Vec<(SocketAddr, BytesMut)> {
     let mut sent = Vec::new();
     let mut buffer = Vec::new();
     while let Some(transmit) = end.poll_transmit(now, &mut buffer, &mut |_, _| true) {
+        assert!(transmit.size <= TRAIN_LEN_MAX, "{} bytes", transmit.size);
         let stride = transmit.segment_size.unwrap_or(transmit.size);
         let datagrams = buffer[..transmit.size].chunks(stride);
         sent.extend(datagrams.map(|bytes| (transmit.destination, BytesMut::from(bytes))));
@@ -142,7 +144,7 @@ fn a_stream_carries_bytes_once_the_link_is_authorised() {
         None,
         "no leaves before authorisation"
     );
-    pair.ends[1].authorise(server);
+    pair.ends[1].authorise(server, pair.now);
     pair.run();
     assert_eq!(pair.carry(client, server, 3 << 20), 3 << 20);
 }
@@ -163,7 +165,7 @@ fn no_datagram_is_longer_than_the_interface_of_its_sender_carries() {
             }]);
         }
         let (client, server) = pair.connect();
-        pair.ends[1].authorise(server);
+        pair.ends[1].authorise(server, pair.now);
         pair.run();
         pair.carry(client, server, 3 << 20);
         let found = pair.longest[0];
@@ -208,7 +210,7 @@ fn addresses_are_mapped_both_ways() {
 fn what_came_before_the_end_is_still_read() {
     let mut pair = Pair::new();
     let (client, server) = pair.connect();
-    pair.ends[1].authorise(server);
+    pair.ends[1].authorise(server, pair.now);
     pair.run();
     let stream = pair.ends[0].open_bi(client).unwrap();
     pair.ends[0].write(client, stream, Bytes::from_static(b"hello"), false);

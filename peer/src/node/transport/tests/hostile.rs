@@ -49,7 +49,7 @@ fn t18_a_million_forged_packets_do_not_break_a_link() {
     }
     let mut pair = Pair::new();
     let (client, server) = pair.connect();
-    pair.ends[1].authorise(server);
+    pair.ends[1].authorise(server, pair.now);
     pair.run();
     assert!(carries_a_leaf(&mut pair, client, server));
     let real = pair.last[0].clone();
@@ -101,7 +101,7 @@ fn t18_a_million_forged_packets_do_not_break_a_link() {
 fn t18_a_real_packet_that_was_changed_is_not_taken() {
     let mut pair = Pair::new();
     let (client, server) = pair.connect();
-    pair.ends[1].authorise(server);
+    pair.ends[1].authorise(server, pair.now);
     pair.run();
     let stream = pair.ends[0].open_leaf(client).unwrap();
     pair.ends[0].write(client, stream, Bytes::from_static(b"honest"), true);
@@ -171,7 +171,7 @@ impl Link {
 
     fn authorised() -> Self {
         let mut link = Self::new();
-        link.end.authorise(link.link);
+        link.end.authorise(link.link, link.now);
         link
     }
 
@@ -233,7 +233,8 @@ fn loss(events: &[TransportEvent]) -> Option<&str> {
         | TransportEvent::Opened { .. }
         | TransportEvent::Readable { .. }
         | TransportEvent::Finished { .. }
-        | TransportEvent::Writable { .. } => None,
+        | TransportEvent::Writable { .. }
+        | TransportEvent::Path { .. } => None,
     })
 }
 

@@ -8,7 +8,7 @@ use noq_proto::crypto::{
     self, CryptoError, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, Session,
 };
 use noq_proto::transport_parameters::TransportParameters;
-use noq_proto::{ConnectError, ConnectionId, TransportError};
+use noq_proto::{ConnectError, ConnectionId, PathId, TransportError};
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! Tests of what an unvalidated address can make an endpoint store or send.
 
 use noq_proto::crypto::ServerConfig as _;
-use noq_proto::{ConnectionId, crypto};
+use noq_proto::{ConnectionId, PathId, crypto};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
@@ -170,7 +170,7 @@ fn t13_an_unproven_address_gets_three_times_what_it_sent_at_most() {
 fn t19_every_kind_of_packet_at_every_length_is_survived() {
     let mut pair = Pair::new();
     let (client, server) = pair.connect();
-    pair.ends[1].authorise(server);
+    pair.ends[1].authorise(server, pair.now);
     pair.run();
     let real = pair.last[0].clone();
     let mut rng = StdRng::from_seed([19; 32]);
@@ -323,7 +323,7 @@ fn t28_one_source_opens_so_many_links_and_no_more() {
     assert!(Raw::try_dial(&mut end, &late, address(0), &mut now).is_none());
     assert_eq!(end.link_count(), UNAUTHORISED_LINKS_MAX);
     // One that is authorised makes room.
-    end.authorise(callers[0].1);
+    end.authorise(callers[0].1, now);
     assert!(Raw::try_dial(&mut end, &late, address(0), &mut now).is_some());
 }
 
@@ -343,7 +343,7 @@ fn t28_a_link_opens_so_many_streams_and_no_more() {
         let caller = DeviceSecret::from_seed([1; 32]);
         let (mut raw, link) = Raw::dial(&mut end, &caller, address(0), &mut now);
         if is_authorised {
-            end.authorise(link);
+            end.authorise(link, now);
         }
         let packet = raw.packet(&stream_frame(number, 0, &[7]));
         end.handle_datagrams(raw.train(INITIAL_LEN, &[packet]), now);

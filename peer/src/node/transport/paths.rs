@@ -1,0 +1,497 @@
+//! The paths of a link: relayed first, then direct, on one connection.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use common::candidate::is_single_host;
+use common::limits::{
+    LINK_IDLE_TIMEOUT, LINK_KEEP_ALIVE_INTERVAL, PATH_ACK_ROUND_TRIPS, PATH_ACK_TIMEOUT,
+    TRAVERSAL_ADDRESSES_MAX,
+};
+use common::relayed::is_relayed;
+use noq_proto::{Connection, FourTuple, PathEvent, PathId, PathStatus, VarInt, n0_nat_traversal};
+
+use super::ack_lag::{AckLag, Paths};
+use crate::node::paths::budget::Budget;
+
+use super::{Link, LinkId, Transport, TransportEvent, mapped};
+
+/// Tells the other end why a path is abandoned (draft-ietf-quic-multipath section 4.1).
+const PATH_UNSTABLE_OR_POOR: VarInt = VarInt::from_u32(0x3e76);
+
+/// The way that the datagrams of a path take to the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Route {
+    /// Straight to this address of the other end.
+    Direct(SocketAddr),
+    /// Through the relay; the address is made up ([`common::relayed`]).
+    Relayed(SocketAddr),
+}
+
+impl Route {
+    /// The route to an address, which may be a mapped one.
+    pub fn to(remote: SocketAddr) -> Self {
+        if is_relayed(remote.ip()) {
+            Self::Relayed(remote)
+        } else {
+            Self::Direct(common::stun::canonical(remote))
+        }
+    }
+
+    /// Tells whether the datagrams go through the relay.
+    pub const fn is_relayed(self) -> bool {
+        matches!(self, Self::Relayed(_))
+    }
+}
+
+/// What happened to the paths of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathChange {
+    /// A path was validated.
+    Opened(Route),
+    /// A path that had been open is lost.
+    Lost(Route),
+    /// This end sends its data over another path from now on.
+    Current(Route),
+    /// The other end offers other addresses than before ([`Transport::offered_addresses`]), or the same ones
+    /// anew. Only the client's side gets it.
+    AddressesOffered,
+}
+
+/// One open path of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathReport {
+    /// The way that its datagrams take.
+    pub route: Route,
+    /// Whether this end sends its data over it.
+    pub is_current: bool,
+    /// The smoothed round-trip time.
+    pub round_trip: Duration,
+}
+
+/// Why a path cannot be opened, or no round be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathRefused {
+    /// The link does not exist any more, or is not connected yet.
+    #[error("cannot open a path: there is no such link")]
+    NoLink,
+    /// Only the end that dialled opens paths.
+    #[error("cannot open a path: leave it to the other end, which dialled")]
+    NotDialled,
+    /// The other side does not know how.
+    #[error("cannot open a path: the other side uses one path only")]
+    NotSupported,
+    /// The address is that of a relayed path.
+    #[error("cannot open a direct path: the address is that of a relayed one")]
+    NotDirect,
+    /// There are as many paths as a link may have.
+    #[error("cannot open a path: wait until one of the others is lost")]
+    TooManyPaths,
+    /// This end has offered no address, or more than the other side takes.
+    #[error("cannot start a round: offer at least one address, and fewer than a hundred")]
+    Addresses,
+}
+
+impl Transport {
+    /// Replaces the addresses at which this end of a link may be reached, as far as the other side takes
+    /// them. The server's side announces them at once, also those that it had announced before, so that the
+    /// other end gets [`PathChange::AddressesOffered`]. The client's side names them in the next round.
+    ///
+    /// # Errors
+    /// If the other side does not know of such addresses.
+    pub fn offer_addresses(
+        &mut self,
+        link: LinkId,
+        addresses: &[SocketAddr],
+    ) -> Result<(), PathRefused> {
+        let direct = addresses.iter().filter(|address| !is_relayed(address.ip()));
+        self.with(link, |link| {
+            let connection = &mut link.connection;
+            for before in connection.get_local_nat_traversal_addresses()? {
+                connection.remove_nat_traversal_address(before)?;
+            }
+            for address in direct.take(TRAVERSAL_ADDRESSES_MAX / 2) {
+                connection.add_nat_traversal_address(*address)?;
+            }
+            Ok(())
+        })
+        .unwrap_or(Err(PathRefused::NoLink))
+    }
+
+    /// The addresses that the other end of a link offers. Only the client's side knows them.
+    pub fn offered_addresses(&self, link: LinkId) -> Vec<SocketAddr> {
+        let link = self.links.get(&link);
+        let addresses = link.map(|link| link.connection.get_remote_nat_traversal_addresses());
+        addresses.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Starts a round of NAT traversal: both ends send probes to all addresses of the other, nine to each
+    /// within some 4 s, and each that is answered becomes a path. The end of a round is not reported; one that
+    /// is still going on is replaced.
+    ///
+    /// # Errors
+    /// On the server's side, and if this end has not offered any address.
+    pub fn start_round(&mut self, link: LinkId, now: Instant) -> Result<(), PathRefused> {
+        self.with(link, |link| {
+            link.connection.initiate_nat_traversal_round(now)?;
+            Ok(())
+        })
+        .unwrap_or(Err(PathRefused::NoLink))
+    }
+
+    /// Opens a direct path to an address of the other end, unless there is one already. It is a path once it
+    /// is validated ([`PathChange::Opened`]), and is given up after [`LINK_IDLE_TIMEOUT`] otherwise.
+    ///
+    /// # Errors
+    /// On the server's side, and as long as the link has as many paths as it may.
+    pub fn open_path(
+        &mut self,
+        link: LinkId,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Result<(), PathRefused> {
+        if is_relayed(remote.ip()) {
+            return Err(PathRefused::NotDirect);
+        }
+        let path = FourTuple::from_remote(mapped(remote));
+        self.with(link, |link| {
+            link.connection
+                .open_path_ensure(path, PathStatus::Backup, now)?;
+            Ok(())
+        })
+        .unwrap_or(Err(PathRefused::NoLink))
+    }
+
+    /// The open paths of a link.
+    pub fn paths(&mut self, link: LinkId) -> Vec<PathReport> {
+        let Some(Link {
+            paths, connection, ..
+        }) = self.links.get_mut(&link)
+        else {
+            return Vec::new();
+        };
+        let ids = paths.open.keys();
+        let reports = ids.filter_map(|id| paths.report(*id, connection));
+        reports.collect()
+    }
+
+    /// The path that this end of a link sends its data over.
+    pub fn current_path(&self, link: LinkId) -> Option<PathReport> {
+        let link = self.links.get(&link)?;
+        link.paths.report(link.paths.current?, &link.connection)
+    }
+
+    /// Notes whether peers may be on this host, because the server is.
+    pub const fn set_local(&mut self, is_local: bool) {
+        self.is_local = is_local;
+    }
+
+    /// Tells whether datagrams to `destination` may be sent. What goes over a path may. Anything else is a
+    /// probe, to an address that the other end named: it goes only to a single other host, only once the link
+    /// is authorised, and is paid for.
+    pub(super) fn may_send(
+        &mut self,
+        id: LinkId,
+        destination: SocketAddr,
+        len: usize,
+        now: Instant,
+    ) -> bool {
+        let is_authorised = !self.unauthorised.contains_key(&id);
+        let is_single = is_single_host(destination.ip().to_canonical(), self.is_local);
+        let Some(link) = self.links.get_mut(&id) else {
+            return false;
+        };
+        let connection = &link.connection;
+        let is_remote = |path| remote(path, connection) == Some(destination);
+        if link.paths.current.is_some_and(is_remote)
+            || connection.paths().into_iter().any(is_remote)
+        {
+            return true;
+        }
+        is_authorised && is_single && link.paths.pay(len, now)
+    }
+
+    /// Handles what QUIC says of a link's paths.
+    pub(super) fn on_path_event(&mut self, id: LinkId, event: &PathEvent) {
+        let changes = self.with(id, |link| {
+            link.paths.handle_event(event, &mut link.connection)
+        });
+        for change in changes.unwrap_or_default() {
+            self.events
+                .push_back(TransportEvent::Path { link: id, change });
+        }
+    }
+}
+
+impl From<noq_proto::PathError> for PathRefused {
+    fn from(error: noq_proto::PathError) -> Self {
+        use noq_proto::PathError;
+        match error {
+            PathError::MultipathNotNegotiated => Self::NotSupported,
+            PathError::ServerSideNotAllowed => Self::NotDialled,
+            PathError::MaxPathIdReached | PathError::RemoteCidsExhausted => Self::TooManyPaths,
+            PathError::ValidationFailed | PathError::InvalidRemoteAddress(_) => Self::NotDirect,
+        }
+    }
+}
+
+impl From<n0_nat_traversal::Error> for PathRefused {
+    fn from(error: n0_nat_traversal::Error) -> Self {
+        use n0_nat_traversal::Error;
+        match error {
+            Error::TooManyAddresses | Error::NotEnoughAddresses => Self::Addresses,
+            Error::WrongConnectionSide => Self::NotDialled,
+            Error::ExtensionNotNegotiated => Self::NotSupported,
+            Error::Multipath(error) => error.into(),
+            Error::Closed => Self::NoLink,
+        }
+    }
+}
+
+/// The validated paths of one link.
+#[derive(Debug, Default)]
+pub(super) struct LinkPaths {
+    /// What probes may still cost. `None` if there were none yet.
+    budget: Option<Budget>,
+    open: BTreeMap<PathId, Lifetime>,
+    current: Option<PathId>,
+    /// When all paths are pinged next, if there are several.
+    ping_at: Option<Instant>,
+    /// The acknowledgements that the current path still has to get.
+    watch: Option<Watch>,
+    /// Packets with data are in flight, not keep-alives only.
+    has_data_in_flight: bool,
+    /// STREAM frames that had been sent when last looked at.
+    stream_frames: u64,
+    /// Paths came or went since their lifetimes were set.
+    is_stale: bool,
+    /// QUIC has frames to send.
+    has_frames: bool,
+}
+
+/// Data in flight over a direct path, and how long nothing of it has been acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    path: PathId,
+    /// Bytes acknowledged so far.
+    acknowledged: u64,
+    /// When the path is given up unless more are acknowledged.
+    deadline: Instant,
+}
+
+/// How long a path lasts that nothing is heard over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lifetime {
+    /// As the connection has it, since nothing was set.
+    Unset,
+    /// As long as the link: the relayed path, or the only one.
+    Link,
+    /// [`LINK_IDLE_TIMEOUT`]: a direct path, if there is another.
+    Idle,
+}
+
+impl Lifetime {
+    const fn idle_timeout(self) -> Option<Duration> {
+        match self {
+            Self::Unset | Self::Link => None,
+            Self::Idle => Some(LINK_IDLE_TIMEOUT),
+        }
+    }
+}
+
+impl LinkPaths {
+    /// The handshake is complete: the path that it took is the first.
+    pub(super) fn on_connected(&mut self) {
+        self.open.insert(PathId::ZERO, Lifetime::Unset);
+        self.current = Some(PathId::ZERO);
+        self.is_stale = true;
+    }
+
+    fn handle_event(&mut self, event: &PathEvent, connection: &mut Connection) -> Vec<PathChange> {
+        let mut changes = Vec::new();
+        if let PathEvent::Established { id, .. } = event {
+            let is_new = self.open.insert(*id, Lifetime::Unset).is_none();
+            let opened = route(*id, connection).filter(|_| is_new);
+            changes.extend(opened.map(PathChange::Opened));
+            self.is_stale = true;
+        } else if let PathEvent::Abandoned { id, .. } = event {
+            let was_open = self.open.remove(id).is_some();
+            let lost = route(*id, connection).filter(|_| was_open);
+            changes.extend(lost.map(PathChange::Lost));
+            self.is_stale = true;
+        } else {
+            return changes;
+        }
+        changes.extend(self.choose(connection).map(PathChange::Current));
+        changes
+    }
+
+    /// Chooses the path for data, and makes all others backups. Returns its route if it is another one than
+    /// before.
+    fn choose(&mut self, connection: &mut Connection) -> Option<Route> {
+        let best = self.best(connection);
+        for id in self.open.keys() {
+            let status = if Some(*id) == best {
+                PathStatus::Available
+            } else {
+                PathStatus::Backup
+            };
+            // Fails only if the path is abandoned, which an event is about to say.
+            self.has_frames |= connection.set_path_status(*id, status) != Ok(status);
+        }
+        let before = std::mem::replace(&mut self.current, best);
+        let chosen = best.filter(|_| best != before)?;
+        route(chosen, connection)
+    }
+
+    /// A direct path if there is one: the current one, or that with the shortest round trip.
+    fn best(&self, connection: &Connection) -> Option<PathId> {
+        let is_relayed = |id| route(id, connection).is_none_or(Route::is_relayed);
+        self.open.keys().copied().min_by_key(|id| {
+            let is_current = self.current == Some(*id);
+            (is_relayed(*id), !is_current, connection.rtt(*id))
+        })
+    }
+
+    /// Pays for a probe of `len` bytes, if the link's budget covers it.
+    fn pay(&mut self, len: usize, now: Instant) -> bool {
+        let budget = self.budget.get_or_insert_with(|| Budget::of_device(now));
+        let is_covered = budget.covers(len, now);
+        if is_covered {
+            budget.take(len, now);
+        }
+        is_covered
+    }
+
+    fn report(&self, id: PathId, connection: &Connection) -> Option<PathReport> {
+        Some(PathReport {
+            route: route(id, connection)?,
+            is_current: self.current == Some(id),
+            round_trip: connection.rtt(id)?,
+        })
+    }
+
+    /// Tells once whether QUIC got frames to send that it has not been asked for.
+    pub(super) fn take_frames(&mut self) -> bool {
+        std::mem::take(&mut self.has_frames)
+    }
+
+    /// Sets the timers of the paths. Called once a link has nothing more to send.
+    pub(super) fn settle(&mut self, connection: &mut Connection, ack_lag: &AckLag, now: Instant) {
+        self.look_for_data(connection, ack_lag);
+        self.look_for_acknowledgements(connection, ack_lag, now);
+        if std::mem::take(&mut self.is_stale) {
+            self.set_lifetimes(connection, now);
+        }
+    }
+
+    /// When [`LinkPaths::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let deadline = self.watch.map(|watch| watch.deadline);
+        deadline.into_iter().chain(self.ping_at).min()
+    }
+
+    /// Keeps the paths alive, and gives up the current one if nothing of what is in flight over it was
+    /// acknowledged in time.
+    pub(super) fn handle_timeout(
+        &mut self,
+        connection: &mut Connection,
+        ack_lag: &AckLag,
+        now: Instant,
+    ) {
+        self.look_for_acknowledgements(connection, ack_lag, now);
+        if let Some(watch) = self.watch.take_if(|watch| watch.deadline <= now) {
+            // Fails only if the path is abandoned already.
+            let _ = connection.close_path(now, watch.path, PATH_UNSTABLE_OR_POOR);
+        }
+        if self.ping_at.is_some_and(|at| at <= now) {
+            self.ping(connection, now);
+        }
+    }
+
+    /// Pings all paths, whatever is heard over them.
+    fn ping(&mut self, connection: &mut Connection, now: Instant) {
+        for id in self.open.keys() {
+            // Fails only if the path is abandoned, which an event is about to say.
+            self.has_frames |= connection.ping_path(*id).is_ok();
+        }
+        self.ping_at = Some(now + LINK_KEEP_ALIVE_INTERVAL);
+    }
+
+    /// Notes whether data is in flight, if the link has several paths.
+    fn look_for_data(&mut self, connection: &mut Connection, ack_lag: &AckLag) {
+        let in_flight = ack_lag.in_flight(Paths::First) + ack_lag.in_flight(Paths::Others);
+        if self.open.len() < 2 || in_flight == 0 {
+            self.has_data_in_flight = false;
+        } else if !self.has_data_in_flight {
+            let sent = connection.stats().frame_tx.stream;
+            let before = std::mem::replace(&mut self.stream_frames, sent);
+            self.has_data_in_flight = sent != before;
+        }
+    }
+
+    /// Watches the current path while data is in flight over it, if it is direct and there is another.
+    fn look_for_acknowledgements(
+        &mut self,
+        connection: &Connection,
+        ack_lag: &AckLag,
+        now: Instant,
+    ) {
+        let before = self.watch.take();
+        let Some(path) = self.current.filter(|_| self.has_data_in_flight) else {
+            return;
+        };
+        let places = match path {
+            PathId::ZERO => Paths::First,
+            _ => Paths::Others,
+        };
+        let is_direct = route(path, connection).is_some_and(|it| !it.is_relayed());
+        if !is_direct || ack_lag.in_flight(places) == 0 {
+            return;
+        }
+        let acknowledged = ack_lag.acknowledged(places);
+        let is_same = |watch: &Watch| watch.path == path && watch.acknowledged == acknowledged;
+        self.watch = before.filter(is_same).or_else(|| {
+            let round_trip = connection.rtt(path).unwrap_or_default();
+            let patience = PATH_ACK_TIMEOUT.max(PATH_ACK_ROUND_TRIPS * round_trip);
+            Some(Watch {
+                path,
+                acknowledged,
+                deadline: now + patience,
+            })
+        });
+    }
+
+    fn set_lifetimes(&mut self, connection: &mut Connection, now: Instant) {
+        let is_sole = self.open.len() < 2;
+        for (id, lifetime) in &mut self.open {
+            let is_relayed = route(*id, connection).is_some_and(Route::is_relayed);
+            let wanted = if is_sole || is_relayed {
+                Lifetime::Link
+            } else {
+                Lifetime::Idle
+            };
+            if std::mem::replace(lifetime, wanted) != wanted {
+                // Fails only if the path is abandoned, which an event is about to say.
+                let _ = connection.set_path_max_idle_timeout(now, *id, wanted.idle_timeout());
+            }
+        }
+        if is_sole {
+            // The link's own keep-alive is enough.
+            self.ping_at = None;
+        } else if self.ping_at.is_none() {
+            self.ping(connection, now);
+        }
+    }
+}
+
+fn route(id: PathId, connection: &Connection) -> Option<Route> {
+    remote(id, connection).map(Route::to)
+}
+
+/// The other end's address on a path, as QUIC sees it.
+fn remote(id: PathId, connection: &Connection) -> Option<SocketAddr> {
+    let path = connection.network_path(id).ok()?;
+    Some(path.remote())
+}
