@@ -367,7 +367,7 @@ pub const LINK_PATHS_MAX: NonZeroU32 = NonZeroU32::new(6).expect("is not zero");
 pub const TRAVERSAL_ADDRESSES_MAX: usize = 2 * CANDIDATES_MAX;
 /// Time without an acknowledgement after which a direct path that data is in flight over is given up, if the
 /// link has another path: long enough for a few probes. What was in flight is sent again over the other path
-/// within 2 s of the last acknowledgement where a round trip takes up to 150 ms.
+/// within 2 s of the last acknowledgement where a round trip takes up to 200 ms.
 pub const PATH_ACK_TIMEOUT: Duration = Duration::from_millis(900);
 /// The same in round trips of the path, where that is longer.
 pub const PATH_ACK_ROUND_TRIPS: u32 = 3;

@@ -1,4 +1,55 @@
 //! The paths of a link: relayed first, then direct, on one connection.
+//!
+//! A link may begin on a relayed path, whose address is made up ([`common::relayed`]). Whoever owns the
+//! transport sends what goes there through the relay, and passes what comes from there to
+//! [`Transport::handle_datagrams`] with that address as its source. Then:
+//!
+//! 1. Both ends offer the addresses at which they may be reached ([`Transport::offer_addresses`]).
+//! 2. The client's side starts a round ([`Transport::start_round`]), or opens a path to an address that is
+//!    known to be reachable ([`Transport::open_path`]).
+//! 3. As soon as a path is validated ([`PathChange::Opened`]), data goes over it ([`PathChange::Current`]).
+//! 4. When it dies ([`PathChange::Lost`]), data goes over another direct path or through the relay, without
+//!    anything for the owner to do. The owner decides when the next round starts.
+//!
+//! This module decides nothing but which path carries data, and when a path is dead. Each end decides for
+//! what it sends.
+//!
+//! # What QUIC does, and what follows from it
+//!
+//! Found in noq-proto 1.4, and held by the tests `transport::tests::paths`.
+//!
+//! - *Roles.* `open_path` and `initiate_nat_traversal_round` fail on the server's side. A round needs an offered
+//!   address of the client's side, even if it has none that the server's side could reach.
+//! - *Statuses.* A path that the client's side opens begins as `Backup`. At the server's side it begins as
+//!   `Available`, but carries no data before it is validated there, and the event of that is handled before
+//!   anything is sent. An end heeds only its own statuses; those of the other end are wishes.
+//! - *Acknowledgements* are written only into packets of a path that carries data (`populate_packet`): what comes
+//!   over one path is acknowledged over the other. So an end may hear nothing over a path that works.
+//! - *Keep-alives* of a path start anew with everything that it receives (`reset_keep_alive`). If both ends have
+//!   the same interval, one of them may never send any, and the other hears nothing and gives up a path that
+//!   works, after its idle timeout. Therefore this module pings all paths itself, at a fixed interval, once there
+//!   are several. The connection's own keep-alive does not help: data on one path holds it up for all.
+//! - *Idle timeouts* of a path start anew with everything that it receives, and are at least three times the
+//!   probe timeout. A direction that is dead goes unnoticed by the end that sends there as long as it hears
+//!   something: with an idle timeout of 1.5 s, data was found to stand still for 3 to 14 s at round trips of
+//!   100 ms and more. Therefore this module watches acknowledgements ([`PATH_ACK_TIMEOUT`]) while data is in
+//!   flight, and the idle timeout of 15 s is for quiet paths only. The relayed path has none.
+//! - *What was in flight* on a dead path is sent again not when the path is given up, but once the other end has
+//!   abandoned it, too, and three probe timeouts of that path have passed (`discard_path`). After the last
+//!   acknowledgement, with round trips of 10 ms directly and 60 ms through the relay, data arrives again
+//!   after 1.1 s; with 200 ms each after 2.0 s, with 300 ms each after 2.5 s.
+//! - *Rounds.* Each address gets nine probes of 35 bytes within 4.2 s, from both ends. A round ends without an
+//!   event. Addresses that are offered later are not probed before the next one. What is probed is up to the
+//!   other end, so probes are limited here ([`Transport::may_send`]).
+//! - *Removed and offered again*, an address is news to the other end, as it has to be when the server's side moved.
+//! - *Path ids.* An abandoned path gives its place back once both ends have abandoned it. One that never reached
+//!   the other end, since the address that it was opened to did not answer, is unknown there and keeps its
+//!   place for the link's life. Rounds only open paths that a probe went through; prefer them to
+//!   [`Transport::open_path`].
+//! - *Packet numbers* belong to a path (see [`super::ack_lag`]), the bound of path MTU discovery to the connection:
+//!   a link that begins on a relayed path searches for the MTU of its interfaces on that, too, in vain.
+//! - *Trains* are for one path, but their length is chosen before QUIC chooses the path; hence
+//!   `Link::largest_mtu`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
