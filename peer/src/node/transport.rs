@@ -809,38 +809,6 @@ impl fmt::Debug for Transport {
 }
 
 impl Link {
-    fn handle_timeout(&mut self, now: Instant) {
-        self.timer = None;
-        self.connection.handle_timeout(now);
-        self.paths
-            .handle_timeout(&mut self.connection, &self.ack_lag, now);
-    }
-
-    /// When [`Link::handle_timeout`] is due.
-    fn poll_timeout(&mut self) -> Option<Instant> {
-        let timers = [self.connection.poll_timeout(), self.paths.poll_timeout()];
-        timers.into_iter().flatten().min()
-    }
-
-    /// Sets the timers of the paths. `true` if the link has something to send now.
-    fn settle_paths(&mut self, now: Instant) -> bool {
-        self.paths.settle(&mut self.connection, &self.ack_lag, now);
-        self.paths.take_frames()
-    }
-
-    /// The largest MTU of its paths, in bytes of UDP payload: a train may be for any of them.
-    fn largest_mtu(&mut self) -> u16 {
-        let smallest = self.connection.current_mtu();
-        let paths = self.connection.paths();
-        if paths.len() == 1 {
-            return smallest;
-        }
-        let stats = paths
-            .iter()
-            .filter_map(|id| self.connection.path_stats(*id));
-        stats.fold(smallest, |largest, path| largest.max(path.current_mtu))
-    }
-
     /// Writes unsent bytes to a stream until it is blocked.
     fn flush(&mut self, stream: StreamId) {
         let Some(unsent) = self.unsent.get_mut(&stream) else {

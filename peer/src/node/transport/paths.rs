@@ -30,10 +30,11 @@
 //!   works, after its idle timeout. Therefore this module pings all paths itself, at a fixed interval, once there
 //!   are several. The connection's own keep-alive does not help: data on one path holds it up for all.
 //! - *Idle timeouts* of a path start anew with everything that it receives, and are at least three times the
-//!   probe timeout. A direction that is dead goes unnoticed by the end that sends there as long as it hears
-//!   something: with an idle timeout of 1.5 s, data was found to stand still for 3 to 14 s at round trips of
-//!   100 ms and more. Therefore this module watches acknowledgements ([`PATH_ACK_TIMEOUT`]) while data is in
-//!   flight, and the idle timeout of 15 s is for quiet paths only. The relayed path has none.
+//!   probe timeout. The end that sends in a direction that is dead goes on hearing the other's probes until that
+//!   one finds the path idle. With 1.5 s at the end that sends and 15 s at the other, data stood still for 6 to
+//!   14 s at round trips of 200 ms and more; with 1.5 s at both ends for 2.5 s. Therefore this module watches
+//!   acknowledgements ([`PATH_ACK_TIMEOUT`]) while data is in flight, and the idle timeout of 15 s is for
+//!   quiet paths only. The relayed path has none.
 //! - *What was in flight* on a dead path is sent again not when the path is given up, but once the other end has
 //!   abandoned it, too, and three probe timeouts of that path have passed (`discard_path`). After the last
 //!   acknowledgement, with round trips of 10 ms directly and 60 ms through the relay, data arrives again
@@ -272,6 +273,41 @@ impl Transport {
             self.events
                 .push_back(TransportEvent::Path { link: id, change });
         }
+    }
+}
+
+impl Link {
+    /// Handles the timers of the connection and of its paths that have expired.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.timer = None;
+        self.connection.handle_timeout(now);
+        self.paths
+            .handle_timeout(&mut self.connection, &self.ack_lag, now);
+    }
+
+    /// When [`Link::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+        let timers = [self.connection.poll_timeout(), self.paths.poll_timeout()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Sets the timers of the paths. `true` if the link has something to send now.
+    pub(super) fn settle_paths(&mut self, now: Instant) -> bool {
+        self.paths.settle(&mut self.connection, &self.ack_lag, now);
+        self.paths.take_frames()
+    }
+
+    /// The largest MTU of its paths, in bytes of UDP payload: a train may be for any of them.
+    pub(super) fn largest_mtu(&mut self) -> u16 {
+        let smallest = self.connection.current_mtu();
+        let paths = self.connection.paths();
+        if paths.len() == 1 {
+            return smallest;
+        }
+        let stats = paths
+            .iter()
+            .filter_map(|id| self.connection.path_stats(*id));
+        stats.fold(smallest, |largest, path| largest.max(path.current_mtu))
     }
 }
 
