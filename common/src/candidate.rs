@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::relayed::is_relayed;
 
 /// Tells whether packets to `ip` reach a single other host: not the sender itself, the metadata service
-/// of its cloud (link-local), a whole network or the made-up address of a relayed path. With `allow_loopback` the sender's own host will do,
-/// for peers whose server runs there, too.
+/// of its cloud (link-local), a whole network or the made-up address of a relayed path. With
+/// `allow_loopback` the sender's own host will do, for peers whose server runs there, too.
 pub fn is_single_host(ip: IpAddr, allow_loopback: bool) -> bool {
     match ip {
         IpAddr::V4(v4) => {
