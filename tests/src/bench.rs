@@ -26,6 +26,8 @@ mod rounds;
 mod report;
 // From the start of a program to its answer.
 mod start;
+// Answers of the server's UDP port.
+pub mod stun;
 // Where programs run: cores, CPU time, namespaces, warm memory.
 mod stage;
 
@@ -73,6 +75,8 @@ enum Name {
     Login,
     /// The server until it is ready; `peer list` from start to exit
     Start,
+    /// STUN answers a second and core of the server, against coturn
+    Stun,
 }
 
 /// How to measure.
@@ -124,6 +128,7 @@ pub fn main() -> ExitCode {
         Name::File => file::measure(&plan, &mut report),
         Name::Login => login::measure(&plan, &mut report),
         Name::Start => start::measure(&plan, &mut report),
+        Name::Stun => stun::measure(&plan, &mut report),
     };
     match measured {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,6 +35,9 @@ pub enum Program {
     /// The servers' part of the bench's least possible log-ins.
     #[cfg(feature = "bench")]
     LoginFloor,
+    /// The load of the bench's STUN requests.
+    #[cfg(feature = "bench")]
+    StunLoad,
 }
 
 impl Program {
@@ -51,6 +54,8 @@ impl Program {
             Self::LoginLoad => "login-load",
             #[cfg(feature = "bench")]
             Self::LoginFloor => "login-floor",
+            #[cfg(feature = "bench")]
+            Self::StunLoad => "stun-load",
         }
     }
 }
@@ -69,6 +74,8 @@ pub fn dispatch() -> Option<ExitCode> {
         Some("login-load") => Some(crate::bench::login::load(&arguments())),
         #[cfg(feature = "bench")]
         Some("login-floor") => Some(crate::bench::login::floor::main()),
+        #[cfg(feature = "bench")]
+        Some("stun-load") => Some(crate::bench::stun::load()),
         Some(_) | None => None,
     }
 }

@@ -82,6 +82,12 @@ fn starts_are_measured() {
 }
 
 #[test]
+fn stun_answers_are_measured() {
+    // Skipped, which is one line, too, where coturn is not there.
+    assert_eq!(cases("stun"), ["binding"]);
+}
+
+#[test]
 fn wrong_arguments_are_refused_and_explained() {
     for (arguments, why) in [
         (&["nothing"][..], "possible values"),
