@@ -78,6 +78,7 @@ pub struct Counted {
     subject: Subject,
     lane: Lane,
     source: SourcePrefix,
+    begun: UnixTime,
 }
 
 impl Counted {
@@ -163,6 +164,7 @@ impl Lockouts {
                     known: Counter::restore(row.known, now, wall),
                     unreported: row.unreported,
                     last_unreported: row.last_unreported,
+                    last_begun: UnixTime::default(),
                     pending: 0,
                 };
                 self.accounts.insert(account, lanes);
@@ -223,7 +225,7 @@ impl Lockouts {
         let is_blocked_now = counter.add(lane_source(lane, source), &terms, now);
         if lane == Lane::Stranger {
             lanes.pending += 1;
-            lanes.last_unreported = self.epoch.unix(now);
+            lanes.last_begun = self.epoch.unix(now);
             self.source_buckets.add(source, now);
         }
         let row = lanes.row(subject.clone(), now, &self.epoch);
@@ -232,6 +234,7 @@ impl Lockouts {
             subject,
             lane,
             source,
+            begun: self.epoch.unix(now),
         };
         Ok(Started {
             counted,
@@ -319,6 +322,7 @@ impl Lockouts {
         {
             lanes.pending = lanes.pending.saturating_sub(1);
             lanes.unreported = lanes.unreported.saturating_add(1);
+            lanes.last_unreported = lanes.last_unreported.max(counted.begun);
         }
     }
 
@@ -536,6 +540,8 @@ struct Lanes {
     /// Failures of strangers that the owner has not been told of.
     unreported: u32,
     last_unreported: UnixTime,
+    /// When the last attempt of a stranger began.
+    last_begun: UnixTime,
     /// Attempts of strangers that are under way. The store counts them as failures, in case the server
     /// stops before they end.
     pending: u32,
@@ -562,7 +568,11 @@ impl Lanes {
             strangers: self.strangers.row(now, epoch),
             known: self.known.row(now, epoch),
             unreported: self.unreported.saturating_add(self.pending),
-            last_unreported: self.last_unreported,
+            last_unreported: if self.pending > 0 {
+                self.last_begun
+            } else {
+                self.last_unreported
+            },
         }
     }
 

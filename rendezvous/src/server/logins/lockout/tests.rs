@@ -200,6 +200,27 @@ fn a_code_goes_past_the_block_once_and_still_counts() {
 }
 
 #[test]
+fn the_owner_is_told_when_others_failed_and_not_when_the_owner_came() {
+    let mut bench = bench();
+    let failed_at = bench.lockouts.epoch.unix(bench.now);
+    bench.fail(1);
+    bench.now += Duration::from_secs(13);
+    let own = bench.try_as(Lane::Stranger, 2).unwrap();
+    let begun_at = bench.lockouts.epoch.unix(bench.now);
+    assert_eq!(
+        own.row.last_unreported, begun_at,
+        "in case the server stops"
+    );
+    let row = bench.lockouts.succeed(&own.counted, bench.now);
+    assert_eq!(row.last_unreported, failed_at);
+    let (failed, _) = bench
+        .lockouts
+        .take_unreported(&name("alice"), bench.now)
+        .unwrap();
+    assert_eq!((failed.count, failed.last), (1, failed_at));
+}
+
+#[test]
 fn t38_restart_keeps_counts_blocks_doubling_and_what_is_to_be_told() {
     let mut bench = bench();
     let mut row = LockoutRow::empty(alice());
