@@ -63,6 +63,22 @@ pub(crate) enum CallError {
     Signal(i32),
 }
 
+impl CallError {
+    /// Tells whether the node ended before it answered: another one can be asked.
+    pub(crate) const fn is_loss(&self) -> bool {
+        match self {
+            Self::Gone(_) => true,
+            Self::Refused(error) => matches!(error, CommandError::Stopping),
+            Self::TimedOut | Self::Signal(_) => false,
+        }
+    }
+
+    /// The reply was one to another command.
+    pub(crate) fn unexpected() -> Self {
+        Self::Refused(CommandError::Invalid("an unexpected reply".to_owned()))
+    }
+}
+
 #[derive(Debug)]
 enum Arrival {
     Reply(u64, Result<Reply, CommandError>),

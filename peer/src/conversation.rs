@@ -121,8 +121,6 @@ pub(crate) struct Conversation {
     folder: PathBuf,
     home: Option<PathBuf>,
     is_interactive: bool,
-    /// The node ends with this program.
-    is_owner: bool,
     /// Accounts that were online, authors or recipients, at most [`KNOWN_NAMES_MAX`]; for completion.
     known: BTreeSet<AccountName>,
     /// Received messages that have been shown, so that none is shown twice.
@@ -155,7 +153,6 @@ impl Conversation {
             folder,
             home,
             is_interactive,
-            is_owner,
             offline,
         } = setup;
         let mut conversation = Self {
@@ -164,7 +161,6 @@ impl Conversation {
             folder,
             home,
             is_interactive,
-            is_owner,
             known: BTreeSet::new(),
             shown: Recent::default(),
             unread: BTreeSet::new(),
@@ -193,7 +189,6 @@ impl Conversation {
             Input::Typed(typed) => self.on_typed(typed, now),
             Input::Seen(id) => self.on_seen(id),
             Input::Revived { is_own } => {
-                self.is_owner = is_own;
                 if is_own {
                     self.show(Item::TookOver);
                 }

@@ -174,7 +174,7 @@ fn a_program_gets_an_answer_to_every_line_that_is_a_command() {
         ("/nonsense", "There is no /nonsense."),
         ("/accept 9", "There is no such offer."),
         ("/accept", "There is no such offer."),
-        ("/cancel", "There is no such transfer."),
+        ("/cancel", "There is no such transfer in this chat"),
         ("/history x", "takes a number"),
         ("/to b/b", "It is /to NAME"),
     ] {

@@ -2,9 +2,11 @@
 //! screen.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
+use common::os::lock::FolderLock;
 use serde_json::{Value, json};
 use tests::program::{Program, Running};
 use tests::world::{PATIENCE, World, assert_explains, assert_fails, run, text, until, with_stdin};
@@ -691,4 +693,54 @@ fn whoever_watches_sees_people_come_and_go() {
         bob.kill();
         wait("offline");
     }
+}
+
+/// A node that queues a text and ends before it says so, or ends before it looks at it; told or not.
+#[test]
+fn a_text_goes_out_once_though_its_node_ends_before_it_answers() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let bob = world.receive("bob");
+    let folder = world.path("alice");
+    let socket = folder.join("socket");
+    let mut texts = Vec::new();
+    for (is_queued, is_told) in [(true, true), (true, false), (false, true), (false, false)] {
+        let text = format!("queued {is_queued}, told {is_told}");
+        let lock = FolderLock::try_acquire(&folder).unwrap().unwrap();
+        // What the last owner left may be there still.
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let sending = world.start("alice", &["send", "--to", "bob", &text]);
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let request: Value = loop {
+            let request: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+            if request["method"] == "send" {
+                break request;
+            }
+            let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": "done"});
+            writeln!(stream, "{reply}").unwrap();
+        };
+        drop((listener, lock));
+        fs::remove_file(&socket).unwrap();
+        if is_queued {
+            let owner = world.receive("alice");
+            let mut control = world.control("alice");
+            let queued = control.call("send", request["params"].clone(), PATIENCE);
+            assert!(queued.unwrap()["queued"].is_array());
+            owner.end(PATIENCE).unwrap();
+        }
+        if is_told {
+            let error = json!({"code": 1, "message": "it ends", "data": "stopping"});
+            let reply = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
+            writeln!(stream, "{reply}").unwrap();
+        }
+        drop((stream, lines));
+        let sent = sending.finish(PATIENCE).unwrap();
+        assert_eq!(sent.code(), 0, "{text}: {sent:?}");
+        texts.push(text);
+    }
+    bob.end(PATIENCE).unwrap();
+    assert_eq!(world.received("bob", "alice"), texts);
 }

@@ -62,7 +62,6 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         folder,
         home: BaseDirs::new().map(|folders| folders.home_dir().to_owned()),
         is_interactive: front_end.is_interactive(),
-        is_owner: session.is_owner(),
         offline: offline.map(|failure| failure.why().unwrap_or(failure.what()).to_owned()),
     });
     let mut talk = Talk {
@@ -189,7 +188,15 @@ impl Talk<'_> {
         doing: &str,
         command: &Command,
     ) -> Result<Result<Reply, RequestError>, Failure> {
-        match self.session.try_call(command, CALL_TIMEOUT) {
+        let mut result = self.session.try_call(command, CALL_TIMEOUT);
+        if let Command::Send { to, body, sent } = command
+            && result.as_ref().is_err_and(CallError::is_loss)
+        {
+            let is_own = self.session.revive()?;
+            self.handle(Input::Revived { is_own });
+            result = self.session.send_rest(to, body, *sent, CALL_TIMEOUT);
+        }
+        match result {
             Ok(reply) => Ok(Ok(reply)),
             Err(CallError::Signal(signal)) => Err(Failure::signal(signal)),
             Err(CallError::Refused(CommandError::NoSuchTransfer)) => {

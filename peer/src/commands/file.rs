@@ -142,7 +142,7 @@ impl Sending<'_> {
         loop {
             let event = match session.next(bars.poll_timeout()) {
                 Some(Happening::Event(event)) => event,
-                Some(Happening::Gone(_)) if self.moved.is_none() => {
+                Some(Happening::Gone(_)) if !self.has_moved() => {
                     self.offer_again(session, doing, screen)?;
                     continue;
                 }
@@ -186,7 +186,12 @@ impl Sending<'_> {
         }
     }
 
-    /// The program with the node ends before anybody has answered: the offer can be made without it.
+    /// Tells whether anything of the file has arrived.
+    fn has_moved(&self) -> bool {
+        self.moved.is_some_and(|(done, _)| done > 0)
+    }
+
+    /// The program with the node ends before anything has moved: the offer can be made without it.
     fn is_to_be_offered_again(&self, state: &TransferState) -> bool {
         let is_stopped = matches!(
             state,
@@ -195,7 +200,7 @@ impl Sending<'_> {
                 ..
             }
         );
-        is_stopped && self.moved.is_none()
+        is_stopped && !self.has_moved()
     }
 
     /// Offers the file through another node, or one of our own.
@@ -208,6 +213,7 @@ impl Sending<'_> {
         session.revive()?;
         session.ready_again(doing, screen)?;
         self.transfer = offer(session, doing, &self.command)?;
+        self.moved = None;
         let (shown, to) = (&self.shown, self.to);
         screen.note(screen.error_look.dim(&format!(
             "The 'peer' program that had the connection has ended; offered {shown} to {to} again."

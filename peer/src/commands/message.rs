@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Place;
-use super::node_handle::{NodeHandle, tell_notice};
+use super::node_handle::{LATEST_COUNT, NodeHandle, tell_notice};
 use crate::args::{Cancel, History, Send, Waiting};
 use crate::client::{CallError, Happening, now};
 use crate::config::{CALL_TIMEOUT, Letter, LetterMistake, LetterText};
@@ -358,6 +358,7 @@ impl Undelivered {
                 Some(Happening::Typed(_) | Happening::NotText) => {}
                 None if look_at.is_some_and(|at| at < deadline) => {
                     look_at = None;
+                    self.catch_up(session, screen)?;
                     let Reply::Status(node) = session.call(doing, &Command::Status)? else {
                         return Err(Failure::unexpected_reply(doing));
                     };
@@ -480,6 +481,29 @@ impl Undelivered {
                 several.join(" ")
             )),
         }
+    }
+
+    /// Learns what became of the messages while nobody told: another node may have had them.
+    fn catch_up(&mut self, session: &mut NodeHandle, screen: &Screen) -> Result<(), Failure> {
+        let recipients: BTreeSet<AccountName> =
+            self.open.iter().map(|(_, to, _)| to.clone()).collect();
+        for to in recipients {
+            let command = Command::History {
+                with: Some(to),
+                limit: LATEST_COUNT,
+            };
+            match session.try_call(&command, CALL_TIMEOUT) {
+                Ok(Reply::Messages(items)) => {
+                    for HistoryItem { id, state, .. } in items {
+                        self.advance(id, state, screen)?;
+                    }
+                }
+                Err(CallError::Signal(signal)) => return Err(Failure::signal(signal)),
+                // Events tell what comes from now on.
+                Ok(_) | Err(CallError::Refused(_) | CallError::TimedOut | CallError::Gone(_)) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Asks who is online now and from now on. Without a session it stays unknown.

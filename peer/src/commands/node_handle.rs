@@ -3,22 +3,31 @@
 
 use std::time::{Duration, Instant};
 
+use common::id::AccountName;
 use common::limits::SERVER_WAIT_MAX;
 use common::os::bind::BindAddress;
 use common::os::lock::FolderLock;
+use common::time::UnixTime;
 use common::tls::ServerTrust;
+use common::wire::peer::MessageBody;
 use common::wire::rendezvous::Refusal;
 
 use crate::client::{CallError, Client, Happening, Inbox, Notifier, now};
 use crate::config::{ATTACH_TIMEOUT, CALL_TIMEOUT, READY_TIMEOUT, RECONNECT_PAUSE, shown_path};
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, CommandError, ConnectionState, Event, Reply};
+use crate::node::command::{
+    Command, CommandError, ConnectionState, Direction, Event, HistoryItem, Reply,
+};
 use crate::profile::{Profile, ProfileError, Settings, Trust};
 use crate::shell::{NodeSettings, RunningNode, StartError};
 use crate::ui::{Screen, line};
 
 /// How long to wait before looking again whether the owner has opened its socket.
 const ATTACH_PAUSE: Duration = Duration::from_millis(20);
+
+/// Latest messages among which is what another node may have queued: more than all programs of a profile write
+/// while one of them ends.
+pub(super) const LATEST_COUNT: u32 = 500;
 
 /// How long a person may look at nothing before it is said what is waited for.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -106,11 +115,19 @@ impl NodeHandle {
         timeout: Duration,
     ) -> Result<Result<Reply, CallError>, Failure> {
         let until = now() + timeout;
+        let mut is_again = false;
         loop {
-            match self.try_call(command, timeout) {
-                Err(CallError::Gone(_) | CallError::Refused(CommandError::Stopping))
-                    if command.is_repeatable() && now() < until =>
-                {
+            let result = if let Command::Send { to, body, sent } = command
+                && is_again
+            {
+                self.send_rest(to, body, *sent, timeout)
+            } else {
+                self.try_call(command, timeout)
+            };
+            let can_repeat = command.is_repeatable() || matches!(command, Command::Send { .. });
+            match result {
+                Err(error) if error.is_loss() && can_repeat && now() < until => {
+                    is_again = true;
                     self.revive()?;
                     if matches!(command, Command::List | Command::SendFile { .. }) {
                         // A node that has just started has no session yet; what keeps it is told by the command.
@@ -120,6 +137,45 @@ impl NodeHandle {
                 result => return Ok(result),
             }
         }
+    }
+
+    /// Sends a text to those of its recipients for whom the node does not have it yet: the node before may
+    /// have queued it, and ended before it said so.
+    pub(crate) fn send_rest(
+        &mut self,
+        to: &[AccountName],
+        body: &MessageBody,
+        sent: UnixTime,
+        timeout: Duration,
+    ) -> Result<Reply, CallError> {
+        let mut ids = Vec::new();
+        for with in to {
+            let command = Command::History {
+                with: Some(with.clone()),
+                limit: LATEST_COUNT,
+            };
+            let Reply::Messages(latest) = self.try_call(&command, timeout)? else {
+                return Err(CallError::unexpected());
+            };
+            let mut latest = latest.into_iter();
+            let is_it = |item: &HistoryItem| {
+                item.direction == Direction::Sent && item.sent == sent && item.body == *body
+            };
+            if let Some(known) = latest.find(is_it) {
+                ids.push(known.id);
+                continue;
+            }
+            let command = Command::Send {
+                to: vec![with.clone()],
+                body: body.clone(),
+                sent,
+            };
+            let Reply::Queued(queued) = self.try_call(&command, timeout)? else {
+                return Err(CallError::unexpected());
+            };
+            ids.extend(queued);
+        }
+        Ok(Reply::Queued(ids))
     }
 
     /// Asks the node, for callers that know what to do about an error.

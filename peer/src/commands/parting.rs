@@ -1,5 +1,7 @@
 //! What a program with the node still does for others of its profile before it ends.
 
+use std::collections::BTreeSet;
+
 use common::text::inline;
 
 use super::node_handle::NodeHandle;
@@ -13,12 +15,13 @@ use crate::ui::{Screen, line};
 /// so. Any signal ends it, and the files with it. What this program asked for itself has ended before.
 pub(super) fn serve_others(session: &mut NodeHandle, screen: &Screen) {
     let mut moving = carried(session);
-    if moving.is_empty() {
-        return;
-    }
-    screen.note(line::carried(&moving, &screen.error_look));
+    let mut told = BTreeSet::new();
     let mut bars = Bars::new(screen);
     while !moving.is_empty() {
+        let new = moving.iter().filter(|view| told.insert(view.transfer));
+        if new.count() > 0 {
+            bars.around(|| screen.note(line::carried(&moving, &screen.error_look)));
+        }
         match session.next(bars.poll_timeout()) {
             Some(Happening::Event(Event::Transfer { transfer, state })) => {
                 let known = moving.iter().find(|view| view.transfer == transfer);

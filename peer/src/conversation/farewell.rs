@@ -62,13 +62,10 @@ impl Farewell {
 }
 
 impl Conversation {
-    /// The transfers that end with this program, should it end now.
+    /// The transfers that end with this conversation, should it end now: nobody would hear what becomes of
+    /// them.
     pub(crate) fn cut_off(&self) -> Vec<(TransferId, Transfer)> {
-        if self.is_owner {
-            self.transfers.all_with_ids()
-        } else {
-            Vec::new()
-        }
+        self.transfers.all_with_ids()
     }
 
     /// The person has pressed Ctrl-C, which ends the conversation the second time.
@@ -93,9 +90,9 @@ impl Conversation {
         self.ask("look into the outbox", Command::Outbox, Purpose::Leave);
     }
 
-    /// Tells whether transfers end with the node of this program.
+    /// Tells whether transfers end with this conversation.
     fn cancels_by_leaving(&self) -> bool {
-        self.is_owner && !self.transfers.is_empty()
+        !self.transfers.is_empty()
     }
 
     /// All transfers of this conversation, and how far each is.
@@ -133,11 +130,7 @@ impl Conversation {
 
     /// The person has left; so much waits.
     pub(super) fn end_as_left(&mut self, waiting: Vec<Waiting>) {
-        let cancelled = if self.is_owner {
-            self.cancel_all()
-        } else {
-            Vec::new()
-        };
+        let cancelled = self.cancel_all();
         self.end(Ending::Left { waiting, cancelled });
     }
 

@@ -33,8 +33,6 @@ pub(crate) struct Setup {
     /// Somebody types at a terminal. What comes from a program instead is never asked back about, and
     /// its end waits for what was sent.
     pub(crate) is_interactive: bool,
-    /// The node is this program's own: it ends with it, and what it carries does.
-    pub(crate) is_owner: bool,
     /// Why there is no connection to the server at the start, if there is none.
     pub(crate) offline: Option<String>,
 }
@@ -113,7 +111,7 @@ pub(crate) enum Ending {
     Left {
         /// What is in the outbox.
         waiting: Vec<Waiting>,
-        /// Transfers that end with the node of this program.
+        /// Transfers that end with it.
         cancelled: Vec<Transfer>,
     },
     /// The input ended, and these messages and transfers of this conversation had not in time.

@@ -177,7 +177,6 @@ fn setup(is_interactive: bool, with: Option<&str>) -> Setup {
         folder: "/files".into(),
         home: Some("/home/alice".into()),
         is_interactive,
-        is_owner: true,
         offline: None,
     }
 }

@@ -337,13 +337,6 @@ fn whoever_leaves_while_a_file_moves_is_warned_once() {
             assert_eq!(left.methods(), ["cancel"], "the node may stay for others");
         }
     }
-
-    // Another program carries it on.
-    let mut stage = sending(1);
-    stage.conversation.is_owner = false;
-    let left = stage.leave(quit(), Vec::new());
-    assert_eq!(left.ending, Some(left_with(Vec::new())));
-    assert_eq!(left.asks, []);
 }
 
 #[test]

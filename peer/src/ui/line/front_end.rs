@@ -426,7 +426,10 @@ fn objected(objection: &Objection) -> String {
             let name = substitute.as_ref().map_or("NAME", FileName::as_str);
             format!("Not under that name. To take it: /accept {number} as {name}")
         }
-        Objection::NoSuchTransfer => "There is no such transfer.".to_owned(),
+        Objection::NoSuchTransfer => {
+            "There is no such transfer in this chat; those of other 'peer' programs are cancelled there."
+                .to_owned()
+        }
         Objection::NotAccepted { number } => {
             format!("Offer {number} was not accepted. /decline {number} declines it.")
         }
