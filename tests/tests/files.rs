@@ -244,14 +244,18 @@ fn an_offer_that_nobody_answers_stays_open_and_can_be_withdrawn() {
     assert_eq!(world.names_in("inbox-bob"), [""; 0]);
 }
 
-/// Waits until a file moves through the node of `who`, and returns what its status says of it.
+/// Waits until the programs of `who` have been told that some of a file has moved, and returns what its status
+/// says of it.
 fn moving(world: &World, who: &str) -> Value {
     let mut control = world.control(who);
-    until("the file moves", PATIENCE, || {
-        let status = control.call("status", Value::Null, PATIENCE).unwrap();
-        let file = &status["status"]["transfers"][0];
-        (file["state"] == "moving").then(|| file.clone())
-    })
+    control.subscribe(PATIENCE);
+    let has_moved = |event: &Value| {
+        let state = transfer_state(event);
+        state["done"].as_u64().is_some_and(|done| done > 0)
+    };
+    while !has_moved(&control.event(PATIENCE).expect("the file moves")) {}
+    let status = control.call("status", Value::Null, PATIENCE).unwrap();
+    status["status"]["transfers"][0].clone()
 }
 
 /// Waits until a program says that it stays for a file of another one.
