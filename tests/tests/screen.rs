@@ -348,6 +348,56 @@ fn what_was_typed_before_a_question_does_not_answer_it() {
 }
 
 #[test]
+fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
+    let world = two_people();
+    world.register("carol");
+    fs::create_dir(world.path("inbox")).unwrap();
+    for name in ["small.txt", "other.txt"] {
+        fs::write(world.path(name), "x").unwrap();
+    }
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let sends = world.peer_command("alice", &["send-file", "bob", "small.txt"]);
+    let mut alice = Terminal::start(&sends, 80);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take small.txt?")
+    });
+    bob.type_keys("y");
+    let is_typed = |keys: &'static str| move |screen: &str| screen.lines().last() == Some(keys);
+    bob.wait("it is half typed", PATIENCE, is_typed("y"));
+    alice.wait("it is offered", PATIENCE, |screen| {
+        screen.contains("Offered small.txt")
+    });
+    alice.type_keys("\x03");
+    bob.wait("it is withdrawn", PATIENCE, |screen| {
+        screen.contains("was withdrawn")
+    });
+    // Nothing is asked.
+    bob.type_keys("es");
+    bob.wait("more is half typed", PATIENCE, is_typed("es"));
+    let sends = world.peer_command("carol", &["send-file", "bob", "other.txt"]);
+    let carol = Terminal::start(&sends, 80);
+    bob.wait("the next question", PATIENCE, |screen| {
+        screen.contains("Take other.txt?")
+    });
+    bob.type_keys("\r");
+    let screen = bob.wait("it is asked again", PATIENCE, |screen| {
+        screen.matches("Take other.txt?").count() == 2
+    });
+    let notice = "The offer of small.txt was withdrawn";
+    for row in [notice, "carol offers other.txt"] {
+        assert!(
+            screen.lines().any(|line| line.starts_with(row)),
+            "{row}: {screen}"
+        );
+    }
+    bob.type_keys("n\r");
+    ends(carol, 9, "declined");
+    assert_eq!(world.names_in("inbox"), [""; 0]);
+}
+
+#[test]
 fn an_offer_is_broken_between_words_on_a_narrow_screen() {
     let world = two_people();
     fs::create_dir(world.path("inbox")).unwrap();

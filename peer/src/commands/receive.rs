@@ -22,7 +22,7 @@ use crate::node::command::{
 };
 use crate::shell::names::FileName;
 use crate::ui::progress::Bars;
-use crate::ui::prompt::Prompt;
+use crate::ui::prompt::{Prompt, discard_keys};
 use crate::ui::{Screen, line};
 
 /// Shows messages and takes files until it is interrupted, or, with `--once`, until the first.
@@ -256,9 +256,13 @@ impl Receiver<'_> {
         if known {
             return Ok(());
         }
+        let answer = self.policy.answer(&offer.from);
+        if answer.is_none() && self.questions.is_empty() {
+            self.discard_keys();
+        }
         self.screen.offer(&offer)?;
         self.prose(&line::offer(&offer, None, &self.screen.look))?;
-        match self.policy.answer(&offer.from) {
+        match answer {
             Some(is_accepted) => self.answer(offer, is_accepted),
             None if self.keyboard.is_some() => {
                 self.questions.push_back(offer);
@@ -362,12 +366,22 @@ impl Receiver<'_> {
         let Some(offer) = index.and_then(|index| self.questions.remove(index)) else {
             return;
         };
+        if index == Some(0) {
+            self.discard_keys();
+        }
         self.note(&format!(
             "The offer of {} was withdrawn, or answered elsewhere.",
             inline(&offer.name)
         ));
         if index == Some(0) && !self.questions.is_empty() {
             self.ask();
+        }
+    }
+
+    /// What is half typed answers nothing, and what is shown next has a row of its own.
+    fn discard_keys(&self) {
+        if self.keyboard.is_some() {
+            self.bars.around(discard_keys);
         }
     }
 

@@ -49,6 +49,8 @@ const PRINTING_MAX: usize = 4096;
 const STATUS_ROWS_MAX: usize = 3;
 /// Printed, it goes up one row and down again: the editor draws everything anew below it.
 const REDRAW: &str = "\u{1b}[A\n";
+/// Puts the cursor to the start of its row, and clears that.
+const CLEAR_ROW: &str = "\r\u{1b}[K";
 /// Bytes that a line may still grow by when its length is shown.
 const LENGTH_SHOWN_WITHIN: usize = 1024;
 /// What the editor takes a terminal for that does not tell its width.
@@ -238,10 +240,7 @@ impl Prompt {
     /// Shows a question and asks for a line: a key that was pressed before the question stands there is no
     /// answer to it, one that is pressed afterwards is. What a pipe brings is taken as it comes.
     pub(crate) fn ask_now(&mut self, show: impl FnOnce()) {
-        if !self.is_asking {
-            // Fails where standard input is no terminal.
-            let _ = tcflush(io::stdin(), QueueSelector::IFlush);
-        }
+        discard_keys();
         show();
         self.ask("");
     }
@@ -286,6 +285,17 @@ impl Prompt {
             // The editor returns at SIGINT, and the thread drops its end of the channel.
             let _ = self.done.recv_timeout(std::time::Duration::from_secs(1));
         }
+    }
+}
+
+/// Throws away the keys of a terminal that no line was made of yet, and clears the row that shows them.
+///
+/// That a line is being read already does not matter: the terminal hands it over at Enter.
+pub(crate) fn discard_keys() {
+    // Fails where standard input is no terminal.
+    if tcflush(io::stdin(), QueueSelector::IFlush).is_ok() && io::stderr().is_terminal() {
+        // Whoever cannot be shown this sees nothing else either.
+        let _ = io::stderr().lock().write_all(CLEAR_ROW.as_bytes());
     }
 }
 
