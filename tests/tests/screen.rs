@@ -794,6 +794,30 @@ fn a_bar_says_that_nothing_comes() {
 }
 
 #[test]
+fn each_bar_has_a_row_of_its_own() {
+    for columns in [40, 80, 200] {
+        let world = two_people();
+        make_film(&world);
+        fs::hard_link(world.path("film.mp4"), world.path("song.mp3")).unwrap();
+        let takes = ["receive", "--folder", "inbox", "--accept", "always"];
+        let takes = world.peer_command("bob", &takes);
+        let mut bob = Terminal::start(&takes, columns);
+        world.wait_ready("bob");
+        let sends = ["film.mp4", "song.mp3"].map(|name| {
+            let sends = world.peer_command("alice", &["send-file", "bob", name]);
+            Terminal::start(&sends, columns)
+        });
+        bob.wait("two bars", PATIENCE, |screen| {
+            let is_bar = |row: &&str| row.matches(" %").count() == 1;
+            let bars: Vec<_> = screen.lines().filter(is_bar).collect();
+            let has = |name: &str| bars.iter().filter(|row| row.contains(name)).count() == 1;
+            bars.len() == 2 && has("film.mp4") && has("song.mp3")
+        });
+        drop(sends);
+    }
+}
+
+#[test]
 fn whoever_leaves_is_told_with_the_device() {
     let world = two_people();
     let bob = world.receive("bob");
