@@ -313,6 +313,12 @@ fn a_fingerprint_answers_whether_a_server_is_trusted() {
         screen.contains("the fingerprint that you were told"),
         "{screen}"
     );
+    // Its last character has bits set that none of 32 bytes are in.
+    let mistyped = format!("{}B", &server.fingerprint[..server.fingerprint.len() - 1]);
+    terminal.type_keys(&format!("{mistyped}\r"));
+    let screen = terminal.wait("it is asked once more", PATIENCE, asks(3));
+    let differs = "That is not the fingerprint that the server shows.";
+    assert!(screen.contains(differs), "{screen}");
     terminal.type_keys(&format!("{other}\r"));
     ends(terminal, 6, &format!("you were told {other}, and it shows"));
 

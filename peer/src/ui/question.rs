@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::key::Fingerprint;
+use common::key::{Fingerprint, FingerprintError};
 use common::limits::PASSWORD_CHARS_MIN;
 use common::os::password_file;
 use common::password::Password;
@@ -16,6 +16,9 @@ use zeroize::Zeroizing;
 use super::Screen;
 use crate::config::shown_path;
 use crate::failure::{Exit, Failure};
+
+/// What a fingerprint begins with.
+const FINGERPRINT_START: &str = "SHA256:";
 
 /// What a password is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,22 +66,35 @@ pub(crate) enum KeyAnswer {
 impl KeyAnswer {
     /// Understands an answer about the key that is `shown`: a yes, a no, or the fingerprint that it should
     /// have.
-    fn parse(answer: &str, shown: Fingerprint) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Where it has to be asked again.
+    fn parse(answer: &str, shown: Fingerprint) -> Result<Self, Unclear> {
         let answer = answer.trim();
-        if let Ok(expected) = answer.parse() {
-            let is_it = expected == shown;
-            return Some(if is_it {
-                Self::Trusted
-            } else {
-                Self::Expected(expected)
-            });
-        }
         match answer.to_ascii_lowercase().as_str() {
-            "yes" | "y" => Some(Self::Trusted),
-            "no" | "n" => Some(Self::Refused),
-            _ => None,
+            "yes" | "y" => return Ok(Self::Trusted),
+            "no" | "n" => return Ok(Self::Refused),
+            _ => {}
+        }
+        let (_, encoded) = answer
+            .split_at_checked(FINGERPRINT_START.len())
+            .filter(|(start, _)| start.eq_ignore_ascii_case(FINGERPRINT_START))
+            .ok_or(Unclear::Words)?;
+        let expected = format!("{FINGERPRINT_START}{encoded}").parse();
+        match expected.map_err(|FingerprintError| Unclear::Fingerprint)? {
+            expected if expected == shown => Ok(Self::Trusted),
+            expected => Ok(Self::Expected(expected)),
         }
     }
+}
+
+/// An answer about a key that is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unclear {
+    /// It begins as a fingerprint does, and is none that a key can have.
+    Fingerprint,
+    Words,
 }
 
 /// Asks whether the key that is `shown` is to be trusted, until there is an answer.
@@ -97,8 +113,13 @@ pub(crate) fn about_key(shown: Fingerprint, screen: &Screen) -> Result<KeyAnswer
             Err(ReadlineError::Eof) => return Ok(KeyAnswer::Refused),
             Err(error) => return Err(failed(error)),
         };
-        if let Some(answer) = KeyAnswer::parse(&answer, shown) {
-            return Ok(answer);
+        match KeyAnswer::parse(&answer, shown) {
+            Ok(answer) => return Ok(answer),
+            Err(Unclear::Fingerprint) => {
+                let differs = "That is not the fingerprint that the server shows.";
+                screen.note(screen.error_look.yellow(differs));
+            }
+            Err(Unclear::Words) => {}
         }
         let hint = "Type yes or no, or paste the fingerprint that you were told.";
         screen.note(screen.error_look.dim(hint));
@@ -182,15 +203,24 @@ mod tests {
     #[test]
     fn a_key_is_trusted_by_word_or_by_its_fingerprint() {
         let [shown, other] = [b"shown", b"other"].map(|key| Fingerprint::of_spki(key));
+        let text = shown.to_string();
         for (answer, understood) in [
-            ("yes", Some(KeyAnswer::Trusted)),
-            (" Y ", Some(KeyAnswer::Trusted)),
-            ("no", Some(KeyAnswer::Refused)),
-            (&format!(" {shown}\t"), Some(KeyAnswer::Trusted)),
-            (&other.to_string(), Some(KeyAnswer::Expected(other))),
-            (&shown.to_string()[..20], None),
-            ("", None),
-            ("maybe", None),
+            ("yes", Ok(KeyAnswer::Trusted)),
+            (" Y ", Ok(KeyAnswer::Trusted)),
+            ("no", Ok(KeyAnswer::Refused)),
+            (&format!(" {text}\t"), Ok(KeyAnswer::Trusted)),
+            (&text.replace("SHA256", "sha256"), Ok(KeyAnswer::Trusted)),
+            (&other.to_string(), Ok(KeyAnswer::Expected(other))),
+            (&text[..20], Err(Unclear::Fingerprint)),
+            // Its last character has bits set that none of 32 bytes are in.
+            (
+                &format!("{}B", &text[..text.len() - 1]),
+                Err(Unclear::Fingerprint),
+            ),
+            ("Sha256:", Err(Unclear::Fingerprint)),
+            (&text[7..], Err(Unclear::Words)),
+            ("", Err(Unclear::Words)),
+            ("maybe", Err(Unclear::Words)),
         ] {
             assert_eq!(KeyAnswer::parse(answer, shown), understood, "{answer}");
         }
