@@ -5,12 +5,12 @@ use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use common::id::{AccountName, TransferId};
-use common::text::{inline, seconds, shortened, size};
+use common::text::{columns, inline, seconds, shortened, size};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Look, Screen};
 use crate::conversation::speed::{Pace, Speed};
-use margin::Margined;
+use margin::{MARGIN, Margined};
 
 // Stderr, but for the ends of its rows.
 mod margin;
@@ -19,6 +19,8 @@ mod margin;
 const LABEL_COLUMNS_MAX: usize = 24;
 /// Columns of percent, rate and time left, with the blanks around them.
 const FIGURES_COLUMNS: usize = 37;
+/// Columns of the percent with the blanks behind it, on a narrow terminal.
+const PERCENT_COLUMNS: usize = 7;
 /// Columns below which the name takes the place of the bar.
 const BAR_FROM_COLUMNS: usize = 60;
 
@@ -116,10 +118,11 @@ impl Bars {
             let same = self.bars.values().filter(|other| other.with == one.with);
             let pace = one.speed.pace(same.map(|other| &other.speed));
             let [rate, left] = figures(pace, one.missing);
-            let message = if is_narrow(columns) {
-                format!("{rate}  {left}  {}", one.name)
-            } else {
-                format!("{rate:>10}  {left:<16}")
+            let message = match columns {
+                Some(columns) if is_narrow(Some(columns)) => {
+                    narrow(&rate, &left, &one.name, columns)
+                }
+                _ => format!("{rate:>10}  {left:<16}"),
             };
             if one.bar.message() != message {
                 one.bar.set_message(message);
@@ -158,6 +161,24 @@ fn is_narrow(columns: Option<usize>) -> bool {
     columns.is_some_and(|columns| columns < BAR_FROM_COLUMNS)
 }
 
+/// What stands behind the percent on a `screen` of few columns: the figures that leave room for half of the
+/// name, as far as one in front of a bar would be shown, and the name in what is left.
+fn narrow(rate: &str, left: &str, name: &str, screen: usize) -> String {
+    let room = screen.saturating_sub(usize::from(MARGIN) + PERCENT_COLUMNS);
+    let whole = columns(name).min(LABEL_COLUMNS_MAX);
+    // The other half is an ellipsis.
+    let name_min = whole.min(whole.div_ceil(2) + 1);
+    let one = if left.is_empty() { rate } else { left };
+    let forms = [vec![rate, left], vec![one], vec![]].map(|figures| {
+        let figures = figures.into_iter().filter(|figure| !figure.is_empty());
+        figures.map(|figure| format!("{figure}  ")).collect()
+    });
+    let fits = |figures: &&String| columns(figures) + name_min <= room;
+    let figures = forms.iter().find(fits).map_or("", String::as_str);
+    let name = shortened(name, room.saturating_sub(columns(figures)));
+    format!("{figures}{name}")
+}
+
 /// The rate, or why there is none, and the time left.
 fn figures(pace: Pace, missing: u64) -> [String; 2] {
     let rate = match pace {
@@ -183,7 +204,6 @@ fn label(name: &str, columns: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::text::columns;
 
     #[test]
     fn t05_labels_are_harmless_and_short() {
@@ -207,6 +227,57 @@ mod tests {
             (Pace::Unmeasured, ["", ""]),
         ] {
             assert_eq!(figures(pace, 10_000_000), shown);
+        }
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_figures_give_way_to_the_name() {
+        let long = format!("{}.tar.gz", "x".repeat(80));
+        for (screen, rate, left, name, shown) in [
+            (
+                40,
+                "41.6 MB/s",
+                "1 min 35 s left",
+                "big",
+                "1 min 35 s left  big",
+            ),
+            (
+                40,
+                "41.6 MB/s",
+                "9 s left",
+                "film.mp4",
+                "41.6 MB/s  9 s left  film.mp4",
+            ),
+            (
+                40,
+                "41.6 MB/s",
+                "12 min left",
+                "film.mp4",
+                "41.6 MB/s  12 min left  fil…p4",
+            ),
+            (
+                40,
+                "41.6 MB/s",
+                "1 min 35 s left",
+                &long,
+                "1 min 35 s left  xxxxxx…tar.gz",
+            ),
+            (
+                40,
+                "waits for its turn",
+                "",
+                "film.mp4",
+                "waits for its turn  film.mp4",
+            ),
+            (40, "", "", "film.mp4", "film.mp4"),
+            (26, "41.6 MB/s", "1 min 35 s left", "film.mp4", "film.mp4"),
+            (26, "stalled", "", "film.mp4", "stalled  fil…mp4"),
+            (14, "stalled", "", "film.mp4", "fi…4"),
+            (1, "stalled", "", "film.mp4", ""),
+        ] {
+            let message = narrow(rate, left, name, screen);
+            assert_eq!(message, shown);
+            assert!(columns(&message) <= screen.saturating_sub(10));
         }
     }
 

@@ -13,7 +13,7 @@ use indicatif::TermLike;
 use crate::ui::columns_of;
 
 /// Columns at the end of each row that stay free: two for `^C`, and one that makes no terminal wrap.
-const MARGIN: u16 = 3;
+pub(super) const MARGIN: u16 = 3;
 /// What a terminal counts as that does not tell its width.
 const COLUMNS_DEFAULT: u16 = 80;
 
