@@ -399,14 +399,21 @@ impl Receiver<'_> {
     }
 
     fn on_typed(&mut self, typed: &Typed) -> Step {
-        if let Some(keyboard) = &mut self.keyboard {
-            keyboard.answered();
-        }
+        let takes_answer = self.keyboard.as_mut().is_some_and(Prompt::takes_answer);
         let Typed::Line(text) = typed else {
             // Nobody is left to ask; messages still arrive.
             self.keyboard = None;
             return Ok(None);
         };
+        if !takes_answer {
+            // It was for an offer that is gone, and the next question stands there already.
+            if let Some(keyboard) = &mut self.keyboard
+                && !self.questions.is_empty()
+            {
+                keyboard.ask("");
+            }
+            return Ok(None);
+        }
         let is_accepted = match text.trim().to_ascii_lowercase().as_str() {
             "y" | "yes" => true,
             "n" | "no" => false,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -122,6 +123,10 @@ pub(crate) struct Prompt {
     above: SharedAbove,
     /// The editor has the terminal.
     is_asking: bool,
+    /// A line was read without an editor that was not taken as an answer yet.
+    is_read: Arc<AtomicBool>,
+    /// That line was read before the question was shown.
+    is_stale: bool,
     /// Disconnected when the thread that reads has ended.
     done: Receiver<()>,
 }
@@ -150,10 +155,12 @@ impl Prompt {
     pub(crate) fn plain(notifier: Notifier) -> io::Result<Self> {
         let (requests, asked) = channel::<String>();
         let (ended, done) = sync_channel(1);
+        let is_read = Arc::<AtomicBool>::default();
+        let reads = Arc::clone(&is_read);
         thread::Builder::new()
             .name("stdin".to_owned())
             .spawn(move || {
-                read_plain(&asked, &notifier);
+                read_plain(&asked, &reads, &notifier);
                 drop::<SyncSender<()>>(ended);
             })?;
         Ok(Self {
@@ -162,6 +169,8 @@ impl Prompt {
             status: Status::default(),
             above: SharedAbove::default(),
             is_asking: false,
+            is_read,
+            is_stale: false,
             done,
         })
     }
@@ -220,6 +229,8 @@ impl Prompt {
             status,
             above,
             is_asking: false,
+            is_read: Arc::default(),
+            is_stale: false,
             done,
         })
     }
@@ -240,6 +251,7 @@ impl Prompt {
     /// Shows a question and asks for a line: a key that was pressed before the question stands there is no
     /// answer to it, one that is pressed afterwards is. What a pipe brings is taken as it comes.
     pub(crate) fn ask_now(&mut self, show: impl FnOnce()) {
+        self.is_stale |= self.is_asking && self.is_read.load(Ordering::SeqCst);
         discard_keys();
         show();
         self.ask("");
@@ -248,6 +260,14 @@ impl Prompt {
     /// Has to be called with every line that arrives.
     pub(crate) const fn answered(&mut self) {
         self.is_asking = false;
+    }
+
+    /// The same where questions are asked with [`Prompt::ask_now`]: tells whether the line that arrives is
+    /// an answer to the last of them.
+    pub(crate) fn takes_answer(&mut self) -> bool {
+        self.answered();
+        self.is_read.store(false, Ordering::SeqCst);
+        !std::mem::take(&mut self.is_stale)
     }
 
     /// Prints a line above what is being typed.
@@ -303,11 +323,13 @@ fn is_at_terminal() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-fn read_plain(asked: &Receiver<String>, notifier: &Notifier) {
+fn read_plain(asked: &Receiver<String>, is_read: &AtomicBool, notifier: &Notifier) {
     let mut input = io::stdin().lock();
     while asked.recv().is_ok() {
         let mut line = Vec::new();
-        let typed = match input.read_until(b'\n', &mut line) {
+        let read = input.read_until(b'\n', &mut line);
+        is_read.store(true, Ordering::SeqCst);
+        let typed = match read {
             Ok(0) | Err(_) => Typed::End,
             Ok(_) => match str::from_utf8(&line) {
                 Ok(text) => Typed::Line(text.trim_end_matches(['\r', '\n']).to_owned()),
@@ -589,6 +611,41 @@ impl Helper for Completion {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_was_read_before_a_question_is_no_answer_to_it() {
+        let (requests, asked) = channel();
+        let (_ended, done) = sync_channel(1);
+        let mut prompt = Prompt {
+            requests,
+            printer: None,
+            status: Status::default(),
+            above: SharedAbove::default(),
+            is_asking: false,
+            is_read: Arc::default(),
+            is_stale: false,
+            done,
+        };
+        let is_read = Arc::clone(&prompt.is_read);
+        let read = || is_read.store(true, Ordering::SeqCst);
+
+        prompt.ask_now(|| {});
+        read();
+        assert!(prompt.takes_answer());
+        prompt.ask_now(|| {});
+        // Another question takes the place of one that nobody has answered.
+        prompt.ask_now(|| {});
+        read();
+        assert!(prompt.takes_answer());
+        prompt.ask_now(|| {});
+        read();
+        prompt.ask_now(|| {});
+        assert!(!prompt.takes_answer());
+        prompt.ask("");
+        read();
+        assert!(prompt.takes_answer());
+        assert_eq!(asked.try_iter().count(), 4);
+    }
 
     fn complete(line: &str) -> Vec<String> {
         let names = Names::default();
