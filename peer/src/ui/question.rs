@@ -1,5 +1,6 @@
 //! Passwords and yes-or-no questions.
 
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use common::key::{Fingerprint, FingerprintError};
 use common::limits::PASSWORD_CHARS_MIN;
 use common::os::password_file;
 use common::password::Password;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use signal_hook::consts::SIGINT;
 use zeroize::Zeroizing;
@@ -37,6 +39,7 @@ pub(crate) fn password(
     file: Option<&Path>,
     screen: &Screen,
 ) -> Result<Zeroizing<String>, Failure> {
+    let _unseen = file.is_none().then(Unseen::begin);
     let text = match (file, purpose) {
         (Some(path), _) => from_file(path, screen)?,
         (None, Purpose::LogIn) => hidden(&format!("Password of {whose}: "))?,
@@ -51,6 +54,34 @@ pub(crate) fn password(
         Err(error) => Err(Failure::new(Exit::Usage, "could not use this password")
             .because(error)
             .next("run the command again with another one")),
+    }
+}
+
+/// While it is there the terminal shows nothing of what is typed, before a question for a password and between
+/// two of them, either: somebody may type as soon as it is there, or ahead.
+struct Unseen(Option<(File, Termios)>);
+
+impl Unseen {
+    fn begin() -> Self {
+        let terminal = File::options().read(true).write(true).open("/dev/tty");
+        let known = terminal.ok().and_then(|terminal| {
+            let before = tcgetattr(&terminal).ok()?;
+            let mut unseen = before.clone();
+            unseen.local_modes.remove(LocalModes::ECHO);
+            tcsetattr(&terminal, OptionalActions::Now, &unseen).ok()?;
+            Some((terminal, before))
+        });
+        // Without a terminal there is nobody who types.
+        Self(known)
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        if let Some((terminal, before)) = &self.0 {
+            // If this fails the terminal is gone.
+            let _ = tcsetattr(terminal, OptionalActions::Now, before);
+        }
     }
 }
 
