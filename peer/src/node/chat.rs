@@ -21,17 +21,21 @@ use super::purpose::ChatStored;
 use super::transport::LinkId;
 use inbox::Inbox;
 use outbox::{Due, Outbox};
+use owed::OwedReceipts;
 
 // Messages of others: which of them a person may be told of before they are on disk.
 mod inbox;
 // Messages of this account without a receipt.
 mod outbox;
+// Read receipts that wait for a link.
+mod owed;
 
 /// All messages on their way.
 #[derive(Debug)]
 pub(super) struct Chat {
     outbox: Outbox,
     inbox: Inbox,
+    owed: OwedReceipts,
     /// The chain that received messages belong to now: [`ChatRequest::Receive`].
     chain: u64,
     /// Received messages that are on their way to the disk, by the link that brought them.
@@ -45,6 +49,7 @@ impl Chat {
         Self {
             outbox: Outbox::new(outbox, sent),
             inbox: Inbox::default(),
+            owed: OwedReceipts::default(),
             chain: 1,
             receiving: BTreeMap::new(),
         }
@@ -55,6 +60,7 @@ impl Chat {
         [
             self.outbox.occupancies().to_vec(),
             self.inbox.occupancies().to_vec(),
+            vec![self.owed.occupancy()],
         ]
         .concat()
     }
@@ -69,9 +75,12 @@ impl Chat {
         !self.receiving.is_empty()
     }
 
-    /// Accounts that messages wait for, and whether they have waited for a receipt for too long.
+    /// Accounts that messages or read receipts wait for, and whether messages have waited for a receipt for
+    /// too long.
     pub(super) fn recipients(&self, now: Instant) -> impl Iterator<Item = (&AccountName, bool)> {
-        self.outbox.recipients(now)
+        // Where both wait for one account, the later counts.
+        let owed = self.owed.authors().map(|author| (author, false));
+        owed.chain(self.outbox.recipients(now))
     }
 
     /// When the next receipt is overdue.
@@ -199,7 +208,12 @@ impl Chat {
     /// A link became ready or was lost: sends what waits for its account over it, or over another one.
     pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
         match change {
-            LinkChange::Ready { link, account } => self.send_due(account, *link, cx),
+            LinkChange::Ready { link, account } => {
+                self.send_due(account, *link, cx);
+                for id in self.owed.take(account) {
+                    send_read_receipt(*link, id, cx);
+                }
+            }
             LinkChange::Lost {
                 link,
                 account,
@@ -371,11 +385,30 @@ impl Chat {
                 cx.reply(command, Ok(Reply::Messages(items)));
             }
             (ChatStored::Marked(command), Some(ChatAnswer::Marked(marked))) => {
-                send_read_receipts(marked, cx);
+                self.tell_read(marked, own, cx);
                 cx.reply(command, Ok(Reply::Done));
             }
             (purpose, answer) => {
                 log::error!("unexpected reply from the store to {purpose:?}: {answer:?}")
+            }
+        }
+    }
+
+    /// Tells all linked devices of each author that a message was read: only the one that sent it waits to
+    /// hear that. Authors who are not linked are looked for.
+    fn tell_read(
+        &mut self,
+        marked: Vec<(AccountName, MessageId)>,
+        own: Option<&AccountName>,
+        cx: &mut Context<'_>,
+    ) {
+        for (author, id) in marked {
+            let links: Vec<LinkId> = cx.links.links_to(&author).collect();
+            if links.is_empty() && own != Some(&author) {
+                self.owed.add(author, id);
+            }
+            for link in links {
+                send_read_receipt(link, id, cx);
             }
         }
     }
@@ -484,15 +517,9 @@ fn confirm(link: Option<LinkId>, from: &AccountName, id: MessageId, cx: &mut Con
     }
 }
 
-/// Tells all linked devices of each author: only the one that sent the message waits to hear it.
-fn send_read_receipts(marked: Vec<(AccountName, MessageId)>, cx: &mut Context<'_>) {
-    for (author, id) in marked {
-        let links: Vec<LinkId> = cx.links.links_to(&author).collect();
-        for link in links {
-            let state = ReceiptState::Read;
-            cx.send(link, ChatFrame::Receipt { id, state });
-        }
-    }
+fn send_read_receipt(link: LinkId, id: MessageId, cx: &mut Context<'_>) {
+    let state = ReceiptState::Read;
+    cx.send(link, ChatFrame::Receipt { id, state });
 }
 
 /// Records and tells that the delivery state of a sent message advanced.

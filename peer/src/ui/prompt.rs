@@ -54,6 +54,9 @@ const REDRAW: &str = "\u{1b}[A\n";
 const CLEAR_ROW: &str = "\r\u{1b}[K";
 /// Bytes that a line may still grow by when its length is shown.
 const LENGTH_SHOWN_WITHIN: usize = 1024;
+/// Longest line that the Up key brings back: one that was too long for a message can be made shorter. The editor
+/// keeps a hundred.
+const KEPT_LINE_LEN_MAX: usize = 4 * MESSAGE_LEN_MAX;
 /// What the editor takes a terminal for that does not tell its width.
 const COLUMNS_DEFAULT: usize = 80;
 
@@ -363,7 +366,7 @@ fn edit(
                 _ => Typed::Cleared,
             },
             Ok(line) => {
-                if line.len() <= MESSAGE_LEN_MAX {
+                if line.len() <= KEPT_LINE_LEN_MAX {
                     // It is kept in memory, where nothing fails.
                     let _ = editor.add_history_entry(&line);
                 }

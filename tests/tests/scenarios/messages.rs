@@ -29,6 +29,32 @@ fn a_message_arrives_once_and_comes_back_as_a_receipt() {
     assert_eq!(received(&world, 1), ["hello"]);
 }
 
+/// As with a program that only took it in: it ended, and its links with it.
+#[test]
+fn an_author_learns_that_a_message_was_read_later() {
+    for is_author_away in [false, true] {
+        let mut world = world(2, Faults::NONE);
+        let id = say(&mut world, 0, 1, "hello");
+        until_delivered(&mut world, 0, id);
+        world.stop(1, true);
+        if is_author_away {
+            world.stop(0, true);
+        }
+        world.start(1);
+        until_online(&mut world, 1, true);
+        world
+            .command(1, Command::MarkRead { ids: vec![id] })
+            .unwrap();
+        world.pass(Duration::from_secs(5));
+        if is_author_away {
+            world.start(0);
+        }
+        until(&mut world, |world| {
+            has_state(world, 0, id, MessageState::Read)
+        });
+    }
+}
+
 #[test]
 fn messages_keep_their_order_under_loss() {
     let faults = Faults {
