@@ -131,10 +131,13 @@ impl Slash {
 }
 
 /// A hint in which commands of the program are named, with those of a conversation in their place where
-/// they do the same.
+/// they do the same: `/status` does not name the server.
 pub(crate) fn in_conversation(hint: &str) -> String {
     let mut hint = hint.to_owned();
-    for slash in Slash::ALL {
+    for slash in Slash::ALL
+        .into_iter()
+        .filter(|slash| *slash != Slash::Status)
+    {
         let name = slash.name();
         hint = hint.replace(&format!("'peer {name}'"), &format!("/{name}"));
     }
@@ -165,8 +168,8 @@ mod tests {
                 "see who is online with /list",
             ),
             (
-                "the address in 'peer status', then",
-                "the address in /status, then",
+                "the address in 'peer status'",
+                "the address in 'peer status'",
             ),
             ("run 'peer login NAME'", "run 'peer login NAME'"),
             ("'peer outbox cancel NAME'", "'peer outbox cancel NAME'"),
