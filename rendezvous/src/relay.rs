@@ -48,7 +48,7 @@ pub struct Batch<'a> {
 pub enum Output {
     /// Part of the batch, as it is now, in datagrams of `stride` bytes.
     Forward {
-        /// Where to.
+        /// The address that the other end is bound to.
         to: SocketAddr,
         /// The address of this host to send it from: the one that the receiver knows. `None` where only
         /// the system knows.

@@ -51,7 +51,7 @@ pub struct Train<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The socket.
+/// A UDP socket that receives trains, and has a [`TrainSender`] for those that go out.
 #[derive(Debug)]
 pub struct TrainSocket {
     sender: TrainSender,
@@ -75,7 +75,7 @@ impl TrainSocket {
     /// taken in one call, with 64 KiB for each.
     ///
     /// # Errors
-    /// The system's.
+    /// If the address cannot be bound, or the system has no descriptors left.
     pub fn bind(address: SocketAddr, batch: usize) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -92,7 +92,7 @@ impl TrainSocket {
     /// The same over a socket that is bound.
     ///
     /// # Errors
-    /// The system's.
+    /// If the system does not take the options of the socket.
     pub fn over(socket: std::net::UdpSocket, batch: usize) -> io::Result<Self> {
         enlarge(SockRef::from(&socket));
         // This makes the socket non-blocking, too.
@@ -113,7 +113,7 @@ impl TrainSocket {
     /// Has the loop told when something comes, and nothing else.
     ///
     /// # Errors
-    /// The system's.
+    /// If the poll does not take the socket.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.sender.socket, token, Interest::READABLE)
     }
@@ -121,7 +121,7 @@ impl TrainSocket {
     /// Has the loop told of room to send, too, or no more.
     ///
     /// # Errors
-    /// The system's.
+    /// If the socket is not registered.
     pub fn hear_of_room(
         &mut self,
         registry: &Registry,

@@ -33,7 +33,7 @@ impl EndId {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The 16 bytes that stand in each datagram of this end.
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }

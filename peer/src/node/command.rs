@@ -400,7 +400,7 @@ pub struct NodeStatus {
 /// A transfer that has not ended, as shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferView {
-    /// Its id.
+    /// The transfer, for [`Command::Cancel`].
     pub transfer: TransferId,
     /// Whether the file is sent or received.
     pub direction: Direction,
