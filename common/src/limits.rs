@@ -248,9 +248,6 @@ pub const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Message ids remembered per author to recognise duplicates. A message that arrives again over another
 /// link has no receipt yet, so it is among the latest.
 pub const RECENT_MESSAGES_MAX: usize = 2 * MESSAGES_IN_FLIGHT_MAX;
-/// The recipient of a message without a receipt is looked up again after this long: it may have restarted
-/// or moved, and is to be reached again within 3 s.
-pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that one command removes from the outbox: as many as wait for one recipient.
 pub const WITHDRAW_MAX: usize = OUTBOX_MESSAGES_MAX;
 /// Time for which an offer waits for a server that is coming back: longer than its restart takes.
@@ -358,6 +355,11 @@ pub const LINK_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Interval between two keep-alives on an idle link: a third of [`LINK_IDLE_TIMEOUT`]. They also keep NAT
 /// mappings alive.
 pub const LINK_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Time without an acknowledgement of what is in flight after which the device at the other end is dialled
+/// anew: it may have restarted or moved, and is to be reached again within 3 s.
+pub const LINK_ACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same in round trips, where that is longer.
+pub const LINK_ACK_ROUND_TRIPS: u32 = 5;
 /// Paths of a link at a time: the relayed one, direct ones of both address families, and as many again while
 /// a device moves and those are not given up yet, with one to spare. Each takes a few connection ids. A path
 /// that never reached the other end keeps its place.

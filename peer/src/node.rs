@@ -243,10 +243,10 @@ impl Node {
         if let Some(output) = self.effects.outputs.pop_front() {
             return output;
         }
-        Output::Wait(self.deadline(now))
+        Output::Wait(self.deadline())
     }
 
-    fn deadline(&self, now: Instant) -> Option<Deadline> {
+    fn deadline(&self) -> Option<Deadline> {
         let Effects {
             requests,
             links,
@@ -256,7 +256,6 @@ impl Node {
         let deadlines = [
             (self.account.poll_timeout(requests), "account"),
             (self.directory.poll_timeout(requests, links), "directory"),
-            (self.chat.poll_timeout(now), "chat"),
             (self.transfers.poll_timeout(), "transfers"),
             (self.paths.poll_timeout(), "paths"),
             (links.poll_timeout(), "links"),
@@ -340,8 +339,7 @@ impl Node {
     fn look_for_wanted(&mut self, now: Instant) -> bool {
         let cx = &mut self.effects.at(now);
         if std::mem::take(&mut self.wants_are_stale) {
-            let offers = self.transfers.recipients().map(|account| (account, false));
-            let waiting = offers.chain(self.chat.recipients(now));
+            let waiting = self.transfers.recipients().chain(self.chat.recipients());
             self.directory
                 .set_wanted(waiting, self.account.name(), cx.links);
         }

@@ -11,7 +11,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use common::limits::RECEIPT_TIMEOUT;
+use common::limits::LINK_ACK_TIMEOUT;
 use serde_json::Value;
 use tests::control::Control;
 use tests::program::{END, Running, now};
@@ -19,8 +19,8 @@ use tests::proxy::{Dice, Island, Luck, Proxy};
 use tests::world::{PATIENCE, World, letter, text, transfer_state, until};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
-/// Longer than an author waits for a receipt before the recipient is looked for again.
-const DARKNESS: Duration = RECEIPT_TIMEOUT.saturating_add(Duration::from_secs(1));
+/// Longer than an author waits for an acknowledgement before the recipient is looked for again.
+const DARKNESS: Duration = LINK_ACK_TIMEOUT.saturating_add(Duration::from_secs(1));
 /// How long an author listens before the next thing happens.
 const MOMENT: Duration = Duration::from_millis(200);
 /// Most texts that somebody writes at once; fewer than the requests that may wait for their replies.

@@ -5,7 +5,6 @@
 //! message is overtaken by what its author wrote later.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
 use common::limits::{Occupancy, RECIPIENTS_MAX, WITHDRAW_MAX};
@@ -75,17 +74,9 @@ impl Chat {
         !self.receiving.is_empty()
     }
 
-    /// Accounts that messages or read receipts wait for, and whether messages have waited for a receipt for
-    /// too long.
-    pub(super) fn recipients(&self, now: Instant) -> impl Iterator<Item = (&AccountName, bool)> {
-        // Where both wait for one account, the later counts.
-        let owed = self.owed.authors().map(|author| (author, false));
-        owed.chain(self.outbox.recipients(now))
-    }
-
-    /// When the next receipt is overdue.
-    pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        self.outbox.next_overdue(now)
+    /// Accounts that messages or read receipts wait for.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
+        self.outbox.recipients().chain(self.owed.authors())
     }
 
     // ---- commands ------------------------------------------------------------------------------
@@ -205,7 +196,7 @@ impl Chat {
 
     // ---- links ---------------------------------------------------------------------------------
 
-    /// A link became ready or was lost: sends what waits for its account over it, or over another one.
+    /// A link became ready, silent or lost: sends what waits for its account over it, or over another one.
     pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
         match change {
             LinkChange::Ready { link, account } => {
@@ -221,10 +212,9 @@ impl Chat {
             } => {
                 log::debug!("a link ended: {reason}");
                 self.inbox.on_lost(account, *link);
-                if let Some(other) = cx.links.link_to(account) {
-                    self.send_due(account, other, cx);
-                }
+                self.send_over_best(account, cx);
             }
+            LinkChange::Silent { account } => self.send_over_best(account, cx),
             LinkChange::Proved { .. }
             | LinkChange::Writable { .. }
             | LinkChange::LeafAcknowledged { .. }
@@ -308,11 +298,17 @@ impl Chat {
         }
     }
 
+    fn send_over_best(&mut self, account: &AccountName, cx: &mut Context<'_>) {
+        if let Some(link) = cx.links.link_to(account) {
+            self.send_due(account, link, cx);
+        }
+    }
+
     fn send_due(&mut self, account: &AccountName, link: LinkId, cx: &mut Context<'_>) {
         for Due {
             message,
             is_recorded,
-        } in self.outbox.take_due(account, link, cx.now)
+        } in self.outbox.take_due(account, link)
         {
             let id = message.id;
             if !is_recorded {

@@ -4,7 +4,7 @@
 //! and the search for accounts that messages or offers wait for. How and at which endpoints a device is
 //! dialled is up to `links`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use super::context::Context;
 use super::links::{LinkChange, Links};
 use super::purpose::DirectoryPurpose;
 use super::requests::{Requests, unexpected_reply};
-use search::{Search, Wanted};
+use search::Search;
 use watch::Watch;
 
 // Accounts that something waits for, and when to look for them again.
@@ -107,22 +107,16 @@ impl Directory {
         cx.ask(DirectoryPurpose::Announce, request);
     }
 
-    /// Takes the accounts that something waits for, each with whether it is overdue. Looks for those that
-    /// there is no link to or that are overdue, but never for `own`.
+    /// Takes the accounts that something waits for. Looks for those that no link leads to, or only silent
+    /// ones, but never for `own`.
     pub(super) fn set_wanted<'a>(
         &mut self,
-        waiting: impl Iterator<Item = (&'a AccountName, bool)>,
+        waiting: impl Iterator<Item = &'a AccountName>,
         own: Option<&AccountName>,
         links: &Links,
     ) {
-        let wanted = waiting.filter(|(account, is_overdue)| {
-            let is_missing = links.link_to(account).is_none() || *is_overdue;
-            is_missing && own != Some(account)
-        });
-        // Of an account that several things wait for the last counts.
-        let wanted: Wanted = wanted
-            .map(|(account, is_overdue)| (account.clone(), is_overdue))
-            .collect();
+        let wanted = waiting.filter(|account| !links.is_linked(account) && own != Some(account));
+        let wanted: BTreeSet<AccountName> = wanted.cloned().collect();
         self.search.set_wanted(wanted);
     }
 
@@ -137,13 +131,13 @@ impl Directory {
             LinkChange::Proved { device_key } => ask_owner(*device_key, cx),
             LinkChange::Ready { account, .. } => self.search.on_linked(account),
             LinkChange::Lost { account, .. } => {
-                if cx.links.link_to(account).is_none() {
+                if !cx.links.is_linked(account) {
                     self.search.on_lost(account, cx.now);
                 }
             }
             LinkChange::DialFailed { account, reason } => {
                 log::debug!("a dial failed: {reason}");
-                if !cx.links.is_dialling(account) && cx.links.link_to(account).is_none() {
+                if !cx.links.is_dialling(account) && !cx.links.is_linked(account) {
                     let error = CommandError::PeerUnreachable {
                         account: account.clone(),
                         reason: reason.clone(),
@@ -151,7 +145,9 @@ impl Directory {
                     self.fail_search(account.clone(), error, cx.now);
                 }
             }
-            LinkChange::Writable { .. } | LinkChange::LeafAcknowledged { .. } => {}
+            LinkChange::Silent { .. }
+            | LinkChange::Writable { .. }
+            | LinkChange::LeafAcknowledged { .. } => {}
         }
     }
 
@@ -317,10 +313,10 @@ impl Directory {
         for change in changes {
             let view = match change {
                 Change::Online(entry) => {
-                    if let Some(is_urgent) = self.search.is_urgent(&entry.account) {
+                    if self.search.wants(&entry.account) {
                         let account = entry.account.clone();
                         let entries = vec![entry.clone()];
-                        cx.links.dial(&account, entries, is_urgent, cx.now);
+                        cx.links.dial(&account, entries, cx.now);
                     }
                     PresenceView::Online(listed(entry, self.own_key, cx.links))
                 }
@@ -346,9 +342,11 @@ impl Directory {
     ) {
         let error = match answer {
             Ok(DirectoryAnswer::Found { entries }) => {
-                let is_urgent = self.search.is_urgent(&account).unwrap_or(false);
-                if cx.links.dial(&account, entries, is_urgent, cx.now) > 0 {
+                if cx.links.dial(&account, entries, cx.now) > 0 {
                     return self.search.on_dialling(&account);
+                }
+                if cx.links.is_linked(&account) {
+                    return self.search.on_linked(&account);
                 }
                 CommandError::PeerOffline(account.clone())
             }

@@ -73,6 +73,8 @@ pub(super) enum LinkChange {
     Proved { device_key: DeviceKey },
     /// Both sides have greeted: frames and leaves can be sent.
     Ready { link: LinkId, account: AccountName },
+    /// A link has not acknowledged for a while what is in flight: the device may have restarted or moved.
+    Silent { account: AccountName },
     /// There may be room for more leaves: [`Links::send_leaf`].
     Writable { link: LinkId },
     /// The other side has acknowledged all bytes of a leaf.
@@ -218,20 +220,16 @@ impl Links {
         self.continue_dials(now);
     }
 
-    /// Dials the devices of `account` to which there is no link at one of their present endpoints. Returns
-    /// how many dials are under way.
-    ///
-    /// An urgent dial is made even if there is a link: a device that has restarted on the same endpoint
-    /// leaves one behind that looks alive.
+    /// Dials the devices of `account` to which there is no link at one of their present endpoints, or only
+    /// silent ones. Returns how many dials are under way.
     pub(super) fn dial(
         &mut self,
         account: &AccountName,
         entries: Vec<Entry>,
-        is_urgent: bool,
         now: Instant,
     ) -> usize {
         for entry in &entries {
-            if is_urgent || !self.is_linked_at_present_endpoint(entry) {
+            if !self.is_linked_at_present_endpoint(entry) {
                 self.dials
                     .begin(account, entry, &self.pins, &self.transport, now);
                 self.continue_dials(now);
@@ -311,16 +309,25 @@ impl Links {
         self.peers.values().map(|peer| peer.device_key).collect()
     }
 
-    /// Returns the newest ready link to `account`.
+    /// Returns the best ready link to `account`: the newest of those that are not silent, or of all if all
+    /// are.
     pub(super) fn link_to(&self, account: &AccountName) -> Option<LinkId> {
-        self.links_to(account).next_back()
+        let links = self.links_to(account);
+        links.max_by_key(|link| (!self.is_silent(*link), *link))
+    }
+
+    /// Tells whether a link to `account` is ready and not silent.
+    pub(super) fn is_linked(&self, account: &AccountName) -> bool {
+        self.links_to(account).any(|link| !self.is_silent(link))
+    }
+
+    /// Tells whether a link has not acknowledged for a while what is in flight.
+    pub(super) fn is_silent(&self, link: LinkId) -> bool {
+        self.transport.is_silent(link)
     }
 
     /// Returns the ready links to `account`, oldest first.
-    pub(super) fn links_to(
-        &self,
-        account: &AccountName,
-    ) -> impl DoubleEndedIterator<Item = LinkId> {
+    pub(super) fn links_to(&self, account: &AccountName) -> impl Iterator<Item = LinkId> {
         let ready = self.peers.iter().filter(|(_, peer)| peer.is_ready());
         ready
             .filter(move |(_, peer)| peer.account.as_ref() == Some(account))
@@ -567,12 +574,15 @@ impl Links {
         }
     }
 
-    /// Tells whether there is a link to one of the endpoints that a device announces. A link to any other
-    /// endpoint may be left from before the device moved or restarted.
+    /// Tells whether a link that is not silent leads to one of the endpoints that a device announces. A link
+    /// to any other endpoint may be left from before the device moved or restarted.
     fn is_linked_at_present_endpoint(&self, entry: &Entry) -> bool {
         let ready = self.peers.iter().filter(|(_, peer)| peer.is_ready());
         let mut links = ready.filter(|(_, peer)| peer.device_key == entry.device_key);
         links.any(|(link, _)| {
+            if self.is_silent(*link) {
+                return false;
+            }
             let remote = self.transport.remote(*link);
             let mut candidates = entry.candidates.iter();
             candidates.any(|candidate| Some(candidate.endpoint) == remote)
@@ -606,6 +616,7 @@ impl Links {
                 TransportEvent::Writable { link } => self
                     .events
                     .push_back(LinksEvent::Change(LinkChange::Writable { link })),
+                TransportEvent::Silent { link } => self.on_silent(link),
                 // A link stays on the path that it began on.
                 TransportEvent::Path { .. } => {}
             }
@@ -800,10 +811,14 @@ impl Links {
         let Some(account) = &peer.account else {
             return Ok(());
         };
+        let mut is_greeted = false;
         while let Some(arrived) = peer.stream.take()? {
             let account = account.clone();
             self.events.push_back(match arrived {
-                Arrived::Hello => LinksEvent::Change(LinkChange::Ready { link, account }),
+                Arrived::Hello => {
+                    is_greeted = true;
+                    LinksEvent::Change(LinkChange::Ready { link, account })
+                }
                 Arrived::Frame(frame) => LinksEvent::Frame {
                     link,
                     account,
@@ -814,7 +829,32 @@ impl Links {
         if peer.stream.is_full() {
             self.stalled.insert(link);
         }
+        if is_greeted {
+            self.doubt_older(link);
+        }
         Ok(())
+    }
+
+    /// The device of a new link may have restarted: its older ones have to show that they live.
+    fn doubt_older(&mut self, newest: LinkId) {
+        let Some(peer) = self.peers.get(&newest) else {
+            return;
+        };
+        for link in self.links_of(peer.device_key) {
+            if link < newest {
+                self.transport.doubt(link);
+            }
+        }
+    }
+
+    fn on_silent(&mut self, link: LinkId) {
+        let Some(peer) = self.peers.get(&link).filter(|peer| peer.is_ready()) else {
+            return;
+        };
+        if let Some(account) = peer.account.clone() {
+            let change = LinkChange::Silent { account };
+            self.events.push_back(LinksEvent::Change(change));
+        }
     }
 
     fn on_lost(&mut self, link: LinkId, reason: String, now: Instant) {

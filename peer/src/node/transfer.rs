@@ -122,14 +122,20 @@ impl Transfers {
 
     // ---- links ---------------------------------------------------------------------------------
 
-    /// A link became ready, has room, or was lost: sends the offers that waited for its account, sends more
-    /// leaves, or fails the transfers that it carried.
+    /// A link became ready or silent, has room, or was lost: sends the offers that waited for its account or
+    /// may not have reached it, sends more leaves, or fails the transfers that it carried.
     pub(super) fn on_link(&mut self, change: &LinkChange, cx: &mut Context<'_>) {
         match change {
-            LinkChange::Ready { link, account } => self.sending.on_ready(*link, account, cx),
+            LinkChange::Ready { account, .. } | LinkChange::Silent { account } => {
+                self.sending.offer_over_best(account, cx);
+            }
             LinkChange::Writable { link } => self.sending.on_writable(*link, cx),
-            LinkChange::Lost { link, reason, .. } => {
-                self.sending.on_lost(*link, reason, cx);
+            LinkChange::Lost {
+                link,
+                account,
+                reason,
+            } => {
+                self.sending.on_lost(*link, account, reason, cx);
                 self.receiving.on_lost(*link, reason, cx);
             }
             LinkChange::LeafAcknowledged { link, stream } => {

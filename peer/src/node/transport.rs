@@ -42,6 +42,8 @@ mod ack_lag;
 mod mtu;
 // Relayed and direct paths of a link.
 mod paths;
+// Notices links that acknowledge nothing.
+mod silence;
 // Bounds the memory of received datagrams.
 mod trains;
 
@@ -51,6 +53,7 @@ pub use paths::{PathChange, PathRefused, PathReport, Route};
 use super::io::{Datagrams, LocalAddress, Transmit};
 use ack_lag::AckLag;
 use paths::LinkPaths;
+use silence::Silence;
 use trains::Trains;
 
 /// Server name for the TLS library. It is not sent, and means nothing with raw public keys.
@@ -106,6 +109,8 @@ pub enum TransportEvent {
     Finished { link: LinkId, stream: StreamId },
     /// A blocked stream accepts bytes again, or more streams may be opened.
     Writable { link: LinkId },
+    /// Nothing of what is in flight was acknowledged for a while ([`Transport::is_silent`]).
+    Silent { link: LinkId },
     /// Something happened to the paths of a link.
     Path { link: LinkId, change: PathChange },
 }
@@ -179,6 +184,7 @@ struct Link {
     side: Side,
     ack_lag: AckLag,
     paths: LinkPaths,
+    silence: Silence,
     timer: Option<Instant>,
     /// Bytes passed to [`Transport::write`] that QUIC has not taken yet.
     unsent: BTreeMap<StreamId, Unsent>,
@@ -436,6 +442,7 @@ impl Transport {
         {
             self.timers.pop_first();
             self.with(link, |link| link.handle_timeout(now));
+            self.end_wait(link, now);
         }
         let late = self.unauthorised.iter().filter(|(_, until)| **until <= now);
         let late: Vec<LinkId> = late.map(|(link, _)| *link).collect();
@@ -605,6 +612,7 @@ impl Transport {
             side,
             ack_lag,
             paths: LinkPaths::default(),
+            silence: Silence::default(),
             timer: None,
             unsent: BTreeMap::new(),
             is_lost: false,
@@ -743,7 +751,7 @@ impl Transport {
     /// Stops polling a link that has nothing more to send, and updates its timers.
     fn settle(&mut self, id: LinkId, now: Instant) {
         self.collect(id);
-        let has_more = self.with(id, |link| link.settle_paths(now));
+        let has_more = self.with(id, |link| link.settle(now));
         if has_more == Some(true) {
             return;
         }

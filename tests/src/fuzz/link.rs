@@ -145,6 +145,7 @@ impl Run {
             | TransportEvent::Opened { .. }
             | TransportEvent::Finished { .. }
             | TransportEvent::Writable { .. }
+            | TransportEvent::Silent { .. }
             | TransportEvent::Path { .. } => {}
         }
     }

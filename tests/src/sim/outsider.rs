@@ -183,6 +183,7 @@ impl Outsider {
             }
             TransportEvent::Finished { .. }
             | TransportEvent::Writable { .. }
+            | TransportEvent::Silent { .. }
             | TransportEvent::Path { .. } => {}
         }
     }

@@ -7,14 +7,17 @@ use std::time::Duration;
 use common::hash::{FileDigest, LeafHash, LeafHasher, file_digest, leaf_len};
 use common::id::TransferId;
 use common::limits::{FILE_LEN_MAX, LEAF_LEN, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX};
-use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame};
-use peer::node::command::{Command, CommandError, FailureKind, Reply, TransferState};
-use tests::sim::net::Faults;
+use common::wire::peer::{
+    CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame, VERSION,
+};
+use peer::node::command::{Command, CommandError, Event, FailureKind, Reply, TransferState};
+use tests::sim::net::{Faults, Site};
 use tests::sim::outsider::Outsider;
 use tests::sim::world::World;
 
 use super::shared::{
-    answer, ask, end, linked_outsider, offer, open_offers, say, separate, until_delivered, world,
+    answer, ask, crash, end, linked_outsider, offer, open_offers, say, separate, until,
+    until_delivered, until_online, world,
 };
 
 #[test]
@@ -316,6 +319,98 @@ fn a_link_that_dies_takes_its_transfer_with_it_and_says_so() {
     }
 }
 
+#[test]
+fn a_recipient_that_restarts_while_a_file_moves_gets_the_next_offer_soon() {
+    let mut world = slow_world();
+    let (first, _) = offer(&mut world, 6 * LEAF_LEN as u32);
+    answer(&mut world, first, true);
+    world.pass(Duration::from_secs(3));
+    crash(&mut world, 1);
+    until_online(&mut world, 1, true);
+    let asked = world.now;
+    let (second, _) = offer(&mut world, 5);
+    let took = world.now - asked;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    answer(&mut world, second, true);
+    for host in [1, 0] {
+        let end = end(&mut world, host, second);
+        assert!(matches!(end, TransferState::Done { .. }), "{end:?}");
+    }
+    let TransferState::Failed { kind, .. } = end(&mut world, 0, first) else {
+        panic!("it did not fail");
+    };
+    assert_eq!(kind, FailureKind::Broken);
+    // Not only once the link has timed out.
+    let took = world.now - asked;
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[test]
+fn an_offer_that_nobody_has_answered_is_made_again_to_whoever_comes_back() {
+    // At the same address, where it denies the link, and at another, where nobody does.
+    for roams in [false, true] {
+        let mut world = world(2, Faults::NONE);
+        let (transfer, _) = offer(&mut world, 5);
+        if roams {
+            crash(&mut world, 1);
+        } else {
+            world.stop(1, false);
+            world.start(1);
+        }
+        assert_eq!(world.hosts[1].offers, []);
+        let back = world.now;
+        until(&mut world, |world| world.hosts[1].offers == [transfer]);
+        let took = world.now - back;
+        assert!(took < Duration::from_secs(10), "{roams}: {took:?}");
+        answer(&mut world, transfer, true);
+        for host in [1, 0] {
+            let end = end(&mut world, host, transfer);
+            assert!(
+                matches!(end, TransferState::Done { .. }),
+                "{roams}: {end:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_offer_ends_if_its_recipient_stays_away() {
+    for in_good_order in [false, true] {
+        let mut world = world(2, Faults::NONE);
+        let (transfer, _) = offer(&mut world, 5);
+        let before = world.now;
+        world.stop(1, in_good_order);
+        let TransferState::Failed { reason, kind } = end(&mut world, 0, transfer) else {
+            panic!("it did not fail");
+        };
+        assert_eq!(kind, FailureKind::Unanswered, "{reason}");
+        assert!(reason.contains("went away before answering"), "{reason}");
+        let soon = Duration::from_secs(if in_good_order { 1 } else { 30 });
+        let took = world.now - before;
+        assert!(took < soon, "{in_good_order}: {took:?}");
+    }
+}
+
+#[test]
+fn a_short_outage_ends_no_transfer() {
+    for outage in [3, 5, 8] {
+        let mut world = slow_world();
+        let (transfer, _) = offer(&mut world, 2 * LEAF_LEN as u32);
+        answer(&mut world, transfer, true);
+        world.pass(Duration::from_secs(5));
+        separate(&mut world);
+        world.pass(Duration::from_secs(outage));
+        world.net.heal();
+        for host in [1, 0] {
+            let end = end(&mut world, host, transfer);
+            assert!(
+                matches!(end, TransferState::Done { .. }),
+                "{outage}: {end:?}"
+            );
+        }
+    }
+}
+
 /// Found by the swarm: the node never comes to rest again.
 #[test]
 fn a_node_stops_while_an_offer_waits_for_the_server() {
@@ -413,6 +508,48 @@ fn accepted() -> (World, Outsider, File) {
     });
     assert_eq!(carol.heard, [accept]);
     (world, carol, File::new())
+}
+
+#[test]
+fn an_offer_that_is_made_again_over_another_link_is_answered_there() {
+    for is_answered_before in [false, true] {
+        let mut world = world(3, Faults::NONE);
+        let mut first = linked_outsider(&mut world, 2, 1);
+        let offer = file_offer(1, SIZE as u64);
+        first.say(&mut world, &offer);
+        if is_answered_before {
+            // The answer is lost with the link.
+            world.net.cut(Site::Host(1), Site::Elsewhere);
+            answer(&mut world, transfer(1), true);
+            world.pass(Duration::from_millis(100));
+            world.net.heal();
+        }
+        let elsewhere = ([198, 51, 100, 99], 6000).into();
+        let secret = world.hosts[2].secret;
+        let mut second = Outsider::dial(&mut world, secret, elsewhere, 1, &[VERSION]);
+        second.say(&mut world, &offer);
+        assert_eq!(open_offers(&mut world, 1), usize::from(!is_answered_before));
+        if !is_answered_before {
+            answer(&mut world, transfer(1), true);
+        }
+        second.pass(&mut world, Duration::from_millis(100));
+        let accept = PeerFrame::File(FileFrame::Accept {
+            transfer: transfer(1),
+            have: Vec::new(),
+        });
+        assert_eq!(second.heard, [accept]);
+        let shown = world.hosts[1].events.iter();
+        let shown = shown.filter(|event| matches!(event, Event::Offer(_)));
+        assert_eq!(shown.count(), 1, "the person is asked once");
+        // The old link may end now, and what it carried goes on.
+        first.close(&mut world);
+        let file = File::new();
+        file.send_leaf(&mut world, &mut second, 0);
+        file.send_leaf(&mut world, &mut second, 1);
+        second.say(&mut world, &sent(file.digest()));
+        let end = end(&mut world, 1, transfer(1));
+        assert!(matches!(end, TransferState::Done { .. }), "{end:?}");
+    }
 }
 
 #[test]

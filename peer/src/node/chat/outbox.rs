@@ -5,10 +5,9 @@
 //! and shows it once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
-use common::limits::{MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX, Occupancy, RECEIPT_TIMEOUT};
+use common::limits::{MESSAGES_IN_FLIGHT_MAX, OUTBOX_MESSAGES_MAX, Occupancy};
 use common::wire::peer::Message;
 
 use crate::node::transport::LinkId;
@@ -23,7 +22,7 @@ pub(super) struct Outbox {
 struct Outgoing {
     message: Message,
     /// By this run, last.
-    sent: Option<(LinkId, Instant)>,
+    sent: Option<LinkId>,
     /// The disk knows that a link may have carried it.
     is_recorded: bool,
 }
@@ -90,26 +89,20 @@ impl Outbox {
 
     /// Hands out the messages to send on `link` now: the oldest that were not sent on it, as long as
     /// not too many wait for their receipts.
-    pub(super) fn take_due(&mut self, to: &AccountName, link: LinkId, now: Instant) -> Vec<Due> {
+    pub(super) fn take_due(&mut self, to: &AccountName, link: LinkId) -> Vec<Due> {
         let Some(outbox) = self.outbox.get_mut(to) else {
             return Vec::new();
         };
         let window = outbox.iter_mut().take(MESSAGES_IN_FLIGHT_MAX);
-        let due = window.filter(|outgoing| outgoing.sent.is_none_or(|(on, _)| on != link));
+        let due = window.filter(|outgoing| outgoing.sent != Some(link));
         due.map(|outgoing| {
-            outgoing.sent = Some((link, now));
+            outgoing.sent = Some(link);
             Due {
                 message: outgoing.message.clone(),
                 is_recorded: std::mem::replace(&mut outgoing.is_recorded, true),
             }
         })
         .collect()
-    }
-
-    /// When the next account becomes overdue after `now`.
-    pub(super) fn next_overdue(&self, now: Instant) -> Option<Instant> {
-        let moments = self.outbox.values().filter_map(overdue_at);
-        moments.filter(|at| *at > now).min()
     }
 
     /// Takes a message back that no link has carried.
@@ -138,8 +131,7 @@ impl Outbox {
 
     /// A message cannot be kept, so it is not sent any more. Tells which link it is on its way by.
     pub(super) fn on_refused(&mut self, to: &AccountName, id: MessageId) -> Option<LinkId> {
-        let (link, _) = self.remove(to, id)?.sent?;
-        Some(link)
+        self.remove(to, id)?.sent
     }
 
     fn remove(&mut self, to: &AccountName, id: MessageId) -> Option<Outgoing> {
@@ -154,23 +146,15 @@ impl Outbox {
         outgoing
     }
 
-    /// Accounts that messages wait for, and whether the oldest has waited for its receipt for too long.
-    pub(super) fn recipients(&self, now: Instant) -> impl Iterator<Item = (&AccountName, bool)> {
-        let is_overdue = move |outbox| overdue_at(outbox).is_some_and(|at| at <= now);
-        let outboxes = self.outbox.iter();
-        outboxes.map(move |(to, outbox)| (to, is_overdue(outbox)))
+    /// Accounts that messages wait for.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
+        self.outbox.keys()
     }
 
     /// Messages that wait.
     pub(super) fn len(&self) -> usize {
         self.outbox.values().map(VecDeque::len).sum()
     }
-}
-
-/// When the oldest message of an outbox has waited for its receipt for too long.
-fn overdue_at(outbox: &VecDeque<Outgoing>) -> Option<Instant> {
-    let (_, at) = outbox.front()?.sent?;
-    Some(at + RECEIPT_TIMEOUT)
 }
 
 #[cfg(test)]
@@ -189,8 +173,8 @@ mod tests {
     }
 
     /// The messages that are handed out.
-    fn take(outbox: &mut Outbox, link: LinkId, now: Instant) -> Vec<Message> {
-        let due = outbox.take_due(&"bob".parse().unwrap(), link, now);
+    fn take(outbox: &mut Outbox, link: LinkId) -> Vec<Message> {
+        let due = outbox.take_due(&"bob".parse().unwrap(), link);
         due.into_iter().map(|due| due.message).collect()
     }
 
@@ -202,41 +186,33 @@ mod tests {
         Outbox::new(messages.collect(), &BTreeSet::new())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
-    fn any_instant() -> Instant {
-        Instant::now()
-    }
-
     #[test]
     fn messages_are_sent_once_a_link_and_again_on_the_next() {
         let bob: AccountName = "bob".parse().unwrap();
-        let (first, second, now) = (LinkId::for_test(1), LinkId::for_test(2), any_instant());
+        let (first, second) = (LinkId::for_test(1), LinkId::for_test(2));
         let mut outbox = restored(&[message(1), message(2)]);
-        assert_eq!(take(&mut outbox, first, now).len(), 2);
-        assert_eq!(take(&mut outbox, first, now).len(), 0);
+        assert_eq!(take(&mut outbox, first).len(), 2);
+        assert_eq!(take(&mut outbox, first).len(), 0);
         assert!(outbox.on_receipt(&bob, message(1).id));
         assert!(
             !outbox.on_receipt(&bob, message(1).id),
             "a second receipt changes nothing"
         );
-        assert_eq!(take(&mut outbox, second, now), vec![message(2)]);
-        let overdue = |now| outbox.recipients(now).collect::<Vec<_>>();
-        assert_eq!(overdue(now), [(&bob, false)]);
-        assert_eq!(overdue(now + RECEIPT_TIMEOUT), [(&bob, true)]);
-        assert_eq!(outbox.next_overdue(now), Some(now + RECEIPT_TIMEOUT));
+        assert_eq!(take(&mut outbox, second), vec![message(2)]);
+        assert_eq!(outbox.recipients().collect::<Vec<_>>(), [&bob]);
         let mallory = "mallory".parse().unwrap();
         assert!(
             !outbox.on_receipt(&mallory, message(2).id),
             "not from the recipient"
         );
         assert!(outbox.on_receipt(&bob, message(2).id));
-        assert_eq!((outbox.len(), outbox.recipients(now).count()), (0, 0));
+        assert_eq!((outbox.len(), outbox.recipients().count()), (0, 0));
     }
 
     #[test]
     fn no_more_than_a_window_is_in_flight() {
         let bob: AccountName = "bob".parse().unwrap();
-        let (link, now) = (LinkId::for_test(1), any_instant());
+        let link = LinkId::for_test(1);
         let mut outbox = Outbox::default();
         let many = MESSAGES_IN_FLIGHT_MAX + 10;
         for n in 0..many {
@@ -244,32 +220,32 @@ mod tests {
             message.id = MessageId::from_bytes((n as u128).to_be_bytes());
             outbox.push(bob.clone(), message, false);
         }
-        let sent = take(&mut outbox, link, now);
+        let sent = take(&mut outbox, link);
         assert_eq!(sent.len(), MESSAGES_IN_FLIGHT_MAX);
         outbox.on_receipt(&bob, sent[0].id);
-        assert_eq!(take(&mut outbox, link, now).len(), 1);
+        assert_eq!(take(&mut outbox, link).len(), 1);
     }
 
     #[test]
     fn what_is_refused_is_not_sent_any_more() {
         let bob: AccountName = "bob".parse().unwrap();
-        let (first, second, now) = (LinkId::for_test(1), LinkId::for_test(2), any_instant());
+        let (first, second) = (LinkId::for_test(1), LinkId::for_test(2));
         let mut outbox = restored(&[message(1)]);
-        take(&mut outbox, first, now);
+        take(&mut outbox, first);
         outbox.push(bob.clone(), message(2), false);
         assert_eq!(outbox.on_refused(&bob, message(2).id), None, "not sent");
         assert_eq!(outbox.on_refused(&bob, message(1).id), Some(first));
         assert_eq!(outbox.on_refused(&bob, message(1).id), None, "twice");
-        assert_eq!(take(&mut outbox, second, now), []);
+        assert_eq!(take(&mut outbox, second), []);
         assert_eq!(outbox.len(), 0);
     }
 
     #[test]
     fn what_no_link_has_carried_can_be_taken_back() {
         let bob: AccountName = "bob".parse().unwrap();
-        let (link, now) = (LinkId::for_test(1), any_instant());
+        let link = LinkId::for_test(1);
         let mut outbox = restored(&[message(1)]);
-        take(&mut outbox, link, now);
+        take(&mut outbox, link);
         outbox.push(bob.clone(), message(2), false);
         let waiting: Vec<bool> = outbox.iter().map(|(.., is_sent)| is_sent).collect();
         assert_eq!(waiting, [true, false]);
@@ -277,23 +253,23 @@ mod tests {
         let taken = outbox.withdraw(message(2).id);
         assert_eq!(taken, Some((bob.clone(), message(2))));
         assert_eq!(outbox.withdraw(message(2).id), None, "twice");
-        assert_eq!(take(&mut outbox, LinkId::for_test(2), now), [message(1)]);
+        assert_eq!(take(&mut outbox, LinkId::for_test(2)), [message(1)]);
     }
 
     #[test]
     fn what_an_earlier_run_sent_cannot_be_taken_back() {
         let bob: AccountName = "bob".parse().unwrap();
-        let (link, now) = (LinkId::for_test(1), any_instant());
+        let link = LinkId::for_test(1);
         let messages = [1, 2].map(|id| (bob.clone(), message(id)));
         let sent = BTreeSet::from([message(1).id]);
         let mut outbox = Outbox::new(messages.to_vec(), &sent);
         let waiting: Vec<bool> = outbox.iter().map(|(.., is_sent)| is_sent).collect();
         assert_eq!(waiting, [true, false]);
         assert_eq!(outbox.withdraw(message(1).id), None);
-        let due = outbox.take_due(&bob, link, now);
+        let due = outbox.take_due(&bob, link);
         let recorded: Vec<bool> = due.iter().map(|due| due.is_recorded).collect();
         assert_eq!(recorded, [true, false], "the second has to be recorded");
-        let again = outbox.take_due(&bob, LinkId::for_test(2), now);
+        let again = outbox.take_due(&bob, LinkId::for_test(2));
         assert!(again.iter().all(|due| due.is_recorded), "only once");
         assert!(outbox.on_receipt(&bob, message(1).id));
     }

@@ -4,15 +4,11 @@
 //! growing intervals; while somebody is missing, the node also has presence changes pushed to it, so
 //! that whoever comes online is dialled without delay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use common::id::AccountName;
 use common::limits::{FIND_BACKOFF_FIRST, FIND_BACKOFF_MAX};
-
-/// Accounts that something waits for, and whether it has waited for too long: then a link that is there
-/// may be to what a device was before it restarted, and is not relied on.
-pub(super) type Wanted = BTreeMap<AccountName, bool>;
 
 /// Accounts that something waits for.
 #[derive(Debug, Default)]
@@ -25,7 +21,6 @@ pub(super) struct Search {
 #[derive(Debug, Default)]
 struct LookUp {
     state: State,
-    is_urgent: bool,
     failures: u32,
 }
 
@@ -50,17 +45,16 @@ impl LookUp {
 
 impl Search {
     /// Says whom something waits for now.
-    pub(super) fn set_wanted(&mut self, wanted: Wanted) {
-        self.wanted
-            .retain(|account, _| wanted.contains_key(account));
-        for (account, is_urgent) in wanted {
-            self.wanted.entry(account).or_default().is_urgent = is_urgent;
+    pub(super) fn set_wanted(&mut self, wanted: BTreeSet<AccountName>) {
+        self.wanted.retain(|account, _| wanted.contains(account));
+        for account in wanted {
+            self.wanted.entry(account).or_default();
         }
     }
 
-    /// Tells whether something has waited for `account` for too long; `None` if nothing waits.
-    pub(super) fn is_urgent(&self, account: &AccountName) -> Option<bool> {
-        self.wanted.get(account).map(|look_up| look_up.is_urgent)
+    /// Tells whether something waits for `account`.
+    pub(super) fn wants(&self, account: &AccountName) -> bool {
+        self.wanted.contains_key(account)
     }
 
     /// A person wants this account now: it does not wait for its next look-up.
@@ -144,11 +138,7 @@ impl Search {
     /// The session is new: whatever was asked of the old one is lost.
     pub(super) fn on_online(&mut self) {
         for look_up in self.wanted.values_mut() {
-            let is_urgent = look_up.is_urgent;
-            *look_up = LookUp {
-                is_urgent,
-                ..LookUp::default()
-            };
+            *look_up = LookUp::default();
         }
     }
 
@@ -180,7 +170,7 @@ mod tests {
         let mut now = Instant::now();
         let bob: AccountName = "bob".parse().unwrap();
         let mut search = Search::default();
-        search.set_wanted([(bob.clone(), false)].into());
+        search.set_wanted([bob.clone()].into());
         assert!(!search.wants_watch());
         let mut pauses = Vec::new();
         for _ in 0..8 {
@@ -205,7 +195,7 @@ mod tests {
         );
         assert_eq!(pauses[7], FIND_BACKOFF_MAX);
         assert!(search.wants_watch());
-        search.set_wanted(Wanted::new());
+        search.set_wanted(BTreeSet::new());
         assert_eq!(
             (search.poll_timeout(|_| false), search.wants_watch()),
             (None, false)

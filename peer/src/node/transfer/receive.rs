@@ -88,6 +88,11 @@ impl Receiving {
         cx: &mut Context<'_>,
     ) {
         let transfer = offer.transfer;
+        if let Some(incoming) = self.transfers.get_mut(&transfer)
+            && incoming.is_made_again(&from, link, &offer)
+        {
+            return incoming.answer_over(link, cx);
+        }
         let of_peer = self
             .transfers
             .values()
@@ -361,13 +366,7 @@ impl Receiving {
             announced: None,
             progress: Progress::start(transfer, incoming.offer.size, cx),
         });
-        cx.send(
-            incoming.link,
-            FileFrame::Accept {
-                transfer,
-                have: Vec::new(),
-            },
-        );
+        incoming.accept(cx);
     }
 
     fn on_written(&mut self, transfer: TransferId, index: u64, cx: &mut Context<'_>) {
@@ -505,6 +504,33 @@ impl Receiving {
 }
 
 impl Incoming {
+    /// Tells whether an offer is this one, which its sender makes again over another link because the last
+    /// one is silent. Nothing of the file has come.
+    fn is_made_again(&self, from: &AccountName, link: LinkId, offer: &Offer) -> bool {
+        let is_waiting = match &self.state {
+            State::Offered { .. } | State::Creating => true,
+            State::Moving(moving) => moving.hashes.0.is_empty(),
+            State::Finishing { .. } => false,
+        };
+        is_waiting && self.from == *from && self.link != link && self.offer == *offer
+    }
+
+    /// Answers over this link from now on, also what was answered before.
+    fn answer_over(&mut self, link: LinkId, cx: &mut Context<'_>) {
+        self.link = link;
+        if let State::Moving(_) = self.state {
+            self.accept(cx);
+        }
+    }
+
+    fn accept(&self, cx: &mut Context<'_>) {
+        let accept = FileFrame::Accept {
+            transfer: self.offer.transfer,
+            have: Vec::new(),
+        };
+        cx.send(self.link, accept);
+    }
+
     /// All of it is here: nothing more is needed of the sender.
     const fn is_finishing(&self) -> bool {
         matches!(self.state, State::Finishing { .. })

@@ -42,8 +42,13 @@ struct Outgoing {
 enum State {
     /// The disk is opening the file.
     Opening,
-    /// There is no link to the recipient yet. Once the server was away it is waited for until then.
-    Unlinked { until: Option<Instant> },
+    /// There is no link to the recipient.
+    Unlinked {
+        /// Once the server was away it is waited for until then.
+        until: Option<Instant>,
+        /// Why the link was lost that the offer was out on.
+        lost: Option<String>,
+    },
     /// The offer is out.
     Offered { link: LinkId },
     /// Leaves are read and sent, then the receiver checks and stores them.
@@ -101,13 +106,13 @@ impl Sending {
         self.transfers.contains_key(&transfer)
     }
 
-    /// Accounts that offers wait for.
+    /// Accounts that files go to.
     pub(super) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
-        let unlinked = self
+        let opened = self
             .transfers
             .values()
-            .filter(|transfer| matches!(transfer.state, State::Unlinked { .. }));
-        unlinked.map(|transfer| &transfer.to)
+            .filter(|transfer| transfer.offer.is_some());
+        opened.map(|transfer| &transfer.to)
     }
 
     /// The transfers whose offer is out: whoever asked for one knows its id.
@@ -116,21 +121,25 @@ impl Sending {
         all.filter_map(|(transfer, outgoing)| outgoing.view(*transfer))
     }
 
-    /// There is a link: sends the offers that waited for it.
-    pub(super) fn on_ready(&mut self, link: LinkId, account: &AccountName, cx: &mut Context<'_>) {
+    /// Sends the offers that wait for a link to `account`, and again those that are out on a silent one, over
+    /// the best link that there is.
+    pub(super) fn offer_over_best(&mut self, account: &AccountName, cx: &mut Context<'_>) {
+        let Some(link) = cx.links.link_to(account) else {
+            return;
+        };
         for (transfer, outgoing) in &mut self.transfers {
             let Some(offer) = &outgoing.offer else {
                 continue;
             };
-            if !matches!(outgoing.state, State::Unlinked { .. }) || outgoing.to != *account {
+            if outgoing.to != *account || !outgoing.state.wants_offering(link, cx) {
                 continue;
             }
             cx.send(link, FileFrame::Offer(offer.clone()));
             outgoing.state = State::Offered { link };
             if let Some(command) = outgoing.command.take() {
                 cx.reply(command, Ok(Reply::Offered(*transfer)));
+                tell(*transfer, TransferState::Waiting, cx);
             }
-            tell(*transfer, TransferState::Waiting, cx);
         }
     }
 
@@ -140,7 +149,7 @@ impl Sending {
         let patient_until = cx.now + SERVER_WAIT_MAX;
         self.patient_until = Some(patient_until);
         for outgoing in self.transfers.values_mut() {
-            if let State::Unlinked { until } = &mut outgoing.state {
+            if let State::Unlinked { until, .. } = &mut outgoing.state {
                 until.get_or_insert(patient_until);
             }
         }
@@ -159,7 +168,7 @@ impl Sending {
             .filter(|(_, outgoing)| is_stuck(outgoing));
         let stuck: Vec<TransferId> = stuck.map(|(transfer, _)| *transfer).collect();
         for transfer in &stuck {
-            self.fail(*transfer, error.clone(), cx);
+            self.fail_unlinked(*transfer, error.clone(), cx);
         }
         !stuck.is_empty()
     }
@@ -190,7 +199,7 @@ impl Sending {
                 let silent = || CommandError::Unreachable("it does not answer".to_owned());
                 cx.requests.down().cloned().unwrap_or_else(silent)
             };
-            self.fail(transfer, error, cx);
+            self.fail_unlinked(transfer, error, cx);
         }
     }
 
@@ -212,30 +221,48 @@ impl Sending {
             .transfers
             .iter()
             .filter(|(_, outgoing)| {
-                outgoing.to == *account && matches!(outgoing.state, State::Unlinked { until: None })
+                let is_stuck = matches!(outgoing.state, State::Unlinked { until: None, .. });
+                outgoing.to == *account && is_stuck
             })
             .map(|(transfer, _)| *transfer)
             .collect();
         for transfer in waiting {
-            self.fail(transfer, error.clone(), cx);
+            self.fail_unlinked(transfer, error.clone(), cx);
         }
     }
 
-    /// A link is gone, and with it what it carried.
-    pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, cx: &mut Context<'_>) {
+    /// A link is gone, and with it what it carried. Offers are made again over another, once there is one.
+    pub(super) fn on_lost(
+        &mut self,
+        link: LinkId,
+        account: &AccountName,
+        reason: &str,
+        cx: &mut Context<'_>,
+    ) {
         self.in_flight.remove(&link);
-        let carried: Vec<(TransferId, FailureKind, String)> = self
-            .transfers
-            .iter()
-            .filter(|(_, outgoing)| outgoing.state.link() == Some(link))
-            .map(|(transfer, outgoing)| {
-                let (kind, reason) = outgoing.cut_short(reason);
-                (*transfer, kind, reason)
-            })
-            .collect();
-        for (transfer, kind, reason) in carried {
-            self.end_early(transfer, CommandError::Transfer(reason), kind, cx);
+        let until = self.patience(cx);
+        let mut broken = Vec::new();
+        for (transfer, outgoing) in &mut self.transfers {
+            if outgoing.state.link() != Some(link) {
+                continue;
+            }
+            if matches!(outgoing.state, State::Offered { .. }) {
+                let lost = Some(reason.to_owned());
+                outgoing.state = State::Unlinked { until, lost };
+            } else {
+                broken.push(*transfer);
+            }
         }
+        for transfer in broken {
+            let reason = format!("the link broke: {reason}");
+            self.fail(transfer, CommandError::Transfer(reason), cx);
+        }
+        self.offer_over_best(account, cx);
+    }
+
+    /// Until when recipients are waited for, if the server was away lately.
+    fn patience(&self, cx: &Context<'_>) -> Option<Instant> {
+        self.patient_until.filter(|until| *until > cx.now)
     }
 
     /// The recipient accepts.
@@ -249,13 +276,14 @@ impl Sending {
         let Some(outgoing) = self.transfers.get_mut(&transfer) else {
             return;
         };
-        let (State::Offered { link: offered }, Some(offer)) = (&outgoing.state, &outgoing.offer)
-        else {
+        if outgoing.state.link() != Some(link) {
+            // It was made again over another link, perhaps to another device.
+            let reason = CancelReason::Cancelled;
+            return cx.send(link, FileFrame::Cancel { transfer, reason });
+        }
+        let (State::Offered { .. }, Some(offer)) = (&outgoing.state, &outgoing.offer) else {
             return;
         };
-        if *offered != link {
-            return log::debug!("an answer to an offer that was made elsewhere");
-        }
         if !have.is_empty() {
             // Resuming is not part of this version: nobody has leaves of a new offer.
             let reason = CancelReason::Protocol;
@@ -321,6 +349,7 @@ impl Sending {
         answer: DiskAnswer,
         cx: &mut Context<'_>,
     ) {
+        let until = self.patience(cx);
         let Some(outgoing) = self.transfers.get_mut(&transfer) else {
             return;
         };
@@ -336,12 +365,9 @@ impl Sending {
                     size,
                     executable,
                 });
-                let until = self.patient_until.filter(|until| *until > cx.now);
-                outgoing.state = State::Unlinked { until };
-                if let Some(link) = cx.links.link_to(&outgoing.to) {
-                    let account = outgoing.to.clone();
-                    self.on_ready(link, &account, cx);
-                }
+                outgoing.state = State::Unlinked { until, lost: None };
+                let account = outgoing.to.clone();
+                self.offer_over_best(&account, cx);
             }
             DiskAnswer::Leaf { index, bytes, hash } => {
                 if let State::Moving(moving) = &mut outgoing.state {
@@ -517,6 +543,18 @@ impl Sending {
         self.end_early(transfer, error, FailureKind::Broken, cx);
     }
 
+    /// There is no link to the recipient in time. `error` says so of one that there never was a link to.
+    fn fail_unlinked(&mut self, transfer: TransferId, error: CommandError, cx: &mut Context<'_>) {
+        let outgoing = self.transfers.get(&transfer);
+        match outgoing.and_then(Outgoing::went_away) {
+            Some(reason) => {
+                let error = CommandError::Transfer(reason);
+                self.end_early(transfer, error, FailureKind::Unanswered, cx);
+            }
+            None => self.fail(transfer, error, cx),
+        }
+    }
+
     fn end_early(
         &mut self,
         transfer: TransferId,
@@ -555,8 +593,8 @@ impl Outgoing {
 
     fn view(&self, transfer: TransferId) -> Option<TransferView> {
         let state = match &self.state {
-            State::Opening | State::Unlinked { .. } => return None,
-            State::Offered { .. } => TransferState::Waiting,
+            State::Opening | State::Unlinked { lost: None, .. } => return None,
+            State::Unlinked { lost: Some(_), .. } | State::Offered { .. } => TransferState::Waiting,
             State::Moving(moving) => moving.progress.state(),
         };
         Some(TransferView {
@@ -576,29 +614,36 @@ impl Outgoing {
         }
     }
 
-    /// What became of it when its link was lost for this reason.
-    fn cut_short(&self, reason: &str) -> (FailureKind, String) {
-        match self.state {
-            State::Offered { .. } => (
-                FailureKind::Unanswered,
-                format!("{} went away before answering: {reason}", self.to),
-            ),
-            State::Opening | State::Unlinked { .. } | State::Moving(_) => {
-                (FailureKind::Broken, format!("the link broke: {reason}"))
+    /// What to tell of a recipient whose link was lost while the offer was out, and who is not back.
+    fn went_away(&self) -> Option<String> {
+        match &self.state {
+            State::Unlinked { lost, .. } => {
+                let reason = lost.as_ref()?;
+                Some(format!("{} went away before answering: {reason}", self.to))
             }
+            State::Opening | State::Offered { .. } | State::Moving(_) => None,
         }
     }
 
     /// Until when a server that is away is waited for.
     const fn waits_until(&self) -> Option<Instant> {
         match self.state {
-            State::Unlinked { until } => until,
+            State::Unlinked { until, .. } => until,
             State::Opening | State::Offered { .. } | State::Moving(_) => None,
         }
     }
 }
 
 impl State {
+    /// Tells whether the offer is to be made over `link`: it is not out, or on a link that is silent.
+    fn wants_offering(&self, link: LinkId, cx: &Context<'_>) -> bool {
+        match self {
+            Self::Unlinked { .. } => true,
+            Self::Offered { link: on } => *on != link && cx.links.is_silent(*on),
+            Self::Opening | Self::Moving(_) => false,
+        }
+    }
+
     fn link(&self) -> Option<LinkId> {
         match self {
             Self::Opening | Self::Unlinked { .. } => None,

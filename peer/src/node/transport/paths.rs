@@ -65,6 +65,7 @@ use common::relayed::is_relayed;
 use noq_proto::{Connection, FourTuple, PathEvent, PathId, PathStatus, VarInt, n0_nat_traversal};
 
 use super::ack_lag::{AckLag, Paths};
+use super::silence::AckWatch;
 use crate::node::paths::budget::Budget;
 
 use super::{Link, LinkId, Transport, TransportEvent, mapped};
@@ -287,13 +288,20 @@ impl Link {
 
     /// When [`Link::handle_timeout`] is due.
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
-        let timers = [self.connection.poll_timeout(), self.paths.poll_timeout()];
+        let timers = [
+            self.connection.poll_timeout(),
+            self.paths.poll_timeout(),
+            self.silence.poll_timeout(),
+        ];
         timers.into_iter().flatten().min()
     }
 
-    /// Sets the timers of the paths. `true` if the link has something to send now.
-    pub(super) fn settle_paths(&mut self, now: Instant) -> bool {
+    /// Sets the timers of the paths, and that of the link's silence. `true` if the link has something to
+    /// send now.
+    pub(super) fn settle(&mut self, now: Instant) -> bool {
         self.paths.settle(&mut self.connection, &self.ack_lag, now);
+        let round_trip = self.paths.round_trip(&self.connection);
+        self.silence.settle(&self.ack_lag, round_trip, now);
         self.paths.take_frames()
     }
 
@@ -357,14 +365,11 @@ pub(super) struct LinkPaths {
     has_frames: bool,
 }
 
-/// Data in flight over a direct path, and how long nothing of it has been acknowledged.
+/// Data in flight over a direct path, which is given up once nothing of it was acknowledged for too long.
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     path: PathId,
-    /// Bytes acknowledged so far.
-    acknowledged: u64,
-    /// When the path is given up unless more are acknowledged.
-    deadline: Instant,
+    acknowledgement: AckWatch,
 }
 
 /// How long a path lasts that nothing is heard over.
@@ -475,7 +480,7 @@ impl LinkPaths {
 
     /// When [`LinkPaths::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let deadline = self.watch.map(|watch| watch.deadline);
+        let deadline = self.watch.map(|watch| watch.acknowledgement.deadline());
         deadline.into_iter().chain(self.ping_at).min()
     }
 
@@ -488,7 +493,10 @@ impl LinkPaths {
         now: Instant,
     ) {
         self.look_for_acknowledgements(connection, ack_lag, now);
-        if let Some(watch) = self.watch.take_if(|watch| watch.deadline <= now) {
+        if let Some(watch) = self
+            .watch
+            .take_if(|watch| watch.acknowledgement.deadline() <= now)
+        {
             // Fails only if the path is abandoned already.
             let _ = connection.close_path(now, watch.path, PATH_UNSTABLE_OR_POOR);
         }
@@ -537,17 +545,21 @@ impl LinkPaths {
         if !is_direct || ack_lag.in_flight(places) == 0 {
             return;
         }
+        let before = before.filter(|watch| watch.path == path);
+        let before = before.map(|watch| watch.acknowledgement);
+        let round_trip = self.round_trip(connection);
+        let patience = PATH_ACK_TIMEOUT.max(PATH_ACK_ROUND_TRIPS * round_trip);
         let acknowledged = ack_lag.acknowledged(places);
-        let is_same = |watch: &Watch| watch.path == path && watch.acknowledged == acknowledged;
-        self.watch = before.filter(is_same).or_else(|| {
-            let round_trip = connection.rtt(path).unwrap_or_default();
-            let patience = PATH_ACK_TIMEOUT.max(PATH_ACK_ROUND_TRIPS * round_trip);
-            Some(Watch {
-                path,
-                acknowledged,
-                deadline: now + patience,
-            })
+        self.watch = Some(Watch {
+            path,
+            acknowledgement: AckWatch::of(before, acknowledged, patience, now),
         });
+    }
+
+    /// The smoothed round-trip time of the current path.
+    pub(super) fn round_trip(&self, connection: &Connection) -> Duration {
+        let current = self.current.and_then(|path| connection.rtt(path));
+        current.unwrap_or_default()
     }
 
     fn set_lifetimes(&mut self, connection: &mut Connection, now: Instant) {

@@ -234,6 +234,7 @@ fn loss(events: &[TransportEvent]) -> Option<&str> {
         | TransportEvent::Readable { .. }
         | TransportEvent::Finished { .. }
         | TransportEvent::Writable { .. }
+        | TransportEvent::Silent { .. }
         | TransportEvent::Path { .. } => None,
     })
 }

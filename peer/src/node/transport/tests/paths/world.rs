@@ -341,6 +341,7 @@ impl World {
             TransportEvent::Lost { .. }
             | TransportEvent::Finished { .. }
             | TransportEvent::Writable { .. }
+            | TransportEvent::Silent { .. }
             | TransportEvent::Path { .. } => {}
         }
     }

@@ -1,0 +1,133 @@
+//! Notices links that acknowledge nothing: the other device may have restarted or moved.
+//!
+//! A link is silent once data or a ping has been in flight for a while and nothing was acknowledged.
+//! Nothing else follows from it: an outage looks the same, and a link outlives that. Whoever owns the
+//! transport dials the device anew. Only when that has made a newer link is the older one
+//! [doubted](Transport::doubt), and lost if it stays silent.
+
+use std::time::{Duration, Instant};
+
+use common::limits::{LINK_ACK_ROUND_TRIPS, LINK_ACK_TIMEOUT};
+
+use super::ack_lag::{AckLag, Paths};
+use super::{CloseReason, LinkId, Transport, TransportEvent};
+
+/// Waits for an acknowledgement of what is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AckWatch {
+    /// Bytes acknowledged so far.
+    acknowledged: u64,
+    deadline: Instant,
+}
+
+impl AckWatch {
+    /// Goes on as before, or begins anew if more was acknowledged since.
+    pub(super) fn of(
+        before: Option<Self>,
+        acknowledged: u64,
+        patience: Duration,
+        now: Instant,
+    ) -> Self {
+        let is_same = |watch: &Self| watch.acknowledged == acknowledged;
+        before.filter(is_same).unwrap_or(Self {
+            acknowledged,
+            deadline: now + patience,
+        })
+    }
+
+    /// When the wait is over.
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+/// Whether a link acknowledges what is sent.
+#[derive(Debug, Default)]
+pub(super) struct Silence {
+    watch: Option<AckWatch>,
+    /// Bytes acknowledged when the link was found silent.
+    since: Option<u64>,
+    /// Bytes acknowledged when there was a newer link to the device.
+    doubted: Option<u64>,
+}
+
+/// What follows once a wait is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing new.
+    Nothing,
+    /// The link is silent from now on.
+    Silent,
+    /// It is over.
+    Lost,
+}
+
+impl Silence {
+    /// Tells whether nothing was acknowledged lately of what is in flight.
+    fn is_silent(&self, ack_lag: &AckLag) -> bool {
+        self.since == Some(ack_lag.acknowledged_bytes())
+    }
+
+    /// Watches what is in flight. Called once a link has nothing more to send.
+    pub(super) fn settle(&mut self, ack_lag: &AckLag, round_trip: Duration, now: Instant) {
+        let in_flight = ack_lag.in_flight(Paths::First) + ack_lag.in_flight(Paths::Others);
+        let acknowledged = ack_lag.acknowledged_bytes();
+        let patience = LINK_ACK_TIMEOUT.max(LINK_ACK_ROUND_TRIPS * round_trip);
+        let watch = AckWatch::of(self.watch.take(), acknowledged, patience, now);
+        self.watch = (in_flight > 0).then_some(watch);
+    }
+
+    /// When [`Transport::end_wait`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.watch.as_ref().map(AckWatch::deadline)
+    }
+
+    fn handle_timeout(&mut self, ack_lag: &AckLag, now: Instant) -> Verdict {
+        let is_over = |watch: &mut AckWatch| watch.deadline <= now;
+        let Some(watch) = self.watch.take_if(is_over) else {
+            return Verdict::Nothing;
+        };
+        let acknowledged = Some(ack_lag.acknowledged_bytes());
+        if acknowledged != Some(watch.acknowledged) {
+            Verdict::Nothing
+        } else if self.doubted == acknowledged {
+            Verdict::Lost
+        } else if std::mem::replace(&mut self.since, acknowledged) == acknowledged {
+            Verdict::Nothing
+        } else {
+            Verdict::Silent
+        }
+    }
+}
+
+impl Transport {
+    /// Tells whether a link has not acknowledged for a while what is in flight.
+    pub fn is_silent(&self, link: LinkId) -> bool {
+        let link = self.links.get(&link);
+        link.is_some_and(|link| link.silence.is_silent(&link.ack_lag))
+    }
+
+    /// There is a newer link to the device: this one is lost unless it acknowledges a ping.
+    pub fn doubt(&mut self, link: LinkId) {
+        self.with(link, |link| {
+            link.connection.ping();
+            link.silence.watch = None;
+            link.silence.doubted = Some(link.ack_lag.acknowledged_bytes());
+        });
+    }
+
+    /// Tells of a link that is silent from now on, and ends one that was doubted and is silent.
+    pub(super) fn end_wait(&mut self, id: LinkId, now: Instant) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        match link.silence.handle_timeout(&link.ack_lag, now) {
+            Verdict::Nothing => {}
+            Verdict::Silent => self.events.push_back(TransportEvent::Silent { link: id }),
+            Verdict::Lost => {
+                self.report_lost(id, "no answer");
+                self.close(id, CloseReason::Done, now);
+            }
+        }
+    }
+}
