@@ -442,7 +442,7 @@ impl Transport {
         {
             self.timers.pop_first();
             self.with(link, |link| link.handle_timeout(now));
-            self.end_wait(link, now);
+            self.watch(link, now);
         }
         let late = self.unauthorised.iter().filter(|(_, until)| **until <= now);
         let late: Vec<LinkId> = late.map(|(link, _)| *link).collect();

@@ -16,8 +16,8 @@ use tests::sim::outsider::Outsider;
 use tests::sim::world::World;
 
 use super::shared::{
-    answer, ask, crash, end, linked_outsider, offer, open_offers, say, separate, until,
-    until_delivered, until_online, world,
+    answer, ask, crash, end, linked_outsider, offer, open_offers, pass_both, say, separate,
+    twice_linked, until, until_delivered, until_online, world,
 };
 
 #[test]
@@ -513,8 +513,8 @@ fn accepted() -> (World, Outsider, File) {
 #[test]
 fn an_offer_that_is_made_again_over_another_link_is_answered_there() {
     for is_answered_before in [false, true] {
-        let mut world = world(3, Faults::NONE);
-        let mut first = linked_outsider(&mut world, 2, 1);
+        let mut world = world(2, Faults::NONE);
+        let mut first = linked_outsider(&mut world, 0, 1);
         let offer = file_offer(1, SIZE as u64);
         first.say(&mut world, &offer);
         if is_answered_before {
@@ -525,7 +525,7 @@ fn an_offer_that_is_made_again_over_another_link_is_answered_there() {
             world.net.heal();
         }
         let elsewhere = ([198, 51, 100, 99], 6000).into();
-        let secret = world.hosts[2].secret;
+        let secret = world.hosts[0].secret;
         let mut second = Outsider::dial(&mut world, secret, elsewhere, 1, &[VERSION]);
         second.say(&mut world, &offer);
         assert_eq!(open_offers(&mut world, 1), usize::from(!is_answered_before));
@@ -550,6 +550,44 @@ fn an_offer_that_is_made_again_over_another_link_is_answered_there() {
         let end = end(&mut world, 1, transfer(1));
         assert!(matches!(end, TransferState::Done { .. }), "{end:?}");
     }
+}
+
+#[test]
+fn an_answer_over_a_link_that_the_offer_has_left_is_cancelled() {
+    let (mut world, mut first, mut second) = twice_linked(1, 0);
+    let path = PathBuf::from("/out/file");
+    world.hosts[0].disk.put(path.clone(), vec![1]);
+    let to = world.hosts[1].account.clone();
+    let reply = ask(&mut world, 0, Command::SendFile { to, path });
+    let Ok(Reply::Offered(transfer)) = reply else {
+        panic!("not offered: {reply:?}");
+    };
+    // The second link is silent for a while.
+    first.pass(&mut world, Duration::from_secs(3));
+    pass_both(
+        &mut world,
+        [&mut first, &mut second],
+        Duration::from_secs(1),
+    );
+    let is_offer = |frame: &PeerFrame| matches!(frame, PeerFrame::File(FileFrame::Offer(_)));
+    for outsider in [&first, &second] {
+        let [offer] = outsider.heard.as_slice() else {
+            panic!("{:?}", outsider.heard);
+        };
+        assert!(is_offer(offer), "{offer:?}");
+    }
+    let have = Vec::new();
+    let accept = PeerFrame::File(FileFrame::Accept { transfer, have });
+    second.say(&mut world, &accept);
+    let reason = CancelReason::Cancelled;
+    let cancel = PeerFrame::File(FileFrame::Cancel { transfer, reason });
+    assert_eq!(second.heard[1..], [cancel]);
+    first.say(&mut world, &accept);
+    let sent = first.heard.last().unwrap();
+    assert!(
+        matches!(sent, PeerFrame::File(FileFrame::Sent { .. })),
+        "{sent:?}"
+    );
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use common::limits::FAREWELL_TIMEOUT;
-use common::wire::peer::{ChatFrame, PeerFrame, VERSION};
-use tests::sim::net::{Faults, Site};
+use common::wire::peer::{ChatFrame, PeerFrame};
+use tests::sim::net::Site;
 use tests::sim::outsider::Outsider;
 
 use super::shared::{
-    acquainted, count, crash, entry, lie_about_devices, linked_outsider, say, shown, until,
-    until_delivered, until_online, world,
+    acquainted, count, crash, entry, lie_about_devices, pass_both, say, shown, twice_linked, until,
+    until_delivered, until_online,
 };
 
 /// Messages that an outsider got.
@@ -42,11 +42,7 @@ fn a_pinned_device_is_heard_while_the_server_is_away() {
 
 #[test]
 fn a_remaining_link_takes_over_what_a_lost_one_carried() {
-    let mut world = world(2, Faults::NONE);
-    let mut first = linked_outsider(&mut world, 1, 0);
-    let elsewhere = ([198, 51, 100, 99], 6000).into();
-    let secret = world.hosts[1].secret;
-    let mut second = Outsider::dial(&mut world, secret, elsewhere, 0, &[VERSION]);
+    let (mut world, mut first, mut second) = twice_linked(1, 0);
     assert_eq!((&first.lost, &second.lost), (&None, &None));
     assert_eq!(count(&world, 0, "links of a device"), 2);
     // It goes over the newer one, whose other end has never heard of it.
@@ -61,6 +57,62 @@ fn a_remaining_link_takes_over_what_a_lost_one_carried() {
         assert!(world.now - before < Duration::from_secs(1));
     }
     assert_eq!(texts(&first), ["hello"]);
+}
+
+#[test]
+fn what_a_silent_link_carries_goes_over_another_one() {
+    let (mut world, mut first, mut second) = twice_linked(1, 0);
+    let before = world.now;
+    say(&mut world, 0, 1, "hello");
+    // The second one is not there any more, and nobody says so.
+    while texts(&first).is_empty() {
+        first.pass(&mut world, Duration::from_millis(10));
+        assert!(world.now - before < Duration::from_secs(3));
+    }
+    // What comes later does not even try.
+    say(&mut world, 0, 1, "still there?");
+    first.pass(&mut world, Duration::from_millis(200));
+    assert_eq!(texts(&first), ["hello", "still there?"]);
+    // It was an outage.
+    pass_both(
+        &mut world,
+        [&mut first, &mut second],
+        Duration::from_secs(5),
+    );
+    assert_eq!(texts(&second), ["hello"]);
+    say(&mut world, 0, 1, "welcome back");
+    pass_both(
+        &mut world,
+        [&mut first, &mut second],
+        Duration::from_secs(1),
+    );
+    assert_eq!(texts(&second).last(), Some(&"welcome back"));
+}
+
+#[test]
+fn an_older_link_that_lives_outlasts_outages() {
+    let (mut world, mut first, mut second) = twice_linked(1, 0);
+    pass_both(
+        &mut world,
+        [&mut first, &mut second],
+        Duration::from_secs(5),
+    );
+    world.net.cut(Site::Host(0), Site::Elsewhere);
+    world.net.cut(Site::Elsewhere, Site::Host(0));
+    say(&mut world, 0, 1, "hello");
+    pass_both(
+        &mut world,
+        [&mut first, &mut second],
+        Duration::from_secs(9),
+    );
+    world.net.heal();
+    pass_both(
+        &mut world,
+        [&mut first, &mut second],
+        Duration::from_secs(9),
+    );
+    assert_eq!((&first.lost, &second.lost), (&None, &None));
+    assert_eq!(count(&world, 0, "links of a device"), 2);
 }
 
 #[test]

@@ -264,6 +264,27 @@ pub(crate) fn linked_outsider(world: &mut World, host: usize, to: usize) -> Outs
     outsider
 }
 
+/// The same with two links to `to`, which may be silent apart from each other.
+pub(crate) fn twice_linked(host: usize, to: usize) -> (World, Outsider, Outsider) {
+    let mut world = world(2, Faults::NONE);
+    let mut first = linked_outsider(&mut world, host, to);
+    let elsewhere = ([198, 51, 100, 99], 6000).into();
+    let secret = world.hosts[host].secret;
+    let second = Outsider::dial(&mut world, secret, elsewhere, to, &[VERSION]);
+    first.pass(&mut world, Duration::from_millis(100));
+    (world, first, second)
+}
+
+/// Lets time pass for both, in small steps.
+pub(crate) fn pass_both(world: &mut World, outsiders: [&mut Outsider; 2], span: Duration) {
+    let [first, second] = outsiders;
+    let end = world.now + span;
+    while world.now < end {
+        first.pass(world, Duration::from_millis(5));
+        second.pass(world, Duration::from_millis(5));
+    }
+}
+
 /// How full something is at a host.
 #[track_caller]
 pub(crate) fn count(world: &World, host: usize, what: &str) -> usize {

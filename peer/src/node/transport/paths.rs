@@ -65,7 +65,7 @@ use common::relayed::is_relayed;
 use noq_proto::{Connection, FourTuple, PathEvent, PathId, PathStatus, VarInt, n0_nat_traversal};
 
 use super::ack_lag::{AckLag, Paths};
-use super::silence::AckWatch;
+use super::silence::{AckWatch, Overdue};
 use crate::node::paths::budget::Budget;
 
 use super::{Link, LinkId, Transport, TransportEvent, mapped};
@@ -480,7 +480,8 @@ impl LinkPaths {
 
     /// When [`LinkPaths::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let deadline = self.watch.map(|watch| watch.acknowledgement.deadline());
+        let watch = self.watch.as_ref();
+        let deadline = watch.map(|watch| watch.acknowledgement.poll_timeout());
         deadline.into_iter().chain(self.ping_at).min()
     }
 
@@ -493,12 +494,16 @@ impl LinkPaths {
         now: Instant,
     ) {
         self.look_for_acknowledgements(connection, ack_lag, now);
-        if let Some(watch) = self
-            .watch
-            .take_if(|watch| watch.acknowledgement.deadline() <= now)
-        {
-            // Fails only if the path is abandoned already.
-            let _ = connection.close_path(now, watch.path, PATH_UNSTABLE_OR_POOR);
+        // What fails here does so only if the path is abandoned already.
+        if let Some(watch) = &mut self.watch {
+            match watch.acknowledgement.handle_timeout(now) {
+                Overdue::No => {}
+                Overdue::Ping => self.has_frames |= connection.ping_path(watch.path).is_ok(),
+                Overdue::Yes => {
+                    let _ = connection.close_path(now, watch.path, PATH_UNSTABLE_OR_POOR);
+                    self.watch = None;
+                }
+            }
         }
         if self.ping_at.is_some_and(|at| at <= now) {
             self.ping(connection, now);

@@ -13,11 +13,26 @@ use super::ack_lag::{AckLag, Paths};
 use super::{CloseReason, LinkId, Transport, TransportEvent};
 
 /// Waits for an acknowledgement of what is in flight.
+///
+/// What is in flight is known roughly only: QUIC tells nobody of a packet that it loses while it looks for the
+/// MTU of a path. So half-way through there is a ping, which a link that lives acknowledges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AckWatch {
     /// Bytes acknowledged so far.
     acknowledged: u64,
+    ping_at: Option<Instant>,
     deadline: Instant,
+}
+
+/// What follows from a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// It goes on.
+    No,
+    /// It is time for a ping.
+    Ping,
+    /// It is over.
+    Yes,
 }
 
 impl AckWatch {
@@ -31,13 +46,25 @@ impl AckWatch {
         let is_same = |watch: &Self| watch.acknowledged == acknowledged;
         before.filter(is_same).unwrap_or(Self {
             acknowledged,
+            ping_at: Some(now + patience / 2),
             deadline: now + patience,
         })
     }
 
-    /// When the wait is over.
-    pub(super) const fn deadline(&self) -> Instant {
-        self.deadline
+    /// When [`AckWatch::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.ping_at.unwrap_or(self.deadline)
+    }
+
+    /// Asks for a ping once, and then says that the wait is over.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Overdue {
+        if self.deadline <= now {
+            Overdue::Yes
+        } else if self.ping_at.take_if(|at| *at <= now).is_some() {
+            Overdue::Ping
+        } else {
+            Overdue::No
+        }
     }
 }
 
@@ -51,12 +78,14 @@ pub(super) struct Silence {
     doubted: Option<u64>,
 }
 
-/// What follows once a wait is over.
+/// What follows for a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     /// Nothing new.
     Nothing,
-    /// The link is silent from now on.
+    /// It is to be pinged.
+    Ping,
+    /// It is silent from now on.
     Silent,
     /// It is over.
     Lost,
@@ -77,20 +106,25 @@ impl Silence {
         self.watch = (in_flight > 0).then_some(watch);
     }
 
-    /// When [`Transport::end_wait`] is due.
+    /// When [`Transport::watch`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.watch.as_ref().map(AckWatch::deadline)
+        self.watch.as_ref().map(AckWatch::poll_timeout)
     }
 
     fn handle_timeout(&mut self, ack_lag: &AckLag, now: Instant) -> Verdict {
-        let is_over = |watch: &mut AckWatch| watch.deadline <= now;
-        let Some(watch) = self.watch.take_if(is_over) else {
+        let Some(watch) = &mut self.watch else {
             return Verdict::Nothing;
         };
-        let acknowledged = Some(ack_lag.acknowledged_bytes());
-        if acknowledged != Some(watch.acknowledged) {
-            Verdict::Nothing
-        } else if self.doubted == acknowledged {
+        let acknowledged = Some(watch.acknowledged);
+        if acknowledged != Some(ack_lag.acknowledged_bytes()) {
+            return Verdict::Nothing;
+        }
+        match watch.handle_timeout(now) {
+            Overdue::No => return Verdict::Nothing,
+            Overdue::Ping => return Verdict::Ping,
+            Overdue::Yes => self.watch = None,
+        }
+        if self.doubted == acknowledged {
             Verdict::Lost
         } else if std::mem::replace(&mut self.since, acknowledged) == acknowledged {
             Verdict::Nothing
@@ -116,13 +150,17 @@ impl Transport {
         });
     }
 
-    /// Tells of a link that is silent from now on, and ends one that was doubted and is silent.
-    pub(super) fn end_wait(&mut self, id: LinkId, now: Instant) {
+    /// Pings a link that has acknowledged nothing for a while, tells of it when it is silent, and ends it if it
+    /// was doubted.
+    pub(super) fn watch(&mut self, id: LinkId, now: Instant) {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
         match link.silence.handle_timeout(&link.ack_lag, now) {
             Verdict::Nothing => {}
+            Verdict::Ping => {
+                self.with(id, |link| link.connection.ping());
+            }
             Verdict::Silent => self.events.push_back(TransportEvent::Silent { link: id }),
             Verdict::Lost => {
                 self.report_lost(id, "no answer");

@@ -3,7 +3,8 @@
 mod world;
 
 use common::limits::{
-    CANDIDATES_MAX, PATH_ACK_ROUND_TRIPS, PATH_ACK_TIMEOUT, UNPROVEN_FIRST_MINUTE_LEN_MAX,
+    CANDIDATES_MAX, LINK_ACK_TIMEOUT, PATH_ACK_ROUND_TRIPS, PATH_ACK_TIMEOUT,
+    UNPROVEN_FIRST_MINUTE_LEN_MAX,
 };
 use noq_proto::{PathId, PathStatus};
 
@@ -586,6 +587,57 @@ fn a_slow_direct_path_gets_more_time() {
     let took = world.run_until("the path is given up", World::is_relayed);
     assert!(took >= direct * 2 * PATH_ACK_ROUND_TRIPS, "{took:?}");
     assert!(took > PATH_ACK_TIMEOUT * 2, "{took:?}");
+}
+
+/// QUIC tells the congestion controller of no packet that is lost while it looks for the MTU.
+#[test]
+fn packets_lost_in_search_of_the_mtu_are_no_silence() {
+    let mut world = World::public(V4);
+    world.direct_mtu = 1300;
+    world.connect();
+    world.go_direct();
+    world.run_for(Duration::from_secs(1));
+    let direct = world.since_start();
+    world.trickle();
+    for end in [0, 1] {
+        assert_eq!(world.changes(end, direct), [], "end {end}");
+        assert_eq!(world.silences(end), 0, "end {end}");
+    }
+    let mut world = World::public(V4);
+    world.direct_mtu = 1300;
+    world.dial(V4[1].parse().unwrap());
+    world.trickle();
+    assert_eq!(world.silences(0), 0);
+}
+
+#[test]
+fn a_silent_link_is_told_of_once_and_lives_on() {
+    let mut world = World::public(V4);
+    world.dial(V4[1].parse().unwrap());
+    world.run_for(Duration::from_secs(1));
+    world.is_direct_cut = [true; 2];
+    let link = world.link(0);
+    let stream = world.ends[0].open_leaf(link).unwrap();
+    world.ends[0].write(link, stream, Bytes::from_static(b"hello"), false);
+    let took = world.run_until("it is silent", |world| world.silences(0) > 0);
+    let fair = LINK_ACK_TIMEOUT..LINK_ACK_TIMEOUT + Duration::from_millis(100);
+    assert!(fair.contains(&took), "{took:?}");
+    world.run_for(Duration::from_secs(5));
+    assert!(world.ends[0].is_silent(link));
+    world.is_direct_cut = [false; 2];
+    world.run_for(Duration::from_secs(5));
+    assert!(!world.ends[0].is_silent(link));
+    assert_eq!(world.silences(0), 1);
+    // A newer one does no harm to one that answers, whatever comes later.
+    world.ends[0].doubt(link);
+    world.run_for(Duration::from_secs(5));
+    world.is_direct_cut = [true; 2];
+    world.run_for(Duration::from_secs(8));
+    assert!(world.ends[0].is_silent(link));
+    assert!(!world.has_lost_link());
+    world.ends[0].doubt(link);
+    let took = world.run_until("it is lost", World::has_lost_link);
+    assert!(took < LINK_ACK_TIMEOUT * 2, "{took:?}");
 }
 
 /// The MTU of a relayed path is small, that of a direct one may be large; a train is for either.

@@ -76,6 +76,8 @@ pub(super) struct World {
     pub(super) is_direct_cut: [bool; 2],
     /// Addresses to which nothing comes.
     pub(super) dead: BTreeSet<SocketAddr>,
+    /// Direct datagrams of more bytes vanish.
+    pub(super) direct_mtu: usize,
     /// The longest datagram that was sent directly, in bytes.
     pub(super) longest: usize,
     events: [Vec<(Duration, TransportEvent)>; 2],
@@ -116,6 +118,7 @@ impl World {
             is_relay_cut: false,
             is_direct_cut: [false; 2],
             dead: BTreeSet::new(),
+            direct_mtu: usize::MAX,
             longest: 0,
             events: [Vec::new(), Vec::new()],
             links: [None; 2],
@@ -228,6 +231,23 @@ impl World {
         let stream = self.ends[end].open_leaf(link);
         self.flow = Some((end, stream.expect("there is room for a stream")));
         self.next_piece = self.now;
+    }
+
+    /// Writes a piece of the flow every few seconds, for a minute.
+    pub(super) fn trickle(&mut self) {
+        let link = self.link(0);
+        let stream = self.ends[0].open_leaf(link).expect("there is room");
+        for _ in 0..12 {
+            self.ends[0].write(link, stream, Bytes::from_static(b"piece"), false);
+            self.run_for(Duration::from_secs(5));
+        }
+    }
+
+    /// How often a link of this end was found silent.
+    pub(super) fn silences(&self, end: usize) -> usize {
+        let events = self.events[end].iter();
+        let silent = events.filter(|(_, event)| matches!(event, TransportEvent::Silent { .. }));
+        silent.count()
     }
 
     /// The longest time within which nothing of the flow arrived, since `since`.
@@ -386,7 +406,8 @@ impl World {
             self.astray[from] += 1;
             return;
         };
-        if !self.is_direct_cut[from] && !self.dead.contains(&destination) {
+        let is_small = bytes.len() <= self.direct_mtu;
+        if is_small && !self.is_direct_cut[from] && !self.dead.contains(&destination) {
             self.fly(to, source, local, bytes, self.delays.direct);
         }
     }
