@@ -393,6 +393,9 @@ pub const STUN_REQUEST_LEN_MAX: usize = 548;
 /// Longest packet that a relay channel carries: with the header, a UDP header and an IPv6 header it fits the
 /// 1,500 bytes of Ethernet, PPPoE and a tunnel or two included.
 pub const RELAYED_PACKET_LEN_MAX: usize = 1400;
+/// Allocations of one server's relay: one for each device that may be connected, and as many again for those
+/// that have just gone and whose links still use theirs. Some 200 bytes each.
+pub const RELAY_ALLOCATIONS_MAX: usize = 2 * CONNECTIONS_MAX;
 /// Relay channels of one server: some 300 bytes each.
 pub const RELAY_CHANNELS_MAX: usize = 65_536;
 /// A relay channel that carries nothing for this long is closed: four keep-alives of an idle link in a row

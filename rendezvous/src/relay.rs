@@ -3,16 +3,17 @@
 //!
 //! It never sends more bytes than it got to an address that has not proved itself, but for the answers to
 //! bare STUN requests, which have a budget. It is apart from [`crate::server::Server`] so that datagrams never
-//! wait for log-ins: whoever owns the UDP socket owns it too. The server says which channels there are;
-//! where their ends are, and what they may still send, is known here alone.
+//! wait for log-ins: whoever owns the UDP socket owns it too. The server says which allocations and channels
+//! there are; where they are, and what they may still send, is known here alone.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Instant;
 
+use common::id::AccountName;
 use common::limits::{Occupancy, RELAY_BYTES_PER_SECOND, RELAY_BYTES_PER_SECOND_OF_ACCOUNT};
 use common::stun;
-use common::wire::channel::{ChannelBody, ChannelDatagram, EndId, redirect};
+use common::wire::channel::{AllocationId, ChannelDatagram, EndId, redirect};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -48,7 +49,7 @@ pub struct Batch<'a> {
 pub enum Output {
     /// Part of the batch, as it is now, in datagrams of `stride` bytes.
     Forward {
-        /// The address that the other end is bound to.
+        /// The address that the other end's allocation is bound to.
         to: SocketAddr,
         /// The address of this host to send it from: the one that the receiver knows. `None` where only
         /// the system knows.
@@ -107,7 +108,19 @@ impl Relay {
         }
     }
 
-    /// Opens a channel; `false` if there are as many as there may be, or one of its ids is taken.
+    /// Makes an allocation for a device of `account`; `false` if there are as many as there may be, or the id
+    /// is taken.
+    pub fn allocate(&mut self, id: AllocationId, account: AccountName, now: Instant) -> bool {
+        self.channels.allocate(id, account, now)
+    }
+
+    /// Ends an allocation and all its channels. Fine if it has ended already.
+    pub fn free(&mut self, id: AllocationId) {
+        self.channels.free(id);
+    }
+
+    /// Opens a channel; `false` if there are as many as there may be, one of its ids is taken, or one of its
+    /// allocations is not there.
     pub fn open(&mut self, channel: Channel, now: Instant) -> bool {
         self.channels.open(channel, now)
     }
@@ -123,11 +136,7 @@ impl Relay {
         let mut run: Option<Run> = None;
         for part in parts(batch.bytes.len(), batch.stride) {
             let datagram = &batch.bytes[part.clone()];
-            if let Some(ChannelDatagram {
-                end,
-                body: ChannelBody::Data(_),
-            }) = ChannelDatagram::parse(datagram)
-            {
+            if let Some(ChannelDatagram::Packet { end, .. }) = ChannelDatagram::parse(datagram) {
                 match &mut run {
                     Some(run) if run.end == end && run.part.end == part.start => run.add(&part),
                     _ => {
@@ -185,9 +194,9 @@ impl Relay {
             // RFC 9443: STUN begins with 0 to 3.
             Some(0..=3) => self.stun_answer(datagram, source, now),
             Some(_) => {
-                let ChannelDatagram { end, body } = ChannelDatagram::parse(datagram)?;
-                self.channels
-                    .answer(end, &body, Place { source, local }, now)
+                let datagram = ChannelDatagram::parse(datagram)?;
+                let place = Place { source, local };
+                self.channels.answer(&datagram, place, now)
             }
             None => None,
         }
@@ -244,8 +253,8 @@ impl Relay {
     }
 
     /// How full it is.
-    pub fn occupancy(&self) -> Occupancy {
-        self.channels.occupancy()
+    pub fn occupancies(&self) -> [Occupancy; 2] {
+        self.channels.occupancies()
     }
 }
 

@@ -1,18 +1,21 @@
-//! Relay channels: who may send to whom through the server, and from and to which address.
+//! The relay's allocations and channels: who may send to whom through the server, and from and to which
+//! address.
 //!
-//! An end of a channel is *bound* to an address once its peer has shown that it receives there: it has
-//! returned a challenge, which the server computes anew rather than keep. A peer that moves binds its end
-//! again. What comes from elsewhere, or for an end that is not bound, is dropped.
+//! An allocation is *bound* to an address once its device has shown that it receives there: it has returned a
+//! challenge, which the server computes anew rather than keep. A device that moves binds its allocation
+//! again, and all its channels move with it. What comes from elsewhere, or is for an allocation that is not
+//! bound, is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::limits::{
-    Occupancy, RELAY_CHANNEL_IDLE_TIMEOUT, RELAY_CHANNELS_MAX, RELAY_COOKIE_LIFETIME,
+    Occupancy, RELAY_ALLOCATIONS_MAX, RELAY_CHANNEL_IDLE_TIMEOUT, RELAY_CHANNELS_MAX,
+    RELAY_COOKIE_LIFETIME,
 };
-use common::wire::channel::{ChannelBody, ChannelDatagram, Cookie, EndId};
+use common::wire::channel::{AllocationId, ChannelDatagram, Cookie, EndId};
 
 use super::traffic::{Traffic, TrafficLimits};
 
@@ -24,19 +27,20 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 pub struct ChannelId(pub u64);
 
 /// A channel to be opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channel {
     /// Its id.
     pub id: ChannelId,
-    /// Its two ends, and the account that pays for what each sends. The ids are random.
-    pub ends: [(EndId, AccountName); 2],
+    /// Its two ends, and the allocation of each. The ids are random.
+    pub ends: [(EndId, AllocationId); 2],
 }
 
-/// All channels of a server.
+/// All allocations and channels of a server.
 #[derive(Debug)]
 pub(super) struct Channels {
     key: [u8; 32],
     start: Instant,
+    allocations: BTreeMap<AllocationId, Allocation>,
     channels: BTreeMap<ChannelId, [EndId; 2]>,
     ends: BTreeMap<EndId, End>,
     traffic: Traffic,
@@ -45,20 +49,27 @@ pub(super) struct Channels {
     closed: Vec<ChannelId>,
 }
 
-/// Where an end is bound to.
+/// Where an allocation is bound to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    /// The address of its peer.
+    /// The address of its device.
     pub(super) source: SocketAddr,
-    /// The address of this host that its peer sends to, where that is known.
+    /// The address of this host that its device sends to, where that is known.
     pub(super) local: Option<IpAddr>,
+}
+
+#[derive(Debug)]
+struct Allocation {
+    /// Pays for what is sent from it.
+    account: AccountName,
+    bound: Option<Place>,
+    channels: BTreeSet<ChannelId>,
 }
 
 #[derive(Debug)]
 struct End {
     other: EndId,
-    account: AccountName,
-    bound: Option<Place>,
+    allocation: AllocationId,
     /// When something went from it to the other end, or the channel was opened.
     used: Instant,
 }
@@ -69,6 +80,7 @@ impl Channels {
         Self {
             key,
             start: now,
+            allocations: BTreeMap::new(),
             channels: BTreeMap::new(),
             ends: BTreeMap::new(),
             traffic: Traffic::new(limits, now),
@@ -77,27 +89,63 @@ impl Channels {
         }
     }
 
-    /// Opens a channel; `false` if there are as many as there may be, or one of its ids is taken.
+    /// Makes an allocation for a device of `account`; `false` if there are as many as there may be, or the id
+    /// is taken.
+    pub(super) fn allocate(
+        &mut self,
+        id: AllocationId,
+        account: AccountName,
+        now: Instant,
+    ) -> bool {
+        if self.allocations.contains_key(&id) || self.allocations.len() >= RELAY_ALLOCATIONS_MAX {
+            return false;
+        }
+        self.traffic.add(&account, now);
+        let unbound = Allocation {
+            account,
+            bound: None,
+            channels: BTreeSet::new(),
+        };
+        self.allocations.insert(id, unbound);
+        true
+    }
+
+    /// Ends an allocation and all its channels. Fine if it has ended already.
+    pub(super) fn free(&mut self, id: AllocationId) {
+        let Some(allocation) = self.allocations.remove(&id) else {
+            return;
+        };
+        self.traffic.remove(&allocation.account);
+        for channel in allocation.channels {
+            self.close(channel);
+        }
+    }
+
+    /// Opens a channel; `false` if there are as many as there may be, one of its ids is taken, or one of its
+    /// allocations is not there.
     pub(super) fn open(&mut self, channel: Channel, now: Instant) -> bool {
         let Channel { id, ends } = channel;
-        let [one, other] = [ends[0].0, ends[1].0];
+        let [one, other] = ends.map(|(end, _)| end);
         let is_new = one != other
             && !self.channels.contains_key(&id)
             && !self.ends.contains_key(&one)
             && !self.ends.contains_key(&other);
-        if !is_new || self.channels.len() >= RELAY_CHANNELS_MAX {
+        let mut allocations = ends.iter().map(|(_, allocation)| allocation);
+        let is_allocated = allocations.all(|it| self.allocations.contains_key(it));
+        if !is_new || !is_allocated || self.channels.len() >= RELAY_CHANNELS_MAX {
             return false;
         }
         self.channels.insert(id, [one, other]);
-        for ((end, account), other) in ends.into_iter().zip([other, one]) {
-            self.traffic.add_end(&account, now);
-            let unbound = End {
+        for ((end, allocation), other) in ends.into_iter().zip([other, one]) {
+            if let Some(allocation) = self.allocations.get_mut(&allocation) {
+                allocation.channels.insert(id);
+            }
+            let unused = End {
                 other,
-                account,
-                bound: None,
+                allocation,
                 used: now,
             };
-            self.ends.insert(end, unbound);
+            self.ends.insert(end, unused);
         }
         true
     }
@@ -105,8 +153,10 @@ impl Channels {
     /// Closes a channel. Fine if it is closed already.
     pub(super) fn close(&mut self, id: ChannelId) {
         for end in self.channels.remove(&id).into_iter().flatten() {
-            if let Some(end) = self.ends.remove(&end) {
-                self.traffic.remove_end(&end.account);
+            if let Some(end) = self.ends.remove(&end)
+                && let Some(allocation) = self.allocations.get_mut(&end.allocation)
+            {
+                allocation.channels.remove(&id);
             }
         }
     }
@@ -114,17 +164,18 @@ impl Channels {
     /// Takes a datagram that is no packet; `None` if it has no answer.
     pub(super) fn answer(
         &mut self,
-        end: EndId,
-        body: &ChannelBody<'_>,
+        datagram: &ChannelDatagram<'_>,
         place: Place,
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let body = match body {
-            ChannelBody::Bind => self.challenge(end, place.source, now)?,
-            ChannelBody::Proof(cookie) => self.bind(end, *cookie, place, now)?,
-            ChannelBody::Data(_) | ChannelBody::Challenge(_) | ChannelBody::Bound => return None,
+        let answer = match datagram {
+            ChannelDatagram::Bind(id) => self.challenge(*id, place.source, now)?,
+            ChannelDatagram::Proof(id, cookie) => self.bind(*id, *cookie, place, now)?,
+            ChannelDatagram::Packet { .. }
+            | ChannelDatagram::Challenge(..)
+            | ChannelDatagram::Bound(_) => return None,
         };
-        Some(ChannelDatagram { end, body }.to_bytes())
+        Some(answer.to_bytes())
     }
 
     /// Where a run of packets goes that an end sends from `source`, and under which id, if it goes anywhere.
@@ -135,49 +186,51 @@ impl Channels {
         bytes: usize,
         now: Instant,
     ) -> Option<(EndId, Place)> {
+        let place = |end: &End| self.allocations.get(&end.allocation)?.bound;
         let sender = self.ends.get(&end)?;
         let other = sender.other;
-        if sender.bound?.source != source {
+        if place(sender)?.source != source {
             return None;
         }
-        let to = self.ends.get(&other)?.bound?;
+        let to = place(self.ends.get(&other)?)?;
         let sender = self.ends.get_mut(&end)?;
         sender.used = now;
-        let is_paid = self.traffic.pay(&sender.account, bytes, now);
+        let allocation = self.allocations.get(&sender.allocation)?;
+        let is_paid = self.traffic.pay(&allocation.account, bytes, now);
         is_paid.then_some((other, to))
     }
 
     fn challenge(
         &self,
-        end: EndId,
+        id: AllocationId,
         source: SocketAddr,
         now: Instant,
-    ) -> Option<ChannelBody<'static>> {
-        self.ends.get(&end)?;
-        let cookie = self.cookie(end, source, self.period(now));
-        Some(ChannelBody::Challenge(cookie))
+    ) -> Option<ChannelDatagram<'static>> {
+        self.allocations.get(&id)?;
+        let cookie = self.cookie(id, source, self.period(now));
+        Some(ChannelDatagram::Challenge(id, cookie))
     }
 
     fn bind(
         &mut self,
-        end: EndId,
+        id: AllocationId,
         cookie: Cookie,
         place: Place,
         now: Instant,
-    ) -> Option<ChannelBody<'static>> {
+    ) -> Option<ChannelDatagram<'static>> {
         let period = self.period(now);
         let mut periods = [Some(period), period.checked_sub(1)].into_iter().flatten();
-        if !periods.any(|period| self.cookie(end, place.source, period).is(cookie)) {
+        if !periods.any(|period| self.cookie(id, place.source, period).is(cookie)) {
             return None;
         }
-        self.ends.get_mut(&end)?.bound = Some(place);
-        Some(ChannelBody::Bound)
+        self.allocations.get_mut(&id)?.bound = Some(place);
+        Some(ChannelDatagram::Bound(id))
     }
 
-    /// What only whoever receives at `source` can return for an end.
-    fn cookie(&self, end: EndId, source: SocketAddr, period: u64) -> Cookie {
+    /// What only whoever receives at `source` can return for an allocation.
+    fn cookie(&self, id: AllocationId, source: SocketAddr, period: u64) -> Cookie {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(end.as_bytes());
+        hasher.update(id.as_bytes());
         hasher.update(&period.to_le_bytes());
         hasher.update(source.to_string().as_bytes());
         let mut cookie = [0; Cookie::LEN];
@@ -219,7 +272,11 @@ impl Channels {
     }
 
     /// How full it is.
-    pub(super) fn occupancy(&self) -> Occupancy {
-        Occupancy::new("relay channels", self.channels.len(), RELAY_CHANNELS_MAX)
+    pub(super) fn occupancies(&self) -> [Occupancy; 2] {
+        let (allocations, channels) = (self.allocations.len(), self.channels.len());
+        [
+            Occupancy::new("relay allocations", allocations, RELAY_ALLOCATIONS_MAX),
+            Occupancy::new("relay channels", channels, RELAY_CHANNELS_MAX),
+        ]
     }
 }

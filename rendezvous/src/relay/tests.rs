@@ -3,13 +3,16 @@ use std::time::Duration;
 use super::*;
 use common::id::AccountName;
 use common::limits::{
-    LONGER_ANSWERS_PER_SOURCE_MAX, RELAY_CHANNEL_IDLE_TIMEOUT, RELAY_CHANNELS_MAX,
-    RELAY_COOKIE_LIFETIME, RELAYED_PACKET_LEN_MAX,
+    LONGER_ANSWERS_PER_SOURCE_MAX, RELAY_ALLOCATIONS_MAX, RELAY_CHANNEL_IDLE_TIMEOUT,
+    RELAY_CHANNELS_MAX, RELAY_COOKIE_LIFETIME, RELAYED_PACKET_LEN_MAX,
 };
 use common::wire::channel::Cookie;
 
-const ALICE: EndId = EndId::from_bytes([1; EndId::LEN]);
-const BOB: EndId = EndId::from_bytes([2; EndId::LEN]);
+/// Ends of the channel between the two.
+const ALICE: EndId = EndId::from_bytes([1; 16]);
+const BOB: EndId = EndId::from_bytes([2; 16]);
+const ALICES: AllocationId = AllocationId::from_bytes([11; 16]);
+const BOBS: AllocationId = AllocationId::from_bytes([12; 16]);
 
 fn account(name: &str) -> AccountName {
     name.parse().unwrap()
@@ -27,11 +30,14 @@ fn at_bob() -> SocketAddr {
     address("[2001:db8::2]:5000")
 }
 
-fn channel(id: u64, ends: [EndId; 2]) -> Channel {
-    let [one, other] = ends;
+const fn channel(id: u64, [one, other]: [EndId; 2]) -> Channel {
     let id = ChannelId(id);
-    let ends = [(one, account("alice")), (other, account("bob"))];
+    let ends = [(one, ALICES), (other, BOBS)];
     Channel { id, ends }
+}
+
+const fn packet(end: EndId, packet: &[u8]) -> ChannelDatagram<'_> {
+    ChannelDatagram::Packet { end, packet }
 }
 
 struct Stage {
@@ -47,12 +53,20 @@ impl Stage {
         Self { relay, now }
     }
 
-    /// With a channel whose ends are bound.
-    fn bound() -> Self {
+    /// With a channel between two allocations.
+    fn open() -> Self {
         let mut stage = Self::new();
+        assert!(stage.relay.allocate(ALICES, account("alice"), stage.now));
+        assert!(stage.relay.allocate(BOBS, account("bob"), stage.now));
         assert!(stage.relay.open(channel(1, [ALICE, BOB]), stage.now));
-        stage.bind(ALICE, at_alice());
-        stage.bind(BOB, at_bob());
+        stage
+    }
+
+    /// With a channel between two allocations that are bound.
+    fn bound() -> Self {
+        let mut stage = Self::open();
+        stage.bind(ALICES, at_alice());
+        stage.bind(BOBS, at_bob());
         stage
     }
 
@@ -85,47 +99,42 @@ impl Stage {
 
     fn send(
         &mut self,
-        end: EndId,
-        body: ChannelBody<'_>,
+        datagram: ChannelDatagram<'_>,
         source: SocketAddr,
     ) -> Option<(SocketAddr, Vec<u8>)> {
-        let datagram = ChannelDatagram { end, body }.to_bytes();
-        let mut sent = self.batch(&[datagram], source);
+        let mut sent = self.batch(&[datagram.to_bytes()], source);
         assert!(sent.len() <= 1);
         sent.pop()
     }
 
-    fn challenge(&mut self, end: EndId, source: SocketAddr) -> Option<Cookie> {
-        let (to, bytes) = self.send(end, ChannelBody::Bind, source)?;
+    fn challenge(&mut self, id: AllocationId, source: SocketAddr) -> Option<Cookie> {
+        let (to, bytes) = self.send(ChannelDatagram::Bind(id), source)?;
         assert_eq!(to, source);
-        let ChannelBody::Challenge(cookie) = ChannelDatagram::parse(&bytes).unwrap().body else {
-            panic!("{bytes:?}");
-        };
-        Some(cookie)
+        match ChannelDatagram::parse(&bytes) {
+            Some(ChannelDatagram::Challenge(of, cookie)) if of == id => Some(cookie),
+            other => panic!("{other:?}"),
+        }
     }
 
-    fn prove(&mut self, end: EndId, cookie: Cookie, source: SocketAddr) -> bool {
-        let sent = self.send(end, ChannelBody::Proof(cookie), source);
-        let bound = ChannelDatagram {
-            end,
-            body: ChannelBody::Bound,
-        };
-        assert!(sent.is_none() || sent == Some((source, bound.to_bytes())));
+    fn prove(&mut self, id: AllocationId, cookie: Cookie, source: SocketAddr) -> bool {
+        let sent = self.send(ChannelDatagram::Proof(id, cookie), source);
+        let bound = ChannelDatagram::Bound(id).to_bytes();
+        assert!(sent.is_none() || sent == Some((source, bound)));
         sent.is_some()
     }
 
-    fn bind(&mut self, end: EndId, source: SocketAddr) {
-        let cookie = self.challenge(end, source).unwrap();
-        assert!(self.prove(end, cookie, source));
+    fn bind(&mut self, id: AllocationId, source: SocketAddr) {
+        let cookie = self.challenge(id, source).unwrap();
+        assert!(self.prove(id, cookie, source));
     }
 
     /// Where a packet from an end gets to.
     fn arrives(&mut self, end: EndId, source: SocketAddr) -> Option<SocketAddr> {
-        let (to, bytes) = self.send(end, ChannelBody::Data(b"packet"), source)?;
-        let datagram = ChannelDatagram::parse(&bytes).unwrap();
-        assert_eq!(datagram.body, ChannelBody::Data(b"packet"));
+        let (to, bytes) = self.send(packet(end, b"packet"), source)?;
+        // Each peer knows its own end alone.
         let other = if end == ALICE { BOB } else { ALICE };
-        assert_eq!(datagram.end, other, "each peer knows its own end alone");
+        let expected = packet(other, b"packet");
+        assert_eq!(ChannelDatagram::parse(&bytes), Some(expected));
         Some(to)
     }
 
@@ -194,7 +203,7 @@ fn packets_go_from_end_to_end() {
     assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
     assert_eq!(stage.arrives(BOB, at_bob()), Some(at_alice()));
     let longest = vec![7; RELAYED_PACKET_LEN_MAX];
-    let sent = stage.send(ALICE, ChannelBody::Data(&longest), at_alice());
+    let sent = stage.send(packet(ALICE, &longest), at_alice());
     assert!(sent.is_some());
     assert_eq!(stage.relay.forwarded(), 3);
 }
@@ -209,21 +218,8 @@ fn the_two_spellings_of_an_address_are_one() {
 #[test]
 fn a_batch_goes_on_as_it_came() {
     let mut stage = Stage::bound();
-    assert!(stage.relay.open(
-        channel(
-            2,
-            [
-                EndId::from_bytes([3; EndId::LEN]),
-                EndId::from_bytes([4; EndId::LEN])
-            ]
-        ),
-        stage.now
-    ));
-    let packet = |end, body: &'static [u8]| {
-        let body = ChannelBody::Data(body);
-        ChannelDatagram { end, body }.to_bytes()
-    };
-    let stranger = EndId::from_bytes([3; EndId::LEN]);
+    let packet = |end, bytes: &'static [u8]| packet(end, bytes).to_bytes();
+    let stranger = EndId::from_bytes([3; 16]);
     let sent = stage.batch(
         &[
             packet(ALICE, b"one"),
@@ -234,10 +230,8 @@ fn a_batch_goes_on_as_it_came() {
         ],
         at_alice(),
     );
-    let expected = [&b"one"[..], b"two", b"mid", b"4"].map(|body| {
-        let body = ChannelBody::Data(body);
-        (at_bob(), ChannelDatagram { end: BOB, body }.to_bytes())
-    });
+    let expected = [&b"one"[..], b"two", b"mid", b"4"];
+    let expected = expected.map(|bytes| (at_bob(), packet(BOB, bytes)));
     assert_eq!(sent, expected);
     assert_eq!(stage.relay.dropped(), 1);
     // What belongs together is sent together.
@@ -262,11 +256,10 @@ fn a_batch_goes_on_as_it_came() {
 
 #[test]
 fn each_peer_hears_from_the_address_that_it_knows() {
-    let mut stage = Stage::new();
-    stage.relay.open(channel(1, [ALICE, BOB]), stage.now);
+    let mut stage = Stage::open();
     let known: [IpAddr; 2] = [[198, 51, 100, 1], [198, 51, 100, 2]].map(IpAddr::from);
-    let mut say = |end, body, source, local| {
-        let mut bytes = ChannelDatagram { end, body }.to_bytes();
+    let mut say = |datagram: ChannelDatagram<'_>, source, local| {
+        let mut bytes = datagram.to_bytes();
         let batch = Batch {
             stride: bytes.len(),
             bytes: &mut bytes,
@@ -277,14 +270,14 @@ fn each_peer_hears_from_the_address_that_it_knows() {
         stage.relay.handle_batch(batch, stage.now, &mut outputs);
         outputs.pop()
     };
-    for (end, source, local) in [(ALICE, at_alice(), known[0]), (BOB, at_bob(), known[1])] {
-        let Some(Output::Answer(answer)) = say(end, ChannelBody::Bind, source, local) else {
+    for (id, source, local) in [(ALICES, at_alice(), known[0]), (BOBS, at_bob(), known[1])] {
+        let Some(Output::Answer(answer)) = say(ChannelDatagram::Bind(id), source, local) else {
             panic!("no challenge");
         };
         let cookie = Cookie(*answer.last_chunk().unwrap());
-        say(end, ChannelBody::Proof(cookie), source, local);
+        say(ChannelDatagram::Proof(id, cookie), source, local);
     }
-    let forwarded = say(ALICE, ChannelBody::Data(b"x"), at_alice(), known[0]);
+    let forwarded = say(packet(ALICE, b"x"), at_alice(), known[0]);
     let Some(Output::Forward { to, from, .. }) = forwarded else {
         panic!("{forwarded:?}");
     };
@@ -293,24 +286,23 @@ fn each_peer_hears_from_the_address_that_it_knows() {
 
 #[test]
 fn t13_t49_nothing_is_forwarded_to_or_from_an_address_that_has_not_proved_itself() {
-    let mut stage = Stage::new();
-    stage.relay.open(channel(1, [ALICE, BOB]), stage.now);
+    let mut stage = Stage::open();
     let victim = address("203.0.113.9:53");
-    stage.bind(ALICE, at_alice());
+    stage.bind(ALICES, at_alice());
     // Bob names a victim as his address, and does not see the challenge.
-    let cookie = stage.challenge(BOB, victim).unwrap();
+    let cookie = stage.challenge(BOBS, victim).unwrap();
     let mut guess = cookie;
     guess.0[15] ^= 1;
     for wrong in [guess, Cookie([0; Cookie::LEN])] {
-        assert!(!stage.prove(BOB, wrong, victim));
+        assert!(!stage.prove(BOBS, wrong, victim));
     }
-    // Nor does what he gets at his own address, or for another end, help him.
-    let own = stage.challenge(BOB, at_bob()).unwrap();
-    assert!(!stage.prove(BOB, own, victim));
-    assert!(!stage.prove(ALICE, own, at_bob()));
+    // Nor does what he gets at his own address, or for another allocation, help him.
+    let own = stage.challenge(BOBS, at_bob()).unwrap();
+    assert!(!stage.prove(BOBS, own, victim));
+    assert!(!stage.prove(ALICES, own, at_bob()));
     assert_eq!(stage.arrives(ALICE, at_alice()), None, "bob is nowhere");
     assert_eq!(stage.arrives(BOB, at_bob()), None);
-    assert!(stage.prove(BOB, own, at_bob()));
+    assert!(stage.prove(BOBS, own, at_bob()));
     // A third address gets nothing through, whatever it knows.
     for third in [victim, address("192.0.2.1:4001"), address("192.0.2.2:4000")] {
         assert_eq!(stage.arrives(ALICE, third), None);
@@ -320,15 +312,14 @@ fn t13_t49_nothing_is_forwarded_to_or_from_an_address_that_has_not_proved_itself
 
 #[test]
 fn t13_a_challenge_is_good_for_a_while_and_not_for_ever() {
-    let mut stage = Stage::new();
-    stage.relay.open(channel(1, [ALICE, BOB]), stage.now);
+    let mut stage = Stage::open();
     for offset in [0, 5, 9] {
         stage.pass(Duration::from_secs(offset));
-        let cookie = stage.challenge(ALICE, at_alice()).unwrap();
+        let cookie = stage.challenge(ALICES, at_alice()).unwrap();
         stage.pass(RELAY_COOKIE_LIFETIME);
-        assert!(stage.prove(ALICE, cookie, at_alice()), "{offset} s");
+        assert!(stage.prove(ALICES, cookie, at_alice()), "{offset} s");
         stage.pass(RELAY_COOKIE_LIFETIME);
-        assert!(!stage.prove(ALICE, cookie, at_alice()), "{offset} s");
+        assert!(!stage.prove(ALICES, cookie, at_alice()), "{offset} s");
     }
 }
 
@@ -337,33 +328,76 @@ fn a_peer_that_moved_proves_its_new_address() {
     let mut stage = Stage::bound();
     let moved = address("198.51.100.7:1234");
     assert_eq!(stage.arrives(ALICE, moved), None);
-    stage.bind(ALICE, moved);
+    stage.bind(ALICES, moved);
     assert_eq!(stage.arrives(ALICE, moved), Some(at_bob()));
     assert_eq!(stage.arrives(BOB, at_bob()), Some(moved));
     assert_eq!(stage.arrives(ALICE, at_alice()), None, "it was there once");
 }
 
 #[test]
-fn unknown_ends_and_answers_get_no_answer() {
+fn all_channels_of_a_peer_move_with_it() {
     let mut stage = Stage::bound();
-    let unknown = EndId::from_bytes([9; EndId::LEN]);
-    assert_eq!(stage.challenge(unknown, at_alice()), None);
+    let [third, fourth] = [3, 4].map(|byte| EndId::from_bytes([byte; 16]));
+    let carols = AllocationId::from_bytes([13; 16]);
+    stage.relay.allocate(carols, account("carol"), stage.now);
+    stage.bind(carols, address("192.0.2.3:3"));
+    let (id, ends) = (ChannelId(2), [(third, ALICES), (fourth, carols)]);
+    // Both are bound already, so it carries packets at once.
+    assert!(stage.relay.open(Channel { id, ends }, stage.now));
+    let to = |sent: Option<(SocketAddr, Vec<u8>)>| sent.map(|(to, _)| to);
+    let from_carol = packet(fourth, b"x");
+    let sent = stage.send(from_carol, address("192.0.2.3:3"));
+    assert_eq!(to(sent), Some(at_alice()));
+    let moved = address("198.51.100.7:1234");
+    stage.bind(ALICES, moved);
+    assert_eq!(stage.arrives(BOB, at_bob()), Some(moved));
+    let sent = stage.send(from_carol, address("192.0.2.3:3"));
+    assert_eq!(to(sent), Some(moved));
+}
+
+#[test]
+fn an_allocation_that_has_ended_takes_its_channels_along() {
+    let mut stage = Stage::bound();
+    stage.relay.free(ALICES);
+    stage.relay.free(ALICES);
+    assert_eq!(stage.challenge(ALICES, at_alice()), None);
+    assert_eq!(stage.arrives(ALICE, at_alice()), None);
+    assert_eq!(stage.arrives(BOB, at_bob()), None);
+    assert_eq!(stage.relay.occupancies().map(|it| it.count), [1, 0]);
+    let again = channel(1, [ALICE, BOB]);
+    assert!(!stage.relay.open(again.clone(), stage.now));
+    // Who comes back has to prove where it is.
+    assert!(stage.relay.allocate(ALICES, account("alice"), stage.now));
+    assert!(stage.relay.open(again, stage.now));
+    assert_eq!(stage.arrives(BOB, at_bob()), None);
+}
+
+#[test]
+fn unknown_ids_and_answers_get_no_answer() {
+    let mut stage = Stage::bound();
+    // An end is no allocation.
+    let [unknown, end] = [[9; 16], *ALICE.as_bytes()].map(AllocationId::from_bytes);
     let cookie = Cookie([1; Cookie::LEN]);
-    assert!(!stage.prove(unknown, cookie, at_alice()));
-    for body in [ChannelBody::Challenge(cookie), ChannelBody::Bound] {
-        assert_eq!(stage.send(ALICE, body, at_alice()), None, "a loop");
+    for id in [unknown, end] {
+        assert_eq!(stage.challenge(id, at_alice()), None);
+        assert!(!stage.prove(id, cookie, at_alice()));
+    }
+    for loops in [
+        ChannelDatagram::Challenge(ALICES, cookie),
+        ChannelDatagram::Bound(ALICES),
+    ] {
+        assert_eq!(stage.send(loops, at_alice()), None);
     }
     let too_long = vec![0; RELAYED_PACKET_LEN_MAX + 1];
-    let sent = stage.send(ALICE, ChannelBody::Data(&too_long), at_alice());
-    assert_eq!(sent, None);
-    assert_eq!(stage.send(ALICE, ChannelBody::Data(b""), at_alice()), None);
+    assert_eq!(stage.send(packet(ALICE, &too_long), at_alice()), None);
+    assert_eq!(stage.send(packet(ALICE, b""), at_alice()), None);
 }
 
 #[test]
 fn nothing_goes_to_port_0() {
     let mut stage = Stage::bound();
     let nowhere = address("192.0.2.1:0");
-    assert_eq!(stage.challenge(ALICE, nowhere), None);
+    assert_eq!(stage.challenge(ALICES, nowhere), None);
     assert_eq!(stage.answer(&stun::binding_request(7), nowhere), None);
 }
 
@@ -372,55 +406,73 @@ fn a_closed_channel_carries_nothing() {
     let mut stage = Stage::bound();
     stage.relay.close(ChannelId(1));
     assert_eq!(stage.arrives(ALICE, at_alice()), None);
-    assert_eq!(stage.challenge(ALICE, at_alice()), None);
     stage.relay.close(ChannelId(1));
-    assert_eq!(stage.relay.occupancy().count, 0);
+    assert_eq!(stage.relay.occupancies().map(|it| it.count), [2, 0]);
     assert!(stage.relay.open(channel(1, [ALICE, BOB]), stage.now));
+    assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
 }
 
 #[test]
 fn t49_channels_that_carry_nothing_are_closed_and_used_ones_are_not() {
     let mut stage = Stage::bound();
-    let [third, fourth] = [3, 4].map(|byte| EndId::from_bytes([byte; EndId::LEN]));
-    stage.relay.open(channel(2, [third, fourth]), stage.now);
-    stage.bind(third, at_alice());
+    let [third, fourth] = [3, 4].map(|byte| EndId::from_bytes([byte; 16]));
+    let nobodys = AllocationId::from_bytes([13; 16]);
+    stage.relay.allocate(nobodys, account("carol"), stage.now);
+    let (id, ends) = (ChannelId(2), [(third, ALICES), (fourth, nobodys)]);
+    assert!(stage.relay.open(Channel { id, ends }, stage.now));
     let until = stage.now + RELAY_CHANNEL_IDLE_TIMEOUT * 3;
     while stage.now < until {
         stage.pass(Duration::from_secs(15));
         // One direction is enough, and what gets nowhere is none.
         assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
-        assert_eq!(stage.send(third, ChannelBody::Data(b"x"), at_alice()), None);
-        stage.challenge(third, at_alice());
+        assert_eq!(stage.send(packet(third, b"x"), at_alice()), None);
+        stage.bind(ALICES, at_alice());
     }
     assert_eq!(stage.relay.poll_closed(), Some(ChannelId(2)));
     assert_eq!(stage.relay.poll_closed(), None);
-    assert_eq!(stage.challenge(third, at_alice()), None);
+    assert_eq!(stage.relay.occupancies().map(|it| it.count), [3, 1]);
     assert!(stage.relay.poll_timeout().is_some());
     stage.relay.close(ChannelId(1));
     assert_eq!(stage.relay.poll_timeout(), None);
 }
 
 #[test]
-fn t49_there_are_so_many_channels_and_no_more() {
-    let mut stage = Stage::new();
-    let end = |number: usize| EndId::from_bytes((number as u128).to_be_bytes());
-    for number in 0..RELAY_CHANNELS_MAX {
-        let ends = [end(2 * number), end(2 * number + 1)];
-        assert!(stage.relay.open(channel(number as u64, ends), stage.now));
+fn t49_there_are_so_many_allocations_and_channels_and_no_more() {
+    let mut stage = Stage::open();
+    let id = |number: usize| (number as u128 + 1000).to_be_bytes();
+    let mut number = 0;
+    while stage.relay.allocate(
+        AllocationId::from_bytes(id(number)),
+        account("carol"),
+        stage.now,
+    ) {
+        number += 1;
     }
-    let more = channel(u64::MAX, [ALICE, BOB]);
-    assert!(!stage.relay.open(more.clone(), stage.now));
-    let Occupancy { count, max, .. } = stage.relay.occupancy();
-    assert_eq!(count, max);
-    stage.relay.close(ChannelId(0));
-    assert!(stage.relay.open(more, stage.now));
+    let mut number = 0;
+    let end = |number: usize| EndId::from_bytes(id(number));
+    while stage.relay.open(
+        channel(1000 + number as u64, [end(2 * number), end(2 * number + 1)]),
+        stage.now,
+    ) {
+        number += 1;
+    }
+    let counts = stage.relay.occupancies().map(|it| (it.count, it.max));
+    let allocations = (RELAY_ALLOCATIONS_MAX, RELAY_ALLOCATIONS_MAX);
+    assert_eq!(
+        counts,
+        [allocations, (RELAY_CHANNELS_MAX, RELAY_CHANNELS_MAX)]
+    );
+    stage.relay.close(ChannelId(1));
+    assert!(stage.relay.open(channel(1, [ALICE, BOB]), stage.now));
+    stage.relay.free(BOBS);
+    assert!(stage.relay.allocate(BOBS, account("bob"), stage.now));
 }
 
 #[test]
 fn an_id_is_taken_once() {
     let mut stage = Stage::bound();
-    let other = EndId::from_bytes([3; EndId::LEN]);
-    let another = EndId::from_bytes([4; EndId::LEN]);
+    let other = EndId::from_bytes([3; 16]);
+    let another = EndId::from_bytes([4; 16]);
     for taken in [
         channel(1, [other, another]),
         channel(2, [ALICE, other]),
@@ -429,18 +481,16 @@ fn an_id_is_taken_once() {
     ] {
         assert!(!stage.relay.open(taken, stage.now));
     }
+    assert!(!stage.relay.allocate(BOBS, account("alice"), stage.now));
     assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
 }
 
 #[test]
 fn t49_who_sends_too_much_is_slowed_down_alone() {
     let mut stage = Stage::bound();
-    let packet = vec![0; 1000];
+    let bytes = vec![0; 1000];
     let mut sent = 0;
-    while stage
-        .send(ALICE, ChannelBody::Data(&packet), at_alice())
-        .is_some()
-    {
+    while stage.send(packet(ALICE, &bytes), at_alice()).is_some() {
         sent += 1;
         assert!(sent < 1_000_000, "there is no limit");
     }

@@ -20,7 +20,7 @@ pub struct TrafficLimits {
     pub of_all: u32,
 }
 
-/// What the accounts with channels may still send.
+/// What the accounts with allocations may still send.
 #[derive(Debug)]
 pub(super) struct Traffic {
     of_account: Rate,
@@ -33,8 +33,8 @@ pub(super) struct Traffic {
 #[derive(Debug)]
 struct Payer {
     bucket: TokenBucket,
-    /// Number of its ends. It is kept, in debt or not, while it has any.
-    ends: usize,
+    /// Number of its allocations. It is kept, in debt or not, while it has any.
+    allocations: usize,
 }
 
 impl Traffic {
@@ -47,20 +47,20 @@ impl Traffic {
         }
     }
 
-    /// An account has one more end.
-    pub(super) fn add_end(&mut self, account: &AccountName, now: Instant) {
+    /// An account has one more allocation.
+    pub(super) fn add(&mut self, account: &AccountName, now: Instant) {
         let payer = self.accounts.entry(account.clone()).or_insert(Payer {
             bucket: TokenBucket::new(now),
-            ends: 0,
+            allocations: 0,
         });
-        payer.ends += 1;
+        payer.allocations += 1;
     }
 
-    /// An account has one end less.
-    pub(super) fn remove_end(&mut self, account: &AccountName) {
+    /// An account has one allocation less.
+    pub(super) fn remove(&mut self, account: &AccountName) {
         if let Some(payer) = self.accounts.get_mut(account) {
-            payer.ends -= 1;
-            if payer.ends == 0 {
+            payer.allocations -= 1;
+            if payer.allocations == 0 {
                 self.accounts.remove(account);
             }
         }
@@ -105,7 +105,7 @@ mod tests {
         let now = Instant::now();
         let mut traffic = Traffic::new(LIMITS, now);
         for account in names {
-            traffic.add_end(&name(account), now);
+            traffic.add(&name(account), now);
         }
         (traffic, now)
     }
@@ -147,9 +147,9 @@ mod tests {
         let (mut traffic, start) = traffic(&["alice", "alice"]);
         assert!(!traffic.pay(&name("bob"), 1, start));
         while traffic.pay(&name("alice"), 60_000, start) {}
-        traffic.remove_end(&name("alice"));
+        traffic.remove(&name("alice"));
         assert!(!traffic.pay(&name("alice"), 60_000, start));
-        traffic.remove_end(&name("alice"));
+        traffic.remove(&name("alice"));
         assert!(!traffic.pay(&name("alice"), 1, start));
         assert!(traffic.accounts.is_empty());
     }

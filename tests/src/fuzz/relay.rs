@@ -1,5 +1,5 @@
-//! Relay channels that are opened and closed, peers that bind their ends, send, lie about where they are,
-//! and time.
+//! Allocations and channels that come and go, peers that bind their allocations, send, lie about where they
+//! are, and time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::os::clock;
 use common::stun::binding_request;
-use common::wire::channel::{ChannelBody, ChannelDatagram, Cookie, EndId};
+use common::wire::channel::{AllocationId, ChannelDatagram, Cookie, EndId};
 use rendezvous::relay::{Batch, Channel, ChannelId, Output, Relay, TrafficLimits};
 
 use super::feed::Feed;
@@ -19,18 +19,20 @@ const ADDRESSES: [&str; 4] = [
     "[2001:db8::2]:5000",
     "203.0.113.3:0",
 ];
-const CHANNELS: u8 = 3;
+/// Peers, and channels: each between one peer and the next.
+const PEERS: u8 = 3;
 const STEPS_MAX: usize = 1000;
 
 /// The relay, and what an observer of all datagrams knows.
 struct Observer {
     relay: Relay,
     now: Instant,
+    allocated: BTreeSet<u8>,
     open: BTreeSet<u8>,
     /// Challenges, and who received them where.
-    cookies: Vec<(EndId, SocketAddr, Cookie)>,
-    /// The ends that have returned a challenge, and from where last.
-    bound: BTreeMap<EndId, SocketAddr>,
+    cookies: Vec<(u8, SocketAddr, Cookie)>,
+    /// The peers that have returned a challenge, and from where last.
+    bound: BTreeMap<u8, SocketAddr>,
     /// Datagrams so far.
     taken: u64,
 }
@@ -44,16 +46,18 @@ pub(super) fn relay(bytes: &[u8]) {
     let mut observer = Observer {
         relay: Relay::new([1; 32], limits, now),
         now,
+        allocated: BTreeSet::new(),
         open: BTreeSet::new(),
         cookies: Vec::new(),
         bound: BTreeMap::new(),
         taken: 0,
     };
     // Without this, chance rarely gets as far as a packet.
-    observer.open(0);
-    for (side, at) in [(0, 0), (1, 2)] {
-        observer.bind(end_of(0, side), ADDRESSES[at].parse().expect("an address"));
+    for (peer, at) in [(0, 0), (1, 2)] {
+        observer.allocate(peer);
+        observer.bind(peer, ADDRESSES[at].parse().expect("an address"));
     }
+    observer.open(0);
     let mut feed = Feed(bytes);
     for _ in 0..STEPS_MAX {
         if feed.is_empty() {
@@ -65,59 +69,71 @@ pub(super) fn relay(bytes: &[u8]) {
 
 impl Observer {
     fn step(&mut self, feed: &mut Feed<'_>) {
-        match feed.below(8) {
-            0 => self.open(feed.below(CHANNELS.into()) as u8),
-            1 => self.close(feed.below(CHANNELS.into()) as u8),
-            2 => self.say(end(feed), ChannelBody::Bind, address(feed)),
+        match feed.below(9) {
+            0 => self.open(peer(feed)),
+            1 => self.close(peer(feed)),
+            2 => self.say(ChannelDatagram::Bind(id_of(peer(feed))), address(feed)),
             3 => self.prove(feed),
             4 | 5 => self.batch(feed),
             6 => {
                 let datagram = feed.piece().to_vec();
                 self.send(&[datagram], address(feed));
             }
+            7 if feed.flag() => self.free(peer(feed)),
+            7 => self.allocate(peer(feed)),
             _ => self.pass(Duration::from_secs(feed.byte().into())),
         }
     }
 
-    fn open(&mut self, number: u8) {
-        let name = |side| format!("peer-{}", (number + side) % CHANNELS);
-        let account = |side| name(side).parse().expect("a name");
-        let ends = [0, 1].map(|side| (end_of(number, side), account(side)));
-        let id = ChannelId(number.into());
-        let is_new = self.relay.open(Channel { id, ends }, self.now);
-        assert_eq!(is_new, self.open.insert(number), "channel {number}");
+    fn allocate(&mut self, peer: u8) {
+        let account = format!("peer-{peer}").parse().expect("a name");
+        let is_new = self.relay.allocate(id_of(peer), account, self.now);
+        assert_eq!(is_new, self.allocated.insert(peer), "peer {peer}");
     }
 
-    /// Binds an end of an open channel as an honest peer does.
-    fn bind(&mut self, end: EndId, source: SocketAddr) {
-        self.say(end, ChannelBody::Bind, source);
+    fn free(&mut self, peer: u8) {
+        self.relay.free(id_of(peer));
+        self.allocated.remove(&peer);
+        self.bound.remove(&peer);
+        for channel in 0..PEERS {
+            if [0, 1].map(|side| peer_of(channel, side)).contains(&peer) {
+                self.open.remove(&channel);
+            }
+        }
+    }
+
+    fn open(&mut self, number: u8) {
+        let ends = [0, 1].map(|side| (end_of(number, side), id_of(peer_of(number, side))));
+        let id = ChannelId(number.into());
+        let is_new = self.relay.open(Channel { id, ends }, self.now);
+        let is_allocated = [0, 1].map(|side| self.allocated.contains(&peer_of(number, side)));
+        let expected = is_allocated == [true; 2] && self.open.insert(number);
+        assert_eq!(is_new, expected, "channel {number}");
+    }
+
+    /// Binds an allocation as an honest peer does.
+    fn bind(&mut self, peer: u8, source: SocketAddr) {
+        self.say(ChannelDatagram::Bind(id_of(peer)), source);
         let (.., cookie) = *self.cookies.last().expect("a challenge");
-        self.say(end, ChannelBody::Proof(cookie), source);
-        assert_eq!(self.bound.get(&end), Some(&source));
+        self.say(ChannelDatagram::Proof(id_of(peer), cookie), source);
+        assert_eq!(self.bound.get(&peer), Some(&source));
     }
 
     fn close(&mut self, number: u8) {
         self.relay.close(ChannelId(number.into()));
-        self.forget(number);
-    }
-
-    fn forget(&mut self, number: u8) {
         self.open.remove(&number);
-        for side in [0, 1] {
-            self.bound.remove(&end_of(number, side));
-        }
     }
 
-    /// Returns a challenge, perhaps for another end or from another place, or makes one up.
+    /// Returns a challenge, perhaps for another allocation or from another place, or makes one up.
     fn prove(&mut self, feed: &mut Feed<'_>) {
         let known = feed.index(self.cookies.len() + 1);
         let known = known.and_then(|index| self.cookies.get(index)).copied();
-        let (end, source, cookie) = match known {
-            Some((_, _, cookie)) if feed.flag() => (end(feed), address(feed), cookie),
+        let (peer, source, cookie) = match known {
+            Some((_, _, cookie)) if feed.flag() => (peer(feed), address(feed), cookie),
             Some(received) => received,
-            None => (end(feed), address(feed), Cookie(feed.array())),
+            None => (peer(feed), address(feed), Cookie(feed.array())),
         };
-        self.say(end, ChannelBody::Proof(cookie), source);
+        self.say(ChannelDatagram::Proof(id_of(peer), cookie), source);
     }
 
     fn batch(&mut self, feed: &mut Feed<'_>) {
@@ -129,9 +145,9 @@ impl Observer {
                 1 => feed.take(len).to_vec(),
                 _ => {
                     let packet = [&feed.array::<1>()[..], &vec![7; len]].concat();
-                    let body = ChannelBody::Data(&packet);
                     let end = end(feed);
-                    ChannelDatagram { end, body }.to_bytes()
+                    let packet = &packet;
+                    ChannelDatagram::Packet { end, packet }.to_bytes()
                 }
             })
             .collect();
@@ -143,15 +159,14 @@ impl Observer {
         self.relay.handle_timeout(self.now);
         while let Some(ChannelId(number)) = self.relay.poll_closed() {
             let number = number as u8;
-            assert!(self.open.contains(&number), "it was closed before");
-            self.forget(number);
+            assert!(self.open.remove(&number), "it was closed before");
         }
         let is_due = self.relay.poll_timeout().is_some_and(|at| at <= self.now);
         assert!(!is_due, "it wants to be called again at once");
     }
 
-    fn say(&mut self, end: EndId, body: ChannelBody<'_>, source: SocketAddr) {
-        self.send(&[ChannelDatagram { end, body }.to_bytes()], source);
+    fn say(&mut self, datagram: ChannelDatagram<'_>, source: SocketAddr) {
+        self.send(&[datagram.to_bytes()], source);
     }
 
     fn send(&mut self, datagrams: &[Vec<u8>], source: SocketAddr) {
@@ -170,7 +185,7 @@ impl Observer {
         let counted = self.relay.answered() + self.relay.forwarded() + self.relay.dropped();
         assert_eq!(counted, self.taken, "each is one of the three");
         let source = common::stun::canonical(source);
-        // Answers first: packets of the same batch may be from an end that has just been bound.
+        // Answers first: packets of the same batch may be from a peer that has just bound its allocation.
         for output in &outputs {
             if let Output::Answer(answer) = output {
                 self.on_answer(answer, &before, stride, source);
@@ -195,59 +210,78 @@ impl Observer {
 
     fn on_answer(&mut self, answer: &[u8], asked: &[u8], stride: usize, source: SocketAddr) {
         assert_ne!(source.port(), 0, "nothing goes to port 0");
-        let Some(ChannelDatagram { end, body }) = ChannelDatagram::parse(answer) else {
+        let Some(datagram) = ChannelDatagram::parse(answer) else {
             assert!(answer.first().is_some_and(|first| *first <= 3), "STUN");
             return;
         };
         assert!(answer.len() <= stride, "T13: it got larger");
-        assert!(self.is_open(end), "nobody has that end");
-        match body {
-            ChannelBody::Challenge(cookie) => self.cookies.push((end, source, cookie)),
-            ChannelBody::Bound => {
+        match datagram {
+            ChannelDatagram::Challenge(id, cookie) => {
+                self.cookies.push((self.allocated(id), source, cookie));
+            }
+            ChannelDatagram::Bound(id) => {
+                let peer = self.allocated(id);
                 let is_returned = asked.chunks(stride).any(|datagram| {
-                    let asked = ChannelDatagram::parse(datagram).map(|asked| asked.body);
-                    let received = |cookie| self.cookies.contains(&(end, source, cookie));
-                    matches!(asked, Some(ChannelBody::Proof(cookie)) if received(cookie))
+                    let asked = ChannelDatagram::parse(datagram);
+                    let received = |cookie| self.cookies.contains(&(peer, source, cookie));
+                    matches!(asked, Some(ChannelDatagram::Proof(of, cookie)) if of == id && received(cookie))
                 });
                 assert!(is_returned, "T49: bound without a proof");
-                self.bound.insert(end, source);
+                self.bound.insert(peer, source);
             }
-            ChannelBody::Data(_) | ChannelBody::Bind | ChannelBody::Proof(_) => {
-                panic!("no answer: {body:?}");
-            }
+            ChannelDatagram::Packet { .. }
+            | ChannelDatagram::Bind(_)
+            | ChannelDatagram::Proof(..) => panic!("no answer: {datagram:?}"),
         }
     }
 
     fn on_forwarded(&self, sent: &[u8], forwarded: &[u8], source: SocketAddr, to: SocketAddr) {
-        let sent = ChannelDatagram::parse(sent).expect("a packet");
-        let forwarded = ChannelDatagram::parse(forwarded).expect("a packet");
-        assert!(matches!(sent.body, ChannelBody::Data(_)));
-        assert_eq!(forwarded.body, sent.body, "it was changed");
-        assert!(self.is_open(sent.end), "its channel is closed");
-        assert_eq!(forwarded.end, other(sent.end), "it goes to somebody else");
-        assert_eq!(self.bound.get(&sent.end), Some(&source), "a third address");
-        assert_eq!(self.bound.get(&forwarded.end), Some(&to), "not proved");
+        let packet = |datagram| match ChannelDatagram::parse(datagram) {
+            Some(ChannelDatagram::Packet { end, packet }) => (*end.as_bytes(), packet),
+            other => panic!("no packet: {other:?}"),
+        };
+        let (([number, side, ..], bytes), (other, forwarded)) = (packet(sent), packet(forwarded));
+        assert_eq!(forwarded, bytes, "it was changed");
+        assert!(self.open.contains(&number), "its channel is closed");
+        assert_eq!(
+            other,
+            *end_of(number, 1 - side).as_bytes(),
+            "to somebody else"
+        );
+        let bound = |side| self.bound.get(&peer_of(number, side)).copied();
+        assert_eq!(bound(side), Some(source), "a third address");
+        assert_eq!(bound(1 - side), Some(to), "not proved");
     }
 
-    fn is_open(&self, end: EndId) -> bool {
-        let [number, ..] = end.as_bytes();
-        self.open.contains(number)
+    /// The peer whose allocation this is.
+    fn allocated(&self, id: AllocationId) -> u8 {
+        let [.., peer] = *id.as_bytes();
+        assert!(self.allocated.contains(&peer), "nobody has it");
+        peer
     }
 }
 
 fn end_of(number: u8, side: u8) -> EndId {
-    let mut bytes = [0; EndId::LEN];
+    let mut bytes = [0; 16];
     bytes[..2].copy_from_slice(&[number, side]);
     EndId::from_bytes(bytes)
 }
 
-fn other(end: EndId) -> EndId {
-    let [number, side, ..] = *end.as_bytes();
-    end_of(number, 1 - side)
+const fn id_of(peer: u8) -> AllocationId {
+    AllocationId::from_bytes([0xa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, peer])
+}
+
+/// The peer at one end of a channel.
+const fn peer_of(number: u8, side: u8) -> u8 {
+    (number + side) % PEERS
 }
 
 fn end(feed: &mut Feed<'_>) -> EndId {
-    end_of(feed.below(CHANNELS.into()) as u8, feed.below(2) as u8)
+    end_of(peer(feed), feed.below(2) as u8)
+}
+
+fn peer(feed: &mut Feed<'_>) -> u8 {
+    feed.below(PEERS.into()) as u8
 }
 
 fn address(feed: &mut Feed<'_>) -> SocketAddr {

@@ -138,19 +138,11 @@ fn datagrams() -> Vec<Vec<u8>> {
 
 /// Another channel whose ends become bound, and packets; and noise.
 fn channels() -> Vec<Vec<u8>> {
-    let bind = |side, at| [2, 1, side, at];
-    let prove = |index| [3, index, 0];
-    let packet = [2, 9, 1, 0];
+    // A third peer comes, and has a channel with the second.
+    let (allocate, bind, prove, open) = ([7, 0, 2], [2, 2, 0], [3, 2, 0], [0, 1]);
+    let packet = [2, 9, 1, 1];
     let batch = |at| [&[4, at, 3, 1][..], &packet, &packet].concat();
-    let bound = [
-        &[0, 1][..],
-        &bind(0, 0),
-        &prove(2),
-        &bind(1, 2),
-        &prove(3),
-        &batch(0),
-        &batch(1),
-    ];
+    let bound = [&allocate[..], &bind, &prove, &open, &batch(0), &batch(1)];
     let mut all = vec![bound.concat()];
     all.extend((0..3).map(|n| noise(n, 400)));
     all
