@@ -339,7 +339,9 @@ impl Node {
     fn look_for_wanted(&mut self, now: Instant) -> bool {
         let cx = &mut self.effects.at(now);
         if std::mem::take(&mut self.wants_are_stale) {
-            let waiting = self.transfers.recipients().chain(self.chat.recipients());
+            let has_files = self.transfers.partners().next().is_some();
+            self.directory.set_watched(has_files);
+            let waiting = self.transfers.partners().chain(self.chat.recipients());
             self.directory
                 .set_wanted(waiting, self.account.name(), cx.links);
         }

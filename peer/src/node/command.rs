@@ -513,7 +513,7 @@ pub enum TransferState {
 pub enum FailureKind {
     /// One of the two sides gave it up on purpose.
     Cancelled,
-    /// The other side went away before it had answered.
+    /// The side that offered it, or was to answer, went away before it was answered.
     Unanswered,
     /// The program that runs this node ends.
     NodeEnds,

@@ -120,6 +120,11 @@ impl Directory {
         self.search.set_wanted(wanted);
     }
 
+    /// Says whether somebody's return is to be noticed at once, because files are under way.
+    pub(super) const fn set_watched(&mut self, is_watched: bool) {
+        self.search.set_watched(is_watched);
+    }
+
     /// A person wants something of this account now: if it is looked for, it is so at once.
     pub(super) fn look_again_for(&mut self, account: &AccountName) {
         self.search.look_again_for(account);
@@ -313,6 +318,8 @@ impl Directory {
         for change in changes {
             let view = match change {
                 Change::Online(entry) => {
+                    // It may have restarted, and left a link behind.
+                    cx.links.ping(entry.device_key);
                     if self.search.wants(&entry.account) {
                         let account = entry.account.clone();
                         let entries = vec![entry.clone()];

@@ -26,7 +26,7 @@ use serde::Serialize;
 use super::command::KeyState;
 use super::io::{AGENT, Datagrams, LocalAddress, Transmit};
 use super::transport::{
-    CloseReason, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport, TransportEvent,
+    CloseReason, LeafRank, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport, TransportEvent,
 };
 use super::violation::ProtocolViolation;
 use dial::Dials;
@@ -321,6 +321,13 @@ impl Links {
         self.links_to(account).any(|link| !self.is_silent(link))
     }
 
+    /// Pings the links to a device, so that they are silent soon if it does not answer.
+    pub(super) fn ping(&mut self, device_key: DeviceKey) {
+        for link in self.links_of(device_key) {
+            self.transport.ping(link);
+        }
+    }
+
     /// Tells whether a link has not acknowledged for a while what is in flight.
     pub(super) fn is_silent(&self, link: LinkId) -> bool {
         self.transport.is_silent(link)
@@ -363,10 +370,11 @@ impl Links {
     pub(super) fn send_leaf(
         &mut self,
         link: LinkId,
+        rank: LeafRank,
         header: &LeafHeader,
         bytes: Bytes,
     ) -> Option<StreamId> {
-        let stream = self.transport.open_leaf(link)?;
+        let stream = self.transport.open_leaf(link, rank)?;
         let mut head = Vec::with_capacity(LEAF_HEADER_LEN_MAX);
         frame::encode::<LEAF_HEADER_LEN_MAX>(header, &mut head)
             .expect("a leaf header fits its bound");
@@ -385,9 +393,9 @@ impl Links {
         self.transport.acknowledged_bytes(link)
     }
 
-    /// Number of streams of a link with bytes that QUIC has not taken yet.
-    pub(super) fn unsent_streams(&self, link: LinkId) -> usize {
-        self.transport.unsent_streams(link)
+    /// Number of leaves up to a rank with bytes that QUIC has not taken yet.
+    pub(super) fn unsent_leaves(&self, link: LinkId, rank: LeafRank) -> usize {
+        self.transport.unsent_leaves(link, rank)
     }
 
     /// Reads what has arrived of a leaf, and returns the leaf once it is complete. `room` returns the

@@ -50,9 +50,9 @@ impl Transfers {
         occupancies
     }
 
-    /// Accounts that offers wait for.
-    pub(super) fn recipients(&self) -> impl Iterator<Item = &AccountName> {
-        self.sending.recipients()
+    /// Accounts that files go to or come from.
+    pub(super) fn partners(&self) -> impl Iterator<Item = &AccountName> {
+        self.sending.recipients().chain(self.receiving.senders())
     }
 
     // ---- commands ------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ impl Transfers {
             LinkChange::Ready { account, .. } | LinkChange::Silent { account } => {
                 self.sending.offer_over_best(account, cx);
             }
-            LinkChange::Writable { link } => self.sending.on_writable(*link, cx),
+            LinkChange::Writable { link } => self.sending.push(*link, cx),
             LinkChange::Lost {
                 link,
                 account,

@@ -193,8 +193,35 @@ struct Link {
 
 #[derive(Default)]
 struct Unsent {
+    /// That of a leaf.
+    rank: Option<LeafRank>,
     pieces: VecDeque<Bytes>,
     finish: bool,
+}
+
+/// The order of magnitude of the file that a leaf is of: the leaves of shorter files are sent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeafRank(u8);
+
+impl LeafRank {
+    /// Streams of one rank that have a place of their own in its order.
+    const STREAMS: i32 = 1 << 26;
+
+    /// That of a file with so many leaves.
+    pub fn of(leaves: u64) -> Self {
+        const HIGHEST: u32 = (i32::MAX / LeafRank::STREAMS) as u32 - 1;
+        let bits = (u64::BITS - leaves.leading_zeros()).min(HIGHEST);
+        Self(bits as u8)
+    }
+
+    /// The message stream has priority 0, and each leaf less than those before it of its rank: files do not
+    /// delay messages, leaves go one after another, and what is lost of one is sent again before later
+    /// ones.
+    fn priority(self, stream: StreamId) -> i32 {
+        let before = i32::try_from(stream.index()).unwrap_or(i32::MAX);
+        let place = before.min(Self::STREAMS - 1);
+        -1 - i32::from(self.0) * Self::STREAMS - place
+    }
 }
 
 impl Transport {
@@ -330,13 +357,18 @@ impl Transport {
     }
 
     /// Opens a stream for a leaf; `None` while as many are open as the other side allows.
-    pub fn open_leaf(&mut self, link: LinkId) -> Option<StreamId> {
+    pub fn open_leaf(&mut self, link: LinkId, rank: LeafRank) -> Option<StreamId> {
         self.with(link, |link| {
             let stream = link.connection.streams().open(Dir::Uni)?;
             link.connection
                 .send_stream(stream)
-                .set_priority(leaf_priority(stream))
+                .set_priority(rank.priority(stream))
                 .ok()?;
+            let unsent = Unsent {
+                rank: Some(rank),
+                ..Unsent::default()
+            };
+            link.unsent.insert(stream, unsent);
             Some(stream)
         })
         .flatten()
@@ -364,9 +396,11 @@ impl Transport {
         });
     }
 
-    /// Number of streams of a link with bytes that QUIC has not taken yet.
-    pub fn unsent_streams(&self, link: LinkId) -> usize {
-        self.links.get(&link).map_or(0, |link| link.unsent.len())
+    /// Number of leaves up to a rank with bytes that QUIC has not taken yet.
+    pub fn unsent_leaves(&self, link: LinkId, rank: LeafRank) -> usize {
+        let unsent = self.links.get(&link).map(|link| link.unsent.values());
+        let ranks = unsent.into_iter().flatten().filter_map(|it| it.rank);
+        ranks.filter(|of| *of <= rank).count()
     }
 
     /// Bytes of all packets of a link that the other side has acknowledged, headers included.
@@ -930,13 +964,6 @@ fn transport_config(
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(ack_lag.clone()));
     config
-}
-
-/// The message stream has priority 0, and each leaf less than those before it: files do not delay
-/// messages, leaves go one after another, and what is lost of one is sent again before later ones.
-fn leaf_priority(stream: StreamId) -> i32 {
-    let before = i32::try_from(stream.index()).unwrap_or(i32::MAX);
-    -1 - before
 }
 
 /// The number of datagrams of `mtu` bytes that fit a train.

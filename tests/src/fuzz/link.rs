@@ -17,7 +17,7 @@ use common::wire::peer::{
     LeafHeader, LeafRange, Message, Offer, PeerFrame, PeerHello, ReceiptState,
 };
 use peer::node::Datagrams;
-use peer::node::transport::{LinkId, StreamDir, StreamId, Transport, TransportEvent};
+use peer::node::transport::{LeafRank, LinkId, StreamDir, StreamId, Transport, TransportEvent};
 
 use super::feed::Feed;
 use super::node_host::{ADDRESS, NodeHost, account, body, secret};
@@ -257,7 +257,7 @@ impl Run {
 
     /// A leaf: of a file that was offered and as it should be, or with anything wrong.
     fn write_leaf(&mut self, feed: &mut Feed<'_>) {
-        let Some(stream) = self.friend.open_leaf(self.link) else {
+        let Some(stream) = self.friend.open_leaf(self.link, LeafRank::of(1)) else {
             return;
         };
         let size = feed.index(self.offered.len()).map(|n| (n, self.offered[n]));

@@ -11,7 +11,7 @@ use common::wire::frame::{self, FrameBuffer};
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
 use peer::node::Datagrams;
 use peer::node::transport::{
-    CloseReason, LinkId, Side, StreamDir, StreamId, Transport, TransportEvent,
+    CloseReason, LeafRank, LinkId, Side, StreamDir, StreamId, Transport, TransportEvent,
 };
 use serde::Serialize;
 
@@ -96,7 +96,7 @@ impl Outsider {
 
     /// Sends a leaf on a stream of its own, and lets it arrive.
     pub fn send_leaf(&mut self, world: &mut World, header: &LeafHeader, bytes: &[u8]) {
-        let stream = self.transport.open_leaf(self.link());
+        let stream = self.transport.open_leaf(self.link(), LeafRank::of(1));
         let stream = stream.expect("there is room for a stream");
         let mut leaf = Vec::new();
         frame::encode::<LEAF_HEADER_LEN_MAX>(header, &mut leaf).expect("a header fits its bound");

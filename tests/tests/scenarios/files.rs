@@ -411,6 +411,93 @@ fn a_short_outage_ends_no_transfer() {
     }
 }
 
+/// A world in which both watch who is online, as in a chat.
+fn watching() -> World {
+    let mut world = world(2, Faults::NONE);
+    for host in [0, 1] {
+        assert_eq!(ask(&mut world, host, Command::Watch), Ok(Reply::Done));
+    }
+    world
+}
+
+#[test]
+fn whoever_is_offered_a_file_hears_soon_that_its_sender_has_restarted() {
+    let mut world = watching();
+    let (transfer, _) = offer(&mut world, 5);
+    crash(&mut world, 0);
+    until_online(&mut world, 0, true);
+    let back = world.now;
+    let TransferState::Failed { reason, kind } = end(&mut world, 1, transfer) else {
+        panic!("it did not fail");
+    };
+    assert_eq!(kind, FailureKind::Unanswered, "{reason}");
+    assert!(reason.contains("went away"), "{reason}");
+    let took = world.now - back;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn whoever_gets_a_file_hears_soon_that_its_sender_has_restarted() {
+    for watches in [true, false] {
+        let mut world = slow_world();
+        if watches {
+            ask(&mut world, 1, Command::Watch).unwrap();
+        }
+        let (transfer, _) = offer(&mut world, 4 * LEAF_LEN as u32);
+        answer(&mut world, transfer, true);
+        world.pass(Duration::from_secs(5));
+        crash(&mut world, 0);
+        until_online(&mut world, 0, true);
+        let back = world.now;
+        let end = end(&mut world, 1, transfer);
+        assert!(matches!(end, TransferState::Failed { .. }), "{end:?}");
+        let took = world.now - back;
+        assert!(took < Duration::from_secs(6), "{watches}: {took:?}");
+    }
+}
+
+#[test]
+fn an_offer_comes_again_as_soon_as_its_recipient_is_back() {
+    let mut world = world(2, Faults::NONE);
+    let (transfer, _) = offer(&mut world, 5);
+    // So that nothing else is on its way, and no keep-alive for a while.
+    world.pass(Duration::from_secs(6));
+    crash(&mut world, 1);
+    until_online(&mut world, 1, true);
+    let back = world.now;
+    until(&mut world, |world| world.hosts[1].offers == [transfer]);
+    let took = world.now - back;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn of_several_files_the_one_that_is_done_soonest_goes_first() {
+    let mut world = slow_world();
+    let mut transfers = Vec::new();
+    // The same length, then a short one.
+    for leaves in [4, 4, 4, 1] {
+        let (transfer, _) = offer(&mut world, leaves * LEAF_LEN as u32);
+        answer(&mut world, transfer, true);
+        transfers.push(transfer);
+        world.pass(Duration::from_millis(1500));
+    }
+    let [first, second, third, short] = transfers[..] else {
+        unreachable!("there are four");
+    };
+    let mut ended = Vec::new();
+    while ended.len() < 4 {
+        let moving = &world.hosts[0].moving;
+        let over = transfers.iter().filter(|transfer| {
+            let is_moving = moving.iter().any(|(moving, _)| moving == *transfer);
+            !is_moving && !ended.contains(*transfer)
+        });
+        let over: Vec<_> = over.copied().collect();
+        ended.extend(over);
+        world.pass(Duration::from_millis(100));
+    }
+    assert_eq!(ended, [short, first, second, third]);
+}
+
 /// Found by the swarm: the node never comes to rest again.
 #[test]
 fn a_node_stops_while_an_offer_waits_for_the_server() {

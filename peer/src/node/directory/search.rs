@@ -15,6 +15,8 @@ use common::limits::{FIND_BACKOFF_FIRST, FIND_BACKOFF_MAX};
 pub(super) struct Search {
     wanted: BTreeMap<AccountName, LookUp>,
     watches_always: bool,
+    /// Presence changes are of use for the time being, whether anybody is missing or not.
+    is_watched: bool,
 }
 
 /// The look-up of one account.
@@ -69,6 +71,11 @@ impl Search {
         self.watches_always = true;
     }
 
+    /// Says whether presence changes are of use for the time being, whether anybody is missing or not.
+    pub(super) const fn set_watched(&mut self, is_watched: bool) {
+        self.is_watched = is_watched;
+    }
+
     /// Tells whether they are wanted in any case.
     pub(super) const fn watches_always(&self) -> bool {
         self.watches_always
@@ -84,7 +91,7 @@ impl Search {
     /// Tells whether presence changes are of use.
     pub(super) fn wants_watch(&self) -> bool {
         let is_missing = |look_up: &LookUp| look_up.failures > 0;
-        self.watches_always || self.wanted.values().any(is_missing)
+        self.watches_always || self.is_watched || self.wanted.values().any(is_missing)
     }
 
     /// The next account to look for, except those that are being dialled.

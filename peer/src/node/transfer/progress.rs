@@ -8,7 +8,7 @@ use common::id::TransferId;
 use super::tell;
 use crate::node::command::TransferState;
 use crate::node::context::Context;
-use crate::node::transport::StreamId;
+use crate::node::transport::{LeafRank, StreamId};
 
 /// Least time between two reports of progress.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -96,12 +96,12 @@ fn first_byte(since: Instant, done: u64, now: Instant) -> Instant {
 
 /// Leaves that QUIC has taken on one link, and how much of them has arrived.
 ///
-/// QUIC tells when a stream is acknowledged as a whole. Streams are sent one after another, whichever
-/// transfer they belong to, so the bytes that the link has acknowledged since then are those of the first
+/// QUIC tells when a stream is acknowledged as a whole. Streams are sent one after another, those of the
+/// lowest rank first, whichever transfer they belong to, so the bytes that the link has acknowledged since then are those of the first
 /// one that is open, and of packet headers: an estimate, corrected with each leaf.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    /// Leaves that are not acknowledged, in the order in which QUIC took them.
+    /// Leaves that are not acknowledged, in the order in which QUIC sends them.
     open: VecDeque<SentLeaf>,
     /// What the link had acknowledged when the first of them became the first.
     mark: u64,
@@ -111,6 +111,7 @@ pub(super) struct InFlight {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SentLeaf {
     pub(super) transfer: TransferId,
+    pub(super) rank: LeafRank,
     pub(super) stream: StreamId,
     /// Its length in bytes, without the header in front.
     pub(super) len: u64,
@@ -119,10 +120,11 @@ pub(super) struct SentLeaf {
 impl InFlight {
     /// QUIC takes a leaf; its link has acknowledged `of_link` bytes so far.
     pub(super) fn push(&mut self, leaf: SentLeaf, of_link: u64) {
-        if self.open.is_empty() {
+        let at = self.open.partition_point(|open| open.rank <= leaf.rank);
+        if at == 0 {
             self.mark = of_link;
         }
-        self.open.push_back(leaf);
+        self.open.insert(at, leaf);
     }
 
     /// A stream is acknowledged. Returns its leaf.

@@ -136,6 +136,11 @@ impl Receiving {
         self.transfers.values().filter_map(Incoming::expires).min()
     }
 
+    /// Accounts that files come from.
+    pub(super) fn senders(&self) -> impl Iterator<Item = &AccountName> {
+        self.transfers.values().map(|incoming| &incoming.from)
+    }
+
     /// Tells whether this transfer is one of ours.
     pub(super) fn contains(&self, transfer: TransferId) -> bool {
         self.transfers.contains_key(&transfer)
@@ -292,8 +297,15 @@ impl Receiving {
             .map(|(transfer, _)| *transfer)
             .collect();
         for transfer in carried {
-            let reason = format!("the link broke: {reason}");
-            self.fail(transfer, reason, FailureKind::Broken, cx);
+            let incoming = self.transfers.get(&transfer);
+            let (kind, reason) = match incoming.filter(|incoming| incoming.expires().is_some()) {
+                Some(incoming) => {
+                    let reason = format!("{} went away: {reason}", incoming.from);
+                    (FailureKind::Unanswered, reason)
+                }
+                None => (FailureKind::Broken, format!("the link broke: {reason}")),
+            };
+            self.fail(transfer, reason, kind, cx);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::node::command::{
 };
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
-use crate::node::transport::{LinkId, StreamId};
+use crate::node::transport::{LeafRank, LinkId, StreamId};
 
 /// All files that go.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Sending {
     in_flight: BTreeMap<LinkId, InFlight>,
     /// The server was away lately: so long recipients may be on their way back.
     patient_until: Option<Instant>,
+    /// Number of transfers that have begun to move.
+    begun: u64,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,7 @@ enum State {
 #[derive(Debug)]
 struct LeafSender {
     link: LinkId,
+    turn: Turn,
     /// The leaf to ask the disk for next.
     next: u64,
     /// Asked of the disk.
@@ -70,6 +73,15 @@ struct LeafSender {
     progress: Progress,
     /// Of the whole file, once QUIC has all of it.
     digest: Option<FileDigest>,
+}
+
+/// Which of several files on one link goes first: the lesser one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    /// Whatever is shorter by an order of magnitude goes first.
+    rank: LeafRank,
+    /// Of the others, whatever was accepted first.
+    begun: u64,
 }
 
 impl Sending {
@@ -291,8 +303,14 @@ impl Sending {
             let reason = "the recipient claims to have parts of it already".to_owned();
             return self.fail(transfer, CommandError::Transfer(reason), cx);
         }
-        let mut moving = LeafSender {
+        let turn = Turn {
+            rank: LeafRank::of(leaf_count(offer.size)),
+            begun: self.begun,
+        };
+        self.begun += 1;
+        let moving = LeafSender {
             link,
+            turn,
             next: 0,
             reading: 0,
             held: VecDeque::new(),
@@ -301,8 +319,8 @@ impl Sending {
             progress: Progress::start(transfer, offer.size, cx),
             digest: None,
         };
-        moving.read_more(transfer, offer.size, 0, cx);
         outgoing.state = State::Moving(Box::new(moving));
+        self.push(link, cx);
     }
 
     /// The recipient declines, or gives up.
@@ -373,7 +391,8 @@ impl Sending {
                 if let State::Moving(moving) = &mut outgoing.state {
                     moving.reading -= 1;
                     moving.held.push_back((index, bytes, hash));
-                    self.push(transfer, cx);
+                    let link = moving.link;
+                    self.push(link, cx);
                 }
             }
             DiskAnswer::Failed(DiskFailure { reason, told }) => {
@@ -388,19 +407,6 @@ impl Sending {
             | DiskAnswer::Mismatch { .. }
             | DiskAnswer::Finished { .. }
             | DiskAnswer::BadName(_) => {}
-        }
-    }
-
-    /// A link takes more.
-    pub(super) fn on_writable(&mut self, link: LinkId, cx: &mut Context<'_>) {
-        let moving: Vec<TransferId> = self
-            .transfers
-            .iter()
-            .filter(|(_, outgoing)| outgoing.state.link() == Some(link))
-            .map(|(transfer, _)| *transfer)
-            .collect();
-        for transfer in moving {
-            self.push(transfer, cx);
         }
     }
 
@@ -441,12 +447,30 @@ impl Sending {
         self.end_early(transfer, error, kind, cx);
     }
 
-    /// Moves leaves from the disk to the link as far as both allow.
-    fn push(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
-        let Some(outgoing) = self.transfers.get_mut(&transfer) else {
-            return;
-        };
-        let (State::Moving(moving), Some(offer)) = (&mut outgoing.state, &outgoing.offer) else {
+    /// Moves leaves from the disk to the link as far as both allow, those of the file whose turn it is first.
+    pub(super) fn push(&mut self, link: LinkId, cx: &mut Context<'_>) {
+        let on_link = self.transfers.iter().filter_map(|(transfer, outgoing)| {
+            let State::Moving(moving) = &outgoing.state else {
+                return None;
+            };
+            (moving.link == link).then_some((moving.turn, *transfer))
+        });
+        let mut on_link: Vec<(Turn, TransferId)> = on_link.collect();
+        on_link.sort_unstable();
+        let mut waiting = 0;
+        for (_, transfer) in on_link {
+            self.send_held(transfer, cx);
+            waiting += self.read_more(transfer, waiting, cx);
+            self.tell_sent(transfer, cx);
+        }
+    }
+
+    fn send_held(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
+        let Some(Outgoing {
+            state: State::Moving(moving),
+            ..
+        }) = self.transfers.get_mut(&transfer)
+        else {
             return;
         };
         while let Some((index, bytes, hash)) = moving.held.pop_front() {
@@ -456,24 +480,55 @@ impl Sending {
                 hash,
             };
             let len = bytes.len() as u64;
-            let link = moving.link;
-            let Some(stream) = cx.links.send_leaf(link, &header, bytes.clone()) else {
+            let (link, rank) = (moving.link, moving.turn.rank);
+            let Some(stream) = cx.links.send_leaf(link, rank, &header, bytes.clone()) else {
                 moving.held.push_front((index, bytes, hash));
-                break;
+                return;
             };
             moving.hashes.insert(index, hash);
             let of_link = cx.links.acknowledged_bytes(link);
             let leaf = SentLeaf {
                 transfer,
+                rank,
                 stream,
                 len,
             };
             let in_flight = self.in_flight.entry(link).or_default();
             in_flight.push(leaf, of_link);
         }
-        let unsent = cx.links.unsent_streams(moving.link);
-        moving.read_more(transfer, offer.size, unsent, cx);
-        if moving.digest.is_none()
+    }
+
+    /// Reads more leaves, as long as few wait: `ahead` of other files whose turn is before this one's, its own,
+    /// and those that QUIC has not taken. Returns how many of its own wait.
+    fn read_more(&mut self, transfer: TransferId, ahead: usize, cx: &mut Context<'_>) -> usize {
+        let Some(Outgoing {
+            state: State::Moving(moving),
+            offer: Some(offer),
+            ..
+        }) = self.transfers.get_mut(&transfer)
+        else {
+            return 0;
+        };
+        let ahead = ahead + cx.links.unsent_leaves(moving.link, moving.turn.rank);
+        while moving.next < leaf_count(offer.size)
+            && ahead + moving.reading + moving.held.len() < LEAVES_READING_MAX
+        {
+            let index = moving.next;
+            cx.disk(DiskRequest::ReadLeaf { transfer, index });
+            moving.next += 1;
+            moving.reading += 1;
+        }
+        moving.reading + moving.held.len()
+    }
+
+    /// Once QUIC has all leaves of a file, tells its digest.
+    fn tell_sent(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
+        if let Some(Outgoing {
+            state: State::Moving(moving),
+            offer: Some(offer),
+            ..
+        }) = self.transfers.get_mut(&transfer)
+            && moving.digest.is_none()
             && let Some(digest) = moving.hashes.digest(offer.size)
         {
             cx.send(moving.link, FileFrame::Sent { transfer, digest });
@@ -649,19 +704,6 @@ impl State {
             Self::Opening | Self::Unlinked { .. } => None,
             Self::Offered { link } => Some(*link),
             Self::Moving(moving) => Some(moving.link),
-        }
-    }
-}
-
-impl LeafSender {
-    fn read_more(&mut self, transfer: TransferId, size: u64, unsent: usize, cx: &mut Context<'_>) {
-        while self.next < leaf_count(size)
-            && self.reading + self.held.len() + unsent < LEAVES_READING_MAX
-        {
-            let index = self.next;
-            cx.disk(DiskRequest::ReadLeaf { transfer, index });
-            self.next += 1;
-            self.reading += 1;
         }
     }
 }

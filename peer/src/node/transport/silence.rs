@@ -141,10 +141,15 @@ impl Transport {
         link.is_some_and(|link| link.silence.is_silent(&link.ack_lag))
     }
 
+    /// Pings the other end of a link, which has to acknowledge that.
+    pub fn ping(&mut self, link: LinkId) {
+        self.with(link, |link| link.connection.ping());
+    }
+
     /// There is a newer link to the device: this one is lost unless it acknowledges a ping.
     pub fn doubt(&mut self, link: LinkId) {
+        self.ping(link);
         self.with(link, |link| {
-            link.connection.ping();
             link.silence.watch = None;
             link.silence.doubted = Some(link.ack_lag.acknowledged_bytes());
         });
@@ -158,9 +163,7 @@ impl Transport {
         };
         match link.silence.handle_timeout(&link.ack_lag, now) {
             Verdict::Nothing => {}
-            Verdict::Ping => {
-                self.with(id, |link| link.connection.ping());
-            }
+            Verdict::Ping => self.ping(id),
             Verdict::Silent => self.events.push_back(TransportEvent::Silent { link: id }),
             Verdict::Lost => {
                 self.report_lost(id, "no answer");

@@ -84,7 +84,7 @@ impl Pair {
 
     /// Sends a leaf of `len` bytes; returns how many arrived.
     fn carry(&mut self, from: LinkId, to: LinkId, len: usize) -> usize {
-        let stream = self.ends[0].open_leaf(from).unwrap();
+        let stream = self.ends[0].open_leaf(from, LeafRank::of(1)).unwrap();
         let sent = Bytes::from(vec![7; len]);
         self.ends[0].write(from, stream, sent, true);
         let mut got = 0;
@@ -140,7 +140,7 @@ fn a_stream_carries_bytes_once_the_link_is_authorised() {
     let mut pair = Pair::new();
     let (client, server) = pair.connect();
     assert_eq!(
-        pair.ends[0].open_leaf(client),
+        pair.ends[0].open_leaf(client, LeafRank::of(1)),
         None,
         "no leaves before authorisation"
     );

@@ -27,7 +27,7 @@ const CALLER: [u8; 32] = [1; 32];
 
 /// Sends bytes from one end to the other on a new stream.
 fn carries_a_leaf(pair: &mut Pair, client: LinkId, server: LinkId) -> bool {
-    let Some(stream) = pair.ends[0].open_leaf(client) else {
+    let Some(stream) = pair.ends[0].open_leaf(client, LeafRank::of(1)) else {
         return false;
     };
     pair.ends[0].write(client, stream, Bytes::from_static(b"still here"), true);
@@ -103,7 +103,7 @@ fn t18_a_real_packet_that_was_changed_is_not_taken() {
     let (client, server) = pair.connect();
     pair.ends[1].authorise(server, pair.now);
     pair.run();
-    let stream = pair.ends[0].open_leaf(client).unwrap();
+    let stream = pair.ends[0].open_leaf(client, LeafRank::of(1)).unwrap();
     pair.ends[0].write(client, stream, Bytes::from_static(b"honest"), true);
     let sent = sent_by(&mut pair.ends[0], pair.now);
     for (_, real) in &sent {

@@ -617,7 +617,7 @@ fn a_silent_link_is_told_of_once_and_lives_on() {
     world.run_for(Duration::from_secs(1));
     world.is_direct_cut = [true; 2];
     let link = world.link(0);
-    let stream = world.ends[0].open_leaf(link).unwrap();
+    let stream = world.ends[0].open_leaf(link, LeafRank::of(1)).unwrap();
     world.ends[0].write(link, stream, Bytes::from_static(b"hello"), false);
     let took = world.run_until("it is silent", |world| world.silences(0) > 0);
     let fair = LINK_ACK_TIMEOUT..LINK_ACK_TIMEOUT + Duration::from_millis(100);

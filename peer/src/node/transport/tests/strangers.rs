@@ -200,7 +200,7 @@ fn t19_every_kind_of_packet_at_every_length_is_survived() {
         1,
         "the link of before, and no other"
     );
-    let stream = pair.ends[0].open_leaf(client).unwrap();
+    let stream = pair.ends[0].open_leaf(client, LeafRank::of(1)).unwrap();
     pair.ends[0].write(client, stream, Bytes::from_static(b"still here"), true);
     pair.run();
     let end = pair.ends[1].read(server, stream, &mut |_| true);

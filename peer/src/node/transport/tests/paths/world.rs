@@ -228,7 +228,7 @@ impl World {
     /// From now on an end writes some bytes again and again.
     pub(super) fn start_flow(&mut self, end: usize) {
         let link = self.link(end);
-        let stream = self.ends[end].open_leaf(link);
+        let stream = self.ends[end].open_leaf(link, LeafRank::of(1));
         self.flow = Some((end, stream.expect("there is room for a stream")));
         self.next_piece = self.now;
     }
@@ -236,7 +236,9 @@ impl World {
     /// Writes a piece of the flow every few seconds, for a minute.
     pub(super) fn trickle(&mut self) {
         let link = self.link(0);
-        let stream = self.ends[0].open_leaf(link).expect("there is room");
+        let stream = self.ends[0]
+            .open_leaf(link, LeafRank::of(1))
+            .expect("there is room");
         for _ in 0..12 {
             self.ends[0].write(link, stream, Bytes::from_static(b"piece"), false);
             self.run_for(Duration::from_secs(5));
