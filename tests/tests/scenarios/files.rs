@@ -16,8 +16,8 @@ use tests::sim::outsider::Outsider;
 use tests::sim::world::World;
 
 use super::shared::{
-    answer, ask, crash, end, linked_outsider, offer, open_offers, pass_both, say, separate,
-    twice_linked, until, until_delivered, until_online, world,
+    answer, ask, crash, end, linked_outsider, offer, offer_of, open_offers, pass_both, say,
+    separate, twice_linked, until, until_delivered, until_online, world,
 };
 
 #[test]
@@ -461,9 +461,8 @@ fn an_offer_comes_again_as_soon_as_its_recipient_is_back() {
     let mut world = world(2, Faults::NONE);
     let (transfer, _) = offer(&mut world, 5);
     // So that nothing else is on its way, and no keep-alive for a while.
-    world.pass(Duration::from_secs(6));
+    world.pass(Duration::from_millis(5500));
     crash(&mut world, 1);
-    until_online(&mut world, 1, true);
     let back = world.now;
     until(&mut world, |world| world.hosts[1].offers == [transfer]);
     let took = world.now - back;
@@ -473,10 +472,12 @@ fn an_offer_comes_again_as_soon_as_its_recipient_is_back() {
 #[test]
 fn of_several_files_the_one_that_is_done_soonest_goes_first() {
     let mut world = slow_world();
+    world.net.faults.rate = Some(1_000_000);
     let mut transfers = Vec::new();
     // The same length, then a short one.
-    for leaves in [4, 4, 4, 1] {
-        let (transfer, _) = offer(&mut world, leaves * LEAF_LEN as u32);
+    for leaves in [12, 12, 12, 1] {
+        let path = format!("/out/{leaves}");
+        let (transfer, _) = offer_of(&mut world, &path, leaves * LEAF_LEN as u32);
         answer(&mut world, transfer, true);
         transfers.push(transfer);
         world.pass(Duration::from_millis(1500));

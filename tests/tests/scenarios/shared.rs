@@ -116,8 +116,14 @@ pub(crate) fn ask(world: &mut World, host: usize, command: Command) -> Result<Re
 /// The first host offers the second a file of `len` bytes.
 #[track_caller]
 pub(crate) fn offer(world: &mut World, len: u32) -> (TransferId, Vec<u8>) {
+    offer_of(world, "/out/file", len)
+}
+
+/// The same with a file of this path.
+#[track_caller]
+pub(crate) fn offer_of(world: &mut World, path: &str, len: u32) -> (TransferId, Vec<u8>) {
     let bytes: Vec<u8> = (0..len).map(|at| (at / 5) as u8).collect();
-    let path = PathBuf::from("/out/file");
+    let path = PathBuf::from(path);
     world.hosts[0].disk.put(path.clone(), bytes.clone());
     let to = world.hosts[1].account.clone();
     let reply = ask(world, 0, Command::SendFile { to, path });

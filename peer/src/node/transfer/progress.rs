@@ -154,3 +154,26 @@ impl InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_is_of_the_leaf_that_quic_sends_first() {
+        let [long, short] = [1, 2].map(|byte| TransferId::from_bytes([byte; 16]));
+        let leaf = |transfer, leaves, stream: u64| SentLeaf {
+            transfer,
+            rank: LeafRank::of(leaves),
+            stream: StreamId::from(noq_proto::VarInt::from_u64(stream).unwrap()),
+            len: 1000,
+        };
+        let mut in_flight = InFlight::default();
+        in_flight.push(leaf(long, 100, 2), 50);
+        in_flight.push(leaf(long, 100, 6), 60);
+        assert_eq!(in_flight.arrived(long, 450), 400);
+        in_flight.push(leaf(short, 1, 10), 450);
+        let arrived = [long, short].map(|transfer| in_flight.arrived(transfer, 850));
+        assert_eq!(arrived, [0, 400]);
+    }
+}
