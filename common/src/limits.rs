@@ -404,6 +404,22 @@ pub const RELAY_CHANNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A challenge of the relay can be returned for at least this long, and at most twice as long: several round
 /// trips of a slow path.
 pub const RELAY_COOKIE_LIFETIME: Duration = Duration::from_secs(10);
+/// Relay channels of one device: far more links than people have at a time.
+pub const RELAY_CHANNELS_PER_DEVICE_MAX: usize = 256;
+/// Devices that one device may be introduced to at once: all those of two accounts.
+pub const INTRODUCTIONS_BURST_MAX: u32 = 2 * DEVICES_PER_ACCOUNT_MAX as u32;
+/// The same a second, after that.
+pub const INTRODUCTIONS_PER_SECOND_MAX: u32 = 4;
+/// Introductions that others may ask for to one device at once: whoever comes online is wanted by all their
+/// friends at the same moment.
+pub const INTRODUCED_BURST_MAX: u32 = 256;
+/// The same a second, after that: each costs a device a push and a handshake.
+pub const INTRODUCED_PER_SECOND_MAX: u32 = 16;
+/// Whoever asks for an introduction that the other side has asked for so short a time ago gets the same one,
+/// and waits for the other's handshake: as long as a dial lasts.
+pub const INTRODUCTION_LIFETIME: Duration = DIAL_TIMEOUT;
+/// Pairs of devices that were introduced so short a time ago: some 200 bytes each.
+pub const RECENT_INTRODUCTIONS_MAX: usize = 65_536;
 /// Bytes a second that one account may send through a server's relay channels, unless the operator says
 /// otherwise: 100 Mbit/s.
 pub const RELAY_BYTES_PER_SECOND_OF_ACCOUNT: u32 = 12_500_000;

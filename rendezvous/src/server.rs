@@ -9,6 +9,7 @@
 //! | `logins` | registrations and log-ins under way, lock-outs, one-time codes |
 //! | `devices` | the sessions that are logged in, and which owners are to be told of failures |
 //! | `presence` | the directory, and who watches it |
+//! | `introduce` | allocations and channels of the relay, and who was introduced to whom |
 //! | `operator` | the commands of the operator that are being executed |
 //!
 //! Parts report facts as events, which the router drains, and act through one `context`: time,
@@ -29,9 +30,10 @@ use crate::store::{Restored, StoreAnswer, StoreError};
 use connections::{Caller, Connections};
 use context::{Context, Part, ProtocolViolation, Purpose, ReplyTo};
 use devices::Devices;
+use introduce::Introductions;
 pub use io::{
     CloseReason, Command, CommandId, ConnectionId, Deadline, Frame, Input, Job, ListedAccount,
-    Outcome, Output, Reply, Ticket, Unblocked,
+    Outcome, Output, RelayCommand, Reply, Ticket, Unblocked,
 };
 use logins::Logins;
 use logins::lockout::Lockouts;
@@ -46,6 +48,8 @@ mod connections;
 mod context;
 // The sessions that are logged in.
 mod devices;
+// Both sides of a link to be are told whom to expect.
+mod introduce;
 // Inputs and outputs.
 mod io;
 /// Registration, log-in, lock-out.
@@ -69,6 +73,7 @@ pub struct Server {
     logins: Logins,
     devices: Devices,
     presence: Presence,
+    introductions: Introductions,
     operator: Operator,
     context: Context,
 }
@@ -91,18 +96,22 @@ impl Server {
             registration,
             lockout,
             bucket_key,
+            relays,
             agent,
         } = options;
         let lockouts = Lockouts::new(lockout, bucket_key, epoch, lockouts, now);
         // Room for 256 changes in each millisecond that the last run lasted.
         let first_version = epoch.unix(now).as_millis().saturating_mul(256);
+        let mut context = Context::new(seed, now, epoch);
+        let keys = [(); 2].map(|()| context.random());
         Self {
             connections: Connections::new(agent),
             logins: Logins::new(registration, lockouts, admissions, epoch, now),
             devices: Devices::default(),
             presence: Presence::new(first_version),
+            introductions: Introductions::new(relays, keys, now),
             operator: Operator::default(),
-            context: Context::new(seed, now, epoch),
+            context,
         }
     }
 
@@ -130,6 +139,7 @@ impl Server {
         self.devices.handle_timeout(now);
         self.drain_events();
         self.presence.handle_timeout(&mut self.context);
+        self.introductions.handle_timeout(now);
         self.logins.handle_timeout(&mut self.context);
     }
 
@@ -167,9 +177,10 @@ impl Server {
     ///             }
     ///             Output::Reply { reply, .. } => replies.push(reply),
     ///             Output::Wait(deadline) => return (replies, deadline),
-    ///             Output::Send { .. } | Output::Close { .. } | Output::Compute { .. } => {
-    ///                 unreachable!("nobody is connected");
-    ///             }
+    ///             Output::Send { .. }
+    ///             | Output::Close { .. }
+    ///             | Output::Compute { .. }
+    ///             | Output::Relay(_) => unreachable!("nobody is connected"),
     ///         }
     ///     }
     /// }
@@ -216,6 +227,7 @@ impl Server {
         let mut occupancies = self.connections.occupancies().to_vec();
         occupancies.push(self.context.occupancy());
         occupancies.extend(self.presence.occupancies());
+        occupancies.extend(self.introductions.occupancies());
         occupancies.extend(self.logins.occupancies());
         occupancies
     }
@@ -262,6 +274,9 @@ impl Server {
             Input::Disconnected { connection } => drop(self.forget(connection)),
             Input::Stored { ticket, answer } => self.on_stored(ticket, answer),
             Input::Computed { ticket, outcome } => return self.on_computed(ticket, outcome),
+            Input::ChannelClosed { channel } => {
+                self.introductions.on_channel_closed(channel, context);
+            }
             Input::Commanded { id, command } => self.operator.handle_command(id, command, context),
             Input::ShutDown => self.connections.on_shut_down(),
         }
@@ -290,10 +305,15 @@ impl Server {
             (Request::Device(request), Caller::Member) => {
                 self.devices.on_request(to, request, context);
             }
-            (Request::Login(_), Caller::Member) => context.refuse(to, Refusal::OutOfOrder),
-            (Request::Directory(_) | Request::Device(_), Caller::Stranger(_)) => {
-                context.refuse(to, Refusal::NotLoggedIn);
+            (Request::Introduction(request), Caller::Member) => {
+                let online = (&self.devices, self.presence.directory());
+                self.introductions.on_request(to, request, online, context);
             }
+            (Request::Login(_), Caller::Member) => context.refuse(to, Refusal::OutOfOrder),
+            (
+                Request::Directory(_) | Request::Device(_) | Request::Introduction(_),
+                Caller::Stranger(_),
+            ) => context.refuse(to, Refusal::NotLoggedIn),
         }
         Ok(())
     }
@@ -366,6 +386,7 @@ impl Server {
             devices::Event::AdmissionLost(lost) => self.logins.on_admission_lost(&lost),
             devices::Event::LoggedOut(connection, device_key) => {
                 self.presence.on_unenrolled(&device_key, context);
+                self.introductions.on_unenrolled(&device_key, context);
                 self.close(connection, CloseReason::LoggedOut);
             }
             devices::Event::NoticeDue(account) => {
@@ -393,6 +414,7 @@ impl Server {
             operator::Event::AccountRemoved { id, account } => {
                 self.logins.on_account_removed(&account);
                 self.presence.on_account_removed(&account, context);
+                self.introductions.on_account_removed(&account, context);
                 let sessions: Vec<_> = self.devices.connections_of(&account).collect();
                 for connection in sessions {
                     self.close(connection, CloseReason::Said(ByeReason::AccountRemoved));
@@ -434,6 +456,8 @@ impl Server {
             let now = self.context.now;
             self.presence
                 .on_logged_out(connection, &member.cursor(), now);
+            self.introductions
+                .on_logged_out(&member.device_key, &mut self.context);
         }
         Some(is_greeted)
     }
@@ -442,6 +466,7 @@ impl Server {
         let all = [
             self.connections.poll_timeout(),
             self.presence.poll_timeout(),
+            self.introductions.poll_timeout(),
             self.devices.poll_timeout(),
             Some(self.logins.poll_timeout()),
         ];

@@ -1,5 +1,6 @@
 //! A rate limiter: a burst at first, and after that a steady rate.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// A rate limit.
@@ -42,6 +43,40 @@ impl TokenBucket {
     /// When the bucket is full again.
     pub(crate) const fn full_at(&self) -> Instant {
         self.full_at
+    }
+}
+
+/// Buckets that keys share by a keyed hash, so that they take a fixed amount of memory and nobody can tell
+/// whose bucket is emptied with their own.
+pub(crate) struct SharedBuckets {
+    key: [u8; 32],
+    buckets: Box<[TokenBucket]>,
+}
+
+impl SharedBuckets {
+    /// So many take 64 KiB.
+    const COUNT: usize = 4096;
+
+    /// Full buckets. The key is random.
+    pub(crate) fn new(key: [u8; 32], now: Instant) -> Self {
+        Self {
+            key,
+            buckets: vec![TokenBucket::new(now); Self::COUNT].into(),
+        }
+    }
+
+    /// The bucket of a key, which it may share with others.
+    pub(crate) fn of(&mut self, key: &[u8]) -> &mut TokenBucket {
+        let hash = blake3::keyed_hash(&self.key, key);
+        let [low, high, ..] = *hash.as_bytes();
+        let index = usize::from(u16::from_le_bytes([low, high])) % Self::COUNT;
+        &mut self.buckets[index]
+    }
+}
+
+impl fmt::Debug for SharedBuckets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBuckets").finish_non_exhaustive()
     }
 }
 

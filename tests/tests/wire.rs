@@ -13,7 +13,8 @@ use common::limits::UNAUTHENTICATED_PER_SOURCE_MAX;
 use common::password::PasswordError;
 use common::wire::rendezvous::{
     Answer, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest, DirectoryVersion,
-    LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request, Status, TokenLogin,
+    IntroductionRequest, LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request, Status,
+    TokenLogin,
 };
 use rustls::NamedGroup;
 use tests::program::{Program, Running};
@@ -199,6 +200,10 @@ fn before_a_log_in_nothing_is_answered_but_log_ins() {
         Request::Device(DeviceRequest::LogOut),
         Request::Device(DeviceRequest::KeepAlive),
         Request::Device(DeviceRequest::Noted { device_key: nobody }),
+        Request::Introduction(IntroductionRequest::Allocate),
+        Request::Introduction(IntroductionRequest::Introduce {
+            account: name("alice"),
+        }),
     ];
     for request in requests {
         let answer = client.ask(request.clone());

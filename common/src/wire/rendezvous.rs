@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 mod device;
 // The directory: which devices are online, with their candidates.
 mod directory;
+// Introductions.
+mod introduction;
 // Registration and log-in.
 mod login;
 
@@ -18,6 +20,9 @@ pub use device::{AdmissionCode, AdmissionCodeError, DeviceAnswer, DevicePush, De
 pub use directory::{
     Candidate, CandidateKind, Change, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest,
     DirectoryVersion, Entry, Status,
+};
+pub use introduction::{
+    Introduction, IntroductionAnswer, IntroductionPush, IntroductionRequest, Role,
 };
 pub use login::{
     Enrolment, FailedLogins, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueLengthError,
@@ -93,12 +98,15 @@ pub enum Request {
     Directory(DirectoryRequest),
     /// This device and its account; allowed only after the log-in.
     Device(DeviceRequest),
+    /// Links to others; allowed only after the log-in.
+    Introduction(IntroductionRequest),
 }
 
 crate::from_parts!(Request {
     Login(LoginRequest),
     Directory(DirectoryRequest),
     Device(DeviceRequest),
+    Introduction(IntroductionRequest),
 });
 
 /// A frame from the server, after its [`HelloAnswer`].
@@ -126,6 +134,8 @@ pub enum Answer {
     Directory(DirectoryAnswer),
     /// Answers a [`DeviceRequest`].
     Device(DeviceAnswer),
+    /// Answers an [`IntroductionRequest`].
+    Introduction(IntroductionAnswer),
 }
 
 crate::from_parts!(Answer {
@@ -133,6 +143,7 @@ crate::from_parts!(Answer {
     Login(LoginAnswer),
     Directory(DirectoryAnswer),
     Device(DeviceAnswer),
+    Introduction(IntroductionAnswer),
 });
 
 /// A notification from the server, not requested by the peer.
@@ -144,12 +155,15 @@ pub enum Push {
     Directory(DirectoryPush),
     /// About this device's account.
     Device(DevicePush),
+    /// Of another device that makes a link.
+    Introduction(IntroductionPush),
 }
 
 crate::from_parts!(Push {
     Bye(ByeReason),
     Directory(DirectoryPush),
     Device(DevicePush),
+    Introduction(IntroductionPush),
 });
 
 /// Why the server ends a connection.
@@ -232,6 +246,9 @@ pub enum Refusal {
     /// The server's store failed.
     #[error("the server cannot access its store; its log tells the operator why")]
     StoreFailed,
+    /// The operator does not let the server relay anything.
+    #[error("this server relays nothing")]
+    RelayOff,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //!
 //! A variant without a sample is a compile error.
 
+use super::channel::{AllocationId, EndId};
 use super::peer::{
     CancelReason, ChatFrame, Conversation, DeclineReason, FileFrame, LeafHeader, LeafRange,
     Message, MessageBody, Offer, PeerFrame, PeerHello, Reason, ReceiptState,
@@ -10,9 +11,10 @@ use super::peer::{
 use super::rendezvous::{
     AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DeviceAnswer,
     DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion,
-    Enrolment, Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest,
-    LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame,
-    Status, StretchVersion, TokenLogin, VERSION,
+    Enrolment, Entry, FailedLogins, Hello, HelloAnswer, Introduction, IntroductionAnswer,
+    IntroductionPush, IntroductionRequest, LoggedIn, LoginAnswer, LoginRequest, LoginStart,
+    OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, Role, ServerFrame, Status,
+    StretchVersion, TokenLogin, VERSION,
 };
 use crate::hash::{FileDigest, LeafHash};
 use crate::id::{AccountName, DeviceName, MessageId, TransferId};
@@ -107,6 +109,7 @@ samples! {
         Request::Login(_) => login_requests().into_iter().map(Request::Login),
         Request::Directory(_) => directory_requests().into_iter().map(Request::Directory),
         Request::Device(_) => device_requests().into_iter().map(Request::Device),
+        Request::Introduction(_) => introduction_requests().into_iter().map(Request::Introduction),
     }
 }
 
@@ -164,6 +167,14 @@ samples! {
     }
 }
 
+samples! {
+    /// Requests for links to others.
+    introduction_requests: IntroductionRequest {
+        IntroductionRequest::Allocate => [IntroductionRequest::Allocate],
+        IntroductionRequest::Introduce { .. } => [IntroductionRequest::Introduce { account: account() }],
+    }
+}
+
 // ---- answers and pushes ------------------------------------------------------------------------
 
 samples! {
@@ -173,6 +184,7 @@ samples! {
         Answer::Login(_) => login_answers().into_iter().map(Answer::Login),
         Answer::Directory(_) => directory_answers().into_iter().map(Answer::Directory),
         Answer::Device(_) => device_answers().into_iter().map(Answer::Device),
+        Answer::Introduction(_) => introduction_answers().into_iter().map(Answer::Introduction),
     }
 }
 
@@ -192,6 +204,7 @@ samples! {
         Refusal::ListAgain => [Refusal::ListAgain],
         Refusal::Busy { .. } => [Refusal::Busy { retry_after_s: 2 }],
         Refusal::StoreFailed => [Refusal::StoreFailed],
+        Refusal::RelayOff => [Refusal::RelayOff],
     }
 }
 
@@ -237,11 +250,30 @@ samples! {
 }
 
 samples! {
+    /// Answers about links to others.
+    introduction_answers: IntroductionAnswer {
+        IntroductionAnswer::Allocated { .. } => [IntroductionAnswer::Allocated { allocation: allocation() }],
+        IntroductionAnswer::Introduced { .. } => [IntroductionAnswer::Introduced { introductions: introductions() }],
+    }
+}
+
+/// An introduction in each role, through the relay and without it.
+fn introductions() -> Vec<Introduction> {
+    let both = [(Some(end()), Role::Client), (None, Role::Server)];
+    let introductions = both.map(|(end, role)| {
+        let entry = entry();
+        Introduction { entry, end, role }
+    });
+    introductions.into()
+}
+
+samples! {
     /// Pushes of every feature.
     pushes: Push {
         Push::Bye(_) => bye_reasons().into_iter().map(Push::Bye),
         Push::Directory(_) => directory_pushes().into_iter().map(Push::Directory),
         Push::Device(_) => device_pushes().into_iter().map(Push::Device),
+        Push::Introduction(_) => introduction_pushes().into_iter().map(Push::Introduction),
     }
 }
 
@@ -272,6 +304,13 @@ samples! {
     device_pushes: DevicePush {
         DevicePush::FailedLogins(_) => [DevicePush::FailedLogins(failed_logins())],
         DevicePush::Enrolled(_) => [DevicePush::Enrolled(enrolment())],
+    }
+}
+
+samples! {
+    /// Pushes of introductions.
+    introduction_pushes: IntroductionPush {
+        IntroductionPush::Introduced(_) => introductions().into_iter().map(IntroductionPush::Introduced),
     }
 }
 
@@ -389,6 +428,14 @@ pub fn account() -> AccountName {
 /// The device key of every sample; its seed is 32 bytes of 07.
 pub fn device_key() -> DeviceKey {
     DeviceSecret::from_seed([7; 32]).public()
+}
+
+const fn allocation() -> AllocationId {
+    AllocationId::from_bytes([0xa1; 16])
+}
+
+const fn end() -> EndId {
+    EndId::from_bytes([0xe1; 16])
 }
 
 /// The directory entry of every sample.

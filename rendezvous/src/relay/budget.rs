@@ -1,19 +1,13 @@
 //! Limits the answers that are longer than their requests: whoever forges the sender of a bare STUN
 //! request has the server send 12 or 24 bytes more than it got, to somebody who did not ask.
-//!
-//! The budget has a fixed size. Prefixes share buckets by a keyed hash, so that nobody can tell whose
-//! bucket is emptied with their own.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use common::limits::{LONGER_ANSWERS_PER_SECOND_MAX, LONGER_ANSWERS_PER_SOURCE_MAX};
 
 use crate::source::SourcePrefix;
-use crate::token_bucket::{Rate, TokenBucket};
+use crate::token_bucket::{Rate, SharedBuckets, TokenBucket};
 
-/// Buckets that the prefixes share; 64 KiB.
-const BUCKETS: usize = 4096;
 /// For one prefix.
 const OF_SOURCE: Rate = Rate {
     interval: Duration::from_millis(1000 / LONGER_ANSWERS_PER_SOURCE_MAX as u64),
@@ -26,9 +20,9 @@ const OF_ALL: Rate = Rate {
 };
 
 /// The answers that may still be longer than their requests.
+#[derive(Debug)]
 pub(super) struct Budget {
-    key: [u8; 32],
-    sources: Box<[TokenBucket]>,
+    sources: SharedBuckets,
     all: TokenBucket,
 }
 
@@ -36,30 +30,16 @@ impl Budget {
     /// A full budget. The key is random.
     pub(super) fn new(key: [u8; 32], now: Instant) -> Self {
         Self {
-            key,
-            sources: vec![TokenBucket::new(now); BUCKETS].into(),
+            sources: SharedBuckets::new(key, now),
             all: TokenBucket::new(now),
         }
     }
 
     /// Tells whether one more answer may go to a prefix, and counts it.
     pub(super) fn take(&mut self, source: SourcePrefix, now: Instant) -> bool {
-        let bucket = self.bucket(source);
+        let bucket = self.sources.of(&source.octets());
         // The prefix first: whoever has used up their own takes nothing from the others.
         bucket.take(1, OF_SOURCE, now) && self.all.take(1, OF_ALL, now)
-    }
-
-    fn bucket(&mut self, source: SourcePrefix) -> &mut TokenBucket {
-        let hash = blake3::keyed_hash(&self.key, &source.octets());
-        let [low, high, ..] = *hash.as_bytes();
-        let index = usize::from(u16::from_le_bytes([low, high])) % BUCKETS;
-        &mut self.sources[index]
-    }
-}
-
-impl fmt::Debug for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget").finish_non_exhaustive()
     }
 }
 

@@ -14,7 +14,9 @@ use common::wire::rendezvous::{Answer, HelloAnswer, Push, Refusal, RequestId, Se
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::io::{CloseReason, CommandId, ConnectionId, Frame, Job, Output, Reply, Ticket};
+use super::io::{
+    CloseReason, CommandId, ConnectionId, Frame, Job, Output, RelayCommand, Reply, Ticket,
+};
 use crate::store::StoreRequest;
 
 /// How long a client waits that was refused by a busy server.
@@ -231,6 +233,11 @@ impl Context {
 
     pub(super) fn close(&mut self, connection: ConnectionId, why: CloseReason) {
         self.outputs.push_back(Output::Close { connection, why });
+    }
+
+    /// Has the relay do something.
+    pub(super) fn relay(&mut self, command: RelayCommand) {
+        self.outputs.push_back(Output::Relay(command));
     }
 
     /// Answers the operator.

@@ -7,9 +7,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use common::id::AccountName;
 use common::key::ChannelBinding;
+use common::wire::channel::AllocationId;
 use common::wire::rendezvous::{ByeReason, Hello, HelloAnswer, RequestFrame, ServerFrame};
 
+use crate::relay::{Channel, ChannelId};
 use crate::store::{StoreAnswer, StoreError, StoreRequest};
 pub use command::{Command, CommandId, ListedAccount, Reply, Unblocked};
 pub use job::{Job, Outcome};
@@ -85,6 +88,11 @@ pub enum Input {
         /// What [`Job::run`] returned.
         outcome: Outcome,
     },
+    /// The relay has closed a channel because nobody used it, or could not open it.
+    ChannelClosed {
+        /// Not used again.
+        channel: ChannelId,
+    },
     /// The operator asks something; answered by [`Output::Reply`].
     Commanded {
         /// Comes back in the reply.
@@ -128,6 +136,9 @@ pub enum Output {
         /// A tenth of a millisecond of work, or less.
         job: Job,
     },
+    /// Give a command to the relay; commands in the order in which they come out, and before what comes after
+    /// them is sent.
+    Relay(RelayCommand),
     /// Answer the operator.
     Reply {
         /// Came with the command.
@@ -137,6 +148,17 @@ pub enum Output {
     },
     /// There is nothing more to do until an input comes, or this moment.
     Wait(Option<Deadline>),
+}
+
+/// What the relay is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelayCommand {
+    /// Make an allocation for a device of this account.
+    Allocate(AllocationId, AccountName),
+    /// End an allocation and all its channels.
+    Free(AllocationId),
+    /// Open a channel between two allocations.
+    Open(Channel),
 }
 
 /// A frame from the server.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use common::id::{AccountName, DeviceName};
 use common::key::DeviceKey;
 use common::time::UnixTime;
-use common::wire::rendezvous::Cursor;
+use common::wire::rendezvous::{Candidate, Cursor, Entry, Status};
 
 use crate::store::AccountId;
 
@@ -23,6 +23,18 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// What the directory says of it, if it announces this.
+    pub(super) fn entry(&self, status: Status, candidates: Vec<Candidate>) -> Entry {
+        Entry {
+            account: self.account.clone(),
+            device_name: self.device_name.clone(),
+            device_key: self.device_key,
+            status,
+            since: self.since,
+            candidates,
+        }
+    }
+
     /// Its place in the directory.
     pub(super) fn cursor(&self) -> Cursor {
         Cursor {

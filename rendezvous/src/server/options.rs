@@ -12,6 +12,8 @@ pub struct ServerOptions {
     pub lockout: LockoutOptions,
     /// Keys the counters of unknown names.
     pub bucket_key: BucketKey,
+    /// Devices may send each other packets through the relay.
+    pub relays: bool,
     /// What the greeting says: program and version.
     pub agent: String,
 }
@@ -23,6 +25,7 @@ impl ServerOptions {
             registration: Registration::default(),
             lockout: LockoutOptions::default(),
             bucket_key,
+            relays: true,
             agent: concat!("rendezvous/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

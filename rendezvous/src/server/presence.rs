@@ -190,15 +190,7 @@ impl Presence {
             context.refuse(to, Refusal::LimitExceeded);
             return;
         };
-        let entry = Entry {
-            account: member.account.clone(),
-            device_name: member.device_name.clone(),
-            device_key: member.device_key,
-            status,
-            since: member.since,
-            candidates,
-        };
-        self.announce(entry, context.now);
+        self.announce(member.entry(status, candidates), context.now);
         context.answer(to, DirectoryAnswer::Done);
     }
 

@@ -325,7 +325,10 @@ impl Here {
                 }
                 Output::Reply { reply, .. } => answer = Some(reply),
                 Output::Wait(_) => return answer.expect("every command is answered"),
-                Output::Send { .. } | Output::Close { .. } | Output::Compute { .. } => {}
+                Output::Send { .. }
+                | Output::Close { .. }
+                | Output::Compute { .. }
+                | Output::Relay(_) => {}
             }
         }
     }

@@ -83,12 +83,12 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(poll_problem)?);
     let workers = Workers::start(store, setup, &waker)?;
     let relay = Relay::new(ambient::seed()?, TrafficLimits::default(), clock::now());
-    let udp = UdpThread::start(sockets.udp, relay)?;
-    let mut serving = Loop::new(poll, sockets.tcp, tls, server, workers, folder.path())?;
+    let udp = UdpThread::start(sockets.udp, relay, &waker)?;
+    let threads = (workers, udp);
+    let mut serving = Loop::new(poll, sockets.tcp, tls, server, threads, folder.path())?;
     announce(screen, address, &fingerprint, folder.path())?;
     let ended = serving.run();
     serving.end();
-    udp.stop();
     ended
 }
 
@@ -263,6 +263,7 @@ struct Loop {
     tls: Arc<ServerConfig>,
     server: Server,
     workers: Workers,
+    udp: UdpThread,
     connections: BTreeMap<ConnectionId, TlsConnection>,
     last_connection: u64,
     /// Connections that may have more to read, of which the system does not tell again.
@@ -287,7 +288,7 @@ impl Loop {
         listener: std::net::TcpListener,
         tls: Arc<ServerConfig>,
         server: Server,
-        workers: Workers,
+        (workers, udp): (Workers, UdpThread),
         folder: &Path,
     ) -> Result<Self, Failure> {
         let mut listener = TcpListener::from_std(listener);
@@ -320,6 +321,7 @@ impl Loop {
             tls,
             server,
             workers,
+            udp,
             connections: BTreeMap::new(),
             last_connection: 0,
             ready: BTreeSet::new(),
@@ -355,6 +357,10 @@ impl Loop {
             while let Some(input) = self.workers.take_result() {
                 self.server.handle_input(input, now);
             }
+            while let Some(channel) = self.udp.take_closed() {
+                self.server
+                    .handle_input(Input::ChannelClosed { channel }, now);
+            }
             self.drain(now);
             if let Some(admin) = &mut self.admin {
                 admin.flush();
@@ -371,6 +377,7 @@ impl Loop {
         }
         drop(self.connections);
         self.workers.stop();
+        self.udp.stop();
     }
 
     fn on_event(&mut self, event: &mio::event::Event, now: Instant) {
@@ -611,6 +618,7 @@ impl Loop {
                         self.server.handle_input(input, now);
                     }
                 }
+                Output::Relay(command) => self.udp.order(command),
                 Output::Reply { id, reply } => {
                     if let Some(admin) = &mut self.admin {
                         admin.reply(RequestId(id.0), admin::answer(reply));

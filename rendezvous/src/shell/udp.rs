@@ -3,15 +3,17 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::os::clock;
 use common::os::udp::{Received, Train, TrainSender, TrainSocket};
 use mio::{Events, Poll, Token, Waker};
 
 use super::Failure;
-use crate::relay::{Batch, Output, Relay};
+use crate::relay::{Batch, ChannelId, Output, Relay};
+use crate::server::RelayCommand;
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -27,11 +29,31 @@ pub(super) struct UdpThread {
     thread: JoinHandle<()>,
     stop: Arc<AtomicBool>,
     waker: Waker,
+    commands: Sender<RelayCommand>,
+    closed: Receiver<ChannelId>,
+}
+
+/// What the thread has.
+struct Port {
+    poll: Poll,
+    relay: Relay,
+    socket: TrainSocket,
+    stop: Arc<AtomicBool>,
+    /// As many as the server has allocations and channels, at most.
+    commands: Receiver<RelayCommand>,
+    closed: Sender<ChannelId>,
+    /// Wakes whoever takes what is closed.
+    waker: Arc<Waker>,
 }
 
 impl UdpThread {
-    /// Starts to answer datagrams with an engine that has seen nothing.
-    pub(super) fn start(socket: std::net::UdpSocket, relay: Relay) -> Result<Self, Failure> {
+    /// Starts to answer datagrams with an engine that has seen nothing. `taker` wakes whoever calls
+    /// [`UdpThread::take_closed`].
+    pub(super) fn start(
+        socket: std::net::UdpSocket,
+        relay: Relay,
+        taker: &Arc<Waker>,
+    ) -> Result<Self, Failure> {
         let failure = |why| Failure::System {
             what: "start the UDP thread",
             why,
@@ -41,16 +63,41 @@ impl UdpThread {
         socket.register(poll.registry(), SOCKET).map_err(failure)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(failure)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let is_over = Arc::clone(&stop);
+        let (commands, ordered) = mpsc::channel();
+        let (closing, closed) = mpsc::channel();
+        let port = Port {
+            poll,
+            relay,
+            socket,
+            stop: Arc::clone(&stop),
+            commands: ordered,
+            closed: closing,
+            waker: Arc::clone(taker),
+        };
         let thread = thread::Builder::new()
             .name("udp".to_owned())
-            .spawn(move || run(poll, relay, socket, &is_over))
+            .spawn(move || port.run())
             .map_err(failure)?;
         Ok(Self {
             thread,
             stop,
             waker,
+            commands,
+            closed,
         })
+    }
+
+    /// Has the relay do something.
+    pub(super) fn order(&self, command: RelayCommand) {
+        let is_there = self.commands.send(command).is_ok() && self.waker.wake().is_ok();
+        if !is_there {
+            log::error!("the UDP thread is gone");
+        }
+    }
+
+    /// The next channel that the relay has closed by itself, or has not opened.
+    pub(super) fn take_closed(&self) -> Option<ChannelId> {
+        self.closed.try_recv().ok()
     }
 
     /// Ends the thread.
@@ -62,39 +109,77 @@ impl UdpThread {
     }
 }
 
-fn run(mut poll: Poll, mut relay: Relay, mut socket: TrainSocket, stop: &AtomicBool) {
-    let mut events = Events::with_capacity(8);
-    let mut outputs = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        let now = clock::now();
-        relay.handle_timeout(now);
-        let due = relay.poll_timeout();
-        let span = if socket.is_readable() {
-            Some(Duration::ZERO)
-        } else {
-            due.map(|due| due.saturating_duration_since(now))
-        };
-        if let Err(error) = poll.poll(&mut events, span)
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            log::error!("the UDP thread cannot wait: {error}");
-            return;
+impl Port {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(8);
+        let mut outputs = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let now = clock::now();
+            self.take_commands(now);
+            self.relay.handle_timeout(now);
+            self.tell_closed();
+            let due = self.relay.poll_timeout();
+            let span = if self.socket.is_readable() {
+                Some(Duration::ZERO)
+            } else {
+                due.map(|due| due.saturating_duration_since(now))
+            };
+            if let Err(error) = self.poll.poll(&mut events, span)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                log::error!("the UDP thread cannot wait: {error}");
+                return;
+            }
+            if events.iter().any(|event| event.token() == SOCKET) {
+                self.socket.note_readable();
+            }
+            // What the server said before it told a peer comes before what that peer sends.
+            self.take_commands(clock::now());
+            for _ in 0..ROUND {
+                if self.socket.is_readable() {
+                    let relay = &mut self.relay;
+                    self.socket
+                        .receive(|sender, train| carry(relay, sender, train, &mut outputs));
+                }
+            }
         }
-        if events.iter().any(|event| event.token() == SOCKET) {
-            socket.note_readable();
-        }
-        for _ in 0..ROUND {
-            if socket.is_readable() {
-                socket.receive(|sender, train| carry(&mut relay, sender, train, &mut outputs));
+        log::debug!(
+            "relay: answered={} forwarded={} dropped={}",
+            self.relay.answered(),
+            self.relay.forwarded(),
+            self.relay.dropped()
+        );
+    }
+
+    fn take_commands(&mut self, now: Instant) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                RelayCommand::Allocate(id, account) => {
+                    if !self.relay.allocate(id, account, now) {
+                        log::error!("the relay has no room for an allocation");
+                    }
+                }
+                RelayCommand::Free(id) => self.relay.free(id),
+                RelayCommand::Open(channel) => {
+                    let id = channel.id;
+                    if !self.relay.open(channel, now) {
+                        self.tell(id);
+                    }
+                }
             }
         }
     }
-    log::debug!(
-        "relay: answered={} forwarded={} dropped={}",
-        relay.answered(),
-        relay.forwarded(),
-        relay.dropped()
-    );
+
+    fn tell_closed(&mut self) {
+        while let Some(channel) = self.relay.poll_closed() {
+            self.tell(channel);
+        }
+    }
+
+    fn tell(&self, closed: ChannelId) {
+        // Fails only once the server stops.
+        let _ = self.closed.send(closed).is_ok() && self.waker.wake().is_ok();
+    }
 }
 
 /// Hands a train to the relay, and sends what it wants sent. What finds no room is lost.

@@ -11,6 +11,8 @@ mod clocks;
 mod directory;
 /// What is told of a device that is enrolled.
 mod enrolments;
+/// Whom a device is introduced to.
+mod introductions;
 /// How many log-ins may fail.
 mod lockout;
 /// What presence costs.

@@ -126,6 +126,7 @@ impl Crowd {
                 other @ (Output::Close { .. }
                 | Output::Store { .. }
                 | Output::Compute { .. }
+                | Output::Relay(_)
                 | Output::Reply { .. }) => panic!("{other:?}"),
             };
             let Frame::Server(frame) = frame else {
@@ -147,6 +148,7 @@ impl Crowd {
                 ServerFrame::Push(
                     Push::Directory(DirectoryPush::Unenrolled { .. })
                     | Push::Device(DevicePush::FailedLogins(_) | DevicePush::Enrolled(_))
+                    | Push::Introduction(_)
                     | Push::Bye(_),
                 )
                 | ServerFrame::Answer { .. } => {}

@@ -20,10 +20,11 @@ use common::wire::rendezvous::{
     LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
     RequestId, ServerFrame, Status, TokenLogin,
 };
+use rendezvous::relay::{Relay, TrafficLimits};
 use rendezvous::server::logins::lockout::BucketKey;
 use rendezvous::server::{
-    CloseReason, Command, CommandId, ConnectionId, Frame, Input, Output, Reply, Server,
-    ServerOptions, Ticket,
+    CloseReason, Command, CommandId, ConnectionId, Frame, Input, Output, RelayCommand, Reply,
+    Server, ServerOptions, Ticket,
 };
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
@@ -57,6 +58,7 @@ pub(crate) struct World {
     pub(crate) hold_store: bool,
     pub(crate) hold_jobs: bool,
     pub(crate) store_fails: bool,
+    pub(crate) relay: Relay,
     pub(crate) held: VecDeque<(Ticket, StoreRequest)>,
     pub(crate) jobs: VecDeque<(Ticket, rendezvous::server::Job)>,
 }
@@ -99,6 +101,7 @@ impl World {
             hold_store: false,
             hold_jobs: false,
             store_fails: false,
+            relay: Relay::new([7; 32], TrafficLimits::default(), now),
             held: VecDeque::new(),
             jobs: VecDeque::new(),
         }
@@ -155,9 +158,20 @@ impl World {
                         self.start_jobs();
                     }
                 }
+                Output::Relay(command) => self.relay(command),
                 Output::Reply { reply, .. } => self.replies.push_back(reply),
                 Output::Wait(_) => return,
             }
+        }
+    }
+
+    fn relay(&mut self, command: RelayCommand) {
+        match command {
+            RelayCommand::Allocate(id, account) => {
+                assert!(self.relay.allocate(id, account, self.now));
+            }
+            RelayCommand::Free(id) => self.relay.free(id),
+            RelayCommand::Open(channel) => assert!(self.relay.open(channel, self.now)),
         }
     }
 
@@ -205,6 +219,10 @@ impl World {
         let passed = span;
         self.wall = self.wall.saturating_add(passed);
         self.now = end;
+        self.relay.handle_timeout(end);
+        while let Some(channel) = self.relay.poll_closed() {
+            self.input(Input::ChannelClosed { channel });
+        }
     }
 
     // ---- connections -------------------------------------------------------------------------

@@ -10,12 +10,14 @@ use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, REQUESTS_OPEN_MAX};
 use common::stun::{binding_answer, canonical, check_answer};
 use common::time::UnixTime;
+use common::wire::channel::{AllocationId, EndId};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, Candidate, CandidateKind, Change, Cursor, DeviceAnswer, DevicePush,
     DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Enrolment,
-    Entry, FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, OpaqueMessage,
-    Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion, VERSION,
+    Entry, FailedLogins, Hello, HelloAnswer, Introduction, IntroductionAnswer, IntroductionPush,
+    IntroductionRequest, LoggedIn, LoginAnswer, LoginRequest, OpaqueMessage, Push, Refusal,
+    Request, RequestFrame, RequestId, Role, ServerFrame, Status, StretchVersion, VERSION,
 };
 use common::wire::samples;
 use peer::node::Input;
@@ -376,6 +378,15 @@ fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
         Request::Device(
             DeviceRequest::LogOut | DeviceRequest::KeepAlive | DeviceRequest::Noted { .. },
         ) => DeviceAnswer::Done.into(),
+        Request::Introduction(IntroductionRequest::Allocate) => {
+            let allocation = AllocationId::from_bytes([feed.byte(); 16]);
+            IntroductionAnswer::Allocated { allocation }.into()
+        }
+        Request::Introduction(IntroductionRequest::Introduce { .. }) => {
+            let introductions = (0..feed.below(3)).filter_map(|_| introduction(feed));
+            let introductions = introductions.collect();
+            IntroductionAnswer::Introduced { introductions }.into()
+        }
     }
 }
 
@@ -395,8 +406,19 @@ fn refusal(feed: &mut Feed<'_>) -> Refusal {
     refusal
 }
 
+fn introduction(feed: &mut Feed<'_>) -> Option<Introduction> {
+    let entry = entries(feed).pop()?;
+    let end = feed.flag().then(|| EndId::from_bytes([feed.byte(); 16]));
+    let role = if feed.flag() {
+        Role::Client
+    } else {
+        Role::Server
+    };
+    Some(Introduction { entry, end, role })
+}
+
 fn any_push(feed: &mut Feed<'_>) -> Push {
-    match feed.below(6) {
+    match feed.below(7) {
         0 | 1 => Push::Directory(DirectoryPush::Presence {
             version: DirectoryVersion(feed.number().into()),
             changes: (0..feed.below(4)).map(|_| change(feed)).collect(),
@@ -404,6 +426,10 @@ fn any_push(feed: &mut Feed<'_>) -> Push {
         2 => Push::Device(DevicePush::FailedLogins(failed(feed))),
         3 => Push::Bye(one_of(samples::bye_reasons(), feed)),
         4 => Push::Device(DevicePush::Enrolled(enrolment(feed))),
+        5 => match introduction(feed) {
+            Some(introduction) => IntroductionPush::Introduced(introduction).into(),
+            None => DirectoryPush::ListAgain.into(),
+        },
         _ => Push::Directory(one_of(samples::directory_pushes(), feed)),
     }
 }

@@ -18,13 +18,14 @@ use common::time::{Epoch, UnixTime};
 use common::wire::frame;
 use common::wire::rendezvous::{
     AdmissionCode, Answer, Cursor, DeviceRequest, DirectoryRequest, DirectoryVersion, Hello,
-    LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Request, RequestFrame, RequestId,
-    ServerFrame, Status, StretchVersion, TokenLogin,
+    IntroductionRequest, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Request,
+    RequestFrame, RequestId, ServerFrame, Status, StretchVersion, TokenLogin,
 };
+use rendezvous::relay::{Relay, TrafficLimits};
 use rendezvous::server::logins::lockout::BucketKey;
 use rendezvous::server::{
-    Command, CommandId, ConnectionId, Frame, Input, Job, Outcome, Output, Server, ServerOptions,
-    Ticket,
+    Command, CommandId, ConnectionId, Frame, Input, Job, Outcome, Output, RelayCommand, Server,
+    ServerOptions, Ticket,
 };
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
@@ -151,6 +152,7 @@ const fn token(n: usize) -> Token {
 
 struct Run {
     server: Server,
+    relay: Relay,
     store: MemoryStore,
     now: Instant,
     connections: BTreeMap<ConnectionId, Client>,
@@ -194,6 +196,7 @@ impl Run {
         let restored = store.restore().expect("a store in memory does not fail");
         Self {
             server: Server::new([4; 32], now, epoch, options, restored),
+            relay: Relay::new([6; 32], TrafficLimits::default(), now),
             store,
             now,
             connections: BTreeMap::new(),
@@ -362,7 +365,7 @@ impl Run {
     }
 
     fn any_request(&self, connection: ConnectionId, feed: &mut Feed<'_>) -> Request {
-        match feed.below(15) {
+        match feed.below(17) {
             0 => Request::Login(LoginRequest::RegisterStart {
                 account: any_account(feed),
                 message: opaque(feed, &kept().register),
@@ -401,6 +404,10 @@ impl Run {
             12 => Request::Device(DeviceRequest::LogOut),
             13 => Request::Device(DeviceRequest::Noted {
                 device_key: secret(feed.below(3)).public(),
+            }),
+            14 => Request::Introduction(IntroductionRequest::Allocate),
+            15 => Request::Introduction(IntroductionRequest::Introduce {
+                account: any_account(feed),
             }),
             _ => Request::Device(DeviceRequest::KeepAlive),
         }
@@ -581,12 +588,28 @@ impl Run {
                 }
                 Output::Store { ticket, request } => self.orders.push((ticket, request)),
                 Output::Compute { ticket, job } => self.jobs.push((ticket, job)),
+                Output::Relay(command) => self.relay(command),
                 Output::Reply { id, .. } => {
                     assert!(self.commands.remove(&id), "one reply for each command");
                 }
             }
         }
         panic!("outputs without an end");
+    }
+
+    /// The relay can do whatever the engine asks of it.
+    fn relay(&mut self, command: RelayCommand) {
+        match command {
+            RelayCommand::Allocate(id, account) => {
+                let is_new = self.relay.allocate(id, account, self.now);
+                assert!(is_new, "an allocation that is there");
+            }
+            RelayCommand::Free(id) => self.relay.free(id),
+            RelayCommand::Open(channel) => {
+                let is_open = self.relay.open(channel, self.now);
+                assert!(is_open, "a channel that cannot be");
+            }
+        }
     }
 
     fn on_frame(&mut self, connection: ConnectionId, frame: &Frame) {
@@ -599,7 +622,9 @@ impl Run {
         match &**frame {
             ServerFrame::Answer { id, answer } => self.on_answer(connection, *id, answer),
             ServerFrame::Push(Push::Bye(_)) => {}
-            ServerFrame::Push(push @ (Push::Directory(_) | Push::Device(_))) => {
+            ServerFrame::Push(
+                push @ (Push::Directory(_) | Push::Device(_) | Push::Introduction(_)),
+            ) => {
                 assert!(client.is_member, "{push:?} for a stranger");
             }
         }
@@ -621,7 +646,7 @@ impl Run {
                     assert!(self.logged_in <= self.proofs, "a log-in without a proof");
                 }
             },
-            Answer::Directory(_) | Answer::Device(_) => {
+            Answer::Directory(_) | Answer::Device(_) | Answer::Introduction(_) => {
                 assert!(client.is_member, "{answer:?} for a stranger");
             }
         }

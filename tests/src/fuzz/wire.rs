@@ -13,8 +13,9 @@ use common::wire::peer::{
 };
 use common::wire::rendezvous::{
     Answer, Change, DeviceAnswer, DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush,
-    DirectoryRequest, Entry, Hello, HelloAnswer, LoginAnswer, LoginRequest, OpaqueMessage, Push,
-    Request, RequestFrame, ServerFrame,
+    DirectoryRequest, Entry, Hello, HelloAnswer, IntroductionAnswer, IntroductionPush,
+    IntroductionRequest, LoginAnswer, LoginRequest, OpaqueMessage, Push, Request, RequestFrame,
+    ServerFrame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -136,7 +137,11 @@ fn check_request(request: &Request) {
             | DeviceRequest::LogOut
             | DeviceRequest::KeepAlive
             | DeviceRequest::Noted { .. },
-        ) => {}
+        )
+        | Request::Introduction(IntroductionRequest::Allocate) => {}
+        Request::Introduction(IntroductionRequest::Introduce { account }) => {
+            check_account(account.as_str());
+        }
     }
 }
 
@@ -201,6 +206,13 @@ fn check_answer(answer: &Answer) {
             DeviceAnswer::Admission { code, .. } => check_text(*code),
             DeviceAnswer::Done => {}
         },
+        Answer::Introduction(answer) => match answer {
+            IntroductionAnswer::Introduced { introductions } => {
+                let introduced = introductions.iter();
+                introduced.for_each(|introduction| check_entry(&introduction.entry));
+            }
+            IntroductionAnswer::Allocated { .. } => {}
+        },
         Answer::Refused(_) => {}
     }
 }
@@ -215,6 +227,9 @@ fn check_push(push: &Push) {
         }
         Push::Device(DevicePush::Enrolled(enrolment)) => {
             check_device(enrolment.device_name.as_str())
+        }
+        Push::Introduction(IntroductionPush::Introduced(introduction)) => {
+            check_entry(&introduction.entry);
         }
         Push::Directory(DirectoryPush::ListAgain)
         | Push::Device(DevicePush::FailedLogins(_))

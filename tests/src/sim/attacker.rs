@@ -6,8 +6,8 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceSecret, Role, Statement};
 use common::password::{ClientLogin, Password};
 use common::wire::rendezvous::{
-    Answer, DeviceRequest, DirectoryRequest, Hello, LoginAnswer, LoginRequest, LoginStart,
-    OpaqueMessage, Request, RequestFrame, RequestId, ServerFrame, Status,
+    Answer, DeviceRequest, DirectoryRequest, Hello, IntroductionRequest, LoginAnswer, LoginRequest,
+    LoginStart, OpaqueMessage, Request, RequestFrame, RequestId, ServerFrame, Status,
 };
 use rendezvous::server::{ConnectionId, Frame, Input};
 use zeroize::Zeroizing;
@@ -49,6 +49,10 @@ impl Attacker {
                 candidates: vec![self.source],
             }),
             Request::Device(DeviceRequest::Admit),
+            Request::Introduction(IntroductionRequest::Allocate),
+            Request::Introduction(IntroductionRequest::Introduce {
+                account: victim.clone(),
+            }),
         ];
         let guess = self
             .guess(victim, guess)
@@ -106,9 +110,12 @@ impl Attacker {
                     .map(|ke3| Request::Login(LoginRequest::LoginFinish { ke3 }));
                 Ok(finish.map(|finish| request_input(id, 100, finish)))
             }
-            Answer::Login(_) | Answer::Directory(_) | Answer::Device(_) => Err(Violation::new(
-                &format!("somebody who is not logged in got {answer:?}"),
-            )),
+            Answer::Login(_)
+            | Answer::Directory(_)
+            | Answer::Device(_)
+            | Answer::Introduction(_) => Err(Violation::new(&format!(
+                "somebody who is not logged in got {answer:?}"
+            ))),
         }
     }
 }

@@ -11,7 +11,7 @@ use common::password::{Password, PasswordRecord, STRETCH_CURRENT, ServerSetup, m
 use common::time::{Epoch, UnixTime};
 use rendezvous::relay::{Batch, Output, Relay, TrafficLimits};
 use rendezvous::server::logins::lockout::BucketKey;
-use rendezvous::server::{Input, Job, Outcome, Server, ServerOptions, Ticket};
+use rendezvous::server::{Input, Job, Outcome, RelayCommand, Server, ServerOptions, Ticket};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
     Account, AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, Lookup, Store,
@@ -70,6 +70,7 @@ impl RendezvousHost {
             .store
             .restore()
             .expect("a store in memory does not fail");
+        self.relay = Relay::new(seed, TrafficLimits::default(), now);
         self.engine = Some(Server::new(seed, now, epoch, options, restored));
         self.deadline = Some((now, "start"));
     }
@@ -188,6 +189,35 @@ impl RendezvousHost {
             engine.handle_input(Input::Computed { ticket, outcome }, now);
         }
         is_proof
+    }
+
+    /// Does what the engine asks of the relay, which always can.
+    pub fn relay(&mut self, command: RelayCommand, now: Instant) {
+        let is_done = match command {
+            RelayCommand::Allocate(id, account) => self.relay.allocate(id, account, now),
+            RelayCommand::Open(channel) => self.relay.open(channel, now),
+            RelayCommand::Free(id) => {
+                self.relay.free(id);
+                true
+            }
+        };
+        assert!(is_done, "the relay cannot do what it is asked");
+    }
+
+    /// Has the relay do what is due, and tells the engine.
+    pub fn handle_relay_timeout(&mut self, now: Instant) {
+        self.relay.handle_timeout(now);
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        while let Some(channel) = self.relay.poll_closed() {
+            engine.handle_input(Input::ChannelClosed { channel }, now);
+        }
+    }
+
+    /// When the relay wants to be called.
+    pub fn relay_deadline(&self) -> Option<(Instant, &'static str)> {
+        self.relay.poll_timeout().map(|at| (at, "relay"))
     }
 
     /// Takes a datagram, if it is on. Returns what it sends because of it, and where to.

@@ -744,6 +744,7 @@ impl World {
             && let Some(engine) = &mut self.server.engine
         {
             engine.handle_timeout(self.now);
+            self.server.handle_relay_timeout(self.now);
             self.drain_server();
         }
         true
@@ -789,7 +790,8 @@ impl World {
         let output = engine.poll_output(self.now);
         let found = if let server::Output::Wait(deadline) = output {
             let deadline = deadline.map(|due| (due.at, due.why));
-            earlier(deadline, self.server.deadline)
+            let deadlines = deadline.into_iter().chain(self.server.relay_deadline());
+            earlier(deadlines.min(), self.server.deadline)
         } else {
             Some(format!("{output:?}"))
         };

@@ -461,6 +461,8 @@ impl Session {
             ServerFrame::Push(Push::Bye(reason)) => self.on_bye(reason, requests),
             ServerFrame::Push(Push::Directory(push)) => self.tell(SessionEvent::Directory(push)),
             ServerFrame::Push(Push::Device(push)) => self.tell(SessionEvent::Device(push)),
+            // Links are dialled without.
+            ServerFrame::Push(Push::Introduction(_)) => {}
         }
     }
 

@@ -362,7 +362,9 @@ impl World {
             };
             match engine.poll_output(self.now) {
                 server::Output::Wait(deadline) => {
-                    self.server.deadline = deadline.map(|deadline| (deadline.at, deadline.why));
+                    let deadline = deadline.map(|deadline| (deadline.at, deadline.why));
+                    let relay = self.server.relay_deadline();
+                    self.server.deadline = deadline.into_iter().chain(relay).min();
                     return self.check_ledger();
                 }
                 server::Output::Send { connection, frame }
@@ -396,6 +398,7 @@ impl World {
                         self.ledger.on_proof();
                     }
                 }
+                server::Output::Relay(command) => self.server.relay(command, self.now),
                 server::Output::Reply { id, .. } => {
                     let n = usize::try_from(id.0).expect("it is the number of a host");
                     self.ledger.on_unblocked(&self.hosts[n].account);
