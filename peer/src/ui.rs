@@ -24,6 +24,9 @@ pub(crate) mod prompt;
 /// Passwords and yes-or-no questions.
 pub(crate) mod question;
 
+/// Puts the cursor to the start of its row, and clears that.
+const CLEAR_ROW: &str = "\r\u{1b}[K";
+
 /// Where output goes and in which form.
 #[derive(Clone, Debug)]
 pub(crate) struct Screen {
@@ -98,6 +101,14 @@ impl Screen {
             // Hints are not worth ending for.
             let text = common::text::wrapped(&text.to_string(), self.error_look.columns());
             let _ = write_line(&mut io::stderr().lock(), &text);
+        }
+    }
+
+    /// Clears the row of stderr that the cursor is in, where a terminal shows keys: the next hint begins it.
+    pub(crate) fn clear_row(&self) {
+        if !self.json && io::stderr().is_terminal() {
+            // Whoever cannot be shown this sees nothing else either.
+            let _ = io::stderr().lock().write_all(CLEAR_ROW.as_bytes());
         }
     }
 }

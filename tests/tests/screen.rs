@@ -776,6 +776,38 @@ fn an_interrupt_says_what_became_of_a_file() {
 }
 
 #[test]
+fn a_program_that_has_done_its_own_work_says_what_of_others_an_interrupt_ends() {
+    let world = two_people();
+    make_film(&world);
+    fs::write(world.path("letter.txt"), "x").unwrap();
+    let _inbox = world.receive("bob");
+    world.register("carol");
+    let takes = world.peer_command("carol", &["receive", "--folder", "inbox"]);
+    let mut carol = Terminal::start(&takes, 80);
+    world.wait_ready("carol");
+    // It has the node.
+    let sends = world.peer_command("alice", &["send-file", "carol", "letter.txt"]);
+    let mut owner = Terminal::start(&sends, 80);
+    carol.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take letter.txt?")
+    });
+    let sends = world.peer_command("alice", &["send-file", "bob", "film.mp4"]);
+    let mut other = Terminal::start(&sends, 80);
+    other.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+    carol.type_keys("y\r");
+    owner.wait("it stays", PATIENCE, |screen| {
+        screen.contains("Sent letter.txt to carol") && screen.contains("still carries film.mp4")
+    });
+    owner.type_keys("\x03");
+    ends(
+        owner,
+        0,
+        "Cancelled for another 'peer' program: film.mp4 to bob",
+    );
+    ends(other, 9, "the 'peer' program that carried it has ended");
+}
+
+#[test]
 fn a_bar_says_that_nothing_comes() {
     let world = two_people();
     make_film(&world);

@@ -171,6 +171,13 @@ pub(crate) fn carried(moving: &[TransferView], look: &Look) -> String {
     ))
 }
 
+/// Which files of other programs of the profile ended with this one; at least one.
+pub(crate) fn cut_off_for_others(moving: &[TransferView]) -> String {
+    let files: Vec<_> = moving.iter().map(of_node).collect();
+    let files = text::joined(&files);
+    format!("Cancelled for another 'peer' program: {files}.")
+}
+
 /// Which transfers ended with the chat; at least one.
 pub(crate) fn cancelled(transfers: &[Transfer]) -> String {
     format!("Cancelled: {}.", named(transfers))
