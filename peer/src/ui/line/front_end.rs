@@ -556,6 +556,16 @@ mod tests {
         let declined = TransferState::Declined {
             reason: "no".to_owned(),
         };
+        let failed = TransferState::Failed {
+            reason: "the link broke".to_owned(),
+            kind: FailureKind::Broken,
+        };
+        let done = TransferState::Done {
+            digest: "00".to_owned(),
+            total: 2000,
+            elapsed_ms: 4,
+            path: Some("/tmp/a.txt".into()),
+        };
         for (item, words) in [
             (
                 Item::Hello {
@@ -670,11 +680,19 @@ mod tests {
             ),
             (
                 transfer("a.txt", moving),
-                "  a.txt from bob: 25 %, 500 B of 2.0 kB",
+                "  1: a.txt from bob: 25 %, 500 B of 2.0 kB",
             ),
             (
                 transfer("a.txt", declined),
-                "a.txt from bob was declined: no",
+                "1: a.txt from bob was declined: no",
+            ),
+            (
+                transfer("a.txt", failed),
+                "1: a.txt from bob failed: the link broke",
+            ),
+            (
+                transfer("a.txt", done),
+                "1: Received a.txt from bob: 2.0 kB in 4 ms\n  saved as /tmp/a.txt\n  BLAKE3 00",
             ),
             (
                 Item::Connection(ConnectionChange::Lost {

@@ -96,8 +96,9 @@ fn whom(transfer: &Transfer) -> String {
     }
 }
 
-/// What became of a transfer, or how far it is.
+/// What became of a transfer, or how far it is. Begins with its number: two files may have one name.
 pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) -> String {
+    let number = transfer.number;
     let name = inline(&transfer.name);
     let whom = whom(transfer);
     let verb = match &transfer.way {
@@ -105,22 +106,28 @@ pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) 
         Way::From(_) => "Received",
     };
     match state {
-        TransferState::Waiting => look.dim(&format!("  {name} {whom}: waiting for an answer")),
+        TransferState::Waiting => {
+            look.dim(&format!("  {number}: {name} {whom}: waiting for an answer"))
+        }
         TransferState::Moving { done, total } => {
             let of = format!("{} of {}", text::size(*done), text::size(*total));
             look.dim(&format!(
-                "  {name} {whom}: {}, {of}",
+                "  {number}: {name} {whom}: {}, {of}",
                 percent(*done, *total)
             ))
         }
-        TransferState::Done { .. } => look.green(&transfer_done(verb, &name, &whom, state)),
+        TransferState::Done { .. } => {
+            let done = transfer_done(verb, &name, &whom, state);
+            look.green(&format!("{number}: {done}"))
+        }
         TransferState::Declined { reason } => {
             let reason = declined(reason, &transfer.name);
-            look.yellow(&format!("{name} {whom} was declined: {reason}"))
+            look.yellow(&format!("{number}: {name} {whom} was declined: {reason}"))
         }
-        TransferState::Failed { reason, .. } => {
-            look.yellow(&format!("{name} {whom} failed: {}", inline(reason)))
-        }
+        TransferState::Failed { reason, .. } => look.yellow(&format!(
+            "{number}: {name} {whom} failed: {}",
+            inline(reason)
+        )),
     }
 }
 
