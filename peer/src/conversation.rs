@@ -64,6 +64,7 @@ use transfers::{Ended, Selected, Transfers};
 pub(crate) use io::{
     Ending, Input, Item, Now, Objection, Output, PromptState, RequestError, RequestId, Setup,
 };
+pub(crate) use offers::broken_by;
 pub(crate) use sent::{Cause, Receipts, Waiting};
 pub(crate) use transfers::{Stage, Transfer, Way};
 
@@ -470,10 +471,11 @@ impl Conversation {
             return;
         };
         let name = offer.name;
+        let why = broken_by(state).map(str::to_owned);
         self.show(if is_taken {
             Item::OfferTaken { number, name }
         } else {
-            Item::OfferEnded { number, name }
+            Item::OfferEnded { number, name, why }
         });
     }
 
@@ -514,7 +516,8 @@ impl Conversation {
         let offers: Vec<_> = self.offers.end_all().collect();
         for (number, offer) in offers {
             let name = offer.name;
-            self.show(Item::OfferEnded { number, name });
+            let why = broken_by(&state).map(str::to_owned);
+            self.show(Item::OfferEnded { number, name, why });
         }
     }
 

@@ -404,6 +404,27 @@ fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
 }
 
 #[test]
+fn an_offer_whose_sender_is_gone_says_so() {
+    let world = two_people();
+    fs::write(world.path("small.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let alice = world.start("alice", &["send-file", "bob", "small.txt"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take small.txt?")
+    });
+    alice.kill();
+    let screen = bob.wait("it has ended", PATIENCE, |screen| {
+        screen.contains("The offer of small.txt ")
+    });
+    assert!(
+        screen.contains("The offer of small.txt ended: "),
+        "{screen}"
+    );
+}
+
+#[test]
 fn an_offer_is_broken_between_words_on_a_narrow_screen() {
     let world = two_people();
     fs::create_dir(world.path("inbox")).unwrap();
@@ -760,7 +781,9 @@ fn an_interrupt_says_what_became_of_a_file() {
     alice.wait("it moves", PATIENCE, moves);
     alice.type_keys("\x03");
     ends(alice, 130, "Cancelled: film.mp4 was not sent. bob had ");
-    bob.wait("it failed", PATIENCE, |screen| screen.contains("failed:"));
+    bob.wait("it failed", PATIENCE, |screen| {
+        screen.contains("error: film.mp4 from alice failed: cancelled by the other side")
+    });
 
     // On its way, by the receiver.
     let mut alice = Terminal::start(&sends, 80);

@@ -14,6 +14,7 @@ use super::node_handle::NodeHandle;
 use crate::args::Receive;
 use crate::client::{CallError, Happening, Typed, now};
 use crate::config::{AcceptPolicy, CALL_TIMEOUT, shown_path};
+use crate::conversation::broken_by;
 use crate::conversation::connection::ConnectionWatch;
 use crate::conversation::recent::Recent;
 use crate::failure::{Exit, Failure};
@@ -315,7 +316,7 @@ impl Receiver<'_> {
 
     fn on_transfer(&mut self, transfer: TransferId, state: &TransferState) -> Step {
         if state.is_final() {
-            self.drop_question(transfer);
+            self.drop_question(transfer, state);
         }
         let Some(offer) = self.taking.get(&transfer) else {
             if self.declined.remove(&transfer) {
@@ -325,19 +326,20 @@ impl Receiver<'_> {
             return Ok(None);
         };
         let name = inline(&offer.name).into_owned();
+        let from = offer.from.clone();
         self.screen.data(&Event::Transfer {
             transfer,
             state: state.clone(),
         })?;
         match state {
             TransferState::Moving { done, total } => {
-                let whom = (&*name, &offer.from);
+                let whom = (&*name, &from);
                 self.bars.advance(transfer, whom, (*done, *total), now());
                 Ok(None)
             }
             TransferState::Waiting => Ok(None),
             TransferState::Done { .. } => {
-                let whom = format!("from {}", offer.from);
+                let whom = format!("from {from}");
                 self.bars.end(transfer);
                 self.taking.remove(&transfer);
                 self.prose(&line::transfer_done("Received", &name, &whom, state))?;
@@ -348,7 +350,7 @@ impl Receiver<'_> {
                 self.taking.remove(&transfer);
                 let look = &self.screen.error_look;
                 self.note(&format!(
-                    "{} {name} failed: {}",
+                    "{} {name} from {from} failed: {}",
                     look.red("error:"),
                     inline(reason)
                 ));
@@ -358,7 +360,7 @@ impl Receiver<'_> {
     }
 
     /// An offer ended before it was answered here.
-    fn drop_question(&mut self, transfer: TransferId) {
+    fn drop_question(&mut self, transfer: TransferId, state: &TransferState) {
         let index = self
             .questions
             .iter()
@@ -370,8 +372,9 @@ impl Receiver<'_> {
             self.discard_keys();
         }
         self.note(&format!(
-            "The offer of {} was withdrawn, or answered elsewhere.",
-            inline(&offer.name)
+            "The offer of {} {}.",
+            inline(&offer.name),
+            line::offer_ended(broken_by(state))
         ));
         if index == Some(0) && !self.questions.is_empty() {
             self.ask();

@@ -155,7 +155,12 @@ pub(crate) enum Item {
     /// A file is offered.
     Offer { number: usize, offer: OfferView },
     /// An offer ended before it was answered here.
-    OfferEnded { number: usize, name: String },
+    OfferEnded {
+        number: usize,
+        name: String,
+        /// Why, for a person; `None` where it was withdrawn, or answered elsewhere.
+        why: Option<String>,
+    },
     /// An offer that was open here was accepted in another program.
     OfferTaken { number: usize, name: String },
     /// The node offers a file for this person.

@@ -4,7 +4,25 @@ use std::collections::BTreeMap;
 
 use common::id::TransferId;
 
-use crate::node::command::OfferView;
+use crate::node::command::{FailureKind, OfferView, TransferState};
+
+/// Why an unanswered offer has ended; `None` where its sender withdrew it, or another program answered it.
+pub(crate) fn broken_by(state: &TransferState) -> Option<&str> {
+    match state {
+        TransferState::Failed {
+            kind: FailureKind::Cancelled,
+            ..
+        }
+        | TransferState::Waiting
+        | TransferState::Moving { .. }
+        | TransferState::Done { .. }
+        | TransferState::Declined { .. } => None,
+        TransferState::Failed {
+            reason,
+            kind: FailureKind::Unanswered | FailureKind::NodeEnds | FailureKind::Broken,
+        } => Some(reason),
+    }
+}
 
 /// Offers that are not answered. The node bounds how many there are.
 #[derive(Debug, Default)]

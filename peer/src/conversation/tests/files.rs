@@ -109,19 +109,35 @@ fn an_offer_that_cannot_be_answered_stays_open_unless_it_has_ended() {
 }
 
 #[test]
-fn an_offer_that_ends_unanswered_is_told() {
-    let mut stage = Stage::with_bob();
-    stage.event(Event::Offer(offer(1)));
-    let wanted = stage.event(transfer(1, failed()));
-    let ended = Item::OfferEnded {
-        number: 1,
-        name: "1.txt".to_owned(),
+fn an_offer_that_ends_unanswered_is_told_and_why_if_its_sender_did_not_want_that() {
+    let failed = |kind| TransferState::Failed {
+        reason: "bob went away: no answer".to_owned(),
+        kind,
     };
-    assert_eq!((wanted.items, wanted.events), (vec![ended], Vec::new()));
-    assert_eq!(
-        stage.line("/accept").items,
-        objection(Objection::NoSuchOffer)
-    );
+    let declined = TransferState::Declined {
+        reason: "declined".to_owned(),
+    };
+    let told = Some("bob went away: no answer".to_owned());
+    for (state, why) in [
+        (failed(FailureKind::Unanswered), told.clone()),
+        (failed(FailureKind::Broken), told),
+        (failed(FailureKind::Cancelled), None),
+        (declined, None),
+    ] {
+        let mut stage = Stage::with_bob();
+        stage.event(Event::Offer(offer(1)));
+        let wanted = stage.event(transfer(1, state));
+        let ended = Item::OfferEnded {
+            number: 1,
+            name: "1.txt".to_owned(),
+            why,
+        };
+        assert_eq!((wanted.items, wanted.events), (vec![ended], Vec::new()));
+        assert_eq!(
+            stage.line("/accept").items,
+            objection(Objection::NoSuchOffer)
+        );
+    }
 }
 
 #[test]

@@ -271,9 +271,10 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
             number,
             offer: view,
         } => prose(offer(view, Some(*number), look)),
-        Item::OfferEnded { number, name } => prose(look.dim(&format!(
-            "  Offer {number}, {}, was withdrawn, or answered elsewhere.",
-            inline(name)
+        Item::OfferEnded { number, name, why } => prose(look.dim(&format!(
+            "  Offer {number}, {}, {}.",
+            inline(name),
+            transfer::offer_ended(why.as_deref())
         ))),
         Item::OfferTaken { number, name } => prose(look.dim(&format!(
             "  Offer {number}, {}, was answered elsewhere.",
@@ -668,8 +669,17 @@ mod tests {
                 Item::OfferEnded {
                     number: 2,
                     name: "a.txt".to_owned(),
+                    why: None,
                 },
                 "  Offer 2, a.txt, was withdrawn, or answered elsewhere.",
+            ),
+            (
+                Item::OfferEnded {
+                    number: 2,
+                    name: "a.txt".to_owned(),
+                    why: Some("bob went away: no answer".to_owned()),
+                },
+                "  Offer 2, a.txt, ended: bob went away: no answer.",
             ),
             (
                 Item::Accepted {
@@ -755,6 +765,12 @@ mod tests {
             Item::OfferEnded {
                 number: 1,
                 name: name(),
+                why: None,
+            },
+            Item::OfferEnded {
+                number: 1,
+                name: "a.txt".to_owned(),
+                why: Some(name()),
             },
             Item::Offered(file(HOSTILE)),
             Item::Cancelled(file(HOSTILE)),

@@ -131,6 +131,14 @@ pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) 
     }
 }
 
+/// How an offer ended that was not answered here, behind its name: `why`, or nothing broke.
+pub(crate) fn offer_ended(why: Option<&str>) -> String {
+    match why {
+        Some(why) => format!("ended: {}", inline(why)),
+        None => "was withdrawn, or answered elsewhere".to_owned(),
+    }
+}
+
 /// Which transfers end with the chat, for whoever leaves it; at least one.
 pub(super) fn cut_off(underway: &[(Transfer, Stage)]) -> String {
     let files = underway.iter().map(|(transfer, stage)| {
