@@ -404,6 +404,105 @@ fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
 }
 
 #[test]
+fn the_question_that_an_answer_is_for_is_the_last_line() {
+    let world = two_people();
+    world.register("carol");
+    fs::create_dir(world.path("inbox")).unwrap();
+    for name in ["first.txt", "second.txt"] {
+        fs::write(world.path(name), "x").unwrap();
+    }
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let asks = |name: &'static str, shown: &'static str| {
+        move |screen: &str| {
+            let question = format!("Take {name}? [y/n, then Enter]");
+            let last = screen.trim_end().lines().next_back();
+            screen.contains(shown) && last == Some(&*question)
+        }
+    };
+    let first = world.start("alice", &["send-file", "bob", "first.txt"]);
+    bob.wait("the question", PATIENCE, asks("first.txt", "alice offers"));
+    bob.type_keys("hal");
+    bob.wait("it is half typed", PATIENCE, |screen| {
+        screen.lines().last() == Some("hal")
+    });
+    let second = world.start("carol", &["send-file", "bob", "second.txt"]);
+    let offers = "\ncarol offers second.txt (1 B)\n";
+    bob.wait("it is asked again", PATIENCE, asks("first.txt", offers));
+    bob.type_keys("hal");
+    let sent = world.peer("alice", &["send", "bob", "take the second one"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let message = "alice: take the second one\n";
+    let screen = bob.wait(
+        "it is asked once more",
+        PATIENCE,
+        asks("first.txt", message),
+    );
+    assert!(!screen.contains("hal2"), "{screen}");
+    // What was half typed is not part of the answer.
+    bob.type_keys("y\r");
+    let received = "\nReceived first.txt from alice: ";
+    bob.wait(
+        "it asks for the next",
+        PATIENCE,
+        asks("second.txt", received),
+    );
+    bob.type_keys("n\r");
+    bob.wait("it is declined", PATIENCE, |screen| {
+        screen.contains("Declined second.txt.")
+    });
+    assert_eq!(first.finish(PATIENCE).unwrap().code(), 0);
+    assert_eq!(second.finish(PATIENCE).unwrap().code(), 9);
+}
+
+#[test]
+fn whoever_answers_an_offer_that_was_withdrawn_is_told_that_nothing_is_asked() {
+    let world = two_people();
+    fs::write(world.path("con.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let alice = world.start("alice", &["send-file", "bob", "con.txt"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take con.txt")
+    });
+    assert_eq!(alice.interrupt().unwrap().code(), Some(130));
+    bob.wait("it is withdrawn", PATIENCE, |screen| {
+        screen.contains("was withdrawn")
+    });
+    let told =
+        |times: usize| move |screen: &str| screen.matches("Nothing was asked").count() == times;
+    bob.type_keys("y\r");
+    bob.wait("it is told", PATIENCE, told(1));
+    // Nothing is said of an empty line.
+    bob.type_keys("\rn\r");
+    let screen = bob.wait("it is told again", PATIENCE, told(2));
+    assert!(!screen.contains("Declined"), "{screen}");
+    bob.type_keys("\x03");
+    ends(bob, 130, "");
+}
+
+#[test]
+fn receive_in_the_background_shows_messages_and_leaves_the_keys_to_the_shell() {
+    let world = two_people();
+    let receive = world.peer_command("bob", &["receive"]);
+    let mut shell = Terminal::start(&in_shell(&receive), 80);
+    shell.type_keys("\"$@\" &\r");
+    world.wait_ready("bob");
+    shell.type_keys("half");
+    let sent = world.peer("alice", &["send", "bob", "hello"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    shell.wait("the message", PATIENCE, |screen| {
+        screen.contains(" alice: hello")
+    });
+    shell.type_keys("; exit\r");
+    shell.wait("the whole line is the shell's", PATIENCE, |screen| {
+        screen.contains("half: command not found")
+    });
+}
+
+#[test]
 fn an_offer_whose_sender_is_gone_says_so() {
     let world = two_people();
     fs::write(world.path("small.txt"), "x").unwrap();

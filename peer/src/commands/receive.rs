@@ -1,6 +1,10 @@
 //! `receive`: shows what arrives, and takes files.
+//!
+//! At a terminal the person is asked about each offer in turn. Lines are read as the terminal hands them over,
+//! at Enter, so that what is half typed cannot be shown again: it is thrown away, and its row cleared, before
+//! anything is printed. The question that stands is then repeated, so that it is the last line.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +29,16 @@ use crate::shell::names::FileName;
 use crate::ui::progress::Bars;
 use crate::ui::prompt::{Prompt, discard_keys};
 use crate::ui::{Screen, line};
+use questions::Questions;
+
+// Which offer is asked about, and when.
+mod questions;
+
+/// Says that a line answers nothing.
+const NOT_ASKED: &str = "Nothing was asked when that line was typed.";
+/// Says that an offer cannot be answered here.
+const NOBODY_TO_ASK: &str =
+    "There is nobody to ask; the offer stays open. Run with --accept to answer.";
 
 /// Shows messages and takes files until it is interrupted, or, with `--once`, until the first.
 pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<Exit, Failure> {
@@ -58,7 +72,7 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
         bars: Bars::new(screen),
         connection: ConnectionWatch::default(),
         seen: Recent::default(),
-        questions: VecDeque::new(),
+        questions: Questions::default(),
         taking: BTreeMap::new(),
         declined: BTreeSet::new(),
     };
@@ -129,8 +143,8 @@ struct Receiver<'a> {
     bars: Bars,
     connection: ConnectionWatch,
     seen: Recent,
-    /// Offers that the person was not asked about yet, but for the first.
-    questions: VecDeque<OfferView>,
+    /// Offers that the person is asked about.
+    questions: Questions,
     /// Transfers that were accepted here.
     taking: BTreeMap<TransferId, OfferView>,
     /// Offers that were declined here and have not ended yet.
@@ -143,7 +157,9 @@ impl Receiver<'_> {
             if self.is_once && !self.seen.is_empty() && self.taking.is_empty() {
                 return Ok(Exit::Done);
             }
-            let ended = match self.session.next(self.bars.poll_timeout()) {
+            self.ask_if_due();
+            let deadlines = [self.bars.poll_timeout(), self.questions.poll_timeout()];
+            let ended = match self.session.next(deadlines.into_iter().flatten().min()) {
                 Some(Happening::Event(event)) => self.on_event(event)?,
                 Some(Happening::Gone(_)) => {
                     if self.session.revive()? {
@@ -249,33 +265,22 @@ impl Receiver<'_> {
     }
 
     fn on_offer(&mut self, offer: OfferView) -> Result<(), Failure> {
-        let known = self.taking.contains_key(&offer.transfer)
-            || self
-                .questions
-                .iter()
-                .any(|other| other.transfer == offer.transfer);
+        let known =
+            self.taking.contains_key(&offer.transfer) || self.questions.contains(offer.transfer);
         if known {
             return Ok(());
         }
         let answer = self.policy.answer(&offer.from);
-        if answer.is_none() && self.questions.is_empty() {
-            self.discard_keys();
-        }
         self.screen.offer(&offer)?;
         self.prose(&line::offer(&offer, None, &self.screen.look))?;
         match answer {
             Some(is_accepted) => self.answer(offer, is_accepted),
             None if self.keyboard.is_some() => {
-                self.questions.push_back(offer);
-                if self.questions.len() == 1 {
-                    self.ask();
-                }
+                self.questions.add(offer, now());
                 Ok(())
             }
             None => {
-                self.note(
-                    "There is nobody to ask; the offer stays open. Run with --accept to answer.",
-                );
+                self.note(NOBODY_TO_ASK);
                 Ok(())
             }
         }
@@ -361,89 +366,96 @@ impl Receiver<'_> {
 
     /// An offer ended before it was answered here.
     fn drop_question(&mut self, transfer: TransferId, state: &TransferState) {
-        let index = self
-            .questions
-            .iter()
-            .position(|offer| offer.transfer == transfer);
-        let Some(offer) = index.and_then(|index| self.questions.remove(index)) else {
+        let Some(offer) = self.questions.end(transfer, now()) else {
             return;
         };
-        if index == Some(0) {
-            self.discard_keys();
-        }
         self.note(&format!(
             "The offer of {} {}.",
             inline(&offer.name),
             line::offer_ended(broken_by(state))
         ));
-        if index == Some(0) && !self.questions.is_empty() {
-            self.ask();
-        }
     }
 
-    /// What is half typed answers nothing, and what is shown next has a row of its own.
-    fn discard_keys(&self) {
-        if self.keyboard.is_some() {
-            self.bars.around(discard_keys);
-        }
-    }
-
-    fn ask(&mut self) {
-        let Some(offer) = self.questions.front() else {
+    fn ask_if_due(&mut self) {
+        let Some((offer, is_again)) = self.questions.handle_timeout(now()) else {
             return;
         };
-        let other = self.substitute(offer);
-        let other = other.map_or(String::new(), |name| format!(" as {name}"));
+        let Some(keyboard) = &mut self.keyboard else {
+            return;
+        };
+        let other = FileName::substitute(&offer.name);
+        let other = other.map_or(String::new(), |name| format!(" as {}", name.as_str()));
         let text = format!("Take {}{other}? [y/n, then Enter]", inline(&offer.name));
         let question = self.screen.error_look.bold(&text);
-        if let Some(keyboard) = &mut self.keyboard {
-            keyboard.ask_now(|| self.bars.around(|| self.screen.note(&question)));
+        let show = || self.bars.around(|| self.screen.note(&question));
+        if is_again {
+            keyboard.ask_again(show);
+        } else {
+            keyboard.ask_now(show);
         }
     }
 
     fn on_typed(&mut self, typed: &Typed) -> Step {
         let takes_answer = self.keyboard.as_mut().is_some_and(Prompt::takes_answer);
         let Typed::Line(text) = typed else {
-            // Nobody is left to ask; messages still arrive.
-            self.keyboard = None;
+            // With a question open nobody is left to ask, and messages still arrive. Without one the next
+            // question finds out.
+            if !self.questions.is_empty() {
+                self.note(NOBODY_TO_ASK);
+                self.keyboard = None;
+                self.questions = Questions::default();
+            }
             return Ok(None);
         };
-        if !takes_answer {
-            // It was for an offer that is gone, and the next question stands there already.
-            if let Some(keyboard) = &mut self.keyboard
-                && !self.questions.is_empty()
-            {
+        if !takes_answer || !self.questions.is_asked() {
+            if !text.trim().is_empty() {
+                self.note(&self.screen.error_look.dim(NOT_ASKED));
+            }
+            if let Some(keyboard) = &mut self.keyboard {
                 keyboard.ask("");
             }
+            self.questions.on_printed(now());
             return Ok(None);
         }
         let is_accepted = match text.trim().to_ascii_lowercase().as_str() {
             "y" | "yes" => true,
             "n" | "no" => false,
             _ => {
-                self.ask();
+                self.questions.on_printed(now());
                 return Ok(None);
             }
         };
-        if let Some(offer) = self.questions.pop_front() {
+        if let Some(offer) = self.questions.answer(now()) {
             self.answer(offer, is_accepted)?;
-        }
-        if !self.questions.is_empty() {
-            self.ask();
         }
         Ok(None)
     }
 
-    fn say(&self, text: &str) -> Result<(), Failure> {
-        Ok(self.bars.around(|| self.screen.say(text))?)
+    fn say(&mut self, text: &str) -> Result<(), Failure> {
+        self.print(|screen| screen.say(text))?;
+        Ok(())
     }
 
-    fn prose(&self, text: &str) -> Result<(), Failure> {
-        Ok(self.bars.around(|| self.screen.prose(text))?)
+    fn prose(&mut self, text: &str) -> Result<(), Failure> {
+        self.print(|screen| screen.prose(text))?;
+        Ok(())
     }
 
-    fn note(&self, text: &str) {
-        self.bars.around(|| self.screen.note(text));
+    fn note(&mut self, text: &str) {
+        self.print(|screen| screen.note(text));
+    }
+
+    /// Prints something in a row of its own. A question that stands is shown again below it.
+    fn print<R>(&mut self, write: impl FnOnce(&Screen) -> R) -> R {
+        let is_read = self.keyboard.is_some();
+        let written = self.bars.around(|| {
+            if is_read {
+                discard_keys();
+            }
+            write(self.screen)
+        });
+        self.questions.on_printed(now());
+        written
     }
 }
 

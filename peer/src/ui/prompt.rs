@@ -16,7 +16,8 @@ use std::thread;
 use common::limits::MESSAGE_LEN_MAX;
 use common::text;
 use nix::sys::signal::{SigSet, Signal};
-use rustix::termios::{QueueSelector, tcflush};
+use rustix::process::getpgrp;
+use rustix::termios::{QueueSelector, tcflush, tcgetpgrp};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::{CmdKind, Highlighter};
@@ -29,7 +30,7 @@ use rustyline::{
 };
 use signal_hook::consts::SIGINT;
 
-use super::{OutputClosed, Screen};
+use super::{CLEAR_ROW, OutputClosed, Screen};
 use crate::client::{Notifier, Typed};
 use crate::conversation::slash::{Operand, Slash};
 use above::{Above, SharedAbove};
@@ -50,8 +51,6 @@ const PRINTING_MAX: usize = 4096;
 const STATUS_ROWS_MAX: usize = 3;
 /// Printed, it goes up one row and down again: the editor draws everything anew below it.
 const REDRAW: &str = "\u{1b}[A\n";
-/// Puts the cursor to the start of its row, and clears that.
-const CLEAR_ROW: &str = "\r\u{1b}[K";
 /// Bytes that a line may still grow by when its length is shown.
 const LENGTH_SHOWN_WITHIN: usize = 1024;
 /// Longest line that the Up key brings back: one that was too long for a message can be made shorter. The editor
@@ -260,6 +259,14 @@ impl Prompt {
         self.ask("");
     }
 
+    /// Shows the same question again: what was typed for it since it was shown first is an answer, as far as it
+    /// is a whole line.
+    pub(crate) fn ask_again(&mut self, show: impl FnOnce()) {
+        discard_keys();
+        show();
+        self.ask("");
+    }
+
     /// Has to be called with every line that arrives.
     pub(crate) const fn answered(&mut self) {
         self.is_asking = false;
@@ -311,12 +318,15 @@ impl Prompt {
     }
 }
 
-/// Throws away the keys of a terminal that no line was made of yet, and clears the row that shows them.
+/// Throws away the keys of a terminal that no line was made of yet, and clears the row that shows them. In the
+/// background they are another program's.
 ///
 /// That a line is being read already does not matter: the terminal hands it over at Enter.
 pub(crate) fn discard_keys() {
     // Fails where standard input is no terminal.
-    if tcflush(io::stdin(), QueueSelector::IFlush).is_ok() && io::stderr().is_terminal() {
+    let is_ours = tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp());
+    if is_ours && tcflush(io::stdin(), QueueSelector::IFlush).is_ok() && io::stderr().is_terminal()
+    {
         // Whoever cannot be shown this sees nothing else either.
         let _ = io::stderr().lock().write_all(CLEAR_ROW.as_bytes());
     }

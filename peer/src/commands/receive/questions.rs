@@ -1,0 +1,165 @@
+//! Which offers the person is asked about, and when the question is shown: the offer that an answer is for is
+//! always the one that was named last.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use common::id::TransferId;
+
+use crate::node::command::OfferView;
+
+/// From what is printed to the question below it. What else is printed meanwhile stands above that, too.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Offers that wait for an answer. The first of them is asked about; the node bounds how many there are.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    open: VecDeque<OfferView>,
+    /// The first one was shown.
+    is_asked: bool,
+    /// When the first one is to be shown, or shown again.
+    due: Option<Instant>,
+}
+
+impl Questions {
+    /// Adds an offer, which is asked about after those of before.
+    pub(super) fn add(&mut self, offer: OfferView, now: Instant) {
+        self.open.push_back(offer);
+        if self.open.len() == 1 {
+            self.ask_soon(now);
+        }
+    }
+
+    /// Something stands below the question, or is about to.
+    pub(super) fn on_printed(&mut self, now: Instant) {
+        if !self.open.is_empty() {
+            self.ask_soon(now);
+        }
+    }
+
+    /// Takes out the offer that was asked about.
+    pub(super) fn answer(&mut self, now: Instant) -> Option<OfferView> {
+        if !self.is_asked {
+            return None;
+        }
+        let offer = self.open.pop_front();
+        self.next(now);
+        offer
+    }
+
+    /// Takes out an offer that has ended.
+    pub(super) fn end(&mut self, transfer: TransferId, now: Instant) -> Option<OfferView> {
+        let mut open = self.open.iter();
+        let index = open.position(|offer| offer.transfer == transfer)?;
+        let offer = self.open.remove(index);
+        if index == 0 {
+            self.next(now);
+        }
+        offer
+    }
+
+    /// The offer to ask about at this time, if its question is due, and whether it was asked about before.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<(&OfferView, bool)> {
+        self.due.take_if(|due| *due <= now)?;
+        let is_again = std::mem::replace(&mut self.is_asked, true);
+        Some((self.open.front()?, is_again))
+    }
+
+    /// When a question is to be shown.
+    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Tells whether an offer waits for its answer.
+    pub(super) fn contains(&self, transfer: TransferId) -> bool {
+        self.open.iter().any(|offer| offer.transfer == transfer)
+    }
+
+    /// Tells whether no offer waits for an answer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Tells whether a question stands that a line can answer.
+    pub(super) const fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+
+    /// Another offer is the first one, or none.
+    fn next(&mut self, now: Instant) {
+        self.is_asked = false;
+        self.due = None;
+        self.on_printed(now);
+    }
+
+    fn ask_soon(&mut self, now: Instant) {
+        self.due.get_or_insert(now + PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_shown_once_below_all_that_is_printed_at_once() {
+        let start = crate::client::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut questions = Questions::default();
+        questions.on_printed(at(0));
+        assert_eq!(questions.poll_timeout(), None);
+        questions.add(offer(1), at(0));
+        questions.on_printed(at(50));
+        questions.add(offer(2), at(50));
+        assert_eq!(asked(&mut questions, at(99)), None);
+        assert_eq!(asked(&mut questions, at(100)), Some((1, false)));
+        assert_eq!(questions.poll_timeout(), None);
+        // However much is printed, it does not wait for the end of that.
+        for ms in [200, 290, 299] {
+            questions.on_printed(at(ms));
+            assert_eq!(asked(&mut questions, at(ms)), None);
+        }
+        assert_eq!(asked(&mut questions, at(300)), Some((1, true)));
+        assert_eq!(asked(&mut questions, at(900)), None);
+    }
+
+    #[test]
+    fn the_next_question_is_a_new_one_and_only_a_shown_one_is_answered() {
+        let start = crate::client::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut questions = Questions::default();
+        for number in 1..=3 {
+            questions.add(offer(number), at(0));
+        }
+        assert_eq!(questions.answer(at(0)), None);
+        assert_eq!(asked(&mut questions, at(100)), Some((1, false)));
+        assert_eq!(questions.answer(at(200)), Some(offer(1)));
+        assert!(!questions.is_asked());
+        assert_eq!(questions.answer(at(200)), None);
+        assert_eq!(asked(&mut questions, at(300)), Some((2, false)));
+        assert_eq!(questions.end(offer(2).transfer, at(400)), Some(offer(2)));
+        assert!(!questions.is_asked());
+        assert_eq!(asked(&mut questions, at(500)), Some((3, false)));
+        assert_eq!(questions.end(offer(2).transfer, at(500)), None);
+        assert_eq!(questions.end(offer(3).transfer, at(500)), Some(offer(3)));
+        assert!(questions.is_empty() && !questions.is_asked());
+        assert_eq!(questions.poll_timeout(), None);
+    }
+
+    fn offer(number: u8) -> OfferView {
+        OfferView {
+            transfer: TransferId::from_bytes([number; 16]),
+            from: "alice".parse().unwrap(),
+            name: format!("{number}.txt"),
+            size: 5,
+            executable: false,
+        }
+    }
+
+    /// The number of the offer that is asked about now, and whether it was before.
+    fn asked(questions: &mut Questions, now: Instant) -> Option<(u8, bool)> {
+        let (asked, is_again) = questions.handle_timeout(now)?;
+        let number = (1..=3).find(|number| offer(*number) == *asked);
+        Some((number.unwrap(), is_again))
+    }
+}
