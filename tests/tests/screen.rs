@@ -479,8 +479,56 @@ fn whoever_answers_an_offer_that_was_withdrawn_is_told_that_nothing_is_asked() {
     bob.type_keys("\rn\r");
     let screen = bob.wait("it is told again", PATIENCE, told(2));
     assert!(!screen.contains("Declined"), "{screen}");
+    // The end of the input is one only to a question.
+    bob.type_keys("\x04");
+    let _alice = world.start("alice", &["send-file", "bob", "con.txt"]);
+    bob.wait("the next question", PATIENCE, |screen| {
+        screen.matches("Take con.txt").count() == 2
+    });
+    bob.type_keys("\x04");
+    bob.wait("nobody is left to answer", PATIENCE, |screen| {
+        screen.contains("There is nobody to ask; the offer stays open.")
+    });
     bob.type_keys("\x03");
     ends(bob, 130, "");
+}
+
+#[test]
+fn a_question_is_the_last_line_above_the_bar_of_a_file_that_moves() {
+    let world = two_people();
+    world.register("carol");
+    make_film(&world);
+    fs::write(world.path("letter.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let _film = world.start("alice", &["send-file", "bob", "film.mp4"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take film.mp4?")
+    });
+    bob.type_keys("y\r");
+    bob.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+    let letter = world.start("carol", &["send-file", "bob", "letter.txt"]);
+    let stands_below = |words: &'static str| {
+        move |screen: &str| {
+            let rows: Vec<_> = screen.trim_end().lines().rev().collect();
+            rows[0].starts_with("film.mp4")
+                && rows[1] == "Take letter.txt? [y/n, then Enter]"
+                && rows[2].ends_with(words)
+        }
+    };
+    let offers = "carol offers letter.txt (1 B)";
+    bob.wait("the next question", PATIENCE, stands_below(offers));
+    bob.type_keys("hal");
+    let sent = world.peer("carol", &["send", "bob", "it is short"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let message = " carol: it is short";
+    bob.wait("it is asked again", PATIENCE, stands_below(message));
+    bob.type_keys("n\r");
+    bob.wait("it is declined", PATIENCE, |screen| {
+        screen.contains("Declined letter.txt.")
+    });
+    assert_eq!(letter.finish(PATIENCE).unwrap().code(), 9);
 }
 
 #[test]
