@@ -448,9 +448,9 @@ impl Conversation {
         });
         match &state {
             TransferState::Waiting => {}
-            TransferState::Moving { done, total } => {
+            TransferState::Moving(moved) => {
                 self.farewell.postpone(now);
-                if let Some(transfer) = self.transfers.on_moved(id, *done, *total, now) {
+                if let Some(transfer) = self.transfers.on_moved(id, *moved, now) {
                     self.show(Item::Transfer { transfer, state });
                 }
             }
@@ -464,7 +464,7 @@ impl Conversation {
     fn end_offer(&mut self, id: TransferId, state: &TransferState) {
         let is_taken = match state {
             TransferState::Waiting => return,
-            TransferState::Moving { .. } | TransferState::Done { .. } => true,
+            TransferState::Moving(_) | TransferState::Done { .. } => true,
             TransferState::Declined { .. } | TransferState::Failed { .. } => false,
         };
         let Some((number, offer)) = self.offers.end(id) else {

@@ -175,9 +175,9 @@ impl Sending<'_> {
                 transfer,
                 state: &state,
             })?;
-            if let TransferState::Moving { done, total } = state {
-                self.moved = Some((done, total));
-                bars.advance(transfer, (&self.shown, self.to), (done, total), now());
+            if let TransferState::Moving(moved) = state {
+                self.moved = Some((moved.done, moved.total));
+                bars.advance(transfer, (&self.shown, self.to), moved, now());
             }
             if state.is_final() {
                 bars.end(transfer);
@@ -276,7 +276,7 @@ impl Sending<'_> {
                 Err(failure(&line::declined(reason, &self.name)).next(next))
             }
             TransferState::Failed { reason, kind } => Err(failure(reason).next(self.after(*kind))),
-            TransferState::Done { .. } | TransferState::Waiting | TransferState::Moving { .. } => {
+            TransferState::Done { .. } | TransferState::Waiting | TransferState::Moving(_) => {
                 let text =
                     line::transfer_done("Sent", &self.shown, &format!("to {}", self.to), state);
                 screen.say(text)?;

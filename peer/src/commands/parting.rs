@@ -29,9 +29,9 @@ pub(super) fn serve_others(session: &mut NodeHandle, screen: &Screen) {
             Some(Happening::Event(Event::Transfer { transfer, state })) => {
                 let known = moving.iter_mut().find(|view| view.transfer == transfer);
                 match (&state, known) {
-                    (TransferState::Moving { done, total }, Some(view)) => {
+                    (TransferState::Moving(moved), Some(view)) => {
                         let whom = (&*inline(&view.name), &view.with);
-                        bars.advance(transfer, whom, (*done, *total), now());
+                        bars.advance(transfer, whom, *moved, now());
                         view.state = state;
                     }
                     (TransferState::Waiting, _) => {}
@@ -71,7 +71,7 @@ fn carried(session: &mut NodeHandle) -> Result<Vec<TransferView>, Interrupted> {
     match session.try_call(&Command::Status, CALL_TIMEOUT) {
         Ok(Reply::Status(mut node)) => {
             node.transfers
-                .retain(|view| matches!(view.state, TransferState::Moving { .. }));
+                .retain(|view| matches!(view.state, TransferState::Moving(_)));
             Ok(node.transfers)
         }
         Err(CallError::Signal(_)) => Err(Interrupted),

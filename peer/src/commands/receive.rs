@@ -337,9 +337,9 @@ impl Receiver<'_> {
             state: state.clone(),
         })?;
         match state {
-            TransferState::Moving { done, total } => {
+            TransferState::Moving(moved) => {
                 let whom = (&*name, &from);
-                self.bars.advance(transfer, whom, (*done, *total), now());
+                self.bars.advance(transfer, whom, *moved, now());
                 Ok(None)
             }
             TransferState::Waiting => Ok(None),

@@ -14,7 +14,7 @@ pub(crate) fn broken_by(state: &TransferState) -> Option<&str> {
             ..
         }
         | TransferState::Waiting
-        | TransferState::Moving { .. }
+        | TransferState::Moving(_)
         | TransferState::Done { .. }
         | TransferState::Declined { .. } => None,
         TransferState::Failed {

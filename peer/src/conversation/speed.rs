@@ -55,6 +55,8 @@ pub(crate) struct Speed {
     grew: Option<Instant>,
     /// They have not grown for [`STALL`].
     is_stalled: bool,
+    /// They do not grow, because it is another file's turn.
+    is_behind: bool,
     bytes: u64,
     /// Bytes a second.
     mean: Option<f64>,
@@ -94,6 +96,11 @@ impl Speed {
         }
     }
 
+    /// Notes whether the file waits for its turn.
+    pub(crate) const fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+    }
+
     /// When it counts as stalled, should nothing come by then.
     pub(crate) fn stalls_at(&self) -> Option<Instant> {
         let grew = self.grew.filter(|_| !self.is_stalled);
@@ -111,6 +118,7 @@ impl Speed {
     pub(crate) fn pace<'a>(&self, all: impl IntoIterator<Item = &'a Self>) -> Pace {
         let has_none = self.bytes == 0 || self.is_stalled;
         match self.mean {
+            _ if self.is_behind => Pace::Behind,
             _ if has_none && all.into_iter().any(Self::is_moving) => Pace::Behind,
             _ if self.is_stalled => Pace::Stalled,
             Some(mean) => Pace::PerSecond(mean as u64),
@@ -119,7 +127,7 @@ impl Speed {
     }
 
     fn is_moving(&self) -> bool {
-        self.bytes > 0 && !self.is_stalled
+        self.bytes > 0 && !self.is_stalled && !self.is_behind
     }
 }
 
@@ -235,5 +243,18 @@ mod tests {
 
     fn pace(speed: &Speed) -> Pace {
         speed.pace([speed])
+    }
+
+    #[test]
+    fn whatever_waits_for_its_turn_has_no_pace() {
+        let (mut speed, start) = (Speed::default(), start());
+        for tenth in 0..20 {
+            speed.add(tenth * 1000, at(start, tenth));
+        }
+        assert!(matches!(pace(&speed), Pace::PerSecond(_)));
+        speed.set_behind(true);
+        assert_eq!(pace(&speed), Pace::Behind);
+        speed.set_behind(false);
+        assert!(matches!(pace(&speed), Pace::PerSecond(_)));
     }
 }

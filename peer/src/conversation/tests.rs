@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
 use super::*;
-use crate::node::command::{EnrolmentView, KeyState, Listed, NodeStatus, TransferView};
+use crate::node::command::{EnrolmentView, KeyState, Listed, Moved, NodeStatus, TransferView};
 
 // How it ends.
 mod end;
@@ -267,7 +267,11 @@ fn transfer(number: u8, state: TransferState) -> Event {
 }
 
 fn moving(done: u64) -> TransferState {
-    TransferState::Moving { done, total: 100 }
+    TransferState::Moving(Moved {
+        done,
+        total: 100,
+        is_behind: false,
+    })
 }
 
 fn status() -> NodeStatus {

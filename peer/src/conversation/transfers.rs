@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use common::id::{AccountName, TransferId};
 
 use super::speed::{Pace, Speed};
+use crate::node::command::Moved;
 
 /// How often it is told how far a transfer is, to whoever sees no line that is redrawn.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
@@ -103,13 +104,13 @@ impl Transfers {
     pub(super) fn on_moved(
         &mut self,
         id: TransferId,
-        done: u64,
-        total: u64,
+        moved: Moved,
         now: Instant,
     ) -> Option<Transfer> {
         let followed = self.followed.get_mut(&id)?;
-        followed.moved = Some((done, total));
-        followed.speed.add(done, now);
+        followed.moved = Some((moved.done, moved.total));
+        followed.speed.add(moved.done, now);
+        followed.speed.set_behind(moved.is_behind);
         if now < followed.told + PROGRESS_PAUSE {
             return None;
         }

@@ -480,12 +480,7 @@ pub enum TransferState {
         reason: String,
     },
     /// Leaves are being transferred.
-    Moving {
-        /// Bytes that have arrived, as far as this side can tell.
-        done: u64,
-        /// Size of the file, in bytes.
-        total: u64,
-    },
+    Moving(Moved),
     /// The file is verified and has its final name on the receiver's disk.
     Done {
         /// BLAKE3 of the file, in hexadecimal.
@@ -507,6 +502,19 @@ pub enum TransferState {
     },
 }
 
+/// How much of a file has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Bytes that have arrived, as far as this side can tell.
+    pub done: u64,
+    /// Size of the file, in bytes.
+    pub total: u64,
+    /// It waits for its turn: of the files on one link, those go first that are done sooner. Only the sender's
+    /// side knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_behind: bool,
+}
+
 /// What kind of early end it was: it decides what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -525,7 +533,7 @@ impl TransferState {
     /// Tells whether the transfer is over.
     pub const fn is_final(&self) -> bool {
         match self {
-            Self::Waiting | Self::Moving { .. } => false,
+            Self::Waiting | Self::Moving(_) => false,
             Self::Declined { .. } | Self::Done { .. } | Self::Failed { .. } => true,
         }
     }

@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Look, Screen};
 use crate::conversation::speed::{Pace, Speed};
+use crate::node::command::Moved;
 use margin::{MARGIN, Margined};
 
 // Stderr, but for the ends of its rows.
@@ -67,9 +68,14 @@ impl Bars {
         &mut self,
         transfer: TransferId,
         (name, with): (&str, &AccountName),
-        (done, total): (u64, u64),
+        moved: Moved,
         now: Instant,
     ) {
+        let Moved {
+            done,
+            total,
+            is_behind,
+        } = moved;
         let columns = self.look.columns();
         let one = self.bars.entry(transfer).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::new(total));
@@ -84,6 +90,7 @@ impl Bars {
             }
         });
         one.speed.add(done, now);
+        one.speed.set_behind(is_behind);
         one.missing = total.saturating_sub(done);
         one.bar.set_length(total);
         one.bar.set_position(done);

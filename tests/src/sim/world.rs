@@ -604,7 +604,7 @@ impl World {
         host.moving.retain(|(moving, _)| *moving != transfer);
         match state {
             TransferState::Waiting => return host.moving.push((transfer, 0)),
-            TransferState::Moving { done, .. } => return host.moving.push((transfer, *done)),
+            TransferState::Moving(moved) => return host.moving.push((transfer, moved.done)),
             TransferState::Done { .. }
             | TransferState::Declined { .. }
             | TransferState::Failed { .. } => {}
@@ -902,6 +902,6 @@ const fn ending(state: &TransferState) -> &'static str {
         TransferState::Done { .. } => "done",
         TransferState::Declined { .. } => "declined",
         TransferState::Failed { .. } => "failed",
-        TransferState::Waiting | TransferState::Moving { .. } => "not at all",
+        TransferState::Waiting | TransferState::Moving(_) => "not at all",
     }
 }

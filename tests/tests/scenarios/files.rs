@@ -497,6 +497,23 @@ fn of_several_files_the_one_that_is_done_soonest_goes_first() {
         world.pass(Duration::from_millis(100));
     }
     assert_eq!(ended, [short, first, second, third]);
+    // The sender knows which of them waited for their turn, and that each had it in the end.
+    let turns = |transfer: TransferId| {
+        let events = world.hosts[0].events.iter();
+        let mut turns: Vec<bool> = events
+            .filter_map(|event| match event {
+                Event::Transfer {
+                    transfer: of,
+                    state: TransferState::Moving(moved),
+                } if *of == transfer => Some(moved.is_behind),
+                _ => None,
+            })
+            .collect();
+        turns.dedup();
+        turns
+    };
+    assert_eq!(turns(short), [false]);
+    assert_eq!(turns(third), [false, true, false]);
 }
 
 /// Found by the swarm: the node never comes to rest again.

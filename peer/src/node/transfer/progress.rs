@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use common::id::TransferId;
 
 use super::tell;
-use crate::node::command::TransferState;
+use crate::node::command::{Moved, TransferState};
 use crate::node::context::Context;
 use crate::node::transport::{LeafRank, StreamId};
 
@@ -19,6 +19,7 @@ pub(super) struct Progress {
     transfer: TransferId,
     done: u64,
     pub(super) total: u64,
+    is_behind: bool,
     /// When the first byte came; until then, when it was last known that none had.
     since: Instant,
     told: Instant,
@@ -32,6 +33,7 @@ impl Progress {
             transfer,
             done: 0,
             total,
+            is_behind: false,
             since: cx.now,
             told: cx.now,
             is_told: false,
@@ -58,12 +60,20 @@ impl Progress {
         }
     }
 
+    /// Notes whether the file waits for its turn.
+    pub(super) fn set_behind(&mut self, is_behind: bool, cx: &mut Context<'_>) {
+        if std::mem::replace(&mut self.is_behind, is_behind) != is_behind {
+            self.tell(cx);
+        }
+    }
+
     /// How far the file is.
     pub(super) const fn state(&self) -> TransferState {
-        TransferState::Moving {
+        TransferState::Moving(Moved {
             done: self.done,
             total: self.total,
-        }
+            is_behind: self.is_behind,
+        })
     }
 
     /// When the next report may be made.
@@ -142,6 +152,11 @@ impl InFlight {
             .partition(|leaf| leaf.transfer == transfer);
         self.open = open;
         Vec::from(ended)
+    }
+
+    /// Tells whether any leaf of a transfer is open.
+    pub(super) fn has(&self, transfer: TransferId) -> bool {
+        self.open.iter().any(|leaf| leaf.transfer == transfer)
     }
 
     /// Bytes of a transfer that have arrived of a leaf that is not acknowledged yet.

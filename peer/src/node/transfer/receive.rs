@@ -15,7 +15,7 @@ use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Off
 use super::progress::Progress;
 use super::{LeafHashes, NODE_ENDS, kind_of, tell};
 use crate::node::command::{
-    CommandError, Direction, Event, FailureKind, OfferView, TransferState, TransferView,
+    CommandError, Direction, Event, FailureKind, Moved, OfferView, TransferState, TransferView,
 };
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
@@ -563,10 +563,11 @@ impl Incoming {
     fn view(&self) -> Option<TransferView> {
         let state = match &self.state {
             State::Offered { .. } => return None,
-            State::Creating => TransferState::Moving {
+            State::Creating => TransferState::Moving(Moved {
                 done: 0,
                 total: self.offer.size,
-            },
+                is_behind: false,
+            }),
             State::Moving(LeafReceiver { progress, .. }) | State::Finishing { progress, .. } => {
                 progress.state()
             }

@@ -569,9 +569,28 @@ impl Sending {
         let of_link = cx.links.acknowledged_bytes(link);
         let in_flight = self.in_flight.get(&link);
         let partly = in_flight.map_or(0, |in_flight| in_flight.arrived(transfer, of_link));
+        let is_behind = self.is_behind(transfer);
         if let Some(moving) = self.moving(transfer) {
             moving.progress.reach(moving.acknowledged + partly, cx);
+            moving.progress.set_behind(is_behind, cx);
         }
+    }
+
+    /// Tells whether nothing of a file is on its way, because it is another one's turn on its link.
+    fn is_behind(&self, transfer: TransferId) -> bool {
+        let sender = |outgoing: &Outgoing| match &outgoing.state {
+            State::Moving(moving) => Some((moving.link, moving.turn)),
+            State::Opening | State::Unlinked { .. } | State::Offered { .. } => None,
+        };
+        let Some((link, turn)) = self.transfers.get(&transfer).and_then(sender) else {
+            return false;
+        };
+        let in_flight = self.in_flight.get(&link);
+        let others = self.transfers.values().filter_map(sender);
+        !in_flight.is_some_and(|in_flight| in_flight.has(transfer))
+            && others
+                .into_iter()
+                .any(|(on, other)| on == link && other < turn)
     }
 
     /// Takes out a transfer that has ended.

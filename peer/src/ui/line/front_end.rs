@@ -101,7 +101,7 @@ impl<'a> LineFrontEnd<'a> {
         let is_redrawn = matches!(
             item,
             Item::Transfer {
-                state: TransferState::Moving { .. },
+                state: TransferState::Moving(_),
                 ..
             }
         );
@@ -462,7 +462,7 @@ mod tests {
     use crate::conversation::connection::ConnectionChange;
     use crate::conversation::presence::Absence;
     use crate::node::command::{
-        ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem,
+        ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem, Moved,
     };
     use common::id::{DeviceName, MessageId, TransferId};
 
@@ -550,10 +550,11 @@ mod tests {
             absence,
             waiting,
         };
-        let moving = TransferState::Moving {
+        let moving = TransferState::Moving(Moved {
             done: 500,
             total: 2000,
-        };
+            is_behind: false,
+        });
         let declined = TransferState::Declined {
             reason: "no".to_owned(),
         };
@@ -792,7 +793,14 @@ mod tests {
             },
             Item::Declined { name: name() },
             transfer(HOSTILE, TransferState::Waiting),
-            transfer(HOSTILE, TransferState::Moving { done: 1, total: 2 }),
+            transfer(
+                HOSTILE,
+                TransferState::Moving(Moved {
+                    done: 1,
+                    total: 2,
+                    is_behind: false,
+                }),
+            ),
             transfer(
                 HOSTILE,
                 TransferState::Failed {

@@ -5,7 +5,7 @@ use common::text::{self, columns, inline, shortened};
 use super::{declined, transfer_done};
 use crate::conversation::speed::Pace;
 use crate::conversation::{Stage, Transfer, Way};
-use crate::node::command::{Direction, TransferState, TransferView};
+use crate::node::command::{Direction, Moved, TransferState, TransferView};
 use crate::ui::Look;
 
 /// Columns of a terminal that does not say how many it has.
@@ -109,7 +109,7 @@ pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) 
         TransferState::Waiting => {
             look.dim(&format!("  {number}: {name} {whom}: waiting for an answer"))
         }
-        TransferState::Moving { done, total } => {
+        TransferState::Moving(Moved { done, total, .. }) => {
             let of = format!("{} of {}", text::size(*done), text::size(*total));
             look.dim(&format!(
                 "  {number}: {name} {whom}: {}, {of}",
@@ -166,9 +166,18 @@ pub(super) fn of_node(view: &TransferView) -> String {
         Direction::Received => format!("from {}", view.with),
     };
     match view.state {
-        TransferState::Moving { done, total } => {
-            let percent = percent(done, total);
-            format!("{name} {whom}, {percent} of {}", text::size(total))
+        TransferState::Moving(Moved {
+            done,
+            total,
+            is_behind,
+        }) => {
+            let (percent, total) = (percent(done, total), text::size(total));
+            let behind = if is_behind {
+                ", waits for its turn"
+            } else {
+                ""
+            };
+            format!("{name} {whom}, {percent} of {total}{behind}")
         }
         TransferState::Waiting
         | TransferState::Done { .. }
