@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use common::limits::PROFILE_EVENTS_MAX;
 pub(crate) use common::os::clock::now;
 use common::os::lines::{LineClient, Message};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
 
 use crate::node::command::{Command, CommandError, Event, Reply};
 use crate::shell::control::ProfileDialect;
@@ -27,7 +27,7 @@ pub(crate) enum Happening {
     Event(Event),
     /// The process with the node has gone, and why.
     Gone(String),
-    /// A signal asks this program to end.
+    /// A signal asks this program to end, or SIGCONT tells that it goes on.
     Signal(i32),
     /// Something was typed.
     Typed(Typed),
@@ -118,13 +118,16 @@ pub(crate) struct Inbox {
     generation: u64,
     /// SIGINT ends nothing that is under way; see [`Inbox::defer_interrupts`].
     defers_interrupts: bool,
+    /// Adds to the signals that arrive, if any do.
+    signals: Option<Handle>,
 }
 
 impl Inbox {
     /// An inbox that signals arrive in from now on, instead of ending the program.
     pub(crate) fn with_signals() -> io::Result<Self> {
-        let inbox = Self::new();
+        let mut inbox = Self::new();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        inbox.signals = Some(signals.handle());
         let sender = inbox.sender.clone();
         thread::Builder::new()
             .name("signals".to_owned())
@@ -147,6 +150,7 @@ impl Inbox {
             waiting: VecDeque::new(),
             generation: ANY,
             defers_interrupts: false,
+            signals: None,
         }
     }
 
@@ -160,9 +164,20 @@ impl Inbox {
         self.defers_interrupts = true;
     }
 
+    /// Has SIGCONT arrive, too, from now on. It ends nothing.
+    pub(crate) fn tell_when_continued(&self) -> io::Result<()> {
+        self.signals
+            .as_ref()
+            .map_or(Ok(()), |signals| signals.add_signal(SIGCONT))
+    }
+
     /// Tells whether a signal ends what is under way.
     const fn ends(&self, signal: i32) -> bool {
-        !(self.defers_interrupts && signal == SIGINT)
+        match signal {
+            SIGCONT => false,
+            SIGINT => !self.defers_interrupts,
+            _ => true,
+        }
     }
 
     /// Waits for at most `span`; a signal ends it early.

@@ -6,8 +6,9 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::thread;
 
+use rustix::process::{Signal, kill_process};
 use tests::program::Program;
-use tests::world::{PATIENCE, World, run};
+use tests::world::{PATIENCE, World, run, text, until};
 
 use terminal::Terminal;
 use terminal::tmux::Tmux;
@@ -117,6 +118,60 @@ fn a_chat_that_was_stopped_goes_on_where_it_was() {
     shell.wait("it ends", PATIENCE, |screen| {
         screen.trim_end().ends_with("shell$")
     });
+    shell.type_keys("exit\r");
+    shell.end(PATIENCE);
+}
+
+/// The shell takes the terminal when the chat stops, and does not give it back when the chat goes on.
+#[test]
+fn a_chat_that_was_in_the_background_goes_on_where_it_was() {
+    if !is_there("bash") {
+        println!("skipped: there is no bash");
+        return;
+    }
+    let world = two_people();
+    let _bob = world.receive("bob");
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut shell = Terminal::start(&in_shell(&chat), 80);
+    let is_behind = |end: &'static str| move |screen: &str| screen.trim_end().ends_with(end);
+    shell.wait("the shell", PATIENCE, is_behind("shell$"));
+    let of_shell = shell.foreground();
+    shell.type_keys("\"$@\"\r");
+    shell.wait("the prompt", PATIENCE, is_behind("bob>"));
+    let of_chat = shell.foreground();
+    kill_process(of_chat, Signal::STOP).unwrap();
+    shell.wait("the shell is back", PATIENCE, is_behind("shell$"));
+    assert_eq!(shell.foreground(), of_shell);
+    kill_process(of_chat, Signal::CONT).unwrap();
+    let sent = world.peer("bob", &["send", "alice", "while away"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let state = || text(&world.history("bob", "alice").last().unwrap()["state"]);
+    assert_eq!(state(), "delivered");
+    // What is typed for the shell wakes both, and stops the chat where that is about to read it.
+    let mut round = 0;
+    let screen = until("a key stops the chat", PATIENCE, || {
+        round += 1;
+        shell.type_keys(&format!("echo round {round}; jobs\r"));
+        let listed = format!("\nround {round}\n[1]+  ");
+        let screen = shell.wait("the shell works", PATIENCE, |screen| {
+            screen.contains(&listed) && screen.trim_end().ends_with("shell$")
+        });
+        let (_, job) = screen.split_once(&listed)?;
+        job.starts_with("Stopped").then_some(screen)
+    });
+    assert!(!screen.contains("while away"), "{screen}");
+    shell.type_keys("fg\r");
+    shell.wait("what came meanwhile", PATIENCE, |screen| {
+        screen.contains("while away") && screen.trim_end().ends_with("bob>")
+    });
+    until("it is read", PATIENCE, || (state() == "read").then_some(()));
+    // No Enter, and Ctrl-C is a key.
+    shell.type_keys("half a line");
+    shell.wait("it is typed", PATIENCE, is_behind("bob> half a line"));
+    shell.type_keys("\x03");
+    shell.wait("it is cleared", PATIENCE, is_behind("half a line^C\nbob>"));
+    shell.type_keys("/quit\r");
+    shell.wait("it ends", PATIENCE, is_behind("shell$"));
     shell.type_keys("exit\r");
     shell.end(PATIENCE);
 }
@@ -1055,4 +1110,12 @@ fn in_shell(command: &std::process::Command) -> std::process::Command {
         ],
         command,
     )
+}
+
+/// Tells whether a program is installed.
+fn is_there(program: &str) -> bool {
+    let asked = std::process::Command::new(program)
+        .arg("--version")
+        .output();
+    asked.is_ok_and(|asked| asked.status.success())
 }

@@ -4,13 +4,16 @@
 //! items on the line interface, waits. One thread does all of it. What is typed, what arrives and what
 //! a signal asks come to it through the session's inbox, so nothing garbles the line that is being
 //! typed and nothing waits for Enter.
+//!
+//! While another job has the terminal nothing is shown: it waits, and nobody has seen it.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use directories::BaseDirs;
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGCONT, SIGINT};
 
 use super::Place;
 use super::file::sendable;
@@ -30,6 +33,12 @@ use crate::ui::line::{self, LineFrontEnd};
 use crate::ui::prompt::Prompt;
 use common::os::clock::unix_time;
 
+/// How often it is looked whether the terminal is this program's again.
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// Items that wait for the terminal; of more, the first are not shown. Their messages stay unread.
+const HELD_MAX: usize = 1000;
+
 /// Talks until the person leaves, or the input ends.
 pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "chat";
@@ -41,7 +50,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         screen.note(screen.error_look.yellow(&text));
     }
     if !screen.is_json() {
-        Prompt::leave_stops_to_editor();
+        Prompt::leave_signals_to_editor();
     }
     let mut session = place.open(DOING)?;
     let offline = match session.ready_in_sight(DOING, screen) {
@@ -50,11 +59,12 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         Err(failure) if failure.exit() == Exit::Unreachable => Some(failure),
         Err(failure) => return Err(failure),
     };
-    let front_end = LineFrontEnd::start(screen, session.notifier()).map_err(|error| {
-        Failure::new(Exit::Other, "could not set up the terminal").because(error)
-    })?;
+    let no_terminal =
+        |error| Failure::new(Exit::Other, "could not set up the terminal").because(error);
+    let front_end = LineFrontEnd::start(screen, session.notifier()).map_err(no_terminal)?;
     if front_end.is_interactive() {
         session.defer_interrupts();
+        session.tell_when_continued().map_err(no_terminal)?;
     }
     let conversation = Conversation::new(Setup {
         me: session.settings().account.clone(),
@@ -68,12 +78,15 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         session: &mut session,
         conversation,
         front_end,
+        is_away: false,
+        held: VecDeque::new(),
     };
     let ending = talk.run();
     let Talk {
         session,
         conversation,
         front_end,
+        ..
     } = talk;
     front_end.end();
     let ending = ending.inspect_err(|_| {
@@ -111,19 +124,30 @@ struct Talk<'a> {
     session: &'a mut NodeHandle,
     conversation: Conversation,
     front_end: LineFrontEnd<'a>,
+    /// Another job has had the terminal, and perhaps still has.
+    is_away: bool,
+    /// What was not shown meanwhile.
+    held: VecDeque<Item>,
 }
 
 impl Talk<'_> {
     fn run(&mut self) -> Result<Ending, Failure> {
         loop {
+            self.come_back()?;
             let deadline = match self.carry_out()? {
                 ControlFlow::Continue(deadline) => deadline,
                 ControlFlow::Break(ending) => return Ok(ending),
             };
-            self.front_end.underway(&self.conversation.underway());
-            if let Some(prompt) = self.conversation.prompt() {
-                self.front_end.ask(&prompt);
-            }
+            let deadline = if self.is_in_front() {
+                self.front_end.underway(&self.conversation.underway());
+                if let Some(prompt) = self.conversation.prompt() {
+                    self.front_end.ask(&prompt);
+                }
+                deadline
+            } else {
+                let look_again = now() + BACKGROUND_PAUSE;
+                Some(deadline.map_or(look_again, |deadline| deadline.min(look_again)))
+            };
             match self.session.next(deadline) {
                 Some(Happening::Event(event)) => self.handle(Input::Event(event)),
                 Some(Happening::Gone(_)) => {
@@ -134,6 +158,8 @@ impl Talk<'_> {
                 Some(Happening::Signal(SIGINT)) if self.front_end.is_interactive() => {
                     self.handle(Input::Typed(Typed::Interrupt));
                 }
+                // The mode of the terminal may be a shell's.
+                Some(Happening::Signal(SIGCONT)) => self.is_away = true,
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
                 Some(Happening::Typed(typed)) => {
                     self.front_end.answered();
@@ -141,8 +167,7 @@ impl Talk<'_> {
                 }
                 Some(Happening::NotText) => {
                     self.front_end.answered();
-                    self.front_end
-                        .show(&Item::Problem(not_text()), unix_time())?;
+                    self.show(Item::Problem(not_text()))?;
                 }
                 None => {}
             }
@@ -159,18 +184,46 @@ impl Talk<'_> {
                     doing,
                     command,
                 } => self.ask(request, &doing, command)?,
-                Output::Show(item) => {
-                    self.front_end.show(&item, unix_time())?;
-                    if let Item::Message(message) = item {
-                        self.handle(Input::Seen(message.id));
-                    }
-                }
+                Output::Show(item) => self.show(item)?,
                 Output::Tell(event) => self.front_end.tell(&event)?,
                 Output::Met(name) => self.front_end.met(&name),
                 Output::End(ending) => return Ok(ControlFlow::Break(ending)),
                 Output::Wait(deadline) => return Ok(ControlFlow::Continue(deadline)),
             }
         }
+    }
+
+    /// Shows an item, or keeps it until the terminal is this program's again.
+    fn show(&mut self, item: Item) -> Result<(), Failure> {
+        if !self.is_in_front() {
+            if self.held.len() == HELD_MAX {
+                self.held.pop_front();
+            }
+            self.held.push_back(item);
+            return Ok(());
+        }
+        self.front_end.show(&item, unix_time())?;
+        if let Item::Message(message) = item {
+            self.handle(Input::Seen(message.id));
+        }
+        Ok(())
+    }
+
+    /// Tells whether this program has the terminal and is ready for it.
+    fn is_in_front(&mut self) -> bool {
+        self.is_away |= self.front_end.is_in_background();
+        !self.is_away
+    }
+
+    /// Shows what came meanwhile, if this program was away and has the terminal again.
+    fn come_back(&mut self) -> Result<(), Failure> {
+        if !self.is_away || self.front_end.is_in_background() {
+            return Ok(());
+        }
+        self.is_away = false;
+        self.front_end.resume();
+        let mut held = std::mem::take(&mut self.held).into_iter();
+        held.try_for_each(|item| self.show(item))
     }
 
     fn ask(&mut self, request: RequestId, doing: &str, command: Command) -> Result<(), Failure> {

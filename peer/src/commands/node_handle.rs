@@ -91,6 +91,11 @@ impl NodeHandle {
         self.inbox.defer_interrupts();
     }
 
+    /// Has SIGCONT arrive, too, from now on.
+    pub(crate) fn tell_when_continued(&self) -> std::io::Result<()> {
+        self.inbox.tell_when_continued()
+    }
+
     /// Asks the node; `doing` says in the infinitive what for.
     pub(crate) fn call(&mut self, doing: &str, command: &Command) -> Result<Reply, Failure> {
         self.call_for(doing, command, CALL_TIMEOUT)

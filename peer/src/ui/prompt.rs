@@ -39,6 +39,8 @@ use known::Known;
 
 // What stands above the line that is typed.
 mod above;
+// Whether this program has the terminal.
+mod foreground;
 // Ctrl-C as a key.
 mod interrupt;
 // What need not be looked at again at each key.
@@ -136,11 +138,12 @@ pub(crate) struct Prompt {
 impl Prompt {
     /// Has to be called before any thread starts, where [`Prompt::start`] is to follow: at Ctrl-Z the
     /// editor gives the terminal back, stops the program, and takes the terminal again once it goes on. If
-    /// another thread could get the signal, the editor would go on before the program stops.
-    pub(crate) fn leave_stops_to_editor() {
+    /// another thread could get the signal, the editor would go on before the program stops. That the screen
+    /// has another size is for the editor alone, too: it leaves whatever it waits for.
+    pub(crate) fn leave_signals_to_editor() {
         if is_at_terminal() {
             // Fails for no signal that exists.
-            let _ = SigSet::from(Signal::SIGTSTP).thread_block();
+            let _ = editors_signals().thread_block();
         }
     }
 
@@ -221,7 +224,7 @@ impl Prompt {
             .name("editor".to_owned())
             .spawn(move || {
                 let _last_word = LastWord(notifier.clone());
-                let _ = SigSet::from(Signal::SIGTSTP).thread_unblock();
+                let _ = editors_signals().thread_unblock();
                 edit(&mut editor, &asked, &notifier, &typed, &interrupt);
                 drop::<SyncSender<()>>(ended);
             })?;
@@ -307,9 +310,28 @@ impl Prompt {
         }
     }
 
-    /// Gives the terminal back as it was, if the editor has it.
+    /// Tells whether the terminal is another job's: nobody sees here what is printed, and the editor is
+    /// not to be asked for anything.
+    pub(crate) fn is_in_background(&self) -> bool {
+        self.is_interactive() && foreground::is_elsewhere()
+    }
+
+    /// Takes the terminal up again, in the foreground, after another job may have had it.
+    pub(crate) fn resume(&self) {
+        if let Some(printer) = &self.printer
+            && self.is_asking
+            && self.above.with(|above| above.is_drawn())
+        {
+            // A terminal that is gone ends the program in another way, and what is printed next is drawn with
+            // the line, too.
+            let _ = foreground::take_up();
+            let _ = printer.try_send(REDRAW.to_owned());
+        }
+    }
+
+    /// Gives the terminal back as it was, if the editor has it and not another job.
     pub(crate) fn end(self) {
-        let is_editing = self.is_asking && self.printer.is_some();
+        let is_editing = self.is_asking && self.printer.is_some() && !self.is_in_background();
         drop(self.requests);
         if is_editing && signal_hook::low_level::raise(SIGINT).is_ok() {
             // The editor returns at SIGINT, and the thread drops its end of the channel.
@@ -330,6 +352,11 @@ pub(crate) fn discard_keys() {
         // Whoever cannot be shown this sees nothing else either.
         let _ = io::stderr().lock().write_all(CLEAR_ROW.as_bytes());
     }
+}
+
+/// SIGTSTP and SIGWINCH.
+fn editors_signals() -> SigSet {
+    SigSet::from_iter([Signal::SIGTSTP, Signal::SIGWINCH])
 }
 
 fn is_at_terminal() -> bool {

@@ -9,8 +9,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{Winsize, tcgetpgrp, tcsetwinsize};
 use tests::program::now;
 use vt100::Parser;
 
@@ -106,6 +107,13 @@ impl Terminal {
             .args(["-s", name, "--", &self.child.id().to_string()])
             .status();
         assert!(sent.expect("there is a kill").success());
+    }
+
+    /// The program that has the terminal, if it is the first one of its job.
+    #[track_caller]
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn foreground(&self) -> Pid {
+        tcgetpgrp(&self.keys).expect("some job has the terminal")
     }
 
     /// Waits until the screen `is_it`, and returns it.

@@ -80,6 +80,16 @@ impl<'a> LineFrontEnd<'a> {
         self.prompt.set_status(lines.collect());
     }
 
+    /// Tells whether the terminal is another job's; then nothing is to be shown or asked for.
+    pub(crate) fn is_in_background(&self) -> bool {
+        self.prompt.is_in_background()
+    }
+
+    /// Takes the terminal up again, in the foreground, after another job may have had it.
+    pub(crate) fn resume(&self) {
+        self.prompt.resume();
+    }
+
     /// Has to be called with every line that arrives.
     pub(crate) const fn answered(&mut self) {
         self.prompt.answered();

@@ -214,6 +214,11 @@ impl Above {
         Folded::of(&hint, columns).starts.len() - 1
     }
 
+    /// A line is being typed, and stands on the screen.
+    pub(super) const fn is_drawn(&self) -> bool {
+        self.drawn.is_some()
+    }
+
     /// The line that was drawn fills its last row.
     pub(super) fn is_full(&self) -> bool {
         let drawn = self.drawn.as_ref();
