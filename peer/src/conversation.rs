@@ -34,6 +34,8 @@ pub(crate) mod entry;
 mod farewell;
 // Inputs and outputs.
 mod io;
+// Offers that end with their node, and are made again.
+mod lost;
 // Open offers by their numbers.
 mod offers;
 // Who is online, and who is known to exist.
@@ -54,6 +56,7 @@ mod transfers;
 use connection::{ConnectionChange, ConnectionWatch};
 use entry::Entry;
 use farewell::{Farewell, Turn};
+use lost::node_has_ended;
 use offers::Offers;
 use presence::{Absence, Presence};
 use recent::Recent;
@@ -103,6 +106,13 @@ enum Purpose {
     SendFile {
         to: AccountName,
         name: String,
+        path: PathBuf,
+    },
+    /// To learn whether offers that ended with a node can be made again now.
+    Connected,
+    /// To make an offer again that ended with its node.
+    OfferAgain {
+        before: TransferId,
     },
     Cancel,
     AnswerOffer {
@@ -196,6 +206,7 @@ impl Conversation {
                 self.end_transfers();
                 self.look_around();
                 self.catch_up();
+                self.look_for_connection();
             }
         }
     }
@@ -309,6 +320,9 @@ impl Conversation {
             Event::Transfer { transfer, state } => self.on_transfer(transfer, state, now),
             Event::Connection(state) => {
                 let was_lost = self.connection.is_lost();
+                if state == ConnectionState::Online {
+                    self.offer_again();
+                }
                 self.on_connection(state);
                 if was_lost && !self.connection.is_lost() {
                     self.sent.on_restored(now);
@@ -439,7 +453,7 @@ impl Conversation {
 
     fn on_transfer(&mut self, id: TransferId, state: TransferState, now: Instant) {
         self.end_offer(id, &state);
-        if !self.transfers.follows(id) {
+        if !self.transfers.follows(id) || self.is_to_be_offered_again(id, &state) {
             return;
         }
         self.tell(Event::Transfer {
@@ -498,15 +512,12 @@ impl Conversation {
         });
     }
 
-    /// The node that had the transfers and offers has gone, and they with it.
+    /// The node that had the transfers and offers has gone, and they with it, but for offers that are made
+    /// again.
     fn end_transfers(&mut self) {
-        let state = TransferState::Failed {
-            reason: "the program that carried it has ended".to_owned(),
-            kind: FailureKind::NodeEnds,
-        };
-        let ended: Vec<_> = self.transfers.end_all().collect();
+        let ended: Vec<_> = self.transfers.end_carried().collect();
         for (transfer, ended) in ended {
-            let state = state.clone();
+            let state = node_has_ended();
             self.tell(Event::Transfer {
                 transfer,
                 state: state.clone(),
@@ -667,15 +678,23 @@ impl Conversation {
                 self.sent.follow(&items, now);
                 self.show(Item::History(items));
             }
-            (Purpose::SendFile { to, name }, Ok(Reply::Offered(id))) => {
+            (Purpose::SendFile { to, name, path }, Ok(Reply::Offered(id))) => {
                 self.meet(&to);
                 let transfer = Transfer {
                     number: self.offers.number(),
                     name,
                     way: Way::To(to),
                 };
-                self.transfers.follow(id, transfer.clone(), now);
+                self.transfers.follow(id, transfer.clone(), Some(path), now);
                 self.show(Item::Offered(transfer));
+            }
+            (Purpose::Connected, Ok(Reply::Status(node))) => {
+                if node.connection == ConnectionState::Online {
+                    self.offer_again();
+                }
+            }
+            (Purpose::OfferAgain { before }, result) => {
+                return self.on_offered_again(doing, before, result, now);
             }
             (Purpose::ShowOutbox, Ok(Reply::Messages(items))) => {
                 self.sent.follow(&items, now);
@@ -738,7 +757,7 @@ impl Conversation {
                     name: name.clone(),
                     way: Way::From(offer.from),
                 };
-                self.transfers.follow(offer.transfer, transfer, now);
+                self.transfers.follow(offer.transfer, transfer, None, now);
                 let folder = self.folder.clone();
                 self.show(Item::Accepted { name, folder });
             }
@@ -859,13 +878,20 @@ impl Conversation {
             to: to.clone(),
             path: path.to_owned(),
         };
-        self.ask(doing, command, Purpose::SendFile { to, name });
+        let path = path.to_owned();
+        self.ask(doing, command, Purpose::SendFile { to, name, path });
     }
 
     fn cancel(&mut self, number: Option<usize>) {
         match self.transfers.select(number) {
             Selected::One(id, transfer) => {
-                self.transfers.cancel(id);
+                if let Some(ended) = self.transfers.cancel(id) {
+                    self.tell(Event::Transfer {
+                        transfer: id,
+                        state: cancelled(),
+                    });
+                    return self.show(Item::Cancelled(ended));
+                }
                 let doing = format!("cancel {}", transfer.name);
                 self.ask(doing, Command::Cancel { transfer: id }, Purpose::Cancel);
             }
@@ -931,6 +957,13 @@ impl Conversation {
         if self.known.len() < KNOWN_NAMES_MAX && self.known.insert(name.clone()) {
             self.outputs.push_back(Output::Met(name.clone()));
         }
+    }
+}
+
+fn cancelled() -> TransferState {
+    TransferState::Failed {
+        reason: "cancelled".to_owned(),
+        kind: FailureKind::Cancelled,
     }
 }
 

@@ -282,3 +282,40 @@ fn an_open_chat_goes_on_when_the_server_is_back() {
     writeln!(alice_types, "/list").unwrap();
     wait(&alice, "the list", |line| line["account"] == "alice");
 }
+
+#[test]
+fn an_unanswered_offer_of_a_chat_outlives_the_chat_with_the_node() {
+    let world = world_of(&["alice", "bob"]);
+    let content = world.make_file("small2.bin", 10_000);
+    fs::create_dir(world.path("taken")).unwrap();
+    let (owner, mut owner_types) = chat(&world, "alice", &["bob"]);
+    world.wait_ready("alice");
+    let mut command = world.peer_command("alice", &["chat", "bob"]);
+    command.stdin(Stdio::piped());
+    let mut other = Running::start(Program::Peer, &mut command).unwrap();
+    let mut other_types = other.take_stdin().unwrap();
+    let (bob, mut bob_types) = chat(&world, "bob", &["--folder", "taken"]);
+    world.wait_ready("bob");
+    writeln!(other_types, "/send-file bob small2.bin").unwrap();
+    let is_offer = |line: &Value| line["method"] == "offer";
+    let first = wait(&bob, "an offer", is_offer);
+    writeln!(owner_types, "/quit").unwrap();
+    assert_eq!(owner.finish(PATIENCE).unwrap().code(), 0);
+    let again = wait(&bob, "the offer again", |line| {
+        is_offer(line) && line["params"]["transfer"] != first["params"]["transfer"]
+    });
+    assert_eq!(text(&again["params"]["name"]), "small2.bin");
+    let words = "  The 'peer' program that had the connection has ended; offered small2.bin to bob again, as transfer 1.";
+    other
+        .wait_line(words, PATIENCE, |line| line == words)
+        .unwrap();
+    writeln!(bob_types, "/accept").unwrap();
+    wait(&bob, "the end of the transfer", |line| {
+        transfer_state(line)["state"] == "done"
+    });
+    assert_eq!(fs::read(world.path("taken/small2.bin")).unwrap(), content);
+    writeln!(other_types, "/quit").unwrap();
+    let finished = other.finish(PATIENCE).unwrap();
+    assert_eq!(finished.code(), 0, "{finished:?}");
+    assert!(!finished.stdout.contains("failed"), "{finished:?}");
+}

@@ -165,6 +165,8 @@ pub(crate) enum Item {
     OfferTaken { number: usize, name: String },
     /// The node offers a file for this person.
     Offered(Transfer),
+    /// The offer ended with its node, and another one has made it again.
+    OfferedAgain(Transfer),
     /// An offer was accepted here; the file will be called `name`.
     Accepted { name: String, folder: PathBuf },
     /// An offer was declined here.

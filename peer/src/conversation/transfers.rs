@@ -1,6 +1,7 @@
 //! Files on their way, in either direction.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, TransferId};
@@ -65,6 +66,17 @@ pub(super) struct Ended {
     pub(super) is_cancelled: bool,
 }
 
+/// A file whose offer ended with its node, to be offered again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// The offer that is no more.
+    pub(super) id: TransferId,
+    pub(super) to: AccountName,
+    pub(super) name: String,
+    /// As it was typed.
+    pub(super) path: PathBuf,
+}
+
 /// The transfers that this conversation follows until they end. The node bounds how many there are.
 #[derive(Debug, Default)]
 pub(super) struct Transfers {
@@ -74,25 +86,78 @@ pub(super) struct Transfers {
 #[derive(Debug)]
 struct Followed {
     transfer: Transfer,
+    /// What is sent, as it was typed.
+    source: Option<PathBuf>,
     /// Bytes so far and of the whole file, once it moves.
     moved: Option<(u64, u64)>,
     speed: Speed,
     /// When something was told of it last.
     told: Instant,
     is_cancelled: bool,
+    /// Its offer ended with the node, and no other one was asked to make it again.
+    is_lost: bool,
 }
 
 impl Transfers {
-    /// Follows a transfer from now on.
-    pub(super) fn follow(&mut self, id: TransferId, transfer: Transfer, now: Instant) {
+    /// Follows a transfer from now on; `source` is the path of a file that is sent.
+    pub(super) fn follow(
+        &mut self,
+        id: TransferId,
+        transfer: Transfer,
+        source: Option<PathBuf>,
+        now: Instant,
+    ) {
         let followed = Followed {
             transfer,
+            source,
             moved: None,
             speed: Speed::default(),
             told: now,
             is_cancelled: false,
+            is_lost: false,
         };
         self.followed.insert(id, followed);
+    }
+
+    /// The node ends, and the offer with it. Tells whether it can be made again: it is one of a file that is
+    /// sent, nothing of which has moved.
+    pub(super) fn lose(&mut self, id: TransferId) -> bool {
+        let followed = self.followed.get_mut(&id);
+        let lost = followed.filter(|followed| followed.can_be_offered_again());
+        lost.map(|followed| followed.is_lost = true).is_some()
+    }
+
+    /// Tells whether there are offers to be made again.
+    pub(super) fn has_lost(&self) -> bool {
+        self.followed.values().any(|followed| followed.is_lost)
+    }
+
+    /// Takes the offers that are to be made again, once each, by number. They are followed all the same.
+    pub(super) fn take_lost(&mut self) -> Vec<Lost> {
+        let mut lost: Vec<_> = self.followed.iter_mut().collect();
+        lost.retain(|(_, followed)| followed.is_lost);
+        lost.sort_by_key(|(_, followed)| followed.transfer.number);
+        let lost = lost.into_iter().filter_map(|(id, followed)| {
+            followed.is_lost = false;
+            followed.to_be_offered(*id)
+        });
+        lost.collect()
+    }
+
+    /// An offer was made again under another id. Returns the transfer, unless it is to be cancelled.
+    pub(super) fn on_offered_again(
+        &mut self,
+        before: TransferId,
+        id: TransferId,
+        now: Instant,
+    ) -> Option<Transfer> {
+        let followed = self.followed.remove(&before)?;
+        self.follow(id, followed.transfer.clone(), followed.source, now);
+        if followed.is_cancelled {
+            self.cancel(id);
+            return None;
+        }
+        Some(followed.transfer)
     }
 
     /// Tells whether a transfer is followed.
@@ -123,10 +188,16 @@ impl Transfers {
         self.followed.remove(&id).map(Followed::ended)
     }
 
-    /// The node that carried them has gone.
-    pub(super) fn end_all(&mut self) -> impl Iterator<Item = (TransferId, Ended)> {
-        let all = std::mem::take(&mut self.followed).into_iter();
-        all.map(|(id, followed)| (id, followed.ended()))
+    /// The node that carried them has gone. Takes out those that ended with it, and keeps the offers that can
+    /// be made again.
+    pub(super) fn end_carried(&mut self) -> impl Iterator<Item = (TransferId, Ended)> {
+        let ids: Vec<TransferId> = self.followed.keys().copied().collect();
+        ids.into_iter().filter_map(|id| {
+            if self.lose(id) {
+                return None;
+            }
+            Some((id, self.end(id)?))
+        })
     }
 
     /// The transfer of that number, or the only one.
@@ -145,11 +216,15 @@ impl Transfers {
         }
     }
 
-    /// The person wants a transfer to end: that it fails is no news.
-    pub(super) fn cancel(&mut self, id: TransferId) {
-        if let Some(followed) = self.followed.get_mut(&id) {
-            followed.is_cancelled = true;
+    /// The person wants a transfer to end: that it fails is no news. Returns it where no node has it, so that
+    /// it has ended.
+    pub(super) fn cancel(&mut self, id: TransferId) -> Option<Transfer> {
+        let followed = self.followed.get_mut(&id)?;
+        followed.is_cancelled = true;
+        if !followed.is_lost {
+            return None;
         }
+        self.end(id).map(|ended| ended.transfer)
     }
 
     /// All of them in the order in which they began, and how far each is.
@@ -212,6 +287,23 @@ impl Transfers {
 }
 
 impl Followed {
+    fn can_be_offered_again(&self) -> bool {
+        let has_moved = self.moved.is_some_and(|(done, _)| done > 0);
+        self.source.is_some() && !has_moved && !self.is_cancelled
+    }
+
+    fn to_be_offered(&self, id: TransferId) -> Option<Lost> {
+        match (&self.transfer.way, &self.source) {
+            (Way::To(to), Some(path)) => Some(Lost {
+                id,
+                to: to.clone(),
+                name: self.transfer.name.clone(),
+                path: path.clone(),
+            }),
+            (Way::To(_) | Way::From(_), _) => None,
+        }
+    }
+
     fn ended(self) -> Ended {
         Ended {
             transfer: self.transfer,

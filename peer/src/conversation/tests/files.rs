@@ -356,8 +356,9 @@ fn whoever_leaves_while_a_file_moves_is_warned_once() {
 }
 
 #[test]
-fn files_end_with_the_node_that_carries_them() {
+fn files_that_move_end_with_the_node_that_carries_them() {
     let mut stage = sending(1);
+    stage.event(transfer(1, moving(1)));
     stage.event(Event::Offer(offer(9)));
     stage.input(Input::Revived { is_own: false });
     let wanted = stage.wanted();
@@ -386,4 +387,104 @@ fn transfers_of_other_programs_are_not_told() {
     let mut stage = Stage::with_bob();
     let wanted = stage.event(transfer(7, moving(1)));
     assert_eq!((wanted.items, wanted.events), (Vec::new(), Vec::new()));
+}
+
+fn node_ends() -> TransferState {
+    TransferState::Failed {
+        reason: "ended".to_owned(),
+        kind: FailureKind::NodeEnds,
+    }
+}
+
+/// Its node ends, whether that says so or not, and another takes its place.
+fn revived(stage: &mut Stage, said: &[Event]) -> Wanted {
+    for event in said {
+        let wanted = stage.event(event.clone());
+        assert_eq!((wanted.items, wanted.events), (Vec::new(), Vec::new()));
+    }
+    stage.input(Input::Revived { is_own: false });
+    stage.wanted()
+}
+
+fn node_is(connection: ConnectionState) -> Result<Reply, RequestError> {
+    Ok(Reply::Status(NodeStatus {
+        connection,
+        ..status()
+    }))
+}
+
+#[test]
+fn an_offer_outlives_its_node_and_keeps_its_number() {
+    for said in [vec![], vec![1, 2]] {
+        let mut stage = sending(2);
+        let said: Vec<_> = said
+            .into_iter()
+            .map(|id| transfer(id, node_ends()))
+            .collect();
+        let wanted = revived(&mut stage, &said);
+        assert_eq!((&wanted.items[..], &wanted.events[..]), (&[][..], &[][..]));
+        stage.answer(wanted.request("status"), node_is(ConnectionState::Online));
+        let asks = stage.wanted().asks;
+        let paths = asks
+            .iter()
+            .map(|(_, _, command)| &command["params"]["path"]);
+        assert_eq!(paths.collect::<Vec<_>>(), ["a", "b"]);
+        for ((request, _, _), (id, again)) in
+            asks.iter().zip([(3, file(1, "a")), (4, file(2, "b"))])
+        {
+            stage.answer(*request, Ok(Reply::Offered(transfer_id(id))));
+            assert_eq!(stage.wanted().items, [Item::OfferedAgain(again)]);
+        }
+        let (request, _, command) = only(stage.line("/cancel 2").asks);
+        assert_eq!(command["params"], json!({"transfer": transfer_id(4)}));
+        stage.answer(request, Ok(Reply::Done));
+        let ended = stage.event(transfer(4, failed()));
+        assert_eq!(ended.items, [Item::Cancelled(file(2, "b"))]);
+    }
+}
+
+#[test]
+fn an_offer_is_made_again_once_there_is_a_connection() {
+    let mut stage = sending(1);
+    let wanted = revived(&mut stage, &[]);
+    stage.answer(
+        wanted.request("status"),
+        node_is(ConnectionState::Connecting),
+    );
+    assert_eq!(stage.wanted().methods(), [""; 0]);
+    let online = Event::Connection(ConnectionState::Online);
+    let (request, doing, _) = only(stage.event(online.clone()).asks);
+    assert_eq!(doing, "send a to bob");
+    assert_eq!(stage.event(online).methods(), [""; 0], "once");
+    stage.answer(request, Err(broken("bob is away")));
+    let wanted = stage.wanted();
+    let problem = Failure::new(Exit::Profile, "bob is away");
+    assert_eq!(wanted.items, [Item::Problem(problem)]);
+    assert_eq!(wanted.events.len(), 1, "a program learns of its end");
+    assert_eq!(
+        stage.line("/cancel").items,
+        objection(Objection::NoSuchTransfer)
+    );
+}
+
+#[test]
+fn an_offer_that_no_node_has_can_be_cancelled() {
+    let mut stage = sending(1);
+    revived(&mut stage, &[]);
+    let wanted = stage.line("/cancel");
+    assert_eq!(wanted.methods(), [""; 0]);
+    assert_eq!(wanted.items, [Item::Cancelled(file(1, "a"))]);
+    let online = Event::Connection(ConnectionState::Online);
+    assert_eq!(stage.event(online).methods(), [""; 0]);
+}
+
+#[test]
+fn a_cancelled_offer_is_not_made_again() {
+    let mut stage = sending(1);
+    let request = only(stage.line("/cancel").asks).0;
+    stage.answer(request, Ok(Reply::Done));
+    let wanted = revived(&mut stage, &[]);
+    assert!(!wanted.methods().contains(&"status"));
+    assert_eq!(wanted.items, [Item::Cancelled(file(1, "a"))]);
+    assert_eq!(wanted.events.len(), 1);
 }

@@ -183,6 +183,7 @@ impl<'a> LineFrontEnd<'a> {
             | Item::OfferEnded { .. }
             | Item::OfferTaken { .. }
             | Item::Offered(_)
+            | Item::OfferedAgain(_)
             | Item::Accepted { .. }
             | Item::Declined { .. }
             | Item::Transfer { .. }
@@ -294,6 +295,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
             "  Offered as transfer {}.",
             transfer::in_full(transfer, Stage::Offered)
         ))),
+        Item::OfferedAgain(transfer) => prose(look.dim(&transfer::offered_again(transfer))),
         Item::Accepted { name, folder } => prose(look.dim(&format!(
             "  Taking {} into {}.",
             inline(name),
@@ -783,6 +785,7 @@ mod tests {
                 name: "a.txt".to_owned(),
                 why: Some(name()),
             },
+            Item::OfferedAgain(file(HOSTILE)),
             Item::Offered(file(HOSTILE)),
             Item::Cancelled(file(HOSTILE)),
             Item::Objection(Objection::WhichTransfer(vec![file(HOSTILE)])),

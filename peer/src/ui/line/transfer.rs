@@ -96,6 +96,15 @@ fn whom(transfer: &Transfer) -> String {
     }
 }
 
+/// An offer ended with the program that had made it, and was made again.
+pub(super) fn offered_again(transfer: &Transfer) -> String {
+    let (name, whom) = (inline(&transfer.name), whom(transfer));
+    format!(
+        "  The 'peer' program that had the connection has ended; offered {name} {whom} again, as transfer {}.",
+        transfer.number
+    )
+}
+
 /// What became of a transfer, or how far it is. Begins with its number: two files may have one name.
 pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) -> String {
     let number = transfer.number;
