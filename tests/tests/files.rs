@@ -355,6 +355,27 @@ fn an_offer_outlives_the_program_that_had_the_node() {
 }
 
 #[test]
+fn a_file_goes_over_a_link_while_the_server_is_away() {
+    let (mut world, bob) = two(&["--accept", "always"]);
+    let bytes = world.make_file("letter", 1000);
+    let owner = world.start("alice", &["--json", "list", "--watch"]);
+    world.wait_ready("alice");
+    let mut control = world.control("alice");
+    assert_eq!(world.peer("alice", &["send", "bob", "hello"]).code(), 0);
+    world.kill_server();
+    until("the node knows", PATIENCE, || {
+        let status = control.call("status", Value::Null, PATIENCE).unwrap();
+        (status["status"]["connection"]["state"] == "offline").then_some(())
+    });
+    let sent = send(&world, "letter");
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    assert!(!sent.stderr.contains("cannot be reached"), "{sent:?}");
+    assert_eq!(ended(&bob)["state"], "done");
+    assert!(fs::read(world.path("inbox-bob/letter")).unwrap() == bytes);
+    owner.interrupt().unwrap();
+}
+
+#[test]
 fn whoever_goes_away_before_answering_an_offer_is_named() {
     let (world, bob) = two(&["--accept", "ask"]);
     world.make_file("letter", 1000);

@@ -30,7 +30,7 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
     let name = name.to_string_lossy().into_owned();
     let doing = format!("send {shown} to {to}");
     let mut session = place.open(&doing)?;
-    session.ready_again(&doing, screen)?;
+    find_way(&mut session, &doing, to, screen)?;
     let command = Command::SendFile {
         to: to.clone(),
         path,
@@ -54,6 +54,22 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
         sending.cancel(&mut session, screen)?;
     }
     ended
+}
+
+/// Waits for the server, which knows the way to `to`, unless a link is there that can do without it.
+fn find_way(
+    session: &mut NodeHandle,
+    doing: &str,
+    to: &AccountName,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let Reply::Status(status) = session.call(doing, &Command::Status)? else {
+        return Err(Failure::unexpected_reply(doing));
+    };
+    if status.linked.contains(to) {
+        return Ok(());
+    }
+    session.ready_again(doing, screen)
 }
 
 fn offer(session: &mut NodeHandle, doing: &str, command: &Command) -> Result<TransferId, Failure> {
@@ -211,7 +227,7 @@ impl Sending<'_> {
         screen: &Screen,
     ) -> Result<(), Failure> {
         session.revive()?;
-        session.ready_again(doing, screen)?;
+        find_way(session, doing, self.to, screen)?;
         self.transfer = offer(session, doing, &self.command)?;
         self.moved = None;
         let (shown, to) = (&self.shown, self.to);
