@@ -524,10 +524,10 @@ impl Conversation {
             });
             self.show_end(ended, state);
         }
+        let why = broken_by(&node_has_ended()).map(str::to_owned);
         let offers: Vec<_> = self.offers.end_all().collect();
         for (number, offer) in offers {
-            let name = offer.name;
-            let why = broken_by(&state).map(str::to_owned);
+            let (name, why) = (offer.name, why.clone());
             self.show(Item::OfferEnded { number, name, why });
         }
     }

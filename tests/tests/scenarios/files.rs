@@ -500,15 +500,17 @@ fn of_several_files_the_one_that_is_done_soonest_goes_first() {
     // The sender knows which of them waited for their turn, and that each had it in the end.
     let turns = |transfer: TransferId| {
         let events = world.hosts[0].events.iter();
-        let mut turns: Vec<bool> = events
-            .filter_map(|event| match event {
-                Event::Transfer {
-                    transfer: of,
-                    state: TransferState::Moving(moved),
-                } if *of == transfer => Some(moved.is_behind),
-                _ => None,
-            })
-            .collect();
+        let turns = events.filter_map(|event| {
+            let Event::Transfer {
+                transfer: of,
+                state: TransferState::Moving(moved),
+            } = event
+            else {
+                return None;
+            };
+            (*of == transfer).then_some(moved.is_behind)
+        });
+        let mut turns: Vec<bool> = turns.collect();
         turns.dedup();
         turns
     };
