@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
-use tests::program::{Finished, Program, Running};
+use tests::program::{Finished, Program, Running, now};
 use tests::world::{PATIENCE, World, assert_fails, run, text, transfer_state, with_stdin};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
@@ -318,4 +319,28 @@ fn an_unanswered_offer_of_a_chat_outlives_the_chat_with_the_node() {
     let finished = other.finish(PATIENCE).unwrap();
     assert_eq!(finished.code(), 0, "{finished:?}");
     assert!(!finished.stdout.contains("failed"), "{finished:?}");
+}
+
+#[test]
+fn a_file_for_somebody_without_a_link_does_not_hold_a_chat_up_while_the_server_is_away() {
+    let mut world = world_of(&["alice", "bob"]);
+    world.make_file("letter.txt", 100);
+    let mut command = world.peer_command("alice", &["chat", "bob"]);
+    command.stdin(Stdio::piped());
+    let mut alice = Running::start(Program::Peer, &mut command).unwrap();
+    let mut types = alice.take_stdin().unwrap();
+    world.wait_ready("alice");
+    world.stop_server();
+    let is_away = |line: &str| line.starts_with("Offline:");
+    alice
+        .wait_line("the server is away", PATIENCE, is_away)
+        .unwrap();
+    let typed = now();
+    writeln!(types, "/send-file bob letter.txt").unwrap();
+    let is_told = |line: &str| line.contains("there is no link to bob, and the server is away");
+    alice
+        .wait_line("why it is not sent", PATIENCE, is_told)
+        .unwrap();
+    let took = now() - typed;
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -27,7 +27,7 @@ use crate::conversation::{
     Waiting,
 };
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, CommandError, Reply};
+use crate::node::command::{Command, CommandError, ConnectionState, Reply};
 use crate::ui::Screen;
 use crate::ui::line::{self, LineFrontEnd};
 use crate::ui::prompt::Prompt;
@@ -227,12 +227,31 @@ impl Talk<'_> {
     }
 
     fn ask(&mut self, request: RequestId, doing: &str, command: Command) -> Result<(), Failure> {
-        let result = match ready_to_send(command) {
+        let ready = ready_to_send(command);
+        let result = match ready.and_then(|command| self.with_a_way(doing, command)) {
             Ok(command) => self.call(doing, &command)?,
             Err(failure) => Err(RequestError::Failed(failure)),
         };
         self.handle(Input::Answered { request, result });
         Ok(())
+    }
+
+    /// Lets a file be offered only over a link that is there, or while the server is, which knows the way: the
+    /// chat would stand still until it is back.
+    fn with_a_way(&mut self, doing: &str, command: Command) -> Result<Command, Failure> {
+        if let Command::SendFile { to, .. } = &command
+            && let Ok(Reply::Status(status)) = self.session.try_call(&Command::Status, CALL_TIMEOUT)
+            && let ConnectionState::Offline { reason, .. } = status.connection
+            && !status.linked.contains(to)
+        {
+            let failure = Failure::new(Exit::Unreachable, format!("could not {doing}"));
+            return Err(failure
+                .because(format!(
+                    "there is no link to {to}, and the server is away: {reason}"
+                ))
+                .next("try again once the chat says that you are online again"));
+        }
+        Ok(command)
     }
 
     /// A signal ends the chat; anything else that goes wrong is the conversation's.

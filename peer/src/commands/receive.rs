@@ -37,8 +37,7 @@ mod questions;
 /// Says that a line answers nothing.
 const NOT_ASKED: &str = "Nothing was asked when that line was typed.";
 /// Says that an offer cannot be answered here.
-const NOBODY_TO_ASK: &str =
-    "There is nobody to ask; the offer stays open. Run with --accept to answer.";
+const NOBODY_TO_ASK: &str = "There is nobody to ask; the offer stays open. 'peer receive --accept ...' in another terminal takes it.";
 
 /// Shows messages and takes files until it is interrupted, or, with `--once`, until the first.
 pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<Exit, Failure> {

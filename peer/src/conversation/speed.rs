@@ -57,6 +57,8 @@ pub(crate) struct Speed {
     is_stalled: bool,
     /// They do not grow, because it is another file's turn.
     is_behind: bool,
+    /// It was so before they grew again.
+    has_waited: bool,
     bytes: u64,
     /// Bytes a second.
     mean: Option<f64>,
@@ -90,7 +92,9 @@ impl Speed {
     fn grow(&mut self, bytes: u64, now: Instant) {
         self.is_stalled = false;
         let grew = self.grew.replace(now);
-        if grew.is_some_and(|grew| now.saturating_duration_since(grew) >= PAUSE) {
+        let has_paused = grew.is_some_and(|grew| now.saturating_duration_since(grew) >= PAUSE);
+        let is_first = self.bytes == 0 && self.measured.is_some();
+        if has_paused || is_first || std::mem::take(&mut self.has_waited) {
             self.measured = Some((now, bytes));
             self.mean = None;
         }
@@ -99,6 +103,7 @@ impl Speed {
     /// Notes whether the file waits for its turn.
     pub(crate) const fn set_behind(&mut self, is_behind: bool) {
         self.is_behind = is_behind;
+        self.has_waited |= is_behind;
     }
 
     /// When it counts as stalled, should nothing come by then.
@@ -256,5 +261,26 @@ mod tests {
         assert_eq!(pace(&speed), Pace::Behind);
         speed.set_behind(false);
         assert!(matches!(pace(&speed), Pace::PerSecond(_)));
+    }
+
+    #[test]
+    fn the_time_of_waiting_does_not_count() {
+        // From the start, and in between.
+        for begun in [0, 30] {
+            let (mut speed, start) = (Speed::default(), start());
+            for tenth in 0..=begun {
+                speed.add(tenth * 1000, at(start, tenth));
+            }
+            speed.set_behind(begun > 0);
+            let again = begun + 80;
+            speed.set_behind(false);
+            for tenth in 1..=20 {
+                speed.add((begun + tenth) * 1000, at(start, again + tenth));
+            }
+            let Pace::PerSecond(rate) = pace(&speed) else {
+                panic!("it moves");
+            };
+            assert!((9000..=11_000).contains(&rate), "{begun}: {rate}");
+        }
     }
 }

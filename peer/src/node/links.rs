@@ -119,6 +119,18 @@ struct Peer {
     authorise_by: Instant,
     stream: MessageStream,
     leaves: BTreeMap<StreamId, IncomingLeaf>,
+    doubt: Option<Doubt>,
+}
+
+/// There is a newer link to the device of one that may be dead.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    newer: LinkId,
+    /// Bytes that the newer one had acknowledged, and the doubted one.
+    acknowledged: [u64; 2],
+    /// The doubted one was silent by then: whatever the newer one acknowledges from then on tells the two
+    /// apart.
+    was_silent: bool,
 }
 
 impl Links {
@@ -624,7 +636,7 @@ impl Links {
                 TransportEvent::Writable { link } => self
                     .events
                     .push_back(LinksEvent::Change(LinkChange::Writable { link })),
-                TransportEvent::Silent { link } => self.on_silent(link),
+                TransportEvent::Silent { link } => self.on_silent(link, now),
                 // A link stays on the path that it began on.
                 TransportEvent::Path { .. } => {}
             }
@@ -649,6 +661,7 @@ impl Links {
             authorise_by: now + AUTHORISE_TIMEOUT,
             stream: MessageStream::default(),
             leaves: BTreeMap::new(),
+            doubt: None,
         };
         self.peers.insert(link, peer);
         // The key of one that was dialled, or is pinned, is authorised at once; the server is asked all the
@@ -844,25 +857,54 @@ impl Links {
     }
 
     /// The device of a new link may have restarted: its older ones have to show that they live.
-    fn doubt_older(&mut self, newest: LinkId) {
-        let Some(peer) = self.peers.get(&newest) else {
+    fn doubt_older(&mut self, newer: LinkId) {
+        let Some(peer) = self.peers.get(&newer) else {
             return;
         };
-        for link in self.links_of(peer.device_key) {
-            if link < newest {
-                self.transport.doubt(link);
-            }
+        let older = self.links_of(peer.device_key);
+        for link in older.into_iter().filter(|link| *link < newer) {
+            self.doubt(link, newer);
         }
     }
 
-    fn on_silent(&mut self, link: LinkId) {
-        let Some(peer) = self.peers.get(&link).filter(|peer| peer.is_ready()) else {
+    fn doubt(&mut self, link: LinkId, newer: LinkId) {
+        let acknowledged = [newer, link].map(|link| self.transport.acknowledged_bytes(link));
+        let was_silent = self.is_silent(link);
+        if let Some(peer) = self.peers.get_mut(&link) {
+            peer.doubt = Some(Doubt {
+                newer,
+                acknowledged,
+                was_silent,
+            });
+            self.transport.doubt(link);
+            self.transport.ping(newer);
+        }
+    }
+
+    /// A link is silent. One that is doubted is closed if the newer one has answered meanwhile.
+    fn on_silent(&mut self, link: LinkId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&link).filter(|peer| peer.is_ready()) else {
             return;
         };
-        if let Some(account) = peer.account.clone() {
-            let change = LinkChange::Silent { account };
-            self.events.push_back(LinksEvent::Change(change));
+        let Some(account) = peer.account.clone() else {
+            return;
+        };
+        if let Some(Doubt {
+            newer,
+            acknowledged: [of_newer, of_link],
+            was_silent,
+        }) = peer.doubt.take()
+            && self.transport.acknowledged_bytes(link) == of_link
+        {
+            if !was_silent {
+                self.doubt(link, newer);
+            } else if self.transport.acknowledged_bytes(newer) > of_newer {
+                self.transport.close(link, CloseReason::Done, now);
+                return self.forget(link, "no answer".to_owned());
+            }
         }
+        let change = LinkChange::Silent { account };
+        self.events.push_back(LinksEvent::Change(change));
     }
 
     fn on_lost(&mut self, link: LinkId, reason: String, now: Instant) {

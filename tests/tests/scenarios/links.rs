@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::limits::FAREWELL_TIMEOUT;
-use common::wire::peer::{ChatFrame, PeerFrame};
+use common::wire::peer::{ChatFrame, PeerFrame, VERSION};
 use tests::sim::net::Site;
 use tests::sim::outsider::Outsider;
 
@@ -113,6 +113,35 @@ fn an_older_link_that_lives_outlasts_outages() {
     );
     assert_eq!((&first.lost, &second.lost), (&None, &None));
     assert_eq!(count(&world, 0, "links of a device"), 2);
+}
+
+#[test]
+fn an_older_link_is_not_given_up_while_the_newer_one_is_silent_too() {
+    let (mut world, mut first, mut second) = twice_linked(1, 0);
+    // All are cut just after another one was made.
+    let elsewhere = ([198, 51, 100, 98], 6000).into();
+    let secret = world.hosts[1].secret;
+    let mut third = Outsider::dial(&mut world, secret, elsewhere, 0, &[VERSION]);
+    world.net.cut(Site::Host(0), Site::Elsewhere);
+    world.net.cut(Site::Elsewhere, Site::Host(0));
+    pass_both(
+        &mut world,
+        [&mut first, &mut second],
+        Duration::from_secs(6),
+    );
+    world.net.heal();
+    for _ in 0..200 {
+        third.pass(&mut world, Duration::from_millis(10));
+        pass_both(
+            &mut world,
+            [&mut first, &mut second],
+            Duration::from_millis(10),
+        );
+    }
+    assert_eq!(
+        (&first.lost, &second.lost, &third.lost),
+        (&None, &None, &None)
+    );
 }
 
 #[test]

@@ -2,15 +2,15 @@
 //!
 //! A link is silent once data or a ping has been in flight for a while and nothing was acknowledged.
 //! Nothing else follows from it: an outage looks the same, and a link outlives that. Whoever owns the
-//! transport dials the device anew. Only when that has made a newer link is the older one
-//! [doubted](Transport::doubt), and lost if it stays silent.
+//! transport dials the device anew. When that has made a newer link, the older one is
+//! [doubted](Transport::doubt): it is told of once more if it stays silent.
 
 use std::time::{Duration, Instant};
 
 use common::limits::{LINK_ACK_ROUND_TRIPS, LINK_ACK_TIMEOUT};
 
 use super::ack_lag::{AckLag, Paths};
-use super::{CloseReason, LinkId, Transport, TransportEvent};
+use super::{LinkId, Transport, TransportEvent};
 
 /// Waits for an acknowledgement of what is in flight.
 ///
@@ -74,7 +74,7 @@ pub(super) struct Silence {
     watch: Option<AckWatch>,
     /// Bytes acknowledged when the link was found silent.
     since: Option<u64>,
-    /// Bytes acknowledged when there was a newer link to the device.
+    /// Bytes acknowledged when the link was doubted.
     doubted: Option<u64>,
 }
 
@@ -85,10 +85,8 @@ enum Verdict {
     Nothing,
     /// It is to be pinged.
     Ping,
-    /// It is silent from now on.
+    /// It is silent from now on, or still is though it was doubted.
     Silent,
-    /// It is over.
-    Lost,
 }
 
 impl Silence {
@@ -124,12 +122,12 @@ impl Silence {
             Overdue::Ping => return Verdict::Ping,
             Overdue::Yes => self.watch = None,
         }
-        if self.doubted == acknowledged {
-            Verdict::Lost
-        } else if std::mem::replace(&mut self.since, acknowledged) == acknowledged {
-            Verdict::Nothing
-        } else {
+        let is_doubted = self.doubted.take() == acknowledged;
+        let was_silent = std::mem::replace(&mut self.since, acknowledged) == acknowledged;
+        if is_doubted || !was_silent {
             Verdict::Silent
+        } else {
+            Verdict::Nothing
         }
     }
 }
@@ -146,7 +144,8 @@ impl Transport {
         self.with(link, |link| link.connection.ping());
     }
 
-    /// There is a newer link to the device: this one is lost unless it acknowledges a ping.
+    /// Pings the other end of a link, and tells of it unless it acknowledges that, even if it was silent
+    /// before.
     pub fn doubt(&mut self, link: LinkId) {
         self.ping(link);
         self.with(link, |link| {
@@ -155,8 +154,7 @@ impl Transport {
         });
     }
 
-    /// Pings a link that has acknowledged nothing for a while, tells of it when it is silent, and ends it if it
-    /// was doubted.
+    /// Pings a link that has acknowledged nothing for a while, and tells of it when it is silent.
     pub(super) fn watch(&mut self, id: LinkId, now: Instant) {
         let Some(link) = self.links.get_mut(&id) else {
             return;
@@ -165,10 +163,6 @@ impl Transport {
             Verdict::Nothing => {}
             Verdict::Ping => self.ping(id),
             Verdict::Silent => self.events.push_back(TransportEvent::Silent { link: id }),
-            Verdict::Lost => {
-                self.report_lost(id, "no answer");
-                self.close(id, CloseReason::Done, now);
-            }
         }
     }
 }
