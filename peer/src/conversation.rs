@@ -478,8 +478,10 @@ impl Conversation {
     fn end_offer(&mut self, id: TransferId, state: &TransferState) {
         let is_taken = match state {
             TransferState::Waiting => return,
-            TransferState::Moving(_) | TransferState::Done { .. } => true,
-            TransferState::Declined { .. } | TransferState::Failed { .. } => false,
+            TransferState::Moving(_)
+            | TransferState::Done { .. }
+            | TransferState::Declined { .. } => true,
+            TransferState::Failed { .. } => false,
         };
         let Some((number, offer)) = self.offers.end(id) else {
             return;

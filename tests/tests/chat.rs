@@ -306,7 +306,7 @@ fn an_unanswered_offer_of_a_chat_outlives_the_chat_with_the_node() {
         is_offer(line) && line["params"]["transfer"] != first["params"]["transfer"]
     });
     assert_eq!(text(&again["params"]["name"]), "small2.bin");
-    let words = "  The 'peer' program that had the connection has ended; offered small2.bin to bob again, as transfer 1.";
+    let words = "  Offered small2.bin to bob again, as transfer 1.";
     other
         .wait_line(words, PATIENCE, |line| line == words)
         .unwrap();

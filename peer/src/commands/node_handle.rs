@@ -237,7 +237,10 @@ impl NodeHandle {
             if !is_told {
                 is_told = true;
                 let server = self.settings.server();
-                let text = format!("{server} cannot be reached; waiting for it to come back.");
+                let text = format!(
+                    "{server} cannot be reached; waiting for it to come back, for at most {} s.",
+                    SERVER_WAIT_MAX.as_secs()
+                );
                 screen.note(screen.error_look.dim(&text));
             }
             let pause = self.inbox.pause(RECONNECT_PAUSE);

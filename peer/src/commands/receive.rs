@@ -368,11 +368,14 @@ impl Receiver<'_> {
         let Some(offer) = self.questions.end(transfer, now()) else {
             return;
         };
-        self.note(&format!(
-            "The offer of {} {}.",
-            inline(&offer.name),
-            line::offer_ended(broken_by(state))
-        ));
+        let how = match state {
+            TransferState::Failed { .. } => line::offer_ended(broken_by(state)),
+            TransferState::Waiting
+            | TransferState::Moving(_)
+            | TransferState::Done { .. }
+            | TransferState::Declined { .. } => "was answered elsewhere".to_owned(),
+        };
+        self.note(&format!("The offer of {} {how}.", inline(&offer.name)));
     }
 
     fn ask_if_due(&mut self) {

@@ -158,7 +158,7 @@ pub(crate) enum Item {
     OfferEnded {
         number: usize,
         name: String,
-        /// Why, for a person; `None` where it was withdrawn, or answered elsewhere.
+        /// Why, for a person; `None` where its sender withdrew it.
         why: Option<String>,
     },
     /// An offer that was open here was accepted in another program.

@@ -6,7 +6,7 @@ use common::id::TransferId;
 
 use crate::node::command::{FailureKind, OfferView, TransferState};
 
-/// Why an unanswered offer has ended; `None` where its sender withdrew it, or another program answered it.
+/// Why an offer that nobody answered has ended; `None` where its sender withdrew it.
 pub(crate) fn broken_by(state: &TransferState) -> Option<&str> {
     match state {
         TransferState::Failed {

@@ -114,15 +114,11 @@ fn an_offer_that_ends_unanswered_is_told_and_why_if_its_sender_did_not_want_that
         reason: "bob went away: no answer".to_owned(),
         kind,
     };
-    let declined = TransferState::Declined {
-        reason: "declined".to_owned(),
-    };
     let told = Some("bob went away: no answer".to_owned());
     for (state, why) in [
         (failed(FailureKind::Unanswered), told.clone()),
         (failed(FailureKind::Broken), told),
         (failed(FailureKind::Cancelled), None),
-        (declined, None),
     ] {
         let mut stage = Stage::with_bob();
         stage.event(Event::Offer(offer(1)));
@@ -141,14 +137,17 @@ fn an_offer_that_ends_unanswered_is_told_and_why_if_its_sender_did_not_want_that
 }
 
 #[test]
-fn an_offer_that_is_taken_elsewhere_is_not_open_here() {
+fn an_offer_that_is_answered_elsewhere_is_not_open_here() {
+    let declined = TransferState::Declined {
+        reason: "declined".to_owned(),
+    };
     let done = TransferState::Done {
         digest: String::new(),
         total: 100,
         elapsed_ms: 1,
         path: None,
     };
-    for state in [moving(0), moving(5), done] {
+    for state in [moving(0), moving(5), done, declined] {
         let mut stage = Stage::with_bob();
         stage.event(Event::Offer(offer(1)));
         let wanted = stage.event(transfer(1, state.clone()));

@@ -684,7 +684,7 @@ mod tests {
                     name: "a.txt".to_owned(),
                     why: None,
                 },
-                "  Offer 2, a.txt, was withdrawn, or answered elsewhere.",
+                "  Offer 2, a.txt, was withdrawn.",
             ),
             (
                 Item::OfferEnded {

@@ -100,7 +100,7 @@ fn whom(transfer: &Transfer) -> String {
 pub(super) fn offered_again(transfer: &Transfer) -> String {
     let (name, whom) = (inline(&transfer.name), whom(transfer));
     format!(
-        "  The 'peer' program that had the connection has ended; offered {name} {whom} again, as transfer {}.",
+        "  Offered {name} {whom} again, as transfer {}.",
         transfer.number
     )
 }
@@ -140,11 +140,11 @@ pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) 
     }
 }
 
-/// How an offer ended that was not answered here, behind its name: `why`, or nothing broke.
+/// How an offer ended that nobody answered, behind its name: `why`, or its sender withdrew it.
 pub(crate) fn offer_ended(why: Option<&str>) -> String {
     match why {
         Some(why) => format!("ended: {}", inline(why)),
-        None => "was withdrawn, or answered elsewhere".to_owned(),
+        None => "was withdrawn".to_owned(),
     }
 }
 
