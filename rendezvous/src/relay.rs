@@ -108,8 +108,7 @@ impl Relay {
         }
     }
 
-    /// Makes an allocation for a device of `account`; `false` if there are as many as there may be, or the id
-    /// is taken.
+    /// Makes an allocation for a device of `account`; `false` if there are too many, or the id is taken.
     pub fn allocate(&mut self, id: AllocationId, account: AccountName, now: Instant) -> bool {
         self.channels.allocate(id, account, now)
     }

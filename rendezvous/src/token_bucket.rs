@@ -18,6 +18,16 @@ pub(crate) struct TokenBucket {
     full_at: Instant,
 }
 
+impl Rate {
+    /// So many tokens a second, after so many at once.
+    pub(crate) const fn per_second(tokens: u32, burst: u32) -> Self {
+        Self {
+            interval: Duration::from_nanos(1_000_000_000 / tokens as u64),
+            burst,
+        }
+    }
+}
+
 impl TokenBucket {
     /// A full bucket.
     pub(crate) const fn new(now: Instant) -> Self {

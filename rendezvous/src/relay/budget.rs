@@ -1,7 +1,7 @@
 //! Limits the answers that are longer than their requests: whoever forges the sender of a bare STUN
 //! request has the server send 12 or 24 bytes more than it got, to somebody who did not ask.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::limits::{LONGER_ANSWERS_PER_SECOND_MAX, LONGER_ANSWERS_PER_SOURCE_MAX};
 
@@ -9,15 +9,10 @@ use crate::source::SourcePrefix;
 use crate::token_bucket::{Rate, SharedBuckets, TokenBucket};
 
 /// For one prefix.
-const OF_SOURCE: Rate = Rate {
-    interval: Duration::from_millis(1000 / LONGER_ANSWERS_PER_SOURCE_MAX as u64),
-    burst: LONGER_ANSWERS_PER_SOURCE_MAX,
-};
+const OF_SOURCE: Rate =
+    Rate::per_second(LONGER_ANSWERS_PER_SOURCE_MAX, LONGER_ANSWERS_PER_SOURCE_MAX);
 /// For all of them.
-const OF_ALL: Rate = Rate {
-    interval: Duration::from_micros(1_000_000 / LONGER_ANSWERS_PER_SECOND_MAX as u64),
-    burst: LONGER_ANSWERS_PER_SECOND_MAX,
-};
+const OF_ALL: Rate = Rate::per_second(LONGER_ANSWERS_PER_SECOND_MAX, LONGER_ANSWERS_PER_SECOND_MAX);
 
 /// The answers that may still be longer than their requests.
 #[derive(Debug)]
@@ -46,6 +41,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use super::*;
 

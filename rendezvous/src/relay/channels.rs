@@ -1,5 +1,5 @@
-//! The relay's allocations and channels: who may send to whom through the server, and from and to which
-//! address.
+//! The relay's allocations and channels: who may send to whom through the server, and
+//! from and to which address.
 //!
 //! An allocation is *bound* to an address once its device has shown that it receives there: it has returned a
 //! challenge, which the server computes anew rather than keep. A device that moves binds its allocation
@@ -89,8 +89,7 @@ impl Channels {
         }
     }
 
-    /// Makes an allocation for a device of `account`; `false` if there are as many as there may be, or the id
-    /// is taken.
+    /// Makes an allocation for a device of `account`; `false` if there are too many, or the id is taken.
     pub(super) fn allocate(
         &mut self,
         id: AllocationId,

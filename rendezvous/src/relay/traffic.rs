@@ -1,7 +1,7 @@
 //! Limits what accounts send through relay channels, each by itself and all together.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::id::AccountName;
 use common::limits::RELAY_BURST;
@@ -80,15 +80,15 @@ impl Traffic {
 fn rate(bytes_per_second: u32) -> Rate {
     let per_second = (bytes_per_second / TOKEN_LEN).max(1);
     let burst = RELAY_BURST.as_secs_f64() * f64::from(per_second);
-    Rate {
-        interval: Duration::from_secs(1) / per_second,
-        // Never less than the longest batch that comes at once.
-        burst: (burst as u32).max(u32::from(u16::MAX).div_ceil(TOKEN_LEN)),
-    }
+    // Never less than the longest batch that comes at once.
+    let burst = (burst as u32).max(u32::from(u16::MAX).div_ceil(TOKEN_LEN));
+    Rate::per_second(per_second, burst)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LIMITS: TrafficLimits = TrafficLimits {

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::id::AccountName;
 use common::key::DeviceKey;
@@ -34,15 +34,9 @@ use crate::relay::{Channel, ChannelId};
 use crate::token_bucket::{Rate, SharedBuckets};
 
 /// Limits the devices that one device is introduced to.
-const ASKED: Rate = Rate {
-    interval: Duration::from_millis(1000 / INTRODUCTIONS_PER_SECOND_MAX as u64),
-    burst: INTRODUCTIONS_BURST_MAX,
-};
+const ASKED: Rate = Rate::per_second(INTRODUCTIONS_PER_SECOND_MAX, INTRODUCTIONS_BURST_MAX);
 /// Limits the introductions to one device that others ask for.
-const INTRODUCED: Rate = Rate {
-    interval: Duration::from_micros(1_000_000 / INTRODUCED_PER_SECOND_MAX as u64),
-    burst: INTRODUCED_BURST_MAX,
-};
+const INTRODUCED: Rate = Rate::per_second(INTRODUCED_PER_SECOND_MAX, INTRODUCED_BURST_MAX);
 
 /// Two devices, the lower key first.
 type Pair = (DeviceKey, DeviceKey);

@@ -42,10 +42,7 @@ mod followers;
 /// People do not notice it.
 const PUSH_DELAY: Duration = Duration::from_millis(50);
 /// Limits the changes that one watcher gets.
-const RATE: Rate = Rate {
-    interval: Duration::from_nanos(1_000_000_000 / WATCH_CHANGES_PER_SECOND_MAX as u64),
-    burst: WATCH_CHANGES_BURST_MAX,
-};
+const RATE: Rate = Rate::per_second(WATCH_CHANGES_PER_SECOND_MAX, WATCH_CHANGES_BURST_MAX);
 
 /// The directory and its watchers.
 #[derive(Debug)]

@@ -47,8 +47,8 @@ struct Port {
 }
 
 impl UdpThread {
-    /// Starts to answer datagrams with an engine that has seen nothing. `taker` wakes whoever calls
-    /// [`UdpThread::take_closed`].
+    /// Starts to answer datagrams with an engine that has seen nothing. `taker` wakes
+    /// whoever calls [`UdpThread::take_closed`].
     pub(super) fn start(
         socket: std::net::UdpSocket,
         relay: Relay,
