@@ -32,7 +32,6 @@ use noq_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
     EndpointConfig, EndpointEvent, Event, FourTuple, HashedConnectionIdGenerator, IdleTimeout,
     Incoming, MtuDiscoveryConfig, ReadError, ServerConfig, StreamEvent, TransportConfig, VarInt,
-    WriteError,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -46,15 +45,19 @@ mod paths;
 mod silence;
 // Bounds the memory of received datagrams.
 mod trains;
+// What QUIC has not taken yet of each stream.
+mod unsent;
 
 pub use noq_proto::StreamId;
 pub use paths::{PathChange, PathRefused, PathReport, Route};
+pub use unsent::LeafRank;
 
 use super::io::{Datagrams, LocalAddress, Transmit};
 use ack_lag::AckLag;
 use paths::LinkPaths;
 use silence::Silence;
 use trains::Trains;
+use unsent::Unsent;
 
 /// Server name for the TLS library. It is not sent, and means nothing with raw public keys.
 const SERVER_NAME: &str = "peer.invalid";
@@ -186,42 +189,8 @@ struct Link {
     paths: LinkPaths,
     silence: Silence,
     timer: Option<Instant>,
-    /// Bytes passed to [`Transport::write`] that QUIC has not taken yet.
-    unsent: BTreeMap<StreamId, Unsent>,
+    unsent: Unsent,
     is_lost: bool,
-}
-
-#[derive(Default)]
-struct Unsent {
-    /// That of a leaf.
-    rank: Option<LeafRank>,
-    pieces: VecDeque<Bytes>,
-    finish: bool,
-}
-
-/// The order of magnitude of the file that a leaf is of: the leaves of shorter files are sent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LeafRank(u8);
-
-impl LeafRank {
-    /// Streams of one rank that have a place of their own in its order.
-    const STREAMS: i32 = 1 << 26;
-
-    /// That of a file with so many leaves.
-    pub fn of(leaves: u64) -> Self {
-        const HIGHEST: u32 = (i32::MAX / LeafRank::STREAMS) as u32 - 1;
-        let bits = (u64::BITS - leaves.leading_zeros()).min(HIGHEST);
-        Self(bits as u8)
-    }
-
-    /// The message stream has priority 0, and each leaf less than those before it of its rank: files do not
-    /// delay messages, leaves go one after another, and what is lost of one is sent again before later
-    /// ones.
-    fn priority(self, stream: StreamId) -> i32 {
-        let before = i32::try_from(stream.index()).unwrap_or(i32::MAX);
-        let place = before.min(Self::STREAMS - 1);
-        -1 - i32::from(self.0) * Self::STREAMS - place
-    }
 }
 
 impl Transport {
@@ -359,17 +328,7 @@ impl Transport {
     /// Opens a stream for a leaf; `None` while as many are open as the other side allows.
     pub fn open_leaf(&mut self, link: LinkId, rank: LeafRank) -> Option<StreamId> {
         self.with(link, |link| {
-            let stream = link.connection.streams().open(Dir::Uni)?;
-            link.connection
-                .send_stream(stream)
-                .set_priority(rank.priority(stream))
-                .ok()?;
-            let unsent = Unsent {
-                rank: Some(rank),
-                ..Unsent::default()
-            };
-            link.unsent.insert(stream, unsent);
-            Some(stream)
+            link.unsent.open_leaf(&mut link.connection, rank)
         })
         .flatten()
     }
@@ -387,20 +346,15 @@ impl Transport {
     /// Sends `bytes` on a stream, after those of earlier calls, and finishes the stream if `finish`.
     pub fn write(&mut self, link: LinkId, stream: StreamId, bytes: Bytes, finish: bool) {
         self.with(link, |link| {
-            let unsent = link.unsent.entry(stream).or_default();
-            if !bytes.is_empty() {
-                unsent.pieces.push_back(bytes);
-            }
-            unsent.finish |= finish;
-            link.flush(stream);
+            link.unsent.push(stream, bytes, finish);
+            link.unsent.flush(stream, &mut link.connection);
         });
     }
 
     /// Number of leaves up to a rank with bytes that QUIC has not taken yet.
     pub fn unsent_leaves(&self, link: LinkId, rank: LeafRank) -> usize {
-        let unsent = self.links.get(&link).map(|link| link.unsent.values());
-        let ranks = unsent.into_iter().flatten().filter_map(|it| it.rank);
-        ranks.filter(|of| *of <= rank).count()
+        let link = self.links.get(&link);
+        link.map_or(0, |link| link.unsent.leaves(rank))
     }
 
     /// Bytes of all packets of a link that the other side has acknowledged, headers included.
@@ -452,7 +406,7 @@ impl Transport {
     /// Resets a stream that this end sends on: what is left of it is not sent.
     pub fn reset(&mut self, link: LinkId, stream: StreamId) {
         self.with(link, |link| {
-            link.unsent.remove(&stream);
+            link.unsent.remove(stream);
             // Fails only if the stream has ended already.
             let _ = link
                 .connection
@@ -648,7 +602,7 @@ impl Transport {
             paths: LinkPaths::default(),
             silence: Silence::default(),
             timer: None,
-            unsent: BTreeMap::new(),
+            unsent: Unsent::default(),
             is_lost: false,
         };
         self.links.insert(id, link);
@@ -695,7 +649,9 @@ impl Transport {
                     .push_back(TransportEvent::Readable { link: id, stream });
             }
             Event::Stream(StreamEvent::Writable { id: stream }) => {
-                self.with(id, |link| link.flush(stream));
+                self.with(id, |link| {
+                    link.unsent.flush(stream, &mut link.connection);
+                });
                 self.events.push_back(TransportEvent::Writable { link: id });
             }
             Event::Stream(StreamEvent::Available { .. }) => {
@@ -847,41 +803,6 @@ impl Transport {
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Transport({} links)", self.links.len())
-    }
-}
-
-impl Link {
-    /// Writes unsent bytes to a stream until it is blocked.
-    fn flush(&mut self, stream: StreamId) {
-        let Some(unsent) = self.unsent.get_mut(&stream) else {
-            return;
-        };
-        let mut send = self.connection.send_stream(stream);
-        while !unsent.pieces.is_empty() {
-            let pieces = unsent.pieces.make_contiguous();
-            let before = pieces.len();
-            let mut rest = &mut *pieces;
-            match send.write_chunks(&mut rest) {
-                Ok(_) => {
-                    let done = before - rest.len();
-                    unsent.pieces.drain(..done);
-                    if done == 0 {
-                        // Part of a piece was written. The next call tells whether the stream is blocked.
-                        continue;
-                    }
-                }
-                Err(WriteError::Blocked) => return,
-                Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
-                    self.unsent.remove(&stream);
-                    return;
-                }
-            }
-        }
-        if unsent.finish {
-            // Fails only if the other side has stopped the stream.
-            let _ = send.finish();
-        }
-        self.unsent.remove(&stream);
     }
 }
 
