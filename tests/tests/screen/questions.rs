@@ -1,0 +1,271 @@
+//! Questions of `receive`: which offer an answer is for, and what is printed meanwhile.
+
+use std::fs;
+use std::thread;
+
+use tests::program::Program;
+use tests::world::{PATIENCE, run};
+
+use crate::shared::{ends, in_shell, make_film, two_people};
+use crate::terminal::Terminal;
+
+#[test]
+fn what_was_typed_before_a_question_does_not_answer_it() {
+    let world = two_people();
+    fs::create_dir(world.path("inbox")).unwrap();
+    fs::write(world.path("holiday.jpg"), "sun").unwrap();
+    let receive = world.peer_command("alice", &["receive", "--folder", "inbox"]);
+    let mut terminal = Terminal::start(&receive, 80);
+    world.wait_ready("alice");
+    terminal.type_keys("y\r");
+    terminal.wait("it is shown", PATIENCE, |screen| screen.contains('y'));
+    let sent = world.peer_command("bob", &["send-file", "alice", "holiday.jpg"]);
+    let sent = thread::spawn(move || run(Program::Peer, &mut { sent }));
+    terminal.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take holiday.jpg?")
+    });
+    terminal.type_keys("n\r");
+    terminal.wait("it is declined", PATIENCE, |screen| {
+        screen.contains("Declined holiday.jpg")
+    });
+    assert_eq!(sent.join().unwrap().code(), 9);
+    assert!(!world.path("inbox/holiday.jpg").exists());
+}
+
+#[test]
+fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
+    let world = two_people();
+    world.register("carol");
+    fs::create_dir(world.path("inbox")).unwrap();
+    for name in ["small.txt", "other.txt"] {
+        fs::write(world.path(name), "x").unwrap();
+    }
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let sends = world.peer_command("alice", &["send-file", "bob", "small.txt"]);
+    let mut alice = Terminal::start(&sends, 80);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take small.txt?")
+    });
+    bob.type_keys("y");
+    let is_typed = |keys: &'static str| move |screen: &str| screen.lines().last() == Some(keys);
+    bob.wait("it is half typed", PATIENCE, is_typed("y"));
+    alice.wait("it is offered", PATIENCE, |screen| {
+        screen.contains("Offered small.txt")
+    });
+    alice.type_keys("\x03");
+    bob.wait("it is withdrawn", PATIENCE, |screen| {
+        screen.contains("was withdrawn")
+    });
+    // Nothing is asked.
+    bob.type_keys("es");
+    bob.wait("more is half typed", PATIENCE, is_typed("es"));
+    let sends = world.peer_command("carol", &["send-file", "bob", "other.txt"]);
+    let carol = Terminal::start(&sends, 80);
+    bob.wait("the next question", PATIENCE, |screen| {
+        screen.contains("Take other.txt?")
+    });
+    bob.type_keys("\r");
+    let screen = bob.wait("it is asked again", PATIENCE, |screen| {
+        screen.matches("Take other.txt?").count() == 2
+    });
+    let notice = "The offer of small.txt was withdrawn";
+    for row in [notice, "carol offers other.txt"] {
+        assert!(
+            screen.lines().any(|line| line.starts_with(row)),
+            "{row}: {screen}"
+        );
+    }
+    bob.type_keys("n\r");
+    ends(carol, 9, "declined");
+    assert_eq!(world.names_in("inbox"), [""; 0]);
+}
+
+#[test]
+fn the_question_that_an_answer_is_for_is_the_last_line() {
+    let world = two_people();
+    world.register("carol");
+    fs::create_dir(world.path("inbox")).unwrap();
+    for name in ["first.txt", "second.txt"] {
+        fs::write(world.path(name), "x").unwrap();
+    }
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let asks = |name: &'static str, shown: &'static str| {
+        move |screen: &str| {
+            let question = format!("Take {name}? [y/n, then Enter]");
+            let last = screen.trim_end().lines().next_back();
+            screen.contains(shown) && last == Some(&*question)
+        }
+    };
+    let first = world.start("alice", &["send-file", "bob", "first.txt"]);
+    bob.wait("the question", PATIENCE, asks("first.txt", "alice offers"));
+    bob.type_keys("hal");
+    bob.wait("it is half typed", PATIENCE, |screen| {
+        screen.lines().last() == Some("hal")
+    });
+    let second = world.start("carol", &["send-file", "bob", "second.txt"]);
+    let offers = "\ncarol offers second.txt (1 B)\n";
+    bob.wait("it is asked again", PATIENCE, asks("first.txt", offers));
+    bob.type_keys("hal");
+    let sent = world.peer("alice", &["send", "bob", "take the second one"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let message = "alice: take the second one\n";
+    let screen = bob.wait(
+        "it is asked once more",
+        PATIENCE,
+        asks("first.txt", message),
+    );
+    assert!(!screen.contains("hal2"), "{screen}");
+    // What was half typed is not part of the answer.
+    bob.type_keys("y\r");
+    let received = "\nReceived first.txt from alice: ";
+    bob.wait(
+        "it asks for the next",
+        PATIENCE,
+        asks("second.txt", received),
+    );
+    bob.type_keys("n\r");
+    bob.wait("it is declined", PATIENCE, |screen| {
+        screen.contains("Declined second.txt.")
+    });
+    assert_eq!(first.finish(PATIENCE).unwrap().code(), 0);
+    assert_eq!(second.finish(PATIENCE).unwrap().code(), 9);
+}
+
+#[test]
+fn whoever_answers_an_offer_that_was_withdrawn_is_told_that_nothing_is_asked() {
+    let world = two_people();
+    fs::write(world.path("con.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let alice = world.start("alice", &["send-file", "bob", "con.txt"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take con.txt")
+    });
+    assert_eq!(alice.interrupt().unwrap().code(), Some(130));
+    bob.wait("it is withdrawn", PATIENCE, |screen| {
+        screen.contains("was withdrawn")
+    });
+    let told =
+        |times: usize| move |screen: &str| screen.matches("Nothing was asked").count() == times;
+    bob.type_keys("y\r");
+    bob.wait("it is told", PATIENCE, told(1));
+    // Nothing is said of an empty line.
+    bob.type_keys("\rn\r");
+    let screen = bob.wait("it is told again", PATIENCE, told(2));
+    assert!(!screen.contains("Declined"), "{screen}");
+    // The end of the input is one only to a question.
+    bob.type_keys("\x04");
+    let _alice = world.start("alice", &["send-file", "bob", "con.txt"]);
+    bob.wait("the next question", PATIENCE, |screen| {
+        screen.matches("Take con.txt").count() == 2
+    });
+    bob.type_keys("\x04");
+    bob.wait("nobody is left to answer", PATIENCE, |screen| {
+        screen.contains("There is nobody to ask; the offer stays open.")
+    });
+    bob.type_keys("\x03");
+    ends(bob, 130, "");
+}
+
+#[test]
+fn a_question_is_the_last_line_above_the_bar_of_a_file_that_moves() {
+    let world = two_people();
+    world.register("carol");
+    make_film(&world);
+    fs::write(world.path("letter.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let _film = world.start("alice", &["send-file", "bob", "film.mp4"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take film.mp4?")
+    });
+    bob.type_keys("y\r");
+    bob.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+    let letter = world.start("carol", &["send-file", "bob", "letter.txt"]);
+    let stands_below = |words: &'static str| {
+        move |screen: &str| {
+            let rows: Vec<_> = screen.trim_end().lines().rev().collect();
+            rows[0].starts_with("film.mp4")
+                && rows[1] == "Take letter.txt? [y/n, then Enter]"
+                && rows[2].ends_with(words)
+        }
+    };
+    let offers = "carol offers letter.txt (1 B)";
+    bob.wait("the next question", PATIENCE, stands_below(offers));
+    bob.type_keys("hal");
+    let sent = world.peer("carol", &["send", "bob", "it is short"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let message = " carol: it is short";
+    bob.wait("it is asked again", PATIENCE, stands_below(message));
+    bob.type_keys("n\r");
+    bob.wait("it is declined", PATIENCE, |screen| {
+        screen.contains("Declined letter.txt.")
+    });
+    assert_eq!(letter.finish(PATIENCE).unwrap().code(), 9);
+}
+
+#[test]
+fn receive_in_the_background_shows_messages_and_leaves_the_keys_to_the_shell() {
+    let world = two_people();
+    let receive = world.peer_command("bob", &["receive"]);
+    let mut shell = Terminal::start(&in_shell(&receive), 80);
+    shell.type_keys("\"$@\" &\r");
+    world.wait_ready("bob");
+    shell.type_keys("half");
+    let sent = world.peer("alice", &["send", "bob", "hello"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    shell.wait("the message", PATIENCE, |screen| {
+        screen.contains(" alice: hello")
+    });
+    shell.type_keys("; exit\r");
+    shell.wait("the whole line is the shell's", PATIENCE, |screen| {
+        screen.contains("half: command not found")
+    });
+}
+
+#[test]
+fn an_offer_whose_sender_is_gone_says_so() {
+    let world = two_people();
+    fs::write(world.path("small.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let alice = world.start("alice", &["send-file", "bob", "small.txt"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take small.txt?")
+    });
+    alice.kill();
+    let screen = bob.wait("it has ended", PATIENCE, |screen| {
+        screen.contains("The offer of small.txt ")
+    });
+    assert!(
+        screen.contains("The offer of small.txt ended: "),
+        "{screen}"
+    );
+}
+
+#[test]
+fn an_offer_is_broken_between_words_on_a_narrow_screen() {
+    let world = two_people();
+    fs::create_dir(world.path("inbox")).unwrap();
+    fs::write(world.path(".hidden"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 40);
+    world.wait_ready("bob");
+    let sends = world.peer_command("alice", &["send-file", "bob", ".hidden"]);
+    let mut alice = Terminal::start(&sends, 80);
+    let screen = bob.wait("the question", PATIENCE, |screen| screen.contains("Enter]"));
+    for row in ["would hide the file; it can be taken as", "_hidden"] {
+        assert!(screen.lines().any(|line| line == row), "{row}: {screen}");
+    }
+    bob.type_keys("n\r");
+    alice.wait("it is declined", PATIENCE, |screen| {
+        screen.contains("declined")
+    });
+}
