@@ -503,8 +503,8 @@ pub const PROFILE_FILE_LEN_MAX: usize = 512 * KIB;
 pub const MESSAGES_SEEN_MAX: usize = 10 * HISTORY_ITEMS_MAX as usize;
 /// Messages that a conversation marks as read with one request: a line of 9 KiB on the profile's socket.
 pub const MARK_READ_MAX: usize = 256;
-/// Read receipts that a peer keeps for authors who are not linked: more than anybody reads in one sitting, some
-/// 100 kB.
+/// Read receipts that a peer keeps for authors who are not linked: more than anybody reads in one
+/// sitting, some 100 kB.
 pub const OWED_RECEIPTS_MAX: usize = 4096;
 /// Account names that a conversation completes, and accepts as the recipient in `NAME: text` without asking
 /// first: every account of a large server, in a few MiB.

@@ -3,8 +3,8 @@
 //! Each device that is logged in has an *allocation* at the relay, and shows that it receives at the
 //! address that it sends from: it *binds* its allocation, gets a challenge, and returns it as proof. A channel
 //! joins two allocations. It has two ends, and each end an id. Packets that come from the address of one
-//! end's allocation go to the address of the other's, under the other end's id. The packets are opaque
-//! here.
+//! end's allocation go to the address of the other's, under the other end's id. The packets
+//! are opaque here.
 
 use std::fmt;
 

@@ -62,8 +62,7 @@ impl Farewell {
 }
 
 impl Conversation {
-    /// The transfers that end with this conversation, should it end now: nobody would hear what becomes of
-    /// them.
+    /// The transfers that end with this conversation, should it end now.
     pub(crate) fn cut_off(&self) -> Vec<(TransferId, Transfer)> {
         self.transfers.all_with_ids()
     }

@@ -25,8 +25,7 @@ impl Conversation {
         is_stopped && self.transfers.lose(id)
     }
 
-    /// Asks another node whether it is connected, if offers wait for that. Where it is not yet, it tells
-    /// later.
+    /// Asks another node whether it is connected, if offers wait for that.
     pub(super) fn look_for_connection(&mut self) {
         if self.transfers.has_lost() {
             self.ask("offer files again", Command::Status, Purpose::Connected);

@@ -46,8 +46,7 @@ pub enum IntroductionPush {
 pub struct Introduction {
     /// As the directory has it.
     pub entry: Entry,
-    /// This device's end of a channel to it; `None` if one of the two has no allocation, or too many
-    /// channels.
+    /// This device's end of a channel to it; `None` if one of the two has no allocation or too many channels.
     pub end: Option<EndId>,
     /// What this device does.
     pub role: Role,

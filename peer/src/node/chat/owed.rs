@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use common::id::{AccountName, MessageId};
 use common::limits::{OWED_RECEIPTS_MAX, Occupancy};
 
-/// The messages that were read, by their authors. Kept in memory alone: what is owed when the program ends is
-/// not told.
+/// The messages that were read, by their authors. Kept in memory alone: they end with
+/// the program.
 #[derive(Debug, Default)]
 pub(super) struct OwedReceipts {
     by_author: BTreeMap<AccountName, Vec<MessageId>>,

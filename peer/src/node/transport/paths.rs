@@ -296,8 +296,7 @@ impl Link {
         timers.into_iter().flatten().min()
     }
 
-    /// Sets the timers of the paths, and that of the link's silence. `true` if the link has something to
-    /// send now.
+    /// Sets the timers of the paths, and that of the link's silence. `true` if it has something to send now.
     pub(super) fn settle(&mut self, now: Instant) -> bool {
         self.paths.settle(&mut self.connection, &self.ack_lag, now);
         let round_trip = self.paths.round_trip(&self.connection);
@@ -419,8 +418,7 @@ impl LinkPaths {
         changes
     }
 
-    /// Chooses the path for data, and makes all others backups. Returns its route if it is another one than
-    /// before.
+    /// Chooses the path for data, and makes all others backups. Returns its route if it is a new one.
     fn choose(&mut self, connection: &mut Connection) -> Option<Route> {
         let best = self.best(connection);
         for id in self.open.keys() {

@@ -81,7 +81,6 @@ pub(super) struct Silence {
 /// What follows for a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Nothing new.
     Nothing,
     /// It is to be pinged.
     Ping,
@@ -144,8 +143,7 @@ impl Transport {
         self.with(link, |link| link.connection.ping());
     }
 
-    /// Pings the other end of a link, and tells of it unless it acknowledges that, even if it was silent
-    /// before.
+    /// Pings the other end of a link, and tells of it again unless it acknowledges that.
     pub fn doubt(&mut self, link: LinkId) {
         self.ping(link);
         self.with(link, |link| {

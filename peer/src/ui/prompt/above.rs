@@ -255,8 +255,8 @@ impl Above {
         lost
     }
 
-    /// The last rows above the prompt, each with a line feed. What was left of a typed line is gone with
-    /// them.
+    /// The last rows above the prompt, each with a line feed. What was left of a typed
+    /// line is gone with them.
     fn last_rows(&mut self, count: usize, columns: usize) -> String {
         let mut left = count;
         let mut found = Vec::new();

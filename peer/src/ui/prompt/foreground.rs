@@ -16,14 +16,12 @@ use rustix::termios::{
 /// Has the terminal mark what is pasted. The editor asks for it, and a shell takes it back.
 const MARK_PASTES: &[u8] = b"\x1b[?2004h";
 
-/// Tells whether the terminal is another job's. One that is not this program's controlling terminal has no
-/// jobs.
+/// Tells whether the terminal is another job's. Only a program's controlling terminal has jobs.
 pub(super) fn is_elsewhere() -> bool {
     tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground != getpgrp())
 }
 
-/// Sets the mode in which the editor reads key by key, and has it look around if it waits for the end of a
-/// line.
+/// Sets the mode in which the editor reads key by key, and wakes it if it waits for the end of a line.
 ///
 /// It is a signal that does so, and the editor's thread has to be the only one that takes it.
 pub(super) fn take_up() -> io::Result<()> {
