@@ -128,8 +128,8 @@ struct Doubt {
     newer: LinkId,
     /// Bytes that the newer one had acknowledged, and the doubted one.
     acknowledged: [u64; 2],
-    /// The doubted one was silent by then: whatever the newer one acknowledges from then on tells the two
-    /// apart.
+    /// The doubted one was silent by then: what the newer one acknowledges
+    /// from then on tells the two apart.
     was_silent: bool,
 }
 
@@ -321,8 +321,7 @@ impl Links {
         self.peers.values().map(|peer| peer.device_key).collect()
     }
 
-    /// Returns the best ready link to `account`: the newest of those that are not silent, or of all if all
-    /// are.
+    /// Returns the best ready link to `account`: the newest that is not silent, or else the newest.
     pub(super) fn link_to(&self, account: &AccountName) -> Option<LinkId> {
         let links = self.links_to(account);
         links.max_by_key(|link| (!self.is_silent(*link), *link))
@@ -594,15 +593,13 @@ impl Links {
         }
     }
 
-    /// Tells whether a link that is not silent leads to one of the endpoints that a device announces. A link
-    /// to any other endpoint may be left from before the device moved or restarted.
+    /// Tells whether a link leads to one of the endpoints that a device announces. A link to any other
+    /// endpoint may be left from before the device moved; one that is left from before it restarted is reset
+    /// by whatever is sent over it.
     fn is_linked_at_present_endpoint(&self, entry: &Entry) -> bool {
         let ready = self.peers.iter().filter(|(_, peer)| peer.is_ready());
         let mut links = ready.filter(|(_, peer)| peer.device_key == entry.device_key);
         links.any(|(link, _)| {
-            if self.is_silent(*link) {
-                return false;
-            }
             let remote = self.transport.remote(*link);
             let mut candidates = entry.candidates.iter();
             candidates.any(|candidate| Some(candidate.endpoint) == remote)
