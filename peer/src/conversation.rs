@@ -58,7 +58,7 @@ use entry::Entry;
 use farewell::{Farewell, Turn};
 use lost::node_has_ended;
 use offers::Offers;
-use presence::{Absence, Presence};
+use presence::{Absence, Departed, Presence};
 use recent::Recent;
 use recipients::{addressed, each_once};
 use sent::{SentMessages, by_recipient};
@@ -144,6 +144,7 @@ pub(crate) struct Conversation {
     transfers: Transfers,
     connection: ConnectionWatch,
     presence: Presence,
+    departed: Departed,
     /// The person turned to this account, and was not told whether it is there.
     opening: Option<AccountName>,
     farewell: Farewell,
@@ -181,6 +182,7 @@ impl Conversation {
             transfers: Transfers::default(),
             connection: ConnectionWatch::default(),
             presence: Presence::default(),
+            departed: Departed::default(),
             opening: None,
             farewell: Farewell::default(),
             unconfirmed: None,
@@ -514,8 +516,8 @@ impl Conversation {
         });
     }
 
-    /// The node that had the transfers and offers has gone, and they with it, but for offers that are made
-    /// again.
+    /// The node that had the transfers and offers has gone, and they with it. Offers are
+    /// made again.
     fn end_transfers(&mut self) {
         let ended: Vec<_> = self.transfers.end_carried().collect();
         for (transfer, ended) in ended {
@@ -561,12 +563,19 @@ impl Conversation {
     }
 
     /// Shows that the recipient, or somebody whom messages wait for, came online or went offline, and that
-    /// of nobody else.
+    /// somebody left whose files are under way, or is back; and that of nobody else.
     fn on_moved(&mut self, account: AccountName, is_online: bool, now: Instant) {
         if is_online {
             self.sent.on_online(&account, now);
         }
-        if self.with.as_ref() == Some(&account) || self.sent.waiting_for(&account) > 0 {
+        let has_file = |account: &AccountName| {
+            self.offers.all().any(|(_, offer)| offer.from == *account)
+                || self.transfers.is_with(account)
+        };
+        let of_file = self.departed.is_told(&account, is_online, has_file);
+        let is_awaited =
+            self.with.as_ref() == Some(&account) || self.sent.waiting_for(&account) > 0;
+        if is_awaited || of_file {
             self.show(Item::Presence { account, is_online });
         }
     }

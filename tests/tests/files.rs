@@ -4,11 +4,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
 
+use common::os::lock::FolderLock;
 use serde_json::{Value, json};
 use tests::program::{Finished, Program, Running};
 use tests::world::{
@@ -601,4 +603,58 @@ fn a_file_waits_for_a_server_that_comes_back() {
     assert_eq!(ended(&bob)["state"], "done");
     assert_eq!(sender.finish(PATIENCE).unwrap().code(), 0);
     assert_eq!(world.names_in("inbox-bob"), ["late"]);
+}
+
+/// A node whose transfer ends just before it is asked to cancel it.
+#[test]
+fn a_file_that_arrived_before_it_could_be_cancelled_was_sent() {
+    let (world, bob) = two(&[]);
+    bob.end(PATIENCE).unwrap();
+    fs::write(world.path("letter"), "x").unwrap();
+    let folder = world.path("alice");
+    let owner = world.receive("alice");
+    let mut status = world
+        .control("alice")
+        .call("status", json!({}), PATIENCE)
+        .unwrap();
+    owner.end(PATIENCE).unwrap();
+    let lock = FolderLock::try_acquire(&folder).unwrap().unwrap();
+    let socket = folder.join("socket");
+    let _ = fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).unwrap();
+    let sending = world.start("alice", &["send-file", "bob", "letter"]);
+    let (mut stream, _) = listener.accept().unwrap();
+    let transfer = "01".repeat(16);
+    status["status"]["linked"] = json!(["bob"]);
+    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    for line in lines {
+        let request: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let result = match request["method"].as_str().unwrap() {
+            "status" => status.clone(),
+            "send_file" => json!({"offered": transfer}),
+            "cancel" => {
+                let done = json!({"state": "done", "digest": "", "total": 1, "elapsed_ms": 1});
+                let params = json!({"transfer": transfer, "state": done});
+                let event = json!({"jsonrpc": "2.0", "method": "transfer", "params": params});
+                let error = json!({"code": 1, "message": "none", "data": "no_such_transfer"});
+                let reply = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
+                writeln!(stream, "{event}\n{reply}").unwrap();
+                break;
+            }
+            _ => json!("done"),
+        };
+        let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
+        writeln!(stream, "{reply}").unwrap();
+        if request["method"] == "send_file" {
+            let is_offered = |line: &str| line.starts_with("Offered letter");
+            sending
+                .wait_complaint("it is offered", PATIENCE, is_offered)
+                .unwrap();
+            sending.send_signal("INT").unwrap();
+        }
+    }
+    let sent = sending.finish(PATIENCE).unwrap();
+    drop(lock);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    assert!(sent.stdout.starts_with("Sent letter to bob"), "{sent:?}");
 }

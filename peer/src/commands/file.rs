@@ -48,10 +48,9 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
         moved: None,
     };
     let ended = sending.watch(&mut session, &doing, screen);
-    if let Err(failure) = &ended
-        && failure.is_silent()
-    {
-        sending.cancel(&mut session, screen)?;
+    if ended.as_ref().is_err_and(Failure::is_silent) && !sending.cancel(&mut session, screen)? {
+        // It ended before it could be cancelled.
+        return sending.watch(&mut session, &doing, screen);
     }
     ended
 }
@@ -251,13 +250,13 @@ impl Sending<'_> {
         }
     }
 
-    /// The person gives up. The other side is told; when that fails it finds out by itself.
-    fn cancel(&self, session: &mut NodeHandle, screen: &Screen) -> Result<(), Failure> {
+    /// The person gives up. The other side is told; when that fails it finds out by itself. Returns `false`
+    /// if the transfer has ended already, and how is still to be read.
+    fn cancel(&self, session: &mut NodeHandle, screen: &Screen) -> Result<bool, Failure> {
         let transfer = self.transfer;
         let cancelled = session.try_call(&Command::Cancel { transfer }, CALL_TIMEOUT);
         if let Err(CallError::Refused(CommandError::NoSuchTransfer)) = cancelled {
-            screen.note("It had ended already.");
-            return Ok(());
+            return Ok(false);
         }
         let (shown, to) = (&self.shown, self.to);
         screen.note(match self.moved {
@@ -276,7 +275,7 @@ impl Sending<'_> {
             transfer,
             state: &state,
         })?;
-        Ok(())
+        Ok(true)
     }
 
     fn ended(&self, state: &TransferState, doing: &str, screen: &Screen) -> Result<Exit, Failure> {

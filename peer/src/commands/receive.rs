@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use common::id::TransferId;
+use common::id::{AccountName, TransferId};
 use common::text::inline;
 use rustix::fs::Access;
 use rustix::io::Errno;
@@ -19,7 +19,8 @@ use crate::args::Receive;
 use crate::client::{CallError, Happening, Typed, now};
 use crate::config::{AcceptPolicy, CALL_TIMEOUT, shown_path};
 use crate::conversation::broken_by;
-use crate::conversation::connection::ConnectionWatch;
+use crate::conversation::connection::{ConnectionChange, ConnectionWatch};
+use crate::conversation::presence::{Departed, Presence};
 use crate::conversation::recent::Recent;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
@@ -36,6 +37,8 @@ mod questions;
 
 /// Says that a line answers nothing.
 const NOT_ASKED: &str = "Nothing was asked when that line was typed.";
+/// Says that a line is no answer.
+const NO_ANSWER: &str = "Type y to take it or n to decline it, then Enter.";
 /// Says that an offer cannot be answered here.
 const NOBODY_TO_ASK: &str = "There is nobody to ask; the offer stays open. 'peer receive --accept ...' in another terminal takes it.";
 
@@ -70,6 +73,8 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
         keyboard,
         bars: Bars::new(screen),
         connection: ConnectionWatch::default(),
+        presence: Presence::default(),
+        departed: Departed::default(),
         seen: Recent::default(),
         questions: Questions::default(),
         taking: BTreeMap::new(),
@@ -141,6 +146,8 @@ struct Receiver<'a> {
     keyboard: Option<Prompt>,
     bars: Bars,
     connection: ConnectionWatch,
+    presence: Presence,
+    departed: Departed,
     seen: Recent,
     /// Offers that the person is asked about.
     questions: Questions,
@@ -216,6 +223,23 @@ impl Receiver<'_> {
         for offer in offers {
             self.on_offer(offer)?;
         }
+        self.look_around()
+    }
+
+    /// Learns who is online. Without that it is not told who leaves.
+    fn look_around(&mut self) -> Result<(), Failure> {
+        // In this order: whoever comes between the two is in the list.
+        for command in [Command::Watch, Command::List] {
+            match self.session.try_call(&command, CALL_TIMEOUT) {
+                Ok(Reply::Directory(devices)) => {
+                    for (account, is_online) in self.presence.on_listed(&devices, now()) {
+                        self.on_moved(&account, is_online);
+                    }
+                }
+                Err(CallError::Signal(signal)) => return Err(Failure::signal(signal)),
+                Ok(_) | Err(CallError::Refused(_) | CallError::TimedOut | CallError::Gone(_)) => {}
+            }
+        }
         Ok(())
     }
 
@@ -233,7 +257,7 @@ impl Receiver<'_> {
             Event::Connection(state) => {
                 self.screen.data(&Event::Connection(state.clone()))?;
                 if let Some(change) = self.connection.on_state(&state) {
-                    self.note(&line::connection_change(&change, &self.screen.error_look));
+                    self.on_connection_change(&change)?;
                 }
                 Ok(None)
             }
@@ -244,7 +268,35 @@ impl Receiver<'_> {
                 }
                 Ok(None)
             }
-            Event::Presence(_) | Event::MessageState { .. } | Event::Withdrawn { .. } => Ok(None),
+            Event::Presence(change) => {
+                if let Some((account, is_online)) = self.presence.on_change(&change) {
+                    self.on_moved(&account, is_online);
+                }
+                Ok(None)
+            }
+            Event::MessageState { .. } | Event::Withdrawn { .. } => Ok(None),
+        }
+    }
+
+    fn on_connection_change(&mut self, change: &ConnectionChange) -> Result<(), Failure> {
+        self.note(&line::connection_change(change, &self.screen.error_look));
+        match change {
+            ConnectionChange::Lost { .. } | ConnectionChange::OtherServer { .. } => {
+                self.presence.on_connection_lost();
+                Ok(())
+            }
+            ConnectionChange::Restored => self.look_around(),
+        }
+    }
+
+    /// Says that whoever offers or sends a file left, or is back.
+    fn on_moved(&mut self, account: &AccountName, is_online: bool) {
+        let has_file = |account: &AccountName| {
+            let mut taking = self.taking.values();
+            self.questions.is_from(account) || taking.any(|offer| offer.from == *account)
+        };
+        if self.departed.is_told(account, is_online, has_file) {
+            self.note(&line::moved(account, is_online, &self.screen.error_look));
         }
     }
 
@@ -422,8 +474,12 @@ impl Receiver<'_> {
         let is_accepted = match text.trim().to_ascii_lowercase().as_str() {
             "y" | "yes" => true,
             "n" | "no" => false,
-            _ => {
+            "" => {
                 self.questions.on_printed(now());
+                return Ok(None);
+            }
+            _ => {
+                self.note(&self.screen.error_look.dim(NO_ANSWER));
                 return Ok(None);
             }
         };
@@ -451,8 +507,8 @@ impl Receiver<'_> {
     fn print<R>(&mut self, write: impl FnOnce(&Screen) -> R) -> R {
         let is_read = self.keyboard.is_some();
         let written = self.bars.around(|| {
-            if is_read {
-                discard_keys();
+            if is_read && discard_keys() {
+                self.screen.note(self.screen.error_look.dim(NOT_ASKED));
             }
             write(self.screen)
         });

@@ -160,6 +160,28 @@ impl Presence {
     }
 }
 
+/// The accounts of files under way that were told to have left: only they are told to be back.
+#[derive(Debug, Default)]
+pub(crate) struct Departed(BTreeSet<AccountName>);
+
+impl Departed {
+    /// An account came online or left. Returns whether to tell that, if `has_file` tells whose files are
+    /// under way.
+    pub(crate) fn is_told(
+        &mut self,
+        account: &AccountName,
+        is_online: bool,
+        has_file: impl Fn(&AccountName) -> bool,
+    ) -> bool {
+        self.0.retain(|departed| has_file(departed));
+        if is_online {
+            self.0.remove(account)
+        } else {
+            has_file(account) && self.0.insert(account.clone())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use common::id::DeviceName;

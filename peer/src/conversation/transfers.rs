@@ -260,6 +260,14 @@ impl Transfers {
         }
     }
 
+    /// Tells whether a file goes to an account or comes from it.
+    pub(super) fn is_with(&self, account: &AccountName) -> bool {
+        let mut all = self.followed.values();
+        all.any(|followed| match &followed.transfer.way {
+            Way::To(with) | Way::From(with) => with == account,
+        })
+    }
+
     /// Tells whether none is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.followed.is_empty()

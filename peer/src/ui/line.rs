@@ -252,6 +252,12 @@ pub(crate) fn presence(
     }
 }
 
+/// Somebody whom one waits for came online or left.
+pub(crate) fn moved(account: &AccountName, is_online: bool, look: &Look) -> String {
+    let word = if is_online { "is online" } else { "left" };
+    look.dim(&format!("{account} {word}"))
+}
+
 /// The state of the control connection as `status` shows it.
 pub(crate) fn connection(state: &ConnectionState) -> String {
     match state {

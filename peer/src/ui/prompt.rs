@@ -16,6 +16,7 @@ use std::thread;
 use common::limits::MESSAGE_LEN_MAX;
 use common::text;
 use nix::sys::signal::{SigSet, Signal};
+use rustix::io::ioctl_fionread;
 use rustix::process::getpgrp;
 use rustix::termios::{QueueSelector, tcflush, tcgetpgrp};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
@@ -340,18 +341,23 @@ impl Prompt {
     }
 }
 
-/// Throws away the keys of a terminal that no line was made of yet, and clears the row that shows them. In the
-/// background they are another program's.
+/// Throws away the keys of a terminal that nobody has read yet, and clears the row that shows them. Tells whether
+/// there were whole lines among them. In the background they are another program's.
 ///
 /// That a line is being read already does not matter: the terminal hands it over at Enter.
-pub(crate) fn discard_keys() {
+pub(crate) fn discard_keys() -> bool {
     // Fails where standard input is no terminal.
     let is_ours = tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp());
-    if is_ours && tcflush(io::stdin(), QueueSelector::IFlush).is_ok() && io::stderr().is_terminal()
-    {
+    if !is_ours {
+        return false;
+    }
+    // What is half typed does not count.
+    let has_lines = ioctl_fionread(io::stdin()).is_ok_and(|count| count > 0);
+    if tcflush(io::stdin(), QueueSelector::IFlush).is_ok() && io::stderr().is_terminal() {
         // Whoever cannot be shown this sees nothing else either.
         let _ = io::stderr().lock().write_all(CLEAR_ROW.as_bytes());
     }
+    has_lines
 }
 
 /// SIGTSTP and SIGWINCH.

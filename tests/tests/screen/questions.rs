@@ -18,11 +18,19 @@ fn what_was_typed_before_a_question_does_not_answer_it() {
     let mut terminal = Terminal::start(&receive, 80);
     world.wait_ready("alice");
     terminal.type_keys("y\r");
-    terminal.wait("it is shown", PATIENCE, |screen| screen.contains('y'));
+    terminal.wait("it is shown", PATIENCE, |screen| {
+        screen.trim_end().ends_with("\ny")
+    });
     let sent = world.peer_command("bob", &["send-file", "alice", "holiday.jpg"]);
     let sent = thread::spawn(move || run(Program::Peer, &mut { sent }));
-    terminal.wait("the question", PATIENCE, |screen| {
+    let screen = terminal.wait("the question", PATIENCE, |screen| {
         screen.contains("Take holiday.jpg?")
+    });
+    let told = "Nothing was asked when that line was typed.\nbob offers holiday.jpg";
+    assert!(screen.contains(told), "{screen}");
+    terminal.type_keys("maybe\r");
+    terminal.wait("it is asked again", PATIENCE, |screen| {
+        screen.contains("Type y to take it or n to decline it, then Enter.\nTake holiday.jpg?")
     });
     terminal.type_keys("n\r");
     terminal.wait("it is declined", PATIENCE, |screen| {
@@ -241,6 +249,10 @@ fn an_offer_whose_sender_is_gone_says_so() {
         screen.contains("Take small.txt?")
     });
     alice.kill();
+    bob.wait("she has left", PATIENCE, |screen| {
+        let rows: Vec<_> = screen.trim_end().lines().rev().collect();
+        rows[0].starts_with("Take small.txt?") && rows[1] == "alice left"
+    });
     let screen = bob.wait("it has ended", PATIENCE, |screen| {
         screen.contains("The offer of small.txt ")
     });

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use common::id::TransferId;
+use common::id::{AccountName, TransferId};
 
 use crate::node::command::OfferView;
 
@@ -73,6 +73,11 @@ impl Questions {
     /// Tells whether an offer waits for its answer.
     pub(super) fn contains(&self, transfer: TransferId) -> bool {
         self.open.iter().any(|offer| offer.transfer == transfer)
+    }
+
+    /// Tells whether an offer of an account waits for its answer.
+    pub(super) fn is_from(&self, account: &AccountName) -> bool {
+        self.open.iter().any(|offer| offer.from == *account)
     }
 
     /// Tells whether no offer waits for an answer.

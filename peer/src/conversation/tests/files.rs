@@ -18,6 +18,25 @@ fn offers_have_numbers_and_are_told_once() {
 }
 
 #[test]
+fn whoever_offers_or_sends_a_file_comes_and_leaves() {
+    let mut stage = Stage::with_bob();
+    stage.event(Event::Offer(offer(1)));
+    // The offer was here sooner than the news.
+    assert_eq!(stage.event(came("carol")).items, []);
+    assert_eq!(stage.event(left("carol")).items, [presence("carol", false)]);
+    assert_eq!(stage.event(came("carol")).items, [presence("carol", true)]);
+    let (request, ..) = only(stage.line("/accept").asks);
+    stage.answer(request, Ok(Reply::Done));
+    stage.wanted();
+    assert_eq!(stage.event(left("carol")).items, [presence("carol", false)]);
+    stage.event(Event::Transfer {
+        transfer: transfer_id(1),
+        state: failed(),
+    });
+    assert_eq!(stage.event(came("carol")).items, []);
+}
+
+#[test]
 fn a_file_with_an_odd_name_is_taken_under_another() {
     let mut stage = Stage::with_bob();
     let hidden = OfferView {

@@ -9,8 +9,8 @@ use common::time::UnixTime;
 use serde_json::json;
 
 use super::{
-    absent, chat_help, connection_change, directory, enrolled, failed_logins, labelled, new_key,
-    node_status, offer, talk, transfer,
+    absent, chat_help, connection_change, directory, enrolled, failed_logins, labelled, moved,
+    new_key, node_status, offer, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -320,8 +320,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         } => status(node, offers, underway, look),
         Item::Connection(change) => prose(connection_change(change, look)),
         Item::Presence { account, is_online } => {
-            let word = if *is_online { "is online" } else { "left" };
-            prose(look.dim(&format!("  {account} {word}")))
+            prose(format!("  {}", moved(account, *is_online, look)))
         }
         Item::FailedLogins(failed) => prose(failed_logins(failed, look)),
         Item::Enrolled(device) => prose(enrolled(device, look)),
