@@ -95,13 +95,11 @@ impl Transfers {
         cx: &mut Context<'_>,
     ) {
         if self.sending.contains(transfer) {
-            self.sending.cancel(transfer, cx);
-        } else if self.receiving.contains(transfer) {
-            self.receiving.cancel(transfer, cx);
-        } else {
-            return cx.reply(command, Err(CommandError::NoSuchTransfer));
+            return self.sending.cancel(transfer, command, cx);
         }
-        cx.reply(command, Ok(Reply::Done));
+        let is_cancelled = self.receiving.cancel(transfer, cx);
+        let reply = is_cancelled.then_some(Reply::Done);
+        cx.reply(command, reply.ok_or(CommandError::NoSuchTransfer));
     }
 
     /// The node stops: tells the other sides that what is under way ends.
@@ -141,7 +139,7 @@ impl Transfers {
             LinkChange::LeafAcknowledged { link, stream } => {
                 self.sending.on_leaf_acknowledged(*link, *stream, cx);
             }
-            LinkChange::Proved { .. } | LinkChange::DialFailed { .. } => {}
+            LinkChange::Heard | LinkChange::Proved { .. } | LinkChange::DialFailed { .. } => {}
         }
     }
 
@@ -264,6 +262,8 @@ impl Transfers {
     }
 }
 
+/// Why it ends if a person gives it up.
+const CANCELLED: &str = "cancelled";
 /// Why what was on its way ends with the node, for whoever asked for it through another program.
 const NODE_ENDS: &str = "the 'peer' program that carried it has ended";
 

@@ -16,8 +16,8 @@ use tests::sim::outsider::Outsider;
 use tests::sim::world::World;
 
 use super::shared::{
-    answer, ask, crash, end, linked_outsider, offer, offer_of, open_offers, pass_both, say,
-    separate, twice_linked, until, until_delivered, until_online, world,
+    answer, ask, crash, end, linked_outsider, offer, offer_of, open_offers, pass_both, reunite,
+    say, separate, twice_linked, until, until_delivered, until_online, world,
 };
 
 #[test]
@@ -309,6 +309,34 @@ fn an_offer_to_somebody_who_is_away_fails_at_once() {
 }
 
 #[test]
+fn a_file_that_is_cancelled_late_is_there_for_both_or_for_neither() {
+    let mut arrived = 0;
+    for late in 0..=12 {
+        let mut world = world(2, Faults::NONE);
+        world.hosts[1].disk_delay = Duration::from_millis(300);
+        let (transfer, _) = offer(&mut world, 5);
+        answer(&mut world, transfer, true);
+        world.pass(late * Duration::from_millis(100));
+        let reply = ask(&mut world, 0, Command::Cancel { transfer });
+        world.pass(Duration::from_secs(2));
+        let is_there = world.hosts[1]
+            .disk
+            .file(&PathBuf::from("/in/file"))
+            .is_some();
+        arrived += usize::from(is_there);
+        let refused = Err(CommandError::NoSuchTransfer);
+        let expected = if is_there { refused } else { Ok(Reply::Done) };
+        assert_eq!(reply, expected, "{late}");
+        for host in [0, 1] {
+            let end = end(&mut world, host, transfer);
+            let is_done = matches!(end, TransferState::Done { .. });
+            assert_eq!(is_done, is_there, "{late}, host {host}: {end:?}");
+        }
+    }
+    assert!((1..12).contains(&arrived), "{arrived}");
+}
+
+#[test]
 fn a_link_that_dies_takes_its_transfer_with_it_and_says_so() {
     let mut world = world(2, Faults::NONE);
     let (transfer, _) = offer(&mut world, 5);
@@ -400,7 +428,7 @@ fn a_short_outage_ends_no_transfer() {
         world.pass(Duration::from_secs(5));
         separate(&mut world);
         world.pass(Duration::from_secs(outage));
-        world.net.heal();
+        reunite(&mut world);
         for host in [1, 0] {
             let end = end(&mut world, host, transfer);
             assert!(

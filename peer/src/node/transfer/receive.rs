@@ -141,11 +141,6 @@ impl Receiving {
         self.transfers.values().map(|incoming| &incoming.from)
     }
 
-    /// Tells whether this transfer is one of ours.
-    pub(super) fn contains(&self, transfer: TransferId) -> bool {
-        self.transfers.contains_key(&transfer)
-    }
-
     /// Offers that nobody has answered.
     pub(super) fn offers(&self) -> Vec<OfferView> {
         let open = self
@@ -271,7 +266,7 @@ impl Receiving {
         }
     }
 
-    /// The sender gives up.
+    /// The sender gives up. It hears whether that was in time.
     pub(super) fn on_cancel(
         &mut self,
         transfer: TransferId,
@@ -279,13 +274,16 @@ impl Receiving {
         reason: &CancelReason,
         cx: &mut Context<'_>,
     ) {
-        if self
-            .transfers
-            .get(&transfer)
-            .is_some_and(|incoming| incoming.link == link)
-        {
-            self.fail(transfer, reason.to_string(), kind_of(reason), cx);
+        let Some(incoming) = self.transfers.get(&transfer) else {
+            return;
+        };
+        if incoming.link != link || incoming.is_finishing() {
+            return;
         }
+        if matches!(incoming.state, State::Moving(_)) {
+            self.stop(transfer, CancelReason::Cancelled, cx);
+        }
+        self.fail(transfer, reason.to_string(), kind_of(reason), cx);
     }
 
     /// A link is gone, and with it what it carried.
@@ -338,7 +336,7 @@ impl Receiving {
     /// The node stops: gives up what has not all arrived.
     pub(super) fn cancel_all(&mut self, cx: &mut Context<'_>) {
         let incoming = self.transfers.iter();
-        let taken = incoming.filter(|(_, incoming)| incoming.is_taken());
+        let taken = incoming.filter(|(_, it)| it.is_taken() && !it.is_finishing());
         let taken: Vec<TransferId> = taken.map(|(transfer, _)| *transfer).collect();
         for transfer in taken {
             self.stop(transfer, CancelReason::Cancelled, cx);
@@ -346,9 +344,14 @@ impl Receiving {
         }
     }
 
-    /// The person gives up.
-    pub(super) fn cancel(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
-        self.give_up(transfer, CancelReason::Cancelled, cx);
+    /// The person gives up. Tells whether that was in time.
+    pub(super) fn cancel(&mut self, transfer: TransferId, cx: &mut Context<'_>) -> bool {
+        let incoming = self.transfers.get(&transfer);
+        let is_in_time = incoming.is_some_and(|incoming| !incoming.is_finishing());
+        if is_in_time {
+            self.give_up(transfer, CancelReason::Cancelled, cx);
+        }
+        is_in_time
     }
 
     /// Tells whether the disk has as many leaves to write as it may.

@@ -7,11 +7,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use common::hash::{FileDigest, LeafHash, leaf_count};
 use common::id::{AccountName, TransferId};
-use common::limits::{LEAVES_READING_MAX, Occupancy, SERVER_WAIT_MAX, TRANSFERS_MAX};
+use common::limits::{
+    CANCEL_ANSWER_TIMEOUT, LEAVES_READING_MAX, Occupancy, SERVER_WAIT_MAX, TRANSFERS_MAX,
+};
 use common::wire::peer::{CancelReason, FileFrame, LeafHeader, LeafRange, Offer, Reason};
 
 use super::progress::{InFlight, Progress, SentLeaf};
-use super::{LeafHashes, NODE_ENDS, tell};
+use super::{CANCELLED, LeafHashes, NODE_ENDS, tell};
 use crate::node::command::{
     CommandError, CommandId, Direction, FailureKind, Reply, TransferState, TransferView,
 };
@@ -38,6 +40,16 @@ struct Outgoing {
     command: Option<CommandId>,
     offer: Option<Offer>,
     state: State,
+    cancelled: Option<Cancelled>,
+}
+
+/// The person gives up a file that the recipient may have whole by now: the recipient says which it is.
+#[derive(Clone, Copy, Debug)]
+struct Cancelled {
+    /// Answered once that is known.
+    command: CommandId,
+    /// When no answer is waited for any more.
+    until: Instant,
 }
 
 #[derive(Debug)]
@@ -108,6 +120,7 @@ impl Sending {
             command: Some(command),
             offer: None,
             state: State::Opening,
+            cancelled: None,
         };
         self.transfers.insert(transfer, outgoing);
         cx.disk(DiskRequest::Open { transfer, path });
@@ -194,6 +207,15 @@ impl Sending {
         let due: Vec<TransferId> = due.map(|(transfer, _)| *transfer).collect();
         for transfer in due {
             self.tell_progress(transfer, cx);
+        }
+        let unanswered = self.transfers.iter().filter_map(|(transfer, outgoing)| {
+            let cancelled = outgoing.cancelled?;
+            (cancelled.until <= now).then_some(*transfer)
+        });
+        let unanswered: Vec<TransferId> = unanswered.collect();
+        for transfer in unanswered {
+            let error = CommandError::Transfer(CANCELLED.to_owned());
+            self.end_early(transfer, error, FailureKind::Cancelled, cx);
         }
         let is_over =
             |outgoing: &Outgoing| outgoing.waits_until().is_some_and(|until| until <= now);
@@ -331,9 +353,17 @@ impl Sending {
         state: TransferState,
         cx: &mut Context<'_>,
     ) {
-        if self.is_on(transfer, link) {
-            self.remove(transfer, cx);
-            tell(transfer, state, cx);
+        if !self.is_on(transfer, link) {
+            return;
+        }
+        let outgoing = self.remove(transfer, cx);
+        match outgoing.and_then(|outgoing| outgoing.cancelled) {
+            Some(cancelled) => {
+                let (reason, kind) = (CANCELLED.to_owned(), FailureKind::Cancelled);
+                tell(transfer, TransferState::Failed { reason, kind }, cx);
+                cx.reply(cancelled.command, Ok(Reply::Done));
+            }
+            None => tell(transfer, state, cx),
         }
     }
 
@@ -358,6 +388,9 @@ impl Sending {
             },
         };
         tell(transfer, state, cx);
+        if let Some(cancelled) = outgoing.cancelled {
+            cx.reply(cancelled.command, Err(CommandError::NoSuchTransfer));
+        }
     }
 
     /// The disk answers.
@@ -418,9 +451,25 @@ impl Sending {
         }
     }
 
-    /// The person gives up.
-    pub(super) fn cancel(&mut self, transfer: TransferId, cx: &mut Context<'_>) {
-        self.give_up(transfer, "cancelled", FailureKind::Cancelled, cx);
+    /// The person gives up. Where the recipient may have the whole file, it is asked.
+    pub(super) fn cancel(
+        &mut self,
+        transfer: TransferId,
+        command: CommandId,
+        cx: &mut Context<'_>,
+    ) {
+        if let Some(outgoing) = self.transfers.get_mut(&transfer)
+            && outgoing.sent().is_some()
+            && outgoing.cancelled.is_none()
+            && let Some(link) = outgoing.state.link()
+        {
+            let until = cx.now + CANCEL_ANSWER_TIMEOUT;
+            outgoing.cancelled = Some(Cancelled { command, until });
+            let reason = CancelReason::Cancelled;
+            return cx.send(link, FileFrame::Cancel { transfer, reason });
+        }
+        self.give_up(transfer, CANCELLED, FailureKind::Cancelled, cx);
+        cx.reply(command, Ok(Reply::Done));
     }
 
     fn give_up(
@@ -646,12 +695,17 @@ impl Sending {
                 tell(transfer, TransferState::Failed { reason, kind }, cx);
             }
         }
+        if let Some(cancelled) = outgoing.cancelled {
+            cx.reply(cancelled.command, Ok(Reply::Done));
+        }
     }
 }
 
 impl Outgoing {
     fn poll_timeout(&self) -> Option<Instant> {
-        self.progress_due().or(self.waits_until())
+        let cancelled = self.cancelled.map(|cancelled| cancelled.until);
+        let waits = self.progress_due().or(self.waits_until());
+        cancelled.into_iter().chain(waits).min()
     }
 
     /// When to tell again how far the file is, while some of it is on its way.
