@@ -393,6 +393,8 @@ pub const STUN_REQUEST_LEN_MAX: usize = 548;
 /// Longest packet that a relay channel carries: with the header, a UDP header and an IPv6 header it fits the
 /// 1,500 bytes of Ethernet, PPPoE and a tunnel or two included.
 pub const RELAYED_PACKET_LEN_MAX: usize = 1400;
+/// Longest train of datagrams for one system call: the length field of IPv4 allows 65,535 bytes.
+pub const UDP_TRAIN_LEN_MAX: usize = 65_000;
 /// Allocations of one server's relay: one for each device that may be connected, and as many again for those
 /// that have just gone and whose links still use theirs. Some 200 bytes each.
 pub const RELAY_ALLOCATIONS_MAX: usize = 2 * CONNECTIONS_MAX;
@@ -420,6 +422,17 @@ pub const INTRODUCED_PER_SECOND_MAX: u32 = 16;
 pub const INTRODUCTION_LIFETIME: Duration = DIAL_TIMEOUT;
 /// Pairs of devices that were introduced so short a time ago: some 200 bytes each.
 pub const RECENT_INTRODUCTIONS_MAX: usize = 65_536;
+/// Whoever cancels a file that its recipient may have whole waits so long for word of it: a few round trips of a
+/// slow link, and the disk's.
+pub const CANCEL_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A device is dialled through the relay this long before its own endpoints are dialled, too: a handshake
+/// through a slow relay.
+pub const RELAY_HEAD_START: Duration = Duration::from_secs(1);
+/// The pause before the second of two rounds in which a relayed link looks for a direct path; it doubles each
+/// time. A round takes 4.2 s.
+pub const TRAVERSAL_BACKOFF_FIRST: Duration = Duration::from_secs(5);
+/// The longest such pause: networks change without a word.
+pub const TRAVERSAL_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// Bytes a second that one account may send through a server's relay channels, unless the operator says
 /// otherwise: 100 Mbit/s.
 pub const RELAY_BYTES_PER_SECOND_OF_ACCOUNT: u32 = 12_500_000;

@@ -91,10 +91,10 @@ impl Node {
         let own_key = secret.public();
         let mut rng = StdRng::from_seed(seed);
         let links_seed = child_seed(&mut rng);
-        let [account_rng, paths_rng, dials_rng, directory_rng] =
+        let [account_rng, paths_rng, directory_rng, dials_rng, relay_rng] =
             std::array::from_fn(|_| StdRng::from_seed(child_seed(&mut rng)));
         let copy = DeviceSecret::from_seed(*secret.seed());
-        let mut links = Links::new(links_seed, dials_rng, copy, restored.contacts);
+        let mut links = Links::new(links_seed, [dials_rng, relay_rng], copy, restored.contacts);
         links.set_enrolled(restored.session.is_some(), now);
         let mut effects = Effects::new(epoch, rng, links);
         let requests = &mut effects.requests;
@@ -283,6 +283,9 @@ impl Node {
                     Answered::Device(purpose, answer) => {
                         self.account.on_answer(purpose, answer, cx);
                     }
+                    Answered::Introduction(purpose, answer) => {
+                        self.directory.on_introduction_answer(purpose, answer, cx);
+                    }
                 }
             } else if let Some(event) = self.directory.poll_event() {
                 self.on_directory(event, now);
@@ -302,15 +305,18 @@ impl Node {
         match event {
             AccountEvent::Online => {
                 cx.links.set_enrolled(true, now);
+                cx.links.on_online(self.paths.server(), now);
                 self.directory.on_online(cx);
                 self.paths.on_online(now);
             }
             AccountEvent::Offline => {
+                cx.links.on_offline();
                 self.directory.on_offline();
                 self.paths.on_offline();
             }
             AccountEvent::Unenrolled => cx.links.set_enrolled(false, now),
             AccountEvent::Directory(push) => self.directory.on_push(push, cx),
+            AccountEvent::Introduction(push) => Directory::on_introduction(push, cx),
         }
     }
 
@@ -327,7 +333,8 @@ impl Node {
     /// Announces this device's endpoints if they changed.
     fn announce(&mut self, now: Instant) {
         let cx = &mut self.effects.at(now);
-        cx.links.set_own_addresses(self.paths.own_addresses());
+        cx.links.set_own_addresses(self.paths.own_addresses(), now);
+        cx.links.set_candidates(self.paths.candidates(), now);
         if cx.requests.is_online() && self.paths.needs_announcing() {
             let candidates = self.paths.take_announcement();
             self.directory.announce(candidates, cx);
@@ -364,7 +371,8 @@ impl Node {
         match datagrams.bytes.first() {
             Some(64..=127 | 192..=255) => self.effects.links.handle_datagrams(datagrams, now),
             Some(0..=3) => self.on_stun(datagrams, now),
-            Some(4..=63 | 128..=191) | None => log::trace!("dropped a datagram of an unknown kind"),
+            Some(128..=191) => self.effects.links.handle_relayed(&datagrams, now),
+            Some(4..=63) | None => log::trace!("dropped a datagram of an unknown kind"),
         }
     }
 

@@ -11,7 +11,7 @@ use common::id::{AccountName, DeviceName};
 use common::key::{DeviceSecret, Token};
 use common::password::{Password, PasswordLengthError};
 use common::wire::rendezvous::{
-    DeviceAnswer, DevicePush, DeviceRequest, DirectoryPush, FailedLogins,
+    DeviceAnswer, DevicePush, DeviceRequest, DirectoryPush, FailedLogins, IntroductionPush,
 };
 use rand::rngs::StdRng;
 
@@ -39,6 +39,8 @@ pub(super) enum AccountEvent {
     Unenrolled,
     /// The directory changed, or its watch ended.
     Directory(DirectoryPush),
+    /// Another device makes a link.
+    Introduction(IntroductionPush),
 }
 
 /// The account of this device.
@@ -334,6 +336,9 @@ impl Account {
             SessionEvent::Down { error, retry_in } => self.on_down(&error, retry_in, cx),
             SessionEvent::Unenrolled => self.events.push_back(AccountEvent::Unenrolled),
             SessionEvent::Directory(push) => self.events.push_back(AccountEvent::Directory(push)),
+            SessionEvent::Introduction(push) => {
+                self.events.push_back(AccountEvent::Introduction(push));
+            }
             SessionEvent::Device(DevicePush::FailedLogins(failed)) => {
                 self.notices.on_failed(failed);
             }

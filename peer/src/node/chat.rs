@@ -215,7 +215,8 @@ impl Chat {
                 self.send_over_best(account, cx);
             }
             LinkChange::Silent { account } => self.send_over_best(account, cx),
-            LinkChange::Proved { .. }
+            LinkChange::Heard
+            | LinkChange::Proved { .. }
             | LinkChange::Writable { .. }
             | LinkChange::LeafAcknowledged { .. }
             | LinkChange::DialFailed { .. } => {}

@@ -12,14 +12,15 @@ use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::LIST_ENTRIES_MAX;
 use common::wire::rendezvous::{
-    Change, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest, Entry, Status,
+    Change, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest, Entry, IntroductionAnswer,
+    IntroductionPush, IntroductionRequest, Status,
 };
 use rand::rngs::StdRng;
 
 use super::command::{CommandError, CommandId, Event, Listed, PresenceView, Reply};
 use super::context::Context;
 use super::links::{LinkChange, Links};
-use super::purpose::DirectoryPurpose;
+use super::purpose::{DirectoryPurpose, IntroductionPurpose};
 use super::requests::{Requests, unexpected_reply};
 use search::Search;
 use watch::Watch;
@@ -87,6 +88,7 @@ impl Directory {
     pub(super) fn on_online(&mut self, cx: &mut Context<'_>) {
         self.watch.reset();
         self.search.on_online();
+        cx.ask(IntroductionPurpose::Allocate, IntroductionRequest::Allocate);
         for device_key in cx.links.devices() {
             ask_owner(device_key, cx);
         }
@@ -151,6 +153,7 @@ impl Directory {
                 }
             }
             LinkChange::Silent { .. }
+            | LinkChange::Heard
             | LinkChange::Writable { .. }
             | LinkChange::LeafAcknowledged { .. } => {}
         }
@@ -158,7 +161,7 @@ impl Directory {
 
     /// Asks the server for the accounts that are due, and keeps the watch while it is of use.
     pub(super) fn look_for_wanted(&mut self, cx: &mut Context<'_>) {
-        if !cx.requests.is_online() || !self.is_listed {
+        if !cx.requests.is_online() || !self.is_listed || !cx.links.is_ready_for_introductions() {
             return;
         }
         self.keep_watch(cx);
@@ -168,16 +171,14 @@ impl Directory {
                 .search
                 .take_due(cx.now, |account| links.is_dialling(account));
             let Some(account) = due else { break };
-            let request = DirectoryRequest::Find {
-                account: account.clone(),
-            };
-            cx.ask(DirectoryPurpose::Find(account), request);
+            ask_introduction(account, cx);
         }
     }
 
     /// When [`Directory::look_for_wanted`] is due. Without a session nobody is looked for.
     pub(super) fn poll_timeout(&self, requests: &Requests, links: &Links) -> Option<Instant> {
-        if !requests.is_online() || !self.is_listed || requests.is_busy() {
+        let is_ready = self.is_listed && links.is_ready_for_introductions();
+        if !requests.is_online() || !is_ready || requests.is_busy() {
             return None;
         }
         let watch = self.watch.poll_timeout();
@@ -207,7 +208,6 @@ impl Directory {
             DirectoryPurpose::List(command) => self.on_page(command, answer, cx),
             DirectoryPurpose::Watch => self.on_watch_answer(answer, cx),
             DirectoryPurpose::Unwatch => {}
-            DirectoryPurpose::Find(account) => self.on_found(account, answer, cx),
             DirectoryPurpose::WhoIs(device_key) => match answer {
                 Ok(DirectoryAnswer::Owner { account }) => {
                     cx.links.on_owner(device_key, account.as_ref(), cx.now);
@@ -230,6 +230,12 @@ impl Directory {
                 device_key,
             } => cx.links.on_unenrolled(device_key, &account, cx.now),
         }
+    }
+
+    /// Another device is about to make a link to this one, or waits for one.
+    pub(super) fn on_introduction(push: IntroductionPush, cx: &mut Context<'_>) {
+        let IntroductionPush::Introduced(introduction) = push;
+        cx.links.expect(&introduction, cx.now);
     }
 
     fn on_announced(&mut self, answer: Result<DirectoryAnswer, CommandError>) {
@@ -321,9 +327,7 @@ impl Directory {
                     // It may have restarted, and left a link behind.
                     cx.links.ping(entry.device_key);
                     if self.search.wants(&entry.account) {
-                        let account = entry.account.clone();
-                        let entries = vec![entry.clone()];
-                        cx.links.dial(&account, entries, cx.now);
+                        ask_introduction(entry.account.clone(), cx);
                     }
                     PresenceView::Online(listed(entry, self.own_key, cx.links))
                 }
@@ -341,15 +345,34 @@ impl Directory {
 
     // ---- the search ----------------------------------------------------------------------------
 
-    fn on_found(
+    /// Takes the server's answer to a request for links.
+    pub(super) fn on_introduction_answer(
+        &mut self,
+        purpose: IntroductionPurpose,
+        answer: Result<IntroductionAnswer, CommandError>,
+        cx: &mut Context<'_>,
+    ) {
+        match purpose {
+            IntroductionPurpose::Allocate => {
+                let allocation = match answer {
+                    Ok(IntroductionAnswer::Allocated { allocation }) => Some(allocation),
+                    Ok(IntroductionAnswer::Introduced { .. }) | Err(_) => None,
+                };
+                cx.links.on_allocated(allocation, cx.now);
+            }
+            IntroductionPurpose::Introduce(account) => self.on_introduced(account, answer, cx),
+        }
+    }
+
+    fn on_introduced(
         &mut self,
         account: AccountName,
-        answer: Result<DirectoryAnswer, CommandError>,
+        answer: Result<IntroductionAnswer, CommandError>,
         cx: &mut Context<'_>,
     ) {
         let error = match answer {
-            Ok(DirectoryAnswer::Found { entries }) => {
-                if cx.links.dial(&account, entries, cx.now) > 0 {
+            Ok(IntroductionAnswer::Introduced { introductions }) => {
+                if cx.links.dial(&account, introductions, cx.now) > 0 {
                     return self.search.on_dialling(&account);
                 }
                 if cx.links.is_linked(&account) {
@@ -374,6 +397,14 @@ impl Directory {
 fn ask_owner(device_key: DeviceKey, cx: &mut Context<'_>) {
     let request = DirectoryRequest::WhoIs { device_key };
     cx.ask(DirectoryPurpose::WhoIs(device_key), request);
+}
+
+/// Asks to be introduced to the devices of an account, in order to dial them.
+fn ask_introduction(account: AccountName, cx: &mut Context<'_>) {
+    let request = IntroductionRequest::Introduce {
+        account: account.clone(),
+    };
+    cx.ask(IntroductionPurpose::Introduce(account), request);
 }
 
 fn ask_watch(request: Option<DirectoryRequest>, cx: &mut Context<'_>) {

@@ -17,25 +17,30 @@ use common::limits::{
     AUTHORISE_TIMEOUT, FAREWELL_TIMEOUT, LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX,
     MESSAGES_IN_FLIGHT_MAX, Occupancy, UNAUTHORISED_LINKS_MAX,
 };
+use common::relayed::is_relayed;
 use common::wire::frame;
 use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
-use common::wire::rendezvous::Entry;
+use common::wire::rendezvous::{Entry, Introduction};
 use rand::rngs::StdRng;
 use serde::Serialize;
 
 use super::command::KeyState;
 use super::io::{AGENT, Datagrams, LocalAddress, Transmit};
+use super::paths::relay::Relay;
 use super::transport::{
     CloseReason, LeafRank, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport, TransportEvent,
 };
 use super::violation::ProtocolViolation;
 use dial::Dials;
+use direct::Rounds;
 use frames::{Arrived, MessageStream};
 use leaves::{IncomingLeaf, LeafFault};
 use pins::{NewPin, Pins};
 
 // Dials the endpoints of devices that a link is wanted to.
 mod dial;
+// The search for direct paths of relayed links.
+mod direct;
 // The message stream of a link.
 mod frames;
 // Leaves that have arrived in part.
@@ -75,6 +80,8 @@ pub(super) enum LinkChange {
     Ready { link: LinkId, account: AccountName },
     /// A link has not acknowledged for a while what is in flight: the device may have restarted or moved.
     Silent { account: AccountName },
+    /// A silent link has acknowledged something after all.
+    Heard,
     /// There may be room for more leaves: [`Links::send_leaf`].
     Writable { link: LinkId },
     /// The other side has acknowledged all bytes of a leaf.
@@ -102,6 +109,10 @@ pub(super) struct Links {
     pins: Pins,
     peers: BTreeMap<LinkId, Peer>,
     dials: Dials,
+    relay: Relay,
+    rounds: Rounds,
+    /// Links that were told to be silent, and have not been told to be heard.
+    silent: BTreeSet<LinkId>,
     /// Links whose message stream is not read, because too many of their frames wait to be handled.
     stalled: BTreeSet<LinkId>,
     /// The node is stopping: no link is made any more, and those that are left are closed at this time.
@@ -137,7 +148,7 @@ impl Links {
     /// No links yet, nor an account. `contacts` are the keys pinned in earlier runs.
     pub(super) fn new(
         seed: [u8; 32],
-        dials_rng: StdRng,
+        [dials_rng, relay_rng]: [StdRng; 2],
         secret: DeviceSecret,
         contacts: Vec<(AccountName, DeviceKey)>,
     ) -> Self {
@@ -149,6 +160,9 @@ impl Links {
             pins: Pins::new(contacts),
             peers: BTreeMap::new(),
             dials: Dials::new(own_key, dials_rng),
+            relay: Relay::new(relay_rng),
+            rounds: Rounds::default(),
+            silent: BTreeSet::new(),
             stalled: BTreeSet::new(),
             farewell_by: None,
             events: VecDeque::new(),
@@ -179,6 +193,7 @@ impl Links {
             Occupancy::fullest("unstored messages", waiting, MESSAGES_IN_FLIGHT_MAX),
             self.transport.trains_occupancy(),
             self.dials.occupancy(),
+            self.relay.occupancy(),
         ];
         occupancies.extend(self.pins.occupancies());
         occupancies
@@ -215,8 +230,14 @@ impl Links {
     }
 
     /// Notes our own endpoints, which are never dialled.
-    pub(super) fn set_own_addresses(&mut self, addresses: impl Iterator<Item = SocketAddr>) {
-        self.dials.set_own_addresses(addresses);
+    pub(super) fn set_own_addresses(
+        &mut self,
+        addresses: impl Iterator<Item = SocketAddr>,
+        now: Instant,
+    ) {
+        if self.dials.set_own_addresses(addresses) {
+            self.relay.on_address_change(now);
+        }
     }
 
     /// Takes QUIC datagrams.
@@ -232,18 +253,22 @@ impl Links {
         self.continue_dials(now);
     }
 
-    /// Dials the devices of `account` to which there is no link at one of their present endpoints, or only
-    /// silent ones. Returns how many dials are under way.
+    /// Dials the devices of `account` that this one was introduced to, or waits for those that are to dial.
+    /// Where there is no channel to one, a link at one of its present endpoints is enough. Returns how many
+    /// dials are under way.
     pub(super) fn dial(
         &mut self,
         account: &AccountName,
-        entries: Vec<Entry>,
+        introductions: Vec<Introduction>,
         now: Instant,
     ) -> usize {
-        for entry in &entries {
-            if !self.is_linked_at_present_endpoint(entry) {
+        for introduction in &introductions {
+            let entry = &introduction.entry;
+            let channel = self.channel(introduction, now);
+            if channel.is_some() || !self.is_linked_at_present_endpoint(entry) {
+                let (pins, transport) = (&self.pins, &mut self.transport);
                 self.dials
-                    .begin(account, entry, &self.pins, &self.transport, now);
+                    .begin(account, entry, channel, pins, transport, now);
                 self.continue_dials(now);
             }
         }
@@ -520,6 +545,8 @@ impl Links {
     /// time.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.transport.handle_timeout(now);
+        self.relay.handle_timeout(now);
+        self.start_rounds(now);
         if self.farewell_by.take_if(|by| *by <= now).is_some() {
             for link in std::mem::take(&mut self.peers).into_keys() {
                 self.transport.close(link, CloseReason::Done, now);
@@ -544,6 +571,8 @@ impl Links {
         let transport = self.transport.poll_timeout().into_iter();
         transport
             .chain(self.dials.poll_timeout())
+            .chain(self.relay.poll_timeout())
+            .chain(self.rounds.poll_timeout())
             .chain(self.farewell_by)
             .chain(unauthorised.map(|peer| peer.authorise_by))
             .min()
@@ -570,7 +599,7 @@ impl Links {
         };
         self.stalled.remove(&link);
         if let Some(stream) = self.peers.get(&link).and_then(|peer| peer.stream.id()) {
-            match self.take_frames(link) {
+            match self.take_frames(link, now) {
                 Ok(()) => self.read_frames(link, stream, now),
                 Err(reason) => self.drop_link(link, reason, now),
             }
@@ -582,13 +611,21 @@ impl Links {
     /// The next datagrams to send.
     pub(super) fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         loop {
+            if let Some(transmit) = self.relay.poll_transmit(buffer) {
+                return Some(transmit);
+            }
             if let Some(check) = self.dials.poll_check(buffer) {
                 return Some(check);
             }
             let (transmit, may_dial_others) =
                 self.dials.poll_quic(&mut self.transport, buffer, now);
-            if transmit.is_some() || !may_dial_others {
-                return transmit;
+            match transmit {
+                Some(transmit) if is_relayed(transmit.destination.ip()) => {
+                    self.relay.send(&transmit, buffer, now);
+                    buffer.clear();
+                }
+                None if may_dial_others => {}
+                transmit => return transmit,
             }
         }
     }
@@ -634,9 +671,14 @@ impl Links {
                     .events
                     .push_back(LinksEvent::Change(LinkChange::Writable { link })),
                 TransportEvent::Silent { link } => self.on_silent(link, now),
-                // A link stays on the path that it began on.
-                TransportEvent::Path { .. } => {}
+                TransportEvent::Path { link, change } => self.on_path(link, change, now),
             }
+        }
+        let before = self.silent.len();
+        let transport = &self.transport;
+        self.silent.retain(|link| transport.is_silent(*link));
+        if self.silent.len() < before {
+            self.events.push_back(LinksEvent::Change(LinkChange::Heard));
         }
     }
 
@@ -809,7 +851,7 @@ impl Links {
                 frames.push(&bytes);
                 false
             });
-            if let Err(reason) = self.take_frames(link) {
+            if let Err(reason) = self.take_frames(link, now) {
                 return self.drop_link(link, reason, now);
             }
             match end {
@@ -822,7 +864,7 @@ impl Links {
         }
     }
 
-    fn take_frames(&mut self, link: LinkId) -> Result<(), CloseReason> {
+    fn take_frames(&mut self, link: LinkId, now: Instant) -> Result<(), CloseReason> {
         let Some(peer) = self.peers.get_mut(&link) else {
             return Ok(());
         };
@@ -849,6 +891,7 @@ impl Links {
         }
         if is_greeted {
             self.doubt_older(link);
+            self.look_for_direct_path(link, now);
         }
         Ok(())
     }
@@ -900,6 +943,7 @@ impl Links {
                 return self.forget(link, "no answer".to_owned());
             }
         }
+        self.silent.insert(link);
         let change = LinkChange::Silent { account };
         self.events.push_back(LinksEvent::Change(change));
     }
@@ -926,6 +970,7 @@ impl Links {
 
     fn forget(&mut self, link: LinkId, reason: String) {
         self.stalled.remove(&link);
+        self.rounds.remove(link);
         if let Some(peer) = self.peers.remove(&link)
             && let Some(account) = peer.account
         {

@@ -25,6 +25,8 @@ mod answers;
 pub(super) mod budget;
 // The server-reflexive addresses of this device.
 mod discovery;
+// This device's side of the relay.
+pub(super) mod relay;
 
 /// This device's endpoints, and how they are discovered and announced.
 #[derive(Debug)]
@@ -75,6 +77,11 @@ impl Paths {
         self.discoveries = discoveries.collect();
     }
 
+    /// The server's address that the control connection leads to.
+    pub(super) fn server(&self) -> Option<SocketAddr> {
+        self.discoveries.first().map(Discovery::server)
+    }
+
     /// A session began: starts to discover the server-reflexive addresses.
     pub(super) fn on_online(&mut self, now: Instant) {
         self.announced = None;
@@ -94,8 +101,9 @@ impl Paths {
     /// The candidates to announce, at most [`CANDIDATES_MAX`], the server-reflexive ones first. Loopback
     /// addresses are included only if the server is on this host, too.
     pub(super) fn candidates(&self) -> Vec<SocketAddr> {
-        let connected = self.discoveries.first().map(Discovery::server);
-        let is_local = connected.is_some_and(|server| server.ip().is_loopback());
+        let is_local = self
+            .server()
+            .is_some_and(|server| server.ip().is_loopback());
         let local = self
             .local
             .iter()

@@ -17,6 +17,7 @@ use super::transport::LinkId;
 pub(super) enum Purpose {
     Directory(DirectoryPurpose),
     Device(DevicePurpose),
+    Introduction(IntroductionPurpose),
 }
 
 /// Why the directory was asked.
@@ -30,8 +31,6 @@ pub(super) enum DirectoryPurpose {
     Watch,
     /// To have presence changes pushed no longer.
     Unwatch,
-    /// To dial the devices of an account that something waits for.
-    Find(AccountName),
     /// To learn the account of a key that an inbound link proved.
     WhoIs(DeviceKey),
 }
@@ -49,9 +48,19 @@ pub(super) enum DevicePurpose {
     Noted,
 }
 
+/// Why the server was asked for links to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum IntroductionPurpose {
+    /// To be reached through the relay.
+    Allocate,
+    /// To make links to the devices of an account that something waits for.
+    Introduce(AccountName),
+}
+
 common::from_parts!(Purpose {
     Directory(DirectoryPurpose),
     Device(DevicePurpose),
+    Introduction(IntroductionPurpose),
 });
 
 // ---- requests to the store ---------------------------------------------------------------------

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use common::limits::{Occupancy, REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX};
 use common::wire::rendezvous::{
-    Answer, DeviceAnswer, DirectoryAnswer, Request, RequestFrame, RequestId,
+    Answer, DeviceAnswer, DirectoryAnswer, IntroductionAnswer, Request, RequestFrame, RequestId,
 };
 
 use super::command::CommandError;
-use super::purpose::{DevicePurpose, DirectoryPurpose, Purpose};
+use super::purpose::{DevicePurpose, DirectoryPurpose, IntroductionPurpose, Purpose};
 
 /// All requests of a node except those of its log-in.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ pub(super) enum Gate {
 pub(super) enum Answered {
     Directory(DirectoryPurpose, Result<DirectoryAnswer, CommandError>),
     Device(DevicePurpose, Result<DeviceAnswer, CommandError>),
+    Introduction(
+        IntroductionPurpose,
+        Result<IntroductionAnswer, CommandError>,
+    ),
 }
 
 impl Requests {
@@ -190,6 +194,9 @@ impl Requests {
             (Purpose::Device(purpose), Ok(Answer::Device(answer))) => {
                 Answered::Device(purpose, Ok(answer))
             }
+            (Purpose::Introduction(purpose), Ok(Answer::Introduction(answer))) => {
+                Answered::Introduction(purpose, Ok(answer))
+            }
             (purpose, Ok(_)) => Answered::failed(purpose, unexpected_reply()),
             (purpose, Err(error)) => Answered::failed(purpose, error),
         });
@@ -201,6 +208,7 @@ impl Answered {
         match purpose {
             Purpose::Directory(purpose) => Self::Directory(purpose, Err(error)),
             Purpose::Device(purpose) => Self::Device(purpose, Err(error)),
+            Purpose::Introduction(purpose) => Self::Introduction(purpose, Err(error)),
         }
     }
 }

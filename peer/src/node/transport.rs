@@ -23,8 +23,8 @@ use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
     AUTHORISE_TIMEOUT, HANDSHAKE_TIMEOUT, LEAF_STREAMS_MAX, LINK_IDLE_TIMEOUT,
     LINK_KEEP_ALIVE_INTERVAL, LINK_PATHS_MAX, LINK_WINDOW, LINKS_MAX, Occupancy, RETRY_FROM,
-    STREAM_WINDOW, TRAVERSAL_ADDRESSES_MAX, UDP_PAYLOAD_LEN_MAX, UNACKNOWLEDGED_PACKETS_MAX,
-    UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
+    STREAM_WINDOW, TRAVERSAL_ADDRESSES_MAX, UDP_PAYLOAD_LEN_MAX, UDP_TRAIN_LEN_MAX,
+    UNACKNOWLEDGED_PACKETS_MAX, UNAUTHORISED_LINKS_MAX, UNAUTHORISED_WINDOW,
 };
 use common::tls;
 use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -61,8 +61,6 @@ use unsent::Unsent;
 
 /// Server name for the TLS library. It is not sent, and means nothing with raw public keys.
 const SERVER_NAME: &str = "peer.invalid";
-/// Longest train of datagrams for one system call: the length field of IPv4 allows 65,535 bytes.
-const TRAIN_LEN_MAX: usize = 65_000;
 /// Largest number of datagrams in a train: Linux's UDP_MAX_SEGMENTS.
 const TRAIN_DATAGRAMS_MAX: usize = 64;
 /// The only QUIC version in use (RFC 9000).
@@ -889,7 +887,7 @@ fn transport_config(
 
 /// The number of datagrams of `mtu` bytes that fit a train.
 fn train_datagrams(mtu: u16) -> NonZeroUsize {
-    let datagrams = (TRAIN_LEN_MAX / usize::from(mtu)).clamp(1, TRAIN_DATAGRAMS_MAX);
+    let datagrams = (UDP_TRAIN_LEN_MAX / usize::from(mtu)).clamp(1, TRAIN_DATAGRAMS_MAX);
     NonZeroUsize::new(datagrams).expect("clamped to at least one")
 }
 

@@ -280,12 +280,6 @@ impl Nat {
                 .any(|contact| filtering.key(*contact) == wanted);
         is_known.then_some(binding.inside)
     }
-
-    /// Whether a stranger who knows the mapping towards the server gets in.
-    fn lets_strangers_in(&self) -> bool {
-        self.options.mapping == Dependence::EndpointIndependent
-            && self.options.filtering == Dependence::EndpointIndependent
-    }
 }
 
 /// A copy of a datagram on its way.
@@ -406,22 +400,6 @@ impl Net {
     /// Tells whether nobody has an address.
     pub fn is_free(&self, realm: Realm, address: SocketAddr) -> bool {
         !self.homes.contains_key(&(realm, address))
-    }
-
-    /// Tells whether `to` can be dialled by `from` at what it announces, whatever was sent before.
-    pub fn is_reachable(&self, from: usize, to: usize) -> bool {
-        let (from, to) = (Site::Host(from), Site::Host(to));
-        let has = |site, is_v4| {
-            let mut homes = self.homes.iter();
-            homes.any(|((_, address), at)| *at == site && address.is_ipv4() == is_v4)
-        };
-        let both_have = |is_v4| has(from, is_v4) && has(to, is_v4);
-        let lets_in = match self.realm(to) {
-            Realm::Public => true,
-            realm if realm == self.realm(from) => true,
-            Realm::Behind(number) => self.nats[number].lets_strangers_in(),
-        };
-        both_have(false) || both_have(true) && lets_in
     }
 
     /// How a site's control connection looks from outside, if it comes from `inside`.
@@ -691,23 +669,6 @@ mod tests {
         let sent = net.send(Site::Server, public, same, 100, now, &mut rng());
         assert!(sent.is_empty(), "nobody has it in public");
         assert_eq!(net.mishaps.barred, 1);
-    }
-
-    #[test]
-    fn families_do_not_meet_and_ipv6_goes_around_nats() {
-        let mut closed = household(NatOptions {
-            filtering: Dependence::AddressDependent,
-            ..OPEN
-        });
-        let public = [addr("192.0.2.9:5000")];
-        closed.place(Site::Host(2), Realm::Public, &public);
-        assert!(closed.is_reachable(0, 2) && closed.is_reachable(0, 1));
-        assert!(!closed.is_reachable(2, 0));
-        closed.place(Site::Host(2), Realm::Public, &[addr("[2001:db8::9]:5000")]);
-        assert!(!closed.is_reachable(0, 2), "one family each");
-        let both = [addr("192.168.1.2:5000"), addr("[2001:db8::2]:5000")];
-        closed.place(Site::Host(0), Realm::Behind(0), &both);
-        assert!(closed.is_reachable(2, 0) && closed.is_reachable(0, 2));
     }
 
     #[test]

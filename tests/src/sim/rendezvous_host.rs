@@ -30,6 +30,8 @@ pub struct RendezvousHost {
     /// `None` while it is off.
     pub engine: Option<Server>,
     relay: Relay,
+    /// The relay forwards packets.
+    pub forwards: bool,
     store: MemoryStore,
     /// Which devices the store has.
     pub enrolments: Enrolments,
@@ -47,6 +49,7 @@ impl RendezvousHost {
         let mut host = Self {
             engine: None,
             relay: Relay::new(seed, TrafficLimits::default(), now),
+            forwards: true,
             store: MemoryStore::new(),
             enrolments: Enrolments::default(),
             orders: VecDeque::new(),
@@ -239,7 +242,11 @@ impl RendezvousHost {
         };
         let mut outputs = Vec::new();
         self.relay.handle_batch(batch, now, &mut outputs);
-        let sent = outputs.into_iter().map(|output| match output {
+        let forwards = self.forwards;
+        let sent = outputs
+            .into_iter()
+            .filter(|output| forwards || matches!(output, Output::Answer(_)));
+        let sent = sent.map(|output| match output {
             Output::Answer(answer) => (source, answer),
             Output::Forward { to, part, .. } => (to, bytes[part].to_vec()),
         });

@@ -9,8 +9,8 @@ use tests::sim::net::{Faults, Site};
 use tests::sim::world::{World, WorldOptions};
 
 use super::shared::{
-    answers, ask, end, offer, overhear, say, separate, shown, until_delivered, until_online,
-    waiting,
+    answers, ask, end, offer, overhear, reunite, say, separate, shown, until_delivered,
+    until_online, waiting,
 };
 
 /// Longer than milliseconds in 32 bits can count, and than a token lives.
@@ -35,7 +35,7 @@ fn fifty_days_pass(world: &mut World) {
         world.hosts[host].asleep_until = Some(world.now + FIFTY_DAYS);
     }
     world.pass(FIFTY_DAYS - Duration::from_millis(1));
-    world.net.heal();
+    reunite(world);
 }
 
 #[test]

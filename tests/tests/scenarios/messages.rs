@@ -10,8 +10,8 @@ use tests::sim::net::Faults;
 use tests::sim::world::World;
 
 use super::shared::{
-    ask, has_state, linked_outsider, received, say, separate, shown, until, until_delivered,
-    until_online, waiting, world,
+    ask, has_state, linked_outsider, received, reunite, say, separate, shown, until,
+    until_delivered, until_online, waiting, world,
 };
 
 #[test]
@@ -143,7 +143,7 @@ fn what_may_have_arrived_is_not_taken_back_after_a_restart_either() {
         assert!(world.hosts[0].events.contains(&told));
         assert_eq!(outbox(&mut world), expected[..1]);
     }
-    world.net.heal();
+    reunite(&mut world);
     until_delivered(&mut world, 0, carried);
 }
 
@@ -276,7 +276,7 @@ fn a_message_that_cannot_be_kept_is_not_overtaken() {
         say(&mut world, 0, 1, text);
     }
     world.hosts[1].disk.refused_messages = 1;
-    world.net.heal();
+    reunite(&mut world);
     until(&mut world, |world| waiting(world, 0) == 0);
     assert_eq!(world.hosts[1].disk.refused_messages, 0);
     assert_eq!(shown(&world, 1), texts);

@@ -9,7 +9,8 @@ use std::time::Duration;
 use common::id::{AccountName, MessageId, TransferId};
 use common::wire::peer::{MessageBody, VERSION};
 use common::wire::rendezvous::{
-    Answer, Change, DirectoryAnswer, DirectoryPush, DirectoryVersion, Entry, Push, ServerFrame,
+    Answer, Change, DirectoryAnswer, DirectoryPush, DirectoryVersion, Entry, Introduction,
+    IntroductionAnswer, Push, Role, ServerFrame,
 };
 use peer::node::Node;
 use peer::node::command::{
@@ -211,11 +212,18 @@ pub(crate) fn until_delivered(world: &mut World, host: usize, id: MessageId) {
     });
 }
 
-/// Nothing gets from any host to another.
+/// Nothing gets from any host to another, nor through the relay.
 pub(crate) fn separate(world: &mut World) {
+    world.server.forwards = false;
     for (from, to) in pairs(world) {
         world.net.cut(Site::Host(from), Site::Host(to));
     }
+}
+
+/// Everything gets everywhere again.
+pub(crate) fn reunite(world: &mut World) {
+    world.server.forwards = true;
+    world.net.heal();
 }
 
 fn pairs(world: &World) -> Vec<(usize, usize)> {
@@ -339,15 +347,24 @@ pub(crate) fn lie_about_devices(
     let devices = Rc::new(RefCell::new(devices));
     let named = Rc::clone(&devices);
     world.tamper(host, move |frame| {
-        if let ServerFrame::Answer {
-            answer:
-                Answer::Directory(
-                    DirectoryAnswer::Found { entries } | DirectoryAnswer::Page { entries, .. },
-                ),
-            ..
-        } = frame
-        {
-            entries.clone_from(&named.borrow());
+        match frame {
+            ServerFrame::Answer {
+                answer: Answer::Directory(DirectoryAnswer::Page { entries, .. }),
+                ..
+            } => entries.clone_from(&named.borrow()),
+            ServerFrame::Answer {
+                answer: Answer::Introduction(IntroductionAnswer::Introduced { introductions }),
+                ..
+            } => {
+                let named = named.borrow();
+                let named = named.iter().cloned().map(|entry| Introduction {
+                    entry,
+                    end: None,
+                    role: Role::Client,
+                });
+                *introductions = named.collect();
+            }
+            ServerFrame::Answer { .. } | ServerFrame::Push(_) => {}
         }
         !matches!(frame, ServerFrame::Push(_))
     });

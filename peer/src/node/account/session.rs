@@ -16,9 +16,9 @@ use common::password::{ClientLogin, ClientRegistration, Password, PasswordError,
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, ByeReason, DevicePush, DeviceRequest, DirectoryPush, Enrolment,
-    FailedLogins, Hello, HelloAnswer, LoggedIn, LoginAnswer, LoginRequest, LoginStart,
-    OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame, StretchVersion,
-    TokenLogin, VERSION,
+    FailedLogins, Hello, HelloAnswer, IntroductionPush, LoggedIn, LoginAnswer, LoginRequest,
+    LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame,
+    StretchVersion, TokenLogin, VERSION,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -70,6 +70,8 @@ pub(super) enum SessionEvent {
     Directory(DirectoryPush),
     /// A notice for the account's owner.
     Device(DevicePush),
+    /// Another device makes a link.
+    Introduction(IntroductionPush),
 }
 
 /// A registration or password log-in that a person asked for.
@@ -461,8 +463,9 @@ impl Session {
             ServerFrame::Push(Push::Bye(reason)) => self.on_bye(reason, requests),
             ServerFrame::Push(Push::Directory(push)) => self.tell(SessionEvent::Directory(push)),
             ServerFrame::Push(Push::Device(push)) => self.tell(SessionEvent::Device(push)),
-            // Links are dialled without.
-            ServerFrame::Push(Push::Introduction(_)) => {}
+            ServerFrame::Push(Push::Introduction(push)) => {
+                self.tell(SessionEvent::Introduction(push));
+            }
         }
     }
 

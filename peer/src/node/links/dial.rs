@@ -1,17 +1,23 @@
 //! Dials: one for each device that a link is wanted to, with one attempt for each of its endpoints.
 //!
+//! Where there is a channel of the relay to a device, the client's side dials through that, and the other
+//! waits. Only if there is no link after [`RELAY_HEAD_START`] both dial its endpoints, too.
+//!
 //! Owns which devices are dialled until when, and which of our own endpoints are never dialled. What an
 //! attempt may cost, its [`Agent`] decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::candidate::is_single_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_TIMEOUT, LINKS_MAX, Occupancy};
-use common::wire::rendezvous::{Candidate, Entry};
+use common::limits::{
+    CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_TIMEOUT, LINKS_MAX, Occupancy, RELAY_HEAD_START,
+};
+use common::relayed::is_relayed;
+use common::wire::rendezvous::{Candidate, Entry, Role};
 use rand::rngs::StdRng;
 
 use super::pins::Pins;
@@ -39,6 +45,17 @@ struct Dial {
     give_up_at: Instant,
     /// Why the last attempt failed, in words.
     failure: String,
+    /// The device's endpoints, and when they are to be dialled.
+    held_back: Option<(Instant, Vec<Candidate>)>,
+}
+
+/// The channel of the relay to a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Channel {
+    /// Its made-up address.
+    pub(super) address: SocketAddr,
+    /// What this device does.
+    pub(super) role: Role,
 }
 
 /// A handshake with one of the endpoints of a device.
@@ -80,8 +97,14 @@ impl Dials {
     }
 
     /// Notes our own endpoints, which are never dialled.
-    pub(super) fn set_own_addresses(&mut self, addresses: impl Iterator<Item = SocketAddr>) {
-        self.own_addresses = addresses.collect();
+    /// Tells whether they are others than before.
+    pub(super) fn set_own_addresses(
+        &mut self,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> bool {
+        let addresses = addresses.collect();
+        let before = std::mem::replace(&mut self.own_addresses, addresses);
+        self.own_addresses != before
     }
 
     /// How many devices of an account are being dialled.
@@ -96,25 +119,68 @@ impl Dials {
         &mut self,
         account: &AccountName,
         entry: &Entry,
+        channel: Option<Channel>,
         pins: &Pins,
-        transport: &Transport,
+        transport: &mut Transport,
         now: Instant,
     ) {
-        if !self.may_dial(account, entry.device_key, pins, transport) {
+        let device_key = entry.device_key;
+        if !self.may_dial(account, device_key, pins, transport) {
             return;
         }
         let candidates = self.dialable(entry);
-        let has_begun = self
-            .agent
-            .begin(entry.device_key, account, &candidates, now);
-        if !has_begun {
-            return log::debug!("not dialled: too many devices were dialled lately");
-        }
-        self.dials.entry(entry.device_key).or_insert_with(|| Dial {
+        let head_start = channel.map_or(Duration::ZERO, |_| RELAY_HEAD_START);
+        let dial = self.dials.entry(device_key).or_insert_with(|| Dial {
             account: account.clone(),
             give_up_at: now + DIAL_TIMEOUT,
             failure: "it announced no address that can be reached".to_owned(),
+            held_back: Some((now + head_start, Vec::new())),
         });
+        match &mut dial.held_back {
+            Some((at, held_back)) => {
+                *at = (*at).min(now + head_start);
+                *held_back = candidates;
+            }
+            None => self.begin_directly(device_key, &candidates, now),
+        }
+        if let Some(Channel {
+            address,
+            role: Role::Client,
+        }) = channel
+        {
+            self.begin_relayed(device_key, address, transport, now);
+        }
+    }
+
+    /// Dials the endpoints of a device.
+    fn begin_directly(&mut self, device_key: DeviceKey, candidates: &[Candidate], now: Instant) {
+        let Some(dial) = self.dials.get(&device_key) else {
+            return;
+        };
+        if !self.agent.begin(device_key, &dial.account, candidates, now) {
+            log::debug!("not dialled directly: too many devices were dialled lately");
+        }
+    }
+
+    /// Dials a device through the relay, unless that is being done.
+    fn begin_relayed(
+        &mut self,
+        device_key: DeviceKey,
+        address: SocketAddr,
+        transport: &mut Transport,
+        now: Instant,
+    ) {
+        let mut attempts = self.attempts.values();
+        if attempts.any(|attempt| attempt.endpoint == address) {
+            return;
+        }
+        if let Some(link) = transport.dial(device_key, address, now) {
+            let attempt = Attempt {
+                device_key,
+                endpoint: address,
+            };
+            self.attempts.insert(link, attempt);
+        }
     }
 
     fn may_dial(
@@ -180,11 +246,23 @@ impl Dials {
         transport: &mut Transport,
         now: Instant,
     ) -> Vec<Failed> {
+        let held_back = self.dials.iter_mut().filter_map(|(key, dial)| {
+            let due = dial.held_back.take_if(|(at, _)| *at <= now);
+            due.map(|(_, candidates)| (*key, candidates))
+        });
+        let due: Vec<_> = held_back.collect();
+        for (device_key, candidates) in due {
+            self.begin_directly(device_key, &candidates, now);
+        }
         self.agent.handle_timeout(now);
         self.start_attempts(transport, now);
-        let agent = &self.agent;
-        let is_over =
-            |key: &DeviceKey, dial: &Dial| now >= dial.give_up_at || agent.is_hopeless(*key);
+        let (agent, attempts) = (&self.agent, &self.attempts);
+        let is_tried = |key| attempts.values().any(|attempt| attempt.device_key == key);
+        let is_over = |key: &DeviceKey, dial: &Dial| {
+            let is_hopeless =
+                dial.held_back.is_none() && agent.is_hopeless(*key) && !is_tried(*key);
+            now >= dial.give_up_at || is_hopeless
+        };
         let over = self.dials.iter().filter(|(key, dial)| is_over(key, dial));
         let over: Vec<DeviceKey> = over.map(|(key, _)| *key).collect();
         let failed = |key| self.fail(key, transport, now);
@@ -193,7 +271,11 @@ impl Dials {
 
     /// When [`Dials::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let dials = self.dials.values().map(|dial| dial.give_up_at);
+        let dials = self.dials.values();
+        let dials = dials.map(|dial| match &dial.held_back {
+            Some((at, _)) => dial.give_up_at.min(*at),
+            None => dial.give_up_at,
+        });
         dials.chain(self.agent.poll_timeout()).min()
     }
 
@@ -216,6 +298,10 @@ impl Dials {
             let Some(attempt) = attempts.get(&link).copied() else {
                 return true;
             };
+            // The server sends it on to the device alone.
+            if is_relayed(attempt.endpoint.ip()) {
+                return true;
+            }
             let is_paid = agent.pay(attempt.device_key, attempt.endpoint, len, now);
             if !is_paid {
                 attempts.remove(&link);
@@ -255,6 +341,14 @@ impl Dials {
     ) {
         self.agent.on_linked(device_key, remote, now);
         self.start_attempts(transport, now);
+        let is_tried = |attempt: &Attempt| attempt.device_key == device_key;
+        let is_waiting = |dial: &Dial| dial.held_back.is_some();
+        if self.dials.get(&device_key).is_some_and(is_waiting)
+            && !self.attempts.values().any(is_tried)
+        {
+            // The other side was to dial.
+            self.end(device_key, None, transport, now);
+        }
     }
 
     /// A link is lost. `true` if it was an attempt: then [`Dials::handle_timeout`] is due.
@@ -264,6 +358,9 @@ impl Dials {
         };
         if let Some(dial) = self.dials.get_mut(&attempt.device_key) {
             reason.clone_into(&mut dial.failure);
+            if let Some((at, _)) = &mut dial.held_back {
+                *at = now;
+            }
         }
         self.agent
             .on_dial_failed(attempt.device_key, attempt.endpoint, now);
@@ -332,7 +429,7 @@ impl Dials {
                 continue;
             }
             // Even a goodbye is a datagram of 1,200 bytes.
-            if self.agent.is_proven(device_key, endpoint) {
+            if is_relayed(endpoint.ip()) || self.agent.is_proven(device_key, endpoint) {
                 transport.close(link, CloseReason::Done, now);
             } else {
                 transport.abandon(link);

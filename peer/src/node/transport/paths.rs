@@ -34,7 +34,7 @@
 //!   one finds the path idle. With 1.5 s at the end that sends and 15 s at the other, data stood still for 6 to
 //!   14 s at round trips of 200 ms and more; with 1.5 s at both ends for 2.5 s. Therefore this module watches
 //!   acknowledgements ([`PATH_ACK_TIMEOUT`]) while data is in flight, and the idle timeout of 15 s is for
-//!   quiet paths only. The relayed path has none.
+//!   quiet paths only, and that of the relayed one is as long as its channel lasts.
 //! - *What was in flight* on a dead path is sent again not when the path is given up, but once the other end has
 //!   abandoned it, too, and three probe timeouts of that path have passed (`discard_path`). After the last
 //!   acknowledgement, with round trips of 10 ms directly and 60 ms through the relay, data arrives again
@@ -49,6 +49,8 @@
 //!   [`Transport::open_path`].
 //! - *Packet numbers* belong to a path (see [`super::ack_lag`]), the bound of path MTU discovery to the connection:
 //!   a link that begins on a relayed path searches for the MTU of its interfaces on that, too, in vain.
+//! - *Stateless resets* are recognised on the first path only (`set_reset_token`), which is the relayed one: a
+//!   device that restarted is noticed over another one as a path that dies.
 //! - *Trains* are for one path, but their length is chosen before QUIC chooses the path; hence
 //!   `Link::largest_mtu`.
 
@@ -58,8 +60,8 @@ use std::time::{Duration, Instant};
 
 use common::candidate::is_single_host;
 use common::limits::{
-    LINK_IDLE_TIMEOUT, LINK_KEEP_ALIVE_INTERVAL, PATH_ACK_ROUND_TRIPS, PATH_ACK_TIMEOUT,
-    TRAVERSAL_ADDRESSES_MAX,
+    LINK_ACK_ROUND_TRIPS, LINK_ACK_TIMEOUT, LINK_IDLE_TIMEOUT, LINK_KEEP_ALIVE_INTERVAL,
+    PATH_ACK_ROUND_TRIPS, PATH_ACK_TIMEOUT, RELAY_CHANNEL_IDLE_TIMEOUT, TRAVERSAL_ADDRESSES_MAX,
 };
 use common::relayed::is_relayed;
 use noq_proto::{Connection, FourTuple, PathEvent, PathId, PathStatus, VarInt, n0_nat_traversal};
@@ -354,6 +356,9 @@ pub(super) struct LinkPaths {
     ping_at: Option<Instant>,
     /// The acknowledgements that the current path still has to get.
     watch: Option<Watch>,
+    /// Data went over the relayed path before, and may still be in flight there.
+    has_left_relay: bool,
+    left_behind: Option<LeftBehind>,
     /// Packets with data are in flight, not keep-alives only.
     has_data_in_flight: bool,
     /// STREAM frames that had been sent when last looked at.
@@ -371,13 +376,23 @@ struct Watch {
     acknowledgement: AckWatch,
 }
 
+/// Data in flight over the relayed path though another one carries data by now.
+#[derive(Clone, Copy, Debug)]
+struct LeftBehind {
+    acknowledgement: AckWatch,
+    /// Bytes that were acknowledged of the other paths when all were pinged.
+    others: u64,
+}
+
 /// How long a path lasts that nothing is heard over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lifetime {
     /// As the connection has it, since nothing was set.
     Unset,
-    /// As long as the link: the relayed path, or the only one.
+    /// As long as the link: the only path.
     Link,
+    /// [`RELAY_CHANNEL_IDLE_TIMEOUT`]: the relayed path. Its channel lasts no longer.
+    Relayed,
     /// [`LINK_IDLE_TIMEOUT`]: a direct path, if there is another.
     Idle,
 }
@@ -386,6 +401,7 @@ impl Lifetime {
     const fn idle_timeout(self) -> Option<Duration> {
         match self {
             Self::Unset | Self::Link => None,
+            Self::Relayed => Some(RELAY_CHANNEL_IDLE_TIMEOUT),
             Self::Idle => Some(LINK_IDLE_TIMEOUT),
         }
     }
@@ -432,6 +448,7 @@ impl LinkPaths {
         }
         let before = std::mem::replace(&mut self.current, best);
         let chosen = best.filter(|_| best != before)?;
+        self.has_left_relay = before == Some(PathId::ZERO);
         route(chosen, connection)
     }
 
@@ -471,6 +488,7 @@ impl LinkPaths {
     pub(super) fn settle(&mut self, connection: &mut Connection, ack_lag: &AckLag, now: Instant) {
         self.look_for_data(connection, ack_lag);
         self.look_for_acknowledgements(connection, ack_lag, now);
+        self.look_behind(connection, ack_lag, now);
         if std::mem::take(&mut self.is_stale) {
             self.set_lifetimes(connection, now);
         }
@@ -478,13 +496,14 @@ impl LinkPaths {
 
     /// When [`LinkPaths::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let watch = self.watch.as_ref();
-        let deadline = watch.map(|watch| watch.acknowledgement.poll_timeout());
-        deadline.into_iter().chain(self.ping_at).min()
+        let current = self.watch.iter().map(|watch| &watch.acknowledgement);
+        let relayed = self.left_behind.iter().map(|left| &left.acknowledgement);
+        let deadlines = current.chain(relayed).map(AckWatch::poll_timeout);
+        deadlines.chain(self.ping_at).min()
     }
 
-    /// Keeps the paths alive, and gives up the current one if nothing of what is in flight over it was
-    /// acknowledged in time.
+    /// Keeps the paths alive, and gives up the current one, or the relayed one that was current before, if
+    /// nothing of what is in flight over it was acknowledged in time.
     pub(super) fn handle_timeout(
         &mut self,
         connection: &mut Connection,
@@ -503,6 +522,7 @@ impl LinkPaths {
                 }
             }
         }
+        self.give_up_relay(connection, ack_lag, now);
         if self.ping_at.is_some_and(|at| at <= now) {
             self.ping(connection, now);
         }
@@ -559,6 +579,52 @@ impl LinkPaths {
         });
     }
 
+    /// Watches what is in flight over the relayed path since another one carries data: QUIC would keep it
+    /// there for good if the relay is gone. After one acknowledgement it finds its losses by itself.
+    fn look_behind(&mut self, connection: &Connection, ack_lag: &AckLag, now: Instant) {
+        let before = self.left_behind.take();
+        let is_backup = self.current != Some(PathId::ZERO) && self.open.contains_key(&PathId::ZERO);
+        let round_trip = connection.rtt(PathId::ZERO).unwrap_or_default();
+        let patience = LINK_ACK_TIMEOUT.max(LINK_ACK_ROUND_TRIPS * round_trip);
+        let acknowledged = ack_lag.acknowledged(Paths::First);
+        let watch = before.map(|left| left.acknowledgement);
+        let acknowledgement = AckWatch::of(watch, acknowledged, patience, now);
+        let has_progress = watch.is_some_and(|watch| watch != acknowledgement);
+        self.has_left_relay &= is_backup && !has_progress && ack_lag.in_flight(Paths::First) > 0;
+        if self.has_left_relay {
+            let others = before.map_or_else(|| ack_lag.acknowledged(Paths::Others), |it| it.others);
+            self.left_behind = Some(LeftBehind {
+                acknowledgement,
+                others,
+            });
+        }
+    }
+
+    /// Gives up the relayed path if nothing is acknowledged of what is in flight there. Acknowledgements come over
+    /// the path that carries data: that one has to have brought some of its own meanwhile.
+    fn give_up_relay(&mut self, connection: &mut Connection, ack_lag: &AckLag, now: Instant) {
+        self.look_behind(connection, ack_lag, now);
+        let Some(left) = &mut self.left_behind else {
+            return;
+        };
+        let others = ack_lag.acknowledged(Paths::Others);
+        match left.acknowledgement.handle_timeout(now) {
+            Overdue::No => {}
+            Overdue::Ping => {
+                left.others = others;
+                self.ping(connection, now);
+            }
+            Overdue::Yes => {
+                if others > left.others {
+                    // Fails only if it is abandoned already.
+                    let _ = connection.close_path(now, PathId::ZERO, PATH_UNSTABLE_OR_POOR);
+                    self.has_left_relay = false;
+                }
+                self.left_behind = None;
+            }
+        }
+    }
+
     /// The smoothed round-trip time of the current path.
     pub(super) fn round_trip(&self, connection: &Connection) -> Duration {
         let current = self.current.and_then(|path| connection.rtt(path));
@@ -569,10 +635,10 @@ impl LinkPaths {
         let is_sole = self.open.len() < 2;
         for (id, lifetime) in &mut self.open {
             let is_relayed = route(*id, connection).is_some_and(Route::is_relayed);
-            let wanted = if is_sole || is_relayed {
-                Lifetime::Link
-            } else {
-                Lifetime::Idle
+            let wanted = match is_relayed {
+                _ if is_sole => Lifetime::Link,
+                true => Lifetime::Relayed,
+                false => Lifetime::Idle,
             };
             if std::mem::replace(lifetime, wanted) != wanted {
                 // Fails only if the path is abandoned, which an event is about to say.

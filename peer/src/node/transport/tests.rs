@@ -122,7 +122,11 @@ fn sent_by(end: &mut Transport, now: Instant) -> Vec<(SocketAddr, BytesMut)> {
     let mut sent = Vec::new();
     let mut buffer = Vec::new();
     while let Some(transmit) = end.poll_transmit(now, &mut buffer, &mut |_, _| true) {
-        assert!(transmit.size <= TRAIN_LEN_MAX, "{} bytes", transmit.size);
+        assert!(
+            transmit.size <= UDP_TRAIN_LEN_MAX,
+            "{} bytes",
+            transmit.size
+        );
         let stride = transmit.segment_size.unwrap_or(transmit.size);
         let datagrams = buffer[..transmit.size].chunks(stride);
         sent.extend(datagrams.map(|bytes| (transmit.destination, BytesMut::from(bytes))));

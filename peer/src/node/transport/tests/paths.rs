@@ -4,7 +4,7 @@ mod world;
 
 use common::limits::{
     CANDIDATES_MAX, LINK_ACK_TIMEOUT, PATH_ACK_ROUND_TRIPS, PATH_ACK_TIMEOUT,
-    UNPROVEN_FIRST_MINUTE_LEN_MAX,
+    RELAY_CHANNEL_IDLE_TIMEOUT, UNPROVEN_FIRST_MINUTE_LEN_MAX,
 };
 use noq_proto::{PathId, PathStatus};
 
@@ -124,6 +124,39 @@ fn a_quiet_direct_path_that_died_is_given_up_after_its_idle_timeout() {
 }
 
 #[test]
+fn a_relayed_path_is_given_up_with_its_channel() {
+    let mut world = World::public(V4);
+    world.connect();
+    world.go_direct();
+    world.is_relay_cut = true;
+    let is_lost = |world: &World| {
+        let changes = world.changes(0, Duration::ZERO).into_iter();
+        let mut changes = changes.map(|(_, change)| change);
+        changes.any(|change| matches!(change, PathChange::Lost(Route::Relayed(_))))
+    };
+    world.run_for(RELAY_CHANNEL_IDLE_TIMEOUT - LINK_KEEP_ALIVE_INTERVAL);
+    assert!(!is_lost(&world));
+    world.run_until("the relayed path is given up", is_lost);
+    assert!(world.is_direct() && !world.has_lost_link());
+}
+
+/// Data is in flight through the relay when that is lost, and the direct path is found.
+#[test]
+fn what_a_lost_relay_carried_is_sent_again() {
+    let mut world = World::public(V4);
+    world.connect();
+    world.is_relay_cut = true;
+    world.start_flow(0);
+    world.run_for(Duration::from_millis(50));
+    let (link, remote) = (world.link(0), V4[1].parse().unwrap());
+    world.ends[0].open_path(link, remote, world.now).unwrap();
+    world.run_for(Duration::from_secs(6));
+    assert!(world.is_direct() && !world.has_lost_link());
+    let gap = world.longest_gap(Duration::ZERO);
+    assert!(gap <= LINK_ACK_TIMEOUT + INTERRUPTION_MAX, "{gap:?}");
+}
+
+#[test]
 fn the_relayed_path_lives_as_long_as_the_link() {
     let mut world = World::public(V4);
     world.connect();
@@ -139,7 +172,7 @@ fn the_relayed_path_lives_as_long_as_the_link() {
     }
     // The relay restarts. The path stays, and is of use again afterwards.
     world.is_relay_cut = true;
-    world.run_for(Duration::from_secs(120));
+    world.run_for(RELAY_CHANNEL_IDLE_TIMEOUT / 2);
     assert!(world.is_direct());
     world.is_relay_cut = false;
     world.run_for(Duration::from_secs(30));

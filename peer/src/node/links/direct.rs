@@ -1,0 +1,192 @@
+//! Links through the relay: the channels that they begin on, and the search for direct paths.
+//!
+//! Both ends of a relayed link offer their candidates. The client's side starts *rounds* of NAT traversal: at once
+//! when the other end offers addresses, or when the direct path is lost, and again at growing intervals as
+//! long as the link is relayed. Which path carries data is up to the transport.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use common::limits::{TRAVERSAL_BACKOFF_FIRST, TRAVERSAL_BACKOFF_MAX};
+use common::wire::channel::AllocationId;
+use common::wire::rendezvous::Introduction;
+
+use super::Links;
+use super::dial::Channel;
+use crate::node::io::Datagrams;
+use crate::node::transport::{LinkId, PathChange, Side};
+
+/// The links that began through the relay, and their rounds.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// The addresses that this device offers.
+    candidates: Vec<SocketAddr>,
+    links: BTreeMap<LinkId, Round>,
+}
+
+/// When the next round of a link is due.
+#[derive(Debug)]
+struct Round {
+    /// `None` while there is a direct path, and at the server's side.
+    at: Option<Instant>,
+    /// From that round to the one after it.
+    pause: Duration,
+}
+
+impl Rounds {
+    /// When a round is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.links.values().filter_map(|round| round.at).min()
+    }
+
+    /// Forgets a link.
+    pub(super) fn remove(&mut self, link: LinkId) {
+        self.links.remove(&link);
+    }
+
+    /// Something has changed: the next round is due now, and the later ones come quickly again.
+    fn start_anew(&mut self, link: LinkId, now: Instant) {
+        if let Some(round) = self.links.get_mut(&link) {
+            round.at = Some(now);
+            round.pause = TRAVERSAL_BACKOFF_FIRST;
+        }
+    }
+
+    /// There is a direct path.
+    fn stop(&mut self, link: LinkId) {
+        if let Some(round) = self.links.get_mut(&link) {
+            round.at = None;
+        }
+    }
+
+    /// Takes out the links whose round is due.
+    fn take_due(&mut self, now: Instant) -> Vec<LinkId> {
+        let links = self.links.iter_mut();
+        let due = links.filter(|(_, round)| round.at.is_some_and(|at| at <= now));
+        let taken = due.map(|(link, round)| {
+            round.at = Some(now + round.pause);
+            round.pause = (round.pause * 2).min(TRAVERSAL_BACKOFF_MAX);
+            *link
+        });
+        taken.collect()
+    }
+}
+
+impl Links {
+    /// A session begins with the server at this address.
+    pub(in crate::node) fn on_online(&mut self, server: Option<SocketAddr>, now: Instant) {
+        if let Some(server) = server {
+            self.relay.on_online(server, now);
+        }
+    }
+
+    /// The session has ended.
+    pub(in crate::node) const fn on_offline(&mut self) {
+        self.relay.on_offline();
+    }
+
+    /// Takes this device's allocation at the relay; `None` if the server grants none.
+    pub(in crate::node) fn on_allocated(&mut self, id: Option<AllocationId>, now: Instant) {
+        self.relay.on_allocated(id, now);
+    }
+
+    /// Tells whether links can begin through the relay, or are not to wait for it.
+    pub(in crate::node) const fn is_ready_for_introductions(&self) -> bool {
+        self.relay.is_ready()
+    }
+
+    /// Another device is about to dial this one.
+    pub(in crate::node) fn expect(&mut self, introduction: &Introduction, now: Instant) {
+        self.channel(introduction, now);
+    }
+
+    /// The channel to a device that this one was introduced to.
+    pub(super) fn channel(&mut self, introduction: &Introduction, now: Instant) -> Option<Channel> {
+        let device_key = introduction.entry.device_key;
+        let end = introduction.end.filter(|_| device_key != self.own_key)?;
+        Some(Channel {
+            address: self.relay.join(device_key, end, now),
+            role: introduction.role,
+        })
+    }
+
+    /// Takes datagrams of the relay.
+    pub(in crate::node) fn handle_relayed(&mut self, datagrams: &Datagrams, now: Instant) {
+        for packets in self.relay.handle_datagrams(datagrams, now) {
+            self.transport.handle_datagrams(packets, now);
+        }
+        self.collect(now);
+    }
+
+    /// Notes the addresses at which this device may be reached, which all relayed links offer.
+    pub(in crate::node) fn set_candidates(&mut self, candidates: Vec<SocketAddr>, now: Instant) {
+        if self.rounds.candidates == candidates {
+            return;
+        }
+        self.rounds.candidates = candidates;
+        let links: Vec<LinkId> = self.rounds.links.keys().copied().collect();
+        for link in links {
+            self.offer_candidates(link);
+            if self.leads_rounds(link) {
+                self.rounds.start_anew(link, now);
+            }
+        }
+        self.start_rounds(now);
+    }
+
+    /// Both ends of a link have greeted: if it is relayed, this end offers its addresses. The client's side
+    /// begins once it has those of the other.
+    pub(super) fn look_for_direct_path(&mut self, link: LinkId, now: Instant) {
+        let path = self.transport.current_path(link);
+        if path.is_none_or(|path| !path.route.is_relayed()) {
+            return;
+        }
+        let has_offer = !self.transport.offered_addresses(link).is_empty();
+        let round = Round {
+            at: has_offer.then_some(now),
+            pause: TRAVERSAL_BACKOFF_FIRST,
+        };
+        self.rounds.links.insert(link, round);
+        self.offer_candidates(link);
+        self.start_rounds(now);
+    }
+
+    pub(super) fn on_path(&mut self, link: LinkId, change: PathChange, now: Instant) {
+        log::debug!("link {link:?}: {change:?}");
+        match change {
+            PathChange::Current(route) if route.is_relayed() => {
+                if self.leads_rounds(link) {
+                    self.rounds.start_anew(link, now);
+                }
+            }
+            PathChange::Current(_) => self.rounds.stop(link),
+            PathChange::AddressesOffered => self.rounds.start_anew(link, now),
+            PathChange::Opened(_) | PathChange::Lost(_) => {}
+        }
+        self.start_rounds(now);
+    }
+
+    /// Starts the rounds that are due.
+    pub(super) fn start_rounds(&mut self, now: Instant) {
+        for link in self.rounds.take_due(now) {
+            if let Err(error) = self.transport.start_round(link, now) {
+                log::debug!("link {link:?}: {error}");
+            }
+        }
+    }
+
+    fn offer_candidates(&mut self, link: LinkId) {
+        if let Err(error) = self
+            .transport
+            .offer_addresses(link, &self.rounds.candidates)
+        {
+            log::debug!("link {link:?}: {error}");
+        }
+    }
+
+    fn leads_rounds(&self, link: LinkId) -> bool {
+        let peer = self.peers.get(&link);
+        peer.is_some_and(|peer| peer.side == Side::Client)
+    }
+}
