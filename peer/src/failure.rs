@@ -134,7 +134,7 @@ impl Failure {
             CommandError::PeerOffline(_) => failure(Exit::NotDelivered)
                 .next("see who is online with 'peer list', and try again later"),
             CommandError::PeerUnreachable { .. } => failure(Exit::NotDelivered).next(
-                "one of the two devices must be reachable from the other: the same network, IPv6, or an open UDP port ('peer --udp')",
+                "try again; if one of the two networks blocks UDP, the other device must be reachable from it: the same network, IPv6, or an open UDP port ('peer --udp')",
             ),
             CommandError::Transfer(_) => failure(Exit::Transfer).next("send the file again"),
             CommandError::NoSuchTransfer => {
