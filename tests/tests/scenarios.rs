@@ -35,14 +35,14 @@ mod shared;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::limits::{OFFER_LIFETIME, RECENT_MESSAGES_MAX};
+use common::limits::{OFFER_LIFETIME, RECENT_MESSAGES_MAX, RELAY_HEAD_START};
 use common::wire::peer::MessageBody;
 use peer::node::command::{
     Command, CommandError, ConnectionState, Event, MessageState, PresenceView, Reply,
 };
 use shared::{
-    CLOSED, OPEN, ask, crash, households, newcomer, received, say, start_file, try_to_say, until,
-    waiting, world,
+    CLOSED, OPEN, ask, crash, has_state, households, newcomer, received, reunite, say, start_file,
+    try_to_say, until, until_delivered, waiting, world,
 };
 use tests::sim;
 use tests::sim::check;
@@ -515,6 +515,50 @@ fn two_households_that_let_in_whom_they_wrote_to_meet_when_both_write() {
             eprintln!("{filtering:?}, {apart} s apart: {took:?}");
             assert!(took <= Duration::from_secs(1), "{took:?}");
         }
+    }
+}
+
+/// The relay forwards nothing, whatever its allocations say.
+#[test]
+fn a_device_that_the_relay_does_not_lead_to_is_dialled_at_its_endpoints() {
+    let mut world = world(2, Faults::NONE);
+    world.server.forwards = false;
+    let began = world.now;
+    let id = say(&mut world, 0, 1, "hello");
+    until_delivered(&mut world, 0, id);
+    let took = world.now.saturating_duration_since(began);
+    let expected = RELAY_HEAD_START..RELAY_HEAD_START + Duration::from_secs(1);
+    assert!(expected.contains(&took), "{took:?}");
+}
+
+#[test]
+fn two_behind_nats_talk_directly_where_they_can_and_otherwise_through_the_relay() {
+    let symmetric = NatOptions {
+        mapping: Dependence::AddressAndPortDependent,
+        ..CLOSED
+    };
+    for (nats, is_direct) in [
+        ([OPEN, CLOSED], true),
+        ([CLOSED, CLOSED], true),
+        ([OPEN, symmetric], true),
+        ([symmetric, symmetric], false),
+    ] {
+        let mut world = households(nats, &[0, 1]);
+        let began = world.now;
+        let id = say(&mut world, 0, 1, "hello");
+        until_delivered(&mut world, 0, id);
+        let took = world.now.saturating_duration_since(began);
+        // A round trip to the server, two for the handshake, and one for the message, and as many again to
+        // the server and back.
+        assert!(took <= Duration::from_millis(200), "{took:?}");
+        world.pass(Duration::from_secs(2));
+        world.server.forwards = false;
+        let id = say(&mut world, 1, 0, "without the relay");
+        world.pass(Duration::from_secs(2));
+        let is_delivered = has_state(&world, 1, id, MessageState::Delivered);
+        assert_eq!(is_delivered, is_direct, "{nats:?}");
+        reunite(&mut world);
+        until_delivered(&mut world, 1, id);
     }
 }
 

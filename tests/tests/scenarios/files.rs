@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use common::hash::{FileDigest, LeafHash, LeafHasher, file_digest, leaf_len};
 use common::id::TransferId;
-use common::limits::{FILE_LEN_MAX, LEAF_LEN, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX};
+use common::limits::{
+    CANCEL_ANSWER_TIMEOUT, FILE_LEN_MAX, LEAF_LEN, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX,
+};
 use common::wire::peer::{
     CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame, VERSION,
 };
@@ -334,6 +336,24 @@ fn a_file_that_is_cancelled_late_is_there_for_both_or_for_neither() {
         }
     }
     assert!((1..12).contains(&arrived), "{arrived}");
+}
+
+#[test]
+fn a_late_cancel_waits_for_word_of_the_recipient_and_not_for_long() {
+    let mut world = world(2, Faults::NONE);
+    world.hosts[1].disk_delay = Duration::from_millis(300);
+    let (transfer, _) = offer(&mut world, 5);
+    answer(&mut world, transfer, true);
+    world.pass(Duration::from_millis(400));
+    separate(&mut world);
+    let before = world.now;
+    let reply = ask(&mut world, 0, Command::Cancel { transfer });
+    assert_eq!(reply, Ok(Reply::Done));
+    let took = world.now - before;
+    let expected = CANCEL_ANSWER_TIMEOUT..CANCEL_ANSWER_TIMEOUT + Duration::from_secs(1);
+    assert!(expected.contains(&took), "{took:?}");
+    let end = end(&mut world, 0, transfer);
+    assert!(matches!(end, TransferState::Failed { .. }), "{end:?}");
 }
 
 #[test]

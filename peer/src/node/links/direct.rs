@@ -190,3 +190,41 @@ impl Links {
         peer.is_some_and(|peer| peer.side == Side::Client)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn a_relayed_link_looks_for_a_direct_path_at_growing_intervals() {
+        let start = Instant::now();
+        let link = LinkId::for_test(1);
+        let mut rounds = Rounds::default();
+        let round = Round {
+            at: None,
+            pause: TRAVERSAL_BACKOFF_FIRST,
+        };
+        rounds.links.insert(link, round);
+        assert_eq!(rounds.poll_timeout(), None);
+        for _ in 0..2 {
+            rounds.start_anew(link, start);
+            let mut now = start;
+            let mut pauses = Vec::new();
+            for _ in 0..9 {
+                assert_eq!(rounds.take_due(now), [link]);
+                assert_eq!(rounds.take_due(now), []);
+                let next = rounds.poll_timeout().unwrap();
+                pauses.push(next - now);
+                now = next;
+            }
+            assert_eq!(
+                pauses[..2],
+                [TRAVERSAL_BACKOFF_FIRST, TRAVERSAL_BACKOFF_FIRST * 2]
+            );
+            assert_eq!(pauses[8], TRAVERSAL_BACKOFF_MAX);
+        }
+        rounds.stop(link);
+        assert_eq!(rounds.poll_timeout(), None);
+    }
+}
