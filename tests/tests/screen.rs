@@ -161,6 +161,52 @@ fn a_chat_that_was_in_the_background_goes_on_where_it_was() {
     shell.end(PATIENCE);
 }
 
+/// In the background the chat stops at once: it wants to set the mode of a terminal that is the shell's.
+#[test]
+fn a_chat_with_a_half_typed_line_that_stopped_in_the_background_goes_on_with_it() {
+    if !is_there("bash") {
+        println!("skipped: there is no bash");
+        return;
+    }
+    let world = two_people();
+    let bob = world.receive("bob");
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut shell = Terminal::start(&in_shell(&chat), 80);
+    let is_behind = |end: &'static str| move |screen: &str| screen.trim_end().ends_with(end);
+    shell.wait("the shell", PATIENCE, is_behind("shell$"));
+    shell.type_keys("\"$@\"\r");
+    shell.wait("the prompt", PATIENCE, is_behind("bob>"));
+    shell.type_keys("half");
+    shell.wait("it is typed", PATIENCE, is_behind("bob> half"));
+    // Several times: which of its threads goes on first is a matter of luck.
+    for round in 1..=5 {
+        shell.type_keys("\x1a");
+        shell.wait("the shell is back", PATIENCE, is_behind("shell$"));
+        shell.type_keys("bg\r");
+        let stopped = format!("in shell {round}\n");
+        let screen = until("it stops", PATIENCE, || {
+            shell.type_keys("clear; jobs\r");
+            shell.type_keys(&format!("echo in shell {round}\r"));
+            let screen = shell.wait("the shell works", PATIENCE, |screen| {
+                screen.contains(&stopped) && screen.trim_end().ends_with("shell$")
+            });
+            screen.contains("Stopped").then_some(screen)
+        });
+        assert!(!screen.contains("bob>"), "{screen}");
+        shell.type_keys("fg\r");
+        shell.wait("the line is back", PATIENCE, is_behind("bob> half"));
+    }
+    shell.type_keys(" typed\r");
+    bob.wait_json("the line", PATIENCE, |line| {
+        line["params"]["body"] == "half typed"
+    })
+    .unwrap();
+    shell.type_keys("/quit\r");
+    shell.wait("it ends", PATIENCE, is_behind("shell$"));
+    shell.type_keys("exit\r");
+    shell.end(PATIENCE);
+}
+
 #[test]
 fn a_wider_screen_shows_one_prompt() {
     let world = two_people();

@@ -15,12 +15,13 @@ use std::thread;
 
 use common::limits::MESSAGE_LEN_MAX;
 use common::text;
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::io::ioctl_fionread;
 use rustix::process::getpgrp;
 use rustix::termios::{QueueSelector, tcflush, tcgetpgrp};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
-use rustyline::error::ReadlineError;
+use rustyline::error::{ReadlineError, Signal as EditorSignal};
 use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::{Hint, Hinter};
 use rustyline::history::DefaultHistory;
@@ -199,6 +200,7 @@ impl Prompt {
             above: above.clone(),
             interrupt: interrupt.clone(),
             known: RefCell::default(),
+            typed: RefCell::default(),
             widths: config.grapheme_cluster_mode(),
         }));
         editor.bind_sequence(
@@ -397,13 +399,7 @@ fn edit(
     interrupt: &Interrupt,
 ) {
     while let Ok(prompt) = asked.recv() {
-        above.with(Above::begin);
-        let read = editor.readline(&prompt);
-        if matches!(read, Err(ReadlineError::Interrupted)) {
-            above.with(clear_hint);
-        }
-        above.with(Above::end);
-        let typed = match read {
+        let typed = match read_line(editor, &prompt, above) {
             Ok(line) if interrupt.take() => match line.as_str() {
                 "" => Typed::Interrupt,
                 _ => Typed::Cleared,
@@ -423,6 +419,44 @@ fn edit(
             return;
         }
     }
+}
+
+/// Reads a line. Where a signal ends a call of the editor's that cannot take one, as at `fg`, it goes on with what
+/// was typed.
+fn read_line(
+    editor: &mut Editor<Completion, DefaultHistory>,
+    prompt: &str,
+    above: &SharedAbove,
+) -> Result<String, ReadlineError> {
+    let mut typed = (String::new(), 0);
+    if let Some(helper) = editor.helper() {
+        helper.typed.take();
+    }
+    loop {
+        above.with(Above::begin);
+        let (line, at) = &typed;
+        let read = editor.readline_with_initial(prompt, line.split_at(*at));
+        if matches!(read, Err(ReadlineError::Interrupted)) {
+            above.with(clear_hint);
+        }
+        above.with(Above::end);
+        let (Err(error), Some(helper)) = (&read, editor.helper()) else {
+            return read;
+        };
+        if !is_passing(error) {
+            return read;
+        }
+        typed = helper.typed.borrow().clone();
+    }
+}
+
+/// Tells whether a signal ended what the editor did, and no key or end of the input.
+fn is_passing(error: &ReadlineError) -> bool {
+    let is_broken_off = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+    matches!(
+        error,
+        ReadlineError::Errno(Errno::EINTR) | ReadlineError::Signal(EditorSignal::Resize)
+    ) || matches!(error, ReadlineError::Io(error) if is_broken_off(error))
 }
 
 /// At SIGINT the editor leaves its hint on the screen, and the cursor below it. To be called before anything
@@ -456,11 +490,20 @@ struct Completion {
     above: SharedAbove,
     interrupt: Interrupt,
     known: RefCell<Known>,
+    /// The line as the editor has it, and where its cursor is.
+    typed: RefCell<(String, usize)>,
     /// How the editor counts columns.
     widths: GraphemeClusterMode,
 }
 
 impl Completion {
+    /// The editor has this line.
+    fn learn(&self, line: &str, at: usize) {
+        let (known, cursor) = &mut *self.typed.borrow_mut();
+        line.clone_into(known);
+        *cursor = at;
+    }
+
     /// What may be drawn of a line, and where the cursor is in that.
     fn drawn<'l>(&self, line: &'l str, at: usize) -> (Cow<'l, str>, usize) {
         let mut known = self.known.borrow_mut();
@@ -576,6 +619,7 @@ impl Hinter for Completion {
     type Hint = Rows;
 
     fn hint(&self, line: &str, at: usize, _context: &Context<'_>) -> Option<Rows> {
+        self.learn(line, at);
         let rows = "\n".repeat(self.status.rows());
         let hint = format!("{}{rows}", length(line).unwrap_or_default());
         let has_hint = !hint.is_empty();
@@ -623,7 +667,10 @@ impl Highlighter for Completion {
                 let is_typed = self.drawn(line, at).0 == line;
                 self.above.with(|above| above.has_to_draw(is_typed))
             }
-            CmdKind::MoveCursor => false,
+            CmdKind::MoveCursor => {
+                self.learn(line, at);
+                false
+            }
             CmdKind::ForcedRefresh => self.interrupt.is_pressed(),
         }
     }
@@ -705,6 +752,7 @@ mod tests {
             above: SharedAbove::default(),
             interrupt: Interrupt::default(),
             known: RefCell::default(),
+            typed: RefCell::default(),
             widths: GraphemeClusterMode::WcWidth,
         };
         let history = DefaultHistory::new();
