@@ -200,9 +200,8 @@ impl Receiver<'_> {
                 .try_call(&Command::Cancel { transfer }, CALL_TIMEOUT);
             if cancelled.is_ok() {
                 self.note(&format!(
-                    "Cancelled: {} from {} was not taken; what had arrived of it is removed.",
-                    inline(&offer.name),
-                    offer.from
+                    "Cancelled: {} was not taken; what had arrived of it is removed.",
+                    file(&offer)
                 ));
             }
         }
@@ -417,6 +416,7 @@ impl Receiver<'_> {
 
     /// An offer ended before it was answered here.
     fn drop_question(&mut self, transfer: TransferId, state: &TransferState) {
+        let which = self.questions.told_apart(transfer);
         let Some(offer) = self.questions.end(transfer, now()) else {
             return;
         };
@@ -427,7 +427,7 @@ impl Receiver<'_> {
             | TransferState::Done { .. }
             | TransferState::Declined { .. } => "was answered elsewhere".to_owned(),
         };
-        self.note(&format!("The offer of {} {how}.", inline(&offer.name)));
+        self.note(&format!("The {which}offer of {} {how}.", file(&offer)));
     }
 
     fn ask_if_due(&mut self) {
@@ -439,7 +439,7 @@ impl Receiver<'_> {
         };
         let other = FileName::substitute(&offer.name);
         let other = other.map_or(String::new(), |name| format!(" as {}", name.as_str()));
-        let text = format!("Take {}{other}? [y/n, then Enter]", inline(&offer.name));
+        let text = format!("Take {}{other}? [y/n, then Enter]", file(offer));
         let question = self.screen.error_look.bold(&text);
         let show = || self.bars.around(|| self.screen.note(&question));
         if is_again {
@@ -515,6 +515,11 @@ impl Receiver<'_> {
         self.questions.on_printed(now());
         written
     }
+}
+
+/// An offered file as it is named to the person.
+fn file(offer: &OfferView) -> String {
+    format!("{} from {}", inline(&offer.name), offer.from)
 }
 
 #[cfg(test)]

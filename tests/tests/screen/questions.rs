@@ -24,13 +24,15 @@ fn what_was_typed_before_a_question_does_not_answer_it() {
     let sent = world.peer_command("bob", &["send-file", "alice", "holiday.jpg"]);
     let sent = thread::spawn(move || run(Program::Peer, &mut { sent }));
     let screen = terminal.wait("the question", PATIENCE, |screen| {
-        screen.contains("Take holiday.jpg?")
+        screen.contains("Take holiday.jpg from bob?")
     });
     let told = "Nothing was asked when that line was typed.\nbob offers holiday.jpg";
     assert!(screen.contains(told), "{screen}");
     terminal.type_keys("maybe\r");
     terminal.wait("it is asked again", PATIENCE, |screen| {
-        screen.contains("Type y to take it or n to decline it, then Enter.\nTake holiday.jpg?")
+        screen.contains(
+            "Type y to take it or n to decline it, then Enter.\nTake holiday.jpg from bob?",
+        )
     });
     terminal.type_keys("n\r");
     terminal.wait("it is declined", PATIENCE, |screen| {
@@ -54,7 +56,7 @@ fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
     let sends = world.peer_command("alice", &["send-file", "bob", "small.txt"]);
     let mut alice = Terminal::start(&sends, 80);
     bob.wait("the question", PATIENCE, |screen| {
-        screen.contains("Take small.txt?")
+        screen.contains("Take small.txt from alice?")
     });
     bob.type_keys("y");
     let is_typed = |keys: &'static str| move |screen: &str| screen.lines().last() == Some(keys);
@@ -72,13 +74,13 @@ fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
     let sends = world.peer_command("carol", &["send-file", "bob", "other.txt"]);
     let carol = Terminal::start(&sends, 80);
     bob.wait("the next question", PATIENCE, |screen| {
-        screen.contains("Take other.txt?")
+        screen.contains("Take other.txt from carol?")
     });
     bob.type_keys("\r");
     let screen = bob.wait("it is asked again", PATIENCE, |screen| {
-        screen.matches("Take other.txt?").count() == 2
+        screen.matches("Take other.txt from carol?").count() == 2
     });
-    let notice = "The offer of small.txt was withdrawn";
+    let notice = "The offer of small.txt from alice was withdrawn";
     for row in [notice, "carol offers other.txt"] {
         assert!(
             screen.lines().any(|line| line.starts_with(row)),
@@ -101,22 +103,30 @@ fn the_question_that_an_answer_is_for_is_the_last_line() {
     let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
     let mut bob = Terminal::start(&receive, 80);
     world.wait_ready("bob");
-    let asks = |name: &'static str, shown: &'static str| {
+    let asks = |file: &'static str, shown: &'static str| {
         move |screen: &str| {
-            let question = format!("Take {name}? [y/n, then Enter]");
+            let question = format!("Take {file}? [y/n, then Enter]");
             let last = screen.trim_end().lines().next_back();
             screen.contains(shown) && last == Some(&*question)
         }
     };
     let first = world.start("alice", &["send-file", "bob", "first.txt"]);
-    bob.wait("the question", PATIENCE, asks("first.txt", "alice offers"));
+    bob.wait(
+        "the question",
+        PATIENCE,
+        asks("first.txt from alice", "alice offers"),
+    );
     bob.type_keys("hal");
     bob.wait("it is half typed", PATIENCE, |screen| {
         screen.lines().last() == Some("hal")
     });
     let second = world.start("carol", &["send-file", "bob", "second.txt"]);
     let offers = "\ncarol offers second.txt (1 B)\n";
-    bob.wait("it is asked again", PATIENCE, asks("first.txt", offers));
+    bob.wait(
+        "it is asked again",
+        PATIENCE,
+        asks("first.txt from alice", offers),
+    );
     bob.type_keys("hal");
     let sent = world.peer("alice", &["send", "bob", "take the second one"]);
     assert_eq!(sent.code(), 0, "{sent:?}");
@@ -124,7 +134,7 @@ fn the_question_that_an_answer_is_for_is_the_last_line() {
     let screen = bob.wait(
         "it is asked once more",
         PATIENCE,
-        asks("first.txt", message),
+        asks("first.txt from alice", message),
     );
     assert!(!screen.contains("hal2"), "{screen}");
     // What was half typed is not part of the answer.
@@ -133,7 +143,7 @@ fn the_question_that_an_answer_is_for_is_the_last_line() {
     bob.wait(
         "it asks for the next",
         PATIENCE,
-        asks("second.txt", received),
+        asks("second.txt from carol", received),
     );
     bob.type_keys("n\r");
     bob.wait("it is declined", PATIENCE, |screen| {
@@ -152,7 +162,7 @@ fn whoever_answers_an_offer_that_was_withdrawn_is_told_that_nothing_is_asked() {
     world.wait_ready("bob");
     let alice = world.start("alice", &["send-file", "bob", "con.txt"]);
     bob.wait("the question", PATIENCE, |screen| {
-        screen.contains("Take con.txt")
+        screen.contains("Take con.txt from alice as _con.txt?")
     });
     assert_eq!(alice.interrupt().unwrap().code(), Some(130));
     bob.wait("it is withdrawn", PATIENCE, |screen| {
@@ -170,7 +180,10 @@ fn whoever_answers_an_offer_that_was_withdrawn_is_told_that_nothing_is_asked() {
     bob.type_keys("\x04");
     let _alice = world.start("alice", &["send-file", "bob", "con.txt"]);
     bob.wait("the next question", PATIENCE, |screen| {
-        screen.matches("Take con.txt").count() == 2
+        screen
+            .matches("Take con.txt from alice as _con.txt?")
+            .count()
+            == 2
     });
     bob.type_keys("\x04");
     bob.wait("nobody is left to answer", PATIENCE, |screen| {
@@ -191,7 +204,7 @@ fn a_question_is_the_last_line_above_the_bar_of_a_file_that_moves() {
     world.wait_ready("bob");
     let _film = world.start("alice", &["send-file", "bob", "film.mp4"]);
     bob.wait("the question", PATIENCE, |screen| {
-        screen.contains("Take film.mp4?")
+        screen.contains("Take film.mp4 from alice?")
     });
     bob.type_keys("y\r");
     bob.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
@@ -200,7 +213,7 @@ fn a_question_is_the_last_line_above_the_bar_of_a_file_that_moves() {
         move |screen: &str| {
             let rows: Vec<_> = screen.trim_end().lines().rev().collect();
             rows[0].starts_with("film.mp4")
-                && rows[1] == "Take letter.txt? [y/n, then Enter]"
+                && rows[1] == "Take letter.txt from carol? [y/n, then Enter]"
                 && rows[2].ends_with(words)
         }
     };
@@ -246,20 +259,52 @@ fn an_offer_whose_sender_is_gone_says_so() {
     world.wait_ready("bob");
     let alice = world.start("alice", &["send-file", "bob", "small.txt"]);
     bob.wait("the question", PATIENCE, |screen| {
-        screen.contains("Take small.txt?")
+        screen.contains("Take small.txt from alice?")
     });
     alice.kill();
     bob.wait("she has left", PATIENCE, |screen| {
         let rows: Vec<_> = screen.trim_end().lines().rev().collect();
-        rows[0].starts_with("Take small.txt?") && rows[1] == "alice left"
+        rows[0].starts_with("Take small.txt from alice?") && rows[1] == "alice left"
     });
     let screen = bob.wait("it has ended", PATIENCE, |screen| {
-        screen.contains("The offer of small.txt ")
+        screen.contains("The offer of small.txt from alice ")
     });
     assert!(
-        screen.contains("The offer of small.txt ended: "),
+        screen.contains("The offer of small.txt from alice ended: "),
         "{screen}"
     );
+}
+
+#[test]
+fn of_two_offers_of_one_file_it_is_said_which_has_ended() {
+    let world = two_people();
+    fs::write(world.path("small.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let _alice = world.receive("alice");
+    let offered = |times: usize| {
+        move |screen: &str| screen.matches("alice offers small.txt").count() == times
+    };
+    let sends = ["send-file", "bob", "small.txt"];
+    let earlier = world.start("alice", &sends);
+    bob.wait("the question", PATIENCE, offered(1));
+    let later = world.start("alice", &sends);
+    bob.wait("another offer", PATIENCE, offered(2));
+    assert_eq!(earlier.interrupt().unwrap().code(), Some(130));
+    bob.wait("it is withdrawn", PATIENCE, |screen| {
+        screen.contains("The earlier offer of small.txt from alice was withdrawn.")
+    });
+    let third = world.start("alice", &sends);
+    bob.wait("one more offer", PATIENCE, offered(3));
+    assert_eq!(third.interrupt().unwrap().code(), Some(130));
+    bob.wait("it is withdrawn, too", PATIENCE, |screen| {
+        let (_, below) = screen.split_at(screen.find("The later offer of").unwrap_or(0));
+        below.trim_end()
+            == "The later offer of small.txt from alice was withdrawn.\nTake small.txt from alice? [y/n, then Enter]"
+    });
+    bob.type_keys("n\r");
+    assert_eq!(later.finish(PATIENCE).unwrap().code(), 9);
 }
 
 #[test]
@@ -273,7 +318,11 @@ fn an_offer_is_broken_between_words_on_a_narrow_screen() {
     let sends = world.peer_command("alice", &["send-file", "bob", ".hidden"]);
     let mut alice = Terminal::start(&sends, 80);
     let screen = bob.wait("the question", PATIENCE, |screen| screen.contains("Enter]"));
-    for row in ["would hide the file; it can be taken as", "_hidden"] {
+    for row in [
+        "would hide the file; it can be taken as",
+        "_hidden",
+        "Take .hidden from alice as _hidden?",
+    ] {
         assert!(screen.lines().any(|line| line == row), "{row}: {screen}");
     }
     bob.type_keys("n\r");

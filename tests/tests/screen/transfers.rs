@@ -140,7 +140,7 @@ fn a_chat_that_is_told_to_end_says_which_file_ends_with_it() {
 fn an_interrupt_says_what_became_of_a_file() {
     let world = two_people();
     make_film(&world);
-    let asks = |screen: &str| screen.contains("Take film.mp4?");
+    let asks = |screen: &str| screen.contains("Take film.mp4 from alice?");
     let moves = |screen: &str| screen.contains(" left");
     let sends = world.peer_command("alice", &["send-file", "bob", "film.mp4"]);
     let takes = world.peer_command("bob", &["receive", "--folder", "inbox"]);
@@ -166,7 +166,7 @@ fn an_interrupt_says_what_became_of_a_file() {
     // On its way, by the sender.
     let mut alice = Terminal::start(&sends, 80);
     bob.wait("the second question", PATIENCE, |screen| {
-        screen.matches("Take film.mp4?").count() == 2
+        screen.matches("Take film.mp4 from alice?").count() == 2
     });
     bob.type_keys("y\r");
     alice.wait("it moves", PATIENCE, moves);
@@ -179,7 +179,7 @@ fn an_interrupt_says_what_became_of_a_file() {
     // On its way, by the receiver.
     let mut alice = Terminal::start(&sends, 80);
     bob.wait("the third question", PATIENCE, |screen| {
-        screen.matches("Take film.mp4?").count() == 3
+        screen.matches("Take film.mp4 from alice?").count() == 3
     });
     bob.type_keys("y\r");
     alice.wait("it moves", PATIENCE, moves);
@@ -203,7 +203,7 @@ fn a_program_that_has_done_its_own_work_says_what_of_others_an_interrupt_ends() 
     let sends = world.peer_command("alice", &["send-file", "carol", "letter.txt"]);
     let mut owner = Terminal::start(&sends, 80);
     carol.wait("the question", PATIENCE, |screen| {
-        screen.contains("Take letter.txt?")
+        screen.contains("Take letter.txt from alice?")
     });
     let sends = world.peer_command("alice", &["send-file", "bob", "film.mp4"]);
     let mut other = Terminal::start(&sends, 80);

@@ -49,8 +49,7 @@ impl Questions {
 
     /// Takes out an offer that has ended.
     pub(super) fn end(&mut self, transfer: TransferId, now: Instant) -> Option<OfferView> {
-        let mut open = self.open.iter();
-        let index = open.position(|offer| offer.transfer == transfer)?;
+        let index = self.position(transfer)?;
         let offer = self.open.remove(index);
         if index == 0 {
             self.next(now);
@@ -72,12 +71,29 @@ impl Questions {
 
     /// Tells whether an offer waits for its answer.
     pub(super) fn contains(&self, transfer: TransferId) -> bool {
-        self.open.iter().any(|offer| offer.transfer == transfer)
+        self.position(transfer).is_some()
     }
 
     /// Tells whether an offer of an account waits for its answer.
     pub(super) fn is_from(&self, account: &AccountName) -> bool {
         self.open.iter().any(|offer| offer.from == *account)
+    }
+
+    /// What tells an offer apart from another open one of the same file, with a blank behind it; empty if there is
+    /// none.
+    pub(super) fn told_apart(&self, transfer: TransferId) -> &'static str {
+        let Some(index) = self.position(transfer) else {
+            return "";
+        };
+        let offer = &self.open[index];
+        let is_alike = |other: &OfferView| other.from == offer.from && other.name == offer.name;
+        if self.open.range(index + 1..).any(is_alike) {
+            "earlier "
+        } else if self.open.range(..index).any(is_alike) {
+            "later "
+        } else {
+            ""
+        }
     }
 
     /// Tells whether no offer waits for an answer.
@@ -88,6 +104,11 @@ impl Questions {
     /// Tells whether a question stands that a line can answer.
     pub(super) const fn is_asked(&self) -> bool {
         self.is_asked
+    }
+
+    fn position(&self, transfer: TransferId) -> Option<usize> {
+        let mut open = self.open.iter();
+        open.position(|offer| offer.transfer == transfer)
     }
 
     /// Another offer is the first one, or none.
@@ -149,6 +170,29 @@ mod tests {
         assert_eq!(questions.end(offer(3).transfer, at(500)), Some(offer(3)));
         assert!(questions.is_empty() && !questions.is_asked());
         assert_eq!(questions.poll_timeout(), None);
+    }
+
+    #[test]
+    fn two_open_offers_of_one_file_are_told_apart() {
+        let start = crate::client::now();
+        let named = |number: u8, name: &str, from: &str| OfferView {
+            name: name.to_owned(),
+            from: from.parse().unwrap(),
+            ..offer(number)
+        };
+        let mut questions = Questions::default();
+        for (number, name, from) in [
+            (1, "a.txt", "alice"),
+            (2, "a.txt", "bob"),
+            (3, "a.txt", "alice"),
+            (4, "b.txt", "alice"),
+        ] {
+            questions.add(named(number, name, from), start);
+        }
+        let apart = [1, 2, 3, 4, 5].map(|number| questions.told_apart(offer(number).transfer));
+        assert_eq!(apart, ["earlier ", "", "later ", "", ""]);
+        questions.end(offer(1).transfer, start);
+        assert_eq!(questions.told_apart(offer(3).transfer), "");
     }
 
     fn offer(number: u8) -> OfferView {
