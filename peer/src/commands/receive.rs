@@ -12,6 +12,7 @@ use common::id::{AccountName, TransferId};
 use common::text::inline;
 use rustix::fs::Access;
 use rustix::io::Errno;
+use signal_hook::consts::SIGCONT;
 
 use super::Place;
 use super::node_handle::NodeHandle;
@@ -58,7 +59,7 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
     session.ready(DOING)?;
     let can_ask = io::stdin().is_terminal() && !screen.is_json();
     let keyboard = (policy == AcceptPolicy::Ask && can_ask)
-        .then(|| Prompt::plain(session.notifier()))
+        .then(|| keyboard(&session))
         .transpose()
         .map_err(|error| {
             Failure::new(Exit::Other, "could not read standard input").because(error)
@@ -90,6 +91,12 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
         receiver.cancel();
     }
     ended
+}
+
+/// Reads answers. Whoever stops the program and goes on is asked again.
+fn keyboard(session: &NodeHandle) -> io::Result<Prompt> {
+    session.tell_when_continued()?;
+    Prompt::plain(session.notifier())
 }
 
 /// Makes sure that a folder for files is there, and returns its absolute path.
@@ -172,6 +179,11 @@ impl Receiver<'_> {
                         self.note(&self.screen.error_look.dim(line::TOOK_OVER));
                     }
                     self.catch_up()?;
+                    None
+                }
+                // Below the question stands what a shell wrote.
+                Some(Happening::Signal(SIGCONT)) => {
+                    self.questions.on_printed(now());
                     None
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),

@@ -308,6 +308,35 @@ fn of_two_offers_of_one_file_it_is_said_which_has_ended() {
 }
 
 #[test]
+fn a_question_is_shown_again_after_a_stop() {
+    let world = two_people();
+    fs::create_dir(world.path("inbox")).unwrap();
+    fs::write(world.path("small.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut shell = Terminal::start(&in_shell(&receive), 80);
+    let is_behind = |end: &'static str| move |screen: &str| screen.trim_end().ends_with(end);
+    shell.wait("the shell", PATIENCE, is_behind("shell$"));
+    shell.type_keys("\"$@\"\r");
+    world.wait_ready("bob");
+    let alice = world.start("alice", &["send-file", "bob", "small.txt"]);
+    let question = "Take small.txt from alice? [y/n, then Enter]";
+    shell.wait("the question", PATIENCE, is_behind(question));
+    shell.type_keys("hal\x1a");
+    shell.wait("the shell is back", PATIENCE, is_behind("shell$"));
+    shell.type_keys("fg\r");
+    shell.wait("it is asked again", PATIENCE, is_behind(question));
+    shell.type_keys("y\r");
+    shell.wait("it is taken", PATIENCE, |screen| {
+        screen.contains("Received small.txt from alice")
+    });
+    assert_eq!(alice.finish(PATIENCE).unwrap().code(), 0);
+    shell.type_keys("\x03");
+    shell.wait("it ends", PATIENCE, is_behind("shell$"));
+    shell.type_keys("exit\r");
+    shell.end(PATIENCE);
+}
+
+#[test]
 fn an_offer_is_broken_between_words_on_a_narrow_screen() {
     let world = two_people();
     fs::create_dir(world.path("inbox")).unwrap();
