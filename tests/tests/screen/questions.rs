@@ -232,6 +232,37 @@ fn a_question_is_the_last_line_above_the_bar_of_a_file_that_moves() {
 }
 
 #[test]
+fn a_question_is_the_last_line_once_the_file_that_moved_below_it_has_failed() {
+    let world = two_people();
+    world.register("carol");
+    make_film(&world);
+    fs::write(world.path("letter.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let film = world.start("alice", &["send-file", "bob", "film.mp4"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take film.mp4 from alice?")
+    });
+    bob.type_keys("y\r");
+    bob.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+    film.kill();
+    let letter = world.start("carol", &["send-file", "bob", "letter.txt"]);
+    let question = "Take letter.txt from carol? [y/n, then Enter]";
+    bob.wait("the next question", PATIENCE, |screen| {
+        let rows: Vec<_> = screen.trim_end().lines().rev().collect();
+        rows[0].starts_with("film.mp4") && rows[1] == question
+    });
+    bob.wait("the film has failed", PATIENCE, |screen| {
+        let rows: Vec<_> = screen.trim_end().lines().rev().collect();
+        let failed = "error: film.mp4 from alice failed: the link broke";
+        rows[0] == question && rows[1].starts_with(failed)
+    });
+    bob.type_keys("n\r");
+    assert_eq!(letter.finish(PATIENCE).unwrap().code(), 9);
+}
+
+#[test]
 fn receive_in_the_background_shows_messages_and_leaves_the_keys_to_the_shell() {
     let world = two_people();
     let receive = world.peer_command("bob", &["receive"]);
