@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use common::text::inline;
+use signal_hook::consts::SIGCONT;
 
 use super::node_handle::NodeHandle;
 use crate::client::{CallError, Happening, now};
@@ -45,6 +46,8 @@ pub(super) fn serve_others(session: &mut NodeHandle, screen: &Screen) {
                     }
                 }
             }
+            // It goes on after a stop.
+            Some(Happening::Signal(SIGCONT)) => {}
             Some(Happening::Signal(_)) => break,
             Some(Happening::Gone(_)) => return,
             Some(Happening::Event(_) | Happening::Typed(_) | Happening::NotText) => {}

@@ -130,10 +130,10 @@ fn an_offer_that_cannot_be_answered_stays_open_unless_it_has_ended() {
 #[test]
 fn an_offer_that_ends_unanswered_is_told_and_why_if_its_sender_did_not_want_that() {
     let failed = |kind| TransferState::Failed {
-        reason: "bob went away: no answer".to_owned(),
+        reason: "bob went away (no answer)".to_owned(),
         kind,
     };
-    let told = Some("bob went away: no answer".to_owned());
+    let told = Some("bob went away (no answer)".to_owned());
     for (state, why) in [
         (failed(FailureKind::Unanswered), told.clone()),
         (failed(FailureKind::Broken), told),

@@ -298,10 +298,10 @@ impl Receiving {
             let incoming = self.transfers.get(&transfer);
             let (kind, reason) = match incoming.filter(|incoming| incoming.expires().is_some()) {
                 Some(incoming) => {
-                    let reason = format!("{} went away: {reason}", incoming.from);
+                    let reason = format!("{} went away ({reason})", incoming.from);
                     (FailureKind::Unanswered, reason)
                 }
-                None => (FailureKind::Broken, format!("the link broke: {reason}")),
+                None => (FailureKind::Broken, format!("the link broke ({reason})")),
             };
             self.fail(transfer, reason, kind, cx);
         }

@@ -288,7 +288,7 @@ impl Sending {
             }
         }
         for transfer in broken {
-            let reason = format!("the link broke: {reason}");
+            let reason = format!("the link broke ({reason})");
             self.fail(transfer, CommandError::Transfer(reason), cx);
         }
         self.offer_over_best(account, cx);
@@ -747,7 +747,7 @@ impl Outgoing {
         match &self.state {
             State::Unlinked { lost, .. } => {
                 let reason = lost.as_ref()?;
-                Some(format!("{} went away before answering: {reason}", self.to))
+                Some(format!("{} went away before answering ({reason})", self.to))
             }
             State::Opening | State::Offered { .. } | State::Moving(_) => None,
         }

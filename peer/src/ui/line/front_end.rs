@@ -689,9 +689,9 @@ mod tests {
                 Item::OfferEnded {
                     number: 2,
                     name: "a.txt".to_owned(),
-                    why: Some("bob went away: no answer".to_owned()),
+                    why: Some("bob went away (no answer)".to_owned()),
                 },
-                "  Offer 2, a.txt, ended: bob went away: no answer.",
+                "  Offer 2, a.txt, ended: bob went away (no answer).",
             ),
             (
                 Item::Accepted {
