@@ -139,8 +139,7 @@ struct Doubt {
     newer: LinkId,
     /// Bytes that the newer one had acknowledged, and the doubted one.
     acknowledged: [u64; 2],
-    /// The doubted one was silent by then: what the newer one acknowledges
-    /// from then on tells the two apart.
+    /// The doubted one was silent by then: what the newer one acknowledges from then on tells the two apart.
     was_silent: bool,
 }
 

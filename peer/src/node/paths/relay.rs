@@ -238,12 +238,13 @@ impl Relay {
         let len = transmit.segment_size.unwrap_or(transmit.size).max(1);
         let segment = CHANNEL_HEADER_LEN + len;
         let at_once = (UDP_TRAIN_LEN_MAX / segment).max(1);
+        let end = channel.end;
+        let header = ChannelDatagram::Packet { end, packet: &[] }.to_bytes();
         for train in bytes.chunks(at_once * len) {
             let mut packed = Vec::with_capacity(train.len().div_ceil(len) * segment);
             let packets = train.chunks(len);
             for packet in packets.filter(|packet| packet.len() <= RELAYED_PACKET_LEN_MAX) {
-                let end = channel.end;
-                packed.extend(ChannelDatagram::Packet { end, packet: &[] }.to_bytes());
+                packed.extend_from_slice(&header);
                 packed.extend_from_slice(packet);
             }
             if !packed.is_empty() {
