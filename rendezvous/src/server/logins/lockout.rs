@@ -19,6 +19,7 @@
 //! restore it after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use common::id::AccountName;
@@ -31,7 +32,7 @@ use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::FailedLogins;
 
 use crate::source::SourcePrefix;
-use crate::store::{LaneRow, LockoutRow, Subject};
+use crate::store::{LaneRow, LockoutRow, NameHash, Subject};
 pub use sketch::BucketKey;
 use sketch::{Sketch, Tally};
 use terms::LaneTerms;
@@ -191,8 +192,10 @@ impl Lockouts {
         }
     }
 
-    /// The subject of a name that no account has: its keyed hash.
+    /// The subject of a name that no account has: its keyed hash. Takes as long as for an account: see
+    /// [`Lockouts::remaining`].
     pub fn unknown(&self, name: &AccountName) -> Subject {
+        black_box(self.accounts.get(name));
         Subject::Unknown(sketch::hash(name, &self.bucket_key))
     }
 
@@ -243,19 +246,24 @@ impl Lockouts {
         })
     }
 
-    /// The time until a lane is no longer blocked.
+    /// The time until a lane is no longer blocked. A name is looked for among the accounts and in the sketch,
+    /// whichever it is in, so that the time tells neither from the other.
     fn remaining(&self, subject: &Subject, lane: Lane, now: Instant) -> Duration {
         match subject {
             Subject::Account(account) => {
+                let hash = sketch::hash(account, &self.bucket_key);
+                black_box(self.remaining_of_unknown(hash, now));
                 let lanes = self.accounts.get(account);
                 lanes.map_or(Duration::ZERO, |lanes| lanes.remaining(lane, now))
             }
-            Subject::Unknown(name) => {
-                let tally = self.unknown.tally(*name, now);
-                let age = self.unknown.age(tally, now);
-                self.terms(Lane::Stranger).left(tally.count(), age)
-            }
+            Subject::Unknown(name) => self.remaining_of_unknown(*name, now),
         }
+    }
+
+    fn remaining_of_unknown(&self, name: NameHash, now: Instant) -> Duration {
+        let tally = self.unknown.tally(name, now);
+        let age = self.unknown.age(tally, now);
+        self.terms(Lane::Stranger).left(tally.count(), age)
     }
 
     /// Takes out the lanes of a subject, to be counted in and put back. A name without an account gets
