@@ -192,8 +192,8 @@ impl Lockouts {
         }
     }
 
-    /// The subject of a name that no account has: its keyed hash. Takes as long as for an account: see
-    /// [`Lockouts::remaining`].
+    /// The subject of a name that no account has: its keyed hash. The name is looked for among the accounts,
+    /// too, so that a refusal takes as long as for an account.
     pub fn unknown(&self, name: &AccountName) -> Subject {
         black_box(self.accounts.get(name));
         Subject::Unknown(sketch::hash(name, &self.bucket_key))
