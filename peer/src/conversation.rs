@@ -516,8 +516,7 @@ impl Conversation {
         });
     }
 
-    /// The node that had the transfers and offers has gone, and they with it. Offers are
-    /// made again.
+    /// The node that had the transfers and offers has gone, and they with it. Offers are made again.
     fn end_transfers(&mut self) {
         let ended: Vec<_> = self.transfers.end_carried().collect();
         for (transfer, ended) in ended {

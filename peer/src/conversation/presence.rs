@@ -165,8 +165,7 @@ impl Presence {
 pub(crate) struct Departed(BTreeSet<AccountName>);
 
 impl Departed {
-    /// An account came online or left. Returns whether to tell that, if `has_file` tells whose files are
-    /// under way.
+    /// An account came online or left. Returns whether to tell that; `has_file` tells whose files are under way.
     pub(crate) fn is_told(
         &mut self,
         account: &AccountName,

@@ -509,8 +509,8 @@ pub struct Moved {
     pub done: u64,
     /// Size of the file, in bytes.
     pub total: u64,
-    /// It waits for its turn: of the files on one link, those go first that are done sooner. Told to the
-    /// sender alone.
+    /// It waits for its turn: of the files on one link, those go first that are done sooner. Only its sender
+    /// is told that it waits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_behind: bool,
 }

@@ -421,8 +421,7 @@ fn edit(
     }
 }
 
-/// Reads a line. Where a signal ends a call of the editor's that cannot take one, as at `fg`, it goes on with what
-/// was typed.
+/// Reads a line. A signal ends some calls of the editor, as at `fg`: it then goes on with what was typed.
 fn read_line(
     editor: &mut Editor<Completion, DefaultHistory>,
     prompt: &str,

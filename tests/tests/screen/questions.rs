@@ -3,11 +3,27 @@
 use std::fs;
 use std::thread;
 
-use tests::program::Program;
-use tests::world::{PATIENCE, run};
+use tests::program::{Program, Running};
+use tests::world::{PATIENCE, World, run};
 
 use crate::shared::{ends, in_shell, make_film, two_people};
 use crate::terminal::Terminal;
+
+/// bob at a terminal, taking a film that alice sends.
+#[track_caller]
+fn taking_a_film(world: &World) -> (Terminal, Running) {
+    make_film(world);
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let film = world.start("alice", &["send-file", "bob", "film.mp4"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take film.mp4 from alice?")
+    });
+    bob.type_keys("y\r");
+    bob.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+    (bob, film)
+}
 
 #[test]
 fn what_was_typed_before_a_question_does_not_answer_it() {
@@ -16,7 +32,9 @@ fn what_was_typed_before_a_question_does_not_answer_it() {
     fs::write(world.path("holiday.jpg"), "sun").unwrap();
     let receive = world.peer_command("alice", &["receive", "--folder", "inbox"]);
     let mut terminal = Terminal::start(&receive, 80);
-    world.wait_ready("alice");
+    terminal.wait("it waits", PATIENCE, |screen| {
+        screen.contains("Ctrl-C ends.")
+    });
     terminal.type_keys("y\r");
     terminal.wait("it is shown", PATIENCE, |screen| {
         screen.trim_end().ends_with("\ny")
@@ -197,17 +215,8 @@ fn whoever_answers_an_offer_that_was_withdrawn_is_told_that_nothing_is_asked() {
 fn a_question_is_the_last_line_above_the_bar_of_a_file_that_moves() {
     let world = two_people();
     world.register("carol");
-    make_film(&world);
     fs::write(world.path("letter.txt"), "x").unwrap();
-    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
-    let mut bob = Terminal::start(&receive, 80);
-    world.wait_ready("bob");
-    let _film = world.start("alice", &["send-file", "bob", "film.mp4"]);
-    bob.wait("the question", PATIENCE, |screen| {
-        screen.contains("Take film.mp4 from alice?")
-    });
-    bob.type_keys("y\r");
-    bob.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+    let (mut bob, _film) = taking_a_film(&world);
     let letter = world.start("carol", &["send-file", "bob", "letter.txt"]);
     let stands_below = |words: &'static str| {
         move |screen: &str| {
@@ -235,17 +244,8 @@ fn a_question_is_the_last_line_above_the_bar_of_a_file_that_moves() {
 fn a_question_is_the_last_line_once_the_file_that_moved_below_it_has_failed() {
     let world = two_people();
     world.register("carol");
-    make_film(&world);
     fs::write(world.path("letter.txt"), "x").unwrap();
-    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
-    let mut bob = Terminal::start(&receive, 80);
-    world.wait_ready("bob");
-    let film = world.start("alice", &["send-file", "bob", "film.mp4"]);
-    bob.wait("the question", PATIENCE, |screen| {
-        screen.contains("Take film.mp4 from alice?")
-    });
-    bob.type_keys("y\r");
-    bob.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+    let (mut bob, film) = taking_a_film(&world);
     film.kill();
     let letter = world.start("carol", &["send-file", "bob", "letter.txt"]);
     let question = "Take letter.txt from carol? [y/n, then Enter]";

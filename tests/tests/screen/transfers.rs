@@ -1,6 +1,7 @@
 //! Files on their way: lines and bars, and what an interrupt or an end says of them.
 
 use std::fs;
+use std::process::Command;
 
 use tests::world::PATIENCE;
 
@@ -136,12 +137,22 @@ fn a_chat_that_is_told_to_end_says_which_file_ends_with_it() {
     }
 }
 
+/// alice at a terminal, sending the film for which bob is asked for the `nth` time, and which bob takes.
+#[track_caller]
+fn sending_again(sends: &Command, bob: &mut Terminal, nth: usize) -> Terminal {
+    let mut alice = Terminal::start(sends, 80);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.matches("Take film.mp4 from alice?").count() == nth
+    });
+    bob.type_keys("y\r");
+    alice.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+    alice
+}
+
 #[test]
 fn an_interrupt_says_what_became_of_a_file() {
     let world = two_people();
     make_film(&world);
-    let asks = |screen: &str| screen.contains("Take film.mp4 from alice?");
-    let moves = |screen: &str| screen.contains(" left");
     let sends = world.peer_command("alice", &["send-file", "bob", "film.mp4"]);
     let takes = world.peer_command("bob", &["receive", "--folder", "inbox"]);
 
@@ -149,7 +160,9 @@ fn an_interrupt_says_what_became_of_a_file() {
     let mut bob = Terminal::start(&takes, 80);
     world.wait_ready("bob");
     let mut alice = Terminal::start(&sends, 80);
-    bob.wait("the question", PATIENCE, asks);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take film.mp4 from alice?")
+    });
     alice.wait("it is offered", PATIENCE, |screen| {
         screen.contains("Offered film.mp4")
     });
@@ -164,12 +177,7 @@ fn an_interrupt_says_what_became_of_a_file() {
     });
 
     // On its way, by the sender.
-    let mut alice = Terminal::start(&sends, 80);
-    bob.wait("the second question", PATIENCE, |screen| {
-        screen.matches("Take film.mp4 from alice?").count() == 2
-    });
-    bob.type_keys("y\r");
-    alice.wait("it moves", PATIENCE, moves);
+    let mut alice = sending_again(&sends, &mut bob, 2);
     alice.type_keys("\x03");
     ends(alice, 130, "Cancelled: film.mp4 was not sent. bob had ");
     bob.wait("it failed", PATIENCE, |screen| {
@@ -177,12 +185,7 @@ fn an_interrupt_says_what_became_of_a_file() {
     });
 
     // On its way, by the receiver.
-    let mut alice = Terminal::start(&sends, 80);
-    bob.wait("the third question", PATIENCE, |screen| {
-        screen.matches("Take film.mp4 from alice?").count() == 3
-    });
-    bob.type_keys("y\r");
-    alice.wait("it moves", PATIENCE, moves);
+    let alice = sending_again(&sends, &mut bob, 3);
     bob.type_keys("\x03");
     ends(bob, 130, "Cancelled: film.mp4 from alice was not taken");
     ends(alice, 9, "cancelled by the other side");

@@ -79,8 +79,7 @@ impl Questions {
         self.open.iter().any(|offer| offer.from == *account)
     }
 
-    /// What tells an offer apart from another open one of the same file, with a blank behind it; empty if there is
-    /// none.
+    /// What tells an offer apart from another open one of the same file, with a blank behind it; or nothing.
     pub(super) fn told_apart(&self, transfer: TransferId) -> &'static str {
         let Some(index) = self.position(transfer) else {
             return "";

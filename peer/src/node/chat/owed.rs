@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use common::id::{AccountName, MessageId};
 use common::limits::{OWED_RECEIPTS_MAX, Occupancy};
 
-/// The messages that were read, by their authors. Kept in memory alone: they end with
-/// the program.
+/// The messages that were read, by their authors. Kept in memory, as long as the program runs.
 #[derive(Debug, Default)]
 pub(super) struct OwedReceipts {
     by_author: BTreeMap<AccountName, Vec<MessageId>>,
