@@ -455,6 +455,9 @@ pub const OFFERS_PER_ACCOUNT_MAX: usize = 16;
 pub const OFFER_LIFETIME: Duration = Duration::from_secs(600);
 /// Transfers of one peer in each direction: an open file each.
 pub const TRANSFERS_MAX: usize = 256;
+/// Received transfers that have ended and are remembered, so that an offer that comes late is not taken for a new
+/// one: as many as can be under way at once.
+pub const TRANSFERS_ENDED_MAX: usize = TRANSFERS_MAX;
 /// Leaves of one transfer that are being read or that QUIC has not taken yet: 8 MiB.
 pub const LEAVES_READING_MAX: usize = 8;
 /// Leaves of all transfers that are received but not on disk yet: 16 MiB.

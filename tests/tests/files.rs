@@ -337,23 +337,18 @@ fn a_transfer_that_ends_with_another_program_of_its_profile_says_so() {
 fn an_offer_outlives_the_program_that_had_the_node() {
     let (world, bob) = two(&["--accept", "ask"]);
     world.make_file("letter", 1000);
-    // One that comes over another link, too, is the same.
-    let mut known = Vec::new();
-    let mut next_offer = || {
-        let is_new = |line: &Value| {
-            line["method"] == "offer" && !known.contains(&line["params"]["transfer"])
-        };
-        let offer = bob.wait_json("an offer", PATIENCE, is_new).unwrap();
-        known.push(offer["params"]["transfer"].clone());
-        offer["params"]["transfer"].clone()
-    };
+    let is_offer = |line: &Value| line["method"] == "offer";
     for signal in ["INT", "KILL"] {
         let owner = world.receive("alice");
         let offering = world.start("alice", &["send-file", "bob", "letter"]);
-        next_offer();
+        bob.wait_json("the offer", PATIENCE, is_offer).unwrap();
+        offering
+            .wait_complaint("it is out", PATIENCE, |line| line.starts_with("Offered"))
+            .unwrap();
         owner.signal(signal).unwrap();
+        let again = bob.wait_json("the offer again", PATIENCE, is_offer);
         let answer = json!({
-            "transfer": next_offer(),
+            "transfer": again.unwrap()["params"]["transfer"],
             "folder": world.path("inbox-bob"),
         });
         let mut control = world.control("bob");

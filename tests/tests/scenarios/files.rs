@@ -708,6 +708,50 @@ fn an_offer_that_is_made_again_over_another_link_is_answered_there() {
 }
 
 #[test]
+fn an_offer_that_comes_after_its_end_is_not_shown_again() {
+    let cancelled = PeerFrame::File(FileFrame::Cancel {
+        transfer: transfer(1),
+        reason: CancelReason::Cancelled,
+    });
+    let received = PeerFrame::File(FileFrame::Received {
+        transfer: transfer(1),
+    });
+    let declined = PeerFrame::File(FileFrame::Decline {
+        transfer: transfer(1),
+        reason: DeclineReason::Declined,
+    });
+    for last_word in [received.clone(), declined.clone(), cancelled] {
+        let mut world = world(2, Faults::NONE);
+        let mut first = linked_outsider(&mut world, 0, 1);
+        let offer = file_offer(1, SIZE as u64);
+        first.say(&mut world, &offer);
+        if last_word == received {
+            answer(&mut world, transfer(1), true);
+            first.pass(&mut world, Duration::from_millis(100));
+            let file = File::new();
+            file.send_leaf(&mut world, &mut first, 0);
+            file.send_leaf(&mut world, &mut first, 1);
+            first.say(&mut world, &sent(file.digest()));
+        } else if last_word == declined {
+            answer(&mut world, transfer(1), false);
+        } else {
+            first.say(&mut world, &last_word);
+        }
+        let end = end(&mut world, 1, transfer(1));
+        let elsewhere = ([198, 51, 100, 99], 6000).into();
+        let secret = world.hosts[0].secret;
+        let mut second = Outsider::dial(&mut world, secret, elsewhere, 1, &[VERSION]);
+        second.say(&mut world, &offer);
+        second.pass(&mut world, Duration::from_millis(100));
+        assert_eq!(second.heard, [last_word], "after {end:?}");
+        assert_eq!(open_offers(&mut world, 1), 0);
+        let shown = world.hosts[1].events.iter();
+        let shown = shown.filter(|event| matches!(event, Event::Offer(_)));
+        assert_eq!(shown.count(), 1, "the person is asked once");
+    }
+}
+
+#[test]
 fn an_answer_over_a_link_that_the_offer_has_left_is_cancelled() {
     let (mut world, mut first, mut second) = twice_linked(1, 0);
     let path = PathBuf::from("/out/file");

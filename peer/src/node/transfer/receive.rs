@@ -1,6 +1,6 @@
 //! Files that come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -8,7 +8,8 @@ use bytes::Bytes;
 use common::hash::{FileDigest, leaf_count, leaf_len};
 use common::id::{AccountName, TransferId};
 use common::limits::{
-    LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX, Occupancy, TRANSFERS_MAX,
+    LEAVES_WRITING_MAX, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX, Occupancy, TRANSFERS_ENDED_MAX,
+    TRANSFERS_MAX,
 };
 use common::wire::peer::{CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, Reason};
 
@@ -28,6 +29,27 @@ pub(super) struct Receiving {
     transfers: BTreeMap<TransferId, Incoming>,
     /// Leaves that are with the disk. A transfer that was given up stays until they are answered.
     writing: BTreeMap<TransferId, usize>,
+    ended: Ended,
+}
+
+/// The last word on each of the latest [`TRANSFERS_ENDED_MAX`] transfers, but for those that ended with their
+/// link: an offer that was made over two links can come after the end.
+#[derive(Debug, Default)]
+struct Ended(VecDeque<(AccountName, TransferId, FileFrame)>);
+
+impl Ended {
+    fn remember(&mut self, from: AccountName, transfer: TransferId, word: FileFrame) {
+        if self.0.len() >= TRANSFERS_ENDED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((from, transfer, word));
+    }
+
+    fn word_on(&self, from: &AccountName, transfer: TransferId) -> Option<&FileFrame> {
+        let mut ended = self.0.iter();
+        let found = ended.find(|(account, id, _)| account == from && *id == transfer);
+        found.map(|(_, _, word)| word)
+    }
 }
 
 #[derive(Debug)]
@@ -92,6 +114,9 @@ impl Receiving {
             && incoming.is_made_again(&from, link, &offer)
         {
             return incoming.answer_over(link, cx);
+        }
+        if let Some(word) = self.ended.word_on(&from, transfer) {
+            return cx.send(link, word.clone());
         }
         let of_peer = self
             .transfers
@@ -173,7 +198,7 @@ impl Receiving {
         let Some(folder) = folder else {
             let reason = DeclineReason::Declined;
             let told = reason.to_string();
-            cx.send(incoming.link, FileFrame::Decline { transfer, reason });
+            self.say_last(transfer, FileFrame::Decline { transfer, reason }, cx);
             self.transfers.remove(&transfer);
             tell(transfer, TransferState::Declined { reason: told }, cx);
             return Ok(());
@@ -280,8 +305,16 @@ impl Receiving {
         if incoming.link != link || incoming.is_finishing() {
             return;
         }
+        let word = FileFrame::Cancel {
+            transfer,
+            reason: CancelReason::Cancelled,
+        };
         if matches!(incoming.state, State::Moving(_)) {
-            self.stop(transfer, CancelReason::Cancelled, cx);
+            cx.send(link, word.clone());
+        }
+        // It may be that an offer over another link crossed the answer, and that this link alone is left.
+        if !incoming.awaits_first_leaf() {
+            self.ended.remember(incoming.from.clone(), transfer, word);
         }
         self.fail(transfer, reason.to_string(), kind_of(reason), cx);
     }
@@ -423,13 +456,14 @@ impl Receiving {
     }
 
     fn on_finished(&mut self, transfer: TransferId, path: PathBuf, cx: &mut Context<'_>) {
-        let Some(incoming) = self.transfers.remove(&transfer) else {
+        let Some(incoming) = self.transfers.get(&transfer) else {
             return;
         };
         let State::Finishing { progress, digest } = incoming.state else {
             return;
         };
-        cx.send(incoming.link, FileFrame::Received { transfer });
+        self.say_last(transfer, FileFrame::Received { transfer }, cx);
+        self.transfers.remove(&transfer);
         let done = TransferState::Done {
             digest: digest.to_string(),
             total: progress.total,
@@ -458,10 +492,8 @@ impl Receiving {
     }
 
     fn store_failed(&mut self, transfer: TransferId, failure: DiskFailure, cx: &mut Context<'_>) {
-        if let Some(incoming) = self.transfers.get(&transfer) {
-            let reason = CancelReason::Storage(Reason::lossy(failure.told));
-            cx.send(incoming.link, FileFrame::Cancel { transfer, reason });
-        }
+        let reason = CancelReason::Storage(Reason::lossy(failure.told));
+        self.stop(transfer, reason, cx);
         self.fail(transfer, failure.reason, FailureKind::Broken, cx);
     }
 
@@ -472,15 +504,11 @@ impl Receiving {
         reason: String,
         cx: &mut Context<'_>,
     ) {
-        if let Some(incoming) = self.transfers.get(&transfer) {
-            cx.send(
-                incoming.link,
-                FileFrame::Decline {
-                    transfer,
-                    reason: told,
-                },
-            );
-        }
+        let word = FileFrame::Decline {
+            transfer,
+            reason: told,
+        };
+        self.say_last(transfer, word, cx);
         self.fail(transfer, reason, FailureKind::Broken, cx);
     }
 
@@ -498,9 +526,15 @@ impl Receiving {
     }
 
     /// Tells the sender that nothing more is taken.
-    fn stop(&self, transfer: TransferId, reason: CancelReason, cx: &mut Context<'_>) {
+    fn stop(&mut self, transfer: TransferId, reason: CancelReason, cx: &mut Context<'_>) {
+        self.say_last(transfer, FileFrame::Cancel { transfer, reason }, cx);
+    }
+
+    /// Tells the sender how a transfer ends here.
+    fn say_last(&mut self, transfer: TransferId, word: FileFrame, cx: &mut Context<'_>) {
         if let Some(incoming) = self.transfers.get(&transfer) {
-            cx.send(incoming.link, FileFrame::Cancel { transfer, reason });
+            cx.send(incoming.link, word.clone());
+            self.ended.remember(incoming.from.clone(), transfer, word);
         }
     }
 
@@ -522,12 +556,17 @@ impl Incoming {
     /// Tells whether an offer is this one, which its sender makes again over another link because the last
     /// one is silent. Nothing of the file has come.
     fn is_made_again(&self, from: &AccountName, link: LinkId, offer: &Offer) -> bool {
-        let is_waiting = match &self.state {
-            State::Offered { .. } | State::Creating => true,
-            State::Moving(moving) => moving.hashes.0.is_empty(),
-            State::Finishing { .. } => false,
-        };
+        let is_waiting = matches!(self.state, State::Offered { .. }) || self.awaits_first_leaf();
         is_waiting && self.from == *from && self.link != link && self.offer == *offer
+    }
+
+    /// It was accepted, and nothing of it has come.
+    fn awaits_first_leaf(&self) -> bool {
+        match &self.state {
+            State::Creating => true,
+            State::Moving(moving) => moving.hashes.0.is_empty(),
+            State::Offered { .. } | State::Finishing { .. } => false,
+        }
     }
 
     /// Answers over this link from now on, also what was answered before.
@@ -592,5 +631,29 @@ impl Incoming {
             size: self.offer.size,
             executable: self.offer.executable,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_end_is_forgotten_first() {
+        let account = |name: &str| name.parse::<AccountName>().unwrap();
+        let id = |number: usize| TransferId::from_bytes((number as u128).to_be_bytes());
+        let mut ended = Ended::default();
+        for number in 0..=TRANSFERS_ENDED_MAX {
+            let transfer = id(number);
+            let word = FileFrame::Received { transfer };
+            ended.remember(account("alice"), transfer, word);
+        }
+        assert_eq!(ended.0.len(), TRANSFERS_ENDED_MAX);
+        let alice = account("alice");
+        assert_eq!(ended.word_on(&alice, id(0)), None);
+        let transfer = id(1);
+        let word = FileFrame::Received { transfer };
+        assert_eq!(ended.word_on(&alice, transfer), Some(&word));
+        assert_eq!(ended.word_on(&account("carol"), transfer), None);
     }
 }
