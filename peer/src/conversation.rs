@@ -463,14 +463,23 @@ impl Conversation {
             state: state.clone(),
         });
         match &state {
-            TransferState::Waiting => {}
+            TransferState::Looking => {}
+            TransferState::Waiting => {
+                self.farewell.postpone(now);
+                match self.transfers.on_offered(id) {
+                    Some((transfer, false)) => self.show(Item::Offered(transfer)),
+                    Some((transfer, true)) => self.show(Item::OfferedAgain(transfer)),
+                    None => {}
+                }
+            }
             TransferState::Moving(moved) => {
                 self.farewell.postpone(now);
                 if let Some(transfer) = self.transfers.on_moved(id, *moved, now) {
                     self.show(Item::Transfer { transfer, state });
                 }
             }
-            TransferState::Declined { .. }
+            TransferState::NotOffered { .. }
+            | TransferState::Declined { .. }
             | TransferState::Done { .. }
             | TransferState::Failed { .. } => self.end_transfer(id, state),
         }
@@ -479,11 +488,11 @@ impl Conversation {
     /// An offer that is open here is answered elsewhere, or comes to nothing.
     fn end_offer(&mut self, id: TransferId, state: &TransferState) {
         let is_taken = match state {
-            TransferState::Waiting => return,
+            TransferState::Looking | TransferState::Waiting => return,
             TransferState::Moving(_)
             | TransferState::Done { .. }
             | TransferState::Declined { .. } => true,
-            TransferState::Failed { .. } => false,
+            TransferState::NotOffered { .. } | TransferState::Failed { .. } => false,
         };
         let Some((number, offer)) = self.offers.end(id) else {
             return;
@@ -508,8 +517,11 @@ impl Conversation {
             transfer,
             is_cancelled,
         } = ended;
-        let is_cancelled = is_cancelled && matches!(state, TransferState::Failed { .. });
-        self.show(if is_cancelled {
+        let has_failed = matches!(
+            state,
+            TransferState::NotOffered { .. } | TransferState::Failed { .. }
+        );
+        self.show(if is_cancelled && has_failed {
             Item::Cancelled(transfer)
         } else {
             Item::Transfer { transfer, state }
@@ -688,15 +700,14 @@ impl Conversation {
                 self.sent.follow(&items, now);
                 self.show(Item::History(items));
             }
-            (Purpose::SendFile { to, name, path }, Ok(Reply::Offered(id))) => {
+            (Purpose::SendFile { to, name, path }, Ok(Reply::Started(id))) => {
                 self.meet(&to);
                 let transfer = Transfer {
                     number: self.offers.number(),
                     name,
                     way: Way::To(to),
                 };
-                self.transfers.follow(id, transfer.clone(), Some(path), now);
-                self.show(Item::Offered(transfer));
+                self.transfers.follow(id, transfer, Some(path), now);
             }
             (Purpose::Connected, Ok(Reply::Status(node))) => {
                 if node.connection == ConnectionState::Online {
@@ -704,7 +715,7 @@ impl Conversation {
                 }
             }
             (Purpose::OfferAgain { before }, result) => {
-                return self.on_offered_again(doing, before, result, now);
+                return self.on_begun_again(doing, before, result, now);
             }
             (Purpose::ShowOutbox, Ok(Reply::Messages(items))) => {
                 self.sent.follow(&items, now);

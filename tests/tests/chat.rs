@@ -330,17 +330,30 @@ fn a_file_for_somebody_without_a_link_does_not_hold_a_chat_up_while_the_server_i
     let mut alice = Running::start(Program::Peer, &mut command).unwrap();
     let mut types = alice.take_stdin().unwrap();
     world.wait_ready("alice");
-    world.stop_server();
+    let address = world.stop_server();
     let is_away = |line: &str| line.starts_with("Offline:");
     alice
         .wait_line("the server is away", PATIENCE, is_away)
         .unwrap();
     let typed = now();
-    writeln!(types, "/send-file bob letter.txt").unwrap();
-    let is_told = |line: &str| line.contains("there is no link to bob, and the server is away");
+    writeln!(types, "/send-file bob letter.txt\n/status").unwrap();
+    let looks = |line: &str| line.contains("letter.txt to bob, looks for bob");
     alice
-        .wait_line("why it is not sent", PATIENCE, is_told)
+        .wait_line("what it waits for", PATIENCE, looks)
+        .unwrap();
+    writeln!(types, "/cancel").unwrap();
+    let is_cancelled = |line: &str| line.contains("Cancelled 1 (letter.txt to bob)");
+    alice
+        .wait_line("it is cancelled", PATIENCE, is_cancelled)
         .unwrap();
     let took = now() - typed;
     assert!(took < Duration::from_secs(5), "{took:?}");
+
+    // It goes out by itself once the server is back, and bob.
+    writeln!(types, "/send-file bob letter.txt\n/status").unwrap();
+    alice.wait_line("it waits", PATIENCE, looks).unwrap();
+    world.serve("server", &["--listen", &address]);
+    let _bob = world.receive("bob");
+    let is_sent = |line: &str| line.contains("Sent letter.txt to bob");
+    alice.wait_line("it is sent", PATIENCE, is_sent).unwrap();
 }

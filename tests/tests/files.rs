@@ -634,7 +634,7 @@ fn a_file_that_arrived_before_it_could_be_cancelled_was_sent() {
         let request: Value = serde_json::from_str(&line.unwrap()).unwrap();
         let result = match request["method"].as_str().unwrap() {
             "status" => status.clone(),
-            "send_file" => json!({"offered": transfer}),
+            "send_file" => json!({"started": transfer}),
             "cancel" => {
                 let done = json!({"state": "done", "digest": "", "total": 1, "elapsed_ms": 1});
                 let params = json!({"transfer": transfer, "state": done});
@@ -649,6 +649,9 @@ fn a_file_that_arrived_before_it_could_be_cancelled_was_sent() {
         let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
         writeln!(stream, "{reply}").unwrap();
         if request["method"] == "send_file" {
+            let params = json!({"transfer": transfer, "state": {"state": "waiting"}});
+            let event = json!({"jsonrpc": "2.0", "method": "transfer", "params": params});
+            writeln!(stream, "{event}").unwrap();
             let is_offered = |line: &str| line.starts_with("Offered letter");
             sending
                 .wait_complaint("it is offered", PATIENCE, is_offered)

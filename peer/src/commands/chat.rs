@@ -27,7 +27,7 @@ use crate::conversation::{
     Waiting,
 };
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, CommandError, ConnectionState, Reply};
+use crate::node::command::{Command, CommandError, Reply, TransferState};
 use crate::ui::Screen;
 use crate::ui::line::{self, LineFrontEnd};
 use crate::ui::prompt::Prompt;
@@ -202,11 +202,23 @@ impl Talk<'_> {
             self.held.push_back(item);
             return Ok(());
         }
+        let item = self.with_advice(item);
         self.front_end.show(&item, unix_time())?;
         if let Item::Message(message) = item {
             self.handle(Input::Seen(message.id));
         }
         Ok(())
+    }
+
+    /// A file that could not be offered is a problem like those of other requests, which says what to do.
+    fn with_advice(&self, item: Item) -> Item {
+        if let Item::Transfer { transfer, state } = &item
+            && let TransferState::NotOffered { error } = state
+        {
+            let error = CallError::Refused(error.clone());
+            return Item::Problem(self.session.failure(&transfer.doing(), error));
+        }
+        item
     }
 
     /// Tells whether this program has the terminal and is ready for it.
@@ -227,31 +239,12 @@ impl Talk<'_> {
     }
 
     fn ask(&mut self, request: RequestId, doing: &str, command: Command) -> Result<(), Failure> {
-        let ready = ready_to_send(command);
-        let result = match ready.and_then(|command| self.with_a_way(doing, command)) {
+        let result = match ready_to_send(command) {
             Ok(command) => self.call(doing, &command)?,
             Err(failure) => Err(RequestError::Failed(failure)),
         };
         self.handle(Input::Answered { request, result });
         Ok(())
-    }
-
-    /// Lets a file be offered only over a link that is there, or while the server is, which knows the way: the
-    /// chat would stand still until it is back.
-    fn with_a_way(&mut self, doing: &str, command: Command) -> Result<Command, Failure> {
-        if let Command::SendFile { to, .. } = &command
-            && let Ok(Reply::Status(status)) = self.session.try_call(&Command::Status, CALL_TIMEOUT)
-            && let ConnectionState::Offline { reason, .. } = status.connection
-            && !status.linked.contains(to)
-        {
-            let failure = Failure::new(Exit::Unreachable, format!("could not {doing}"));
-            return Err(failure
-                .because(format!(
-                    "there is no link to {to}, and the server is away: {reason}"
-                ))
-                .next("try again once the chat says that you are online again"));
-        }
-        Ok(command)
     }
 
     /// A signal ends the chat; anything else that goes wrong is the conversation's.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use common::id::{AccountName, TransferId};
 use common::text::{inline, size};
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Place;
-use super::node_handle::{NodeHandle, tell_notice};
+use super::node_handle::{NodeHandle, SILENCE_MAX, tell_notice};
 use crate::args::SendFile;
 use crate::client::{CallError, Happening, now};
 use crate::config::{CALL_TIMEOUT, shown_path};
@@ -35,16 +36,14 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
         to: to.clone(),
         path,
     };
-    let transfer = offer(&mut session, &doing, &command)?;
-    screen.note(screen.error_look.dim(&format!(
-        "Offered {shown} to {to}; waiting for an answer. Ctrl-C cancels."
-    )));
+    let transfer = begin(&mut session, &doing, &command)?;
     let mut sending = Sending {
         command,
         transfer,
         to,
         name,
         shown,
+        offer: OfferStage::looking(false),
         moved: None,
     };
     let ended = sending.watch(&mut session, &doing, screen);
@@ -71,8 +70,8 @@ fn find_way(
     session.ready_again(doing, screen)
 }
 
-fn offer(session: &mut NodeHandle, doing: &str, command: &Command) -> Result<TransferId, Failure> {
-    let Reply::Offered(transfer) = session.call(doing, command)? else {
+fn begin(session: &mut NodeHandle, doing: &str, command: &Command) -> Result<TransferId, Failure> {
+    let Reply::Started(transfer) = session.call(doing, command)? else {
         return Err(Failure::unexpected_reply(doing));
     };
     Ok(transfer)
@@ -141,8 +140,40 @@ struct Sending<'a> {
     name: String,
     /// The same, fit for a terminal.
     shown: String,
+    offer: OfferStage,
     /// Bytes that have arrived, and of the whole file, once it moves.
     moved: Option<(u64, u64)>,
+}
+
+/// How far the offer is.
+#[derive(Clone, Copy, Debug)]
+enum OfferStage {
+    /// A way to the recipient is looked for.
+    Looking {
+        /// When to say so.
+        told_at: Option<Instant>,
+        /// It was out before, and ended with its node.
+        is_again: bool,
+    },
+    /// The recipient has it.
+    Out,
+}
+
+impl OfferStage {
+    fn looking(is_again: bool) -> Self {
+        Self::Looking {
+            told_at: Some(now() + SILENCE_MAX),
+            is_again,
+        }
+    }
+
+    /// When to say that the recipient is looked for.
+    const fn told_at(self) -> Option<Instant> {
+        match self {
+            Self::Looking { told_at, .. } => told_at,
+            Self::Out => None,
+        }
+    }
 }
 
 impl Sending<'_> {
@@ -155,10 +186,11 @@ impl Sending<'_> {
         let mut bars = Bars::new(screen);
         let mut connection = ConnectionWatch::default();
         loop {
-            let event = match session.next(bars.poll_timeout()) {
+            let deadlines = [bars.poll_timeout(), self.offer.told_at()];
+            let event = match session.next(deadlines.into_iter().flatten().min()) {
                 Some(Happening::Event(event)) => event,
                 Some(Happening::Gone(_)) if !self.has_moved() => {
-                    self.offer_again(session, doing, screen)?;
+                    self.begin_again(session, doing, screen)?;
                     continue;
                 }
                 Some(Happening::Gone(why)) => {
@@ -170,6 +202,7 @@ impl Sending<'_> {
                 Some(Happening::Typed(_) | Happening::NotText) => continue,
                 None => {
                     bars.handle_timeout(now());
+                    self.tell_looking(screen);
                     continue;
                 }
             };
@@ -193,6 +226,12 @@ impl Sending<'_> {
             if let TransferState::Moving(moved) = state {
                 self.moved = Some((moved.done, moved.total));
                 bars.advance(transfer, (&self.shown, self.to), moved, now());
+            }
+            if state == TransferState::Waiting {
+                self.on_offered(screen);
+            }
+            if let TransferState::NotOffered { error } = state {
+                return Err(session.failure(doing, CallError::Refused(error)));
             }
             if state.is_final() {
                 bars.end(transfer);
@@ -219,7 +258,7 @@ impl Sending<'_> {
     }
 
     /// Offers the file through another node, or one of our own.
-    fn offer_again(
+    fn begin_again(
         &mut self,
         session: &mut NodeHandle,
         doing: &str,
@@ -227,13 +266,41 @@ impl Sending<'_> {
     ) -> Result<(), Failure> {
         session.revive()?;
         find_way(session, doing, self.to, screen)?;
-        self.transfer = offer(session, doing, &self.command)?;
+        self.transfer = begin(session, doing, &self.command)?;
         self.moved = None;
-        let (shown, to) = (&self.shown, self.to);
-        screen.note(screen.error_look.dim(&format!(
-            "The 'peer' program that had the connection has ended; offered {shown} to {to} again."
-        )));
+        self.offer = OfferStage::looking(match self.offer {
+            OfferStage::Looking { is_again, .. } => is_again,
+            OfferStage::Out => true,
+        });
         Ok(())
+    }
+
+    /// Says that the recipient is looked for, if that takes long.
+    fn tell_looking(&mut self, screen: &Screen) {
+        if let OfferStage::Looking { told_at, .. } = &mut self.offer
+            && told_at.is_some_and(|at| now() >= at)
+        {
+            *told_at = None;
+            let text = format!("Looking for {}… Ctrl-C cancels.", self.to);
+            screen.note(screen.error_look.dim(&text));
+        }
+    }
+
+    /// The recipient has the offer.
+    fn on_offered(&mut self, screen: &Screen) {
+        let (shown, to) = (&self.shown, self.to);
+        let text = match std::mem::replace(&mut self.offer, OfferStage::Out) {
+            OfferStage::Looking {
+                is_again: false, ..
+            } => {
+                format!("Offered {shown} to {to}; waiting for an answer. Ctrl-C cancels.")
+            }
+            OfferStage::Looking { is_again: true, .. } => format!(
+                "The 'peer' program that had the connection has ended; offered {shown} to {to} again."
+            ),
+            OfferStage::Out => return,
+        };
+        screen.note(screen.error_look.dim(&text));
     }
 
     /// What to do after the transfer has failed.
@@ -259,9 +326,14 @@ impl Sending<'_> {
             return Ok(false);
         }
         let (shown, to) = (&self.shown, self.to);
-        screen.note(match self.moved {
-            None => format!("Cancelled: the offer of {shown} to {to} is withdrawn."),
-            Some((done, total)) => format!(
+        screen.note(match (self.offer, self.moved) {
+            (OfferStage::Looking { .. }, _) => {
+                format!("Cancelled: {shown} was not offered to {to}.")
+            }
+            (OfferStage::Out, None) => {
+                format!("Cancelled: the offer of {shown} to {to} is withdrawn.")
+            }
+            (OfferStage::Out, Some((done, total))) => format!(
                 "Cancelled: {shown} was not sent. {to} had {} of {} and does not keep it.",
                 size(done),
                 size(total)
@@ -291,7 +363,11 @@ impl Sending<'_> {
                 Err(failure(&line::declined(reason, &self.name)).next(next))
             }
             TransferState::Failed { reason, kind } => Err(failure(reason).next(self.after(*kind))),
-            TransferState::Done { .. } | TransferState::Waiting | TransferState::Moving(_) => {
+            TransferState::NotOffered { error } => Err(Failure::of_command(doing, error)),
+            TransferState::Done { .. }
+            | TransferState::Looking
+            | TransferState::Waiting
+            | TransferState::Moving(_) => {
                 let text =
                     line::transfer_done("Sent", &self.shown, &format!("to {}", self.to), state);
                 screen.say(text)?;
@@ -326,6 +402,7 @@ mod tests {
                 to: &to,
                 name: "letter".to_owned(),
                 shown: "letter".to_owned(),
+                offer: OfferStage::Out,
                 moved,
             };
             let state = TransferState::Failed {

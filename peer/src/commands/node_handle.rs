@@ -30,7 +30,7 @@ const ATTACH_PAUSE: Duration = Duration::from_millis(20);
 pub(super) const LATEST_COUNT: u32 = 500;
 
 /// How long a person may look at nothing before it is said what is waited for.
-const SILENCE_MAX: Duration = Duration::from_secs(1);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// A connection to the profile's node, and the node itself if this process owns the profile.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ pub(super) fn serve_others(session: &mut NodeHandle, screen: &Screen) {
                         bars.advance(transfer, whom, *moved, now());
                         view.state = state;
                     }
-                    (TransferState::Waiting, _) => {}
+                    (TransferState::Looking | TransferState::Waiting, _) => {}
                     // Another one began, or one has ended.
                     (_, _) => {
                         bars.end(transfer);

@@ -404,7 +404,7 @@ impl Receiver<'_> {
                 self.bars.advance(transfer, whom, *moved, now());
                 Ok(None)
             }
-            TransferState::Waiting => Ok(None),
+            TransferState::Looking | TransferState::Waiting => Ok(None),
             TransferState::Done { .. } => {
                 let whom = format!("from {from}");
                 self.bars.end(transfer);
@@ -412,6 +412,8 @@ impl Receiver<'_> {
                 self.prose(&line::transfer_done("Received", &name, &whom, state))?;
                 Ok(Some(Exit::Done))
             }
+            // Only a file that goes is not offered.
+            TransferState::NotOffered { .. } => Ok(None),
             TransferState::Declined { reason } | TransferState::Failed { reason, .. } => {
                 self.bars.end(transfer);
                 self.taking.remove(&transfer);
@@ -434,7 +436,9 @@ impl Receiver<'_> {
         };
         let how = match state {
             TransferState::Failed { .. } => line::offer_ended(broken_by(state)),
-            TransferState::Waiting
+            TransferState::Looking
+            | TransferState::NotOffered { .. }
+            | TransferState::Waiting
             | TransferState::Moving(_)
             | TransferState::Done { .. }
             | TransferState::Declined { .. } => "was answered elsewhere".to_owned(),

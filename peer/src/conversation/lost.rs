@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use common::id::TransferId;
 
-use super::io::{Item, RequestError};
+use super::io::RequestError;
 use super::transfers::Lost;
 use super::{Conversation, Purpose, failure};
 use crate::failure::Failure;
@@ -42,8 +42,8 @@ impl Conversation {
         }
     }
 
-    /// The node has made an offer again, or could not: then that is its end.
-    pub(super) fn on_offered_again(
+    /// The node makes an offer again, or could not: then that is its end.
+    pub(super) fn on_begun_again(
         &mut self,
         doing: &str,
         before: TransferId,
@@ -51,13 +51,10 @@ impl Conversation {
         now: Instant,
     ) -> Result<(), Failure> {
         let error = match result {
-            Ok(Reply::Offered(id)) => {
-                match self.transfers.on_offered_again(before, id, now) {
-                    Some(transfer) => self.show(Item::OfferedAgain(transfer)),
-                    None => {
-                        let command = Command::Cancel { transfer: id };
-                        self.ask("cancel a transfer", command, Purpose::Cancel);
-                    }
+            Ok(Reply::Started(id)) => {
+                if !self.transfers.on_begun_again(before, id, now) {
+                    let command = Command::Cancel { transfer: id };
+                    self.ask("cancel a transfer", command, Purpose::Cancel);
                 }
                 return Ok(());
             }

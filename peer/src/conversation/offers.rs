@@ -13,6 +13,8 @@ pub(crate) fn broken_by(state: &TransferState) -> Option<&str> {
             kind: FailureKind::Cancelled,
             ..
         }
+        | TransferState::Looking
+        | TransferState::NotOffered { .. }
         | TransferState::Waiting
         | TransferState::Moving(_)
         | TransferState::Done { .. }

@@ -29,9 +29,22 @@ pub(crate) struct Transfer {
     pub(crate) way: Way,
 }
 
+impl Transfer {
+    /// What is being done, in the infinitive, for an error message.
+    pub(crate) fn doing(&self) -> String {
+        let name = &self.name;
+        match &self.way {
+            Way::To(to) => format!("send {name} to {to}"),
+            Way::From(from) => format!("take {name} from {from}"),
+        }
+    }
+}
+
 /// How far a transfer is that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// A way to the recipient is looked for.
+    Looking,
     /// Nobody has answered the offer.
     Offered,
     /// Bytes have arrived.
@@ -42,7 +55,7 @@ impl Stage {
     /// Tells whether bytes come, or are about to.
     pub(super) const fn is_moving(self) -> bool {
         match self {
-            Self::Offered => false,
+            Self::Looking | Self::Offered => false,
             Self::Moving { pace, .. } => pace.is_moving(),
         }
     }
@@ -88,6 +101,10 @@ struct Followed {
     transfer: Transfer,
     /// What is sent, as it was typed.
     source: Option<PathBuf>,
+    /// Whether the recipient, or the person here, was told of it.
+    is_offered: bool,
+    /// Its offer was out before, and ended with its node.
+    is_again: bool,
     /// Bytes so far and of the whole file, once it moves.
     moved: Option<(u64, u64)>,
     speed: Speed,
@@ -99,7 +116,7 @@ struct Followed {
 }
 
 impl Transfers {
-    /// Follows a transfer from now on; `source` is the path of a file that is sent.
+    /// Follows a transfer from now on; `source` is the path of a file that is sent, and not offered yet.
     pub(super) fn follow(
         &mut self,
         id: TransferId,
@@ -109,6 +126,8 @@ impl Transfers {
     ) {
         let followed = Followed {
             transfer,
+            is_offered: source.is_none(),
+            is_again: false,
             source,
             moved: None,
             speed: Speed::default(),
@@ -117,6 +136,13 @@ impl Transfers {
             is_lost: false,
         };
         self.followed.insert(id, followed);
+    }
+
+    /// An offer is out. Returns its transfer, if that is news, and whether it is out again.
+    pub(super) fn on_offered(&mut self, id: TransferId) -> Option<(Transfer, bool)> {
+        let followed = self.followed.get_mut(&id)?;
+        let is_news = !std::mem::replace(&mut followed.is_offered, true);
+        is_news.then(|| (followed.transfer.clone(), followed.is_again))
     }
 
     /// The node ends, and the offer with it. Tells whether it can be made again: it is one of a file that is
@@ -144,20 +170,22 @@ impl Transfers {
         lost.collect()
     }
 
-    /// An offer was made again under another id. Returns the transfer, unless it is to be cancelled.
-    pub(super) fn on_offered_again(
+    /// An offer is made again under another id. Tells whether it is still wanted.
+    pub(super) fn on_begun_again(
         &mut self,
         before: TransferId,
         id: TransferId,
         now: Instant,
-    ) -> Option<Transfer> {
-        let followed = self.followed.remove(&before)?;
-        self.follow(id, followed.transfer.clone(), followed.source, now);
-        if followed.is_cancelled {
-            self.cancel(id);
-            return None;
+    ) -> bool {
+        let Some(ended) = self.followed.remove(&before) else {
+            return false;
+        };
+        self.follow(id, ended.transfer, ended.source, now);
+        if let Some(followed) = self.followed.get_mut(&id) {
+            followed.is_again = ended.is_offered || ended.is_again;
+            followed.is_cancelled = ended.is_cancelled;
         }
-        Some(followed.transfer)
+        !ended.is_cancelled
     }
 
     /// Tells whether a transfer is followed.
@@ -278,7 +306,8 @@ impl Transfers {
         let all = self.followed.values();
         let same = all.filter(|other| other.transfer.way == *way);
         match followed.moved {
-            None => Stage::Offered,
+            None if followed.is_offered => Stage::Offered,
+            None => Stage::Looking,
             Some((done, total)) => Stage::Moving {
                 done,
                 total,

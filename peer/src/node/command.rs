@@ -165,8 +165,9 @@ pub enum Reply {
     Queued(Vec<MessageId>),
     /// The ids of the messages that a `Withdraw` took back.
     Withdrawn(Vec<MessageId>),
-    /// The transfer that a `SendFile` started.
-    Offered(TransferId),
+    /// The transfer that a `SendFile` started, whose file can be read. How far it gets is told with
+    /// [`Event::Transfer`].
+    Started(TransferId),
     /// Received offers that nobody has answered yet.
     Offers(Vec<OfferView>),
     /// Messages of the history, oldest first, or of the outbox, by recipient.
@@ -393,7 +394,7 @@ pub struct NodeStatus {
     /// Number of messages without a receipt.
     pub outbox: usize,
     /// The transfers that it carries, whichever program of the profile asked for them: sent offers that wait
-    /// for an answer, and files that move.
+    /// for a way or an answer, and files that move.
     pub transfers: Vec<TransferView>,
 }
 
@@ -408,7 +409,7 @@ pub struct TransferView {
     pub with: AccountName,
     /// The name under which it is offered; untrusted text.
     pub name: String,
-    /// [`TransferState::Waiting`] or [`TransferState::Moving`].
+    /// [`TransferState::Looking`], [`TransferState::Waiting`] or [`TransferState::Moving`].
     #[serde(flatten)]
     pub state: TransferState,
 }
@@ -472,6 +473,13 @@ pub struct OfferView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum TransferState {
+    /// A way to the recipient is looked for, to send the offer. It begins like this, without a word.
+    Looking,
+    /// The offer could not be sent.
+    NotOffered {
+        /// Why.
+        error: CommandError,
+    },
     /// The offer was sent and is not answered yet.
     Waiting,
     /// The other side declined.
@@ -533,8 +541,11 @@ impl TransferState {
     /// Tells whether the transfer is over.
     pub const fn is_final(&self) -> bool {
         match self {
-            Self::Waiting | Self::Moving(_) => false,
-            Self::Declined { .. } | Self::Done { .. } | Self::Failed { .. } => true,
+            Self::Looking | Self::Waiting | Self::Moving(_) => false,
+            Self::NotOffered { .. }
+            | Self::Declined { .. }
+            | Self::Done { .. }
+            | Self::Failed { .. } => true,
         }
     }
 }

@@ -440,7 +440,7 @@ impl NodeHost {
     }
 
     fn on_reply(&mut self, reply: &Result<Reply, CommandError>) {
-        if let Ok(Reply::Offered(transfer)) = reply {
+        if let Ok(Reply::Started(transfer)) = reply {
             self.transfers.push(*transfer);
         } else if let Ok(Reply::Queued(ids)) = reply {
             self.messages.extend(ids);

@@ -603,9 +603,11 @@ impl World {
         let host = &mut self.hosts[n];
         host.moving.retain(|(moving, _)| *moving != transfer);
         match state {
+            TransferState::Looking => return,
             TransferState::Waiting => return host.moving.push((transfer, 0)),
             TransferState::Moving(moved) => return host.moving.push((transfer, moved.done)),
-            TransferState::Done { .. }
+            TransferState::NotOffered { .. }
+            | TransferState::Done { .. }
             | TransferState::Declined { .. }
             | TransferState::Failed { .. } => {}
         }
@@ -902,6 +904,7 @@ const fn ending(state: &TransferState) -> &'static str {
         TransferState::Done { .. } => "done",
         TransferState::Declined { .. } => "declined",
         TransferState::Failed { .. } => "failed",
-        TransferState::Waiting | TransferState::Moving(_) => "not at all",
+        TransferState::NotOffered { .. } => "not offered",
+        TransferState::Looking | TransferState::Waiting | TransferState::Moving(_) => "not at all",
     }
 }

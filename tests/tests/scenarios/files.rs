@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::hash::{FileDigest, LeafHash, LeafHasher, file_digest, leaf_len};
-use common::id::TransferId;
+use common::id::{AccountName, TransferId};
 use common::limits::{
     CANCEL_ANSWER_TIMEOUT, FILE_LEN_MAX, LEAF_LEN, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX,
 };
@@ -19,7 +19,7 @@ use tests::sim::world::World;
 
 use super::shared::{
     answer, ask, crash, end, linked_outsider, offer, offer_of, open_offers, pass_both, reunite,
-    say, separate, twice_linked, until, until_delivered, until_online, world,
+    say, send_file, separate, twice_linked, until, until_delivered, until_online, world,
 };
 
 #[test]
@@ -44,10 +44,11 @@ fn whoever_sends_a_file_hears_at_once_that_the_recipient_is_away() {
     world.hosts[0].disk.put(path.clone(), b"hello".to_vec());
     let to = world.hosts[1].account.clone();
     let asked = world.now;
-    let reply = ask(&mut world, 0, Command::SendFile { to, path });
-    assert!(
-        matches!(reply, Err(CommandError::PeerOffline(_))),
-        "{reply:?}"
+    let transfer = send_file(&mut world, to.clone(), path);
+    let error = CommandError::PeerOffline(to);
+    assert_eq!(
+        end(&mut world, 0, transfer),
+        TransferState::NotOffered { error }
     );
     assert!(world.now - asked < Duration::from_secs(1));
 }
@@ -301,12 +302,16 @@ fn whoever_gives_up_on_a_slow_line_is_heard_soon_and_sends_no_more() {
 #[test]
 fn an_offer_to_somebody_who_is_away_fails_at_once() {
     let mut world = world(1, Faults::NONE);
-    let (to, path) = ("zed".parse().unwrap(), PathBuf::from("/out/file"));
+    let to: AccountName = "zed".parse().unwrap();
+    let path = PathBuf::from("/out/file");
     world.hosts[0].disk.put(path.clone(), vec![1]);
     let before = world.now;
-    let reply = ask(&mut world, 0, Command::SendFile { to, path });
-    let offline = CommandError::PeerOffline("zed".parse().unwrap());
-    assert_eq!(reply, Err(offline));
+    let transfer = send_file(&mut world, to.clone(), path);
+    let error = CommandError::PeerOffline(to);
+    assert_eq!(
+        end(&mut world, 0, transfer),
+        TransferState::NotOffered { error }
+    );
     assert!(world.now - before < Duration::from_secs(1));
 }
 
@@ -566,6 +571,39 @@ fn of_several_files_the_one_that_is_done_soonest_goes_first() {
     assert_eq!(turns(third), [false, true, false]);
 }
 
+#[test]
+fn a_file_whose_recipient_is_looked_for_can_be_cancelled() {
+    let mut world = world(2, Faults::NONE);
+    world.crash_server();
+    world.break_control(0);
+    world.pass(Duration::from_secs(1));
+    let path = PathBuf::from("/out/file");
+    world.hosts[0].disk.put(path.clone(), vec![1]);
+    let to = world.hosts[1].account.clone();
+    let transfer = send_file(&mut world, to, path);
+    world.pass(Duration::from_secs(1));
+    let Ok(Reply::Status(status)) = ask(&mut world, 0, Command::Status) else {
+        panic!("it has a status");
+    };
+    let [view] = status.transfers.as_slice() else {
+        panic!("one transfer: {:?}", status.transfers);
+    };
+    assert_eq!(view.state, TransferState::Looking);
+    let reply = ask(&mut world, 0, Command::Cancel { transfer });
+    assert_eq!(reply, Ok(Reply::Done));
+    let failed = end(&mut world, 0, transfer);
+    let TransferState::Failed { kind, .. } = failed else {
+        panic!("{failed:?}");
+    };
+    assert_eq!(kind, FailureKind::Cancelled);
+    // The recipient never hears of it.
+    world.start_server();
+    until_online(&mut world, 0, true);
+    world.pass(Duration::from_secs(60));
+    let is_offer = |event: &Event| matches!(event, Event::Offer(_));
+    assert!(!world.hosts[1].events.iter().any(is_offer));
+}
+
 /// Found by the swarm: the node never comes to rest again.
 #[test]
 fn a_node_stops_while_an_offer_waits_for_the_server() {
@@ -757,10 +795,7 @@ fn an_answer_over_a_link_that_the_offer_has_left_is_cancelled() {
     let path = PathBuf::from("/out/file");
     world.hosts[0].disk.put(path.clone(), vec![1]);
     let to = world.hosts[1].account.clone();
-    let reply = ask(&mut world, 0, Command::SendFile { to, path });
-    let Ok(Reply::Offered(transfer)) = reply else {
-        panic!("not offered: {reply:?}");
-    };
+    let transfer = send_file(&mut world, to, path);
     // The second link is silent for a while.
     first.pass(&mut world, Duration::from_secs(3));
     pass_both(

@@ -127,12 +127,19 @@ pub(crate) fn offer_of(world: &mut World, path: &str, len: u32) -> (TransferId, 
     let path = PathBuf::from(path);
     world.hosts[0].disk.put(path.clone(), bytes.clone());
     let to = world.hosts[1].account.clone();
-    let reply = ask(world, 0, Command::SendFile { to, path });
-    let Ok(Reply::Offered(transfer)) = reply else {
-        panic!("not offered: {reply:?}");
-    };
+    let transfer = send_file(world, to, path);
     until(world, |world| world.hosts[1].offers.contains(&transfer));
     (transfer, bytes)
+}
+
+/// The first host sends a file that it has.
+#[track_caller]
+pub(crate) fn send_file(world: &mut World, to: AccountName, path: PathBuf) -> TransferId {
+    let reply = ask(world, 0, Command::SendFile { to, path });
+    let Ok(Reply::Started(transfer)) = reply else {
+        panic!("it cannot be read: {reply:?}");
+    };
+    transfer
 }
 
 /// The second host takes or declines what it is offered.

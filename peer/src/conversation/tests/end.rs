@@ -79,7 +79,7 @@ fn the_end_of_piped_input_waits_for_what_was_sent() {
 #[test]
 fn the_end_of_piped_input_waits_for_transfers_but_not_for_ever() {
     let mut stage = Stage::settled(setup(false, Some("bob")));
-    stage.exchange("/send-file bob a", Ok(Reply::Offered(transfer_id(1))));
+    stage.exchange("/send-file bob a", Ok(Reply::Started(transfer_id(1))));
     stage.exchange("one", Ok(Reply::Queued(vec![id(1)])));
     assert_eq!(stage.typed(Typed::End).ending, None);
     stage.event(state_of(1, "bob", MessageState::Delivered));
@@ -106,7 +106,7 @@ fn the_end_of_piped_input_waits_for_transfers_but_not_for_ever() {
 #[test]
 fn the_end_of_piped_input_waits_while_a_file_moves() {
     let mut stage = Stage::settled(setup(false, Some("bob")));
-    stage.exchange("/send-file bob a", Ok(Reply::Offered(transfer_id(1))));
+    stage.exchange("/send-file bob a", Ok(Reply::Started(transfer_id(1))));
     stage.typed(Typed::End);
     for second in 1..60 {
         assert_eq!(stage.pass(Duration::from_secs(9)).ending, None);

@@ -1,6 +1,7 @@
 //! Offers, transfers and their ends.
 
 use super::*;
+use crate::node::command::CommandError;
 
 #[test]
 fn offers_have_numbers_and_are_told_once() {
@@ -193,17 +194,21 @@ fn a_file_is_offered_and_followed_to_its_end() {
         command["params"],
         json!({"to": "carol", "path": "/home/alice/a.txt"})
     );
-    stage.answer(request, Ok(Reply::Offered(transfer_id(1))));
+    stage.answer(request, Ok(Reply::Started(transfer_id(1))));
     let wanted = stage.wanted();
     let file = Transfer {
         number: 1,
         name: "a.txt".to_owned(),
         way: Way::To(name("carol")),
     };
+    assert_eq!(wanted.met, ["carol"]);
+    assert_eq!(wanted.items, []);
     assert_eq!(
-        (wanted.items, wanted.met),
-        (vec![Item::Offered(file.clone())], vec!["carol".to_owned()])
+        stage.conversation.underway(),
+        [(&file, transfers::Stage::Looking)]
     );
+    let wanted = stage.event(transfer(1, TransferState::Waiting));
+    assert_eq!(wanted.items, [Item::Offered(file.clone())]);
 
     let shown = |state| Item::Transfer {
         transfer: file.clone(),
@@ -236,12 +241,35 @@ fn a_file_is_offered_and_followed_to_its_end() {
     );
 }
 
+#[test]
+fn a_file_that_cannot_be_offered_says_why_unless_it_was_cancelled() {
+    for is_cancelled in [false, true] {
+        let mut stage = Stage::with_bob();
+        stage.exchange("/send-file bob a", Ok(Reply::Started(transfer_id(1))));
+        if is_cancelled {
+            stage.exchange("/cancel", Ok(Reply::Done));
+        }
+        let error = CommandError::PeerOffline(name("bob"));
+        let state = TransferState::NotOffered { error };
+        let wanted = stage.event(transfer(1, state.clone()));
+        let transfer = file(1, "a");
+        let item = if is_cancelled {
+            Item::Cancelled(transfer)
+        } else {
+            Item::Transfer { transfer, state }
+        };
+        assert_eq!(wanted.items, [item]);
+        assert_eq!(stage.conversation.underway(), []);
+    }
+}
+
 /// Talking to bob, with this many files on their way to him: a, b and so on.
 fn sending(count: u8) -> Stage {
     let mut stage = Stage::with_bob();
     for (number, name) in (1..=count).zip('a'..) {
         let line = format!("/send-file bob {name}");
-        stage.exchange(&line, Ok(Reply::Offered(transfer_id(number))));
+        stage.exchange(&line, Ok(Reply::Started(transfer_id(number))));
+        stage.event(transfer(number, TransferState::Waiting));
     }
     stage
 }
@@ -325,7 +353,7 @@ fn a_file_behind_another_to_the_same_person_waits_for_its_turn() {
         let underway = stage.conversation.underway().into_iter();
         let shown = underway.map(|(transfer, stage)| match stage {
             transfers::Stage::Moving { pace, .. } => (transfer.number, pace),
-            transfers::Stage::Offered => panic!("both move"),
+            transfers::Stage::Looking | transfers::Stage::Offered => panic!("both move"),
         });
         Vec::from_iter(shown)
     };
@@ -450,8 +478,10 @@ fn an_offer_outlives_its_node_and_keeps_its_number() {
         for ((request, _, _), (id, again)) in
             asks.iter().zip([(3, file(1, "a")), (4, file(2, "b"))])
         {
-            stage.answer(*request, Ok(Reply::Offered(transfer_id(id))));
-            assert_eq!(stage.wanted().items, [Item::OfferedAgain(again)]);
+            stage.answer(*request, Ok(Reply::Started(transfer_id(id))));
+            assert_eq!(stage.wanted().items, []);
+            let wanted = stage.event(transfer(id, TransferState::Waiting));
+            assert_eq!(wanted.items, [Item::OfferedAgain(again)]);
         }
         let (request, _, command) = only(stage.line("/cancel 2").asks);
         assert_eq!(command["params"], json!({"transfer": transfer_id(4)}));

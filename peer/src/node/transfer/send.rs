@@ -36,7 +36,7 @@ pub(super) struct Sending {
 #[derive(Debug)]
 struct Outgoing {
     to: AccountName,
-    /// Whoever asked; answered once the offer is out.
+    /// Whoever asked; answered once the file is open.
     command: Option<CommandId>,
     offer: Option<Offer>,
     state: State,
@@ -60,7 +60,7 @@ enum State {
     Unlinked {
         /// Once the server was away it is waited for until then.
         until: Option<Instant>,
-        /// Why the link was lost that the offer was out on.
+        /// Why the link was lost that the offer was out on; `None` if it was never out.
         lost: Option<String>,
     },
     /// The offer is out.
@@ -140,7 +140,7 @@ impl Sending {
         opened.map(|transfer| &transfer.to)
     }
 
-    /// The transfers whose offer is out: whoever asked for one knows its id.
+    /// The transfers whose file is open: whoever asked for one knows its id.
     pub(super) fn views(&self) -> impl Iterator<Item = TransferView> {
         let all = self.transfers.iter();
         all.filter_map(|(transfer, outgoing)| outgoing.view(*transfer))
@@ -160,9 +160,8 @@ impl Sending {
                 continue;
             }
             cx.send(link, FileFrame::Offer(offer.clone()));
-            outgoing.state = State::Offered { link };
-            if let Some(command) = outgoing.command.take() {
-                cx.reply(command, Ok(Reply::Offered(*transfer)));
+            let before = std::mem::replace(&mut outgoing.state, State::Offered { link });
+            if matches!(before, State::Unlinked { lost: None, .. }) {
                 tell(*transfer, TransferState::Waiting, cx);
             }
         }
@@ -417,6 +416,9 @@ impl Sending {
                     executable,
                 });
                 outgoing.state = State::Unlinked { until, lost: None };
+                if let Some(command) = outgoing.command.take() {
+                    cx.reply(command, Ok(Reply::Started(transfer)));
+                }
                 let account = outgoing.to.clone();
                 self.offer_over_best(&account, cx);
             }
@@ -666,7 +668,7 @@ impl Sending {
         self.end_early(transfer, error, FailureKind::Broken, cx);
     }
 
-    /// There is no link to the recipient in time. `error` says so of one that there never was a link to.
+    /// There is no link to the recipient in time. `error` says so where the offer was never out.
     fn fail_unlinked(&mut self, transfer: TransferId, error: CommandError, cx: &mut Context<'_>) {
         let outgoing = self.transfers.get(&transfer);
         match outgoing.and_then(Outgoing::went_away) {
@@ -674,7 +676,10 @@ impl Sending {
                 let error = CommandError::Transfer(reason);
                 self.end_early(transfer, error, FailureKind::Unanswered, cx);
             }
-            None => self.fail(transfer, error, cx),
+            None => {
+                let state = TransferState::NotOffered { error };
+                self.end(transfer, state, cx);
+            }
         }
     }
 
@@ -685,16 +690,20 @@ impl Sending {
         kind: FailureKind,
         cx: &mut Context<'_>,
     ) {
+        let opening = self.transfers.get_mut(&transfer);
+        if let Some(command) = opening.and_then(|outgoing| outgoing.command.take()) {
+            self.remove(transfer, cx);
+            return cx.reply(command, Err(error));
+        }
+        let reason = error.to_string();
+        self.end(transfer, TransferState::Failed { reason, kind }, cx);
+    }
+
+    fn end(&mut self, transfer: TransferId, state: TransferState, cx: &mut Context<'_>) {
         let Some(outgoing) = self.remove(transfer, cx) else {
             return;
         };
-        match outgoing.command {
-            Some(command) => cx.reply(command, Err(error)),
-            None => {
-                let reason = error.to_string();
-                tell(transfer, TransferState::Failed { reason, kind }, cx);
-            }
-        }
+        tell(transfer, state, cx);
         if let Some(cancelled) = outgoing.cancelled {
             cx.reply(cancelled.command, Ok(Reply::Done));
         }
@@ -721,7 +730,8 @@ impl Outgoing {
 
     fn view(&self, transfer: TransferId) -> Option<TransferView> {
         let state = match &self.state {
-            State::Opening | State::Unlinked { lost: None, .. } => return None,
+            State::Opening => return None,
+            State::Unlinked { lost: None, .. } => TransferState::Looking,
             State::Unlinked { lost: Some(_), .. } | State::Offered { .. } => TransferState::Waiting,
             State::Moving(moving) => moving.progress.state(),
         };

@@ -46,6 +46,16 @@ pub(super) fn numbered(transfer: &Transfer) -> String {
 fn forms(transfer: &Transfer, stage: Stage) -> Vec<String> {
     let whom = whom(transfer);
     let (done, total, pace) = match stage {
+        Stage::Looking => {
+            let with = match &transfer.way {
+                Way::To(with) | Way::From(with) => with,
+            };
+            return vec![
+                format!(" {whom}, looks for {with}"),
+                format!(", looks for {with}"),
+                ", not offered yet".to_owned(),
+            ];
+        }
         Stage::Offered => {
             return vec![
                 format!(" {whom}, waits for an answer"),
@@ -115,6 +125,11 @@ pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) 
         Way::From(_) => "Received",
     };
     match state {
+        TransferState::Looking => look.dim(&format!("  {number}: {name} {whom}: not offered yet")),
+        TransferState::NotOffered { error } => look.yellow(&format!(
+            "{number}: {name} {whom} was not offered: {}",
+            inline(&error.to_string())
+        )),
         TransferState::Waiting => {
             look.dim(&format!("  {number}: {name} {whom}: waiting for an answer"))
         }
@@ -154,6 +169,7 @@ pub(super) fn cut_off(underway: &[(Transfer, Stage)]) -> String {
         let name = inline(&transfer.name);
         let whom = whom(transfer);
         match stage {
+            Stage::Looking => format!("{name} {whom} (not offered yet)"),
             Stage::Offered => format!("{name} {whom} (offered)"),
             Stage::Moving { done, total, .. } => {
                 format!("{name} {whom} ({})", percent(*done, *total))
@@ -188,7 +204,9 @@ pub(super) fn of_node(view: &TransferView) -> String {
             };
             format!("{name} {whom}, {percent} of {total}{behind}")
         }
+        TransferState::Looking => format!("{name} {whom}, looks for {}", view.with),
         TransferState::Waiting
+        | TransferState::NotOffered { .. }
         | TransferState::Done { .. }
         | TransferState::Declined { .. }
         | TransferState::Failed { .. } => format!("{name} {whom}, waits for an answer"),
@@ -286,6 +304,7 @@ mod tests {
             pace,
         };
         for (stage, line) in [
+            (Stage::Looking, " 3: x to bob, looks for bob"),
             (Stage::Offered, " 3: x to bob, waits for an answer"),
             (
                 moving(0, Pace::Unmeasured),
