@@ -352,6 +352,9 @@ pub const STUN_TRIES_MAX: u32 = 4;
 pub const STUN_INTERVAL: Duration = Duration::from_secs(20);
 /// Idle timeout of a link: two keep-alives in a row may be lost.
 pub const LINK_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A program that nobody has run for this long was stopped, or its device asleep: other devices may have given
+/// up its links, since what they heard last may be a keep-alive interval older.
+pub const STANDSTILL_MIN: Duration = LINK_IDLE_TIMEOUT.saturating_sub(LINK_KEEP_ALIVE_INTERVAL);
 /// Interval between two keep-alives on an idle link: a third of [`LINK_IDLE_TIMEOUT`]. They also keep NAT
 /// mappings alive.
 pub const LINK_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);

@@ -76,6 +76,8 @@ pub struct Node {
     paths: Paths,
     /// Something happened that may have changed which accounts messages and offers wait for.
     wants_are_stale: bool,
+    /// When somebody called last.
+    called: Instant,
     effects: Effects,
 }
 
@@ -108,6 +110,7 @@ impl Node {
             transfers: Transfers::default(),
             paths: Paths::new(paths_rng, own_key),
             wants_are_stale: true,
+            called: now,
             effects,
         };
         node.settle(now);
@@ -122,6 +125,7 @@ impl Node {
 
     /// Handles an event outside the node.
     pub fn handle_input(&mut self, input: Input, now: Instant) {
+        self.note_standstill(now);
         self.wants_are_stale |= !matches!(input, Input::Datagrams(_));
         let cx = &mut self.effects.at(now);
         match input {
@@ -153,6 +157,7 @@ impl Node {
 
     /// Does what is due; called when the deadline of the last [`Output::Wait`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.note_standstill(now);
         self.wants_are_stale = true;
         let cx = &mut self.effects.at(now);
         self.account.handle_timeout(cx);
@@ -244,6 +249,13 @@ impl Node {
             return output;
         }
         Output::Wait(self.deadline())
+    }
+
+    /// Where there are links, somebody calls every few seconds, unless the program is stopped.
+    fn note_standstill(&mut self, now: Instant) {
+        let span = now.saturating_duration_since(self.called);
+        self.called = now;
+        self.effects.links.on_standstill(span, now);
     }
 
     fn deadline(&self) -> Option<Deadline> {

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::id::AccountName;
@@ -28,7 +28,8 @@ use super::command::KeyState;
 use super::io::{AGENT, Datagrams, LocalAddress, Transmit};
 use super::paths::relay::Relay;
 use super::transport::{
-    CloseReason, LeafRank, LinkId, ReadEnd, Side, StreamDir, StreamId, Transport, TransportEvent,
+    CloseReason, LeafRank, LinkId, Loss, ReadEnd, Side, StreamDir, StreamId, Transport,
+    TransportEvent,
 };
 use super::violation::ProtocolViolation;
 use dial::Dials;
@@ -90,7 +91,7 @@ pub(super) enum LinkChange {
     Lost {
         link: LinkId,
         account: AccountName,
-        reason: String,
+        reason: Loss,
     },
     /// A device could not be reached.
     DialFailed {
@@ -540,6 +541,11 @@ impl Links {
         self.peers.is_empty()
     }
 
+    /// Nobody has called for `span`.
+    pub(super) fn on_standstill(&mut self, span: Duration, now: Instant) {
+        self.transport.on_standstill(span, now);
+    }
+
     /// Continues dials, ends a farewell that took too long, and closes links that were not authorised in
     /// time.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -939,7 +945,7 @@ impl Links {
                 self.doubt(link, newer);
             } else if self.transport.acknowledged_bytes(newer) > of_newer {
                 self.transport.close(link, CloseReason::Done, now);
-                return self.forget(link, "no answer".to_owned());
+                return self.forget(link, Loss::other("no answer"));
             }
         }
         self.silent.insert(link);
@@ -947,8 +953,8 @@ impl Links {
         self.events.push_back(LinksEvent::Change(change));
     }
 
-    fn on_lost(&mut self, link: LinkId, reason: String, now: Instant) {
-        if self.dials.on_lost(link, &reason, now) {
+    fn on_lost(&mut self, link: LinkId, reason: Loss, now: Instant) {
+        if self.dials.on_lost(link, &reason.to_string(), now) {
             self.continue_dials(now);
         }
         self.forget(link, reason);
@@ -964,10 +970,10 @@ impl Links {
                 "the other side speaks another version; upgrade the older of the two"
             }
         };
-        self.forget(link, reason.to_owned());
+        self.forget(link, Loss::other(reason));
     }
 
-    fn forget(&mut self, link: LinkId, reason: String) {
+    fn forget(&mut self, link: LinkId, reason: Loss) {
         self.stalled.remove(&link);
         self.rounds.remove(link);
         if let Some(peer) = self.peers.remove(&link)

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use common::key::{DeviceKey, DeviceSecret};
@@ -37,6 +37,8 @@ use rustls::pki_types::CertificateDer;
 
 // Detects links that acknowledge nothing.
 mod ack_lag;
+// Why links are lost.
+mod loss;
 // Bounds path MTU discovery by what the interfaces carry.
 mod mtu;
 // Relayed and direct paths of a link.
@@ -48,6 +50,7 @@ mod trains;
 // What QUIC has not taken yet of each stream.
 mod unsent;
 
+pub use loss::Loss;
 pub use noq_proto::StreamId;
 pub use paths::{PathChange, PathRefused, PathReport, Route};
 pub use unsent::LeafRank;
@@ -97,11 +100,7 @@ pub enum TransportEvent {
         device_key: DeviceKey,
     },
     /// The link is lost. No event of it follows.
-    Lost {
-        link: LinkId,
-        /// Why, for a person.
-        reason: String,
-    },
+    Lost { link: LinkId, reason: Loss },
     /// The other side opened streams of one kind; [`Transport::accept`] returns them.
     Opened { link: LinkId, dir: StreamDir },
     /// A stream has bytes to read, or has ended.
@@ -177,6 +176,8 @@ pub struct Transport {
     unauthorised: BTreeMap<LinkId, Instant>,
     /// Whether panics of the QUIC implementation are caught.
     catches_panics: bool,
+    /// Links that end by then end because the program stood still.
+    wakes_until: Option<Instant>,
 }
 
 struct Link {
@@ -189,6 +190,8 @@ struct Link {
     timer: Option<Instant>,
     unsent: Unsent,
     is_lost: bool,
+    /// The program stood still lately, while it was there.
+    stood_still: Option<Duration>,
 }
 
 impl Transport {
@@ -213,6 +216,7 @@ impl Transport {
             responses: VecDeque::new(),
             unauthorised: BTreeMap::new(),
             catches_panics: true,
+            wakes_until: None,
         }
     }
 
@@ -423,6 +427,7 @@ impl Transport {
 
     /// Handles the timers that have expired, and drops inbound links that were not authorised in time.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.end_of_standstill(now);
         while let Some((at, link)) = self.timers.first().copied()
             && at <= now
         {
@@ -602,6 +607,7 @@ impl Transport {
             timer: None,
             unsent: Unsent::default(),
             is_lost: false,
+            stood_still: None,
         };
         self.links.insert(id, link);
         self.by_handle.insert(handle.0, id);
@@ -697,15 +703,15 @@ impl Transport {
 
     fn on_lost(&mut self, id: LinkId, reason: &ConnectionError) {
         self.unauthorised.remove(&id);
-        self.report_lost(id, &describe(reason));
+        let stood_still = self.links.get(&id).and_then(|link| link.stood_still);
+        self.report_lost(id, loss::loss(reason, stood_still));
     }
 
     /// Reports a link as lost, unless it was reported or closed before.
-    fn report_lost(&mut self, id: LinkId, reason: &str) {
+    fn report_lost(&mut self, id: LinkId, reason: Loss) {
         if let Some(link) = self.links.get_mut(&id)
             && !std::mem::replace(&mut link.is_lost, true)
         {
-            let reason = reason.to_owned();
             self.events
                 .push_back(TransportEvent::Lost { link: id, reason });
         }
@@ -760,7 +766,7 @@ impl Transport {
     }
 
     fn remove(&mut self, id: LinkId) {
-        self.report_lost(id, "the connection ended");
+        self.report_lost(id, Loss::other("the connection ended"));
         self.dirty.remove(&id);
         self.unauthorised.remove(&id);
         if let Some(link) = self.links.remove(&id) {
@@ -776,7 +782,7 @@ impl Transport {
         let Some(handle) = self.links.get(&id).map(|link| link.handle) else {
             return;
         };
-        self.report_lost(id, reason);
+        self.report_lost(id, Loss::other(reason));
         self.remove(id);
         let endpoint = &mut self.endpoint;
         let drained = || endpoint.handle_event(handle, EndpointEvent::drained());
@@ -889,30 +895,6 @@ fn transport_config(
 fn train_datagrams(mtu: u16) -> NonZeroUsize {
     let datagrams = (UDP_TRAIN_LEN_MAX / usize::from(mtu)).clamp(1, TRAIN_DATAGRAMS_MAX);
     NonZeroUsize::new(datagrams).expect("clamped to at least one")
-}
-
-/// Describes to a person why a link is lost.
-fn describe(reason: &ConnectionError) -> String {
-    const UNAUTHORISED: u64 = CloseReason::Unauthorised as u64;
-    const PROTOCOL: u64 = CloseReason::Protocol as u64;
-    const VERSION: u64 = CloseReason::Version as u64;
-    match reason {
-        ConnectionError::TimedOut => "no answer".to_owned(),
-        ConnectionError::Reset => "the other side has restarted".to_owned(),
-        ConnectionError::ApplicationClosed(close) => match close.error_code.into_inner() {
-            UNAUTHORISED => "the other side does not know this device".to_owned(),
-            PROTOCOL => "the other side reports that this side broke the protocol".to_owned(),
-            VERSION => {
-                "the other side speaks another version; upgrade the older of the two".to_owned()
-            }
-            _ => "the other side closed the connection".to_owned(),
-        },
-        ConnectionError::LocallyClosed => "closed".to_owned(),
-        ConnectionError::VersionMismatch
-        | ConnectionError::TransportError(_)
-        | ConnectionError::ConnectionClosed(_)
-        | ConnectionError::CidsExhausted => format!("the connection failed: {reason}"),
-    }
 }
 
 /// The address as QUIC sees it: of IPv6.

@@ -171,7 +171,7 @@ impl Outsider {
                     self.stream = self.transport.open_bi(link);
                 }
             }
-            TransportEvent::Lost { reason, .. } => self.lost = Some(reason),
+            TransportEvent::Lost { reason, .. } => self.lost = Some(reason.to_string()),
             TransportEvent::Readable { stream, .. } => self.read(stream),
             TransportEvent::Opened { link, dir } => {
                 let stream = self.transport.accept(link, dir);

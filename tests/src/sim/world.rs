@@ -826,6 +826,9 @@ impl World {
     }
 
     fn happen(&mut self, what: Happening) {
+        if let Some(until) = self.sleeps_through(&what) {
+            return self.schedule(until, what);
+        }
         match what {
             Happening::Datagram(arrival, datagram) => self.on_datagram(&arrival, &datagram),
             Happening::Connected(id) => self.on_connected(id),
@@ -874,6 +877,25 @@ impl World {
                 }
             }
         }
+    }
+
+    /// When a host wakes that does not notice something before. Datagrams are lost on it.
+    fn sleeps_through(&self, what: &Happening) -> Option<Instant> {
+        let n = match what {
+            Happening::ToHost(id, _) => self.connections.get(id)?.host,
+            Happening::NotConnected(n, ..)
+            | Happening::Stored(n, ..)
+            | Happening::DiskDone(n, ..)
+            | Happening::Computed(n, ..) => *n,
+            Happening::Datagram(..)
+            | Happening::Connected(_)
+            | Happening::ToServer(..)
+            | Happening::ServerHears(_)
+            | Happening::Store(..)
+            | Happening::Disk(..)
+            | Happening::ServerStored(_) => return None,
+        };
+        self.hosts[n].asleep_until.filter(|until| *until > self.now)
     }
 
     fn host_input(&mut self, n: usize, life: u32, input: Input) {

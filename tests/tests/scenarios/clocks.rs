@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::limits::{LEAF_LEN, LINK_IDLE_TIMEOUT, STANDSTILL_MIN};
 use common::wire::rendezvous::{Answer, Refusal};
 use peer::node::command::{Command, CommandError, TransferState};
 use tests::sim::login::{self, Entry};
@@ -9,8 +10,8 @@ use tests::sim::net::{Faults, Site};
 use tests::sim::world::{World, WorldOptions};
 
 use super::shared::{
-    answers, ask, end, offer, overhear, reunite, say, separate, shown, until_delivered,
-    until_online, waiting,
+    answer, answers, ask, end, offer, open_offers, overhear, reunite, say, separate, shown, until,
+    until_delivered, until_online, waiting,
 };
 
 /// Longer than milliseconds in 32 bits can count, and than a token lives.
@@ -93,4 +94,50 @@ fn t25_a_token_that_expired_meanwhile_asks_for_the_password() {
         login::enter(&mut world, host, Entry::LogIn);
     }
     until_delivered(&mut world, 0, absent);
+}
+
+/// The second host sleeps.
+fn second_sleeps(world: &mut World, span: Duration) {
+    world.hosts[1].asleep_until = Some(world.now + span);
+    world.pass(span);
+}
+
+#[test]
+fn whoever_slept_is_not_told_that_the_others_went_away() {
+    for is_taken in [false, true] {
+        let mut world = with_passwords(2);
+        let len = 300 * LEAF_LEN as u32;
+        let (transfer, _) = offer(&mut world, len);
+        if is_taken {
+            answer(&mut world, transfer, true);
+            until(&mut world, |world| {
+                world.hosts[1].moving.iter().any(|(_, done)| *done > 0)
+            });
+        }
+        second_sleeps(&mut world, Duration::from_secs(60));
+        let TransferState::Failed { reason, .. } = end(&mut world, 1, transfer) else {
+            panic!("it did not fail");
+        };
+        let why = "this program was stopped, or the device asleep, for 60 s";
+        let told = match is_taken {
+            true => format!("the link broke ({why})"),
+            false => format!("the link to {} ended: {why}", world.hosts[0].account),
+        };
+        assert_eq!(reason, told);
+    }
+}
+
+#[test]
+fn what_ends_long_after_a_sleep_ends_for_another_reason() {
+    let mut world = with_passwords(2);
+    let (transfer, _) = offer(&mut world, 5);
+    // So short that the link outlives it.
+    second_sleeps(&mut world, STANDSTILL_MIN);
+    world.pass(LINK_IDLE_TIMEOUT);
+    assert_eq!(open_offers(&mut world, 1), 1);
+    separate(&mut world);
+    let TransferState::Failed { reason, .. } = end(&mut world, 1, transfer) else {
+        panic!("it did not fail");
+    };
+    assert!(reason.contains("went away"), "{reason}");
 }

@@ -20,7 +20,7 @@ use crate::node::command::{
 };
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
-use crate::node::transport::LinkId;
+use crate::node::transport::{LinkId, Loss};
 use crate::node::violation::ProtocolViolation;
 
 /// All files that come, from the offer on.
@@ -320,7 +320,7 @@ impl Receiving {
     }
 
     /// A link is gone, and with it what it carried.
-    pub(super) fn on_lost(&mut self, link: LinkId, reason: &str, cx: &mut Context<'_>) {
+    pub(super) fn on_lost(&mut self, link: LinkId, reason: &Loss, cx: &mut Context<'_>) {
         let carried: Vec<TransferId> = self
             .transfers
             .iter()
@@ -331,7 +331,7 @@ impl Receiving {
             let incoming = self.transfers.get(&transfer);
             let (kind, reason) = match incoming.filter(|incoming| incoming.expires().is_some()) {
                 Some(incoming) => {
-                    let reason = format!("{} went away ({reason})", incoming.from);
+                    let reason = reason.of_partner(&incoming.from, "");
                     (FailureKind::Unanswered, reason)
                 }
                 None => (FailureKind::Broken, format!("the link broke ({reason})")),

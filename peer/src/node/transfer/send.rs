@@ -19,7 +19,7 @@ use crate::node::command::{
 };
 use crate::node::context::Context;
 use crate::node::io::{DiskAnswer, DiskFailure, DiskRequest};
-use crate::node::transport::{LeafRank, LinkId, StreamId};
+use crate::node::transport::{LeafRank, LinkId, Loss, StreamId};
 
 /// All files that go.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ enum State {
         /// Once the server was away it is waited for until then.
         until: Option<Instant>,
         /// Why the link was lost that the offer was out on; `None` if it was never out.
-        lost: Option<String>,
+        lost: Option<Loss>,
     },
     /// The offer is out.
     Offered { link: LinkId },
@@ -269,7 +269,7 @@ impl Sending {
         &mut self,
         link: LinkId,
         account: &AccountName,
-        reason: &str,
+        reason: &Loss,
         cx: &mut Context<'_>,
     ) {
         self.in_flight.remove(&link);
@@ -280,7 +280,7 @@ impl Sending {
                 continue;
             }
             if matches!(outgoing.state, State::Offered { .. }) {
-                let lost = Some(reason.to_owned());
+                let lost = Some(reason.clone());
                 outgoing.state = State::Unlinked { until, lost };
             } else {
                 broken.push(*transfer);
@@ -757,7 +757,7 @@ impl Outgoing {
         match &self.state {
             State::Unlinked { lost, .. } => {
                 let reason = lost.as_ref()?;
-                Some(format!("{} went away before answering ({reason})", self.to))
+                Some(reason.of_partner(&self.to, " before answering"))
             }
             State::Opening | State::Offered { .. } | State::Moving(_) => None,
         }

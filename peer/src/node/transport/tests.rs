@@ -197,7 +197,7 @@ fn a_closed_link_tells_the_other_side_why() {
     pair.ends[1].close(server, CloseReason::Unauthorised, pair.now);
     let [dialled, _] = pair.run();
     let told = dialled.iter().any(|event| {
-        matches!(event, TransportEvent::Lost { link, reason } if *link == client && reason.contains("does not know"))
+        matches!(event, TransportEvent::Lost { link, reason } if *link == client && reason.to_string().contains("does not know"))
     });
     assert!(told, "{dialled:?}");
 }

@@ -27,7 +27,7 @@ use crate::sim::net::Site;
 /// A control connection: bytes in order both ways, until it breaks.
 #[derive(Debug)]
 pub(super) struct Connection {
-    host: usize,
+    pub(super) host: usize,
     /// Where it comes from, as the server sees it.
     source: SocketAddr,
     life: u32,
