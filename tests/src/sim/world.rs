@@ -159,6 +159,8 @@ pub struct World {
     tampers: BTreeMap<usize, Tamper>,
     last_connection: u64,
     queue: BinaryHeap<Reverse<Due>>,
+    /// What hosts that are asleep will notice when they wake.
+    missed: BTreeMap<usize, Vec<Happening>>,
     last_due: u64,
     turns: u32,
     /// Datagrams that arrived, and their bytes.
@@ -252,6 +254,7 @@ impl World {
             tampers: BTreeMap::new(),
             last_connection: 0,
             queue: BinaryHeap::new(),
+            missed: BTreeMap::new(),
             last_due: 0,
             turns: 0,
             carried: [0; 2],
@@ -356,6 +359,7 @@ impl World {
         host.life += 1;
         host.off_since = None;
         host.asleep_until = None;
+        self.missed.remove(&n);
         (host.store_free, host.disk_free) = (now, now);
         let options = NodeOptions {
             secret: DeviceSecret::from_seed(host.secret),
@@ -818,7 +822,11 @@ impl World {
         let host = &mut self.hosts[n];
         if host.asleep_until.is_some_and(|until| until <= self.now) {
             host.asleep_until = None;
+            for what in self.missed.remove(&n).unwrap_or_default() {
+                self.schedule(self.now, what);
+            }
         }
+        let host = &mut self.hosts[n];
         if let Some(node) = &mut host.node {
             node.handle_timeout(self.now);
             self.drain(n);
@@ -826,8 +834,8 @@ impl World {
     }
 
     fn happen(&mut self, what: Happening) {
-        if let Some(until) = self.sleeps_through(&what) {
-            return self.schedule(until, what);
+        if let Some(n) = self.sleeper(&what) {
+            return self.missed.entry(n).or_default().push(what);
         }
         match what {
             Happening::Datagram(arrival, datagram) => self.on_datagram(&arrival, &datagram),
@@ -879,8 +887,8 @@ impl World {
         }
     }
 
-    /// When a host wakes that does not notice something before. Datagrams are lost on it.
-    fn sleeps_through(&self, what: &Happening) -> Option<Instant> {
+    /// The host that is asleep and notices something when it wakes. Datagrams are lost on it.
+    fn sleeper(&self, what: &Happening) -> Option<usize> {
         let n = match what {
             Happening::ToHost(id, _) => self.connections.get(id)?.host,
             Happening::NotConnected(n, ..)
@@ -895,7 +903,7 @@ impl World {
             | Happening::Disk(..)
             | Happening::ServerStored(_) => return None,
         };
-        self.hosts[n].asleep_until.filter(|until| *until > self.now)
+        self.hosts[n].asleep_until.map(|_| n)
     }
 
     fn host_input(&mut self, n: usize, life: u32, input: Input) {
