@@ -94,6 +94,15 @@ Examples:
     Logout,
     /// Show who and where this device is.
     Status,
+    /// Show how the packets to each linked device go: direct or relayed, where to, round trip, loss and rates.
+    #[command(after_help = "\
+Examples:
+  peer paths
+  peer --json paths | jq -r '[.account, .path, .round_trip_us] | @tsv'
+
+Of packets that this device sends and QUIC calls lost some are late only. The figures are those of the path
+that a link uses now.")]
+    Paths,
     /// Show who is online.
     #[command(after_help = "\
 Examples:

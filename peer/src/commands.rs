@@ -31,6 +31,8 @@ mod message;
 mod node_handle;
 /// What is done for other programs of the profile before this one ends.
 mod parting;
+/// Paths of links.
+mod paths;
 /// Showing what arrives.
 mod receive;
 
@@ -74,6 +76,7 @@ fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> 
         Action::Admit => account::admit(place, screen),
         Action::ForgetServer(forget) => account::forget_server(place, &forget, screen),
         Action::Status => directory::status(place, screen),
+        Action::Paths => paths::paths(place, screen),
         Action::List(list) => directory::list(place, &list, screen),
         Action::Send(send) => message::send(place, send, screen),
         Action::Outbox(Outbox { action: None }) => message::outbox(place, screen),

@@ -628,7 +628,16 @@ fn a_file_that_arrived_before_it_could_be_cancelled_was_sent() {
     let sending = world.start("alice", &["send-file", "bob", "letter"]);
     let (mut stream, _) = listener.accept().unwrap();
     let transfer = "01".repeat(16);
-    status["status"]["linked"] = json!(["bob"]);
+    status["status"]["links"] = json!([{
+        "account": "bob",
+        "fingerprint": "",
+        "path": "relayed",
+        "round_trip_us": 0,
+        "sent_packets": 0,
+        "lost_packets": 0,
+        "sent_bytes": 0,
+        "received_bytes": 0,
+    }]);
     let lines = BufReader::new(stream.try_clone().unwrap()).lines();
     for line in lines {
         let request: Value = serde_json::from_str(&line.unwrap()).unwrap();

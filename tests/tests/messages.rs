@@ -553,7 +553,7 @@ fn commands_of_a_profile_are_one_device_with_one_endpoint() {
     assert_eq!(entries(&world, "alice"), before);
     let status = &world.json("alice", &["status"])[0];
     assert_eq!(status["fingerprint"], before[0]["fingerprint"]);
-    assert_eq!(status["linked"], json!(["bob"]));
+    assert_eq!(status["links"][0]["account"], "bob");
     let mut received = world.received("bob", "alice");
     received.sort();
     assert_eq!(received, ["number 0", "number 1", "number 2", "number 3"]);

@@ -64,7 +64,7 @@ fn find_way(
     let Reply::Status(status) = session.call(doing, &Command::Status)? else {
         return Err(Failure::unexpected_reply(doing));
     };
-    if status.linked.contains(to) {
+    if status.is_linked(to) {
         return Ok(());
     }
     session.ready_again(doing, screen)

@@ -248,6 +248,16 @@ impl NodeHandle {
         }
     }
 
+    /// Lets some time pass.
+    pub(crate) fn pause(&mut self, doing: &str, span: Duration) -> Result<(), Failure> {
+        let until = now() + span;
+        while now() < until {
+            let paused = self.inbox.pause(until.saturating_duration_since(now()));
+            paused.map_err(|error| Failure::of_call(doing, error))?;
+        }
+        Ok(())
+    }
+
     /// Tells whether the node tries again by itself.
     fn is_reconnecting(&mut self) -> bool {
         let Ok(Reply::Status(status)) = self.try_call(&Command::Status, CALL_TIMEOUT) else {

@@ -280,7 +280,7 @@ fn status() -> NodeStatus {
         fingerprint: "fp".to_owned(),
         connection: ConnectionState::Online,
         endpoints: Vec::new(),
-        linked: Vec::new(),
+        links: Vec::new(),
         outbox: 0,
         transfers: Vec::new(),
     }

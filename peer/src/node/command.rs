@@ -389,13 +389,63 @@ pub struct NodeStatus {
     pub connection: ConnectionState,
     /// The UDP endpoints that it announces.
     pub endpoints: Vec<SocketAddr>,
-    /// Accounts that it has a link to.
-    pub linked: Vec<AccountName>,
+    /// Its links to other devices, by account.
+    pub links: Vec<LinkView>,
     /// Number of messages without a receipt.
     pub outbox: usize,
     /// The transfers that it carries, whichever program of the profile asked for them: sent offers that wait
     /// for a way or an answer, and files that move.
     pub transfers: Vec<TransferView>,
+}
+
+impl NodeStatus {
+    /// Tells whether there is a link to a device of an account.
+    pub fn is_linked(&self, account: &AccountName) -> bool {
+        self.links.iter().any(|link| link.account == *account)
+    }
+}
+
+/// A link to another device, as shown to people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkView {
+    /// The other device's account.
+    pub account: AccountName,
+    /// Fingerprint of its key.
+    pub fingerprint: String,
+    /// How its packets go.
+    #[serde(flatten)]
+    pub way: Way,
+    /// Smoothed round-trip time of that way, in microseconds.
+    pub round_trip_us: u64,
+    /// What has gone that way since it was found.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// How the packets of a link go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "path", rename_all = "snake_case")]
+pub enum Way {
+    /// Straight to the other device.
+    Direct {
+        /// Its address.
+        remote: SocketAddr,
+    },
+    /// Through the server's relay.
+    Relayed,
+}
+
+/// What has gone over a path since it was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets sent, but for those that look for the path's MTU.
+    pub sent_packets: u64,
+    /// How many of those were lost.
+    pub lost_packets: u64,
+    /// Bytes sent, as UDP payload.
+    pub sent_bytes: u64,
+    /// Bytes received, as UDP payload.
+    pub received_bytes: u64,
 }
 
 /// A transfer that has not ended, as shown to people.

@@ -68,13 +68,13 @@ impl Node {
         }
     }
 
-    fn status(&self) -> NodeStatus {
+    fn status(&mut self) -> NodeStatus {
         NodeStatus {
             account: self.account.name().cloned(),
             fingerprint: self.own_key.fingerprint().to_string(),
             connection: self.account.connection().clone(),
             endpoints: self.paths.candidates(),
-            linked: self.effects.links.linked().into_iter().collect(),
+            links: self.effects.links.views(),
             outbox: self.chat.waiting(),
             transfers: self.transfers.views(),
         }

@@ -382,12 +382,6 @@ impl Links {
         self.dials.count_of(account) > 0
     }
 
-    /// Returns the accounts to which there is a ready link.
-    pub(super) fn linked(&self) -> BTreeSet<AccountName> {
-        let ready = self.peers.values().filter(|peer| peer.is_ready());
-        ready.filter_map(|peer| peer.account.clone()).collect()
-    }
-
     /// Sends a frame on the message stream of a ready link.
     pub(super) fn send(&mut self, link: LinkId, frame: &PeerFrame) {
         if let Some(stream) = self.peers.get(&link).and_then(|peer| peer.stream.id()) {

@@ -22,10 +22,13 @@ use crate::shell::names::FileName;
 
 /// The line interface of a conversation.
 mod front_end;
+/// Links, and how their packets go.
+mod link;
 /// Files on their way.
 mod transfer;
 
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
+pub(crate) use link::{Rates, table as links};
 pub(crate) use transfer::{cancelled, carried, cut_off_for_others, offer_ended, unfinished};
 
 /// Columns of the longest of what can be typed in a conversation.
@@ -284,10 +287,6 @@ pub(crate) fn node_status(node: &NodeStatus, look: &Look) -> Vec<(&'static str, 
         Some(account) => look.bold(account.as_str()),
         None => look.yellow("none: this device is not logged in; run 'peer login NAME'"),
     };
-    let links = match node.linked.as_slice() {
-        [] => "none".to_owned(),
-        linked => text::joined(linked),
-    };
     let outbox = match node.outbox {
         0 => "empty".to_owned(),
         1 => "1 message waits for its recipient".to_owned(),
@@ -297,9 +296,10 @@ pub(crate) fn node_status(node: &NodeStatus, look: &Look) -> Vec<(&'static str, 
         ("account", account),
         ("state", connection(&node.connection)),
         ("endpoints", endpoints(&node.endpoints, usize::MAX)),
-        ("links", links),
         ("outbox", outbox),
     ];
+    let links = node.links.iter();
+    rows.extend(links.map(|view| ("link", link::in_words(view))));
     let files = node.transfers.iter();
     rows.extend(files.map(|view| ("file", transfer::of_node(view))));
     rows

@@ -119,8 +119,8 @@ fn situation(world: &mut World, n: usize) -> String {
     };
     match world.hosts[n].replies.remove(&id) {
         Some(Ok(Reply::Status(status))) => format!(
-            "p{n} is {:?}, linked to {:?}, announces {:?}",
-            status.connection, status.linked, status.endpoints
+            "p{n} is {:?}, has the links {:?}, announces {:?}",
+            status.connection, status.links, status.endpoints
         ),
         other => format!("p{n} says {other:?}"),
     }

@@ -14,8 +14,9 @@ use common::wire::rendezvous::Introduction;
 
 use super::Links;
 use super::dial::Channel;
+use crate::node::command::{LinkView, Way};
 use crate::node::io::Datagrams;
-use crate::node::transport::{LinkId, PathChange, Side};
+use crate::node::transport::{LinkId, PathChange, Route, Side};
 
 /// The links that began through the relay, and their rounds.
 #[derive(Debug, Default)]
@@ -150,6 +151,30 @@ impl Links {
         self.rounds.links.insert(link, round);
         self.offer_candidates(link);
         self.start_rounds(now);
+    }
+
+    /// The ready links, by account, and how their packets go.
+    pub(in crate::node) fn views(&mut self) -> Vec<LinkView> {
+        let Self {
+            peers, transport, ..
+        } = self;
+        let ready = peers.iter().filter(|(_, peer)| peer.is_ready());
+        let views = ready.filter_map(|(link, peer)| {
+            let path = transport.current_path(*link)?;
+            Some(LinkView {
+                account: peer.account.clone()?,
+                fingerprint: peer.device_key.fingerprint().to_string(),
+                way: match path.route {
+                    Route::Direct(remote) => Way::Direct { remote },
+                    Route::Relayed(_) => Way::Relayed,
+                },
+                round_trip_us: u64::try_from(path.round_trip.as_micros()).unwrap_or(u64::MAX),
+                traffic: transport.current_traffic(*link).unwrap_or_default(),
+            })
+        });
+        let mut views: Vec<LinkView> = views.collect();
+        views.sort_by(|one, other| one.account.cmp(&other.account));
+        views
     }
 
     pub(super) fn on_path(&mut self, link: LinkId, change: PathChange, now: Instant) {

@@ -68,6 +68,7 @@ use noq_proto::{Connection, FourTuple, PathEvent, PathId, PathStatus, VarInt, n0
 
 use super::ack_lag::{AckLag, Paths};
 use super::silence::{AckWatch, Overdue};
+use crate::node::command::Traffic;
 use crate::node::paths::budget::Budget;
 
 use super::{Link, LinkId, Transport, TransportEvent, mapped};
@@ -229,6 +230,18 @@ impl Transport {
         let ids = paths.open.keys();
         let reports = ids.filter_map(|id| paths.report(*id, connection));
         reports.collect()
+    }
+
+    /// What has gone over the path that this end of a link sends its data over.
+    pub fn current_traffic(&mut self, link: LinkId) -> Option<Traffic> {
+        let link = self.links.get_mut(&link)?;
+        let stats = link.connection.path_stats(link.paths.current?)?;
+        Some(Traffic {
+            sent_packets: stats.sent_packets - stats.sent_plpmtud_probes,
+            lost_packets: stats.lost_packets - stats.lost_plpmtud_probes,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+        })
     }
 
     /// The path that this end of a link sends its data over.

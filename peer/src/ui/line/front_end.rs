@@ -523,7 +523,7 @@ mod tests {
             fingerprint: String::new(),
             connection: ConnectionState::Online,
             endpoints: Vec::new(),
-            linked: vec![bob()],
+            links: Vec::new(),
             outbox: 0,
             transfers: Vec::new(),
         }

@@ -1,0 +1,162 @@
+//! Links to other devices: how their packets go, how long they take, and what is lost.
+
+use std::time::Duration;
+
+use common::text::{self, Align};
+
+use crate::node::command::{LinkView, Traffic, Way};
+use crate::ui::Look;
+
+/// How fast a link sends and receives, in bytes a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Rates {
+    sent_per_s: u64,
+    received_per_s: u64,
+}
+
+impl Rates {
+    /// The rates of a link that has had the traffic `before` a `span` ago. They begin anew where its path is
+    /// another one.
+    pub(crate) fn between(before: Option<&LinkView>, link: &LinkView, span: Duration) -> Self {
+        let same = before.filter(|before| before.way == link.way);
+        let Some(LinkView { traffic: then, .. }) = same else {
+            return Self::default();
+        };
+        let per_s = |bytes: u64| (bytes as f64 / span.as_secs_f64().max(0.001)) as u64;
+        let now = &link.traffic;
+        Self {
+            sent_per_s: per_s(now.sent_bytes.saturating_sub(then.sent_bytes)),
+            received_per_s: per_s(now.received_bytes.saturating_sub(then.received_bytes)),
+        }
+    }
+}
+
+/// A link in a few words.
+pub(super) fn in_words(link: &LinkView) -> String {
+    let way = match link.way {
+        Way::Direct { remote } => format!("direct, {remote}"),
+        Way::Relayed => "through the relay".to_owned(),
+    };
+    format!("{}, {way}, {}", link.account, round_trip(link))
+}
+
+/// Links under each other, with what is lost of what this side sends, and how fast both sides are.
+pub(crate) fn table(
+    links: &[(LinkView, Rates)],
+    columns: Option<usize>,
+    look: &Look,
+) -> Vec<String> {
+    let heads = [
+        "ACCOUNT",
+        "PATH",
+        "ADDRESS",
+        "ROUND TRIP",
+        "LOSS",
+        "SENT",
+        "RECEIVED",
+    ];
+    let mut rows = vec![heads.map(str::to_owned)];
+    rows.extend(links.iter().map(|(link, rates)| {
+        let (path, address) = match link.way {
+            Way::Direct { remote } => ("direct", remote.to_string()),
+            Way::Relayed => ("relayed", "the server's relay".to_owned()),
+        };
+        let Traffic {
+            sent_bytes,
+            received_bytes,
+            ..
+        } = link.traffic;
+        let moved =
+            |bytes: u64, rate: u64| format!("{} ({}/s)", text::size(bytes), text::size(rate));
+        [
+            link.account.to_string(),
+            path.to_owned(),
+            address,
+            round_trip(link),
+            loss(&link.traffic),
+            moved(sent_bytes, rates.sent_per_s),
+            moved(received_bytes, rates.received_per_s),
+        ]
+    }));
+    let mut lines = text::table(&rows, [Align::Left; 7], columns);
+    if let Some(heads) = lines.first_mut() {
+        *heads = look.dim(heads);
+    }
+    lines
+}
+
+fn round_trip(link: &LinkView) -> String {
+    match link.round_trip_us {
+        short @ 0..10_000 => format!("{:.1} ms", short as f64 / 1000.0),
+        long => format!("{} ms", long / 1000),
+    }
+}
+
+fn loss(traffic: &Traffic) -> String {
+    let permille = traffic.lost_packets as f64 * 100.0 / traffic.sent_packets.max(1) as f64;
+    format!("{permille:.1} %")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(way: Way) -> LinkView {
+        LinkView {
+            account: "bob".parse().unwrap(),
+            fingerprint: String::new(),
+            way,
+            round_trip_us: 1_250,
+            traffic: Traffic {
+                sent_packets: 200,
+                lost_packets: 1,
+                sent_bytes: 3_000_000,
+                received_bytes: 4_000,
+            },
+        }
+    }
+
+    fn direct() -> Way {
+        let remote = "192.0.2.7:5000".parse().unwrap();
+        Way::Direct { remote }
+    }
+
+    #[test]
+    fn a_link_says_how_its_packets_go() {
+        assert_eq!(
+            in_words(&link(direct())),
+            "bob, direct, 192.0.2.7:5000, 1.2 ms"
+        );
+        let mut relayed = link(Way::Relayed);
+        relayed.round_trip_us = 31_900;
+        assert_eq!(in_words(&relayed), "bob, through the relay, 31 ms");
+        let links = [(link(direct()), Rates::default())];
+        let [_, row] = table(&links, None, &Look::plain()).try_into().unwrap();
+        for part in [
+            "bob",
+            "direct",
+            "192.0.2.7:5000",
+            "1.2 ms",
+            "0.5 %",
+            "3.0 MB (0 B/s)",
+        ] {
+            assert!(row.contains(part), "{row}");
+        }
+    }
+
+    #[test]
+    fn rates_are_those_of_one_path() {
+        let before = link(direct());
+        let mut after = before.clone();
+        after.traffic.sent_bytes += 500;
+        let half = Duration::from_millis(500);
+        let rates = Rates::between(Some(&before), &after, half);
+        assert_eq!((rates.sent_per_s, rates.received_per_s), (1000, 0));
+        after.way = Way::Relayed;
+        assert_eq!(
+            Rates::between(Some(&before), &after, half),
+            Rates::default()
+        );
+        assert_eq!(Rates::between(None, &after, half), Rates::default());
+    }
+}
