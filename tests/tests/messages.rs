@@ -531,6 +531,32 @@ fn t05_no_control_character_of_a_message_reaches_a_screen() {
 }
 
 #[test]
+fn a_link_says_how_its_packets_go() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let _bob = world.receive("bob");
+    let none = world.peer("alice", &["paths"]);
+    assert_fails(&none, 0, &["No links.", "'peer chat'"]);
+    assert_eq!(none.stdout, "");
+    let _alice = world.receive("alice");
+    let sent = world.peer("alice", &["send", "bob", "hello"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    // It begins through the relay, and is direct a moment later.
+    let link = until("the link is direct", PATIENCE, || {
+        let mut links = world.json("alice", &["paths"]).into_iter();
+        links.find(|link| link["path"] == "direct")
+    });
+    assert_eq!(link["account"], "bob");
+    assert!(text(&link["remote"]).starts_with("127.0.0.1:"), "{link}");
+    assert!(link["sent_bytes"].as_u64().unwrap() > 0, "{link}");
+    let shown = world.peer("alice", &["paths"]).stdout;
+    assert!(shown.contains("direct"), "{shown}");
+    let status = world.peer("alice", &["status"]).stdout;
+    assert!(status.contains("bob, direct, 127.0.0.1:"), "{status}");
+}
+
+#[test]
 fn commands_of_a_profile_are_one_device_with_one_endpoint() {
     let world = World::new(EXECUTABLE);
     world.register("alice");
