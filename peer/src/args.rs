@@ -378,6 +378,7 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "login" => "peer login alice --server chat.example.org",
             "logout" => "peer logout",
             "status" => "peer status",
+            "paths" => "peer paths",
             "list" => "peer list --watch",
             "send" => "peer send bob See you at eight.",
             "outbox" => "peer outbox cancel bob",

@@ -24,7 +24,6 @@ use crate::node::command::{
     Command, ConnectionState, Direction, Event, FailureKind, HistoryItem, Listed, MessageState,
     OfferView, PresenceView, Reply, TransferState,
 };
-use crate::shell::names::FileName;
 
 // Whether the control connection is lost.
 pub(crate) mod connection;
@@ -763,35 +762,6 @@ impl Conversation {
         }
     }
 
-    fn on_offer_answered(
-        &mut self,
-        number: usize,
-        offer: OfferView,
-        taken_as: Option<String>,
-        result: Result<Reply, RequestError>,
-        now: Instant,
-    ) -> Result<(), Failure> {
-        match (result, taken_as) {
-            (Ok(_), Some(name)) => {
-                let transfer = Transfer {
-                    number,
-                    name: name.clone(),
-                    way: Way::From(offer.from),
-                };
-                self.transfers.follow(offer.transfer, transfer, None, now);
-                let folder = self.folder.clone();
-                self.show(Item::Accepted { name, folder });
-            }
-            (Ok(_), None) => self.show(Item::Declined { name: offer.name }),
-            (Err(RequestError::NoSuchTransfer), _) => self.object(Objection::OfferEnded),
-            (Err(RequestError::Failed(failure)), _) => {
-                self.offers.put_back(number, offer);
-                return Err(failure);
-            }
-        }
-        Ok(())
-    }
-
     // ---- what is typed ---------------------------------------------------------------------
 
     fn on_typed(&mut self, typed: Typed, now: Now) {
@@ -815,6 +785,10 @@ impl Conversation {
         let home = self.home.as_deref();
         let entry = Entry::parse(line, self.with.is_some(), &self.known, home);
         let unconfirmed = self.unconfirmed.take();
+        if !matches!(entry, Ok(Entry::Nothing)) {
+            // A message that is sent comes below it again.
+            self.sent.on_other_line();
+        }
         match entry {
             Ok(Entry::Nothing) => {}
             Ok(Entry::Quit) => self.leave(before),
@@ -922,30 +896,6 @@ impl Conversation {
                 Some(_) | None => Objection::NoSuchTransfer,
             }),
         }
-    }
-
-    fn answer_offer(&mut self, number: Option<usize>, is_accepted: bool, name: Option<FileName>) {
-        let Some((number, offer)) = self.offers.take(number) else {
-            return self.object(Objection::NoSuchOffer);
-        };
-        if is_accepted && name.is_none() && FileName::parse(&offer.name).is_err() {
-            let substitute = FileName::substitute(&offer.name);
-            self.offers.put_back(number, offer);
-            return self.object(Objection::OddName { number, substitute });
-        }
-        let name = name.map(|name| name.as_str().to_owned());
-        let command = Command::AnswerOffer {
-            transfer: offer.transfer,
-            folder: is_accepted.then(|| self.folder.clone()),
-            name: name.clone(),
-        };
-        let purpose = Purpose::AnswerOffer {
-            number,
-            name: name.unwrap_or_else(|| offer.name.clone()),
-            offer,
-            is_accepted,
-        };
-        self.ask("answer the offer", command, purpose);
     }
 
     // ---- outputs ---------------------------------------------------------------------------

@@ -104,6 +104,10 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
             if !cancelled.is_empty() {
                 screen.note(line::cancelled(&cancelled));
             }
+            let unanswered = conversation.unanswered();
+            if !unanswered.is_empty() {
+                screen.note(line::unanswered(&unanswered, session.is_owner()));
+            }
             Ok(Exit::Done)
         }
         Ending::Unfinished { waiting, transfers } => {

@@ -8,7 +8,7 @@ use super::io::{Ending, Objection, Output};
 use super::sent::Waiting;
 use super::transfers::{Stage, Transfer};
 use super::{Conversation, Purpose};
-use crate::node::command::Command;
+use crate::node::command::{Command, OfferView};
 
 /// Time for messages to be delivered after the end of piped input: enough to look up and dial a device.
 pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +65,11 @@ impl Conversation {
     /// The transfers that end with this conversation, should it end now.
     pub(crate) fn cut_off(&self) -> Vec<(TransferId, Transfer)> {
         self.transfers.all_with_ids()
+    }
+
+    /// Offers that nobody has answered.
+    pub(crate) fn unanswered(&self) -> Vec<&OfferView> {
+        self.offers.all().map(|(_, offer)| offer).collect()
     }
 
     /// The person has pressed Ctrl-C, which ends the conversation the second time.

@@ -1,10 +1,16 @@
 //! Files that others offer, and the numbers that the person calls files by.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use common::id::TransferId;
 
-use crate::node::command::{FailureKind, OfferView, TransferState};
+use super::io::{Item, Objection, RequestError};
+use super::transfers::{Transfer, Way};
+use super::{Conversation, Purpose};
+use crate::failure::Failure;
+use crate::node::command::{Command, FailureKind, OfferView, Reply, TransferState};
+use crate::shell::names::FileName;
 
 /// Why an offer that nobody answered has ended; `None` where its sender withdrew it.
 pub(crate) fn broken_by(state: &TransferState) -> Option<&str> {
@@ -85,5 +91,67 @@ impl Offers {
     fn number_of(&self, transfer: TransferId) -> Option<usize> {
         let mut open = self.open.iter();
         open.find_map(|(number, offer)| (offer.transfer == transfer).then_some(*number))
+    }
+}
+
+impl Conversation {
+    /// The person takes or declines an offer.
+    pub(super) fn answer_offer(
+        &mut self,
+        number: Option<usize>,
+        is_accepted: bool,
+        name: Option<FileName>,
+    ) {
+        let Some((number, offer)) = self.offers.take(number) else {
+            return self.object(Objection::NoSuchOffer);
+        };
+        if is_accepted && name.is_none() && FileName::parse(&offer.name).is_err() {
+            let substitute = FileName::substitute(&offer.name);
+            self.offers.put_back(number, offer);
+            return self.object(Objection::OddName { number, substitute });
+        }
+        let name = name.map(|name| name.as_str().to_owned());
+        let command = Command::AnswerOffer {
+            transfer: offer.transfer,
+            folder: is_accepted.then(|| self.folder.clone()),
+            name: name.clone(),
+        };
+        let purpose = Purpose::AnswerOffer {
+            number,
+            name: name.unwrap_or_else(|| offer.name.clone()),
+            offer,
+            is_accepted,
+        };
+        self.ask("answer the offer", command, purpose);
+    }
+
+    /// The node has the answer to an offer, or could not take it.
+    pub(super) fn on_offer_answered(
+        &mut self,
+        number: usize,
+        offer: OfferView,
+        taken_as: Option<String>,
+        result: Result<Reply, RequestError>,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        match (result, taken_as) {
+            (Ok(_), Some(name)) => {
+                let transfer = Transfer {
+                    number,
+                    name: name.clone(),
+                    way: Way::From(offer.from),
+                };
+                self.transfers.follow(offer.transfer, transfer, None, now);
+                let folder = self.folder.clone();
+                self.show(Item::Accepted { name, folder });
+            }
+            (Ok(_), None) => self.show(Item::Declined { name: offer.name }),
+            (Err(RequestError::NoSuchTransfer), _) => self.object(Objection::OfferEnded),
+            (Err(RequestError::Failed(failure)), _) => {
+                self.offers.put_back(number, offer);
+                return Err(failure);
+            }
+        }
+        Ok(())
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Receipts {
     pub(crate) state: MessageState,
     /// At least one.
     pub(crate) count: usize,
-    /// How the last of them begins, if more was written to the recipient since.
+    /// How the last of them begins, if more was typed since.
     pub(crate) last: Option<String>,
 }
 
@@ -64,6 +64,8 @@ pub(super) struct SentMessages {
     delivered: Recent,
     /// The latest of this conversation, at most [`WRITTEN_MAX`].
     written: VecDeque<Written>,
+    /// Something else was typed below the last of them.
+    is_followed: bool,
     /// Receipts that are not shown yet, the latest of each message.
     receipts: BTreeMap<MessageId, (AccountName, MessageState)>,
     tell_at: Option<Instant>,
@@ -119,6 +121,7 @@ impl SentMessages {
         if self.written.len() == WRITTEN_MAX {
             self.written.pop_front();
         }
+        self.is_followed = false;
         let beginning = beginning(text, BEGINNING_LEN).to_owned();
         self.written.push_back(Written {
             messages,
@@ -226,7 +229,13 @@ impl SentMessages {
         receipts.collect()
     }
 
-    /// How the last of these messages begins, unless it is the last that was written to its recipient.
+    /// Something was typed that is no message.
+    pub(super) const fn on_other_line(&mut self) {
+        self.is_followed = true;
+    }
+
+    /// How the last of these messages begins, unless it is the last that was written to its recipient, and the
+    /// last line that was typed.
     fn last_of(&self, ids: &[MessageId], to: &AccountName) -> Option<String> {
         let has = |written: &&Written, is_it: &dyn Fn(&MessageId) -> bool| {
             let mut messages = written.messages.iter();
@@ -234,7 +243,7 @@ impl SentMessages {
         };
         let mut latest = self.written.iter().rev();
         let latest = latest.find(|written| has(written, &|_| true))?;
-        if has(&latest, &|id| ids.contains(id)) {
+        if !self.is_followed && has(&latest, &|id| ids.contains(id)) {
             return None;
         }
         let mut all = self.written.iter().rev();

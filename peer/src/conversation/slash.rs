@@ -123,7 +123,7 @@ impl Slash {
             Self::Accept => "take the latest offered file, or the one of number N",
             Self::Decline => "do not take it",
             Self::Cancel => "end the transfer of number N, or the only one",
-            Self::Status => "how one is connected, and the files under way",
+            Self::Status => "the connection, the links, and the files under way",
             Self::Help => "what can be typed",
             Self::Quit => "end; so do 'quit', Ctrl-D, and Ctrl-C twice",
         }

@@ -29,7 +29,9 @@ mod transfer;
 
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
 pub(crate) use link::{Rates, table as links};
-pub(crate) use transfer::{cancelled, carried, cut_off_for_others, offer_ended, unfinished};
+pub(crate) use transfer::{
+    cancelled, carried, cut_off_for_others, offer_ended, unanswered, unfinished,
+};
 
 /// Columns of the longest of what can be typed in a conversation.
 const HELP_USAGE_COLUMNS: usize = 22;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::node::command::CommandError;
+use crate::shell::names::FileName;
 
 #[test]
 fn offers_have_numbers_and_are_told_once() {

@@ -147,6 +147,24 @@ fn a_message_that_is_read_later_is_told_again() {
 }
 
 #[test]
+fn a_receipt_below_another_line_says_for_what() {
+    for (line, last) in [("/help", Some("one")), ("", None)] {
+        let mut stage = Stage::with_bob();
+        stage.line("/help");
+        stage.exchange("one", Ok(Reply::Queued(vec![id(1)])));
+        stage.line(line);
+        stage.event(state_of(1, "bob", MessageState::Read));
+        let told = Item::Receipts(Receipts {
+            to: name("bob"),
+            state: MessageState::Read,
+            count: 1,
+            last: last.map(str::to_owned),
+        });
+        assert_eq!(stage.pass(Duration::from_secs(1)).items, [told], "{line}");
+    }
+}
+
+#[test]
 fn a_receipt_for_an_earlier_message_says_which() {
     let mut stage = Stage::with_bob_online();
     for (number, text) in [(1, "one"), (2, "two"), (3, "three")] {

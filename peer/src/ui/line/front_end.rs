@@ -706,15 +706,15 @@ mod tests {
             ),
             (
                 transfer("a.txt", declined),
-                "1: a.txt from bob was declined: no",
+                "  1: a.txt from bob was declined: no",
             ),
             (
                 transfer("a.txt", failed),
-                "1: a.txt from bob failed: the link broke",
+                "  1: a.txt from bob failed: the link broke",
             ),
             (
                 transfer("a.txt", done),
-                "1: Received a.txt from bob: 2.0 kB in 4 ms\n  saved as /tmp/a.txt\n  BLAKE3 00",
+                "  1: Received a.txt from bob: 2.0 kB in 4 ms\n    saved as /tmp/a.txt\n    BLAKE3 00",
             ),
             (
                 Item::Connection(ConnectionChange::Lost {

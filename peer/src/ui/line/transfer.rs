@@ -5,7 +5,7 @@ use common::text::{self, columns, inline, shortened};
 use super::{declined, transfer_done};
 use crate::conversation::speed::Pace;
 use crate::conversation::{Stage, Transfer, Way};
-use crate::node::command::{Direction, Moved, TransferState, TransferView};
+use crate::node::command::{Direction, Moved, OfferView, TransferState, TransferView};
 use crate::ui::Look;
 
 /// Columns of a terminal that does not say how many it has.
@@ -127,7 +127,7 @@ pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) 
     match state {
         TransferState::Looking => look.dim(&format!("  {number}: {name} {whom}: not offered yet")),
         TransferState::NotOffered { error } => look.yellow(&format!(
-            "{number}: {name} {whom} was not offered: {}",
+            "  {number}: {name} {whom} was not offered: {}",
             inline(&error.to_string())
         )),
         TransferState::Waiting => {
@@ -142,14 +142,14 @@ pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) 
         }
         TransferState::Done { .. } => {
             let done = transfer_done(verb, &name, &whom, state);
-            look.green(&format!("{number}: {done}"))
+            look.green(&format!("  {number}: {}", done.replace('\n', "\n  ")))
         }
         TransferState::Declined { reason } => {
             let reason = declined(reason, &transfer.name);
-            look.yellow(&format!("{number}: {name} {whom} was declined: {reason}"))
+            look.yellow(&format!("  {number}: {name} {whom} was declined: {reason}"))
         }
         TransferState::Failed { reason, .. } => look.yellow(&format!(
-            "{number}: {name} {whom} failed: {}",
+            "  {number}: {name} {whom} failed: {}",
             inline(reason)
         )),
     }
@@ -229,6 +229,18 @@ pub(crate) fn cut_off_for_others(moving: &[TransferView]) -> String {
     format!("Cancelled for another 'peer' program: {files}.")
 }
 
+/// Which offers of others nobody has answered in a chat that ends, at least one, and perhaps the node with it.
+pub(crate) fn unanswered(offers: &[&OfferView], ends_node: bool) -> String {
+    let files = offers.iter();
+    let files = files.map(|offer| format!("{} from {}", inline(&offer.name), offer.from));
+    let files = text::joined(&Vec::from_iter(files));
+    if ends_node {
+        format!("Not answered, and not open any more: {files}.")
+    } else {
+        format!("Not answered: {files}. 'peer receive' asks again.")
+    }
+}
+
 /// Which transfers ended with the chat; at least one.
 pub(crate) fn cancelled(transfers: &[Transfer]) -> String {
     format!("Cancelled: {}.", named(transfers))
@@ -249,6 +261,8 @@ fn named(transfers: &[Transfer]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use common::id::TransferId;
+
     use super::*;
 
     fn transfer(name: &str) -> Transfer {
@@ -294,6 +308,26 @@ mod tests {
                 assert!(!shown.contains('\n'));
             }
         }
+    }
+
+    #[test]
+    fn offers_that_nobody_answered_are_named_at_the_end() {
+        let offer = |name: &str| OfferView {
+            transfer: TransferId::from_bytes([0; 16]),
+            from: "bob".parse().unwrap(),
+            name: name.to_owned(),
+            size: 1,
+            executable: false,
+        };
+        let (first, second) = (offer("a\u{1b}.txt"), offer("b.txt"));
+        assert_eq!(
+            unanswered(&[&first, &second], true),
+            "Not answered, and not open any more: a␛.txt from bob, b.txt from bob."
+        );
+        assert_eq!(
+            unanswered(&[&second], false),
+            "Not answered: b.txt from bob. 'peer receive' asks again."
+        );
     }
 
     #[test]
