@@ -153,7 +153,9 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     let mut walk = Walk::new(world, Program::Peer, place);
     walk.succeed(who, "register", &access);
     walk.succeed(who, "login", &access);
-    for plain in ["status", "list", "outbox", "history", "admit", "chat"] {
+    for plain in [
+        "status", "list", "outbox", "history", "admit", "chat", "paths",
+    ] {
         walk.succeed(who, plain, &[]);
     }
     let waits = world.peer(who, &["send", "dora", "x", "--no-wait"]);
@@ -174,7 +176,7 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     walk.fail("nobody", "send", &["bob", "hello"]);
     walk.fail("nobody", "send-file", &["bob", "letter"]);
     for plain in [
-        "status", "list", "outbox", "history", "admit", "chat", "receive", "logout",
+        "status", "list", "outbox", "history", "admit", "chat", "paths", "receive", "logout",
     ] {
         walk.fail("nobody", plain, &[]);
     }

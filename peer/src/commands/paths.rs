@@ -66,5 +66,9 @@ fn links(session: &mut NodeHandle, doing: &str) -> Result<Vec<LinkView>, Failure
     let Reply::Status(node) = session.call(doing, &Command::Status)? else {
         return Err(Failure::unexpected_reply(doing));
     };
+    if node.account.is_none() {
+        let owner = session.settings().account.as_ref();
+        return Err(Failure::not_logged_in(doing, owner));
+    }
     Ok(node.links)
 }
