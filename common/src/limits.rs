@@ -441,6 +441,8 @@ pub const TRAVERSAL_BACKOFF_MAX: Duration = Duration::from_secs(300);
 pub const RELAY_BYTES_PER_SECOND_OF_ACCOUNT: u32 = 12_500_000;
 /// The same of all accounts together: 1 Gbit/s.
 pub const RELAY_BYTES_PER_SECOND: u32 = 125_000_000;
+/// The highest rate that an operator can give either of them, in Mbit/s: their bytes a second fit 32 bits.
+pub const RELAY_RATE_MAX: u32 = 30_000;
 /// Time at its full rate that an account, or all of them, may send at once after a pause: a train of each of
 /// a few links.
 pub const RELAY_BURST: Duration = Duration::from_millis(100);

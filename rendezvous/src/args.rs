@@ -5,15 +5,21 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::id::AccountName;
-use common::limits::FAILURE_LIMIT_MAX;
+use common::limits::{
+    FAILURE_LIMIT_MAX, RELAY_BYTES_PER_SECOND, RELAY_BYTES_PER_SECOND_OF_ACCOUNT, RELAY_RATE_MAX,
+};
 use common::os::bind::BindAddress;
 use common::os::number::within;
+
+/// Bytes of a megabit.
+pub const BYTES_OF_MEGABIT: u32 = 125_000;
 
 const EXIT_CODES: &str = "\
 Examples:
   rendezvous                                    start with the defaults
   rendezvous serve --listen 0.0.0.0:7400        listen on IPv4 only
   rendezvous serve --registration closed        only the operator makes accounts
+  rendezvous serve --relay-rate 20              20 Mbit/s of each account through the relay
   rendezvous account add alice                  make an account, running or not
   rendezvous account unblock alice              end a block after failed log-ins
 
@@ -72,6 +78,17 @@ pub struct ServeArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = within(1..=3600, "seconds"))]
     pub block_first: u32,
+    /// Relay nothing: devices that do not reach each other directly do not reach each other
+    #[arg(long, conflicts_with_all = ["relay_rate", "relay_total"], env = "RENDEZVOUS_NO_RELAY")]
+    pub no_relay: bool,
+    /// Megabits a second that the devices of one account may send through the relay
+    #[arg(long, value_name = "MBIT", default_value_t = RELAY_BYTES_PER_SECOND_OF_ACCOUNT / BYTES_OF_MEGABIT,
+          value_parser = within(1..=RELAY_RATE_MAX, "Mbit/s"))]
+    pub relay_rate: u32,
+    /// The same of all accounts together
+    #[arg(long, value_name = "MBIT", default_value_t = RELAY_BYTES_PER_SECOND / BYTES_OF_MEGABIT,
+          value_parser = within(1..=RELAY_RATE_MAX, "Mbit/s"))]
+    pub relay_total: u32,
 }
 
 /// Who may register.

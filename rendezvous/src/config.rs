@@ -6,7 +6,8 @@ use std::time::Duration;
 use common::os::bind::BindAddress;
 use directories::ProjectDirs;
 
-use crate::args::{RegistrationArgument, ServeArguments};
+use crate::args::{BYTES_OF_MEGABIT, RegistrationArgument, ServeArguments};
+use crate::relay::TrafficLimits;
 use crate::server::logins::lockout::LockoutOptions;
 use crate::server::logins::registration::Registration;
 
@@ -24,6 +25,8 @@ pub struct ServeConfig {
     pub lockout: LockoutOptions,
     /// The operator's own certificate and key.
     pub certificate: Option<PathBuf>,
+    /// How much devices may send each other through the relay, if there is one.
+    pub relay: Option<TrafficLimits>,
 }
 
 impl From<ServeArguments> for ServeConfig {
@@ -40,6 +43,10 @@ impl From<ServeArguments> for ServeConfig {
                 ..LockoutOptions::default()
             },
             certificate: typed.certificate,
+            relay: (!typed.no_relay).then_some(TrafficLimits {
+                of_account: typed.relay_rate * BYTES_OF_MEGABIT,
+                of_all: typed.relay_total * BYTES_OF_MEGABIT,
+            }),
         }
     }
 }
@@ -50,5 +57,41 @@ pub fn data_folder(given: Option<&Path>) -> Option<PathBuf> {
     match given {
         Some(folder) => Some(folder.to_owned()),
         None => ProjectDirs::from("", "", "rendezvous").map(|dirs| dirs.data_dir().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Arguments, Command};
+
+    fn relay(typed: &str) -> Option<Option<TrafficLimits>> {
+        let words = format!("rendezvous serve {typed}");
+        let arguments = Arguments::try_parse_from(words.split_whitespace()).ok()?;
+        let Some(Command::Serve(serve)) = arguments.command else {
+            panic!("another command");
+        };
+        Some(ServeConfig::from(serve).relay)
+    }
+
+    #[test]
+    fn the_relay_has_the_rates_that_were_typed() {
+        assert_eq!(relay(""), Some(Some(TrafficLimits::default())));
+        assert_eq!(relay("--no-relay"), Some(None));
+        let limits = TrafficLimits {
+            of_account: 2_500_000,
+            of_all: 3_750_000_000,
+        };
+        let typed = "--relay-rate 20 --relay-total 30000";
+        assert_eq!(relay(typed), Some(Some(limits)));
+        for wrong in [
+            "--relay-rate 0",
+            "--relay-total 30001",
+            "--no-relay --relay-rate 20",
+        ] {
+            assert_eq!(relay(wrong), None, "{wrong}");
+        }
     }
 }

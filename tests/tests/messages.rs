@@ -557,6 +557,27 @@ fn a_link_says_how_its_packets_go() {
 }
 
 #[test]
+fn without_a_relay_devices_that_reach_each_other_are_linked_directly() {
+    for is_relaying in [true, false] {
+        let mut world = World::new(EXECUTABLE);
+        if !is_relaying {
+            let address = world.stop_server();
+            world.serve("server", &["--listen", &address, "--no-relay"]);
+        }
+        world.register("alice");
+        world.register("bob");
+        let _bob = world.receive("bob");
+        let mut send = world.peer_command("alice", &["send", "bob", "hello"]);
+        send.env("RUST_LOG", "peer::node::links=debug");
+        let sent = run(Program::Peer, &mut send);
+        assert_eq!(sent.code(), 0, "{sent:?}");
+        // Only what begins through the relay looks for a direct path.
+        let looks = sent.stderr.contains("AddressesOffered");
+        assert_eq!(looks, is_relaying, "{sent:?}");
+    }
+}
+
+#[test]
 fn commands_of_a_profile_are_one_device_with_one_endpoint() {
     let world = World::new(EXECUTABLE);
     world.register("alice");

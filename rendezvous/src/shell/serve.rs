@@ -30,7 +30,7 @@ use super::udp::UdpThread;
 use super::workers::Workers;
 use super::{DataFolder, Failure, ambient, data};
 use crate::config::ServeConfig;
-use crate::relay::{Relay, TrafficLimits};
+use crate::relay::Relay;
 use crate::server::{CloseReason, CommandId, ConnectionId, Input, Output, Server, ServerOptions};
 use crate::store::Store;
 
@@ -75,6 +75,7 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
     let mut options = ServerOptions::new(folder.bucket_key()?);
     options.registration = config.registration;
     options.lockout = config.lockout;
+    options.relays = config.relay.is_some();
     let epoch = clock::epoch();
     let server = Server::new(ambient::seed()?, clock::now(), epoch, options, restored);
 
@@ -82,7 +83,11 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
     let poll = Poll::new().map_err(poll_problem)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(poll_problem)?);
     let workers = Workers::start(store, setup, &waker)?;
-    let relay = Relay::new(ambient::seed()?, TrafficLimits::default(), clock::now());
+    let relay = Relay::new(
+        ambient::seed()?,
+        config.relay.unwrap_or_default(),
+        clock::now(),
+    );
     let udp = UdpThread::start(sockets.udp, relay, &waker)?;
     let threads = (workers, udp);
     let mut serving = Loop::new(poll, sockets.tcp, tls, server, threads, folder.path())?;
