@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::id::{AccountName, MessageId, NameError};
 use common::key::Fingerprint;
 use common::limits::HISTORY_ITEMS_MAX;
@@ -14,6 +14,7 @@ use common::wire::rendezvous::AdmissionCode;
 
 use crate::config::parse_server;
 use crate::failure::Exit;
+use crate::node::PathRule;
 use crate::shell::ServerAddress;
 
 const EXAMPLES: &str = "\
@@ -68,6 +69,16 @@ pub(crate) struct Global {
     /// Bind the UDP socket to this address instead of a free port.
     #[arg(long, global = true, env = "PEER_UDP", value_name = "[ADDR:]PORT")]
     pub(crate) udp: Option<BindAddress>,
+    /// Which way packets to others may take: both, or only through the server's relay, which hides this device's
+    /// addresses, or only directly.
+    #[arg(
+        long = "path",
+        global = true,
+        env = "PEER_PATH",
+        value_enum,
+        default_value_t
+    )]
+    pub(crate) rule: PathArgument,
     /// Log to stderr what is decided; twice: what is dropped, too. RUST_LOG overrides it.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -272,6 +283,28 @@ impl FromStr for Waiting {
             Ok(id) => Self::Id(id, name),
             Err(_) => Self::For(name),
         })
+    }
+}
+
+/// Which way packets to others may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PathArgument {
+    /// Through the relay at first, and directly as soon as that is possible
+    #[default]
+    Any,
+    /// Through the server's relay alone: nobody but the server learns this device's addresses
+    Relay,
+    /// Directly alone
+    Direct,
+}
+
+impl From<PathArgument> for PathRule {
+    fn from(typed: PathArgument) -> Self {
+        match typed {
+            PathArgument::Any => Self::Any,
+            PathArgument::Relay => Self::Relayed,
+            PathArgument::Direct => Self::Direct,
+        }
     }
 }
 
@@ -541,7 +574,11 @@ mod tests {
                     "{name}"
                 );
                 if let Some(variable) = argument.get_env() {
-                    assert!(variable == "PEER_PROFILE" || variable == "PEER_UDP");
+                    assert!(
+                        ["PEER_PROFILE", "PEER_UDP", "PEER_PATH"]
+                            .map(Into::into)
+                            .contains(&variable.to_owned())
+                    );
                 }
             }
             open.extend(command.get_subcommands().cloned());

@@ -14,6 +14,7 @@ use common::os::process::forbid_core_dumps;
 use crate::args::{Action, Arguments, Global, Outbox, OutboxAction, example_for};
 use crate::config::profile_folder;
 use crate::failure::{Exit, Failure};
+use crate::node::PathRule;
 use crate::profile::{Profile, Settings};
 use crate::ui::Screen;
 
@@ -95,6 +96,7 @@ fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> 
 struct Place {
     profile: Profile,
     udp: BindAddress,
+    rule: PathRule,
     node: RefCell<Option<NodeHandle>>,
 }
 
@@ -111,6 +113,7 @@ impl Place {
         Ok(Self {
             profile: Profile::at(folder),
             udp: global.udp.unwrap_or(BindAddress::port(0)),
+            rule: global.rule.into(),
             node: RefCell::new(None),
         })
     }
@@ -135,7 +138,7 @@ impl Place {
 
     /// Opens the profile with settings that may not be saved yet; once, as each command does.
     fn open_with(&self, settings: Settings) -> Result<RefMut<'_, NodeHandle>, Failure> {
-        let node = NodeHandle::open(self.profile.clone(), settings, self.udp)?;
+        let node = NodeHandle::open(self.profile.clone(), settings, (self.udp, self.rule))?;
         let slot = self.node.borrow_mut();
         Ok(RefMut::map(slot, |slot| slot.insert(node)))
     }

@@ -48,7 +48,7 @@ use common::relayed::is_relayed;
 use common::wire::peer::PeerFrame;
 use context::{Context, Effects};
 use directory::{Directory, DirectoryEvent};
-pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, Transmit};
+pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, PathRule, Transmit};
 use io::{RendezvousInput, StoreAnswer, StoreId};
 use links::{Links, LinksEvent};
 use paths::Paths;
@@ -89,6 +89,7 @@ impl Node {
             device_name,
             restored,
             epoch,
+            rule,
         } = options;
         let own_key = secret.public();
         let mut rng = StdRng::from_seed(seed);
@@ -98,6 +99,7 @@ impl Node {
         let copy = DeviceSecret::from_seed(*secret.seed());
         let mut links = Links::new(links_seed, [dials_rng, relay_rng], copy, restored.contacts);
         links.set_enrolled(restored.session.is_some(), now);
+        links.set_rule(rule);
         let mut effects = Effects::new(epoch, rng, links);
         let requests = &mut effects.requests;
         let session = restored.session;
@@ -108,7 +110,7 @@ impl Node {
             directory: Directory::new(own_key, directory_rng),
             chat: Chat::new(restored.outbox, &restored.sent),
             transfers: Transfers::default(),
-            paths: Paths::new(paths_rng, own_key),
+            paths: Paths::new(paths_rng, own_key, rule),
             wants_are_stale: true,
             called: now,
             effects,
@@ -210,7 +212,7 @@ impl Node {
     /// use common::time::{Epoch, UnixTime};
     /// use peer::node::command::{Command, CommandId, Reply};
     /// use peer::node::io::Restored;
-    /// use peer::node::{Input, Node, NodeOptions, Output};
+    /// use peer::node::{Input, Node, NodeOptions, Output, PathRule};
     ///
     /// let now = Instant::now();
     /// let options = NodeOptions {
@@ -218,6 +220,7 @@ impl Node {
     ///     device_name: DeviceName::lossy("laptop"),
     ///     restored: Restored::default(),
     ///     epoch: Epoch::new(now, UnixTime::from_millis(1_700_000_000_000)),
+    ///     rule: PathRule::Any,
     /// };
     /// let mut node = Node::new([2; 32], now, options);
     /// let mut buffer = Vec::new();

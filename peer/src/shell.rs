@@ -57,7 +57,7 @@ use crate::node::io::{
     DiskAnswer, DiskFailure, DiskRequest, Job, JobId, LocalAddress, Outcome, RendezvousInput,
     StoreAnswer, StoreId, StoreRequest,
 };
-use crate::node::{Input, Node, NodeOptions, Output};
+use crate::node::{Input, Node, NodeOptions, Output, PathRule};
 
 /// How often the host's addresses are looked at.
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(5);
@@ -112,6 +112,8 @@ pub struct NodeSettings {
     pub socket: PathBuf,
     /// Where to bind the UDP socket.
     pub udp: BindAddress,
+    /// Which ways packets to other devices may take.
+    pub rule: PathRule,
 }
 
 /// The address of a rendezvous server. Its TCP and UDP ports have the same number.
@@ -256,6 +258,7 @@ impl EventLoop {
             device_name: settings.device_name,
             restored,
             epoch: epoch(),
+            rule: settings.rule,
         };
         Ok(Self {
             poll,

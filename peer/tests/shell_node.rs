@@ -13,6 +13,7 @@ use common::id::DeviceName;
 use common::key::DeviceSecret;
 use common::limits::{PROFILE_CLIENTS_MAX, PROFILE_LINE_LEN_MAX};
 use common::tls::{ServerIdentity, ServerTrust};
+use peer::node::PathRule;
 use peer::shell::{NodeSettings, RunningNode, ServerAddress, StartError, start};
 use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
@@ -328,6 +329,7 @@ impl Profile {
             history: self.history(),
             socket: self.socket(),
             udp: "127.0.0.1:0".parse().unwrap(),
+            rule: PathRule::Any,
         }
     }
 

@@ -557,6 +557,32 @@ fn a_link_says_how_its_packets_go() {
 }
 
 #[test]
+fn whoever_hides_its_addresses_shows_none_and_is_linked_through_the_relay() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let _bob = world.receive("bob");
+    let hidden = [
+        "--json", "--path", "relay", "receive", "--accept", "never", "--folder", ".",
+    ];
+    let _alice = world.start("alice", &hidden);
+    world.wait_ready("alice");
+    let sent = world.peer("alice", &["send", "bob", "hello"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let back = world.peer("bob", &["send", "alice", "hello to you"]);
+    assert_eq!(back.code(), 0, "{back:?}");
+    for who in ["alice", "bob"] {
+        let links = world.json(who, &["paths"]);
+        assert_eq!(links[0]["path"], "relayed", "{links:?}");
+    }
+    let listed = world.json("bob", &["list"]);
+    let alice = listed.iter().find(|device| device["account"] == "alice");
+    assert_eq!(alice.unwrap()["endpoints"], json!([]), "{listed:?}");
+    let status = world.peer("alice", &["status"]).stdout;
+    assert!(status.contains("bob, through the relay"), "{status}");
+}
+
+#[test]
 fn without_a_relay_devices_that_reach_each_other_are_linked_directly() {
     for is_relaying in [true, false] {
         let mut world = World::new(EXECUTABLE);

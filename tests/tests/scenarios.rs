@@ -36,18 +36,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::limits::{OFFER_LIFETIME, RECENT_MESSAGES_MAX, RELAY_HEAD_START};
-use common::wire::peer::MessageBody;
+use common::wire::peer::{MessageBody, VERSION};
+use peer::node::PathRule;
 use peer::node::command::{
     Command, CommandError, ConnectionState, Event, MessageState, PresenceView, Reply,
 };
 use shared::{
     CLOSED, OPEN, ask, crash, has_state, households, newcomer, received, reunite, say, start_file,
-    try_to_say, until, until_delivered, waiting, world,
+    try_to_say, until, until_delivered, until_online, waiting, world,
 };
 use tests::sim;
 use tests::sim::check;
 use tests::sim::login::{self, Entry};
 use tests::sim::net::{Dependence, Faults, NatOptions, Realm, Site};
+use tests::sim::outsider::Outsider;
 use tests::sim::world::{ClockError, Family, Home, World, WorldOptions};
 
 #[test]
@@ -560,6 +562,62 @@ fn two_behind_nats_talk_directly_where_they_can_and_otherwise_through_the_relay(
         reunite(&mut world);
         until_delivered(&mut world, 1, id);
     }
+}
+
+/// Two hosts, the first of which lets its packets go certain ways alone.
+fn ruled(rule: PathRule) -> World {
+    let mut world = world(2, Faults::NONE);
+    world.stop(0, true);
+    world.hosts[0].rule = rule;
+    world.start(0);
+    until_online(&mut world, 0, true);
+    world.pass(Duration::from_secs(5));
+    world
+}
+
+#[test]
+fn whoever_hides_its_addresses_is_reached_through_the_relay_alone() {
+    for (rule, hides) in [(PathRule::Relayed, true), (PathRule::Any, false)] {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let mut world = ruled(rule);
+            world.hosts[0].sent_directly = 0;
+            let id = say(&mut world, from, to, "hello");
+            until_delivered(&mut world, from, id);
+            world.pass(Duration::from_secs(60));
+            let id = say(&mut world, to, from, "and back");
+            until_delivered(&mut world, to, id);
+            assert_eq!(world.hosts[0].sent_directly == 0, hides, "{rule:?}");
+            let account = world.hosts[0].account.clone();
+            let Ok(Reply::Directory(devices)) = ask(&mut world, 1, Command::List) else {
+                panic!("no list");
+            };
+            let shown = devices.iter().find(|device| device.account == account);
+            assert_eq!(shown.unwrap().endpoints.is_empty(), hides, "{rule:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_hides_its_addresses_answers_nobody_who_knows_them() {
+    for (rule, is_silent) in [(PathRule::Relayed, true), (PathRule::Any, false)] {
+        let mut world = ruled(rule);
+        world.hosts[0].sent_directly = 0;
+        let from = ([198, 51, 100, 77], 6000).into();
+        let link = Outsider::knock(&mut world, [9; 32], from, 0, &[VERSION]);
+        assert_eq!(link.is_none(), is_silent, "{rule:?}");
+        assert_eq!(world.hosts[0].sent_directly == 0, is_silent, "{rule:?}");
+    }
+}
+
+#[test]
+fn whoever_wants_no_relay_is_dialled_at_once() {
+    let mut world = ruled(PathRule::Direct);
+    world.server.forwards = false;
+    let began = world.now;
+    let id = say(&mut world, 0, 1, "hello");
+    until_delivered(&mut world, 0, id);
+    let took = world.now.saturating_duration_since(began);
+    assert!(took < RELAY_HEAD_START, "{took:?}");
 }
 
 #[test]

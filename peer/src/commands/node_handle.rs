@@ -15,6 +15,7 @@ use common::wire::rendezvous::Refusal;
 use crate::client::{CallError, Client, Happening, Inbox, Notifier, now};
 use crate::config::{ATTACH_TIMEOUT, CALL_TIMEOUT, READY_TIMEOUT, RECONNECT_PAUSE, shown_path};
 use crate::failure::{Exit, Failure};
+use crate::node::PathRule;
 use crate::node::command::{
     Command, CommandError, ConnectionState, Direction, Event, HistoryItem, Reply,
 };
@@ -38,6 +39,7 @@ pub(crate) struct NodeHandle {
     profile: Profile,
     settings: Settings,
     udp: BindAddress,
+    rule: PathRule,
     inbox: Inbox,
     client: Option<Client>,
     owned: Option<Owned>,
@@ -54,7 +56,7 @@ impl NodeHandle {
     pub(crate) fn open(
         profile: Profile,
         settings: Settings,
-        udp: BindAddress,
+        (udp, rule): (BindAddress, PathRule),
     ) -> Result<Self, Failure> {
         let inbox = Inbox::with_signals().map_err(|error| {
             Failure::new(Exit::Other, "could not handle signals").because(error)
@@ -63,6 +65,7 @@ impl NodeHandle {
             profile,
             settings,
             udp,
+            rule,
             inbox,
             client: None,
             owned: None,
@@ -314,7 +317,7 @@ impl NodeHandle {
                 Ok(client) => {
                     if self.owned.is_none() {
                         log::info!(
-                            "another 'peer' program runs the node of this profile: what the node decides is in that one's log, and --udp is that one's, too"
+                            "another 'peer' program runs the node of this profile: what the node decides is in that one's log, and --udp and --path are that one's, too"
                         );
                     }
                     let client = self.client.insert(client);
@@ -353,6 +356,7 @@ impl NodeHandle {
             history: self.profile.history(),
             socket: socket.to_owned(),
             udp: self.udp,
+            rule: self.rule,
         });
         Ok(Owned {
             node: node?,

@@ -88,7 +88,11 @@ impl Directory {
     pub(super) fn on_online(&mut self, cx: &mut Context<'_>) {
         self.watch.reset();
         self.search.on_online();
-        cx.ask(IntroductionPurpose::Allocate, IntroductionRequest::Allocate);
+        if cx.links.goes_through_relay() {
+            cx.ask(IntroductionPurpose::Allocate, IntroductionRequest::Allocate);
+        } else {
+            cx.links.on_allocated(None, cx.now);
+        }
         for device_key in cx.links.devices() {
             ask_owner(device_key, cx);
         }

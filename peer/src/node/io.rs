@@ -34,6 +34,20 @@ pub struct NodeOptions {
     pub restored: Restored,
     /// One moment by both clocks, to derive wall-clock time from instants.
     pub epoch: Epoch,
+    /// Which ways its packets to other devices may take.
+    pub rule: PathRule,
+}
+
+/// Which ways the packets between this device and others may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathRule {
+    /// Through the server's relay at first, and directly as soon as that is possible.
+    #[default]
+    Any,
+    /// Through the relay alone: nobody but the server learns this device's addresses.
+    Relayed,
+    /// Directly alone.
+    Direct,
 }
 
 // ---- inputs and outputs ------------------------------------------------------------------------

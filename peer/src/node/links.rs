@@ -623,6 +623,8 @@ impl Links {
                     self.relay.send(&transmit, buffer, now);
                     buffer.clear();
                 }
+                // A link that began through the relay answers whoever looks for a direct path.
+                Some(_) if !self.goes_directly() => buffer.clear(),
                 None if may_dial_others => {}
                 transmit => return transmit,
             }

@@ -13,7 +13,7 @@ use common::limits::{ANNOUNCE_WAIT_MAX, CANDIDATES_MAX};
 use common::stun;
 use rand::rngs::StdRng;
 
-use super::io::{Datagrams, LocalAddress, Transmit};
+use super::io::{Datagrams, LocalAddress, PathRule, Transmit};
 use answers::Answers;
 use discovery::Discovery;
 
@@ -43,11 +43,12 @@ pub(super) struct Paths {
     announce_by: Option<Instant>,
     answers: Answers,
     transmits: VecDeque<(Transmit, Vec<u8>)>,
+    rule: PathRule,
 }
 
 impl Paths {
     /// Creates the paths of the device `own_key`, with no endpoint known yet.
-    pub(super) const fn new(rng: StdRng, own_key: DeviceKey) -> Self {
+    pub(super) const fn new(rng: StdRng, own_key: DeviceKey, rule: PathRule) -> Self {
         Self {
             rng,
             local: BTreeSet::new(),
@@ -56,6 +57,7 @@ impl Paths {
             announce_by: None,
             answers: Answers::new(own_key),
             transmits: VecDeque::new(),
+            rule,
         }
     }
 
@@ -99,8 +101,12 @@ impl Paths {
     }
 
     /// The candidates to announce, at most [`CANDIDATES_MAX`], the server-reflexive ones first. Loopback
-    /// addresses are included only if the server is on this host, too.
+    /// addresses are included only if the server is on this host, too. None where only the server is to know
+    /// any.
     pub(super) fn candidates(&self) -> Vec<SocketAddr> {
+        if self.rule == PathRule::Relayed {
+            return Vec::new();
+        }
         let is_local = self
             .server()
             .is_some_and(|server| server.ip().is_loopback());
@@ -136,6 +142,8 @@ impl Paths {
     pub(super) fn handle_stun(&mut self, datagrams: &Datagrams, now: Instant) -> bool {
         let source = stun::canonical(datagrams.source);
         match self.answers.answer(&datagrams.bytes, source, now) {
+            // Who may know no address of this device gets no answer at one.
+            Some(_) if self.rule == PathRule::Relayed => false,
             Some(answer) => {
                 let transmit = Transmit {
                     // The answer proves only the address that it comes from.
@@ -203,11 +211,15 @@ mod tests {
         "198.51.100.1:7400".parse().unwrap()
     }
 
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
     fn online() -> (Paths, Instant) {
+        online_under(PathRule::Any)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn online_under(rule: PathRule) -> (Paths, Instant) {
         let now = Instant::now();
         let own_key = DeviceSecret::from_seed([1; 32]).public();
-        let mut paths = Paths::new(StdRng::from_seed([1; 32]), own_key);
+        let mut paths = Paths::new(StdRng::from_seed([1; 32]), own_key, rule);
         paths.set_local(&["127.0.0.1:5000", "192.0.2.1:5000"].map(local));
         paths.set_server(server(), None);
         paths.on_online(now);
@@ -244,6 +256,26 @@ mod tests {
             "loopback is of no use to others: {announced:?}"
         );
         assert!(!paths.needs_announcing());
+    }
+
+    #[test]
+    fn whoever_hides_its_addresses_announces_none_and_answers_no_check() {
+        for (rule, is_hidden) in [(PathRule::Relayed, true), (PathRule::Any, false)] {
+            let (mut paths, now) = online_under(rule);
+            assert!(answer(&mut paths, "203.0.113.9:6000", server(), now));
+            assert_eq!(paths.take_announcement().is_empty(), is_hidden, "{rule:?}");
+            let check = BytesMut::from(stun::binding_request(7).as_slice());
+            let datagrams = Datagrams {
+                source: "203.0.113.77:5000".parse().unwrap(),
+                local: None,
+                ecn: None,
+                stride: check.len(),
+                bytes: check,
+            };
+            assert!(!paths.handle_stun(&datagrams, now));
+            let answered = paths.poll_transmit(&mut Vec::new());
+            assert_eq!(answered.is_none(), is_hidden, "{rule:?}");
+        }
     }
 
     #[test]

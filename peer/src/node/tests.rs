@@ -98,6 +98,7 @@ impl Alone {
             device_name: DeviceName::lossy("test"),
             restored: store.restore(),
             epoch: Epoch::new(now, UnixTime::from_millis(1_000_000)),
+            rule: PathRule::Any,
         };
         let node = Node::new([1; 32], now, options);
         Self { node, now }

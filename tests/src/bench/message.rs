@@ -15,6 +15,7 @@ use common::key::DeviceSecret;
 use common::time::UnixTime;
 use common::tls::ServerTrust;
 use common::wire::peer::MessageBody;
+use peer::node::PathRule;
 use peer::node::command::{Command, Event, MessageState, PasswordText, Reply};
 use peer::shell::{Heard, LocalNode, NodeSettings, ServerAddress};
 use serde_json::{Value, json};
@@ -213,6 +214,7 @@ impl End {
             history: folder.join("history.db"),
             socket: folder.join("socket"),
             udp: "127.0.0.1:0".parse()?,
+            rule: PathRule::Any,
         };
         let mut end = Self {
             node: LocalNode::start(settings)?,

@@ -21,7 +21,7 @@ use peer::node::io::{
     ChatRequest, ContactRequest, DiskAnswer, DiskFailure, DiskRequest, Job, JobId, Outcome,
     RendezvousOutput, StoreId, StoreRequest,
 };
-use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
+use peer::node::{Datagrams, Input, Node, NodeOptions, Output, PathRule};
 use peer::store::MemoryStore;
 
 use super::beginning;
@@ -91,6 +91,7 @@ impl NodeHost {
             device_name: DeviceName::lossy("fuzzed"),
             restored: store.restore(),
             epoch: Epoch::new(now, UnixTime::from_millis(1_700_000_000_000)),
+            rule: PathRule::Any,
         };
         let mut host = Self {
             node: Node::new([7; 32], now, options),

@@ -18,7 +18,7 @@ use peer::node::io::{
     ClosedReason, DiskAnswer, DiskRequest, Job, JobId, LocalAddress, Outcome, RendezvousInput,
     StoreAnswer, StoreId, StoreRequest,
 };
-use peer::node::{Datagrams, Input, Node, NodeOptions, Output};
+use peer::node::{Datagrams, Input, Node, NodeOptions, Output, PathRule};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rendezvous::server::{self, ConnectionId};
@@ -305,6 +305,8 @@ impl World {
             moves: 0,
             disk_delay: Duration::from_millis(1),
             asleep_until: None,
+            rule: PathRule::Any,
+            sent_directly: 0,
             off_since: Some(self.now),
             life: 0,
             connection: None,
@@ -366,6 +368,7 @@ impl World {
             device_name: DeviceName::lossy("simulated"),
             restored: host.disk.restore(),
             epoch: Epoch::new(now, self.wall),
+            rule: host.rule,
         };
         let mut node = Node::new(self.rng.random(), now, options);
         node.propagate_panics();
@@ -638,7 +641,13 @@ impl World {
             self.net.mishaps.barred += 1;
             return;
         };
-        self.carry(from, *source, to, datagram);
+        let source = *source;
+        if let Site::Host(n) = from
+            && ![SERVER, SERVER_V6].contains(&to)
+        {
+            self.hosts[n].sent_directly += 1;
+        }
+        self.carry(from, source, to, datagram);
     }
 
     /// Sends a datagram from an address that nobody in the world has.

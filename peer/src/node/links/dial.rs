@@ -21,7 +21,7 @@ use common::wire::rendezvous::{Candidate, Entry, Role};
 use rand::rngs::StdRng;
 
 use super::pins::Pins;
-use crate::node::io::Transmit;
+use crate::node::io::{PathRule, Transmit};
 use crate::node::paths::agent::Agent;
 use crate::node::transport::{CloseReason, LinkId, Transport};
 
@@ -36,6 +36,7 @@ pub(super) struct Dials {
     /// The server is on this host, so other peers may be, too.
     is_local: bool,
     own_addresses: BTreeSet<SocketAddr>,
+    pub(super) rule: PathRule,
 }
 
 /// A device that is being dialled.
@@ -83,6 +84,7 @@ impl Dials {
             attempts: BTreeMap::new(),
             is_local: false,
             own_addresses: BTreeSet::new(),
+            rule: PathRule::Any,
         }
     }
 
@@ -128,12 +130,20 @@ impl Dials {
         if !self.may_dial(account, device_key, pins, transport) {
             return;
         }
-        let candidates = self.dialable(entry);
-        let head_start = channel.map_or(Duration::ZERO, |_| RELAY_HEAD_START);
+        let (candidates, head_start) = match (self.rule, channel) {
+            (PathRule::Relayed, Some(_)) => (Vec::new(), DIAL_TIMEOUT),
+            (PathRule::Relayed, None) => (Vec::new(), Duration::ZERO),
+            (PathRule::Any | PathRule::Direct, Some(_)) => (self.dialable(entry), RELAY_HEAD_START),
+            (PathRule::Any | PathRule::Direct, None) => (self.dialable(entry), Duration::ZERO),
+        };
         let dial = self.dials.entry(device_key).or_insert_with(|| Dial {
             account: account.clone(),
             give_up_at: now + DIAL_TIMEOUT,
-            failure: "it announced no address that can be reached".to_owned(),
+            failure: match self.rule {
+                PathRule::Relayed => "no relay leads to it, and no other way is allowed here",
+                PathRule::Any | PathRule::Direct => "it announced no address that can be reached",
+            }
+            .to_owned(),
             held_back: Some((now + head_start, Vec::new())),
         });
         match &mut dial.held_back {

@@ -15,7 +15,7 @@ use common::wire::rendezvous::Introduction;
 use super::Links;
 use super::dial::Channel;
 use crate::node::command::{LinkView, Way};
-use crate::node::io::Datagrams;
+use crate::node::io::{Datagrams, PathRule};
 use crate::node::transport::{LinkId, PathChange, Route, Side};
 
 /// The links that began through the relay, and their rounds.
@@ -85,6 +85,21 @@ impl Links {
     /// The session has ended.
     pub(in crate::node) const fn on_offline(&mut self) {
         self.relay.on_offline();
+    }
+
+    /// Sets which ways packets may take. To be called before anything else.
+    pub(in crate::node) const fn set_rule(&mut self, rule: PathRule) {
+        self.dials.rule = rule;
+    }
+
+    /// Tells whether packets may go straight to other devices.
+    pub(in crate::node) fn goes_directly(&self) -> bool {
+        self.dials.rule != PathRule::Relayed
+    }
+
+    /// Tells whether packets may go through the relay.
+    pub(in crate::node) fn goes_through_relay(&self) -> bool {
+        self.dials.rule != PathRule::Direct
     }
 
     /// Takes this device's allocation at the relay; `None` if the server grants none.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::id::{AccountName, MessageId, TransferId};
-use peer::node::Node;
 use peer::node::command::{CommandError, CommandId, Event, Reply};
+use peer::node::{Node, PathRule};
 use rendezvous::server::ConnectionId;
 
 use super::Family;
@@ -35,6 +35,10 @@ pub struct Host {
     pub disk_delay: Duration,
     /// It sleeps until then: nothing reaches it, and its clock goes on.
     pub asleep_until: Option<Instant>,
+    /// Which ways its packets may take, from its next start on.
+    pub rule: PathRule,
+    /// Datagrams that it sent to anybody but the server.
+    pub sent_directly: u64,
     /// Off since then.
     pub off_since: Option<Instant>,
     /// Counts its lives; what is under way for an earlier one is lost.
