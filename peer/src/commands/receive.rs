@@ -1,18 +1,24 @@
 //! `receive`: shows what arrives, and takes files.
 //!
-//! At a terminal the person is asked about each offer in turn. Lines are read as the terminal hands them over,
-//! at Enter, so that what is half typed cannot be shown again: it is thrown away, and its row cleared, before
-//! anything is printed. The question that stands is then repeated, so that it is the last line.
+//! At a terminal the person is asked about each offer in turn. From the first question on the line editor reads:
+//! the question is its prompt, what is printed appears above it, what is half typed is kept, and the bars of
+//! moving files are rows below it. Another question takes the place of the one that stands, and what was typed
+//! before it is no answer to it.
+//!
+//! Where the output is no terminal, or one that no editor can draw on, lines are read as they are handed over,
+//! at Enter. What is half typed cannot be shown again there: it is thrown away, and its row cleared, before anything
+//! is printed. The question is then repeated, so that it is the last line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use common::id::{AccountName, TransferId};
-use common::text::inline;
+use common::text::{inline, wrapped};
 use rustix::fs::Access;
 use rustix::io::Errno;
-use signal_hook::consts::SIGCONT;
+use signal_hook::consts::{SIGCONT, SIGINT};
 
 use super::Place;
 use super::node_handle::NodeHandle;
@@ -29,12 +35,15 @@ use crate::node::command::{
 };
 use crate::shell::names::FileName;
 use crate::ui::progress::Bars;
-use crate::ui::prompt::{Prompt, discard_keys};
-use crate::ui::{Screen, line};
+use crate::ui::prompt::{Names, Prompt, STATUS_ROWS_MAX, discard_keys};
+use crate::ui::{OutputClosed, Screen, line};
 use questions::Questions;
 
 // Which offer is asked about, and when.
 mod questions;
+
+/// How often it is looked whether the terminal is this program's again.
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);
 
 /// Says that a line answers nothing.
 const NOT_ASKED: &str = "Nothing was asked when that line was typed.";
@@ -55,10 +64,13 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
     if policy != AcceptPolicy::Never {
         check_writable(&folder)?;
     }
+    let can_ask = policy == AcceptPolicy::Ask && io::stdin().is_terminal() && !screen.is_json();
+    if can_ask {
+        Prompt::leave_signals_to_editor();
+    }
     let mut session = place.open(DOING)?;
     session.ready(DOING)?;
-    let can_ask = io::stdin().is_terminal() && !screen.is_json();
-    let keyboard = (policy == AcceptPolicy::Ask && can_ask)
+    let keyboard = can_ask
         .then(|| keyboard(&session))
         .transpose()
         .map_err(|error| {
@@ -71,8 +83,12 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
         folder,
         is_renaming: args.rename,
         is_once: args.once,
+        can_ask: keyboard.is_some(),
         keyboard,
+        is_reading: false,
+        is_away: false,
         bars: Bars::new(screen),
+        bars_below: 0,
         connection: ConnectionWatch::default(),
         presence: Presence::default(),
         departed: Departed::default(),
@@ -87,6 +103,7 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
             .dim("Waiting for messages and files. Ctrl-C ends."),
     );
     let ended = receiver.catch_up().and_then(|()| receiver.run());
+    receiver.put_keyboard_away();
     if ended.is_err() {
         receiver.cancel();
     }
@@ -96,7 +113,7 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
 /// Reads answers. Whoever stops the program and goes on is asked again.
 fn keyboard(session: &NodeHandle) -> io::Result<Prompt> {
     session.tell_when_continued()?;
-    Prompt::plain(session.notifier())
+    Prompt::start(session.notifier(), Names::default())
 }
 
 /// Makes sure that a folder for files is there, and returns its absolute path.
@@ -151,7 +168,15 @@ struct Receiver<'a> {
     is_renaming: bool,
     is_once: bool,
     keyboard: Option<Prompt>,
+    /// Somebody is there to be asked.
+    can_ask: bool,
+    /// The editor reads line after line.
+    is_reading: bool,
+    /// Another job has had the terminal, and perhaps still has. Only the editor minds.
+    is_away: bool,
     bars: Bars,
+    /// Bars that stand below what is typed.
+    bars_below: usize,
     connection: ConnectionWatch,
     presence: Presence,
     departed: Departed,
@@ -170,9 +195,11 @@ impl Receiver<'_> {
             if self.is_once && !self.seen.is_empty() && self.taking.is_empty() {
                 return Ok(Exit::Done);
             }
+            self.come_back();
+            self.show_bars();
             self.ask_if_due();
-            let deadlines = [self.bars.poll_timeout(), self.questions.poll_timeout()];
-            let ended = match self.session.next(deadlines.into_iter().flatten().min()) {
+            let deadline = self.poll_timeout();
+            let ended = match self.session.next(deadline) {
                 Some(Happening::Event(event)) => self.on_event(event)?,
                 Some(Happening::Gone(_)) => {
                     if self.session.revive()? {
@@ -181,9 +208,10 @@ impl Receiver<'_> {
                     self.catch_up()?;
                     None
                 }
-                // Below the question stands what a shell wrote.
+                // Below the question stands what a shell wrote, and the mode of the terminal may be the shell's.
                 Some(Happening::Signal(SIGCONT)) => {
-                    self.questions.on_printed(now());
+                    self.is_away = self.has_editor();
+                    self.ask_below();
                     None
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
@@ -200,6 +228,24 @@ impl Receiver<'_> {
             {
                 return Ok(exit);
             }
+        }
+    }
+
+    /// When something is due though nothing happens.
+    fn poll_timeout(&self) -> Option<Instant> {
+        let question = if self.is_away {
+            Some(now() + BACKGROUND_PAUSE)
+        } else {
+            self.questions.poll_timeout()
+        };
+        let deadlines = [self.bars.poll_timeout(), question];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Gives the terminal back as it was.
+    fn put_keyboard_away(&mut self) {
+        if let Some(keyboard) = self.keyboard.take() {
+            keyboard.end();
         }
     }
 
@@ -337,7 +383,7 @@ impl Receiver<'_> {
         self.prose(&line::offer(&offer, None, &self.screen.look))?;
         match answer {
             Some(is_accepted) => self.answer(offer, is_accepted),
-            None if self.keyboard.is_some() => {
+            None if self.can_ask => {
                 self.questions.add(offer, now());
                 Ok(())
             }
@@ -378,7 +424,7 @@ impl Receiver<'_> {
     /// it, or said so for all.
     fn substitute(&self, offer: &OfferView) -> Option<String> {
         let name = FileName::substitute(&offer.name)?;
-        (self.is_renaming || self.keyboard.is_some()).then(|| name.as_str().to_owned())
+        (self.is_renaming || self.can_ask).then(|| name.as_str().to_owned())
     }
 
     fn on_transfer(&mut self, transfer: TransferId, state: &TransferState) -> Step {
@@ -431,9 +477,13 @@ impl Receiver<'_> {
     /// An offer ended before it was answered here.
     fn drop_question(&mut self, transfer: TransferId, state: &TransferState) {
         let which = self.questions.told_apart(transfer);
+        let was_asked = self.questions.asked().map(|offer| offer.transfer);
         let Some(offer) = self.questions.end(transfer, now()) else {
             return;
         };
+        if was_asked == Some(transfer) {
+            self.withdraw_question();
+        }
         let how = match state {
             TransferState::Failed { .. } => line::offer_ended(broken_by(state)),
             TransferState::Looking
@@ -446,17 +496,61 @@ impl Receiver<'_> {
         self.note(&format!("The {which}offer of {} {how}.", file(&offer)));
     }
 
+    /// Tells whether lines are typed in the editor.
+    fn has_editor(&self) -> bool {
+        self.keyboard.as_ref().is_some_and(Prompt::is_interactive)
+    }
+
+    /// Takes the terminal up again if another job had it, and does not any more.
+    fn come_back(&mut self) {
+        let Some(keyboard) = &self.keyboard else {
+            return;
+        };
+        if keyboard.is_in_background() {
+            self.is_away = true;
+        } else if std::mem::take(&mut self.is_away) {
+            keyboard.resume();
+        }
+    }
+
+    /// Has the bars below what is typed, while something is.
+    fn show_bars(&mut self) {
+        let is_below = self.is_reading && self.has_editor();
+        self.bars.lend(is_below);
+        let Some(keyboard) = self.keyboard.as_mut().filter(|_| is_below && !self.is_away) else {
+            return;
+        };
+        let rows = self.bars.rows(STATUS_ROWS_MAX);
+        let is_other_count = std::mem::replace(&mut self.bars_below, rows.len()) != rows.len();
+        keyboard.set_status(rows);
+        if is_other_count && keyboard.is_editing() {
+            // The editor makes room for them when it begins.
+            keyboard.reword(&prompt(&self.questions, self.screen));
+        }
+    }
+
+    /// Has the editor ask for nothing. What is half typed stays behind the question that it was for.
+    fn withdraw_question(&mut self) {
+        if let Some(keyboard) = self.keyboard.as_mut().filter(|it| it.is_editing()) {
+            // A line that is on its way is told of when it comes.
+            let _ = keyboard.ask_anew("", "");
+        }
+    }
+
     fn ask_if_due(&mut self) {
+        if self.has_editor() {
+            if !self.is_away {
+                self.ask_in_editor();
+            }
+            return;
+        }
         let Some((offer, is_again)) = self.questions.handle_timeout(now()) else {
             return;
         };
         let Some(keyboard) = &mut self.keyboard else {
             return;
         };
-        let other = FileName::substitute(&offer.name);
-        let other = other.map_or(String::new(), |name| format!(" as {}", name.as_str()));
-        let text = format!("Take {}{other}? [y/n, then Enter]", file(offer));
-        let question = self.screen.error_look.bold(&text);
+        let question = self.screen.error_look.bold(&question(offer));
         let show = || self.bars.around(|| self.screen.note(&question));
         if is_again {
             keyboard.ask_again(show);
@@ -465,33 +559,88 @@ impl Receiver<'_> {
         }
     }
 
+    /// Has the editor ask what is to be asked, or for nothing: then it is told of each line that nothing was asked.
+    fn ask_in_editor(&mut self) {
+        let Some(keyboard) = &mut self.keyboard else {
+            return;
+        };
+        let Some((_, is_again)) = self.questions.handle_timeout(now()) else {
+            if self.is_reading {
+                keyboard.ask(&prompt(&self.questions, self.screen));
+            }
+            return;
+        };
+        self.is_reading = true;
+        let prompt = prompt(&self.questions, self.screen);
+        if is_again {
+            return keyboard.reword(&prompt);
+        }
+        let look = &self.screen.look;
+        let not_asked = wrapped(&look.dim(NOT_ASKED), look.columns());
+        if !keyboard.ask_anew(&prompt, &not_asked) {
+            self.questions.on_not_asked(now());
+        }
+    }
+
+    /// Has the question that stands shown again below what was printed; the editor's always is.
+    fn ask_below(&mut self) {
+        if !self.has_editor() {
+            self.questions.on_printed(now());
+        }
+    }
+
     fn on_typed(&mut self, typed: &Typed) -> Step {
         let takes_answer = self.keyboard.as_mut().is_some_and(Prompt::takes_answer);
-        let Typed::Line(text) = typed else {
-            // With a question open nobody is left to ask, and messages still arrive. Without one the next
-            // question finds out.
-            if !self.questions.is_empty() {
-                self.note(NOBODY_TO_ASK);
-                self.keyboard = None;
-                self.questions = Questions::default();
+        match typed {
+            Typed::Line(text) if takes_answer && self.questions.is_asked() => self.on_answer(text),
+            Typed::Line(text) => {
+                self.on_unasked(text);
+                Ok(None)
             }
-            return Ok(None);
-        };
-        if !takes_answer || !self.questions.is_asked() {
-            if !text.trim().is_empty() {
-                self.note(&self.screen.error_look.dim(NOT_ASKED));
+            Typed::Interrupt | Typed::Cleared => Err(Failure::signal(SIGINT)),
+            Typed::End => {
+                self.on_end_of_input();
+                Ok(None)
             }
-            if let Some(keyboard) = &mut self.keyboard {
-                keyboard.ask("");
+            Typed::Failed => {
+                self.on_end_of_input();
+                self.can_ask = false;
+                Ok(None)
             }
-            self.questions.on_printed(now());
-            return Ok(None);
         }
+    }
+
+    /// With a question open nobody is left to ask, and messages still arrive. Without one the next question finds
+    /// out.
+    fn on_end_of_input(&mut self) {
+        self.is_reading = false;
+        if !self.questions.is_empty() {
+            self.note(NOBODY_TO_ASK);
+            self.can_ask = false;
+            self.questions = Questions::default();
+        }
+    }
+
+    /// A line that was typed while nothing was asked.
+    fn on_unasked(&mut self, text: &str) {
+        if !text.trim().is_empty() {
+            self.note(&self.screen.error_look.dim(NOT_ASKED));
+        }
+        if self.has_editor() {
+            return self.questions.on_not_asked(now());
+        }
+        if let Some(keyboard) = &mut self.keyboard {
+            keyboard.ask("");
+        }
+        self.questions.on_printed(now());
+    }
+
+    fn on_answer(&mut self, text: &str) -> Step {
         let is_accepted = match text.trim().to_ascii_lowercase().as_str() {
             "y" | "yes" => true,
             "n" | "no" => false,
             "" => {
-                self.questions.on_printed(now());
+                self.ask_below();
                 return Ok(None);
             }
             _ => {
@@ -505,32 +654,74 @@ impl Receiver<'_> {
         Ok(None)
     }
 
-    fn say(&mut self, text: &str) -> Result<(), Failure> {
-        self.print(|screen| screen.say(text))?;
-        Ok(())
+    fn say(&mut self, text: &str) -> Result<(), OutputClosed> {
+        if self.is_above(io::stdout()) {
+            return self.print_above(text);
+        }
+        self.print(text, |screen| screen.say(text))
     }
 
-    fn prose(&mut self, text: &str) -> Result<(), Failure> {
-        self.print(|screen| screen.prose(text))?;
-        Ok(())
+    fn prose(&mut self, text: &str) -> Result<(), OutputClosed> {
+        self.say(&wrapped(text, self.screen.look.columns()))
     }
 
     fn note(&mut self, text: &str) {
-        self.print(|screen| screen.note(text));
+        if self.is_above(io::stderr()) {
+            let text = wrapped(text, self.screen.error_look.columns());
+            // Hints are not worth ending for.
+            let _ = self.print_above(&text);
+        } else {
+            self.print(text, |screen| screen.note(text));
+        }
     }
 
-    /// Prints something in a row of its own. A question that stands is shown again below it.
-    fn print<R>(&mut self, write: impl FnOnce(&Screen) -> R) -> R {
-        let is_read = self.keyboard.is_some();
+    /// Tells whether the editor shows what is printed.
+    fn is_above(&self, out: impl IsTerminal) -> bool {
+        let is_editing = self.keyboard.as_ref().is_some_and(Prompt::is_editing);
+        is_editing && !self.is_away && out.is_terminal()
+    }
+
+    /// Prints something above what is typed.
+    fn print_above(&self, text: &str) -> Result<(), OutputClosed> {
+        match &self.keyboard {
+            Some(keyboard) => keyboard.print(self.screen, text),
+            None => self.screen.say(text),
+        }
+    }
+
+    /// Prints something in a row of its own while the editor does not read. A question that stands is shown again
+    /// below it.
+    fn print<R>(&mut self, text: &str, write: impl FnOnce(&Screen) -> R) -> R {
+        // What is typed for the editor is left to it.
+        let is_thrown_away = self.can_ask && !self.is_reading;
         let written = self.bars.around(|| {
-            if is_read && discard_keys() {
+            if is_thrown_away && discard_keys() {
                 self.screen.note(self.screen.error_look.dim(NOT_ASKED));
             }
             write(self.screen)
         });
-        self.questions.on_printed(now());
+        if let Some(keyboard) = &self.keyboard {
+            keyboard.printed(text);
+        }
+        self.ask_below();
         written
     }
+}
+
+/// What the editor asks for on a screen: the answer to the question that stands, or nothing.
+fn prompt(questions: &Questions, screen: &Screen) -> String {
+    let Some(offer) = questions.asked() else {
+        return String::new();
+    };
+    let text = wrapped(&question(offer), screen.look.columns());
+    format!("{text} ")
+}
+
+/// Asks whether to take an offered file.
+fn question(offer: &OfferView) -> String {
+    let other = FileName::substitute(&offer.name);
+    let other = other.map_or(String::new(), |name| format!(" as {}", name.as_str()));
+    format!("Take {}{other}? [y/n, then Enter]", file(offer))
 }
 
 /// An offered file as it is named to the person.

@@ -1,4 +1,5 @@
-//! Progress bars of transfers, below the lines on stderr. Without a terminal there are none.
+//! Progress bars of transfers, below the lines on stderr. Without a terminal there are none. While something else
+//! draws the last rows of the terminal, it draws the bars, too.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -32,6 +33,10 @@ const DRAWS_PER_SECOND: u8 = 20;
 #[derive(Debug)]
 pub(crate) struct Bars {
     all: MultiProgress,
+    /// Somebody will see them.
+    is_visible: bool,
+    /// They are drawn elsewhere.
+    is_lent: bool,
     look: Look,
     bars: BTreeMap<TransferId, Bar>,
 }
@@ -51,13 +56,10 @@ impl Bars {
     /// Without a terminal, or for programs, none will be seen.
     pub(crate) fn new(screen: &Screen) -> Self {
         let is_visible = !screen.is_json() && io::stderr().is_terminal();
-        let target = if is_visible {
-            ProgressDrawTarget::term_like_with_hz(Box::new(Margined::default()), DRAWS_PER_SECOND)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
         Self {
-            all: MultiProgress::with_draw_target(target),
+            all: MultiProgress::with_draw_target(target(is_visible)),
+            is_visible,
+            is_lent: false,
             look: screen.error_look.clone(),
             bars: BTreeMap::new(),
         }
@@ -137,9 +139,84 @@ impl Bars {
         }
     }
 
+    /// Has the bars drawn elsewhere from now on, as [`Bars::rows`], or here again.
+    pub(crate) fn lend(&mut self, is_lent: bool) {
+        if self.is_lent == is_lent {
+            return;
+        }
+        self.is_lent = is_lent;
+        // What cannot be drawn need not be cleared.
+        let _ = self.all.clear();
+        self.all
+            .set_draw_target(target(self.is_visible && !is_lent));
+    }
+
+    /// The bars as they are drawn elsewhere, a row each. Of more than `rows_max` the last row counts those that are
+    /// not shown.
+    pub(crate) fn rows(&self, rows_max: usize) -> Vec<String> {
+        let columns = self.look.columns();
+        let count = self.bars.len();
+        let shown = if count > rows_max {
+            rows_max.saturating_sub(1)
+        } else {
+            count
+        };
+        let bars = self.bars.values().take(shown);
+        let mut rows: Vec<_> = bars.map(|bar| bar.row(columns)).collect();
+        if shown < count {
+            rows.push(format!("… {} more", count - shown));
+        }
+        rows
+    }
+
     /// Writes something while the bars are out of the way.
     pub(crate) fn around<R>(&self, write: impl FnOnce() -> R) -> R {
         self.all.suspend(write)
+    }
+}
+
+impl Bar {
+    /// The same as [`style`] has it.
+    fn row(&self, screen: Option<usize>) -> String {
+        let total = self.bar.length().unwrap_or_default();
+        let done = self.bar.position().min(total);
+        let percent = part(100, done, total);
+        let figures = format!("{percent:>3} %  {}", self.bar.message());
+        let row = match screen {
+            Some(screen) if !is_narrow(Some(screen)) => {
+                let label = self.bar.prefix();
+                let taken = columns(&label) + FIGURES_COLUMNS + usize::from(MARGIN);
+                let bar = drawn(done, total, screen.saturating_sub(taken));
+                format!("{label} {bar} {figures}")
+            }
+            _ => figures,
+        };
+        row.trim_end().to_owned()
+    }
+}
+
+/// A bar of so many columns.
+fn drawn(done: u64, total: u64, columns: usize) -> String {
+    let full = part(columns, done, total);
+    let head = usize::from(done > 0 && full < columns);
+    let rest = columns - full - head;
+    let pieces = [("━", full), ("╸", head), ("─", rest)];
+    pieces.map(|(piece, count)| piece.repeat(count)).concat()
+}
+
+/// What of `whole` is to that as `done` to `total`; of nothing all is done.
+fn part(whole: usize, done: u64, total: u64) -> usize {
+    let share = u128::from(done) * whole as u128;
+    let part = share.checked_div(total.into());
+    part.map_or(whole, |part| usize::try_from(part).unwrap_or(whole))
+}
+
+/// Stderr, or nothing.
+fn target(is_drawn: bool) -> ProgressDrawTarget {
+    if is_drawn {
+        ProgressDrawTarget::term_like_with_hz(Box::new(Margined::default()), DRAWS_PER_SECOND)
+    } else {
+        ProgressDrawTarget::hidden()
     }
 }
 
@@ -222,6 +299,21 @@ mod tests {
         let wide = label(&format!("{}.tar.gz", "漢字".repeat(40)), Some(60));
         assert!((10..=11).contains(&columns(&wide)), "{wide}");
         assert_eq!(label("name", Some(10)), "");
+    }
+
+    #[test]
+    fn bars_that_are_drawn_elsewhere_fill_their_columns() {
+        for (done, total, columns, bar) in [
+            (0, 10, 4, "────"),
+            (1, 10, 4, "╸───"),
+            (5, 10, 4, "━━╸─"),
+            (10, 10, 4, "━━━━"),
+            (0, 0, 2, "━━"),
+            (u64::MAX / 2, u64::MAX, 3, "━╸─"),
+            (5, 10, 0, ""),
+        ] {
+            assert_eq!(drawn(done, total, columns), bar);
+        }
     }
 
     #[test]

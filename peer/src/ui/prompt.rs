@@ -1,8 +1,8 @@
 //! Typing while messages arrive.
 //!
 //! At a terminal a line editor runs on a thread of its own, and what is printed meanwhile appears
-//! above the line that is being typed. Without one, lines are read from stdin as they are, one at a
-//! time, and nothing is read ahead.
+//! above the line that is being typed. Without a terminal that it can draw on, lines are read from stdin as
+//! they are, one at a time, and nothing is read ahead.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use common::limits::MESSAGE_LEN_MAX;
 use common::text;
@@ -25,7 +26,7 @@ use rustyline::error::{ReadlineError, Signal as EditorSignal};
 use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::{Hint, Hinter};
 use rustyline::history::DefaultHistory;
-use rustyline::validate::Validator;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{
     ColorMode, Config, Context, Editor, EventHandler, ExternalPrinter, GraphemeClusterMode, Helper,
     KeyEvent,
@@ -36,11 +37,14 @@ use super::{CLEAR_ROW, OutputClosed, Screen};
 use crate::client::{Notifier, Typed};
 use crate::conversation::slash::{Operand, Slash};
 use above::{Above, SharedAbove};
+use asked::{Asked, Change};
 use interrupt::Interrupt;
 use known::Known;
 
 // What stands above the line that is typed.
 mod above;
+// What is asked for, and something else instead.
+mod asked;
 // Whether this program has the terminal.
 mod foreground;
 // Ctrl-C as a key.
@@ -52,7 +56,7 @@ mod known;
 const PRINTING_MAX: usize = 4096;
 
 /// Rows below what is being typed; few, for the sake of small terminals.
-const STATUS_ROWS_MAX: usize = 3;
+pub(crate) const STATUS_ROWS_MAX: usize = 3;
 /// Printed, it goes up one row and down again: the editor draws everything anew below it.
 const REDRAW: &str = "\u{1b}[A\n";
 /// Bytes that a line may still grow by when its length is shown.
@@ -60,6 +64,10 @@ const LENGTH_SHOWN_WITHIN: usize = 1024;
 /// Longest line that the Up key brings back: one that was too long for a message can be made shorter. The editor
 /// keeps a hundred.
 const KEPT_LINE_LEN_MAX: usize = 4 * MESSAGE_LEN_MAX;
+/// Kinds of terminal, as `TERM` names them, that the editor does not draw on.
+const WITHOUT_EDITOR: [&str; 3] = ["dumb", "cons25", "emacs"];
+/// How long the editor may take for another prompt. It takes longer where it is stopped.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(1);
 /// What the editor takes a terminal for that does not tell its width.
 const COLUMNS_DEFAULT: usize = 80;
 
@@ -127,12 +135,13 @@ pub(crate) struct Prompt {
     printer: Option<SyncSender<String>>,
     status: Status,
     above: SharedAbove,
+    asked: Asked,
     /// The editor has the terminal.
     is_asking: bool,
     /// A line was read without an editor that was not taken as an answer yet.
     is_read: Arc<AtomicBool>,
-    /// That line was read before the question was shown.
-    is_stale: bool,
+    /// The line that is on its way was typed before the question was shown.
+    is_stale: Arc<AtomicBool>,
     /// Disconnected when the thread that reads has ended.
     done: Receiver<()>,
 }
@@ -175,9 +184,10 @@ impl Prompt {
             printer: None,
             status: Status::default(),
             above: SharedAbove::default(),
+            asked: Asked::default(),
             is_asking: false,
             is_read,
-            is_stale: false,
+            is_stale: Arc::default(),
             done,
         })
     }
@@ -193,12 +203,15 @@ impl Prompt {
         let status = Status::default();
         let above = SharedAbove::default();
         let interrupt = Interrupt::default();
+        let now_asked = Asked::default();
+        let is_stale = Arc::<AtomicBool>::default();
         editor.set_helper(Some(Completion {
             names,
             files: FilenameCompleter::new(),
             status: status.clone(),
             above: above.clone(),
             interrupt: interrupt.clone(),
+            asked: now_asked.clone(),
             known: RefCell::default(),
             typed: RefCell::default(),
             widths: config.grapheme_cluster_mode(),
@@ -206,6 +219,10 @@ impl Prompt {
         editor.bind_sequence(
             KeyEvent::ctrl('C'),
             EventHandler::Conditional(Box::new(interrupt.clone())),
+        );
+        editor.bind_sequence(
+            KeyEvent::ctrl('D'),
+            EventHandler::Conditional(Box::new(now_asked.clone())),
         );
         let mut external = editor.create_external_printer().map_err(failed)?;
         // The editor takes one line at a time, and none between two prompts: a thread waits for it.
@@ -222,13 +239,19 @@ impl Prompt {
                     printed.with(Above::taken);
                 }
             })?;
-        let typed = above.clone();
+        let mut editing = Editing {
+            editor,
+            above: above.clone(),
+            asked: now_asked.clone(),
+            interrupt,
+            is_stale: Arc::clone(&is_stale),
+        };
         thread::Builder::new()
             .name("editor".to_owned())
             .spawn(move || {
                 let _last_word = LastWord(notifier.clone());
                 let _ = editors_signals().thread_unblock();
-                edit(&mut editor, &asked, &notifier, &typed, &interrupt);
+                editing.run(&asked, &notifier);
                 drop::<SyncSender<()>>(ended);
             })?;
         Ok(Self {
@@ -236,9 +259,10 @@ impl Prompt {
             printer: Some(printer),
             status,
             above,
+            asked: now_asked,
             is_asking: false,
             is_read: Arc::default(),
-            is_stale: false,
+            is_stale,
             done,
         })
     }
@@ -251,6 +275,7 @@ impl Prompt {
     /// Asks for a line, unless that is being done already.
     pub(crate) fn ask(&mut self, prompt: &str) {
         if !self.is_asking {
+            self.asked.start();
             // When the thread has gone it has sent its last word already.
             self.is_asking = self.requests.send(prompt.to_owned()).is_ok();
         }
@@ -259,7 +284,9 @@ impl Prompt {
     /// Shows a question and asks for a line: a key that was pressed before the question stands there is no
     /// answer to it, one that is pressed afterwards is. What a pipe brings is taken as it comes.
     pub(crate) fn ask_now(&mut self, show: impl FnOnce()) {
-        self.is_stale |= self.is_asking && self.is_read.load(Ordering::SeqCst);
+        if self.is_asking && self.is_read.load(Ordering::SeqCst) {
+            self.is_stale.store(true, Ordering::SeqCst);
+        }
         discard_keys();
         show();
         self.ask("");
@@ -273,33 +300,85 @@ impl Prompt {
         self.ask("");
     }
 
+    /// Has the editor ask with this prompt for a new line, in place of whatever it asks for, which stays above with
+    /// what was typed: that is no answer, and `words` say so where it is half a line. Returns whether the prompt
+    /// stands; it cannot so far if a line is on its way.
+    pub(crate) fn ask_anew(&mut self, prompt: &str, words: &str) -> bool {
+        if !self.is_asking {
+            discard_keys();
+            self.ask(prompt);
+            return true;
+        }
+        self.change(Change {
+            prompt: prompt.to_owned(),
+            is_kept: false,
+            words: words.to_owned(),
+        })
+    }
+
+    /// Has the editor ask for the same line with another prompt: what is half typed goes on behind it. A line that
+    /// is on its way answers the prompt of before.
+    pub(crate) fn reword(&mut self, prompt: &str) {
+        if self.is_asking {
+            self.change(Change {
+                prompt: prompt.to_owned(),
+                is_kept: true,
+                words: String::new(),
+            });
+        } else {
+            self.ask(prompt);
+        }
+    }
+
+    fn change(&self, change: Change) -> bool {
+        // What is printed while no line is drawn would stand behind what is left of the last one.
+        self.above.wait_until_drawn(CHANGE_PATIENCE);
+        self.asked.change(change, CHANGE_PATIENCE)
+    }
+
+    /// Tells whether the editor has the terminal.
+    pub(crate) const fn is_editing(&self) -> bool {
+        self.is_asking && self.is_interactive()
+    }
+
     /// Has to be called with every line that arrives.
     pub(crate) const fn answered(&mut self) {
         self.is_asking = false;
     }
 
-    /// The same where questions are asked with [`Prompt::ask_now`]: tells whether the line that arrives is
-    /// an answer to the last of them.
+    /// The same where questions are asked with [`Prompt::ask_now`] or [`Prompt::ask_anew`]: tells whether the
+    /// line that arrives is an answer to the last of them.
     pub(crate) fn takes_answer(&mut self) -> bool {
         self.answered();
         self.is_read.store(false, Ordering::SeqCst);
-        !std::mem::take(&mut self.is_stale)
+        !self.is_stale.swap(false, Ordering::SeqCst)
     }
 
     /// Prints a line above what is being typed.
     pub(crate) fn print(&self, screen: &Screen, text: &str) -> Result<(), OutputClosed> {
         match &self.printer {
             // Where the editor has gone, the printer has.
-            Some(printer) if self.is_asking => match printer.send(format!("{text}\n")) {
-                Ok(()) => Ok(()),
-                Err(_) => screen.say(text),
-            },
+            Some(printer) if self.is_asking => {
+                self.above.with(Above::queue);
+                match printer.send(format!("{text}\n")) {
+                    Ok(()) => Ok(()),
+                    Err(_) => {
+                        self.above.with(Above::unqueue);
+                        screen.say(text)
+                    }
+                }
+            }
             Some(_) => {
                 self.above.with(|above| above.push(text.to_owned()));
                 screen.say(text)
             }
             None => screen.say(text),
         }
+    }
+
+    /// Something was printed otherwise, and stands above the line that is typed next.
+    pub(crate) fn printed(&self, text: &str) {
+        self.above.with(|above| above.push(text.to_owned()));
     }
 
     /// Shows these lines below what is being typed, in place of those of before.
@@ -309,7 +388,14 @@ impl Prompt {
             && self.is_asking
         {
             // Waiting for the editor to draw is not worth it: the next change draws this one, too.
-            let _ = printer.try_send(REDRAW.to_owned());
+            self.redraw(printer);
+        }
+    }
+
+    fn redraw(&self, printer: &SyncSender<String>) {
+        self.above.with(Above::queue);
+        if printer.try_send(REDRAW.to_owned()).is_err() {
+            self.above.with(Above::unqueue);
         }
     }
 
@@ -328,7 +414,7 @@ impl Prompt {
             // A terminal that is gone ends the program in another way, and what is printed next is drawn with
             // the line, too.
             let _ = foreground::take_up();
-            let _ = printer.try_send(REDRAW.to_owned());
+            self.redraw(printer);
         }
     }
 
@@ -338,7 +424,7 @@ impl Prompt {
         drop(self.requests);
         if is_editing && signal_hook::low_level::raise(SIGINT).is_ok() {
             // The editor returns at SIGINT, and the thread drops its end of the channel.
-            let _ = self.done.recv_timeout(std::time::Duration::from_secs(1));
+            let _ = self.done.recv_timeout(Duration::from_secs(1));
         }
     }
 }
@@ -367,8 +453,14 @@ fn editors_signals() -> SigSet {
     SigSet::from_iter([Signal::SIGTSTP, Signal::SIGWINCH])
 }
 
+/// Tells whether somebody types at a terminal that the editor can draw on.
 fn is_at_terminal() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
+    let kind = std::env::var("TERM").unwrap_or_default();
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    is_terminal
+        && !WITHOUT_EDITOR
+            .iter()
+            .any(|known| kind.eq_ignore_ascii_case(known))
 }
 
 fn read_plain(asked: &Receiver<String>, is_read: &AtomicBool, notifier: &Notifier) {
@@ -391,62 +483,106 @@ fn read_plain(asked: &Receiver<String>, is_read: &AtomicBool, notifier: &Notifie
     }
 }
 
-fn edit(
-    editor: &mut Editor<Completion, DefaultHistory>,
-    asked: &Receiver<String>,
-    notifier: &Notifier,
-    above: &SharedAbove,
-    interrupt: &Interrupt,
-) {
-    while let Ok(prompt) = asked.recv() {
-        let typed = match read_line(editor, &prompt, above) {
-            Ok(line) if interrupt.take() => match line.as_str() {
-                "" => Typed::Interrupt,
-                _ => Typed::Cleared,
-            },
-            Ok(line) => {
-                if line.len() <= KEPT_LINE_LEN_MAX {
-                    // It is kept in memory, where nothing fails.
-                    let _ = editor.add_history_entry(&line);
-                }
-                Typed::Line(line)
+/// The editor with what it shares, on its thread.
+struct Editing {
+    editor: Editor<Completion, DefaultHistory>,
+    above: SharedAbove,
+    asked: Asked,
+    interrupt: Interrupt,
+    is_stale: Arc<AtomicBool>,
+}
+
+impl Editing {
+    fn run(&mut self, asked: &Receiver<String>, notifier: &Notifier) {
+        while let Ok(prompt) = asked.recv() {
+            let read = self.read_line(prompt);
+            if self.asked.finish() {
+                self.is_stale.store(true, Ordering::SeqCst);
             }
-            // By a signal.
-            Err(ReadlineError::Interrupted) => Typed::Interrupt,
-            Err(_) => Typed::End,
-        };
-        if notifier.typed(typed).is_err() {
-            return;
+            let typed = match read {
+                Ok(line) if self.interrupt.take() => match line.as_str() {
+                    "" => Typed::Interrupt,
+                    _ => Typed::Cleared,
+                },
+                Ok(line) => {
+                    if line.len() <= KEPT_LINE_LEN_MAX {
+                        // It is kept in memory, where nothing fails.
+                        let _ = self.editor.add_history_entry(&line);
+                    }
+                    Typed::Line(line)
+                }
+                // By a signal.
+                Err(ReadlineError::Interrupted) => Typed::Interrupt,
+                Err(_) => Typed::End,
+            };
+            if notifier.typed(typed).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads a line. A signal ends some calls of the editor, as at `fg` or for another prompt: it then goes on
+    /// with what was typed.
+    fn read_line(&mut self, mut prompt: String) -> Result<String, ReadlineError> {
+        let mut typed = (String::new(), 0);
+        if let Some(helper) = self.editor.helper() {
+            helper.typed.take();
+        }
+        loop {
+            self.above.with(Above::begin);
+            self.asked.start();
+            let (line, at) = &typed;
+            let read = self
+                .editor
+                .readline_with_initial(&prompt, line.split_at(*at));
+            let (Err(error), Some(helper)) = (&read, self.editor.helper()) else {
+                self.above.with(Above::end);
+                return read;
+            };
+            typed = helper.typed.borrow().clone();
+            if let Some(change) = self.asked.take_change() {
+                let is_blank = prompt.is_empty() && typed.0.is_empty();
+                self.above
+                    .with(|above| leave(above, &change, &typed.0, is_blank));
+                if !change.is_kept {
+                    typed = forget(helper);
+                }
+                prompt = change.prompt;
+                continue;
+            }
+            if matches!(error, ReadlineError::Interrupted) {
+                self.above.with(clear_hint);
+            }
+            self.above.with(Above::end);
+            if !is_passing(error) {
+                return read;
+            }
         }
     }
 }
 
-/// Reads a line. A signal ends some calls of the editor, as at `fg`: it then goes on with what was typed.
-fn read_line(
-    editor: &mut Editor<Completion, DefaultHistory>,
-    prompt: &str,
-    above: &SharedAbove,
-) -> Result<String, ReadlineError> {
-    let mut typed = (String::new(), 0);
-    if let Some(helper) = editor.helper() {
-        helper.typed.take();
+/// Leaves a line for another prompt: takes it back where it goes on, or where there is nothing in it.
+fn leave(above: &mut Above, change: &Change, typed: &str, is_blank: bool) {
+    if change.is_kept || is_blank {
+        take_back(above);
+    } else {
+        clear_hint(above);
     }
-    loop {
-        above.with(Above::begin);
-        let (line, at) = &typed;
-        let read = editor.readline_with_initial(prompt, line.split_at(*at));
-        if matches!(read, Err(ReadlineError::Interrupted)) {
-            above.with(clear_hint);
-        }
-        above.with(Above::end);
-        let (Err(error), Some(helper)) = (&read, editor.helper()) else {
-            return read;
-        };
-        if !is_passing(error) {
-            return read;
-        }
-        typed = helper.typed.borrow().clone();
+    above.end();
+    if !change.is_kept && !typed.is_empty() && !change.words.is_empty() {
+        // Whoever cannot be shown this sees nothing else either.
+        let _ = super::write_line(&mut io::stdout().lock(), &change.words);
+        above.push(change.words.clone());
     }
+}
+
+/// What was typed for another prompt does not count, nor do keys that nobody has read yet. Returns the line to
+/// begin with.
+fn forget(helper: &Completion) -> (String, usize) {
+    // It fails where the terminal is gone: nothing is read then.
+    let _ = tcflush(io::stdin(), QueueSelector::IFlush);
+    helper.typed.take();
+    helper.typed.borrow().clone()
 }
 
 /// Tells whether a signal ended what the editor did, and no key or end of the input.
@@ -461,7 +597,17 @@ fn is_passing(error: &ReadlineError) -> bool {
 /// At SIGINT the editor leaves its hint on the screen, and the cursor below it. To be called before anything
 /// else is printed.
 fn clear_hint(above: &mut Above) {
-    let rows = above.rows_left();
+    clear_rows(above.rows_left());
+}
+
+/// Clears the line that the editor has left because of SIGINT, and its hint. To be called before anything else
+/// is printed.
+fn take_back(above: &mut Above) {
+    clear_rows(above.take_back());
+}
+
+/// Clears so many rows above the cursor.
+fn clear_rows(rows: usize) {
     if rows > 0 {
         let mut out = io::stdout().lock();
         // Whoever cannot be shown this sees nothing else either.
@@ -488,6 +634,7 @@ struct Completion {
     status: Status,
     above: SharedAbove,
     interrupt: Interrupt,
+    asked: Asked,
     known: RefCell<Known>,
     /// The line as the editor has it, and where its cursor is.
     typed: RefCell<(String, usize)>,
@@ -634,6 +781,7 @@ impl Highlighter for Completion {
         prompt: &'p str,
         _default: bool,
     ) -> Cow<'b, str> {
+        self.asked.on_drawn();
         let columns = super::columns_of(io::stdout()).unwrap_or(COLUMNS_DEFAULT);
         // Where earlier lines are searched, the prompt has what is typed in it.
         let (prompt, _) = self.drawn(prompt, prompt.len());
@@ -696,7 +844,16 @@ fn is_plain() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-impl Validator for Completion {}
+impl Validator for Completion {
+    /// Any line may be sent.
+    fn validate(
+        &self,
+        _context: &mut ValidationContext<'_>,
+    ) -> rustyline::Result<ValidationResult> {
+        self.asked.on_ended();
+        Ok(ValidationResult::Valid(None))
+    }
+}
 
 impl Helper for Completion {}
 
@@ -713,9 +870,10 @@ mod tests {
             printer: None,
             status: Status::default(),
             above: SharedAbove::default(),
+            asked: Asked::default(),
             is_asking: false,
             is_read: Arc::default(),
-            is_stale: false,
+            is_stale: Arc::default(),
             done,
         };
         let is_read = Arc::clone(&prompt.is_read);
@@ -750,6 +908,7 @@ mod tests {
             status: Status::default(),
             above: SharedAbove::default(),
             interrupt: Interrupt::default(),
+            asked: Asked::default(),
             known: RefCell::default(),
             typed: RefCell::default(),
             widths: GraphemeClusterMode::WcWidth,

@@ -7,7 +7,7 @@ use tests::program::{Program, Running};
 use tests::world::{PATIENCE, World, run};
 
 use crate::shared::{ends, in_shell, make_film, two_people};
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, wrapped};
 
 /// bob at a terminal, taking a film that alice sends.
 #[track_caller]
@@ -77,8 +77,9 @@ fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
         screen.contains("Take small.txt from alice?")
     });
     bob.type_keys("y");
-    let is_typed = |keys: &'static str| move |screen: &str| screen.lines().last() == Some(keys);
-    bob.wait("it is half typed", PATIENCE, is_typed("y"));
+    let is_typed = |row: &'static str| move |screen: &str| screen.lines().last() == Some(row);
+    let half = "Take small.txt from alice? [y/n, then Enter] y";
+    bob.wait("it is half typed", PATIENCE, is_typed(half));
     alice.wait("it is offered", PATIENCE, |screen| {
         screen.contains("Offered small.txt")
     });
@@ -98,12 +99,11 @@ fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
     let screen = bob.wait("it is asked again", PATIENCE, |screen| {
         screen.matches("Take other.txt from carol?").count() == 2
     });
-    let notice = "The offer of small.txt from alice was withdrawn";
-    for row in [notice, "carol offers other.txt"] {
-        assert!(
-            screen.lines().any(|line| line.starts_with(row)),
-            "{row}: {screen}"
-        );
+    // What was half typed is not lost without a word.
+    let withdrawn = format!("{half}\nThe offer of small.txt from alice was withdrawn.\n");
+    let unasked = "\nes\nNothing was asked when that line was typed.\nTake other.txt from carol?";
+    for rows in [&*withdrawn, "\ncarol offers other.txt (1 B)\n", unasked] {
+        assert!(screen.contains(rows), "{rows}: {screen}");
     }
     bob.type_keys("n\r");
     ends(carol, 9, "declined");
@@ -111,7 +111,7 @@ fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
 }
 
 #[test]
-fn the_question_that_an_answer_is_for_is_the_last_line() {
+fn what_is_half_typed_is_gone_on_with_below_what_is_printed() {
     let world = two_people();
     world.register("carol");
     fs::create_dir(world.path("inbox")).unwrap();
@@ -121,47 +121,44 @@ fn the_question_that_an_answer_is_for_is_the_last_line() {
     let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
     let mut bob = Terminal::start(&receive, 80);
     world.wait_ready("bob");
-    let asks = |file: &'static str, shown: &'static str| {
+    let asks = |file: &'static str, typed: &'static str, shown: &'static str| {
         move |screen: &str| {
-            let question = format!("Take {file}? [y/n, then Enter]");
+            let question = format!("Take {file}? [y/n, then Enter] {typed}");
             let last = screen.trim_end().lines().next_back();
-            screen.contains(shown) && last == Some(&*question)
+            screen.contains(shown) && last == Some(question.trim_end())
         }
     };
     let first = world.start("alice", &["send-file", "bob", "first.txt"]);
     bob.wait(
         "the question",
         PATIENCE,
-        asks("first.txt from alice", "alice offers"),
+        asks("first.txt from alice", "", "alice offers"),
     );
-    bob.type_keys("hal");
-    bob.wait("it is half typed", PATIENCE, |screen| {
-        screen.lines().last() == Some("hal")
-    });
-    let second = world.start("carol", &["send-file", "bob", "second.txt"]);
-    let offers = "\ncarol offers second.txt (1 B)\n";
-    bob.wait(
-        "it is asked again",
-        PATIENCE,
-        asks("first.txt from alice", offers),
-    );
-    bob.type_keys("hal");
+    bob.type_keys("ye");
+    let half = asks("first.txt from alice", "ye", "");
+    bob.wait("it is half typed", PATIENCE, half);
     let sent = world.peer("alice", &["send", "bob", "take the second one"]);
     assert_eq!(sent.code(), 0, "{sent:?}");
     let message = "alice: take the second one\n";
-    let screen = bob.wait(
-        "it is asked once more",
+    bob.wait(
+        "what is half typed stands below the message",
         PATIENCE,
-        asks("first.txt from alice", message),
+        asks("first.txt from alice", "ye", message),
     );
-    assert!(!screen.contains("hal2"), "{screen}");
-    // What was half typed is not part of the answer.
-    bob.type_keys("y\r");
+    let second = world.start("carol", &["send-file", "bob", "second.txt"]);
+    let offers = "\ncarol offers second.txt (1 B)\n";
+    let screen = bob.wait(
+        "and below another offer",
+        PATIENCE,
+        asks("first.txt from alice", "ye", offers),
+    );
+    assert_eq!(screen.matches("Take first.txt").count(), 1, "{screen}");
+    bob.type_keys("s\r");
     let received = "\nReceived first.txt from alice: ";
     bob.wait(
         "it asks for the next",
         PATIENCE,
-        asks("second.txt from carol", received),
+        asks("second.txt from carol", "", received),
     );
     bob.type_keys("n\r");
     bob.wait("it is declined", PATIENCE, |screen| {
@@ -169,6 +166,8 @@ fn the_question_that_an_answer_is_for_is_the_last_line() {
     });
     assert_eq!(first.finish(PATIENCE).unwrap().code(), 0);
     assert_eq!(second.finish(PATIENCE).unwrap().code(), 9);
+    bob.type_keys("half\x03");
+    ends(bob, 130, "");
 }
 
 #[test]
@@ -218,22 +217,24 @@ fn a_question_is_the_last_line_above_the_bar_of_a_file_that_moves() {
     fs::write(world.path("letter.txt"), "x").unwrap();
     let (mut bob, _film) = taking_a_film(&world);
     let letter = world.start("carol", &["send-file", "bob", "letter.txt"]);
-    let stands_below = |words: &'static str| {
+    let question = "Take letter.txt from carol? [y/n, then Enter]";
+    let stands_below = |typed: &'static str, words: &'static str| {
         move |screen: &str| {
             let rows: Vec<_> = screen.trim_end().lines().rev().collect();
             rows[0].starts_with("film.mp4")
-                && rows[1] == "Take letter.txt from carol? [y/n, then Enter]"
+                && rows[1].trim_end() == format!("{question}{typed}")
                 && rows[2].ends_with(words)
         }
     };
     let offers = "carol offers letter.txt (1 B)";
-    bob.wait("the next question", PATIENCE, stands_below(offers));
-    bob.type_keys("hal");
+    bob.wait("the next question", PATIENCE, stands_below("", offers));
+    bob.type_keys("ye");
     let sent = world.peer("carol", &["send", "bob", "it is short"]);
     assert_eq!(sent.code(), 0, "{sent:?}");
     let message = " carol: it is short";
-    bob.wait("it is asked again", PATIENCE, stands_below(message));
-    bob.type_keys("n\r");
+    let below = stands_below(" ye", message);
+    bob.wait("it stands below the message", PATIENCE, below);
+    bob.type_keys("\x15n\r");
     bob.wait("it is declined", PATIENCE, |screen| {
         screen.contains("Declined letter.txt.")
     });
@@ -251,7 +252,7 @@ fn a_question_is_the_last_line_once_the_file_that_moved_below_it_has_failed() {
     let question = "Take letter.txt from carol? [y/n, then Enter]";
     bob.wait("the next question", PATIENCE, |screen| {
         let rows: Vec<_> = screen.trim_end().lines().rev().collect();
-        rows[0].starts_with("film.mp4") && rows[1] == question
+        rows[0].starts_with("film.mp4") && rows[1].trim_end() == question
     });
     bob.wait("the film has failed", PATIENCE, |screen| {
         let rows: Vec<_> = screen.trim_end().lines().rev().collect();
@@ -352,11 +353,12 @@ fn a_question_is_shown_again_after_a_stop() {
     let alice = world.start("alice", &["send-file", "bob", "small.txt"]);
     let question = "Take small.txt from alice? [y/n, then Enter]";
     shell.wait("the question", PATIENCE, is_behind(question));
-    shell.type_keys("hal\x1a");
+    shell.type_keys("ye\x1a");
     shell.wait("the shell is back", PATIENCE, is_behind("shell$"));
     shell.type_keys("fg\r");
-    shell.wait("it is asked again", PATIENCE, is_behind(question));
-    shell.type_keys("y\r");
+    let half = "\nTake small.txt from alice? [y/n, then Enter] ye";
+    shell.wait("it is asked again", PATIENCE, is_behind(half));
+    shell.type_keys("s\r");
     shell.wait("it is taken", PATIENCE, |screen| {
         screen.contains("Received small.txt from alice")
     });
@@ -365,6 +367,36 @@ fn a_question_is_shown_again_after_a_stop() {
     shell.wait("it ends", PATIENCE, is_behind("shell$"));
     shell.type_keys("exit\r");
     shell.end(PATIENCE);
+}
+
+#[test]
+fn a_terminal_that_no_editor_can_draw_on_has_the_question_again_below_what_is_printed() {
+    let world = two_people();
+    fs::create_dir(world.path("inbox")).unwrap();
+    fs::write(world.path("small.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&wrapped("env", &["TERM=dumb"], &receive), 80);
+    world.wait_ready("bob");
+    let alice = world.start("alice", &["send-file", "bob", "small.txt"]);
+    let question = "Take small.txt from alice? [y/n, then Enter]";
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.trim_end().ends_with(question)
+    });
+    bob.type_keys("hal");
+    bob.wait("it is half typed", PATIENCE, |screen| {
+        screen.lines().last() == Some("hal")
+    });
+    let sent = world.peer("alice", &["send", "bob", "it is short"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    bob.wait("it is asked again", PATIENCE, |screen| {
+        let rows: Vec<_> = screen.trim_end().lines().rev().collect();
+        rows[0] == question && rows[1].ends_with(" alice: it is short")
+    });
+    // What was half typed is not part of the answer.
+    bob.type_keys("y\r");
+    assert_eq!(alice.finish(PATIENCE).unwrap().code(), 0);
+    bob.type_keys("\x03");
+    ends(bob, 130, "Received small.txt from alice");
 }
 
 #[test]

@@ -57,6 +57,17 @@ impl Questions {
         offer
     }
 
+    /// The question was not shown after all.
+    pub(super) fn on_not_asked(&mut self, now: Instant) {
+        self.is_asked = false;
+        self.on_printed(now);
+    }
+
+    /// The offer that was asked about, if an answer is awaited.
+    pub(super) fn asked(&self) -> Option<&OfferView> {
+        self.open.front().filter(|_| self.is_asked)
+    }
+
     /// The offer to ask about at this time, if its question is due, and whether it was asked about before.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<(&OfferView, bool)> {
         self.due.take_if(|due| *due <= now)?;

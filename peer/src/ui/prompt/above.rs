@@ -8,7 +8,8 @@
 //! something else there, and so they are not cleared.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use common::text;
 
@@ -21,12 +22,24 @@ const TAB_STOP: usize = 8;
 
 /// What stands above the prompt; shared with the editor's thread and the printer's.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SharedAbove(Arc<Mutex<Above>>);
+pub(super) struct SharedAbove(Arc<(Mutex<Above>, Condvar)>);
 
 impl SharedAbove {
     /// Does something to it.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Above) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let done = act(&mut self.0.0.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.1.notify_all();
+        done
+    }
+
+    /// Waits until all that was to be printed stands above the prompt, but not for longer than `patience`.
+    pub(super) fn wait_until_drawn(&self, patience: Duration) {
+        let above = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is not drawn by then is drawn with the next prompt.
+        let _ = self
+            .0
+            .1
+            .wait_timeout_while(above, patience, |above| above.is_behind());
     }
 }
 
@@ -35,6 +48,8 @@ impl SharedAbove {
 pub(super) struct Above {
     /// The last at the end.
     texts: VecDeque<Text>,
+    /// Texts that the printer has not taken so far.
+    queued: usize,
     /// On their way to the editor, which has not drawn them so far.
     waiting: VecDeque<String>,
     /// The beginning of the typed line that a narrower screen has left above the prompt. It ends where a
@@ -116,8 +131,19 @@ impl Above {
         }
     }
 
-    /// A text is on its way to the editor.
+    /// A text is on its way to the printer.
+    pub(super) const fn queue(&mut self) {
+        self.queued += 1;
+    }
+
+    /// The printer has gone, or takes no more: the text is not on its way.
+    pub(super) const fn unqueue(&mut self) {
+        self.queued = self.queued.saturating_sub(1);
+    }
+
+    /// A text is on its way from the printer to the editor.
     pub(super) fn printing(&mut self, text: &str) {
+        self.unqueue();
         self.waiting.push_back(text.to_owned());
     }
 
@@ -212,6 +238,25 @@ impl Above {
         }
         let columns = self.drawn.as_ref().map_or(0, |drawn| drawn.columns);
         Folded::of(&hint, columns).starts.len() - 1
+    }
+
+    /// Something that was to be printed is not drawn.
+    fn is_behind(&self) -> bool {
+        self.queued > 0 || !self.waiting.is_empty()
+    }
+
+    /// The editor has left the line, which is to be cleared. Returns how many rows up it begins, hint included, if
+    /// nothing can have been printed below it meanwhile.
+    pub(super) fn take_back(&mut self) -> usize {
+        if self.waiting.iter().any(|text| text != REDRAW) {
+            return 0;
+        }
+        let hint = self.rows_left();
+        self.follow();
+        let Some(drawn) = self.drawn.take() else {
+            return 0;
+        };
+        hint + drawn.folded_to(drawn.line.len()).rows_with_cursor()
     }
 
     /// A line is being typed, and stands on the screen.
