@@ -6,8 +6,8 @@
 //! before it is no answer to it.
 //!
 //! Where the output is no terminal, or one that no editor can draw on, lines are read as they are handed over,
-//! at Enter. What is half typed cannot be shown again there: it is thrown away, and its row cleared, before anything
-//! is printed. The question is then repeated, so that it is the last line.
+//! at Enter. What is half typed cannot be shown again there: it is thrown away, and its row cleared, before
+//! anything is printed. The question is then repeated, so that it is the last line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
@@ -352,8 +352,14 @@ impl Receiver<'_> {
             let mut taking = self.taking.values();
             self.questions.is_from(account) || taking.any(|offer| offer.from == *account)
         };
-        if self.departed.is_told(account, is_online, has_file) {
-            self.note(&line::moved(account, is_online, &self.screen.error_look));
+        if !self.departed.is_told(account, is_online, has_file) {
+            return;
+        }
+        self.note(&line::moved(account, is_online, &self.screen.error_look));
+        let asked = self.questions.asked();
+        if asked.is_some_and(|offer| offer.from == *account) {
+            // It has other words now.
+            self.questions.on_printed(now());
         }
     }
 
@@ -378,6 +384,7 @@ impl Receiver<'_> {
         if known {
             return Ok(());
         }
+        self.departed.on_offer(&offer.from);
         let answer = self.policy.answer(&offer.from);
         self.screen.offer(&offer)?;
         self.prose(&line::offer(&offer, None, &self.screen.look))?;
@@ -405,6 +412,7 @@ impl Receiver<'_> {
         }
         match self.session.try_call(&command, CALL_TIMEOUT) {
             Ok(_) if is_accepted => {
+                self.tell_if_left(&offer);
                 self.taking.insert(offer.transfer, offer);
                 Ok(())
             }
@@ -418,6 +426,25 @@ impl Receiver<'_> {
             }
             Err(error) => Err(Failure::of_call("answer the offer", error)),
         }
+    }
+
+    /// Says of a file that was accepted that it may not come. The node tries all the same: whoever has left the
+    /// server may still have a link.
+    fn tell_if_left(&mut self, offer: &OfferView) {
+        if self.departed.contains(&offer.from) {
+            let (name, from) = (inline(&offer.name), &offer.from);
+            let text = format!("{from} has left: {name} comes only if {from} is back soon.");
+            self.note(&self.screen.error_look.yellow(&text));
+        }
+    }
+
+    /// What to do about a file that did not come, in a row of its own, if its sender has left.
+    fn next_without(&self, from: &AccountName) -> String {
+        if !self.departed.contains(from) {
+            return String::new();
+        }
+        let next = self.screen.error_look.dim("next:");
+        format!("\n {next} {from} has left; ask {from} to send it again")
     }
 
     /// The other name for an offered file with an odd one, if it may be used: the person was asked with
@@ -465,9 +492,10 @@ impl Receiver<'_> {
                 self.taking.remove(&transfer);
                 let look = &self.screen.error_look;
                 self.note(&format!(
-                    "{} {name} from {from} failed: {}",
+                    "{} {name} from {from} failed: {}{}",
                     look.red("error:"),
-                    inline(reason)
+                    inline(reason),
+                    self.next_without(&from)
                 ));
                 Ok(Some(Exit::Transfer))
             }
@@ -517,6 +545,7 @@ impl Receiver<'_> {
     fn show_bars(&mut self) {
         let is_below = self.is_reading && self.has_editor();
         self.bars.lend(is_below);
+        let prompt = self.prompt();
         let Some(keyboard) = self.keyboard.as_mut().filter(|_| is_below && !self.is_away) else {
             return;
         };
@@ -525,7 +554,7 @@ impl Receiver<'_> {
         keyboard.set_status(rows);
         if is_other_count && keyboard.is_editing() {
             // The editor makes room for them when it begins.
-            keyboard.reword(&prompt(&self.questions, self.screen));
+            keyboard.reword(&prompt);
         }
     }
 
@@ -550,7 +579,8 @@ impl Receiver<'_> {
         let Some(keyboard) = &mut self.keyboard else {
             return;
         };
-        let question = self.screen.error_look.bold(&question(offer));
+        let question = question(offer, self.departed.contains(&offer.from));
+        let question = self.screen.error_look.bold(&question);
         let show = || self.bars.around(|| self.screen.note(&question));
         if is_again {
             keyboard.ask_again(show);
@@ -559,26 +589,35 @@ impl Receiver<'_> {
         }
     }
 
-    /// Has the editor ask what is to be asked, or for nothing: then it is told of each line that nothing was asked.
+    /// What the editor asks for: the answer to the question that stands, or nothing.
+    fn prompt(&self) -> String {
+        let Some(offer) = self.questions.asked() else {
+            return String::new();
+        };
+        let question = question(offer, self.departed.contains(&offer.from));
+        format!("{} ", wrapped(&question, self.screen.look.columns()))
+    }
+
+    /// Has the editor ask what is to be asked, or for nothing: of a line that comes then it is said that nothing
+    /// was asked.
     fn ask_in_editor(&mut self) {
-        let Some(keyboard) = &mut self.keyboard else {
+        let due = self.questions.handle_timeout(now());
+        let due = due.map(|(_, is_again)| is_again);
+        self.is_reading |= due.is_some();
+        let prompt = self.prompt();
+        let Some(keyboard) = self.keyboard.as_mut().filter(|_| self.is_reading) else {
             return;
         };
-        let Some((_, is_again)) = self.questions.handle_timeout(now()) else {
-            if self.is_reading {
-                keyboard.ask(&prompt(&self.questions, self.screen));
+        match due {
+            None => keyboard.ask(&prompt),
+            Some(true) => keyboard.reword(&prompt),
+            Some(false) => {
+                let look = &self.screen.look;
+                let not_asked = wrapped(&look.dim(NOT_ASKED), look.columns());
+                if !keyboard.ask_anew(&prompt, &not_asked) {
+                    self.questions.on_not_asked(now());
+                }
             }
-            return;
-        };
-        self.is_reading = true;
-        let prompt = prompt(&self.questions, self.screen);
-        if is_again {
-            return keyboard.reword(&prompt);
-        }
-        let look = &self.screen.look;
-        let not_asked = wrapped(&look.dim(NOT_ASKED), look.columns());
-        if !keyboard.ask_anew(&prompt, &not_asked) {
-            self.questions.on_not_asked(now());
         }
     }
 
@@ -708,20 +747,16 @@ impl Receiver<'_> {
     }
 }
 
-/// What the editor asks for on a screen: the answer to the question that stands, or nothing.
-fn prompt(questions: &Questions, screen: &Screen) -> String {
-    let Some(offer) = questions.asked() else {
-        return String::new();
-    };
-    let text = wrapped(&question(offer), screen.look.columns());
-    format!("{text} ")
-}
-
-/// Asks whether to take an offered file.
-fn question(offer: &OfferView) -> String {
+/// Asks whether to take an offered file, whose sender may have left meanwhile.
+fn question(offer: &OfferView, has_left: bool) -> String {
     let other = FileName::substitute(&offer.name);
     let other = other.map_or(String::new(), |name| format!(" as {}", name.as_str()));
-    format!("Take {}{other}? [y/n, then Enter]", file(offer))
+    let left = match (has_left, other.is_empty()) {
+        (false, _) => "",
+        (true, true) => ", who has left",
+        (true, false) => ", who has left,",
+    };
+    format!("Take {}{left}{other}? [y/n, then Enter]", file(offer))
 }
 
 /// An offered file as it is named to the person.
@@ -732,6 +767,30 @@ fn file(offer: &OfferView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_names_the_file_its_sender_and_the_name_that_it_gets() {
+        let offer = |name: &str| OfferView {
+            transfer: TransferId::from_bytes([1; 16]),
+            from: "alice".parse().unwrap(),
+            name: name.to_owned(),
+            size: 5,
+            executable: false,
+        };
+        for (name, has_left, words) in [
+            ("a.txt", false, "a.txt from alice?"),
+            ("a.txt", true, "a.txt from alice, who has left?"),
+            ("con.txt", false, "con.txt from alice as _con.txt?"),
+            (
+                "con.txt",
+                true,
+                "con.txt from alice, who has left, as _con.txt?",
+            ),
+        ] {
+            let asked = format!("Take {words} [y/n, then Enter]");
+            assert_eq!(question(&offer(name), has_left), asked);
+        }
+    }
 
     #[test]
     fn what_to_do_next_fits_why_files_cannot_be_put_there() {

@@ -179,6 +179,16 @@ impl Departed {
             has_file(account) && self.0.insert(account.clone())
         }
     }
+
+    /// An account offers a file: it is there, whatever the server says.
+    pub(crate) fn on_offer(&mut self, account: &AccountName) {
+        self.0.remove(account);
+    }
+
+    /// Tells whether an account was told to have left and not to be back.
+    pub(crate) fn contains(&self, account: &AccountName) -> bool {
+        self.0.contains(account)
+    }
 }
 
 #[cfg(test)]
@@ -243,6 +253,26 @@ mod tests {
         assert_eq!(presence.poll_timeout(), None);
         let back = presence.on_change(&came("erin", "1"));
         assert_eq!(back, Some((name("erin"), true)));
+    }
+
+    #[test]
+    fn whoever_left_a_file_has_left_until_back_or_until_offering_another() {
+        let (alice, bob) = (name("alice"), name("bob"));
+        let has_file = |account: &AccountName| *account == name("alice");
+        let mut departed = Departed::default();
+        assert!(!departed.is_told(&bob, false, has_file));
+        assert!(!departed.contains(&bob));
+        for is_back_in_list in [true, false] {
+            assert!(departed.is_told(&alice, false, has_file));
+            assert!(departed.contains(&alice));
+            if is_back_in_list {
+                assert!(departed.is_told(&alice, true, has_file));
+            } else {
+                departed.on_offer(&alice);
+            }
+            assert!(!departed.contains(&alice));
+        }
+        assert!(!departed.is_told(&alice, true, has_file));
     }
 
     #[test]

@@ -151,8 +151,8 @@ impl Bars {
             .set_draw_target(target(self.is_visible && !is_lent));
     }
 
-    /// The bars as they are drawn elsewhere, a row each. Of more than `rows_max` the last row counts those that are
-    /// not shown.
+    /// The bars as they are drawn elsewhere, a row each. Of more than `rows_max` the last row counts those that
+    /// are not shown.
     pub(crate) fn rows(&self, rows_max: usize) -> Vec<String> {
         let columns = self.look.columns();
         let count = self.bars.len();

@@ -300,9 +300,9 @@ impl Prompt {
         self.ask("");
     }
 
-    /// Has the editor ask with this prompt for a new line, in place of whatever it asks for, which stays above with
-    /// what was typed: that is no answer, and `words` say so where it is half a line. Returns whether the prompt
-    /// stands; it cannot so far if a line is on its way.
+    /// Has the editor ask with this prompt for a new line, in place of whatever it asks for, which stays above
+    /// with what was typed: that is no answer, and `words` say so where it is half a line. Returns whether the
+    /// prompt stands; it cannot so far if a line is on its way.
     pub(crate) fn ask_anew(&mut self, prompt: &str, words: &str) -> bool {
         if !self.is_asking {
             discard_keys();
@@ -316,8 +316,8 @@ impl Prompt {
         })
     }
 
-    /// Has the editor ask for the same line with another prompt: what is half typed goes on behind it. A line that
-    /// is on its way answers the prompt of before.
+    /// Has the editor ask for the same line with another prompt: what is half typed goes on behind it. A line
+    /// that is on its way answers the prompt of before.
     pub(crate) fn reword(&mut self, prompt: &str) {
         if self.is_asking {
             self.change(Change {

@@ -257,7 +257,9 @@ fn a_question_is_the_last_line_once_the_file_that_moved_below_it_has_failed() {
     bob.wait("the film has failed", PATIENCE, |screen| {
         let rows: Vec<_> = screen.trim_end().lines().rev().collect();
         let failed = "error: film.mp4 from alice failed: the link broke";
-        rows[0] == question && rows[1].starts_with(failed)
+        rows[0] == question
+            && rows[1] == " next: alice has left; ask alice to send it again"
+            && rows[2].starts_with(failed)
     });
     bob.type_keys("n\r");
     assert_eq!(letter.finish(PATIENCE).unwrap().code(), 9);
@@ -282,22 +284,34 @@ fn receive_in_the_background_shows_messages_and_leaves_the_keys_to_the_shell() {
     });
 }
 
-#[test]
-fn an_offer_whose_sender_is_gone_says_so() {
-    let world = two_people();
-    fs::write(world.path("small.txt"), "x").unwrap();
-    let receive = world.peer_command("bob", &["receive"]);
+/// bob at a terminal, asked about a small file of alice, who is gone without a word.
+#[track_caller]
+fn asked_by_somebody_who_left(world: &World) -> Terminal {
+    fs::create_dir(world.path("inbox")).expect("the folder is new");
+    fs::write(world.path("small.txt"), "x").expect("the folder can be written to");
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
     let mut bob = Terminal::start(&receive, 80);
     world.wait_ready("bob");
     let alice = world.start("alice", &["send-file", "bob", "small.txt"]);
     bob.wait("the question", PATIENCE, |screen| {
-        screen.contains("Take small.txt from alice?")
+        screen
+            .trim_end()
+            .ends_with("small.txt from alice? [y/n, then Enter]")
     });
+    bob.type_keys("y");
     alice.kill();
+    let question = "Take small.txt from alice, who has left? [y/n, then Enter] y";
     bob.wait("she has left", PATIENCE, |screen| {
         let rows: Vec<_> = screen.trim_end().lines().rev().collect();
-        rows[0].starts_with("Take small.txt from alice?") && rows[1] == "alice left"
+        rows[0] == question && rows[1] == "alice left"
     });
+    bob
+}
+
+#[test]
+fn an_offer_whose_sender_is_gone_says_so() {
+    let world = two_people();
+    let mut bob = asked_by_somebody_who_left(&world);
     let screen = bob.wait("it has ended", PATIENCE, |screen| {
         screen.contains("The offer of small.txt from alice ")
     });
@@ -305,6 +319,34 @@ fn an_offer_whose_sender_is_gone_says_so() {
         screen.contains("The offer of small.txt from alice ended: "),
         "{screen}"
     );
+}
+
+#[test]
+fn whoever_takes_a_file_of_somebody_who_has_left_is_told_what_to_expect() {
+    let world = two_people();
+    let mut bob = asked_by_somebody_who_left(&world);
+    bob.type_keys("es\r");
+    bob.wait("what to expect", PATIENCE, |screen| {
+        screen.contains("\nalice has left: small.txt comes only if alice is back soon.\n")
+    });
+    bob.wait("what to do", PATIENCE, |screen| {
+        let (_, failed) = screen.split_at(screen.find("error: ").unwrap_or(screen.len()));
+        failed.starts_with("error: small.txt from alice failed: the link broke")
+            && failed.ends_with("\n next: alice has left; ask alice to send it again")
+    });
+}
+
+#[test]
+fn a_question_is_plain_again_once_its_sender_is_back() {
+    let world = two_people();
+    // The device that offers would end the offer if it started again.
+    assert_eq!(world.log_in("tablet", "alice").code(), 0);
+    let mut bob = asked_by_somebody_who_left(&world);
+    let _alice = world.receive("tablet");
+    bob.wait("she is back", PATIENCE, |screen| {
+        let rows: Vec<_> = screen.trim_end().lines().rev().collect();
+        rows[0] == "Take small.txt from alice? [y/n, then Enter] y" && rows[1] == "alice is online"
+    });
 }
 
 #[test]
@@ -397,6 +439,41 @@ fn a_terminal_that_no_editor_can_draw_on_has_the_question_again_below_what_is_pr
     assert_eq!(alice.finish(PATIENCE).unwrap().code(), 0);
     bob.type_keys("\x03");
     ends(bob, 130, "Received small.txt from alice");
+}
+
+#[test]
+fn an_offer_that_comes_in_the_background_is_asked_about_once_receive_is_back() {
+    let world = two_people();
+    fs::create_dir(world.path("inbox")).unwrap();
+    fs::write(world.path("small.txt"), "x").unwrap();
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut shell = Terminal::start(&in_shell(&receive), 80);
+    shell.type_keys("\"$@\" &\r");
+    world.wait_ready("bob");
+    let alice = world.start("alice", &["send-file", "bob", "small.txt"]);
+    shell.wait("the offer", PATIENCE, |screen| {
+        screen.contains("alice offers small.txt (1 B)")
+    });
+    let sent = world.peer("alice", &["send", "bob", "it is short"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let screen = shell.wait("a message behind it", PATIENCE, |screen| {
+        screen.contains(" alice: it is short")
+    });
+    assert!(!screen.contains("Take small.txt"), "{screen}");
+    shell.type_keys("fg\r");
+    shell.wait("the question", PATIENCE, |screen| {
+        screen
+            .trim_end()
+            .ends_with("\nTake small.txt from alice? [y/n, then Enter]")
+    });
+    shell.type_keys("y\r");
+    assert_eq!(alice.finish(PATIENCE).unwrap().code(), 0);
+    shell.type_keys("\x03");
+    shell.wait("it ends", PATIENCE, |screen| {
+        screen.trim_end().ends_with("shell$")
+    });
+    shell.type_keys("exit\r");
+    shell.end(PATIENCE);
 }
 
 #[test]

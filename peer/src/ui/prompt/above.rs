@@ -245,8 +245,8 @@ impl Above {
         self.queued > 0 || !self.waiting.is_empty()
     }
 
-    /// The editor has left the line, which is to be cleared. Returns how many rows up it begins, hint included, if
-    /// nothing can have been printed below it meanwhile.
+    /// The editor has left the line, which is to be cleared. Returns how many rows up it begins, hint included,
+    /// if nothing can have been printed below it meanwhile.
     pub(super) fn take_back(&mut self) -> usize {
         if self.waiting.iter().any(|text| text != REDRAW) {
             return 0;
