@@ -171,6 +171,37 @@ fn what_is_half_typed_is_gone_on_with_below_what_is_printed() {
 }
 
 #[test]
+fn a_line_that_is_typed_ahead_does_not_answer_the_next_question() {
+    let world = two_people();
+    world.register("carol");
+    fs::create_dir(world.path("inbox")).unwrap();
+    for name in ["first.txt", "second.txt"] {
+        fs::write(world.path(name), "x").unwrap();
+    }
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let mut bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    let first = world.start("alice", &["send-file", "bob", "first.txt"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take first.txt from alice?")
+    });
+    let second = world.start("carol", &["send-file", "bob", "second.txt"]);
+    bob.wait("another offer", PATIENCE, |screen| {
+        screen.contains("carol offers second.txt")
+    });
+    // All in one read.
+    bob.type_keys("y\rn\rn\rhalf");
+    let question = "Take second.txt from carol? [y/n, then Enter]";
+    let screen = bob.wait("the next question", PATIENCE, |screen| {
+        screen.contains("Received first.txt") && screen.trim_end().ends_with(question)
+    });
+    assert!(!screen.contains("Declined"), "{screen}");
+    assert_eq!(first.finish(PATIENCE).unwrap().code(), 0);
+    bob.type_keys("y\r");
+    assert_eq!(second.finish(PATIENCE).unwrap().code(), 0);
+}
+
+#[test]
 fn whoever_answers_an_offer_that_was_withdrawn_is_told_that_nothing_is_asked() {
     let world = two_people();
     fs::write(world.path("con.txt"), "x").unwrap();
