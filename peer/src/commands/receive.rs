@@ -637,8 +637,13 @@ impl Receiver<'_> {
                 Ok(None)
             }
             Typed::Interrupt | Typed::Cleared => Err(Failure::signal(SIGINT)),
-            Typed::End => {
+            Typed::End if takes_answer => {
                 self.on_end_of_input();
+                Ok(None)
+            }
+            // It was for what was asked before; a real end comes again.
+            Typed::End => {
+                self.on_unasked("");
                 Ok(None)
             }
             Typed::Failed => {
