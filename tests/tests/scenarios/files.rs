@@ -571,8 +571,8 @@ fn of_several_files_the_one_that_is_done_soonest_goes_first() {
     assert_eq!(turns(third), [false, true, false]);
 }
 
-#[test]
-fn a_file_whose_recipient_is_looked_for_can_be_cancelled() {
+/// A world whose server is away, and a file of the first host for the second.
+fn without_server() -> (World, AccountName, PathBuf) {
     let mut world = world(2, Faults::NONE);
     world.crash_server();
     world.break_control(0);
@@ -580,6 +580,12 @@ fn a_file_whose_recipient_is_looked_for_can_be_cancelled() {
     let path = PathBuf::from("/out/file");
     world.hosts[0].disk.put(path.clone(), vec![1]);
     let to = world.hosts[1].account.clone();
+    (world, to, path)
+}
+
+#[test]
+fn a_file_whose_recipient_is_looked_for_can_be_cancelled() {
+    let (mut world, to, path) = without_server();
     let transfer = send_file(&mut world, to, path);
     world.pass(Duration::from_secs(1));
     let Ok(Reply::Status(status)) = ask(&mut world, 0, Command::Status) else {
@@ -607,13 +613,7 @@ fn a_file_whose_recipient_is_looked_for_can_be_cancelled() {
 /// Found by the swarm: the node never comes to rest again.
 #[test]
 fn a_node_stops_while_an_offer_waits_for_the_server() {
-    let mut world = world(2, Faults::NONE);
-    world.crash_server();
-    world.break_control(0);
-    world.pass(Duration::from_secs(1));
-    let path = PathBuf::from("/out/file");
-    world.hosts[0].disk.put(path.clone(), vec![1]);
-    let to = world.hosts[1].account.clone();
+    let (mut world, to, path) = without_server();
     world.command(0, Command::SendFile { to, path }).unwrap();
     world.pass(Duration::from_secs(1));
     world.stop(0, true);

@@ -9,13 +9,33 @@ use tests::world::{PATIENCE, World, run};
 use crate::shared::{ends, in_shell, make_film, two_people};
 use crate::terminal::{Terminal, wrapped};
 
+/// bob at a terminal, who waits for files.
+#[track_caller]
+fn at_terminal(world: &World) -> Terminal {
+    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
+    let bob = Terminal::start(&receive, 80);
+    world.wait_ready("bob");
+    bob
+}
+
+/// bob like this, and files of these names for alice and carol to send.
+#[track_caller]
+fn receiving(files: [&str; 2]) -> (World, Terminal) {
+    let world = two_people();
+    world.register("carol");
+    fs::create_dir(world.path("inbox")).expect("the folder is new");
+    for name in files {
+        fs::write(world.path(name), "x").expect("the folder can be written to");
+    }
+    let bob = at_terminal(&world);
+    (world, bob)
+}
+
 /// bob at a terminal, taking a film that alice sends.
 #[track_caller]
 fn taking_a_film(world: &World) -> (Terminal, Running) {
     make_film(world);
-    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
-    let mut bob = Terminal::start(&receive, 80);
-    world.wait_ready("bob");
+    let mut bob = at_terminal(world);
     let film = world.start("alice", &["send-file", "bob", "film.mp4"]);
     bob.wait("the question", PATIENCE, |screen| {
         screen.contains("Take film.mp4 from alice?")
@@ -62,15 +82,7 @@ fn what_was_typed_before_a_question_does_not_answer_it() {
 
 #[test]
 fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
-    let world = two_people();
-    world.register("carol");
-    fs::create_dir(world.path("inbox")).unwrap();
-    for name in ["small.txt", "other.txt"] {
-        fs::write(world.path(name), "x").unwrap();
-    }
-    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
-    let mut bob = Terminal::start(&receive, 80);
-    world.wait_ready("bob");
+    let (world, mut bob) = receiving(["small.txt", "other.txt"]);
     let sends = world.peer_command("alice", &["send-file", "bob", "small.txt"]);
     let mut alice = Terminal::start(&sends, 80);
     bob.wait("the question", PATIENCE, |screen| {
@@ -112,15 +124,7 @@ fn what_was_typed_for_an_offer_that_is_withdrawn_does_not_answer_the_next() {
 
 #[test]
 fn what_is_half_typed_is_gone_on_with_below_what_is_printed() {
-    let world = two_people();
-    world.register("carol");
-    fs::create_dir(world.path("inbox")).unwrap();
-    for name in ["first.txt", "second.txt"] {
-        fs::write(world.path(name), "x").unwrap();
-    }
-    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
-    let mut bob = Terminal::start(&receive, 80);
-    world.wait_ready("bob");
+    let (world, mut bob) = receiving(["first.txt", "second.txt"]);
     let asks = |file: &'static str, typed: &'static str, shown: &'static str| {
         move |screen: &str| {
             let question = format!("Take {file}? [y/n, then Enter] {typed}");
@@ -172,15 +176,7 @@ fn what_is_half_typed_is_gone_on_with_below_what_is_printed() {
 
 #[test]
 fn a_line_that_is_typed_ahead_does_not_answer_the_next_question() {
-    let world = two_people();
-    world.register("carol");
-    fs::create_dir(world.path("inbox")).unwrap();
-    for name in ["first.txt", "second.txt"] {
-        fs::write(world.path(name), "x").unwrap();
-    }
-    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
-    let mut bob = Terminal::start(&receive, 80);
-    world.wait_ready("bob");
+    let (world, mut bob) = receiving(["first.txt", "second.txt"]);
     let first = world.start("alice", &["send-file", "bob", "first.txt"]);
     bob.wait("the question", PATIENCE, |screen| {
         screen.contains("Take first.txt from alice?")
@@ -320,9 +316,7 @@ fn receive_in_the_background_shows_messages_and_leaves_the_keys_to_the_shell() {
 fn asked_by_somebody_who_left(world: &World) -> Terminal {
     fs::create_dir(world.path("inbox")).expect("the folder is new");
     fs::write(world.path("small.txt"), "x").expect("the folder can be written to");
-    let receive = world.peer_command("bob", &["receive", "--folder", "inbox"]);
-    let mut bob = Terminal::start(&receive, 80);
-    world.wait_ready("bob");
+    let mut bob = at_terminal(world);
     let alice = world.start("alice", &["send-file", "bob", "small.txt"]);
     bob.wait("the question", PATIENCE, |screen| {
         screen
