@@ -1,0 +1,209 @@
+//! The server and its people in the namespaces of a network.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::program::{END, Program, Programs, Running, START, now, run};
+use tests::world::{PATIENCE, password_of, text};
+
+use super::network::{Host, SERVER_PORT, within};
+
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
+
+/// A server that anybody may register at, and the folder of all profiles.
+#[derive(Debug)]
+pub(crate) struct Service {
+    programs: Programs,
+    fingerprint: String,
+    _server: Running,
+    _folder: TempDir,
+}
+
+/// Somebody with an account and a host.
+#[derive(Clone, Debug)]
+pub(crate) struct Person {
+    pub(crate) name: String,
+    host: Host,
+}
+
+/// A chat that is open, and when its program was started.
+#[derive(Debug)]
+pub(crate) struct Chat {
+    running: Running,
+    started: Instant,
+    _typed: ChildStdin,
+}
+
+/// When a link was made and when data took a direct path, on the clock of a log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Direct {
+    /// From when the other side had offered its addresses through the relay. Zero for a link that was
+    /// never relayed.
+    pub(crate) search: Duration,
+}
+
+impl Service {
+    /// Starts the server in a namespace, on every address that it has.
+    #[track_caller]
+    pub(crate) fn start(namespace: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("messenger-nat-").tempdir();
+        let folder = folder.expect("there is room for a temporary folder");
+        let programs = Programs::new(EXECUTABLE, folder.path());
+        let port = SERVER_PORT.to_string();
+        let arguments = ["--data", "server", "serve", "--json", "--listen", &port];
+        let command = programs.command(Program::Rendezvous, arguments);
+        let server = start(Program::Rendezvous, within(namespace, &command));
+        let ready = server.wait_json("the server is ready", START, |line| line["ready"] == true);
+        let ready = ready.unwrap_or_else(|error| panic!("{error}"));
+        Self {
+            programs,
+            fingerprint: text(&ready["fingerprint"]),
+            _server: server,
+            _folder: folder,
+        }
+    }
+
+    /// Creates an account with a profile on a host. `number` tells the UDP ports of those on one host apart.
+    #[track_caller]
+    pub(crate) fn register(&self, name: &str, host: &Host, number: u16) -> Person {
+        let mut host = host.clone();
+        host.port += number;
+        let person = Person {
+            name: name.to_owned(),
+            host,
+        };
+        let password_file = format!("{name}.password");
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o600);
+        let file = options.open(self.programs.folder().join(&password_file));
+        let written = file.and_then(|mut file| file.write_all(password_of(name).as_bytes()));
+        written.expect("the folder takes a file");
+        let server = person.host.server.to_string();
+        let arguments = [
+            "register",
+            name,
+            "--server",
+            &server,
+            "--fingerprint",
+            &self.fingerprint,
+            "--password-file",
+            &password_file,
+        ];
+        let finished = run(Program::Peer, &mut self.command(&person, &arguments));
+        let finished = finished.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(finished.code(), 0, "{finished:?}");
+        person
+    }
+
+    /// Starts `receive` for somebody, and waits until it is online.
+    #[track_caller]
+    pub(crate) fn receive(&self, person: &Person) -> Running {
+        let inbox = format!("inbox-{}", person.name);
+        fs::create_dir(self.programs.folder().join(&inbox)).expect("the folder takes a folder");
+        let arguments = [
+            "--json", "receive", "--accept", "always", "--folder", &inbox,
+        ];
+        let running = start(Program::Peer, self.command(person, &arguments));
+        let is_online = |line: &Value| line["params"]["state"] == "online";
+        let online = running.wait_json("the receiver is online", PATIENCE, is_online);
+        online.unwrap_or_else(|error| panic!("{error}"));
+        running
+    }
+
+    /// Starts a chat, with a first message that is typed at once.
+    #[track_caller]
+    pub(crate) fn chat(&self, person: &Person, with: &Person) -> Chat {
+        let mut command = self.command(person, &["--json", "chat", &with.name]);
+        command.stdin(Stdio::piped());
+        command.env("RUST_LOG", "peer::node::links=debug");
+        let started = now();
+        let mut running = start(Program::Peer, command);
+        let mut typed = running.take_stdin().expect("it was asked to be piped");
+        writeln!(typed, "hello").expect("the chat reads what is typed");
+        Chat {
+            running,
+            started,
+            _typed: typed,
+        }
+    }
+
+    /// A command of somebody's profile, in the namespace of the host.
+    fn command(&self, person: &Person, arguments: &[&str]) -> Command {
+        let profile = format!("./{}", person.name);
+        let all = ["--profile", &profile].into_iter();
+        let all = all.chain(arguments.iter().copied());
+        let mut command = self.programs.command(Program::Peer, all);
+        command.env("PEER_UDP", person.host.port.to_string());
+        let mut command = within(&person.host.namespace, &command);
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+impl Chat {
+    /// Waits until the first message is on the other's disk. Returns the time from the program's start.
+    #[track_caller]
+    pub(crate) fn wait_delivered(&self) -> Duration {
+        let is_delivered = |line: &Value| {
+            line["method"] == "message_state" && line["params"]["state"] == "delivered"
+        };
+        let delivered = self.running.wait_json("a receipt", PATIENCE, is_delivered);
+        delivered.unwrap_or_else(|error| panic!("{error}"));
+        self.age()
+    }
+
+    /// Waits until the link takes a direct path; `None` if that does not come in time.
+    pub(crate) fn wait_direct(&self, patience: Duration) -> Option<Direct> {
+        let mut offered = None;
+        let deadline = now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(now());
+            let is_of_link = |line: &str| line.contains(" link LinkId(");
+            let line = self
+                .running
+                .wait_complaint("a path", left, is_of_link)
+                .ok()?;
+            let at = time_of_day(&line)?;
+            if line.contains("AddressesOffered") {
+                offered.get_or_insert(at);
+            }
+            if line.contains("Current(Direct(") {
+                let search = at.saturating_sub(offered.unwrap_or(at));
+                return Some(Direct { search });
+            }
+        }
+    }
+
+    /// The time since the program's start.
+    pub(crate) fn age(&self) -> Duration {
+        now().saturating_duration_since(self.started)
+    }
+
+    /// Ends the chat, as Ctrl-C does.
+    #[track_caller]
+    pub(crate) fn end(self) {
+        let ended = self.running.end(END);
+        ended.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[track_caller]
+fn start(program: Program, mut command: Command) -> Running {
+    let running = Running::start(program, &mut command);
+    running.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The time of a log line, `[2026-11-23T00:13:32.113Z …`, since midnight.
+fn time_of_day(line: &str) -> Option<Duration> {
+    let (_, time) = line.split_once('T')?;
+    let (time, _) = time.split_once('Z')?;
+    let seconds = time.split(':').try_fold(0.0, |sum, part| {
+        Some(sum * 60.0 + part.parse::<f64>().ok()?)
+    })?;
+    Some(Duration::from_secs_f64(seconds))
+}
