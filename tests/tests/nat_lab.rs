@@ -4,19 +4,25 @@
 //! The NATs are network namespaces with nftables. The test runs itself again in a mount namespace of its own,
 //! where it may make them: as root, or else as the root of a user namespace.
 
+#![cfg(target_os = "linux")]
 #![expect(clippy::print_stdout, reason = "the lab's result is a table")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use kind::{Kind, Pair};
 use network::{Host, Network};
-use people::{Chat, Person, Service};
+use people::{Chat, Path, Person, Service};
 use tests::program::Running;
 
+// What a home's NAT does.
+#[path = "nat_lab/behaviour.rs"]
+mod behaviour;
 // Kinds of home networks.
 #[path = "nat_lab/kind.rs"]
 mod kind;
@@ -26,6 +32,9 @@ mod network;
 // The server and its people.
 #[path = "nat_lab/people.rs"]
 mod people;
+// The rules that make a namespace a NAT.
+#[path = "nat_lab/rules.rs"]
+mod rules;
 
 /// Tells the lab that it runs in a namespace where it may make others.
 const INSIDE: &str = "NAT_LAB_INSIDE";
@@ -60,31 +69,28 @@ fn every_pair_of_homes_delivers_and_is_direct_where_it_can_be() {
     assert!(status.success(), "the lab says above why it failed");
 }
 
-/// A command that runs its arguments where this user may make network namespaces, with `/run/netns` of its
-/// own; `None` if there is no such place.
+/// A command that runs its arguments where this user may make network namespaces, with a `/run/netns` that
+/// nobody else sees and that ends with it; `None` if there is no such place.
 fn namespace() -> Option<Command> {
     const MOUNT: &str = r#"mount -t tmpfs tmpfs /run && exec "$@""#;
     const TRY: &str = "ip netns add probe && nsenter --net=/run/netns/probe nft list ruleset";
-    let places = [&["--mount"][..], &["--user", "--map-root-user", "--mount"]];
-    let commands = places.map(|place| {
+    let place = |rights: &[&str]| {
         let mut command = Command::new("unshare");
-        command.args(place).args(["--net", "sh", "-c", MOUNT, "sh"]);
+        command.args(rights);
+        command.args(["--mount", "--net", "sh", "-c", MOUNT, "sh"]);
         command
-    });
-    let is_good = |place: &[&str]| {
-        let mut command = Command::new("unshare");
-        let words = ["--net", "sh", "-c", MOUNT, "sh", "sh", "-c", TRY];
-        let output = command.args(place).args(words).output();
+    };
+    let is_good = |rights: &&&[&str]| {
+        let output = place(rights).args(["sh", "-c", TRY]).output();
         output.is_ok_and(|output| output.status.success())
     };
-    let mut all = places.into_iter().zip(commands);
-    all.find(|(place, _)| is_good(place))
-        .map(|(_, command)| command)
+    let rights = [&[][..], &["--user", "--map-root-user"]];
+    rights.iter().find(is_good).map(|rights| place(rights))
 }
 
 // ---- the lab ---------------------------------------------------------------------------------------
 
-/// A pair that is to be tried.
+/// A pair that is tried, with the people in its homes.
 #[derive(Debug)]
 struct Trial {
     pair: Pair,
@@ -92,137 +98,190 @@ struct Trial {
     bob: Person,
 }
 
-/// How a pair did.
+/// A trial whose first message has arrived.
 #[derive(Debug)]
-struct Outcome {
-    pair: Pair,
+struct Attempt<'a> {
+    trial: &'a Trial,
+    chat: Chat,
+    /// From the start of the chat's program to the receipt.
     delivered: Duration,
-    /// How long the search for a direct path took; `None` if the link stayed relayed.
+    /// How long a direct path was searched for; `None` as long as there is none.
     search: Option<Duration>,
 }
 
 fn measure() {
     let mut network = Network::new();
-    let service = Service::start(&network.server());
-    let (trials, _receivers) = populate(&mut network, &service);
-    let (direct, relayed): (Vec<_>, Vec<_>) = trials
-        .into_iter()
-        .partition(|trial| trial.pair.can_be_direct());
-    // One after the other, so that none takes another's time. Those that stay relayed are left open until
-    // it is certain that they do.
-    let open: Vec<(Pair, Duration, Chat)> = relayed
-        .iter()
-        .map(|trial| {
-            let (chat, delivered) = first_message(&service, trial);
-            (trial.pair, delivered, chat)
-        })
-        .collect();
-    let mut outcomes: Vec<Outcome> = direct
-        .iter()
-        .map(|trial| {
-            let (chat, delivered) = first_message(&service, trial);
-            let direct = chat.wait_direct(DIRECT_WITHIN);
-            chat.end();
-            Outcome {
-                pair: trial.pair,
-                delivered,
-                search: direct.map(|direct| direct.search),
-            }
-        })
-        .collect();
-    outcomes.extend(open.into_iter().map(|(pair, delivered, chat)| {
-        let left = RELAYED_AT.saturating_sub(chat.age());
-        let direct = chat.wait_direct(left);
-        chat.end();
-        Outcome {
-            pair,
-            delivered,
-            search: direct.map(|direct| direct.search),
-        }
-    }));
-    report(&outcomes);
-}
-
-/// Starts a chat, and waits until its first message is delivered.
-fn first_message(service: &Service, trial: &Trial) -> (Chat, Duration) {
-    let chat = service.chat(&trial.alice, &trial.bob);
-    let delivered = chat.wait_delivered();
-    (chat, delivered)
-}
-
-/// Makes the homes and the people: one receiver in each home of the second side, and for each pair somebody
-/// in the home of the first.
-fn populate(network: &mut Network, service: &Service) -> (Vec<Trial>, Vec<Running>) {
-    let kinds = || Kind::ALL.into_iter().filter(|it| it.left_out().is_none());
-    let homes: Vec<(Kind, [Host; 2])> = kinds()
-        .map(|kind| (kind, [network.add_home(kind), network.add_home(kind)]))
-        .collect();
-    let home = |kind: Kind, side: usize| {
-        let found = homes.iter().find(|(it, _)| *it == kind);
-        found.expect("there are homes of every kind").1[side].clone()
-    };
-    let mut bobs: BTreeMap<String, Person> = BTreeMap::new();
-    let mut trials = Vec::new();
-    for (number, pair) in (1..).zip(Pair::all()) {
-        let (hosts, bob) = match pair {
-            Pair::Apart(a, b) => ([home(a, 0), home(b, 1)], format!("bob-{b}")),
-            Pair::SameLan => (network.add_shared_lan(), "bob-on-lan".to_owned()),
-            Pair::SameNat { hairpins } => (
-                network.add_two_lans(hairpins),
-                format!("bob-hairpins-{hairpins}"),
-            ),
-        };
-        let [host_a, host_b] = hosts;
-        let bob = bobs
-            .entry(bob.clone())
-            .or_insert_with(|| service.register(&bob, &host_b, 0))
-            .clone();
-        let alice = service.register(&format!("alice-{number}"), &host_a, number);
-        trials.push(Trial { pair, alice, bob });
+    let homes = Homes::new(&mut network);
+    homes.check(&network.server());
+    let trials = homes.trials(&mut network);
+    let (service, _server) = Service::start(&network.server());
+    let _receivers = move_in(&service, &trials);
+    // One after the other, so that none takes another's time. All chats stay open: a link has to stay as it is.
+    let attempts = trials.iter().map(|trial| Attempt::new(&service, trial));
+    let mut attempts: Vec<_> = attempts.collect();
+    for attempt in &mut attempts {
+        attempt.settle();
     }
-    let receivers = bobs.values().map(|bob| service.receive(bob)).collect();
-    (trials, receivers)
+    let paths = in_lanes(&trials, |trial| service.path(&trial.alice, &trial.bob));
+    report(&attempts, &paths);
+}
+
+impl<'a> Attempt<'a> {
+    /// Starts a chat, and waits for its first message's receipt, and for the direct path that there should be.
+    fn new(service: &Service, trial: &'a Trial) -> Self {
+        let chat = service.chat(&trial.alice, &trial.bob);
+        let delivered = chat.wait_delivered();
+        let patience = if trial.pair.can_be_direct() {
+            DIRECT_WITHIN
+        } else {
+            Duration::ZERO
+        };
+        let search = chat.wait_direct(patience);
+        Self {
+            trial,
+            chat,
+            delivered,
+            search,
+        }
+    }
+
+    /// Gives a relayed link the time in which it would become direct if it could.
+    fn settle(&mut self) {
+        let left = RELAYED_AT.saturating_sub(self.chat.age());
+        self.search = self.search.or_else(|| self.chat.wait_direct(left));
+    }
+
+    /// Tells whether the link went the best way that there is, and says so itself.
+    fn is_right(&self, path: Path) -> bool {
+        let pair = self.trial.pair;
+        let is_path_right = match path {
+            Path::Relayed => !pair.can_be_direct(),
+            // Both homes of a pair have the same addresses inside: those must not be taken for the other's.
+            Path::Direct(remote) => {
+                pair.can_be_direct() && is_inside(remote) == pair.is_on_one_lan()
+            }
+        };
+        is_path_right && self.search.is_some() == pair.can_be_direct()
+    }
+}
+
+fn is_inside(address: SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(_) => false,
+    }
+}
+
+/// Two homes of each kind.
+#[derive(Debug)]
+struct Homes(Vec<(Kind, [Host; 2])>);
+
+impl Homes {
+    fn new(network: &mut Network) -> Self {
+        let both = |kind| (kind, [network.add_home(kind), network.add_home(kind)]);
+        Self(Kind::ALL.map(both).into())
+    }
+
+    /// Fails unless each home does what its kind says.
+    fn check(&self, server: &str) {
+        for (kind, hosts) in &self.0 {
+            for host in hosts {
+                let observed = behaviour::observe(server, host);
+                assert_eq!(observed, kind.behaviour(), "mapping and filter of {kind}");
+            }
+        }
+    }
+
+    /// One trial for each pair: somebody new in the home of its first side, and whoever lives in that of the
+    /// second.
+    fn trials(&self, network: &mut Network) -> Vec<Trial> {
+        let pairs = (1..).zip(Pair::all());
+        let trials = pairs.map(|(number, pair)| {
+            let ([host_a, host_b], bob) = match pair {
+                Pair::Apart(a, b) => ([self.host(a, 0), self.host(b, 1)], format!("bob-{b}")),
+                Pair::SameLan => (network.add_shared_lan(), "bob-lan".to_owned()),
+                Pair::SameNat { hairpins } => {
+                    let bob = format!("bob-hairpins-{hairpins}");
+                    (network.add_two_lans(hairpins), bob)
+                }
+            };
+            Trial {
+                pair,
+                alice: Person::new(format!("alice-{number}"), &host_a, number),
+                bob: Person::new(bob, &host_b, 0),
+            }
+        });
+        trials.collect()
+    }
+
+    fn host(&self, kind: Kind, side: usize) -> Host {
+        let found = self.0.iter().find(|(it, _)| *it == kind);
+        found.expect("there are homes of every kind").1[side].clone()
+    }
+}
+
+/// Registers everybody, and has the second sides receive.
+fn move_in(service: &Service, trials: &[Trial]) -> Vec<Running> {
+    let bobs = trials.iter().map(|trial| (&trial.bob.name, &trial.bob));
+    let bobs: Vec<&Person> = BTreeMap::from_iter(bobs).into_values().collect();
+    let alices = trials.iter().map(|trial| &trial.alice);
+    let people: Vec<&Person> = alices.chain(bobs.iter().copied()).collect();
+    in_lanes(&people, |person| service.register(person));
+    in_lanes(&bobs, |bob| service.receive(bob))
+}
+
+/// Does the same with all items, several at once.
+fn in_lanes<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    const LANES: usize = 4;
+    let work = &work;
+    thread::scope(|scope| {
+        let lanes = items.chunks(items.len().div_ceil(LANES));
+        let lanes = lanes.map(|lane| scope.spawn(move || lane.iter().map(work).collect()));
+        let lanes: Vec<thread::ScopedJoinHandle<'_, Vec<R>>> = lanes.collect();
+        let done = lanes.into_iter().map(|lane| lane.join());
+        done.flat_map(|lane| lane.expect("it says above what failed"))
+            .collect()
+    })
 }
 
 // ---- the table -------------------------------------------------------------------------------------
 
-/// Shows the table, and fails if a pair did not do what it could, or more.
-fn report(outcomes: &[Outcome]) {
-    let table = table(outcomes);
+/// Shows the table, and fails if a pair did not do what it could, or did more.
+fn report(attempts: &[Attempt<'_>], paths: &[Path]) {
+    let table = table(attempts, paths);
     println!("{table}");
-    if let Some(path) = std::env::var_os(MATRIX) {
-        fs::write(path, &table).expect("the file for the table can be written");
-    }
     for kind in Kind::ALL {
         if let Some(why) = kind.left_out() {
             println!("left out: {kind}: {why}");
         }
     }
-    let is_wrong = |outcome: &&Outcome| outcome.search.is_some() != outcome.pair.can_be_direct();
-    let wrong: Vec<_> = outcomes.iter().filter(is_wrong).collect();
-    assert!(wrong.is_empty(), "these took another way: {wrong:#?}");
+    if let Some(file) = std::env::var_os(MATRIX) {
+        fs::write(file, &table).expect("the file for the table can be written");
+    }
+    let all = attempts.iter().zip(paths);
+    let wrong = all.filter(|(attempt, path)| !attempt.is_right(**path));
+    let wrong: Vec<_> = wrong
+        .map(|(attempt, path)| format!("{}: {path:?}", attempt.trial.pair))
+        .collect();
+    assert!(wrong.is_empty(), "these went another way: {wrong:#?}");
 }
 
-fn table(outcomes: &[Outcome]) -> String {
-    let mut table = String::from(
-        "| pair | connected | direct | first message | search for a direct path |\n|---|---|---|---:|---:|\n",
-    );
-    for outcome in outcomes {
-        let Outcome {
-            pair,
-            delivered,
-            search,
-        } = outcome;
-        let delivered = delivered.as_millis();
-        let (way, search) = match search {
-            Some(search) => ("yes", format!("{} ms", search.as_millis())),
-            None => ("no", String::from("-")),
+fn table(attempts: &[Attempt<'_>], paths: &[Path]) -> String {
+    const HEAD: &str = "| pair | connected | direct | first message | until direct |
+|---|---|---|---:|---:|
+";
+    let mut table = HEAD.to_owned();
+    for (attempt, path) in attempts.iter().zip(paths) {
+        let pair = attempt.trial.pair;
+        let delivered = attempt.delivered.as_millis();
+        let direct = match path {
+            Path::Direct(_) => "yes",
+            Path::Relayed => "no",
         };
-        writeln!(
-            table,
-            "| {pair} | yes | {way} | {delivered} ms | {search} |"
-        )
-        .expect("a string takes all");
+        let search = attempt.search.map(|search| search.as_millis());
+        let search = search.map_or_else(String::new, |search| format!("{search} ms"));
+        let row = format!("| {pair} | yes | {direct} | {delivered} ms | {search} |");
+        writeln!(table, "{row}").expect("a string takes all");
     }
     table
 }

@@ -67,7 +67,7 @@ impl Kind {
     }
 
     /// What its mappings look at, and its filter (RFC 4787 sections 4.1 and 5); `None` if no UDP gets out.
-    const fn behaviour(self) -> Option<(Dependence, Dependence)> {
+    pub(crate) const fn behaviour(self) -> Option<(Dependence, Dependence)> {
         use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
         match self {
             Self::Open | Self::FullCone => Some((EndpointIndependent, EndpointIndependent)),
@@ -116,6 +116,14 @@ impl Pair {
             Self::Apart(a, b) => direct_path_possible(a, b),
             Self::SameLan => true,
             Self::SameNat { hairpins } => hairpins,
+        }
+    }
+
+    /// Tells whether the two reach each other at their addresses inside.
+    pub(crate) const fn is_on_one_lan(self) -> bool {
+        match self {
+            Self::SameLan => true,
+            Self::Apart(_, _) | Self::SameNat { hairpins: _ } => false,
         }
     }
 }

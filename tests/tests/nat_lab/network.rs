@@ -1,21 +1,24 @@
 //! A public network with homes of every kind, of network namespaces and nftables. Gone when dropped.
 //!
-//! The public segment is 198.51.100.0/24 and 2001:db8::/64, with the server at `::1` and `.1`. Each home has
+//! The public segment is 198.51.100.0/24 and 2001:db8::/64, with the server at `.1` and `::1`, and at `.2`
+//! and `::2` for those who want to know what a NAT does. Each home has
 //! 192.168.1.0/24 inside, like most: the same addresses as its neighbours.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::fs::File;
+use std::io::Write;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::kind::Kind;
+use super::rules::{IPV6_FIREWALL, NO_UDP, nat_rules, two_lans_rules};
 
 /// The server's port.
 pub(crate) const SERVER_PORT: u16 = 7400;
-/// UDP ports of hosts: NATs with static mappings have them for these.
-const PORTS: &str = "7000-7999";
-/// Those of the second host of two behind one NAT.
-const SECOND_PORTS: &str = "7500-7999";
 
 /// Namespaces, named after this process.
 #[derive(Debug)]
@@ -49,7 +52,9 @@ impl Network {
         set_up(&public, "br0", &["198.51.100.254/24", "2001:db8::fe/64"]);
         sysctl(&public, "ipv6/conf/all/forwarding");
         let server = network.add_namespace("srv");
-        network.plug(&server, "eth0", &["198.51.100.1/24", "2001:db8::1/64"]);
+        let addresses = ["198.51.100.1/24", "198.51.100.2/24"];
+        network.plug(&server, "eth0", &addresses);
+        set_up(&server, "eth0", &["2001:db8::1/64", "2001:db8::2/64"]);
         ip(&format!(
             "-n {server} -6 route add default via 2001:db8::fe"
         ));
@@ -88,7 +93,7 @@ impl Network {
             Kind::Ipv6 => self.add_ipv6_home(number),
             Kind::UdpBlocked => {
                 let mut rules = nat_rules(Kind::PortRestricted);
-                rules += "add rule ip n forw udp dport != 53 drop\n";
+                rules += NO_UDP;
                 let nat = self.add_nat(number, &rules);
                 self.add_lan_host(&nat, number, 'a', "192.168.1")
             }
@@ -228,10 +233,24 @@ impl Drop for Network {
     }
 }
 
+/// A UDP socket in a namespace.
+#[track_caller]
+pub(crate) fn socket(namespace: &str, address: SocketAddr) -> UdpSocket {
+    let path = path(namespace);
+    // A socket stays in the namespace that its thread was in when it was made.
+    let made = thread::spawn(move || {
+        let namespace = File::open(path)?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        UdpSocket::bind(address)
+    });
+    let made = made.join().expect("nothing here panics");
+    made.unwrap_or_else(|error| panic!("no socket at {address}: {error}"))
+}
+
 /// The command, run in a namespace. Its process is that of the command.
 pub(crate) fn within(namespace: &str, command: &Command) -> Command {
     let mut wrapped = Command::new("nsenter");
-    wrapped.arg(format!("--net=/run/netns/{namespace}"));
+    wrapped.arg(format!("--net={}", path(namespace).display()));
     wrapped.arg(command.get_program()).args(command.get_args());
     if let Some(folder) = command.get_current_dir() {
         wrapped.current_dir(folder);
@@ -245,87 +264,9 @@ pub(crate) fn within(namespace: &str, command: &Command) -> Command {
     wrapped
 }
 
-// ---- rules -----------------------------------------------------------------------------------------
-
-/// The rules of a NAT between the interfaces `lan` and `wan`.
-///
-/// Linux keeps the port where it can, and lets in what belongs to a connection that it tracks: that is a
-/// port-restricted NAT. But it also tracks packets to itself, and a host that then sends to where one came
-/// from would get another port; so those are dropped first.
-fn nat_rules(kind: Kind) -> String {
-    let masquerade = match kind {
-        Kind::Symmetric => "masquerade random,fully-random",
-        Kind::Open
-        | Kind::FullCone
-        | Kind::AddressRestricted
-        | Kind::PortRestricted
-        | Kind::Double
-        | Kind::Ipv6
-        | Kind::UdpBlocked => "masquerade",
-    };
-    let (note, let_in) = match kind {
-        Kind::FullCone => (
-            String::new(),
-            format!("iifname wan udp dport {PORTS} dnat to 192.168.1.2"),
-        ),
-        Kind::AddressRestricted => (
-            format!("iifname lan udp sport {PORTS} update @sent {{ udp sport . ip daddr }}"),
-            "iifname wan udp dport . ip saddr @sent dnat to 192.168.1.2".to_owned(),
-        ),
-        Kind::Open
-        | Kind::PortRestricted
-        | Kind::Symmetric
-        | Kind::Double
-        | Kind::Ipv6
-        | Kind::UdpBlocked => (String::new(), String::new()),
-    };
-    format!(
-        "table ip n {{
-            set sent {{ type inet_service . ipv4_addr; flags dynamic,timeout; timeout 2m; size 65535; }}
-            chain pre {{ type nat hook prerouting priority -100; {let_in}; }}
-            chain post {{ type nat hook postrouting priority 100; oifname wan {masquerade}; }}
-            chain forw {{
-                type filter hook forward priority 0; policy drop;
-                {note};
-                iifname lan accept; ct state established,related accept; ct status dnat accept;
-            }}
-            chain inp {{ type filter hook input priority 0; iifname wan ct state new drop; }}
-        }}\n"
-    )
+fn path(namespace: &str) -> PathBuf {
+    PathBuf::from("/run/netns").join(namespace)
 }
-
-/// The rules of a NAT at `public` between `lan` and `lan-b` inside and `wan`. One that hairpins maps the
-/// ports of its two hosts for everybody, inside and outside.
-fn two_lans_rules(public: &str, hairpins: bool) -> String {
-    let mut rules = String::from(
-        "table ip n {
-            chain pre { type nat hook prerouting priority -100; }
-            chain post { type nat hook postrouting priority 100; oifname wan masquerade; }
-            chain forw {
-                type filter hook forward priority 0; policy drop;
-                oifname wan accept; ct state established,related accept; ct status dnat accept;
-            }
-            chain inp { type filter hook input priority 0; ct state new drop; }
-        }\n",
-    );
-    if hairpins {
-        for (ports, host) in [(SECOND_PORTS, "192.168.2.2"), (PORTS, "192.168.1.2")] {
-            let rule = format!("ip daddr {public} udp dport {ports} dnat to {host}");
-            writeln!(rules, "add rule ip n pre {rule}").expect("a string takes all");
-        }
-        let inside = r#"ct status dnat iifname "lan*" oifname "lan*""#;
-        writeln!(rules, "add rule ip n post {inside} snat to {public}")
-            .expect("a string takes all");
-    }
-    rules
-}
-
-const IPV6_FIREWALL: &str = "table ip6 n {
-    chain forw {
-        type filter hook forward priority 0; policy drop;
-        iifname lan accept; ct state established,related accept;
-    }
-}\n";
 
 // ---- tools -----------------------------------------------------------------------------------------
 

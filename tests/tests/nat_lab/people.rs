@@ -2,25 +2,25 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::program::{END, Program, Programs, Running, START, now, run};
+use tests::program::{Program, Programs, Running, START, now, run};
 use tests::world::{PATIENCE, password_of, text};
 
 use super::network::{Host, SERVER_PORT, within};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 
-/// A server that anybody may register at, and the folder of all profiles.
+/// What people need of a server that anybody may register at, and the folder of all profiles.
 #[derive(Debug)]
 pub(crate) struct Service {
     programs: Programs,
     fingerprint: String,
-    _server: Running,
     _folder: TempDir,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Service {
 #[derive(Clone, Debug)]
 pub(crate) struct Person {
     pub(crate) name: String,
-    host: Host,
+    pub(crate) host: Host,
 }
 
 /// A chat that is open, and when its program was started.
@@ -39,18 +39,28 @@ pub(crate) struct Chat {
     _typed: ChildStdin,
 }
 
-/// When a link was made and when data took a direct path, on the clock of a log.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Direct {
-    /// From when the other side had offered its addresses through the relay. Zero for a link that was
-    /// never relayed.
-    pub(crate) search: Duration,
+/// How the packets of a link go, as `peer paths` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// To this address of the other device.
+    Direct(SocketAddr),
+    /// Through the server.
+    Relayed,
+}
+
+impl Person {
+    /// Somebody who has no account yet. `number` tells the UDP ports of those on one host apart.
+    pub(crate) fn new(name: String, host: &Host, number: u16) -> Self {
+        let mut host = host.clone();
+        host.port += number;
+        Self { name, host }
+    }
 }
 
 impl Service {
     /// Starts the server in a namespace, on every address that it has.
     #[track_caller]
-    pub(crate) fn start(namespace: &str) -> Self {
+    pub(crate) fn start(namespace: &str) -> (Self, Running) {
         let folder = tempfile::Builder::new().prefix("messenger-nat-").tempdir();
         let folder = folder.expect("there is room for a temporary folder");
         let programs = Programs::new(EXECUTABLE, folder.path());
@@ -60,23 +70,18 @@ impl Service {
         let server = start(Program::Rendezvous, within(namespace, &command));
         let ready = server.wait_json("the server is ready", START, |line| line["ready"] == true);
         let ready = ready.unwrap_or_else(|error| panic!("{error}"));
-        Self {
+        let service = Self {
             programs,
             fingerprint: text(&ready["fingerprint"]),
-            _server: server,
             _folder: folder,
-        }
+        };
+        (service, server)
     }
 
-    /// Creates an account with a profile on a host. `number` tells the UDP ports of those on one host apart.
+    /// Creates somebody's account and profile.
     #[track_caller]
-    pub(crate) fn register(&self, name: &str, host: &Host, number: u16) -> Person {
-        let mut host = host.clone();
-        host.port += number;
-        let person = Person {
-            name: name.to_owned(),
-            host,
-        };
+    pub(crate) fn register(&self, person: &Person) {
+        let name = &person.name;
         let password_file = format!("{name}.password");
         let mut options = File::options();
         options.write(true).create_new(true).mode(0o600);
@@ -94,10 +99,9 @@ impl Service {
             "--password-file",
             &password_file,
         ];
-        let finished = run(Program::Peer, &mut self.command(&person, &arguments));
+        let finished = run(Program::Peer, &mut self.command(person, &arguments));
         let finished = finished.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(finished.code(), 0, "{finished:?}");
-        person
     }
 
     /// Starts `receive` for somebody, and waits until it is online.
@@ -132,6 +136,29 @@ impl Service {
         }
     }
 
+    /// How the packets go from somebody who is in a chat.
+    #[track_caller]
+    pub(crate) fn path(&self, person: &Person, with: &Person) -> Path {
+        let finished = run(
+            Program::Peer,
+            &mut self.command(person, &["--json", "paths"]),
+        );
+        let finished = finished.unwrap_or_else(|error| panic!("{error}"));
+        let links = finished.json();
+        let [link] = &links[..] else {
+            panic!("{} has other links than one: {finished:?}", person.name);
+        };
+        assert_eq!(link["account"], with.name, "{link}");
+        match link["path"].as_str() {
+            Some("relayed") => Path::Relayed,
+            Some("direct") => {
+                let remote = text(&link["remote"]).parse();
+                Path::Direct(remote.expect("it is an address with a port"))
+            }
+            Some(_) | None => panic!("there is no such path: {link}"),
+        }
+    }
+
     /// A command of somebody's profile, in the namespace of the host.
     fn command(&self, person: &Person, arguments: &[&str]) -> Command {
         let profile = format!("./{}", person.name);
@@ -157,8 +184,10 @@ impl Chat {
         self.age()
     }
 
-    /// Waits until the link takes a direct path; `None` if that does not come in time.
-    pub(crate) fn wait_direct(&self, patience: Duration) -> Option<Direct> {
+    /// Waits until the link takes a direct path. Returns how long it was searched for: since the other
+    /// side had offered its addresses through the relay, or no time if the link never was relayed. `None` if
+    /// that does not come in time.
+    pub(crate) fn wait_direct(&self, patience: Duration) -> Option<Duration> {
         let mut offered = None;
         let deadline = now() + patience;
         loop {
@@ -173,8 +202,7 @@ impl Chat {
                 offered.get_or_insert(at);
             }
             if line.contains("Current(Direct(") {
-                let search = at.saturating_sub(offered.unwrap_or(at));
-                return Some(Direct { search });
+                return Some(at.saturating_sub(offered.unwrap_or(at)));
             }
         }
     }
@@ -182,13 +210,6 @@ impl Chat {
     /// The time since the program's start.
     pub(crate) fn age(&self) -> Duration {
         now().saturating_duration_since(self.started)
-    }
-
-    /// Ends the chat, as Ctrl-C does.
-    #[track_caller]
-    pub(crate) fn end(self) {
-        let ended = self.running.end(END);
-        ended.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
