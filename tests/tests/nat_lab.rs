@@ -58,7 +58,8 @@ fn every_pair_of_homes_delivers_and_is_direct_where_it_can_be() {
         return measure();
     }
     let Some(mut lab) = namespace() else {
-        let why = "skipped: this user may not make network namespaces, or ip or nft is missing";
+        let why = "skipped: this user may not make network namespaces, or ip or nft is missing or cannot do \
+            what a NAT needs";
         assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
         println!("{why}");
         return;
@@ -73,7 +74,12 @@ fn every_pair_of_homes_delivers_and_is_direct_where_it_can_be() {
 /// nobody else sees and that ends with it; `None` if there is no such place.
 fn namespace() -> Option<Command> {
     const MOUNT: &str = r#"mount -t tmpfs tmpfs /run && exec "$@""#;
-    const TRY: &str = "ip netns add probe && nsenter --net=/run/netns/probe nft list ruleset";
+    // One of everything that the lab needs of the kernel.
+    const TRY: &str = "test -d /proc/sys/net/ipv6 && ip netns add probe &&
+        ip -n probe link add type bridge && ip -n probe link add type veth &&
+        nsenter --net=/run/netns/probe nft 'add table ip n;
+            add chain ip n post { type nat hook postrouting priority 100; };
+            add rule ip n post masquerade random,fully-random'";
     let place = |rights: &[&str]| {
         let mut command = Command::new("unshare");
         command.args(rights);
