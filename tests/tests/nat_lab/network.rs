@@ -48,7 +48,7 @@ impl Network {
             homes: 0,
         };
         let public = network.add_namespace("pub");
-        ip(&format!("-n {public} link add br0 type bridge"));
+        add_bridge(&public, "br0");
         set_up(&public, "br0", &["198.51.100.254/24", "2001:db8::fe/64"]);
         sysctl(&public, "ipv6/conf/all/forwarding");
         let server = network.add_namespace("srv");
@@ -104,7 +104,7 @@ impl Network {
     pub(crate) fn add_shared_lan(&mut self) -> [Host; 2] {
         let number = self.homes + 1;
         let nat = self.add_nat(number, &nat_rules(Kind::PortRestricted));
-        ip(&format!("-n {nat} link add lan type bridge"));
+        add_bridge(&nat, "lan");
         set_up(&nat, "lan", &["192.168.1.1/24"]);
         [('a', 2), ('b', 3)].map(|(letter, last)| {
             let host = self.add_host(number, letter, "198.51.100.1");
@@ -269,6 +269,15 @@ fn path(namespace: &str) -> PathBuf {
 }
 
 // ---- tools -----------------------------------------------------------------------------------------
+
+/// A bridge with an address of its own: else it has that of one of its ports, and another one as more are
+/// added, so that nobody reaches it for a while.
+#[track_caller]
+fn add_bridge(namespace: &str, name: &str) {
+    ip(&format!(
+        "-n {namespace} link add {name} address 02:00:00:00:00:01 type bridge"
+    ));
+}
 
 /// A pair of interfaces that are connected, one in each namespace.
 #[track_caller]
