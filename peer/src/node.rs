@@ -42,13 +42,14 @@ mod violation;
 
 use account::{Account, AccountEvent};
 use chat::Chat;
+pub use command::PathRule;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::Occupancy;
 use common::relayed::is_relayed;
 use common::wire::peer::PeerFrame;
 use context::{Context, Effects};
 use directory::{Directory, DirectoryEvent};
-pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, PathRule, Transmit};
+pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, Transmit};
 use io::{RendezvousInput, StoreAnswer, StoreId};
 use links::{Links, LinksEvent};
 use paths::Paths;

@@ -583,6 +583,37 @@ fn whoever_hides_its_addresses_shows_none_and_is_linked_through_the_relay() {
 }
 
 #[test]
+fn whoever_hides_its_addresses_hears_why_nobody_is_reached_without_a_relay() {
+    let mut world = World::new(EXECUTABLE);
+    let address = world.stop_server();
+    world.serve("server", &["--listen", &address, "--no-relay"]);
+    world.register("alice");
+    world.register("bob");
+    let _bob = world.receive("bob");
+    world.make_file("letter", 10);
+    let hidden = ["--path", "relay", "send-file", "bob", "letter"];
+    let refused = world.peer("alice", &hidden);
+    assert_explains(
+        &refused,
+        7,
+        &["bob is online", "--path relay permits no other way"],
+    );
+}
+
+#[test]
+fn a_path_that_another_program_of_the_profile_does_not_keep_to_is_refused() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    let _alice = world.receive("alice");
+    for path in ["relay", "direct"] {
+        let refused = world.peer("alice", &["--path", path, "list"]);
+        assert_explains(&refused, 11, &["--path", "another 'peer' program"]);
+    }
+    let listed = world.peer("alice", &["--path", "any", "list"]);
+    assert_eq!(listed.code(), 0, "{listed:?}");
+}
+
+#[test]
 fn without_a_relay_devices_that_reach_each_other_are_linked_directly() {
     for is_relaying in [true, false] {
         let mut world = World::new(EXECUTABLE);

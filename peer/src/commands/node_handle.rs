@@ -71,7 +71,28 @@ impl NodeHandle {
             owned: None,
         };
         session.attach()?;
+        session.check_rule()?;
         Ok(session)
+    }
+
+    /// Makes sure that a node of another program obeys the rule that was asked for here: it may be there to hide
+    /// addresses.
+    fn check_rule(&mut self) -> Result<(), Failure> {
+        if self.rule == PathRule::Any || self.is_owner() {
+            return Ok(());
+        }
+        let doing = "use --path";
+        let Reply::Status(node) = self.call(doing, &Command::Status)? else {
+            return Err(Failure::unexpected_reply(doing));
+        };
+        if node.rule == self.rule {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Profile, format!("could not {doing}"))
+            .because(
+                "another 'peer' program of this profile has the connection, and goes other ways",
+            )
+            .next("end that one, or give it the same --path; 'peer status' shows it"))
     }
 
     /// The settings that this session was opened with.

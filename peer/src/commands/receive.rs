@@ -263,6 +263,11 @@ impl Receiver<'_> {
                 ));
             }
         }
+        let unanswered = self.questions.all();
+        if !unanswered.is_empty() {
+            let text = line::unanswered(&unanswered, self.session.is_owner());
+            self.note(&text);
+        }
     }
 
     /// What arrived before this command ran.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
 use super::*;
+use crate::node::PathRule;
 use crate::node::command::{EnrolmentView, KeyState, Listed, Moved, NodeStatus, TransferView};
 
 // How it ends.
@@ -280,6 +281,7 @@ fn status() -> NodeStatus {
         fingerprint: "fp".to_owned(),
         connection: ConnectionState::Online,
         endpoints: Vec::new(),
+        rule: PathRule::Any,
         links: Vec::new(),
         outbox: 0,
         transfers: Vec::new(),

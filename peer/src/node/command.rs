@@ -389,6 +389,8 @@ pub struct NodeStatus {
     pub connection: ConnectionState,
     /// The UDP endpoints that it announces.
     pub endpoints: Vec<SocketAddr>,
+    /// Which ways its packets to other devices may take.
+    pub rule: PathRule,
     /// Its links to other devices, by account.
     pub links: Vec<LinkView>,
     /// Number of messages without a receipt.
@@ -403,6 +405,19 @@ impl NodeStatus {
     pub fn is_linked(&self, account: &AccountName) -> bool {
         self.links.iter().any(|link| link.account == *account)
     }
+}
+
+/// Which ways the packets between this device and others may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathRule {
+    /// Through the server's relay at first, and directly as soon as that is possible.
+    #[default]
+    Any,
+    /// Through the relay alone: nobody but the server learns this device's addresses.
+    Relayed,
+    /// Directly alone.
+    Direct,
 }
 
 /// A link to another device, as shown to people.

@@ -74,6 +74,7 @@ impl Node {
             fingerprint: self.own_key.fingerprint().to_string(),
             connection: self.account.connection().clone(),
             endpoints: self.paths.candidates(),
+            rule: self.effects.links.rule(),
             links: self.effects.links.views(),
             outbox: self.chat.waiting(),
             transfers: self.transfers.views(),

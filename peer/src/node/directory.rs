@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 
 use super::command::{CommandError, CommandId, Event, Listed, PresenceView, Reply};
 use super::context::Context;
-use super::links::{LinkChange, Links};
+use super::links::{LinkChange, Links, NO_RELAY};
 use super::purpose::{DirectoryPurpose, IntroductionPurpose};
 use super::requests::{Requests, unexpected_reply};
 use search::Search;
@@ -376,13 +376,19 @@ impl Directory {
     ) {
         let error = match answer {
             Ok(IntroductionAnswer::Introduced { introductions }) => {
+                let is_online = !introductions.is_empty();
                 if cx.links.dial(&account, introductions, cx.now) > 0 {
                     return self.search.on_dialling(&account);
                 }
                 if cx.links.is_linked(&account) {
                     return self.search.on_linked(&account);
                 }
-                CommandError::PeerOffline(account.clone())
+                if is_online && !cx.links.goes_directly() {
+                    let (account, reason) = (account.clone(), NO_RELAY.to_owned());
+                    CommandError::PeerUnreachable { account, reason }
+                } else {
+                    CommandError::PeerOffline(account.clone())
+                }
             }
             Ok(_) => unexpected_reply(),
             Err(error) => error,

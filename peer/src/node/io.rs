@@ -18,7 +18,9 @@ use common::time::{Epoch, UnixTime};
 use common::wire::peer::Message;
 use common::wire::rendezvous::{OpaqueMessage, StretchVersion};
 
-use super::command::{Command, CommandError, CommandId, Event, HistoryItem, MessageState, Reply};
+use super::command::{
+    Command, CommandError, CommandId, Event, HistoryItem, MessageState, PathRule, Reply,
+};
 
 /// This program's name and version, sent in every greeting for the other side's log.
 pub(super) const AGENT: &str = concat!("peer/", env!("CARGO_PKG_VERSION"));
@@ -36,18 +38,6 @@ pub struct NodeOptions {
     pub epoch: Epoch,
     /// Which ways its packets to other devices may take.
     pub rule: PathRule,
-}
-
-/// Which ways the packets between this device and others may take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PathRule {
-    /// Through the server's relay at first, and directly as soon as that is possible.
-    #[default]
-    Any,
-    /// Through the relay alone: nobody but the server learns this device's addresses.
-    Relayed,
-    /// Directly alone.
-    Direct,
 }
 
 // ---- inputs and outputs ------------------------------------------------------------------------

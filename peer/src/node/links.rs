@@ -33,6 +33,7 @@ use super::transport::{
 };
 use super::violation::ProtocolViolation;
 use dial::Dials;
+pub(super) use dial::NO_RELAY;
 use direct::Rounds;
 use frames::{Arrived, MessageStream};
 use leaves::{IncomingLeaf, LeafFault};
@@ -940,8 +941,9 @@ impl Links {
             if !was_silent {
                 self.doubt(link, newer);
             } else if self.transport.acknowledged_bytes(newer) > of_newer {
+                let loss = self.transport.loss_of_silence(link);
                 self.transport.close(link, CloseReason::Done, now);
-                return self.forget(link, Loss::other("no answer"));
+                return self.forget(link, loss);
             }
         }
         self.silent.insert(link);

@@ -13,7 +13,8 @@ use common::limits::{ANNOUNCE_WAIT_MAX, CANDIDATES_MAX};
 use common::stun;
 use rand::rngs::StdRng;
 
-use super::io::{Datagrams, LocalAddress, PathRule, Transmit};
+use super::command::PathRule;
+use super::io::{Datagrams, LocalAddress, Transmit};
 use answers::Answers;
 use discovery::Discovery;
 

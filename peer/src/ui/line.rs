@@ -14,6 +14,7 @@ use crate::config::shown_path;
 use crate::conversation::connection::ConnectionChange;
 use crate::conversation::presence::Absence;
 use crate::conversation::slash::Slash;
+use crate::node::PathRule;
 use crate::node::command::{
     ConnectionState, Direction, EnrolmentView, Event, HistoryItem, KeyState, Listed, MessageState,
     NodeStatus, OfferView, PresenceView, TransferState,
@@ -300,6 +301,11 @@ pub(crate) fn node_status(node: &NodeStatus, look: &Look) -> Vec<(&'static str, 
         ("endpoints", endpoints(&node.endpoints, usize::MAX)),
         ("outbox", outbox),
     ];
+    match node.rule {
+        PathRule::Any => {}
+        PathRule::Relayed => rows.push(("path", "through the relay alone".to_owned())),
+        PathRule::Direct => rows.push(("path", "directly alone".to_owned())),
+    }
     let links = node.links.iter();
     rows.extend(links.map(|view| ("link", link::in_words(view))));
     let files = node.transfers.iter();

@@ -584,6 +584,24 @@ fn without_server() -> (World, AccountName, PathBuf) {
 }
 
 #[test]
+fn files_are_offered_in_the_order_in_which_they_were_sent() {
+    let (mut world, to, path) = without_server();
+    let sent = (0..6).map(|_| send_file(&mut world, to.clone(), path.clone()));
+    let sent: Vec<TransferId> = sent.collect();
+    world.start_server();
+    until(&mut world, |world| {
+        world.hosts[1].offers.len() == sent.len()
+    });
+    let offered = world.hosts[1].events.iter().filter_map(|event| {
+        let Event::Offer(offer) = event else {
+            return None;
+        };
+        Some(offer.transfer)
+    });
+    assert_eq!(offered.collect::<Vec<_>>(), sent);
+}
+
+#[test]
 fn a_file_whose_recipient_is_looked_for_can_be_cancelled() {
     let (mut world, to, path) = without_server();
     let transfer = send_file(&mut world, to, path);

@@ -175,6 +175,21 @@ fn what_is_half_typed_is_gone_on_with_below_what_is_printed() {
 }
 
 #[test]
+fn an_interrupt_names_the_offers_that_nobody_answered() {
+    let (world, mut bob) = receiving(["first.txt", "second.txt"]);
+    let _first = world.start("alice", &["send-file", "bob", "first.txt"]);
+    bob.wait("the question", PATIENCE, |screen| {
+        screen.contains("Take first.txt from alice?")
+    });
+    bob.type_keys("y\x03");
+    ends(
+        bob,
+        130,
+        "Not answered, and not open any more: first.txt from alice.",
+    );
+}
+
+#[test]
 fn a_line_that_is_typed_ahead_does_not_answer_the_next_question() {
     let (world, mut bob) = receiving(["first.txt", "second.txt"]);
     let first = world.start("alice", &["send-file", "bob", "first.txt"]);

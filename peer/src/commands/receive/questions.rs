@@ -63,6 +63,11 @@ impl Questions {
         self.on_printed(now);
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<&OfferView> {
+        self.open.iter().collect()
+    }
+
     /// The offer that was asked about, if an answer is awaited.
     pub(super) fn asked(&self) -> Option<&OfferView> {
         self.open.front().filter(|_| self.is_asked)

@@ -21,7 +21,8 @@ use common::wire::rendezvous::{Candidate, Entry, Role};
 use rand::rngs::StdRng;
 
 use super::pins::Pins;
-use crate::node::io::{PathRule, Transmit};
+use crate::node::command::PathRule;
+use crate::node::io::Transmit;
 use crate::node::paths::agent::Agent;
 use crate::node::transport::{CloseReason, LinkId, Transport};
 
@@ -38,6 +39,10 @@ pub(super) struct Dials {
     own_addresses: BTreeSet<SocketAddr>,
     pub(super) rule: PathRule,
 }
+
+/// Why nobody is reached by a device that goes through the relay alone, where none leads to them.
+pub(in crate::node) const NO_RELAY: &str =
+    "the server's relay does not lead to it, and --path relay permits no other way";
 
 /// A device that is being dialled.
 #[derive(Debug)]
@@ -140,7 +145,7 @@ impl Dials {
             account: account.clone(),
             give_up_at: now + DIAL_TIMEOUT,
             failure: match self.rule {
-                PathRule::Relayed => "no relay leads to it, and no other way is allowed here",
+                PathRule::Relayed => NO_RELAY,
                 PathRule::Any | PathRule::Direct => "it announced no address that can be reached",
             }
             .to_owned(),

@@ -14,8 +14,8 @@ use common::wire::rendezvous::Introduction;
 
 use super::Links;
 use super::dial::Channel;
-use crate::node::command::{LinkView, Way};
-use crate::node::io::{Datagrams, PathRule};
+use crate::node::command::{LinkView, PathRule, Way};
+use crate::node::io::Datagrams;
 use crate::node::transport::{LinkId, PathChange, Route, Side};
 
 /// The links that began through the relay, and their rounds.
@@ -90,6 +90,10 @@ impl Links {
     /// Sets which ways packets may take. To be called before anything else.
     pub(in crate::node) const fn set_rule(&mut self, rule: PathRule) {
         self.dials.rule = rule;
+    }
+
+    pub(in crate::node) const fn rule(&self) -> PathRule {
+        self.dials.rule
     }
 
     /// Tells whether packets may go straight to other devices.

@@ -29,6 +29,8 @@ pub(super) struct Sending {
     in_flight: BTreeMap<LinkId, InFlight>,
     /// The server was away lately: so long recipients may be on their way back.
     patient_until: Option<Instant>,
+    /// Number of transfers that were asked for.
+    asked: u64,
     /// Number of transfers that have begun to move.
     begun: u64,
 }
@@ -36,6 +38,8 @@ pub(super) struct Sending {
 #[derive(Debug)]
 struct Outgoing {
     to: AccountName,
+    /// How many were asked for before it: offers go out in this order.
+    number: u64,
     /// Whoever asked; answered once the file is open.
     command: Option<CommandId>,
     offer: Option<Offer>,
@@ -117,11 +121,13 @@ impl Sending {
         }
         let outgoing = Outgoing {
             to,
+            number: self.asked,
             command: Some(command),
             offer: None,
             state: State::Opening,
             cancelled: None,
         };
+        self.asked += 1;
         self.transfers.insert(transfer, outgoing);
         cx.disk(DiskRequest::Open { transfer, path });
     }
@@ -152,7 +158,9 @@ impl Sending {
         let Some(link) = cx.links.link_to(account) else {
             return;
         };
-        for (transfer, outgoing) in &mut self.transfers {
+        let mut all: Vec<_> = self.transfers.iter_mut().collect();
+        all.sort_by_key(|(_, outgoing)| outgoing.number);
+        for (transfer, outgoing) in all {
             let Some(offer) = &outgoing.offer else {
                 continue;
             };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use common::limits::{LINK_IDLE_TIMEOUT, STANDSTILL_MIN};
 use noq_proto::ConnectionError;
 
-use super::{CloseReason, Transport};
+use super::{CloseReason, LinkId, Transport};
 
 /// Why a link was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,12 @@ impl Transport {
         for link in self.links.values_mut() {
             link.stood_still = Some(span);
         }
+    }
+
+    /// Why a link is lost whose other end does not answer.
+    pub fn loss_of_silence(&self, link: LinkId) -> Loss {
+        let stood_still = self.links.get(&link).and_then(|link| link.stood_still);
+        loss(&ConnectionError::TimedOut, stood_still)
     }
 
     /// Whatever ends from now on does so for another reason.

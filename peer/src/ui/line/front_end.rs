@@ -472,6 +472,7 @@ mod tests {
     use crate::conversation::Way;
     use crate::conversation::connection::ConnectionChange;
     use crate::conversation::presence::Absence;
+    use crate::node::PathRule;
     use crate::node::command::{
         ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem, Moved,
     };
@@ -523,6 +524,7 @@ mod tests {
             fingerprint: String::new(),
             connection: ConnectionState::Online,
             endpoints: Vec::new(),
+            rule: PathRule::Any,
             links: Vec::new(),
             outbox: 0,
             transfers: Vec::new(),
