@@ -289,6 +289,32 @@ fn a_screen_that_gets_narrow_and_wide_again_keeps_what_was_printed_above_a_long_
     on_a_screen_that_reflows(&[30, 20, 120, 40, 120, 35, 70, 120], 1..=usize::MAX);
 }
 
+/// The lines below what is typed were made for the wider screen.
+#[test]
+fn a_screen_that_gets_narrow_shows_one_prompt_above_a_file_on_its_way() {
+    if !Tmux::is_there() {
+        println!("skipped: there is no tmux");
+        return;
+    }
+    let world = two_people();
+    let _bob = world.receive_with("bob", &["--accept", "ask"]);
+    fs::write(world.path("letter.txt"), "x").unwrap();
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let tmux = Tmux::start(&chat, 80);
+    tmux.wait("the prompt", |screen| screen.contains("bob>"));
+    tmux.type_keys("/send-file bob letter.txt\n");
+    tmux.wait("it is offered", |screen| {
+        screen.contains(" 1: letter.txt to bob, waits for an answer")
+    });
+    tmux.resize(40);
+    for (at, key) in "hello".char_indices() {
+        tmux.type_keys(&key.to_string());
+        let typed = format!("bob> {}", &"hello"[..=at]);
+        let screen = tmux.wait("it is typed", |screen| screen.contains(&typed));
+        assert_eq!(screen.matches("bob> h").count(), 1, "{screen}");
+    }
+}
+
 #[test]
 fn t30_an_open_chat_says_that_another_server_is_in_the_place_of_its_own() {
     let mut world = two_people();

@@ -110,8 +110,9 @@ impl Status {
         lines.len().min(STATUS_ROWS_MAX)
     }
 
-    /// The lines in so many rows. If there are more, the last row counts those that it does not show.
-    fn drawn(&self, rows: usize) -> String {
+    /// The lines in so many rows of a screen. If there are more, the last row counts those that it does not show.
+    /// A line that was made for a wider screen is shortened: the editor counts one row for it.
+    fn drawn(&self, rows: usize, columns: usize) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = if lines.len() > rows {
             rows.saturating_sub(1)
@@ -123,7 +124,9 @@ impl Status {
             drawn.push(format!(" … {} more: /status", lines.len() - shown));
         }
         drawn.resize(rows, String::new());
-        drawn.iter().map(|line| format!("\n{line}")).collect()
+        let room = columns.saturating_sub(1);
+        let drawn = drawn.iter().map(|line| text::shortened(line, room));
+        drawn.map(|line| format!("\n{line}")).collect()
     }
 }
 
@@ -824,7 +827,8 @@ impl Highlighter for Completion {
 
     fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
         let length = hint.trim_end_matches('\n');
-        let status = self.status.drawn(hint.len() - length.len());
+        let columns = super::columns_of(io::stdout()).unwrap_or(COLUMNS_DEFAULT);
+        let status = self.status.drawn(hint.len() - length.len(), columns);
         let drawn = format!("{length}{status}");
         // The editor counts a row behind a full one, but ends the full one itself only without a hint.
         let is_full = self.above.with(|above| {
