@@ -291,6 +291,8 @@ impl FromStr for Waiting {
 pub(crate) enum PathArgument {
     /// Through the relay at first, and directly as soon as that is possible
     #[default]
+    // An empty variable is none.
+    #[value(alias = "")]
     Any,
     /// Through the server's relay alone: nobody but the server learns this device's addresses
     Relay,

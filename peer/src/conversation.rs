@@ -415,8 +415,12 @@ impl Conversation {
             None if connection.is_lost() => Cause::NoServer,
             None => Cause::NotReached,
         };
-        for (waiting, cause) in sent.take_waiting(now, why) {
-            self.show(Item::Waiting { waiting, cause });
+        for (waiting, cause, last) in sent.take_waiting(now, why) {
+            self.show(Item::Waiting {
+                waiting,
+                cause,
+                last,
+            });
         }
     }
 

@@ -83,11 +83,13 @@ pub struct ServeArguments {
     pub no_relay: bool,
     /// Megabits a second that the devices of one account may send through the relay
     #[arg(long, value_name = "MBIT", default_value_t = RELAY_BYTES_PER_SECOND_OF_ACCOUNT / BYTES_OF_MEGABIT,
-          value_parser = within(1..=RELAY_RATE_MAX, "Mbit/s"))]
+          allow_negative_numbers = true,
+          value_parser = within(1..=RELAY_RATE_MAX, "Mbit/s; --no-relay for none"))]
     pub relay_rate: u32,
     /// The same of all accounts together
     #[arg(long, value_name = "MBIT", default_value_t = RELAY_BYTES_PER_SECOND / BYTES_OF_MEGABIT,
-          value_parser = within(1..=RELAY_RATE_MAX, "Mbit/s"))]
+          allow_negative_numbers = true,
+          value_parser = within(1..=RELAY_RATE_MAX, "Mbit/s; --no-relay for none"))]
     pub relay_total: u32,
 }
 

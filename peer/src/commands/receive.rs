@@ -449,7 +449,7 @@ impl Receiver<'_> {
             return String::new();
         }
         let next = self.screen.error_look.dim("next:");
-        format!("\n {next} {from} has left; ask {from} to send it again")
+        format!("\n {next} {from} had left; ask {from} to send it again")
     }
 
     /// The other name for an offered file with an odd one, if it may be used: the person was asked with

@@ -142,7 +142,12 @@ pub(crate) enum Item {
     /// Messages that were sent here were delivered, or read.
     Receipts(Receipts),
     /// Messages that were sent here are not delivered, and why.
-    Waiting { waiting: Waiting, cause: Cause },
+    Waiting {
+        waiting: Waiting,
+        cause: Cause,
+        /// How the last of them begins, if more was typed since.
+        last: Option<String>,
+    },
     /// Messages that waited were taken back, perhaps by another program: they do not wait any more.
     Withdrawn(Waiting),
     /// The person turned to somebody who is not there.

@@ -252,15 +252,16 @@ impl SentMessages {
     }
 
     /// Takes the messages of this conversation that wait for too long and were not told of, counted by
-    /// recipient and cause. `why` tells why an account that no link leads to has nothing yet.
+    /// recipient and cause, with how the last of them begins, as in [`Receipts::last`]. `why` tells why an account that no link leads to has nothing yet.
     pub(super) fn take_waiting(
         &mut self,
         now: Instant,
         why: impl Fn(&AccountName) -> Cause,
-    ) -> Vec<(Waiting, Cause)> {
+    ) -> Vec<(Waiting, Cause, Option<String>)> {
         self.look_at = None;
-        let mut waiting = Vec::new();
-        for open in self.open.values_mut().filter(|open| open.told.is_none()) {
+        let mut groups: BTreeMap<_, Vec<MessageId>> = BTreeMap::new();
+        let untold = self.open.iter_mut();
+        for (id, open) in untold.filter(|(_, open)| open.told.is_none()) {
             let cause = if open.is_sent {
                 Cause::NoReceipt
             } else {
@@ -269,13 +270,17 @@ impl SentMessages {
             let at = open.since + cause.patience();
             if now >= at {
                 open.told = Some(Told::Here(cause));
-                waiting.push((open.to.clone(), cause));
+                let group = groups.entry((open.to.clone(), cause)).or_default();
+                group.push(*id);
             } else {
                 self.look_at = Some(self.look_at.map_or(at, |other| other.min(at)));
             }
         }
-        let counts = counted(waiting.into_iter()).into_iter();
-        let waiting = counts.map(|((to, cause), count)| (Waiting { to, count }, cause));
+        let waiting = groups.into_iter().map(|((to, cause), ids)| {
+            let last = self.last_of(&ids, &to);
+            let count = ids.len();
+            (Waiting { to, count }, cause, last)
+        });
         waiting.collect()
     }
 

@@ -300,7 +300,7 @@ fn a_question_is_the_last_line_once_the_file_that_moved_below_it_has_failed() {
         let rows: Vec<_> = screen.trim_end().lines().rev().collect();
         let failed = "error: film.mp4 from alice failed: the link broke";
         rows[0] == question
-            && rows[1] == " next: alice has left; ask alice to send it again"
+            && rows[1] == " next: alice had left; ask alice to send it again"
             && rows[2].starts_with(failed)
     });
     bob.type_keys("n\r");
@@ -372,7 +372,7 @@ fn whoever_takes_a_file_of_somebody_who_has_left_is_told_what_to_expect() {
     bob.wait("what to do", PATIENCE, |screen| {
         let (_, failed) = screen.split_at(screen.find("error: ").unwrap_or(screen.len()));
         failed.starts_with("error: small.txt from alice failed: the link broke")
-            && failed.ends_with("\n next: alice has left; ask alice to send it again")
+            && failed.ends_with("\n next: alice had left; ask alice to send it again")
     });
 }
 

@@ -71,10 +71,13 @@ fn without_a_server_nobody_is_called_absent_before_it_is_back() {
     let wanted = stage.wanted();
     assert_eq!(wanted.items, [absent("bob", Absence::Offline, 0)]);
     let wanted = stage.pass(Duration::from_millis(400));
-    assert_eq!(
-        wanted.items,
-        [waits("carol", 1, Cause::Absent(Absence::Unheard))]
-    );
+    // It says for which message, since another line stands below that.
+    let waits = Item::Waiting {
+        waiting: waiting("carol", 1),
+        cause: Cause::Absent(Absence::Unheard),
+        last: Some("hi".to_owned()),
+    };
+    assert_eq!(wanted.items, [waits]);
     let later = wanted.deadline.unwrap() - stage.now.instant;
     assert_eq!(stage.pass(later).items, [presence("bob", false)]);
 }

@@ -261,8 +261,13 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
             rows.into_iter().map(Line::Shaped).collect()
         }
         Item::Receipts(receipts) => prose(look.dim(&format!("  {}", told(receipts)))),
-        Item::Waiting { waiting, cause } => {
-            prose(look.yellow(&format!("  {}", waits(waiting, *cause))))
+        Item::Waiting {
+            waiting,
+            cause,
+            last,
+        } => {
+            let waits = waits(waiting, *cause, last.as_deref());
+            prose(look.yellow(&format!("  {waits}")))
         }
         Item::Withdrawn(withdrawn) => prose(look.dim(&format!("  {}", taken_back(withdrawn)))),
         Item::Absent {
@@ -383,22 +388,29 @@ fn told(receipts: &Receipts) -> String {
     } else {
         "✓ delivered to"
     };
-    let last = last.as_ref();
-    let last = last.map(|text| text::shortened(&inline(text), QUOTE_COLUMNS));
+    let last = last.as_deref().map(quoted);
     match (count, last) {
         (1, None) => format!("{word} {to}"),
-        (1, Some(text)) => format!("{word} {to}: “{text}”"),
+        (1, Some(last)) => format!("{word} {to}: {last}"),
         (count, None) => format!("{word} {to} ({count} messages)"),
-        (count, Some(text)) => format!("{word} {to} ({count} messages up to “{text}”)"),
+        (count, Some(last)) => format!("{word} {to} ({count} messages up to {last})"),
     }
 }
 
+/// How a message begins, to tell it from others.
+fn quoted(text: &str) -> String {
+    format!("“{}”", text::shortened(&inline(text), QUOTE_COLUMNS))
+}
+
 /// Stands in the place of the tick.
-fn waits(waiting: &Waiting, cause: Cause) -> String {
+fn waits(waiting: &Waiting, cause: Cause, last: Option<&str>) -> String {
     let Waiting { to, count } = waiting;
-    let (wait, they) = match count {
-        1 => ("waits".to_owned(), "it goes"),
-        count => (format!("{count} messages wait"), "they go"),
+    let last = last.map(quoted);
+    let (wait, they) = match (count, last) {
+        (1, None) => ("waits".to_owned(), "it goes"),
+        (1, Some(last)) => (format!("{last} waits"), "it goes"),
+        (count, None) => (format!("{count} messages wait"), "they go"),
+        (count, Some(last)) => (format!("{count} messages up to {last} wait"), "they go"),
     };
     match cause {
         Cause::Absent(absence) => {
@@ -554,10 +566,12 @@ mod tests {
             })
         };
         let receipts = |state, count| receipts_for(state, count, None);
-        let waits = |count, cause| Item::Waiting {
+        let waits_for = |count, cause, last: Option<&str>| Item::Waiting {
             waiting: Waiting { to: bob(), count },
             cause,
+            last: last.map(str::to_owned),
         };
+        let waits = |count, cause| waits_for(count, cause, None);
         let absent = |absence, waiting| Item::Absent {
             account: bob(),
             absence,
@@ -652,6 +666,14 @@ mod tests {
             (
                 waits(1, Cause::NoReceipt),
                 "  … waits: sent to bob, no receipt so far",
+            ),
+            (
+                waits_for(1, Cause::NoReceipt, Some("hi\u{1b}")),
+                "  … “hi␛” waits: sent to bob, no receipt so far",
+            ),
+            (
+                waits_for(2, Cause::NotReached, Some("hi")),
+                "  … 2 messages up to “hi” wait: bob cannot be reached so far",
             ),
             (
                 absent(Absence::Offline, 0),
