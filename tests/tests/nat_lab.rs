@@ -198,8 +198,7 @@ impl Homes {
         }
     }
 
-    /// One trial for each pair: somebody new in the home of its first side, and whoever lives in that of the
-    /// second.
+    /// One trial for each pair: somebody new in its first home, and whoever lives in its second.
     fn trials(&self, network: &mut Network) -> Vec<Trial> {
         let pairs = (1..).zip(Pair::all());
         let trials = pairs.map(|(number, pair)| {

@@ -75,8 +75,7 @@ impl NodeHandle {
         Ok(session)
     }
 
-    /// Makes sure that a node of another program obeys the rule that was asked for here: it may be there to hide
-    /// addresses.
+    /// Makes sure that a node of another program keeps to the paths asked for here: they may hide addresses.
     fn check_rule(&mut self) -> Result<(), Failure> {
         if self.rule == PathRule::Any || self.is_owner() {
             return Ok(());

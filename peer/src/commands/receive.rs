@@ -603,8 +603,7 @@ impl Receiver<'_> {
         format!("{} ", wrapped(&question, self.screen.look.columns()))
     }
 
-    /// Has the editor ask what is to be asked, or for nothing: of a line that comes then it is said that nothing
-    /// was asked.
+    /// Has the editor ask what is to be asked, or for nothing: whoever types a line then is told so.
     fn ask_in_editor(&mut self) {
         let due = self.questions.handle_timeout(now());
         let due = due.map(|(_, is_again)| is_again);
@@ -659,8 +658,7 @@ impl Receiver<'_> {
         }
     }
 
-    /// With a question open nobody is left to ask, and messages still arrive. Without one the next question finds
-    /// out.
+    /// With a question open nobody is left to ask, and messages still arrive. Without one the next one finds out.
     fn on_end_of_input(&mut self) {
         self.is_reading = false;
         if !self.questions.is_empty() {
@@ -738,8 +736,7 @@ impl Receiver<'_> {
         }
     }
 
-    /// Prints something in a row of its own while the editor does not read. A question that stands is shown again
-    /// below it.
+    /// Prints something in a row of its own while the editor does not read, above a question that stands.
     fn print<R>(&mut self, text: &str, write: impl FnOnce(&Screen) -> R) -> R {
         // What is typed for the editor is left to it.
         let is_thrown_away = self.can_ask && !self.is_reading;

@@ -416,7 +416,7 @@ pub enum PathRule {
     Any,
     /// Through the relay alone: nobody but the server learns this device's addresses.
     Relayed,
-    /// Directly alone.
+    /// Straight to the other device, and never through the relay.
     Direct,
 }
 
@@ -443,7 +443,7 @@ pub struct LinkView {
 pub enum Way {
     /// Straight to the other device.
     Direct {
-        /// Its address.
+        /// Its address as this device sees it.
         remote: SocketAddr,
     },
     /// Through the server's relay.
@@ -542,7 +542,7 @@ pub enum TransferState {
     Looking,
     /// The offer could not be sent.
     NotOffered {
-        /// Why.
+        /// What stood in the way, with the same meaning as that of a command.
         error: CommandError,
     },
     /// The offer was sent and is not answered yet.

@@ -102,8 +102,7 @@ impl Paths {
     }
 
     /// The candidates to announce, at most [`CANDIDATES_MAX`], the server-reflexive ones first. Loopback
-    /// addresses are included only if the server is on this host, too. None where only the server is to know
-    /// any.
+    /// addresses are included only if the server is on this host, too. None where nobody is to know any.
     pub(super) fn candidates(&self) -> Vec<SocketAddr> {
         if self.rule == PathRule::Relayed {
             return Vec::new();

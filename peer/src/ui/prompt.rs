@@ -579,8 +579,7 @@ fn leave(above: &mut Above, change: &Change, typed: &str, is_blank: bool) {
     }
 }
 
-/// What was typed for another prompt does not count, nor do keys that nobody has read yet. Returns the line to
-/// begin with.
+/// What was typed for another prompt does not count, nor do unread keys. Returns the line to begin with.
 fn forget(helper: &Completion) -> (String, usize) {
     // It fails where the terminal is gone: nothing is read then.
     let _ = tcflush(io::stdin(), QueueSelector::IFlush);
@@ -603,8 +602,7 @@ fn clear_hint(above: &mut Above) {
     clear_rows(above.rows_left());
 }
 
-/// Clears the line that the editor has left because of SIGINT, and its hint. To be called before anything else
-/// is printed.
+/// Clears the line that the editor has left at SIGINT, and its hint, before anything else is printed.
 fn take_back(above: &mut Above) {
     clear_rows(above.take_back());
 }

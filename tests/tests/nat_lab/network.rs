@@ -165,8 +165,7 @@ impl Network {
         nat
     }
 
-    /// A host on a LAN of its own, whose interface at the NAT is called `lan` and its letter, but for the
-    /// first.
+    /// A host on a LAN of its own, whose interface at the NAT is `lan`, or `lan` and a letter for further ones.
     fn add_lan_host(&mut self, nat: &str, number: usize, letter: char, net: &str) -> Host {
         let host = self.add_host(number, letter, "198.51.100.1");
         let namespace = &host.namespace;

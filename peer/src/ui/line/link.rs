@@ -15,8 +15,7 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// The rates of a link that has had the traffic `before` a `span` ago. They begin anew where its path is
-    /// another one.
+    /// The rates of a link that had the traffic `before` a `span` ago. They begin anew with another path.
     pub(crate) fn between(before: Option<&LinkView>, link: &LinkView, span: Duration) -> Self {
         let same = before.filter(|before| before.way == link.way);
         let Some(LinkView { traffic: then, .. }) = same else {

@@ -67,8 +67,7 @@ impl Asked {
         self.0.1.notify_all();
     }
 
-    /// The line is read to its end. Returns whether it was typed for another prompt than the one that is
-    /// wanted now.
+    /// The line is read to its end. Returns whether another prompt than that of the line is wanted by now.
     pub(super) fn finish(&self) -> bool {
         let mut inner = self.inner();
         inner.stage = Stage::Over;
