@@ -186,6 +186,19 @@ pub const START: Duration = Duration::from_secs(20);
 /// Time for a program that ends by itself. Longer than any of its own deadlines for one step.
 pub const END: Duration = Duration::from_secs(90);
 
+/// Gives a command that runs another one the folder and the environment of that.
+pub fn surround(wrapped: &mut Command, command: &Command) {
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+}
+
 /// Runs a command of [`Programs::command`] to its end. A program that does not end by itself is
 /// killed, and that is an error.
 pub fn run(program: Program, command: &mut Command) -> Result<Finished, ProgramError> {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::control::Control;
-use crate::program::{self, Finished, Program, Programs, Running, Server, now};
+use crate::program::{self, Finished, Program, Programs, Running, Server, now, surround};
 
 /// Time for something that takes a moment, on a machine with much else to do.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -297,15 +297,7 @@ impl World {
         }
         let mut wrapped = wrap(command.get_program());
         wrapped.args(command.get_args()).stdin(Stdio::null());
-        if let Some(folder) = command.get_current_dir() {
-            wrapped.current_dir(folder);
-        }
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => wrapped.env(name, value),
-                None => wrapped.env_remove(name),
-            };
-        }
+        surround(&mut wrapped, command);
         Some(wrapped)
     }
 

@@ -608,6 +608,24 @@ fn a_file_waits_for_a_server_that_comes_back() {
     assert_eq!(world.names_in("inbox-bob"), ["late"]);
 }
 
+#[test]
+fn a_file_whose_recipient_does_not_answer_is_looked_for_in_sight_and_can_be_cancelled() {
+    let (world, bob) = two(&[]);
+    world.make_file("letter", 10);
+    bob.send_signal("STOP").unwrap();
+    let sender = world.start("alice", &["send-file", "bob", "letter"]);
+    let looks = |line: &str| line == "Looking for bob… Ctrl-C cancels.";
+    sender
+        .wait_complaint("it looks for bob", PATIENCE, looks)
+        .unwrap();
+    sender.send_signal("INT").unwrap();
+    let cancelled = sender.finish(PATIENCE).unwrap();
+    bob.send_signal("CONT").unwrap();
+    assert_eq!(cancelled.code(), 130, "{cancelled:?}");
+    let words = "Cancelled: letter was not offered to bob.";
+    assert!(cancelled.stderr.contains(words), "{cancelled:?}");
+}
+
 /// A node whose transfer ends just before it is asked to cancel it.
 #[test]
 fn a_file_that_arrived_before_it_could_be_cancelled_was_sent() {

@@ -252,7 +252,8 @@ impl SentMessages {
     }
 
     /// Takes the messages of this conversation that wait for too long and were not told of, counted by
-    /// recipient and cause, with how the last of them begins, as in [`Receipts::last`]. `why` tells why an account that no link leads to has nothing yet.
+    /// recipient and cause, with how the last of them begins, as in [`Receipts::last`]. `why` tells why an
+    /// account that no link leads to has nothing yet.
     pub(super) fn take_waiting(
         &mut self,
         now: Instant,

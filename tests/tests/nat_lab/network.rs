@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tests::program::surround;
 
 use super::kind::Kind;
 use super::rules::{IPV6_FIREWALL, NO_UDP, nat_rules, two_lans_rules};
@@ -251,15 +252,7 @@ pub(crate) fn within(namespace: &str, command: &Command) -> Command {
     let mut wrapped = Command::new("nsenter");
     wrapped.arg(format!("--net={}", path(namespace).display()));
     wrapped.arg(command.get_program()).args(command.get_args());
-    if let Some(folder) = command.get_current_dir() {
-        wrapped.current_dir(folder);
-    }
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => wrapped.env(name, value),
-            None => wrapped.env_remove(name),
-        };
-    }
+    surround(&mut wrapped, command);
     wrapped
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetpgrp, tcsetwinsize};
-use tests::program::now;
+use tests::program::{now, surround};
 use vt100::Parser;
 
 /// A terminal that reflows.
@@ -193,15 +193,7 @@ pub(crate) fn wrapped(by: &str, options: &[&str], command: &Command) -> Command 
     let mut wrapped = Command::new(by);
     wrapped.args(options).arg(command.get_program());
     wrapped.args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => wrapped.env(name, value),
-            None => wrapped.env_remove(name),
-        };
-    }
-    if let Some(folder) = command.get_current_dir() {
-        wrapped.current_dir(folder);
-    }
+    surround(&mut wrapped, command);
     wrapped
 }
 

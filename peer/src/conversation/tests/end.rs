@@ -108,6 +108,8 @@ fn the_end_of_piped_input_waits_while_a_file_moves() {
     let mut stage = Stage::settled(setup(false, Some("bob")));
     stage.exchange("/send-file bob a", Ok(Reply::Started(transfer_id(1))));
     stage.typed(Typed::End);
+    assert_eq!(stage.pass(Duration::from_secs(9)).ending, None);
+    stage.event(transfer(1, TransferState::Waiting));
     for second in 1..60 {
         assert_eq!(stage.pass(Duration::from_secs(9)).ending, None);
         stage.event(transfer(1, moving(second)));
