@@ -67,7 +67,7 @@ pub(crate) use io::{
     Ending, Input, Item, Now, Objection, Output, PromptState, RequestError, RequestId, Setup,
 };
 pub(crate) use offers::broken_by;
-pub(crate) use sent::{Cause, Receipts, Waiting};
+pub(crate) use sent::{Cause, Receipts, Waiting, Which};
 pub(crate) use transfers::{Stage, Transfer, Way};
 
 /// Messages that are shown when a person turns to somebody at the start: what fits a small terminal.
@@ -415,11 +415,11 @@ impl Conversation {
             None if connection.is_lost() => Cause::NoServer,
             None => Cause::NotReached,
         };
-        for (waiting, cause, last) in sent.take_waiting(now, why) {
+        for (waiting, cause, which) in sent.take_waiting(now, why) {
             self.show(Item::Waiting {
                 waiting,
                 cause,
-                last,
+                which,
             });
         }
     }

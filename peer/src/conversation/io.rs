@@ -10,7 +10,7 @@ use common::wire::rendezvous::FailedLogins;
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
 use super::presence::Absence;
-use super::sent::{Cause, Receipts, Waiting};
+use super::sent::{Cause, Receipts, Waiting, Which};
 use super::transfers::{Stage, Transfer};
 use crate::client::Typed;
 use crate::failure::Failure;
@@ -145,8 +145,8 @@ pub(crate) enum Item {
     Waiting {
         waiting: Waiting,
         cause: Cause,
-        /// How the last of them begins, if more was typed since.
-        last: Option<String>,
+        /// Which of them.
+        which: Which,
     },
     /// Messages that waited were taken back, perhaps by another program: they do not wait any more.
     Withdrawn(Waiting),

@@ -43,6 +43,17 @@ pub(crate) struct Waiting {
     pub(crate) count: usize,
 }
 
+/// Which messages of a conversation wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The last that were written, with nothing typed below.
+    Last,
+    /// The last of them begins so.
+    UpTo(String),
+    /// They were written before, or elsewhere.
+    Earlier,
+}
+
 /// Why messages are not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cause {
@@ -89,15 +100,8 @@ struct Open {
     is_sent: bool,
     /// When it was written, or its recipient came online since.
     since: Instant,
-    /// What the person was told that it waits for.
-    told: Option<Told>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    /// The person knew before this conversation.
-    Before,
-    Here(Cause),
+    /// What the person knows that it waits for.
+    known: Option<Cause>,
 }
 
 impl SentMessages {
@@ -114,7 +118,7 @@ impl SentMessages {
                 is_own: true,
                 is_sent: false,
                 since: now,
-                told: None,
+                known: None,
             };
             self.open.insert(*id, open);
         }
@@ -144,8 +148,9 @@ impl SentMessages {
                         is_own: false,
                         is_sent: false,
                         since: now,
-                        told: Some(Told::Before),
+                        known: None,
                     });
+                    self.look_at.get_or_insert(now + RECEIPT_PAUSE);
                 }
                 MessageState::Delivered => {
                     self.open.remove(&item.id);
@@ -190,9 +195,9 @@ impl SentMessages {
     /// An account came online: what waits for it is told of again if it is not delivered soon.
     pub(super) fn on_online(&mut self, account: &AccountName, now: Instant) {
         for open in self.open.values_mut() {
-            if open.is_own && open.to == *account {
+            if open.to == *account {
                 open.since = now;
-                open.told = None;
+                open.known = None;
                 self.look_at.get_or_insert(now + RECEIPT_PAUSE);
             }
         }
@@ -200,10 +205,10 @@ impl SentMessages {
 
     /// The server is back: it is not what messages wait for any more.
     pub(super) fn on_restored(&mut self, now: Instant) {
-        let told = Some(Told::Here(Cause::NoServer));
-        for open in self.open.values_mut().filter(|open| open.told == told) {
+        let of_server = |open: &&mut Open| open.known == Some(Cause::NoServer);
+        for open in self.open.values_mut().filter(of_server) {
             open.since = now;
-            open.told = None;
+            open.known = None;
             self.look_at.get_or_insert(now + RECEIPT_PAUSE);
         }
     }
@@ -251,18 +256,17 @@ impl SentMessages {
         Some(last.beginning.clone())
     }
 
-    /// Takes the messages of this conversation that wait for too long and were not told of, counted by
-    /// recipient and cause, with how the last of them begins, as in [`Receipts::last`]. `why` tells why an
-    /// account that no link leads to has nothing yet.
+    /// Takes the messages that wait for too long and were not told of, counted by recipient and cause, with
+    /// which of them they are. `why` tells why an account that no link leads to has nothing yet.
     pub(super) fn take_waiting(
         &mut self,
         now: Instant,
         why: impl Fn(&AccountName) -> Cause,
-    ) -> Vec<(Waiting, Cause, Option<String>)> {
+    ) -> Vec<(Waiting, Cause, Which)> {
         self.look_at = None;
         let mut groups: BTreeMap<_, Vec<MessageId>> = BTreeMap::new();
         let untold = self.open.iter_mut();
-        for (id, open) in untold.filter(|(_, open)| open.told.is_none()) {
+        for (id, open) in untold.filter(|(_, open)| open.known.is_none()) {
             let cause = if open.is_sent {
                 Cause::NoReceipt
             } else {
@@ -270,17 +274,23 @@ impl SentMessages {
             };
             let at = open.since + cause.patience();
             if now >= at {
-                open.told = Some(Told::Here(cause));
-                let group = groups.entry((open.to.clone(), cause)).or_default();
-                group.push(*id);
+                open.known = Some(cause);
+                if open.is_own || !cause.is_known_before() {
+                    let key = (open.to.clone(), cause, open.is_own);
+                    groups.entry(key).or_default().push(*id);
+                }
             } else {
                 self.look_at = Some(self.look_at.map_or(at, |other| other.min(at)));
             }
         }
-        let waiting = groups.into_iter().map(|((to, cause), ids)| {
-            let last = self.last_of(&ids, &to);
+        let waiting = groups.into_iter().map(|((to, cause, is_own), ids)| {
+            let which = match self.last_of(&ids, &to) {
+                Some(last) => Which::UpTo(last),
+                None if is_own => Which::Last,
+                None => Which::Earlier,
+            };
             let count = ids.len();
-            (Waiting { to, count }, cause, last)
+            (Waiting { to, count }, cause, which)
         });
         waiting.collect()
     }
@@ -327,6 +337,14 @@ impl Cause {
         match self {
             Self::Absent(_) | Self::NoServer => RECEIPT_PAUSE,
             Self::NotReached | Self::NoReceipt => REACH_TIMEOUT,
+        }
+    }
+
+    /// Tells whether a conversation begins with saying so, of whatever waits.
+    const fn is_known_before(self) -> bool {
+        match self {
+            Self::Absent(_) | Self::NoServer => true,
+            Self::NotReached | Self::NoReceipt => false,
         }
     }
 }

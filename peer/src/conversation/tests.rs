@@ -330,7 +330,7 @@ fn waits(to: &str, count: usize, cause: Cause) -> Item {
     Item::Waiting {
         waiting: waiting(to, count),
         cause,
-        last: None,
+        which: Which::Last,
     }
 }
 

@@ -376,6 +376,37 @@ fn what_an_earlier_run_sent_is_shown_with_how_far_it_is_and_followed() {
     assert_eq!(told, expected.map(|state| receipts("bob", state, 1)));
 }
 
+/// Of whoever is away it is said at the beginning that messages wait; of whoever is there nothing is.
+#[test]
+fn a_message_of_an_earlier_run_that_does_not_arrive_though_its_recipient_is_there_is_told() {
+    let begin = |online: Vec<Listed>| {
+        let item = sent(1, "bob", MessageState::Queued);
+        Stage::settled_with(setup(true, Some("bob")), |method| match method {
+            "outbox" => Some(Reply::Messages(vec![item.clone()])),
+            "list" => Some(Reply::Directory(online.clone())),
+            _ => None,
+        })
+    };
+    let earlier = |cause| Item::Waiting {
+        waiting: waiting("bob", 1),
+        cause,
+        which: Which::Earlier,
+    };
+    let (mut stage, items) = begin(vec![listed("bob", false)]);
+    assert_eq!(items, []);
+    assert_eq!(stage.pass(Duration::from_millis(4_999)).items, []);
+    let told = stage.pass(Duration::from_millis(1)).items;
+    assert_eq!(told, [earlier(Cause::NotReached)]);
+    assert_eq!(stage.pass(Duration::from_secs(60)).items, []);
+
+    let (mut stage, items) = begin(Vec::new());
+    assert_eq!(items, [absent("bob", Absence::Unheard, 1)]);
+    assert_eq!(stage.pass(Duration::from_secs(60)).items, []);
+    stage.event(came("bob"));
+    let told = stage.pass(Duration::from_secs(5)).items;
+    assert_eq!(told, [earlier(Cause::NotReached)]);
+}
+
 #[test]
 fn what_history_shows_is_followed() {
     let mut stage = Stage::with_bob();

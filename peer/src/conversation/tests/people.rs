@@ -75,7 +75,7 @@ fn without_a_server_nobody_is_called_absent_before_it_is_back() {
     let waits = Item::Waiting {
         waiting: waiting("carol", 1),
         cause: Cause::Absent(Absence::Unheard),
-        last: Some("hi".to_owned()),
+        which: Which::UpTo("hi".to_owned()),
     };
     assert_eq!(wanted.items, [waits]);
     let later = wanted.deadline.unwrap() - stage.now.instant;

@@ -16,7 +16,7 @@ use crate::client::Notifier;
 use crate::config::shown_path;
 use crate::conversation::slash::{Slash, in_conversation};
 use crate::conversation::{
-    Cause, Item, Objection, PromptState, Receipts, Stage, Transfer, Waiting,
+    Cause, Item, Objection, PromptState, Receipts, Stage, Transfer, Waiting, Which,
 };
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Event, MessageState, NodeStatus, OfferView, TransferState};
@@ -264,9 +264,9 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Waiting {
             waiting,
             cause,
-            last,
+            which,
         } => {
-            let waits = waits(waiting, *cause, last.as_deref());
+            let waits = waits(waiting, *cause, which);
             prose(look.yellow(&format!("  {waits}")))
         }
         Item::Withdrawn(withdrawn) => prose(look.dim(&format!("  {}", taken_back(withdrawn)))),
@@ -403,14 +403,16 @@ fn quoted(text: &str) -> String {
 }
 
 /// Stands in the place of the tick.
-fn waits(waiting: &Waiting, cause: Cause, last: Option<&str>) -> String {
+fn waits(waiting: &Waiting, cause: Cause, which: &Which) -> String {
     let Waiting { to, count } = waiting;
-    let last = last.map(quoted);
-    let (wait, they) = match (count, last) {
-        (1, None) => ("waits".to_owned(), "it goes"),
-        (1, Some(last)) => (format!("{last} waits"), "it goes"),
-        (count, None) => (format!("{count} messages wait"), "they go"),
-        (count, Some(last)) => (format!("{count} messages up to {last} wait"), "they go"),
+    let they = if *count == 1 { "it goes" } else { "they go" };
+    let wait = match (count, which) {
+        (1, Which::Last) => "waits".to_owned(),
+        (1, Which::UpTo(last)) => format!("{} waits", quoted(last)),
+        (1, Which::Earlier) => "an earlier message waits".to_owned(),
+        (count, Which::Last) => format!("{count} messages wait"),
+        (count, Which::UpTo(last)) => format!("{count} messages up to {} wait", quoted(last)),
+        (count, Which::Earlier) => format!("{count} earlier messages wait"),
     };
     match cause {
         Cause::Absent(absence) => {
@@ -566,12 +568,13 @@ mod tests {
             })
         };
         let receipts = |state, count| receipts_for(state, count, None);
-        let waits_for = |count, cause, last: Option<&str>| Item::Waiting {
+        let waits_for = |count, cause, which| Item::Waiting {
             waiting: Waiting { to: bob(), count },
             cause,
-            last: last.map(str::to_owned),
+            which,
         };
-        let waits = |count, cause| waits_for(count, cause, None);
+        let waits = |count, cause| waits_for(count, cause, Which::Last);
+        let up_to = |beginning: &str| Which::UpTo(beginning.to_owned());
         let absent = |absence, waiting| Item::Absent {
             account: bob(),
             absence,
@@ -668,12 +671,20 @@ mod tests {
                 "  … waits: sent to bob, no receipt so far",
             ),
             (
-                waits_for(1, Cause::NoReceipt, Some("hi\u{1b}")),
+                waits_for(1, Cause::NoReceipt, up_to("hi\u{1b}")),
                 "  … “hi␛” waits: sent to bob, no receipt so far",
             ),
             (
-                waits_for(2, Cause::NotReached, Some("hi")),
+                waits_for(2, Cause::NotReached, up_to("hi")),
                 "  … 2 messages up to “hi” wait: bob cannot be reached so far",
+            ),
+            (
+                waits_for(1, Cause::NotReached, Which::Earlier),
+                "  … an earlier message waits: bob cannot be reached so far",
+            ),
+            (
+                waits_for(2, Cause::NoReceipt, Which::Earlier),
+                "  … 2 earlier messages wait: sent to bob, no receipt so far",
             ),
             (
                 absent(Absence::Offline, 0),
