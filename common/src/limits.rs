@@ -344,6 +344,9 @@ pub const FIND_BACKOFF_FIRST: Duration = Duration::from_secs(2);
 pub const FIND_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Retransmission interval of a STUN request to the server: the RTO of RFC 8489 section 6.2.1.
 pub const STUN_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// After two round trips of the control connection, and at least this long, without a word over UDP a peer asks
+/// the relay over that connection, too: a busy machine takes as long.
+pub const RELAY_PATIENCE_MIN: Duration = Duration::from_millis(50);
 /// STUN requests in a row without an answer: it is unlikely that a working path loses all. Then the
 /// server's UDP port is considered unreachable until [`STUN_INTERVAL`] has passed.
 pub const STUN_TRIES_MAX: u32 = 4;
@@ -409,6 +412,12 @@ pub const RELAY_CHANNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A challenge of the relay can be returned for at least this long, and at most twice as long: several round
 /// trips of a slow path.
 pub const RELAY_COOKIE_LIFETIME: Duration = Duration::from_secs(10);
+/// Trains of datagrams between the relay and the control connections that carry them, each way: a train of
+/// each of many devices, and at most 8 MiB. Further ones are lost.
+pub const RELAY_TRAINS_WAITING_MAX: usize = 128;
+/// Bytes that wait for a control connection, above which it carries no more datagrams of the relay: two trains.
+/// What waits longer makes a link slow, and what is lost tells QUIC to send less.
+pub const RELAY_BYTES_WAITING_MAX: usize = 2 * UDP_TRAIN_LEN_MAX;
 /// Relay channels of one device: far more links than people have at a time.
 pub const RELAY_CHANNELS_PER_DEVICE_MAX: usize = 256;
 /// Devices that one device may be introduced to at once: all those of two accounts.

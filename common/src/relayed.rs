@@ -22,6 +22,15 @@ pub fn relayed_address(random: [u8; 10]) -> SocketAddr {
     (Ipv6Addr::from(octets), PORT).into()
 }
 
+/// The random bits of an address that [`relayed_address`] made up; `None` if it made up none such.
+pub fn random_of(address: SocketAddr) -> Option<[u8; 10]> {
+    let IpAddr::V6(v6) = address.ip() else {
+        return None;
+    };
+    let random = v6.octets().strip_prefix(&PREFIX)?.try_into().ok()?;
+    (address.port() == PORT).then_some(random)
+}
+
 /// Tells whether an IP address is one that [`relayed_address`] may make up.
 pub fn is_relayed(ip: IpAddr) -> bool {
     match ip {
@@ -40,6 +49,7 @@ mod tests {
             let address = relayed_address(random);
             assert!(is_relayed(address.ip()), "{address}");
             assert_ne!(address.port(), 0);
+            assert_eq!(random_of(address), Some(random));
         }
         assert_ne!(relayed_address([1; 10]), relayed_address([2; 10]));
         for other in [
@@ -51,6 +61,17 @@ mod tests {
             "253.75.124.25",
         ] {
             assert!(!is_relayed(other.parse().unwrap()), "{other}");
+        }
+    }
+
+    #[test]
+    fn of_other_addresses_there_is_nothing_random() {
+        for other in [
+            "[fd4b:7c19:e2a6::]:2",
+            "[fd4b:7c19:e2a7::]:1",
+            "192.0.2.1:1",
+        ] {
+            assert_eq!(random_of(other.parse().unwrap()), None, "{other}");
         }
     }
 

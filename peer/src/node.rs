@@ -40,7 +40,7 @@ pub mod transport;
 // What a peer must not do.
 mod violation;
 
-use account::{Account, AccountEvent};
+use account::{Account, AccountEvent, relayed};
 use chat::Chat;
 pub use command::PathRule;
 use common::key::{DeviceKey, DeviceSecret};
@@ -51,7 +51,7 @@ use context::{Context, Effects};
 use directory::{Directory, DirectoryEvent};
 pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, Transmit};
 use io::{RendezvousInput, StoreAnswer, StoreId};
-use links::{Links, LinksEvent};
+use links::{LinkChange, Links, LinksEvent};
 use paths::Paths;
 use purpose::StorePurpose;
 use rand::rngs::StdRng;
@@ -168,6 +168,9 @@ impl Node {
         if self.paths.handle_timeout(now) {
             self.announce(now);
         }
+        if self.paths.take_udp_lost() {
+            self.effects.links.on_udp(false, now);
+        }
         let cx = &mut self.effects.at(now);
         self.transfers.handle_timeout(cx);
         cx.repeat_failed_writes();
@@ -252,6 +255,9 @@ impl Node {
         if let Some(output) = self.effects.outputs.pop_front() {
             return output;
         }
+        if let Some(train) = self.effects.links.poll_train() {
+            return Output::Rendezvous(relayed(train));
+        }
         Output::Wait(self.deadline())
     }
 
@@ -333,6 +339,13 @@ impl Node {
             AccountEvent::Unenrolled => cx.links.set_enrolled(false, now),
             AccountEvent::Directory(push) => self.directory.on_push(push, cx),
             AccountEvent::Introduction(push) => Directory::on_introduction(push, cx),
+            AccountEvent::Relay(train) => {
+                cx.links.handle_train(&train, now);
+                // The relay has answered here first: UDP is blocked, or so slow that nobody waits for it.
+                if self.paths.stop_waiting() {
+                    self.announce(now);
+                }
+            }
         }
     }
 
@@ -396,6 +409,7 @@ impl Node {
     fn on_stun(&mut self, mut datagrams: Datagrams, now: Instant) {
         let rest = datagrams.split_first();
         if self.paths.handle_stun(&datagrams, now) {
+            self.effects.links.on_udp(true, now);
             self.announce(now);
         }
         self.effects.links.handle_stun(&datagrams, now);
@@ -433,6 +447,9 @@ impl Node {
                 close_if_violated(link, done, cx);
             }
             LinksEvent::Change(change) => {
+                if matches!(change, LinkChange::Silent { .. }) {
+                    self.paths.check_server(now);
+                }
                 self.directory.on_link(&change, cx);
                 self.transfers.on_link(&change, cx);
                 self.chat.on_link(&change, cx);

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use common::id::AccountName;
 use common::limits::{Occupancy, RELAY_BYTES_PER_SECOND, RELAY_BYTES_PER_SECOND_OF_ACCOUNT};
+use common::relayed::is_relayed;
 use common::stun;
 use common::wire::channel::{AllocationId, ChannelDatagram, EndId, redirect};
 use rand::rngs::StdRng;
@@ -25,10 +26,13 @@ use channels::{Channels, Place};
 mod budget;
 // Who may send to whom, and where they are.
 mod channels;
+// Datagrams that come over control connections.
+mod control;
 // What accounts may send.
 mod traffic;
 
 pub use channels::{Channel, ChannelId};
+pub use control::ControlId;
 pub use traffic::TrafficLimits;
 
 /// Datagrams that came together from one address, all of `stride` bytes but the last, which may be shorter.
@@ -54,6 +58,15 @@ pub enum Output {
         /// The address of this host to send it from: the one that the receiver knows. `None` where only
         /// the system knows.
         from: Option<IpAddr>,
+        /// The bytes of the batch.
+        part: Range<usize>,
+        /// The length of each datagram but the last.
+        stride: usize,
+    },
+    /// The same to a device whose datagrams come over its control connection.
+    ForwardToControl {
+        /// The connection that the other end's allocation is bound to.
+        to: ControlId,
         /// The bytes of the batch.
         part: Range<usize>,
         /// The length of each datagram but the last.
@@ -129,9 +142,35 @@ impl Relay {
         self.channels.close(channel);
     }
 
-    /// Takes a batch, and adds what is to be sent to `outputs`.
+    /// Takes a batch that came over UDP, and adds what is to be sent to `outputs`.
     pub fn handle_batch(&mut self, mut batch: Batch<'_>, now: Instant, outputs: &mut Vec<Output>) {
         batch.source = stun::canonical(batch.source);
+        if is_relayed(batch.source.ip()) {
+            self.dropped += parts(batch.bytes.len(), batch.stride).count() as u64;
+        } else {
+            self.handle_all(batch, now, outputs);
+        }
+    }
+
+    /// Takes datagrams that came over a control connection, and adds what is to be sent to `outputs`.
+    pub fn handle_control(
+        &mut self,
+        from: ControlId,
+        bytes: &mut [u8],
+        stride: usize,
+        now: Instant,
+        outputs: &mut Vec<Output>,
+    ) {
+        let batch = Batch {
+            bytes,
+            stride,
+            source: from.address(),
+            local: None,
+        };
+        self.handle_all(batch, now, outputs);
+    }
+
+    fn handle_all(&mut self, mut batch: Batch<'_>, now: Instant, outputs: &mut Vec<Output>) {
         let mut run: Option<Run> = None;
         for part in parts(batch.bytes.len(), batch.stride) {
             let datagram = &batch.bytes[part.clone()];
@@ -172,11 +211,14 @@ impl Relay {
         for datagram in batch.bytes[part.clone()].chunks_mut(stride) {
             redirect(datagram, other);
         }
-        outputs.push(Output::Forward {
-            to: place.source,
-            from: place.local,
-            part,
-            stride,
+        outputs.push(match ControlId::of(place.source) {
+            Some(to) => Output::ForwardToControl { to, part, stride },
+            None => Output::Forward {
+                to: place.source,
+                from: place.local,
+                part,
+                stride,
+            },
         });
     }
 

@@ -180,7 +180,8 @@ impl Server {
     ///             Output::Send { .. }
     ///             | Output::Close { .. }
     ///             | Output::Compute { .. }
-    ///             | Output::Relay(_) => unreachable!("nobody is connected"),
+    ///             | Output::Relay(_)
+    ///             | Output::ToRelay { .. } => unreachable!("nobody is connected"),
     ///         }
     ///     }
     /// }
@@ -277,6 +278,14 @@ impl Server {
             Input::ChannelClosed { channel } => {
                 self.introductions.on_channel_closed(channel, context);
             }
+            Input::FromRelay {
+                connection,
+                datagrams,
+            } => {
+                if self.devices.is_member(connection) {
+                    context.push(connection, datagrams);
+                }
+            }
             Input::Commanded { id, command } => self.operator.handle_command(id, command, context),
             Input::ShutDown => self.connections.on_shut_down(),
         }
@@ -291,7 +300,13 @@ impl Server {
         let RequestFrame { id, request } = frame;
         let to = ReplyTo { connection, id };
         let context = &mut self.context;
-        let Some(caller) = self.connections.on_request(to, context)? else {
+        let is_answered = !matches!(request, Request::Relay(_));
+        let caller = if is_answered {
+            self.connections.on_request(to, context)?
+        } else {
+            self.connections.caller(connection, context.now)?
+        };
+        let Some(caller) = caller else {
             return Ok(());
         };
         match (request, caller) {
@@ -308,6 +323,15 @@ impl Server {
             (Request::Introduction(request), Caller::Member) => {
                 let online = (&self.devices, self.presence.directory());
                 self.introductions.on_request(to, request, online, context);
+            }
+            (Request::Relay(datagrams), Caller::Member) if datagrams.is_fair() => {
+                if self.introductions.has_relay() {
+                    context.pass_to_relay(connection, datagrams);
+                }
+            }
+            (Request::Relay(_), Caller::Member | Caller::Stranger(_)) => {
+                let what = "datagrams beyond their bounds, or before the log-in";
+                return Err(ProtocolViolation::new(connection, what));
             }
             (Request::Login(_), Caller::Member) => context.refuse(to, Refusal::OutOfOrder),
             (

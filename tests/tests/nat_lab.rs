@@ -255,11 +255,6 @@ fn in_lanes<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec
 fn report(attempts: &[Attempt<'_>], paths: &[Path]) {
     let table = table(attempts, paths);
     println!("{table}");
-    for kind in Kind::ALL {
-        if let Some(why) = kind.left_out() {
-            println!("left out: {kind}: {why}");
-        }
-    }
     if let Some(file) = std::env::var_os(MATRIX) {
         fs::write(file, &table).expect("the file for the table can be written");
     }

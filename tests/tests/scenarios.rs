@@ -1,6 +1,9 @@
 //! Promises, one by one, in the simulated world.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+// Firewalls that let no UDP through.
+#[path = "scenarios/blocked.rs"]
+mod blocked;
 // Devices that aim others at third parties.
 #[path = "scenarios/cannon.rs"]
 mod cannon;

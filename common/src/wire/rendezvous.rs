@@ -2,7 +2,8 @@
 //!
 //! The peer starts with a [`Hello`], answered by a [`HelloAnswer`]. The encoding of both never changes,
 //! so that peers and servers of any version can tell each other which versions they speak. Then the peer
-//! sends [`RequestFrame`]s, each answered once, in any order, and the server may send pushes at any time.
+//! sends [`RequestFrame`]s, each answered once, in any order, and the server may send pushes at any time. Only
+//! datagrams of the relay have no answer.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ mod directory;
 mod introduction;
 // Registration and log-in.
 mod login;
+// Datagrams of the relay where UDP is blocked.
+mod relayed;
 
 use crate::limits::{AGENT_LEN_MAX, VERSIONS_MAX};
 pub use device::{AdmissionCode, AdmissionCodeError, DeviceAnswer, DevicePush, DeviceRequest};
@@ -28,6 +31,7 @@ pub use login::{
     Enrolment, FailedLogins, LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueLengthError,
     OpaqueMessage, StretchVersion, TokenLogin,
 };
+pub use relayed::RelayDatagrams;
 
 /// The protocol version that this module describes.
 pub const VERSION: u16 = 1;
@@ -100,6 +104,9 @@ pub enum Request {
     Device(DeviceRequest),
     /// Links to others; allowed only after the log-in.
     Introduction(IntroductionRequest),
+    /// Datagrams for the relay; allowed only after the log-in. Not answered, and its number may be that of an
+    /// open request.
+    Relay(RelayDatagrams),
 }
 
 crate::from_parts!(Request {
@@ -107,6 +114,7 @@ crate::from_parts!(Request {
     Directory(DirectoryRequest),
     Device(DeviceRequest),
     Introduction(IntroductionRequest),
+    Relay(RelayDatagrams),
 });
 
 /// A frame from the server, after its [`HelloAnswer`].
@@ -157,6 +165,8 @@ pub enum Push {
     Device(DevicePush),
     /// Of another device that makes a link.
     Introduction(IntroductionPush),
+    /// Datagrams from the relay, to a device whose own come over the control connection.
+    Relay(RelayDatagrams),
 }
 
 crate::from_parts!(Push {
@@ -164,6 +174,7 @@ crate::from_parts!(Push {
     Directory(DirectoryPush),
     Device(DevicePush),
     Introduction(IntroductionPush),
+    Relay(RelayDatagrams),
 });
 
 /// Why the server ends a connection.

@@ -3,7 +3,7 @@
 //!
 //! A variant without a sample is a compile error.
 
-use super::channel::{AllocationId, EndId};
+use super::channel::{AllocationId, ChannelDatagram, EndId};
 use super::peer::{
     CancelReason, ChatFrame, Conversation, DeclineReason, FileFrame, LeafHeader, LeafRange,
     Message, MessageBody, Offer, PeerFrame, PeerHello, Reason, ReceiptState,
@@ -13,8 +13,8 @@ use super::rendezvous::{
     DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion,
     Enrolment, Entry, FailedLogins, Hello, HelloAnswer, Introduction, IntroductionAnswer,
     IntroductionPush, IntroductionRequest, LoggedIn, LoginAnswer, LoginRequest, LoginStart,
-    OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, Role, ServerFrame, Status,
-    StretchVersion, TokenLogin, VERSION,
+    OpaqueMessage, Push, Refusal, RelayDatagrams, Request, RequestFrame, RequestId, Role,
+    ServerFrame, Status, StretchVersion, TokenLogin, VERSION,
 };
 use crate::hash::{FileDigest, LeafHash};
 use crate::id::{AccountName, DeviceName, MessageId, TransferId};
@@ -110,6 +110,7 @@ samples! {
         Request::Directory(_) => directory_requests().into_iter().map(Request::Directory),
         Request::Device(_) => device_requests().into_iter().map(Request::Device),
         Request::Introduction(_) => introduction_requests().into_iter().map(Request::Introduction),
+        Request::Relay(_) => [Request::Relay(relay_datagrams())],
     }
 }
 
@@ -274,6 +275,7 @@ samples! {
         Push::Directory(_) => directory_pushes().into_iter().map(Push::Directory),
         Push::Device(_) => device_pushes().into_iter().map(Push::Device),
         Push::Introduction(_) => introduction_pushes().into_iter().map(Push::Introduction),
+        Push::Relay(_) => [Push::Relay(relay_datagrams())],
     }
 }
 
@@ -436,6 +438,14 @@ const fn allocation() -> AllocationId {
 
 const fn end() -> EndId {
     EndId::from_bytes([0xe1; 16])
+}
+
+fn relay_datagrams() -> RelayDatagrams {
+    let bytes = ChannelDatagram::Bind(allocation()).to_bytes();
+    RelayDatagrams {
+        stride: u16::try_from(bytes.len()).expect("it is short"),
+        bytes,
+    }
 }
 
 /// The directory entry of every sample.

@@ -12,6 +12,7 @@ use common::key::{DeviceSecret, Token};
 use common::password::{Password, PasswordLengthError};
 use common::wire::rendezvous::{
     DeviceAnswer, DevicePush, DeviceRequest, DirectoryPush, FailedLogins, IntroductionPush,
+    RelayDatagrams,
 };
 use rand::rngs::StdRng;
 
@@ -21,6 +22,7 @@ use super::io::{AccountRequest, JobId, Outcome, Output, RendezvousInput, StoreAn
 use super::purpose::{AccountStored, DevicePurpose};
 use super::requests::{Requests, unexpected_reply};
 use notices::{Notice, Notices};
+pub(super) use session::relayed;
 use session::{Intent, Session, SessionEvent, SessionOutput};
 
 // What the account's owner has to be told.
@@ -41,6 +43,8 @@ pub(super) enum AccountEvent {
     Directory(DirectoryPush),
     /// Another device makes a link.
     Introduction(IntroductionPush),
+    /// Datagrams of the relay came over the control connection.
+    Relay(RelayDatagrams),
 }
 
 /// The account of this device.
@@ -339,6 +343,7 @@ impl Account {
             SessionEvent::Introduction(push) => {
                 self.events.push_back(AccountEvent::Introduction(push));
             }
+            SessionEvent::Relay(train) => self.events.push_back(AccountEvent::Relay(train)),
             SessionEvent::Device(DevicePush::FailedLogins(failed)) => {
                 self.notices.on_failed(failed);
             }

@@ -447,7 +447,20 @@ pub enum Way {
         remote: SocketAddr,
     },
     /// Through the server's relay.
-    Relayed,
+    Relayed {
+        /// What carries them between this device and the server.
+        over: Carrier,
+    },
+}
+
+/// What carries packets to the relay and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carrier {
+    /// UDP.
+    Udp,
+    /// The control connection, where UDP does not reach the server.
+    Control,
 }
 
 /// What has gone over a path since it was found.

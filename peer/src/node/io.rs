@@ -158,6 +158,9 @@ pub enum RendezvousOutput {
     Connect,
     /// Send these bytes in order; they are whole frames.
     Send(Vec<u8>),
+    /// Send a whole frame with datagrams of the relay, behind what is queued, or drop it if that is more than
+    /// [`RELAY_BYTES_WAITING_MAX`](common::limits::RELAY_BYTES_WAITING_MAX).
+    SendDatagrams(Vec<u8>),
     /// Send what is queued, then close. Answered by [`RendezvousInput::Closed`].
     Close,
 }

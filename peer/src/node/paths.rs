@@ -176,6 +176,25 @@ impl Paths {
         self.announce_by.take_if(|by| *by <= now).is_some()
     }
 
+    /// The first announcement waits no longer. Returns whether it did.
+    pub(super) fn stop_waiting(&mut self) -> bool {
+        self.announce_by.take().is_some()
+    }
+
+    /// Finds out whether the server still answers: something on the way to others may have changed.
+    pub(super) fn check_server(&mut self, now: Instant) {
+        for discovery in &mut self.discoveries {
+            self.transmits.extend(discovery.hurry(&mut self.rng, now));
+        }
+    }
+
+    /// Tells once that the address of the control connection does not answer over UDP any more.
+    pub(super) fn take_udp_lost(&mut self) -> bool {
+        self.discoveries
+            .first_mut()
+            .is_some_and(Discovery::take_lost)
+    }
+
     /// When [`Paths::handle_timeout`] is due, if ever.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let probes = self.discoveries.iter().filter_map(Discovery::poll_timeout);

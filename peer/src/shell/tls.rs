@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::key::Fingerprint;
+use common::limits::RELAY_BYTES_WAITING_MAX;
 use common::os::clock::now;
 use common::os::tls_pump::{PumpError, Received, TlsPump, Written};
 use common::os::worker::Worker;
@@ -120,6 +121,11 @@ impl RendezvousConnection {
         match output {
             RendezvousOutput::Connect => self.connect(resolver, now, inputs),
             RendezvousOutput::Send(bytes) => self.send(&bytes, inputs),
+            RendezvousOutput::SendDatagrams(bytes) => {
+                if self.waiting_len() <= RELAY_BYTES_WAITING_MAX {
+                    self.send(&bytes, inputs);
+                }
+            }
             RendezvousOutput::Close => self.close(now, inputs),
         }
     }
@@ -246,6 +252,18 @@ impl RendezvousConnection {
             return;
         }
         self.pump(inputs);
+    }
+
+    /// Bytes that the open connection has not taken.
+    fn waiting_len(&self) -> usize {
+        match &self.phase {
+            Phase::Open(tls_stream) => tls_stream.pump.waiting_len(),
+            Phase::Idle
+            | Phase::Resolving { .. }
+            | Phase::Connecting(_)
+            | Phase::Handshaking { .. }
+            | Phase::Closing { .. } => 0,
+        }
     }
 
     fn close(&mut self, now: Instant, inputs: &mut VecDeque<RendezvousInput>) {

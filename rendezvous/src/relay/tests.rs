@@ -82,19 +82,36 @@ impl Stage {
         };
         let mut outputs = Vec::new();
         self.relay.handle_batch(batch, self.now, &mut outputs);
-        let mut sent = Vec::new();
-        for output in outputs {
-            match output {
-                Output::Answer(answer) => sent.push((source, answer)),
-                Output::Forward {
-                    to, part, stride, ..
-                } => {
-                    let datagrams = bytes[part].chunks(stride);
-                    sent.extend(datagrams.map(|datagram| (to, datagram.to_vec())));
-                }
-            }
-        }
-        sent
+        sent(outputs, &bytes, source)
+    }
+
+    /// Sends a datagram over a control connection, and returns what is sent because of it: to a control
+    /// connection by its made-up address.
+    fn over_control(
+        &mut self,
+        datagram: ChannelDatagram<'_>,
+        from: ControlId,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        let mut bytes = datagram.to_bytes();
+        let (stride, mut outputs) = (bytes.len(), Vec::new());
+        self.relay
+            .handle_control(from, &mut bytes, stride, self.now, &mut outputs);
+        let mut sent = sent(outputs, &bytes, from.address());
+        assert!(sent.len() <= 1);
+        sent.pop()
+    }
+
+    fn bind_over_control(&mut self, id: AllocationId, from: ControlId) {
+        let (_, bytes) = self.over_control(ChannelDatagram::Bind(id), from).unwrap();
+        let Some(ChannelDatagram::Challenge(_, cookie)) = ChannelDatagram::parse(&bytes) else {
+            panic!("no challenge");
+        };
+        let proof = ChannelDatagram::Proof(id, cookie);
+        let bound = ChannelDatagram::Bound(id).to_bytes();
+        assert_eq!(
+            self.over_control(proof, from),
+            Some((from.address(), bound))
+        );
     }
 
     fn send(
@@ -151,6 +168,26 @@ impl Stage {
             bytes
         })
     }
+}
+
+/// Every datagram that was sent because of a batch from `source`.
+fn sent(outputs: Vec<Output>, bytes: &[u8], source: SocketAddr) -> Vec<(SocketAddr, Vec<u8>)> {
+    let mut sent = Vec::new();
+    for output in outputs {
+        let (to, part, stride) = match output {
+            Output::Answer(answer) => {
+                sent.push((source, answer));
+                continue;
+            }
+            Output::Forward {
+                to, part, stride, ..
+            } => (to, part, stride),
+            Output::ForwardToControl { to, part, stride } => (to.address(), part, stride),
+        };
+        let datagrams = bytes[part].chunks(stride);
+        sent.extend(datagrams.map(|datagram| (to, datagram.to_vec())));
+    }
+    sent
 }
 
 // ---- STUN ----------------------------------------------------------------------------------------
@@ -498,4 +535,64 @@ fn t49_who_sends_too_much_is_slowed_down_alone() {
     assert_eq!(stage.arrives(BOB, at_bob()), Some(at_alice()));
     stage.pass(Duration::from_secs(1));
     assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
+}
+
+// ---- control connections -------------------------------------------------------------------------
+
+#[test]
+fn a_device_behind_its_control_connection_is_reached_as_over_udp() {
+    let mut stage = Stage::open();
+    let control = ControlId(7);
+    stage.bind(BOBS, at_bob());
+    assert_eq!(stage.arrives(BOB, at_bob()), None, "alice is nowhere yet");
+    stage.bind_over_control(ALICES, control);
+    assert_eq!(stage.arrives(BOB, at_bob()), Some(control.address()));
+    let sent = stage.over_control(packet(ALICE, b"packet"), control);
+    assert_eq!(sent, Some((at_bob(), packet(BOB, b"packet").to_bytes())));
+    // Both may be there.
+    let other = ControlId(8);
+    stage.bind_over_control(BOBS, other);
+    let (to, _) = stage
+        .over_control(packet(ALICE, b"packet"), control)
+        .unwrap();
+    assert_eq!(to, other.address());
+    // UDP works for her after all.
+    stage.bind(ALICES, at_alice());
+    let (to, _) = stage.over_control(packet(BOB, b"packet"), other).unwrap();
+    assert_eq!(to, at_alice());
+    assert_eq!(stage.over_control(packet(ALICE, b"packet"), control), None);
+}
+
+#[test]
+fn t31_nobody_takes_the_place_of_a_control_connection() {
+    let mut stage = Stage::bound();
+    let control = ControlId(7);
+    stage.bind_over_control(ALICES, control);
+    // A packet of a network that claims its address, and another connection.
+    assert_eq!(stage.arrives(ALICE, control.address()), None);
+    assert_eq!(stage.challenge(ALICES, control.address()), None);
+    assert_eq!(
+        stage.over_control(packet(ALICE, b"packet"), ControlId(8)),
+        None
+    );
+    assert!(
+        stage
+            .over_control(packet(ALICE, b"packet"), control)
+            .is_some()
+    );
+}
+
+#[test]
+fn t49_what_comes_over_control_connections_is_paid_for() {
+    let mut stage = Stage::bound();
+    stage.bind_over_control(ALICES, ControlId(7));
+    let long = [0; RELAYED_PACKET_LEN_MAX];
+    let mut bytes = 0;
+    while stage
+        .over_control(packet(ALICE, &long), ControlId(7))
+        .is_some()
+    {
+        bytes += long.len();
+        assert!(bytes < 10_000_000, "there is no limit");
+    }
 }

@@ -181,10 +181,9 @@ impl Connections {
         to: ReplyTo,
         context: &mut Context,
     ) -> Result<Option<Caller>, ProtocolViolation> {
-        let Some(known) = self.connections.get_mut(&to.connection) else {
+        let Some(caller) = self.caller(to.connection, context.now)? else {
             return Ok(None);
         };
-        known.heard = context.now;
         if context.is_open(to) {
             let what = "the number of a request that is open";
             return Err(ProtocolViolation::new(to.connection, what));
@@ -193,19 +192,31 @@ impl Connections {
             context.refuse_unopened(to);
             return Ok(None);
         }
-        let caller = match known.phase {
-            Phase::Handshaking | Phase::Ungreeted(_) => {
-                let what = "a request before the greeting";
-                return Err(ProtocolViolation::new(to.connection, what));
-            }
-            Phase::Stranger(channel_binding) => Caller::Stranger(Stranger {
-                source: known.source,
-                channel_binding,
-            }),
-            Phase::Member => Caller::Member,
-        };
         context.open(to);
         Ok(Some(caller))
+    }
+
+    /// Something came from a connection. Tells who sends it; `None` if the connection is gone.
+    pub(super) fn caller(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Result<Option<Caller>, ProtocolViolation> {
+        let Some(known) = self.connections.get_mut(&connection) else {
+            return Ok(None);
+        };
+        known.heard = now;
+        match known.phase {
+            Phase::Handshaking | Phase::Ungreeted(_) => {
+                let what = "a request before the greeting";
+                Err(ProtocolViolation::new(connection, what))
+            }
+            Phase::Stranger(channel_binding) => Ok(Some(Caller::Stranger(Stranger {
+                source: known.source,
+                channel_binding,
+            }))),
+            Phase::Member => Ok(Some(Caller::Member)),
+        }
     }
 
     /// A connection has proved the key of an enrolled device: strangers do not push it out.

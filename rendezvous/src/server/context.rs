@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::limits::{LOGINS_IN_PROGRESS_MAX, Occupancy, REQUESTS_OPEN_MAX};
 use common::time::{Epoch, UnixTime};
-use common::wire::rendezvous::{Answer, HelloAnswer, Push, Refusal, RequestId, ServerFrame};
+use common::wire::rendezvous::{
+    Answer, HelloAnswer, Push, Refusal, RelayDatagrams, RequestId, ServerFrame,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -238,6 +240,14 @@ impl Context {
     /// Has the relay do something.
     pub(super) fn relay(&mut self, command: RelayCommand) {
         self.outputs.push_back(Output::Relay(command));
+    }
+
+    /// Gives datagrams of a control connection to the relay.
+    pub(super) fn pass_to_relay(&mut self, connection: ConnectionId, datagrams: RelayDatagrams) {
+        self.outputs.push_back(Output::ToRelay {
+            connection,
+            datagrams,
+        });
     }
 
     /// Answers the operator.

@@ -246,6 +246,11 @@ impl Devices {
         self.events.pop_front()
     }
 
+    /// Tells whether somebody is logged in on a connection.
+    pub(super) fn is_member(&self, connection: ConnectionId) -> bool {
+        self.members.contains_key(&connection)
+    }
+
     /// Who is logged in on a connection that is.
     pub(super) fn member(&self, connection: ConnectionId) -> &Member {
         let member = self.members.get(&connection);

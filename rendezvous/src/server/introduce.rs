@@ -135,6 +135,11 @@ impl Introductions {
         }
     }
 
+    /// Tells whether there is a relay.
+    pub(super) const fn has_relay(&self) -> bool {
+        self.relays
+    }
+
     /// An account is removed, with all its devices.
     pub(super) fn on_account_removed(&mut self, account: &AccountName, context: &mut Context) {
         let allocations = self.allocations.iter();

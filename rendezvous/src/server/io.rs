@@ -10,7 +10,9 @@ use std::time::Instant;
 use common::id::AccountName;
 use common::key::ChannelBinding;
 use common::wire::channel::AllocationId;
-use common::wire::rendezvous::{ByeReason, Hello, HelloAnswer, RequestFrame, ServerFrame};
+use common::wire::rendezvous::{
+    ByeReason, Hello, HelloAnswer, RelayDatagrams, RequestFrame, ServerFrame,
+};
 
 use crate::relay::{Channel, ChannelId};
 use crate::store::{StoreAnswer, StoreError, StoreRequest};
@@ -93,6 +95,13 @@ pub enum Input {
         /// Not used again.
         channel: ChannelId,
     },
+    /// The relay has datagrams for a device whose own come over its control connection.
+    FromRelay {
+        /// Ignored if it is gone.
+        connection: ConnectionId,
+        /// Few enough for the connection to take: see [`RELAY_BYTES_WAITING_MAX`](common::limits::RELAY_BYTES_WAITING_MAX).
+        datagrams: RelayDatagrams,
+    },
     /// The operator asks something; answered by [`Output::Reply`].
     Commanded {
         /// Comes back in the reply.
@@ -139,6 +148,13 @@ pub enum Output {
     /// Give a command to the relay; commands in the order in which they come out, and before what comes after
     /// them is sent.
     Relay(RelayCommand),
+    /// Give datagrams of a control connection to the relay, or drop them if many wait for it.
+    ToRelay {
+        /// Where they came from; [`Input::FromRelay`] has it again.
+        connection: ConnectionId,
+        /// Within their bounds.
+        datagrams: RelayDatagrams,
+    },
     /// Answer the operator.
     Reply {
         /// Came with the command.

@@ -328,7 +328,8 @@ impl Here {
                 Output::Send { .. }
                 | Output::Close { .. }
                 | Output::Compute { .. }
-                | Output::Relay(_) => {}
+                | Output::Relay(_)
+                | Output::ToRelay { .. } => {}
             }
         }
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::Fingerprint;
+use common::limits::RELAY_TRAINS_WAITING_MAX;
 use common::os::accept::{AcceptFailures, is_per_connection};
 use common::os::clock;
 use common::os::lines::{LineServer, RequestId, Tokens};
@@ -30,7 +31,7 @@ use super::udp::UdpThread;
 use super::workers::Workers;
 use super::{DataFolder, Failure, ambient, data};
 use crate::config::ServeConfig;
-use crate::relay::Relay;
+use crate::relay::{ControlId, Relay};
 use crate::server::{CloseReason, CommandId, ConnectionId, Input, Output, Server, ServerOptions};
 use crate::store::Store;
 
@@ -366,6 +367,7 @@ impl Loop {
                 self.server
                     .handle_input(Input::ChannelClosed { channel }, now);
             }
+            self.take_trains(now);
             self.drain(now);
             if let Some(admin) = &mut self.admin {
                 admin.flush();
@@ -422,6 +424,25 @@ impl Loop {
             let (id, command) = (CommandId(id.0), call.into());
             self.server
                 .handle_input(Input::Commanded { id, command }, now);
+        }
+    }
+
+    /// Passes datagrams of the relay to the connections that have room for them.
+    fn take_trains(&mut self, now: Instant) {
+        for _ in 0..RELAY_TRAINS_WAITING_MAX {
+            let Some((ControlId(number), datagrams)) = self.udp.take_train() else {
+                return;
+            };
+            let connection = ConnectionId(number);
+            let tls = self.connections.get(&connection);
+            if tls.is_some_and(TlsConnection::has_room_for_datagrams) {
+                let input = Input::FromRelay {
+                    connection,
+                    datagrams,
+                };
+                self.server.handle_input(input, now);
+                self.carry_out(now);
+            }
         }
     }
 
@@ -624,6 +645,10 @@ impl Loop {
                     }
                 }
                 Output::Relay(command) => self.udp.order(command),
+                Output::ToRelay {
+                    connection,
+                    datagrams,
+                } => self.udp.pass(ControlId(connection.0), datagrams),
                 Output::Reply { id, reply } => {
                     if let Some(admin) = &mut self.admin {
                         admin.reply(RequestId(id.0), admin::answer(reply));

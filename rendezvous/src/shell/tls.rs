@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::ChannelBinding;
-use common::limits::{CONTROL_FRAME_LEN_MAX, SEND_QUEUE_LEN_MAX};
+use common::limits::{CONTROL_FRAME_LEN_MAX, RELAY_BYTES_WAITING_MAX, SEND_QUEUE_LEN_MAX};
 use common::os::tls_pump::{Received, TlsPump, Written};
 use common::tls::RENDEZVOUS_ALPN;
 use common::wire::frame::FrameBuffer;
@@ -186,6 +186,11 @@ impl TlsConnection {
     /// Tells whether so much waits for the peer that nothing further should be asked.
     pub fn is_congested(&self) -> bool {
         !self.is_closing() && self.pump.waiting_len() > CONGESTED_LEN
+    }
+
+    /// Tells whether datagrams of the relay still reach the peer soon.
+    pub fn has_room_for_datagrams(&self) -> bool {
+        !self.is_closing() && self.pump.waiting_len() <= RELAY_BYTES_WAITING_MAX
     }
 
     /// `false` when the connection is over.

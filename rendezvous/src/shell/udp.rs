@@ -3,16 +3,18 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use common::limits::RELAY_TRAINS_WAITING_MAX;
 use common::os::clock;
 use common::os::udp::{Received, Train, TrainSender, TrainSocket};
+use common::wire::rendezvous::RelayDatagrams;
 use mio::{Events, Poll, Token, Waker};
 
 use super::Failure;
-use crate::relay::{Batch, ChannelId, Output, Relay};
+use crate::relay::{Batch, ChannelId, ControlId, Output, Relay};
 use crate::server::RelayCommand;
 
 const SOCKET: Token = Token(0);
@@ -31,6 +33,9 @@ pub(super) struct UdpThread {
     waker: Waker,
     commands: Sender<RelayCommand>,
     closed: Receiver<ChannelId>,
+    /// Trains of control connections, to the relay and from it.
+    to_relay: SyncSender<(ControlId, RelayDatagrams)>,
+    from_relay: Receiver<(ControlId, RelayDatagrams)>,
 }
 
 /// What the thread has.
@@ -42,13 +47,16 @@ struct Port {
     /// As many as the server has allocations and channels, at most.
     commands: Receiver<RelayCommand>,
     closed: Sender<ChannelId>,
-    /// Wakes whoever takes what is closed.
+    /// At most [`RELAY_TRAINS_WAITING_MAX`], as in the other direction.
+    from_control: Receiver<(ControlId, RelayDatagrams)>,
+    to_control: SyncSender<(ControlId, RelayDatagrams)>,
+    /// Wakes whoever takes what is closed, and what is for control connections.
     waker: Arc<Waker>,
 }
 
 impl UdpThread {
     /// Starts to answer datagrams with an engine that has seen nothing. `taker` wakes
-    /// whoever calls [`UdpThread::take_closed`].
+    /// whoever calls [`UdpThread::take_closed`] and [`UdpThread::take_train`].
     pub(super) fn start(
         socket: std::net::UdpSocket,
         relay: Relay,
@@ -65,6 +73,8 @@ impl UdpThread {
         let stop = Arc::new(AtomicBool::new(false));
         let (commands, ordered) = mpsc::channel();
         let (closing, closed) = mpsc::channel();
+        let (to_relay, from_control) = mpsc::sync_channel(RELAY_TRAINS_WAITING_MAX);
+        let (to_control, from_relay) = mpsc::sync_channel(RELAY_TRAINS_WAITING_MAX);
         let port = Port {
             poll,
             relay,
@@ -72,6 +82,8 @@ impl UdpThread {
             stop: Arc::clone(&stop),
             commands: ordered,
             closed: closing,
+            from_control,
+            to_control,
             waker: Arc::clone(taker),
         };
         let thread = thread::Builder::new()
@@ -84,6 +96,8 @@ impl UdpThread {
             waker,
             commands,
             closed,
+            to_relay,
+            from_relay,
         })
     }
 
@@ -98,6 +112,19 @@ impl UdpThread {
     /// The next channel that the relay has closed by itself, or has not opened.
     pub(super) fn take_closed(&self) -> Option<ChannelId> {
         self.closed.try_recv().ok()
+    }
+
+    /// Gives a train of a control connection to the relay. It is lost if too many wait.
+    pub(super) fn pass(&self, connection: ControlId, train: RelayDatagrams) {
+        if self.to_relay.try_send((connection, train)).is_ok() {
+            // A thread that is gone was told of when it was given a command.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// The next train for a control connection.
+    pub(super) fn take_train(&self) -> Option<(ControlId, RelayDatagrams)> {
+        self.from_relay.try_recv().ok()
     }
 
     /// Ends the thread.
@@ -135,11 +162,20 @@ impl Port {
             }
             // What the server said before it told a peer comes before what that peer sends.
             self.take_commands(clock::now());
+            self.take_trains(&mut outputs);
             for _ in 0..ROUND {
                 if self.socket.is_readable() {
-                    let relay = &mut self.relay;
-                    self.socket
-                        .receive(|sender, train| carry(relay, sender, train, &mut outputs));
+                    let Self {
+                        socket,
+                        relay,
+                        to_control,
+                        waker,
+                        ..
+                    } = &mut self;
+                    let control = Control { to_control, waker };
+                    socket.receive(|sender, train| {
+                        carry(relay, sender, &control, train, &mut outputs);
+                    });
                 }
             }
         }
@@ -170,6 +206,46 @@ impl Port {
         }
     }
 
+    /// Hands what came over control connections to the relay.
+    fn take_trains(&mut self, outputs: &mut Vec<Output>) {
+        while let Ok((connection, mut train)) = self.from_control.try_recv() {
+            let stride = usize::from(train.stride);
+            let bytes = train.bytes.as_mut_slice();
+            self.relay
+                .handle_control(connection, bytes, stride, clock::now(), outputs);
+            let control = Control {
+                to_control: &self.to_control,
+                waker: &self.waker,
+            };
+            for output in outputs.drain(..) {
+                match output {
+                    Output::Answer(answer) => {
+                        let stride = answer.len();
+                        control.pass(connection, answer, stride);
+                    }
+                    Output::Forward {
+                        to,
+                        from,
+                        part,
+                        stride,
+                    } => {
+                        let train = Train {
+                            destination: to,
+                            source: from,
+                            ecn: None,
+                            stride: (part.len() > stride).then_some(stride),
+                            bytes: &train.bytes[part],
+                        };
+                        send(self.socket.sender(), &train);
+                    }
+                    Output::ForwardToControl { to, part, stride } => {
+                        control.pass(to, train.bytes[part].to_vec(), stride);
+                    }
+                }
+            }
+        }
+    }
+
     fn tell_closed(&mut self) {
         while let Some(channel) = self.relay.poll_closed() {
             self.tell(channel);
@@ -182,10 +258,29 @@ impl Port {
     }
 }
 
+/// The way to control connections.
+struct Control<'a> {
+    to_control: &'a SyncSender<(ControlId, RelayDatagrams)>,
+    waker: &'a Waker,
+}
+
+impl Control<'_> {
+    /// Passes datagrams on. They are lost if too many wait.
+    fn pass(&self, connection: ControlId, bytes: Vec<u8>, stride: usize) {
+        let stride = u16::try_from(stride).unwrap_or(u16::MAX);
+        let train = RelayDatagrams { stride, bytes };
+        if self.to_control.try_send((connection, train)).is_ok() {
+            // Fails only once the server stops.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
 /// Hands a train to the relay, and sends what it wants sent. What finds no room is lost.
 fn carry(
     relay: &mut Relay,
     sender: &TrainSender,
+    control: &Control<'_>,
     received: Received<'_>,
     outputs: &mut Vec<Output>,
 ) {
@@ -226,9 +321,59 @@ fn carry(
                 stride: (part.len() > *stride).then_some(*stride),
                 bytes: &bytes[part.clone()],
             },
+            Output::ForwardToControl { to, part, stride } => {
+                control.pass(*to, bytes[part.clone()].to_vec(), *stride);
+                continue;
+            }
         };
-        if sender.send(&train).is_err() {
-            log::trace!("there is no room to send");
+        send(sender, &train);
+    }
+}
+
+fn send(sender: &TrainSender, train: &Train<'_>) {
+    if sender.send(train).is_err() {
+        log::trace!("there is no room to send");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::wire::channel::{AllocationId, ChannelDatagram};
+
+    use super::*;
+    use crate::relay::TrafficLimits;
+
+    /// The loop that takes trains is busy with something else.
+    #[test]
+    fn t49_trains_that_nobody_takes_are_lost_at_the_bound() {
+        let poll = Poll::new().unwrap();
+        let taker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let relay = Relay::new([1; 32], TrafficLimits::default(), clock::now());
+        let udp = UdpThread::start(socket, relay, &taker).unwrap();
+        let id = AllocationId::from_bytes([1; 16]);
+        udp.order(RelayCommand::Allocate(id, "alice".parse().unwrap()));
+        let bytes = ChannelDatagram::Bind(id).to_bytes();
+        let stride = u16::try_from(bytes.len()).unwrap();
+        // Each has an answer.
+        for _ in 0..100 * RELAY_TRAINS_WAITING_MAX {
+            let bytes = bytes.clone();
+            udp.pass(ControlId(1), RelayDatagrams { stride, bytes });
         }
+        let UdpThread {
+            thread,
+            stop,
+            waker,
+            from_relay,
+            ..
+        } = udp;
+        stop.store(true, Ordering::Relaxed);
+        waker.wake().unwrap();
+        thread.join().unwrap();
+        let waiting = from_relay.iter().count();
+        assert!(
+            (1..=RELAY_TRAINS_WAITING_MAX).contains(&waiting),
+            "{waiting}"
+        );
     }
 }

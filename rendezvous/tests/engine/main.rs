@@ -7,6 +7,8 @@
 
 /// Long times that pass at once.
 mod clocks;
+/// Datagrams of the relay on control connections.
+mod control_relay;
 /// Who is online, in pages and pushes.
 mod directory;
 /// What is told of a device that is enrolled.

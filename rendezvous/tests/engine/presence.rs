@@ -127,6 +127,7 @@ impl Crowd {
                 | Output::Store { .. }
                 | Output::Compute { .. }
                 | Output::Relay(_)
+                | Output::ToRelay { .. }
                 | Output::Reply { .. }) => panic!("{other:?}"),
             };
             let Frame::Server(frame) = frame else {
@@ -149,6 +150,7 @@ impl Crowd {
                     Push::Directory(DirectoryPush::Unenrolled { .. })
                     | Push::Device(DevicePush::FailedLogins(_) | DevicePush::Enrolled(_))
                     | Push::Introduction(_)
+                    | Push::Relay(_)
                     | Push::Bye(_),
                 )
                 | ServerFrame::Answer { .. } => {}

@@ -17,10 +17,10 @@ use common::wire::frame;
 use common::wire::rendezvous::{
     AdmissionCode, Answer, ByeReason, Change, Cursor, DevicePush, DirectoryAnswer, DirectoryPush,
     DirectoryRequest, DirectoryVersion, Entry, FailedLogins, Hello, HelloAnswer, LoggedIn,
-    LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame,
-    RequestId, ServerFrame, Status, TokenLogin,
+    LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, RelayDatagrams, Request,
+    RequestFrame, RequestId, ServerFrame, Status, TokenLogin,
 };
-use rendezvous::relay::{Relay, TrafficLimits};
+use rendezvous::relay::{self, ControlId, Relay, TrafficLimits};
 use rendezvous::server::logins::lockout::BucketKey;
 use rendezvous::server::{
     CloseReason, Command, CommandId, ConnectionId, Frame, Input, Output, RelayCommand, Reply,
@@ -159,6 +159,10 @@ impl World {
                     }
                 }
                 Output::Relay(command) => self.relay(command),
+                Output::ToRelay {
+                    connection,
+                    datagrams,
+                } => self.pass_to_relay(connection, datagrams),
                 Output::Reply { reply, .. } => self.replies.push_back(reply),
                 Output::Wait(_) => return,
             }
@@ -173,6 +177,33 @@ impl World {
             RelayCommand::Free(id) => self.relay.free(id),
             RelayCommand::Open(channel) => assert!(self.relay.open(channel, self.now)),
         }
+    }
+
+    fn pass_to_relay(&mut self, connection: ConnectionId, datagrams: RelayDatagrams) {
+        let RelayDatagrams { stride, mut bytes } = datagrams;
+        let (from, mut outputs) = (ControlId(connection.0), Vec::new());
+        self.relay
+            .handle_control(from, &mut bytes, stride.into(), self.now, &mut outputs);
+        for output in outputs {
+            match output {
+                relay::Output::Answer(answer) => self.tell_control(connection, answer),
+                output @ relay::Output::Forward { .. } => panic!("{output:?}"),
+                relay::Output::ForwardToControl { to, part, .. } => {
+                    self.tell_control(ConnectionId(to.0), bytes[part].to_vec());
+                }
+            }
+        }
+    }
+
+    /// The relay has a datagram for a control connection.
+    pub(crate) fn tell_control(&mut self, connection: ConnectionId, bytes: Vec<u8>) {
+        let stride = u16::try_from(bytes.len()).unwrap();
+        let datagrams = RelayDatagrams { stride, bytes };
+        let input = Input::FromRelay {
+            connection,
+            datagrams,
+        };
+        self.server.handle_input(input, self.now);
     }
 
     pub(crate) fn start_jobs(&mut self) {

@@ -10,14 +10,15 @@ use common::key::{ChannelBinding, Token};
 use common::limits::{CONTROL_FRAME_LEN_MAX, REQUESTS_OPEN_MAX};
 use common::stun::{binding_answer, canonical, check_answer};
 use common::time::UnixTime;
-use common::wire::channel::{AllocationId, EndId};
+use common::wire::channel::{AllocationId, ChannelDatagram, Cookie, EndId};
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, Candidate, CandidateKind, Change, Cursor, DeviceAnswer, DevicePush,
     DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Enrolment,
     Entry, FailedLogins, Hello, HelloAnswer, Introduction, IntroductionAnswer, IntroductionPush,
     IntroductionRequest, LoggedIn, LoginAnswer, LoginRequest, OpaqueMessage, Push, Refusal,
-    Request, RequestFrame, RequestId, Role, ServerFrame, Status, StretchVersion, VERSION,
+    RelayDatagrams, Request, RequestFrame, RequestId, Role, ServerFrame, Status, StretchVersion,
+    VERSION,
 };
 use common::wire::samples;
 use peer::node::Input;
@@ -118,6 +119,14 @@ impl Run {
                         panic!("bytes without a connection")
                     }
                 },
+                RendezvousOutput::SendDatagrams(bytes) => {
+                    let frame = frame::decode::<CONTROL_FRAME_LEN_MAX, RequestFrame>(
+                        &bytes[frame::PREFIX_LEN..],
+                    );
+                    let request = frame.expect("a whole frame").request;
+                    let is_fair = matches!(&request, Request::Relay(train) if train.is_fair());
+                    assert!(is_fair, "{request:?}");
+                }
                 RendezvousOutput::Close => {
                     let is_there = !matches!(self.control, Control::None | Control::Closing);
                     assert!(is_there, "a connection is closed that is not there");
@@ -387,6 +396,7 @@ fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
             let introductions = introductions.collect();
             IntroductionAnswer::Introduced { introductions }.into()
         }
+        Request::Relay(_) => any_answer(feed),
     }
 }
 
@@ -418,7 +428,7 @@ fn introduction(feed: &mut Feed<'_>) -> Option<Introduction> {
 }
 
 fn any_push(feed: &mut Feed<'_>) -> Push {
-    match feed.below(7) {
+    match feed.below(8) {
         0 | 1 => Push::Directory(DirectoryPush::Presence {
             version: DirectoryVersion(feed.number().into()),
             changes: (0..feed.below(4)).map(|_| change(feed)).collect(),
@@ -430,8 +440,30 @@ fn any_push(feed: &mut Feed<'_>) -> Push {
             Some(introduction) => IntroductionPush::Introduced(introduction).into(),
             None => DirectoryPush::ListAgain.into(),
         },
+        6 => Push::Relay(train(feed)),
         _ => Push::Directory(one_of(samples::directory_pushes(), feed)),
     }
+}
+
+/// Datagrams of the relay: of an allocation that was granted, or anything.
+fn train(feed: &mut Feed<'_>) -> RelayDatagrams {
+    let id = AllocationId::from_bytes([feed.byte(); 16]);
+    let cookie = Cookie([feed.byte(); Cookie::LEN]);
+    let bytes = match feed.below(4) {
+        0 => ChannelDatagram::Challenge(id, cookie).to_bytes(),
+        1 => ChannelDatagram::Bound(id).to_bytes(),
+        2 => {
+            let (end, packet) = (EndId::from_bytes([feed.byte(); 16]), feed.piece());
+            ChannelDatagram::Packet { end, packet }.to_bytes()
+        }
+        _ => feed.piece().to_vec(),
+    };
+    let stride = if feed.flag() {
+        u16::try_from(bytes.len()).unwrap_or(u16::MAX)
+    } else {
+        feed.byte().into()
+    };
+    RelayDatagrams { stride, bytes }
 }
 
 fn any_welcome(feed: &mut Feed<'_>) -> HelloAnswer {

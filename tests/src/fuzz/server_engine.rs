@@ -18,8 +18,9 @@ use common::time::{Epoch, UnixTime};
 use common::wire::frame;
 use common::wire::rendezvous::{
     AdmissionCode, Answer, Cursor, DeviceRequest, DirectoryRequest, DirectoryVersion, Hello,
-    IntroductionRequest, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Request,
-    RequestFrame, RequestId, ServerFrame, Status, StretchVersion, TokenLogin,
+    IntroductionRequest, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push,
+    RelayDatagrams, Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion,
+    TokenLogin,
 };
 use rendezvous::relay::{Relay, TrafficLimits};
 use rendezvous::server::logins::lockout::BucketKey;
@@ -365,7 +366,7 @@ impl Run {
     }
 
     fn any_request(&self, connection: ConnectionId, feed: &mut Feed<'_>) -> Request {
-        match feed.below(17) {
+        match feed.below(18) {
             0 => Request::Login(LoginRequest::RegisterStart {
                 account: any_account(feed),
                 message: opaque(feed, &kept().register),
@@ -408,6 +409,10 @@ impl Run {
             14 => Request::Introduction(IntroductionRequest::Allocate),
             15 => Request::Introduction(IntroductionRequest::Introduce {
                 account: any_account(feed),
+            }),
+            16 => Request::Relay(RelayDatagrams {
+                stride: feed.byte().into(),
+                bytes: feed.piece().to_vec(),
             }),
             _ => Request::Device(DeviceRequest::KeepAlive),
         }
@@ -456,7 +461,9 @@ impl Run {
         } else {
             Asked::Other
         };
-        client.open.insert(frame.id, asked);
+        if !matches!(frame.request, Request::Relay(_)) {
+            client.open.insert(frame.id, asked);
+        }
         self.input(Input::Requested { connection, frame });
     }
 
@@ -589,6 +596,19 @@ impl Run {
                 Output::Store { ticket, request } => self.orders.push((ticket, request)),
                 Output::Compute { ticket, job } => self.jobs.push((ticket, job)),
                 Output::Relay(command) => self.relay(command),
+                Output::ToRelay {
+                    connection,
+                    datagrams,
+                } => {
+                    let client = &self.connections[&connection];
+                    assert!(client.is_member && !client.is_over, "of a stranger");
+                    assert!(datagrams.is_fair());
+                    let back = Input::FromRelay {
+                        connection,
+                        datagrams,
+                    };
+                    self.server.handle_input(back, self.now);
+                }
                 Output::Reply { id, .. } => {
                     assert!(self.commands.remove(&id), "one reply for each command");
                 }
@@ -623,7 +643,10 @@ impl Run {
             ServerFrame::Answer { id, answer } => self.on_answer(connection, *id, answer),
             ServerFrame::Push(Push::Bye(_)) => {}
             ServerFrame::Push(
-                push @ (Push::Directory(_) | Push::Device(_) | Push::Introduction(_)),
+                push @ (Push::Directory(_)
+                | Push::Device(_)
+                | Push::Introduction(_)
+                | Push::Relay(_)),
             ) => {
                 assert!(client.is_member, "{push:?} for a stranger");
             }

@@ -32,7 +32,9 @@ pub(super) fn stun(bytes: &[u8]) {
         relay.handle_batch(batch, now, &mut outputs);
         match outputs.pop()? {
             Output::Answer(answer) => Some(answer),
-            forwarded @ Output::Forward { .. } => panic!("there is no channel: {forwarded:?}"),
+            forwarded @ (Output::Forward { .. } | Output::ForwardToControl { .. }) => {
+                panic!("there is no channel: {forwarded:?}")
+            }
         }
     };
     let Some(answer) = ask(datagram) else {

@@ -115,6 +115,8 @@ fn hosts(kind: Kind, world: &World) -> Vec<usize> {
         Kind::FillDisk => !host.disk.is_full,
         Kind::FreeDisk => host.disk.is_full,
         Kind::RestartNat => world.net.realm(Site::Host(n)) != Realm::Public,
+        Kind::BlockUdp => !world.net.is_without_udp(n),
+        Kind::AllowUdp => world.net.is_without_udp(n),
     };
     let hosts = world.hosts.iter().enumerate();
     let legal = hosts.filter(|(n, host)| is_legal(*n, host));
@@ -211,6 +213,14 @@ fn draw(kind: Kind, host: usize, choices: &mut impl Choices, world: &World) -> S
             Step::JumpClock { error }
         }
         Kind::RestartNat => Step::RestartNat { host },
+        Kind::BlockUdp => Step::BlockUdp {
+            host,
+            is_blocked: true,
+        },
+        Kind::AllowUdp => Step::BlockUdp {
+            host,
+            is_blocked: false,
+        },
         Kind::Attack => Step::Attack {
             host,
             guesses: 1 + choices.choose(12),

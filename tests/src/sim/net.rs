@@ -328,6 +328,8 @@ pub struct Net {
     lines: BTreeMap<Site, Instant>,
     /// Whether datagrams to public addresses that nobody here has arrive [elsewhere](Site::Elsewhere).
     pub has_strays: bool,
+    /// Sites whose firewall lets TCP through alone.
+    without_udp: BTreeSet<Site>,
     /// What happened so far.
     pub mishaps: Mishaps,
 }
@@ -342,6 +344,7 @@ impl Net {
             nats: Vec::new(),
             cuts: BTreeSet::new(),
             lines: BTreeMap::new(),
+            without_udp: BTreeSet::new(),
             has_strays: false,
             mishaps: Mishaps {
                 lost: 0,
@@ -420,6 +423,20 @@ impl Net {
         self.cuts.clear();
     }
 
+    /// Lets no datagram to or from a host pass, or lets them pass again.
+    pub fn block_udp(&mut self, host: usize, is_blocked: bool) {
+        if is_blocked {
+            self.without_udp.insert(Site::Host(host));
+        } else {
+            self.without_udp.remove(&Site::Host(host));
+        }
+    }
+
+    /// Tells whether no datagram to or from a host passes.
+    pub fn is_without_udp(&self, host: usize) -> bool {
+        self.without_udp.contains(&Site::Host(host))
+    }
+
     /// Tells whether any way is cut.
     pub fn has_cuts(&self) -> bool {
         !self.cuts.is_empty()
@@ -456,6 +473,10 @@ impl Net {
             self.mishaps.barred += 1;
             return Vec::new();
         };
+        if self.without_udp.contains(&from) || self.without_udp.contains(&site) {
+            self.mishaps.barred += 1;
+            return Vec::new();
+        }
         if self.is_cut(from, site) {
             self.mishaps.cut += 1;
             return Vec::new();

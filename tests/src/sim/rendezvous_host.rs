@@ -9,9 +9,12 @@ use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, Token};
 use common::password::{Password, PasswordRecord, STRETCH_CURRENT, ServerSetup, make_record};
 use common::time::{Epoch, UnixTime};
-use rendezvous::relay::{Batch, Output, Relay, TrafficLimits};
+use common::wire::rendezvous::RelayDatagrams;
+use rendezvous::relay::{Batch, ControlId, Output, Relay, TrafficLimits};
 use rendezvous::server::logins::lockout::BucketKey;
-use rendezvous::server::{Input, Job, Outcome, RelayCommand, Server, ServerOptions, Ticket};
+use rendezvous::server::{
+    ConnectionId, Input, Job, Outcome, RelayCommand, Server, ServerOptions, Ticket,
+};
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
     Account, AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, Lookup, Store,
@@ -242,15 +245,67 @@ impl RendezvousHost {
         };
         let mut outputs = Vec::new();
         self.relay.handle_batch(batch, now, &mut outputs);
-        let forwards = self.forwards;
-        let sent = outputs
-            .into_iter()
-            .filter(|output| forwards || matches!(output, Output::Answer(_)));
-        let sent = sent.map(|output| match output {
-            Output::Answer(answer) => (source, answer),
-            Output::Forward { to, part, .. } => (to, bytes[part].to_vec()),
-        });
-        sent.collect()
+        self.send(outputs, &bytes, |_, answer| Some((source, answer)), now)
+    }
+
+    /// Takes datagrams of a control connection. Returns what it sends over UDP because of them.
+    pub fn on_control(
+        &mut self,
+        connection: ConnectionId,
+        datagrams: RelayDatagrams,
+        now: Instant,
+    ) -> Vec<(SocketAddr, Vec<u8>)> {
+        let RelayDatagrams { stride, mut bytes } = datagrams;
+        let (from, mut outputs) = (ControlId(connection.0), Vec::new());
+        self.relay
+            .handle_control(from, &mut bytes, stride.into(), now, &mut outputs);
+        let answer = |host: &mut Self, answer| {
+            host.tell_control(connection, answer, now);
+            None
+        };
+        self.send(outputs, &bytes, answer, now)
+    }
+
+    /// Sends what the relay wants sent: what goes to control connections through the engine, the rest is
+    /// returned.
+    fn send(
+        &mut self,
+        outputs: Vec<Output>,
+        bytes: &[u8],
+        answer: impl Fn(&mut Self, Vec<u8>) -> Option<(SocketAddr, Vec<u8>)>,
+        now: Instant,
+    ) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut sent = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Answer(bytes) => sent.extend(answer(self, bytes)),
+                Output::Forward { .. } | Output::ForwardToControl { .. } if !self.forwards => {}
+                Output::Forward {
+                    to, part, stride, ..
+                } => {
+                    let datagrams = bytes[part].chunks(stride);
+                    sent.extend(datagrams.map(|datagram| (to, datagram.to_vec())));
+                }
+                Output::ForwardToControl { to, part, stride } => {
+                    for datagram in bytes[part].chunks(stride) {
+                        self.tell_control(ConnectionId(to.0), datagram.to_vec(), now);
+                    }
+                }
+            }
+        }
+        sent
+    }
+
+    fn tell_control(&mut self, connection: ConnectionId, bytes: Vec<u8>, now: Instant) {
+        let stride = u16::try_from(bytes.len()).expect("a datagram is short");
+        let datagrams = RelayDatagrams { stride, bytes };
+        if let Some(engine) = &mut self.engine {
+            let input = Input::FromRelay {
+                connection,
+                datagrams,
+            };
+            engine.handle_input(input, now);
+        }
     }
 }
 

@@ -92,6 +92,10 @@ kinds! {
     JumpClock = 1,
     /// A NAT forgets its mappings.
     RestartNat = 1,
+    /// A firewall lets no UDP through any more.
+    BlockUdp = 1,
+    /// A firewall lets UDP through again.
+    AllowUdp = 1,
     /// Somebody guesses at an account, again and again.
     Attack = 1,
 }
@@ -181,6 +185,8 @@ pub enum Step {
         /// A host behind it.
         host: usize,
     },
+    /// Has a host's firewall let no UDP through, or let it through again.
+    BlockUdp { host: usize, is_blocked: bool },
     /// Guesses at an account.
     Attack {
         host: usize,
@@ -227,6 +233,10 @@ impl Step {
             Self::SlowDisk { .. } => Kind::SlowDisk,
             Self::JumpClock { .. } => Kind::JumpClock,
             Self::RestartNat { .. } => Kind::RestartNat,
+            Self::BlockUdp {
+                is_blocked: true, ..
+            } => Kind::BlockUdp,
+            Self::BlockUdp { .. } => Kind::AllowUdp,
             Self::Attack { .. } => Kind::Attack,
         }
     }
@@ -279,6 +289,7 @@ impl Step {
             Self::SlowDisk { host, delay } => world.hosts[host].disk_delay = delay,
             Self::JumpClock { error } => world.jump_clock(error),
             Self::RestartNat { host } => world.net.restart_nat(host),
+            Self::BlockUdp { host, is_blocked } => world.net.block_udp(host, is_blocked),
             Self::Attack { host, guesses } => {
                 for _ in 0..guesses {
                     world.attack(host);

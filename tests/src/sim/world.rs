@@ -678,6 +678,8 @@ impl World {
                 for (to, bytes) in self.server.on_datagram(datagram, source, now) {
                     self.transmit(Site::Server, to, &bytes);
                 }
+                // What went to control connections.
+                self.drain_server();
             }
             Site::Elsewhere => self.strays.push(Stray {
                 at: self.now,

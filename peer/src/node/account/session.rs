@@ -17,8 +17,8 @@ use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, ByeReason, DevicePush, DeviceRequest, DirectoryPush, Enrolment,
     FailedLogins, Hello, HelloAnswer, IntroductionPush, LoggedIn, LoginAnswer, LoginRequest,
-    LoginStart, OpaqueMessage, Push, Refusal, Request, RequestFrame, RequestId, ServerFrame,
-    StretchVersion, TokenLogin, VERSION,
+    LoginStart, OpaqueMessage, Push, Refusal, RelayDatagrams, Request, RequestFrame, RequestId,
+    ServerFrame, StretchVersion, TokenLogin, VERSION,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -72,6 +72,8 @@ pub(super) enum SessionEvent {
     Device(DevicePush),
     /// Another device makes a link.
     Introduction(IntroductionPush),
+    /// Datagrams of the relay came over the control connection.
+    Relay(RelayDatagrams),
 }
 
 /// A registration or password log-in that a person asked for.
@@ -466,6 +468,7 @@ impl Session {
             ServerFrame::Push(Push::Introduction(push)) => {
                 self.tell(SessionEvent::Introduction(push));
             }
+            ServerFrame::Push(Push::Relay(train)) => self.tell(SessionEvent::Relay(train)),
         }
     }
 
@@ -804,6 +807,19 @@ impl Session {
     fn tell(&mut self, event: SessionEvent) {
         self.outputs.push_back(SessionOutput::Event(event));
     }
+}
+
+/// Datagrams of the relay as the shell is to send them.
+pub(in crate::node) fn relayed(train: RelayDatagrams) -> RendezvousOutput {
+    let frame = RequestFrame {
+        // Not looked at.
+        id: LOGIN_REQUEST,
+        request: Request::Relay(train),
+    };
+    let mut bytes = Vec::new();
+    frame::encode::<CONTROL_FRAME_LEN_MAX>(&frame, &mut bytes)
+        .expect("the longest train fits a frame");
+    RendezvousOutput::SendDatagrams(bytes)
 }
 
 fn closed_error(reason: ClosedReason) -> CommandError {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::limits::{TRAVERSAL_BACKOFF_FIRST, TRAVERSAL_BACKOFF_MAX};
 use common::wire::channel::AllocationId;
-use common::wire::rendezvous::Introduction;
+use common::wire::rendezvous::{Introduction, RelayDatagrams};
 
 use super::Links;
 use super::dial::Channel;
@@ -83,7 +83,7 @@ impl Links {
     }
 
     /// The session has ended.
-    pub(in crate::node) const fn on_offline(&mut self) {
+    pub(in crate::node) fn on_offline(&mut self) {
         self.relay.on_offline();
     }
 
@@ -139,6 +139,28 @@ impl Links {
         self.collect(now);
     }
 
+    /// Takes datagrams of the relay that came over the control connection.
+    pub(in crate::node) fn handle_train(&mut self, train: &RelayDatagrams, now: Instant) {
+        for packets in self.relay.handle_train(train, now) {
+            self.transport.handle_datagrams(packets, now);
+        }
+        self.collect(now);
+    }
+
+    /// The next datagrams of the relay for the control connection.
+    pub(in crate::node) fn poll_train(&mut self) -> Option<RelayDatagrams> {
+        self.relay.poll_train()
+    }
+
+    /// Notes whether the server answers over UDP.
+    pub(in crate::node) fn on_udp(&mut self, is_answered: bool, now: Instant) {
+        if is_answered {
+            self.relay.on_udp_answer();
+        } else {
+            self.relay.on_udp_lost(now);
+        }
+    }
+
     /// Notes the addresses at which this device may be reached, which all relayed links offer.
     pub(in crate::node) fn set_candidates(&mut self, candidates: Vec<SocketAddr>, now: Instant) {
         if self.rounds.candidates == candidates {
@@ -175,8 +197,12 @@ impl Links {
     /// The ready links, by account, and how their packets go.
     pub(in crate::node) fn views(&mut self) -> Vec<LinkView> {
         let Self {
-            peers, transport, ..
+            peers,
+            transport,
+            relay,
+            ..
         } = self;
+        let over = relay.carrier();
         let ready = peers.iter().filter(|(_, peer)| peer.is_ready());
         let views = ready.filter_map(|(link, peer)| {
             let path = transport.current_path(*link)?;
@@ -185,7 +211,7 @@ impl Links {
                 fingerprint: peer.device_key.fingerprint().to_string(),
                 way: match path.route {
                     Route::Direct(remote) => Way::Direct { remote },
-                    Route::Relayed(_) => Way::Relayed,
+                    Route::Relayed(_) => Way::Relayed { over },
                 },
                 round_trip_us: u64::try_from(path.round_trip.as_micros()).unwrap_or(u64::MAX),
                 traffic: transport.current_traffic(*link).unwrap_or_default(),

@@ -21,6 +21,8 @@ pub(super) struct Discovery {
     /// Outlasts a session: the next one's first announcement may need it.
     reflexive: Option<SocketAddr>,
     probe: Probe,
+    /// The server has just been given up.
+    is_lost: bool,
 }
 
 /// State of the exchange.
@@ -46,6 +48,7 @@ impl Discovery {
             server,
             reflexive,
             probe: Probe::Off,
+            is_lost: false,
         }
     }
 
@@ -62,6 +65,14 @@ impl Discovery {
     /// Begins the exchange with a request to send.
     pub(super) fn start(&mut self, rng: &mut StdRng, now: Instant) -> (Transmit, Vec<u8>) {
         self.request(0, rng, now)
+    }
+
+    /// Asks at once instead of later; `None` if an answer is waited for already, or there is no session.
+    pub(super) fn hurry(&mut self, rng: &mut StdRng, now: Instant) -> Option<(Transmit, Vec<u8>)> {
+        match self.probe {
+            Probe::Idle { .. } => Some(self.request(0, rng, now)),
+            Probe::Off | Probe::InFlight { .. } => None,
+        }
     }
 
     /// Ends the exchange.
@@ -98,12 +109,18 @@ impl Discovery {
                 self.probe = Probe::Idle {
                     until: now + STUN_INTERVAL,
                 };
+                self.is_lost = true;
                 None
             }
             Probe::InFlight { tries, at, .. } if at <= now => Some(self.request(tries, rng, now)),
             Probe::Idle { until } if until <= now => Some(self.request(0, rng, now)),
             Probe::InFlight { .. } | Probe::Idle { .. } | Probe::Off => None,
         }
+    }
+
+    /// Tells once that the server was given up.
+    pub(super) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.is_lost)
     }
 
     /// When [`Discovery::handle_timeout`] is due, if ever.

@@ -5,6 +5,10 @@
 //! made-up address ([`common::relayed`]); what goes there is packed for the server, and what the server sends
 //! comes from there.
 //!
+//! Where UDP does not reach the server, the control connection carries the same datagrams. A challenge that is
+//! not answered at once is asked for over both, and whichever brings one is used; a challenge that comes over
+//! UDP later puts the allocation there.
+//!
 //! ```text
 //!   idle --allocated--> asking --challenge--> proving --bound--> bound
 //!                         ^  \_______ no answer ______/ |          |
@@ -19,15 +23,17 @@ use std::time::Instant;
 use bytes::BytesMut;
 use common::key::DeviceKey;
 use common::limits::{
-    ANNOUNCE_WAIT_MAX, Occupancy, RELAY_CHANNELS_PER_DEVICE_MAX, RELAYED_PACKET_LEN_MAX,
-    STUN_INTERVAL, STUN_RETRY_INTERVAL, STUN_TRIES_MAX, UDP_TRAIN_LEN_MAX,
+    ANNOUNCE_WAIT_MAX, Occupancy, RELAY_CHANNELS_PER_DEVICE_MAX, RELAY_PATIENCE_MIN,
+    RELAYED_PACKET_LEN_MAX, STUN_INTERVAL, STUN_RETRY_INTERVAL, STUN_TRIES_MAX, UDP_TRAIN_LEN_MAX,
 };
 use common::relayed::relayed_address;
 use common::stun;
 use common::wire::channel::{AllocationId, CHANNEL_HEADER_LEN, ChannelDatagram, Cookie, EndId};
+use common::wire::rendezvous::RelayDatagrams;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::node::command::Carrier;
 use crate::node::io::{Datagrams, Transmit};
 
 /// The allocation of this device, and its channels.
@@ -38,12 +44,18 @@ pub(in crate::node) struct Relay {
     server: Option<SocketAddr>,
     allocation: Option<AllocationId>,
     binding: Binding,
+    /// What the packets of channels take.
+    carrier: Carrier,
+    /// Since when this device is logged in: there is a control connection.
+    session: Option<Instant>,
     /// Links that begin before then wait for the binding.
     wait_until: Option<Instant>,
     /// By their made-up addresses; at most [`RELAY_CHANNELS_PER_DEVICE_MAX`].
     channels: BTreeMap<SocketAddr, Channel>,
     addresses: BTreeMap<EndId, SocketAddr>,
     transmits: VecDeque<(Transmit, Vec<u8>)>,
+    /// For the control connection.
+    trains: VecDeque<RelayDatagrams>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +67,7 @@ enum Binding {
     /// The challenge was returned, which is repeated at `at`.
     Proving {
         cookie: Cookie,
+        carrier: Carrier,
         tries: u32,
         at: Instant,
     },
@@ -83,10 +96,13 @@ impl Relay {
             server: None,
             allocation: None,
             binding: Binding::Idle,
+            carrier: Carrier::Udp,
+            session: None,
             wait_until: None,
             channels: BTreeMap::new(),
             addresses: BTreeMap::new(),
             transmits: VecDeque::new(),
+            trains: VecDeque::new(),
         }
     }
 
@@ -103,14 +119,17 @@ impl Relay {
     /// be asked for.
     pub(in crate::node) fn on_online(&mut self, server: SocketAddr, now: Instant) {
         self.server = Some(stun::canonical(server));
+        self.session = Some(now);
         self.binding = Binding::Idle;
         self.wait_until = Some(now + ANNOUNCE_WAIT_MAX);
     }
 
-    /// The session ended. The channels go on as long as the server keeps them.
-    pub(in crate::node) const fn on_offline(&mut self) {
+    /// The session ended. The channels go on over UDP as long as the server keeps them.
+    pub(in crate::node) fn on_offline(&mut self) {
+        self.session = None;
         self.wait_until = None;
-        if !matches!(self.binding, Binding::Bound) {
+        self.trains.clear();
+        if !matches!(self.binding, Binding::Bound) || self.carrier == Carrier::Control {
             self.binding = Binding::Idle;
         }
     }
@@ -127,8 +146,33 @@ impl Relay {
             self.binding = Binding::Idle;
             self.wait_until = None;
         } else {
+            // Time to find that UDP is blocked.
+            let until = now + STUN_RETRY_INTERVAL * 2;
+            self.wait_until = self.wait_until.map(|_| until);
+            self.ask(0, now);
+            self.hurry(now);
+        }
+    }
+
+    /// The server has answered over UDP.
+    pub(in crate::node) fn on_udp_answer(&mut self) {
+        if self.carrier == Carrier::Control
+            && let Some(id) = self.allocation
+        {
+            self.tell_server(ChannelDatagram::Bind(id), Carrier::Udp);
+        }
+    }
+
+    /// The server does not answer over UDP any more.
+    pub(in crate::node) fn on_udp_lost(&mut self, now: Instant) {
+        if self.carrier == Carrier::Udp && matches!(self.binding, Binding::Bound) {
             self.ask(0, now);
         }
+    }
+
+    /// What carries the packets of channels.
+    pub(in crate::node) const fn carrier(&self) -> Carrier {
+        self.carrier
     }
 
     /// This device's packets may come from another address than before.
@@ -201,23 +245,46 @@ impl Relay {
         }
     }
 
-    /// Takes datagrams of the relay. Returns the packets of channels, from their made-up addresses.
+    /// Takes datagrams of the relay that came over UDP. Returns the packets of channels, from their made-up
+    /// addresses.
     pub(in crate::node) fn handle_datagrams(
         &mut self,
         datagrams: &Datagrams,
         now: Instant,
     ) -> Vec<Datagrams> {
-        let mut packets = Vec::new();
         if self.server != Some(stun::canonical(datagrams.source)) {
-            return packets;
+            return Vec::new();
         }
-        for datagram in datagrams.bytes.chunks(datagrams.stride.max(1)) {
+        let Datagrams { stride, bytes, .. } = datagrams;
+        self.take(bytes, *stride, Carrier::Udp, now)
+    }
+
+    /// The same with those that came over the control connection.
+    pub(in crate::node) fn handle_train(
+        &mut self,
+        train: &RelayDatagrams,
+        now: Instant,
+    ) -> Vec<Datagrams> {
+        self.take(&train.bytes, train.stride.into(), Carrier::Control, now)
+    }
+
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        stride: usize,
+        carrier: Carrier,
+        now: Instant,
+    ) -> Vec<Datagrams> {
+        let mut packets = Vec::new();
+        for datagram in bytes.chunks(stride.max(1)) {
             match ChannelDatagram::parse(datagram) {
                 Some(ChannelDatagram::Packet { end, packet }) => {
                     let address = self.address_of(end, now);
                     add_packet(&mut packets, address, packet);
                 }
-                Some(ChannelDatagram::Challenge(id, cookie)) => self.on_challenge(id, cookie, now),
+                Some(ChannelDatagram::Challenge(id, cookie)) => {
+                    self.on_challenge(id, cookie, carrier, now);
+                }
                 Some(ChannelDatagram::Bound(id)) => self.on_bound(id),
                 Some(ChannelDatagram::Bind(_) | ChannelDatagram::Proof(..)) | None => {}
             }
@@ -247,14 +314,20 @@ impl Relay {
                 packed.extend_from_slice(&header);
                 packed.extend_from_slice(packet);
             }
-            if !packed.is_empty() {
-                let size = packed.len();
-                let transmit = Transmit {
-                    ecn: transmit.ecn,
-                    segment_size: (size > segment).then_some(segment),
-                    ..Transmit::single(server, size)
-                };
-                self.transmits.push_back((transmit, packed));
+            if packed.is_empty() {
+                continue;
+            }
+            match self.carrier {
+                Carrier::Udp => {
+                    let size = packed.len();
+                    let transmit = Transmit {
+                        ecn: transmit.ecn,
+                        segment_size: (size > segment).then_some(segment),
+                        ..Transmit::single(server, size)
+                    };
+                    self.transmits.push_back((transmit, packed));
+                }
+                Carrier::Control => self.add_train(segment, packed),
             }
         }
     }
@@ -270,7 +343,12 @@ impl Relay {
                 self.binding = Binding::Resting { until };
             }
             Binding::Asking { tries, at } if at <= now => self.ask(tries, now),
-            Binding::Proving { cookie, tries, at } if at <= now => self.prove(cookie, tries, now),
+            Binding::Proving {
+                cookie,
+                carrier,
+                tries,
+                at,
+            } if at <= now => self.prove(cookie, carrier, tries, now),
             Binding::Resting { until } if until <= now => self.ask(0, now),
             Binding::Asking { .. }
             | Binding::Proving { .. }
@@ -297,46 +375,93 @@ impl Relay {
         Some(transmit)
     }
 
+    /// The next datagrams for the control connection.
+    pub(in crate::node) fn poll_train(&mut self) -> Option<RelayDatagrams> {
+        self.trains.pop_front()
+    }
+
     fn ask(&mut self, tries: u32, now: Instant) {
         if let Some(id) = self.allocation {
             self.binding = Binding::Asking {
                 tries: tries + 1,
                 at: now + STUN_RETRY_INTERVAL,
             };
-            self.tell_server(ChannelDatagram::Bind(id));
+            self.tell_server(ChannelDatagram::Bind(id), Carrier::Udp);
+            if tries > 0 || self.carrier == Carrier::Control {
+                self.tell_server(ChannelDatagram::Bind(id), Carrier::Control);
+            }
         }
     }
 
-    fn on_challenge(&mut self, id: AllocationId, cookie: Cookie, now: Instant) {
-        let is_asking = matches!(self.binding, Binding::Asking { .. });
-        if is_asking && self.allocation == Some(id) {
-            self.prove(cookie, 0, now);
+    /// The answer of the control connection took a round trip. That of the relay takes no longer, where UDP
+    /// works: the first try is over sooner.
+    fn hurry(&mut self, now: Instant) {
+        if let Binding::Asking { at, .. } = &mut self.binding
+            && let Some(began) = self.session
+        {
+            let round_trip = now.saturating_duration_since(began);
+            *at = now + (round_trip * 2).clamp(RELAY_PATIENCE_MIN, STUN_RETRY_INTERVAL);
         }
     }
 
-    fn prove(&mut self, cookie: Cookie, tries: u32, now: Instant) {
+    fn on_challenge(&mut self, id: AllocationId, cookie: Cookie, carrier: Carrier, now: Instant) {
+        let is_wanted = match self.binding {
+            Binding::Asking { .. } => true,
+            // UDP works after all.
+            Binding::Proving { carrier: other, .. } => {
+                other == Carrier::Control && carrier != other
+            }
+            Binding::Bound => self.carrier == Carrier::Control && carrier == Carrier::Udp,
+            Binding::Idle | Binding::Resting { .. } => false,
+        };
+        if is_wanted && self.allocation == Some(id) {
+            self.prove(cookie, carrier, 0, now);
+        }
+    }
+
+    fn prove(&mut self, cookie: Cookie, carrier: Carrier, tries: u32, now: Instant) {
         if let Some(id) = self.allocation {
             self.binding = Binding::Proving {
                 cookie,
+                carrier,
                 tries: tries + 1,
                 at: now + STUN_RETRY_INTERVAL,
             };
             self.wait_until = None;
-            self.tell_server(ChannelDatagram::Proof(id, cookie));
+            self.tell_server(ChannelDatagram::Proof(id, cookie), carrier);
+            if carrier == Carrier::Control {
+                // Packets follow the proof at once: nothing gets there in another way.
+                self.carrier = carrier;
+            }
         }
     }
 
     fn on_bound(&mut self, id: AllocationId) {
-        if matches!(self.binding, Binding::Proving { .. }) && self.allocation == Some(id) {
+        if let Binding::Proving { carrier, .. } = self.binding
+            && self.allocation == Some(id)
+        {
             self.binding = Binding::Bound;
+            self.carrier = carrier;
         }
     }
 
-    fn tell_server(&mut self, datagram: ChannelDatagram<'_>) {
-        if let Some(server) = self.server {
-            let bytes = datagram.to_bytes();
-            let transmit = Transmit::single(server, bytes.len());
-            self.transmits.push_back((transmit, bytes));
+    fn tell_server(&mut self, datagram: ChannelDatagram<'_>, carrier: Carrier) {
+        let bytes = datagram.to_bytes();
+        match (carrier, self.server) {
+            (Carrier::Control, _) => self.add_train(bytes.len(), bytes),
+            (Carrier::Udp, Some(server)) => {
+                let transmit = Transmit::single(server, bytes.len());
+                self.transmits.push_back((transmit, bytes));
+            }
+            (Carrier::Udp, None) => {}
+        }
+    }
+
+    fn add_train(&mut self, stride: usize, bytes: Vec<u8>) {
+        if self.session.is_some()
+            && let Ok(stride) = u16::try_from(stride)
+        {
+            self.trains.push_back(RelayDatagrams { stride, bytes });
         }
     }
 }
@@ -430,6 +555,22 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_a_slow_server_waits_longer_for_an_answer_over_udp() {
+        for (round_trip, patience) in [(10, 50), (100, 200), (400, 500)].map(|(a, b)| {
+            let [a, b] = [a, b].map(Duration::from_millis);
+            (a, b)
+        }) {
+            let (mut relay, began) = online();
+            let now = began + round_trip;
+            relay.on_allocated(Some(ID), now);
+            relay.handle_timeout(now + patience - Duration::from_millis(1));
+            assert_eq!(relay.poll_train(), None);
+            relay.handle_timeout(now + patience);
+            assert_eq!(relay.poll_train(), Some(train(ChannelDatagram::Bind(ID))));
+        }
+    }
+
+    #[test]
     fn an_allocation_is_bound_by_returning_the_challenge() {
         let (mut relay, now) = online();
         assert!(!relay.is_ready());
@@ -473,13 +614,120 @@ mod tests {
             }
             assert!(relay.is_ready());
             assert!(relay.transmits.len() > before);
-            let again = STUN_RETRY_INTERVAL * STUN_TRIES_MAX + STUN_INTERVAL;
+            // The server took no time to answer the request.
+            let first = if returned {
+                STUN_RETRY_INTERVAL
+            } else {
+                RELAY_PATIENCE_MIN
+            };
+            let quick = [
+                first,
+                first + STUN_RETRY_INTERVAL,
+                first + STUN_RETRY_INTERVAL * 2,
+            ];
+            let again = first + STUN_RETRY_INTERVAL * 3 + STUN_INTERVAL;
             assert_eq!(times.pop(), Some(again), "{times:?}");
-            assert_eq!(
-                times.last(),
-                Some(&(STUN_RETRY_INTERVAL * (STUN_TRIES_MAX - 1)))
-            );
+            assert_eq!(times, quick);
         }
+    }
+
+    fn train(datagram: ChannelDatagram<'_>) -> RelayDatagrams {
+        let bytes = datagram.to_bytes();
+        RelayDatagrams {
+            stride: u16::try_from(bytes.len()).unwrap(),
+            bytes,
+        }
+    }
+
+    /// Bound over the control connection, since nothing came over UDP.
+    fn bound_over_control() -> (Relay, Instant) {
+        let (mut relay, now) = online();
+        relay.on_allocated(Some(ID), now);
+        assert_eq!(relay.poll_train(), None);
+        let now = relay.poll_timeout().unwrap();
+        relay.handle_timeout(now);
+        assert_eq!(relay.poll_train(), Some(train(ChannelDatagram::Bind(ID))));
+        assert!(!relay.is_ready(), "links wait for that");
+        relay.handle_train(&train(ChannelDatagram::Challenge(ID, COOKIE)), now);
+        let proof = train(ChannelDatagram::Proof(ID, COOKIE));
+        assert_eq!(relay.poll_train(), Some(proof));
+        assert!(relay.is_ready());
+        relay.handle_train(&train(ChannelDatagram::Bound(ID)), now);
+        assert_eq!((relay.poll_train(), relay.poll_timeout()), (None, None));
+        relay.transmits.clear();
+        (relay, now)
+    }
+
+    /// Where a packet to a device goes: over UDP, over the control connection.
+    fn packet_goes(relay: &mut Relay, now: Instant) -> (bool, bool) {
+        let address = relay.join(device(1), end(1), now);
+        relay.send(&Transmit::single(address, 1), b"x", now);
+        (sent(relay).is_some(), relay.poll_train().is_some())
+    }
+
+    #[test]
+    fn where_udp_is_blocked_the_control_connection_carries_packets() {
+        let (mut relay, now) = bound_over_control();
+        let address = relay.join(device(1), end(1), now);
+        let transmit = Transmit {
+            segment_size: Some(4),
+            ..Transmit::single(address, 9)
+        };
+        relay.send(&transmit, b"one twothr", now);
+        assert_eq!(sent(&mut relay), None);
+        let sent = relay.poll_train().unwrap();
+        assert!(sent.is_fair());
+        let packets = sent.bytes.chunks(sent.stride.into());
+        let packets: Vec<_> = packets.map(ChannelDatagram::parse).collect();
+        let packet = |packet| {
+            Some(ChannelDatagram::Packet {
+                end: end(1),
+                packet,
+            })
+        };
+        assert_eq!(packets, [packet(b"one "), packet(b"twot"), packet(b"hr")]);
+        let came = relay.handle_train(&sent, now);
+        assert_eq!(
+            (came[0].source, &came[0].bytes[..]),
+            (address, &b"one twothr"[..])
+        );
+        // Without a session nothing goes anywhere, and with the next one at once.
+        relay.on_offline();
+        assert_eq!(packet_goes(&mut relay, now), (false, false));
+        relay.on_online(server(), now);
+        relay.on_allocated(Some(ID), now);
+        assert_eq!(relay.poll_train(), Some(train(ChannelDatagram::Bind(ID))));
+    }
+
+    #[test]
+    fn packets_go_over_udp_again_once_that_is_proven() {
+        let (mut relay, now) = bound_over_control();
+        relay.on_udp_answer();
+        assert_eq!(sent(&mut relay), Some(ChannelDatagram::Bind(ID).to_bytes()));
+        assert_eq!(packet_goes(&mut relay, now), (false, true));
+        tell(&mut relay, ChannelDatagram::Challenge(ID, COOKIE), now);
+        let proof = ChannelDatagram::Proof(ID, COOKIE).to_bytes();
+        assert_eq!(sent(&mut relay), Some(proof));
+        assert_eq!(packet_goes(&mut relay, now), (false, true));
+        tell(&mut relay, ChannelDatagram::Bound(ID), now);
+        assert_eq!(packet_goes(&mut relay, now), (true, false));
+        // Nothing is asked while it works.
+        relay.on_udp_answer();
+        assert_eq!((sent(&mut relay), relay.poll_train()), (None, None));
+    }
+
+    #[test]
+    fn the_control_connection_takes_over_when_udp_dies() {
+        let (mut relay, now) = bound();
+        relay.on_udp_lost(now);
+        assert!(sent(&mut relay).is_some());
+        assert_eq!(packet_goes(&mut relay, now), (true, false));
+        relay.handle_timeout(now + STUN_RETRY_INTERVAL);
+        assert_eq!(relay.poll_train(), Some(train(ChannelDatagram::Bind(ID))));
+        relay.handle_train(&train(ChannelDatagram::Challenge(ID, COOKIE)), now);
+        relay.poll_train();
+        relay.transmits.clear();
+        assert_eq!(packet_goes(&mut relay, now), (false, true));
     }
 
     #[test]

@@ -168,6 +168,41 @@ fn t20_a_server_that_does_not_read_is_given_up_at_the_bound() {
     thread.join().unwrap();
 }
 
+/// The relay's datagrams are lost there, and the connection stays.
+#[test]
+fn t20_datagrams_for_a_server_that_does_not_read_are_dropped_at_the_bound() {
+    let (identity, fingerprint) = identity();
+    let (gate, closed) = sync_channel::<()>(0);
+    let (server, thread) = serve(move |stream| {
+        let mut stream = accept(identity, stream);
+        let _ = closed.recv();
+        let mut received = Vec::new();
+        let _ = stream.read_to_end(&mut received);
+        received
+    });
+    let mut world = World::new(server, &ServerTrust::Pinned(fingerprint));
+    world.ask(RendezvousOutput::Connect);
+    assert!(matches!(world.next(), RendezvousInput::Connected { .. }));
+    let train = vec![1; 64 * 1024];
+    for _ in 0..1000 {
+        world.ask(RendezvousOutput::SendDatagrams(train.clone()));
+        assert!(!world.connection.is_idle());
+    }
+    let waiting = world.connection.waiting_len();
+    let bound = RELAY_BYTES_WAITING_MAX + train.len();
+    assert!((1..=bound).contains(&waiting), "{waiting}");
+    // What a person asks for still goes out behind them.
+    world.ask(RendezvousOutput::Send(b"the end".to_vec()));
+    world.ask(RendezvousOutput::Close);
+    drop(gate);
+    assert!(matches!(
+        world.next(),
+        RendezvousInput::Closed(ClosedReason::Ended)
+    ));
+    let received = thread.join().unwrap();
+    assert!(received.ends_with(b"the end") && received.len() < 1000 * train.len());
+}
+
 #[test]
 fn every_connect_ends_with_one_closed() {
     let mut world = World::new(address(1), &ServerTrust::AskPerson);

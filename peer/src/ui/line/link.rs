@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::text::{self, Align};
 
-use crate::node::command::{LinkView, Traffic, Way};
+use crate::node::command::{Carrier, LinkView, Traffic, Way};
 use crate::ui::Look;
 
 /// How fast a link sends and receives, in bytes a second.
@@ -34,7 +34,10 @@ impl Rates {
 pub(super) fn in_words(link: &LinkView) -> String {
     let way = match link.way {
         Way::Direct { remote } => format!("direct, {remote}"),
-        Way::Relayed => "through the relay".to_owned(),
+        Way::Relayed { over: Carrier::Udp } => "through the relay".to_owned(),
+        Way::Relayed {
+            over: Carrier::Control,
+        } => "through the relay over TCP".to_owned(),
     };
     format!("{}, {way}, {}", link.account, round_trip(link))
 }
@@ -53,7 +56,10 @@ pub(crate) fn table(
     rows.extend(links.iter().map(|(link, rates)| {
         let (path, address) = match link.way {
             Way::Direct { remote } => ("direct", remote.to_string()),
-            Way::Relayed => ("relayed", "by the server".to_owned()),
+            Way::Relayed { over: Carrier::Udp } => ("relayed", "by the server".to_owned()),
+            Way::Relayed {
+                over: Carrier::Control,
+            } => ("relayed", "by the server, TCP".to_owned()),
         };
         let per_s = |bytes: u64| format!("{}/s", text::size(bytes));
         [
@@ -115,9 +121,13 @@ mod tests {
             in_words(&link(direct())),
             "bob, direct, 192.0.2.7:5000, 1.2 ms"
         );
-        let mut relayed = link(Way::Relayed);
+        let mut relayed = link(Way::Relayed { over: Carrier::Udp });
         relayed.round_trip_us = 31_900;
         assert_eq!(in_words(&relayed), "bob, through the relay, 31 ms");
+        relayed.way = Way::Relayed {
+            over: Carrier::Control,
+        };
+        assert_eq!(in_words(&relayed), "bob, through the relay over TCP, 31 ms");
         let remote = "192.168.100.200:50000".parse().unwrap();
         let rates = Rates {
             sent_per_s: 250_000_000,
@@ -129,7 +139,7 @@ mod tests {
             [
                 "ACCOUNT  PATH     ADDRESS                RTT     LOSS   SENDS       RECEIVES",
                 "bob      direct   192.168.100.200:50000  1.2 ms  0.5 %  250.0 MB/s  4.0 kB/s",
-                "bob      relayed  by the server          31 ms   0.5 %  250.0 MB/s  4.0 kB/s",
+                "bob      relayed  by the server, TCP     31 ms   0.5 %  250.0 MB/s  4.0 kB/s",
             ]
         );
     }
@@ -142,7 +152,7 @@ mod tests {
         let half = Duration::from_millis(500);
         let rates = Rates::between(Some(&before), &after, half);
         assert_eq!((rates.sent_per_s, rates.received_per_s), (1000, 0));
-        after.way = Way::Relayed;
+        after.way = Way::Relayed { over: Carrier::Udp };
         assert_eq!(
             Rates::between(Some(&before), &after, half),
             Rates::default()

@@ -54,7 +54,7 @@ impl World {
     pub(super) fn on_rendezvous(&mut self, n: usize, output: RendezvousOutput) {
         match output {
             RendezvousOutput::Connect => self.connect(n),
-            RendezvousOutput::Send(bytes) => {
+            RendezvousOutput::Send(bytes) | RendezvousOutput::SendDatagrams(bytes) => {
                 let Some(id) = self.hosts[n].connection else {
                     return;
                 };
@@ -399,6 +399,15 @@ impl World {
                     }
                 }
                 server::Output::Relay(command) => self.server.relay(command, self.now),
+                server::Output::ToRelay {
+                    connection,
+                    datagrams,
+                } => {
+                    let now = self.now;
+                    for (to, bytes) in self.server.on_control(connection, datagrams, now) {
+                        self.transmit(Site::Server, to, &bytes);
+                    }
+                }
                 server::Output::Reply { id, .. } => {
                     let n = usize::try_from(id.0).expect("it is the number of a host");
                     self.ledger.on_unblocked(&self.hosts[n].account);
