@@ -134,7 +134,7 @@ impl Failure {
             CommandError::PeerOffline(_) => failure(Exit::NotDelivered)
                 .next("see who is online with 'peer list', and try again later"),
             CommandError::PeerUnreachable { .. } => failure(Exit::NotDelivered).next(
-                "try again: the other device may be asleep, or its program stopped. Without the relay (--path direct, UDP that is blocked, a server that relays nothing) one of the two must be reachable: the same network, IPv6, or an open UDP port ('peer --udp')",
+                "try again: the other device may be asleep, or its program stopped. Without the relay (--path direct, or a server that relays nothing) one of the two must be reachable: the same network, IPv6, or an open UDP port ('peer --udp')",
             ),
             CommandError::Transfer(_) => failure(Exit::Transfer).next("send the file again"),
             CommandError::NoSuchTransfer => {
