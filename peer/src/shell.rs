@@ -38,6 +38,7 @@ mod history;
 #[cfg(feature = "local-node")]
 mod local;
 pub mod names;
+mod network;
 pub mod tls;
 mod udp;
 pub mod workers;
@@ -48,19 +49,18 @@ pub use self::history::HistoryError;
 use self::history::{History, OutboxJournal};
 #[cfg(feature = "local-node")]
 pub use self::local::{Heard, LocalNode};
+use self::network::NetworkWatch;
 use self::tls::RendezvousConnection;
 pub use self::tls::probe;
 use self::udp::Udp;
 use self::workers::{Answer, Answers, Lookup};
 use crate::node::command::CommandId;
 use crate::node::io::{
-    DiskAnswer, DiskFailure, DiskRequest, Job, JobId, LocalAddress, Outcome, RendezvousInput,
-    StoreAnswer, StoreId, StoreRequest,
+    DiskAnswer, DiskFailure, DiskRequest, Job, JobId, Outcome, RendezvousInput, StoreAnswer,
+    StoreId, StoreRequest,
 };
 use crate::node::{Input, Node, NodeOptions, Output, PathRule};
 
-/// How often the host's addresses are looked at.
-const ADDRESSES_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a node that stops waits for the other side, and for each worker.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// Events of one turn: more sockets than there are, so none waits for the next.
@@ -70,7 +70,8 @@ const WAKER: Token = Token(0);
 const UDP: Token = Token(1);
 const CONNECTION: Token = Token(2);
 const LISTENER: Token = Token(3);
-const FIRST_CLIENT: Token = Token(4);
+const NETWORK: Token = Token(4);
+const FIRST_CLIENT: Token = Token(5);
 
 /// Starts a node: opens its history and its sockets, and runs it on a thread of its own. The caller
 /// holds the lock of the profile.
@@ -221,8 +222,7 @@ struct EventLoop {
     may_have_answers: bool,
     /// Until when the node has nothing to do by itself.
     deadline: Option<Instant>,
-    addresses: Vec<LocalAddress>,
-    addresses_due: Instant,
+    network: NetworkWatch,
     /// Where the node puts packets.
     buffer: Vec<u8>,
     is_stopping: Arc<AtomicBool>,
@@ -253,6 +253,7 @@ impl EventLoop {
         let workers =
             Workers::spawn(history, &settings.history, &answers).map_err(StartError::System)?;
         let now = now();
+        let network = NetworkWatch::new(poll.registry(), NETWORK, now);
         let options = NodeOptions {
             secret: settings.secret,
             device_name: settings.device_name,
@@ -274,8 +275,7 @@ impl EventLoop {
             stores: Vec::new(),
             may_have_answers: false,
             deadline: Some(now),
-            addresses: Vec::new(),
-            addresses_due: now,
+            network,
             buffer: Vec::new(),
             is_stopping,
         })
@@ -314,6 +314,7 @@ impl EventLoop {
                     self.connection.note_readiness(is_readable, is_writable);
                 }
                 LISTENER => self.control.note_acceptable(),
+                NETWORK => self.network.note_change(now()),
                 _ => self.control.note_readiness(event),
             }
         }
@@ -374,19 +375,9 @@ impl EventLoop {
     }
 
     fn take_addresses(&mut self, now: Instant) {
-        if now < self.addresses_due {
-            return;
-        }
-        self.addresses_due = now + ADDRESSES_INTERVAL;
-        match self.udp.local_addresses() {
-            Ok(addresses) if addresses != self.addresses => {
-                log::debug!("local addresses change count={}", addresses.len());
-                self.addresses.clone_from(&addresses);
-                self.node
-                    .handle_input(Input::LocalAddresses(addresses), now);
-            }
-            Ok(_) => {}
-            Err(error) => log::warn!("the addresses of this host cannot be read: {error}"),
+        if let Some(addresses) = self.network.take_changed(&self.udp, now) {
+            self.node
+                .handle_input(Input::LocalAddresses(addresses), now);
         }
     }
 
@@ -490,7 +481,7 @@ impl EventLoop {
             return Some(Duration::ZERO);
         }
         let deadlines = [
-            Some(self.addresses_due),
+            Some(self.network.deadline()),
             self.deadline,
             self.udp.deadline(),
             self.connection.deadline(),

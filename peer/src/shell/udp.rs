@@ -123,12 +123,13 @@ impl Udp {
         self.blocked.as_ref().map(|blocked| blocked.until)
     }
 
-    /// The addresses at which this host can reach itself through this socket, sorted; without
-    /// link-local IPv6 addresses, which mean nothing without an interface.
+    /// The addresses at which this host can reach itself through this socket, sorted; without those of
+    /// interfaces that are down, and link-local IPv6 addresses, which mean nothing without an interface.
     pub(crate) fn local_addresses(&self) -> io::Result<Vec<LocalAddress>> {
         let bound = canonical(self.local());
         let mut addresses: Vec<LocalAddress> = if_addrs::get_if_addrs()?
             .iter()
+            .filter(|interface| interface.is_oper_up())
             .filter(|interface| {
                 if bound.ip().is_unspecified() {
                     self.is_reachable_by(interface.ip())
