@@ -12,6 +12,7 @@ use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ mod people;
 // The rules that make a namespace a NAT.
 #[path = "nat_lab/rules.rs"]
 mod rules;
+// A file while paths come and go.
+#[path = "nat_lab/transfer.rs"]
+mod transfer;
 
 /// Tells the lab that it runs in a namespace where it may make others.
 const INSIDE: &str = "NAT_LAB_INSIDE";
@@ -49,14 +53,26 @@ const DIRECT_WITHIN: Duration = Duration::from_secs(12);
 /// has ended, too.
 const RELAYED_AT: Duration = Duration::from_secs(12);
 
-/// Its own name, to run it again.
-const NAME: &str = "every_pair_of_homes_delivers_and_is_direct_where_it_can_be";
-
 #[test]
 fn every_pair_of_homes_delivers_and_is_direct_where_it_can_be() {
+    const NAME: &str = "every_pair_of_homes_delivers_and_is_direct_where_it_can_be";
+    in_lab(NAME, measure);
+}
+
+#[test]
+fn a_transfer_goes_on_whatever_becomes_of_its_paths() {
+    const NAME: &str = "a_transfer_goes_on_whatever_becomes_of_its_paths";
+    in_lab(NAME, transfer::measure);
+}
+
+/// Runs the test of this name again where it can do its work.
+fn in_lab(name: &str, work: fn()) {
+    /// One at a time, so that none takes another's.
+    static TURN: Mutex<()> = Mutex::new(());
     if std::env::var_os(INSIDE).is_some() {
-        return measure();
+        return work();
     }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut lab) = namespace() else {
         let why = "skipped: this user may not make network namespaces, or ip or nft is missing or cannot do \
             what a NAT needs";
@@ -65,7 +81,7 @@ fn every_pair_of_homes_delivers_and_is_direct_where_it_can_be() {
         return;
     };
     let executable = std::env::current_exe().expect("a test knows where it is");
-    lab.arg(executable).args(["--exact", NAME, "--nocapture"]);
+    lab.arg(executable).args(["--exact", name, "--nocapture"]);
     let status = lab.env(INSIDE, "1").status().expect("unshare was there");
     assert!(status.success(), "the lab says above why it failed");
 }
@@ -77,6 +93,8 @@ fn namespace() -> Option<Command> {
     // One of everything that the lab needs of the kernel.
     const TRY: &str = "test -d /proc/sys/net/ipv6 && ip netns add probe &&
         ip -n probe link add type bridge && ip -n probe link add type veth &&
+        ip -n probe link add va type veth peer name vb &&
+        tc -n probe qdisc add dev va root tbf rate 1mbit burst 10k latency 50ms &&
         nsenter --net=/run/netns/probe nft 'add table ip n;
             add chain ip n post { type nat hook postrouting priority 100; };
             add rule ip n post masquerade random,fully-random'";

@@ -129,6 +129,58 @@ impl Network {
         hosts
     }
 
+    // ---- what happens later ------------------------------------------------------------------------
+
+    /// Bounds what a host sends, in the words of tc(8), with a queue of 50 ms.
+    pub(crate) fn limit_rate(&self, host: &Host, rate: &str) {
+        limit_rate(&host.namespace, "eth0", rate);
+    }
+
+    /// Lets nothing pass any more between two homes that have NATs, but what goes through the server.
+    pub(crate) fn separate(&self, one: &Host, other: &Host) {
+        let other = self.outside(other);
+        nft(
+            &self.nat(one),
+            &format!(
+                "table ip cut {{
+                chain out {{ type filter hook forward priority -10; ip daddr {other} drop; }}
+                chain in {{ type filter hook prerouting priority -400; ip saddr {other} drop; }}
+            }}\n"
+            ),
+        );
+    }
+
+    /// Ends that.
+    pub(crate) fn reunite(&self, one: &Host) {
+        nft(&self.nat(one), "delete table ip cut\n");
+    }
+
+    /// Gives a host another way out, behind another NAT, that is not used yet.
+    pub(crate) fn add_second_way(&mut self, host: &Host, rate: &str) -> SecondWay {
+        let number = self.homes + 1;
+        let nat = self.add_nat(number, &nat_rules(Kind::PortRestricted));
+        cable(&nat, "lan", &host.namespace, "eth1");
+        set_up(&nat, "lan", &["192.168.1.1/24"]);
+        limit_rate(&host.namespace, "eth1", rate);
+        SecondWay {
+            namespace: host.namespace.clone(),
+        }
+    }
+
+    /// The namespace of a host's NAT.
+    fn nat(&self, host: &Host) -> String {
+        let number = host.namespace.trim_start_matches(&self.name("h"));
+        self.name(&format!("nat{}", number.trim_end_matches('a')))
+    }
+
+    /// A host's address in public.
+    fn outside(&self, host: &Host) -> String {
+        let nat = self.nat(host);
+        let number = nat.trim_start_matches(&self.name("nat"));
+        let number: usize = number.parse().expect("a NAT has a number");
+        format!("198.51.100.{}", number + 9)
+    }
+
     // ---- parts -------------------------------------------------------------------------------------
 
     fn add_ipv6_home(&mut self, number: usize) -> Host {
@@ -233,6 +285,23 @@ impl Drop for Network {
     }
 }
 
+/// Another way out of a host.
+#[derive(Debug)]
+pub(crate) struct SecondWay {
+    namespace: String,
+}
+
+impl SecondWay {
+    /// Leaves the first way for this one, as from a cable to a radio network: the host has another address, and
+    /// no way back.
+    pub(crate) fn switch_over(&self) {
+        let Self { namespace } = self;
+        ip(&format!("-n {namespace} link set eth0 down"));
+        set_up(namespace, "eth1", &["192.168.1.77/24"]);
+        ip(&format!("-n {namespace} route add default via 192.168.1.1"));
+    }
+}
+
 /// A UDP socket in a namespace.
 #[track_caller]
 pub(crate) fn socket(namespace: &str, address: SocketAddr) -> UdpSocket {
@@ -290,6 +359,16 @@ fn set_up(namespace: &str, interface: &str, addresses: &[&str]) {
             "-n {namespace} address add {address} dev {interface}{at_once}"
         ));
     }
+}
+
+/// Bounds what goes out of an interface.
+#[track_caller]
+fn limit_rate(namespace: &str, interface: &str, rate: &str) {
+    let mut command = Command::new("tc");
+    let arguments = format!(
+        "-n {namespace} qdisc add dev {interface} root tbf rate {rate} burst 256k latency 50ms"
+    );
+    tool(command.args(arguments.split(' ')), "");
 }
 
 /// Switches a setting on that is called like this below `/proc/sys/net`.

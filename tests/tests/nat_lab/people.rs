@@ -1,9 +1,11 @@
 //! The server and its people in the namespaces of a network.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,14 @@ pub(crate) struct Chat {
     running: Running,
     started: Instant,
     _typed: ChildStdin,
+}
+
+/// A file that is on its way.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    running: Running,
+    /// What was said last.
+    is_direct: Cell<bool>,
 }
 
 /// How the packets of a link go, as `peer paths` says.
@@ -107,11 +117,10 @@ impl Service {
     /// Starts `receive` for somebody, and waits until it is online.
     #[track_caller]
     pub(crate) fn receive(&self, person: &Person) -> Running {
-        let inbox = format!("inbox-{}", person.name);
-        fs::create_dir(self.programs.folder().join(&inbox)).expect("the folder takes a folder");
-        let arguments = [
-            "--json", "receive", "--accept", "always", "--folder", &inbox,
-        ];
+        let inbox = self.inbox(person);
+        fs::create_dir(&inbox).expect("the folder takes a folder");
+        let inbox = inbox.to_str().expect("its name is a text");
+        let arguments = ["--json", "receive", "--accept", "always", "--folder", inbox];
         let running = start(Program::Peer, self.command(person, &arguments));
         let is_online = |line: &Value| line["params"]["state"] == "online";
         let online = running.wait_json("the receiver is online", PATIENCE, is_online);
@@ -134,6 +143,28 @@ impl Service {
             started,
             _typed: typed,
         }
+    }
+
+    /// Starts to send a file of this folder.
+    #[track_caller]
+    pub(crate) fn send_file(&self, person: &Person, to: &Person, file: &str) -> Sending {
+        let arguments = ["--json", "send-file", &to.name, file];
+        let mut command = self.command(person, &arguments);
+        command.env("RUST_LOG", "peer::node::links=debug");
+        Sending {
+            running: start(Program::Peer, command),
+            is_direct: Cell::new(false),
+        }
+    }
+
+    /// The folder of all files and profiles.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.programs.folder()
+    }
+
+    /// Where somebody's files arrive.
+    pub(crate) fn inbox(&self, person: &Person) -> PathBuf {
+        self.folder().join(format!("inbox-{}", person.name))
     }
 
     /// How the packets go from somebody who is in a chat.
@@ -169,6 +200,29 @@ impl Service {
         let mut command = within(&person.host.namespace, &command);
         command.stdin(Stdio::null());
         command
+    }
+}
+
+impl Sending {
+    /// Tells whether the packets go straight to the other device now.
+    pub(crate) fn is_direct(&self) -> bool {
+        let is_of_path = |line: &str| line.contains("Current(");
+        let next = || {
+            let running = &self.running;
+            running.wait_complaint("a path", Duration::ZERO, is_of_path)
+        };
+        while let Ok(line) = next() {
+            self.is_direct.set(line.contains("Current(Direct("));
+        }
+        self.is_direct.get()
+    }
+
+    /// Waits until the file is there.
+    #[track_caller]
+    pub(crate) fn wait_done(self) {
+        let finished = self.running.finish(PATIENCE);
+        let finished = finished.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(finished.code(), 0, "{finished:?}");
     }
 }
 
