@@ -243,7 +243,8 @@ impl Stage {
     #[track_caller]
     fn new(seed: u64) -> Option<Self> {
         println!("seed {seed}");
-        let mut world = World::new(EXECUTABLE);
+        // The control connection would carry what the proxy loses.
+        let mut world = World::serving(EXECUTABLE, &["--no-relay"]);
         let proxy = match Proxy::new(seed, world.server().address.parse().unwrap()) {
             Ok(proxy) => proxy,
             Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {

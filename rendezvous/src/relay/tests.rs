@@ -564,7 +564,7 @@ fn a_device_behind_its_control_connection_is_reached_as_over_udp() {
 }
 
 #[test]
-fn t31_nobody_takes_the_place_of_a_control_connection() {
+fn t49_nobody_takes_the_place_of_a_control_connection() {
     let mut stage = Stage::bound();
     let control = ControlId(7);
     stage.bind_over_control(ALICES, control);
