@@ -138,6 +138,13 @@ impl Node {
                 cx.links.set_local_addresses(addresses);
                 self.announce(now);
             }
+            Input::Woke(span) => {
+                log::debug!("the device was asleep for {} s", span.as_secs());
+                cx.links.on_standstill(span, now);
+                cx.links.on_woke(now);
+                self.paths.check_server(now);
+                self.account.on_woke(cx);
+            }
             Input::Rendezvous(input) => {
                 if let RendezvousInput::Connected { server, other, .. } = &input {
                     self.paths.set_server(*server, *other);

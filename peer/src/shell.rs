@@ -39,6 +39,7 @@ mod history;
 mod local;
 pub mod names;
 mod network;
+mod sleep;
 pub mod tls;
 mod udp;
 pub mod workers;
@@ -50,6 +51,7 @@ use self::history::{History, OutboxJournal};
 #[cfg(feature = "local-node")]
 pub use self::local::{Heard, LocalNode};
 use self::network::NetworkWatch;
+use self::sleep::SleepWatch;
 use self::tls::RendezvousConnection;
 pub use self::tls::probe;
 use self::udp::Udp;
@@ -223,6 +225,7 @@ struct EventLoop {
     /// Until when the node has nothing to do by itself.
     deadline: Option<Instant>,
     network: NetworkWatch,
+    sleep: SleepWatch,
     /// Where the node puts packets.
     buffer: Vec<u8>,
     is_stopping: Arc<AtomicBool>,
@@ -276,6 +279,7 @@ impl EventLoop {
             may_have_answers: false,
             deadline: Some(now),
             network,
+            sleep: SleepWatch::new(),
             buffer: Vec::new(),
             is_stopping,
         })
@@ -323,6 +327,9 @@ impl EventLoop {
 
     /// Feeds the node all that came, and does all that it says.
     fn turn(&mut self, now: Instant) {
+        if let Some(span) = self.sleep.take() {
+            self.node.handle_input(Input::Woke(span), now);
+        }
         self.udp.handle_timeout(now);
         self.take_answers(now);
         self.take_addresses(now);

@@ -258,6 +258,11 @@ impl Account {
 
     // ---- time ----------------------------------------------------------------------------------
 
+    /// The device was asleep: the server has perhaps ended the session.
+    pub(super) fn on_woke(&mut self, cx: &mut Context<'_>) {
+        self.session.on_woke(cx.requests, cx.now);
+    }
+
     /// Keeps the session alive, closes the connection to a silent server, tries again after a failure.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.session.handle_timeout(cx.requests, cx.now);

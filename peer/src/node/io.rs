@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use common::hash::LeafHash;
@@ -50,6 +50,8 @@ pub enum Input {
     /// The addresses at which this host's UDP socket can be reached, none of them unspecified. Given
     /// at the start and after each change of the network.
     LocalAddresses(Vec<LocalAddress>),
+    /// The device was asleep for so long, by another clock than the one that this is handed over with.
+    Woke(Duration),
     /// The control connection opened, brought bytes or closed.
     Rendezvous(RendezvousInput),
     /// A person, or a program for them, issued a command.

@@ -10,8 +10,8 @@ use tests::sim::net::{Faults, Site};
 use tests::sim::world::{World, WorldOptions};
 
 use super::shared::{
-    answer, answers, ask, end, offer, open_offers, overhear, reunite, say, separate, shown, until,
-    until_delivered, until_online, waiting,
+    acquainted, answer, answers, ask, end, offer, open_offers, overhear, reunite, say, separate,
+    shown, until, until_delivered, until_online, waiting,
 };
 
 /// Longer than milliseconds in 32 bits can count, and than a token lives.
@@ -140,4 +140,40 @@ fn what_ends_long_after_a_sleep_ends_for_another_reason() {
         panic!("it did not fail");
     };
     assert!(reason.contains("went away"), "{reason}");
+}
+
+/// The monotonic clock stands still while a device sleeps, and its server has given it up without a word.
+#[test]
+fn a_device_that_wakes_finds_out_soon_that_its_session_is_gone() {
+    let time_to_notice = |is_told: bool| {
+        let mut world = acquainted(2);
+        let gone = world.hosts[0].connection().expect("it is online");
+        world.break_connection(gone, true, false);
+        // Just after something was heard of the server.
+        if is_told {
+            world.tell_woken(0, Duration::from_secs(3600));
+        }
+        let began = world.now;
+        until(&mut world, |world| {
+            world.hosts[0].connection() != Some(gone)
+        });
+        until_online(&mut world, 0, true);
+        world.now.saturating_duration_since(began)
+    };
+    let (woken, untold) = (time_to_notice(true), time_to_notice(false));
+    eprintln!("a lost session is noticed: woken {woken:?}, otherwise {untold:?}");
+    assert!(woken < Duration::from_secs(8), "{woken:?}");
+    assert!(untold > 2 * woken, "{untold:?}");
+}
+
+#[test]
+fn a_device_that_woke_and_has_lost_nothing_goes_on() {
+    let mut world = acquainted(2);
+    let session = world.hosts[0].connection();
+    world.tell_woken(0, Duration::from_secs(3600));
+    let id = say(&mut world, 0, 1, "good morning");
+    until_delivered(&mut world, 0, id);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.hosts[0].connection(), session);
+    assert_eq!(world.violation, None);
 }

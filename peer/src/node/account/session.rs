@@ -159,6 +159,8 @@ enum Step {
 const LOGIN_REQUEST: RequestId = RequestId(0);
 /// A server from which nothing arrives for this long, not even the answer to a keep-alive, is gone.
 const SILENCE_MAX: Duration = KEEP_ALIVE_INTERVAL.saturating_mul(3);
+/// The same after the device was asleep, in which it may have been given up: a few round trips.
+const WAKE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Session {
     /// Starts a session, which connects at once if there is a token.
@@ -349,6 +351,19 @@ impl Session {
             }
             State::Idle | State::Halted { .. } | State::Connecting | State::Closing => None,
         }
+    }
+
+    /// The device was asleep: the server shows soon that it still has the session, or another one is begun.
+    pub(super) fn on_woke(&mut self, requests: &mut Requests, now: Instant) {
+        if !matches!(self.state, State::Online) {
+            return;
+        }
+        let heard = now.checked_sub(SILENCE_MAX.saturating_sub(WAKE_PATIENCE));
+        self.last_received = heard.map_or(self.last_received, |at| at.min(self.last_received));
+        requests.ask(
+            DevicePurpose::KeepAlive.into(),
+            DeviceRequest::KeepAlive.into(),
+        );
     }
 
     /// The next output.

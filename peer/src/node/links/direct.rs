@@ -152,6 +152,15 @@ impl Links {
         self.relay.poll_train()
     }
 
+    /// The device was asleep: others may have given it up, and its address may be another one.
+    pub(in crate::node) fn on_woke(&mut self, now: Instant) {
+        self.relay.on_address_change(now);
+        for link in self.peers.keys() {
+            self.transport.ping(*link);
+        }
+        self.collect(now);
+    }
+
     /// Notes whether the server answers over UDP.
     pub(in crate::node) fn on_udp(&mut self, is_answered: bool, now: Instant) {
         if is_answered {

@@ -335,6 +335,14 @@ impl World {
         self.tampers.insert(n, Tamper(Box::new(change)));
     }
 
+    /// Tells a host that it was asleep, as its clock does not.
+    pub fn tell_woken(&mut self, n: usize, span: Duration) {
+        if let Some(node) = &mut self.hosts[n].node {
+            node.handle_input(Input::Woke(span), self.now);
+        }
+        self.drain(n);
+    }
+
     /// Sends a host what the server never said, if it has a control connection.
     pub fn forge(&mut self, n: usize, frame: &ServerFrame) {
         if let Some(id) = self.hosts[n].connection {

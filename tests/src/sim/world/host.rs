@@ -74,6 +74,11 @@ impl Host {
         self.node.is_some() && self.asleep_until.is_none()
     }
 
+    /// Its control connection, or the attempt to make one.
+    pub const fn connection(&self) -> Option<ConnectionId> {
+        self.connection
+    }
+
     /// Tells whether it has a control connection, or is making one.
     pub const fn is_connected(&self) -> bool {
         self.connection.is_some()
