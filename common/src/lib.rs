@@ -29,6 +29,8 @@ pub mod hash;
 pub mod id;
 // Device keys (Ed25519), their signatures and fingerprints.
 pub mod key;
+// Names of devices on a local network.
+pub mod lan;
 // Every limit of the project, with its reason.
 pub mod limits;
 // What both programs need from the system: files, locks, clocks, sockets, threads, SQLite.
