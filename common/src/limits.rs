@@ -342,6 +342,25 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 pub const FIND_BACKOFF_FIRST: Duration = Duration::from_secs(2);
 /// Longest such back-off. Presence pushes make most of these look-ups unnecessary.
 pub const FIND_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Time for which a device keeps its name on a local network: strangers who hear it cannot follow a device for
+/// longer by its name, and each new one costs every neighbour a few packets.
+pub const LAN_NAME_LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// A name that was heard on a local network and not taken back is forgotten after this long: its device has
+/// had another one for a while by then.
+pub const LAN_HEARD_LIFETIME: Duration = Duration::from_secs(2 * LAN_NAME_LIFETIME.as_secs());
+/// Names heard on a local network and kept, recognised or not: far more than the devices of an office. Of
+/// those that nobody here knows the oldest makes room.
+pub const LAN_NAMES_MAX: usize = 256;
+/// Names of one device that are kept: the present one, the one before, and as many that somebody else makes
+/// who knows its key. The newest count.
+pub const LAN_NAMES_PER_DEVICE_MAX: usize = 4;
+/// Endpoints of one name that are kept: addresses of both families on a few interfaces.
+pub const LAN_ENDPOINTS_MAX: usize = 8;
+/// New names that are compared with all pinned keys in each [`LAN_NAMES_INTERVAL`]. With [`PINS_MAX`] keys one
+/// takes 3 ms.
+pub const LAN_NAMES_PER_INTERVAL_MAX: usize = LAN_NAMES_MAX;
+/// See [`LAN_NAMES_PER_INTERVAL_MAX`]: a flood of names costs less than a tenth of a core.
+pub const LAN_NAMES_INTERVAL: Duration = Duration::from_secs(10);
 /// Retransmission interval of a STUN request to the server: the RTO of RFC 8489 section 6.2.1.
 pub const STUN_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// After two round trips of the control connection, and at least this long, without a word over UDP a peer asks

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::id::{AccountName, MessageId, NameError};
 use common::key::Fingerprint;
@@ -79,6 +80,10 @@ pub(crate) struct Global {
         default_value_t
     )]
     pub(crate) rule: PathArgument,
+    /// Neither announce this device on the local network nor look for others there. Without it, people who have
+    /// talked before find each other there while the server is away; --path relay implies it.
+    #[arg(long, global = true, env = "PEER_NO_LAN", value_parser = FalseyValueParser::new())]
+    pub(crate) no_lan: bool,
     /// Log to stderr what is decided; twice: what is dropped, too. RUST_LOG overrides it.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -577,7 +582,7 @@ mod tests {
                 );
                 if let Some(variable) = argument.get_env() {
                     assert!(
-                        ["PEER_PROFILE", "PEER_UDP", "PEER_PATH"]
+                        ["PEER_PROFILE", "PEER_UDP", "PEER_PATH", "PEER_NO_LAN"]
                             .map(Into::into)
                             .contains(&variable.to_owned())
                     );

@@ -14,7 +14,6 @@ use common::os::process::forbid_core_dumps;
 use crate::args::{Action, Arguments, Global, Outbox, OutboxAction, example_for};
 use crate::config::profile_folder;
 use crate::failure::{Exit, Failure};
-use crate::node::PathRule;
 use crate::profile::{Profile, Settings};
 use crate::ui::Screen;
 
@@ -37,7 +36,7 @@ mod paths;
 /// Showing what arrives.
 mod receive;
 
-use node_handle::NodeHandle;
+use node_handle::{NodeHandle, Ways};
 
 /// Runs the program `peer` with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -95,8 +94,7 @@ fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> 
 #[derive(Debug)]
 struct Place {
     profile: Profile,
-    udp: BindAddress,
-    rule: PathRule,
+    ways: Ways,
     node: RefCell<Option<NodeHandle>>,
 }
 
@@ -112,8 +110,11 @@ impl Place {
         })?;
         Ok(Self {
             profile: Profile::at(folder),
-            udp: global.udp.unwrap_or(BindAddress::port(0)),
-            rule: global.rule.into(),
+            ways: Ways {
+                udp: global.udp.unwrap_or(BindAddress::port(0)),
+                rule: global.rule.into(),
+                lan: !global.no_lan,
+            },
             node: RefCell::new(None),
         })
     }
@@ -138,7 +139,7 @@ impl Place {
 
     /// Opens the profile with settings that may not be saved yet; once, as each command does.
     fn open_with(&self, settings: Settings) -> Result<RefMut<'_, NodeHandle>, Failure> {
-        let node = NodeHandle::open(self.profile.clone(), settings, (self.udp, self.rule))?;
+        let node = NodeHandle::open(self.profile.clone(), settings, self.ways)?;
         let slot = self.node.borrow_mut();
         Ok(RefMut::map(slot, |slot| slot.insert(node)))
     }

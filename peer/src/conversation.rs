@@ -35,6 +35,8 @@ mod farewell;
 mod io;
 // Offers that end with their node, and are made again.
 mod lost;
+// Who is heard on the local network.
+mod nearby;
 // Open offers by their numbers.
 mod offers;
 // Who is online, and who is known to exist.
@@ -143,6 +145,8 @@ pub(crate) struct Conversation {
     transfers: Transfers,
     connection: ConnectionWatch,
     presence: Presence,
+    /// Accounts with a device that is heard on the local network.
+    nearby: BTreeSet<AccountName>,
     departed: Departed,
     /// The person turned to this account, and was not told whether it is there.
     opening: Option<AccountName>,
@@ -181,6 +185,7 @@ impl Conversation {
             transfers: Transfers::default(),
             connection: ConnectionWatch::default(),
             presence: Presence::default(),
+            nearby: BTreeSet::new(),
             departed: Departed::default(),
             opening: None,
             farewell: Farewell::default(),
@@ -330,6 +335,7 @@ impl Conversation {
                 }
             }
             Event::Presence(change) => self.on_presence(&change, now),
+            Event::Nearby { account, is_here } => self.on_nearby(account, is_here),
             Event::FailedLogins(failed) => {
                 self.tell(Event::FailedLogins(failed.clone()));
                 self.show(Item::FailedLogins(failed));
@@ -407,10 +413,12 @@ impl Conversation {
         let Self {
             sent,
             presence,
+            nearby,
             connection,
             ..
         } = self;
         let why = |to: &AccountName| match presence.absence(to) {
+            _ if nearby.contains(to) => Cause::NotReached,
             Some(absence) => Cause::Absent(absence),
             None if connection.is_lost() => Cause::NoServer,
             None => Cause::NotReached,
@@ -555,13 +563,19 @@ impl Conversation {
             return;
         };
         self.tell(Event::Connection(state));
-        match change {
-            ConnectionChange::Lost { .. } | ConnectionChange::OtherServer { .. } => {
-                self.presence.on_connection_lost();
-            }
-            ConnectionChange::Restored => self.look_around(),
+        let is_lost = match change {
+            ConnectionChange::Lost { .. } | ConnectionChange::OtherServer { .. } => true,
+            ConnectionChange::Restored => false,
+        };
+        if is_lost {
+            self.presence.on_connection_lost();
+        } else {
+            self.look_around();
         }
         self.show(Item::Connection(change));
+        if is_lost {
+            self.tell_nearby();
+        }
     }
 
     fn on_presence(&mut self, change: &PresenceView, now: Instant) {
@@ -576,6 +590,11 @@ impl Conversation {
         }
     }
 
+    /// Tells whether an account is whom one talks to, or one whom messages wait for.
+    fn awaits(&self, account: &AccountName) -> bool {
+        self.with.as_ref() == Some(account) || self.sent.waiting_for(account) > 0
+    }
+
     /// Shows that the recipient, or somebody whom messages wait for, came online or went offline, and that
     /// somebody left whose files are under way, or is back; and that of nobody else.
     fn on_moved(&mut self, account: AccountName, is_online: bool, now: Instant) {
@@ -587,9 +606,7 @@ impl Conversation {
                 || self.transfers.is_with(account)
         };
         let of_file = self.departed.is_told(&account, is_online, has_file);
-        let is_awaited =
-            self.with.as_ref() == Some(&account) || self.sent.waiting_for(&account) > 0;
-        if is_awaited || of_file {
+        if self.awaits(&account) || of_file {
             self.show(Item::Presence { account, is_online });
         }
     }

@@ -20,6 +20,8 @@ mod context;
 mod directory;
 // Inputs and outputs, and what the shell does for the node.
 pub mod io;
+// Names on the local network.
+mod lan;
 // Authorisation, frames and leaves.
 mod links;
 // The memory that a test allocates.
@@ -42,6 +44,7 @@ mod violation;
 
 use account::{Account, AccountEvent, relayed};
 use chat::Chat;
+use command::Event;
 pub use command::PathRule;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::Occupancy;
@@ -51,6 +54,7 @@ use context::{Context, Effects};
 use directory::{Directory, DirectoryEvent};
 pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, Transmit};
 use io::{RendezvousInput, StoreAnswer, StoreId};
+use lan::Lan;
 use links::{LinkChange, Links, LinksEvent};
 use paths::Paths;
 use purpose::StorePurpose;
@@ -75,6 +79,7 @@ pub struct Node {
     chat: Chat,
     transfers: Transfers,
     paths: Paths,
+    lan: Lan,
     /// Something happened that may have changed which accounts messages and offers wait for.
     wants_are_stale: bool,
     /// When somebody called last.
@@ -91,16 +96,26 @@ impl Node {
             restored,
             epoch,
             rule,
+            lan,
         } = options;
         let own_key = secret.public();
         let mut rng = StdRng::from_seed(seed);
         let links_seed = child_seed(&mut rng);
-        let [account_rng, paths_rng, directory_rng, dials_rng, relay_rng] =
-            std::array::from_fn(|_| StdRng::from_seed(child_seed(&mut rng)));
+        let [
+            account_rng,
+            paths_rng,
+            directory_rng,
+            dials_rng,
+            relay_rng,
+            lan_rng,
+        ] = std::array::from_fn(|_| StdRng::from_seed(child_seed(&mut rng)));
         let copy = DeviceSecret::from_seed(*secret.seed());
         let mut links = Links::new(links_seed, [dials_rng, relay_rng], copy, restored.contacts);
-        links.set_enrolled(restored.session.is_some(), now);
+        let is_enrolled = restored.session.is_some();
+        links.set_enrolled(is_enrolled, now);
         links.set_rule(rule);
+        let mut lan = Lan::new(lan_rng, own_key, lan && links.goes_directly());
+        lan.set_enrolled(is_enrolled, now);
         let mut effects = Effects::new(epoch, rng, links);
         let requests = &mut effects.requests;
         let session = restored.session;
@@ -112,6 +127,7 @@ impl Node {
             chat: Chat::new(restored.outbox, &restored.sent),
             transfers: Transfers::default(),
             paths: Paths::new(paths_rng, own_key, rule),
+            lan,
             wants_are_stale: true,
             called: now,
             effects,
@@ -135,6 +151,7 @@ impl Node {
             Input::Datagrams(datagrams) => self.on_datagrams(datagrams, now),
             Input::LocalAddresses(addresses) => {
                 self.paths.set_local(&addresses);
+                self.lan.set_local(&addresses, now);
                 cx.links.set_local_addresses(addresses);
                 self.announce(now);
             }
@@ -145,6 +162,7 @@ impl Node {
                 self.paths.check_server(now);
                 self.account.on_woke(cx);
             }
+            Input::Lan(input) => self.lan.handle_input(input, cx.links, now),
             Input::Rendezvous(input) => {
                 if let RendezvousInput::Connected { server, other, .. } = &input {
                     self.paths.set_server(*server, *other);
@@ -157,6 +175,7 @@ impl Node {
             Input::Disk(transfer, answer) => self.transfers.on_disk(transfer, answer, cx),
             Input::Computed(id, answer) => self.account.on_computed(id, answer, cx),
             Input::ShutDown => {
+                self.lan.shut_down(now);
                 self.transfers.shut_down(cx);
                 cx.links.say_goodbye(now);
                 self.account.shut_down(cx);
@@ -172,6 +191,7 @@ impl Node {
         let cx = &mut self.effects.at(now);
         self.account.handle_timeout(cx);
         cx.links.handle_timeout(now);
+        self.lan.handle_timeout(now);
         if self.paths.handle_timeout(now) {
             self.announce(now);
         }
@@ -203,6 +223,7 @@ impl Node {
             self.effects.links.occupancies(),
             self.chat.occupancies(),
             self.transfers.occupancies(),
+            self.lan.occupancies().to_vec(),
             vec![self.effects.stores.occupancy()],
         ];
         parts.concat()
@@ -232,6 +253,7 @@ impl Node {
     ///     restored: Restored::default(),
     ///     epoch: Epoch::new(now, UnixTime::from_millis(1_700_000_000_000)),
     ///     rule: PathRule::Any,
+    ///     lan: true,
     /// };
     /// let mut node = Node::new([2; 32], now, options);
     /// let mut buffer = Vec::new();
@@ -252,6 +274,9 @@ impl Node {
         buffer.clear();
         if let Some(output) = self.effects.first.pop_front() {
             return output;
+        }
+        if let Some(announcement) = self.lan.poll_output() {
+            return Output::Lan(announcement);
         }
         if let Some(transmit) = self.paths.poll_transmit(buffer) {
             return Output::Transmit(transmit);
@@ -284,9 +309,13 @@ impl Node {
         } = &self.effects;
         let deadlines = [
             (self.account.poll_timeout(requests), "account"),
-            (self.directory.poll_timeout(requests, links), "directory"),
+            (
+                self.directory.poll_timeout(requests, links, &self.lan),
+                "directory",
+            ),
             (self.transfers.poll_timeout(), "transfers"),
             (self.paths.poll_timeout(), "paths"),
+            (self.lan.poll_timeout(), "lan"),
             (links.poll_timeout(), "links"),
             (stores.poll_timeout(), "store"),
         ];
@@ -299,6 +328,7 @@ impl Node {
     /// Carries events between the parts until all are quiet.
     fn settle(&mut self, now: Instant) {
         loop {
+            self.tell_neighbours(now);
             let cx = &mut self.effects.at(now);
             let has_sent = self.account.send_requests(cx);
             if let Some(event) = self.account.poll_event() {
@@ -313,7 +343,9 @@ impl Node {
                         self.account.on_answer(purpose, answer, cx);
                     }
                     Answered::Introduction(purpose, answer) => {
-                        self.directory.on_introduction_answer(purpose, answer, cx);
+                        let lan = &self.lan;
+                        self.directory
+                            .on_introduction_answer(purpose, answer, lan, cx);
                     }
                 }
             } else if let Some(event) = self.directory.poll_event() {
@@ -334,6 +366,7 @@ impl Node {
         match event {
             AccountEvent::Online => {
                 cx.links.set_enrolled(true, now);
+                self.lan.set_enrolled(true, now);
                 cx.links.on_online(self.paths.server(), now);
                 self.directory.on_online(cx);
                 self.paths.on_online(now);
@@ -343,7 +376,10 @@ impl Node {
                 self.directory.on_offline();
                 self.paths.on_offline();
             }
-            AccountEvent::Unenrolled => cx.links.set_enrolled(false, now),
+            AccountEvent::Unenrolled => {
+                cx.links.set_enrolled(false, now);
+                self.lan.set_enrolled(false, now);
+            }
             AccountEvent::Directory(push) => self.directory.on_push(push, cx),
             AccountEvent::Introduction(push) => Directory::on_introduction(push, cx),
             AccountEvent::Relay(train) => {
@@ -377,6 +413,17 @@ impl Node {
         }
     }
 
+    /// Tells people who came to the local network, and who left it.
+    fn tell_neighbours(&mut self, now: Instant) {
+        let cx = &mut self.effects.at(now);
+        for (account, is_here) in self.lan.take_changes(cx.links) {
+            if is_here {
+                self.directory.look_again_for(&account);
+            }
+            cx.event(Event::Nearby { account, is_here });
+        }
+    }
+
     /// Has the directory look for every account that messages or offers wait for. Returns whether that
     /// made new work.
     fn look_for_wanted(&mut self, now: Instant) -> bool {
@@ -388,13 +435,15 @@ impl Node {
             self.directory
                 .set_wanted(waiting, self.account.name(), cx.links);
         }
-        match cx.requests.down().cloned() {
+        let has_dialled = self.directory.look_nearby(&self.lan, cx);
+        let has_asked = match cx.requests.down().cloned() {
             Some(error) => self.transfers.on_down(&error, cx),
             None => {
                 self.directory.look_for_wanted(cx);
                 cx.requests.has_output()
             }
-        }
+        };
+        has_dialled || has_asked
     }
 
     // ---- other peers ---------------------------------------------------------------------------
@@ -434,7 +483,10 @@ impl Node {
                 device_key,
                 known,
                 forgotten,
-            } => cx.on_new_key(account, device_key, known, forgotten),
+            } => {
+                cx.on_new_key(account, device_key, known, forgotten);
+                self.lan.on_new_key(device_key);
+            }
             LinksEvent::Frame {
                 link,
                 account,

@@ -35,6 +35,7 @@ use mio::{Events, Poll, Token, Waker};
 pub mod control;
 mod disk;
 mod history;
+mod lan;
 #[cfg(feature = "local-node")]
 mod local;
 pub mod names;
@@ -48,6 +49,7 @@ use self::control::ControlServer;
 pub(crate) use self::disk::has_more_than_it_says;
 pub use self::history::HistoryError;
 use self::history::{History, OutboxJournal};
+use self::lan::Lan;
 #[cfg(feature = "local-node")]
 pub use self::local::{Heard, LocalNode};
 use self::network::NetworkWatch;
@@ -117,6 +119,8 @@ pub struct NodeSettings {
     pub udp: BindAddress,
     /// Which ways packets to other devices may take.
     pub rule: PathRule,
+    /// Whether it announces itself on the local network and listens for others there.
+    pub lan: bool,
 }
 
 /// The address of a rendezvous server. Its TCP and UDP ports have the same number.
@@ -213,6 +217,7 @@ struct EventLoop {
     udp: Udp,
     connection: RendezvousConnection,
     control: ControlServer,
+    lan: Lan,
     /// What a caller on this thread has not taken yet; `None` if there is no such caller.
     #[cfg(feature = "local-node")]
     heard: Option<VecDeque<Heard>>,
@@ -263,6 +268,7 @@ impl EventLoop {
             restored,
             epoch: epoch(),
             rule: settings.rule,
+            lan: settings.lan,
         };
         Ok(Self {
             poll,
@@ -270,6 +276,7 @@ impl EventLoop {
             udp,
             connection,
             control,
+            lan: Lan::new(answers),
             #[cfg(feature = "local-node")]
             heard: None,
             workers,
@@ -370,6 +377,7 @@ impl EventLoop {
                 Answer::Computed(id, answer) => {
                     self.node.handle_input(Input::Computed(id, answer), now);
                 }
+                Answer::Lan(heard) => self.node.handle_input(Input::Lan(heard), now),
                 Answer::Resolved(resolved) => {
                     let mut said = VecDeque::new();
                     let registry = self.poll.registry();
@@ -385,6 +393,7 @@ impl EventLoop {
         if let Some(addresses) = self.network.take_changed(&self.udp, now) {
             self.node
                 .handle_input(Input::LocalAddresses(addresses), now);
+            self.lan.tend();
         }
     }
 
@@ -442,6 +451,7 @@ impl EventLoop {
                     heard.push_back(Heard::Event(event));
                 }
             }
+            Output::Lan(announcement) => self.lan.announce(announcement),
             Output::Wait(_) => {}
         }
     }
@@ -504,6 +514,7 @@ impl EventLoop {
         self.journal.clear();
         self.ask_history();
         self.control.close();
+        self.lan.finish();
         // Workers that wait for the loop to take an answer learn that it does not.
         drop(self.answers);
         self.workers.finish();

@@ -33,6 +33,8 @@ impl Home {
             .env_clear()
             .env("HOME", self.folder.path())
             .env("PEER_PROFILE", self.path("profile"))
+            // Nothing leaves this machine.
+            .env("PEER_NO_LAN", "1")
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command

@@ -330,6 +330,7 @@ impl Profile {
             socket: self.socket(),
             udp: "127.0.0.1:0".parse().unwrap(),
             rule: PathRule::Any,
+            lan: false,
         }
     }
 

@@ -19,6 +19,9 @@ mod files;
 // Whose word is whose.
 #[path = "scenarios/identity.rs"]
 mod identity;
+// On one network without a server.
+#[path = "scenarios/lan.rs"]
+mod lan;
 // Links that end, and links that go on.
 #[path = "scenarios/links.rs"]
 mod links;

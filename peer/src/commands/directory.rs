@@ -197,6 +197,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
                 }
             }
             Event::Message(_)
+            | Event::Nearby { .. }
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Offer(_)

@@ -33,13 +33,22 @@ pub(super) const LATEST_COUNT: u32 = 500;
 /// How long a person may look at nothing before it is said what is waited for.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(1);
 
+/// Which ways packets of this device's may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ways {
+    /// Where to bind the UDP socket.
+    pub(crate) udp: BindAddress,
+    pub(crate) rule: PathRule,
+    /// Whether the device announces itself on the local network.
+    pub(crate) lan: bool,
+}
+
 /// A connection to the profile's node, and the node itself if this process owns the profile.
 #[derive(Debug)]
 pub(crate) struct NodeHandle {
     profile: Profile,
     settings: Settings,
-    udp: BindAddress,
-    rule: PathRule,
+    ways: Ways,
     inbox: Inbox,
     client: Option<Client>,
     owned: Option<Owned>,
@@ -53,45 +62,49 @@ struct Owned {
 
 impl NodeHandle {
     /// Opens the profile that `settings` belong to. They may not be saved yet.
-    pub(crate) fn open(
-        profile: Profile,
-        settings: Settings,
-        (udp, rule): (BindAddress, PathRule),
-    ) -> Result<Self, Failure> {
+    pub(crate) fn open(profile: Profile, settings: Settings, ways: Ways) -> Result<Self, Failure> {
         let inbox = Inbox::with_signals().map_err(|error| {
             Failure::new(Exit::Other, "could not handle signals").because(error)
         })?;
         let mut session = Self {
             profile,
             settings,
-            udp,
-            rule,
+            ways,
             inbox,
             client: None,
             owned: None,
         };
         session.attach()?;
-        session.check_rule()?;
+        session.check_ways()?;
         Ok(session)
     }
 
     /// Makes sure that a node of another program keeps to the paths asked for here: they may hide addresses.
-    fn check_rule(&mut self) -> Result<(), Failure> {
-        if self.rule == PathRule::Any || self.is_owner() {
+    fn check_ways(&mut self) -> Result<(), Failure> {
+        let Ways { rule, lan, .. } = self.ways;
+        if (rule == PathRule::Any && lan) || self.is_owner() {
             return Ok(());
         }
-        let doing = "use --path";
+        let option = if rule == PathRule::Any {
+            "--no-lan"
+        } else {
+            "--path"
+        };
+        let doing = &format!("use {option}");
         let Reply::Status(node) = self.call(doing, &Command::Status)? else {
             return Err(Failure::unexpected_reply(doing));
         };
-        if node.rule == self.rule {
+        let is_kept_to = rule == PathRule::Any || node.rule == rule;
+        if is_kept_to && (lan || !node.lan) {
             return Ok(());
         }
         Err(Failure::new(Exit::Profile, format!("could not {doing}"))
             .because(
                 "another 'peer' program of this profile has the connection, and goes other ways",
             )
-            .next("end that one, or give it the same --path; 'peer status' shows it"))
+            .next(format!(
+                "end that one, or give it the same {option}; 'peer status' shows it"
+            )))
     }
 
     /// The settings that this session was opened with.
@@ -337,7 +350,7 @@ impl NodeHandle {
                 Ok(client) => {
                     if self.owned.is_none() {
                         log::info!(
-                            "another 'peer' program runs the node of this profile: what the node decides is in that one's log, and --udp and --path are that one's, too"
+                            "another 'peer' program runs the node of this profile: what the node decides is in that one's log, and --udp, --path and --no-lan are that one's, too"
                         );
                     }
                     let client = self.client.insert(client);
@@ -375,8 +388,9 @@ impl NodeHandle {
             device_name: self.settings.device_name.clone(),
             history: self.profile.history(),
             socket: socket.to_owned(),
-            udp: self.udp,
-            rule: self.rule,
+            udp: self.ways.udp,
+            rule: self.ways.rule,
+            lan: self.ways.lan,
         });
         Ok(Owned {
             node: node?,

@@ -336,7 +336,7 @@ impl Receiver<'_> {
                 }
                 Ok(None)
             }
-            Event::MessageState { .. } | Event::Withdrawn { .. } => Ok(None),
+            Event::Nearby { .. } | Event::MessageState { .. } | Event::Withdrawn { .. } => Ok(None),
         }
     }
 

@@ -198,6 +198,8 @@ pub(crate) enum Item {
         account: AccountName,
         is_online: bool,
     },
+    /// The same is heard on the local network, or not any more, while the connection to the server is lost.
+    Nearby { account: AccountName, is_here: bool },
     /// Somebody else failed to log in to this account.
     FailedLogins(FailedLogins),
     /// Another device was enrolled at this account.

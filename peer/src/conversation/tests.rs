@@ -282,7 +282,9 @@ fn status() -> NodeStatus {
         connection: ConnectionState::Online,
         endpoints: Vec::new(),
         rule: PathRule::Any,
+        lan: true,
         links: Vec::new(),
+        nearby: Vec::new(),
         outbox: 0,
         transfers: Vec::new(),
     }

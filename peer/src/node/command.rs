@@ -260,6 +260,9 @@ pub enum Event {
     /// A message arrived and is being written to the history; its author gets the receipt once it is on
     /// disk.
     Message(HistoryItem),
+    /// A device that calls itself one of this account's was heard on the local network, or is not heard there
+    /// any more. Only a link proves that it is.
+    Nearby { account: AccountName, is_here: bool },
     /// The delivery state of a sent message advanced.
     MessageState {
         id: MessageId,
@@ -391,8 +394,14 @@ pub struct NodeStatus {
     pub endpoints: Vec<SocketAddr>,
     /// Which ways its packets to other devices may take.
     pub rule: PathRule,
+    /// Whether it announces itself on the local network, where it has an address there, and listens for others.
+    #[serde(default)]
+    pub lan: bool,
     /// Its links to other devices, by account.
     pub links: Vec<LinkView>,
+    /// Accounts with a device that is heard on the local network, ordered by name: see [`Event::Nearby`].
+    #[serde(default)]
+    pub nearby: Vec<AccountName>,
     /// Number of messages without a receipt.
     pub outbox: usize,
     /// The transfers that it carries, whichever program of the profile asked for them: sent offers that wait

@@ -5,7 +5,7 @@ use std::time::Instant;
 use common::password::Password;
 
 use super::Node;
-use super::command::{Command, CommandId, NodeStatus, Reply};
+use super::command::{Command, CommandId, Event, NodeStatus, Reply};
 use super::io::ChatRequest;
 
 impl Node {
@@ -33,7 +33,13 @@ impl Node {
                 self.effects.at(now).reply(id, Ok(Reply::Status(status)));
             }
             Command::List => self.directory.list(id, cx),
-            Command::Watch => self.directory.watch(id, cx),
+            Command::Watch => {
+                self.directory.watch(id, cx);
+                for account in self.lan.here().iter().cloned() {
+                    let is_here = true;
+                    cx.event(Event::Nearby { account, is_here });
+                }
+            }
             Command::Contacts => {
                 let contacts = cx.links.contacts().cloned().collect();
                 cx.reply(id, Ok(Reply::Contacts(contacts)));
@@ -75,7 +81,9 @@ impl Node {
             connection: self.account.connection().clone(),
             endpoints: self.paths.candidates(),
             rule: self.effects.links.rule(),
+            lan: self.lan.is_permitted(),
             links: self.effects.links.views(),
+            nearby: self.lan.here().iter().cloned().collect(),
             outbox: self.chat.waiting(),
             transfers: self.transfers.views(),
         }

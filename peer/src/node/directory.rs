@@ -1,7 +1,7 @@
 //! The directory: who is online, and whom this node looks for.
 //!
 //! Owns the announcement of this device, listings that people asked for, the watch of presence changes,
-//! and the search for accounts that messages or offers wait for. How and at which endpoints a device is
+//! and the search for accounts that messages or offers wait for, at the server and on the local network. How and at which endpoints a device is
 //! dialled is up to `links`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 
 use super::command::{CommandError, CommandId, Event, Listed, PresenceView, Reply};
 use super::context::Context;
+use super::lan::Lan;
 use super::links::{LinkChange, Links, NO_RELAY};
 use super::purpose::{DirectoryPurpose, IntroductionPurpose};
 use super::requests::{Requests, unexpected_reply};
@@ -153,7 +154,7 @@ impl Directory {
                         account: account.clone(),
                         reason: reason.clone(),
                     };
-                    self.fail_search(account.clone(), error, cx.now);
+                    self.fail_search(account.clone(), error, cx);
                 }
             }
             LinkChange::Silent { .. }
@@ -179,8 +180,42 @@ impl Directory {
         }
     }
 
-    /// When [`Directory::look_for_wanted`] is due. Without a session nobody is looked for.
-    pub(super) fn poll_timeout(&self, requests: &Requests, links: &Links) -> Option<Instant> {
+    /// Without a session, dials the accounts that are due and are heard on the local network. Tells whether
+    /// there were any.
+    pub(super) fn look_nearby(&mut self, lan: &Lan, cx: &mut Context<'_>) -> bool {
+        if cx.requests.is_online() {
+            return false;
+        }
+        let mut has_dialled = false;
+        loop {
+            let links = &*cx.links;
+            let is_left_out =
+                |account: &AccountName| links.is_dialling(account) || !lan.is_here(account, links);
+            let Some(account) = self.search.take_due(cx.now, is_left_out) else {
+                return has_dialled;
+            };
+            has_dialled = true;
+            if dial_nearby(&account, lan, cx) {
+                self.search.on_dialling(&account);
+            } else {
+                self.search.on_failed(&account, cx.now);
+            }
+        }
+    }
+
+    /// When [`Directory::look_for_wanted`] or [`Directory::look_nearby`] is due. Without a session only those
+    /// are looked for who are heard on the local network.
+    pub(super) fn poll_timeout(
+        &self,
+        requests: &Requests,
+        links: &Links,
+        lan: &Lan,
+    ) -> Option<Instant> {
+        if !requests.is_online() {
+            let is_left_out =
+                |account: &AccountName| links.is_dialling(account) || !lan.is_here(account, links);
+            return self.search.poll_timeout(is_left_out);
+        }
         let is_ready = self.is_listed && links.is_ready_for_introductions();
         if !requests.is_online() || !is_ready || requests.is_busy() {
             return None;
@@ -354,6 +389,7 @@ impl Directory {
         &mut self,
         purpose: IntroductionPurpose,
         answer: Result<IntroductionAnswer, CommandError>,
+        lan: &Lan,
         cx: &mut Context<'_>,
     ) {
         match purpose {
@@ -364,7 +400,9 @@ impl Directory {
                 };
                 cx.links.on_allocated(allocation, cx.now);
             }
-            IntroductionPurpose::Introduce(account) => self.on_introduced(account, answer, cx),
+            IntroductionPurpose::Introduce(account) => {
+                self.on_introduced(account, answer, lan, cx);
+            }
         }
     }
 
@@ -372,6 +410,7 @@ impl Directory {
         &mut self,
         account: AccountName,
         answer: Result<IntroductionAnswer, CommandError>,
+        lan: &Lan,
         cx: &mut Context<'_>,
     ) {
         let error = match answer {
@@ -393,14 +432,27 @@ impl Directory {
             Ok(_) => unexpected_reply(),
             Err(error) => error,
         };
-        self.fail_search(account, error, cx.now);
+        if dial_nearby(&account, lan, cx) {
+            return self.search.on_dialling(&account);
+        }
+        self.fail_search(account, error, cx);
     }
 
-    fn fail_search(&mut self, account: AccountName, error: CommandError, now: Instant) {
-        self.search.on_failed(&account, now);
+    /// An account could not be reached. Without a session that says nothing of where it is.
+    fn fail_search(&mut self, account: AccountName, error: CommandError, cx: &Context<'_>) {
+        self.search.on_failed(&account, cx.now);
+        if !cx.requests.is_online() {
+            return;
+        }
         let event = DirectoryEvent::Unreachable { account, error };
         self.events.push_back(event);
     }
+}
+
+/// Dials the devices of an account that are heard on the local network. Tells whether there are any.
+fn dial_nearby(account: &AccountName, lan: &Lan, cx: &mut Context<'_>) -> bool {
+    let devices = lan.devices_of(account, cx.links);
+    !devices.is_empty() && cx.links.dial_nearby(account, devices, cx.now) > 0
 }
 
 /// Asks whose a device at the other end of a link is. From then on the server tells when that is over.

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use common::hash::LeafHash;
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
 use common::key::{ChannelBinding, DeviceKey, DeviceSecret, Token};
+use common::lan::LanName;
 use common::password::{ClientLogin, ClientRegistration, PasswordError};
 use common::time::{Epoch, UnixTime};
 use common::wire::peer::Message;
@@ -38,6 +39,9 @@ pub struct NodeOptions {
     pub epoch: Epoch,
     /// Which ways its packets to other devices may take.
     pub rule: PathRule,
+    /// Whether it announces itself on the local network and listens for others there. With
+    /// [`PathRule::Relayed`] it does neither.
+    pub lan: bool,
 }
 
 // ---- inputs and outputs ------------------------------------------------------------------------
@@ -52,6 +56,8 @@ pub enum Input {
     LocalAddresses(Vec<LocalAddress>),
     /// The device was asleep for so long, by another clock than the one that this is handed over with.
     Woke(Duration),
+    /// Somebody was heard on the local network, or is there no more.
+    Lan(LanInput),
     /// The control connection opened, brought bytes or closed.
     Rendezvous(RendezvousInput),
     /// A person, or a program for them, issued a command.
@@ -110,6 +116,9 @@ pub enum Output {
     Reply(CommandId, Result<Reply, CommandError>),
     /// Notify every subscriber.
     Event(Event),
+    /// Announce this on the local network from now on and nothing else, and listen for others; with `None`,
+    /// neither. Without it, nothing is announced.
+    Lan(Option<LanAnnouncement>),
     /// Wait for the next input, at most until this deadline if there is one.
     Wait(Option<Deadline>),
 }
@@ -149,6 +158,35 @@ pub struct Deadline {
     pub at: Instant,
     /// The part of the node that set the deadline, for the log.
     pub why: &'static str,
+}
+
+// ---- local network -----------------------------------------------------------------------------
+
+/// What this device announces on the local network: an instance of the service
+/// [`SERVICE`](common::lan::SERVICE).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanAnnouncement {
+    /// The instance's name, and its host's.
+    pub name: LanName,
+    /// Where neighbours reach this device; at least one, all with the same port.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// What is heard on the local network. Anybody there can say anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LanInput {
+    /// A name was announced, or what it announces changed.
+    Heard {
+        /// The name of the instance.
+        name: LanName,
+        /// Where it says that it is.
+        endpoints: Vec<SocketAddr>,
+    },
+    /// A name was taken back, or not repeated in time.
+    Gone {
+        /// The name of the instance.
+        name: LanName,
+    },
 }
 
 // ---- control connection ------------------------------------------------------------------------

@@ -47,6 +47,8 @@ mod direct;
 mod frames;
 // Leaves that have arrived in part.
 mod leaves;
+// Devices that were heard on the local network.
+mod nearby;
 // Pinned keys: the account that each device key belongs to.
 mod pins;
 
@@ -268,8 +270,9 @@ impl Links {
             let channel = self.channel(introduction, now);
             if channel.is_some() || !self.is_linked_at_present_endpoint(entry) {
                 let (pins, transport) = (&self.pins, &mut self.transport);
+                let device = (entry.device_key, &entry.candidates[..]);
                 self.dials
-                    .begin(account, entry, channel, pins, transport, now);
+                    .begin(account, device, channel, pins, transport, now);
                 self.continue_dials(now);
             }
         }

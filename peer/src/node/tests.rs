@@ -99,6 +99,7 @@ impl Alone {
             restored: store.restore(),
             epoch: Epoch::new(now, UnixTime::from_millis(1_000_000)),
             rule: PathRule::Any,
+            lan: true,
         };
         let node = Node::new([1; 32], now, options);
         Self { node, now }

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use common::id::TransferId;
 use common::os::worker::{self, Queue, Worker};
 
-use crate::node::io::{DiskAnswer, Job, JobId, Outcome, StoreAnswer, StoreId};
+use crate::node::io::{DiskAnswer, Job, JobId, LanInput, Outcome, StoreAnswer, StoreId};
 use common::limits::{LOOKUPS_MAX, SERVER_ADDRESSES_MAX, STRETCHES_MAX};
 
 /// Where workers leave their answers.
@@ -24,6 +24,8 @@ pub(crate) enum Answer {
     Computed(JobId, Outcome),
     /// The name service's.
     Resolved(Resolved),
+    /// What was heard on the local network.
+    Lan(LanInput),
 }
 
 /// The addresses of the rendezvous.

@@ -264,6 +264,16 @@ pub(crate) fn moved(account: &AccountName, is_online: bool, look: &Look) -> Stri
     look.dim(&format!("{account} {word}"))
 }
 
+/// Somebody is heard on the local network, or not any more, while the server is away.
+pub(crate) fn nearby(account: &AccountName, is_here: bool, look: &Look) -> String {
+    let words = if is_here {
+        "is heard on this network: messages go straight there, without the server"
+    } else {
+        "is not heard on this network any more"
+    };
+    look.dim(&format!("{account} {words}"))
+}
+
 /// The state of the control connection as `status` shows it.
 pub(crate) fn connection(state: &ConnectionState) -> String {
     match state {
@@ -305,6 +315,9 @@ pub(crate) fn node_status(node: &NodeStatus, look: &Look) -> Vec<(&'static str, 
         PathRule::Any => {}
         PathRule::Relayed => rows.push(("path", "through the relay alone".to_owned())),
         PathRule::Direct => rows.push(("path", "directly alone".to_owned())),
+    }
+    if !node.nearby.is_empty() {
+        rows.push(("nearby", text::joined(&node.nearby)));
     }
     let links = node.links.iter();
     rows.extend(links.map(|view| ("link", link::in_words(view))));
@@ -451,6 +464,7 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
         } => (*known > 0).then(|| new_key(account, fingerprint, *known, look)),
         Event::Connection(_)
         | Event::Presence(_)
+        | Event::Nearby { .. }
         | Event::Message(_)
         | Event::MessageState { .. }
         | Event::Withdrawn { .. }

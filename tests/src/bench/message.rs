@@ -215,6 +215,7 @@ impl End {
             socket: folder.join("socket"),
             udp: "127.0.0.1:0".parse()?,
             rule: PathRule::Any,
+            lan: false,
         };
         let mut end = Self {
             node: LocalNode::start(settings)?,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::candidate::is_single_host;
 use common::id::DeviceName;
 use common::key::{ChannelBinding, Token};
+use common::lan::LanName;
 use common::limits::{CONTROL_FRAME_LEN_MAX, REQUESTS_OPEN_MAX};
 use common::stun::{binding_answer, canonical, check_answer};
 use common::time::UnixTime;
@@ -22,7 +23,7 @@ use common::wire::rendezvous::{
 };
 use common::wire::samples;
 use peer::node::Input;
-use peer::node::io::{ClosedReason, LocalAddress, RendezvousInput, RendezvousOutput};
+use peer::node::io::{ClosedReason, LanInput, LocalAddress, RendezvousInput, RendezvousOutput};
 use serde::Serialize;
 
 use super::feed::Feed;
@@ -272,8 +273,10 @@ impl Run {
     }
 
     fn change_network(&mut self, feed: &mut Feed<'_>) {
-        if feed.byte() == 255 {
-            return self.host.input(Input::ShutDown);
+        match feed.byte() {
+            255 => return self.host.input(Input::ShutDown),
+            254 => return self.hear_neighbour(feed),
+            _ => {}
         }
         let addresses = (0..feed.below(4)).map(|_| LocalAddress {
             endpoint: endpoint(feed),
@@ -282,6 +285,19 @@ impl Run {
         });
         let addresses = addresses.collect();
         self.host.input(Input::LocalAddresses(addresses));
+    }
+
+    /// Somebody on the local network announces something, or takes it back.
+    fn hear_neighbour(&mut self, feed: &mut Feed<'_>) {
+        let device_key = secret(feed.below(4)).public();
+        let name = LanName::new([feed.byte(); 8], &device_key);
+        let said = if feed.flag() {
+            let endpoints = (0..feed.below(16)).map(|_| endpoint(feed)).collect();
+            LanInput::Heard { name, endpoints }
+        } else {
+            LanInput::Gone { name }
+        };
+        self.host.input(Input::Lan(said));
     }
 
     /// Packets go to the server, to who sent some, and to where a device may be.

@@ -92,6 +92,7 @@ impl NodeHost {
             restored: store.restore(),
             epoch: Epoch::new(now, UnixTime::from_millis(1_700_000_000_000)),
             rule: PathRule::Any,
+            lan: true,
         };
         let mut host = Self {
             node: Node::new([7; 32], now, options),
@@ -382,6 +383,8 @@ impl NodeHost {
                     assert!(self.commands.remove(&id), "one reply for each command");
                     self.on_reply(&reply);
                 }
+                // Whoever hears it is in `node_engine`.
+                Output::Lan(_) => {}
                 Output::Event(event) => self.on_event(&event),
             }
         }

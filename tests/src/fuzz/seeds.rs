@@ -347,6 +347,12 @@ fn node_scripts() -> Vec<Vec<u8>> {
         })
         .collect();
     let datagram = [vec![16, 0], piece(&[0xc0; 1200]), vec![0]].concat();
+    // A network, whose neighbours announce the devices of four contacts there and take back one.
+    let mut neighbours = vec![19, 0, 1, 15, 24, 2];
+    for device in 0..4 {
+        neighbours.extend([19, 254, device, device, 1, 2, device % 2, 7]);
+    }
+    neighbours.extend([19, 254, 1, 1, 0]);
     vec![
         online.clone(),
         [&online[..], &commands].concat(),
@@ -354,6 +360,7 @@ fn node_scripts() -> Vec<Vec<u8>> {
         [&online[..], &[17, 1, 18, 1, 255], &datagram].concat(),
         noise(1, 600),
         noise(2, 2000),
+        [&neighbours[..], &commands].concat(),
     ]
 }
 

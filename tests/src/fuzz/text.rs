@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
 use common::key::Fingerprint;
+use common::lan::LanName;
 use common::limits::{DEVICE_NAME_LEN_MAX, FILE_NAME_LEN_MAX, MESSAGE_LEN_MAX, REASON_LEN_MAX};
 use common::text::{block, inline};
 use common::wire::peer::{MessageBody, Reason};
@@ -20,6 +21,7 @@ pub(super) fn texts(bytes: &[u8]) {
     same_when_shown::<AccountName>(&text);
     same_when_shown::<MessageId>(&text);
     same_when_shown::<TransferId>(&text);
+    same_when_shown::<LanName>(&text);
     same_when_shown::<Fingerprint>(&text);
     same_when_shown::<AdmissionCode>(&text);
     device_name(&text);

@@ -106,6 +106,7 @@ impl Model {
             }
             Event::MessageState { .. }
             | Event::Withdrawn { .. }
+            | Event::Nearby { .. }
             | Event::Transfer { .. }
             | Event::Connection(_)
             | Event::Presence(_)

@@ -15,7 +15,7 @@ use common::key::{DeviceSecret, Token};
 use common::time::{Epoch, UnixTime};
 use peer::node::command::{Command, CommandId, Event, TransferState};
 use peer::node::io::{
-    ClosedReason, DiskAnswer, DiskRequest, Job, JobId, LocalAddress, Outcome, RendezvousInput,
+    ClosedReason, DiskAnswer, DiskRequest, Job, JobId, LanInput, Outcome, RendezvousInput,
     StoreAnswer, StoreId, StoreRequest,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output, PathRule};
@@ -38,6 +38,8 @@ pub use host::Host;
 mod control;
 /// A person's machine.
 mod host;
+/// Multicast DNS.
+mod lan;
 
 /// The server's address, TCP and UDP.
 pub const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 7400);
@@ -205,6 +207,7 @@ enum Happening {
     Disk(usize, u32, DiskRequest),
     DiskDone(usize, u32, TransferId, DiskAnswer),
     Computed(usize, u32, JobId, Outcome),
+    Lan(usize, u32, LanInput),
     ServerStored(u32),
 }
 
@@ -306,6 +309,8 @@ impl World {
             disk_delay: Duration::from_millis(1),
             asleep_until: None,
             rule: PathRule::Any,
+            lan: true,
+            announced: None,
             sent_directly: 0,
             off_since: Some(self.now),
             life: 0,
@@ -369,11 +374,12 @@ impl World {
             restored: host.disk.restore(),
             epoch: Epoch::new(now, self.wall),
             rule: host.rule,
+            lan: host.lan,
         };
         let mut node = Node::new(self.rng.random(), now, options);
         node.propagate_panics();
-        let local = host.addresses.iter().copied().map(LocalAddress::from);
-        node.handle_input(Input::LocalAddresses(local.collect()), now);
+        let local = host.local_addresses(self.net.realm(Site::Host(n)));
+        node.handle_input(Input::LocalAddresses(local), now);
         host.node = Some(node);
         self.model.on_start(n);
         self.drain(n);
@@ -391,6 +397,7 @@ impl World {
         if in_good_order {
             self.finish_stores(n);
         }
+        self.withdraw(n, in_good_order);
         let host = &mut self.hosts[n];
         host.disk.crash();
         host.deadline = None;
@@ -470,8 +477,7 @@ impl World {
             // Its TCP connection is from an address that is no more.
             self.break_connection(connection, false, true);
         }
-        let local = self.hosts[n].addresses.iter().copied();
-        let local = local.map(LocalAddress::from).collect();
+        let local = self.hosts[n].local_addresses(realm);
         if let Some(node) = &mut self.hosts[n].node {
             node.handle_input(Input::LocalAddresses(local), self.now);
             self.drain(n);
@@ -548,6 +554,7 @@ impl World {
                     let (at, life) = (host.disk_free, host.life);
                     self.schedule(at, Happening::Disk(n, life, request));
                 }
+                Output::Lan(what) => self.announce(n, what),
                 Output::Compute(id, job) => self.on_job(n, id, job),
                 Output::Reply(id, reply) => {
                     if let Err(violation) = login::on_reply(self, n, id, &reply) {
@@ -597,6 +604,7 @@ impl World {
             Event::Transfer { transfer, state } => self.on_transfer(n, *transfer, state),
             Event::Connection(_)
             | Event::Presence(_)
+            | Event::Nearby { .. }
             | Event::FailedLogins(_)
             | Event::Enrolled(_)
             | Event::NewKey { .. } => {}
@@ -890,6 +898,7 @@ impl World {
             Happening::Computed(n, life, id, answer) => {
                 self.host_input(n, life, Input::Computed(id, answer));
             }
+            Happening::Lan(n, life, said) => self.on_said(n, life, said),
             Happening::ServerStored(life) => {
                 if self.server.life == life && self.server.carry_out(self.now) {
                     self.drain_server();
@@ -905,7 +914,8 @@ impl World {
             Happening::NotConnected(n, ..)
             | Happening::Stored(n, ..)
             | Happening::DiskDone(n, ..)
-            | Happening::Computed(n, ..) => *n,
+            | Happening::Computed(n, ..)
+            | Happening::Lan(n, ..) => *n,
             Happening::Datagram(..)
             | Happening::Connected(_)
             | Happening::ToServer(..)

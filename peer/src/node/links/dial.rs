@@ -17,7 +17,7 @@ use common::limits::{
     CANDIDATES_MAX, DEVICES_PER_ACCOUNT_MAX, DIAL_TIMEOUT, LINKS_MAX, Occupancy, RELAY_HEAD_START,
 };
 use common::relayed::is_relayed;
-use common::wire::rendezvous::{Candidate, Entry, Role};
+use common::wire::rendezvous::{Candidate, Role};
 use rand::rngs::StdRng;
 
 use super::pins::Pins;
@@ -120,26 +120,27 @@ impl Dials {
         dials.filter(|dial| dial.account == *account).count()
     }
 
-    /// Begins to dial a device, or goes on with what it announces now. Failed dials come from
+    /// Begins to dial a device at its candidates, or goes on with what it announces now. Failed dials come from
     /// [`Dials::handle_timeout`].
     pub(super) fn begin(
         &mut self,
         account: &AccountName,
-        entry: &Entry,
+        (device_key, candidates): (DeviceKey, &[Candidate]),
         channel: Option<Channel>,
         pins: &Pins,
         transport: &mut Transport,
         now: Instant,
     ) {
-        let device_key = entry.device_key;
         if !self.may_dial(account, device_key, pins, transport) {
             return;
         }
         let (candidates, head_start) = match (self.rule, channel) {
             (PathRule::Relayed, Some(_)) => (Vec::new(), DIAL_TIMEOUT),
             (PathRule::Relayed, None) => (Vec::new(), Duration::ZERO),
-            (PathRule::Any | PathRule::Direct, Some(_)) => (self.dialable(entry), RELAY_HEAD_START),
-            (PathRule::Any | PathRule::Direct, None) => (self.dialable(entry), Duration::ZERO),
+            (PathRule::Any | PathRule::Direct, Some(_)) => {
+                (self.dialable(candidates), RELAY_HEAD_START)
+            }
+            (PathRule::Any | PathRule::Direct, None) => (self.dialable(candidates), Duration::ZERO),
         };
         let dial = self.dials.entry(device_key).or_insert_with(|| Dial {
             account: account.clone(),
@@ -229,13 +230,13 @@ impl Dials {
         true
     }
 
-    /// The candidates of an entry to which packets may be sent.
-    fn dialable(&self, entry: &Entry) -> Vec<Candidate> {
+    /// Those of a device's candidates to which packets may be sent.
+    fn dialable(&self, candidates: &[Candidate]) -> Vec<Candidate> {
         let canonical = |candidate: &Candidate| Candidate {
             endpoint: common::stun::canonical(candidate.endpoint),
             ..*candidate
         };
-        let candidates = entry.candidates.iter().map(canonical);
+        let candidates = candidates.iter().map(canonical);
         candidates
             .filter(|candidate| self.is_dialable(candidate.endpoint))
             .take(CANDIDATES_MAX)

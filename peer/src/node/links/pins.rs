@@ -59,6 +59,11 @@ impl Pins {
         self.owners.get(device_key)
     }
 
+    /// All pinned keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = DeviceKey> {
+        self.owners.keys().copied()
+    }
+
     /// What is known of a key that is said to be `account`'s.
     pub(super) fn state(&self, device_key: &DeviceKey, account: &AccountName) -> KeyState {
         match self.owners.get(device_key) {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     absent, chat_help, connection_change, directory, enrolled, failed_logins, labelled, moved,
-    new_key, node_status, offer, talk, transfer,
+    nearby, new_key, node_status, offer, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -138,6 +138,7 @@ impl<'a> LineFrontEnd<'a> {
             Event::Offer(offer) => self.screen.offer(offer),
             Event::Connection(_)
             | Event::Presence(_)
+            | Event::Nearby { .. }
             | Event::Message(_)
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
@@ -190,6 +191,7 @@ impl<'a> LineFrontEnd<'a> {
             | Item::Cancelled(_)
             | Item::Connection(_)
             | Item::Presence { .. }
+            | Item::Nearby { .. }
             | Item::FailedLogins(_)
             | Item::Enrolled(_)
             | Item::NewKey { .. }
@@ -326,6 +328,9 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Connection(change) => prose(connection_change(change, look)),
         Item::Presence { account, is_online } => {
             prose(format!("  {}", moved(account, *is_online, look)))
+        }
+        Item::Nearby { account, is_here } => {
+            prose(format!("  {}", nearby(account, *is_here, look)))
         }
         Item::FailedLogins(failed) => prose(failed_logins(failed, look)),
         Item::Enrolled(device) => prose(enrolled(device, look)),
@@ -539,7 +544,9 @@ mod tests {
             connection: ConnectionState::Online,
             endpoints: Vec::new(),
             rule: PathRule::Any,
+            lan: true,
             links: Vec::new(),
+            nearby: Vec::new(),
             outbox: 0,
             transfers: Vec::new(),
         }

@@ -11,6 +11,7 @@ use peer::node::{Node, PathRule};
 use rendezvous::server::ConnectionId;
 
 use super::Family;
+use super::lan::Announced;
 use crate::sim::disk::Disk;
 use crate::sim::login::Entry;
 
@@ -37,6 +38,9 @@ pub struct Host {
     pub asleep_until: Option<Instant>,
     /// Which ways its packets may take, from its next start on.
     pub rule: PathRule,
+    /// Whether it uses multicast DNS, from its next start on.
+    pub lan: bool,
+    pub(super) announced: Option<Announced>,
     /// Datagrams that it sent to anybody but the server.
     pub sent_directly: u64,
     /// Off since then.
