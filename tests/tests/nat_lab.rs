@@ -27,6 +27,9 @@ mod behaviour;
 // Kinds of home networks.
 #[path = "nat_lab/kind.rs"]
 mod kind;
+// Two on one LAN without a server.
+#[path = "nat_lab/neighbours.rs"]
+mod neighbours;
 // Homes of every kind.
 #[path = "nat_lab/network.rs"]
 mod network;
@@ -63,6 +66,12 @@ fn every_pair_of_homes_delivers_and_is_direct_where_it_can_be() {
 fn a_transfer_goes_on_whatever_becomes_of_its_paths() {
     const NAME: &str = "a_transfer_goes_on_whatever_becomes_of_its_paths";
     in_lab(NAME, transfer::measure);
+}
+
+#[test]
+fn t40_on_one_lan_those_who_know_each_other_talk_once_the_server_is_gone() {
+    const NAME: &str = "t40_on_one_lan_those_who_know_each_other_talk_once_the_server_is_gone";
+    in_lab(NAME, neighbours::check);
 }
 
 /// Runs the test of this name again where it can do its work.

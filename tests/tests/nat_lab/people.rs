@@ -31,6 +31,8 @@ pub(crate) struct Service {
 pub(crate) struct Person {
     pub(crate) name: String,
     pub(crate) host: Host,
+    /// Whether the device is announced on the LAN.
+    pub(crate) uses_lan: bool,
 }
 
 /// A chat that is open, and when its program was started.
@@ -38,7 +40,7 @@ pub(crate) struct Person {
 pub(crate) struct Chat {
     running: Running,
     started: Instant,
-    _typed: ChildStdin,
+    typed: ChildStdin,
 }
 
 /// A file that is on its way.
@@ -63,11 +65,25 @@ impl Person {
     pub(crate) fn new(name: String, host: &Host, number: u16) -> Self {
         let mut host = host.clone();
         host.port += number;
-        Self { name, host }
+        let uses_lan = false;
+        Self {
+            name,
+            host,
+            uses_lan,
+        }
+    }
+
+    /// The same, announced on the LAN.
+    pub(crate) fn on_lan(self) -> Self {
+        let uses_lan = true;
+        Self { uses_lan, ..self }
     }
 }
 
 impl Service {
+    /// Time for a program to end in good order.
+    pub(crate) const END: Duration = Duration::from_secs(20);
+
     /// Starts the server in a namespace, on every address that it has.
     #[track_caller]
     pub(crate) fn start(namespace: &str) -> (Self, Running) {
@@ -131,17 +147,24 @@ impl Service {
     /// Starts a chat, with a first message that is typed at once.
     #[track_caller]
     pub(crate) fn chat(&self, person: &Person, with: &Person) -> Chat {
+        let mut chat = self.open_chat(person, with);
+        chat.say("hello");
+        chat
+    }
+
+    /// Starts a chat.
+    #[track_caller]
+    pub(crate) fn open_chat(&self, person: &Person, with: &Person) -> Chat {
         let mut command = self.command(person, &["--json", "chat", &with.name]);
         command.stdin(Stdio::piped());
         command.env("RUST_LOG", "peer::node::links=debug");
         let started = now();
         let mut running = start(Program::Peer, command);
-        let mut typed = running.take_stdin().expect("it was asked to be piped");
-        writeln!(typed, "hello").expect("the chat reads what is typed");
+        let typed = running.take_stdin().expect("it was asked to be piped");
         Chat {
             running,
             started,
-            _typed: typed,
+            typed,
         }
     }
 
@@ -190,6 +213,20 @@ impl Service {
         }
     }
 
+    /// Who is heard on somebody's LAN, as `peer status` says.
+    #[track_caller]
+    pub(crate) fn nearby(&self, person: &Person) -> Vec<String> {
+        let mut command = self.command(person, &["--json", "status"]);
+        let finished = run(Program::Peer, &mut command);
+        let finished = finished.unwrap_or_else(|error| panic!("{error}"));
+        let [status] = &finished.json()[..] else {
+            panic!("{finished:?}");
+        };
+        let nearby = status["nearby"].as_array();
+        let nearby = nearby.unwrap_or_else(|| panic!("{status}"));
+        nearby.iter().map(text).collect()
+    }
+
     /// A command of somebody's profile, in the namespace of the host.
     fn command(&self, person: &Person, arguments: &[&str]) -> Command {
         let profile = format!("./{}", person.name);
@@ -197,6 +234,10 @@ impl Service {
         let all = all.chain(arguments.iter().copied());
         let mut command = self.programs.command(Program::Peer, all);
         command.env("PEER_UDP", person.host.port.to_string());
+        if person.uses_lan {
+            // Its namespace is the test's: what is sent there goes nowhere else.
+            command.env_remove("PEER_NO_LAN");
+        }
         let mut command = within(&person.host.namespace, &command);
         command.stdin(Stdio::null());
         command
@@ -227,6 +268,37 @@ impl Sending {
 }
 
 impl Chat {
+    /// Types a line.
+    #[track_caller]
+    pub(crate) fn say(&mut self, text: &str) {
+        writeln!(self.typed, "{text}").expect("the chat reads what is typed");
+    }
+
+    /// Waits for a line that the chat prints.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, is_it: impl Fn(&Value) -> bool) {
+        let found = self.running.wait_json(what, PATIENCE, is_it);
+        found.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// The same, if the line comes in time.
+    pub(crate) fn try_wait(
+        &self,
+        what: &str,
+        patience: Duration,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Option<Value> {
+        self.running.wait_json(what, patience, is_it).ok()
+    }
+
+    /// Ends it in good order.
+    #[track_caller]
+    pub(crate) fn end(self) {
+        drop(self.typed);
+        let ended = self.running.finish(Service::END);
+        ended.unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Waits until the first message is on the other's disk. Returns the time from the program's start.
     #[track_caller]
     pub(crate) fn wait_delivered(&self) -> Duration {

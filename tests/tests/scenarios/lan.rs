@@ -70,7 +70,11 @@ fn t40_on_one_network_those_who_know_each_other_talk_without_the_server() {
     let mut world = without_server();
     let [bob, carol] = [1, 2].map(|host| world.hosts[host].account.clone());
     let here = status(&mut world, 0);
-    assert_eq!(here.nearby[..], [bob.clone()][..], "carol is on another network");
+    assert_eq!(
+        here.nearby[..],
+        [bob.clone()][..],
+        "carol is on another network"
+    );
     assert!(here.links.is_empty(), "nobody is linked for nothing");
 
     let before = world.now;
