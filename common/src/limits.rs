@@ -342,6 +342,9 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 pub const FIND_BACKOFF_FIRST: Duration = Duration::from_secs(2);
 /// Longest such back-off. Presence pushes make most of these look-ups unnecessary.
 pub const FIND_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A program that has a server is not announced on the local network before it has run for this long: most
+/// commands have ended by then.
+pub const LAN_START_WAIT: Duration = Duration::from_secs(1);
 /// Time for which a device keeps its name on a local network: strangers who hear it cannot follow a device for
 /// longer by its name, and each new one costs every neighbour a few packets.
 pub const LAN_NAME_LIFETIME: Duration = Duration::from_secs(30 * 60);

@@ -47,7 +47,7 @@ use chat::Chat;
 use command::Event;
 pub use command::PathRule;
 use common::key::{DeviceKey, DeviceSecret};
-use common::limits::Occupancy;
+use common::limits::{LAN_START_WAIT, Occupancy};
 use common::relayed::is_relayed;
 use common::wire::peer::PeerFrame;
 use context::{Context, Effects};
@@ -114,7 +114,12 @@ impl Node {
         let is_enrolled = restored.session.is_some();
         links.set_enrolled(is_enrolled, now);
         links.set_rule(rule);
-        let mut lan = Lan::new(lan_rng, own_key, lan && links.goes_directly());
+        let mut lan = Lan::new(
+            lan_rng,
+            own_key,
+            lan && links.goes_directly(),
+            now + LAN_START_WAIT,
+        );
         lan.set_enrolled(is_enrolled, now);
         let mut effects = Effects::new(epoch, rng, links);
         let requests = &mut effects.requests;
@@ -375,6 +380,7 @@ impl Node {
                 cx.links.on_offline();
                 self.directory.on_offline();
                 self.paths.on_offline();
+                self.lan.on_offline(now);
             }
             AccountEvent::Unenrolled => {
                 cx.links.set_enrolled(false, now);

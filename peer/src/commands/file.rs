@@ -54,7 +54,8 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
     ended
 }
 
-/// Waits for the server, which knows the way to `to`, unless a link is there that can do without it.
+/// Waits for the server, which knows the way to `to`, unless a link or a neighbour is there that can do
+/// without it.
 fn find_way(
     session: &mut NodeHandle,
     doing: &str,
@@ -64,10 +65,10 @@ fn find_way(
     let Reply::Status(status) = session.call(doing, &Command::Status)? else {
         return Err(Failure::unexpected_reply(doing));
     };
-    if status.is_linked(to) {
+    if status.is_linked(to) || status.nearby.contains(to) {
         return Ok(());
     }
-    session.ready_again(doing, screen)
+    session.ready_again(doing, to, screen)
 }
 
 fn begin(session: &mut NodeHandle, doing: &str, command: &Command) -> Result<TransferId, Failure> {

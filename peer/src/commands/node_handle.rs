@@ -17,7 +17,7 @@ use crate::config::{ATTACH_TIMEOUT, CALL_TIMEOUT, READY_TIMEOUT, RECONNECT_PAUSE
 use crate::failure::{Exit, Failure};
 use crate::node::PathRule;
 use crate::node::command::{
-    Command, CommandError, ConnectionState, Direction, Event, HistoryItem, Reply,
+    Command, CommandError, ConnectionState, Direction, Event, HistoryItem, NodeStatus, Reply,
 };
 use crate::profile::{Profile, ProfileError, Settings, Trust};
 use crate::shell::{NodeSettings, RunningNode, StartError};
@@ -259,15 +259,24 @@ impl NodeHandle {
     }
 
     /// The same for what a person would only type again: waits for a server that is coming back, and says
-    /// so once.
-    pub(crate) fn ready_again(&mut self, doing: &str, screen: &Screen) -> Result<(), Failure> {
+    /// so once. A device of `to` that is heard on the local network will do, too.
+    pub(crate) fn ready_again(
+        &mut self,
+        doing: &str,
+        to: &AccountName,
+        screen: &Screen,
+    ) -> Result<(), Failure> {
         let until = now() + SERVER_WAIT_MAX;
         let mut is_told = false;
         loop {
             let Err(failure) = self.ready(doing) else {
                 return Ok(());
             };
-            if now() >= until || !self.is_reconnecting() {
+            let status = self.status_while_reconnecting();
+            if status.as_ref().is_some_and(|it| it.nearby.contains(to)) {
+                return Ok(());
+            }
+            if now() >= until || status.is_none() {
                 return Err(failure);
             }
             if !is_told {
@@ -294,19 +303,26 @@ impl NodeHandle {
         Ok(())
     }
 
-    /// Tells whether the node tries again by itself.
-    fn is_reconnecting(&mut self) -> bool {
+    /// Tells whether neighbours may be heard while the server is away and tried again.
+    pub(crate) fn may_hear_neighbours(&mut self) -> bool {
+        let status = self.status_while_reconnecting();
+        status.is_some_and(|status| status.lan)
+    }
+
+    /// What the node says of itself, if it tries again by itself.
+    fn status_while_reconnecting(&mut self) -> Option<NodeStatus> {
         let Ok(Reply::Status(status)) = self.try_call(&Command::Status, CALL_TIMEOUT) else {
-            return false;
+            return None;
         };
-        match status.connection {
+        let is_reconnecting = match &status.connection {
             ConnectionState::Connecting | ConnectionState::Online => true,
             ConnectionState::Offline {
                 is_other_server,
                 retry_in_s,
                 ..
             } => retry_in_s.is_some() && !is_other_server,
-        }
+        };
+        is_reconnecting.then_some(status)
     }
 
     /// Tells what the owner of the account must know and what came while replies were awaited: for

@@ -31,7 +31,8 @@ use crate::conversation::presence::{Departed, Presence};
 use crate::conversation::recent::Recent;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
-    Command, CommandError, Direction, Event, HistoryItem, OfferView, Reply, TransferState,
+    Command, CommandError, ConnectionState, Direction, Event, HistoryItem, OfferView, Reply,
+    TransferState,
 };
 use crate::shell::names::FileName;
 use crate::ui::progress::Bars;
@@ -69,7 +70,14 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
         Prompt::leave_signals_to_editor();
     }
     let mut session = place.open(DOING)?;
-    session.ready(DOING)?;
+    let offline = match session.ready(DOING) {
+        Ok(()) => None,
+        // Neighbours can be heard without a server.
+        Err(failure) if failure.exit() == Exit::Unreachable && session.may_hear_neighbours() => {
+            Some(failure)
+        }
+        Err(failure) => return Err(failure),
+    };
     let keyboard = can_ask
         .then(|| keyboard(&session))
         .transpose()
@@ -102,7 +110,10 @@ pub(super) fn receive(place: &Place, args: &Receive, screen: &Screen) -> Result<
             .error_look
             .dim("Waiting for messages and files. Ctrl-C ends."),
     );
-    let ended = receiver.catch_up().and_then(|()| receiver.run());
+    let told = receiver.tell_offline(offline);
+    let ended = told
+        .and_then(|()| receiver.catch_up())
+        .and_then(|()| receiver.run());
     receiver.put_keyboard_away();
     if ended.is_err() {
         receiver.cancel();
@@ -268,6 +279,20 @@ impl Receiver<'_> {
             let text = line::unanswered(&unanswered, self.session.is_owner());
             self.note(&text);
         }
+    }
+
+    /// Says that the server is away, if it was so from the beginning.
+    fn tell_offline(&mut self, offline: Option<Failure>) -> Result<(), Failure> {
+        let Some(failure) = offline else {
+            return Ok(());
+        };
+        let reason = failure.why().unwrap_or(failure.what()).to_owned();
+        let state = ConnectionState::Offline {
+            reason,
+            is_other_server: false,
+            retry_in_s: Some(0),
+        };
+        self.on_event(Event::Connection(state)).map(|_| ())
     }
 
     /// What arrived before this command ran.

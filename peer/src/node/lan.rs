@@ -46,6 +46,8 @@ pub(super) struct Lan {
     is_enrolled: bool,
     /// The addresses at which neighbours can reach this device.
     local: Vec<LocalAddress>,
+    /// Nothing is announced before.
+    quiet_until: Instant,
     /// The present name and when it is replaced; `None` while nothing is announced, and then nothing is heard.
     name: Option<(LanName, Instant)>,
     heard: BTreeMap<LanName, Heard>,
@@ -72,14 +74,20 @@ struct Heard {
 }
 
 impl Lan {
-    /// Announces nothing yet. `is_permitted` says whether it ever will.
-    pub(super) const fn new(rng: StdRng, own_key: DeviceKey, is_permitted: bool) -> Self {
+    /// Announces nothing before `quiet_until`. `is_permitted` says whether it ever will.
+    pub(super) const fn new(
+        rng: StdRng,
+        own_key: DeviceKey,
+        is_permitted: bool,
+        quiet_until: Instant,
+    ) -> Self {
         Self {
             rng,
             own_key,
             is_permitted,
             is_enrolled: false,
             local: Vec::new(),
+            quiet_until,
             name: None,
             heard: BTreeMap::new(),
             heard_count: 0,
@@ -144,11 +152,14 @@ impl Lan {
 
     /// Takes a new name, or none where nothing is to be announced.
     fn rename(&mut self, now: Instant) {
-        if !self.is_permitted || !self.is_enrolled || self.local.is_empty() {
+        if !self.may_announce() {
             if self.name.take().is_some() {
                 self.forget_heard();
                 self.output = Some(None);
             }
+            return;
+        }
+        if now < self.quiet_until {
             return;
         }
         let name = LanName::new(self.rng.random(), &self.own_key);
@@ -156,6 +167,23 @@ impl Lan {
         let endpoints = self.local.iter().map(|it| canonical(it.endpoint));
         let endpoints = endpoints.take(LAN_ENDPOINTS_MAX).collect();
         self.output = Some(Some(LanAnnouncement { name, endpoints }));
+    }
+
+    fn may_announce(&self) -> bool {
+        self.is_permitted && self.is_enrolled && !self.local.is_empty()
+    }
+
+    /// There is no session: neighbours are wanted at once.
+    pub(super) fn on_offline(&mut self, now: Instant) {
+        self.quiet_until = self.quiet_until.min(now);
+        self.announce_first(now);
+    }
+
+    /// Takes the first name, if it is time.
+    fn announce_first(&mut self, now: Instant) {
+        if self.name.is_none() && self.quiet_until <= now {
+            self.rename(now);
+        }
     }
 
     /// What is to be announced from now on, if that changed.
@@ -172,13 +200,18 @@ impl Lan {
         if self.name.is_some_and(|(_, until)| until <= now) {
             self.rename(now);
         }
+        self.announce_first(now);
     }
 
     /// When [`Lan::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let heard = self.heard.values();
         let heard = heard.map(|heard| heard.at + LAN_HEARD_LIFETIME);
-        heard.chain(self.name.map(|(_, until)| until)).min()
+        let own = match self.name {
+            Some((_, until)) => Some(until),
+            None => self.may_announce().then_some(self.quiet_until),
+        };
+        heard.chain(own).min()
     }
 
     // ---- others --------------------------------------------------------------------------------

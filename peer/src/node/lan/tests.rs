@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::key::DeviceSecret;
-use common::limits::PINS_PER_ACCOUNT_MAX;
+use common::limits::{LAN_START_WAIT, PINS_PER_ACCOUNT_MAX};
 use rand::SeedableRng;
 
 use super::*;
@@ -23,7 +23,7 @@ impl World {
         let contacts = contacts.iter().map(|(who, seed)| (name(who), key(*seed)));
         let rngs = [1, 2].map(|seed| StdRng::from_seed([seed; 32]));
         let links = Links::new([3; 32], rngs, secret(0), contacts.collect());
-        let mut lan = Lan::new(StdRng::from_seed([4; 32]), key(0), true);
+        let mut lan = Lan::new(StdRng::from_seed([4; 32]), key(0), true, now);
         lan.set_enrolled(true, now);
         lan.set_local(&[local("192.168.1.2:5000", 24)], now);
         lan.poll_output();
@@ -277,7 +277,7 @@ fn nothing_is_announced_or_heard_where_it_is_not_to_be() {
         (true, true, "127.0.0.1:5000", false),
     ] {
         let mut world = World::new(&[("bob", 1)]);
-        world.lan = Lan::new(StdRng::from_seed([4; 32]), key(0), is_permitted);
+        world.lan = Lan::new(StdRng::from_seed([4; 32]), key(0), is_permitted, world.now);
         world.lan.set_enrolled(is_enrolled, world.now);
         world.lan.set_local(&[local(address, 24)], world.now);
         let output = world.lan.poll_output();
@@ -293,6 +293,28 @@ fn nothing_is_announced_or_heard_where_it_is_not_to_be() {
     let mut world = World::new(&[]);
     world.lan.shut_down(world.now);
     assert_eq!(world.lan.poll_output(), Some(None));
+}
+
+#[test]
+fn a_program_that_has_a_server_is_quiet_at_first() {
+    let mut world = World::new(&[]);
+    let begin = world.now;
+    for is_offline in [false, true] {
+        let quiet_until = begin + LAN_START_WAIT;
+        world.lan = Lan::new(StdRng::from_seed([4; 32]), key(0), true, quiet_until);
+        assert_eq!(world.lan.poll_timeout(), None);
+        world.lan.set_enrolled(true, begin);
+        world.lan.set_local(&[local("192.168.1.2:5000", 24)], begin);
+        world.lan.handle_timeout(begin);
+        assert_eq!(world.lan.poll_output(), None);
+        if is_offline {
+            world.lan.on_offline(begin);
+        } else {
+            assert_eq!(world.lan.poll_timeout(), Some(quiet_until));
+            world.lan.handle_timeout(quiet_until);
+        }
+        assert!(world.lan.poll_output().is_some_and(|it| it.is_some()));
+    }
 }
 
 #[test]
