@@ -159,3 +159,46 @@ fn people_are_remembered_up_to_a_bound() {
         [Item::Objection(Objection::Ambiguous { .. })]
     ));
 }
+
+#[test]
+fn who_is_heard_on_the_network_is_told_while_the_server_is_away() {
+    let mut stage = Stage::with_bob_online();
+    let nearby = |who: &str, is_here| Event::Nearby {
+        account: name(who),
+        is_here,
+    };
+    let told = |who: &str, is_here| Item::Nearby {
+        account: name(who),
+        is_here,
+    };
+    // With a server it makes no difference to anybody.
+    for who in ["bob", "carol"] {
+        let wanted = stage.event(nearby(who, true));
+        assert_eq!((wanted.items, wanted.events.len()), (vec![], 1));
+    }
+    let offline = Event::Connection(ConnectionState::Offline {
+        reason: "gone".to_owned(),
+        is_other_server: false,
+        retry_in_s: Some(1),
+    });
+    let items = stage.event(offline).items;
+    assert_eq!(items[1..], [told("bob", true)], "{items:?}");
+    // What waits does so for the link, not for the server.
+    let request = only(stage.line("hi").asks).0;
+    stage.answer(request, Ok(Reply::Queued(vec![id(1)])));
+    stage.wanted();
+    let items = stage.pass(Duration::from_secs(5)).items;
+    assert_eq!(items, [waits("bob", 1, Cause::NotReached)]);
+    let wanted = stage.event(nearby("bob", true));
+    assert_eq!((wanted.items, wanted.events.len()), (vec![], 0), "no news");
+    for (who, is_here, items) in [
+        ("carol", false, vec![]),
+        ("bob", false, vec![told("bob", false)]),
+        ("bob", true, vec![told("bob", true)]),
+    ] {
+        assert_eq!(stage.event(nearby(who, is_here)).items, items, "{who}");
+    }
+    let restored = stage.event(Event::Connection(ConnectionState::Online));
+    let items = [Item::Connection(ConnectionChange::Restored)];
+    assert_eq!(restored.items, items);
+}

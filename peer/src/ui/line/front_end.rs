@@ -773,6 +773,13 @@ mod tests {
                 "  bob left",
             ),
             (
+                Item::Nearby {
+                    account: bob(),
+                    is_here: true,
+                },
+                "  bob is heard on this network: messages go straight there, without the server",
+            ),
+            (
                 Item::Objection(Objection::NoRecipient),
                 "To whom? Type 'NAME: text', or /to NAME first.",
             ),
