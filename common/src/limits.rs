@@ -351,6 +351,10 @@ pub const LAN_NAME_LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// A name that was heard on a local network and not taken back is forgotten after this long: its device has
 /// had another one for a while by then.
 pub const LAN_HEARD_LIFETIME: Duration = Duration::from_secs(2 * LAN_NAME_LIFETIME.as_secs());
+/// Somebody whose names are all gone from the local network is told to have left after this long: a name may be
+/// replaced with a loss in between, and whoever takes one back and announces it again and again is told of
+/// once in as long.
+pub const LAN_LEAVE_WAIT: Duration = Duration::from_secs(5);
 /// Names heard on a local network and kept, recognised or not: far more than the devices of an office. Of
 /// those that nobody here knows the oldest makes room.
 pub const LAN_NAMES_MAX: usize = 256;

@@ -422,10 +422,11 @@ impl Node {
     /// Tells people who came to the local network, and who left it.
     fn tell_neighbours(&mut self, now: Instant) {
         let cx = &mut self.effects.at(now);
-        for (account, is_here) in self.lan.take_changes(cx.links) {
-            if is_here {
-                self.directory.look_again_for(&account);
-            }
+        let changes = self.lan.take_changes(cx.links, now);
+        for account in &changes.heard {
+            self.directory.look_again_for(account);
+        }
+        for (account, is_here) in changes.told {
             cx.event(Event::Nearby { account, is_here });
         }
     }

@@ -35,7 +35,7 @@ impl Node {
             Command::List => self.directory.list(id, cx),
             Command::Watch => {
                 self.directory.watch(id, cx);
-                for account in self.lan.here().iter().cloned() {
+                for account in self.lan.here().cloned() {
                     let is_here = true;
                     cx.event(Event::Nearby { account, is_here });
                 }
@@ -83,7 +83,7 @@ impl Node {
             rule: self.effects.links.rule(),
             lan: self.lan.is_permitted(),
             links: self.effects.links.views(),
-            nearby: self.lan.here().iter().cloned().collect(),
+            nearby: self.lan.here().cloned().collect(),
             outbox: self.chat.waiting(),
             transfers: self.transfers.views(),
         }

@@ -190,7 +190,7 @@ impl Directory {
         loop {
             let links = &*cx.links;
             let is_left_out =
-                |account: &AccountName| links.is_dialling(account) || !lan.is_here(account, links);
+                |account: &AccountName| links.is_dialling(account) || !lan.is_here(account);
             let Some(account) = self.search.take_due(cx.now, is_left_out) else {
                 return has_dialled;
             };
@@ -213,7 +213,7 @@ impl Directory {
     ) -> Option<Instant> {
         if !requests.is_online() {
             let is_left_out =
-                |account: &AccountName| links.is_dialling(account) || !lan.is_here(account, links);
+                |account: &AccountName| links.is_dialling(account) || !lan.is_here(account);
             return self.search.poll_timeout(is_left_out);
         }
         let is_ready = self.is_listed && links.is_ready_for_introductions();

@@ -18,15 +18,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::candidate::is_single_host;
 use common::id::AccountName;
 use common::key::DeviceKey;
 use common::lan::LanName;
 use common::limits::{
-    CANDIDATES_MAX, LAN_ENDPOINTS_MAX, LAN_HEARD_LIFETIME, LAN_NAME_LIFETIME, LAN_NAMES_INTERVAL,
-    LAN_NAMES_MAX, LAN_NAMES_PER_DEVICE_MAX, LAN_NAMES_PER_INTERVAL_MAX, Occupancy,
+    CANDIDATES_MAX, LAN_ENDPOINTS_MAX, LAN_HEARD_LIFETIME, LAN_LEAVE_WAIT, LAN_NAME_LIFETIME,
+    LAN_NAMES_INTERVAL, LAN_NAMES_MAX, LAN_NAMES_PER_DEVICE_MAX, LAN_NAMES_PER_INTERVAL_MAX,
+    Occupancy,
 };
 use common::stun::canonical;
 use rand::RngExt;
@@ -55,10 +56,13 @@ pub(super) struct Lan {
     heard_count: u64,
     /// Names compared with all keys since then.
     compared: Option<(Instant, usize)>,
-    /// The accounts that were told to be here.
-    here: BTreeSet<AccountName>,
+    /// The accounts that are told to be here, with when they count as having left if no device of theirs is
+    /// heard now.
+    here: BTreeMap<AccountName, Option<Instant>>,
     /// [`Lan::take_changes`] may have news.
     is_changed: bool,
+    /// This is another network than at its last call.
+    is_moved: bool,
     output: Option<Option<LanAnnouncement>>,
 }
 
@@ -92,8 +96,9 @@ impl Lan {
             heard: BTreeMap::new(),
             heard_count: 0,
             compared: None,
-            here: BTreeSet::new(),
+            here: BTreeMap::new(),
             is_changed: false,
+            is_moved: false,
             output: None,
         }
     }
@@ -197,6 +202,8 @@ impl Lan {
         self.heard
             .retain(|_, heard| now < heard.at + LAN_HEARD_LIFETIME);
         self.is_changed |= self.heard.len() < before;
+        let mut leaving = self.here.values().copied().flatten();
+        self.is_changed |= leaving.any(|at| at <= now);
         if self.name.is_some_and(|(_, until)| until <= now) {
             self.rename(now);
         }
@@ -211,7 +218,8 @@ impl Lan {
             Some((_, until)) => Some(until),
             None => self.may_announce().then_some(self.quiet_until),
         };
-        heard.chain(own).min()
+        let leaving = self.here.values().copied().flatten();
+        heard.chain(own).chain(leaving).min()
     }
 
     // ---- others --------------------------------------------------------------------------------
@@ -311,8 +319,8 @@ impl Lan {
     }
 
     fn forget_heard(&mut self) {
-        self.is_changed |= !self.heard.is_empty();
         self.heard.clear();
+        (self.is_changed, self.is_moved) = (true, true);
     }
 
     /// A key was pinned: names that nobody knew may be its device's.
@@ -353,32 +361,60 @@ impl Lan {
         devices
     }
 
-    /// Tells whether a device of an account was heard.
-    pub(super) fn is_here(&self, account: &AccountName, links: &Links) -> bool {
-        let mut devices = self.heard.values().filter_map(|heard| heard.device);
-        devices.any(|device| links.owner(&device) == Some(account))
+    /// Tells whether a device of an account is heard.
+    pub(super) fn is_here(&self, account: &AccountName) -> bool {
+        self.here.get(account).is_some_and(Option::is_none)
     }
 
-    /// The accounts that were told to be here, ordered by name.
-    pub(super) const fn here(&self) -> &BTreeSet<AccountName> {
-        &self.here
+    /// The accounts that are told to be here, ordered by name.
+    pub(super) fn here(&self) -> impl Iterator<Item = &AccountName> {
+        self.here.keys()
     }
 
-    /// The accounts that came here or left since the last call, each with whether it is here.
-    pub(super) fn take_changes(&mut self, links: &Links) -> Vec<(AccountName, bool)> {
+    /// What changed since the last call.
+    pub(super) fn take_changes(&mut self, links: &Links, now: Instant) -> Changes {
+        let mut changes = Changes::default();
         if !std::mem::take(&mut self.is_changed) {
-            return Vec::new();
+            return changes;
         }
         let devices = self.heard.values().filter_map(|heard| heard.device);
-        let here = devices.filter_map(|device| links.owner(&device).cloned());
-        let here: BTreeSet<AccountName> = here.collect();
-        let before = std::mem::replace(&mut self.here, here);
-        let came = self.here.difference(&before);
-        let came = came.map(|account| (account.clone(), true));
-        let left = before.difference(&self.here);
-        came.chain(left.map(|account| (account.clone(), false)))
-            .collect()
+        let heard = devices.filter_map(|device| links.owner(&device).cloned());
+        let heard: BTreeSet<AccountName> = heard.collect();
+        // On another network nobody is waited for.
+        let wait = if std::mem::take(&mut self.is_moved) {
+            Duration::ZERO
+        } else {
+            LAN_LEAVE_WAIT
+        };
+        self.here.retain(|account, leaves| {
+            if heard.contains(account) {
+                return true;
+            }
+            let stays = now < *leaves.get_or_insert(now + wait);
+            if !stays {
+                changes.told.push((account.clone(), false));
+            }
+            stays
+        });
+        for account in heard {
+            match self.here.insert(account.clone(), None) {
+                Some(None) => continue,
+                Some(Some(_)) => {}
+                None => changes.told.push((account.clone(), true)),
+            }
+            changes.heard.push(account);
+        }
+        changes
     }
+}
+
+/// Who came and who left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// Accounts that are heard and were not: they may be dialled.
+    pub(super) heard: Vec<AccountName>,
+    /// Accounts that came or left, with whether they are here.
+    pub(super) told: Vec<(AccountName, bool)>,
 }
 
 fn ip_of(address: &LocalAddress) -> IpAddr {

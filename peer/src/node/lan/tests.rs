@@ -45,7 +45,16 @@ impl World {
     }
 
     fn changes(&mut self) -> Vec<(AccountName, bool)> {
-        self.lan.take_changes(&self.links)
+        self.lan.take_changes(&self.links, self.now).told
+    }
+
+    /// The same once those have left who are not heard any more.
+    fn changes_later(&mut self) -> Vec<(AccountName, bool)> {
+        self.changes();
+        self.now += LAN_LEAVE_WAIT;
+        assert!(self.lan.poll_timeout().is_some_and(|at| at <= self.now));
+        self.lan.handle_timeout(self.now);
+        self.changes()
     }
 
     /// Where the device of `seed`, which is bob's, may be dialled.
@@ -80,7 +89,8 @@ fn a_contact_is_recognised_and_nobody_else() {
     world.gone(of_bob);
     assert_eq!(world.changes(), []);
     world.gone(next);
-    assert_eq!(world.changes(), [(name("bob"), false)]);
+    assert_eq!(world.changes(), [], "he may be back");
+    assert_eq!(world.changes_later(), [(name("bob"), false)]);
     assert_eq!(world.endpoints(1), [] as [&str; 0]);
 }
 
@@ -228,7 +238,25 @@ fn an_old_name_is_forgotten() {
     world.now += Duration::from_nanos(1);
     assert!(world.lan.poll_timeout().unwrap() <= world.now);
     world.lan.handle_timeout(world.now);
-    assert_eq!(world.changes(), [(name("bob"), false)]);
+    assert_eq!(world.changes_later(), [(name("bob"), false)]);
+}
+
+/// A neighbour takes a name back and announces it again, ten times a second.
+#[test]
+fn whoever_comes_and_leaves_all_the_time_is_told_of_once() {
+    let mut world = World::new(&[("bob", 1)]);
+    let name_of_bob = world.hear(1, 7, &["192.168.1.3:5000"]);
+    assert_eq!(world.changes(), [(name("bob"), true)]);
+    for _ in 0..100 {
+        world.gone(name_of_bob);
+        assert_eq!(world.changes(), []);
+        assert!(!world.lan.is_here(&name("bob")), "he is not dialled");
+        world.now += Duration::from_millis(100);
+        world.hear(1, 7, &["192.168.1.3:5000"]);
+        let changes = world.lan.take_changes(&world.links, world.now);
+        assert_eq!((changes.told, changes.heard), (vec![], vec![name("bob")]));
+        assert!(world.lan.is_here(&name("bob")));
+    }
 }
 
 #[test]
