@@ -835,8 +835,9 @@ impl Conversation {
             Ok(Entry::To(name)) => {
                 self.meet(&name);
                 self.opening = Some(name.clone());
-                self.with = Some(name);
+                self.with = Some(name.clone());
                 self.tell_opening();
+                self.tell_if_nearby(&name);
             }
             Ok(Entry::List) => self.ask("list who is online", Command::List, Purpose::List),
             Ok(Entry::History(limit)) => {

@@ -276,7 +276,7 @@ impl EventLoop {
             udp,
             connection,
             control,
-            lan: Lan::new(answers),
+            lan: Lan::new(answers, now),
             #[cfg(feature = "local-node")]
             heard: None,
             workers,
@@ -338,6 +338,7 @@ impl EventLoop {
             self.node.handle_input(Input::Woke(span), now);
         }
         self.udp.handle_timeout(now);
+        self.lan.handle_timeout(now);
         self.take_answers(now);
         self.take_addresses(now);
         self.udp
@@ -393,7 +394,6 @@ impl EventLoop {
         if let Some(addresses) = self.network.take_changed(&self.udp, now) {
             self.node
                 .handle_input(Input::LocalAddresses(addresses), now);
-            self.lan.tend();
         }
     }
 
@@ -501,6 +501,7 @@ impl EventLoop {
             Some(self.network.deadline()),
             self.deadline,
             self.udp.deadline(),
+            self.lan.deadline(),
             self.connection.deadline(),
             self.control.deadline(),
         ];

@@ -28,6 +28,14 @@ impl Conversation {
         }
     }
 
+    /// The person has turned to an account: says that it can be reached although the server is away.
+    pub(super) fn tell_if_nearby(&mut self, account: &AccountName) {
+        if self.connection.is_lost() && self.nearby.contains(account) {
+            let (account, is_here) = (account.clone(), true);
+            self.show(Item::Nearby { account, is_here });
+        }
+    }
+
     /// The connection to the server is lost: says who of those that count can be reached all the same.
     pub(super) fn tell_nearby(&mut self) {
         let nearby = self.nearby.iter().filter(|account| self.awaits(account));

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::lan::{LanName, SERVICE};
 use mdns_sd::{
@@ -32,6 +32,8 @@ const CACHED: [&str; 6] = [
     "cached-nsec",
     "cached-subtype",
 ];
+/// How often it is looked after.
+const TEND_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the neighbours' farewell may take when the program ends.
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -40,6 +42,8 @@ pub(super) struct Lan {
     answers: Answers,
     wanted: Option<LanAnnouncement>,
     running: Option<Running>,
+    /// When what runs is looked after next.
+    tend_at: Instant,
     /// Comes once the last name is taken back.
     farewell: Option<Receiver<DaemonStatus>>,
 }
@@ -56,11 +60,12 @@ struct Running {
 
 impl Lan {
     /// Announces nothing yet. What is heard goes to `answers`.
-    pub(super) const fn new(answers: Answers) -> Self {
+    pub(super) const fn new(answers: Answers, now: Instant) -> Self {
         Self {
             answers,
             wanted: None,
             running: None,
+            tend_at: now,
             farewell: None,
         }
     }
@@ -80,11 +85,17 @@ impl Lan {
         self.start();
     }
 
+    /// When to call [`Lan::handle_timeout`].
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.running.as_ref().map(|_| self.tend_at)
+    }
+
     /// Looks after what runs, every few seconds.
-    pub(super) fn tend(&mut self) {
-        let Some(running) = &mut self.running else {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let Some(running) = self.running.as_mut().filter(|_| self.tend_at <= now) else {
             return;
         };
+        self.tend_at = now + TEND_INTERVAL;
         if running.has_too_much() {
             log::warn!("a flood of answers on the local network; not listening there for a while");
             self.stop();

@@ -183,6 +183,8 @@ fn who_is_heard_on_the_network_is_told_while_the_server_is_away() {
     });
     let items = stage.event(offline).items;
     assert_eq!(items[1..], [told("bob", true)], "{items:?}");
+    assert_eq!(stage.line("/to carol").items, [told("carol", true)]);
+    assert_eq!(stage.line("/to bob").items, [told("bob", true)]);
     // What waits does so for the link, not for the server.
     let request = only(stage.line("hi").asks).0;
     stage.answer(request, Ok(Reply::Queued(vec![id(1)])));
