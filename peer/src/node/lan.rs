@@ -7,9 +7,13 @@
 //! - Only addresses on a network of this host count, and only those that T22 permits: none of the host
 //!   itself, link-local, multicast or unspecified.
 //! - They are candidates without a proof. The [`agent`](super::paths::agent) checks each before it is dialled,
-//!   at its pace and within the budget of the device and its account, so that whoever names a neighbour's
-//!   address gets less sent there than the lie cost.
+//!   at its pace and within the budget of the device and its account: whoever names the addresses of others
+//!   has a few checks of 56 bytes a second sent there, as a device in the directory could, and nothing else.
 //! - A dial expects the pinned key. Whoever answers with another one is not linked.
+//!
+//! What a neighbour can do all the same: keep a contact from being found here, with a flood of names, or with
+//! names of that contact if it knows the key, since of those the newest count. It learns which host looks for a
+//! contact that it announces.
 //!
 //! What a name does not hide: that this host runs this program, its addresses, and its UDP port, which stays
 //! while the program runs. So neighbours who hear two names of a device on one network can tell that they are
