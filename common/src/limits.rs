@@ -463,6 +463,9 @@ pub const RECENT_INTRODUCTIONS_MAX: usize = 65_536;
 /// Whoever cancels a file that its recipient may have whole waits so long for word of it: a few round trips of a
 /// slow link, and the disk's.
 pub const CANCEL_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Devices of which it is remembered where they were reached straight last: more than one person writes to while
+/// a server is away.
+pub const LAST_ENDPOINTS_MAX: usize = 256;
 /// A device is dialled through the relay this long before its own endpoints are dialled, too: a handshake
 /// through a slow relay.
 pub const RELAY_HEAD_START: Duration = Duration::from_secs(1);

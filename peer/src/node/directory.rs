@@ -180,8 +180,8 @@ impl Directory {
         }
     }
 
-    /// Without a session, dials the accounts that are due and are heard on the local network. Tells whether
-    /// there were any.
+    /// Without a session, dials the accounts that are due and are heard on the local network, or were reached
+    /// straight before. Tells whether there were any.
     pub(super) fn look_nearby(&mut self, lan: &Lan, cx: &mut Context<'_>) -> bool {
         if cx.requests.is_online() {
             return false;
@@ -189,13 +189,16 @@ impl Directory {
         let mut has_dialled = false;
         loop {
             let links = &*cx.links;
-            let is_left_out =
-                |account: &AccountName| links.is_dialling(account) || !lan.is_here(account);
-            let Some(account) = self.search.take_due(cx.now, is_left_out) else {
+            let is_out = |account: &AccountName| is_out_of_reach(account, lan, links);
+            let Some(account) = self.search.take_due(cx.now, is_out) else {
                 return has_dialled;
             };
             has_dialled = true;
-            if dial_nearby(&account, lan, cx) {
+            let mut devices = lan.devices_of(&account, cx.links);
+            for (device_key, endpoint) in cx.links.last_endpoints_of(&account) {
+                devices.entry(device_key).or_default().push(endpoint);
+            }
+            if cx.links.dial_nearby(&account, devices, cx.now) > 0 {
                 self.search.on_dialling(&account);
             } else {
                 self.search.on_failed(&account, cx.now);
@@ -203,8 +206,7 @@ impl Directory {
         }
     }
 
-    /// When [`Directory::look_for_wanted`] or [`Directory::look_nearby`] is due. Without a session only those
-    /// are looked for who are heard on the local network.
+    /// When [`Directory::look_for_wanted`] or [`Directory::look_nearby`] is due.
     pub(super) fn poll_timeout(
         &self,
         requests: &Requests,
@@ -212,9 +214,8 @@ impl Directory {
         lan: &Lan,
     ) -> Option<Instant> {
         if !requests.is_online() {
-            let is_left_out =
-                |account: &AccountName| links.is_dialling(account) || !lan.is_here(account);
-            return self.search.poll_timeout(is_left_out);
+            let is_out = |account: &AccountName| is_out_of_reach(account, lan, links);
+            return self.search.poll_timeout(is_out);
         }
         let is_ready = self.is_listed && links.is_ready_for_introductions();
         if !requests.is_online() || !is_ready || requests.is_busy() {
@@ -447,6 +448,12 @@ impl Directory {
         let event = DirectoryEvent::Unreachable { account, error };
         self.events.push_back(event);
     }
+}
+
+/// Tells whether nothing is known of where an account is, or it is being dialled.
+fn is_out_of_reach(account: &AccountName, lan: &Lan, links: &Links) -> bool {
+    let is_known = || lan.is_here(account) || links.last_endpoints_of(account).next().is_some();
+    links.is_dialling(account) || !is_known()
 }
 
 /// Dials the devices of an account that are heard on the local network. Tells whether there are any.

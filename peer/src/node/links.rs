@@ -45,9 +45,11 @@ mod dial;
 mod direct;
 // The message stream of a link.
 mod frames;
+// Where devices were reached last.
+mod last_endpoints;
 // Leaves that have arrived in part.
 mod leaves;
-// Devices that were heard on the local network.
+// Devices that can be dialled without a server.
 mod nearby;
 // Pinned keys: the account that each device key belongs to.
 mod pins;
@@ -196,6 +198,7 @@ impl Links {
             Occupancy::fullest("unstored messages", waiting, MESSAGES_IN_FLIGHT_MAX),
             self.transport.trains_occupancy(),
             self.dials.occupancy(),
+            self.dials.last.occupancy(),
             self.relay.occupancy(),
         ];
         occupancies.extend(self.pins.occupancies());

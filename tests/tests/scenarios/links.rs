@@ -161,3 +161,23 @@ fn a_receipt_that_was_lost_is_there_before_the_link_is_closed() {
     assert!(world.now - before < FAREWELL_TIMEOUT);
     until_delivered(&mut world, 0, id);
 }
+
+/// Nobody says where Bob is, and no multicast leads to him.
+#[test]
+fn a_device_that_was_reached_before_is_dialled_there_while_the_server_is_away() {
+    let mut world = acquainted(2);
+    world.pass(Duration::from_secs(5));
+    world.crash_server();
+    // His link ends with him, and he is back at the same address.
+    world.stop(1, false);
+    world.start(1);
+    world.pass(Duration::from_secs(60));
+    until_online(&mut world, 0, false);
+    let began = world.now;
+    let id = say(&mut world, 0, 1, "is the server away?");
+    until_delivered(&mut world, 0, id);
+    let took = world.now.saturating_duration_since(began);
+    eprintln!("without a server: {took:?}");
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+    assert_eq!(shown(&world, 1), ["is the server away?"]);
+}

@@ -20,6 +20,7 @@ use common::relayed::is_relayed;
 use common::wire::rendezvous::{Candidate, Role};
 use rand::rngs::StdRng;
 
+use super::last_endpoints::LastEndpoints;
 use super::pins::Pins;
 use crate::node::command::PathRule;
 use crate::node::io::Transmit;
@@ -38,6 +39,7 @@ pub(super) struct Dials {
     is_local: bool,
     own_addresses: BTreeSet<SocketAddr>,
     pub(super) rule: PathRule,
+    pub(super) last: LastEndpoints,
 }
 
 /// Why nobody is reached by a device that goes through the relay alone, where none leads to them.
@@ -90,6 +92,7 @@ impl Dials {
             is_local: false,
             own_addresses: BTreeSet::new(),
             rule: PathRule::Any,
+            last: LastEndpoints::new(),
         }
     }
 

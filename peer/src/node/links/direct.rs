@@ -239,7 +239,12 @@ impl Links {
                     self.rounds.start_anew(link, now);
                 }
             }
-            PathChange::Current(_) => self.rounds.stop(link),
+            PathChange::Current(route) => {
+                self.rounds.stop(link);
+                if let Route::Direct(remote) = route {
+                    self.remember_endpoint(link, remote);
+                }
+            }
             PathChange::AddressesOffered => self.rounds.start_anew(link, now),
             PathChange::Opened(_) | PathChange::Lost(_) => {}
         }

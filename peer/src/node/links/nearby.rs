@@ -1,4 +1,5 @@
-//! Devices that were heard on the local network: whose they are, and their dials.
+//! Devices that can be dialled without a server: those heard on the local network, and those that were reached
+//! straight before.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -9,6 +10,7 @@ use common::lan::LanName;
 use common::wire::rendezvous::{Candidate, CandidateKind};
 
 use super::Links;
+use crate::node::transport::LinkId;
 
 impl Links {
     /// The pinned key that a name on the local network is of.
@@ -21,8 +23,24 @@ impl Links {
         self.pins.owner(device_key)
     }
 
-    /// Dials devices of `account` at the endpoints that they, or others, named on the local network: none is
-    /// proven. Returns how many dials to the account are under way.
+    /// The packets of a link go straight to this endpoint.
+    pub(super) fn remember_endpoint(&mut self, link: LinkId, endpoint: SocketAddr) {
+        if let Some(peer) = self.peers.get(&link).filter(|it| it.account.is_some()) {
+            self.dials.last.remember(peer.device_key, endpoint);
+        }
+    }
+
+    /// The devices of an account that were reached straight, and where last.
+    pub(in crate::node) fn last_endpoints_of(
+        &self,
+        account: &AccountName,
+    ) -> impl Iterator<Item = (DeviceKey, SocketAddr)> {
+        let last = self.dials.last.iter();
+        last.filter(move |(device_key, _)| self.pins.owner(device_key) == Some(account))
+    }
+
+    /// Dials devices of `account` at endpoints that they, or others, named on the local network, or had
+    /// earlier: none is proven. Returns how many dials to the account are under way.
     pub(in crate::node) fn dial_nearby(
         &mut self,
         account: &AccountName,
