@@ -10,8 +10,12 @@ use clap::{Parser, ValueEnum};
 
 use crate::program::ProgramError;
 
+// coturn, with which the server's UDP port is compared.
+mod coturn;
 // One GiB from disk to disk.
 mod file;
+// A process that makes load.
+mod load;
 // A plain file sender on quinn, the baseline of `file`.
 pub mod quinn_sender;
 // Server CPU of log-ins.
@@ -20,6 +24,8 @@ pub mod login;
 pub mod message;
 // A message there and back on a stream of quinn, the baseline of `message`.
 mod quinn_stream;
+// Packets through the relay.
+pub mod relay;
 // Rounds of slices, and the arithmetic on them.
 mod rounds;
 // What is shown at the end.
@@ -77,6 +83,8 @@ enum Name {
     Start,
     /// STUN answers a second and core of the server, against coturn
     Stun,
+    /// Relayed packets of 1200 bytes a second and core of the server, against coturn
+    Relay,
 }
 
 /// How to measure.
@@ -129,6 +137,7 @@ pub fn main() -> ExitCode {
         Name::Login => login::measure(&plan, &mut report),
         Name::Start => start::measure(&plan, &mut report),
         Name::Stun => stun::measure(&plan, &mut report),
+        Name::Relay => relay::measure(&plan, &mut report),
     };
     match measured {
         Ok(()) => ExitCode::SUCCESS,

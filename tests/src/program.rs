@@ -38,6 +38,9 @@ pub enum Program {
     /// The load of the bench's STUN requests.
     #[cfg(feature = "bench")]
     StunLoad,
+    /// The load of the bench's relayed packets.
+    #[cfg(feature = "bench")]
+    RelayLoad,
 }
 
 impl Program {
@@ -56,6 +59,8 @@ impl Program {
             Self::LoginFloor => "login-floor",
             #[cfg(feature = "bench")]
             Self::StunLoad => "stun-load",
+            #[cfg(feature = "bench")]
+            Self::RelayLoad => "relay-load",
         }
     }
 }
@@ -76,6 +81,8 @@ pub fn dispatch() -> Option<ExitCode> {
         Some("login-floor") => Some(crate::bench::login::floor::main()),
         #[cfg(feature = "bench")]
         Some("stun-load") => Some(crate::bench::stun::load()),
+        #[cfg(feature = "bench")]
+        Some("relay-load") => Some(crate::bench::relay::load(&arguments())),
         Some(_) | None => None,
     }
 }

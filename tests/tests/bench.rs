@@ -88,6 +88,11 @@ fn stun_answers_are_measured() {
 }
 
 #[test]
+fn relayed_packets_are_measured() {
+    assert_eq!(cases("relay"), ["single", "trains"]);
+}
+
+#[test]
 fn wrong_arguments_are_refused_and_explained() {
     for (arguments, why) in [
         (&["nothing"][..], "possible values"),

@@ -13,7 +13,7 @@ use super::report::{Figure, Report};
 use super::rounds::Rounds;
 use super::stage::{self, Ethernet, Place, cpu_seconds};
 use super::{Failure, Plan};
-use crate::program::{Program, Programs, Running};
+use crate::program::{Program, Programs, Running, Server};
 
 /// Time for one transfer.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -98,7 +98,7 @@ fn show(report: &mut Report, case: &str, unit: &str, rounds: &Rounds<[f64; 2]>) 
 /// A server and two peers, each a process of its own; both peers' nodes run all the time.
 struct Peers {
     programs: Programs,
-    _server: Running,
+    _server: Server,
     sender: Running,
     receiver: Running,
 }
@@ -107,20 +107,7 @@ impl Peers {
     fn start(road: &Road, folder: &Path) -> Result<Self, Failure> {
         let programs = Programs::new(std::env::current_exe()?, folder);
         let [home, away] = road.addresses;
-        let listen = format!("{home}:0");
-        let mut command = programs.command(
-            Program::Rendezvous,
-            ["--data", "server", "serve", "--json", "--listen", &listen],
-        );
-        let server = Running::start(
-            Program::Rendezvous,
-            &mut road.places[0].wrap(command.stdout(Stdio::null())),
-        )?;
-        let ready = server.wait_json("the server is ready", crate::program::START, |line| {
-            line["ready"] == true
-        })?;
-        let text = |name: &str| ready[name].as_str().unwrap_or_default().to_owned();
-        let (address, fingerprint) = (text("address"), text("fingerprint"));
+        let server = stage::serve(&programs, &road.places[0], home, &[])?;
         fs::write(folder.join("password"), "a password of the bench")?;
         fs::create_dir(folder.join("inbox"))?;
         let start = |name: &str, end: usize, own: &str| -> Result<Running, Failure> {
@@ -131,9 +118,9 @@ impl Peers {
                 "register",
                 name,
                 "--server",
-                &address,
+                &server.address,
                 "--fingerprint",
-                &fingerprint,
+                &server.fingerprint,
                 "--password-file",
                 "password",
             ];

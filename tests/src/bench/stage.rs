@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::Failure;
+use crate::program::{Program, Programs, Running, START, Server};
 
 /// The kernel counts CPU time in hundredths of a second for user space.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -112,6 +113,26 @@ impl Place {
         }
         wrapped
     }
+}
+
+/// Starts our server at a place, on a free port of `ip`, and waits until it is ready.
+pub(super) fn serve(
+    programs: &Programs,
+    place: &Place,
+    ip: &str,
+    more: &[&str],
+) -> Result<Server, Failure> {
+    let listen = format!("{ip}:0");
+    let arguments = ["--data", "server", "serve", "--json", "--listen", &listen];
+    let command = programs.command(Program::Rendezvous, arguments.iter().chain(more));
+    let running = Running::start(Program::Rendezvous, &mut place.wrap(&command))?;
+    let ready = running.wait_json("the server is ready", START, |line| line["ready"] == true)?;
+    let text = |name: &str| ready[name].as_str().unwrap_or_default().to_owned();
+    Ok(Server {
+        running,
+        address: text("address"),
+        fingerprint: text("fingerprint"),
+    })
 }
 
 /// Two network namespaces with a link of MTU 1500 between them. Gone when dropped.
