@@ -151,8 +151,16 @@ impl TrainSocket {
         &self.sender
     }
 
-    /// Asks the system once for what came, and hands it to `take`.
+    /// Asks the system once for what came, and hands it to `take`, one train after the other.
     pub fn receive(&mut self, mut take: impl FnMut(&TrainSender, Received<'_>)) {
+        self.receive_together(|sender, trains| trains.for_each(|train| take(sender, train)));
+    }
+
+    /// The same, with all trains at once, if there are any.
+    pub fn receive_together(
+        &mut self,
+        take: impl FnOnce(&TrainSender, &mut dyn Iterator<Item = Received<'_>>),
+    ) {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut chunks = self.space.chunks_mut(MESSAGE_LEN_MAX);
         let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -164,11 +172,11 @@ impl TrainSocket {
             Ok(count) => {
                 // Less than a full batch: the system had no more. What comes later is told anew.
                 self.is_readable = count == self.batch;
-                let came = metas.iter().zip(buffers).take(count);
                 // Nothing we speak has an empty datagram, and no stride divides it.
-                for (meta, buffer) in came.filter(|(meta, _)| meta.len > 0) {
-                    take(&self.sender, received_train(meta, buffer));
-                }
+                let came = metas.iter().zip(buffers).take(count);
+                let came = came.filter(|(meta, _)| meta.len > 0);
+                let mut trains = came.map(|(meta, buffer)| received_train(meta, buffer));
+                take(&self.sender, &mut trains);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_readable = false,
             Err(error) => log::debug!("receiving fails: {error}"),

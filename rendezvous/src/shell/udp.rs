@@ -17,6 +17,11 @@ use super::Failure;
 use crate::relay::{Batch, ChannelId, ControlId, Output, Relay};
 use crate::server::RelayCommand;
 
+// What leaves as one train.
+mod outgoing;
+
+use outgoing::{Outgoing, Part, Way};
+
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Trains taken in one call: datagrams of many peers come in many trains. Their memory, 64 KiB each, is
@@ -140,6 +145,7 @@ impl Port {
     fn run(mut self) {
         let mut events = Events::with_capacity(8);
         let mut outputs = Vec::new();
+        let mut outgoing = Outgoing::default();
         while !self.stop.load(Ordering::Relaxed) {
             let now = clock::now();
             self.take_commands(now);
@@ -173,8 +179,9 @@ impl Port {
                         ..
                     } = &mut self;
                     let control = Control { to_control, waker };
-                    socket.receive(|sender, train| {
-                        carry(relay, sender, &control, train, &mut outputs);
+                    socket.receive_together(|sender, trains| {
+                        let ways = (sender, &control);
+                        carry(relay, ways, trains, &mut outputs, &mut outgoing);
                     });
                 }
             }
@@ -276,58 +283,70 @@ impl Control<'_> {
     }
 }
 
-/// Hands a train to the relay, and sends what it wants sent. What finds no room is lost.
-fn carry(
+/// Hands trains that came together to the relay, and sends what it wants sent. What finds no room is lost.
+fn carry<'a>(
     relay: &mut Relay,
-    sender: &TrainSender,
-    control: &Control<'_>,
-    received: Received<'_>,
+    (sender, control): (&TrainSender, &Control<'_>),
+    received: impl Iterator<Item = Received<'a>>,
     outputs: &mut Vec<Output>,
+    outgoing: &mut Outgoing,
 ) {
-    let Received {
+    let now = clock::now();
+    let mut came: Vec<&[u8]> = Vec::with_capacity(BATCH);
+    for Received {
         source,
         local,
         ecn,
         stride,
         bytes,
-    } = received;
-    let batch = Batch {
-        bytes,
-        stride,
-        source,
-        local,
-    };
-    relay.handle_batch(batch, clock::now(), outputs);
-    for output in outputs.drain(..) {
-        let train = match &output {
-            Output::Answer(answer) => Train {
-                destination: source,
-                // Whoever asked waits for an answer from there.
-                source: local,
-                ecn: None,
-                stride: None,
-                bytes: answer,
-            },
-            Output::Forward {
-                to,
-                from,
-                part,
-                stride,
-            } => Train {
-                destination: *to,
-                source: *from,
-                // The two peers see congestion on either side of the relay.
-                ecn,
-                stride: (part.len() > *stride).then_some(*stride),
-                bytes: &bytes[part.clone()],
-            },
-            Output::ForwardToControl { to, part, stride } => {
-                control.pass(*to, bytes[part.clone()].to_vec(), *stride);
-                continue;
-            }
+    } in received
+    {
+        let batch = Batch {
+            bytes: &mut *bytes,
+            stride,
+            source,
+            local,
         };
-        send(sender, &train);
+        relay.handle_batch(batch, now, outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Answer(answer) => send(
+                    sender,
+                    &Train {
+                        destination: source,
+                        // Whoever asked waits for an answer from there.
+                        source: local,
+                        ecn: None,
+                        stride: None,
+                        bytes: &answer,
+                    },
+                ),
+                Output::Forward {
+                    to,
+                    from,
+                    part,
+                    stride,
+                } => {
+                    let way = Way {
+                        destination: to,
+                        source: from,
+                        ecn,
+                    };
+                    let part = Part {
+                        train: came.len(),
+                        range: part,
+                        stride,
+                    };
+                    outgoing.add(way, part);
+                }
+                Output::ForwardToControl { to, part, stride } => {
+                    control.pass(to, bytes[part].to_vec(), stride);
+                }
+            }
+        }
+        came.push(bytes);
     }
+    outgoing.drain(&came, |train| send(sender, train));
 }
 
 fn send(sender: &TrainSender, train: &Train<'_>) {
