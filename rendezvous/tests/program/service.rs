@@ -50,6 +50,29 @@ fn the_same_port_answers_stun() {
     assert_eq!(stun::reflexive_address(&answer[..len], 42), seen);
 }
 
+/// A client that knows nothing of ours, and sends bare requests.
+#[test]
+fn the_stun_client_of_coturn_learns_its_address() {
+    let server = Running::start();
+    let port = server.address.port().to_string();
+    let mut client = Command::new("turnutils_stunclient");
+    // An address of its own, which nothing else here has.
+    client.args(["-L", "127.0.0.9", "-p", &port, "127.0.0.1"]);
+    let Ok(mut client) = client.stdout(Stdio::piped()).spawn() else {
+        println!("skipped: there is no turnutils_stunclient, which comes with coturn");
+        return;
+    };
+    let lines = lines_of(client.stdout.take().unwrap());
+    let line = lines.recv_timeout(DEADLINE);
+    // Without an answer it would wait for ever.
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let line = line.expect("it prints what it learnt");
+    let (_, address) = line.split_once("UDP reflexive addr: ").expect(&line);
+    let address: SocketAddr = address.trim().parse().unwrap();
+    assert_eq!(address.ip(), IpAddr::from([127, 0, 0, 9]));
+}
+
 /// A host with several addresses: whoever asks one of them hears from that one, or not at all behind most NATs.
 #[test]
 #[cfg_attr(
