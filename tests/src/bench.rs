@@ -75,7 +75,7 @@ struct Arguments {
 enum Name {
     /// A message there and back, and its receipt, against a stream of quinn; raw UDP beside it
     Message,
-    /// A file from one peer to another, verified, against a plain sender on quinn
+    /// A file from one peer to another, verified, against a plain sender on quinn; and through the relay
     File,
     /// Server CPU of a password and a token log-in, against the cryptography that they cannot do without
     Login,

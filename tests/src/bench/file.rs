@@ -1,5 +1,6 @@
 //! One file from one peer to another, from acceptance to verified and renamed, against a plain sender
-//! on quinn that verifies nothing. Source and target are in memory.
+//! on quinn that verifies nothing; and the same through the relay, against the direct way. Source and target are
+//! in memory.
 
 use std::fs;
 use std::io::Write;
@@ -42,10 +43,12 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
                 places: [place(first, 0), place(second, 1)],
                 addresses: Ethernet::ADDRESSES,
             };
-            measure_on(&road, "mtu1500", plan, report)
+            measure_on(&road, "mtu1500", plan, report)?;
+            measure_relayed(&road, plan, report)
         }
         Err(why) => {
             report.skipped("file", "mtu1500", &why);
+            report.skipped("file", "relayed", &why);
             Ok(())
         }
     }
@@ -57,7 +60,7 @@ struct Road {
     addresses: [&'static str; 2],
 }
 
-/// What one transfer took: time, and CPU seconds of both ends.
+/// What one transfer took: time, and CPU seconds of both ends and of the server.
 #[derive(Clone, Copy)]
 struct Run {
     seconds: f64,
@@ -69,45 +72,83 @@ fn measure_on(road: &Road, case: &str, plan: &Plan, report: &mut Report) -> Resu
     // Source, ours and theirs at the same time.
     stage::warm_up(folder.path(), 3 * plan.file_len)?;
     stage::fill(&folder.path().join(SOURCE), plan.file_len)?;
-    let ours = Peers::start(road, folder.path())?;
+    let ours = Peers::start(road, folder.path(), "any")?;
     let mut theirs = Quinn::start(road, folder.path())?;
     let rounds =
         Rounds::<[Run; 2]>::measure(plan.rounds, plan.slices(SLICES), |side| match side {
             0 => ours.run(folder.path()),
             _ => theirs.run(folder.path()),
         })?;
-    let len = plan.file_len as f64;
-    let rates = rounds.map(|runs| runs.map(|run| len / 1e6 / run.seconds));
-    show(report, case, "MB/s", &rates);
-    let gibibytes = len / (1u64 << 30) as f64;
-    let cpu = rounds.map(|runs| runs.map(|run| run.cpu / gibibytes));
-    show(report, &format!("{case}-cpu"), "s/GiB", &cpu);
+    show(report, case, ["ours", "quinn"], plan.file_len, &rounds);
     Ok(())
 }
 
-fn show(report: &mut Report, case: &str, unit: &str, rounds: &Rounds<[f64; 2]>) {
-    report.show(&Figure {
-        bench: "file",
-        case,
-        unit,
-        sides: ["ours", "quinn"],
-        rounds,
-    });
+/// Two pairs of ours: one that keeps to the relay, and one that does not need it.
+fn measure_relayed(road: &Road, plan: &Plan, report: &mut Report) -> Result<(), Failure> {
+    let folder = stage::memory_folder()?;
+    // Source and one target at a time.
+    stage::warm_up(folder.path(), 2 * plan.file_len)?;
+    let source = folder.path().join(SOURCE);
+    stage::fill(&source, plan.file_len)?;
+    let pair = |path: &str| {
+        let own = folder.path().join(path);
+        fs::create_dir(&own)?;
+        fs::hard_link(&source, own.join(SOURCE))?;
+        Ok::<_, Failure>((Peers::start(road, &own, path)?, own))
+    };
+    let pairs = [pair("relay")?, pair("direct")?];
+    let rounds = Rounds::<[Run; 2]>::measure(plan.rounds, plan.slices(SLICES), |side| {
+        let (peers, folder) = &pairs[side];
+        peers.run(folder)
+    })?;
+    for ((peers, _), path) in pairs.iter().zip(["relayed", "direct"]) {
+        peers.must_have_gone(path)?;
+    }
+    let sides = ["relayed", "direct"];
+    show(report, "relayed", sides, plan.file_len, &rounds);
+    Ok(())
+}
+
+/// Shows rates, and CPU seconds a GiB.
+fn show(
+    report: &mut Report,
+    case: &str,
+    sides: [&str; 2],
+    file_len: u64,
+    rounds: &Rounds<[Run; 2]>,
+) {
+    let len = file_len as f64;
+    let gibibytes = len / (1u64 << 30) as f64;
+    let rates = rounds.map(|runs| runs.map(|run| len / 1e6 / run.seconds));
+    let cpu = rounds.map(|runs| runs.map(|run| run.cpu / gibibytes));
+    let cpu_case = format!("{case}-cpu");
+    for (case, unit, rounds) in [(case, "MB/s", &rates), (&cpu_case, "s/GiB", &cpu)] {
+        report.show(&Figure {
+            bench: "file",
+            case,
+            unit,
+            sides,
+            rounds,
+        });
+    }
 }
 
 /// A server and two peers, each a process of its own; both peers' nodes run all the time.
 struct Peers {
     programs: Programs,
-    _server: Server,
+    server: Server,
     sender: Running,
     receiver: Running,
 }
 
 impl Peers {
-    fn start(road: &Road, folder: &Path) -> Result<Self, Failure> {
+    /// Starts them with an option `--path`.
+    fn start(road: &Road, folder: &Path, path: &str) -> Result<Self, Failure> {
         let programs = Programs::new(std::env::current_exe()?, folder);
         let [home, away] = road.addresses;
-        let server = stage::serve(&programs, &road.places[0], home, &[])?;
+        // A relayed file goes as fast as it can.
+        let limits = ["--relay-rate", "30000", "--relay-total", "30000"];
+        let server = stage::serve(&programs, &road.places[0], home, &limits)?;
         fs::write(folder.join("password"), "a password of the bench")?;
         fs::create_dir(folder.join("inbox"))?;
         let start = |name: &str, end: usize, own: &str| -> Result<Running, Failure> {
@@ -137,6 +178,8 @@ impl Peers {
             let receive = [
                 "--profile",
                 &profile,
+                "--path",
+                path,
                 "--json",
                 "receive",
                 "--accept",
@@ -152,7 +195,7 @@ impl Peers {
         let receiver = start("bob", 1, away)?;
         let peers = Self {
             programs,
-            _server: server,
+            server,
             sender,
             receiver,
         };
@@ -199,7 +242,23 @@ impl Peers {
     }
 
     fn cpu(&self) -> Result<f64, Failure> {
-        Ok(cpu_seconds(self.sender.id())? + cpu_seconds(self.receiver.id())?)
+        let processes = [&self.sender, &self.receiver, &self.server.running];
+        processes
+            .map(Running::id)
+            .map(cpu_seconds)
+            .into_iter()
+            .sum()
+    }
+
+    /// Makes sure that what was sent took this path.
+    fn must_have_gone(&self, path: &str) -> Result<(), Failure> {
+        let profile = profile("alice");
+        let arguments = ["--profile", &profile, "--json", "paths"];
+        let shown = self.programs.run(Program::Peer, arguments)?.json();
+        match shown.first() {
+            Some(link) if link["path"] == path => Ok(()),
+            Some(_) | None => Err(Failure::Wrong(format!("{path} is expected: {shown:?}"))),
+        }
     }
 }
 
