@@ -25,13 +25,22 @@ pub struct TrafficLimits {
 pub(super) struct Traffic {
     of_account: Rate,
     of_all: Rate,
-    accounts: BTreeMap<AccountName, Payer>,
+    accounts: BTreeMap<AccountName, PayerId>,
+    /// By their ids: a packet's payer is found at once. At most as many as there have been at a time.
+    payers: Vec<Payer>,
+    /// Ids that nobody has any more.
+    free: Vec<PayerId>,
     all: TokenBucket,
 }
+
+/// Identifies an account that has an allocation, as long as it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PayerId(usize);
 
 /// An account that pays for what it sends.
 #[derive(Debug)]
 struct Payer {
+    account: AccountName,
     bucket: TokenBucket,
     /// Number of its allocations. It is kept, in debt or not, while it has any.
     allocations: usize,
@@ -43,34 +52,47 @@ impl Traffic {
             of_account: rate(limits.of_account),
             of_all: rate(limits.of_all),
             accounts: BTreeMap::new(),
+            payers: Vec::new(),
+            free: Vec::new(),
             all: TokenBucket::new(now),
         }
     }
 
     /// An account has one more allocation.
-    pub(super) fn add(&mut self, account: &AccountName, now: Instant) {
-        let payer = self.accounts.entry(account.clone()).or_insert(Payer {
+    pub(super) fn add(&mut self, account: AccountName, now: Instant) -> PayerId {
+        if let Some(id) = self.accounts.get(&account) {
+            self.payers[id.0].allocations += 1;
+            return *id;
+        }
+        let payer = Payer {
+            account: account.clone(),
             bucket: TokenBucket::new(now),
-            allocations: 0,
-        });
-        payer.allocations += 1;
+            allocations: 1,
+        };
+        let id = if let Some(id) = self.free.pop() {
+            self.payers[id.0] = payer;
+            id
+        } else {
+            self.payers.push(payer);
+            PayerId(self.payers.len() - 1)
+        };
+        self.accounts.insert(account, id);
+        id
     }
 
     /// An account has one allocation less.
-    pub(super) fn remove(&mut self, account: &AccountName) {
-        if let Some(payer) = self.accounts.get_mut(account) {
-            payer.allocations -= 1;
-            if payer.allocations == 0 {
-                self.accounts.remove(account);
-            }
+    pub(super) fn remove(&mut self, id: PayerId) {
+        let payer = &mut self.payers[id.0];
+        payer.allocations -= 1;
+        if payer.allocations == 0 {
+            self.accounts.remove(&payer.account);
+            self.free.push(id);
         }
     }
 
     /// Tells whether an account may send so many bytes now, and counts them.
-    pub(super) fn pay(&mut self, account: &AccountName, bytes: usize, now: Instant) -> bool {
-        let Some(payer) = self.accounts.get_mut(account) else {
-            return false;
-        };
+    pub(super) fn pay(&mut self, id: PayerId, bytes: usize, now: Instant) -> bool {
+        let payer = &mut self.payers[id.0];
         let tokens = u32::try_from(bytes).unwrap_or(u32::MAX).div_ceil(TOKEN_LEN);
         // The account first: whoever has used up their own takes nothing from the others.
         payer.bucket.take(tokens, self.of_account, now) && self.all.take(tokens, self.of_all, now)
@@ -101,23 +123,21 @@ mod tests {
     }
 
     #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
-    fn traffic(names: &[&str]) -> (Traffic, Instant) {
+    fn traffic<const N: usize>(names: [&str; N]) -> (Traffic, [PayerId; N], Instant) {
         let now = Instant::now();
         let mut traffic = Traffic::new(LIMITS, now);
-        for account in names {
-            traffic.add(&name(account), now);
-        }
-        (traffic, now)
+        let payers = names.map(|account| traffic.add(name(account), now));
+        (traffic, payers, now)
     }
 
     /// Sends packets of 1000 bytes for ten seconds, twice as many as are allowed in all, by each in turn.
     /// Returns the bytes of each that went.
-    fn ten_seconds(traffic: &mut Traffic, start: Instant, names: &[&str]) -> Vec<u32> {
-        let mut sent = vec![0; names.len()];
+    fn ten_seconds(traffic: &mut Traffic, start: Instant, payers: &[PayerId]) -> Vec<u32> {
+        let mut sent = vec![0; payers.len()];
         for step in 0..30_000 {
             let now = start + Duration::from_micros(333) * step;
-            let turn = step as usize % names.len();
-            if traffic.pay(&name(names[turn]), 1000, now) {
+            let turn = step as usize % payers.len();
+            if traffic.pay(payers[turn], 1000, now) {
                 sent[turn] += 1000;
             }
         }
@@ -126,32 +146,43 @@ mod tests {
 
     #[test]
     fn t49_an_account_sends_what_it_may_and_no_more() {
-        let (mut traffic, start) = traffic(&["alice"]);
-        let sent = ten_seconds(&mut traffic, start, &["alice"])[0];
+        let (mut traffic, payers, start) = traffic(["alice"]);
+        let sent = ten_seconds(&mut traffic, start, &payers)[0];
         // 1000 bytes take 16 tokens, which are 1024.
         assert!((9_700_000..=10_100_000).contains(&sent), "{sent}");
     }
 
     #[test]
     fn t49_all_accounts_together_have_a_limit_that_they_share() {
-        let names = ["alice", "bob", "carol"];
-        let (mut traffic, start) = traffic(&names);
-        let sent = ten_seconds(&mut traffic, start, &names);
+        let (mut traffic, payers, start) = traffic(["alice", "bob", "carol"]);
+        let sent = ten_seconds(&mut traffic, start, &payers);
         let all: u32 = sent.iter().sum();
         assert!((14_500_000..=15_200_000).contains(&all), "{sent:?}");
         assert!(sent.iter().all(|one| *one > 3_000_000), "{sent:?}");
     }
 
     #[test]
-    fn nobody_sends_without_an_end_and_debts_last_as_long_as_the_ends() {
-        let (mut traffic, start) = traffic(&["alice", "alice"]);
-        assert!(!traffic.pay(&name("bob"), 1, start));
-        while traffic.pay(&name("alice"), 60_000, start) {}
-        traffic.remove(&name("alice"));
-        assert!(!traffic.pay(&name("alice"), 60_000, start));
-        traffic.remove(&name("alice"));
-        assert!(!traffic.pay(&name("alice"), 1, start));
+    fn an_account_pays_for_all_its_allocations_and_debts_last_as_long_as_they_do() {
+        let (mut traffic, [alice, again], start) = traffic(["alice", "alice"]);
+        assert_eq!(alice, again);
+        while traffic.pay(alice, 60_000, start) {}
+        traffic.remove(alice);
+        assert!(!traffic.pay(alice, 60_000, start));
+        traffic.remove(alice);
         assert!(traffic.accounts.is_empty());
+        let back = traffic.add(name("alice"), start);
+        assert!(traffic.pay(back, 60_000, start));
+    }
+
+    #[test]
+    fn whoever_comes_takes_the_place_of_whoever_went() {
+        let (mut traffic, [alice, bob], start) = traffic(["alice", "bob"]);
+        while traffic.pay(alice, 60_000, start) {}
+        traffic.remove(alice);
+        let carol = traffic.add(name("carol"), start);
+        assert_ne!(carol, bob);
+        assert!(traffic.pay(carol, 60_000, start), "it owes nothing");
+        assert_eq!((traffic.payers.len(), traffic.accounts.len()), (2, 2));
     }
 
     #[test]
