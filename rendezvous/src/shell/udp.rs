@@ -292,15 +292,15 @@ fn carry<'a>(
     outgoing: &mut Outgoing,
 ) {
     let now = clock::now();
-    let mut came: Vec<&[u8]> = Vec::with_capacity(BATCH);
-    for Received {
-        source,
-        local,
-        ecn,
-        stride,
-        bytes,
-    } in received
-    {
+    let mut came = [&[][..]; BATCH];
+    for (index, (train, kept)) in received.zip(&mut came).enumerate() {
+        let Received {
+            source,
+            local,
+            ecn,
+            stride,
+            bytes,
+        } = train;
         let batch = Batch {
             bytes: &mut *bytes,
             stride,
@@ -333,7 +333,7 @@ fn carry<'a>(
                         ecn,
                     };
                     let part = Part {
-                        train: came.len(),
+                        train: index,
                         range: part,
                         stride,
                     };
@@ -344,7 +344,7 @@ fn carry<'a>(
                 }
             }
         }
-        came.push(bytes);
+        *kept = bytes;
     }
     outgoing.drain(&came, |train| send(sender, train));
 }
