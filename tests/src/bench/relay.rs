@@ -5,7 +5,7 @@
 //! (ChannelData, RFC 8656). With an allocation at either end each packet would pass coturn twice. What a TURN
 //! client sends costs coturn something else than what it receives, so every second flow goes the other way.
 //!
-//! Several flows take turns, each with a burst of [`BURST`] packets: so many may a QUIC sender that
+//! Several flows take turns, each with a burst of ten packets: so many may a QUIC sender that
 //! paces itself send at once (RFC 9002 section 7.7). There are two cases. In `single`, each packet is handed
 //! to the system by itself, as senders do that cannot do better, and comes to the server by itself. In
 //! `trains`, a burst is one train (GSO), as our peers send it; it comes to the server whole, where that wants it
@@ -18,7 +18,7 @@
 //! run, which has all of it to do then. On a core of its own the load would be slower than the server.
 //!
 //! A flow has no more packets on their way than buffers hold. What gets lost nevertheless is shown beside
-//! the rate, which counts what arrives; a slice that loses more than [`LOST_MAX`] is none.
+//! the rate, which counts what arrives; a slice that loses more than one in a hundred is none.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
