@@ -650,6 +650,7 @@ fn a_file_that_arrived_before_it_could_be_cancelled_was_sent() {
         "account": "bob",
         "fingerprint": "",
         "path": "relayed",
+        "over": "udp",
         "round_trip_us": 0,
         "sent_packets": 0,
         "lost_packets": 0,
