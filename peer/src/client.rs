@@ -282,6 +282,25 @@ impl Client {
         await_reply(inbox, sent, timeout)
     }
 
+    /// The same, and calls `tell` once if there is no reply after `patience`, which is shorter than `timeout`.
+    pub(crate) fn call_telling(
+        &mut self,
+        inbox: &mut Inbox,
+        command: &Command,
+        timeout: Duration,
+        (patience, tell): (Duration, impl FnOnce()),
+    ) -> Result<Reply, CallError> {
+        let id = self.0.send(command).map_err(gone)?;
+        let asked = now();
+        match reply_to(inbox, id, asked + patience) {
+            Err(CallError::TimedOut) => {
+                tell();
+                reply_to(inbox, id, asked + timeout)
+            }
+            replied => replied,
+        }
+    }
+
     /// Asks for events from now on.
     pub(crate) fn subscribe(
         &mut self,
@@ -309,8 +328,14 @@ fn await_reply(
     sent: io::Result<u64>,
     timeout: Duration,
 ) -> Result<Reply, CallError> {
-    let id = sent.map_err(|error| CallError::Gone(error.to_string()))?;
-    let deadline = now() + timeout;
+    reply_to(inbox, sent.map_err(gone)?, now() + timeout)
+}
+
+fn gone(error: io::Error) -> CallError {
+    CallError::Gone(error.to_string())
+}
+
+fn reply_to(inbox: &mut Inbox, id: u64, deadline: Instant) -> Result<Reply, CallError> {
     loop {
         match inbox.arrival(Some(deadline)) {
             Some(Arrival::Reply(of, result)) if of == id => {

@@ -3,6 +3,9 @@
 // Questions of `receive`.
 #[path = "screen/questions.rs"]
 mod questions;
+// A server that is away, or another one.
+#[path = "screen/server.rs"]
+mod server;
 // What these tests share.
 #[path = "screen/shared.rs"]
 mod shared;

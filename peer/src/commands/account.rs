@@ -89,11 +89,11 @@ fn wrong_code(doing: &str, failure: Failure) -> Failure {
 pub(super) fn log_out(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "log out";
     let mut session = place.open(DOING)?;
-    session.ready(DOING)?;
+    session.ready_in_sight(DOING, screen)?;
     let Reply::Messages(items) = session.call(DOING, &Command::Outbox)? else {
         return Err(Failure::unexpected_reply(DOING));
     };
-    session.call(DOING, &Command::LogOut)?;
+    session.ask_server(DOING, &Command::LogOut, screen)?;
     let owner = session.settings().owner();
     screen.say(format!(
         "Logged out. The history stays; 'peer login {owner}' brings this device back."
@@ -119,8 +119,9 @@ pub(super) fn log_out(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
 pub(super) fn admit(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "get a one-time code";
     let mut session = place.open(DOING)?;
-    session.ready(DOING)?;
-    let Reply::Admission { code, expires_in_s } = session.call(DOING, &Command::Admit)? else {
+    session.ready_in_sight(DOING, screen)?;
+    let reply = session.ask_server(DOING, &Command::Admit, screen)?;
+    let Reply::Admission { code, expires_in_s } = reply else {
         return Err(Failure::unexpected_reply(DOING));
     };
     let shown = common::text::inline(&code);

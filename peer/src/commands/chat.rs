@@ -257,7 +257,15 @@ impl Talk<'_> {
         doing: &str,
         command: &Command,
     ) -> Result<Result<Reply, RequestError>, Failure> {
-        let mut result = self.session.try_call(command, CALL_TIMEOUT);
+        let (server, front_end) = (self.session.settings().server(), &self.front_end);
+        let tell = || {
+            if matches!(command, Command::List) {
+                // Where this cannot be shown, what comes next cannot, either.
+                let _ = front_end.awaiting(&server.to_string());
+            }
+        };
+        let session = &mut *self.session;
+        let mut result = session.try_call_telling(command, CALL_TIMEOUT, tell);
         if let Command::Send { to, body, sent } = command
             && result.as_ref().is_err_and(CallError::is_loss)
         {

@@ -103,11 +103,11 @@ fn status_rows(
 pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "list who is online";
     let mut session = place.open(DOING)?;
-    session.ready(DOING)?;
+    session.ready_in_sight(DOING, screen)?;
     if args.watch {
         session.call(DOING, &Command::Watch)?;
     }
-    let Reply::Directory(mut devices) = session.call(DOING, &Command::List)? else {
+    let Reply::Directory(mut devices) = session.ask_server(DOING, &Command::List, screen)? else {
         return Err(Failure::unexpected_reply(DOING));
     };
     if devices.iter().all(|device| !device.is_self) {

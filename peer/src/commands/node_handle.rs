@@ -231,6 +231,35 @@ impl NodeHandle {
         client.call(&mut self.inbox, command, timeout)
     }
 
+    /// The same, and calls `tell` once where that takes longer than a person should wait without a word.
+    pub(crate) fn try_call_telling(
+        &mut self,
+        command: &Command,
+        timeout: Duration,
+        tell: impl FnOnce(),
+    ) -> Result<Reply, CallError> {
+        let Some(client) = &mut self.client else {
+            return Err(CallError::Gone("there is no connection to it".to_owned()));
+        };
+        client.call_telling(&mut self.inbox, command, timeout, (SILENCE_MAX, tell))
+    }
+
+    /// Asks the node for what only the server knows, and says so where that takes long.
+    pub(crate) fn ask_server(
+        &mut self,
+        doing: &str,
+        command: &Command,
+        screen: &Screen,
+    ) -> Result<Reply, Failure> {
+        let text = line::awaiting(&self.settings.server().to_string());
+        let tell = || screen.note(screen.error_look.dim(&text));
+        match self.try_call_telling(command, CALL_TIMEOUT, tell) {
+            // The next node is asked as ever.
+            Err(error) if error.is_loss() => self.call(doing, command),
+            result => result.map_err(|error| self.failure(doing, error)),
+        }
+    }
+
     /// Waits until the node is logged in.
     pub(crate) fn ready(&mut self, doing: &str) -> Result<(), Failure> {
         match self.repeated(&Command::WaitReady, READY_TIMEOUT)? {

@@ -92,8 +92,13 @@ impl Account {
     }
 
     /// State of the control connection, as people are told.
-    pub(super) const fn connection(&self) -> &ConnectionState {
-        &self.connection
+    pub(super) fn connection(&self, now: Instant) -> ConnectionState {
+        let mut connection = self.connection.clone();
+        if let ConnectionState::Offline { retry_in_s, .. } = &mut connection {
+            let left = |at: Instant| at.saturating_duration_since(now);
+            *retry_in_s = self.session.retry_at().map(left).map(whole_seconds);
+        }
+        connection
     }
 
     // ---- commands ------------------------------------------------------------------------------
@@ -161,6 +166,12 @@ impl Account {
                 self.waiting.insert(command);
             }
         }
+    }
+
+    /// A person wants something of the server: it is not waited until the next attempt is due.
+    pub(super) fn hurry(&mut self, cx: &mut Context<'_>) {
+        self.session.hurry(cx.now);
+        self.settle(cx);
     }
 
     /// Ends the session and has this device's token revoked.
@@ -282,7 +293,7 @@ impl Account {
     /// Sends the requests that the gate lets through. Returns whether there were any.
     pub(super) fn send_requests(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_sent = false;
-        while let Some(frame) = cx.requests.poll_request() {
+        while let Some(frame) = cx.requests.poll_request(cx.now) {
             self.session.send(&frame, cx.now);
             has_sent = true;
         }
@@ -413,8 +424,7 @@ impl Account {
         for command in std::mem::take(&mut self.waiting) {
             cx.reply(command, Err(error.clone()));
         }
-        let retry_in_s =
-            retry_in.map(|span| u32::try_from(span.as_secs()).unwrap_or(u32::MAX).max(1));
+        let retry_in_s = retry_in.map(whole_seconds);
         let state = ConnectionState::Offline {
             reason: error.to_string(),
             is_other_server: matches!(error, CommandError::ServerKeyChanged { .. }),
@@ -429,6 +439,12 @@ impl Account {
             cx.event(Event::Connection(state));
         }
     }
+}
+
+/// What is left until an attempt, at least one second.
+fn whole_seconds(span: Duration) -> u32 {
+    let seconds = span.as_millis().div_ceil(1000).max(1);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 fn invalid(error: &impl std::fmt::Display) -> CommandError {

@@ -125,6 +125,34 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Tells whether a person waits for the server with it, or for somebody whom only the server can find.
+    pub(super) const fn needs_server(&self) -> bool {
+        match self {
+            Self::WaitReady
+            | Self::LogOut
+            | Self::Admit
+            | Self::List
+            | Self::Send { .. }
+            | Self::SendFile { .. } => true,
+            // The first two connect by themselves.
+            Self::Register { .. }
+            | Self::LogIn { .. }
+            | Self::Status
+            | Self::Watch
+            | Self::Contacts
+            | Self::Outbox
+            | Self::Withdraw { .. }
+            | Self::AnswerOffer { .. }
+            | Self::Cancel { .. }
+            | Self::Offers
+            | Self::History { .. }
+            | Self::Unread
+            | Self::MarkRead { .. } => false,
+        }
+    }
+}
+
 /// A password on its way to a node. Wiped when dropped, never shown.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -12,6 +12,9 @@ impl Node {
     /// Has the part that a command concerns carry it out.
     pub(super) fn on_command(&mut self, id: CommandId, command: Command, now: Instant) {
         let cx = &mut self.effects.at(now);
+        if command.needs_server() {
+            self.account.hurry(cx);
+        }
         match command {
             Command::Register { account, password } => {
                 self.account
@@ -29,7 +32,7 @@ impl Node {
             Command::LogOut => self.account.log_out(id, cx),
             Command::Admit => self.account.admit(id, cx),
             Command::Status => {
-                let status = self.status();
+                let status = self.status(now);
                 self.effects.at(now).reply(id, Ok(Reply::Status(status)));
             }
             Command::List => self.directory.list(id, cx),
@@ -74,11 +77,11 @@ impl Node {
         }
     }
 
-    fn status(&mut self) -> NodeStatus {
+    fn status(&mut self, now: Instant) -> NodeStatus {
         NodeStatus {
             account: self.account.name().cloned(),
             fingerprint: self.own_key.fingerprint().to_string(),
-            connection: self.account.connection().clone(),
+            connection: self.account.connection(now),
             endpoints: self.paths.candidates(),
             rule: self.effects.links.rule(),
             lan: self.lan.is_permitted(),

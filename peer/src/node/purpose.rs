@@ -63,6 +63,26 @@ common::from_parts!(Purpose {
     Introduction(IntroductionPurpose),
 });
 
+impl Purpose {
+    /// Tells whether a person waits for the answer.
+    pub(super) const fn is_of_person(&self) -> bool {
+        match self {
+            Self::Directory(DirectoryPurpose::List(_))
+            | Self::Device(DevicePurpose::Admit(_) | DevicePurpose::LogOut(_)) => true,
+            Self::Directory(
+                DirectoryPurpose::Announce
+                | DirectoryPurpose::Watch
+                | DirectoryPurpose::Unwatch
+                | DirectoryPurpose::WhoIs(_),
+            )
+            | Self::Device(DevicePurpose::KeepAlive | DevicePurpose::Noted)
+            | Self::Introduction(
+                IntroductionPurpose::Allocate | IntroductionPurpose::Introduce(_),
+            ) => false,
+        }
+    }
+}
+
 // ---- requests to the store ---------------------------------------------------------------------
 
 /// Why the store was asked.

@@ -3,6 +3,7 @@
 //! be with why the server did not answer.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use common::limits::{Occupancy, REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX};
 use common::wire::rendezvous::{
@@ -17,7 +18,8 @@ use super::purpose::{DevicePurpose, DirectoryPurpose, IntroductionPurpose, Purpo
 pub(super) struct Requests {
     gate: Gate,
     next: u32,
-    open: BTreeMap<RequestId, Purpose>,
+    /// With when they were sent.
+    open: BTreeMap<RequestId, (Purpose, Instant)>,
     waiting: VecDeque<(Purpose, Request)>,
     answered: VecDeque<Answered>,
 }
@@ -110,6 +112,13 @@ impl Requests {
         !self.open.is_empty()
     }
 
+    /// Since when a person waits for an answer of the server.
+    pub(super) fn awaited_since(&self) -> Option<Instant> {
+        let open = self.open.values();
+        let awaited = open.filter(|(purpose, _)| purpose.is_of_person());
+        awaited.map(|(_, sent)| *sent).min()
+    }
+
     /// Asks the server something.
     pub(super) fn ask(&mut self, purpose: Purpose, request: Request) {
         if let Some(error) = self.down().cloned() {
@@ -129,7 +138,7 @@ impl Requests {
 
     /// Fails all requests, because the session is gone.
     pub(super) fn fail_all(&mut self, error: &CommandError) {
-        for purpose in std::mem::take(&mut self.open).into_values() {
+        for (purpose, _) in std::mem::take(&mut self.open).into_values() {
             self.answer(purpose, Err(error.clone()));
         }
         self.fail_waiting(error);
@@ -144,19 +153,19 @@ impl Requests {
 
     /// Takes an answer of the server. One to no open request is ignored.
     pub(super) fn on_answer(&mut self, id: RequestId, answer: Answer) {
-        if let Some(purpose) = self.open.remove(&id) {
+        if let Some((purpose, _)) = self.open.remove(&id) {
             self.answer(purpose, Ok(answer));
         }
     }
 
     /// The next request to send, while fewer than [`REQUESTS_OPEN_MAX`] are open.
-    pub(super) fn poll_request(&mut self) -> Option<RequestFrame> {
+    pub(super) fn poll_request(&mut self, now: Instant) -> Option<RequestFrame> {
         if !self.may_send() {
             return None;
         }
         let (purpose, request) = self.waiting.pop_front()?;
         let id = self.free_id();
-        self.open.insert(id, purpose);
+        self.open.insert(id, (purpose, now));
         Some(RequestFrame { id, request })
     }
 
@@ -226,11 +235,11 @@ mod tests {
     use super::*;
 
     /// The number that a listing gets, which is answered.
-    fn listed(requests: &mut Requests, number: u64) -> u32 {
+    fn listed(requests: &mut Requests, number: u64, now: Instant) -> u32 {
         let purpose = Purpose::Directory(DirectoryPurpose::List(CommandId(number)));
         let list = DirectoryRequest::List { after: None };
         requests.ask(purpose, Request::Directory(list));
-        let sent = requests.poll_request().unwrap();
+        let sent = requests.poll_request(now).unwrap();
         requests.on_answer(sent.id, Answer::Directory(DirectoryAnswer::Done));
         let answered = requests.poll_answered();
         assert!(
@@ -245,15 +254,17 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
     fn t25_request_numbers_wrap_without_taking_one_that_is_open() {
+        let now = Instant::now();
         let mut requests = Requests::new();
         requests.set_gate(Gate::Open);
         // The server never answers this one.
         let purpose = Purpose::Device(DevicePurpose::Admit(CommandId(0)));
         requests.ask(purpose, Request::Device(DeviceRequest::Admit));
-        let open = requests.poll_request().unwrap().id.0;
+        let open = requests.poll_request(now).unwrap().id.0;
         requests.next = u32::MAX - 2;
-        let numbers: Vec<u32> = (1..7).map(|n| listed(&mut requests, n)).collect();
+        let numbers: Vec<u32> = (1..7).map(|n| listed(&mut requests, n, now)).collect();
         assert_eq!(numbers[..3], [u32::MAX - 2, u32::MAX - 1, u32::MAX]);
         assert!(
             !numbers.contains(&open) && !numbers.contains(&0),
@@ -261,7 +272,7 @@ mod tests {
         );
         // As if all numbers had been used meanwhile.
         requests.next = open;
-        assert_ne!(listed(&mut requests, 7), open);
+        assert_ne!(listed(&mut requests, 7, now), open);
         let error = CommandError::Unreachable("the session is gone".to_owned());
         requests.fail_all(&error);
         let ended = requests.poll_answered();

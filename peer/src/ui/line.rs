@@ -274,6 +274,11 @@ pub(crate) fn nearby(account: &AccountName, is_here: bool, look: &Look) -> Strin
     look.dim(&format!("{account} {words}"))
 }
 
+/// The server has not answered for a moment.
+pub(crate) fn awaiting(server: &str) -> String {
+    format!("Waiting for an answer from {server}…")
+}
+
 /// The state of the control connection as `status` shows it.
 pub(crate) fn connection(state: &ConnectionState) -> String {
     match state {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use common::limits::{KEEP_ALIVE_INTERVAL, SESSION_IDLE_TIMEOUT};
 use common::wire::rendezvous::{Answer, DeviceAnswer, Refusal};
-use peer::node::command::{Command, CommandError, PasswordText, Reply};
+use peer::node::command::{Command, CommandError, ConnectionState, PasswordText, Reply};
+use tests::sim::login;
 use tests::sim::net::Faults;
 use tests::sim::rendezvous_host::PASSWORD;
 use tests::sim::world::Host;
@@ -119,4 +120,37 @@ fn an_idle_session_is_kept_alive_and_a_silent_server_is_given_up() {
     let before = world.now;
     until_online(&mut world, 0, false);
     assert!(world.now - before < SESSION_IDLE_TIMEOUT);
+}
+
+#[test]
+fn whoever_asks_a_silent_server_is_soon_told_that_it_does_not_answer() {
+    for command in [Command::List, Command::Admit] {
+        let mut world = world(1, Faults::NONE);
+        world.tamper(0, |_| false);
+        let before = world.now;
+        let reply = ask(&mut world, 0, command);
+        let Err(CommandError::Unreachable(reason)) = &reply else {
+            panic!("{reply:?}");
+        };
+        assert!(reason.contains("no answer"), "{reason}");
+        let took = world.now - before;
+        assert!(took <= Duration::from_secs(11), "{took:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_back_is_found_by_the_next_command() {
+    let mut world = world(1, Faults::NONE);
+    world.crash_server();
+    until_online(&mut world, 0, false);
+    // The pause between two attempts is long by now.
+    world.pass(Duration::from_secs(300));
+    world.start_server();
+    world.pass(Duration::from_secs(1));
+    let before = world.now;
+    if login::connection(&mut world, 0) != Some(ConnectionState::Online) {
+        let listed = ask(&mut world, 0, Command::List);
+        assert!(matches!(listed, Ok(Reply::Directory(_))), "{listed:?}");
+    }
+    assert!(world.now - before < Duration::from_secs(1));
 }

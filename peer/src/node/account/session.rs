@@ -98,6 +98,8 @@ pub(super) struct Session {
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
     next_job: u64,
     failures: u32,
+    /// A person asked for the present attempt before it was due.
+    is_hurried: bool,
     /// The shell has not yet answered a [`RendezvousOutput::Close`].
     is_closing: bool,
     /// Why the session ends, as the server said; takes precedence over why the connection closed.
@@ -112,7 +114,11 @@ enum State {
     /// Nobody is logged in and nobody wants to be.
     Idle,
     /// The last attempt failed; the next one is due.
-    Waiting { until: Instant, error: CommandError },
+    Waiting {
+        since: Instant,
+        until: Instant,
+        error: CommandError,
+    },
     /// Nothing is tried before a person asks for it.
     Halted { error: CommandError },
     /// The shell is connecting.
@@ -157,6 +163,10 @@ enum Step {
 
 /// The number of every request of a registration or log-in. All other requests have larger ones.
 const LOGIN_REQUEST: RequestId = RequestId(0);
+/// A failure younger than this is told as it is to whoever asks: this bounds how often people can have it tried.
+const HURRY_INTERVAL: Duration = Duration::from_secs(1);
+/// A server from which nothing arrives for this long while a person waits for its answer is gone.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// A server from which nothing arrives for this long, not even the answer to a keep-alive, is gone.
 const SILENCE_MAX: Duration = KEEP_ALIVE_INTERVAL.saturating_mul(3);
 /// The same after the device was asleep, in which it may have been given up: a few round trips.
@@ -181,6 +191,7 @@ impl Session {
             frames: FrameBuffer::new(),
             next_job: 1,
             failures: 0,
+            is_hurried: false,
             is_closing: false,
             parting: None,
             last_sent: now,
@@ -238,6 +249,31 @@ impl Session {
             }
             State::Online | State::Authenticating { .. } => self.close(),
             State::Connecting | State::Greeting { .. } | State::Closing => {}
+        }
+    }
+
+    /// Makes the attempt now that is due by itself later: a person waits for the session. What the last one
+    /// failed of stays the answer for [`HURRY_INTERVAL`].
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let State::Waiting { since, .. } = &self.state
+            && now >= *since + HURRY_INTERVAL
+        {
+            self.is_hurried = true;
+            self.connect();
+        }
+    }
+
+    /// When the next attempt is due by itself, if one is.
+    pub(super) const fn retry_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Waiting { until, .. } => Some(*until),
+            State::Idle
+            | State::Halted { .. }
+            | State::Connecting
+            | State::Greeting { .. }
+            | State::Authenticating { .. }
+            | State::Online
+            | State::Closing => None,
         }
     }
 
@@ -322,8 +358,8 @@ impl Session {
         }
         match self.state {
             State::Waiting { .. } => self.connect(),
-            State::Greeting { .. } | State::Authenticating { .. } => self.close(),
-            State::Online if now >= self.last_received + SILENCE_MAX => self.close(),
+            State::Greeting { .. } | State::Authenticating { .. } => self.close_silent(now),
+            State::Online if now >= self.silent_at(requests) => self.close_silent(now),
             State::Online => requests.ask(
                 DevicePurpose::KeepAlive.into(),
                 DeviceRequest::KeepAlive.into(),
@@ -340,7 +376,7 @@ impl Session {
                 Some(*since + LOGIN_TIMEOUT)
             }
             State::Online => {
-                let silence = self.last_received + SILENCE_MAX;
+                let silence = self.silent_at(requests);
                 let keep_alive = self.last_sent + KEEP_ALIVE_INTERVAL;
                 // The answer to an open request shows as well that the server is alive.
                 Some(if requests.has_open() {
@@ -364,6 +400,22 @@ impl Session {
             DevicePurpose::KeepAlive.into(),
             DeviceRequest::KeepAlive.into(),
         );
+    }
+
+    /// When an open session is given up, unless something arrives.
+    fn silent_at(&self, requests: &Requests) -> Instant {
+        let silence = self.last_received + SILENCE_MAX;
+        let awaited = requests.awaited_since();
+        let awaited = awaited.map(|since| since.max(self.last_received) + ANSWER_PATIENCE);
+        awaited.map_or(silence, |awaited| awaited.min(silence))
+    }
+
+    /// Closes the connection to a server that does not answer.
+    fn close_silent(&mut self, now: Instant) {
+        let seconds = now.saturating_duration_since(self.last_received).as_secs();
+        let reason = format!("no answer from it for {seconds} s");
+        self.parting = Some(CommandError::Unreachable(reason));
+        self.close();
     }
 
     /// The next output.
@@ -687,6 +739,7 @@ impl Session {
             self.token = Some((account.clone(), token.clone()));
         }
         self.failures = 0;
+        self.is_hurried = false;
         self.state = State::Online;
         let command = intent.map(|intent| intent.command);
         self.tell(SessionEvent::LoggedIn {
@@ -755,6 +808,10 @@ impl Session {
     /// Schedules the next attempt, with exponential back-off. It is jittered, so that peers that lost their
     /// server together do not come back together.
     fn retry_later(&mut self, error: CommandError, requests: &mut Requests, now: Instant) {
+        // Whoever asks often is not to wait for longer afterwards.
+        if std::mem::take(&mut self.is_hurried) {
+            self.failures = self.failures.saturating_sub(1);
+        }
         let base = RECONNECT_BACKOFF_FIRST * 2u32.saturating_pow(self.failures.min(16));
         self.failures += 1;
         let delay = base
@@ -762,6 +819,7 @@ impl Session {
             .mul_f64(self.rng.random_range(0.5..1.5));
         requests.fail_all(&error);
         self.state = State::Waiting {
+            since: now,
             until: now + delay,
             error: error.clone(),
         };

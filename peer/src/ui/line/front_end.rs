@@ -9,8 +9,8 @@ use common::time::UnixTime;
 use serde_json::json;
 
 use super::{
-    absent, chat_help, connection_change, directory, enrolled, failed_logins, labelled, moved,
-    nearby, new_key, node_status, offer, talk, transfer,
+    absent, awaiting, chat_help, connection_change, directory, enrolled, failed_logins, labelled,
+    moved, nearby, new_key, node_status, offer, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -127,6 +127,18 @@ impl<'a> LineFrontEnd<'a> {
             self.prompt.print(self.screen, &text)?;
         }
         Ok(())
+    }
+
+    /// Says to a person that the server has not answered for a moment.
+    ///
+    /// # Errors
+    /// Nobody reads the output any more.
+    pub(crate) fn awaiting(&self, server: &str) -> Result<(), OutputClosed> {
+        if self.screen.is_json() || self.is_in_background() {
+            return Ok(());
+        }
+        let text = self.screen.look.dim(&awaiting(server));
+        self.prompt.print(self.screen, &text)
     }
 
     /// Tells a program of an event.

@@ -1,0 +1,36 @@
+//! A server that does not answer, or is not the one that was trusted.
+
+use std::time::Duration;
+
+use tests::program::now;
+use tests::world::{PATIENCE, assert_explains};
+
+use super::shared::two_people;
+use super::terminal::Terminal;
+
+/// Time for a server to answer before it is given up, on a machine with much else to do.
+const ANSWER_MAX: Duration = Duration::from_secs(16);
+
+#[test]
+fn a_server_that_hangs_is_said_not_to_answer() {
+    let world = two_people();
+    let mut chat = Terminal::start(&world.peer_command("alice", &["chat", "bob"]), 100);
+    let prompts = |screen: &str| screen.trim_end().ends_with("bob>");
+    chat.wait("the prompt", PATIENCE, prompts);
+    world.wait_ready("alice");
+    world.server().running.send_signal("STOP").unwrap();
+    let asked = now();
+    chat.type_keys("/list\r");
+    let listed = world.peer("alice", &["list"]);
+    assert!(asked.elapsed() < ANSWER_MAX, "{:?}", asked.elapsed());
+    assert_explains(&listed, 5, &["Waiting for", "no answer"]);
+    let is_told = |screen: &str| {
+        let waits = screen.contains("Waiting for an answer from 127.0.0.1");
+        waits && screen.contains("no answer") && prompts(screen)
+    };
+    let screen = chat.wait("it is told", PATIENCE, is_told);
+    assert!(!screen.contains("was closed"), "{screen}");
+    world.server().running.send_signal("CONT").unwrap();
+    chat.type_keys("/quit\r");
+    chat.end(PATIENCE);
+}
