@@ -178,7 +178,8 @@ Example:
     Admit,
     /// Stop trusting a server's key, so that the next log-in asks again.
     #[command(after_help = "\
-Example:
+Examples:
+  peer forget-server
   peer forget-server chat.example.org:7400")]
     ForgetServer(ForgetServer),
 }
@@ -405,9 +406,9 @@ pub(crate) struct History {
 
 #[derive(Debug, Args)]
 pub(crate) struct ForgetServer {
-    /// The server, as it was given to register or login.
+    /// The server, as it was given to register or login; the profile's own unless given.
     #[arg(value_name = "HOST[:PORT]", value_parser = parse_server)]
-    pub(crate) server: ServerAddress,
+    pub(crate) server: Option<ServerAddress>,
 }
 
 /// An example of the command that was typed wrongly, to be shown with a usage error.

@@ -126,7 +126,7 @@ impl Failure {
                 "check the network and the server's address in 'peer status', then try again",
             ),
             CommandError::ServerKeyChanged { expected, seen } => {
-                Self::server_key_changed("HOST:PORT", expected, seen)
+                Self::server_key_changed("", expected, seen)
             }
             CommandError::Upgrade { .. } => {
                 failure(Exit::Other).next("upgrade the older of the two, then try again")
@@ -206,8 +206,10 @@ impl Failure {
             .next("end all 'peer' programs of this profile, then try again")
     }
 
-    /// The server is not the one that was trusted.
+    /// The server is not the one that was trusted. `server` is empty for the profile's own.
     pub(crate) fn server_key_changed(server: &str, expected: &str, seen: &str) -> Self {
+        let forget = format!("peer forget-server {server}");
+        let forget = forget.trim_end();
         Self::new(
             Exit::ServerKey,
             "THE SERVER'S KEY HAS CHANGED. Nothing was sent to it.",
@@ -216,7 +218,7 @@ impl Failure {
             "trusted is {expected}, but {seen} was shown; the server was set up anew, or someone is in between"
         ))
         .next(
-            format!("ask the server's operator for the fingerprint; only if it is the new one, run 'peer forget-server {server}' and log in again"),
+            format!("ask the server's operator for the fingerprint; only if it is the new one, run '{forget}' and log in again"),
         )
     }
 }

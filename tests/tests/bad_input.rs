@@ -362,8 +362,13 @@ fn t30_a_server_whose_key_has_changed_is_refused_loudly_until_a_person_forgets_i
 
     let unknown = world.peer("alice", &["forget-server", "127.0.0.1:9"]);
     assert_explains(&unknown, 1, &["127.0.0.1:9", "peer status"]);
-    let forgotten = world.peer("alice", &["forget-server", &address]);
+    let none = world.peer("newcomer", &["forget-server"]);
+    assert_explains(&none, 2, &["no server yet", "forget-server HOST"]);
+    let forgotten = world.peer("alice", &["forget-server"]);
     assert_eq!(forgotten.code(), 0, "{forgotten:?}");
+    assert!(forgotten.stdout.contains(&address), "{forgotten:?}");
+    let again = world.peer("alice", &["forget-server", &address]);
+    assert_explains(&again, 1, &["trusts no key", "peer status"]);
     assert_explains(
         &world.peer("alice", &["list"]),
         6,

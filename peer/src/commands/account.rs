@@ -142,15 +142,22 @@ pub(super) fn forget_server(
     args: &ForgetServer,
     screen: &Screen,
 ) -> Result<Exit, Failure> {
-    let server = args.server.to_string();
-    if !place.profile.forget_server(&args.server)? {
+    let settings = place.profile.settings()?;
+    let own = settings.as_ref().map(Settings::server);
+    let Some(server) = args.server.clone().or(own) else {
+        return Err(Failure::new(Exit::Usage, "could not forget the server")
+            .because("this profile has no server yet")
+            .next("name it: peer forget-server HOST[:PORT]"));
+    };
+    let is_forgotten = place.profile.forget_server(&server)?;
+    let server = server.to_string();
+    if !is_forgotten {
         return Err(
             Failure::new(Exit::Other, format!("could not forget {server}"))
                 .because("this profile trusts no key of it")
                 .next("give the server as it stands in 'peer status', with its port"),
         );
     }
-    let settings = place.profile.settings()?;
     let owner = settings.map_or_else(|| "NAME".to_owned(), |settings| settings.owner());
     screen.say(format!(
         "The key of {server} is forgotten; the next 'peer login {owner}' shows its key and asks."
@@ -209,7 +216,7 @@ impl Entrance {
                 && same_server.is_some_and(|known| known.trust == Trust::SystemRoots));
         place.profile.create()?;
         let (trust, contact) = if is_public {
-            (Trust::SystemRoots, Contact::Known)
+            (Trust::SystemRoots, Contact::Seen)
         } else {
             let contact = trust(&place.profile, &server, access.fingerprint, doing, screen)?;
             (Trust::Pinned, contact)
@@ -238,23 +245,32 @@ impl Entrance {
     ) -> Result<zeroize::Zeroizing<String>, Failure> {
         let whose = self.account.as_str();
         let file = access.password_file.as_deref();
-        if file.is_none() && self.contact == Contact::Given {
+        if file.is_none() {
             self.compare_key(place, doing)?;
         }
         password(purpose, whose, file, screen)
     }
 
-    /// Has the server show its key, which must be the one from the command line.
+    /// Has the server show its key, which must be the one that is trusted.
     fn compare_key(&self, place: &Place, doing: &str) -> Result<(), Failure> {
-        let server = self.settings.server();
-        let seen = crate::shell::probe(&server, READY_TIMEOUT);
-        let seen = seen.map_err(|reason| not_reached(doing, &server.to_string(), &reason))?;
-        match place.profile.known_server(&server)? {
-            Some(given) if given != seen => {
-                Err(self.not_that_key(place, doing, &given.to_string(), &seen.to_string()))
-            }
-            Some(_) | None => Ok(()),
+        if self.contact == Contact::Seen {
+            return Ok(());
         }
+        let server = self.settings.server();
+        let name = server.to_string();
+        let seen = crate::shell::probe(&server, READY_TIMEOUT);
+        let seen = seen.map_err(|reason| not_reached(doing, &name, &reason))?;
+        let Some(trusted) = place.profile.known_server(&server)? else {
+            return Ok(());
+        };
+        if trusted == seen {
+            return Ok(());
+        }
+        let (trusted, seen) = (trusted.to_string(), seen.to_string());
+        Err(match self.contact {
+            Contact::Given => self.not_that_key(place, doing, &trusted, &seen),
+            Contact::Known | Contact::Seen => Failure::server_key_changed(&name, &trusted, &seen),
+        })
     }
 
     fn enter(
@@ -319,8 +335,10 @@ impl Entrance {
 /// How the key of a server is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contact {
-    /// From the server itself.
+    /// From an earlier run.
     Known,
+    /// From the server itself just now, or from a public authority.
+    Seen,
     /// From the command line, and the server has not shown it yet.
     Given,
 }
@@ -367,7 +385,7 @@ fn trust(
     let why = match about_key(seen, screen)? {
         KeyAnswer::Trusted => {
             profile.trust_server(server, seen)?;
-            return Ok(Contact::Known);
+            return Ok(Contact::Seen);
         }
         KeyAnswer::Refused => format!("{name} is not trusted"),
         KeyAnswer::Expected(expected) => {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tests::program::now;
-use tests::world::{PATIENCE, assert_explains};
+use tests::world::{PATIENCE, World, assert_explains};
 
-use super::shared::two_people;
+use super::shared::{EXECUTABLE, ends, two_people};
 use super::terminal::Terminal;
 
 /// Time for a server to answer before it is given up, on a machine with much else to do.
@@ -33,4 +33,18 @@ fn a_server_that_hangs_is_said_not_to_answer() {
     world.server().running.send_signal("CONT").unwrap();
     chat.type_keys("/quit\r");
     chat.end(PATIENCE);
+}
+
+#[test]
+fn t30_no_password_is_asked_for_where_the_key_of_the_server_has_changed() {
+    let mut world = World::new(EXECUTABLE);
+    world.register("alice");
+    let address = world.stop_server();
+    world.serve("another-server", &["--listen", &address]);
+    let command = world.peer_command("alice", &["login", "alice"]);
+    let login = Terminal::start(&command, 200);
+    ends(login, 6, &format!("peer forget-server {address}"));
+    world.stop_server();
+    let login = Terminal::start(&command, 200);
+    ends(login, 5, "cannot be reached");
 }
