@@ -159,6 +159,32 @@ fn t01_t04_t05_t08_hostile_names_are_refused_with_a_reason_and_stay_in_the_folde
 }
 
 #[test]
+fn both_sides_of_a_refused_name_are_told_what_to_do() {
+    let world = World::new(EXECUTABLE);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    fs::create_dir(world.path("inbox")).unwrap();
+    fs::write(world.path("con.txt"), "x").unwrap();
+    let arguments = ["receive", "--accept", "always", "--folder", "inbox"];
+    let bob = world.start("bob", &arguments);
+    world.wait_ready("bob");
+    let sent = send(&world, &world.path("con.txt"));
+    let words = ["does not take names like this", "device", "--rename"];
+    assert_explains(&sent, 9, &words);
+    let says = |words: &'static str| move |line: &str| line.contains(words);
+    let offered = bob.wait_line("the offer", PATIENCE, says("alice offers con.txt"));
+    let offered = offered.unwrap();
+    assert!(
+        offered.contains("--rename' takes it as _con.txt"),
+        "{offered}"
+    );
+    let told = bob.wait_complaint("what to do", PATIENCE, says("next:"));
+    let told = told.unwrap();
+    assert!(told.contains("--rename to take it as _con.txt"), "{told}");
+}
+
+#[test]
 fn t04_t07_odd_names_are_taken_under_another_where_the_recipient_says_so() {
     let (world, bob) = two(&["--accept", "always", "--rename"]);
     fs::create_dir(world.path("outgoing")).unwrap();

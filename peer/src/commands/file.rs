@@ -358,7 +358,10 @@ impl Sending<'_> {
         match state {
             TransferState::Declined { reason } => {
                 let next = match line::is_about_name(reason) {
-                    true => "rename the file and send it again".to_owned(),
+                    true => format!(
+                        "rename the file and send it again; or {} takes it in a chat, or with 'peer receive --rename'",
+                        self.to
+                    ),
                     false => format!("ask {} whether the file is wanted", self.to),
                 };
                 Err(failure(&line::declined(reason, &self.name)).next(next))

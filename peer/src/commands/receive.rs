@@ -35,6 +35,7 @@ use crate::node::command::{
     TransferState,
 };
 use crate::shell::names::FileName;
+use crate::ui::line::Counter;
 use crate::ui::progress::Bars;
 use crate::ui::prompt::{Names, Prompt, STATUS_ROWS_MAX, discard_keys};
 use crate::ui::{OutputClosed, Screen, line};
@@ -417,7 +418,12 @@ impl Receiver<'_> {
         self.departed.on_offer(&offer.from);
         let answer = self.policy.answer(&offer.from);
         self.screen.offer(&offer)?;
-        self.prose(&line::offer(&offer, None, &self.screen.look))?;
+        let counter = match answer {
+            _ if self.is_renaming => Counter::Renames,
+            None if self.can_ask => Counter::Asks,
+            Some(_) | None => Counter::Refuses,
+        };
+        self.prose(&line::offer(&offer, counter, &self.screen.look))?;
         match answer {
             Some(is_accepted) => self.answer(offer, is_accepted),
             None if self.can_ask => {
@@ -468,13 +474,22 @@ impl Receiver<'_> {
         }
     }
 
-    /// What to do about a file that did not come, in a row of its own, if its sender has left.
-    fn next_without(&self, from: &AccountName) -> String {
-        if !self.departed.contains(from) {
-            return String::new();
-        }
-        let next = self.screen.error_look.dim("next:");
-        format!("\n {next} {from} had left; ask {from} to send it again")
+    /// What to do about a file that did not come, in a row of its own, where its name is odd or its sender has
+    /// left.
+    fn next_without(&self, offer: &OfferView) -> String {
+        let from = &offer.from;
+        let odd = FileName::substitute(&offer.name).filter(|_| self.substitute(offer).is_none());
+        let what = match odd {
+            Some(name) => format!(
+                "run 'peer receive' with --rename to take it as {}, and have {from} send it again",
+                name.as_str()
+            ),
+            None if self.departed.contains(from) => {
+                format!("{from} had left; ask {from} to send it again")
+            }
+            None => return String::new(),
+        };
+        format!("\n {} {what}", self.screen.error_look.dim("next:"))
     }
 
     /// The other name for an offered file with an odd one, if it may be used: the person was asked with
@@ -519,13 +534,14 @@ impl Receiver<'_> {
             TransferState::NotOffered { .. } => Ok(None),
             TransferState::Declined { reason } | TransferState::Failed { reason, .. } => {
                 self.bars.end(transfer);
+                let next = self.next_without(offer);
                 self.taking.remove(&transfer);
                 let look = &self.screen.error_look;
                 self.note(&format!(
                     "{} {name} from {from} failed: {}{}",
                     look.red("error:"),
                     inline(reason),
-                    self.next_without(&from)
+                    next
                 ));
                 Ok(Some(Exit::Transfer))
             }

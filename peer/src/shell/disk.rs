@@ -134,8 +134,7 @@ impl Disk {
         let name = match FileName::parse(name) {
             Ok(name) => name,
             Err(refusal) => {
-                let reason = format!("{refusal}; its sender can rename the file");
-                return Ok(DiskAnswer::BadName(reason));
+                return Ok(DiskAnswer::BadName(refusal.to_string()));
             }
         };
         let target = Target::create(folder, name, size, is_executable)?;

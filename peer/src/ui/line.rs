@@ -107,22 +107,43 @@ pub(crate) fn chat_help() -> String {
     )
 }
 
-/// An offer; `number` is what the person calls it, in a chat. Says what is odd about its name, and how it
-/// can be taken.
-pub(crate) fn offer(offer: &OfferView, number: Option<usize>, look: &Look) -> String {
+/// Where an offer is shown, and how a file with an odd name can be taken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counter {
+    /// In a chat, under this number.
+    Chat(usize),
+    /// Where the person is asked about it.
+    Asks,
+    /// Where all odd names are replaced.
+    Renames,
+    /// Where the file is refused.
+    Refuses,
+}
+
+/// An offer. Says what is odd about its name, and how it can be taken.
+pub(crate) fn offer(offer: &OfferView, counter: Counter, look: &Look) -> String {
     let program = if offer.executable {
         look.yellow(", a program")
     } else {
         String::new()
     };
-    let numbered = number.map_or(String::new(), |number| format!(" (offer {number})"));
+    let numbered = match counter {
+        Counter::Chat(number) => format!(" (offer {number})"),
+        Counter::Asks | Counter::Renames | Counter::Refuses => String::new(),
+    };
     let refusal = FileName::parse(&offer.name).err();
     let oddity = refusal.map_or(String::new(), |refusal| {
         format!(", {} {refusal}", look.yellow("an odd name:"))
     });
-    let way = match number {
-        Some(number) => accept_or_decline(&offer.name, number),
-        None => otherwise(&offer.name),
+    let otherwise = |how: &str| {
+        let substitute = FileName::substitute(&offer.name);
+        substitute.map_or(String::new(), |name| format!("; {how} {}", name.as_str()))
+    };
+    let way = match counter {
+        Counter::Chat(number) => accept_or_decline(&offer.name, number),
+        Counter::Asks => otherwise("it can be taken as"),
+        Counter::Renames => otherwise("it is called"),
+        Counter::Refuses => otherwise("'peer receive --rename' takes it as"),
     };
     format!(
         "{} offers {} ({}{program}){numbered}{oddity}{way}",
@@ -139,14 +160,6 @@ fn accept_or_decline(name: &str, number: usize) -> String {
         Some(name) => (".", format!(" as {}", name.as_str())),
     };
     format!("{before} /accept {number}{under} or /decline {number}")
-}
-
-/// What can be done about an offer with an odd name where it is not taken by number.
-fn otherwise(name: &str) -> String {
-    let substitute = FileName::substitute(name);
-    substitute.map_or(String::new(), |name| {
-        format!("; it can be taken as {}", name.as_str())
-    })
 }
 
 /// Why the recipient did not take the file `name`: `reason`, and where that is the name, what is wrong
@@ -657,7 +670,7 @@ mod tests {
         };
         let mut lines = directory(std::slice::from_ref(&device), false, None, &look);
         lines.push(message(&item(HOSTILE, Direction::Received), &look));
-        lines.push(offer(&offered, Some(1), &look));
+        lines.push(offer(&offered, Counter::Chat(1), &look));
         lines.push(connection(&offline));
         let lost = ConnectionChange::Lost {
             reason: HOSTILE.to_owned(),
@@ -703,13 +716,13 @@ mod tests {
             };
             offer(&offered, number, &Look::plain())
         };
-        let shown = |name: &str| numbered(name, None);
-        let in_chat = numbered("back\\slash", Some(4));
+        let shown = |name: &str| numbered(name, Counter::Asks);
+        let in_chat = numbered("back\\slash", Counter::Chat(4));
         assert!(
             in_chat.ends_with(". /accept 4 as back_slash or /decline 4"),
             "{in_chat}"
         );
-        let in_chat = numbered("a\u{1b}b", Some(4));
+        let in_chat = numbered("a\u{1b}b", Counter::Chat(4));
         assert!(
             in_chat.ends_with(". /accept 4 as a_b or /decline 4"),
             "{in_chat}"

@@ -98,8 +98,8 @@ pub enum DeclineReason {
     /// Nobody answered within [`OFFER_LIFETIME`](crate::limits::OFFER_LIFETIME).
     #[error("the recipient did not answer")]
     NoAnswer,
-    /// The receiver cannot store a file of this name.
-    #[error("the recipient cannot store a file of this name")]
+    /// The receiver does not store a file under this name.
+    #[error("the recipient does not take names like this one")]
     Name,
     /// The recipient has too many offers, or the file is too large.
     #[error("it exceeds a limit of the recipient")]

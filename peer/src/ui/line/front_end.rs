@@ -9,8 +9,8 @@ use common::time::UnixTime;
 use serde_json::json;
 
 use super::{
-    absent, awaiting, chat_help, connection_change, directory, enrolled, failed_logins, labelled,
-    moved, nearby, new_key, node_status, offer, talk, transfer,
+    Counter, absent, awaiting, chat_help, connection_change, directory, enrolled, failed_logins,
+    labelled, moved, nearby, new_key, node_status, offer, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -300,7 +300,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Offer {
             number,
             offer: view,
-        } => prose(offer(view, Some(*number), look)),
+        } => prose(offer(view, Counter::Chat(*number), look)),
         Item::OfferEnded { number, name, why } => prose(look.dim(&format!(
             "  Offer {number}, {}, {}.",
             inline(name),
