@@ -200,6 +200,9 @@ pub(crate) enum LetterMistake {
     /// A name is empty, as between two commas.
     #[error("'{0}' has an empty name; names have commas between them and no blanks")]
     EmptyName(String),
+    /// The text begins with a comma, and perhaps a name.
+    #[error("the text begins with '{0}'; names have commas between them and no blanks")]
+    Comma(String),
     /// What was typed as a name is none.
     #[error("'{name}' cannot be a recipient: {error}")]
     Name {
@@ -231,6 +234,13 @@ impl Letter {
             [] => return Err(LetterMistake::NoRecipient),
         };
         let to = each_once(to);
+        // A whole text in one word is meant as it is.
+        if let [first, _, ..] = words
+            && !has_options
+            && is_list_end(first)
+        {
+            return Err(LetterMistake::Comma(first.clone()));
+        }
         let text = match words {
             [] if has_input => LetterText::Stdin,
             [] => return Err(LetterMistake::NoText(to)),
@@ -259,6 +269,13 @@ fn recipients(names: &str) -> Result<Vec<AccountName>, LetterMistake> {
         parsed.map_err(|error| LetterMistake::Name { name, error })
     };
     names.split(',').map(account).collect()
+}
+
+/// Tells whether a word goes on with a list of names: `,` or `,NAME`.
+fn is_list_end(word: &str) -> bool {
+    let is_name = |name: &str| name.is_empty() || name.parse::<AccountName>().is_ok();
+    let rest = word.strip_prefix(',');
+    rest.is_some_and(|rest| rest.split(',').all(is_name))
 }
 
 #[cfg(test)]
@@ -394,6 +411,25 @@ mod tests {
         assert!(profile_folder("./x").unwrap().is_absolute());
         for bad in ["", "..", ".hidden", "a\n"] {
             assert!(profile_folder(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_recipients_with_blanks_is_no_text() {
+        for words in [
+            &["bob", ",", "carol", "hi"][..],
+            &["bob", ",carol", "hi"],
+            &["bob", ",carol,", "zed", "hi"],
+        ] {
+            let comma = LetterMistake::Comma(words[1].to_owned());
+            assert_eq!(letter(&[], words), Err(comma));
+        }
+        for (to, words) in [
+            (&["bob"][..], &[",", "carol"][..]),
+            (&[], &["bob", ", carol hi"]),
+            (&[], &["bob", ",!", "what?"]),
+        ] {
+            assert!(letter(to, words).is_ok(), "{words:?}");
         }
     }
 

@@ -248,6 +248,9 @@ impl From<LetterMistake> for Failure {
                     names.join(",")
                 ))
             }
+            LetterMistake::Comma(_) => failure.next(
+                "for example: peer send bob,carol 'See you at eight.' A text that begins so is one quoted word, or goes behind --to",
+            ),
             LetterMistake::NoRecipient
             | LetterMistake::EmptyName(_)
             | LetterMistake::Name { .. } => {
