@@ -129,6 +129,7 @@ enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Conversation {
     me: Option<AccountName>,
+    server: String,
     with: Option<AccountName>,
     folder: PathBuf,
     home: Option<PathBuf>,
@@ -164,6 +165,7 @@ impl Conversation {
     pub(crate) fn new(setup: Setup) -> Self {
         let Setup {
             me,
+            server,
             with,
             folder,
             home,
@@ -172,6 +174,7 @@ impl Conversation {
         } = setup;
         let mut conversation = Self {
             me,
+            server,
             with,
             folder,
             home,
@@ -748,6 +751,8 @@ impl Conversation {
                 let offers = offers.map(|(number, offer)| (number, offer.clone()));
                 self.show(Item::Status {
                     node,
+                    owner: self.me.clone(),
+                    server: self.server.clone(),
                     offers: offers.collect(),
                     underway: self.owned_underway(),
                 });

@@ -108,9 +108,7 @@ impl Failure {
         match error {
             CommandError::Refused(refusal) => Self::of_refusal(doing, *refusal),
             CommandError::NotLoggedIn => Self::not_logged_in(doing, None),
-            CommandError::AccountRemoved => failure(Exit::NotLoggedIn).next(
-                "ask the operator for another account; one of another name needs another profile: 'peer --profile NAME login NAME'",
-            ),
+            CommandError::AccountRemoved => Self::account_removed(doing, None),
             CommandError::Stopping => failure(Exit::Profile).next("try again"),
             CommandError::Replaced => failure(Exit::Profile).next(
                 "end the other program, or log in here with a profile of its own ('peer --profile NAME login')",
@@ -196,6 +194,19 @@ impl Failure {
         }
     }
 
+    /// The account of this profile does not exist any more. `owner` is its name, if that is known.
+    pub(crate) fn account_removed(doing: &str, owner: Option<&AccountName>) -> Self {
+        let anew = owner.map_or_else(
+            || "'peer register NAME' makes another one".to_owned(),
+            register_anew,
+        );
+        Self::new(Exit::NotLoggedIn, format!("could not {doing}"))
+            .because(CommandError::AccountRemoved)
+            .next(format!(
+                "{anew}; one of another name needs another profile (--profile NAME)"
+            ))
+    }
+
     /// The node's reply does not belong to the command: the process that owns the profile is of another
     /// version. `doing` is what was asked for, in the infinitive.
     pub(crate) fn unexpected_reply(doing: &str) -> Self {
@@ -221,6 +232,11 @@ impl Failure {
             format!("ask the server's operator for the fingerprint; only if it is the new one, run '{forget}' and log in again"),
         )
     }
+}
+
+/// What to do about an account that was removed.
+pub(crate) fn register_anew(owner: &AccountName) -> String {
+    format!("ask the operator; 'peer register {owner}' makes it anew where anybody may register")
 }
 
 fn exit_code<S: serde::Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {

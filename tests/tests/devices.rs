@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tests::program::{Program, Running};
-use tests::world::{PATIENCE, World, assert_explains, assert_fails, text, until};
+use tests::world::{PATIENCE, World, assert_explains, assert_fails, password_of, text, until};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 
@@ -99,7 +99,7 @@ fn t38_a_block_keeps_strangers_out_and_lets_the_owner_in() {
 
     // A known device opens the door for one new device, once.
     let code = text(&world.json("alice", &["admit"])[0]["code"]);
-    let file = world.password_file("alice", &tests::world::password_of("alice"));
+    let file = world.password_file("alice", &password_of("alice"));
     let server = world.server();
     let enter = |profile: &str| {
         let arguments = [
@@ -273,6 +273,13 @@ fn an_account_that_is_removed_ends_at_once_and_for_good() {
     until("nobody sees bob any more", PATIENCE, || {
         (world.json("alice", &["list"]).len() == 1).then_some(())
     });
+    let anew = ["removed", "peer register bob"];
+    assert_explains(&world.peer("bob", &["list"]), 10, &anew);
+    let status = world.peer("bob", &["status"]).stdout;
+    let account = status.lines().next().unwrap_or_default();
+    for words in anew {
+        assert!(account.contains(words), "{account}");
+    }
     drop(bob);
     assert_explains(&world.peer("bob", &["list"]), 10, &["peer login"]);
     assert_explains(
@@ -282,6 +289,9 @@ fn an_account_that_is_removed_ends_at_once_and_for_good() {
     );
     let again = world.rendezvous(&["--data", "server", "account", "remove", "bob", "--yes"]);
     assert_fails(&again, 7, &["no account 'bob'", "account list"]);
+    let file = world.password_file("bob", &password_of("bob"));
+    let registered = world.enter("bob", "register", "bob", &file);
+    assert_eq!(registered.code(), 0, "{registered:?}");
     drop(alice);
 }
 

@@ -68,6 +68,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
     }
     let conversation = Conversation::new(Setup {
         me: session.settings().account.clone(),
+        server: session.settings().server().to_string(),
         with: args.with,
         folder,
         home: BaseDirs::new().map(|folders| folders.home_dir().to_owned()),

@@ -81,18 +81,10 @@ fn status_rows(
 ) -> Vec<String> {
     let look = &screen.look;
     let device = common::text::inline(settings.device_name.as_str());
-    let mut rows = line::node_status(node, look);
-    let own = [
-        ("server", format!("{}  {trust}", settings.server())),
-        ("device", format!("{device}  {}", node.fingerprint)),
-    ];
-    if let (None, Some(owner)) = (&node.account, &settings.account) {
-        let out =
-            format!("{owner}; this device is not logged in: 'peer login {owner}' logs it in again");
-        rows[0].1 = look.yellow(&out);
-    }
-    // Behind the state.
-    rows.splice(2..2, own);
+    let server = format!("{}  {trust}", settings.server());
+    let mut rows = line::node_status(node, settings.account.as_ref(), &server, look);
+    // Behind the server.
+    rows.insert(3, ("device", format!("{device}  {}", node.fingerprint)));
     rows.push(("profile", shown_path(place.profile.folder())));
     let rows = rows.into_iter();
     rows.map(|(name, value)| line::labelled(name, &value, look))

@@ -457,6 +457,9 @@ impl NodeHandle {
         {
             return Failure::not_logged_in(doing, self.settings.account.as_ref());
         }
+        if matches!(error, CallError::Refused(CommandError::AccountRemoved)) {
+            return Failure::account_removed(doing, self.settings.account.as_ref());
+        }
         Failure::of_call(doing, error)
     }
 

@@ -24,6 +24,8 @@ use crate::shell::names::FileName;
 pub(crate) struct Setup {
     /// The account of this device.
     pub(crate) me: Option<AccountName>,
+    /// The server's address.
+    pub(crate) server: String,
     /// Whom to talk to at first.
     pub(crate) with: Option<AccountName>,
     /// Where accepted files go, an absolute path.
@@ -188,6 +190,10 @@ pub(crate) enum Item {
     /// How one is connected, the offers that are open, and what is under way.
     Status {
         node: NodeStatus,
+        /// Whose profile it is, logged in or not.
+        owner: Option<AccountName>,
+        /// The server's address.
+        server: String,
         offers: Vec<(usize, OfferView)>,
         underway: Vec<(Transfer, Stage)>,
     },

@@ -174,6 +174,7 @@ fn left_with(waiting: Vec<Waiting>) -> Ending {
 fn setup(is_interactive: bool, with: Option<&str>) -> Setup {
     Setup {
         me: Some(name("alice")),
+        server: "192.0.2.7:7400".to_owned(),
         with: with.map(name),
         folder: "/files".into(),
         home: Some("/home/alice".into()),

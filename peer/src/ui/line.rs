@@ -14,10 +14,9 @@ use crate::config::shown_path;
 use crate::conversation::connection::ConnectionChange;
 use crate::conversation::presence::Absence;
 use crate::conversation::slash::Slash;
-use crate::node::PathRule;
 use crate::node::command::{
-    ConnectionState, Direction, EnrolmentView, Event, HistoryItem, KeyState, Listed, MessageState,
-    NodeStatus, OfferView, PresenceView, TransferState,
+    Direction, EnrolmentView, Event, HistoryItem, KeyState, Listed, MessageState, OfferView,
+    PresenceView, TransferState,
 };
 use crate::shell::names::FileName;
 
@@ -25,11 +24,14 @@ use crate::shell::names::FileName;
 mod front_end;
 /// Links, and how their packets go.
 mod link;
+/// What a node says of itself.
+mod status;
 /// Files on their way.
 mod transfer;
 
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
 pub(crate) use link::{Rates, table as links};
+pub(crate) use status::node_status;
 pub(crate) use transfer::{
     cancelled, carried, cut_off_for_others, offer_ended, unanswered, unfinished,
 };
@@ -292,58 +294,6 @@ pub(crate) fn awaiting(server: &str) -> String {
     format!("Waiting for an answer from {server}…")
 }
 
-/// The state of the control connection as `status` shows it.
-pub(crate) fn connection(state: &ConnectionState) -> String {
-    match state {
-        ConnectionState::Connecting => "connecting".to_owned(),
-        ConnectionState::Online => "online".to_owned(),
-        ConnectionState::Offline {
-            reason, retry_in_s, ..
-        } => {
-            let reason = inline(reason);
-            match retry_in_s {
-                Some(seconds) => {
-                    let span = text::seconds((*seconds).into());
-                    format!("offline: {reason}; next attempt in {span}")
-                }
-                None => format!("offline: {reason}"),
-            }
-        }
-    }
-}
-
-/// What a node says of itself, each with its name.
-pub(crate) fn node_status(node: &NodeStatus, look: &Look) -> Vec<(&'static str, String)> {
-    let account = match &node.account {
-        Some(account) => look.bold(account.as_str()),
-        None => look.yellow("none: this device is not logged in; run 'peer login NAME'"),
-    };
-    let outbox = match node.outbox {
-        0 => "empty".to_owned(),
-        1 => "1 message waits for its recipient".to_owned(),
-        count => format!("{count} messages wait for their recipients"),
-    };
-    let mut rows = vec![
-        ("account", account),
-        ("state", connection(&node.connection)),
-        ("endpoints", endpoints(&node.endpoints, usize::MAX)),
-        ("outbox", outbox),
-    ];
-    match node.rule {
-        PathRule::Any => {}
-        PathRule::Relayed => rows.push(("path", "through the relay alone".to_owned())),
-        PathRule::Direct => rows.push(("path", "directly alone".to_owned())),
-    }
-    if !node.nearby.is_empty() {
-        rows.push(("nearby", text::joined(&node.nearby)));
-    }
-    let links = node.links.iter();
-    rows.extend(links.map(|view| ("link", link::in_words(view))));
-    let files = node.transfers.iter();
-    rows.extend(files.map(|view| ("file", transfer::of_node(view))));
-    rows
-}
-
 /// A value with its name in front.
 pub(crate) fn labelled(name: &str, value: &str, look: &Look) -> String {
     format!("{} {value}", look.dim(&format!("{name:9}")))
@@ -550,6 +500,7 @@ pub(crate) fn transfer_done(verb: &str, name: &str, whom: &str, state: &Transfer
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::command::ConnectionState;
     use common::id::{DeviceName, MessageId, TransferId};
     use common::wire::rendezvous::Status;
 
@@ -671,7 +622,7 @@ mod tests {
         let mut lines = directory(std::slice::from_ref(&device), false, None, &look);
         lines.push(message(&item(HOSTILE, Direction::Received), &look));
         lines.push(offer(&offered, Counter::Chat(1), &look));
-        lines.push(connection(&offline));
+        lines.push(status::connection(&offline));
         let lost = ConnectionChange::Lost {
             reason: HOSTILE.to_owned(),
             is_retried: true,

@@ -338,6 +338,8 @@ fn how_far_files_are_can_be_looked_at() {
     // The others are of other programs.
     node.transfers = vec![of_node(7)];
     let expected = Item::Status {
+        owner: Some(name("alice")),
+        server: "192.0.2.7:7400".to_owned(),
         node,
         offers: Vec::new(),
         underway: vec![(file(1, "a"), offered), (file(2, "b"), stalled)],

@@ -19,7 +19,7 @@ use crate::conversation::{
     Cause, Item, Objection, PromptState, Receipts, Stage, Transfer, Waiting, Which,
 };
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Event, MessageState, NodeStatus, OfferView, TransferState};
+use crate::node::command::{Event, MessageState, OfferView, TransferState};
 use crate::shell::names::FileName;
 use crate::ui::prompt::{Names, Prompt};
 use crate::ui::{Look, OutputClosed, Screen};
@@ -334,9 +334,14 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         }
         Item::Status {
             node,
+            owner,
+            server,
             offers,
             underway,
-        } => status(node, offers, underway, look),
+        } => {
+            let rows = node_status(node, owner.as_ref(), server, look);
+            status(rows, offers, underway, look)
+        }
         Item::Connection(change) => prose(connection_change(change, look)),
         Item::Presence { account, is_online } => {
             prose(format!("  {}", moved(account, *is_online, look)))
@@ -361,7 +366,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
 }
 
 fn status(
-    node: &NodeStatus,
+    node: Vec<(&'static str, String)>,
     offers: &[(usize, OfferView)],
     underway: &[(Transfer, Stage)],
     look: &Look,
@@ -376,10 +381,7 @@ fn status(
     });
     let files = underway.iter();
     let files = files.map(|(transfer, stage)| ("file", transfer::in_full(transfer, *stage)));
-    let rows = node_status(node, look)
-        .into_iter()
-        .chain(offers)
-        .chain(files);
+    let rows = node.into_iter().chain(offers).chain(files);
     rows.map(|(name, value)| Line::Prose(labelled(name, &value, look)))
         .collect()
 }
@@ -504,6 +506,7 @@ mod tests {
     use crate::conversation::connection::ConnectionChange;
     use crate::conversation::presence::Absence;
     use crate::node::PathRule;
+    use crate::node::command::NodeStatus;
     use crate::node::command::{
         ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem, Moved,
     };
@@ -852,11 +855,15 @@ mod tests {
             Item::Objection(Objection::UnderWay(vec![(file(HOSTILE), Stage::Offered)])),
             Item::Status {
                 node: node(),
+                owner: None,
+                server: HOSTILE.to_owned(),
                 offers: vec![(1, offered(HOSTILE))],
                 underway: Vec::new(),
             },
             Item::Status {
                 node: node(),
+                owner: None,
+                server: HOSTILE.to_owned(),
                 offers: Vec::new(),
                 underway: vec![(file(HOSTILE), Stage::Offered)],
             },

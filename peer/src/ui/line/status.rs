@@ -1,0 +1,84 @@
+//! What a node says of itself, for `status` and a chat.
+
+use common::id::AccountName;
+use common::text::{self, inline};
+
+use super::{endpoints, link, transfer};
+use crate::failure::register_anew;
+use crate::node::PathRule;
+use crate::node::command::{CommandError, ConnectionState, NodeStatus};
+use crate::ui::Look;
+
+/// The state of the control connection as `status` shows it.
+pub(super) fn connection(state: &ConnectionState) -> String {
+    match state {
+        ConnectionState::Connecting => "connecting".to_owned(),
+        ConnectionState::Online => "online".to_owned(),
+        ConnectionState::Offline {
+            reason, retry_in_s, ..
+        } => {
+            let reason = inline(reason);
+            match retry_in_s {
+                Some(seconds) => {
+                    let span = text::seconds((*seconds).into());
+                    format!("offline: {reason}; next attempt in {span}")
+                }
+                None => format!("offline: {reason}"),
+            }
+        }
+    }
+}
+
+/// What a node says of itself, each with its name. `owner` is whose profile it is.
+pub(crate) fn node_status(
+    node: &NodeStatus,
+    owner: Option<&AccountName>,
+    server: &str,
+    look: &Look,
+) -> Vec<(&'static str, String)> {
+    let account = match (&node.account, owner) {
+        (Some(account), _) => look.bold(account.as_str()),
+        (None, Some(owner)) if is_removed(&node.connection) => {
+            look.yellow(&format!("{owner} was removed: {}", register_anew(owner)))
+        }
+        (None, Some(owner)) => look.yellow(&format!(
+            "{owner}; this device is not logged in: 'peer login {owner}' logs it in again"
+        )),
+        (None, None) => look.yellow("none: this device is not logged in; run 'peer login NAME'"),
+    };
+    let outbox = match node.outbox {
+        0 => "empty".to_owned(),
+        1 => "1 message waits for its recipient".to_owned(),
+        count => format!("{count} messages wait for their recipients"),
+    };
+    let mut rows = vec![
+        ("account", account),
+        ("state", connection(&node.connection)),
+        ("server", inline(server).into_owned()),
+        ("endpoints", endpoints(&node.endpoints, usize::MAX)),
+        ("outbox", outbox),
+    ];
+    match node.rule {
+        PathRule::Any => {}
+        PathRule::Relayed => rows.push(("path", "through the relay alone".to_owned())),
+        PathRule::Direct => rows.push(("path", "directly alone".to_owned())),
+    }
+    if !node.nearby.is_empty() {
+        rows.push(("nearby", text::joined(&node.nearby)));
+    }
+    let links = node.links.iter();
+    rows.extend(links.map(|view| ("link", link::in_words(view))));
+    let files = node.transfers.iter();
+    rows.extend(files.map(|view| ("file", transfer::of_node(view))));
+    rows
+}
+
+/// Tells whether there is no connection because the account was removed.
+fn is_removed(state: &ConnectionState) -> bool {
+    match state {
+        ConnectionState::Offline { reason, .. } => {
+            *reason == CommandError::AccountRemoved.to_string()
+        }
+        ConnectionState::Connecting | ConnectionState::Online => false,
+    }
+}
