@@ -296,6 +296,27 @@ fn an_account_that_is_removed_ends_at_once_and_for_good() {
 }
 
 #[test]
+fn whoever_watches_who_is_online_hears_that_this_device_is_out() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    for is_removed in [false, true] {
+        let watch = world.start("alice", &["list", "--watch"]);
+        world.wait_ready("alice");
+        let out = if is_removed {
+            world.rendezvous(&["--data", "server", "account", "remove", "alice", "--yes"])
+        } else {
+            world.peer("alice", &["logout"])
+        };
+        assert_eq!(out.code(), 0, "{out:?}");
+        let ended = watch.finish(PATIENCE).unwrap();
+        assert_explains(&ended, 10, &["could not list who is online"]);
+        if !is_removed {
+            assert_eq!(world.log_in("alice", "alice").code(), 0);
+        }
+    }
+}
+
+#[test]
 fn an_account_that_is_removed_while_the_server_is_away_is_told_when_it_is_back() {
     let mut world = World::new(EXECUTABLE);
     world.register("bob");

@@ -13,12 +13,16 @@ use crate::config::{CALL_TIMEOUT, READY_TIMEOUT, shown_path};
 use crate::conversation::connection::ConnectionWatch;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
-    Command, CommandError, Event, KeyState, Listed, NodeStatus, PresenceView, Reply,
+    Command, CommandError, ConnectionState, Event, KeyState, Listed, NodeStatus, PresenceView,
+    Reply,
 };
 use crate::profile::{Settings, Trust};
 use crate::ui::{Screen, line};
 use common::os::clock::unix_time;
 use common::wire::rendezvous::Status;
+
+/// What `list` does, in the infinitive.
+const DOING: &str = "list who is online";
 
 #[derive(Serialize)]
 struct StatusView<'a> {
@@ -93,7 +97,6 @@ fn status_rows(
 
 /// Shows who is online, and with `--watch` who comes and leaves.
 pub(super) fn list(place: &Place, args: &List, screen: &Screen) -> Result<Exit, Failure> {
-    const DOING: &str = "list who is online";
     let mut session = place.open(DOING)?;
     session.ready_in_sight(DOING, screen)?;
     if args.watch {
@@ -181,6 +184,10 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
                 if let Some(change) = connection.on_state(state) {
                     screen.note(line::connection_change(&change, &screen.error_look));
                 }
+                if is_over(state) {
+                    // Unless somebody has logged in again meanwhile.
+                    session.ready(DOING)?;
+                }
             }
             Event::FailedLogins(_) | Event::Enrolled(_) | Event::NewKey { .. } => {
                 screen.data(&event)?;
@@ -198,12 +205,20 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
     }
 }
 
+/// Tells whether there will be no session before a person acts.
+const fn is_over(state: &ConnectionState) -> bool {
+    match state {
+        ConnectionState::Offline { retry_in_s, .. } => retry_in_s.is_none(),
+        ConnectionState::Connecting | ConnectionState::Online => false,
+    }
+}
+
 /// A new node watches nobody yet.
 fn watch_again(session: &mut NodeHandle) -> Result<(), Failure> {
     match session.try_call(&Command::Watch, CALL_TIMEOUT) {
         Ok(_) | Err(CallError::TimedOut | CallError::Refused(CommandError::Unreachable(_))) => {
             Ok(())
         }
-        Err(error) => Err(session.failure("list who is online", error)),
+        Err(error) => Err(session.failure(DOING, error)),
     }
 }
