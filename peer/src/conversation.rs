@@ -134,6 +134,7 @@ pub(crate) struct Conversation {
     folder: PathBuf,
     home: Option<PathBuf>,
     is_interactive: bool,
+    is_at_terminal: bool,
     /// Accounts that were online, authors or recipients, at most [`KNOWN_NAMES_MAX`]; for completion.
     known: BTreeSet<AccountName>,
     /// Received messages that have been shown, so that none is shown twice.
@@ -170,6 +171,7 @@ impl Conversation {
             folder,
             home,
             is_interactive,
+            is_at_terminal,
             offline,
         } = setup;
         let mut conversation = Self {
@@ -179,6 +181,7 @@ impl Conversation {
             folder,
             home,
             is_interactive,
+            is_at_terminal,
             known: BTreeSet::new(),
             shown: Recent::default(),
             unread: BTreeSet::new(),
@@ -277,14 +280,14 @@ impl Conversation {
             self.meet(&with);
             self.opening = Some(with);
         }
-        if self.is_interactive && self.with.is_some() {
+        if self.is_at_terminal && self.with.is_some() {
             let with = self.with.clone();
             let limit = RECENT_COUNT;
             let command = Command::History { with, limit };
             self.ask("show the latest messages", command, Purpose::Recent);
         }
         self.look_around();
-        if self.is_interactive {
+        if self.is_at_terminal {
             self.show(Item::Hello {
                 me: self.me.clone(),
                 with: self.with.clone(),
@@ -784,7 +787,7 @@ impl Conversation {
         self.sent.follow(&items, now);
         items.retain(|item| item.direction == Direction::Sent || item.state == MessageState::Read);
         if !items.is_empty() {
-            self.show(Item::History(items));
+            self.show(Item::Recent(items));
         }
     }
 
@@ -805,6 +808,14 @@ impl Conversation {
             Typed::Cleared => {}
             Typed::Interrupt => self.interrupt(before),
         }
+    }
+
+    /// What is typed goes to this account from now on, as the prompt shows, if there is one.
+    fn turn_to(&mut self, name: AccountName) {
+        if self.is_at_terminal && !self.is_interactive && self.with.as_ref() != Some(&name) {
+            self.show(Item::TurnedTo(name.clone()));
+        }
+        self.with = Some(name);
     }
 
     fn on_line(&mut self, line: &str, before: Turn, now: Now) {
@@ -833,14 +844,14 @@ impl Conversation {
                 if self.with.is_none()
                     && let [only] = to.as_slice()
                 {
-                    self.with = Some(only.clone());
+                    self.turn_to(only.clone());
                 }
                 self.send(to, text, now);
             }
             Ok(Entry::To(name)) => {
                 self.meet(&name);
                 self.opening = Some(name.clone());
-                self.with = Some(name.clone());
+                self.turn_to(name.clone());
                 self.tell_opening();
                 self.tell_if_nearby(&name);
             }

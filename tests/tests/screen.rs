@@ -21,8 +21,8 @@ use rustix::process::{Signal, kill_process};
 use tests::world::{PATIENCE, World, text, until};
 
 use shared::{EXECUTABLE, ends, in_shell, is_there, talking_to_bob, two_people};
-use terminal::Terminal;
 use terminal::tmux::Tmux;
+use terminal::{Terminal, wrapped};
 
 #[test]
 fn an_account_is_removed_once_its_name_is_typed() {
@@ -69,6 +69,40 @@ fn lines_that_are_typed_ahead_or_pasted_are_all_sent_in_order() {
     }
     terminal.type_keys("/quit\r");
     ends(terminal, 0, "");
+}
+
+#[test]
+fn a_chat_begins_with_its_greeting_in_sight_though_the_last_text_was_long() {
+    let world = two_people();
+    let text = "lorem ipsum ".repeat(5000);
+    let sent = world.peer("alice", &["send", "bob", "--no-wait", &text]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let mut terminal = talking_to_bob(&world);
+    let screen = terminal.wait("it is shown", PATIENCE, |screen| {
+        screen.contains("/history shows all of it") && screen.trim_end().ends_with("bob>")
+    });
+    assert!(screen.contains("You are alice."), "{screen}");
+    terminal.type_keys("/quit\r");
+    terminal.end(PATIENCE);
+}
+
+#[test]
+fn a_chat_without_a_line_editor_says_to_whom_one_writes() {
+    let world = two_people();
+    let sent = world.peer("alice", &["send", "bob", "--no-wait", "see you"]);
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut terminal = Terminal::start(&wrapped("env", &["TERM=dumb"], &chat), 80);
+    let greeting = "You are alice. What you type goes to bob.";
+    terminal.wait("the greeting", PATIENCE, |screen| {
+        screen.contains(greeting) && screen.contains("see you")
+    });
+    terminal.type_keys("/to carol\r");
+    terminal.wait("the other name", PATIENCE, |screen| {
+        screen.contains("What you type goes to carol.")
+    });
+    terminal.type_keys("/quit\r");
+    terminal.end(PATIENCE);
 }
 
 #[test]

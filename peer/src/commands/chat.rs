@@ -73,6 +73,7 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
         folder,
         home: BaseDirs::new().map(|folders| folders.home_dir().to_owned()),
         is_interactive: front_end.is_interactive(),
+        is_at_terminal: front_end.is_at_terminal(),
         offline: offline.map(|failure| failure.why().unwrap_or(failure.what()).to_owned()),
     });
     let mut talk = Talk {

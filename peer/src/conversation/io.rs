@@ -35,6 +35,8 @@ pub(crate) struct Setup {
     /// Somebody types at a terminal. What comes from a program instead is never asked back about, and
     /// its end waits for what was sent.
     pub(crate) is_interactive: bool,
+    /// A person reads along, also at a terminal without a prompt.
+    pub(crate) is_at_terminal: bool,
     /// Why there is no connection to the server at the start, if there is none.
     pub(crate) offline: Option<String>,
 }
@@ -133,12 +135,16 @@ pub(crate) enum Item {
         me: Option<AccountName>,
         with: Option<AccountName>,
     },
+    /// Whom one talks to from now on, where no prompt shows it.
+    TurnedTo(AccountName),
     /// What can be typed.
     Help,
     /// A message arrived. To be handed back as [`Input::Seen`] when it was looked at.
     Message(HistoryItem),
     /// Earlier messages, oldest first; there may be none.
     History(Vec<HistoryItem>),
+    /// The latest messages, oldest first, before one begins to talk.
+    Recent(Vec<HistoryItem>),
     /// Who is online.
     Directory(Vec<Listed>),
     /// Messages that were sent here were delivered, or read.

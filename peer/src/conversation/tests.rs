@@ -179,6 +179,7 @@ fn setup(is_interactive: bool, with: Option<&str>) -> Setup {
         folder: "/files".into(),
         home: Some("/home/alice".into()),
         is_interactive,
+        is_at_terminal: is_interactive,
         offline: None,
     }
 }

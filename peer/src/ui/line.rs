@@ -24,6 +24,8 @@ use crate::shell::names::FileName;
 mod front_end;
 /// Links, and how their packets go.
 mod link;
+/// Long messages, shortened.
+mod recent;
 /// What a node says of itself.
 mod status;
 /// Files on their way.
@@ -31,6 +33,7 @@ mod transfer;
 
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
 pub(crate) use link::{Rates, table as links};
+use recent::recent;
 pub(crate) use status::node_status;
 pub(crate) use transfer::{
     cancelled, carried, cut_off_for_others, offer_ended, unanswered, unfinished,

@@ -364,7 +364,7 @@ fn what_an_earlier_run_sent_is_shown_with_how_far_it_is_and_followed() {
         _ => None,
     });
     let expected = [
-        Item::History(shown),
+        Item::Recent(shown),
         absent("bob", Absence::Unheard, 1),
         Item::Message(unread),
     ];

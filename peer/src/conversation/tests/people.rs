@@ -204,3 +204,21 @@ fn who_is_heard_on_the_network_is_told_while_the_server_is_away() {
     let items = [Item::Connection(ConnectionChange::Restored)];
     assert_eq!(restored.items, items);
 }
+
+#[test]
+fn where_no_prompt_shows_it_a_line_says_to_whom_one_writes() {
+    let mut stage = Stage::new(Setup {
+        is_at_terminal: true,
+        ..setup(false, Some("bob"))
+    });
+    let wanted = stage.wanted();
+    let hello = Item::Hello {
+        me: Some(name("alice")),
+        with: Some(name("bob")),
+    };
+    assert_eq!(wanted.items, [hello]);
+    let _ = wanted.request("history");
+    let is_told = |items: &[Item]| items.contains(&Item::TurnedTo(name("carol")));
+    assert!(is_told(&stage.line("/to carol").items));
+    assert!(!is_told(&stage.line("/to carol").items), "it is known");
+}

@@ -1,7 +1,7 @@
 //! The line interface of a conversation: what is shown scrolls away above the line that is typed. It is
 //! for terminals of any size, screen readers and pipes; with `--json` it is for programs.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use common::id::AccountName;
 use common::text::{self, inline};
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Counter, absent, awaiting, chat_help, connection_change, directory, enrolled, failed_logins,
-    labelled, moved, nearby, new_key, node_status, offer, talk, transfer,
+    labelled, moved, nearby, new_key, node_status, offer, recent, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -64,6 +64,12 @@ impl<'a> LineFrontEnd<'a> {
     /// Tells whether somebody types at a terminal.
     pub(crate) const fn is_interactive(&self) -> bool {
         self.prompt.is_interactive()
+    }
+
+    /// Tells whether a person reads along, be it where no line editor draws.
+    pub(crate) fn is_at_terminal(&self) -> bool {
+        let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+        is_terminal && !self.screen.is_json()
     }
 
     /// Asks for a line, unless that is being done already.
@@ -172,7 +178,9 @@ impl<'a> LineFrontEnd<'a> {
             Item::Directory(devices) => devices
                 .iter()
                 .try_for_each(|device| self.screen.data(device)),
-            Item::History(items) => items.iter().try_for_each(|item| self.screen.data(item)),
+            Item::History(items) | Item::Recent(items) => {
+                items.iter().try_for_each(|item| self.screen.data(item))
+            }
             Item::Outbox(items) => items.iter().try_for_each(|item| self.screen.data(item)),
             Item::Status { node, .. } => self.screen.data(node),
             Item::Problem(failure) => self.screen.data(&json!({ "error": failure })),
@@ -187,6 +195,7 @@ impl<'a> LineFrontEnd<'a> {
                 self.screen.data(&json!({ "commands": commands }))
             }
             Item::Hello { .. }
+            | Item::TurnedTo(_)
             | Item::Message(_)
             | Item::Receipts(_)
             | Item::Waiting { .. }
@@ -262,12 +271,18 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
     let prose = |text: String| vec![Line::Prose(text)];
     match item {
         Item::Hello { me, with } => prose(look.dim(&hello(me.as_ref(), with.as_ref()))),
+        Item::TurnedTo(with) => prose(look.dim(&format!("What you type goes to {with}."))),
         Item::Help => prose(chat_help()),
         Item::Message(message) => vec![Line::Shaped(talk(message, today, look))],
         Item::History(items) if items.is_empty() => prose(look.dim("No messages yet.")),
         Item::History(items) => {
             let items = items.iter();
             let lines = items.map(|item| Line::Shaped(talk(item, today, look)));
+            lines.collect()
+        }
+        Item::Recent(items) => {
+            let items = items.iter();
+            let lines = items.map(|item| Line::Shaped(recent(item, today, look)));
             lines.collect()
         }
         Item::Directory(devices) => {
@@ -824,6 +839,7 @@ mod tests {
         for item in [
             Item::Message(message(HOSTILE)),
             Item::History(vec![message(HOSTILE)]),
+            Item::Recent(vec![message(HOSTILE), message(&HOSTILE.repeat(99))]),
             Item::Receipts(Receipts {
                 to: bob(),
                 state: MessageState::Read,
