@@ -116,7 +116,7 @@ Examples:
   peer paths
   peer --json paths | jq -r '[.account, .path, .round_trip_us] | @tsv'
 
-Of packets that this device sends and QUIC calls lost some are late only. The figures are those of the path
+Of packets that this device sends and QUIC calls lost some are late only. The figures are those of the path \
 that a link uses now.")]
     Paths,
     /// Show who is online.

@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use common::os::bind::BindAddress;
 use common::os::process::forbid_core_dumps;
+use common::text::columns;
 
 use crate::args::{Action, Arguments, Global, Outbox, OutboxAction, example_for};
 use crate::config::profile_folder;
@@ -196,8 +197,14 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
         report(&mistake(error, typed), &screen);
     } else {
         let typed_alone = is_mistake.then(|| mistake_of(typed)).flatten();
-        // Where neither output can be written, the exit code still tells.
-        let _ = typed_alone.as_ref().unwrap_or(error).print();
+        let error = typed_alone.as_ref().unwrap_or(error);
+        let plain = error.render().to_string();
+        if is_mistake && is_too_wide(&plain, &screen) {
+            screen.note(plain.trim_end());
+        } else {
+            // Where neither output can be written, the exit code still tells.
+            let _ = error.print();
+        }
     }
     if is_mistake && !screen.is_json() {
         let example = example_for(typed);
@@ -207,6 +214,12 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
         ));
     }
     u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)
+}
+
+/// Tells whether the terminal would break a line in the middle of a word.
+fn is_too_wide(text: &str, screen: &Screen) -> bool {
+    let limit = screen.error_look.columns();
+    limit.is_some_and(|limit| text.lines().any(|line| columns(line) > limit))
 }
 
 /// What is wrong with what was typed, whatever the environment sets: its options would stand in the usage as

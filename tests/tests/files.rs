@@ -169,7 +169,7 @@ fn both_sides_of_a_refused_name_are_told_what_to_do() {
     let arguments = ["receive", "--accept", "always", "--folder", "inbox"];
     let bob = world.start("bob", &arguments);
     world.wait_ready("bob");
-    let sent = send(&world, &world.path("con.txt"));
+    let sent = send(&world, world.path("con.txt"));
     let words = ["does not take names like this", "device", "--rename"];
     assert_explains(&sent, 9, &words);
     let says = |words: &'static str| move |line: &str| line.contains(words);

@@ -32,7 +32,7 @@ pub(super) fn register(place: &Place, args: Register, screen: &Screen) -> Result
         password: PasswordText(password),
     };
     entrance.enter(place, &doing, &command, screen)?;
-    screen.say(format!(
+    screen.prose(&format!(
         "Registered {} at {}. This device is logged in.",
         screen.look.bold(account.as_str()),
         entrance.settings.server()
@@ -66,7 +66,7 @@ pub(super) fn log_in(place: &Place, args: Login, screen: &Screen) -> Result<Exit
             Some(_) if failure.exit() == Exit::Blocked => wrong_code(&doing, failure),
             Some(_) | None => failure,
         })?;
-    screen.say(format!(
+    screen.prose(&format!(
         "Logged in as {} at {}.",
         screen.look.bold(account.as_str()),
         entrance.settings.server()
@@ -95,7 +95,7 @@ pub(super) fn log_out(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     };
     session.ask_server(DOING, &Command::LogOut, screen)?;
     let owner = session.settings().owner();
-    screen.say(format!(
+    screen.prose(&format!(
         "Logged out. The history stays; 'peer login {owner}' brings this device back."
     ))?;
     screen.data(&serde_json::json!({
@@ -126,7 +126,7 @@ pub(super) fn admit(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     };
     let shown = common::text::inline(&code);
     let owner = session.settings().owner();
-    screen.say(format!(
+    screen.prose(&format!(
         "{}   (for one log-in within {}: peer login {owner} --code {shown})",
         screen.look.bold(&shown),
         common::text::seconds(expires_in_s.into())
@@ -159,7 +159,7 @@ pub(super) fn forget_server(
         );
     }
     let owner = settings.map_or_else(|| "NAME".to_owned(), |settings| settings.owner());
-    screen.say(format!(
+    screen.prose(&format!(
         "The key of {server} is forgotten; the next 'peer login {owner}' shows its key and asks."
     ))?;
     screen.data(&serde_json::json!({ "forgotten": server }))?;

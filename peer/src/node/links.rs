@@ -219,7 +219,8 @@ impl Links {
         self.dials.end_all(&mut self.transport, now);
         let links: Vec<LinkId> = self.peers.keys().copied().collect();
         for link in links {
-            self.drop_link(link, CloseReason::Done, now);
+            self.transport.close(link, CloseReason::Done, now);
+            self.forget(link, Loss::other("this device is not logged in any more"));
         }
         self.collect(now);
     }
@@ -968,7 +969,7 @@ impl Links {
         self.transport.close(link, reason, now);
         let reason = match reason {
             CloseReason::Done => "the link was closed",
-            CloseReason::Unauthorised => "the device is not known",
+            CloseReason::Unauthorised => "the other device has logged out, or was removed",
             CloseReason::Protocol => "the other side broke the protocol",
             CloseReason::Version => {
                 "the other side speaks another version; upgrade the older of the two"

@@ -39,6 +39,10 @@ pub(crate) use transfer::{
     cancelled, carried, cut_off_for_others, offer_ended, unanswered, unfinished,
 };
 
+/// Columns of the name of a value.
+const LABEL_COLUMNS: usize = 9;
+/// Columns of a screen on which two columns of help have room.
+const HELP_COLUMNS_MIN: usize = 60;
 /// Columns of the longest of what can be typed in a conversation.
 const HELP_USAGE_COLUMNS: usize = 22;
 /// Time that a transfer takes at least before it is told how fast it was.
@@ -91,8 +95,9 @@ fn with_state(item: &HistoryItem, stamp: &str, state: &str, look: &Look) -> Stri
     format!("{time} {who}: {body}{state}")
 }
 
-/// What can be typed in a conversation, one line each.
-pub(crate) fn chat_help() -> String {
+/// What can be typed in a conversation, one line each, or two where these are `columns` and few.
+pub(crate) fn chat_help(columns: Option<usize>) -> String {
+    let is_narrow = columns.is_some_and(|columns| columns < HELP_COLUMNS_MIN);
     let own = |usage: &str, help: &str| (usage.to_owned(), help.to_owned());
     let commands = Slash::ALL.map(|slash| own(&slash.usage(), slash.help()));
     let rows = [own(
@@ -103,6 +108,9 @@ pub(crate) fn chat_help() -> String {
     .chain(commands)
     .chain([own("//text", "send a text that starts with a slash")]);
     let rows = rows.map(|(usage, help)| {
+        if is_narrow {
+            return format!("  {usage}\n      {help}\n");
+        }
         let usage = text::padded(&usage, HELP_USAGE_COLUMNS, Align::Left);
         format!("  {usage}  {help}\n")
     });
@@ -297,9 +305,12 @@ pub(crate) fn awaiting(server: &str) -> String {
     format!("Waiting for an answer from {server}…")
 }
 
-/// A value with its name in front.
+/// A value with its name in front, in rows as wide as the terminal.
 pub(crate) fn labelled(name: &str, value: &str, look: &Look) -> String {
-    format!("{} {value}", look.dim(&format!("{name:9}")))
+    let room = look.columns();
+    let room = room.map(|columns| columns.saturating_sub(LABEL_COLUMNS + 1));
+    let value = text::wrapped(value, room).replace('\n', &format!("\n{:LABEL_COLUMNS$} ", ""));
+    format!("{} {value}", look.dim(&format!("{name:LABEL_COLUMNS$}")))
 }
 
 /// Failed log-ins by others, and whether they led to a block.
@@ -818,7 +829,7 @@ mod tests {
 
     #[test]
     fn help_explains_every_command_in_80_columns() {
-        let help = chat_help();
+        let help = chat_help(Some(80));
         for slash in Slash::ALL {
             let usage = text::padded(&slash.usage(), HELP_USAGE_COLUMNS, Align::Left);
             assert!(
@@ -827,6 +838,31 @@ mod tests {
             );
         }
         assert!(help.lines().all(|line| text::columns(line) <= 80), "{help}");
+        let narrow = text::wrapped(&chat_help(Some(40)), Some(40));
+        assert!(
+            narrow.contains("\n  /to NAME\n      talk to NAME from now on\n"),
+            "{narrow}"
+        );
+        assert!(
+            narrow.lines().all(|line| text::columns(line) <= 40),
+            "{narrow}"
+        );
+    }
+
+    #[test]
+    fn a_long_value_goes_on_below_itself() {
+        let look = Look {
+            columns: || Some(40),
+            ..Look::plain()
+        };
+        assert_eq!(
+            labelled("state", "offline: nobody answers there at this time", &look),
+            "state     offline: nobody answers there\n          at this time"
+        );
+        assert_eq!(
+            labelled("state", "online", &Look::plain()),
+            "state     online"
+        );
     }
 
     #[test]

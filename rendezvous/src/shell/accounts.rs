@@ -164,9 +164,8 @@ fn admit(accounts: &mut Accounts<'_>, name: &AccountName, screen: Screen) -> Res
 }
 
 fn list(accounts: &mut Accounts<'_>, screen: Screen) -> Result<(), Failure> {
-    let heads = COLUMNS.map(|(head, ..)| head.to_owned());
-    screen.say(row(&heads, "BLOCKED"))?;
     let mut after = None;
+    let mut is_first = true;
     loop {
         let (lines, may_have_more) = match accounts.ask(Command::ListAccounts { after })? {
             Ok(Answer::Accounts {
@@ -178,6 +177,10 @@ fn list(accounts: &mut Accounts<'_>, screen: Screen) -> Result<(), Failure> {
             }
             Err(refusal) => return Err(failed(refusal.to_string())),
         };
+        if std::mem::take(&mut is_first) {
+            let heads = COLUMNS.map(|(head, ..)| head.to_owned());
+            screen.say(row(&heads, "BLOCKED"))?;
+        }
         for line in &lines {
             print_line(line, screen)?;
         }

@@ -4,7 +4,7 @@
 //! It lies in the data folder, for the folder's owner only. Every [`Call`](admin::Call) is a method; what a
 //! command comes to is an [`Answer`](admin::Answer) or a [`Refusal`](admin::Refusal). There are no events.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -273,7 +273,15 @@ pub(super) fn answer(reply: Reply) -> Result<Answer, Refusal> {
 pub(super) fn ask(folder: &Path, command: Command) -> io::Result<Result<Answer, Refusal>> {
     let mut client = LineClient::<AdminDialect>::connect(&folder.join(SOCKET))?;
     client.set_patience(ANSWER_TIMEOUT)?;
-    client.call(&Call::from(command))
+    client.call(&Call::from(command)).map_err(|error| {
+        // So the system calls a read whose time is over.
+        let is_late = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
+        if !is_late {
+            return error;
+        }
+        let seconds = ANSWER_TIMEOUT.as_secs();
+        io::Error::new(ErrorKind::TimedOut, format!("nothing came for {seconds} s"))
+    })
 }
 
 #[cfg(test)]

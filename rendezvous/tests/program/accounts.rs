@@ -312,3 +312,15 @@ fn a_data_folder_with_a_long_path_works_too() {
     server.signal("TERM");
     assert_eq!(server.exit_code(), Some(0));
 }
+
+#[test]
+fn a_server_that_hangs_is_said_not_to_answer_and_nothing_else_is_printed() {
+    let server = Running::start();
+    server.signal("STOP");
+    let listed = run(server.path(), &["account", "list"]);
+    server.signal("CONT");
+    assert_eq!(listed.status.code(), Some(1));
+    assert_eq!(text(&listed.stdout), "");
+    let complaint = text(&listed.stderr);
+    assert!(complaint.contains("nothing came for 10 s"), "{complaint}");
+}

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use common::id::MessageId;
 use common::wire::peer::{ChatFrame, Conversation, Message, MessageBody, PeerFrame};
-use peer::node::command::{Command, CommandError, ConnectionState, MessageState, Reply};
+use peer::node::command::{
+    Command, CommandError, ConnectionState, Event, MessageState, Reply, TransferState,
+};
 use tests::sim::login;
 use tests::sim::outsider::Outsider;
 use tests::sim::world::World;
 
 use super::shared::{
-    acquainted, ask, count, crash, has_state, linked_outsider, say, shown, try_to_say, until_online,
+    acquainted, ask, count, crash, has_state, linked_outsider, say, shown, start_file, try_to_say,
+    until_online,
 };
 
 /// Time within which a device that is out neither gets nor is heard.
@@ -77,6 +80,39 @@ fn t47_a_removed_account_ends_on_its_own_devices_too() {
     assert_eq!(listed, Err(CommandError::AccountRemoved));
     let refused = try_to_say(&mut world, 0, 1, "anybody?");
     assert_eq!(refused, Err(CommandError::AccountRemoved));
+}
+
+#[test]
+fn t47_a_file_that_a_log_out_breaks_off_says_so_on_both_sides() {
+    for leaver in [0, 1] {
+        let mut world = acquainted(2);
+        start_file(&mut world, 16 << 20);
+        world.pass(Duration::from_millis(20));
+        assert_eq!(ask(&mut world, leaver, Command::LogOut), Ok(Reply::Done));
+        world.pass(OUT_WITHIN);
+        let why = |host: usize| {
+            let mut events = world.hosts[host].events.iter();
+            events.find_map(|event| {
+                let Event::Transfer { state, .. } = event else {
+                    return None;
+                };
+                let TransferState::Failed { reason, .. } = state else {
+                    return None;
+                };
+                Some(reason.clone())
+            })
+        };
+        let (own, other) = (why(leaver), why(1 - leaver));
+        assert!(
+            own.as_ref()
+                .is_some_and(|why| why.contains("this device is not logged in")),
+            "{own:?}"
+        );
+        assert!(
+            other.as_ref().is_some_and(|why| why.contains("logged out")),
+            "{other:?}"
+        );
+    }
 }
 
 #[test]

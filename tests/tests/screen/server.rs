@@ -36,6 +36,16 @@ fn a_server_that_hangs_is_said_not_to_answer() {
 }
 
 #[test]
+fn what_was_typed_wrongly_is_told_between_words_on_a_narrow_screen() {
+    let world = World::new(EXECUTABLE);
+    let command = world.peer_command("alice", &["list", "--no-such-option-of-this-command"]);
+    let (status, screen) = Terminal::start(&command, 40).end(PATIENCE);
+    assert_eq!(status.code(), Some(2), "{screen}");
+    let rows = "error: unexpected argument\n'--no-such-option-of-this-command' found\n";
+    assert!(screen.starts_with(rows), "{screen}");
+}
+
+#[test]
 fn t30_no_password_is_asked_for_where_the_key_of_the_server_has_changed() {
     let mut world = World::new(EXECUTABLE);
     world.register("alice");

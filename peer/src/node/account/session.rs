@@ -553,7 +553,12 @@ impl Session {
             | ByeReason::TooSlow
             | ByeReason::Crowded => {
                 log::info!("the server ended the session: {reason}");
-                self.parting = Some(CommandError::Unreachable(reason.to_string()));
+                let reason = if reason == ByeReason::ShuttingDown {
+                    "it is shutting down".to_owned()
+                } else {
+                    reason.to_string()
+                };
+                self.parting = Some(CommandError::Unreachable(reason));
             }
         }
     }

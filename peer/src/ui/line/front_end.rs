@@ -272,7 +272,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
     match item {
         Item::Hello { me, with } => prose(look.dim(&hello(me.as_ref(), with.as_ref()))),
         Item::TurnedTo(with) => prose(look.dim(&format!("What you type goes to {with}."))),
-        Item::Help => prose(chat_help()),
+        Item::Help => prose(chat_help(look.columns())),
         Item::Message(message) => vec![Line::Shaped(talk(message, today, look))],
         Item::History(items) if items.is_empty() => prose(look.dim("No messages yet.")),
         Item::History(items) => {
