@@ -40,6 +40,7 @@ use above::{Above, SharedAbove};
 use asked::{Asked, Change};
 use interrupt::Interrupt;
 use known::Known;
+use suspend::Suspend;
 
 // What stands above the line that is typed.
 mod above;
@@ -51,6 +52,8 @@ mod foreground;
 mod interrupt;
 // What need not be looked at again at each key.
 mod known;
+// Ctrl-Z as a key.
+mod suspend;
 
 /// Lines to print that wait for the editor, which takes one at a time; whoever prints more waits.
 const PRINTING_MAX: usize = 4096;
@@ -226,6 +229,10 @@ impl Prompt {
         editor.bind_sequence(
             KeyEvent::ctrl('D'),
             EventHandler::Conditional(Box::new(now_asked.clone())),
+        );
+        editor.bind_sequence(
+            KeyEvent::ctrl('Z'),
+            EventHandler::Conditional(Box::new(Suspend(status.clone()))),
         );
         let mut external = editor.create_external_printer().map_err(failed)?;
         // The editor takes one line at a time, and none between two prompts: a thread waits for it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::limits::{LEAF_LEN, LINK_IDLE_TIMEOUT, STANDSTILL_MIN};
 use common::wire::rendezvous::{Answer, Refusal};
-use peer::node::command::{Command, CommandError, TransferState};
+use peer::node::command::{Command, CommandError, ConnectionState, Event, TransferState};
 use tests::sim::login::{self, Entry};
 use tests::sim::net::{Faults, Site};
 use tests::sim::world::{World, WorldOptions};
@@ -125,6 +125,22 @@ fn whoever_slept_is_not_told_that_the_others_went_away() {
         };
         assert_eq!(reason, told);
     }
+}
+
+#[test]
+fn whoever_slept_does_not_blame_the_server() {
+    let mut world = with_passwords(1);
+    world.hosts[0].asleep_until = Some(world.now + Duration::from_secs(60));
+    world.hosts[0].events.clear();
+    world.pass(Duration::from_secs(61));
+    let reason = world.hosts[0].events.iter().find_map(|event| {
+        let Event::Connection(ConnectionState::Offline { reason, .. }) = event else {
+            return None;
+        };
+        Some(reason.clone())
+    });
+    let reason = reason.expect("the session is over");
+    assert!(!reason.contains("no answer"), "{reason}");
 }
 
 #[test]

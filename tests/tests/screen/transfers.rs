@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tests::world::{PATIENCE, until};
 
-use crate::shared::{ends, make_film, talking_to_bob, two_people};
+use crate::shared::{ends, in_shell, is_there, make_film, talking_to_bob, two_people};
 use crate::terminal::Terminal;
 
 #[test]
@@ -272,4 +272,27 @@ fn each_bar_has_a_row_of_its_own() {
         });
         drop(sends);
     }
+}
+
+#[test]
+fn a_chat_that_stops_takes_the_line_of_its_file_with_it() {
+    if !is_there("bash") {
+        println!("skipped: there is no bash");
+        return;
+    }
+    let world = two_people();
+    make_film(&world);
+    let _bob = world.receive("bob");
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let mut shell = Terminal::start(&in_shell(&chat), 80);
+    shell.type_keys("\"$@\"\r");
+    let is_behind = |end: &'static str| move |screen: &str| screen.trim_end().ends_with(end);
+    shell.wait("the prompt", PATIENCE, is_behind("bob>"));
+    shell.type_keys("/send-file bob film.mp4\r");
+    shell.wait("it moves", PATIENCE, |screen| screen.contains(" left"));
+    shell.type_keys("\x1a");
+    let screen = shell.wait("the shell is back", PATIENCE, is_behind("shell$"));
+    assert!(!screen.contains(" left"), "{screen}");
+    shell.type_keys("kill -KILL %1; until [ -z \"$(jobs -r; jobs -s)\" ]; do :; done; exit\r");
+    shell.end(PATIENCE);
 }

@@ -10,7 +10,7 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceSecret, Role, Statement, Token};
 use common::limits::{
     CONTROL_FRAME_LEN_MAX, KEEP_ALIVE_INTERVAL, LOGIN_TIMEOUT, RECONNECT_BACKOFF_FIRST,
-    RECONNECT_BACKOFF_MAX,
+    RECONNECT_BACKOFF_MAX, STANDSTILL_MIN,
 };
 use common::password::{ClientLogin, ClientRegistration, Password, PasswordError, STRETCH_CURRENT};
 use common::wire::frame::{self, FrameBuffer};
@@ -353,13 +353,13 @@ impl Session {
 
     /// Keeps the session alive, closes the connection to a silent server, tries again after a failure.
     pub(super) fn handle_timeout(&mut self, requests: &mut Requests, now: Instant) {
-        if self.poll_timeout(requests).is_none_or(|due| due > now) {
+        let Some(due) = self.poll_timeout(requests).filter(|due| *due <= now) else {
             return;
-        }
+        };
         match self.state {
             State::Waiting { .. } => self.connect(),
-            State::Greeting { .. } | State::Authenticating { .. } => self.close_silent(now),
-            State::Online if now >= self.silent_at(requests) => self.close_silent(now),
+            State::Greeting { .. } | State::Authenticating { .. } => self.close_silent(due, now),
+            State::Online if now >= self.silent_at(requests) => self.close_silent(due, now),
             State::Online => requests.ask(
                 DevicePurpose::KeepAlive.into(),
                 DeviceRequest::KeepAlive.into(),
@@ -410,10 +410,16 @@ impl Session {
         awaited.map_or(silence, |awaited| awaited.min(silence))
     }
 
-    /// Closes the connection to a server that does not answer.
-    fn close_silent(&mut self, now: Instant) {
-        let seconds = now.saturating_duration_since(self.last_received).as_secs();
-        let reason = format!("no answer from it for {seconds} s");
+    /// Closes the connection to a server that does not answer, or that this node did not hear, because it did
+    /// not run when this was `due`.
+    fn close_silent(&mut self, due: Instant, now: Instant) {
+        let since = |earlier| now.saturating_duration_since(earlier);
+        let reason = if since(due) >= STANDSTILL_MIN {
+            "this program was stopped, or the device asleep".to_owned()
+        } else {
+            let seconds = since(self.last_received).as_secs();
+            format!("no answer from it for {seconds} s")
+        };
         self.parting = Some(CommandError::Unreachable(reason));
         self.close();
     }
