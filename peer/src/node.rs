@@ -292,8 +292,11 @@ impl Node {
         if let Some(output) = self.effects.outputs.pop_front() {
             return output;
         }
-        if let Some(train) = self.effects.links.poll_train() {
-            return Output::Rendezvous(relayed(train));
+        while let Some(train) = self.effects.links.poll_train() {
+            // On a connection that is not logged in it would be no frame.
+            if self.effects.requests.is_online() {
+                return Output::Rendezvous(relayed(train));
+            }
         }
         Output::Wait(self.deadline())
     }

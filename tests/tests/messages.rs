@@ -808,6 +808,10 @@ fn a_text_goes_out_once_though_its_node_ends_before_it_answers() {
     let bob = world.receive("bob");
     let folder = world.path("alice");
     let socket = folder.join("socket");
+    let owner = world.receive("alice");
+    let asked = world.control("alice").call("status", json!({}), PATIENCE);
+    let status = asked.unwrap();
+    owner.end(PATIENCE).unwrap();
     let mut texts = Vec::new();
     for (is_queued, is_told) in [(true, true), (true, false), (false, true), (false, false)] {
         let text = format!("queued {is_queued}, told {is_told}");
@@ -823,7 +827,11 @@ fn a_text_goes_out_once_though_its_node_ends_before_it_answers() {
             if request["method"] == "send" {
                 break request;
             }
-            let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": "done"});
+            let result = match request["method"].as_str() {
+                Some("status") => status.clone(),
+                Some(_) | None => json!("done"),
+            };
+            let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
             writeln!(stream, "{reply}").unwrap();
         };
         drop((listener, lock));

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use peer::node::command::{Carrier, Command, Reply, Way};
+use tests::sim::login::{self, Entry};
 use tests::sim::net::Faults;
-use tests::sim::world::World;
+use tests::sim::world::{World, WorldOptions};
 
 use super::shared::{
     acquainted, answer, ask, end, offer, say, shown, until, until_delivered, until_online, world,
@@ -89,4 +90,26 @@ fn links_go_on_over_the_control_connection_when_udp_is_blocked_and_back() {
     assert_eq!(shown(&world, 1), ["hello", "blocked"]);
     world.pass(Duration::from_secs(300));
     assert!(matches!(way(&mut world, 0), Some(Way::Direct { .. })));
+}
+
+/// Whoever types the password while logged in leaves one session for another, and links do not wait for that.
+#[test]
+fn datagrams_of_one_session_do_not_go_out_before_the_next_one() {
+    let mut world = World::new(&WorldOptions {
+        uses_passwords: true,
+        ..WorldOptions::new(7, 2, Faults::NONE)
+    });
+    world.net.block_udp(0, true);
+    world.pass(Duration::from_secs(5));
+    for round in 0..20 {
+        say(&mut world, 0, 1, &format!("number {round}"));
+        login::enter(&mut world, 0, Entry::LogIn);
+        say(&mut world, 0, 1, "and another one");
+        world.pass(Duration::from_millis(5 * round));
+        say(&mut world, 0, 1, "and one more");
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.violation, None, "round {round}");
+    }
+    let id = say(&mut world, 0, 1, "the last one");
+    until_delivered(&mut world, 0, id);
 }
