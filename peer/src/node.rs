@@ -22,6 +22,8 @@ mod directory;
 pub mod io;
 // Names on the local network.
 mod lan;
+// What comes from the network, and what becomes of the way to it.
+mod network;
 // Authorisation, frames and leaves.
 mod links;
 // The memory that a test allocates.
@@ -44,11 +46,9 @@ mod violation;
 
 use account::{Account, AccountEvent, relayed};
 use chat::Chat;
-use command::Event;
 pub use command::PathRule;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{LAN_START_WAIT, Occupancy};
-use common::relayed::is_relayed;
 use common::wire::peer::PeerFrame;
 use context::{Context, Effects};
 use directory::{Directory, DirectoryEvent};
@@ -154,19 +154,8 @@ impl Node {
         let cx = &mut self.effects.at(now);
         match input {
             Input::Datagrams(datagrams) => self.on_datagrams(datagrams, now),
-            Input::LocalAddresses(addresses) => {
-                self.paths.set_local(&addresses);
-                self.lan.set_local(&addresses, now);
-                cx.links.set_local_addresses(addresses);
-                self.announce(now);
-            }
-            Input::Woke(span) => {
-                log::debug!("the device was asleep for {} s", span.as_secs());
-                cx.links.on_standstill(span, now);
-                cx.links.on_woke(now);
-                self.paths.check_server(now);
-                self.account.on_woke(cx);
-            }
+            Input::LocalAddresses(addresses) => self.on_local_addresses(addresses, now),
+            Input::Woke(span) => self.on_woke(span, now),
             Input::Lan(input) => self.lan.handle_input(input, cx.links, now),
             Input::Rendezvous(input) => {
                 if let RendezvousInput::Connected { server, other, .. } = &input {
@@ -301,13 +290,6 @@ impl Node {
         Output::Wait(self.deadline())
     }
 
-    /// Where there are links, somebody calls every few seconds, unless the program is stopped.
-    fn note_standstill(&mut self, now: Instant) {
-        let span = now.saturating_duration_since(self.called);
-        self.called = now;
-        self.effects.links.on_standstill(span, now);
-    }
-
     fn deadline(&self) -> Option<Deadline> {
         let Effects {
             requests,
@@ -411,29 +393,6 @@ impl Node {
         }
     }
 
-    /// Announces this device's endpoints if they changed.
-    fn announce(&mut self, now: Instant) {
-        let cx = &mut self.effects.at(now);
-        cx.links.set_own_addresses(self.paths.own_addresses(), now);
-        cx.links.set_candidates(self.paths.candidates(), now);
-        if cx.requests.is_online() && self.paths.needs_announcing() {
-            let candidates = self.paths.take_announcement();
-            self.directory.announce(candidates, cx);
-        }
-    }
-
-    /// Tells people who came to the local network, and who left it.
-    fn tell_neighbours(&mut self, now: Instant) {
-        let cx = &mut self.effects.at(now);
-        let changes = self.lan.take_changes(cx.links, now);
-        for account in &changes.heard {
-            self.directory.look_again_for(account);
-        }
-        for (account, is_here) in changes.told {
-            cx.event(Event::Nearby { account, is_here });
-        }
-    }
-
     /// Has the directory look for every account that messages or offers wait for. Returns whether that
     /// made new work.
     fn look_for_wanted(&mut self, now: Instant) -> bool {
@@ -457,32 +416,6 @@ impl Node {
     }
 
     // ---- other peers ---------------------------------------------------------------------------
-
-    fn on_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
-        if is_relayed(datagrams.source.ip()) {
-            return log::debug!("dropped datagrams that claim to come through the relay");
-        }
-        // RFC 9443: STUN has 0 to 3 in its first byte, QUIC 64 to 127 and 192 to 255.
-        match datagrams.bytes.first() {
-            Some(64..=127 | 192..=255) => self.effects.links.handle_datagrams(datagrams, now),
-            Some(0..=3) => self.on_stun(datagrams, now),
-            Some(128..=191) => self.effects.links.handle_relayed(&datagrams, now),
-            Some(4..=63) | None => log::trace!("dropped a datagram of an unknown kind"),
-        }
-    }
-
-    /// Takes a batch that begins with a STUN datagram. The others may be of any kind.
-    fn on_stun(&mut self, mut datagrams: Datagrams, now: Instant) {
-        let rest = datagrams.split_first();
-        if self.paths.handle_stun(&datagrams, now) {
-            self.effects.links.on_udp(true, now);
-            self.announce(now);
-        }
-        self.effects.links.handle_stun(&datagrams, now);
-        if let Some(rest) = rest {
-            self.on_datagrams(rest, now);
-        }
-    }
 
     fn on_links(&mut self, event: LinksEvent, now: Instant) {
         self.wants_are_stale = true;

@@ -1,0 +1,88 @@
+//! Routes what comes from the network, and what changes about it: each to the parts that it concerns.
+
+use std::time::{Duration, Instant};
+
+use common::relayed::is_relayed;
+
+use super::Node;
+use super::command::Event;
+use super::io::{Datagrams, LocalAddress};
+
+impl Node {
+    /// The host has these addresses from now on.
+    pub(super) fn on_local_addresses(&mut self, addresses: Vec<LocalAddress>, now: Instant) {
+        let cx = &mut self.effects.at(now);
+        self.paths.set_local(&addresses);
+        self.paths.check_server(now);
+        self.lan.set_local(&addresses, now);
+        cx.links.set_local_addresses(addresses);
+        self.announce(now);
+    }
+
+    /// Where there are links, somebody calls every few seconds, unless the program is stopped.
+    pub(super) fn note_standstill(&mut self, now: Instant) {
+        let span = now.saturating_duration_since(self.called);
+        self.called = now;
+        self.effects.links.on_standstill(span, now);
+    }
+
+    /// The device was asleep: each part finds out what that has cost.
+    pub(super) fn on_woke(&mut self, span: Duration, now: Instant) {
+        log::debug!("the device was asleep for {} s", span.as_secs());
+        let cx = &mut self.effects.at(now);
+        cx.links.on_standstill(span, now);
+        cx.links.on_woke(now);
+        self.paths.check_server(now);
+        self.account.on_woke(cx);
+    }
+
+    /// Takes datagrams of any kind.
+    pub(super) fn on_datagrams(&mut self, datagrams: Datagrams, now: Instant) {
+        if is_relayed(datagrams.source.ip()) {
+            return log::debug!("dropped datagrams that claim to come through the relay");
+        }
+        // RFC 9443: STUN has 0 to 3 in its first byte, QUIC 64 to 127 and 192 to 255.
+        match datagrams.bytes.first() {
+            Some(64..=127 | 192..=255) => self.effects.links.handle_datagrams(datagrams, now),
+            Some(0..=3) => self.on_stun(datagrams, now),
+            Some(128..=191) => self.effects.links.handle_relayed(&datagrams, now),
+            Some(4..=63) | None => log::trace!("dropped a datagram of an unknown kind"),
+        }
+    }
+
+    /// Takes a batch that begins with a STUN datagram. The others may be of any kind.
+    fn on_stun(&mut self, mut datagrams: Datagrams, now: Instant) {
+        let rest = datagrams.split_first();
+        if self.paths.handle_stun(&datagrams, now) {
+            self.effects.links.on_udp(true, now);
+            self.announce(now);
+        }
+        self.effects.links.handle_stun(&datagrams, now);
+        if let Some(rest) = rest {
+            self.on_datagrams(rest, now);
+        }
+    }
+
+    /// Announces this device's endpoints if they changed.
+    pub(super) fn announce(&mut self, now: Instant) {
+        let cx = &mut self.effects.at(now);
+        cx.links.set_own_addresses(self.paths.own_addresses(), now);
+        cx.links.set_candidates(self.paths.candidates(), now);
+        if cx.requests.is_online() && self.paths.needs_announcing() {
+            let candidates = self.paths.take_announcement();
+            self.directory.announce(candidates, cx);
+        }
+    }
+
+    /// Tells people who came to the local network, and who left it.
+    pub(super) fn tell_neighbours(&mut self, now: Instant) {
+        let cx = &mut self.effects.at(now);
+        let changes = self.lan.take_changes(cx.links, now);
+        for account in &changes.heard {
+            self.directory.look_again_for(account);
+        }
+        for (account, is_here) in changes.told {
+            cx.event(Event::Nearby { account, is_here });
+        }
+    }
+}
