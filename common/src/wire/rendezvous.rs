@@ -104,8 +104,7 @@ pub enum Request {
     Device(DeviceRequest),
     /// Links to others; allowed only after the log-in.
     Introduction(IntroductionRequest),
-    /// Datagrams for the relay; allowed only after the log-in. Not answered, and its number may be that of an
-    /// open request.
+    /// Datagrams for the relay; allowed only after the log-in. Not answered: its number may be any.
     Relay(RelayDatagrams),
 }
 

@@ -54,8 +54,7 @@ pub(super) fn send(place: &Place, args: &SendFile, screen: &Screen) -> Result<Ex
     ended
 }
 
-/// Waits for the server, which knows the way to `to`, unless a link or a neighbour is there that can do
-/// without it.
+/// Waits for the server, which knows the way to `to`, unless a link or a neighbour is there.
 fn find_way(
     session: &mut NodeHandle,
     doing: &str,

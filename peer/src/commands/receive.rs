@@ -474,8 +474,7 @@ impl Receiver<'_> {
         }
     }
 
-    /// What to do about a file that did not come, in a row of its own, where its name is odd or its sender has
-    /// left.
+    /// What to do about a file that did not come: a row where its name is odd, or its sender has left.
     fn next_without(&self, offer: &OfferView) -> String {
         let from = &offer.from;
         let odd = FileName::substitute(&offer.name).filter(|_| self.substitute(offer).is_none());

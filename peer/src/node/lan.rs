@@ -60,8 +60,7 @@ pub(super) struct Lan {
     heard_count: u64,
     /// Names compared with all keys since then.
     compared: Option<(Instant, usize)>,
-    /// The accounts that are told to be here, with when they count as having left if no device of theirs is
-    /// heard now.
+    /// The accounts that are told to be here, with when those count as having left that are not heard now.
     here: BTreeMap<AccountName, Option<Instant>>,
     /// [`Lan::take_changes`] may have news.
     is_changed: bool,

@@ -266,8 +266,7 @@ impl RendezvousHost {
         self.send(outputs, &bytes, answer, now)
     }
 
-    /// Sends what the relay wants sent: what goes to control connections through the engine, the rest is
-    /// returned.
+    /// Sends what the relay wants sent to control connections, and returns the rest.
     fn send(
         &mut self,
         outputs: Vec<Output>,

@@ -23,8 +23,7 @@ use super::shared::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Two people on one network and a third on another, who have talked; then the server is away, and all have
-/// restarted since.
+/// Two people on one network and a third on another have talked. Now the server is away, and all have restarted.
 fn without_server() -> World {
     without_server_with(|_| {})
 }

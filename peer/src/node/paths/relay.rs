@@ -245,8 +245,7 @@ impl Relay {
         }
     }
 
-    /// Takes datagrams of the relay that came over UDP. Returns the packets of channels, from their made-up
-    /// addresses.
+    /// Takes datagrams of the relay that came over UDP. Returns the packets, from made-up addresses.
     pub(in crate::node) fn handle_datagrams(
         &mut self,
         datagrams: &Datagrams,
