@@ -106,6 +106,8 @@ pub(super) struct Session {
     parting: Option<CommandError>,
     last_sent: Instant,
     last_received: Instant,
+    /// The device was asleep, and nothing has arrived since: the session is given up then.
+    wake_until: Option<Instant>,
     outputs: VecDeque<SessionOutput>,
 }
 
@@ -196,6 +198,7 @@ impl Session {
             parting: None,
             last_sent: now,
             last_received: now,
+            wake_until: None,
             outputs: VecDeque::new(),
         };
         if session.token.is_some() {
@@ -394,8 +397,7 @@ impl Session {
         if !matches!(self.state, State::Online) {
             return;
         }
-        let heard = now.checked_sub(SILENCE_MAX.saturating_sub(WAKE_PATIENCE));
-        self.last_received = heard.map_or(self.last_received, |at| at.min(self.last_received));
+        self.wake_until = Some(now + WAKE_PATIENCE);
         requests.ask(
             DevicePurpose::KeepAlive.into(),
             DeviceRequest::KeepAlive.into(),
@@ -405,6 +407,7 @@ impl Session {
     /// When an open session is given up, unless something arrives.
     fn silent_at(&self, requests: &Requests) -> Instant {
         let silence = self.last_received + SILENCE_MAX;
+        let silence = self.wake_until.map_or(silence, |wake| wake.min(silence));
         let awaited = requests.awaited_since();
         let awaited = awaited.map(|since| since.max(self.last_received) + ANSWER_PATIENCE);
         awaited.map_or(silence, |awaited| awaited.min(silence))
@@ -414,7 +417,7 @@ impl Session {
     /// not run when this was `due`.
     fn close_silent(&mut self, due: Instant, now: Instant) {
         let since = |earlier| now.saturating_duration_since(earlier);
-        let reason = if since(due) >= STANDSTILL_MIN {
+        let reason = if since(due) >= STANDSTILL_MIN || self.wake_until.is_some() {
             "this program was stopped, or the device asleep".to_owned()
         } else {
             let seconds = since(self.last_received).as_secs();
@@ -469,6 +472,7 @@ impl Session {
             return;
         }
         self.last_received = now;
+        self.wake_until = None;
         self.state = State::Greeting {
             binding,
             since: now,
@@ -478,6 +482,7 @@ impl Session {
 
     fn on_received(&mut self, bytes: &[u8], requests: &mut Requests, now: Instant) {
         self.last_received = now;
+        self.wake_until = None;
         self.frames.push(bytes);
         loop {
             let more = match &self.state {
