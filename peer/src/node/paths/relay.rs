@@ -46,6 +46,8 @@ pub(in crate::node) struct Relay {
     binding: Binding,
     /// What the packets of channels take.
     carrier: Carrier,
+    /// A challenge came over UDP while another one was returned over the control connection.
+    udp_answers: bool,
     /// Since when this device is logged in: there is a control connection.
     session: Option<Instant>,
     /// Links that begin before then wait for the binding.
@@ -97,6 +99,7 @@ impl Relay {
             allocation: None,
             binding: Binding::Idle,
             carrier: Carrier::Udp,
+            udp_answers: false,
             session: None,
             wait_until: None,
             channels: BTreeMap::new(),
@@ -280,6 +283,7 @@ impl Relay {
                 Some(ChannelDatagram::Packet { end, packet }) => {
                     let address = self.address_of(end, now);
                     add_packet(&mut packets, address, packet);
+                    self.on_packet_over(carrier, now);
                 }
                 Some(ChannelDatagram::Challenge(id, cookie)) => {
                     self.on_challenge(id, cookie, carrier, now);
@@ -406,9 +410,10 @@ impl Relay {
     fn on_challenge(&mut self, id: AllocationId, cookie: Cookie, carrier: Carrier, now: Instant) {
         let is_wanted = match self.binding {
             Binding::Asking { .. } => true,
-            // UDP works after all.
-            Binding::Proving { carrier: other, .. } => {
-                other == Carrier::Control && carrier != other
+            Binding::Proving { .. } => {
+                // One proof at a time: nobody knows which of two comes last, and where the allocation is then.
+                self.udp_answers |= carrier == Carrier::Udp;
+                false
             }
             Binding::Bound => self.carrier == Carrier::Control && carrier == Carrier::Udp,
             Binding::Idle | Binding::Resting { .. } => false,
@@ -441,6 +446,16 @@ impl Relay {
         {
             self.binding = Binding::Bound;
             self.carrier = carrier;
+            if std::mem::take(&mut self.udp_answers) {
+                self.on_udp_answer();
+            }
+        }
+    }
+
+    /// A packet came from the relay. If that is another way than packets go there, the allocation is elsewhere.
+    fn on_packet_over(&mut self, carrier: Carrier, now: Instant) {
+        if carrier != self.carrier && matches!(self.binding, Binding::Bound) {
+            self.ask(0, now);
         }
     }
 
@@ -713,6 +728,41 @@ mod tests {
         // Nothing is asked while it works.
         relay.on_udp_answer();
         assert_eq!((sent(&mut relay), relay.poll_train()), (None, None));
+    }
+
+    /// Two proofs at a time could arrive in either order, and leave the allocation where nobody sends from.
+    #[test]
+    fn a_challenge_over_udp_that_comes_late_is_asked_for_again_once_the_other_one_is_settled() {
+        let (mut relay, began) = online();
+        relay.on_allocated(Some(ID), began);
+        let now = relay.poll_timeout().unwrap();
+        relay.handle_timeout(now);
+        relay.handle_train(&train(ChannelDatagram::Challenge(ID, COOKIE)), now);
+        relay.transmits.clear();
+        tell(&mut relay, ChannelDatagram::Challenge(ID, COOKIE), now);
+        assert_eq!(sent(&mut relay), None);
+        relay.handle_train(&train(ChannelDatagram::Bound(ID)), now);
+        assert_eq!(sent(&mut relay), Some(ChannelDatagram::Bind(ID).to_bytes()));
+        tell(&mut relay, ChannelDatagram::Challenge(ID, COOKIE), now);
+        let proof = ChannelDatagram::Proof(ID, COOKIE).to_bytes();
+        assert_eq!(sent(&mut relay), Some(proof));
+    }
+
+    #[test]
+    fn whoever_hears_the_relay_another_way_than_it_sends_binds_its_allocation_again() {
+        let (mut relay, now) = bound();
+        let packet = ChannelDatagram::Packet {
+            end: end(1),
+            packet: b"packet",
+        };
+        relay.handle_train(&train(packet), now);
+        let bind = ChannelDatagram::Bind(ID).to_bytes();
+        assert_eq!(sent(&mut relay), Some(bind.clone()));
+        relay.handle_train(&train(packet), now);
+        assert_eq!(sent(&mut relay), None, "it is asked already");
+        let (mut relay, now) = bound_over_control();
+        tell(&mut relay, packet, now);
+        assert_eq!(sent(&mut relay), Some(bind));
     }
 
     #[test]
