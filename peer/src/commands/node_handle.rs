@@ -283,6 +283,8 @@ impl NodeHandle {
                 screen.note(screen.error_look.dim(&text));
                 self.ready(doing)
             }
+            // The next node is asked as ever.
+            Err(error) if error.is_loss() => self.ready(doing),
             Err(error) => Err(self.failure(doing, error)),
         }
     }
