@@ -469,6 +469,9 @@ pub struct LinkView {
     pub way: Way,
     /// Smoothed round-trip time of that way, in microseconds.
     pub round_trip_us: u64,
+    /// The other device does not acknowledge what it was sent: it may be gone, or its program stopped.
+    #[serde(default)]
+    pub is_silent: bool,
     /// What has gone that way since it was found.
     #[serde(flatten)]
     pub traffic: Traffic,

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use common::limits::FAREWELL_TIMEOUT;
 use common::wire::peer::{ChatFrame, PeerFrame, VERSION};
+use peer::node::command::{Command, Reply};
 use tests::sim::net::Site;
 use tests::sim::outsider::Outsider;
+use tests::sim::world::World;
 
 use super::shared::{
-    acquainted, count, crash, entry, lie_about_devices, pass_both, say, shown, twice_linked, until,
-    until_delivered, until_online,
+    acquainted, ask, count, crash, entry, lie_about_devices, pass_both, say, shown, twice_linked,
+    until, until_delivered, until_online,
 };
 
 /// Messages that an outsider got.
@@ -180,4 +182,21 @@ fn a_device_that_was_reached_before_is_dialled_there_while_the_server_is_away() 
     eprintln!("without a server: {took:?}");
     assert!(took <= Duration::from_secs(2), "{took:?}");
     assert_eq!(shown(&world, 1), ["is the server away?"]);
+}
+
+#[test]
+fn a_link_to_a_device_that_hangs_says_so() {
+    let mut world = acquainted(2);
+    world.pass(Duration::from_secs(5));
+    let silent = |world: &mut World| {
+        let Ok(Reply::Status(status)) = ask(world, 0, Command::Status) else {
+            panic!("no status");
+        };
+        status.links.iter().any(|link| link.is_silent)
+    };
+    assert!(!silent(&mut world));
+    // As after SIGSTOP: nothing of it runs, and the server does not know yet.
+    world.hosts[1].asleep_until = Some(world.now + Duration::from_secs(60));
+    world.pass(Duration::from_secs(9));
+    assert!(silent(&mut world));
 }

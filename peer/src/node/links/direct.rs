@@ -223,6 +223,7 @@ impl Links {
                     Route::Relayed(_) => Way::Relayed { over },
                 },
                 round_trip_us: u64::try_from(path.round_trip.as_micros()).unwrap_or(u64::MAX),
+                is_silent: transport.is_silent(*link),
                 traffic: transport.current_traffic(*link).unwrap_or_default(),
             })
         });

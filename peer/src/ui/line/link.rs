@@ -79,7 +79,11 @@ pub(crate) fn table(
     lines
 }
 
+/// Or that there is none now.
 fn round_trip(link: &LinkView) -> String {
+    if link.is_silent {
+        return "no answer".to_owned();
+    }
     match link.round_trip_us {
         short @ 0..10_000 => format!("{:.1} ms", short as f64 / 1000.0),
         long => format!("{} ms", long / 1000),
@@ -101,6 +105,7 @@ mod tests {
             fingerprint: String::new(),
             way,
             round_trip_us: 1_250,
+            is_silent: false,
             traffic: Traffic {
                 sent_packets: 200,
                 lost_packets: 1,
@@ -128,6 +133,12 @@ mod tests {
             over: Carrier::Control,
         };
         assert_eq!(in_words(&relayed), "bob, through the relay over TCP, 31 ms");
+        let mut hung = relayed.clone();
+        hung.is_silent = true;
+        assert_eq!(
+            in_words(&hung),
+            "bob, through the relay over TCP, no answer"
+        );
         let remote = "192.168.100.200:50000".parse().unwrap();
         let rates = Rates {
             sent_per_s: 250_000_000,
