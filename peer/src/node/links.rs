@@ -930,8 +930,9 @@ impl Links {
         }
     }
 
-    /// A link is silent. One that is doubted is closed if the newer one has answered meanwhile.
+    /// A link is silent, even before it has greeted. One that is doubted is closed if the newer one has answered.
     fn on_silent(&mut self, link: LinkId, now: Instant) {
+        self.silent.insert(link);
         let Some(peer) = self.peers.get_mut(&link).filter(|peer| peer.is_ready()) else {
             return;
         };
@@ -953,7 +954,6 @@ impl Links {
                 return self.forget(link, loss);
             }
         }
-        self.silent.insert(link);
         let change = LinkChange::Silent { account };
         self.events.push_back(LinksEvent::Change(change));
     }
