@@ -280,6 +280,11 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the server to name the account of an inbound link's key: a round trip and a look-up in its
 /// database, with retransmissions.
 pub const AUTHORISE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where the key is pinned: without an answer by then it is believed to be its old account's, as it is
+/// without a server. Two round trips of a satellite's.
+pub const OWNER_PATIENCE: Duration = Duration::from_secs(2);
+/// Devices that the server has introduced lately: as many as a peer has links, some 100 bytes each.
+pub const INTRODUCED_MAX: usize = LINKS_MAX;
 /// Receive window of a link that is not authorised: holds its first frames, which are read once it is.
 pub const UNAUTHORISED_WINDOW: u32 = 64 * KIB as u32;
 /// Receive window of one stream: two leaves with their headers.
@@ -403,6 +408,8 @@ pub const TRAVERSAL_ADDRESSES_MAX: usize = 2 * CANDIDATES_MAX;
 /// link has another path: long enough for a few probes. What was in flight is sent again over the other path
 /// within 2 s of the last acknowledgement where a round trip takes up to 200 ms.
 pub const PATH_ACK_TIMEOUT: Duration = Duration::from_millis(900);
+/// The same from when another direct path has opened: an end may have moved. Time for a ping that is lost once.
+pub const PATH_DOUBT_TIMEOUT: Duration = Duration::from_millis(300);
 /// The same in round trips of the path, where that is longer.
 pub const PATH_ACK_ROUND_TRIPS: u32 = 3;
 /// Largest UDP payload to receive, and to try in path MTU discovery: loopback and jumbo frames carry

@@ -556,9 +556,9 @@ fn two_behind_nats_talk_directly_where_they_can_and_otherwise_through_the_relay(
         let id = say(&mut world, 0, 1, "hello");
         until_delivered(&mut world, 0, id);
         let took = world.now.saturating_duration_since(began);
-        // A round trip to the server, two for the handshake, and one for the message, and as many again to
+        // A round trip to the server, and three for the handshake, the message and its receipt, the half of them to
         // the server and back.
-        assert!(took <= Duration::from_millis(200), "{took:?}");
+        assert!(took <= Duration::from_millis(140), "{took:?}");
         world.pass(Duration::from_secs(2));
         world.server.forwards = false;
         let id = say(&mut world, 1, 0, "without the relay");
@@ -568,6 +568,26 @@ fn two_behind_nats_talk_directly_where_they_can_and_otherwise_through_the_relay(
         reunite(&mut world);
         until_delivered(&mut world, 1, id);
     }
+}
+
+#[test]
+fn a_first_message_takes_a_round_trip_to_the_server_and_one_and_a_half_through_its_relay() {
+    let symmetric = NatOptions {
+        mapping: Dependence::AddressAndPortDependent,
+        ..CLOSED
+    };
+    let mut world = households([symmetric; 2], &[0, 1]);
+    let began = world.now;
+    say(&mut world, 0, 1, "hello");
+    while received(&world, 1).is_empty() {
+        world.pass(Duration::from_millis(1));
+    }
+    let took = world.now.saturating_duration_since(began);
+    eprintln!("first message {took:?}");
+    let to_server = 2 * Faults::NONE.latency;
+    let through_relay = 2 * to_server;
+    let own = Duration::from_millis(20);
+    assert!(took <= to_server + through_relay * 3 / 2 + own, "{took:?}");
 }
 
 /// Two hosts, the first of which lets its packets go certain ways alone.
@@ -799,7 +819,11 @@ fn what_a_full_disk_refused_comes_before_what_is_sent_later_or_never() {
         world.net.heal();
         until(&mut world, |world| waiting(world, 0) == 0);
         world.pass(Duration::from_secs(60));
-        assert_eq!(received(&world, 1), ["first", "later"], "away for {away} s");
+        let mut came = received(&world, 1);
+        if came[1] == "refused" {
+            came.remove(1);
+        }
+        assert_eq!(came, ["first", "later"], "away for {away} s");
     }
 }
 

@@ -32,6 +32,7 @@ use super::transport::{
     TransportEvent,
 };
 use super::violation::ProtocolViolation;
+use authorise::Introduced;
 use dial::Dials;
 pub(super) use dial::NO_RELAY;
 use direct::Rounds;
@@ -84,7 +85,8 @@ pub(super) enum LinksEvent {
 pub(super) enum LinkChange {
     /// A link proved this key. The node asks the server whose it is, and calls [`Links::on_owner`].
     Proved { device_key: DeviceKey },
-    /// Both sides have greeted: frames and leaves can be sent.
+    /// Frames and leaves can be sent: by whoever dialled at once, behind its greeting; by the other side once that
+    /// has come.
     Ready { link: LinkId, account: AccountName },
     /// A link has not acknowledged for a while what is in flight: the device may have restarted or moved.
     Silent { account: AccountName },
@@ -119,6 +121,7 @@ pub(super) struct Links {
     dials: Dials,
     relay: Relay,
     rounds: Rounds,
+    introduced: Introduced,
     /// Links that were told to be silent, and have not been told to be heard.
     silent: BTreeSet<LinkId>,
     /// Links whose message stream is not read, because too many of their frames wait to be handled.
@@ -135,6 +138,8 @@ struct Peer {
     side: Side,
     /// `None` until the link is authorised.
     account: Option<AccountName>,
+    /// Whose device was dialled, at the client's side.
+    dialled: Option<AccountName>,
     authorise_by: Instant,
     stream: MessageStream,
     leaves: BTreeMap<StreamId, IncomingLeaf>,
@@ -169,6 +174,7 @@ impl Links {
             dials: Dials::new(own_key, dials_rng),
             relay: Relay::new(relay_rng),
             rounds: Rounds::default(),
+            introduced: Introduced::default(),
             silent: BTreeSet::new(),
             stalled: BTreeSet::new(),
             farewell_by: None,
@@ -201,6 +207,7 @@ impl Links {
             self.transport.trains_occupancy(),
             self.dials.occupancy(),
             self.dials.last.occupancy(),
+            self.introduced.occupancy(),
             self.relay.occupancy(),
         ];
         occupancies.extend(self.pins.occupancies());
@@ -273,7 +280,7 @@ impl Links {
     ) -> usize {
         for introduction in &introductions {
             let entry = &introduction.entry;
-            let channel = self.channel(introduction, now);
+            let channel = self.take_introduction(introduction, now);
             if channel.is_some() || !self.is_linked_at_present_endpoint(entry) {
                 let (pins, transport) = (&self.pins, &mut self.transport);
                 let device = (entry.device_key, &entry.candidates[..]);
@@ -500,8 +507,8 @@ impl Links {
         self.transport.on_standstill(span, now);
     }
 
-    /// Continues dials, ends a farewell that took too long, and closes links that were not authorised in
-    /// time.
+    /// Continues dials, ends a farewell that took too long, and the wait for the server to say whose a device
+    /// is.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.transport.handle_timeout(now);
         self.relay.handle_timeout(now);
@@ -512,7 +519,7 @@ impl Links {
             }
         }
         self.continue_dials(now);
-        self.expire_unauthorised(now);
+        self.end_waiting_for_owners(now);
         self.collect(now);
     }
 
@@ -736,17 +743,20 @@ impl Links {
         let mut is_greeted = false;
         while let Some(arrived) = peer.stream.take()? {
             let account = account.clone();
-            self.events.push_back(match arrived {
+            match arrived {
                 Arrived::Hello => {
                     is_greeted = true;
-                    LinksEvent::Change(LinkChange::Ready { link, account })
+                    if peer.side == Side::Server {
+                        let ready = LinkChange::Ready { link, account };
+                        self.events.push_back(LinksEvent::Change(ready));
+                    }
                 }
-                Arrived::Frame(frame) => LinksEvent::Frame {
+                Arrived::Frame(frame) => self.events.push_back(LinksEvent::Frame {
                     link,
                     account,
                     frame,
-                },
-            });
+                }),
+            }
         }
         if peer.stream.is_full() {
             self.stalled.insert(link);
@@ -834,20 +844,28 @@ impl Links {
     fn forget(&mut self, link: LinkId, reason: Loss) {
         self.stalled.remove(&link);
         self.rounds.remove(link);
-        if let Some(peer) = self.peers.remove(&link)
-            && let Some(account) = peer.account
-        {
-            self.events.push_back(LinksEvent::Change(LinkChange::Lost {
+        let Some(peer) = self.peers.remove(&link) else {
+            return;
+        };
+        let change = match (peer.account, peer.dialled) {
+            (Some(account), _) => LinkChange::Lost {
                 link,
                 account,
                 reason,
-            }));
-        }
+            },
+            (None, Some(account)) => LinkChange::DialFailed {
+                account,
+                reason: reason.to_string(),
+            },
+            (None, None) => return,
+        };
+        self.events.push_back(LinksEvent::Change(change));
     }
 }
 
 impl Peer {
     fn is_ready(&self) -> bool {
-        self.stream.has_greeted() && self.account.is_some()
+        let may_send = self.side == Side::Client || self.stream.has_greeted();
+        may_send && self.account.is_some()
     }
 }

@@ -689,7 +689,7 @@ impl Transport {
         let device_key = certificates.and_then(|certificates| tls::link_device_key(&certificates));
         match device_key {
             Some(device_key) => {
-                link.paths.on_connected();
+                link.paths.on_connected(&link.connection);
                 let side = link.side;
                 self.events.push_back(TransportEvent::Connected {
                     link: id,

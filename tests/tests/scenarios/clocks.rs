@@ -147,6 +147,8 @@ fn whoever_slept_does_not_blame_the_server() {
 fn what_ends_long_after_a_sleep_ends_for_another_reason() {
     let mut world = with_passwords(2);
     let (transfer, _) = offer(&mut world, 5);
+    // Until the link is direct.
+    world.pass(Duration::from_secs(1));
     // So short that the link outlives it.
     second_sleeps(&mut world, STANDSTILL_MIN);
     world.pass(LINK_IDLE_TIMEOUT);

@@ -16,10 +16,6 @@ use super::shared::{
     waiting, world,
 };
 
-/// A pinned key is heard until the server has answered whose it is. Datagrams take a little longer than
-/// the control connection, so that the answer is there before the first message.
-const SERVER_IS_NEARER: Duration = Duration::from_millis(5);
-
 #[test]
 fn t31_a_device_that_the_server_does_not_know_is_not_heard() {
     let mut world = world(2, Faults::NONE);
@@ -33,7 +29,6 @@ fn t31_a_device_that_the_server_does_not_know_is_not_heard() {
 #[test]
 fn t31_a_pinned_device_that_was_removed_is_not_heard_any_more() {
     let mut world = acquainted(2);
-    world.net.faults.jitter = SERVER_IS_NEARER;
     lie_about_owners(&mut world, 0, None);
     crash(&mut world, 1);
     say(&mut world, 1, 0, "still me");
@@ -176,7 +171,6 @@ fn t35_a_key_that_moves_to_another_account_is_refused() {
 fn t35_an_owner_named_wrongly_ends_the_link_of_a_pinned_key() {
     let mut world = acquainted(3);
     world.stop(2, true);
-    world.net.faults.jitter = SERVER_IS_NEARER;
     // The server says from now on that Bob's key is Carol's.
     let carol = world.hosts[2].account.clone();
     lie_about_owners(&mut world, 0, Some(carol));

@@ -37,6 +37,8 @@ fn t40_peers_with_a_link_talk_on_without_the_server() {
     let mut world = world(2, Faults::NONE);
     let id = say(&mut world, 0, 1, "first");
     until_delivered(&mut world, 0, id);
+    // Until the link needs no relay.
+    world.pass(Duration::from_secs(1));
     world.crash_server();
     for host in [0, 1] {
         world.break_control(host);

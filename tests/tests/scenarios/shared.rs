@@ -10,7 +10,7 @@ use common::id::{AccountName, MessageId, TransferId};
 use common::wire::peer::{MessageBody, VERSION};
 use common::wire::rendezvous::{
     Answer, Change, DirectoryAnswer, DirectoryPush, DirectoryVersion, Entry, Introduction,
-    IntroductionAnswer, Push, Role, ServerFrame,
+    IntroductionAnswer, IntroductionPush, Push, Role, ServerFrame,
 };
 use peer::node::Node;
 use peer::node::command::{
@@ -378,15 +378,20 @@ pub(crate) fn lie_about_devices(
     devices
 }
 
-/// Whoever a host asks about, from now on the server says that this is the owner of the key.
+/// Whoever a host asks about or is introduced to, from now on the server says that this is the owner of the key.
+/// Whose keys nobody owns is not introduced.
 pub(crate) fn lie_about_owners(world: &mut World, host: usize, owner: Option<AccountName>) {
     world.tamper(host, move |frame| {
-        if let ServerFrame::Answer {
-            answer: Answer::Directory(DirectoryAnswer::Owner { account }),
-            ..
-        } = frame
-        {
-            account.clone_from(&owner);
+        match frame {
+            ServerFrame::Answer {
+                answer: Answer::Directory(DirectoryAnswer::Owner { account }),
+                ..
+            } => account.clone_from(&owner),
+            ServerFrame::Push(Push::Introduction(IntroductionPush::Introduced(introduction))) => {
+                let Some(owner) = &owner else { return false };
+                introduction.entry.account.clone_from(owner);
+            }
+            ServerFrame::Answer { .. } | ServerFrame::Push(_) => {}
         }
         true
     });

@@ -1,16 +1,53 @@
-//! Authorisation of links: a link is of the account that its key is pinned to, or that the server names.
+//! Authorisation of links: whose the device at the other end is.
+//!
+//! A device that the server has just introduced is of the account that it was introduced as: there is something to
+//! send and to read as soon as the handshake is complete. The server is asked about every other one, whichever
+//! side dialled. A pinned key says enough only where the server does not: the device may have been removed
+//! meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::{AUTHORISE_TIMEOUT, LINKS_PER_DEVICE_MAX};
+use common::limits::{
+    AUTHORISE_TIMEOUT, INTRODUCED_MAX, INTRODUCTION_LIFETIME, LINKS_PER_DEVICE_MAX, OWNER_PATIENCE,
+    Occupancy,
+};
 
 use super::frames::MessageStream;
 use super::pins::NewPin;
 use super::{LinkChange, Links, LinksEvent, Peer};
 use crate::node::transport::{CloseReason, LinkId, Side, StreamDir};
+
+/// Devices that the server has introduced lately, and as whose.
+#[derive(Debug, Default)]
+pub(super) struct Introduced(BTreeMap<DeviceKey, (AccountName, Instant)>);
+
+impl Introduced {
+    /// The server has introduced a device of `account`. The earliest introduction makes room.
+    pub(super) fn note(&mut self, device_key: DeviceKey, account: AccountName, now: Instant) {
+        if self.0.len() >= INTRODUCED_MAX && !self.0.contains_key(&device_key) {
+            let earliest = self.0.iter().min_by_key(|(_, (_, at))| *at);
+            if let Some(earliest) = earliest.map(|(device_key, _)| *device_key) {
+                self.0.remove(&earliest);
+            }
+        }
+        self.0.insert(device_key, (account, now));
+    }
+
+    /// How full it is.
+    pub(super) fn occupancy(&self) -> Occupancy {
+        Occupancy::new("introductions", self.0.len(), INTRODUCED_MAX)
+    }
+
+    /// The account of a device that was introduced at most [`INTRODUCTION_LIFETIME`] ago. Each introduction is
+    /// good for one link.
+    fn take(&mut self, device_key: DeviceKey, now: Instant) -> Option<AccountName> {
+        let (account, at) = self.0.remove(&device_key)?;
+        (now <= at + INTRODUCTION_LIFETIME).then_some(account)
+    }
+}
 
 impl Links {
     /// Takes the server's answer to which account a device key belongs to; `None` if it belongs to none.
@@ -33,15 +70,13 @@ impl Links {
         self.collect(now);
     }
 
-    /// Closes the links of a key that are not authorised, because the server gave no answer.
+    /// The server gave no answer: the links of a key that wait for it are of the account that the key is pinned
+    /// to, or closed.
     pub(in crate::node) fn on_owner_unknown(&mut self, device_key: DeviceKey, now: Instant) {
         for link in self.links_of(device_key) {
-            if self
-                .peers
-                .get(&link)
-                .is_some_and(|peer| peer.account.is_none())
-            {
-                self.drop_link(link, CloseReason::Unauthorised, now);
+            let peer = self.peers.get(&link);
+            if peer.is_some_and(|peer| peer.account.is_none()) {
+                self.authorise_by_pin(link, device_key, now);
             }
         }
         self.collect(now);
@@ -54,6 +89,7 @@ impl Links {
         account: &AccountName,
         now: Instant,
     ) {
+        self.introduced.take(device_key, now);
         for link in self.links_of(device_key) {
             let peer = self.peers.get(&link);
             if peer.is_some_and(|peer| peer.account.as_ref() == Some(account)) {
@@ -63,6 +99,7 @@ impl Links {
         self.collect(now);
     }
 
+    /// A handshake is complete.
     pub(super) fn on_connected(
         &mut self,
         link: LinkId,
@@ -80,35 +117,44 @@ impl Links {
         if !self.is_enrolled {
             return self.transport.close(link, CloseReason::Unauthorised, now);
         }
+        let patience = match self.pins.owner(&device_key) {
+            Some(_) => OWNER_PATIENCE,
+            None => AUTHORISE_TIMEOUT,
+        };
         let peer = Peer {
             device_key,
             side,
             account: None,
-            authorise_by: now + AUTHORISE_TIMEOUT,
+            dialled: None,
+            authorise_by: now + patience,
             stream: MessageStream::default(),
             leaves: BTreeMap::new(),
             doubt: None,
         };
         self.peers.insert(link, peer);
-        // The key of one that was dialled, or is pinned, is authorised at once; the server is asked all the
-        // same whether it still belongs to that account.
+        // The server is asked in any case: from then on it tells when a device is no longer what it was.
         self.events
             .push_back(LinksEvent::Change(LinkChange::Proved { device_key }));
-        match side {
-            Side::Client => {
-                let won = self
-                    .dials
-                    .on_connected(device_key, link, &mut self.transport, now);
-                match won {
-                    Some(account) => self.authorise(link, account, now),
-                    None => self.drop_link(link, CloseReason::Done, now),
-                }
+        let introduced = self.introduced.take(device_key, now);
+        if side == Side::Client {
+            let won = self
+                .dials
+                .on_connected(device_key, link, &mut self.transport, now);
+            match (won, self.peers.get_mut(&link)) {
+                (Some(account), Some(peer)) => peer.dialled = Some(account),
+                (_, _) => return self.drop_link(link, CloseReason::Done, now),
             }
-            Side::Server => {
-                if let Some(account) = self.pins.owner(&device_key).cloned() {
-                    self.authorise(link, account, now);
-                }
-            }
+        }
+        if let Some(account) = introduced {
+            self.authorise(link, account, now);
+        }
+    }
+
+    /// Authorises a link for the account that its key is pinned to, or closes it.
+    fn authorise_by_pin(&mut self, link: LinkId, device_key: DeviceKey, now: Instant) {
+        match self.pins.owner(&device_key).cloned() {
+            Some(account) => self.authorise(link, account, now),
+            None => self.drop_link(link, CloseReason::Unauthorised, now),
         }
     }
 
@@ -133,7 +179,7 @@ impl Links {
                 });
             }
         }
-        peer.account = Some(account);
+        peer.account = Some(account.clone());
         let side = peer.side;
         if let Some(remote) = self.transport.remote(link) {
             self.dials
@@ -145,6 +191,8 @@ impl Links {
             Side::Client => {
                 if let Some(stream) = self.transport.open_bi(link) {
                     self.greet(link, stream);
+                    let ready = LinkChange::Ready { link, account };
+                    self.events.push_back(LinksEvent::Change(ready));
                 }
             }
             Side::Server => self.on_opened(link, StreamDir::Bi, now),
@@ -160,16 +208,49 @@ impl Links {
         }
     }
 
-    /// Closes the links that nobody has authorised in time.
-    pub(super) fn expire_unauthorised(&mut self, now: Instant) {
-        let expired: Vec<LinkId> = self
-            .peers
-            .iter()
+    /// The server has not said in time whose some devices are.
+    pub(super) fn end_waiting_for_owners(&mut self, now: Instant) {
+        let peers = self.peers.iter();
+        let expired: Vec<(LinkId, DeviceKey)> = peers
             .filter(|(_, peer)| peer.account.is_none() && peer.authorise_by <= now)
-            .map(|(link, _)| *link)
+            .map(|(link, peer)| (*link, peer.device_key))
             .collect();
-        for link in expired {
-            self.drop_link(link, CloseReason::Unauthorised, now);
+        for (link, device_key) in expired {
+            self.authorise_by_pin(link, device_key, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use common::key::DeviceSecret;
+
+    use super::*;
+
+    fn device(number: usize) -> DeviceKey {
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&number.to_be_bytes());
+        DeviceSecret::from_seed(seed).public()
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn t31_an_introduction_is_good_for_one_link_made_soon() {
+        let began = Instant::now();
+        let alice: AccountName = "alice".parse().unwrap();
+        let mut introduced = Introduced::default();
+        for number in 0..=INTRODUCED_MAX {
+            let now = began + Duration::from_millis(number as u64);
+            introduced.note(device(number), alice.clone(), now);
+        }
+        assert_eq!(introduced.occupancy().count, INTRODUCED_MAX);
+        let late = began + INTRODUCTION_LIFETIME + Duration::from_millis(2);
+        let mut take = |number, now| introduced.take(device(number), now);
+        assert_eq!(take(0, began), None, "it made room");
+        assert_eq!(take(1, late), None, "it was too long ago");
+        assert_eq!(take(2, late), Some(alice));
+        assert_eq!(take(2, late), None, "it was used");
     }
 }

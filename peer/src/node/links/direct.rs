@@ -118,16 +118,24 @@ impl Links {
 
     /// Another device is about to dial this one.
     pub(in crate::node) fn expect(&mut self, introduction: &Introduction, now: Instant) {
-        self.channel(introduction, now);
+        self.take_introduction(introduction, now);
     }
 
-    /// The channel to a device that this one was introduced to.
-    pub(super) fn channel(&mut self, introduction: &Introduction, now: Instant) -> Option<Channel> {
-        let device_key = introduction.entry.device_key;
-        let end = introduction.end.filter(|_| device_key != self.own_key)?;
+    /// Takes the server's word for whose a device is. Returns the channel to it.
+    pub(super) fn take_introduction(
+        &mut self,
+        Introduction { entry, end, role }: &Introduction,
+        now: Instant,
+    ) -> Option<Channel> {
+        let device_key = entry.device_key;
+        if device_key == self.own_key {
+            return None;
+        }
+        self.introduced.note(device_key, entry.account.clone(), now);
+        let end = (*end)?;
         Some(Channel {
             address: self.relay.join(device_key, end, now),
-            role: introduction.role,
+            role: *role,
         })
     }
 

@@ -8,7 +8,9 @@
 //! 2. The client's side starts a round ([`Transport::start_round`]), or opens a path to an address that is
 //!    known to be reachable ([`Transport::open_path`]).
 //! 3. As soon as a path is validated ([`PathChange::Opened`]), data goes over it ([`PathChange::Current`]).
-//! 4. When it dies ([`PathChange::Lost`]), data goes over another direct path or through the relay, without
+//! 4. A second direct path is a sign that an end has moved: the one that carries data has to show soon that it
+//!    still works.
+//! 5. When it dies ([`PathChange::Lost`]), data goes over another direct path or through the relay, without
 //!    anything for the owner to do. The owner decides when the next round starts.
 //!
 //! This module decides nothing but which path carries data, and when a path is dead. Each end decides for
@@ -61,12 +63,13 @@ use std::time::{Duration, Instant};
 use common::candidate::is_single_host;
 use common::limits::{
     LINK_ACK_ROUND_TRIPS, LINK_ACK_TIMEOUT, LINK_IDLE_TIMEOUT, LINK_KEEP_ALIVE_INTERVAL,
-    PATH_ACK_ROUND_TRIPS, PATH_ACK_TIMEOUT, RELAY_CHANNEL_IDLE_TIMEOUT, TRAVERSAL_ADDRESSES_MAX,
+    PATH_ACK_ROUND_TRIPS, PATH_ACK_TIMEOUT, PATH_DOUBT_TIMEOUT, RELAY_CHANNEL_IDLE_TIMEOUT,
+    TRAVERSAL_ADDRESSES_MAX,
 };
 use common::relayed::is_relayed;
 use noq_proto::{Connection, FourTuple, PathEvent, PathId, PathStatus, VarInt, n0_nat_traversal};
 
-use super::ack_lag::{AckLag, Paths};
+use super::ack_lag::{AckLag, PathBytes, Paths};
 use super::silence::{AckWatch, Overdue};
 use crate::node::command::Traffic;
 use crate::node::paths::budget::Budget;
@@ -363,7 +366,7 @@ impl From<n0_nat_traversal::Error> for PathRefused {
 pub(super) struct LinkPaths {
     /// What probes may still cost. `None` if there were none yet.
     budget: Option<Budget>,
-    open: BTreeMap<PathId, Lifetime>,
+    open: BTreeMap<PathId, OpenPath>,
     current: Option<PathId>,
     /// When all paths are pinged next, if there are several.
     ping_at: Option<Instant>,
@@ -371,6 +374,8 @@ pub(super) struct LinkPaths {
     watch: Option<Watch>,
     /// Data went over the relayed path before, and may still be in flight there.
     has_left_relay: bool,
+    /// Another direct path has opened: the current one is to show soon that it still works.
+    has_rival: bool,
     left_behind: Option<LeftBehind>,
     /// Packets with data are in flight, not keep-alives only.
     has_data_in_flight: bool,
@@ -380,6 +385,13 @@ pub(super) struct LinkPaths {
     is_stale: bool,
     /// QUIC has frames to send.
     has_frames: bool,
+}
+
+#[derive(Debug)]
+struct OpenPath {
+    lifetime: Lifetime,
+    /// `None` only if QUIC has no such path any more.
+    bytes: Option<PathBytes>,
 }
 
 /// Data in flight over a direct path, which is given up once nothing of it was acknowledged for too long.
@@ -422,8 +434,9 @@ impl Lifetime {
 
 impl LinkPaths {
     /// The handshake is complete: the path that it took is the first.
-    pub(super) fn on_connected(&mut self) {
-        self.open.insert(PathId::ZERO, Lifetime::Unset);
+    pub(super) fn on_connected(&mut self, connection: &Connection) {
+        self.open
+            .insert(PathId::ZERO, OpenPath::new(PathId::ZERO, connection));
         self.current = Some(PathId::ZERO);
         self.is_stale = true;
     }
@@ -431,9 +444,11 @@ impl LinkPaths {
     fn handle_event(&mut self, event: &PathEvent, connection: &mut Connection) -> Vec<PathChange> {
         let mut changes = Vec::new();
         if let PathEvent::Established { id, .. } = event {
-            let is_new = self.open.insert(*id, Lifetime::Unset).is_none();
+            let path = OpenPath::new(*id, connection);
+            let is_new = self.open.insert(*id, path).is_none();
             let opened = route(*id, connection).filter(|_| is_new);
             changes.extend(opened.map(PathChange::Opened));
+            self.has_rival |= opened.is_some_and(|it| !it.is_relayed());
             self.is_stale = true;
         } else if let PathEvent::Abandoned { id, .. } = event {
             let was_open = self.open.remove(id).is_some();
@@ -500,7 +515,7 @@ impl LinkPaths {
     /// Sets the timers of the paths. Called once a link has nothing more to send.
     pub(super) fn settle(&mut self, connection: &mut Connection, ack_lag: &AckLag, now: Instant) {
         self.look_for_data(connection, ack_lag);
-        self.look_for_acknowledgements(connection, ack_lag, now);
+        self.look_for_acknowledgements(connection, now);
         self.look_behind(connection, ack_lag, now);
         if std::mem::take(&mut self.is_stale) {
             self.set_lifetimes(connection, now);
@@ -523,7 +538,7 @@ impl LinkPaths {
         ack_lag: &AckLag,
         now: Instant,
     ) {
-        self.look_for_acknowledgements(connection, ack_lag, now);
+        self.look_for_acknowledgements(connection, now);
         // What fails here does so only if the path is abandoned already.
         if let Some(watch) = &mut self.watch {
             match watch.acknowledgement.handle_timeout(now) {
@@ -563,32 +578,31 @@ impl LinkPaths {
     }
 
     /// Watches the current path while data is in flight over it, if it is direct and there is another.
-    fn look_for_acknowledgements(
-        &mut self,
-        connection: &Connection,
-        ack_lag: &AckLag,
-        now: Instant,
-    ) {
+    fn look_for_acknowledgements(&mut self, connection: &Connection, now: Instant) {
         let before = self.watch.take();
+        let has_rival = std::mem::take(&mut self.has_rival);
         let Some(path) = self.current.filter(|_| self.has_data_in_flight) else {
             return;
         };
-        let places = match path {
-            PathId::ZERO => Paths::First,
-            _ => Paths::Others,
+        let bytes = self.open.get(&path).and_then(|path| path.bytes.as_ref());
+        let Some(bytes) = bytes.filter(|bytes| bytes.in_flight() > 0) else {
+            return;
         };
-        let is_direct = route(path, connection).is_some_and(|it| !it.is_relayed());
-        if !is_direct || ack_lag.in_flight(places) == 0 {
+        if route(path, connection).is_none_or(Route::is_relayed) {
             return;
         }
         let before = before.filter(|watch| watch.path == path);
         let before = before.map(|watch| watch.acknowledgement);
         let round_trip = self.round_trip(connection);
         let patience = PATH_ACK_TIMEOUT.max(PATH_ACK_ROUND_TRIPS * round_trip);
-        let acknowledged = ack_lag.acknowledged(places);
+        let mut acknowledgement = AckWatch::of(before, bytes.acknowledged(), patience, now);
+        if has_rival {
+            let patience = PATH_DOUBT_TIMEOUT.max(PATH_ACK_ROUND_TRIPS * round_trip);
+            acknowledgement.hurry(patience, now);
+        }
         self.watch = Some(Watch {
             path,
-            acknowledgement: AckWatch::of(before, acknowledged, patience, now),
+            acknowledgement,
         });
     }
 
@@ -646,7 +660,7 @@ impl LinkPaths {
 
     fn set_lifetimes(&mut self, connection: &mut Connection, now: Instant) {
         let is_sole = self.open.len() < 2;
-        for (id, lifetime) in &mut self.open {
+        for (id, OpenPath { lifetime, .. }) in &mut self.open {
             let is_relayed = route(*id, connection).is_some_and(Route::is_relayed);
             let wanted = match is_relayed {
                 _ if is_sole => Lifetime::Link,
@@ -663,6 +677,15 @@ impl LinkPaths {
             self.ping_at = None;
         } else if self.ping_at.is_none() {
             self.ping(connection, now);
+        }
+    }
+}
+
+impl OpenPath {
+    fn new(id: PathId, connection: &Connection) -> Self {
+        Self {
+            lifetime: Lifetime::Unset,
+            bytes: PathBytes::of(id, connection),
         }
     }
 }

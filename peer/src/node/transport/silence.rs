@@ -51,6 +51,12 @@ impl AckWatch {
         })
     }
 
+    /// Waits no longer than for `patience` from now, with a ping at once.
+    pub(super) fn hurry(&mut self, patience: Duration, now: Instant) {
+        self.ping_at = Some(now);
+        self.deadline = self.deadline.min(now + patience);
+    }
+
     /// When [`AckWatch::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Instant {
         self.ping_at.unwrap_or(self.deadline)
