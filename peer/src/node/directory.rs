@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use common::limits::LIST_ENTRIES_MAX;
+use common::limits::{FIND_BACKOFF_FIRST, FIND_BACKOFF_MAX, LIST_ENTRIES_MAX};
 use common::wire::rendezvous::{
     Change, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest, Entry, IntroductionAnswer,
-    IntroductionPush, IntroductionRequest, Status,
+    IntroductionPush, IntroductionRequest, Refusal, Status,
 };
 use rand::rngs::StdRng;
 
@@ -439,8 +439,14 @@ impl Directory {
         self.fail_search(account, error, cx);
     }
 
-    /// An account could not be reached. Without a session that says nothing of where it is.
+    /// An account could not be reached. Without a session that says nothing of where it is, nor does a server
+    /// that is busy.
     fn fail_search(&mut self, account: AccountName, error: CommandError, cx: &Context<'_>) {
+        if let CommandError::Refused(Refusal::Busy { retry_after_s }) = error {
+            let pause = Duration::from_secs(retry_after_s.into());
+            let pause = pause.clamp(FIND_BACKOFF_FIRST, FIND_BACKOFF_MAX);
+            return self.search.on_put_off(&account, cx.now + pause);
+        }
         self.search.on_failed(&account, cx.now);
         if !cx.requests.is_online() {
             return;

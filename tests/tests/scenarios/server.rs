@@ -3,15 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use common::limits::{KEEP_ALIVE_INTERVAL, SESSION_IDLE_TIMEOUT};
-use common::wire::rendezvous::{Answer, DeviceAnswer, Refusal};
-use peer::node::command::{Command, CommandError, ConnectionState, PasswordText, Reply};
+use common::limits::{FIND_BACKOFF_FIRST, KEEP_ALIVE_INTERVAL, SESSION_IDLE_TIMEOUT};
+use common::wire::rendezvous::{Answer, DeviceAnswer, IntroductionAnswer, Refusal, ServerFrame};
+use peer::node::command::{
+    Command, CommandError, ConnectionState, PasswordText, Reply, TransferState,
+};
 use tests::sim::login;
 use tests::sim::net::Faults;
 use tests::sim::rendezvous_host::PASSWORD;
 use tests::sim::world::Host;
 
-use super::shared::{answers, ask, newcomer, overhear, say, until_delivered, until_online, world};
+use super::shared::{
+    answer, answers, ask, end, newcomer, offer, overhear, say, until_delivered, until_online, world,
+};
 
 #[test]
 fn a_node_sleeps_while_its_server_is_away() {
@@ -50,6 +54,30 @@ fn t40_peers_with_a_link_talk_on_without_the_server() {
     for host in [0, 1] {
         until_online(&mut world, host, true);
     }
+}
+
+#[test]
+fn an_offer_waits_until_the_server_is_no_longer_too_busy_to_introduce_anybody() {
+    let mut world = world(2, Faults::NONE);
+    let mut refusals = 3;
+    world.tamper(0, move |frame| {
+        if let ServerFrame::Answer { answer, .. } = frame
+            && let Answer::Introduction(IntroductionAnswer::Introduced { .. }) = answer
+            && refusals > 0
+        {
+            refusals -= 1;
+            // A server that says so has overtaxed itself.
+            *answer = Answer::Refused(Refusal::Busy { retry_after_s: 0 });
+        }
+        true
+    });
+    let began = world.now;
+    let (transfer, _) = offer(&mut world, 5);
+    let took = world.now.saturating_duration_since(began);
+    assert!(took >= 3 * FIND_BACKOFF_FIRST, "{took:?}");
+    answer(&mut world, transfer, true);
+    let end = end(&mut world, 0, transfer);
+    assert!(matches!(end, TransferState::Done { .. }), "{end:?}");
 }
 
 #[test]

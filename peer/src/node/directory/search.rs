@@ -130,6 +130,13 @@ impl Search {
         }
     }
 
+    /// The server has said nothing of it: look again then.
+    pub(super) fn on_put_off(&mut self, account: &AccountName, until: Instant) {
+        if let Some(look_up) = self.wanted.get_mut(account) {
+            look_up.state = State::Resting(until);
+        }
+    }
+
     /// There is a link.
     pub(super) fn on_linked(&mut self, account: &AccountName) {
         self.wanted.remove(account);
