@@ -114,6 +114,7 @@ impl Node {
         let is_enrolled = restored.session.is_some();
         links.set_enrolled(is_enrolled, now);
         links.set_rule(rule);
+        links.restore_endpoints(restored.last_endpoints);
         let mut lan = Lan::new(
             lan_rng,
             own_key,

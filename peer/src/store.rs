@@ -5,6 +5,7 @@
 //! with [`MemoryStore::fail`].
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
@@ -21,13 +22,19 @@ use crate::node::io::{
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     session: Option<(AccountName, Token)>,
-    /// When each key was first seen.
-    contacts: BTreeMap<(AccountName, DeviceKey), UnixTime>,
+    contacts: BTreeMap<(AccountName, DeviceKey), Contact>,
     rows: Vec<Row>,
     /// Where in `rows` the messages with a number are, oldest first.
     places: BTreeMap<MessageId, Vec<usize>>,
     /// The last chain of received messages that has a gap.
     gap: u64,
+}
+
+/// A pinned key.
+#[derive(Clone, Debug)]
+struct Contact {
+    first_seen: UnixTime,
+    last_endpoint: Option<SocketAddr>,
 }
 
 /// A message of the history.
@@ -85,9 +92,14 @@ impl MemoryStore {
     pub fn restore(&self) -> Restored {
         let outbox = self.rows.iter().filter(|row| row.is_in_outbox());
         let sent = outbox.clone().filter(|row| row.state == MessageState::Sent);
+        let contacts = self.contacts();
+        let last_endpoints = contacts
+            .iter()
+            .filter_map(|((_, key), contact)| Some((*key, contact.last_endpoint?)));
         Restored {
             session: self.session.clone(),
-            contacts: self.contacts(),
+            contacts: contacts.iter().map(|(pin, _)| (*pin).clone()).collect(),
+            last_endpoints: last_endpoints.collect(),
             outbox: outbox
                 .map(|row| (row.with.clone(), row.message.clone()))
                 .collect(),
@@ -101,11 +113,12 @@ impl MemoryStore {
     }
 
     /// Pinned keys, the first one seen first.
-    fn contacts(&self) -> Vec<(AccountName, DeviceKey)> {
+    fn contacts(&self) -> Vec<(&(AccountName, DeviceKey), &Contact)> {
         let mut contacts: Vec<_> = self.contacts.iter().collect();
         // SQLite has signed numbers only, and keeps a time as the one of the same bits.
-        contacts.sort_by_key(|((account, _), at)| (at.as_millis().cast_signed(), account));
-        contacts.into_iter().map(|(pin, _)| pin.clone()).collect()
+        let first_seen = |contact: &Contact| contact.first_seen.as_millis().cast_signed();
+        contacts.sort_by_key(|((account, _), contact)| (first_seen(contact), account));
+        contacts
     }
 
     fn is_after_gap(&self, request: &StoreRequest) -> bool {
@@ -126,10 +139,23 @@ impl MemoryStore {
                 at,
             } => {
                 let pin = (account.clone(), *device_key);
-                self.contacts.entry(pin).or_insert(*at);
+                self.contacts.entry(pin).or_insert(Contact {
+                    first_seen: *at,
+                    last_endpoint: None,
+                });
             }
             ContactRequest::UnpinKey { device_key } => {
                 self.contacts.retain(|(_, key), _| key != device_key);
+            }
+            ContactRequest::SaveEndpoint {
+                device_key,
+                endpoint,
+            } => {
+                for ((_, key), contact) in &mut self.contacts {
+                    if key == device_key {
+                        contact.last_endpoint = Some(*endpoint);
+                    }
+                }
             }
         }
         StoreAnswer::Done
@@ -273,7 +299,11 @@ impl Row {
 pub const fn is_write(request: &StoreRequest) -> bool {
     match request {
         StoreRequest::Account(AccountRequest::SaveSession { .. })
-        | StoreRequest::Contact(ContactRequest::PinKey { .. } | ContactRequest::UnpinKey { .. })
+        | StoreRequest::Contact(
+            ContactRequest::PinKey { .. }
+            | ContactRequest::UnpinKey { .. }
+            | ContactRequest::SaveEndpoint { .. },
+        )
         | StoreRequest::Chat(
             ChatRequest::Queue { .. }
             | ChatRequest::Receive { .. }

@@ -118,6 +118,24 @@ fn t40_peers_that_know_each_other_talk_on_without_the_server() {
 }
 
 #[test]
+fn t40_whoever_restarts_without_the_server_dials_where_others_were_last() {
+    let mut world = world(2, Faults::NONE);
+    say(&mut world, 0, 1, "hello");
+    until(&mut world, |world| received(world, 1) == ["hello"]);
+    // The link finds its direct path.
+    world.pass(Duration::from_secs(1));
+    world.crash_server();
+    for host in [1, 0] {
+        world.stop(host, false);
+        world.start(host);
+    }
+    for (from, to) in [(0, 1), (1, 0)] {
+        let id = say(&mut world, from, to, "the server is away");
+        until_delivered(&mut world, from, id);
+    }
+}
+
+#[test]
 fn whoever_stops_in_good_order_sends_the_receipts_that_it_owes() {
     let mut world = world(2, Faults::NONE);
     say(&mut world, 0, 1, "hello");

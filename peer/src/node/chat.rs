@@ -217,6 +217,7 @@ impl Chat {
             LinkChange::Silent { account } => self.send_over_best(account, cx),
             LinkChange::Heard
             | LinkChange::Proved { .. }
+            | LinkChange::Reached { .. }
             | LinkChange::Writable { .. }
             | LinkChange::LeafAcknowledged { .. }
             | LinkChange::DialFailed { .. } => {}

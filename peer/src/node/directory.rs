@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 
 use super::command::{CommandError, CommandId, Event, Listed, PresenceView, Reply};
 use super::context::Context;
+use super::io::ContactRequest;
 use super::lan::Lan;
 use super::links::{LinkChange, Links, NO_RELAY};
 use super::purpose::{DirectoryPurpose, IntroductionPurpose};
@@ -157,6 +158,13 @@ impl Directory {
                     self.fail_search(account.clone(), error, cx);
                 }
             }
+            LinkChange::Reached {
+                device_key,
+                endpoint,
+            } => cx.store_unawaited(ContactRequest::SaveEndpoint {
+                device_key: *device_key,
+                endpoint: *endpoint,
+            }),
             LinkChange::Silent { .. }
             | LinkChange::Heard
             | LinkChange::Writable { .. }

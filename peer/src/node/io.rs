@@ -296,6 +296,8 @@ pub struct Restored {
     pub session: Option<(AccountName, Token)>,
     /// Device keys that are pinned, the oldest first.
     pub contacts: Vec<(AccountName, DeviceKey)>,
+    /// Where devices with pinned keys were reached straight last, in the order of the keys.
+    pub last_endpoints: Vec<(DeviceKey, SocketAddr)>,
     /// Messages without a receipt and their recipients, oldest first.
     pub outbox: Vec<(AccountName, Message)>,
     /// Those of them that a link may have carried: they cannot be taken back.
@@ -344,6 +346,11 @@ pub enum ContactRequest {
     UnpinKey {
         /// The key, whichever account it is pinned to.
         device_key: DeviceKey,
+    },
+    /// Keeps where a device was reached straight, if its key is pinned.
+    SaveEndpoint {
+        device_key: DeviceKey,
+        endpoint: SocketAddr,
     },
 }
 

@@ -92,6 +92,11 @@ pub(super) enum LinkChange {
     Silent { account: AccountName },
     /// A silent link has acknowledged something after all.
     Heard,
+    /// The packets of a link go straight to this endpoint, which they did not when the device was linked last.
+    Reached {
+        device_key: DeviceKey,
+        endpoint: SocketAddr,
+    },
     /// There may be room for more leaves: [`Links::send_leaf`].
     Writable { link: LinkId },
     /// The other side has acknowledged all bytes of a leaf.

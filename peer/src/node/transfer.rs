@@ -139,7 +139,10 @@ impl Transfers {
             LinkChange::LeafAcknowledged { link, stream } => {
                 self.sending.on_leaf_acknowledged(*link, *stream, cx);
             }
-            LinkChange::Heard | LinkChange::Proved { .. } | LinkChange::DialFailed { .. } => {}
+            LinkChange::Heard
+            | LinkChange::Proved { .. }
+            | LinkChange::Reached { .. }
+            | LinkChange::DialFailed { .. } => {}
         }
     }
 

@@ -30,7 +30,7 @@ mod statements;
 
 use journal::Journal;
 pub(crate) use journal::OutboxJournal;
-use statements::{SCHEMA, contacts, execute, outbox, sent, session};
+use statements::{SCHEMA, contacts, execute, last_endpoints, outbox, sent, session};
 
 /// What the history's thread adds to the niceness that it shares with the loop (nice(2)): half of what a
 /// program that is started with `nice` gets, which is enough for the loop to go first.
@@ -85,6 +85,7 @@ impl History {
         Ok(Restored {
             session: session(&self.connection)?,
             contacts: contacts(&self.connection)?,
+            last_endpoints: last_endpoints(&self.connection)?,
             outbox: outbox(&self.connection)?,
             sent: sent(&self.connection)?,
         })
@@ -319,13 +320,14 @@ mod tests {
         history
             .connection
             .execute(
-                "INSERT INTO contacts VALUES ('bob', ?1, 0), ('carol', ?1, 0)",
+                "INSERT INTO contacts VALUES ('bob', ?1, 0, NULL), ('carol', ?1, 0, '192.0.2.1:7')",
                 params![weak],
             )
             .unwrap();
         drop(history);
         let restored = open(&folder).restore().unwrap();
         assert_eq!(restored.contacts, [(name("bob"), device_key)]);
+        assert_eq!(restored.last_endpoints, []);
     }
 
     /// What a killed process leaves behind is what its files hold at that moment.
@@ -604,7 +606,7 @@ mod tests {
                 error,
                 HistoryError::Newer {
                     found: 99,
-                    known: 1,
+                    known: 2,
                     ..
                 }
             ),

@@ -16,13 +16,15 @@ impl LastEndpoints {
         Self(VecDeque::new())
     }
 
-    /// A device is reached at an endpoint.
-    pub(super) fn remember(&mut self, device_key: DeviceKey, endpoint: SocketAddr) {
+    /// A device is reached at an endpoint. Tells whether that is news.
+    pub(super) fn remember(&mut self, device_key: DeviceKey, endpoint: SocketAddr) -> bool {
+        let is_known = self.0.contains(&(device_key, endpoint));
         self.0.retain(|(other, _)| *other != device_key);
         if self.0.len() == LAST_ENDPOINTS_MAX {
             self.0.pop_front();
         }
         self.0.push_back((device_key, endpoint));
+        !is_known
     }
 
     /// Every device with its endpoint.

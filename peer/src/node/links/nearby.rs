@@ -9,7 +9,7 @@ use common::key::DeviceKey;
 use common::lan::LanName;
 use common::wire::rendezvous::{Candidate, CandidateKind};
 
-use super::Links;
+use super::{LinkChange, Links, LinksEvent};
 use crate::node::transport::LinkId;
 
 impl Links {
@@ -25,8 +25,23 @@ impl Links {
 
     /// The packets of a link go straight to this endpoint.
     pub(super) fn remember_endpoint(&mut self, link: LinkId, endpoint: SocketAddr) {
-        if let Some(peer) = self.peers.get(&link).filter(|it| it.account.is_some()) {
-            self.dials.last.remember(peer.device_key, endpoint);
+        let peer = self.peers.get(&link).filter(|it| it.account.is_some());
+        let Some(device_key) = peer.map(|peer| peer.device_key) else {
+            return;
+        };
+        if self.dials.last.remember(device_key, endpoint) {
+            let change = LinkChange::Reached {
+                device_key,
+                endpoint,
+            };
+            self.events.push_back(LinksEvent::Change(change));
+        }
+    }
+
+    /// Takes where devices were reached in earlier runs.
+    pub(in crate::node) fn restore_endpoints(&mut self, last: Vec<(DeviceKey, SocketAddr)>) {
+        for (device_key, endpoint) in last {
+            self.dials.last.remember(device_key, endpoint);
         }
     }
 

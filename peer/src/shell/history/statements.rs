@@ -1,6 +1,7 @@
 //! The schema of the history, and each request in SQL.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
@@ -21,7 +22,8 @@ pub(super) const SCHEMA: Schema = Schema {
     access: Access::Alone,
 };
 
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE session (
         only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
         account TEXT NOT NULL,
@@ -51,7 +53,12 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE INDEX messages_by_peer ON messages (peer, number);
     CREATE INDEX messages_in_outbox ON messages (number) WHERE direction = 0 AND state < 2;
     CREATE INDEX messages_unread ON messages (number) WHERE direction = 1 AND state < 3;
-"];
+",
+    "
+    -- Where the device was reached straight: an address and a port.
+    ALTER TABLE contacts ADD COLUMN last_endpoint TEXT;
+",
+];
 
 /// Executes a request in a transaction.
 pub(super) fn execute(
@@ -70,6 +77,10 @@ pub(super) fn execute(
         StoreRequest::Contact(ContactRequest::UnpinKey { device_key }) => {
             unpin_key(transaction, device_key)
         }
+        StoreRequest::Contact(ContactRequest::SaveEndpoint {
+            device_key,
+            endpoint,
+        }) => save_endpoint(transaction, device_key, *endpoint),
         StoreRequest::Chat(request) => on_chat(transaction, request),
     }
 }
@@ -123,6 +134,17 @@ fn unpin_key(connection: &Connection, device_key: &DeviceKey) -> rusqlite::Resul
     connection
         .prepare_cached("DELETE FROM contacts WHERE device_key = ?1")?
         .execute([device_key.as_bytes()])?;
+    Ok(StoreAnswer::Done)
+}
+
+fn save_endpoint(
+    connection: &Connection,
+    device_key: &DeviceKey,
+    endpoint: SocketAddr,
+) -> rusqlite::Result<StoreAnswer> {
+    connection
+        .prepare_cached("UPDATE contacts SET last_endpoint = ?2 WHERE device_key = ?1")?
+        .execute(params![device_key.as_bytes(), endpoint.to_string()])?;
     Ok(StoreAnswer::Done)
 }
 
@@ -322,6 +344,22 @@ pub(super) fn contacts(connection: &Connection) -> rusqlite::Result<Vec<(Account
         log::warn!("ignored weak pinned keys count={weak}");
     }
     Ok(contacts)
+}
+
+pub(super) fn last_endpoints(
+    connection: &Connection,
+) -> rusqlite::Result<Vec<(DeviceKey, SocketAddr)>> {
+    let last: Vec<([u8; 32], SocketAddr)> = connection
+        .prepare(
+            "SELECT device_key, last_endpoint FROM contacts WHERE last_endpoint IS NOT NULL
+             ORDER BY first_seen_ms, account",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, parse_column(row, 1)?)))?
+        .collect::<Result<_, _>>()?;
+    let last = last.into_iter();
+    let of_strong =
+        last.filter_map(|(key, endpoint)| Some((DeviceKey::from_bytes(key).ok()?, endpoint)));
+    Ok(of_strong.collect())
 }
 
 pub(super) fn outbox(connection: &Connection) -> rusqlite::Result<Vec<(AccountName, Message)>> {

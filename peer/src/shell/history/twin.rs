@@ -54,7 +54,7 @@ struct Twins {
 }
 
 /// Kinds of requests.
-const KINDS: u8 = 10;
+const KINDS: u8 = 11;
 
 /// Numbers the kinds, so that none is forgotten.
 const fn kind(request: &StoreRequest) -> u8 {
@@ -68,7 +68,8 @@ const fn kind(request: &StoreRequest) -> u8 {
         StoreRequest::Chat(ChatRequest::MarkRead { .. }) => 6,
         StoreRequest::Chat(ChatRequest::History { .. }) => 7,
         StoreRequest::Chat(ChatRequest::Unread) => 8,
-        StoreRequest::Chat(ChatRequest::Withdraw { .. }) => KINDS - 1,
+        StoreRequest::Chat(ChatRequest::Withdraw { .. }) => 9,
+        StoreRequest::Contact(ContactRequest::SaveEndpoint { .. }) => KINDS - 1,
     }
 }
 
@@ -132,6 +133,7 @@ impl Twins {
         let (expected, found) = (self.history.restore().unwrap(), self.memory.restore());
         assert_eq!(found.session, expected.session, "{what}");
         assert_eq!(found.contacts, expected.contacts, "{what}");
+        assert_eq!(found.last_endpoints, expected.last_endpoints, "{what}");
         assert_eq!(found.outbox, expected.outbox, "{what}");
         assert_eq!(found.sent, expected.sent, "{what}");
     }
@@ -189,8 +191,12 @@ impl Script {
 
     fn contact_request(&mut self) -> ContactRequest {
         let device_key = DeviceSecret::from_seed([self.rng.random_range(0..6); 32]).public();
-        match self.rng.random_range(0..4) {
+        match self.rng.random_range(0..6) {
             0 => ContactRequest::UnpinKey { device_key },
+            1 | 2 => ContactRequest::SaveEndpoint {
+                device_key,
+                endpoint: ([192, 0, 2, 1], self.rng.random()).into(),
+            },
             _ => ContactRequest::PinKey {
                 account: self.account(),
                 device_key,
