@@ -419,10 +419,13 @@ pub const UDP_PAYLOAD_LEN_MAX: u16 = 16 * KIB as u16;
 /// busy.
 pub const SOCKET_BUFFER_LEN: usize = 2 * MIB;
 
-/// Answers a second of the server's UDP port that are longer than their requests, to all addresses: bare
+/// Answers a second of the server's UDP ports that are longer than their requests, to all addresses: bare
 /// STUN requests of clients that are not ours. Whoever forges senders has at most 24 kB/s more sent than
 /// was received.
 pub const LONGER_ANSWERS_PER_SECOND_MAX: u32 = 1000;
+/// Bytes beyond the length of its request with which an answer counts as one of those. One that is longer by
+/// more counts as several.
+pub const LONGER_ANSWER_EXCESS: usize = 24;
 /// The same to one source prefix: a handful of clients that each retransmit.
 pub const LONGER_ANSWERS_PER_SOURCE_MAX: u32 = 10;
 /// Largest STUN request that is parsed: what fits the smallest IPv4 MTU of 576 bytes (RFC 8489 section 6.1).

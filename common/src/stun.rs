@@ -15,6 +15,12 @@ use sha2::{Digest, Sha256};
 
 use crate::key::DeviceKey;
 use crate::limits::STUN_REQUEST_LEN_MAX;
+// What a server with a second port tells of a NAT.
+mod behaviour;
+
+pub use behaviour::{
+    AnsweringPort, ProbeAnswer, ServerAnswer, TwoPorts, probe, probe_answer, server_answer,
+};
 use stun_types::attribute::{
     Attribute, AttributeType, ErrorCode, RawAttribute, Software, UnknownAttributes,
     XorMappedAddress,
@@ -57,12 +63,7 @@ pub fn binding_request(transaction: u128) -> Vec<u8> {
 /// error. The address takes 32 bytes (IPv4) or 44 (IPv6), which may be more than the request has: whoever
 /// sends it sees to it that nobody is flooded.
 pub fn binding_answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
-    let request = binding(datagram)?;
-    let unknown = unknown_attributes(&request);
-    if unknown.is_empty() {
-        return success_answer(&request, source, None);
-    }
-    refusal(&request, &unknown).filter(|answer| answer.len() <= datagram.len())
+    server_answer(datagram, source, None).map(|answer| answer.short)
 }
 
 /// Answers a check from `source` with its address and the tag of the device `device_key`. `None` if the

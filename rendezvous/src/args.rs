@@ -64,6 +64,10 @@ pub struct ServeArguments {
     /// Address and port to listen on, TCP and UDP [default: port 7400 of every address]
     #[arg(long, value_name = "[ADDR:]PORT", env = "RENDEZVOUS_LISTEN")]
     pub listen: Option<BindAddress>,
+    /// A second UDP port at the same address, which only answers STUN: it lets 'peer doctor' tell people what their
+    /// router does [default: the one after the port of --listen]
+    #[arg(long, value_name = "PORT", env = "RENDEZVOUS_STUN_PORT")]
+    pub stun_port: Option<u16>,
     /// Who may register; there are no invitations yet, so it is everybody or nobody
     #[arg(long, value_enum, default_value_t, env = "RENDEZVOUS_REGISTRATION")]
     pub registration: RegistrationArgument,

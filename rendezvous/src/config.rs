@@ -19,6 +19,8 @@ pub const PORT: u16 = 7400;
 pub struct ServeConfig {
     /// Where to listen, TCP and UDP.
     pub listen: BindAddress,
+    /// The second UDP port, if one was typed; 0 is any that is free.
+    pub stun_port: Option<u16>,
     /// Who may register.
     pub registration: Registration,
     /// How many log-ins may fail.
@@ -33,6 +35,7 @@ impl From<ServeArguments> for ServeConfig {
     fn from(typed: ServeArguments) -> Self {
         Self {
             listen: typed.listen.unwrap_or(BindAddress::port(PORT)),
+            stun_port: typed.stun_port,
             registration: match typed.registration {
                 RegistrationArgument::Open => Registration::Open,
                 RegistrationArgument::Closed => Registration::Closed,

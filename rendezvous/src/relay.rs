@@ -1,9 +1,10 @@
-//! The engine of the UDP port: answers STUN Binding requests (RFC 8489), and carries packets between peers that
-//! cannot reach each other.
+//! The engine of the UDP ports: answers STUN Binding requests (RFC 8489), and carries packets between peers that
+//! cannot reach each other. The second port, where there is one, has the first half of that alone: together the
+//! two show what a NAT does (RFC 5780).
 //!
 //! It never sends more bytes than it got to an address that has not proved itself, but for the answers to
 //! bare STUN requests, which have a budget. It is apart from [`crate::server::Server`] so that datagrams never
-//! wait for log-ins: whoever owns the UDP socket owns it too. The server says which allocations and channels
+//! wait for log-ins: whoever owns the UDP sockets owns it too. The server says which allocations and channels
 //! there are; where they are, and what they may still send, is known here alone.
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +14,7 @@ use std::time::Instant;
 use common::id::AccountName;
 use common::limits::{Occupancy, RELAY_BYTES_PER_SECOND, RELAY_BYTES_PER_SECOND_OF_ACCOUNT};
 use common::relayed::is_relayed;
-use common::stun;
+use common::stun::{self, AnsweringPort, TwoPorts};
 use common::wire::channel::{AllocationId, ChannelDatagram, EndId, redirect};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -34,6 +35,24 @@ mod traffic;
 pub use channels::{Channel, ChannelId};
 pub use control::ControlId;
 pub use traffic::TrafficLimits;
+
+/// The server's UDP ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The one for everything.
+    pub main: u16,
+    /// The one that only answers STUN Binding requests.
+    pub second: u16,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// [`Ports::main`].
+    Main,
+    /// [`Ports::second`].
+    Second,
+}
 
 /// Datagrams that came together from one address, all of `stride` bytes but the last, which may be shorter.
 #[derive(Debug)]
@@ -72,8 +91,10 @@ pub enum Output {
         /// The length of each datagram but the last.
         stride: usize,
     },
-    /// A datagram back to where the batch came from.
+    /// A datagram back to where the batch came from, from the port that it came to.
     Answer(Vec<u8>),
+    /// The same from the other port. There is one: the relay was told of it.
+    AnswerFromOther(Vec<u8>),
 }
 
 /// Answers STUN Binding requests, and forwards the packets of relay channels.
@@ -81,6 +102,8 @@ pub enum Output {
 pub struct Relay {
     budget: Budget,
     channels: Channels,
+    /// Where there is a second port.
+    ports: Option<Ports>,
     answered: u64,
     forwarded: u64,
     dropped: u64,
@@ -115,10 +138,16 @@ impl Relay {
         Self {
             budget: Budget::new(budget_key, now),
             channels: Channels::new(cookie_key, limits, now),
+            ports: None,
             answered: 0,
             forwarded: 0,
             dropped: 0,
         }
+    }
+
+    /// Tells of a second port, and its datagrams may be handed in from now on.
+    pub const fn set_ports(&mut self, ports: Ports) {
+        self.ports = Some(ports);
     }
 
     /// Makes an allocation for a device of `account`; `false` if there are too many, or the id is taken.
@@ -142,13 +171,31 @@ impl Relay {
         self.channels.close(channel);
     }
 
-    /// Takes a batch that came over UDP, and adds what is to be sent to `outputs`.
+    /// Takes a batch that came over UDP to the main port, and adds what is to be sent to `outputs`.
     pub fn handle_batch(&mut self, mut batch: Batch<'_>, now: Instant, outputs: &mut Vec<Output>) {
         batch.source = stun::canonical(batch.source);
         if is_relayed(batch.source.ip()) {
             self.dropped += parts(batch.bytes.len(), batch.stride).count() as u64;
         } else {
             self.handle_all(batch, now, outputs);
+        }
+    }
+
+    /// Takes a batch that came to the second port, and adds what is to be sent to `outputs`: answers to Binding
+    /// requests, and nothing else.
+    pub fn handle_second(&mut self, batch: &Batch<'_>, now: Instant, outputs: &mut Vec<Output>) {
+        let source = stun::canonical(batch.source);
+        for part in parts(batch.bytes.len(), batch.stride) {
+            let datagram = &batch.bytes[part];
+            let is_stun = matches!(datagram.first(), Some(0..=3));
+            let is_from_somewhere = source.port() != 0 && !is_relayed(source.ip());
+            let answer = if is_stun && is_from_somewhere {
+                self.stun_answer(datagram, (source, batch.local), Port::Second, now)
+            } else {
+                None
+            };
+            self.count(answer.is_some());
+            outputs.extend(answer);
         }
     }
 
@@ -184,7 +231,7 @@ impl Relay {
             } else {
                 let answer = self.answer(datagram, (batch.source, batch.local), now);
                 self.count(answer.is_some());
-                outputs.extend(answer.map(Output::Answer));
+                outputs.extend(answer);
             }
         }
         self.forward(run, &mut batch, now, outputs);
@@ -227,32 +274,50 @@ impl Relay {
         datagram: &[u8],
         (source, local): (SocketAddr, Option<IpAddr>),
         now: Instant,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Output> {
         if source.port() == 0 {
             return None;
         }
         match datagram.first() {
             // RFC 9443: STUN begins with 0 to 3.
-            Some(0..=3) => self.stun_answer(datagram, source, now),
+            Some(0..=3) => self.stun_answer(datagram, (source, local), Port::Main, now),
             Some(_) => {
                 let datagram = ChannelDatagram::parse(datagram)?;
                 let place = Place { source, local };
-                self.channels.answer(&datagram, place, now)
+                let answer = self.channels.answer(&datagram, place, now)?;
+                Some(Output::Answer(answer))
             }
             None => None,
         }
     }
 
+    /// The full answer if it is no longer than the request, or else the short one if that is not; else the first
+    /// of them that the budget has room for.
     fn stun_answer(
         &mut self,
         datagram: &[u8],
-        source: SocketAddr,
+        (source, local): (SocketAddr, Option<IpAddr>),
+        port: Port,
         now: Instant,
-    ) -> Option<Vec<u8>> {
-        let answer = stun::binding_answer(datagram, source)?;
-        let is_allowed =
-            answer.len() <= datagram.len() || self.budget.take(SourcePrefix::of(source.ip()), now);
-        is_allowed.then_some(answer)
+    ) -> Option<Output> {
+        let two_ports = self.ports.zip(local);
+        let two_ports = two_ports.map(|(ports, ip)| ports.at(ip, port));
+        let answer = stun::server_answer(datagram, source, two_ports)?;
+        let from = answer.from;
+        let mut answers: Vec<_> = answer.full.into_iter().chain([answer.short]).collect();
+        let excess = |answer: &Vec<u8>| answer.len().saturating_sub(datagram.len());
+        let prefix = SourcePrefix::of(source.ip());
+        let place = answers.iter().position(|answer| excess(answer) == 0);
+        let place = place.or_else(|| {
+            let budget = &mut self.budget;
+            let mut answers = answers.iter();
+            answers.position(|answer| budget.take(prefix, excess(answer), now))
+        })?;
+        let answer = answers.swap_remove(place);
+        Some(match from {
+            AnsweringPort::Asked => Output::Answer(answer),
+            AnsweringPort::Other => Output::AnswerFromOther(answer),
+        })
     }
 
     const fn count(&mut self, is_answered: bool) {
@@ -296,6 +361,17 @@ impl Relay {
     /// How full it is.
     pub fn occupancies(&self) -> [Occupancy; 2] {
         self.channels.occupancies()
+    }
+}
+
+impl Ports {
+    const fn at(self, ip: IpAddr, asked: Port) -> TwoPorts {
+        let Self { main, second } = self;
+        let (asked, other) = match asked {
+            Port::Main => (main, second),
+            Port::Second => (second, main),
+        };
+        TwoPorts { ip, asked, other }
     }
 }
 

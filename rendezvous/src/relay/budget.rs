@@ -1,9 +1,11 @@
 //! Limits the answers that are longer than their requests: whoever forges the sender of a bare STUN
-//! request has the server send 12 or 24 bytes more than it got, to somebody who did not ask.
+//! request has the server send 12 to 72 bytes more than it got, to somebody who did not ask.
 
 use std::time::Instant;
 
-use common::limits::{LONGER_ANSWERS_PER_SECOND_MAX, LONGER_ANSWERS_PER_SOURCE_MAX};
+use common::limits::{
+    LONGER_ANSWER_EXCESS, LONGER_ANSWERS_PER_SECOND_MAX, LONGER_ANSWERS_PER_SOURCE_MAX,
+};
 
 use crate::source::SourcePrefix;
 use crate::token_bucket::{Rate, SharedBuckets, TokenBucket};
@@ -30,11 +32,13 @@ impl Budget {
         }
     }
 
-    /// Tells whether one more answer may go to a prefix, and counts it.
-    pub(super) fn take(&mut self, source: SourcePrefix, now: Instant) -> bool {
+    /// Tells whether an answer that has so many bytes more than its request may go to a prefix, and counts it
+    /// once for each [`LONGER_ANSWER_EXCESS`], the last of which may be less.
+    pub(super) fn take(&mut self, source: SourcePrefix, excess: usize, now: Instant) -> bool {
+        let tokens = u32::try_from(excess.div_ceil(LONGER_ANSWER_EXCESS)).unwrap_or(u32::MAX);
         let bucket = self.sources.of(&source.octets());
         // The prefix first: whoever has used up their own takes nothing from the others.
-        bucket.take(1, OF_SOURCE, now) && self.all.take(1, OF_ALL, now)
+        bucket.take(tokens, OF_SOURCE, now) && self.all.take(tokens, OF_ALL, now)
     }
 }
 
@@ -65,7 +69,7 @@ mod tests {
     ) -> u32 {
         let asked = (0..steps * 100).filter(|count| {
             let now = start + step * (count / 100);
-            budget.take(prefix(*count), now)
+            budget.take(prefix(*count), LONGER_ANSWER_EXCESS, now)
         });
         asked.count() as u32
     }
@@ -77,7 +81,20 @@ mod tests {
         let taken = taken(&mut budget, start, 100, step, |_| prefix(1));
         let most = LONGER_ANSWERS_PER_SOURCE_MAX * 11;
         assert!((most - 10..=most).contains(&taken), "{taken}");
-        assert!(budget.take(prefix(2), start + Duration::from_secs(10)));
+        assert!(budget.take(prefix(2), 1, start + Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn t13_a_longer_answer_takes_as_much_as_several() {
+        let (mut budget, start) = budget();
+        let bytes = [12, 24, 36, 72].map(|excess| {
+            let prefix = prefix(excess as u32);
+            let count = (0..100).filter(|_| budget.take(prefix, excess, start));
+            count.count() * excess
+        });
+        let most = LONGER_ANSWERS_PER_SOURCE_MAX as usize * LONGER_ANSWER_EXCESS;
+        assert!(bytes.iter().all(|bytes| *bytes <= most), "{bytes:?}");
+        assert_eq!(bytes[1], most);
     }
 
     #[test]

@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::*;
 use common::id::AccountName;
 use common::limits::{
-    LONGER_ANSWERS_PER_SOURCE_MAX, RELAY_ALLOCATIONS_MAX, RELAY_CHANNEL_IDLE_TIMEOUT,
-    RELAY_CHANNELS_MAX, RELAY_COOKIE_LIFETIME, RELAYED_PACKET_LEN_MAX,
+    LONGER_ANSWER_EXCESS, LONGER_ANSWERS_PER_SOURCE_MAX, RELAY_ALLOCATIONS_MAX,
+    RELAY_CHANNEL_IDLE_TIMEOUT, RELAY_CHANNELS_MAX, RELAY_COOKIE_LIFETIME, RELAYED_PACKET_LEN_MAX,
 };
 use common::wire::channel::Cookie;
 
@@ -175,7 +175,7 @@ fn sent(outputs: Vec<Output>, bytes: &[u8], source: SocketAddr) -> Vec<(SocketAd
     let mut sent = Vec::new();
     for output in outputs {
         let (to, part, stride) = match output {
-            Output::Answer(answer) => {
+            Output::Answer(answer) | Output::AnswerFromOther(answer) => {
                 sent.push((source, answer));
                 continue;
             }
@@ -229,6 +229,123 @@ fn t13_bare_requests_are_answered_within_a_budget() {
         // What is no longer than its request takes nothing of it.
         let request = stun::binding_request(8);
         assert!(stage.answer(&request, source).is_some());
+    }
+}
+
+/// With a second port, and a batch of one datagram that came to one of the two at a known address.
+fn with_two_ports(
+    port: Port,
+    datagram: &[u8],
+    source: SocketAddr,
+    stage: &mut Stage,
+) -> Vec<Output> {
+    stage.relay.set_ports(Ports {
+        main: 7400,
+        second: 7401,
+    });
+    let local = match source.ip() {
+        IpAddr::V4(_) => "198.51.100.1".parse().ok(),
+        IpAddr::V6(_) => "2001:db8::1".parse().ok(),
+    };
+    let mut bytes = datagram.to_vec();
+    let batch = Batch {
+        stride: bytes.len(),
+        bytes: &mut bytes,
+        source,
+        local,
+    };
+    let mut outputs = Vec::new();
+    match port {
+        Port::Main => stage.relay.handle_batch(batch, stage.now, &mut outputs),
+        Port::Second => stage.relay.handle_second(&batch, stage.now, &mut outputs),
+    }
+    outputs
+}
+
+#[test]
+fn each_port_answers_and_names_the_other_one() {
+    for source in ["192.0.2.1:4000", "[2001:db8::7]:4000"].map(address) {
+        for (port, other) in [(Port::Main, 7401), (Port::Second, 7400)] {
+            for changes_port in [false, true] {
+                let mut stage = Stage::new();
+                let probe = stun::probe(7, changes_port);
+                let outputs = with_two_ports(port, &probe, source, &mut stage);
+                let (answer, is_from_other) = match &outputs[..] {
+                    [Output::Answer(answer)] => (answer, false),
+                    [Output::AnswerFromOther(answer)] => (answer, true),
+                    outputs => panic!("{outputs:?}"),
+                };
+                assert_eq!(is_from_other, changes_port);
+                let said = stun::probe_answer(answer, 7).unwrap();
+                assert_eq!((said.reflexive, said.other_port), (source, Some(other)));
+            }
+        }
+    }
+}
+
+#[test]
+fn t13_both_ports_together_keep_to_one_budget() {
+    let bare = [&[0, 1, 0, 0], &stun::binding_request(7)[4..20]].concat();
+    let change = [&[0, 1, 0, 8], &bare[4..], &[0, 3, 0, 4, 0, 0, 0, 2]].concat();
+    for source in ["192.0.2.1:4000", "[2001:db8::7]:4000"].map(address) {
+        let mut stage = Stage::new();
+        let (mut excess, mut full, mut short) = (0, 0, 0);
+        for _ in 0..LONGER_ANSWERS_PER_SOURCE_MAX {
+            for (port, request) in [
+                (Port::Main, &bare),
+                (Port::Second, &bare),
+                (Port::Main, &change),
+            ] {
+                for output in with_two_ports(port, request, source, &mut stage) {
+                    let (Output::Answer(answer) | Output::AnswerFromOther(answer)) = output else {
+                        panic!("{output:?}");
+                    };
+                    excess += answer.len() - request.len();
+                    let said = stun::probe_answer(&answer, 7).unwrap();
+                    full += usize::from(said.other_port.is_some());
+                    short += usize::from(said.other_port.is_none());
+                }
+            }
+        }
+        let most = LONGER_ANSWERS_PER_SOURCE_MAX as usize * LONGER_ANSWER_EXCESS;
+        assert!(excess <= most, "{excess} bytes");
+        assert!(full >= 3, "{full}");
+        // The last token is too few for a full answer to IPv6.
+        assert!(short >= usize::from(source.is_ipv6()), "{short}");
+    }
+}
+
+#[test]
+fn t13_the_second_port_answers_stun_alone_and_nothing_gets_larger() {
+    let mut stage = Stage::bound();
+    let source = at_alice();
+    for first in 0..=255u8 {
+        for len in [0, 1, 17, 20, 28, 33, 44, 548, 1500, 65_507] {
+            let mut datagram = vec![0; len];
+            if let Some(byte) = datagram.first_mut() {
+                *byte = first;
+            }
+            assert_eq!(
+                with_two_ports(Port::Second, &datagram, source, &mut stage),
+                []
+            );
+        }
+    }
+    let sent = [
+        packet(ALICE, b"one").to_bytes(),
+        ChannelDatagram::Bind(ALICES).to_bytes(),
+    ];
+    for datagram in sent {
+        assert_eq!(
+            with_two_ports(Port::Second, &datagram, source, &mut stage),
+            []
+        );
+    }
+    assert_eq!(stage.relay.forwarded(), 0);
+    let from_nowhere = [address("192.0.2.1:0"), ControlId(1).address()];
+    for source in from_nowhere {
+        let probe = stun::probe(7, false);
+        assert_eq!(with_two_ports(Port::Second, &probe, source, &mut stage), []);
     }
 }
 

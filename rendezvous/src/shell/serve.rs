@@ -72,6 +72,7 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
         data::certificate_problem(path, &error)
     })?;
     let sockets = config.listen.bind(Sockets::bind).map_err(not_bound)?;
+    let second = second_port(&sockets, config.stun_port)?;
 
     let mut options = ServerOptions::new(folder.bucket_key()?);
     options.registration = config.registration;
@@ -81,6 +82,8 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
     let server = Server::new(ambient::seed()?, clock::now(), epoch, options, restored);
 
     let address = sockets.address;
+    let stun_port = second.as_ref().and_then(|second| second.local_addr().ok());
+    let stun_port = stun_port.map(|second| second.port());
     let poll = Poll::new().map_err(poll_problem)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(poll_problem)?);
     let workers = Workers::start(store, setup, &waker)?;
@@ -89,10 +92,10 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
         config.relay.unwrap_or_default(),
         clock::now(),
     );
-    let udp = UdpThread::start(sockets.udp, relay, &waker)?;
+    let udp = UdpThread::start((sockets.udp, second), relay, &waker)?;
     let threads = (workers, udp);
     let mut serving = Loop::new(poll, sockets.tcp, tls, server, threads, folder.path())?;
-    announce(screen, address, &fingerprint, folder.path())?;
+    announce(screen, (address, stun_port), &fingerprint, folder.path())?;
     let ended = serving.run();
     serving.end();
     ended
@@ -139,6 +142,8 @@ struct Sockets {
     tcp: std::net::TcpListener,
     udp: std::net::UdpSocket,
     address: SocketAddr,
+    /// The system chose the port.
+    is_chosen: bool,
 }
 
 impl Sockets {
@@ -162,10 +167,44 @@ impl Sockets {
                         tcp,
                         udp,
                         address: bound,
+                        is_chosen: address.port() == 0,
                     });
                 }
             }
         }
+    }
+}
+
+/// Binds the second UDP port: the one that was typed, or the one after the main port, which the server can do
+/// without. Where the system chose the main port, it chooses this one, too.
+fn second_port(main: &Sockets, typed: Option<u16>) -> Result<Option<std::net::UdpSocket>, Failure> {
+    let Sockets {
+        address, is_chosen, ..
+    } = main;
+    let default = if *is_chosen {
+        0
+    } else {
+        address.port().wrapping_add(1)
+    };
+    let address = SocketAddr::new(address.ip(), typed.unwrap_or(default));
+    let bound = socket(address, Type::DGRAM, Protocol::UDP).and_then(|udp| {
+        udp.bind(&address.into())?;
+        Ok(udp)
+    });
+    match (bound, typed) {
+        (Ok(udp), _) => Ok(Some(udp.into())),
+        (Err(why), None) => {
+            log::warn!(
+                "cannot listen on {address} (UDP), which lets 'peer doctor' tell people what their router does: \
+                 {why}. The server goes on without; choose another port with --stun-port PORT"
+            );
+            Ok(None)
+        }
+        (Err(why), Some(_)) => Err(Failure::Listen {
+            address,
+            why,
+            hint: "choose another second UDP port with --stun-port PORT, or leave it out",
+        }),
     }
 }
 
@@ -201,7 +240,7 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
 
 fn announce(
     screen: Screen,
-    bound: SocketAddr,
+    (bound, stun_port): (SocketAddr, Option<u16>),
     fingerprint: &Fingerprint,
     folder: &Path,
 ) -> Result<(), Failure> {
@@ -211,6 +250,7 @@ fn announce(
         "ready": true,
         "address": local(bound).to_string(),
         "addresses": addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
+        "stun_port": stun_port,
         "fingerprint": fingerprint.to_string(),
         "data": folder.display().to_string(),
     }))?;

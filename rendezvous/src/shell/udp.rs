@@ -1,6 +1,7 @@
-//! The UDP port, on a thread of its own: log-ins never delay it.
+//! The UDP ports, on a thread of their own: log-ins never delay it.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -14,7 +15,7 @@ use common::wire::rendezvous::RelayDatagrams;
 use mio::{Events, Poll, Token, Waker};
 
 use super::Failure;
-use crate::relay::{Batch, ChannelId, ControlId, Output, Relay};
+use crate::relay::{Batch, ChannelId, ControlId, Output, Ports, Relay};
 use crate::server::RelayCommand;
 
 // What leaves as one train.
@@ -24,9 +25,13 @@ use outgoing::{Outgoing, Part, Way};
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
+const SECOND: Token = Token(2);
 /// Trains taken in one call: datagrams of many peers come in many trains. Their memory, 64 KiB each, is
 /// touched as far as they fill it.
 const BATCH: usize = 32;
+/// The same at the second port, which a few clients ask a few times each. It is looked at once in a
+/// [`ROUND`]: a flood there does not delay packets of the relay.
+const SECOND_BATCH: usize = 8;
 /// Calls in a row before the thread looks at the time, and whether it is to stop.
 const ROUND: usize = 32;
 
@@ -48,6 +53,8 @@ struct Port {
     poll: Poll,
     relay: Relay,
     socket: TrainSocket,
+    /// The second port, if there is one.
+    second: Option<TrainSocket>,
     stop: Arc<AtomicBool>,
     /// As many as the server has allocations and channels, at most.
     commands: Receiver<RelayCommand>,
@@ -60,11 +67,11 @@ struct Port {
 }
 
 impl UdpThread {
-    /// Starts to answer datagrams with an engine that has seen nothing. `taker` wakes
-    /// whoever calls [`UdpThread::take_closed`] and [`UdpThread::take_train`].
+    /// Starts to answer datagrams at the main port and the second one, if there is any, with an engine that has
+    /// seen nothing. `taker` wakes whoever calls [`UdpThread::take_closed`] and [`UdpThread::take_train`].
     pub(super) fn start(
-        socket: std::net::UdpSocket,
-        relay: Relay,
+        (socket, second): (std::net::UdpSocket, Option<std::net::UdpSocket>),
+        mut relay: Relay,
         taker: &Arc<Waker>,
     ) -> Result<Self, Failure> {
         let failure = |why| Failure::System {
@@ -74,6 +81,13 @@ impl UdpThread {
         let mut socket = TrainSocket::over(socket, BATCH).map_err(failure)?;
         let poll = Poll::new().map_err(failure)?;
         socket.register(poll.registry(), SOCKET).map_err(failure)?;
+        let second = second.map(|second| TrainSocket::over(second, SECOND_BATCH));
+        let mut second = second.transpose().map_err(failure)?;
+        if let Some(second) = &mut second {
+            second.register(poll.registry(), SECOND).map_err(failure)?;
+            let [main, second] = [&socket, second].map(|socket| socket.sender().local().port());
+            relay.set_ports(Ports { main, second });
+        }
         let waker = Waker::new(poll.registry(), WAKER).map_err(failure)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (commands, ordered) = mpsc::channel();
@@ -84,6 +98,7 @@ impl UdpThread {
             poll,
             relay,
             socket,
+            second,
             stop: Arc::clone(&stop),
             commands: ordered,
             closed: closing,
@@ -152,7 +167,10 @@ impl Port {
             self.relay.handle_timeout(now);
             self.tell_closed();
             let due = self.relay.poll_timeout();
-            let span = if self.socket.is_readable() {
+            let second = self.second.as_ref();
+            let has_more =
+                self.socket.is_readable() || second.is_some_and(TrainSocket::is_readable);
+            let span = if has_more {
                 Some(Duration::ZERO)
             } else {
                 due.map(|due| due.saturating_duration_since(now))
@@ -163,24 +181,31 @@ impl Port {
                 log::error!("the UDP thread cannot wait: {error}");
                 return;
             }
-            if events.iter().any(|event| event.token() == SOCKET) {
-                self.socket.note_readable();
+            for event in &events {
+                match (event.token(), &mut self.second) {
+                    (SOCKET, _) => self.socket.note_readable(),
+                    (SECOND, Some(second)) => second.note_readable(),
+                    (_, _) => {}
+                }
             }
             // What the server said before it told a peer comes before what that peer sends.
             self.take_commands(clock::now());
             self.take_trains(&mut outputs);
+            self.answer_second(&mut outputs);
             for _ in 0..ROUND {
                 if self.socket.is_readable() {
                     let Self {
                         socket,
+                        second,
                         relay,
                         to_control,
                         waker,
                         ..
                     } = &mut self;
                     let control = Control { to_control, waker };
+                    let second = second.as_ref().map(TrainSocket::sender);
                     socket.receive_together(|sender, trains| {
-                        let ways = (sender, &control);
+                        let ways = (sender, second, &control);
                         carry(relay, ways, trains, &mut outputs, &mut outgoing);
                     });
                 }
@@ -192,6 +217,50 @@ impl Port {
             self.relay.forwarded(),
             self.relay.dropped()
         );
+    }
+
+    /// Answers what came to the second port.
+    fn answer_second(&mut self, outputs: &mut Vec<Output>) {
+        let Self {
+            socket,
+            second: Some(second),
+            relay,
+            ..
+        } = self
+        else {
+            return;
+        };
+        if !second.is_readable() {
+            return;
+        }
+        let (main, now) = (socket.sender(), clock::now());
+        second.receive(|sender, train| {
+            let Received {
+                source,
+                local,
+                stride,
+                bytes,
+                ..
+            } = train;
+            let batch = Batch {
+                bytes,
+                stride,
+                source,
+                local,
+            };
+            relay.handle_second(&batch, now, outputs);
+            for output in outputs.drain(..) {
+                match output {
+                    Output::Answer(answer) => send_answer(sender, &answer, (source, local)),
+                    Output::AnswerFromOther(answer) => {
+                        send_answer(main, &answer, (source, local));
+                    }
+                    Output::Forward { .. } | Output::ForwardToControl { .. } => {
+                        unreachable!("nothing is forwarded from the second port")
+                    }
+                }
+            }
+        });
     }
 
     fn take_commands(&mut self, now: Instant) {
@@ -226,7 +295,8 @@ impl Port {
             };
             for output in outputs.drain(..) {
                 match output {
-                    Output::Answer(answer) => {
+                    // A connection has one port, but its device may ask for the other one.
+                    Output::Answer(answer) | Output::AnswerFromOther(answer) => {
                         let stride = answer.len();
                         control.pass(connection, answer, stride);
                     }
@@ -283,10 +353,10 @@ impl Control<'_> {
     }
 }
 
-/// Hands trains that came together to the relay, and sends what it wants sent. What finds no room is lost.
+/// Hands trains that came together to the main port to the relay, and sends what it wants sent. What finds no room is lost.
 fn carry<'a>(
     relay: &mut Relay,
-    (sender, control): (&TrainSender, &Control<'_>),
+    (sender, second, control): (&TrainSender, Option<&TrainSender>, &Control<'_>),
     received: impl Iterator<Item = Received<'a>>,
     outputs: &mut Vec<Output>,
     outgoing: &mut Outgoing,
@@ -310,17 +380,11 @@ fn carry<'a>(
         relay.handle_batch(batch, now, outputs);
         for output in outputs.drain(..) {
             match output {
-                Output::Answer(answer) => send(
-                    sender,
-                    &Train {
-                        destination: source,
-                        // Whoever asked waits for an answer from there.
-                        source: local,
-                        ecn: None,
-                        stride: None,
-                        bytes: &answer,
-                    },
-                ),
+                Output::Answer(answer) => send_answer(sender, &answer, (source, local)),
+                Output::AnswerFromOther(answer) => {
+                    let second = second.expect("the relay knows whether there is a second port");
+                    send_answer(second, &answer, (source, local));
+                }
                 Output::Forward {
                     to,
                     from,
@@ -349,6 +413,19 @@ fn carry<'a>(
     outgoing.drain(&came, |train| send(sender, train));
 }
 
+/// Sends an answer to where a datagram came from, from the address that it came to: whoever asked waits for an
+/// answer from there.
+fn send_answer(sender: &TrainSender, answer: &[u8], (to, from): (SocketAddr, Option<IpAddr>)) {
+    let train = Train {
+        destination: to,
+        source: from,
+        ecn: None,
+        stride: None,
+        bytes: answer,
+    };
+    send(sender, &train);
+}
+
 fn send(sender: &TrainSender, train: &Train<'_>) {
     if sender.send(train).is_err() {
         log::trace!("there is no room to send");
@@ -369,7 +446,7 @@ mod tests {
         let taker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let relay = Relay::new([1; 32], TrafficLimits::default(), clock::now());
-        let udp = UdpThread::start(socket, relay, &taker).unwrap();
+        let udp = UdpThread::start((socket, None), relay, &taker).unwrap();
         let id = AllocationId::from_bytes([1; 16]);
         udp.order(RelayCommand::Allocate(id, "alice".parse().unwrap()));
         let bytes = ChannelDatagram::Bind(id).to_bytes();

@@ -56,7 +56,9 @@ fn datagram(
     match outputs.pop()? {
         Output::Answer(answer) => Some((source, answer)),
         Output::Forward { to, part, .. } => Some((to, bytes[part].to_vec())),
-        output @ Output::ForwardToControl { .. } => panic!("{output:?}"),
+        output @ (Output::AnswerFromOther(_) | Output::ForwardToControl { .. }) => {
+            panic!("{output:?}")
+        }
     }
 }
 

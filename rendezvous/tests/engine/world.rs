@@ -187,7 +187,9 @@ impl World {
         for output in outputs {
             match output {
                 relay::Output::Answer(answer) => self.tell_control(connection, answer),
-                output @ relay::Output::Forward { .. } => panic!("{output:?}"),
+                output @ (relay::Output::AnswerFromOther(_) | relay::Output::Forward { .. }) => {
+                    panic!("{output:?}")
+                }
                 relay::Output::ForwardToControl { to, part, .. } => {
                     self.tell_control(ConnectionId(to.0), bytes[part].to_vec());
                 }

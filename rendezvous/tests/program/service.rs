@@ -63,14 +63,81 @@ fn the_stun_client_of_coturn_learns_its_address() {
         return;
     };
     let lines = lines_of(client.stdout.take().unwrap());
-    let line = lines.recv_timeout(DEADLINE);
-    // Without an answer it would wait for ever.
+    let next = || lines.recv_timeout(DEADLINE).ok();
+    let learnt = std::iter::from_fn(next).find(|line| line.contains("UDP reflexive addr: "));
+    // Then it asks for an answer from a second address to another port of its own, and would wait for ever.
     client.kill().unwrap();
     client.wait().unwrap();
-    let line = line.expect("it prints what it learnt");
+    let line = learnt.expect("it prints what it learnt");
     let (_, address) = line.split_once("UDP reflexive addr: ").expect(&line);
     let address: SocketAddr = address.trim().parse().unwrap();
     assert_eq!(address.ip(), IpAddr::from([127, 0, 0, 9]));
+}
+
+/// The other client of coturn knows nothing of ours either, and asks for answers from the other port. Nothing
+/// stands between, and it waits for an answer from a second address, which the server does not have.
+#[test]
+fn the_nat_discovery_of_coturn_hears_from_both_ports() {
+    let server = Running::start();
+    let port = server.address.port().to_string();
+    let mut client = Command::new("turnutils_natdiscovery");
+    client.args(["-m", "-f", "-L", "127.0.0.10", "-p", &port, "127.0.0.1"]);
+    let Ok(output) = client.output() else {
+        println!("skipped: there is no turnutils_natdiscovery, which comes with coturn");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let named = |what: &str| -> BTreeSet<&str> {
+        let (lines, what) = (text.lines(), format!("{what}: : 127.0.0.1:"));
+        lines
+            .filter_map(|line| Some(line.split_once(&what)?.1))
+            .collect()
+    };
+    let (origins, others) = (named("Response origin"), named("Other addr"));
+    assert_eq!(
+        origins.len(),
+        2,
+        "one answer came from the other port: {text}"
+    );
+    assert!(origins.contains(port.as_str()), "{text}");
+    assert!(others.is_subset(&origins), "{text}");
+    assert!(text.contains("No NAT!"), "{text}");
+}
+
+#[test]
+fn a_second_port_that_is_taken_is_done_without_unless_it_was_asked_for() {
+    let (taken, before) = taken_and_free();
+    let port = taken.local_addr().unwrap().port();
+    let server = Running::start_in(TempDir::new().unwrap(), &["--listen", &before]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+        .send_to(&stun::probe(7, false), server.address)
+        .unwrap();
+    let mut answer = [0; 1500];
+    let (len, _) = socket.recv_from(&mut answer).unwrap();
+    let said = stun::probe_answer(&answer[..len], 7).unwrap();
+    assert_eq!(said.other_port, None);
+
+    let data = TempDir::new().unwrap();
+    let port = port.to_string();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--stun-port", &port];
+    let output = run(data.path(), &arguments);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(text(&output.stderr).contains("--stun-port"), "{output:?}");
+}
+
+/// A UDP port that is taken, and the address with the one before it, which is free for both protocols.
+fn taken_and_free() -> (UdpSocket, String) {
+    for _ in 0..100 {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let before = taken.local_addr().unwrap().port() - 1;
+        let before = format!("127.0.0.1:{before}");
+        if UdpSocket::bind(&before).is_ok() && TcpListener::bind(&before).is_ok() {
+            return (taken, before);
+        }
+    }
+    panic!("every port before a taken one is taken");
 }
 
 /// A host with several addresses: whoever asks one of them hears from that one, or not at all behind most NATs.

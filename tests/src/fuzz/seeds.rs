@@ -6,7 +6,7 @@ use std::path::Path;
 use common::id::MessageId;
 use common::key::Fingerprint;
 use common::limits::{CONTROL_FRAME_LEN_MAX, LINK_FRAME_LEN_MAX};
-use common::stun::{binding_answer, binding_request};
+use common::stun::{TwoPorts, binding_answer, binding_request, probe, server_answer};
 use common::wire::frame::{self, PREFIX_LEN};
 use common::wire::rendezvous::{AdmissionCode, Hello, RequestFrame, RequestId};
 use common::wire::samples;
@@ -126,6 +126,14 @@ fn datagrams() -> Vec<Vec<u8>> {
     let request = binding_request(77);
     let source = ([192, 0, 2, 1], 4242).into();
     let answer = binding_answer(&request, source).expect("a request of ours");
+    let ports = TwoPorts {
+        ip: [192, 0, 2, 2].into(),
+        asked: 7400,
+        other: 7401,
+    };
+    let two_ports = server_answer(&request, source, Some(ports));
+    let two_ports = two_ports.and_then(|answer| answer.full);
+    let two_ports = two_ports.expect("there is a second port");
     let from = |kind: u8, datagram: &[u8]| [&[kind, 16, 146, 192, 0, 2, 1], datagram].concat();
     vec![
         from(0, &request),
@@ -133,6 +141,9 @@ fn datagrams() -> Vec<Vec<u8>> {
         from(2, &request),
         from(0, &answer),
         from(0, &request[..20]),
+        from(0, &probe(77, true)),
+        from(2, &probe(77, false)),
+        from(0, &two_ports),
     ]
 }
 

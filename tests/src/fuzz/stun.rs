@@ -3,11 +3,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use common::key::DeviceSecret;
+use common::limits::{LONGER_ANSWER_EXCESS, LONGER_ANSWERS_PER_SOURCE_MAX};
 use common::os::clock;
 use common::stun::{
-    binding_answer, binding_request, canonical, check_answer, is_check_answer, reflexive_address,
+    binding_answer, binding_request, canonical, check_answer, is_check_answer, probe_answer,
+    reflexive_address,
 };
-use rendezvous::relay::{Batch, Output, Relay, TrafficLimits};
+use rendezvous::relay::{Batch, Output, Ports, Relay, TrafficLimits};
 
 use super::feed::Feed;
 
@@ -19,6 +21,7 @@ pub(super) fn stun(bytes: &[u8]) {
     // As a peer reads it, from a server that may send anything.
     let _ = reflexive_address(datagram, transaction);
     as_a_peer(datagram, source, transaction);
+    as_a_server_with_two_ports(datagram, source, transaction);
     let now = clock::now();
     let mut relay = Relay::new([1; 32], TrafficLimits::default(), now);
     let mut ask = |datagram: &[u8]| {
@@ -32,6 +35,7 @@ pub(super) fn stun(bytes: &[u8]) {
         relay.handle_batch(batch, now, &mut outputs);
         match outputs.pop()? {
             Output::Answer(answer) => Some(answer),
+            Output::AnswerFromOther(_) => panic!("the server has one port"),
             forwarded @ (Output::Forward { .. } | Output::ForwardToControl { .. }) => {
                 panic!("there is no channel: {forwarded:?}")
             }
@@ -55,6 +59,50 @@ pub(super) fn stun(bytes: &[u8]) {
     // A request of ours with the same transaction is answered in any case.
     let request = binding_request(transaction);
     assert!(binding_answer(&request, source).is_some());
+}
+
+/// Each port names the other one, and all answers together keep to the budget.
+fn as_a_server_with_two_ports(datagram: &[u8], source: SocketAddr, transaction: u128) {
+    let _ = probe_answer(datagram, transaction);
+    let now = clock::now();
+    let mut relay = Relay::new([1; 32], TrafficLimits::default(), now);
+    let (main, second) = (7400, 7401);
+    relay.set_ports(Ports { main, second });
+    let local = match canonical(source) {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let mut excess = 0;
+    for turn in 0..=LONGER_ANSWERS_PER_SOURCE_MAX {
+        let is_second = turn % 2 == 1;
+        let batch = Batch {
+            bytes: &mut datagram.to_vec(),
+            stride: datagram.len(),
+            source,
+            local: Some(local),
+        };
+        let mut outputs = Vec::new();
+        if is_second {
+            relay.handle_second(&batch, now, &mut outputs);
+        } else {
+            relay.handle_batch(batch, now, &mut outputs);
+        }
+        for output in outputs {
+            let (Output::Answer(answer) | Output::AnswerFromOther(answer)) = output else {
+                panic!("there is no channel: {output:?}");
+            };
+            excess += answer.len().saturating_sub(datagram.len());
+            let Some(said) = probe_answer(&answer, transaction) else {
+                assert!(answer.len() <= datagram.len(), "T13: an error got larger");
+                continue;
+            };
+            assert_eq!(said.reflexive, canonical(source));
+            let other = if is_second { main } else { second };
+            assert!(said.other_port.is_none_or(|port| port == other));
+        }
+    }
+    let most = LONGER_ANSWERS_PER_SOURCE_MAX as usize * LONGER_ANSWER_EXCESS;
+    assert!(excess <= most, "T13: {excess} bytes more");
 }
 
 /// What a device answers is its own, and answers that request alone.

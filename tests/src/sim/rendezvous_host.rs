@@ -278,6 +278,7 @@ impl RendezvousHost {
         for output in outputs {
             match output {
                 Output::Answer(bytes) => sent.extend(answer(self, bytes)),
+                Output::AnswerFromOther(_) => panic!("the simulated server has one port"),
                 Output::Forward { .. } | Output::ForwardToControl { .. } if !self.forwards => {}
                 Output::Forward {
                     to, part, stride, ..
