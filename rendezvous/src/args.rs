@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::id::AccountName;
 use common::limits::{
     FAILURE_LIMIT_MAX, RELAY_BYTES_PER_SECOND, RELAY_BYTES_PER_SECOND_OF_ACCOUNT, RELAY_RATE_MAX,
+    UDP_THREADS_MAX,
 };
 use common::os::bind::BindAddress;
 use common::os::number::within;
@@ -68,6 +69,11 @@ pub struct ServeArguments {
     /// router does [default: the one after the port of --listen]
     #[arg(long, value_name = "PORT", env = "RENDEZVOUS_STUN_PORT")]
     pub stun_port: Option<u16>,
+    /// Threads that answer STUN and relay; more than one on Linux only [default: as many as there are cores, at
+    /// most 4]
+    #[arg(long, value_name = "COUNT", env = "RENDEZVOUS_UDP_THREADS",
+          value_parser = within(1..=UDP_THREADS_MAX, "threads"))]
+    pub udp_threads: Option<u32>,
     /// Who may register; there are no invitations yet, so it is everybody or nobody
     #[arg(long, value_enum, default_value_t, env = "RENDEZVOUS_REGISTRATION")]
     pub registration: RegistrationArgument,

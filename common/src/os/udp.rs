@@ -95,15 +95,9 @@ impl TrainSocket {
     /// If the system does not take the options of the socket.
     pub fn over(socket: std::net::UdpSocket, batch: usize) -> io::Result<Self> {
         enlarge(SockRef::from(&socket));
-        // This makes the socket non-blocking, too.
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let batch = batch.clamp(1, BATCH_SIZE);
         Ok(Self {
-            sender: TrainSender {
-                local: socket.local_addr()?,
-                socket: UdpSocket::from_std(socket),
-                state,
-            },
+            sender: TrainSender::over(socket)?,
             batch,
             space: vec![0; batch * MESSAGE_LEN_MAX],
             is_readable: true,
@@ -185,6 +179,20 @@ impl TrainSocket {
 }
 
 impl TrainSender {
+    /// Sends from a socket that is bound.
+    ///
+    /// # Errors
+    /// If the system does not take the options of the socket.
+    pub fn over(socket: std::net::UdpSocket) -> io::Result<Self> {
+        // This makes the socket non-blocking, too.
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Ok(Self {
+            local: socket.local_addr()?,
+            socket: UdpSocket::from_std(socket),
+            state,
+        })
+    }
+
     /// The address that the socket is bound to, as the system names it.
     pub const fn local(&self) -> SocketAddr {
         self.local

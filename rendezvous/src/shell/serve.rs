@@ -27,7 +27,7 @@ use super::admin::{self, AdminServer};
 use super::encoder::Encoder;
 use super::screen::Screen;
 use super::tls::{Event, Progress, TlsConnection};
-use super::udp::UdpThread;
+use super::udp::{UdpSockets, UdpThreads};
 use super::workers::Workers;
 use super::{DataFolder, Failure, ambient, data};
 use crate::config::ServeConfig;
@@ -71,7 +71,8 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
         let path = config.certificate.as_deref().unwrap_or(path);
         data::certificate_problem(path, &error)
     })?;
-    let sockets = config.listen.bind(Sockets::bind).map_err(not_bound)?;
+    let bind = |address| Sockets::bind(address, config.udp_threads);
+    let sockets = config.listen.bind(bind).map_err(not_bound)?;
     let second = second_port(&sockets, config.stun_port)?;
 
     let mut options = ServerOptions::new(folder.bucket_key()?);
@@ -92,7 +93,11 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
         config.relay.unwrap_or_default(),
         clock::now(),
     );
-    let udp = UdpThread::start((sockets.udp, second), relay, &waker)?;
+    let udp_sockets = UdpSockets {
+        main: sockets.udp,
+        second,
+    };
+    let udp = UdpThreads::start(udp_sockets, relay, &waker)?;
     let threads = (workers, udp);
     let mut serving = Loop::new(poll, sockets.tcp, tls, server, threads, folder.path())?;
     announce(screen, (address, stun_port), &fingerprint, folder.path())?;
@@ -140,14 +145,15 @@ const fn poll_problem(why: io::Error) -> Failure {
 /// One port for both protocols.
 struct Sockets {
     tcp: std::net::TcpListener,
-    udp: std::net::UdpSocket,
+    /// One for each UDP thread.
+    udp: Vec<std::net::UdpSocket>,
     address: SocketAddr,
     /// The system chose the port.
     is_chosen: bool,
 }
 
 impl Sockets {
-    fn bind(address: SocketAddr) -> io::Result<Self> {
+    fn bind(address: SocketAddr, udp_threads: usize) -> io::Result<Self> {
         let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             let tcp = socket(address, Type::STREAM, Protocol::TCP)?;
@@ -156,13 +162,11 @@ impl Sockets {
             tcp.listen(BACKLOG)?;
             let tcp = std::net::TcpListener::from(tcp);
             let bound = tcp.local_addr()?;
-            let udp = socket(bound, Type::DGRAM, Protocol::UDP)?;
             tries -= 1;
-            match udp.bind(&bound.into()) {
+            match udp_sockets(bound, udp_threads) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
                 Err(error) => return Err(error),
-                Ok(()) => {
-                    let udp = std::net::UdpSocket::from(udp);
+                Ok(udp) => {
                     return Ok(Self {
                         tcp,
                         udp,
@@ -173,6 +177,18 @@ impl Sockets {
             }
         }
     }
+}
+
+/// Binds so many sockets to one address. The port is taken from other servers by its TCP socket.
+fn udp_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::UdpSocket>> {
+    let sockets = (0..count).map(|_| {
+        let udp = socket(address, Type::DGRAM, Protocol::UDP)?;
+        #[cfg(target_os = "linux")]
+        udp.set_reuse_port(count > 1)?;
+        udp.bind(&address.into())?;
+        Ok(udp.into())
+    });
+    sockets.collect()
 }
 
 /// Binds the second UDP port: the one that was typed, or the one after the main port, which the server can do
@@ -309,7 +325,7 @@ struct Loop {
     tls: Arc<ServerConfig>,
     server: Server,
     workers: Workers,
-    udp: UdpThread,
+    udp: UdpThreads,
     connections: BTreeMap<ConnectionId, TlsConnection>,
     last_connection: u64,
     /// Connections that may have more to read, of which the system does not tell again.
@@ -334,7 +350,7 @@ impl Loop {
         listener: std::net::TcpListener,
         tls: Arc<ServerConfig>,
         server: Server,
-        (workers, udp): (Workers, UdpThread),
+        (workers, udp): (Workers, UdpThreads),
         folder: &Path,
     ) -> Result<Self, Failure> {
         let mut listener = TcpListener::from_std(listener);

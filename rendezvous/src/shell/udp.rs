@@ -1,131 +1,149 @@
-//! The UDP ports, on a thread of their own: log-ins never delay it.
+//! The UDP ports, on threads of their own: log-ins never delay them.
+//!
+//! Each thread has a socket of the main port, among which the system divides the peers (`SO_REUSEPORT`). They
+//! share one relay behind a lock, which is held while packets are looked at, and not while they are received
+//! or sent: that is where the time goes. The first thread owns what there is once: the second port, the
+//! relay's deadlines, and the trains of control connections.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::limits::RELAY_TRAINS_WAITING_MAX;
 use common::os::clock;
 use common::os::udp::{Received, Train, TrainSender, TrainSocket};
 use common::wire::rendezvous::RelayDatagrams;
-use mio::{Events, Poll, Token, Waker};
+use mio::{Poll, Token, Waker};
 
 use super::Failure;
 use crate::relay::{Batch, ChannelId, ControlId, Output, Ports, Relay};
 use crate::server::RelayCommand;
 
+// A socket of the main port.
+mod lane;
 // What leaves as one train.
 mod outgoing;
 
-use outgoing::{Outgoing, Part, Way};
+use lane::{Lane, send, send_answer};
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
 const SECOND: Token = Token(2);
-/// Trains taken in one call: datagrams of many peers come in many trains. Their memory, 64 KiB each, is
-/// touched as far as they fill it.
-const BATCH: usize = 32;
-/// The same at the second port, which a few clients ask a few times each. It is looked at once in a
-/// [`ROUND`]: a flood there does not delay packets of the relay.
+/// Trains taken in one call at the second port, which a few clients ask a few times each. It is looked at once in
+/// a round of the main port: a flood there does not delay packets of the relay.
 const SECOND_BATCH: usize = 8;
-/// Calls in a row before the thread looks at the time, and whether it is to stop.
-const ROUND: usize = 32;
 
-/// The thread that answers datagrams, until it is told to stop.
+/// The sockets of the UDP ports.
 #[derive(Debug)]
-pub(super) struct UdpThread {
-    thread: JoinHandle<()>,
-    stop: Arc<AtomicBool>,
-    waker: Waker,
-    commands: Sender<RelayCommand>,
+pub(super) struct UdpSockets {
+    /// Of the main port, one for each thread: at least one.
+    pub(super) main: Vec<std::net::UdpSocket>,
+    /// Of the second port, if there is one.
+    pub(super) second: Option<std::net::UdpSocket>,
+}
+
+/// The threads that answer datagrams, until they are told to stop.
+#[derive(Debug)]
+pub(super) struct UdpThreads {
+    shared: Arc<Shared>,
+    /// The first one is the keeper.
+    threads: Vec<(JoinHandle<()>, Waker)>,
     closed: Receiver<ChannelId>,
     /// Trains of control connections, to the relay and from it.
     to_relay: SyncSender<(ControlId, RelayDatagrams)>,
     from_relay: Receiver<(ControlId, RelayDatagrams)>,
 }
 
-/// What the thread has.
-struct Port {
-    poll: Poll,
-    relay: Relay,
-    socket: TrainSocket,
-    /// The second port, if there is one.
-    second: Option<TrainSocket>,
-    stop: Arc<AtomicBool>,
-    /// As many as the server has allocations and channels, at most.
-    commands: Receiver<RelayCommand>,
+/// What all threads have.
+#[derive(Debug)]
+struct Shared {
+    relay: Mutex<Relay>,
+    stop: AtomicBool,
+    /// Sends from the second port, if there is one.
+    second: Option<TrainSender>,
     closed: Sender<ChannelId>,
     /// At most [`RELAY_TRAINS_WAITING_MAX`], as in the other direction.
-    from_control: Receiver<(ControlId, RelayDatagrams)>,
     to_control: SyncSender<(ControlId, RelayDatagrams)>,
     /// Wakes whoever takes what is closed, and what is for control connections.
-    waker: Arc<Waker>,
+    taker: Arc<Waker>,
 }
 
-impl UdpThread {
+/// The first thread.
+struct Keeper {
+    lane: Lane,
+    /// The second port, if there is one.
+    second: Option<TrainSocket>,
+    from_control: Receiver<(ControlId, RelayDatagrams)>,
+}
+
+impl UdpThreads {
     /// Starts to answer datagrams at the main port and the second one, if there is any, with an engine that has
-    /// seen nothing. `taker` wakes whoever calls [`UdpThread::take_closed`] and [`UdpThread::take_train`].
+    /// seen nothing. `taker` wakes whoever calls [`UdpThreads::take_closed`] and [`UdpThreads::take_train`].
     pub(super) fn start(
-        (socket, second): (std::net::UdpSocket, Option<std::net::UdpSocket>),
+        sockets: UdpSockets,
         mut relay: Relay,
         taker: &Arc<Waker>,
     ) -> Result<Self, Failure> {
         let failure = |why| Failure::System {
-            what: "start the UDP thread",
+            what: "start the UDP threads",
             why,
         };
-        let mut socket = TrainSocket::over(socket, BATCH).map_err(failure)?;
-        let poll = Poll::new().map_err(failure)?;
-        socket.register(poll.registry(), SOCKET).map_err(failure)?;
-        let second = second.map(|second| TrainSocket::over(second, SECOND_BATCH));
-        let mut second = second.transpose().map_err(failure)?;
-        if let Some(second) = &mut second {
-            second.register(poll.registry(), SECOND).map_err(failure)?;
-            let [main, second] = [&socket, second].map(|socket| socket.sender().local().port());
-            relay.set_ports(Ports { main, second });
+        let UdpSockets { main, second } = sockets;
+        let from_second = second.as_ref().map(|it| TrainSender::over(it.try_clone()?));
+        let from_second = from_second.transpose().map_err(failure)?;
+        if let (Some(second), Some(main)) = (&from_second, main.first()) {
+            relay.set_ports(Ports {
+                main: main.local_addr().map_err(failure)?.port(),
+                second: second.local().port(),
+            });
         }
-        let waker = Waker::new(poll.registry(), WAKER).map_err(failure)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (commands, ordered) = mpsc::channel();
         let (closing, closed) = mpsc::channel();
         let (to_relay, from_control) = mpsc::sync_channel(RELAY_TRAINS_WAITING_MAX);
         let (to_control, from_relay) = mpsc::sync_channel(RELAY_TRAINS_WAITING_MAX);
-        let port = Port {
-            poll,
-            relay,
-            socket,
-            second,
-            stop: Arc::clone(&stop),
-            commands: ordered,
+        let shared = Arc::new(Shared {
+            relay: Mutex::new(relay),
+            stop: AtomicBool::new(false),
+            second: from_second,
             closed: closing,
-            from_control,
             to_control,
-            waker: Arc::clone(taker),
-        };
-        let thread = thread::Builder::new()
-            .name("udp".to_owned())
-            .spawn(move || port.run())
-            .map_err(failure)?;
+            taker: Arc::clone(taker),
+        });
+        let mut kept = Some((second, from_control));
+        let mut threads = Vec::new();
+        for (number, socket) in main.into_iter().enumerate() {
+            let started = start_thread(number, socket, &shared, kept.take());
+            threads.push(started.map_err(failure)?);
+        }
         Ok(Self {
-            thread,
-            stop,
-            waker,
-            commands,
+            shared,
+            threads,
             closed,
             to_relay,
             from_relay,
         })
     }
 
-    /// Has the relay do something.
+    /// Has the relay do something. It is done when this returns: a peer that hears of it may send at once.
     pub(super) fn order(&self, command: RelayCommand) {
-        let is_there = self.commands.send(command).is_ok() && self.waker.wake().is_ok();
-        if !is_there {
-            log::error!("the UDP thread is gone");
+        let (relay, now) = (&mut self.shared.relay(), clock::now());
+        match command {
+            RelayCommand::Allocate(id, account) => {
+                if !relay.allocate(id, account, now) {
+                    log::error!("the relay has no room for an allocation");
+                }
+            }
+            RelayCommand::Free(id) => relay.free(id),
+            RelayCommand::Open(channel) => {
+                let id = channel.id;
+                if !relay.open(channel, now) {
+                    self.shared.tell_closed(id);
+                }
+                // There may be a deadline that there was not.
+                self.wake_keeper();
+            }
         }
     }
 
@@ -137,8 +155,7 @@ impl UdpThread {
     /// Gives a train of a control connection to the relay. It is lost if too many wait.
     pub(super) fn pass(&self, connection: ControlId, train: RelayDatagrams) {
         if self.to_relay.try_send((connection, train)).is_ok() {
-            // A thread that is gone was told of when it was given a command.
-            let _ = self.waker.wake();
+            self.wake_keeper();
         }
     }
 
@@ -147,93 +164,134 @@ impl UdpThread {
         self.from_relay.try_recv().ok()
     }
 
-    /// Ends the thread.
+    /// Ends the threads.
     pub(super) fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if self.waker.wake().is_ok() && self.thread.join().is_err() {
-            log::error!("the UDP thread panicked");
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for (thread, waker) in self.threads {
+            if waker.wake().is_ok() && thread.join().is_err() {
+                log::error!("a UDP thread panicked");
+            }
+        }
+    }
+
+    fn wake_keeper(&self) {
+        let woken = self.threads.first().map(|(_, waker)| waker.wake());
+        if !matches!(woken, Some(Ok(()))) {
+            log::error!("the UDP threads are gone");
         }
     }
 }
 
-impl Port {
-    fn run(mut self) {
-        let mut events = Events::with_capacity(8);
-        let mut outputs = Vec::new();
-        let mut outgoing = Outgoing::default();
-        while !self.stop.load(Ordering::Relaxed) {
-            let now = clock::now();
-            self.take_commands(now);
-            self.relay.handle_timeout(now);
-            self.tell_closed();
-            let due = self.relay.poll_timeout();
-            let second = self.second.as_ref();
-            let has_more =
-                self.socket.is_readable() || second.is_some_and(TrainSocket::is_readable);
-            let span = if has_more {
-                Some(Duration::ZERO)
-            } else {
-                due.map(|due| due.saturating_duration_since(now))
+/// What the keeper has beside its socket of the main port.
+type Kept = (
+    Option<std::net::UdpSocket>,
+    Receiver<(ControlId, RelayDatagrams)>,
+);
+
+/// Starts a thread with a socket of the main port; the keeper has more.
+fn start_thread(
+    number: usize,
+    socket: std::net::UdpSocket,
+    shared: &Arc<Shared>,
+    kept: Option<Kept>,
+) -> io::Result<(JoinHandle<()>, Waker)> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    let mut lane = Lane::new(socket, poll, Arc::clone(shared))?;
+    let named = thread::Builder::new().name(format!("udp-{number}"));
+    let thread = match kept {
+        Some((second, from_control)) => {
+            let second = second.map(|second| {
+                let mut second = TrainSocket::over(second, SECOND_BATCH)?;
+                second.register(lane.registry(), SECOND)?;
+                Ok::<_, io::Error>(second)
+            });
+            let second = second.transpose()?;
+            let keeper = Keeper {
+                lane,
+                second,
+                from_control,
             };
-            if let Err(error) = self.poll.poll(&mut events, span)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                log::error!("the UDP thread cannot wait: {error}");
-                return;
-            }
-            for event in &events {
-                match (event.token(), &mut self.second) {
-                    (SOCKET, _) => self.socket.note_readable(),
-                    (SECOND, Some(second)) => second.note_readable(),
-                    (_, _) => {}
+            named.spawn(move || keeper.run())?
+        }
+        None => named.spawn(move || while lane.turn(None, |_| {}) {})?,
+    };
+    Ok((thread, waker))
+}
+
+impl Shared {
+    /// The relay, which nobody else has as long as this is held.
+    fn relay(&self) -> MutexGuard<'_, Relay> {
+        self.relay
+            .lock()
+            .expect("no thread panics that has the relay")
+    }
+
+    fn tell_closed(&self, channel: ChannelId) {
+        // Fails only once the server stops.
+        let _ = self.closed.send(channel).is_ok() && self.taker.wake().is_ok();
+    }
+
+    /// Passes datagrams on to a control connection. They are lost if too many wait.
+    fn pass_to_control(&self, connection: ControlId, bytes: Vec<u8>, stride: usize) {
+        let stride = u16::try_from(stride).unwrap_or(u16::MAX);
+        let train = RelayDatagrams { stride, bytes };
+        if self.to_control.try_send((connection, train)).is_ok() {
+            // Fails only once the server stops.
+            let _ = self.taker.wake();
+        }
+    }
+}
+
+impl Keeper {
+    fn run(mut self) {
+        let mut outputs = Vec::new();
+        loop {
+            let span = self.handle_timeout();
+            let second = &mut self.second;
+            let has_more = second.as_ref().is_some_and(TrainSocket::is_readable);
+            let span = if has_more { Some(Duration::ZERO) } else { span };
+            let goes_on = self.lane.turn(span, |events| {
+                if let Some(second) = second
+                    && events.iter().any(|event| event.token() == SECOND)
+                {
+                    second.note_readable();
                 }
+            });
+            if !goes_on {
+                break;
             }
-            // What the server said before it told a peer comes before what that peer sends.
-            self.take_commands(clock::now());
             self.take_trains(&mut outputs);
             self.answer_second(&mut outputs);
-            for _ in 0..ROUND {
-                if self.socket.is_readable() {
-                    let Self {
-                        socket,
-                        second,
-                        relay,
-                        to_control,
-                        waker,
-                        ..
-                    } = &mut self;
-                    let control = Control { to_control, waker };
-                    let second = second.as_ref().map(TrainSocket::sender);
-                    socket.receive_together(|sender, trains| {
-                        let ways = (sender, second, &control);
-                        carry(relay, ways, trains, &mut outputs, &mut outgoing);
-                    });
-                }
-            }
         }
+        let relay = self.lane.shared.relay();
         log::debug!(
             "relay: answered={} forwarded={} dropped={}",
-            self.relay.answered(),
-            self.relay.forwarded(),
-            self.relay.dropped()
+            relay.answered(),
+            relay.forwarded(),
+            relay.dropped()
         );
+    }
+
+    /// Has the relay do what is due. Returns how long nothing else will be.
+    fn handle_timeout(&self) -> Option<Duration> {
+        let shared = &self.lane.shared;
+        let mut relay = shared.relay();
+        let now = clock::now();
+        relay.handle_timeout(now);
+        while let Some(channel) = relay.poll_closed() {
+            shared.tell_closed(channel);
+        }
+        let due = relay.poll_timeout();
+        due.map(|due| due.saturating_duration_since(now))
     }
 
     /// Answers what came to the second port.
     fn answer_second(&mut self, outputs: &mut Vec<Output>) {
-        let Self {
-            socket,
-            second: Some(second),
-            relay,
-            ..
-        } = self
-        else {
+        let Some(second) = self.second.as_mut().filter(|it| it.is_readable()) else {
             return;
         };
-        if !second.is_readable() {
-            return;
-        }
-        let (main, now) = (socket.sender(), clock::now());
+        let (shared, main) = (&self.lane.shared, self.lane.sender());
         second.receive(|sender, train| {
             let Received {
                 source,
@@ -248,7 +306,7 @@ impl Port {
                 source,
                 local,
             };
-            relay.handle_second(&batch, now, outputs);
+            shared.relay().handle_second(&batch, clock::now(), outputs);
             for output in outputs.drain(..) {
                 match output {
                     Output::Answer(answer) => send_answer(sender, &answer, (source, local)),
@@ -263,42 +321,21 @@ impl Port {
         });
     }
 
-    fn take_commands(&mut self, now: Instant) {
-        while let Ok(command) = self.commands.try_recv() {
-            match command {
-                RelayCommand::Allocate(id, account) => {
-                    if !self.relay.allocate(id, account, now) {
-                        log::error!("the relay has no room for an allocation");
-                    }
-                }
-                RelayCommand::Free(id) => self.relay.free(id),
-                RelayCommand::Open(channel) => {
-                    let id = channel.id;
-                    if !self.relay.open(channel, now) {
-                        self.tell(id);
-                    }
-                }
-            }
-        }
-    }
-
     /// Hands what came over control connections to the relay.
     fn take_trains(&mut self, outputs: &mut Vec<Output>) {
+        let shared = &self.lane.shared;
         while let Ok((connection, mut train)) = self.from_control.try_recv() {
             let stride = usize::from(train.stride);
             let bytes = train.bytes.as_mut_slice();
-            self.relay
+            shared
+                .relay()
                 .handle_control(connection, bytes, stride, clock::now(), outputs);
-            let control = Control {
-                to_control: &self.to_control,
-                waker: &self.waker,
-            };
             for output in outputs.drain(..) {
                 match output {
                     // A connection has one port, but its device may ask for the other one.
                     Output::Answer(answer) | Output::AnswerFromOther(answer) => {
                         let stride = answer.len();
-                        control.pass(connection, answer, stride);
+                        shared.pass_to_control(connection, answer, stride);
                     }
                     Output::Forward {
                         to,
@@ -313,140 +350,52 @@ impl Port {
                             stride: (part.len() > stride).then_some(stride),
                             bytes: &train.bytes[part],
                         };
-                        send(self.socket.sender(), &train);
+                        send(self.lane.sender(), &train);
                     }
                     Output::ForwardToControl { to, part, stride } => {
-                        control.pass(to, train.bytes[part].to_vec(), stride);
+                        shared.pass_to_control(to, train.bytes[part].to_vec(), stride);
                     }
                 }
             }
         }
-    }
-
-    fn tell_closed(&mut self) {
-        while let Some(channel) = self.relay.poll_closed() {
-            self.tell(channel);
-        }
-    }
-
-    fn tell(&self, closed: ChannelId) {
-        // Fails only once the server stops.
-        let _ = self.closed.send(closed).is_ok() && self.waker.wake().is_ok();
-    }
-}
-
-/// The way to control connections.
-struct Control<'a> {
-    to_control: &'a SyncSender<(ControlId, RelayDatagrams)>,
-    waker: &'a Waker,
-}
-
-impl Control<'_> {
-    /// Passes datagrams on. They are lost if too many wait.
-    fn pass(&self, connection: ControlId, bytes: Vec<u8>, stride: usize) {
-        let stride = u16::try_from(stride).unwrap_or(u16::MAX);
-        let train = RelayDatagrams { stride, bytes };
-        if self.to_control.try_send((connection, train)).is_ok() {
-            // Fails only once the server stops.
-            let _ = self.waker.wake();
-        }
-    }
-}
-
-/// Hands trains that came together to the main port to the relay, and sends what it wants sent. What finds no room is lost.
-fn carry<'a>(
-    relay: &mut Relay,
-    (sender, second, control): (&TrainSender, Option<&TrainSender>, &Control<'_>),
-    received: impl Iterator<Item = Received<'a>>,
-    outputs: &mut Vec<Output>,
-    outgoing: &mut Outgoing,
-) {
-    let now = clock::now();
-    let mut came = [&[][..]; BATCH];
-    for (index, (train, kept)) in received.zip(&mut came).enumerate() {
-        let Received {
-            source,
-            local,
-            ecn,
-            stride,
-            bytes,
-        } = train;
-        let batch = Batch {
-            bytes: &mut *bytes,
-            stride,
-            source,
-            local,
-        };
-        relay.handle_batch(batch, now, outputs);
-        for output in outputs.drain(..) {
-            match output {
-                Output::Answer(answer) => send_answer(sender, &answer, (source, local)),
-                Output::AnswerFromOther(answer) => {
-                    let second = second.expect("the relay knows whether there is a second port");
-                    send_answer(second, &answer, (source, local));
-                }
-                Output::Forward {
-                    to,
-                    from,
-                    part,
-                    stride,
-                } => {
-                    let way = Way {
-                        destination: to,
-                        source: from,
-                        ecn,
-                    };
-                    let part = Part {
-                        train: index,
-                        range: part,
-                        stride,
-                    };
-                    outgoing.add(way, part);
-                }
-                Output::ForwardToControl { to, part, stride } => {
-                    control.pass(to, bytes[part].to_vec(), stride);
-                }
-            }
-        }
-        *kept = bytes;
-    }
-    outgoing.drain(&came, |train| send(sender, train));
-}
-
-/// Sends an answer to where a datagram came from, from the address that it came to: whoever asked waits for an
-/// answer from there.
-fn send_answer(sender: &TrainSender, answer: &[u8], (to, from): (SocketAddr, Option<IpAddr>)) {
-    let train = Train {
-        destination: to,
-        source: from,
-        ecn: None,
-        stride: None,
-        bytes: answer,
-    };
-    send(sender, &train);
-}
-
-fn send(sender: &TrainSender, train: &Train<'_>) {
-    if sender.send(train).is_err() {
-        log::trace!("there is no room to send");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use common::wire::channel::{AllocationId, ChannelDatagram};
+    use std::net::UdpSocket;
+
+    use common::wire::channel::{AllocationId, ChannelDatagram, EndId};
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::relay::TrafficLimits;
+    use crate::relay::{Channel, TrafficLimits};
+
+    fn started(threads: usize) -> (UdpThreads, std::net::SocketAddr) {
+        let poll = Poll::new().unwrap();
+        let taker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut address: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+        let main = (0..threads).map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+            #[cfg(target_os = "linux")]
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&address.into()).unwrap();
+            let socket = UdpSocket::from(socket);
+            address = socket.local_addr().unwrap();
+            socket
+        });
+        let sockets = UdpSockets {
+            main: main.collect(),
+            second: None,
+        };
+        let relay = Relay::new([1; 32], TrafficLimits::default(), clock::now());
+        (UdpThreads::start(sockets, relay, &taker).unwrap(), address)
+    }
 
     /// The loop that takes trains is busy with something else.
     #[test]
     fn t49_trains_that_nobody_takes_are_lost_at_the_bound() {
-        let poll = Poll::new().unwrap();
-        let taker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let relay = Relay::new([1; 32], TrafficLimits::default(), clock::now());
-        let udp = UdpThread::start((socket, None), relay, &taker).unwrap();
+        let (udp, _) = started(1);
         let id = AllocationId::from_bytes([1; 16]);
         udp.order(RelayCommand::Allocate(id, "alice".parse().unwrap()));
         let bytes = ChannelDatagram::Bind(id).to_bytes();
@@ -455,23 +404,102 @@ mod tests {
         for _ in 0..3 * RELAY_TRAINS_WAITING_MAX {
             let bytes = bytes.clone();
             let train = (ControlId(1), RelayDatagrams { stride, bytes });
-            udp.waker.wake().unwrap();
+            udp.wake_keeper();
             udp.to_relay.send(train).unwrap();
         }
-        let UdpThread {
-            thread,
-            stop,
-            waker,
+        let UdpThreads {
+            threads,
+            shared,
             from_relay,
             ..
         } = udp;
-        stop.store(true, Ordering::Relaxed);
-        waker.wake().unwrap();
-        thread.join().unwrap();
+        shared.stop.store(true, Ordering::Relaxed);
+        for (thread, waker) in threads {
+            waker.wake().unwrap();
+            thread.join().unwrap();
+        }
+        drop(shared);
         let waiting = from_relay.iter().count();
         assert!(
             (1..=RELAY_TRAINS_WAITING_MAX).contains(&waiting),
             "{waiting}"
         );
+    }
+
+    /// A device of the relay, at a socket of its own.
+    struct Device {
+        socket: UdpSocket,
+        end: EndId,
+    }
+
+    impl Device {
+        /// Binds an allocation at the relay.
+        fn bound(relay: std::net::SocketAddr, id: AllocationId, end: EndId) -> Self {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(relay).unwrap();
+            let patience = Duration::from_secs(10);
+            socket.set_read_timeout(Some(patience)).unwrap();
+            let device = Self { socket, end };
+            device.send(&ChannelDatagram::Bind(id));
+            let challenge = device.receive();
+            let Some(ChannelDatagram::Challenge(_, cookie)) = ChannelDatagram::parse(&challenge)
+            else {
+                panic!("no challenge: {challenge:?}");
+            };
+            device.send(&ChannelDatagram::Proof(id, cookie));
+            let bound = ChannelDatagram::Bound(id).to_bytes();
+            assert_eq!(device.receive(), bound);
+            device
+        }
+
+        fn send(&self, datagram: &ChannelDatagram<'_>) {
+            self.socket.send(&datagram.to_bytes()).unwrap();
+        }
+
+        fn receive(&self) -> Vec<u8> {
+            let mut bytes = [0; 2048];
+            let len = self.socket.recv(&mut bytes).unwrap();
+            bytes[..len].to_vec()
+        }
+    }
+
+    /// The two ends of a channel come to whichever sockets the system chooses.
+    #[test]
+    #[cfg_attr(not(target_os = "linux"), ignore = "only Linux divides the peers")]
+    fn devices_reach_each_other_whichever_thread_each_of_them_has() {
+        const DEVICES: u8 = 32;
+        let (udp, relay) = started(4);
+        let bound = |number: u8| {
+            let id = AllocationId::from_bytes([number; 16]);
+            udp.order(RelayCommand::Allocate(id, "alice".parse().unwrap()));
+            Device::bound(relay, id, EndId::from_bytes([number; 16]))
+        };
+        let devices: Vec<Device> = (0..DEVICES).map(bound).collect();
+        for number in (0..DEVICES).step_by(2) {
+            let end = |number| {
+                let bytes = [number; 16];
+                (EndId::from_bytes(bytes), AllocationId::from_bytes(bytes))
+            };
+            let channel = Channel {
+                id: ChannelId(number.into()),
+                ends: [end(number), end(number + 1)],
+            };
+            udp.order(RelayCommand::Open(channel));
+        }
+        for pair in devices.chunks_exact(2) {
+            for (one, other) in [(&pair[0], &pair[1]), (&pair[1], &pair[0])] {
+                let packet = &b"opaque"[..];
+                one.send(&ChannelDatagram::Packet {
+                    end: one.end,
+                    packet,
+                });
+                let arrived = ChannelDatagram::Packet {
+                    end: other.end,
+                    packet,
+                };
+                assert_eq!(other.receive(), arrived.to_bytes());
+            }
+        }
+        udp.stop();
     }
 }

@@ -90,9 +90,10 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    // No limit of ours is to be met.
-    let limits = ["--relay-rate", "30000", "--relay-total", "30000"];
-    let server = stage::serve(&programs, &place, "127.0.0.1", &limits)?;
+    // No limit of ours is to be met, and coturn has one thread, too.
+    let options = "--relay-rate 30000 --relay-total 30000 --udp-threads 1";
+    let options: Vec<&str> = options.split_whitespace().collect();
+    let server = stage::serve(&programs, &place, "127.0.0.1", &options)?;
     let load = |arguments: &[&str]| {
         let mut load = Load::start(&programs, &place, Program::RelayLoad, arguments)?;
         // Ready once it has done nothing.

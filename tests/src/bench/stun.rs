@@ -23,6 +23,8 @@ use crate::program::{Program, Programs, now};
 const SOCKETS: usize = 64;
 /// Answers to one slice: about half a second.
 const ANSWERS: u64 = 50_000;
+/// As coturn has it.
+const ONE_THREAD: [&str; 2] = ["--udp-threads", "1"];
 /// Slices of a round.
 const SLICES: u32 = 5;
 /// A request without an answer is sent again after this long.
@@ -43,7 +45,7 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    let server = stage::serve(&programs, &at(server_core), "127.0.0.1", &[])?;
+    let server = stage::serve(&programs, &at(server_core), "127.0.0.1", &ONE_THREAD)?;
     let address = server.address.parse();
     let address =
         address.map_err(|_| Failure::Wrong(format!("{} is no address", server.address)))?;
