@@ -347,6 +347,37 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 pub const FIND_BACKOFF_FIRST: Duration = Duration::from_secs(2);
 /// Longest such back-off. Presence pushes make most of these look-ups unnecessary.
 pub const FIND_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A program does not ask the gateway for a port before its session is this old: most commands have ended by
+/// then, and each mapping costs the gateway two requests.
+pub const PORT_MAPPING_START_WAIT: Duration = Duration::from_secs(1);
+/// Lifetime of a port mapping that is asked for, and the longest that is believed. It is renewed at half of it:
+/// a gateway that has lost it is noticed then at the latest, and what a killed program leaves behind ends soon.
+pub const PORT_MAPPING_LIFETIME: Duration = Duration::from_secs(20 * 60);
+/// Shortest lifetime that is accepted: the least that RFC 6887 section 15 tells servers to give. A shorter one would
+/// make this device ask every few seconds.
+pub const PORT_MAPPING_LIFETIME_MIN: Duration = Duration::from_secs(2 * 60);
+/// First retransmission interval of PCP (IRT of RFC 6887 section 8.1.1). It doubles, and varies by a tenth.
+pub const PCP_RETRY_FIRST: Duration = Duration::from_secs(3);
+/// PCP requests in a row without an answer: a gateway on this network that loses both has no PCP. The RFC tries
+/// for ever, but there are two protocols more to try.
+pub const PCP_TRIES_MAX: u32 = 2;
+/// First retransmission interval of NAT-PMP (RFC 6886 section 3.1). It doubles.
+pub const NAT_PMP_RETRY_FIRST: Duration = Duration::from_millis(250);
+/// NAT-PMP requests in a row without an answer: 3.75 s, after those of PCP to the same port. The RFC has nine, in
+/// two minutes, for programs that have no third protocol to try.
+pub const NAT_PMP_TRIES_MAX: u32 = 4;
+/// Pause after all ways to a port mapping have failed; it doubles. A change of the network ends it.
+pub const PORT_MAPPING_BACKOFF_FIRST: Duration = Duration::from_secs(60);
+/// Longest such pause: most gateways that have no mapping to give never will.
+pub const PORT_MAPPING_BACKOFF_MAX: Duration = Duration::from_secs(30 * 60);
+/// Pause between two requests for the same mapping, whatever happens on the network: the least that RFC 6887
+/// section 11.2.1 permits between renewals.
+pub const PORT_MAPPING_RENEWAL_MIN: Duration = Duration::from_secs(4);
+/// Time in which all hosts of a network ask a gateway again that has announced its restart (RFC 6887
+/// section 14.1.3). Each draws its moment.
+pub const PORT_MAPPING_RESTART_SPREAD: Duration = Duration::from_secs(5);
+/// Time for a gateway to confirm that a mapping is given back: whoever ends a program waits for it.
+pub const PORT_MAPPING_RETURN_WAIT: Duration = Duration::from_millis(300);
 /// A program that has a server is not announced on the local network before it has run for this long: most
 /// commands have ended by then.
 pub const LAN_START_WAIT: Duration = Duration::from_secs(1);

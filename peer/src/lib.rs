@@ -27,6 +27,8 @@ mod conversation;
 mod failure;
 // The engine.
 pub mod node;
+// A port of the gateway's for this device.
+pub mod port_mapping;
 // The folder of one device: keys, settings, history, and who owns it.
 #[cfg(feature = "shell")]
 pub mod profile;
