@@ -84,6 +84,11 @@ pub(crate) struct Global {
     /// talked before find each other there while the server is away; --path relay implies it.
     #[arg(long, global = true, env = "PEER_NO_LAN", value_parser = FalseyValueParser::new())]
     pub(crate) no_lan: bool,
+    /// Ask no router for a port. Without it, a chat or another program that stays has the router of this network
+    /// forward a port to it by PCP, NAT-PMP or UPnP, so that others reach this device directly; it is given back at
+    /// the end. --path relay implies it.
+    #[arg(long, global = true, env = "PEER_NO_PORT_MAPPING", value_parser = FalseyValueParser::new())]
+    pub(crate) no_port_mapping: bool,
     /// Log to stderr what is decided; twice: what is dropped, too. RUST_LOG overrides it.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -583,9 +588,15 @@ mod tests {
                 );
                 if let Some(variable) = argument.get_env() {
                     assert!(
-                        ["PEER_PROFILE", "PEER_UDP", "PEER_PATH", "PEER_NO_LAN"]
-                            .map(Into::into)
-                            .contains(&variable.to_owned())
+                        [
+                            "PEER_PROFILE",
+                            "PEER_UDP",
+                            "PEER_PATH",
+                            "PEER_NO_LAN",
+                            "PEER_NO_PORT_MAPPING"
+                        ]
+                        .map(Into::into)
+                        .contains(&variable.to_owned())
                     );
                 }
             }

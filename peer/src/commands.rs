@@ -115,6 +115,7 @@ impl Place {
                 udp: global.udp.unwrap_or(BindAddress::port(0)),
                 rule: global.rule.into(),
                 lan: !global.no_lan,
+                port_mapping: !global.no_port_mapping,
             },
             node: RefCell::new(None),
         })
@@ -261,6 +262,10 @@ fn start_log(verbose: u8) {
     builder.parse_filters(&filter).format_timestamp_millis();
     // It edits lines, and would log each key that is typed.
     builder.filter_module("rustyline", log::LevelFilter::Off);
+    // They repeat what a router says in its own words.
+    for module in ["igd_next", "attohttpc", "xml"] {
+        builder.filter_module(module, log::LevelFilter::Off);
+    }
     // A test that runs several commands in one process has a logger already.
     let _ = builder.try_init();
 }

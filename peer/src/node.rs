@@ -97,6 +97,7 @@ impl Node {
             epoch,
             rule,
             lan,
+            port_mapping,
         } = options;
         let own_key = secret.public();
         let mut rng = StdRng::from_seed(seed);
@@ -132,7 +133,7 @@ impl Node {
             directory: Directory::new(own_key, directory_rng),
             chat: Chat::new(restored.outbox, &restored.sent),
             transfers: Transfers::default(),
-            paths: Paths::new(paths_rng, own_key, rule),
+            paths: Paths::new(paths_rng, own_key, rule, port_mapping),
             lan,
             wants_are_stale: true,
             called: now,
@@ -158,6 +159,7 @@ impl Node {
             Input::LocalAddresses(addresses) => self.on_local_addresses(addresses, now),
             Input::Woke(span) => self.on_woke(span, now),
             Input::Lan(input) => self.lan.handle_input(input, cx.links, now),
+            Input::PortMapping(found) => self.on_port_mapping(found, now),
             Input::Rendezvous(input) => {
                 if let RendezvousInput::Connected { server, other, .. } = &input {
                     self.paths.set_server(*server, *other);
@@ -249,6 +251,7 @@ impl Node {
     ///     epoch: Epoch::new(now, UnixTime::from_millis(1_700_000_000_000)),
     ///     rule: PathRule::Any,
     ///     lan: true,
+    ///     port_mapping: true,
     /// };
     /// let mut node = Node::new([2; 32], now, options);
     /// let mut buffer = Vec::new();

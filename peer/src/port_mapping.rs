@@ -12,7 +12,7 @@
 //!
 //! Only IPv4 is mapped. A firewall for IPv6 is not asked for a hole.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use common::candidate::is_single_host;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,18 @@ pub enum PortMappingState {
     },
 }
 
+impl PortMappingState {
+    /// Tells whether the owner permits a mapping.
+    pub const fn is_permitted(&self) -> bool {
+        match self {
+            Self::Unmapped {
+                reason: NoPortMapping::SwitchedOff | NoPortMapping::Hidden,
+            } => false,
+            Self::Mapped { .. } | Self::Unmapped { .. } => true,
+        }
+    }
+}
+
 impl Default for PortMappingState {
     fn default() -> Self {
         let reason = NoPortMapping::NotYetWanted;
@@ -65,7 +77,7 @@ pub struct PortMapping {
     /// How the gateway was asked.
     pub protocol: MappingProtocol,
     /// The gateway's endpoint outside, as it says itself.
-    pub external: SocketAddr,
+    pub external: SocketAddrV4,
     /// The gateway's address inside.
     pub gateway: Ipv4Addr,
 }

@@ -34,15 +34,18 @@ use mio::{Events, Poll, Token, Waker};
 
 pub mod control;
 mod disk;
+mod gateway;
 mod history;
 mod lan;
 #[cfg(feature = "local-node")]
 mod local;
 pub mod names;
 mod network;
+mod port_mapping;
 mod sleep;
 pub mod tls;
 mod udp;
+mod upnp;
 pub mod workers;
 
 use self::control::ControlServer;
@@ -53,6 +56,7 @@ use self::lan::Lan;
 #[cfg(feature = "local-node")]
 pub use self::local::{Heard, LocalNode};
 use self::network::NetworkWatch;
+use self::port_mapping::PortMapper;
 use self::sleep::SleepWatch;
 use self::tls::RendezvousConnection;
 pub use self::tls::probe;
@@ -121,6 +125,8 @@ pub struct NodeSettings {
     pub rule: PathRule,
     /// Whether it announces itself on the local network and listens for others there.
     pub lan: bool,
+    /// Whether it asks the gateway for a port.
+    pub port_mapping: bool,
 }
 
 /// The address of a rendezvous server. Its TCP and UDP ports have the same number.
@@ -218,6 +224,7 @@ struct EventLoop {
     connection: RendezvousConnection,
     control: ControlServer,
     lan: Lan,
+    port_mapper: PortMapper,
     /// What a caller on this thread has not taken yet; `None` if there is no such caller.
     #[cfg(feature = "local-node")]
     heard: Option<VecDeque<Heard>>,
@@ -269,6 +276,7 @@ impl EventLoop {
             epoch: epoch(),
             rule: settings.rule,
             lan: settings.lan,
+            port_mapping: settings.port_mapping,
         };
         Ok(Self {
             poll,
@@ -276,7 +284,8 @@ impl EventLoop {
             udp,
             connection,
             control,
-            lan: Lan::new(answers, now),
+            lan: Lan::new(answers.clone(), now),
+            port_mapper: PortMapper::new(answers),
             #[cfg(feature = "local-node")]
             heard: None,
             workers,
@@ -379,6 +388,9 @@ impl EventLoop {
                     self.node.handle_input(Input::Computed(id, answer), now);
                 }
                 Answer::Lan(heard) => self.node.handle_input(Input::Lan(heard), now),
+                Answer::PortMapping(found) => {
+                    self.node.handle_input(Input::PortMapping(found), now);
+                }
                 Answer::Resolved(resolved) => {
                     let mut said = VecDeque::new();
                     let registry = self.poll.registry();
@@ -391,7 +403,14 @@ impl EventLoop {
     }
 
     fn take_addresses(&mut self, now: Instant) {
-        if let Some(addresses) = self.network.take_changed(&self.udp, now) {
+        if !self.network.is_due(now) {
+            return;
+        }
+        let changed = self.network.take_changed(&self.udp, now);
+        let network = &self.network;
+        self.port_mapper
+            .set_network(network.addresses(), network.gateway());
+        if let Some(addresses) = changed {
             self.node
                 .handle_input(Input::LocalAddresses(addresses), now);
         }
@@ -452,6 +471,7 @@ impl EventLoop {
                 }
             }
             Output::Lan(announcement) => self.lan.announce(announcement),
+            Output::PortMapping(order) => self.port_mapper.order(order),
             Output::Wait(_) => {}
         }
     }
@@ -516,6 +536,7 @@ impl EventLoop {
         self.ask_history();
         self.control.close();
         self.lan.finish();
+        self.port_mapper.finish();
         // Workers that wait for the loop to take an answer learn that it does not.
         drop(self.answers);
         self.workers.finish();

@@ -35,6 +35,7 @@ impl Home {
             .env("PEER_PROFILE", self.path("profile"))
             // Nothing leaves this machine.
             .env("PEER_NO_LAN", "1")
+            .env("PEER_NO_PORT_MAPPING", "1")
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command

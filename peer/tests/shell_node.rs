@@ -331,6 +331,7 @@ impl Profile {
             udp: "127.0.0.1:0".parse().unwrap(),
             rule: PathRule::Any,
             lan: false,
+            port_mapping: false,
         }
     }
 

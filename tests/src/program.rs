@@ -137,6 +137,7 @@ impl Programs {
         // Everything stays on the loopback interface, whatever addresses this machine has.
         command.env("PEER_UDP", "127.0.0.1:0");
         command.env("PEER_NO_LAN", "1");
+        command.env("PEER_NO_PORT_MAPPING", "1");
         command
             .env("HOME", &self.folder)
             .env("XDG_DATA_HOME", self.folder.join("data"));

@@ -41,6 +41,8 @@ pub(crate) struct Ways {
     pub(crate) rule: PathRule,
     /// Whether the device announces itself on the local network.
     pub(crate) lan: bool,
+    /// Whether the device asks the gateway for a port.
+    pub(crate) port_mapping: bool,
 }
 
 /// A connection to the profile's node, and the node itself if this process owns the profile.
@@ -81,21 +83,27 @@ impl NodeHandle {
 
     /// Makes sure that a node of another program keeps to the paths asked for here: they may hide addresses.
     fn check_ways(&mut self) -> Result<(), Failure> {
-        let Ways { rule, lan, .. } = self.ways;
-        if (rule == PathRule::Any && lan) || self.is_owner() {
+        let Ways {
+            rule,
+            lan,
+            port_mapping,
+            ..
+        } = self.ways;
+        if (rule == PathRule::Any && lan && port_mapping) || self.is_owner() {
             return Ok(());
         }
-        let option = if rule == PathRule::Any {
-            "--no-lan"
-        } else {
-            "--path"
+        let option = match (rule, lan) {
+            (PathRule::Relayed | PathRule::Direct, _) => "--path",
+            (PathRule::Any, false) => "--no-lan",
+            (PathRule::Any, true) => "--no-port-mapping",
         };
         let doing = &format!("use {option}");
         let Reply::Status(node) = self.call(doing, &Command::Status)? else {
             return Err(Failure::unexpected_reply(doing));
         };
         let is_kept_to = rule == PathRule::Any || node.rule == rule;
-        if is_kept_to && (lan || !node.lan) {
+        let may_map = node.port_mapping.is_permitted();
+        if is_kept_to && (lan || !node.lan) && (port_mapping || !may_map) {
             return Ok(());
         }
         Err(Failure::new(Exit::Profile, format!("could not {doing}"))
@@ -397,7 +405,7 @@ impl NodeHandle {
                 Ok(client) => {
                     if self.owned.is_none() {
                         log::info!(
-                            "another 'peer' program runs the node of this profile: what the node decides is in that one's log, and --udp, --path and --no-lan are that one's, too"
+                            "another 'peer' program runs the node of this profile: what the node decides is in that one's log, and --udp, --path, --no-lan and --no-port-mapping are that one's, too"
                         );
                     }
                     let client = self.client.insert(client);
@@ -438,6 +446,7 @@ impl NodeHandle {
             udp: self.ways.udp,
             rule: self.ways.rule,
             lan: self.ways.lan,
+            port_mapping: self.ways.port_mapping,
         });
         Ok(Owned {
             node: node?,

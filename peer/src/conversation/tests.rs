@@ -13,6 +13,7 @@ use super::entry::Mistake;
 use super::*;
 use crate::node::PathRule;
 use crate::node::command::{EnrolmentView, KeyState, Listed, Moved, NodeStatus, TransferView};
+use crate::port_mapping::PortMappingState;
 
 // How it ends.
 mod end;
@@ -285,6 +286,7 @@ fn status() -> NodeStatus {
         endpoints: Vec::new(),
         rule: PathRule::Any,
         lan: true,
+        port_mapping: PortMappingState::default(),
         links: Vec::new(),
         nearby: Vec::new(),
         outbox: 0,

@@ -13,6 +13,8 @@ use common::wire::rendezvous::{FailedLogins, Refusal, Status};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::port_mapping::PortMappingState;
+
 /// Pairs a reply with its command. Chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
@@ -425,6 +427,9 @@ pub struct NodeStatus {
     /// Whether it announces itself on the local network, where it has an address there, and listens for others.
     #[serde(default)]
     pub lan: bool,
+    /// Whether the gateway forwards a port to this device, and which.
+    #[serde(default)]
+    pub port_mapping: PortMappingState,
     /// Its links to other devices, by account.
     pub links: Vec<LinkView>,
     /// Accounts with a device that is heard on the local network, ordered by name: see [`Event::Nearby`].

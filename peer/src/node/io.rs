@@ -19,6 +19,8 @@ use common::time::{Epoch, UnixTime};
 use common::wire::peer::Message;
 use common::wire::rendezvous::{OpaqueMessage, StretchVersion};
 
+use crate::port_mapping::{NoPortMapping, PortMapping};
+
 use super::command::{
     Command, CommandError, CommandId, Event, HistoryItem, MessageState, PathRule, Reply,
 };
@@ -42,6 +44,9 @@ pub struct NodeOptions {
     /// Whether it announces itself on the local network and listens for others there. With
     /// [`PathRule::Relayed`] it does neither.
     pub lan: bool,
+    /// Whether it asks the gateway for a port. With [`PathRule::Relayed`] it does not, nor while the server is on this
+    /// host.
+    pub port_mapping: bool,
 }
 
 // ---- inputs and outputs ------------------------------------------------------------------------
@@ -58,6 +63,8 @@ pub enum Input {
     Woke(Duration),
     /// Somebody was heard on the local network, or is there no more.
     Lan(LanInput),
+    /// What came of [`PortMappingOrder::Keep`]: told whenever it changes.
+    PortMapping(Result<PortMapping, NoPortMapping>),
     /// The control connection opened, brought bytes or closed.
     Rendezvous(RendezvousInput),
     /// A person, or a program for them, issued a command.
@@ -119,6 +126,8 @@ pub enum Output {
     /// Announce this on the local network from now on and nothing else, and listen for others; with `None`,
     /// neither. Without it, nothing is announced.
     Lan(Option<LanAnnouncement>),
+    /// Have the gateway forward a port to the UDP socket, or not any more. Without it, nothing is asked of the gateway.
+    PortMapping(PortMappingOrder),
     /// Wait for the next input, at most until this deadline if there is one.
     Wait(Option<Deadline>),
 }
@@ -187,6 +196,17 @@ pub enum LanInput {
         /// The name of the instance.
         name: LanName,
     },
+}
+
+// ---- port mapping ------------------------------------------------------------------------------
+
+/// What the shell is to have the gateway do. When the program ends, the shell gives the mapping back by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortMappingOrder {
+    /// Have a port mapped from now on and on every network. Where that is done already, make sure that it still is.
+    Keep,
+    /// Give it back.
+    GiveBack,
 }
 
 // ---- control connection ------------------------------------------------------------------------

@@ -6,7 +6,8 @@ use common::relayed::is_relayed;
 
 use super::Node;
 use super::command::Event;
-use super::io::{Datagrams, LocalAddress};
+use super::io::{Datagrams, LocalAddress, Output};
+use crate::port_mapping::{NoPortMapping, PortMapping};
 
 impl Node {
     /// The host has these addresses from now on.
@@ -16,6 +17,16 @@ impl Node {
         self.paths.check_server(now);
         self.lan.set_local(&addresses, now);
         cx.links.set_local_addresses(addresses);
+        self.announce(now);
+    }
+
+    /// What the gateway forwards has changed.
+    pub(super) fn on_port_mapping(
+        &mut self,
+        found: Result<PortMapping, NoPortMapping>,
+        now: Instant,
+    ) {
+        self.paths.on_port_mapping(found);
         self.announce(now);
     }
 
@@ -68,6 +79,9 @@ impl Node {
         let cx = &mut self.effects.at(now);
         cx.links.set_own_addresses(self.paths.own_addresses(), now);
         cx.links.set_candidates(self.paths.candidates(), now);
+        if let Some(order) = self.paths.take_mapping_order() {
+            cx.outputs.push_back(Output::PortMapping(order));
+        }
         if cx.requests.is_online() && self.paths.needs_announcing() {
             let candidates = self.paths.take_announcement();
             self.directory.announce(candidates, cx);

@@ -5,7 +5,7 @@
 //! [`agent`].
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use common::key::DeviceKey;
@@ -14,9 +14,11 @@ use common::stun;
 use rand::rngs::StdRng;
 
 use super::command::PathRule;
-use super::io::{Datagrams, LocalAddress, Transmit};
+use super::io::{Datagrams, LocalAddress, PortMappingOrder, Transmit};
+use crate::port_mapping::{NoPortMapping, PortMapping, PortMappingState};
 use answers::Answers;
 use discovery::Discovery;
+use mapping::Mapping;
 
 // Candidates of other devices: checks, proofs and budgets.
 pub(super) mod agent;
@@ -26,6 +28,8 @@ mod answers;
 pub(super) mod budget;
 // The server-reflexive addresses of this device.
 mod discovery;
+// The endpoint that the gateway forwards.
+mod mapping;
 // This device's side of the relay.
 pub(super) mod relay;
 
@@ -42,20 +46,28 @@ pub(super) struct Paths {
     announced: Option<Vec<SocketAddr>>,
     /// Until then, the session's first announcement waits for the first server-reflexive address.
     announce_by: Option<Instant>,
+    mapping: Mapping,
     answers: Answers,
     transmits: VecDeque<(Transmit, Vec<u8>)>,
     rule: PathRule,
 }
 
 impl Paths {
-    /// Creates the paths of the device `own_key`, with no endpoint known yet.
-    pub(super) const fn new(rng: StdRng, own_key: DeviceKey, rule: PathRule) -> Self {
+    /// Creates the paths of the device `own_key`, with no endpoint known yet. `port_mapping` says whether its owner
+    /// lets it have a port of the gateway's.
+    pub(super) const fn new(
+        rng: StdRng,
+        own_key: DeviceKey,
+        rule: PathRule,
+        port_mapping: bool,
+    ) -> Self {
         Self {
             rng,
             local: BTreeSet::new(),
             discoveries: Vec::new(),
             announced: None,
             announce_by: None,
+            mapping: Mapping::new(port_mapping, rule),
             answers: Answers::new(own_key),
             transmits: VecDeque::new(),
             rule,
@@ -93,16 +105,19 @@ impl Paths {
             self.transmits
                 .push_back(discovery.start(&mut self.rng, now));
         }
+        self.mapping.on_online(self.server(), now);
     }
 
     /// The session ended: stops the discovery.
     pub(super) fn on_offline(&mut self) {
         self.discoveries.iter_mut().for_each(Discovery::stop);
+        self.mapping.on_offline();
         self.announce_by = None;
     }
 
-    /// The candidates to announce, at most [`CANDIDATES_MAX`], the server-reflexive ones first. Loopback
-    /// addresses are included only if the server is on this host, too. None where nobody is to know any.
+    /// The candidates to announce, at most [`CANDIDATES_MAX`], the server-reflexive ones first, and then the one that
+    /// the gateway forwards. Loopback addresses are included only if the server is on this host, too. None where
+    /// nobody is to know any.
     pub(super) fn candidates(&self) -> Vec<SocketAddr> {
         if self.rule == PathRule::Relayed {
             return Vec::new();
@@ -117,12 +132,32 @@ impl Paths {
         let seen = self
             .reflexive()
             .filter(|address| !self.local.contains(address));
-        seen.chain(local.copied()).take(CANDIDATES_MAX).collect()
+        let mapped = self.mapped().filter(|mapped| {
+            !self.local.contains(mapped) && !self.reflexive().any(|seen| seen == *mapped)
+        });
+        let outside = seen.chain(mapped);
+        outside.chain(local.copied()).take(CANDIDATES_MAX).collect()
     }
 
     /// All endpoints of this device, announced or not.
     pub(super) fn own_addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.local.iter().copied().chain(self.reflexive())
+        let outside = self.reflexive().chain(self.mapping.external());
+        self.local.iter().copied().chain(outside)
+    }
+
+    /// What the shell is to have the gateway do.
+    pub(super) const fn take_mapping_order(&mut self) -> Option<PortMappingOrder> {
+        self.mapping.take_order()
+    }
+
+    /// What came of that.
+    pub(super) fn on_port_mapping(&mut self, found: Result<PortMapping, NoPortMapping>) {
+        self.mapping.on_result(found);
+    }
+
+    /// Whether the gateway forwards a port, and whether that is any good.
+    pub(super) fn port_mapping(&self) -> PortMappingState {
+        self.mapping.state(self.mapped().is_some())
     }
 
     /// Tells whether the candidates have changed since the last announcement and are due to be announced.
@@ -167,13 +202,14 @@ impl Paths {
     }
 
     /// Sends the STUN requests that are due. Returns whether the first announcement has waited long enough
-    /// for an answer.
+    /// for an answer, or the gateway is to be asked for a port.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
         for discovery in &mut self.discoveries {
             self.transmits
                 .extend(discovery.handle_timeout(&mut self.rng, now));
         }
-        self.announce_by.take_if(|by| *by <= now).is_some()
+        let is_mapping_due = self.mapping.handle_timeout(now);
+        self.announce_by.take_if(|by| *by <= now).is_some() || is_mapping_due
     }
 
     /// The first announcement waits no longer. Returns whether it did.
@@ -198,7 +234,11 @@ impl Paths {
     /// When [`Paths::handle_timeout`] is due, if ever.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let probes = self.discoveries.iter().filter_map(Discovery::poll_timeout);
-        probes.chain(self.announce_by).min()
+        let others = self
+            .announce_by
+            .into_iter()
+            .chain(self.mapping.poll_timeout());
+        probes.chain(others).min()
     }
 
     /// Appends the next datagram to send to `buffer`.
@@ -206,6 +246,13 @@ impl Paths {
         let (transmit, bytes) = self.transmits.pop_front()?;
         buffer.extend_from_slice(&bytes);
         Some(transmit)
+    }
+
+    /// The endpoint that the gateway forwards, if others can be sent there.
+    fn mapped(&self) -> Option<SocketAddr> {
+        let seen = self.reflexive().map(|seen| seen.ip());
+        let is_own = |ip: &IpAddr| self.local.iter().any(|local| local.ip() == *ip);
+        self.mapping.candidate(seen.filter(|ip| !is_own(ip)))
     }
 
     fn reflexive(&self) -> impl Iterator<Item = SocketAddr> {
@@ -238,7 +285,7 @@ mod tests {
     fn online_under(rule: PathRule) -> (Paths, Instant) {
         let now = Instant::now();
         let own_key = DeviceSecret::from_seed([1; 32]).public();
-        let mut paths = Paths::new(StdRng::from_seed([1; 32]), own_key, rule);
+        let mut paths = Paths::new(StdRng::from_seed([1; 32]), own_key, rule, true);
         paths.set_local(&["127.0.0.1:5000", "192.0.2.1:5000"].map(local));
         paths.set_server(server(), None);
         paths.on_online(now);
@@ -298,6 +345,33 @@ mod tests {
     }
 
     #[test]
+    fn a_mapped_endpoint_is_announced_behind_what_the_server_sees_unless_addresses_are_hidden() {
+        for (rule, is_hidden) in [(PathRule::Relayed, true), (PathRule::Any, false)] {
+            let (mut paths, now) = online_under(rule);
+            assert!(answer(&mut paths, "203.0.113.9:6000", server(), now));
+            paths.take_announcement();
+            while let Some(due) = paths.mapping.poll_timeout() {
+                assert!(paths.handle_timeout(due));
+            }
+            assert_eq!(paths.take_mapping_order().is_none(), is_hidden);
+            let external: std::net::SocketAddrV4 = "203.0.113.9:40000".parse().unwrap();
+            paths.on_port_mapping(Ok(PortMapping {
+                protocol: crate::port_mapping::MappingProtocol::NatPmp,
+                external,
+                gateway: [192, 0, 2, 254].into(),
+            }));
+            assert_eq!(paths.needs_announcing(), !is_hidden);
+            let announced = paths.take_announcement();
+            assert_eq!(
+                announced.get(1) == Some(&external.into()),
+                !is_hidden,
+                "{rule:?}"
+            );
+            assert_eq!(announced.is_empty(), is_hidden);
+        }
+    }
+
+    #[test]
     fn the_first_announcement_waits_for_the_server_and_not_for_long() {
         let (mut paths, now) = online();
         assert!(!paths.needs_announcing());
@@ -321,7 +395,7 @@ mod tests {
         assert!(paths.needs_announcing());
         paths.take_announcement();
         assert!(!paths.needs_announcing());
-        assert!(!paths.handle_timeout(later + ANNOUNCE_WAIT_MAX));
+        assert!(!paths.handle_timeout(later + ANNOUNCE_WAIT_MAX / 2));
     }
 
     #[test]

@@ -179,6 +179,7 @@ impl Alone {
             epoch: Epoch::new(now, UnixTime::from_millis(1_000_000)),
             rule: PathRule::Any,
             lan: true,
+            port_mapping: true,
         };
         let node = Node::new([1; 32], now, options);
         Self { node, now }

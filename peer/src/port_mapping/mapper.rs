@@ -113,7 +113,6 @@ struct Retry {
 #[derive(Clone, Copy, Debug)]
 struct Held {
     mapping: PortMapping,
-    external: SocketAddrV4,
     expires: Instant,
 }
 
@@ -182,7 +181,7 @@ impl Mapper {
                 self.step = Step::Returning { until };
             }
             MappingProtocol::Upnp => {
-                let external_port = held.external.port();
+                let external_port = held.mapping.external.port();
                 let request = UpnpRequest::Unmap { external_port };
                 self.outputs.push_back(MapperOutput::Upnp(request));
             }
@@ -397,12 +396,11 @@ impl Mapper {
         let lifetime = lifetime.min(PORT_MAPPING_LIFETIME);
         let mapping = PortMapping {
             protocol,
-            external: grant.external.into(),
+            external: grant.external,
             gateway: target.gateway,
         };
         self.held = Some(Held {
             mapping,
-            external: grant.external,
             expires: now + lifetime,
         });
         self.failures = 0;
@@ -485,7 +483,7 @@ impl Mapper {
     /// The endpoint outside that would suit: the present one, or else the port inside.
     fn suggested(&self, target: Target) -> SocketAddrV4 {
         let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, target.internal.port());
-        self.held.map_or(any, |held| held.external)
+        self.held.map_or(any, |held| held.mapping.external)
     }
 
     fn first_try(&mut self, interval: Duration, now: Instant) -> Retry {

@@ -1,12 +1,14 @@
-//! The addresses of this host, and when they change.
+//! The addresses of this host and its default gateway, and when they change.
 //!
 //! Linux tells of changes over a netlink socket (rtnetlink(7)); elsewhere, and to be safe, they are looked at
 //! every few seconds.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
+use super::gateway::default_gateway;
 use super::udp::Udp;
 use crate::node::io::LocalAddress;
 
@@ -20,6 +22,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 pub(super) struct NetworkWatch {
     changes: Option<changes::Changes>,
     addresses: Vec<LocalAddress>,
+    gateway: Option<Ipv4Addr>,
     due: Instant,
 }
 
@@ -33,6 +36,7 @@ impl NetworkWatch {
         Self {
             changes: changes.ok(),
             addresses: Vec::new(),
+            gateway: None,
             due: now,
         }
     }
@@ -45,12 +49,28 @@ impl NetworkWatch {
         }
     }
 
+    /// Tells whether the network is due to be looked at.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.due <= now
+    }
+
+    /// The addresses that were found last.
+    pub(super) fn addresses(&self) -> &[LocalAddress] {
+        &self.addresses
+    }
+
+    /// The default gateway that was found last.
+    pub(super) const fn gateway(&self) -> Option<Ipv4Addr> {
+        self.gateway
+    }
+
     /// The addresses, if they are due to be looked at and have changed.
     pub(super) fn take_changed(&mut self, udp: &Udp, now: Instant) -> Option<Vec<LocalAddress>> {
-        if now < self.due {
+        if !self.is_due(now) {
             return None;
         }
         self.due = now + INTERVAL;
+        self.gateway = default_gateway();
         match udp.local_addresses() {
             Ok(addresses) if addresses != self.addresses => {
                 log::debug!("local addresses change count={}", addresses.len());
@@ -82,9 +102,9 @@ mod changes {
     use rustix::net::netlink::SocketAddrNetlink;
     use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
-    /// Interfaces, and addresses of both families (`RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`,
-    /// `RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`).
-    const GROUPS: u32 = 0x1 | 0x10 | 0x100;
+    /// Interfaces, addresses of both families, and routes of IPv4 (`RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`,
+    /// `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`).
+    const GROUPS: u32 = 0x1 | 0x10 | 0x100 | 0x40;
 
     /// The messages of the kernel, of which only that they came is looked at.
     #[derive(Debug)]

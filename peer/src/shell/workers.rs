@@ -8,6 +8,7 @@ use common::id::TransferId;
 use common::os::worker::{self, Queue, Worker};
 
 use crate::node::io::{DiskAnswer, Job, JobId, LanInput, Outcome, StoreAnswer, StoreId};
+use crate::port_mapping::{NoPortMapping, PortMapping};
 use common::limits::{LOOKUPS_MAX, SERVER_ADDRESSES_MAX, STRETCHES_MAX};
 
 /// Where workers leave their answers.
@@ -26,6 +27,8 @@ pub(crate) enum Answer {
     Resolved(Resolved),
     /// What was heard on the local network.
     Lan(LanInput),
+    /// What became of the port mapping.
+    PortMapping(Result<PortMapping, NoPortMapping>),
 }
 
 /// The addresses of the rendezvous.

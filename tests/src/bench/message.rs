@@ -216,6 +216,7 @@ impl End {
             udp: "127.0.0.1:0".parse()?,
             rule: PathRule::Any,
             lan: false,
+            port_mapping: false,
         };
         let mut end = Self {
             node: LocalNode::start(settings)?,

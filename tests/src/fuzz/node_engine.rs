@@ -1,7 +1,7 @@
 //! A peer's engine, with any rendezvous, network, disk and person.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use common::candidate::is_single_host;
@@ -24,6 +24,7 @@ use common::wire::rendezvous::{
 use common::wire::samples;
 use peer::node::Input;
 use peer::node::io::{ClosedReason, LanInput, LocalAddress, RendezvousInput, RendezvousOutput};
+use peer::port_mapping::{MappingProtocol, NoPortMapping, PortMapping};
 use serde::Serialize;
 
 use super::feed::Feed;
@@ -276,6 +277,7 @@ impl Run {
         match feed.byte() {
             255 => return self.host.input(Input::ShutDown),
             254 => return self.hear_neighbour(feed),
+            253 => return self.map(feed),
             _ => {}
         }
         let addresses = (0..feed.below(4)).map(|_| LocalAddress {
@@ -298,6 +300,23 @@ impl Run {
             LanInput::Gone { name }
         };
         self.host.input(Input::Lan(said));
+    }
+
+    /// The shell says what became of a port mapping.
+    fn map(&mut self, feed: &mut Feed<'_>) {
+        let found = if feed.flag() {
+            Ok(PortMapping {
+                protocol: MappingProtocol::Pcp,
+                external: SocketAddrV4::new(
+                    feed.array::<4>().into(),
+                    u16::from_be_bytes(feed.array()),
+                ),
+                gateway: feed.array::<4>().into(),
+            })
+        } else {
+            Err(NoPortMapping::NoAnswer)
+        };
+        self.host.input(Input::PortMapping(found));
     }
 
     /// Packets go to the server, to who sent some, and to where a device may be.

@@ -93,6 +93,7 @@ impl NodeHost {
             epoch: Epoch::new(now, UnixTime::from_millis(1_700_000_000_000)),
             rule: PathRule::Any,
             lan: true,
+            port_mapping: true,
         };
         let mut host = Self {
             node: Node::new([7; 32], now, options),
@@ -384,7 +385,7 @@ impl NodeHost {
                     self.on_reply(&reply);
                 }
                 // Whoever hears it is in `node_engine`.
-                Output::Lan(_) => {}
+                Output::Lan(_) | Output::PortMapping(_) => {}
                 Output::Event(event) => self.on_event(&event),
             }
         }

@@ -375,6 +375,8 @@ impl World {
             epoch: Epoch::new(now, self.wall),
             rule: host.rule,
             lan: host.lan,
+            // Its homes have no gateways that could be asked.
+            port_mapping: false,
         };
         let mut node = Node::new(self.rng.random(), now, options);
         node.propagate_panics();
@@ -555,6 +557,8 @@ impl World {
                     self.schedule(at, Happening::Disk(n, life, request));
                 }
                 Output::Lan(what) => self.announce(n, what),
+                // It is not permitted.
+                Output::PortMapping(_) => {}
                 Output::Compute(id, job) => self.on_job(n, id, job),
                 Output::Reply(id, reply) => {
                     if let Err(violation) = login::on_reply(self, n, id, &reply) {

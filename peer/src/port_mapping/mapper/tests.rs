@@ -339,7 +339,7 @@ impl Lab {
         sent
     }
 
-    fn external(&mut self) -> Result<SocketAddr, NoPortMapping> {
+    fn external(&mut self) -> Result<SocketAddrV4, NoPortMapping> {
         // What it sends is looked at elsewhere.
         let _ = self.take_outputs();
         let told = self.told.last().expect("something was told");

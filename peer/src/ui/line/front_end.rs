@@ -525,6 +525,7 @@ mod tests {
     use crate::node::command::{
         ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem, Moved,
     };
+    use crate::port_mapping::PortMappingState;
     use common::id::{DeviceName, MessageId, TransferId};
 
     const HOSTILE: &str = "a\u{1b}]52;c;eA==\u{7}\r\u{202e}b\u{9b}2J";
@@ -575,6 +576,7 @@ mod tests {
             endpoints: Vec::new(),
             rule: PathRule::Any,
             lan: true,
+            port_mapping: PortMappingState::default(),
             links: Vec::new(),
             nearby: Vec::new(),
             outbox: 0,

@@ -1,0 +1,392 @@
+//! Keeps a port of the gateway's mapped, on a thread of its own: UPnP waits for the gateway, and the loop must not.
+//!
+//! The thread owns a [`Mapper`], which decides, the sockets of PCP and NAT-PMP, and [`Upnp`]. The loop tells it what to
+//! map, and it leaves what becomes of that as an answer. It is started when a mapping is wanted for the first time.
+
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::os::clock::now;
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+
+use super::upnp::Upnp;
+use super::workers::{Answer, Answers};
+use crate::node::io::{LocalAddress, PortMappingOrder};
+use crate::port_mapping::{
+    ANNOUNCEMENT_PORT, Mapper, MapperOutput, SERVER_PORT, Target, UpnpRequest,
+};
+
+/// How long a program that ends waits for the gateway to take its port back.
+const FAREWELL_PATIENCE: Duration = Duration::from_millis(500);
+/// Room for a datagram: one byte more than is read of any, so that a longer one is seen to be.
+const DATAGRAM_LEN_MAX: usize = crate::port_mapping::pcp::MESSAGE_LEN_MAX + 1;
+/// Datagrams that are taken from a socket before something else is done.
+const RECEIVES_PER_TURN: usize = 16;
+
+const WAKER: Token = Token(0);
+const SERVER: Token = Token(1);
+const ANNOUNCEMENTS: Token = Token(2);
+
+/// What the node wants of the gateway, and the thread that sees to it.
+#[derive(Debug)]
+pub(super) struct PortMapper {
+    answers: Answers,
+    is_wanted: bool,
+    /// What could be mapped on the present network.
+    target: Option<Target>,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    orders: Sender<Order>,
+    waker: Waker,
+    /// Carries nothing; its other end is dropped when the thread ends.
+    ended: Receiver<Infallible>,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Order {
+    Map(Option<Target>),
+    Refresh,
+    GiveBack,
+}
+
+impl PortMapper {
+    /// Asks for nothing yet. What comes of it goes to `answers`.
+    pub(super) const fn new(answers: Answers) -> Self {
+        Self {
+            answers,
+            is_wanted: false,
+            target: None,
+            running: None,
+        }
+    }
+
+    /// Does what the node says.
+    pub(super) fn order(&mut self, order: PortMappingOrder) {
+        match order {
+            PortMappingOrder::Keep if self.is_wanted => self.tell(Order::Refresh),
+            PortMappingOrder::Keep => {
+                self.is_wanted = true;
+                self.tell(Order::Map(self.target));
+            }
+            PortMappingOrder::GiveBack => {
+                self.is_wanted = false;
+                self.tell(Order::GiveBack);
+            }
+        }
+    }
+
+    /// The host has these addresses and this default gateway now.
+    pub(super) fn set_network(&mut self, addresses: &[LocalAddress], gateway: Option<Ipv4Addr>) {
+        let target = gateway.and_then(|gateway| target(addresses, gateway));
+        if target == self.target {
+            return;
+        }
+        self.target = target;
+        if self.is_wanted {
+            self.tell(Order::Map(target));
+        }
+    }
+
+    /// Gives back what is mapped, and waits a moment for that.
+    pub(super) fn finish(&mut self) {
+        let Some(Running {
+            orders,
+            waker,
+            ended,
+        }) = self.running.take()
+        else {
+            return;
+        };
+        drop(orders);
+        if waker.wake().is_ok() {
+            // What the gateway does not hear of ends with its lifetime.
+            let _ = ended.recv_timeout(FAREWELL_PATIENCE);
+        }
+    }
+
+    fn tell(&mut self, order: Order) {
+        if self.running.is_none() {
+            match Running::start(self.answers.clone()) {
+                Ok(running) => self.running = Some(running),
+                Err(error) => {
+                    return log::warn!("cannot ask the gateway for a port: {error}");
+                }
+            }
+        }
+        if let Some(running) = &self.running {
+            let is_told = running.orders.send(order).is_ok() && running.waker.wake().is_ok();
+            if !is_told {
+                log::warn!("the gateway is asked for no port any more");
+            }
+        }
+    }
+}
+
+/// What can be mapped at a gateway: the address of the UDP socket on the gateway's own network.
+fn target(addresses: &[LocalAddress], gateway: Ipv4Addr) -> Option<Target> {
+    let is_near = |own: &&LocalAddress| {
+        let ip = own.endpoint.ip();
+        // An interface to one other host has no network.
+        own.prefix_len > 0 && own.prefix_len < 32 && !ip.is_loopback() && ip != gateway
+    };
+    let on_link = |own: &&LocalAddress| own.is_on_link(IpAddr::V4(gateway));
+    let own = addresses.iter().filter(is_near).find(on_link)?;
+    match own.endpoint {
+        SocketAddr::V4(internal) => Some(Target { gateway, internal }),
+        SocketAddr::V6(_) => None,
+    }
+}
+
+impl Running {
+    fn start(answers: Answers) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let (orders, queue) = channel();
+        let (alive, ended) = channel();
+        let asker = Asker {
+            poll,
+            orders: queue,
+            answers,
+            mapper: Mapper::new(rand::random()),
+            sockets: None,
+            upnp: Upnp::default(),
+            is_ending: false,
+            _alive: alive,
+        };
+        thread::Builder::new()
+            .name("port-mapping".to_owned())
+            .spawn(move || asker.run())?;
+        Ok(Self {
+            orders,
+            waker,
+            ended,
+        })
+    }
+}
+
+/// Everything that the thread owns.
+#[derive(Debug)]
+struct Asker {
+    poll: Poll,
+    orders: Receiver<Order>,
+    answers: Answers,
+    mapper: Mapper,
+    sockets: Option<Sockets>,
+    upnp: Upnp,
+    /// The loop has ended, or wants the thread to.
+    is_ending: bool,
+    _alive: Sender<Infallible>,
+}
+
+/// The sockets for one target.
+#[derive(Debug)]
+struct Sockets {
+    target: Target,
+    /// Connected to the gateway: the system drops what others send, and says when nobody listens there.
+    server: UdpSocket,
+    /// Where the gateway announces its restart; `None` if a program has the port for itself.
+    announcements: Option<UdpSocket>,
+}
+
+impl Asker {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(8);
+        loop {
+            self.take_orders();
+            self.mapper.handle_timeout(now());
+            self.receive();
+            if !self.drain() || (self.is_ending && self.mapper.is_off()) {
+                return;
+            }
+            let due = self.mapper.poll_timeout();
+            let timeout = due.map(|due| due.saturating_duration_since(now()));
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => {
+                    return log::warn!("the gateway is asked for no port any more: {error}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn take_orders(&mut self) {
+        let now = now();
+        while !self.is_ending {
+            match self.orders.try_recv() {
+                Ok(Order::Map(target)) => self.map(target, now),
+                Ok(Order::Refresh) => self.mapper.refresh(now),
+                Ok(Order::GiveBack) => self.mapper.stop(now),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.mapper.stop(now);
+                    self.is_ending = true;
+                }
+            }
+        }
+    }
+
+    fn map(&mut self, target: Option<Target>, now: Instant) {
+        self.sockets = target.and_then(|target| match Sockets::open(target, &self.poll) {
+            Ok(sockets) => Some(sockets),
+            Err(error) => {
+                log::debug!("no socket for the gateway: {error}");
+                None
+            }
+        });
+        self.mapper.set_target(target, now);
+    }
+
+    fn receive(&mut self) {
+        let Some(sockets) = &self.sockets else {
+            return;
+        };
+        let (mapper, now) = (&mut self.mapper, now());
+        let mut bytes = [0; DATAGRAM_LEN_MAX];
+        for _ in 0..RECEIVES_PER_TURN {
+            match sockets.server.recv_from(&mut bytes) {
+                Ok((len, source)) => mapper.handle_datagram(source, &bytes[..len], now),
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    mapper.handle_unreachable();
+                }
+                Err(_) => break,
+            }
+        }
+        for _ in 0..RECEIVES_PER_TURN {
+            let announced = sockets.announcements.as_ref();
+            let announced = announced.and_then(|socket| socket.recv_from(&mut bytes).ok());
+            let Some((len, source)) = announced else {
+                return;
+            };
+            mapper.handle_announcement(source, &bytes[..len], now);
+        }
+    }
+
+    /// Does what the mapper says. `false` once there is nobody any more who hears what comes of it.
+    fn drain(&mut self) -> bool {
+        while let Some(output) = self.mapper.poll_output() {
+            match output {
+                MapperOutput::Send(bytes) => {
+                    if let Some(sockets) = &self.sockets
+                        && let Err(error) = sockets.server.send(&bytes)
+                    {
+                        log::debug!("cannot send to the gateway: {error}");
+                    }
+                }
+                MapperOutput::Upnp(request) => self.ask_by_upnp(request),
+                MapperOutput::Report(found) => {
+                    log::debug!("port mapping: {found:?}");
+                    if !self.is_ending && !self.answers.give(Answer::PortMapping(found)) {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn ask_by_upnp(&mut self, request: UpnpRequest) {
+        match (request, &self.sockets) {
+            (
+                UpnpRequest::Map {
+                    external_port,
+                    lifetime_s,
+                },
+                Some(Sockets { target, .. }),
+            ) => {
+                let mapped = self.upnp.map(*target, external_port, lifetime_s);
+                self.mapper.handle_upnp(mapped, now());
+            }
+            (UpnpRequest::Map { .. }, None) => {
+                let nobody = Err(crate::port_mapping::NoPortMapping::NoAnswer);
+                self.mapper.handle_upnp(nobody, now());
+            }
+            (UpnpRequest::Unmap { external_port }, _) => self.upnp.unmap(external_port),
+        }
+    }
+}
+
+impl Sockets {
+    fn open(target: Target, poll: &Poll) -> io::Result<Self> {
+        let registry = poll.registry();
+        let mut server = UdpSocket::bind((*target.internal.ip(), 0).into())?;
+        server.connect((target.gateway, SERVER_PORT).into())?;
+        registry.register(&mut server, SERVER, Interest::READABLE)?;
+        let announcements = announcements().and_then(|mut socket| {
+            registry.register(&mut socket, ANNOUNCEMENTS, Interest::READABLE)?;
+            Ok(socket)
+        });
+        if let Err(error) = &announcements {
+            log::debug!("a restart of the gateway is noticed late: {error}");
+        }
+        Ok(Self {
+            target,
+            server,
+            announcements: announcements.ok(),
+        })
+    }
+}
+
+/// The socket at which all programs of this host hear what the gateway announces to all hosts.
+fn announcements() -> io::Result<UdpSocket> {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::empty(),
+        None,
+    )?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(
+        &socket,
+        &SocketAddr::from((Ipv4Addr::UNSPECIFIED, ANNOUNCEMENT_PORT)),
+    )?;
+    let socket = std::net::UdpSocket::from(socket);
+    socket.set_nonblocking(true)?;
+    Ok(UdpSocket::from_std(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(endpoint: &str, prefix_len: u8) -> LocalAddress {
+        LocalAddress {
+            endpoint: endpoint.parse().unwrap(),
+            prefix_len,
+            mtu: None,
+        }
+    }
+
+    #[test]
+    fn only_what_is_on_the_network_of_the_gateway_is_mapped() {
+        let gateway = Ipv4Addr::new(192, 168, 1, 1);
+        let near = own("192.168.1.2:7000", 24);
+        let all = [
+            own("[fd00::2]:7000", 64),
+            own("127.0.0.1:7000", 8),
+            own("10.0.0.2:7000", 8),
+            near,
+        ];
+        let expected = Target {
+            gateway,
+            internal: "192.168.1.2:7000".parse().unwrap(),
+        };
+        assert_eq!(target(&all, gateway), Some(expected));
+        assert_eq!(target(&all[..3], gateway), None);
+        for far in [own("192.168.1.2:7000", 0), own("192.168.1.2:7000", 32)] {
+            assert_eq!(target(&[far], gateway), None, "{far:?}");
+        }
+        // Whoever is the gateway asks nobody.
+        assert_eq!(target(&[own("192.168.1.1:7000", 24)], gateway), None);
+        assert_eq!(target(&all, Ipv4Addr::new(127, 0, 0, 1)), None);
+    }
+}
