@@ -27,6 +27,9 @@ mod behaviour;
 // Kinds of home networks.
 #[path = "nat_lab/kind.rs"]
 mod kind;
+// Routers that give ports to those who ask.
+#[path = "nat_lab/mappings.rs"]
+mod mappings;
 // Two on one LAN without a server.
 #[path = "nat_lab/neighbours.rs"]
 mod neighbours;
@@ -74,6 +77,16 @@ fn t40_on_one_lan_those_who_know_each_other_talk_once_the_server_is_gone() {
     in_lab(NAME, neighbours::check);
 }
 
+#[test]
+fn homes_without_a_direct_path_have_one_by_a_port_of_their_routers() {
+    const NAME: &str = "homes_without_a_direct_path_have_one_by_a_port_of_their_routers";
+    if mappings::has_daemon() {
+        in_lab(NAME, mappings::check);
+    } else {
+        skip("skipped: there is no miniupnpd");
+    }
+}
+
 /// Runs the test of this name again where it can do its work.
 fn in_lab(name: &str, work: fn()) {
     /// One at a time, so that none takes another's.
@@ -85,14 +98,18 @@ fn in_lab(name: &str, work: fn()) {
     let Some(mut lab) = namespace() else {
         let why = "skipped: this user may not make network namespaces, or ip or nft is missing or cannot do \
             what a NAT needs";
-        assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
-        println!("{why}");
-        return;
+        return skip(why);
     };
     let executable = std::env::current_exe().expect("a test knows where it is");
     lab.arg(executable).args(["--exact", name, "--nocapture"]);
     let status = lab.env(INSIDE, "1").status().expect("unshare was there");
     assert!(status.success(), "the lab says above why it failed");
+}
+
+/// Says why the lab does not run, and fails if it has to.
+fn skip(why: &str) {
+    assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
+    println!("{why}");
 }
 
 /// A command that runs its arguments where this user may make network namespaces, with a `/run/netns` that

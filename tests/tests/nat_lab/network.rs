@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,10 +16,14 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tests::program::surround;
 
 use super::kind::Kind;
-use super::rules::{IPV6_FIREWALL, NO_UDP, nat_rules, two_lans_rules};
+use super::mappings::Protocol;
+use super::rules::{IPV6_FIREWALL, NO_UDP, mapping_rules, nat_rules, two_lans_rules};
 
 /// The server's port.
 pub(crate) const SERVER_PORT: u16 = 7400;
+/// The first three bytes of the public addresses of routers that give ports. Nobody in the lab has a real one of
+/// these.
+const MAPPING_NET: &str = "11.0.0";
 
 /// Namespaces, named after this process.
 #[derive(Debug)]
@@ -28,6 +32,18 @@ pub(crate) struct Network {
     namespaces: Vec<String>,
     /// How many homes have an address in public.
     homes: usize,
+    /// Whether there is a way between the server and homes whose routers give ports.
+    routes_mapping_net: bool,
+}
+
+/// A home whose router gives ports to those who ask.
+#[derive(Debug)]
+pub(crate) struct MappingHome {
+    pub(crate) host: Host,
+    /// The router's namespace.
+    pub(crate) nat: String,
+    /// The router's address in public.
+    pub(crate) outside: Ipv4Addr,
 }
 
 /// Where a host is.
@@ -47,6 +63,7 @@ impl Network {
             prefix: format!("rdv{}", std::process::id()),
             namespaces: Vec::new(),
             homes: 0,
+            routes_mapping_net: false,
         };
         let public = network.add_namespace("pub");
         add_bridge(&public, "br0");
@@ -117,6 +134,38 @@ impl Network {
             ip(&format!("-n {namespace} route add default via 192.168.1.1"));
             host
         })
+    }
+
+    /// Makes a home behind a symmetric NAT whose router gives ports to those who ask by this protocol, and to nobody
+    /// else.
+    ///
+    /// The router's address outside is not of the ranges for documentation: the daemon takes those for
+    /// private ones.
+    pub(crate) fn add_mapping_home(&mut self, protocol: Protocol) -> MappingHome {
+        let number = self.homes + 1;
+        let nat = self.add_namespace(&format!("nat{number}"));
+        let public = self.name("pub");
+        let outside = format!("{MAPPING_NET}.{}", number + 9);
+        self.plug(&nat, "wan", &[&format!("{outside}/24")]);
+        self.homes += 1;
+        let way_back = format!("{MAPPING_NET}.254");
+        if !self.routes_mapping_net {
+            self.routes_mapping_net = true;
+            set_up(&public, "br0", &[&format!("{way_back}/24")]);
+            sysctl(&public, "ipv4/ip_forward");
+            let server = self.server();
+            ip(&format!("-n {server} route add default via 198.51.100.254"));
+        }
+        ip(&format!("-n {nat} route add default via {way_back}"));
+        sysctl(&nat, "ipv4/ip_forward");
+        nft(&nat, &nat_rules(Kind::Symmetric));
+        nft(&nat, &mapping_rules(protocol));
+        let host = self.add_lan_host(&nat, number, 'a', "192.168.1");
+        MappingHome {
+            host,
+            nat,
+            outside: outside.parse().expect("it is an address"),
+        }
     }
 
     /// Makes two LANs behind one NAT, which lets nothing through straight from one to the other.

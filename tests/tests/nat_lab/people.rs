@@ -33,6 +33,8 @@ pub(crate) struct Person {
     pub(crate) host: Host,
     /// Whether the device is announced on the LAN.
     pub(crate) uses_lan: bool,
+    /// Whether the device asks its gateway for a port.
+    pub(crate) maps_port: bool,
 }
 
 /// A chat that is open, and when its program was started.
@@ -65,11 +67,11 @@ impl Person {
     pub(crate) fn new(name: String, host: &Host, number: u16) -> Self {
         let mut host = host.clone();
         host.port += number;
-        let uses_lan = false;
         Self {
             name,
             host,
-            uses_lan,
+            uses_lan: false,
+            maps_port: false,
         }
     }
 
@@ -77,6 +79,12 @@ impl Person {
     pub(crate) fn on_lan(self) -> Self {
         let uses_lan = true;
         Self { uses_lan, ..self }
+    }
+
+    /// The same, at a port of the gateway's.
+    pub(crate) fn with_mapping(self) -> Self {
+        let maps_port = true;
+        Self { maps_port, ..self }
     }
 }
 
@@ -213,15 +221,22 @@ impl Service {
         }
     }
 
-    /// Who is heard on somebody's LAN, as `peer status` says.
+    /// What `peer status` says while another program of the profile runs.
     #[track_caller]
-    pub(crate) fn nearby(&self, person: &Person) -> Vec<String> {
+    pub(crate) fn status(&self, person: &Person) -> Value {
         let mut command = self.command(person, &["--json", "status"]);
         let finished = run(Program::Peer, &mut command);
         let finished = finished.unwrap_or_else(|error| panic!("{error}"));
         let [status] = &finished.json()[..] else {
             panic!("{finished:?}");
         };
+        status.clone()
+    }
+
+    /// Who is heard on somebody's LAN, as `peer status` says.
+    #[track_caller]
+    pub(crate) fn nearby(&self, person: &Person) -> Vec<String> {
+        let status = self.status(person);
         let nearby = status["nearby"].as_array();
         let nearby = nearby.unwrap_or_else(|| panic!("{status}"));
         nearby.iter().map(text).collect()
@@ -237,6 +252,9 @@ impl Service {
         if person.uses_lan {
             // Its namespace is the test's: what is sent there goes nowhere else.
             command.env_remove("PEER_NO_LAN");
+        }
+        if person.maps_port {
+            command.env_remove("PEER_NO_PORT_MAPPING");
         }
         let mut command = within(&person.host.namespace, &command);
         command.stdin(Stdio::null());

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::kind::Kind;
+use super::mappings::{CHAINS, Protocol};
 
 /// UDP ports of hosts: NATs with static mappings have them for these.
 const PORTS: &str = "7000-7999";
@@ -80,6 +81,30 @@ pub(crate) fn two_lans_rules(public: &str, hairpins: bool) -> String {
             .expect("a string takes all");
     }
     rules
+}
+
+/// Goes behind the rules of a NAT whose router has a daemon that gives ports: the chains that the daemon fills, and
+/// nothing for those who ask by another protocol. What is mapped is let in as with a static mapping.
+pub(crate) fn mapping_rules(protocol: Protocol) -> String {
+    // PCP and NAT-PMP have one port, and differ in the first byte of a datagram, its version. A host is told where
+    // nobody listens, or hears nothing at all, as it is with real routers.
+    let silent = match protocol {
+        Protocol::Pcp => "udp dport 1900 drop;",
+        Protocol::NatPmp => "udp dport 5351 @th,64,8 2 drop; udp dport 1900 drop;",
+        Protocol::Upnp => "udp dport 5351 reject;",
+    };
+    let [table, forward, prerouting, postrouting] = CHAINS;
+    format!(
+        "table inet {table} {{
+            chain {forward} {{ }}
+            chain {prerouting} {{ }}
+            chain {postrouting} {{ }}
+            chain forw {{ type filter hook forward priority -1; jump {forward}; }}
+            chain pre {{ type nat hook prerouting priority -101; jump {prerouting}; }}
+            chain post {{ type nat hook postrouting priority 99; jump {postrouting}; }}
+            chain inp {{ type filter hook input priority -1; {silent} }}
+        }}\n"
+    )
 }
 
 /// What a home with IPv6 lets in: nothing that nobody there asked for.
