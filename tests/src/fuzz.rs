@@ -15,6 +15,8 @@ mod link;
 mod node_engine;
 // A node with its shell's queues.
 mod node_host;
+// A gateway that is asked for a port.
+mod port_mapping;
 // Inputs to begin with.
 pub mod seeds;
 // Relay channels, and peers that lie about where they are.
@@ -47,12 +49,13 @@ pub struct Target {
 }
 
 /// All of them, in the order of what they are about: bytes, texts, connections, engines, the whole.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     target("frames", frames),
     target("rendezvous_frames", rendezvous_frames),
     target("peer_frames", peer_frames),
     target("stun", stun),
     target("relay", relay),
+    target("port_mapping", port_mapping),
     target("texts", texts),
     target("file_names", file_names),
     target("config", config),
@@ -94,6 +97,12 @@ pub fn stun(bytes: &[u8]) {
 /// has returned a challenge last, and as they came.
 pub fn relay(bytes: &[u8]) {
     relay::relay(bytes);
+}
+
+/// Whatever a gateway says, it is asked for one thing at a time, nobody else is believed, no endpoint is told that
+/// leads elsewhere, and the machine comes to rest and to an end.
+pub fn port_mapping(bytes: &[u8]) {
+    port_mapping::port_mapping(bytes);
 }
 
 /// What passed the gate to the terminal has nothing in it that moves a cursor, hides or reverses text,

@@ -38,6 +38,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "peer_frames" => peer_bodies(),
         "stun" => datagrams(),
         "relay" => channels(),
+        "port_mapping" => gateways(),
         "texts" => texts().map(|text| text.into()).to_vec(),
         "file_names" => FILE_NAMES.map(|name| name.into()).to_vec(),
         "config" => files(),
@@ -145,6 +146,38 @@ fn datagrams() -> Vec<Vec<u8>> {
         from(2, &probe(77, false)),
         from(0, &two_ports),
     ]
+}
+
+/// Gateways that grant a port by each protocol, are asked again, and begin anew; and noise.
+fn gateways() -> Vec<Vec<u8>> {
+    // An hour, an epoch, the port 40000 at an address outside.
+    let (lifetime, epoch) = ([0, 0, 14, 16], [0, 0, 1, 0]);
+    let (port, outside) = ([156, 64], [203, 0, 113, 9]);
+    let (untouched, from_gateway, wait) = ([0], [7], [5]);
+    let end = [&untouched[..], &from_gateway].concat();
+    let pcp = [&[0, 1, 0][..], &lifetime, &epoch, &port, &outside, &end].concat();
+    let has_no_pcp = [&[0, 1, 1], &[0; 14][..], &end].concat();
+    let address = [&[0, 1, 0][..], &epoch, &outside, &end].concat();
+    let nat_pmp = [&[0, 1, 0][..], &epoch, &port, &lifetime, &end].concat();
+    let upnp = [&[8, 4, 1][..], &outside, &port, &[176, 4, 0, 0]].concat();
+    let begun_anew = [&[7][..], &[0; 4], &[1], &from_gateway].concat();
+    let give_back = [9, 1];
+    let mut all = vec![
+        [&pcp[..], &wait, &pcp, &begun_anew, &wait, &pcp, &give_back].concat(),
+        [
+            &has_no_pcp[..],
+            &address,
+            &nat_pmp,
+            &wait,
+            &address,
+            &nat_pmp,
+        ]
+        .concat(),
+        [&upnp[..], &wait, &upnp[1..], &give_back].concat(),
+        [5; 40].to_vec(),
+    ];
+    all.extend((0..3).map(|n| noise(n, 400)));
+    all
 }
 
 /// Another channel whose ends become bound, and packets; and noise.
