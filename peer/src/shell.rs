@@ -389,6 +389,7 @@ impl EventLoop {
                 }
                 Answer::Lan(heard) => self.node.handle_input(Input::Lan(heard), now),
                 Answer::PortMapping(found) => {
+                    self.port_mapper.note(&found);
                     self.node.handle_input(Input::PortMapping(found), now);
                 }
                 Answer::Resolved(resolved) => {

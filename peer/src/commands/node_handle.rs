@@ -83,6 +83,7 @@ impl NodeHandle {
 
     /// Makes sure that a node of another program keeps to the paths asked for here: they may hide addresses.
     fn check_ways(&mut self) -> Result<(), Failure> {
+        const DOING: &str = "keep to the paths asked for";
         let Ways {
             rule,
             lan,
@@ -92,21 +93,21 @@ impl NodeHandle {
         if (rule == PathRule::Any && lan && port_mapping) || self.is_owner() {
             return Ok(());
         }
-        let option = match (rule, lan) {
-            (PathRule::Relayed | PathRule::Direct, _) => "--path",
-            (PathRule::Any, false) => "--no-lan",
-            (PathRule::Any, true) => "--no-port-mapping",
+        let Reply::Status(node) = self.call(DOING, &Command::Status)? else {
+            return Err(Failure::unexpected_reply(DOING));
         };
-        let doing = &format!("use {option}");
-        let Reply::Status(node) = self.call(doing, &Command::Status)? else {
-            return Err(Failure::unexpected_reply(doing));
-        };
-        let is_kept_to = rule == PathRule::Any || node.rule == rule;
-        let may_map = node.port_mapping.is_permitted();
-        if is_kept_to && (lan || !node.lan) && (port_mapping || !may_map) {
+        let broken = [
+            ("--path", rule != PathRule::Any && node.rule != rule),
+            ("--no-lan", !lan && node.lan),
+            (
+                "--no-port-mapping",
+                !port_mapping && node.port_mapping.is_permitted(),
+            ),
+        ];
+        let Some((option, _)) = broken.iter().find(|(_, is_broken)| *is_broken) else {
             return Ok(());
-        }
-        Err(Failure::new(Exit::Profile, format!("could not {doing}"))
+        };
+        Err(Failure::new(Exit::Profile, format!("could not use {option}"))
             .because(
                 "another 'peer' program of this profile has the connection, and goes other ways",
             )

@@ -249,8 +249,10 @@ impl Mapper {
         {
             let spread = self.rng.random_range(0.0..1.0);
             let again = now + PORT_MAPPING_RESTART_SPREAD.mul_f64(spread);
+            // Whoever on this network says it in the gateway's name has no more asked than that.
+            let earliest = self.asked.map(|asked| asked + PORT_MAPPING_RENEWAL_MIN);
             self.step = Step::Idle {
-                until: again.min(until),
+                until: earliest.map_or(again, |at| at.max(again)).min(until),
             };
         }
     }

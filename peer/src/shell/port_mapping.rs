@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 use common::os::clock::now;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 use super::upnp::Upnp;
 use super::workers::{Answer, Answers};
 use crate::node::io::{LocalAddress, PortMappingOrder};
 use crate::port_mapping::{
-    ANNOUNCEMENT_PORT, Mapper, MapperOutput, SERVER_PORT, Target, UpnpRequest,
+    ANNOUNCEMENT_PORT, Mapper, MapperOutput, NoPortMapping, PortMapping, SERVER_PORT, Target,
+    UpnpRequest,
 };
 
 /// How long a program that ends waits for the gateway to take its port back.
@@ -41,6 +43,8 @@ pub(super) struct PortMapper {
     /// What could be mapped on the present network.
     target: Option<Target>,
     running: Option<Running>,
+    /// Something is mapped that is to be given back.
+    is_mapped: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +71,13 @@ impl PortMapper {
             is_wanted: false,
             target: None,
             running: None,
+            is_mapped: false,
         }
+    }
+
+    /// Notes what the thread has answered.
+    pub(super) const fn note(&mut self, found: &Result<PortMapping, NoPortMapping>) {
+        self.is_mapped = found.is_ok();
     }
 
     /// Does what the node says.
@@ -97,7 +107,7 @@ impl PortMapper {
         }
     }
 
-    /// Gives back what is mapped, and waits a moment for that.
+    /// Gives back what is mapped, and waits a moment for that. Where nothing is, the thread ends when it likes.
     pub(super) fn finish(&mut self) {
         let Some(Running {
             orders,
@@ -108,7 +118,7 @@ impl PortMapper {
             return;
         };
         drop(orders);
-        if waker.wake().is_ok() {
+        if waker.wake().is_ok() && self.is_mapped {
             // What the gateway does not hear of ends with its lifetime.
             let _ = ended.recv_timeout(FAREWELL_PATIENCE);
         }
@@ -204,12 +214,16 @@ impl Asker {
         loop {
             self.take_orders();
             self.mapper.handle_timeout(now());
-            self.receive();
+            let has_more = self.receive();
             if !self.drain() || (self.is_ending && self.mapper.is_off()) {
                 return;
             }
             let due = self.mapper.poll_timeout();
-            let timeout = due.map(|due| due.saturating_duration_since(now()));
+            let timeout = if has_more {
+                Some(Duration::ZERO)
+            } else {
+                due.map(|due| due.saturating_duration_since(now()))
+            };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => {
                     return log::warn!("the gateway is asked for no port any more: {error}");
@@ -246,29 +260,35 @@ impl Asker {
         self.mapper.set_target(target, now);
     }
 
-    fn receive(&mut self) {
+    /// Takes what came. Returns whether there may be more: a socket tells only once of what is left.
+    fn receive(&mut self) -> bool {
         let Some(sockets) = &self.sockets else {
-            return;
+            return false;
         };
         let (mapper, now) = (&mut self.mapper, now());
         let mut bytes = [0; DATAGRAM_LEN_MAX];
+        let mut has_more = true;
         for _ in 0..RECEIVES_PER_TURN {
             match sockets.server.recv_from(&mut bytes) {
                 Ok((len, source)) => mapper.handle_datagram(source, &bytes[..len], now),
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     mapper.handle_unreachable();
                 }
-                Err(_) => break,
+                Err(_) => {
+                    has_more = false;
+                    break;
+                }
             }
         }
         for _ in 0..RECEIVES_PER_TURN {
             let announced = sockets.announcements.as_ref();
             let announced = announced.and_then(|socket| socket.recv_from(&mut bytes).ok());
             let Some((len, source)) = announced else {
-                return;
+                return has_more;
             };
             mapper.handle_announcement(source, &bytes[..len], now);
         }
+        true
     }
 
     /// Does what the mapper says. `false` once there is nobody any more who hears what comes of it.
@@ -307,7 +327,7 @@ impl Asker {
                 self.mapper.handle_upnp(mapped, now());
             }
             (UpnpRequest::Map { .. }, None) => {
-                let nobody = Err(crate::port_mapping::NoPortMapping::NoAnswer);
+                let nobody = Err(NoPortMapping::NoAnswer);
                 self.mapper.handle_upnp(nobody, now());
             }
             (UpnpRequest::Unmap { external_port }, _) => self.upnp.unmap(external_port),
@@ -344,6 +364,8 @@ fn announcements() -> io::Result<UdpSocket> {
         SocketFlags::empty(),
         None,
     )?;
+    // Not every system can do both at once.
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(
         &socket,
