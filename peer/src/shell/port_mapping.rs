@@ -6,7 +6,8 @@
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,18 +50,21 @@ pub(super) struct PortMapper {
 
 #[derive(Debug)]
 struct Running {
-    orders: Sender<Order>,
+    wish: Arc<Mutex<Wish>>,
     waker: Waker,
     /// Carries nothing; its other end is dropped when the thread ends.
     ended: Receiver<Infallible>,
 }
 
-/// What the thread is told.
-#[derive(Debug)]
-enum Order {
-    Map(Option<Target>),
-    Refresh,
-    GiveBack,
+/// What the thread is to do. Only the latest counts, so that nothing piles up while it waits for the gateway.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wish {
+    /// What is to be mapped, if there is a gateway; `None` if nothing is wanted.
+    wanted: Option<Option<Target>>,
+    /// The mapping may be gone: to be asked about once.
+    refresh: bool,
+    /// The thread is to end.
+    ends: bool,
 }
 
 impl PortMapper {
@@ -83,14 +87,14 @@ impl PortMapper {
     /// Does what the node says.
     pub(super) fn order(&mut self, order: PortMappingOrder) {
         match order {
-            PortMappingOrder::Keep if self.is_wanted => self.tell(Order::Refresh),
             PortMappingOrder::Keep => {
+                let refresh = self.is_wanted;
                 self.is_wanted = true;
-                self.tell(Order::Map(self.target));
+                self.tell(refresh);
             }
             PortMappingOrder::GiveBack => {
                 self.is_wanted = false;
-                self.tell(Order::GiveBack);
+                self.tell(false);
             }
         }
     }
@@ -103,28 +107,24 @@ impl PortMapper {
         }
         self.target = target;
         if self.is_wanted {
-            self.tell(Order::Map(target));
+            self.tell(false);
         }
     }
 
     /// Gives back what is mapped, and waits a moment for that. Where nothing is, the thread ends when it likes.
     pub(super) fn finish(&mut self) {
-        let Some(Running {
-            orders,
-            waker,
-            ended,
-        }) = self.running.take()
-        else {
+        let Some(running) = self.running.take() else {
             return;
         };
-        drop(orders);
-        if waker.wake().is_ok() && self.is_mapped {
+        running.change(|wish| wish.ends = true);
+        if self.is_mapped {
             // What the gateway does not hear of ends with its lifetime.
-            let _ = ended.recv_timeout(FAREWELL_PATIENCE);
+            let _ = running.ended.recv_timeout(FAREWELL_PATIENCE);
         }
     }
 
-    fn tell(&mut self, order: Order) {
+    /// Tells the thread what is wanted, and starts it if it does not run.
+    fn tell(&mut self, refresh: bool) {
         if self.running.is_none() {
             match Running::start(self.answers.clone()) {
                 Ok(running) => self.running = Some(running),
@@ -133,11 +133,12 @@ impl PortMapper {
                 }
             }
         }
+        let wanted = self.is_wanted.then_some(self.target);
         if let Some(running) = &self.running {
-            let is_told = running.orders.send(order).is_ok() && running.waker.wake().is_ok();
-            if !is_told {
-                log::warn!("the gateway is asked for no port any more");
-            }
+            running.change(|wish| {
+                wish.wanted = wanted;
+                wish.refresh |= refresh;
+            });
         }
     }
 }
@@ -161,26 +162,35 @@ impl Running {
     fn start(answers: Answers) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let (orders, queue) = channel();
+        let wish = Arc::new(Mutex::new(Wish::default()));
         let (alive, ended) = channel();
         let asker = Asker {
             poll,
-            orders: queue,
+            wish: wish.clone(),
+            wanted: None,
             answers,
             mapper: Mapper::new(rand::random()),
             sockets: None,
             upnp: Upnp::default(),
-            is_ending: false,
             _alive: alive,
         };
         thread::Builder::new()
             .name("port-mapping".to_owned())
             .spawn(move || asker.run())?;
-        Ok(Self {
-            orders,
-            waker,
-            ended,
-        })
+        Ok(Self { wish, waker, ended })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Wish)) {
+        change(&mut self.wish.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Err(error) = self.waker.wake() {
+            log::warn!("the thread that asks the gateway cannot be woken: {error}");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.change(|wish| wish.ends = true);
     }
 }
 
@@ -188,13 +198,13 @@ impl Running {
 #[derive(Debug)]
 struct Asker {
     poll: Poll,
-    orders: Receiver<Order>,
+    wish: Arc<Mutex<Wish>>,
+    /// The wish that is seen to.
+    wanted: Option<Option<Target>>,
     answers: Answers,
     mapper: Mapper,
     sockets: Option<Sockets>,
     upnp: Upnp,
-    /// The loop has ended, or wants the thread to.
-    is_ending: bool,
     _alive: Sender<Infallible>,
 }
 
@@ -212,10 +222,10 @@ impl Asker {
     fn run(mut self) {
         let mut events = Events::with_capacity(8);
         loop {
-            self.take_orders();
+            let ends = self.take_wish();
             self.mapper.handle_timeout(now());
             let has_more = self.receive();
-            if !self.drain() || (self.is_ending && self.mapper.is_off()) {
+            if !self.drain(ends) || (ends && self.mapper.is_off()) {
                 return;
             }
             let due = self.mapper.poll_timeout();
@@ -233,20 +243,30 @@ impl Asker {
         }
     }
 
-    fn take_orders(&mut self) {
+    /// Takes what is wanted now. Returns whether that is the end.
+    fn take_wish(&mut self) -> bool {
         let now = now();
-        while !self.is_ending {
-            match self.orders.try_recv() {
-                Ok(Order::Map(target)) => self.map(target, now),
-                Ok(Order::Refresh) => self.mapper.refresh(now),
-                Ok(Order::GiveBack) => self.mapper.stop(now),
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => {
-                    self.mapper.stop(now);
-                    self.is_ending = true;
-                }
+        let Wish {
+            wanted,
+            refresh,
+            ends,
+        } = {
+            let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = *wish;
+            wish.refresh = false;
+            taken
+        };
+        let wanted = wanted.filter(|_| !ends);
+        if self.wanted != wanted {
+            self.wanted = wanted;
+            match wanted {
+                Some(target) => self.map(target, now),
+                None => self.mapper.stop(now),
             }
+        } else if refresh {
+            self.mapper.refresh(now);
         }
+        ends
     }
 
     fn map(&mut self, target: Option<Target>, now: Instant) {
@@ -291,8 +311,9 @@ impl Asker {
         true
     }
 
-    /// Does what the mapper says. `false` once there is nobody any more who hears what comes of it.
-    fn drain(&mut self) -> bool {
+    /// Does what the mapper says. `false` once there is nobody any more who hears what comes of it; when the thread
+    /// ends, nobody listens.
+    fn drain(&mut self, ends: bool) -> bool {
         while let Some(output) = self.mapper.poll_output() {
             match output {
                 MapperOutput::Send(bytes) => {
@@ -305,7 +326,7 @@ impl Asker {
                 MapperOutput::Upnp(request) => self.ask_by_upnp(request),
                 MapperOutput::Report(found) => {
                     log::debug!("port mapping: {found:?}");
-                    if !self.is_ending && !self.answers.give(Answer::PortMapping(found)) {
+                    if !ends && !self.answers.give(Answer::PortMapping(found)) {
                         return false;
                     }
                 }

@@ -49,7 +49,8 @@ pub(super) struct Upnp {
 }
 
 impl Upnp {
-    /// Has the gateway map a port to the target, preferably this one. Waits for the answer, for some 20 s at most.
+    /// Has the gateway map a port to the target, preferably this one. Waits for its answers: for up to 10 s each, of
+    /// which one that is slow on purpose can have two dozen.
     pub(super) fn map(
         &mut self,
         target: Target,
@@ -82,7 +83,8 @@ impl Upnp {
         let port = add(gateway, target.internal, external_port, lifetime_s)?;
         Ok(Grant {
             external: SocketAddrV4::new(ip, port),
-            // One without an end is renewed like all others, and ended when the program ends.
+            // Old gateways know only mappings without an end. Such a one is renewed like all others, and ended when the
+            // program ends; if that is killed, it stays.
             lifetime_s,
         })
     }
