@@ -12,6 +12,7 @@
 //!
 //! Only IPv4 is mapped. A firewall for IPv6 is not asked for a hole.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use common::candidate::is_single_host;
@@ -92,6 +93,16 @@ pub enum MappingProtocol {
     NatPmp,
     /// The Internet Gateway Device of UPnP.
     Upnp,
+}
+
+impl fmt::Display for MappingProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pcp => "PCP",
+            Self::NatPmp => "NAT-PMP",
+            Self::Upnp => "UPnP",
+        })
+    }
 }
 
 /// Why no port is mapped.

@@ -7,6 +7,7 @@ use super::{endpoints, link, transfer};
 use crate::failure::register_anew;
 use crate::node::PathRule;
 use crate::node::command::{CommandError, ConnectionState, NodeStatus};
+use crate::port_mapping::{PortMapping, PortMappingState};
 use crate::ui::Look;
 
 /// The state of the control connection as `status` shows it.
@@ -63,6 +64,13 @@ pub(crate) fn node_status(
         PathRule::Relayed => rows.push(("path", "through the relay alone".to_owned())),
         PathRule::Direct => rows.push(("path", "directly alone".to_owned())),
     }
+    if let PortMappingState::Mapped {
+        mapping,
+        is_announced,
+    } = node.port_mapping
+    {
+        rows.push(("router", mapped(&mapping, is_announced)));
+    }
     if !node.nearby.is_empty() {
         rows.push(("nearby", text::joined(&node.nearby)));
     }
@@ -73,6 +81,19 @@ pub(crate) fn node_status(
     rows
 }
 
+/// The port that the router forwards to this device.
+fn mapped(mapping: &PortMapping, is_announced: bool) -> String {
+    let PortMapping {
+        protocol, external, ..
+    } = mapping;
+    let of_no_use = if is_announced {
+        ""
+    } else {
+        "; nobody outside reaches that: there is another NAT behind the router"
+    };
+    format!("forwards {external} to this device, by {protocol}{of_no_use}")
+}
+
 /// Tells whether there is no connection because the account was removed.
 fn is_removed(state: &ConnectionState) -> bool {
     match state {
@@ -80,5 +101,23 @@ fn is_removed(state: &ConnectionState) -> bool {
             *reason == CommandError::AccountRemoved.to_string()
         }
         ConnectionState::Connecting | ConnectionState::Online => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port_mapping::MappingProtocol;
+
+    #[test]
+    fn a_port_of_the_router_is_shown_with_whether_it_is_of_use() {
+        let mapping = PortMapping {
+            protocol: MappingProtocol::NatPmp,
+            external: "203.0.113.9:7000".parse().unwrap(),
+            gateway: [192, 168, 1, 1].into(),
+        };
+        let shown = "forwards 203.0.113.9:7000 to this device, by NAT-PMP";
+        assert_eq!(mapped(&mapping, true), shown);
+        assert!(mapped(&mapping, false).contains("another NAT"));
     }
 }
