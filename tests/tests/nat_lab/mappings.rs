@@ -24,6 +24,8 @@ const DAEMON: &str = "miniupnpd";
 const DAEMON_PORTS: [&str; 2] = [":076C ", ":14E7 "];
 /// A port is there within this time: a gateway with UPnP alone is asked for 13 s by the other protocols first.
 const MAPPED_WITHIN: Duration = Duration::from_secs(40);
+/// A port is there again within this time after its router has begun anew: all hosts ask within 5 s.
+const RESTORED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at what something says.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -61,9 +63,10 @@ pub(crate) fn check() {
     let alice = network.add_home(Kind::Symmetric);
     let homes = Protocol::ALL.map(|protocol| (protocol, network.add_mapping_home(protocol)));
     let (service, _server) = Service::start(&network.server());
-    let _daemons = homes
-        .each_ref()
-        .map(|(protocol, home)| Daemon::start(home, *protocol, service.folder()));
+    let start = |(protocol, home): &(Protocol, MappingHome)| {
+        (*protocol, Daemon::start(home, *protocol, service.folder()))
+    };
+    let mut daemons = Vec::from(homes.each_ref().map(start));
     let alice = Person::new("alice".to_owned(), &alice, 0);
     service.register(&alice);
     let bobs = homes.each_ref().map(|(protocol, home)| {
@@ -76,6 +79,18 @@ pub(crate) fn check() {
     for (protocol, home, bob, receiver) in bobs {
         let external = wait_mapped(&service, &bob, protocol, home);
         assert!(home.has_port(external), "{protocol:?}");
+        if protocol != Protocol::Upnp {
+            // The router begins anew and says so.
+            daemons.retain(|(other, _)| *other != protocol);
+            home.forget_ports();
+            daemons.push((protocol, Daemon::start(home, protocol, service.folder())));
+            let by = now() + RESTORED_WITHIN;
+            while !home.has_port(external) {
+                pause(by, || {
+                    format!("{protocol:?}: its port is not asked for again")
+                });
+            }
+        }
         let chat = service.chat(&alice, &bob);
         let delivered = chat.wait_delivered();
         let search = chat.wait_direct(DIRECT_WITHIN);
@@ -133,6 +148,14 @@ impl MappingHome {
         assert!(output.status.success(), "{output:?}");
         let rules = String::from_utf8_lossy(&output.stdout).into_owned();
         rules.contains(&format!("dport {} ", external.port()))
+    }
+
+    /// Has the router forward nothing any more.
+    fn forget_ports(&self) {
+        let mut command = Command::new("nft");
+        command.args(["flush", "chain", "inet", CHAINS[0], CHAINS[2]]);
+        let status = within(&self.nat, &command).status();
+        assert!(status.is_ok_and(|status| status.success()));
     }
 
     fn listens(&self) -> bool {
