@@ -410,6 +410,31 @@ mod tests {
     }
 
     #[test]
+    fn nothing_runs_and_nothing_is_asked_before_it_is_wanted() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER).unwrap());
+        let (answers, queue) = Answers::new(waker, 4);
+        let mut mapper = PortMapper::new(answers);
+        let gateway = Ipv4Addr::new(192, 0, 2, 1);
+        let near = own("192.0.2.2:7000", 24);
+        mapper.set_network(&[near], Some(gateway));
+        assert!(mapper.target.is_some() && mapper.running.is_none());
+        // Wanted where there is no gateway, and at an end without one.
+        mapper.set_network(&[near], None);
+        mapper.order(PortMappingOrder::Keep);
+        let Ok(Answer::PortMapping(found)) = queue.recv_timeout(Duration::from_secs(10)) else {
+            panic!("the thread tells what becomes of it");
+        };
+        assert_eq!(found, Err(NoPortMapping::NoGateway));
+        mapper.note(&found);
+        let running = mapper.running.as_ref().unwrap();
+        running.change(|wish| wish.ends = true);
+        let ended = running.ended.recv_timeout(Duration::from_secs(10));
+        let is_ended = ended == Err(std::sync::mpsc::RecvTimeoutError::Disconnected);
+        assert!(is_ended, "{ended:?}");
+    }
+
+    #[test]
     fn only_what_is_on_the_network_of_the_gateway_is_mapped() {
         let gateway = Ipv4Addr::new(192, 168, 1, 1);
         let near = own("192.168.1.2:7000", 24);

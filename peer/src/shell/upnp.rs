@@ -128,15 +128,21 @@ fn find(target: Target) -> Result<Gateway, SearchError> {
 /// Searches for the gateway, and returns what it answers.
 fn search(target: Target) -> io::Result<Option<Vec<u8>>> {
     let socket = UdpSocket::bind((*target.internal.ip(), 0))?;
-    // Some gateways hear only the group, and some networks let no group through.
+    // Some gateways hear only the group, and some networks let no group through: one way is enough.
+    let mut sent = Ok(());
     for ip in [target.gateway, SEARCH_GROUP] {
         for searched in SEARCHED {
             let host = SocketAddrV4::new(ip, SEARCH_PORT);
             let request = format!(
                 "M-SEARCH * HTTP/1.1\r\nHOST: {host}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: {searched}\r\n\r\n"
             );
-            socket.send_to(request.as_bytes(), host)?;
+            if let Err(error) = socket.send_to(request.as_bytes(), host) {
+                sent = Err(error);
+            }
         }
+    }
+    if let Err(error) = sent {
+        log::debug!("a part of the search cannot be sent: {error}");
     }
     let until = now() + SEARCH_PATIENCE;
     let mut bytes = [0; SEARCH_ANSWER_LEN_MAX];
