@@ -20,11 +20,11 @@ impl Epoch {
     pub(super) fn is_lost(self, now_s: u32, now: Instant) -> bool {
         const SLACK: Duration = Duration::from_secs(2);
         let here = now.saturating_duration_since(self.heard);
-        let Some(there) = now_s.checked_sub(self.said_s) else {
-            // It may be out by the second that is cut off.
-            return now_s.saturating_add(1) < self.said_s;
-        };
-        let there = Duration::from_secs(there.into());
+        // It may be out by the second that is cut off.
+        if now_s.saturating_add(1) < self.said_s {
+            return true;
+        }
+        let there = Duration::from_secs(now_s.saturating_sub(self.said_s).into());
         here + SLACK < there - there / 16 || there + SLACK < here - here / 8
     }
 }
@@ -44,6 +44,7 @@ mod tests {
         }
         for (now_s, after) in [
             (998, 0),
+            (999, 600),
             (0, 600),
             (600, 600),
             (1400, 600),

@@ -1,9 +1,9 @@
 //! What is asked of the gateway, when and how.
 //!
 //! PCP is tried first, NAT-PMP where the gateway says that it speaks no PCP or says nothing, and UPnP where it speaks
-//! neither. A gateway that refuses is not asked by another protocol, which would be refused as well. A mapping is renewed at half its lifetime by the protocol that made it; if that fails, all three are tried
-//! again. Where none gives a mapping, there is a pause that doubles. The mapping that there is counts until its
-//! lifetime is over.
+//! neither. A gateway that refuses is not asked by another protocol, which would be refused as well. A mapping is
+//! renewed at half its lifetime by the protocol that made it; if that fails, all three are tried again. Where none
+//! gives a mapping, there is a pause that doubles. The mapping that there is counts until its lifetime is over.
 //!
 //! What a gateway that lies can do: have nothing mapped, and have this device claim a port at an address
 //! that the node does not announce unless the server sees this device there. It gets no more requests than a

@@ -24,6 +24,9 @@ const DAEMON: &str = "miniupnpd";
 const DAEMON_PORTS: [&str; 2] = [":076C ", ":14E7 "];
 /// A port is there within this time: a gateway with UPnP alone is asked for 13 s by the other protocols first.
 const MAPPED_WITHIN: Duration = Duration::from_secs(40);
+/// A router begins anew this long after it has mapped a port. Its epoch counts seconds and is compared with two
+/// seconds of slack (RFC 6887 section 8.5): if it begins anew sooner, nobody can tell.
+const RESTART_AFTER: Duration = Duration::from_secs(5);
 /// A port is there again within this time after its router has begun anew: all hosts ask within 5 s.
 const RESTORED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at what something says.
@@ -81,6 +84,10 @@ pub(crate) fn check() {
         assert!(home.has_port(external), "{protocol:?}");
         if protocol != Protocol::Upnp {
             // The router begins anew and says so.
+            let by = now() + RESTART_AFTER;
+            while now() < by {
+                pause(by + PATIENCE, || "time stands still".to_owned());
+            }
             daemons.retain(|(other, _)| *other != protocol);
             home.forget_ports();
             daemons.push((protocol, Daemon::start(home, protocol, service.folder())));
