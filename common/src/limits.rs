@@ -415,6 +415,19 @@ pub const STUN_TRIES_MAX: u32 = 4;
 /// Interval between two STUN requests to the server. They keep a NAT's mapping alive, which may expire
 /// after 30 s without traffic (RFC 4787 REQ-5 demands 2 minutes).
 pub const STUN_INTERVAL: Duration = Duration::from_secs(20);
+/// Interval at which an examination repeats a question to the server: most answers are there within it.
+pub const NAT_PROBE_INTERVAL: Duration = Duration::from_millis(400);
+/// Times that an examination asks one question: it is unlikely that a working path loses all, and a person waits for
+/// 1.6 s where silence is the answer.
+pub const NAT_PROBE_TRIES_MAX: u32 = 4;
+/// Time for which a NAT's filter may let in answers from a port that was sent to. RFC 4787 REQ-5 recommends at least
+/// 5 minutes for mappings; few last twice as long.
+pub const NAT_FILTER_MEMORY: Duration = Duration::from_secs(10 * 60);
+/// Addresses of the server that one examination asks: one of each family.
+pub const EXAMINED_SERVERS_MAX: usize = 2;
+/// Time for which an examination has the devices of an account linked: a look-up, a dial of 6 s, and some seconds
+/// to find a direct path.
+pub const SOUGHT_FOR: Duration = Duration::from_secs(15);
 /// Idle timeout of a link: two keep-alives in a row may be lost.
 pub const LINK_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A program that nobody has run for this long was stopped, or its device asleep: other devices may have given

@@ -124,6 +124,21 @@ Examples:
 Of packets that this device sends and QUIC calls lost some are late only. The figures are those of the path \
 that a link uses now.")]
     Paths,
+    /// Find out how well this device reaches the server and others, and what stands in the way.
+    #[command(after_help = "\
+Examples:
+  peer doctor
+  peer doctor bob                                   (how bob's devices are reached, and why not directly)
+  peer --json doctor | jq -r .verdict
+
+It takes some seconds. It ends with 0 if the server is reached and lets this device in, with 5 if not, with \
+6 if the server shows another key than the trusted one, with 10 if this device is not logged in, and with 7 \
+if NAME is not online. That a NAT or a firewall prevents direct links is no failure: the relay is there for \
+that.
+
+What a filter lets in can be found out once in ten minutes: asking opens it. It is wrong after a restart of \
+the program within that time with --udp and the same port.")]
+    Doctor(Doctor),
     /// Show who is online.
     #[command(after_help = "\
 Examples:
@@ -322,6 +337,13 @@ impl From<PathArgument> for PathRule {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Somebody whose devices to look for a way to, too.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<AccountName>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct List {
     /// Keep running and tell who comes and leaves.
     #[arg(long)]
@@ -425,6 +447,7 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "logout" => "peer logout",
             "status" => "peer status",
             "paths" => "peer paths",
+            "doctor" => "peer doctor bob",
             "list" => "peer list --watch",
             "send" => "peer send bob See you at eight.",
             "outbox" => "peer outbox cancel bob",

@@ -24,6 +24,8 @@ mod account;
 mod chat;
 /// Who is online, and this device itself.
 mod directory;
+/// What is well and what is not.
+mod doctor;
 /// Sending a file.
 mod file;
 /// Sending a text, and looking at earlier ones.
@@ -78,6 +80,7 @@ fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> 
         Action::ForgetServer(forget) => account::forget_server(place, &forget, screen),
         Action::Status => directory::status(place, screen),
         Action::Paths => paths::paths(place, screen),
+        Action::Doctor(args) => doctor::doctor(place, args, screen),
         Action::List(list) => directory::list(place, &list, screen),
         Action::Send(send) => message::send(place, send, screen),
         Action::Outbox(Outbox { action: None }) => message::outbox(place, screen),

@@ -405,6 +405,7 @@ impl Node {
             let has_files = self.transfers.partners().next().is_some();
             self.directory.set_watched(has_files);
             let waiting = self.transfers.partners().chain(self.chat.recipients());
+            let waiting = waiting.chain(self.paths.sought());
             self.directory
                 .set_wanted(waiting, self.account.name(), cx.links);
         }
@@ -456,6 +457,7 @@ impl Node {
                 if matches!(change, LinkChange::Silent { .. }) {
                     self.paths.check_server(now);
                 }
+                self.paths.on_link(&change);
                 self.directory.on_link(&change, cx);
                 self.transfers.on_link(&change, cx);
                 self.chat.on_link(&change, cx);

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::port_mapping::PortMappingState;
+// What an examination found out.
+mod examination;
+
+pub use examination::{Dependence, ExaminationView, FamilyView, PortMapping, UdpState};
 
 /// Pairs a reply with its command. Chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +48,15 @@ pub enum Command {
     Admit,
     /// Reports this node's account, key, connection and endpoints.
     Status,
+    /// Begins to examine the way to the server over UDP and the NATs in between, unless that is under way, and has
+    /// the devices of an account linked for a while, to see how they are reached.
+    Examine {
+        /// Addresses of the server, at most [`common::limits::EXAMINED_SERVERS_MAX`].
+        servers: Vec<SocketAddr>,
+        account: Option<AccountName>,
+    },
+    /// Reports how far the examination has got.
+    Examination,
     /// Lists the whole directory.
     List,
     /// Subscribes to [`Event::Presence`].
@@ -106,6 +119,8 @@ impl Command {
         match self {
             Self::WaitReady
             | Self::Status
+            | Self::Examine { .. }
+            | Self::Examination
             | Self::List
             | Self::Watch
             | Self::Contacts
@@ -141,6 +156,8 @@ impl Command {
             Self::Register { .. }
             | Self::LogIn { .. }
             | Self::Status
+            | Self::Examine { .. }
+            | Self::Examination
             | Self::Watch
             | Self::Contacts
             | Self::Outbox
@@ -187,6 +204,8 @@ pub enum Reply {
     },
     /// This node's account, key, connection and endpoints.
     Status(NodeStatus),
+    /// How far the examination has got.
+    Examination(ExaminationView),
     /// The directory, ordered by account.
     Directory(Vec<Listed>),
     /// Accounts with a pinned key, ordered by name.

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use common::limits::EXAMINED_SERVERS_MAX;
 use common::password::Password;
 
 use super::Node;
-use super::command::{Command, CommandId, Event, NodeStatus, Reply};
+use super::command::{Command, CommandError, CommandId, Event, NodeStatus, Reply};
 use super::io::ChatRequest;
 
 impl Node {
@@ -34,6 +35,18 @@ impl Node {
             Command::Status => {
                 let status = self.status(now);
                 self.effects.at(now).reply(id, Ok(Reply::Status(status)));
+            }
+            Command::Examine { servers, account } => {
+                if servers.len() > EXAMINED_SERVERS_MAX {
+                    let too_many = CommandError::TooMany("addresses of the server".to_owned());
+                    return cx.reply(id, Err(too_many));
+                }
+                self.paths.examine(&servers, account, now);
+                cx.reply(id, Ok(Reply::Done));
+            }
+            Command::Examination => {
+                let view = self.paths.examination(now);
+                cx.reply(id, Ok(Reply::Examination(view)));
             }
             Command::List => self.directory.list(id, cx),
             Command::Watch => {

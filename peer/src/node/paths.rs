@@ -1,23 +1,26 @@
 //! Paths between devices: this device's candidates, and checks of other devices' candidates.
 //!
 //! [`Paths`] owns this device's endpoints, their [`discovery`] through the server, what was announced of
-//! them, and the answers to other peers' checks. The candidates of other devices belong to the
+//! them, the answers to other peers' checks, and the [`doctor`], who examines them. The candidates of other devices belong to the
 //! [`agent`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{ANNOUNCE_WAIT_MAX, CANDIDATES_MAX};
 use common::stun;
 use rand::rngs::StdRng;
 
-use super::command::PathRule;
+use super::command::{ExaminationView, PathRule};
 use super::io::{Datagrams, LocalAddress, PortMappingOrder, Transmit};
+use super::links::LinkChange;
 use crate::port_mapping::{NoPortMapping, PortMapping, PortMappingState};
 use answers::Answers;
 use discovery::Discovery;
+use doctor::Doctor;
 use mapping::Mapping;
 
 // Candidates of other devices: checks, proofs and budgets.
@@ -30,6 +33,10 @@ pub(super) mod budget;
 mod discovery;
 // The endpoint that the gateway forwards.
 mod mapping;
+// Examinations of this device's ways.
+mod doctor;
+// What a NAT does.
+mod nat;
 // This device's side of the relay.
 pub(super) mod relay;
 
@@ -48,6 +55,7 @@ pub(super) struct Paths {
     announce_by: Option<Instant>,
     mapping: Mapping,
     answers: Answers,
+    doctor: Doctor,
     transmits: VecDeque<(Transmit, Vec<u8>)>,
     rule: PathRule,
 }
@@ -55,12 +63,7 @@ pub(super) struct Paths {
 impl Paths {
     /// Creates the paths of the device `own_key`, with no endpoint known yet. `port_mapping` says whether its owner
     /// lets it have a port of the gateway's.
-    pub(super) const fn new(
-        rng: StdRng,
-        own_key: DeviceKey,
-        rule: PathRule,
-        port_mapping: bool,
-    ) -> Self {
+    pub(super) fn new(rng: StdRng, own_key: DeviceKey, rule: PathRule, port_mapping: bool) -> Self {
         Self {
             rng,
             local: BTreeSet::new(),
@@ -69,6 +72,7 @@ impl Paths {
             announce_by: None,
             mapping: Mapping::new(port_mapping, rule),
             answers: Answers::new(own_key),
+            doctor: Doctor::default(),
             transmits: VecDeque::new(),
             rule,
         }
@@ -99,6 +103,7 @@ impl Paths {
 
     /// A session began: starts to discover the server-reflexive addresses.
     pub(super) fn on_online(&mut self, now: Instant) {
+        self.doctor.on_online(now);
         self.announced = None;
         self.announce_by = Some(now + ANNOUNCE_WAIT_MAX);
         for discovery in &mut self.discoveries {
@@ -110,6 +115,7 @@ impl Paths {
 
     /// The session ended: stops the discovery.
     pub(super) fn on_offline(&mut self) {
+        self.doctor.on_offline();
         self.discoveries.iter_mut().for_each(Discovery::stop);
         self.mapping.on_offline();
         self.announce_by = None;
@@ -198,6 +204,10 @@ impl Paths {
         if answered == Some(0) {
             self.announce_by = None;
         }
+        if answered.is_none() {
+            let rng = &mut self.rng;
+            self.doctor.on_answer(source, datagram, rng, now);
+        }
         answered.is_some()
     }
 
@@ -208,6 +218,8 @@ impl Paths {
             self.transmits
                 .extend(discovery.handle_timeout(&mut self.rng, now));
         }
+        let examination = self.doctor.handle_timeout(&mut self.rng, now);
+        self.transmits.extend(examination);
         let is_mapping_due = self.mapping.handle_timeout(now);
         self.announce_by.take_if(|by| *by <= now).is_some() || is_mapping_due
     }
@@ -231,13 +243,38 @@ impl Paths {
             .is_some_and(Discovery::take_lost)
     }
 
+    /// Examines the way to these addresses of the server, and how the devices of an account are reached.
+    pub(super) fn examine(
+        &mut self,
+        servers: &[SocketAddr],
+        account: Option<AccountName>,
+        now: Instant,
+    ) {
+        self.doctor.examine(servers, account, &mut self.rng, now);
+        let questions = self.doctor.handle_timeout(&mut self.rng, now);
+        self.transmits.extend(questions);
+    }
+
+    /// What came of the last examination so far.
+    pub(super) fn examination(&self, now: Instant) -> ExaminationView {
+        self.doctor.view(self.local.iter().copied().collect(), now)
+    }
+
+    /// An account that is to be linked, to see how its devices are reached.
+    pub(super) fn sought(&self) -> Option<&AccountName> {
+        self.doctor.sought()
+    }
+
+    /// Takes note of what happened to a link, or a dial.
+    pub(super) fn on_link(&mut self, change: &LinkChange) {
+        self.doctor.on_link(change);
+    }
+
     /// When [`Paths::handle_timeout`] is due, if ever.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let probes = self.discoveries.iter().filter_map(Discovery::poll_timeout);
-        let others = self
-            .announce_by
-            .into_iter()
-            .chain(self.mapping.poll_timeout());
+        let others = [self.mapping.poll_timeout(), self.doctor.poll_timeout()];
+        let others = others.into_iter().flatten().chain(self.announce_by);
         probes.chain(others).min()
     }
 

@@ -1,0 +1,510 @@
+//! `doctor`: what is well between this device, the server and others, and what is not.
+//!
+//! Each check is shown as it is done. Those of names, TCP and the server's key work without the node; it is the node
+//! that asks over UDP, on the socket of its links.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::id::{AccountName, DeviceName};
+use common::os::clock::unix_time;
+use common::time::UnixTime;
+use serde::Serialize;
+
+use super::Place;
+use super::node_handle::NodeHandle;
+use crate::args::Doctor;
+use crate::client::{CallError, now};
+use crate::failure::{Exit, Failure};
+use crate::node::PathRule;
+use crate::node::command::{
+    Command, CommandError, ConnectionState, ExaminationView, FamilyView, LinkView, Listed,
+    NodeStatus, PortMapping, Reply, UdpState, Way,
+};
+use crate::profile::{Settings, Trust};
+use crate::ui::{OutputClosed, Screen, line};
+use findings::{Advice, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict};
+use server::{Key, Tcp};
+
+// Conclusions.
+mod findings;
+// The server without the node.
+mod server;
+// All of it in words.
+mod words;
+
+/// What the command does, in the infinitive.
+const DOING: &str = "examine the connection";
+/// Time for the log-in: a few round trips and a busy server.
+const LOG_IN_PATIENCE: Duration = Duration::from_secs(5);
+/// Time for a list of the server.
+const LIST_PATIENCE: Duration = Duration::from_secs(5);
+/// Time for what the node asks over UDP, which takes it 5 s where nothing answers.
+const EXAMINATION_PATIENCE: Duration = Duration::from_secs(8);
+/// Time in which a device is linked, and found a direct path to: the search begins anew after 5 s.
+const LINK_PATIENCE: Duration = Duration::from_secs(9);
+/// How often the node is asked how far it is.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Clocks that are further apart are worth a word: messages seem to be from another time.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(60);
+
+/// All that was found, for programs. The names of the fields do not change.
+#[derive(Debug, Serialize)]
+struct Report {
+    server: String,
+    /// Its addresses, one of each family.
+    addresses: Vec<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lookup_error: Option<String>,
+    tcp: Vec<Tcp>,
+    key: Key,
+    log_in: LogIn,
+    /// Seconds by which the server's clock is ahead.
+    clock_difference_s: Option<i64>,
+    /// One for each address that was asked.
+    udp: Vec<FamilyView>,
+    carrier_nat: CarrierNat,
+    ipv6: Ipv6,
+    port_mapping: PortMapping,
+    lan: bool,
+    path_rule: PathRule,
+    /// The port of the UDP socket.
+    udp_port: Option<u16>,
+    verdict: Verdict,
+    advice: Vec<Advice>,
+    /// The account that was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<AccountName>,
+    /// Its devices that are online; `null` where only a server that is away could tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<Vec<DeviceReport>>,
+}
+
+/// Whether this device is logged in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum LogIn {
+    /// It is.
+    LoggedIn { account: AccountName },
+    /// It has no account, or has logged out.
+    NotLoggedIn,
+    /// It has an account, and no session.
+    Failed { reason: String },
+}
+
+/// A device that is online, and how it is reached.
+#[derive(Debug, Serialize)]
+struct DeviceReport {
+    /// The name that its owner gave it; untrusted text.
+    device: DeviceName,
+    fingerprint: String,
+    is_linked: bool,
+    #[serde(flatten)]
+    way: Option<Way>,
+    /// Why it could not be linked, for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    /// What is in the way of a direct path, if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    obstacle: Option<Obstacle>,
+    candidates: Vec<CandidateReport>,
+}
+
+/// An address that a device announces, and what came of it.
+#[derive(Debug, Serialize)]
+struct CandidateReport {
+    endpoint: SocketAddr,
+    result: Outcome,
+}
+
+/// Examines the connection, and how the devices of an account are reached.
+pub(super) fn doctor(place: &Place, args: Doctor, screen: &Screen) -> Result<Exit, Failure> {
+    let settings = place.settings(DOING)?;
+    let mut visit = Visit {
+        screen,
+        settings: settings.clone(),
+        name: args.name,
+    };
+    // It begins to connect.
+    let session = place.open_with(settings.clone());
+    let server = settings.server();
+    let found = server::look_up(&server);
+    visit.say_name(&found)?;
+    let (addresses, lookup_error) = match found {
+        Ok(addresses) => (addresses, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    let mut session = match session {
+        Ok(mut session) => {
+            visit.begin_examination(&mut session, &addresses)?;
+            Ok(session)
+        }
+        Err(failure) => Err(failure),
+    };
+    let tcp = server::connect(&addresses);
+    for tcp in &tcp {
+        visit.say("tcp", &words::tcp(tcp, &screen.look))?;
+    }
+    let has_tcp = tcp.iter().any(|tcp| tcp.connect_ms.is_some());
+    let is_pinned = settings.trust == Trust::Pinned;
+    let key = if has_tcp {
+        server::key(&server, is_pinned, place.profile.known_server(&server)?)
+    } else {
+        Key::NotTried
+    };
+    visit.say("key", &words::key(&key, &screen.look))?;
+    let session = match &mut session {
+        Ok(session) => &mut **session,
+        // What could be checked without the node is checked.
+        Err(failure) => return Err(failure.clone()),
+    };
+    let outside = Outside {
+        addresses,
+        lookup_error,
+        tcp,
+        key,
+    };
+    let (report, exit) = visit.examine(session, outside)?;
+    screen.data(&report)?;
+    session.tell_notices(screen);
+    Ok(exit)
+}
+
+/// What was found without the node.
+struct Outside {
+    addresses: Vec<SocketAddr>,
+    lookup_error: Option<String>,
+    tcp: Vec<Tcp>,
+    key: Key,
+}
+
+/// What a visit is about, and where it is shown.
+struct Visit<'a> {
+    screen: &'a Screen,
+    settings: Settings,
+    name: Option<AccountName>,
+}
+
+impl Visit<'_> {
+    fn say(&self, label: &str, value: &str) -> Result<(), OutputClosed> {
+        self.screen
+            .say(line::labelled(label, value, &self.screen.look))
+    }
+
+    fn say_name(&self, found: &Result<Vec<SocketAddr>, String>) -> Result<(), OutputClosed> {
+        let server = self.settings.server().to_string();
+        match found {
+            Ok(addresses) => {
+                let addresses = common::text::joined(addresses);
+                self.say("server", &format!("{server} is at {addresses}"))
+            }
+            Err(error) => {
+                let look = &self.screen.look;
+                self.say(
+                    "server",
+                    &format!("{server} {}: {error}", look.red("has no address")),
+                )
+            }
+        }
+    }
+
+    fn begin_examination(
+        &self,
+        session: &mut NodeHandle,
+        addresses: &[SocketAddr],
+    ) -> Result<(), Failure> {
+        let command = Command::Examine {
+            servers: addresses.to_vec(),
+            account: None,
+        };
+        session.call(DOING, &command).map(|_| ())
+    }
+
+    /// Goes on with what the node knows.
+    fn examine(
+        &mut self,
+        session: &mut NodeHandle,
+        outside: Outside,
+    ) -> Result<(Report, Exit), Failure> {
+        let look = &self.screen.look;
+        let has_tcp = outside.tcp.iter().any(|tcp| tcp.connect_ms.is_some());
+        let log_in = log_in(session, has_tcp)?;
+        self.say("log-in", &words::log_in(&log_in, look))?;
+        let is_online = matches!(log_in, LogIn::LoggedIn { .. });
+        let listed = if is_online { list(session)? } else { None };
+        let examination = self.await_examination(session, &outside)?;
+        let clock_difference_s = listed
+            .as_ref()
+            .and_then(|listed| difference(listed, &examination));
+        self.say("clock", &words::clock(clock_difference_s, look))?;
+        let status = status(session)?;
+        let facts = Facts {
+            examination: &examination,
+            rule: status.rule,
+            has_tcp,
+        };
+        self.say_ways(&facts, &status)?;
+        let devices = match (&self.name, listed) {
+            (Some(name), Some(listed)) => Some(self.devices(session, name, listed, &facts)?),
+            (Some(name), None) => {
+                let text =
+                    format!("only the server can tell of {name}, and there is no connection to it");
+                self.say("", &look.yellow(&text))?;
+                None
+            }
+            (None, _) => None,
+        };
+        let exit = exit(&outside, &log_in, &facts, devices.as_deref());
+        let (verdict, _) = facts.verdict();
+        let report = Report {
+            server: self.settings.server().to_string(),
+            addresses: outside.addresses,
+            lookup_error: outside.lookup_error,
+            tcp: outside.tcp,
+            key: outside.key,
+            log_in,
+            clock_difference_s,
+            udp: examination.families.clone(),
+            carrier_nat: facts.carrier_nat(),
+            ipv6: facts.ipv6(),
+            port_mapping: examination.port_mapping,
+            lan: status.lan,
+            path_rule: status.rule,
+            udp_port: udp_port(&examination),
+            verdict,
+            advice: facts.advice(),
+            name: self.name.clone(),
+            devices,
+        };
+        Ok((report, exit))
+    }
+
+    /// Waits for what the node asks over UDP, and shows it.
+    fn await_examination(
+        &self,
+        session: &mut NodeHandle,
+        outside: &Outside,
+    ) -> Result<ExaminationView, Failure> {
+        let until = now() + EXAMINATION_PATIENCE;
+        let mut view = examination(session)?;
+        while !view.is_done && now() < until {
+            session.pause(DOING, POLL_INTERVAL)?;
+            view = examination(session)?;
+            if view.families.is_empty() && !outside.addresses.is_empty() {
+                // Another program's node has ended, and the next one was not asked.
+                self.begin_examination(session, &outside.addresses)?;
+            }
+        }
+        let look = &self.screen.look;
+        for family in &view.families {
+            self.say("udp", &words::udp(family, look))?;
+        }
+        for family in &view.families {
+            if let Some(text) = words::nat(family, look) {
+                self.say("nat", &text)?;
+            }
+            if let Some(text) = words::filter(family) {
+                self.say("filter", &text)?;
+            }
+        }
+        Ok(view)
+    }
+
+    fn say_ways(&self, facts: &Facts<'_>, status: &NodeStatus) -> Result<(), OutputClosed> {
+        let look = &self.screen.look;
+        self.say("carrier", &words::carrier(facts.carrier_nat(), look))?;
+        self.say("ipv6", &words::ipv6(facts.ipv6(), look))?;
+        let mapping = facts.examination.port_mapping;
+        self.say("port map", words::port_mapping(mapping))?;
+        self.say("lan", words::lan(status.lan))?;
+        self.say("path rule", words::rule(status.rule))?;
+        self.say("verdict", &words::verdict(facts, look))?;
+        let port = udp_port(facts.examination);
+        for (index, advice) in facts.advice().into_iter().enumerate() {
+            let label = if index == 0 { "helps" } else { "" };
+            self.say(label, &words::advice(advice, port))?;
+        }
+        Ok(())
+    }
+
+    // ---- another account ---------------------------------------------------------------------------
+
+    /// Has the devices of an account linked, and shows how they are reached.
+    fn devices(
+        &self,
+        session: &mut NodeHandle,
+        name: &AccountName,
+        mut listed: Vec<Listed>,
+        facts: &Facts<'_>,
+    ) -> Result<Vec<DeviceReport>, Failure> {
+        let look = &self.screen.look;
+        listed.retain(|device| device.account == *name && !device.is_self);
+        if listed.is_empty() {
+            let text = format!("{name} is not online, or no such account exists");
+            self.say("", &look.yellow(&text))?;
+            return Ok(Vec::new());
+        }
+        let text = format!("Looking for a way to {name}…");
+        self.screen.note(self.screen.error_look.dim(&text));
+        let links = self.link(session, name, &listed, facts)?;
+        let failure = examination(session)?.dial_failure;
+        let reports = listed.into_iter().map(|device| {
+            let mut links = links.iter();
+            let link = links.find(|link| link.fingerprint == device.fingerprint);
+            report_of(device, link, failure.clone(), facts)
+        });
+        let reports: Vec<_> = reports.collect();
+        for report in &reports {
+            for (label, text) in words::device(report, look) {
+                self.say(label, &text)?;
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Waits until a device of an account is linked as well as it can be, and returns the links to its devices.
+    fn link(
+        &self,
+        session: &mut NodeHandle,
+        name: &AccountName,
+        listed: &[Listed],
+        facts: &Facts<'_>,
+    ) -> Result<Vec<LinkView>, Failure> {
+        let command = Command::Examine {
+            servers: Vec::new(),
+            account: Some(name.clone()),
+        };
+        session.call(DOING, &command)?;
+        let until = now() + LINK_PATIENCE;
+        loop {
+            let mut links = status(session)?.links;
+            links.retain(|link| link.account == *name);
+            let is_direct = |link: &LinkView| matches!(link.way, Way::Direct { .. });
+            let is_possible = |device: &Listed| {
+                let obstacle = facts.obstacle(&device.endpoints);
+                let is_certain = [Obstacle::OwnRule, Obstacle::HidesAddresses];
+                !is_certain.contains(&obstacle)
+            };
+            let can_improve = listed.iter().any(is_possible);
+            let is_done = links.iter().any(is_direct) || (!links.is_empty() && !can_improve);
+            if is_done || now() >= until {
+                return Ok(links);
+            }
+            session.pause(DOING, POLL_INTERVAL)?;
+        }
+    }
+}
+
+fn report_of(
+    device: Listed,
+    link: Option<&LinkView>,
+    failure: Option<String>,
+    facts: &Facts<'_>,
+) -> DeviceReport {
+    let way = link.map(|link| link.way);
+    let is_direct = matches!(way, Some(Way::Direct { .. }));
+    let candidates = device.endpoints.iter().map(|endpoint| CandidateReport {
+        endpoint: *endpoint,
+        result: facts.outcome(*endpoint, way),
+    });
+    DeviceReport {
+        is_linked: link.is_some(),
+        failure: failure.filter(|_| link.is_none()),
+        obstacle: (!is_direct).then(|| facts.obstacle(&device.endpoints)),
+        candidates: candidates.collect(),
+        device: device.device,
+        fingerprint: device.fingerprint,
+        way,
+    }
+}
+
+fn examination(session: &mut NodeHandle) -> Result<ExaminationView, Failure> {
+    let Reply::Examination(view) = session.call(DOING, &Command::Examination)? else {
+        return Err(Failure::unexpected_reply(DOING));
+    };
+    Ok(view)
+}
+
+fn status(session: &mut NodeHandle) -> Result<NodeStatus, Failure> {
+    let Reply::Status(status) = session.call(DOING, &Command::Status)? else {
+        return Err(Failure::unexpected_reply(DOING));
+    };
+    Ok(status)
+}
+
+/// Waits for the log-in for a moment, if the server is there.
+fn log_in(session: &mut NodeHandle, has_tcp: bool) -> Result<LogIn, Failure> {
+    let patience = if has_tcp {
+        LOG_IN_PATIENCE
+    } else {
+        Duration::ZERO
+    };
+    let ready = session.try_call(&Command::WaitReady, patience);
+    let account = status(session)?;
+    Ok(match (ready, account.connection, account.account) {
+        (_, ConnectionState::Online, Some(account)) => LogIn::LoggedIn { account },
+        (Err(CallError::Refused(CommandError::NotLoggedIn)), _, _) | (_, _, None) => {
+            LogIn::NotLoggedIn
+        }
+        (Err(CallError::Refused(error)), _, Some(_)) => LogIn::Failed {
+            reason: error.to_string(),
+        },
+        (_, ConnectionState::Offline { reason, .. }, Some(_)) => LogIn::Failed { reason },
+        (_, ConnectionState::Connecting, Some(_)) => LogIn::Failed {
+            reason: "the server does not let this device in yet".to_owned(),
+        },
+    })
+}
+
+/// The directory, if the server tells it in time.
+fn list(session: &mut NodeHandle) -> Result<Option<Vec<Listed>>, Failure> {
+    let until = now() + LIST_PATIENCE;
+    loop {
+        let Ok(Reply::Directory(listed)) = session.try_call(&Command::List, LIST_PATIENCE) else {
+            return Ok(None);
+        };
+        // This device is listed as soon as it has announced itself.
+        if now() >= until || listed.iter().any(|device| device.is_self) {
+            return Ok(Some(listed));
+        }
+        session.pause(DOING, POLL_INTERVAL)?;
+    }
+}
+
+/// Seconds by which the server's clock is ahead: it says when this device logged in.
+fn difference(listed: &[Listed], examination: &ExaminationView) -> Option<i64> {
+    let own = listed.iter().find(|device| device.is_self)?;
+    let span = Duration::from_millis(examination.online_ms?);
+    let here = unix_time().saturating_sub(span);
+    let millis = |time: UnixTime| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let ahead = millis(own.since).saturating_sub(millis(here));
+    // To the nearest second: the log-in takes a part of one.
+    Some((ahead + ahead.signum() * 500) / 1000)
+}
+
+fn udp_port(examination: &ExaminationView) -> Option<u16> {
+    examination.local.first().map(SocketAddr::port)
+}
+
+/// What the program ends with.
+fn exit(
+    outside: &Outside,
+    log_in: &LogIn,
+    facts: &Facts<'_>,
+    devices: Option<&[DeviceReport]>,
+) -> Exit {
+    let mut families = facts.examination.families.iter();
+    let has_udp = families.any(|family| family.udp == UdpState::Answers);
+    if matches!(outside.key, Key::Changed { .. }) {
+        Exit::ServerKey
+    } else if !facts.has_tcp && !has_udp {
+        Exit::Unreachable
+    } else {
+        match log_in {
+            LogIn::NotLoggedIn => Exit::NotLoggedIn,
+            LogIn::Failed { .. } => Exit::Unreachable,
+            LogIn::LoggedIn { .. } if devices.is_some_and(<[_]>::is_empty) => Exit::NotDelivered,
+            LogIn::LoggedIn { .. } => Exit::Done,
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! What `doctor` concludes from what it found, without any I/O: its verdict, what would help, and what is in the way
+//! of a direct path to a device.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde::Serialize;
+
+use crate::node::PathRule;
+use crate::node::command::{Dependence, ExaminationView, FamilyView, UdpState, Way};
+
+/// What this device knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts<'a> {
+    /// What the node's examination found.
+    pub(super) examination: &'a ExaminationView,
+    /// Which ways packets may take.
+    pub(super) rule: PathRule,
+    /// Some address of the server takes TCP connections.
+    pub(super) has_tcp: bool,
+}
+
+/// With whose devices direct links will work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Verdict {
+    /// With most: only where the other side lets no UDP out, or has no address of this family, is there none.
+    Most,
+    /// With devices that are not behind a symmetric NAT.
+    UnlessSymmetric,
+    /// Only with devices whose router lets anybody in: this one is behind a symmetric NAT.
+    Hardly,
+    /// With none, since no UDP gets out.
+    NoUdp,
+    /// With none, since the path rule forbids it.
+    Forbidden,
+    /// It could not be found out.
+    NotKnown,
+}
+
+/// Whether several customers of a carrier share one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CarrierNat {
+    /// An address that only such networks have (RFC 6598) was seen.
+    Yes,
+    /// This device has a public address of its own.
+    No,
+    /// The router of the home hides it, if there is one.
+    NotKnown,
+}
+
+/// IPv6 on this device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Ipv6 {
+    /// It has a global address.
+    pub(super) is_present: bool,
+    /// The server was reached with it; `None` where the server has no such address, or that was not tried.
+    pub(super) works: Option<bool>,
+}
+
+/// Something that a person can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Advice {
+    /// Forward this device's UDP port in the router.
+    ForwardPort,
+    /// Open this device's UDP port in the firewall.
+    OpenFirewall,
+    /// Have IPv6 at home: it needs no NAT.
+    UseIpv6,
+    /// Let UDP out, in the firewall or by another network.
+    AllowUdp,
+    /// Use the program without its path rule.
+    LiftRule,
+    /// The server's operator opens the second UDP port, or upgrades the server: then a NAT can be told.
+    OpenSecondPort,
+}
+
+/// What is in the way of a direct path to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Obstacle {
+    /// The path rule of this device.
+    OwnRule,
+    /// The other device announces no address.
+    HidesAddresses,
+    /// No UDP gets out here.
+    OwnUdpBlocked,
+    /// The other device announces addresses of its local network alone: the server does not see its UDP packets.
+    TheirUdpBlocked,
+    /// The two have no address family in common.
+    NoCommonFamily,
+    /// This device is behind a symmetric NAT, and the other one lets in only whom it has sent to, or is behind
+    /// another one.
+    OwnSymmetric,
+    /// This device lets in only whom it has sent to, and the other one is probably behind a symmetric NAT. Of the
+    /// other side that is not known.
+    TheirsPerhapsSymmetric,
+    /// It is not known.
+    NotKnown,
+}
+
+/// What came of an address that a device announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    /// The link's packets go there.
+    InUse,
+    /// This device has no address of that family, or it leads nowhere.
+    NoSuchFamily,
+    /// It is one of a local network that this device is not on.
+    OtherNetwork,
+    /// It was tried, and no packet came through.
+    NoAnswer,
+    /// It may work, and is not needed: packets go another direct way.
+    NotNeeded,
+    /// There is no link for which it would have been tried.
+    NotTried,
+}
+
+impl Facts<'_> {
+    /// With whose devices direct links will work, and by which family that is.
+    pub(super) fn verdict(&self) -> (Verdict, Option<&FamilyView>) {
+        if self.rule == PathRule::Relayed {
+            return (Verdict::Forbidden, None);
+        }
+        let families = self.examination.families.iter();
+        if self.has_tcp && self.is_without_udp() {
+            return (Verdict::NoUdp, None);
+        }
+        let known = families.filter_map(|family| Some((verdict_of(family)?, family)));
+        let best = known.min_by_key(|(verdict, _)| *verdict as u8);
+        best.map_or((Verdict::NotKnown, None), |(verdict, family)| {
+            (verdict, Some(family))
+        })
+    }
+
+    /// No address of the server answers over UDP, and at least one was asked.
+    pub(super) fn is_without_udp(&self) -> bool {
+        let families = &self.examination.families;
+        let is_silent = |family: &FamilyView| family.udp == UdpState::Silent;
+        !families.is_empty() && families.iter().all(is_silent)
+    }
+
+    /// Whether several customers of a carrier share this device's address.
+    pub(super) fn carrier_nat(&self) -> CarrierNat {
+        let is_shared = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(ip) => is_shared(ip),
+            IpAddr::V6(_) => false,
+        };
+        let examination = self.examination;
+        let v4 = examination.families.iter().find(|it| it.server.is_ipv4());
+        let local = examination.local.iter();
+        let mut local = local
+            .filter(|it| it.is_ipv4() && !it.ip().is_loopback())
+            .peekable();
+        // Some private networks have such addresses beside that of the home.
+        let is_inside = local.peek().is_some() && local.all(|it| is_shared(*it));
+        let seen = v4.and_then(|family| family.reflexive);
+        if is_inside || seen.is_some_and(is_shared) {
+            CarrierNat::Yes
+        } else if v4.and_then(|family| family.is_behind_nat) == Some(false) {
+            CarrierNat::No
+        } else {
+            CarrierNat::NotKnown
+        }
+    }
+
+    /// Whether there is IPv6, and whether it works.
+    pub(super) fn ipv6(&self) -> Ipv6 {
+        let mut local = self.examination.local.iter();
+        let mut families = self.examination.families.iter();
+        let family = families.find(|family| family.server.is_ipv6());
+        Ipv6 {
+            is_present: local.any(|address| is_global_v6(address.ip())),
+            works: family.and_then(|family| match family.udp {
+                UdpState::Answers => Some(true),
+                UdpState::Silent => Some(false),
+                UdpState::Asked => None,
+            }),
+        }
+    }
+
+    /// What would help, the best first.
+    pub(super) fn advice(&self) -> Vec<Advice> {
+        let (verdict, family) = self.verdict();
+        let is_behind_nat = family.and_then(|family| family.is_behind_nat) == Some(true);
+        let opens = if is_behind_nat {
+            Advice::ForwardPort
+        } else {
+            Advice::OpenFirewall
+        };
+        let mut advice = Vec::new();
+        match verdict {
+            Verdict::Most => {}
+            Verdict::UnlessSymmetric => advice.push(opens),
+            Verdict::Hardly => advice.extend([Advice::ForwardPort, Advice::UseIpv6]),
+            Verdict::NoUdp => advice.push(Advice::AllowUdp),
+            Verdict::Forbidden => advice.push(Advice::LiftRule),
+            Verdict::NotKnown => {
+                let mut families = self.examination.families.iter();
+                if families.any(|family| family.udp == UdpState::Answers) {
+                    advice.push(Advice::OpenSecondPort);
+                }
+            }
+        }
+        if self.carrier_nat() == CarrierNat::Yes {
+            // The home's router has no port of the carrier's address to forward.
+            advice.retain(|it| *it != Advice::ForwardPort);
+        }
+        let wants_ipv6 = matches!(verdict, Verdict::UnlessSymmetric | Verdict::Hardly);
+        if wants_ipv6 && !self.ipv6().is_present && !advice.contains(&Advice::UseIpv6) {
+            advice.push(Advice::UseIpv6);
+        }
+        if self.ipv6().is_present && self.ipv6().works == Some(true) {
+            advice.retain(|it| *it != Advice::UseIpv6);
+        }
+        advice
+    }
+
+    /// What is in the way of a direct path to a device that announces these addresses.
+    pub(super) fn obstacle(&self, endpoints: &[SocketAddr]) -> Obstacle {
+        if self.rule == PathRule::Relayed {
+            return Obstacle::OwnRule;
+        }
+        if endpoints.is_empty() {
+            return Obstacle::HidesAddresses;
+        }
+        if self.is_without_udp() {
+            return Obstacle::OwnUdpBlocked;
+        }
+        let public: Vec<_> = endpoints.iter().filter(|it| is_public(it.ip())).collect();
+        if public.is_empty() && !endpoints.iter().all(|it| it.ip().is_loopback()) {
+            return Obstacle::TheirUdpBlocked;
+        }
+        let families = self.examination.families.iter();
+        let mut common = families
+            .filter(|family| family.udp == UdpState::Answers)
+            .filter(|family| {
+                let mut public = public.iter();
+                public.any(|it| it.is_ipv4() == family.server.is_ipv4())
+            })
+            .peekable();
+        if common.peek().is_none() {
+            return Obstacle::NoCommonFamily;
+        }
+        match common.filter_map(verdict_of).min_by_key(|it| *it as u8) {
+            Some(Verdict::Hardly) => Obstacle::OwnSymmetric,
+            Some(Verdict::UnlessSymmetric) => Obstacle::TheirsPerhapsSymmetric,
+            Some(Verdict::Most | Verdict::NoUdp | Verdict::Forbidden | Verdict::NotKnown)
+            | None => Obstacle::NotKnown,
+        }
+    }
+
+    /// What came of an address of a device, whose link goes this way, if there is one.
+    pub(super) fn outcome(&self, endpoint: SocketAddr, way: Option<Way>) -> Outcome {
+        let remote = match way {
+            None => return Outcome::NotTried,
+            Some(Way::Relayed { .. }) if self.rule == PathRule::Relayed => {
+                return Outcome::NotTried;
+            }
+            Some(Way::Relayed { .. }) => None,
+            Some(Way::Direct { remote }) => Some(remote),
+        };
+        if remote == Some(endpoint) {
+            return Outcome::InUse;
+        }
+        let local = self.examination.local.iter();
+        let mut local = local.filter(|it| !it.ip().is_loopback());
+        if !local.any(|it| it.is_ipv4() == endpoint.is_ipv4()) {
+            Outcome::NoSuchFamily
+        } else if remote.is_some() {
+            Outcome::NotNeeded
+        } else if is_public(endpoint.ip()) {
+            Outcome::NoAnswer
+        } else {
+            Outcome::OtherNetwork
+        }
+    }
+}
+
+/// What one family lets expect; `None` if that is not known. The order is from good to bad.
+fn verdict_of(family: &FamilyView) -> Option<Verdict> {
+    match (family.mapping?, family.filtering) {
+        (Dependence::PortDependent, _) => Some(Verdict::Hardly),
+        (Dependence::PortIndependent, Some(Dependence::PortIndependent)) => Some(Verdict::Most),
+        (Dependence::PortIndependent, Some(Dependence::PortDependent) | None) => {
+            Some(Verdict::UnlessSymmetric)
+        }
+    }
+}
+
+/// 100.64.0.0/10, which carriers have between their NATs and their customers (RFC 6598).
+const fn is_shared(ip: Ipv4Addr) -> bool {
+    let [a, b, ..] = ip.octets();
+    a == 100 && b & 0xc0 == 64
+}
+
+/// An address that others than neighbours could send to.
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let is_local = ip.is_private() || ip.is_link_local() || ip.is_loopback();
+            !is_local && !is_shared(ip)
+        }
+        IpAddr::V6(_) => is_global_v6(ip),
+    }
+}
+
+/// 2000::/3, of which global addresses are (RFC 4291 section 2.4).
+const fn is_global_v6(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.octets()[0] >> 5 == 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::command::Carrier;
+    use Dependence::{PortDependent, PortIndependent};
+
+    const HOME: &str = "192.168.1.2:7000";
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn family(server: &str, seen: &str, behaviour: Option<(Dependence, Dependence)>) -> FamilyView {
+        FamilyView {
+            server: address(server),
+            udp: UdpState::Answers,
+            reflexive: Some(address(seen)),
+            is_behind_nat: Some(seen != HOME),
+            second_port: behaviour.map(|_| UdpState::Answers),
+            mapping: behaviour.map(|(mapping, _)| mapping),
+            filtering: behaviour.map(|(_, filtering)| filtering),
+            filtering_age_s: None,
+        }
+    }
+
+    fn v4(behaviour: Option<(Dependence, Dependence)>) -> FamilyView {
+        family("198.51.100.1:7400", "203.0.113.1:40000", behaviour)
+    }
+
+    fn silent() -> FamilyView {
+        FamilyView {
+            udp: UdpState::Silent,
+            reflexive: None,
+            is_behind_nat: None,
+            ..v4(None)
+        }
+    }
+
+    fn at(local: &[&str], families: Vec<FamilyView>) -> ExaminationView {
+        ExaminationView {
+            is_done: true,
+            families,
+            local: local.iter().map(|text| address(text)).collect(),
+            ..ExaminationView::default()
+        }
+    }
+
+    fn facts(examination: &ExaminationView) -> Facts<'_> {
+        Facts {
+            examination,
+            rule: PathRule::Any,
+            has_tcp: true,
+        }
+    }
+
+    #[test]
+    fn each_class_of_nat_has_its_verdict_and_what_helps() {
+        let cases = [
+            (
+                Some((PortIndependent, PortIndependent)),
+                Verdict::Most,
+                vec![],
+            ),
+            (
+                Some((PortIndependent, PortDependent)),
+                Verdict::UnlessSymmetric,
+                vec![Advice::ForwardPort, Advice::UseIpv6],
+            ),
+            (
+                Some((PortDependent, PortDependent)),
+                Verdict::Hardly,
+                vec![Advice::ForwardPort, Advice::UseIpv6],
+            ),
+            (
+                Some((PortDependent, PortIndependent)),
+                Verdict::Hardly,
+                vec![Advice::ForwardPort, Advice::UseIpv6],
+            ),
+            (None, Verdict::NotKnown, vec![Advice::OpenSecondPort]),
+        ];
+        for (behaviour, verdict, advice) in cases {
+            let examination = at(&[HOME], vec![v4(behaviour)]);
+            let facts = facts(&examination);
+            assert_eq!(facts.verdict().0, verdict);
+            assert_eq!(facts.advice(), advice, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn the_better_family_counts() {
+        let v6 = family(
+            "[2001:db8::1]:7400",
+            "[2001:db8:1::2]:7000",
+            Some((PortIndependent, PortDependent)),
+        );
+        let symmetric = v4(Some((PortDependent, PortDependent)));
+        let examination = at(&[HOME, "[2001:db8:1::2]:7000"], vec![symmetric, v6.clone()]);
+        let facts = facts(&examination);
+        assert_eq!(facts.verdict(), (Verdict::UnlessSymmetric, Some(&v6)));
+        assert!(!facts.advice().contains(&Advice::UseIpv6));
+        let ipv6 = Ipv6 {
+            is_present: true,
+            works: Some(true),
+        };
+        assert_eq!(facts.ipv6(), ipv6);
+    }
+
+    #[test]
+    fn without_udp_it_depends_on_whether_there_is_a_server_at_all() {
+        let examination = at(&[HOME], vec![silent()]);
+        let mut facts = facts(&examination);
+        assert_eq!(facts.verdict().0, Verdict::NoUdp);
+        assert_eq!(facts.advice(), [Advice::AllowUdp]);
+        facts.has_tcp = false;
+        assert_eq!(facts.verdict().0, Verdict::NotKnown);
+        assert_eq!(facts.advice(), []);
+        facts.rule = PathRule::Relayed;
+        assert_eq!(facts.verdict().0, Verdict::Forbidden);
+        assert_eq!(facts.advice(), [Advice::LiftRule]);
+    }
+
+    #[test]
+    fn a_carriers_nat_is_seen_by_its_addresses_alone() {
+        let port_restricted = Some((PortIndependent, PortDependent));
+        let seen = |local: &[&str], reflexive: &str| {
+            let family = family("198.51.100.1:7400", reflexive, port_restricted);
+            let examination = at(local, vec![family]);
+            (
+                facts(&examination).carrier_nat(),
+                facts(&examination).advice(),
+            )
+        };
+        let (carrier, advice) = seen(&["127.0.0.1:7000", "100.64.0.2:7000"], "203.0.113.1:1");
+        assert_eq!((carrier, advice), (CarrierNat::Yes, vec![Advice::UseIpv6]));
+        assert_eq!(seen(&[HOME], "100.127.255.9:1").0, CarrierNat::Yes);
+        assert_eq!(seen(&[HOME], "100.128.0.9:1").0, CarrierNat::NotKnown);
+        assert_eq!(
+            seen(&[HOME, "100.100.1.2:1"], "203.0.113.1:1").0,
+            CarrierNat::NotKnown
+        );
+        assert_eq!(seen(&[HOME], HOME).0, CarrierNat::No);
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_said_as_far_as_it_is_known() {
+        let public = [address("203.0.113.7:7000"), address("192.168.1.9:7000")];
+        let private = [address("192.168.1.9:7000"), address("[fd00::1]:7000")];
+        let v6 = [address("[2001:db8:1::2]:7000")];
+        let port_restricted = v4(Some((PortIndependent, PortDependent)));
+        let cases = [
+            (
+                port_restricted.clone(),
+                &public[..],
+                Obstacle::TheirsPerhapsSymmetric,
+            ),
+            (port_restricted.clone(), &[], Obstacle::HidesAddresses),
+            (port_restricted.clone(), &private, Obstacle::TheirUdpBlocked),
+            (port_restricted, &v6, Obstacle::NoCommonFamily),
+            (
+                v4(Some((PortDependent, PortDependent))),
+                &public,
+                Obstacle::OwnSymmetric,
+            ),
+            (
+                v4(Some((PortIndependent, PortIndependent))),
+                &public,
+                Obstacle::NotKnown,
+            ),
+            (v4(None), &public, Obstacle::NotKnown),
+            (silent(), &public, Obstacle::OwnUdpBlocked),
+        ];
+        for (family, endpoints, expected) in cases {
+            let examination = at(&[HOME], vec![family]);
+            assert_eq!(facts(&examination).obstacle(endpoints), expected);
+        }
+        let examination = at(&[HOME], vec![silent()]);
+        let rule = PathRule::Relayed;
+        let facts = Facts {
+            rule,
+            ..facts(&examination)
+        };
+        assert_eq!(facts.obstacle(&public), Obstacle::OwnRule);
+    }
+
+    #[test]
+    fn what_came_of_an_address_depends_on_the_link() {
+        let examination = at(&[HOME], vec![v4(None)]);
+        let facts = facts(&examination);
+        let [public, private, v6] =
+            ["203.0.113.7:7000", "192.168.7.9:7000", "[2001:db8::2]:7000"].map(address);
+        let relayed = Some(Way::Relayed { over: Carrier::Udp });
+        let direct = Some(Way::Direct { remote: public });
+        assert_eq!(facts.outcome(public, None), Outcome::NotTried);
+        assert_eq!(facts.outcome(public, relayed), Outcome::NoAnswer);
+        assert_eq!(facts.outcome(private, relayed), Outcome::OtherNetwork);
+        assert_eq!(facts.outcome(v6, relayed), Outcome::NoSuchFamily);
+        assert_eq!(facts.outcome(public, direct), Outcome::InUse);
+        assert_eq!(facts.outcome(private, direct), Outcome::NotNeeded);
+        let rule = PathRule::Relayed;
+        let hidden = Facts { rule, ..facts };
+        assert_eq!(hidden.outcome(public, relayed), Outcome::NotTried);
+    }
+}

@@ -1,0 +1,328 @@
+//! What `doctor` found, in the words of somebody at home.
+
+use common::text::{self, inline};
+
+use super::findings::{Advice, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict};
+use super::server::{Key, Tcp};
+use super::{CLOCK_DIFFERENCE_MAX, DeviceReport, LogIn};
+use crate::node::PathRule;
+use crate::node::command::{Carrier, Dependence, FamilyView, PortMapping, UdpState, Way};
+use crate::ui::Look;
+
+/// A TCP connection.
+pub(super) fn tcp(tcp: &Tcp, look: &Look) -> String {
+    let Tcp {
+        address,
+        connect_ms,
+        error,
+    } = tcp;
+    match (connect_ms, error) {
+        (Some(span), _) => format!("{address} {} within {span} ms", look.green("answers")),
+        (None, error) => {
+            let error = error.as_deref().unwrap_or("no answer");
+            format!("{address} {}: {error}", look.red("does not answer"))
+        }
+    }
+}
+
+/// The server's key.
+pub(super) fn key(key: &Key, look: &Look) -> String {
+    match key {
+        Key::Trusted { .. } => format!("{} that this profile trusts", look.green("the one")),
+        Key::Changed {
+            expected,
+            fingerprint,
+        } => look.red(&format!(
+            "NOT the one that this profile trusts: expected {expected}, seen {fingerprint}. The server was set up anew, or someone is in between"
+        )),
+        Key::NotPinned { fingerprint } => {
+            format!("{fingerprint}, which this profile does not trust yet")
+        }
+        Key::Public { .. } => "of a certificate that this system verifies at the log-in".to_owned(),
+        Key::Failed { error } => format!("{}: {error}", look.red("none was shown")),
+        Key::NotTried => look.dim("not looked at: there is no connection"),
+    }
+}
+
+/// Whether this device is logged in.
+pub(super) fn log_in(state: &LogIn, look: &Look) -> String {
+    match state {
+        LogIn::LoggedIn { account } => format!("{} as {account}", look.green("logged in")),
+        LogIn::NotLoggedIn => {
+            look.yellow("this device is not logged in; 'peer login NAME' logs it in")
+        }
+        LogIn::Failed { reason } => look.red(&inline(reason)),
+    }
+}
+
+/// How far the clocks are apart, in seconds by which the server's is ahead.
+pub(super) fn clock(difference_s: Option<i64>, look: &Look) -> String {
+    let Some(difference) = difference_s else {
+        return look
+            .dim("not known: only a server that this device is logged in to tells the time");
+    };
+    let span = text::seconds(difference.unsigned_abs());
+    let side = if difference > 0 { "behind" } else { "ahead of" };
+    if difference.unsigned_abs() > CLOCK_DIFFERENCE_MAX.as_secs() {
+        let wrong = format!("{span} {side} the server's");
+        return format!("this device's is {}: check both", look.yellow(&wrong));
+    }
+    if difference == 0 {
+        return "the same as the server's".to_owned();
+    }
+    format!("{span} {side} the server's, which does no harm")
+}
+
+/// Whether an address of the server answers over UDP.
+pub(super) fn udp(family: &FamilyView, look: &Look) -> String {
+    let server = family.server;
+    match (family.udp, family.reflexive) {
+        (UdpState::Answers, Some(seen)) => {
+            format!(
+                "{server} {}, and sees this device at {seen}",
+                look.green("answers")
+            )
+        }
+        (UdpState::Answers, None) => format!("{server} {}", look.green("answers")),
+        (UdpState::Silent, _) => format!("{server} {}", look.red("does not answer")),
+        (UdpState::Asked, _) => format!("{server}: {}", look.dim("not known yet")),
+    }
+}
+
+/// What the NAT of a family does; nothing where there is no way to know.
+pub(super) fn nat(family: &FamilyView, look: &Look) -> Option<String> {
+    let name = name(family);
+    let is_behind_nat = family.is_behind_nat?;
+    Some(match (is_behind_nat, family.mapping) {
+        (false, _) => format!(
+            "{name}: {}, this device has the address that others see",
+            look.green("none")
+        ),
+        (true, Some(Dependence::PortIndependent)) => {
+            format!(
+                "{name}: this device is behind one, whose address and port for it stay the same whoever it talks to"
+            )
+        }
+        (true, Some(Dependence::PortDependent)) => format!(
+            "{name}: this device is behind {}, which gives it another port for everybody it talks to",
+            look.yellow("a symmetric one")
+        ),
+        (true, None) => format!("{name}: this device is behind one; of which kind is not known"),
+    })
+}
+
+/// What the filter of a family does.
+pub(super) fn filter(family: &FamilyView) -> Option<String> {
+    let name = name(family);
+    let earlier = family.filtering_age_s.map(|age| {
+        let age = text::seconds(age);
+        format!(" (looked at {age} ago: asking opens it for some minutes)")
+    });
+    let earlier = earlier.unwrap_or_default();
+    match (family.filtering, family.second_port) {
+        (Some(Dependence::PortIndependent), _) => Some(format!(
+            "{name}: lets in answers from any port of an address that was sent to, or anything{earlier}"
+        )),
+        (Some(Dependence::PortDependent), _) => Some(format!(
+            "{name}: lets in answers from where this device has sent to, and nothing else{earlier}"
+        )),
+        (None, Some(UdpState::Silent)) => Some(format!(
+            "{name}: not known, the server's second UDP port does not answer"
+        )),
+        (None, Some(UdpState::Answers | UdpState::Asked)) => {
+            Some(format!("{name}: not known, it was opened a while ago"))
+        }
+        (None, None) if family.udp == UdpState::Answers => Some(format!(
+            "{name}: not known, the server has no second UDP port"
+        )),
+        (None, None) => None,
+    }
+}
+
+/// Whether there is a carrier's NAT.
+pub(super) fn carrier(carrier: CarrierNat, look: &Look) -> String {
+    match carrier {
+        CarrierNat::Yes => format!(
+            "{}: its customers share one address, and ports cannot be forwarded",
+            look.yellow("behind a NAT of the internet provider")
+        ),
+        CarrierNat::No => "no NAT of the internet provider".to_owned(),
+        CarrierNat::NotKnown => {
+            "not known: only the home's router could tell whether there is another NAT behind it"
+                .to_owned()
+        }
+    }
+}
+
+/// Whether there is IPv6.
+pub(super) fn ipv6(ipv6: Ipv6, look: &Look) -> String {
+    match (ipv6.is_present, ipv6.works) {
+        (true, Some(true)) => format!("{}: the server answers over it", look.green("works")),
+        (true, Some(false)) => format!(
+            "this device has an address, but {}",
+            look.yellow("the server does not answer over it")
+        ),
+        (true, None) => "this device has an address; the server has none to try it with".to_owned(),
+        (false, _) => "this device has no address".to_owned(),
+    }
+}
+
+/// Whether the router was asked to let packets in.
+pub(super) fn port_mapping(state: PortMapping) -> &'static str {
+    match state {
+        PortMapping::NotAsked => {
+            "the router was not asked to let packets in: this program does not ask"
+        }
+    }
+}
+
+/// Whether devices of the local network find this one.
+pub(super) const fn lan(is_on: bool) -> &'static str {
+    if is_on {
+        "this device and others find each other there without the server"
+    } else {
+        "off: devices there are found through the server alone"
+    }
+}
+
+/// The path rule.
+pub(super) const fn rule(rule: PathRule) -> &'static str {
+    match rule {
+        PathRule::Any => "through the relay first, then directly where that works",
+        PathRule::Relayed => "through the relay alone, which hides this device's addresses",
+        PathRule::Direct => "directly alone",
+    }
+}
+
+/// With whom direct links will work.
+pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
+    let (verdict, family) = facts.verdict();
+    let others = match facts.rule {
+        PathRule::Any | PathRule::Relayed => "others go through the relay",
+        PathRule::Direct => "others cannot be reached, as the path rule forbids the relay",
+    };
+    let is_v6_alone = family.is_some_and(|family| family.server.is_ipv6());
+    let of_family = if is_v6_alone { " that have IPv6" } else { "" };
+    match verdict {
+        Verdict::Most => look.green(&format!(
+            "Direct links will work with most devices{of_family}; {others}."
+        )),
+        Verdict::UnlessSymmetric => look.green(&format!(
+            "Direct links will work with devices{of_family} that are not behind a symmetric NAT; {others}."
+        )),
+        Verdict::Hardly => look.yellow(&format!(
+            "Direct links will hardly work: only with devices{of_family} whose router lets anybody in; {others}."
+        )),
+        Verdict::NoUdp => look.yellow(&format!(
+            "There will be no direct links: no UDP gets through to the server, which is reached over TCP; {others}, over TCP."
+        )),
+        Verdict::Forbidden => {
+            "There will be no direct links: the path rule sends everything through the relay.".to_owned()
+        }
+        Verdict::NotKnown if facts.is_without_udp() => {
+            look.red("The server is not reached, so nothing is known of direct links.")
+        }
+        Verdict::NotKnown => format!(
+            "It is not known with whom direct links will work; {others}."
+        ),
+    }
+}
+
+/// What would help. `port` is that of the UDP socket.
+pub(super) fn advice(advice: Advice, port: Option<u16>) -> String {
+    let port = port.map_or_else(
+        || "a UDP port".to_owned(),
+        |port| format!("UDP port {port}"),
+    );
+    match advice {
+        Advice::ForwardPort => format!(
+            "forward {port} to this device in the router, and keep the port with --udp PORT: then most devices reach it"
+        ),
+        Advice::OpenFirewall => format!(
+            "open {port} for this device in the firewall, and keep the port with --udp PORT: then most devices reach it"
+        ),
+        Advice::UseIpv6 => {
+            "turn IPv6 on in the router, if the internet provider has it: it needs no NAT".to_owned()
+        }
+        Advice::AllowUdp => {
+            "let UDP out in the firewall of this device or network, or use another network".to_owned()
+        }
+        Advice::LiftRule => "leave out --path relay, or unset PEER_PATH".to_owned(),
+        Advice::OpenSecondPort => {
+            "ask the server's operator to upgrade it, or to open its second UDP port: then this can be found out"
+                .to_owned()
+        }
+    }
+}
+
+/// A device of somebody, and how it is reached.
+pub(super) fn device(report: &DeviceReport, look: &Look) -> Vec<(&'static str, String)> {
+    let name = inline(report.device.as_str());
+    let way = match report.way {
+        Some(Way::Direct { remote }) => {
+            format!("linked {}, {remote}", look.green("directly"))
+        }
+        Some(Way::Relayed { over: Carrier::Udp }) => "linked through the relay".to_owned(),
+        Some(Way::Relayed {
+            over: Carrier::Control,
+        }) => "linked through the relay over TCP".to_owned(),
+        None => look.yellow("online, but not linked"),
+    };
+    let mut rows = vec![("device", format!("{name}: {way}"))];
+    if let Some(reason) = &report.failure {
+        rows.push(("", inline(reason).into_owned()));
+    }
+    if let Some(obstacle) = report.obstacle {
+        rows.push(("why", self::obstacle(obstacle).to_owned()));
+    }
+    rows.extend(report.candidates.iter().map(|candidate| {
+        let what = outcome(candidate.result);
+        ("", format!("{} {what}", candidate.endpoint))
+    }));
+    rows
+}
+
+/// What is in the way of a direct path.
+const fn obstacle(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::OwnRule => "this device's path rule sends everything through the relay",
+        Obstacle::HidesAddresses => {
+            "it announces no address: it hides them, as with --path relay. Only its owner can change that"
+        }
+        Obstacle::OwnUdpBlocked => "no UDP gets out here: let it out, or use another network",
+        Obstacle::TheirUdpBlocked => {
+            "the server sees no UDP packet of it: UDP is probably blocked there. Its owner could let it out"
+        }
+        Obstacle::NoCommonFamily => {
+            "the two have no address family in common, IPv4 or IPv6, that works: having both would help either side"
+        }
+        Obstacle::OwnSymmetric => {
+            "this device is behind a symmetric NAT, and the other side lets in only whom it has sent to, or is behind one, too: a forwarded port on either side would help, or IPv6 on both"
+        }
+        Obstacle::TheirsPerhapsSymmetric => {
+            "it is not known what NAT the other side has. Probably a symmetric one: nothing else is known that would be in the way. A forwarded port on either side would help, or IPv6 on both"
+        }
+        Obstacle::NotKnown => {
+            "it is not known: perhaps UDP is blocked there, or it was looked for too briefly"
+        }
+    }
+}
+
+const fn outcome(result: Outcome) -> &'static str {
+    match result {
+        Outcome::InUse => "is in use",
+        Outcome::NoSuchFamily => "cannot be tried: this device has no such address",
+        Outcome::OtherNetwork => "is one of another local network",
+        Outcome::NoAnswer => "was tried, and nothing came through",
+        Outcome::NotNeeded => "is not needed",
+        Outcome::NotTried => "was not tried",
+    }
+}
+
+const fn name(family: &FamilyView) -> &'static str {
+    if family.server.is_ipv6() {
+        "IPv6"
+    } else {
+        "IPv4"
+    }
+}
