@@ -24,6 +24,9 @@ use tests::program::Running;
 // What a home's NAT does.
 #[path = "nat_lab/behaviour.rs"]
 mod behaviour;
+// What the doctor finds.
+#[path = "nat_lab/doctor.rs"]
+mod doctor;
 // Kinds of home networks.
 #[path = "nat_lab/kind.rs"]
 mod kind;
@@ -85,6 +88,12 @@ fn homes_without_a_direct_path_have_one_by_a_port_of_their_routers() {
     } else {
         skip("skipped: there is no miniupnpd");
     }
+}
+
+#[test]
+fn the_doctor_finds_what_each_home_is() {
+    const NAME: &str = "the_doctor_finds_what_each_home_is";
+    in_lab(NAME, doctor::check);
 }
 
 /// Runs the test of this name again where it can do its work.

@@ -198,6 +198,20 @@ impl Service {
         self.folder().join(format!("inbox-{}", person.name))
     }
 
+    /// What the doctor says of somebody's connection, and of the way to somebody else.
+    #[track_caller]
+    pub(crate) fn doctor(&self, person: &Person, with: Option<&Person>) -> Value {
+        let mut arguments = vec!["--json", "doctor"];
+        arguments.extend(with.map(|with| with.name.as_str()));
+        let finished = run(Program::Peer, &mut self.command(person, &arguments));
+        let finished = finished.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(finished.code(), 0, "{finished:?}");
+        let [found] = &finished.json()[..] else {
+            panic!("it is one object: {finished:?}");
+        };
+        found.clone()
+    }
+
     /// How the packets go from somebody who is in a chat.
     #[track_caller]
     pub(crate) fn path(&self, person: &Person, with: &Person) -> Path {

@@ -275,7 +275,9 @@ pub(super) fn device(report: &DeviceReport, look: &Look) -> Vec<(&'static str, S
     if let Some(obstacle) = report.obstacle {
         rows.push(("why", self::obstacle(obstacle).to_owned()));
     }
-    rows.extend(report.candidates.iter().map(|candidate| {
+    let tried = report.candidates.iter();
+    let tried = tried.filter(|candidate| candidate.result != Outcome::NotNeeded);
+    rows.extend(tried.map(|candidate| {
         let what = outcome(candidate.result);
         ("", format!("{} {what}", candidate.endpoint))
     }));
