@@ -154,7 +154,7 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     walk.succeed(who, "register", &access);
     walk.succeed(who, "login", &access);
     for plain in [
-        "status", "list", "outbox", "history", "admit", "chat", "paths",
+        "status", "list", "outbox", "history", "admit", "chat", "paths", "doctor",
     ] {
         walk.succeed(who, plain, &[]);
     }
@@ -177,6 +177,7 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     walk.fail("nobody", "send-file", &["bob", "letter"]);
     for plain in [
         "status", "list", "outbox", "history", "admit", "chat", "paths", "receive", "logout",
+        "doctor",
     ] {
         walk.fail("nobody", plain, &[]);
     }

@@ -68,6 +68,8 @@ mod tests {
             "log_out",
             "admit",
             "status",
+            "examine",
+            "examination",
             "list",
             "watch",
             "contacts",

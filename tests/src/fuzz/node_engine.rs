@@ -9,7 +9,7 @@ use common::id::DeviceName;
 use common::key::{ChannelBinding, Token};
 use common::lan::LanName;
 use common::limits::{CONTROL_FRAME_LEN_MAX, REQUESTS_OPEN_MAX};
-use common::stun::{binding_answer, canonical, check_answer};
+use common::stun::{AnsweringPort, TwoPorts, canonical, check_answer, server_answer};
 use common::time::UnixTime;
 use common::wire::channel::{AllocationId, ChannelDatagram, Cookie, EndId};
 use common::wire::frame::{self, FrameBuffer};
@@ -74,6 +74,23 @@ struct Session {
     /// What was said to the node, as it reads it.
     said: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
     has_answered: bool,
+}
+
+/// What a server with a second port answers, and from where.
+fn as_a_server(to: SocketAddr, sent: &[u8], mapped: SocketAddr) -> Option<(SocketAddr, Vec<u8>)> {
+    let other = to.port() ^ 1;
+    let ports = TwoPorts {
+        ip: to.ip(),
+        asked: to.port(),
+        other,
+    };
+    let answer = server_answer(sent, mapped, Some(ports))?;
+    let port = match answer.from {
+        AnsweringPort::Asked => to.port(),
+        AnsweringPort::Other => other,
+    };
+    let bytes = answer.full.unwrap_or(answer.short);
+    Some((SocketAddr::new(to.ip(), port), bytes))
 }
 
 impl Run {
@@ -250,13 +267,15 @@ impl Run {
     fn answer_stun(&mut self, feed: &mut Feed<'_>) {
         let mapped = endpoint(feed);
         let device = feed.flag().then(|| secret(feed.below(4)).public());
-        let answered = self.host.sent.iter().rev().find_map(|(to, sent)| {
-            let answer = match &device {
-                Some(device_key) => check_answer(sent, mapped, device_key),
-                None => binding_answer(sent, mapped),
-            };
-            Some((*to, answer?))
-        });
+        let answered = self
+            .host
+            .sent
+            .iter()
+            .rev()
+            .find_map(|(to, sent)| match &device {
+                Some(device_key) => Some((*to, check_answer(sent, mapped, device_key)?)),
+                None => as_a_server(*to, sent, mapped),
+            });
         if let Some((to, answer)) = answered {
             self.host.datagrams(to, answer.len(), &answer);
         }

@@ -177,10 +177,15 @@ impl NodeHost {
             },
             2 => Command::WaitReady,
             3 => Command::LogOut,
+            4 if self.messages.len() == 1 => Command::Examination,
             4 => Command::Admit,
             5 if self.messages.is_empty() => Command::Contacts,
             5 => Command::Status,
             6 => Command::List,
+            7 if self.messages.len() == 1 => Command::Examine {
+                servers: (0..feed.below(4)).map(|_| EXAMINED).collect(),
+                account: feed.flag().then_some(to),
+            },
             7 => Command::Watch,
             8 | 9 => Command::Send {
                 to: (0..feed.below(4)).map(account).chain([to]).collect(),
@@ -487,6 +492,9 @@ pub(super) fn account(n: usize) -> AccountName {
 pub(super) fn secret(n: usize) -> DeviceSecret {
     DeviceSecret::from_seed([n as u8 + 1; 32])
 }
+
+/// An address of a server that a person has examined.
+const EXAMINED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 9)), 7400);
 
 fn password(feed: &mut Feed<'_>) -> PasswordText {
     PasswordText(zeroize::Zeroizing::new(feed.text()))
