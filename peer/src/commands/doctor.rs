@@ -19,7 +19,7 @@ use crate::failure::{Exit, Failure};
 use crate::node::PathRule;
 use crate::node::command::{
     Command, CommandError, ConnectionState, ExaminationView, FamilyView, LinkView, Listed,
-    NodeStatus, PortMapping, Reply, UdpState, Way,
+    NodeStatus, PortMapping, Reply, Way,
 };
 use crate::profile::{Settings, Trust};
 use crate::ui::{OutputClosed, Screen, line};
@@ -254,7 +254,7 @@ impl Visit<'_> {
             }
             (None, _) => None,
         };
-        let exit = exit(&outside, &log_in, &facts, devices.as_deref());
+        let exit = exit(&outside.key, &log_in, &facts, devices.as_deref());
         let (verdict, _) = facts.verdict();
         let report = Report {
             server: self.settings.server().to_string(),
@@ -487,17 +487,10 @@ fn udp_port(examination: &ExaminationView) -> Option<u16> {
 }
 
 /// What the program ends with.
-fn exit(
-    outside: &Outside,
-    log_in: &LogIn,
-    facts: &Facts<'_>,
-    devices: Option<&[DeviceReport]>,
-) -> Exit {
-    let mut families = facts.examination.families.iter();
-    let has_udp = families.any(|family| family.udp == UdpState::Answers);
-    if matches!(outside.key, Key::Changed { .. }) {
+fn exit(key: &Key, log_in: &LogIn, facts: &Facts<'_>, devices: Option<&[DeviceReport]>) -> Exit {
+    if matches!(key, Key::Changed { .. }) {
         Exit::ServerKey
-    } else if !facts.has_tcp && !has_udp {
+    } else if !facts.has_tcp && !facts.has_udp() {
         Exit::Unreachable
     } else {
         match log_in {
@@ -506,5 +499,119 @@ fn exit(
             LogIn::LoggedIn { .. } if devices.is_some_and(<[_]>::is_empty) => Exit::NotDelivered,
             LogIn::LoggedIn { .. } => Exit::Done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::command::{KeyState, UdpState};
+
+    fn name() -> AccountName {
+        "alice".parse().unwrap()
+    }
+
+    fn family(udp: UdpState) -> FamilyView {
+        FamilyView {
+            server: ([198, 51, 100, 1], 7400).into(),
+            udp,
+            reflexive: None,
+            is_behind_nat: None,
+            second_port: None,
+            mapping: None,
+            filtering: None,
+            filtering_age_s: None,
+        }
+    }
+
+    #[test]
+    fn each_way_to_end_has_its_code() {
+        let fingerprint = "SHA256:x".to_owned();
+        let trusted = Key::Trusted {
+            fingerprint: fingerprint.clone(),
+        };
+        let expected = fingerprint.clone();
+        let changed = Key::Changed {
+            expected,
+            fingerprint,
+        };
+        let reason = "no answer".to_owned();
+        let failed = LogIn::Failed { reason };
+        let logged_in = LogIn::LoggedIn { account: name() };
+        let (answers, silent) = (UdpState::Answers, UdpState::Silent);
+        let nobody: Option<&[DeviceReport]> = Some(&[]);
+        for (key, log_in, has_tcp, udp, devices, expected) in [
+            (&trusted, &logged_in, true, answers, None, Exit::Done),
+            (&trusted, &logged_in, true, silent, None, Exit::Done),
+            (
+                &trusted,
+                &logged_in,
+                true,
+                answers,
+                nobody,
+                Exit::NotDelivered,
+            ),
+            (
+                &trusted,
+                &LogIn::NotLoggedIn,
+                true,
+                answers,
+                None,
+                Exit::NotLoggedIn,
+            ),
+            (
+                &trusted,
+                &LogIn::NotLoggedIn,
+                false,
+                silent,
+                None,
+                Exit::Unreachable,
+            ),
+            (&trusted, &failed, false, answers, None, Exit::Unreachable),
+            (&changed, &failed, true, answers, None, Exit::ServerKey),
+        ] {
+            let examination = ExaminationView {
+                families: vec![family(udp)],
+                ..ExaminationView::default()
+            };
+            let facts = Facts {
+                examination: &examination,
+                rule: PathRule::Any,
+                has_tcp,
+            };
+            assert_eq!(exit(key, log_in, &facts, devices), expected, "{log_in:?}");
+        }
+    }
+
+    #[test]
+    fn the_clocks_are_compared_by_the_time_of_the_log_in() {
+        let own = |since| Listed {
+            account: name(),
+            device: DeviceName::lossy("laptop"),
+            fingerprint: String::new(),
+            key: KeyState::Known,
+            status: common::wire::rendezvous::Status::Available,
+            since,
+            endpoints: Vec::new(),
+            is_self: true,
+        };
+        let examination = ExaminationView {
+            online_ms: Some(90_000),
+            ..ExaminationView::default()
+        };
+        let logged_in = unix_time().saturating_sub(Duration::from_secs(90));
+        let span = Duration::from_secs(3600);
+        for (since, expected) in [
+            (logged_in, 0),
+            (logged_in.saturating_add(span), 3600),
+            (logged_in.saturating_sub(span), -3600),
+        ] {
+            assert_eq!(difference(&[own(since)], &examination), Some(expected));
+        }
+        assert_eq!(difference(&[], &examination), None);
+        assert_eq!(
+            difference(&[own(logged_in)], &ExaminationView::default()),
+            None
+        );
     }
 }

@@ -135,6 +135,12 @@ impl Facts<'_> {
         })
     }
 
+    /// Some address of the server answers over UDP.
+    pub(super) fn has_udp(&self) -> bool {
+        let mut families = self.examination.families.iter();
+        families.any(|family| family.udp == UdpState::Answers)
+    }
+
     /// No address of the server answers over UDP, and at least one was asked.
     pub(super) fn is_without_udp(&self) -> bool {
         let families = &self.examination.families;
@@ -198,8 +204,7 @@ impl Facts<'_> {
             Verdict::NoUdp => advice.push(Advice::AllowUdp),
             Verdict::Forbidden => advice.push(Advice::LiftRule),
             Verdict::NotKnown => {
-                let mut families = self.examination.families.iter();
-                if families.any(|family| family.udp == UdpState::Answers) {
+                if self.has_udp() {
                     advice.push(Advice::OpenSecondPort);
                 }
             }

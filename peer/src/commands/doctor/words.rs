@@ -17,7 +17,8 @@ pub(super) fn tcp(tcp: &Tcp, look: &Look) -> String {
         error,
     } = tcp;
     match (connect_ms, error) {
-        (Some(span), _) => format!("{address} {} within {span} ms", look.green("answers")),
+        (Some(0), _) => format!("{address} {} at once", look.green("answers")),
+        (Some(span), _) => format!("{address} {} after {span} ms", look.green("answers")),
         (None, error) => {
             let error = error.as_deref().unwrap_or("no answer");
             format!("{address} {}: {error}", look.red("does not answer"))
@@ -121,10 +122,10 @@ pub(super) fn filter(family: &FamilyView) -> Option<String> {
     let earlier = earlier.unwrap_or_default();
     match (family.filtering, family.second_port) {
         (Some(Dependence::PortIndependent), _) => Some(format!(
-            "{name}: lets in answers from any port of an address that was sent to, or anything{earlier}"
+            "{name}: lets packets in from any port of an address that this device has sent to, perhaps from everywhere{earlier}"
         )),
         (Some(Dependence::PortDependent), _) => Some(format!(
-            "{name}: lets in answers from where this device has sent to, and nothing else{earlier}"
+            "{name}: lets packets in only from the very port that this device has sent to{earlier}"
         )),
         (None, Some(UdpState::Silent)) => Some(format!(
             "{name}: not known, the server's second UDP port does not answer"
@@ -159,11 +160,13 @@ pub(super) fn ipv6(ipv6: Ipv6, look: &Look) -> String {
     match (ipv6.is_present, ipv6.works) {
         (true, Some(true)) => format!("{}: the server answers over it", look.green("works")),
         (true, Some(false)) => format!(
-            "this device has an address, but {}",
+            "this device has a global address, but {}",
             look.yellow("the server does not answer over it")
         ),
-        (true, None) => "this device has an address; the server has none to try it with".to_owned(),
-        (false, _) => "this device has no address".to_owned(),
+        (true, None) => {
+            "this device has a global address; the server has none to try it with".to_owned()
+        }
+        (false, _) => "this device has no global address".to_owned(),
     }
 }
 
@@ -219,7 +222,7 @@ pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
         Verdict::Forbidden => {
             "There will be no direct links: the path rule sends everything through the relay.".to_owned()
         }
-        Verdict::NotKnown if facts.is_without_udp() => {
+        Verdict::NotKnown if !facts.has_udp() => {
             look.red("The server is not reached, so nothing is known of direct links.")
         }
         Verdict::NotKnown => format!(
