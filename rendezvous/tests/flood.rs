@@ -1,4 +1,4 @@
-//! The engine of the UDP port under a flood, in a process of its own so that its memory can be measured.
+//! The engine of the UDP ports under a flood, in a process of its own so that its memory can be measured.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +6,7 @@ use common::os::clock;
 use common::stun;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rendezvous::relay::{Batch, Output, Relay, TrafficLimits};
+use rendezvous::relay::{Batch, Output, Ports, Relay, TrafficLimits};
 
 /// 10,000 a second for a minute.
 const DATAGRAMS: u32 = 600_000;
@@ -25,6 +25,8 @@ fn resident() -> u64 {
 fn t14_a_minute_of_valid_datagrams_from_everywhere_takes_no_memory() {
     let start = clock::now();
     let mut relay = Relay::new([14; 32], TrafficLimits::default(), start);
+    let (main, second) = (7400, 7401);
+    relay.set_ports(Ports { main, second });
     let mut outputs = Vec::new();
     let mut rng = StdRng::from_seed([14; 32]);
     let mut before = 0;
@@ -40,6 +42,9 @@ fn t14_a_minute_of_valid_datagrams_from_everywhere_takes_no_memory() {
         };
         let source = SocketAddr::new(ip, rng.random_range(1..=u16::MAX));
         let mut request = stun::binding_request(rng.random());
+        if rng.random() {
+            request = stun::probe(rng.random(), rng.random());
+        }
         // One in four is no request to be answered, though it begins as one.
         let is_answered = n % 4 != 0;
         if !is_answered {
@@ -51,13 +56,19 @@ fn t14_a_minute_of_valid_datagrams_from_everywhere_takes_no_memory() {
             bytes: &mut request,
             stride: len,
             source,
-            local: None,
+            local: Some(ip),
         };
-        relay.handle_batch(batch, start, &mut outputs);
+        if rng.random() {
+            relay.handle_second(&batch, start, &mut outputs);
+        } else {
+            relay.handle_batch(batch, start, &mut outputs);
+        }
         assert_eq!(outputs.len(), usize::from(is_answered), "{source}");
         for output in outputs.drain(..) {
-            let is_short = matches!(&output, Output::Answer(answer) if answer.len() <= len);
-            assert!(is_short, "{output:?}");
+            let (Output::Answer(answer) | Output::AnswerFromOther(answer)) = output else {
+                panic!("there is no channel: {output:?}");
+            };
+            assert!(answer.len() <= len, "{answer:?}");
         }
     }
     assert_eq!(relay.dropped(), bare);

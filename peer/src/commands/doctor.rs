@@ -75,7 +75,7 @@ struct Report {
     /// The account that was asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<AccountName>,
-    /// Its devices that are online; `null` where only a server that is away could tell.
+    /// Its devices that are online; those that are linked where only a server that is away could tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<Vec<DeviceReport>>,
 }
@@ -95,8 +95,8 @@ enum LogIn {
 /// A device that is online, and how it is reached.
 #[derive(Debug, Serialize)]
 struct DeviceReport {
-    /// The name that its owner gave it; untrusted text.
-    device: DeviceName,
+    /// The name that its owner gave it, untrusted text; `None` where only a server that is away could tell.
+    device: Option<DeviceName>,
     fingerprint: String,
     is_linked: bool,
     #[serde(flatten)]
@@ -245,13 +245,11 @@ impl Visit<'_> {
         };
         self.say_ways(&facts, &status)?;
         let devices = match (&self.name, listed) {
-            (Some(name), Some(listed)) => Some(self.devices(session, name, listed, &facts)?),
-            (Some(name), None) => {
-                let text =
-                    format!("only the server can tell of {name}, and there is no connection to it");
-                self.say("", &look.yellow(&text))?;
-                None
+            (Some(name), Some(listed)) => {
+                let is_own = status.account.as_ref() == Some(name);
+                Some(self.devices(session, (name, is_own), listed, &facts)?)
             }
+            (Some(name), None) => Some(self.linked(name, status.links)?),
             (None, _) => None,
         };
         let exit = exit(&outside.key, &log_in, &facts, devices.as_deref());
@@ -329,33 +327,68 @@ impl Visit<'_> {
 
     // ---- another account ---------------------------------------------------------------------------
 
-    /// Has the devices of an account linked, and shows how they are reached.
+    /// Has the devices of an account linked that are online, unless it is this device's own, and shows how they are
+    /// reached.
     fn devices(
         &self,
         session: &mut NodeHandle,
-        name: &AccountName,
-        mut listed: Vec<Listed>,
+        (name, is_own): (&AccountName, bool),
+        listed: Vec<Listed>,
         facts: &Facts<'_>,
     ) -> Result<Vec<DeviceReport>, Failure> {
-        let look = &self.screen.look;
+        let listed = self.devices_of(name, listed)?;
+        let (links, failure) = if is_own {
+            let why = "devices of one account are not linked with each other";
+            (Vec::new(), Some(why.to_owned()))
+        } else if listed.is_empty() {
+            (Vec::new(), None)
+        } else {
+            let links = self.link(session, name, &listed, facts)?;
+            (links, examination(session)?.dial_failure)
+        };
+        let reports = listed.into_iter();
+        let reports = reports.map(|device| report_of(device, &links, failure.as_ref(), facts));
+        Ok(self.say_devices(reports.collect())?)
+    }
+
+    /// The devices of an account that are online, but for this one.
+    fn devices_of(
+        &self,
+        name: &AccountName,
+        mut listed: Vec<Listed>,
+    ) -> Result<Vec<Listed>, OutputClosed> {
         listed.retain(|device| device.account == *name && !device.is_self);
         if listed.is_empty() {
-            let text = format!("{name} is not online, or no such account exists");
-            self.say("", &look.yellow(&text))?;
-            return Ok(Vec::new());
+            let text = format!("{name} is not online, or there is no such account");
+            self.say("", &self.screen.look.yellow(&text))?;
         }
-        let text = format!("Looking for a way to {name}…");
-        self.screen.note(self.screen.error_look.dim(&text));
-        let links = self.link(session, name, &listed, facts)?;
-        let failure = examination(session)?.dial_failure;
-        let reports = listed.into_iter().map(|device| {
-            let mut links = links.iter();
-            let link = links.find(|link| link.fingerprint == device.fingerprint);
-            report_of(device, link, failure.clone(), facts)
+        Ok(listed)
+    }
+
+    /// What there is to say of an account's devices without the server.
+    fn linked(
+        &self,
+        name: &AccountName,
+        links: Vec<LinkView>,
+    ) -> Result<Vec<DeviceReport>, OutputClosed> {
+        let text = format!("only the server can tell which devices {name} has, and it is away");
+        self.say("", &self.screen.look.yellow(&text))?;
+        let links = links.into_iter().filter(|link| link.account == *name);
+        let reports = links.map(|link| DeviceReport {
+            device: None,
+            fingerprint: link.fingerprint,
+            is_linked: true,
+            way: Some(link.way),
+            failure: None,
+            obstacle: None,
+            candidates: Vec::new(),
         });
-        let reports: Vec<_> = reports.collect();
+        self.say_devices(reports.collect())
+    }
+
+    fn say_devices(&self, reports: Vec<DeviceReport>) -> Result<Vec<DeviceReport>, OutputClosed> {
         for report in &reports {
-            for (label, text) in words::device(report, look) {
+            for (label, text) in words::device(report, &self.screen.look) {
                 self.say(label, &text)?;
             }
         }
@@ -370,6 +403,8 @@ impl Visit<'_> {
         listed: &[Listed],
         facts: &Facts<'_>,
     ) -> Result<Vec<LinkView>, Failure> {
+        let text = format!("Looking for a way to {name}…");
+        self.screen.note(self.screen.error_look.dim(&text));
         let command = Command::Examine {
             servers: Vec::new(),
             account: Some(name.clone()),
@@ -395,26 +430,40 @@ impl Visit<'_> {
     }
 }
 
+/// What is to be said of a device, of the links to its account, and of why others of that could not be reached.
 fn report_of(
     device: Listed,
-    link: Option<&LinkView>,
-    failure: Option<String>,
+    links: &[LinkView],
+    failure: Option<&String>,
     facts: &Facts<'_>,
 ) -> DeviceReport {
+    let mut of_device = links.iter();
+    let link = of_device.find(|link| link.fingerprint == device.fingerprint);
     let way = link.map(|link| link.way);
-    let is_direct = matches!(way, Some(Way::Direct { .. }));
+    let failure = match (link, links) {
+        (Some(_), _) => None,
+        (None, [_, ..]) => Some("another device of the account is linked".to_owned()),
+        (None, []) => {
+            let late = || Some("no link came about in time".to_owned());
+            failure.cloned().or_else(late)
+        }
+    };
+    let obstacle = match way {
+        Some(Way::Relayed { .. }) => Some(facts.obstacle(&device.endpoints)),
+        Some(Way::Direct { .. }) | None => None,
+    };
     let candidates = device.endpoints.iter().map(|endpoint| CandidateReport {
         endpoint: *endpoint,
         result: facts.outcome(*endpoint, way),
     });
     DeviceReport {
         is_linked: link.is_some(),
-        failure: failure.filter(|_| link.is_none()),
-        obstacle: (!is_direct).then(|| facts.obstacle(&device.endpoints)),
         candidates: candidates.collect(),
-        device: device.device,
+        device: Some(device.device),
         fingerprint: device.fingerprint,
         way,
+        failure,
+        obstacle,
     }
 }
 

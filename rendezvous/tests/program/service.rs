@@ -105,6 +105,30 @@ fn the_nat_discovery_of_coturn_hears_from_both_ports() {
 }
 
 #[test]
+fn an_answer_comes_from_the_port_that_was_asked_for() {
+    let server = Running::start();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let ask = |to: SocketAddr, changes_port| {
+        let probe = stun::probe(7, changes_port);
+        socket.send_to(&probe, to).unwrap();
+        let mut answer = [0; 1500];
+        let (len, from) = socket.recv_from(&mut answer).unwrap();
+        assert!(len <= probe.len(), "T13");
+        let said = stun::probe_answer(&answer[..len], 7).unwrap();
+        assert_eq!(said.reflexive, socket.local_addr().unwrap());
+        let other = SocketAddr::new(to.ip(), said.other_port.unwrap());
+        (from, other)
+    };
+    let main = server.address;
+    let (from, second) = ask(main, false);
+    assert_eq!(from, main);
+    assert_eq!(ask(main, true), (second, second));
+    assert_eq!(ask(second, false), (second, main));
+    assert_eq!(ask(second, true), (main, main));
+}
+
+#[test]
 fn a_second_port_that_is_taken_is_done_without_unless_it_was_asked_for() {
     let (taken, before) = taken_and_free();
     let port = taken.local_addr().unwrap().port();

@@ -260,7 +260,8 @@ pub(super) fn advice(advice: Advice, port: Option<u16>) -> String {
 
 /// A device of somebody, and how it is reached.
 pub(super) fn device(report: &DeviceReport, look: &Look) -> Vec<(&'static str, String)> {
-    let name = inline(report.device.as_str());
+    let name = report.device.as_ref().map(|name| inline(name.as_str()));
+    let name = name.unwrap_or_else(|| inline(&report.fingerprint));
     let way = match report.way {
         Some(Way::Direct { remote }) => {
             format!("linked {}, {remote}", look.green("directly"))
