@@ -58,6 +58,8 @@ pub(crate) fn check() {
     }
     let found = in_lanes(&ways, |(from, to, obstacle)| {
         let _receiver = service.receive(to);
+        let twice = [(); 2].map(|()| service.doctor(to, None));
+        is_remembered(&twice);
         (*obstacle, service.doctor(from, Some(to)))
     });
     for (obstacle, found) in found {
@@ -79,6 +81,16 @@ pub(crate) fn check() {
             "{found}"
         );
     }
+}
+
+/// Fails unless the second examination by the same program knows what the first one has spoilt for it.
+fn is_remembered(twice: &[Value; 2]) {
+    let [first, second] = twice.each_ref().map(|found| &found["udp"][0]);
+    assert_eq!(first["filtering"], second["filtering"], "{second}");
+    assert_eq!(first["mapping"], second["mapping"], "{second}");
+    assert_eq!(first["filtering_age_s"], Value::Null, "{first}");
+    let is_known = second["udp"] == "answers";
+    assert_eq!(second["filtering_age_s"].is_u64(), is_known, "{second}");
 }
 
 fn is_found(kind: Kind, found: &Value) {

@@ -332,3 +332,82 @@ const fn name(family: &FamilyView) -> &'static str {
         "IPv4"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use common::id::DeviceName;
+
+    use super::*;
+    use crate::commands::doctor::CandidateReport;
+    use crate::node::command::ExaminationView;
+
+    #[test]
+    fn t05_what_others_say_of_a_device_passes_the_gate() {
+        let report = DeviceReport {
+            device: Some(DeviceName::lossy("lap\u{1b}[2Jtop")),
+            fingerprint: String::new(),
+            is_linked: false,
+            way: None,
+            failure: Some("no \u{1b}]0;x\u{7} answer\nverdict".to_owned()),
+            obstacle: None,
+            candidates: vec![CandidateReport {
+                endpoint: ([192, 0, 2, 1], 7000).into(),
+                result: Outcome::NotTried,
+            }],
+        };
+        let look = Look::plain();
+        let rows = device(&report, &look);
+        assert_eq!(rows.len(), 3);
+        let is_plain = |(_, text): &(&str, String)| !text.contains(char::is_control);
+        assert!(rows.iter().all(is_plain), "{rows:?}");
+        let reason = "x\u{1b}[31m".to_owned();
+        let failed = log_in(&LogIn::Failed { reason }, &look);
+        assert!(!failed.contains('\u{1b}'), "{failed}");
+    }
+
+    #[test]
+    fn the_verdict_says_with_whom_and_what_becomes_of_the_others() {
+        let family = |mapping, filtering| FamilyView {
+            server: ([198, 51, 100, 1], 7400).into(),
+            udp: UdpState::Answers,
+            reflexive: Some(([203, 0, 113, 1], 40_000).into()),
+            is_behind_nat: Some(true),
+            second_port: Some(UdpState::Answers),
+            mapping: Some(mapping),
+            filtering: Some(filtering),
+            filtering_age_s: Some(90),
+        };
+        let (is_same, is_other) = (Dependence::PortIndependent, Dependence::PortDependent);
+        for (mapping, filtering, expected, kind) in [
+            (is_same, is_same, "work with most devices;", "stay the same"),
+            (
+                is_same,
+                is_other,
+                "not behind a symmetric NAT;",
+                "stay the same",
+            ),
+            (is_other, is_other, "hardly work", "a symmetric one"),
+        ] {
+            let family = family(mapping, filtering);
+            assert!(nat(&family, &Look::plain()).unwrap().contains(kind));
+            assert!(filter(&family).unwrap().contains("1 min 30 s ago"));
+            let examination = ExaminationView {
+                families: vec![family],
+                ..ExaminationView::default()
+            };
+            let mut facts = Facts {
+                examination: &examination,
+                rule: PathRule::Any,
+                has_tcp: true,
+            };
+            let text = verdict(&facts, &Look::plain());
+            assert!(
+                text.contains(expected) && text.contains("through the relay"),
+                "{text}"
+            );
+            facts.rule = PathRule::Direct;
+            let text = verdict(&facts, &Look::plain());
+            assert!(text.contains("cannot be reached"), "{text}");
+        }
+    }
+}
