@@ -3,11 +3,15 @@
 //! Each check is shown as it is done. Those of names, TCP and the server's key work without the node; it is the node
 //! that asks over UDP, on the socket of its links.
 
+use std::cell::RefMut;
 use std::net::SocketAddr;
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread;
 use std::time::Duration;
 
 use common::id::{AccountName, DeviceName};
 use common::os::clock::unix_time;
+use common::text::inline;
 use common::time::UnixTime;
 use serde::Serialize;
 
@@ -45,6 +49,8 @@ const EXAMINATION_PATIENCE: Duration = Duration::from_secs(8);
 const LINK_PATIENCE: Duration = Duration::from_secs(9);
 /// How often the node is asked how far it is.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is looked whether something that waits for the network is done.
+const WORK_INTERVAL: Duration = Duration::from_millis(10);
 /// Clocks that are further apart are worth a word: messages seem to be from another time.
 const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -126,29 +132,30 @@ pub(super) fn doctor(place: &Place, args: Doctor, screen: &Screen) -> Result<Exi
         name: args.name,
     };
     // It begins to connect.
-    let session = place.open_with(settings.clone());
+    let mut session = place.open_with(settings.clone());
     let server = settings.server();
-    let found = server::look_up(&server);
+    let name = server.clone();
+    let found = aside(&mut session, move || server::look_up(&name))?;
     visit.say_name(&found)?;
     let (addresses, lookup_error) = match found {
         Ok(addresses) => (addresses, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    let mut session = match session {
-        Ok(mut session) => {
-            visit.begin_examination(&mut session, &addresses)?;
-            Ok(session)
-        }
-        Err(failure) => Err(failure),
-    };
-    let tcp = server::connect(&addresses);
+    if let Ok(session) = &mut session {
+        visit.begin_examination(session, &addresses)?;
+    }
+    let asked = addresses.clone();
+    let tcp = aside(&mut session, move || server::connect(&asked))?;
     for tcp in &tcp {
         visit.say("tcp", &words::tcp(tcp, &screen.look))?;
     }
     let has_tcp = tcp.iter().any(|tcp| tcp.connect_ms.is_some());
     let is_pinned = settings.trust == Trust::Pinned;
     let key = if has_tcp {
-        server::key(&server, is_pinned, place.profile.known_server(&server)?)
+        let trusted = place.profile.known_server(&server)?;
+        aside(&mut session, move || {
+            server::key(&server, is_pinned, trusted)
+        })?
     } else {
         Key::NotTried
     };
@@ -168,6 +175,29 @@ pub(super) fn doctor(place: &Place, args: Doctor, screen: &Screen) -> Result<Exi
     screen.data(&report)?;
     session.tell_notices(screen);
     Ok(exit)
+}
+
+/// Does what waits for the network without the node, and ends at Ctrl-C meanwhile where there is a node.
+fn aside<T: Send + 'static>(
+    session: &mut Result<RefMut<'_, NodeHandle>, Failure>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let (sender, done) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody waits any more.
+        let _ = sender.send(work());
+    });
+    let ended = || Failure::new(Exit::Other, format!("could not {DOING}"));
+    let Ok(session) = session else {
+        return done.recv().map_err(|_| ended());
+    };
+    loop {
+        match done.try_recv() {
+            Ok(result) => return Ok(result),
+            Err(TryRecvError::Empty) => session.pause(DOING, WORK_INTERVAL)?,
+            Err(TryRecvError::Disconnected) => return Err(ended()),
+        }
+    }
 }
 
 /// What was found without the node.
@@ -193,6 +223,7 @@ impl Visit<'_> {
 
     fn say_name(&self, found: &Result<Vec<SocketAddr>, String>) -> Result<(), OutputClosed> {
         let server = self.settings.server().to_string();
+        let server = inline(&server);
         match found {
             Ok(addresses) => {
                 let addresses = common::text::joined(addresses);
@@ -227,7 +258,7 @@ impl Visit<'_> {
         outside: Outside,
     ) -> Result<(Report, Exit), Failure> {
         let look = &self.screen.look;
-        let has_tcp = outside.tcp.iter().any(|tcp| tcp.connect_ms.is_some());
+        let has_tcp = outside.key.is_shown();
         let log_in = log_in(session, has_tcp)?;
         self.say("log-in", &words::log_in(&log_in, look))?;
         let is_online = matches!(log_in, LogIn::LoggedIn { .. });

@@ -15,7 +15,7 @@ pub(super) struct Facts<'a> {
     pub(super) examination: &'a ExaminationView,
     /// Which ways packets may take.
     pub(super) rule: PathRule,
-    /// Some address of the server takes TCP connections.
+    /// A server is there over TCP, and has shown its key.
     pub(super) has_tcp: bool,
 }
 

@@ -53,6 +53,19 @@ pub(super) enum Key {
     NotTried,
 }
 
+impl Key {
+    /// Tells whether a server showed any, trusted or not.
+    pub(super) const fn is_shown(&self) -> bool {
+        match self {
+            Self::Trusted { .. }
+            | Self::Changed { .. }
+            | Self::NotPinned { .. }
+            | Self::Public { .. } => true,
+            Self::Failed { .. } | Self::NotTried => false,
+        }
+    }
+}
+
 /// The addresses of the server, one of each family, in the order of the system.
 pub(super) fn look_up(server: &ServerAddress) -> Result<Vec<SocketAddr>, String> {
     let (sender, found) = mpsc::channel();
