@@ -116,12 +116,8 @@ impl Node {
         links.set_enrolled(is_enrolled, now);
         links.set_rule(rule);
         links.restore_endpoints(restored.last_endpoints);
-        let mut lan = Lan::new(
-            lan_rng,
-            own_key,
-            lan && links.goes_directly(),
-            now + LAN_START_WAIT,
-        );
+        let uses_lan = lan && links.goes_directly();
+        let mut lan = Lan::new(lan_rng, own_key, uses_lan, now + LAN_START_WAIT);
         lan.set_enrolled(is_enrolled, now);
         let mut effects = Effects::new(epoch, rng, links);
         let requests = &mut effects.requests;

@@ -23,8 +23,9 @@ use crate::failure::{Exit, Failure};
 use crate::node::PathRule;
 use crate::node::command::{
     Command, CommandError, ConnectionState, ExaminationView, FamilyView, LinkView, Listed,
-    NodeStatus, PortMapping, Reply, Way,
+    NodeStatus, Reply, Way,
 };
+use crate::port_mapping::{NoPortMapping, PortMappingState};
 use crate::profile::{Settings, Trust};
 use crate::ui::{OutputClosed, Screen, line};
 use findings::{Advice, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict};
@@ -45,6 +46,8 @@ const LOG_IN_PATIENCE: Duration = Duration::from_secs(5);
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
 /// Time for what the node asks over UDP, which takes it 5 s where nothing answers.
 const EXAMINATION_PATIENCE: Duration = Duration::from_secs(8);
+/// Time for the router to answer by PCP, NAT-PMP or UPnP, one after the other.
+const PORT_MAPPING_PATIENCE: Duration = Duration::from_secs(16);
 /// Time in which a device is linked, and found a direct path to: the search begins anew after 5 s.
 const LINK_PATIENCE: Duration = Duration::from_secs(9);
 /// How often the node is asked how far it is.
@@ -71,7 +74,7 @@ struct Report {
     udp: Vec<FamilyView>,
     carrier_nat: CarrierNat,
     ipv6: Ipv6,
-    port_mapping: PortMapping,
+    port_mapping: PortMappingState,
     lan: bool,
     path_rule: PathRule,
     /// The port of the UDP socket.
@@ -264,6 +267,7 @@ impl Visit<'_> {
         let is_online = matches!(log_in, LogIn::LoggedIn { .. });
         let listed = if is_online { list(session)? } else { None };
         let examination = self.await_examination(session, &outside)?;
+        let examination = self.await_port_mapping(session, examination, is_online)?;
         let clock_difference_s = listed
             .as_ref()
             .and_then(|listed| difference(listed, &examination));
@@ -296,7 +300,7 @@ impl Visit<'_> {
             udp: examination.families.clone(),
             carrier_nat: facts.carrier_nat(),
             ipv6: facts.ipv6(),
-            port_mapping: examination.port_mapping,
+            port_mapping: examination.port_mapping.clone(),
             lan: status.lan,
             path_rule: status.rule,
             udp_port: udp_port(&examination),
@@ -339,12 +343,34 @@ impl Visit<'_> {
         Ok(view)
     }
 
+    /// Waits for the router, which has up to three protocols to answer by.
+    fn await_port_mapping(
+        &self,
+        session: &mut NodeHandle,
+        mut view: ExaminationView,
+        is_online: bool,
+    ) -> Result<ExaminationView, Failure> {
+        let until = now() + PORT_MAPPING_PATIENCE;
+        let mut is_told = false;
+        while is_asking(&view.port_mapping, is_online) && now() < until {
+            if !is_told {
+                let text =
+                    "the router is being asked, which takes up to 15 s where it does not answer";
+                self.say("port map", text)?;
+                is_told = true;
+            }
+            session.pause(DOING, POLL_INTERVAL)?;
+            view = examination(session)?;
+        }
+        Ok(view)
+    }
+
     fn say_ways(&self, facts: &Facts<'_>, status: &NodeStatus) -> Result<(), OutputClosed> {
         let look = &self.screen.look;
         self.say("carrier", &words::carrier(facts.carrier_nat(), look))?;
         self.say("ipv6", &words::ipv6(facts.ipv6(), look))?;
-        let mapping = facts.examination.port_mapping;
-        self.say("port map", words::port_mapping(mapping))?;
+        let mapping = &facts.examination.port_mapping;
+        self.say("port map", &words::port_mapping(mapping, look))?;
         self.say("lan", words::lan(status.lan))?;
         self.say("path rule", words::rule(status.rule))?;
         self.say("verdict", &words::verdict(facts, look))?;
@@ -567,6 +593,24 @@ fn udp_port(examination: &ExaminationView) -> Option<u16> {
 }
 
 /// What the program ends with.
+/// Tells whether it is not known yet what comes of asking the router.
+const fn is_asking(state: &PortMappingState, is_online: bool) -> bool {
+    match state {
+        PortMappingState::Unmapped { reason } => match reason {
+            NoPortMapping::Asking => true,
+            NoPortMapping::NotYetWanted => is_online,
+            NoPortMapping::SwitchedOff
+            | NoPortMapping::Hidden
+            | NoPortMapping::LocalServer
+            | NoPortMapping::NoGateway
+            | NoPortMapping::NoAnswer
+            | NoPortMapping::Refused
+            | NoPortMapping::Implausible => false,
+        },
+        PortMappingState::Mapped { .. } => false,
+    }
+}
+
 fn exit(key: &Key, log_in: &LogIn, facts: &Facts<'_>, devices: Option<&[DeviceReport]>) -> Exit {
     if matches!(key, Key::Changed { .. }) {
         Exit::ServerKey

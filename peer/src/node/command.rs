@@ -17,7 +17,7 @@ use crate::port_mapping::PortMappingState;
 // What an examination found out.
 mod examination;
 
-pub use examination::{Dependence, ExaminationView, FamilyView, PortMapping, UdpState};
+pub use examination::{Dependence, ExaminationView, FamilyView, UdpState};
 
 /// Pairs a reply with its command. Chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -250,6 +250,7 @@ impl Paths {
         account: Option<AccountName>,
         now: Instant,
     ) {
+        self.mapping.hurry(now);
         self.doctor.examine(servers, account, &mut self.rng, now);
         let questions = self.doctor.handle_timeout(&mut self.rng, now);
         self.transmits.extend(questions);
@@ -257,7 +258,8 @@ impl Paths {
 
     /// What came of the last examination so far.
     pub(super) fn examination(&self, now: Instant) -> ExaminationView {
-        self.doctor.view(self.local.iter().copied().collect(), now)
+        let local = self.local.iter().copied().collect();
+        self.doctor.view(local, self.port_mapping(), now)
     }
 
     /// An account that is to be linked, to see how its devices are reached.

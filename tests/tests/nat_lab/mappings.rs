@@ -98,6 +98,10 @@ pub(crate) fn check() {
                 });
             }
         }
+        let found = service.doctor(&bob, None);
+        assert_eq!(found["port_mapping"]["state"], "mapped", "{found}");
+        let [verdict, carrier] = ["verdict", "carrier_nat"].map(|name| found[name].clone());
+        assert_eq!((verdict, carrier), ("most".into(), "no".into()), "{found}");
         let chat = service.chat(&alice, &bob);
         let delivered = chat.wait_delivered();
         let search = chat.wait_direct(DIRECT_WITHIN);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::node::PathRule;
 use crate::node::command::{Dependence, ExaminationView, FamilyView, UdpState, Way};
+use crate::port_mapping::{NoPortMapping, PortMappingState};
 
 /// What this device knows of itself.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +44,10 @@ pub(super) enum Verdict {
 pub(super) enum CarrierNat {
     /// An address that only such networks have (RFC 6598) was seen.
     Yes,
-    /// This device has a public address of its own.
+    /// The router's address outside is not the one that the server sees: there is another NAT, the carrier's or
+    /// that of a second router.
+    Second,
+    /// This device has a public address of its own, or the home's router has.
     No,
     /// The router of the home hides it, if there is one.
     NotKnown,
@@ -62,6 +66,10 @@ pub(super) struct Ipv6 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Advice {
+    /// Let the router be asked for a port.
+    PermitPortMapping,
+    /// Turn on in the router what it can be asked by.
+    TurnOnUpnp,
     /// Forward this device's UDP port in the router.
     ForwardPort,
     /// Open this device's UDP port in the firewall.
@@ -128,6 +136,11 @@ impl Facts<'_> {
         if self.has_tcp && self.is_without_udp() {
             return (Verdict::NoUdp, None);
         }
+        let mut v4 = self.examination.families.iter();
+        let v4 = v4.find(|family| family.server.is_ipv4() && family.udp == UdpState::Answers);
+        if let (Some(v4), Some(true)) = (v4, self.is_mapping_announced()) {
+            return (Verdict::Most, Some(v4));
+        }
         let known = families.filter_map(|family| Some((verdict_of(family)?, family)));
         let best = known.min_by_key(|(verdict, _)| *verdict as u8);
         best.map_or((Verdict::NotKnown, None), |(verdict, family)| {
@@ -164,11 +177,42 @@ impl Facts<'_> {
         let is_inside = local.peek().is_some() && local.all(|it| is_shared(*it));
         let seen = v4.and_then(|family| family.reflexive);
         if is_inside || seen.is_some_and(is_shared) {
-            CarrierNat::Yes
-        } else if v4.and_then(|family| family.is_behind_nat) == Some(false) {
+            return CarrierNat::Yes;
+        }
+        match self.is_mapping_announced() {
+            Some(false) if seen.is_some() => return CarrierNat::Second,
+            Some(true) if seen.is_some() => return CarrierNat::No,
+            Some(_) | None => {}
+        }
+        if v4.and_then(|family| family.is_behind_nat) == Some(false) {
             CarrierNat::No
         } else {
             CarrierNat::NotKnown
+        }
+    }
+
+    /// Whether others are told of the port that the router forwards, if it does.
+    const fn is_mapping_announced(&self) -> Option<bool> {
+        match self.examination.port_mapping {
+            PortMappingState::Mapped { is_announced, .. } => Some(is_announced),
+            PortMappingState::Unmapped { .. } => None,
+        }
+    }
+
+    /// What would have the router forward a port by itself.
+    const fn towards_mapping(&self) -> Option<Advice> {
+        let PortMappingState::Unmapped { reason } = self.examination.port_mapping else {
+            return None;
+        };
+        match reason {
+            NoPortMapping::SwitchedOff => Some(Advice::PermitPortMapping),
+            NoPortMapping::NoAnswer | NoPortMapping::Refused => Some(Advice::TurnOnUpnp),
+            NoPortMapping::Hidden
+            | NoPortMapping::LocalServer
+            | NoPortMapping::NotYetWanted
+            | NoPortMapping::NoGateway
+            | NoPortMapping::Asking
+            | NoPortMapping::Implausible => None,
         }
     }
 
@@ -209,9 +253,12 @@ impl Facts<'_> {
                 }
             }
         }
-        if self.carrier_nat() == CarrierNat::Yes {
+        if matches!(self.carrier_nat(), CarrierNat::Yes | CarrierNat::Second) {
             // The home's router has no port of the carrier's address to forward.
             advice.retain(|it| *it != Advice::ForwardPort);
+        }
+        if advice.contains(&Advice::ForwardPort) {
+            advice.splice(0..0, self.towards_mapping());
         }
         let wants_ipv6 = matches!(verdict, Verdict::UnlessSymmetric | Verdict::Hardly);
         if wants_ipv6 && !self.ipv6().is_present && !advice.contains(&Advice::UseIpv6) {
@@ -248,6 +295,10 @@ impl Facts<'_> {
             .peekable();
         if common.peek().is_none() {
             return Obstacle::NoCommonFamily;
+        }
+        if self.is_mapping_announced() == Some(true) && public.iter().any(|it| it.is_ipv4()) {
+            // Whoever gets UDP out gets it here.
+            return Obstacle::NotKnown;
         }
         match common.filter_map(verdict_of).min_by_key(|it| *it as u8) {
             Some(Verdict::Hardly) => Obstacle::OwnSymmetric,
@@ -324,6 +375,7 @@ const fn is_global_v6(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
     use crate::node::command::Carrier;
+    use crate::port_mapping::{MappingProtocol, PortMapping};
     use Dependence::{PortDependent, PortIndependent};
 
     const HOME: &str = "192.168.1.2:7000";
@@ -461,6 +513,43 @@ mod tests {
             CarrierNat::NotKnown
         );
         assert_eq!(seen(&[HOME], HOME).0, CarrierNat::No);
+    }
+
+    #[test]
+    fn a_port_of_the_router_makes_a_symmetric_nat_harmless_unless_there_is_another_one() {
+        let symmetric = v4(Some((PortDependent, PortDependent)));
+        let mut examination = at(&[HOME], vec![symmetric]);
+        let mapping = PortMapping {
+            protocol: MappingProtocol::Pcp,
+            external: "203.0.113.1:7000".parse().unwrap(),
+            gateway: [192, 168, 1, 1].into(),
+        };
+        let mut found = |port_mapping| {
+            examination.port_mapping = port_mapping;
+            let facts = facts(&examination);
+            (facts.verdict().0, facts.carrier_nat(), facts.advice())
+        };
+        let mapped = |is_announced| PortMappingState::Mapped {
+            mapping,
+            is_announced,
+        };
+        let unmapped = |reason| PortMappingState::Unmapped { reason };
+        let of_most = (Verdict::Most, CarrierNat::No, vec![]);
+        assert_eq!(found(mapped(true)), of_most);
+        let (hardly, unknown) = (Verdict::Hardly, CarrierNat::NotKnown);
+        let of_second = (hardly, CarrierNat::Second, vec![Advice::UseIpv6]);
+        assert_eq!(found(mapped(false)), of_second);
+        let cases = [
+            (NoPortMapping::SwitchedOff, Some(Advice::PermitPortMapping)),
+            (NoPortMapping::NoAnswer, Some(Advice::TurnOnUpnp)),
+            (NoPortMapping::Refused, Some(Advice::TurnOnUpnp)),
+            (NoPortMapping::NoGateway, None),
+        ];
+        for (reason, first) in cases {
+            let rest = [Advice::ForwardPort, Advice::UseIpv6];
+            let advice = first.into_iter().chain(rest).collect();
+            assert_eq!(found(unmapped(reason)), (hardly, unknown, advice));
+        }
     }
 
     #[test]

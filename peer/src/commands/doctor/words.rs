@@ -6,7 +6,8 @@ use super::findings::{Advice, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdic
 use super::server::{Key, Tcp};
 use super::{CLOCK_DIFFERENCE_MAX, DeviceReport, LogIn};
 use crate::node::PathRule;
-use crate::node::command::{Carrier, Dependence, FamilyView, PortMapping, UdpState, Way};
+use crate::node::command::{Carrier, Dependence, FamilyView, UdpState, Way};
+use crate::port_mapping::{NoPortMapping, PortMapping, PortMappingState};
 use crate::ui::Look;
 
 /// A TCP connection.
@@ -147,6 +148,10 @@ pub(super) fn carrier(carrier: CarrierNat, look: &Look) -> String {
             "{}: its customers share one address, and ports cannot be forwarded",
             look.yellow("behind a NAT of the internet provider")
         ),
+        CarrierNat::Second => format!(
+            "{}: the internet provider's, or that of a second router",
+            look.yellow("there is another NAT behind the router")
+        ),
         CarrierNat::No => "no NAT of the internet provider".to_owned(),
         CarrierNat::NotKnown => {
             "not known: only the home's router could tell whether there is another NAT behind it"
@@ -170,13 +175,39 @@ pub(super) fn ipv6(ipv6: Ipv6, look: &Look) -> String {
     }
 }
 
-/// Whether the router was asked to let packets in.
-pub(super) fn port_mapping(state: PortMapping) -> &'static str {
-    match state {
-        PortMapping::NotAsked => {
-            "the router was not asked to let packets in: this program does not ask"
+/// What came of asking the router for a port.
+pub(super) fn port_mapping(state: &PortMappingState, look: &Look) -> String {
+    let reason = match state {
+        PortMappingState::Mapped {
+            mapping: PortMapping {
+                protocol, external, ..
+            },
+            is_announced,
+        } => {
+            let forwards = look.green(&format!("the router forwards {external}"));
+            let of_no_use = if *is_announced {
+                ""
+            } else {
+                ", but nobody outside reaches that"
+            };
+            return format!("{forwards} to this device, by {protocol}{of_no_use}");
         }
+        PortMappingState::Unmapped { reason } => reason,
+    };
+    match reason {
+        NoPortMapping::SwitchedOff => "the router is not asked: --no-port-mapping",
+        NoPortMapping::Hidden => "the router is not asked: this device hides its addresses",
+        NoPortMapping::LocalServer => "the router is not asked: the server is on this host",
+        NoPortMapping::NotYetWanted => "the router is not asked: this device is not online",
+        NoPortMapping::NoGateway => "no router for IPv4 is known on this network",
+        NoPortMapping::Asking => "the router has not answered yet",
+        NoPortMapping::NoAnswer => {
+            "the router does not answer: neither PCP nor NAT-PMP nor UPnP is turned on there"
+        }
+        NoPortMapping::Refused => "the router refuses to forward a port",
+        NoPortMapping::Implausible => "the router names an address outside that cannot be one",
     }
+    .to_owned()
 }
 
 /// Whether devices of the local network find this one.
@@ -241,6 +272,14 @@ pub(super) fn advice(advice: Advice, port: Option<u16>) -> String {
         Advice::ForwardPort => format!(
             "forward {port} to this device in the router, and keep the port with --udp PORT: then most devices reach it"
         ),
+        Advice::TurnOnUpnp => {
+            "turn UPnP, NAT-PMP or PCP on in the router: then this device opens a port by itself"
+                .to_owned()
+        }
+        Advice::PermitPortMapping => {
+            "leave out --no-port-mapping, or unset PEER_NO_PORT_MAPPING: the router may open a port then"
+                .to_owned()
+        }
         Advice::OpenFirewall => format!(
             "open {port} for this device in the firewall, and keep the port with --udp PORT: then most devices reach it"
         ),

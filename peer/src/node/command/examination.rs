@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::port_mapping::PortMappingState;
+
 /// How far an examination has got, or what came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExaminationView {
@@ -15,8 +17,8 @@ pub struct ExaminationView {
     pub local: Vec<SocketAddr>,
     /// Milliseconds since the log-in of the session that lasts.
     pub online_ms: Option<u64>,
-    /// Whether a router was asked to let packets in.
-    pub port_mapping: PortMapping,
+    /// What came of asking the router for a port.
+    pub port_mapping: PortMappingState,
     /// Why a device of the account that is to be linked could not be reached the last time, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dial_failure: Option<String>,
@@ -65,13 +67,4 @@ pub enum Dependence {
     PortIndependent,
     /// Each port is another one to it: address and port-dependent.
     PortDependent,
-}
-
-/// Whether a router was asked to let packets in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PortMapping {
-    /// This program does not ask routers.
-    #[default]
-    NotAsked,
 }

@@ -13,9 +13,10 @@ use common::stun;
 use rand::rngs::StdRng;
 
 use super::nat::{NatProbe, Remembered};
-use crate::node::command::{ExaminationView, PortMapping};
+use crate::node::command::ExaminationView;
 use crate::node::io::Transmit;
 use crate::node::links::LinkChange;
+use crate::port_mapping::PortMappingState;
 
 /// An examination, what earlier ones left, and who is to be linked.
 #[derive(Debug, Default)]
@@ -127,8 +128,13 @@ impl Doctor {
         self.sought.as_ref().map(|sought| &sought.account)
     }
 
-    /// What is known so far, of a host that has these addresses.
-    pub(super) fn view(&self, local: Vec<SocketAddr>, now: Instant) -> ExaminationView {
+    /// What is known so far, of a host that has these addresses and this port of its router.
+    pub(super) fn view(
+        &self,
+        local: Vec<SocketAddr>,
+        port_mapping: PortMappingState,
+        now: Instant,
+    ) -> ExaminationView {
         let is_own = |seen: SocketAddr| local.contains(&seen);
         let families = self.probes.iter().map(|probe| probe.view(is_own, now));
         let online = self
@@ -139,7 +145,7 @@ impl Doctor {
             families: families.collect(),
             online_ms: online.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
             local,
-            port_mapping: PortMapping::NotAsked,
+            port_mapping,
             dial_failure: self.sought.as_ref().and_then(|it| it.failure.clone()),
         }
     }
@@ -179,6 +185,10 @@ mod tests {
         (Doctor::default(), StdRng::from_seed([1; 32]), now)
     }
 
+    fn seen(doctor: &Doctor, now: Instant) -> ExaminationView {
+        doctor.view(Vec::new(), PortMappingState::default(), now)
+    }
+
     fn server(last: u8) -> SocketAddr {
         ([198, 51, 100, last], 7400).into()
     }
@@ -191,16 +201,16 @@ mod tests {
         let asked = doctor.handle_timeout(&mut rng, now);
         assert_eq!(asked.len(), EXAMINED_SERVERS_MAX);
         doctor.examine(&[server(10)], None, &mut rng, now);
-        let view = doctor.view(Vec::new(), now);
+        let view = seen(&doctor, now);
         assert_eq!(view.families[0].server, server(1), "that one goes on");
         assert!(!view.is_done);
         while let Some(due) = doctor.poll_timeout() {
             now = due;
             doctor.handle_timeout(&mut rng, now);
         }
-        assert!(doctor.view(Vec::new(), now).is_done);
+        assert!(seen(&doctor, now).is_done);
         doctor.examine(&[server(10)], None, &mut rng, now);
-        let view = doctor.view(Vec::new(), now);
+        let view = seen(&doctor, now);
         assert_eq!(view.families.len(), 1);
         assert_eq!(view.families[0].server, server(10));
     }
@@ -216,7 +226,7 @@ mod tests {
                 account: name.parse().unwrap(),
                 reason: "no answer".to_owned(),
             });
-            assert_eq!(doctor.view(Vec::new(), now).dial_failure, told);
+            assert_eq!(seen(&doctor, now).dial_failure, told);
         }
         let last = now + SOUGHT_FOR;
         assert_eq!(doctor.poll_timeout(), Some(last));

@@ -11,7 +11,7 @@
 //! another one, so that such a mapping is kept but not announced.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::limits::PORT_MAPPING_START_WAIT;
 
@@ -26,6 +26,8 @@ pub(super) struct Mapping {
     forbidden: Option<NoPortMapping>,
     /// When it will be, in a session that has just begun.
     start_at: Option<Instant>,
+    /// A person waits for it.
+    is_urgent: bool,
     is_wanted: bool,
     order: Option<PortMappingOrder>,
     found: Result<PortMapping, NoPortMapping>,
@@ -46,6 +48,7 @@ impl Mapping {
         Self {
             forbidden,
             start_at: None,
+            is_urgent: false,
             is_wanted: false,
             order: None,
             found: Err(reason),
@@ -64,8 +67,19 @@ impl Mapping {
         } else if self.is_wanted {
             self.order = Some(PortMappingOrder::Keep);
         } else {
-            self.start_at = Some(now + PORT_MAPPING_START_WAIT);
+            let wait = if self.is_urgent {
+                Duration::ZERO
+            } else {
+                PORT_MAPPING_START_WAIT
+            };
+            self.start_at = Some(now + wait);
         }
+    }
+
+    /// From now on none waits for its session to be a while old: a person wants to know what comes of it.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.is_urgent = true;
+        self.start_at = self.start_at.map(|at| at.min(now));
     }
 
     /// The session ended. What is mapped stays so.
@@ -145,8 +159,6 @@ fn is_public(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::port_mapping::MappingProtocol;
 
