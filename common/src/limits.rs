@@ -415,6 +415,9 @@ pub const STUN_TRIES_MAX: u32 = 4;
 /// Interval between two STUN requests to the server. They keep a NAT's mapping alive, which may expire
 /// after 30 s without traffic (RFC 4787 REQ-5 demands 2 minutes).
 pub const STUN_INTERVAL: Duration = Duration::from_secs(20);
+/// Shortest such interval, where the mapping turns out not to last as long. It is halved each time, and a NAT
+/// that lets go sooner keeps no link alive, either, which pings as often.
+pub const STUN_INTERVAL_MIN: Duration = LINK_KEEP_ALIVE_INTERVAL;
 /// Interval at which an examination repeats a question to the server: most answers are there within it.
 pub const NAT_PROBE_INTERVAL: Duration = Duration::from_millis(400);
 /// Times that an examination asks one question: it is unlikely that a working path loses all, and a person waits for

@@ -81,7 +81,11 @@ impl Paths {
     /// Sets the addresses of this host's interfaces, with the port of the UDP socket.
     pub(super) fn set_local(&mut self, addresses: &[LocalAddress]) {
         let endpoints = addresses.iter().map(|address| address.endpoint);
-        self.local = endpoints.map(stun::canonical).collect();
+        let before = std::mem::replace(&mut self.local, endpoints.map(stun::canonical).collect());
+        if self.local != before {
+            let discoveries = self.discoveries.iter_mut();
+            discoveries.for_each(Discovery::on_network_change);
+        }
     }
 
     /// Sets the addresses of the rendezvous server: that of the control connection, and one of the other
@@ -91,7 +95,7 @@ impl Paths {
         let discoveries = servers.map(stun::canonical).map(|server| {
             let mut before = self.discoveries.iter();
             let before = before.find(|known| known.server().is_ipv4() == server.is_ipv4());
-            Discovery::new(server, before.and_then(Discovery::reflexive))
+            Discovery::new(server, before)
         });
         self.discoveries = discoveries.collect();
     }

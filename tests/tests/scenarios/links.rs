@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use common::limits::FAREWELL_TIMEOUT;
 use common::wire::peer::{ChatFrame, PeerFrame, VERSION};
-use peer::node::command::{Command, Reply};
-use tests::sim::net::Site;
+use peer::node::command::{Command, PathRule, Reply};
+use tests::sim::net::{Faults, NatOptions, Realm, Site};
 use tests::sim::outsider::Outsider;
-use tests::sim::world::World;
+use tests::sim::world::{Home, World, WorldOptions};
 
 use super::shared::{
-    acquainted, ask, count, crash, entry, lie_about_devices, pass_both, say, shown, twice_linked,
-    until, until_delivered, until_online,
+    OPEN, acquainted, ask, count, crash, entry, lie_about_devices, pass_both, say, shown,
+    twice_linked, until, until_delivered, until_online,
 };
 
 /// Messages that an outsider got.
@@ -23,6 +23,33 @@ fn texts(outsider: &Outsider) -> Vec<&str> {
         Some(message.body.as_str())
     });
     texts.collect()
+}
+
+#[test]
+fn a_device_behind_a_nat_that_forgets_soon_can_be_dialled_at_any_time() {
+    for later in 0..8 {
+        let home = |realm| Home {
+            realm,
+            ..Home::PUBLIC
+        };
+        let mut world = World::new(&WorldOptions {
+            nats: vec![NatOptions {
+                expiry: Duration::from_secs(12),
+                ..OPEN
+            }],
+            homes: [Realm::Public, Realm::Behind(0)].map(home).into(),
+            ..WorldOptions::new(7, 0, Faults::NONE)
+        });
+        world.stop(0, true);
+        world.hosts[0].rule = PathRule::Direct;
+        world.start(0);
+        world.pass(Duration::from_secs(120 + 3 * later));
+        let began = world.now;
+        let id = say(&mut world, 0, 1, "hello");
+        until_delivered(&mut world, 0, id);
+        let took = world.now.saturating_duration_since(began);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
 }
 
 #[test]
