@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use common::hash::{FileDigest, LeafHash, LeafHasher, file_digest, leaf_len};
 use common::id::MessageId;
-use common::limits::LINK_FRAME_LEN_MAX;
+use common::limits::{LINK_FRAME_LEN_MAX, OWNER_PATIENCE};
 use common::time::UnixTime;
 use common::wire::frame;
 use common::wire::peer::{
@@ -43,6 +43,7 @@ fn played(bytes: &[u8]) -> Run {
     let mut feed = Feed(bytes);
     let mut run = Run::new();
     run.shake();
+    assert!(run.stream.is_some(), "the handshake is complete");
     for _ in 0..ACTS_MAX {
         if feed.is_empty() {
             break;
@@ -83,11 +84,12 @@ impl Run {
         }
     }
 
-    /// The handshake, which is honest.
+    /// The handshake, which is honest. The server does not say whose the friend's key is, so the pin counts.
     fn shake(&mut self) {
         self.settle();
+        self.pass(OWNER_PATIENCE);
+        self.settle();
         self.stream = self.friend.open_bi(self.link);
-        assert!(self.stream.is_some(), "the handshake is complete");
     }
 
     /// Carries datagrams until both sides are quiet.
@@ -325,8 +327,7 @@ impl Run {
                 if let Some(link) = dialled {
                     (self.link, self.is_up) = (link, true);
                     self.leaves.clear();
-                    self.settle();
-                    self.stream = self.friend.open_bi(link);
+                    self.shake();
                 }
             }
             _ => self.pass(Duration::from_millis(amount)),
