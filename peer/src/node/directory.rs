@@ -214,6 +214,17 @@ impl Directory {
         }
     }
 
+    /// An account is heard on the local network that was not: whoever it is wanted by looks at once, and a dial that
+    /// is under way goes on there.
+    pub(super) fn on_neighbour(&mut self, account: &AccountName, lan: &Lan, cx: &mut Context<'_>) {
+        let devices = lan.devices_of(account, cx.links);
+        cx.links.check_again(devices.keys().copied(), cx.now);
+        self.search.look_again_for(account);
+        if cx.links.is_dialling(account) {
+            cx.links.dial_nearby(account, devices, cx.now);
+        }
+    }
+
     /// When [`Directory::look_for_wanted`] or [`Directory::look_nearby`] is due.
     pub(super) fn poll_timeout(
         &self,

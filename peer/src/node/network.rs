@@ -93,7 +93,7 @@ impl Node {
         let cx = &mut self.effects.at(now);
         let changes = self.lan.take_changes(cx.links, now);
         for account in &changes.heard {
-            self.directory.look_again_for(account);
+            self.directory.on_neighbour(account, &self.lan, cx);
         }
         for (account, is_here) in changes.told {
             cx.event(Event::Nearby { account, is_here });

@@ -254,6 +254,11 @@ impl Dials {
             && !self.own_addresses.contains(&candidate)
     }
 
+    /// Checks of a device's endpoints are due again.
+    pub(super) fn check_again(&mut self, device_key: DeviceKey, now: Instant) {
+        self.agent.check_again(device_key, now);
+    }
+
     /// Takes a STUN datagram, which may prove an endpoint.
     pub(super) fn handle_stun(&mut self, source: SocketAddr, datagram: &[u8], now: Instant) {
         self.agent.handle_stun(source, datagram, now);

@@ -54,6 +54,17 @@ impl Links {
         last.filter(move |(device_key, _)| self.pins.owner(device_key) == Some(account))
     }
 
+    /// There is a sign that these devices are there: checks of their endpoints are due again.
+    pub(in crate::node) fn check_again(
+        &mut self,
+        devices: impl Iterator<Item = DeviceKey>,
+        now: Instant,
+    ) {
+        for device_key in devices {
+            self.dials.check_again(device_key, now);
+        }
+    }
+
     /// Dials devices of `account` at endpoints that they, or others, named on the local network, or had
     /// earlier: none is proven. Returns how many dials to the account are under way.
     pub(in crate::node) fn dial_nearby(

@@ -147,6 +147,15 @@ impl Agent {
         true
     }
 
+    /// There is a sign that a device is there: its checks do not wait for their back-off. The budget bounds them
+    /// all the same.
+    pub(in crate::node) fn check_again(&mut self, device_key: DeviceKey, now: Instant) {
+        if let Some(device) = self.devices.get_mut(&device_key) {
+            device.next_round = device.next_round.min(now);
+            device.pause = CHECK_BACKOFF_FIRST;
+        }
+    }
+
     /// Ends the dial of a device, whether it succeeded or not.
     pub(in crate::node) fn end(&mut self, device_key: DeviceKey) {
         self.dialled.remove(&device_key);
