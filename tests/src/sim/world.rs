@@ -794,7 +794,13 @@ impl World {
         let Some(host) = self.hosts.get_mut(n) else {
             return self.poke_server();
         };
-        let Some(node) = host.node.as_mut().filter(|_| host.asleep_until.is_none()) else {
+        // One that is due at this very moment has said so.
+        let is_due = host.deadline.is_some_and(|(at, _)| at <= now);
+        let Some(node) = host
+            .node
+            .as_mut()
+            .filter(|_| host.asleep_until.is_none() && !is_due)
+        else {
             return;
         };
         node.handle_timeout(now);

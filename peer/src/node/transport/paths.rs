@@ -578,7 +578,7 @@ impl LinkPaths {
     }
 
     /// Watches the current path while data is in flight over it, if it is direct and there is another.
-    fn look_for_acknowledgements(&mut self, connection: &Connection, now: Instant) {
+    fn look_for_acknowledgements(&mut self, connection: &mut Connection, now: Instant) {
         let before = self.watch.take();
         let has_rival = std::mem::take(&mut self.has_rival);
         let Some(path) = self.current.filter(|_| self.has_data_in_flight) else {
@@ -599,6 +599,8 @@ impl LinkPaths {
         if has_rival {
             let patience = PATH_DOUBT_TIMEOUT.max(PATH_ACK_ROUND_TRIPS * round_trip);
             acknowledgement.hurry(patience, now);
+            // Fails only if the path is abandoned, which an event is about to say.
+            self.has_frames |= connection.ping_path(path).is_ok();
         }
         self.watch = Some(Watch {
             path,

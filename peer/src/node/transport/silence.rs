@@ -51,9 +51,9 @@ impl AckWatch {
         })
     }
 
-    /// Waits no longer than for `patience` from now, with a ping at once.
+    /// Waits no longer than for `patience` from now. The ping is sent now.
     pub(super) fn hurry(&mut self, patience: Duration, now: Instant) {
-        self.ping_at = Some(now);
+        self.ping_at = None;
         self.deadline = self.deadline.min(now + patience);
     }
 
