@@ -33,6 +33,7 @@ pub(crate) fn check() {
     }
     server.end(Service::END).expect("the server ends");
 
+    let carol = carol.at_another_port();
     let mut of_bob = service.open_chat(&bob, &alice);
     let _of_carol = service.open_chat(&carol, &alice);
     let mut of_alice = service.open_chat(&alice, &bob);
@@ -55,7 +56,7 @@ pub(crate) fn check() {
     of_alice.wait("bob is not heard", is_nearby("bob", false));
     let hidden = Person {
         uses_lan: false,
-        ..bob
+        ..bob.at_another_port()
     };
     let _hidden = service.open_chat(&hidden, &alice);
     of_alice.say("are you still there?");

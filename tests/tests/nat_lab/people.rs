@@ -81,6 +81,12 @@ impl Person {
         Self { uses_lan, ..self }
     }
 
+    /// The same at another UDP port, as without --udp: nobody remembers it from before.
+    pub(crate) fn at_another_port(mut self) -> Self {
+        self.host.port += 100;
+        self
+    }
+
     /// The same, at a port of the gateway's.
     pub(crate) fn with_mapping(self) -> Self {
         let maps_port = true;
