@@ -98,6 +98,7 @@ impl Node {
             rule,
             lan,
             port_mapping,
+            is_port_chosen,
         } = options;
         let own_key = secret.public();
         let mut rng = StdRng::from_seed(seed);
@@ -116,12 +117,11 @@ impl Node {
         links.set_enrolled(is_enrolled, now);
         links.set_rule(rule);
         links.restore_endpoints(restored.last_endpoints);
-        let uses_lan = lan && links.goes_directly();
-        let mut lan = Lan::new(lan_rng, own_key, uses_lan, now + LAN_START_WAIT);
+        let (uses_lan, lan_from) = (lan && links.goes_directly(), now + LAN_START_WAIT);
+        let mut lan = Lan::new(lan_rng, own_key, uses_lan, lan_from);
         lan.set_enrolled(is_enrolled, now);
         let mut effects = Effects::new(epoch, rng, links);
-        let requests = &mut effects.requests;
-        let session = restored.session;
+        let (requests, session) = (&mut effects.requests, restored.session);
         let account = Account::new(secret, device_name, session, account_rng, requests, now);
         let mut node = Self {
             own_key,
@@ -129,7 +129,7 @@ impl Node {
             directory: Directory::new(own_key, directory_rng),
             chat: Chat::new(restored.outbox, &restored.sent),
             transfers: Transfers::default(),
-            paths: Paths::new(paths_rng, own_key, rule, port_mapping),
+            paths: Paths::new(paths_rng, own_key, rule, [port_mapping, is_port_chosen]),
             lan,
             wants_are_stale: true,
             called: now,
@@ -248,6 +248,7 @@ impl Node {
     ///     rule: PathRule::Any,
     ///     lan: true,
     ///     port_mapping: true,
+    ///     is_port_chosen: false,
     /// };
     /// let mut node = Node::new([2; 32], now, options);
     /// let mut buffer = Vec::new();

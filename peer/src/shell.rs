@@ -277,6 +277,7 @@ impl EventLoop {
             rule: settings.rule,
             lan: settings.lan,
             port_mapping: settings.port_mapping,
+            is_port_chosen: settings.udp.has_port(),
         };
         Ok(Self {
             poll,

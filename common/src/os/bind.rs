@@ -31,6 +31,11 @@ impl BindAddress {
         Self { ip: None, port }
     }
 
+    /// Tells whether a certain port is meant, and not any that is free.
+    pub const fn has_port(self) -> bool {
+        self.port != 0
+    }
+
     /// Has `bind` try the addresses that this can mean, until one is bound.
     ///
     /// # Errors

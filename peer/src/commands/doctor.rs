@@ -16,13 +16,13 @@ use common::time::UnixTime;
 use serde::Serialize;
 
 use super::Place;
-use super::node_handle::NodeHandle;
+use super::node_handle::{NodeHandle, tell_notice};
 use crate::args::Doctor;
-use crate::client::{CallError, now};
+use crate::client::{CallError, Happening, now};
 use crate::failure::{Exit, Failure};
 use crate::node::PathRule;
 use crate::node::command::{
-    Command, CommandError, ConnectionState, ExaminationView, FamilyView, LinkView, Listed,
+    Command, CommandError, ConnectionState, Event, ExaminationView, FamilyView, LinkView, Listed,
     NodeStatus, Reply, Way,
 };
 use crate::port_mapping::{NoPortMapping, PortMappingState};
@@ -176,7 +176,7 @@ pub(super) fn doctor(place: &Place, args: Doctor, screen: &Screen) -> Result<Exi
     };
     let (report, exit) = visit.examine(session, outside)?;
     screen.data(&report)?;
-    session.tell_notices(screen);
+    visit.tell_first_contact(session)?;
     Ok(exit)
 }
 
@@ -222,6 +222,26 @@ impl Visit<'_> {
     fn say(&self, label: &str, value: &str) -> Result<(), OutputClosed> {
         self.screen
             .say(line::labelled(label, value, &self.screen.look))
+    }
+
+    /// Tells what has happened meanwhile: a device that was linked to be looked at is trusted from then on.
+    fn tell_first_contact(&self, session: &mut NodeHandle) -> Result<(), OutputClosed> {
+        while let Some(happening) = session.next(Some(now())) {
+            let Happening::Event(event) = happening else {
+                continue;
+            };
+            if let Event::NewKey {
+                account,
+                fingerprint,
+                known: 0,
+            } = &event
+            {
+                let text = line::new_key(account, fingerprint, 0, &self.screen.look);
+                self.screen.prose(text.trim_start())?;
+            }
+            tell_notice(&event, self.screen);
+        }
+        Ok(())
     }
 
     fn say_name(&self, found: &Result<Vec<SocketAddr>, String>) -> Result<(), OutputClosed> {
@@ -273,10 +293,12 @@ impl Visit<'_> {
             .and_then(|listed| difference(listed, &examination));
         self.say("clock", &words::clock(clock_difference_s, look))?;
         let status = status(session)?;
+        let is_distrusted = matches!(outside.key, Key::Changed { .. });
         let facts = Facts {
             examination: &examination,
             rule: status.rule,
             has_tcp,
+            is_shut_out: is_distrusted || matches!(log_in, LogIn::Failed { .. }),
         };
         self.say_ways(&facts, &status)?;
         let devices = match (&self.name, listed) {
@@ -284,7 +306,7 @@ impl Visit<'_> {
                 let is_own = status.account.as_ref() == Some(name);
                 Some(self.devices(session, (name, is_own), listed, &facts)?)
             }
-            (Some(name), None) => Some(self.linked(name, status.links)?),
+            (Some(name), None) => Some(self.linked(name, status.links, is_distrusted)?),
             (None, _) => None,
         };
         let exit = exit(&outside.key, &log_in, &facts, devices.as_deref());
@@ -353,12 +375,13 @@ impl Visit<'_> {
         let until = now() + PORT_MAPPING_PATIENCE;
         let mut is_told = false;
         while is_asking(&view.port_mapping, is_online) && now() < until {
-            if !is_told {
+            // On a terminal, where somebody waits.
+            if !is_told && self.screen.look.columns().is_some() {
                 let text =
                     "the router is being asked, which takes up to 15 s where it does not answer";
                 self.say("port map", text)?;
-                is_told = true;
             }
+            is_told = true;
             session.pause(DOING, POLL_INTERVAL)?;
             view = examination(session)?;
         }
@@ -377,7 +400,8 @@ impl Visit<'_> {
         let port = udp_port(facts.examination);
         for (index, advice) in facts.advice().into_iter().enumerate() {
             let label = if index == 0 { "helps" } else { "" };
-            self.say(label, &words::advice(advice, port))?;
+            let is_chosen = facts.examination.is_port_chosen;
+            self.say(label, &words::advice(advice, port, is_chosen))?;
         }
         Ok(())
     }
@@ -393,7 +417,7 @@ impl Visit<'_> {
         listed: Vec<Listed>,
         facts: &Facts<'_>,
     ) -> Result<Vec<DeviceReport>, Failure> {
-        let listed = self.devices_of(name, listed)?;
+        let listed = self.devices_of((name, is_own), listed)?;
         let (links, failure) = if is_own {
             let why = "devices of one account are not linked with each other";
             (Vec::new(), Some(why.to_owned()))
@@ -411,12 +435,16 @@ impl Visit<'_> {
     /// The devices of an account that are online, but for this one.
     fn devices_of(
         &self,
-        name: &AccountName,
+        (name, is_own): (&AccountName, bool),
         mut listed: Vec<Listed>,
     ) -> Result<Vec<Listed>, OutputClosed> {
         listed.retain(|device| device.account == *name && !device.is_self);
         if listed.is_empty() {
-            let text = format!("{name} is not online, or there is no such account");
+            let text = if is_own {
+                "that is you, and no other device of yours is online".to_owned()
+            } else {
+                format!("{name} is not online, or there is no such account")
+            };
             self.say("", &self.screen.look.yellow(&text))?;
         }
         Ok(listed)
@@ -427,8 +455,14 @@ impl Visit<'_> {
         &self,
         name: &AccountName,
         links: Vec<LinkView>,
+        is_distrusted: bool,
     ) -> Result<Vec<DeviceReport>, OutputClosed> {
-        let text = format!("only the server can tell which devices {name} has, and it is away");
+        let why = if is_distrusted {
+            "it is not the trusted one"
+        } else {
+            "there is no session with it"
+        };
+        let text = format!("only the server can tell which devices {name} has, and {why}");
         self.say("", &self.screen.look.yellow(&text))?;
         let links = links.into_iter().filter(|link| link.account == *name);
         let reports = links.map(|link| DeviceReport {
@@ -461,7 +495,10 @@ impl Visit<'_> {
         facts: &Facts<'_>,
     ) -> Result<Vec<LinkView>, Failure> {
         let text = format!("Looking for a way to {name}…");
-        self.screen.note(self.screen.error_look.dim(&text));
+        // Not into the middle of a pager.
+        if self.screen.look.columns().is_some() {
+            self.screen.note(self.screen.error_look.dim(&text));
+        }
         let command = Command::Examine {
             servers: Vec::new(),
             account: Some(name.clone()),
@@ -507,6 +544,7 @@ fn report_of(
     };
     let obstacle = match way {
         Some(Way::Relayed { .. }) => Some(facts.obstacle(&device.endpoints)),
+        None if device.endpoints.is_empty() => Some(Obstacle::HidesAddresses),
         Some(Way::Direct { .. }) | None => None,
     };
     let candidates = device.endpoints.iter().map(|endpoint| CandidateReport {
@@ -557,7 +595,7 @@ fn log_in(session: &mut NodeHandle, has_tcp: bool) -> Result<LogIn, Failure> {
         },
         (_, ConnectionState::Offline { reason, .. }, Some(_)) => LogIn::Failed { reason },
         (_, ConnectionState::Connecting, Some(_)) => LogIn::Failed {
-            reason: "the server does not let this device in yet".to_owned(),
+            reason: "there is no session with the server yet".to_owned(),
         },
     })
 }
@@ -592,7 +630,6 @@ fn udp_port(examination: &ExaminationView) -> Option<u16> {
     examination.local.first().map(SocketAddr::port)
 }
 
-/// What the program ends with.
 /// Tells whether it is not known yet what comes of asking the router.
 const fn is_asking(state: &PortMappingState, is_online: bool) -> bool {
     match state {
@@ -611,6 +648,7 @@ const fn is_asking(state: &PortMappingState, is_online: bool) -> bool {
     }
 }
 
+/// What the program ends with.
 fn exit(key: &Key, log_in: &LogIn, facts: &Facts<'_>, devices: Option<&[DeviceReport]>) -> Exit {
     if matches!(key, Key::Changed { .. }) {
         Exit::ServerKey
@@ -641,6 +679,7 @@ mod tests {
             udp,
             reflexive: None,
             is_behind_nat: None,
+            keeps_port: None,
             second_port: None,
             mapping: None,
             filtering: None,
@@ -702,6 +741,7 @@ mod tests {
                 examination: &examination,
                 rule: PathRule::Any,
                 has_tcp,
+                is_shut_out: false,
             };
             assert_eq!(exit(key, log_in, &facts, devices), expected, "{log_in:?}");
         }

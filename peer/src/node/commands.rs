@@ -45,7 +45,8 @@ impl Node {
                 cx.reply(id, Ok(Reply::Done));
             }
             Command::Examination => {
-                let view = self.paths.examination(now);
+                let mut view = self.paths.examination(now);
+                view.has_relay = cx.links.has_relay().filter(|_| cx.requests.is_online());
                 cx.reply(id, Ok(Reply::Examination(view)));
             }
             Command::List => self.directory.list(id, cx),

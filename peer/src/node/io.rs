@@ -47,6 +47,9 @@ pub struct NodeOptions {
     /// Whether it asks the gateway for a port. With [`PathRule::Relayed`] it does not, nor while the server is on this
     /// host.
     pub port_mapping: bool,
+    /// Whether a person has chosen the port of the UDP socket: then others are told of it at the address that the
+    /// server sees, too, since a router may forward it.
+    pub is_port_chosen: bool,
 }
 
 // ---- inputs and outputs ------------------------------------------------------------------------

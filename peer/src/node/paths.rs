@@ -54,6 +54,8 @@ pub(super) struct Paths {
     /// Until then, the session's first announcement waits for the first server-reflexive address.
     announce_by: Option<Instant>,
     mapping: Mapping,
+    /// A person has chosen the port of the UDP socket, perhaps since the router forwards it.
+    is_port_chosen: bool,
     answers: Answers,
     doctor: Doctor,
     transmits: VecDeque<(Transmit, Vec<u8>)>,
@@ -61,9 +63,14 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Creates the paths of the device `own_key`, with no endpoint known yet. `port_mapping` says whether its owner
-    /// lets it have a port of the gateway's.
-    pub(super) fn new(rng: StdRng, own_key: DeviceKey, rule: PathRule, port_mapping: bool) -> Self {
+    /// Creates the paths of the device `own_key`, with no endpoint known yet. The last argument says whether its owner
+    /// lets it ask the gateway for a port, and whether the port of its socket is of the owner's choice.
+    pub(super) fn new(
+        rng: StdRng,
+        own_key: DeviceKey,
+        rule: PathRule,
+        [port_mapping, is_port_chosen]: [bool; 2],
+    ) -> Self {
         Self {
             rng,
             local: BTreeSet::new(),
@@ -71,6 +78,7 @@ impl Paths {
             announced: None,
             announce_by: None,
             mapping: Mapping::new(port_mapping, rule),
+            is_port_chosen,
             answers: Answers::new(own_key),
             doctor: Doctor::default(),
             transmits: VecDeque::new(),
@@ -145,13 +153,24 @@ impl Paths {
         let mapped = self.mapped().filter(|mapped| {
             !self.local.contains(mapped) && !self.reflexive().any(|seen| seen == *mapped)
         });
-        let outside = seen.chain(mapped);
+        let outside = seen.chain(mapped).chain(self.forwarded());
         outside.chain(local.copied()).take(CANDIDATES_MAX).collect()
+    }
+
+    /// Where the router may forward the port that a person has chosen, if the server sees this device at another one.
+    /// It is a guess, which others check before they dial.
+    fn forwarded(&self) -> Option<SocketAddr> {
+        let local = self.local.iter().find(|local| local.is_ipv4())?;
+        let seen = self.reflexive().find(|seen| seen.is_ipv4())?;
+        let guess = SocketAddr::new(seen.ip(), local.port());
+        let is_news = guess != seen && !self.local.contains(&guess) && self.mapped() != Some(guess);
+        (self.is_port_chosen && is_news).then_some(guess)
     }
 
     /// All endpoints of this device, announced or not.
     pub(super) fn own_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let outside = self.reflexive().chain(self.mapping.external());
+        let outside = outside.chain(self.forwarded());
         self.local.iter().copied().chain(outside)
     }
 
@@ -263,7 +282,10 @@ impl Paths {
     /// What came of the last examination so far.
     pub(super) fn examination(&self, now: Instant) -> ExaminationView {
         let local = self.local.iter().copied().collect();
-        self.doctor.view(local, self.port_mapping(), now)
+        ExaminationView {
+            is_port_chosen: self.is_port_chosen,
+            ..self.doctor.view(local, self.port_mapping(), now)
+        }
     }
 
     /// An account that is to be linked, to see how its devices are reached.
@@ -328,7 +350,7 @@ mod tests {
     fn online_under(rule: PathRule) -> (Paths, Instant) {
         let now = Instant::now();
         let own_key = DeviceSecret::from_seed([1; 32]).public();
-        let mut paths = Paths::new(StdRng::from_seed([1; 32]), own_key, rule, true);
+        let mut paths = Paths::new(StdRng::from_seed([1; 32]), own_key, rule, [true, false]);
         paths.set_local(&["127.0.0.1:5000", "192.0.2.1:5000"].map(local));
         paths.set_server(server(), None);
         paths.on_online(now);
@@ -463,6 +485,23 @@ mod tests {
         assert!(stun::is_check_answer(&buffer, 9, &own_key));
         assert_eq!(transmit.size, buffer.len());
         assert!(paths.poll_transmit(&mut buffer).is_none());
+    }
+
+    #[test]
+    fn a_port_of_the_owners_choice_is_announced_at_the_address_that_the_server_sees() {
+        for (is_chosen, seen, guessed) in [
+            (true, "203.0.113.9:6000", Some("203.0.113.9:5000")),
+            (true, "203.0.113.9:5000", None),
+            (false, "203.0.113.9:6000", None),
+        ] {
+            let (mut paths, now) = online();
+            paths.is_port_chosen = is_chosen;
+            assert!(answer(&mut paths, seen, server(), now));
+            let local = "192.0.2.1:5000";
+            let expected = [Some(seen), guessed, Some(local)].into_iter().flatten();
+            let expected: Vec<SocketAddr> = expected.map(|it| it.parse().unwrap()).collect();
+            assert_eq!(paths.take_announcement(), expected);
+        }
     }
 
     #[test]

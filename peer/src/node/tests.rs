@@ -180,6 +180,7 @@ impl Alone {
             rule: PathRule::Any,
             lan: true,
             port_mapping: true,
+            is_port_chosen: false,
         };
         let node = Node::new([1; 32], now, options);
         Self { node, now }

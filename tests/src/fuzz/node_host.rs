@@ -94,6 +94,7 @@ impl NodeHost {
             rule: PathRule::Any,
             lan: true,
             port_mapping: true,
+            is_port_chosen: false,
         };
         let mut host = Self {
             node: Node::new([7; 32], now, options),

@@ -377,6 +377,7 @@ impl World {
             lan: host.lan,
             // Its homes have no gateways that could be asked.
             port_mapping: false,
+            is_port_chosen: false,
         };
         let mut node = Node::new(self.rng.random(), now, options);
         node.propagate_panics();

@@ -18,6 +18,8 @@ pub(super) struct Facts<'a> {
     pub(super) rule: PathRule,
     /// A server is there over TCP, and has shown its key.
     pub(super) has_tcp: bool,
+    /// The server is not the trusted one, or has not let this device in.
+    pub(super) is_shut_out: bool,
 }
 
 /// With whose devices direct links will work.
@@ -34,6 +36,8 @@ pub(super) enum Verdict {
     NoUdp,
     /// With none, since the path rule forbids it.
     Forbidden,
+    /// With nobody new: there is no session with the server.
+    NoSession,
     /// It could not be found out.
     NotKnown,
 }
@@ -66,6 +70,12 @@ pub(super) struct Ipv6 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Advice {
+    /// Let TCP through to the server, which answers over UDP.
+    AllowTcp,
+    /// See whether the server runs, and is where the profile has it.
+    CheckServer,
+    /// Have the router drop what comes from outside and nobody asked for.
+    DropUnasked,
     /// Let the router be asked for a port.
     PermitPortMapping,
     /// Turn on in the router what it can be asked by.
@@ -131,6 +141,9 @@ impl Facts<'_> {
     pub(super) fn verdict(&self) -> (Verdict, Option<&FamilyView>) {
         if self.rule == PathRule::Relayed {
             return (Verdict::Forbidden, None);
+        }
+        if self.is_shut_out {
+            return (Verdict::NoSession, None);
         }
         let families = self.examination.families.iter();
         if self.has_tcp && self.is_without_udp() {
@@ -223,11 +236,14 @@ impl Facts<'_> {
         let family = families.find(|family| family.server.is_ipv6());
         Ipv6 {
             is_present: local.any(|address| is_global_v6(address.ip())),
-            works: family.and_then(|family| match family.udp {
-                UdpState::Answers => Some(true),
-                UdpState::Silent => Some(false),
-                UdpState::Asked => None,
-            }),
+            // Loopback and the addresses of one network say nothing of the internet.
+            works: family
+                .filter(|family| is_global_v6(family.server.ip()))
+                .and_then(|family| match family.udp {
+                    UdpState::Answers => Some(true),
+                    UdpState::Silent => Some(false),
+                    UdpState::Asked => None,
+                }),
         }
     }
 
@@ -244,12 +260,22 @@ impl Facts<'_> {
         match verdict {
             Verdict::Most => {}
             Verdict::UnlessSymmetric => advice.push(opens),
-            Verdict::Hardly => advice.extend([Advice::ForwardPort, Advice::UseIpv6]),
+            Verdict::Hardly => {
+                if family.is_some_and(may_take_unasked) {
+                    advice.push(Advice::DropUnasked);
+                }
+                advice.extend([Advice::ForwardPort, Advice::UseIpv6]);
+            }
+            Verdict::NoSession if self.has_tcp => {}
+            Verdict::NoSession if self.has_udp() => advice.push(Advice::AllowTcp),
+            Verdict::NoSession => advice.push(Advice::CheckServer),
             Verdict::NoUdp => advice.push(Advice::AllowUdp),
             Verdict::Forbidden => advice.push(Advice::LiftRule),
             Verdict::NotKnown => {
                 if self.has_udp() {
                     advice.push(Advice::OpenSecondPort);
+                } else if !self.has_tcp {
+                    advice.push(Advice::CheckServer);
                 }
             }
         }
@@ -303,7 +329,13 @@ impl Facts<'_> {
         match common.filter_map(verdict_of).min_by_key(|it| *it as u8) {
             Some(Verdict::Hardly) => Obstacle::OwnSymmetric,
             Some(Verdict::UnlessSymmetric) => Obstacle::TheirsPerhapsSymmetric,
-            Some(Verdict::Most | Verdict::NoUdp | Verdict::Forbidden | Verdict::NotKnown)
+            Some(
+                Verdict::Most
+                | Verdict::NoUdp
+                | Verdict::Forbidden
+                | Verdict::NoSession
+                | Verdict::NotKnown,
+            )
             | None => Obstacle::NotKnown,
         }
     }
@@ -333,6 +365,15 @@ impl Facts<'_> {
             Outcome::OtherNetwork
         }
     }
+}
+
+/// Tells whether a NAT that gave the second port another one may have had no choice: the server's answer from
+/// there, which nobody had asked for, came first, and a router that takes such packets for itself has the port in
+/// use from then on. What the NAT does otherwise, it has shown with the first port.
+pub(super) fn may_take_unasked(family: &FamilyView) -> bool {
+    family.mapping == Some(Dependence::PortDependent)
+        && family.keeps_port == Some(true)
+        && family.is_behind_nat == Some(true)
 }
 
 /// What one family lets expect; `None` if that is not known. The order is from good to bad.
@@ -390,6 +431,7 @@ mod tests {
             udp: UdpState::Answers,
             reflexive: Some(address(seen)),
             is_behind_nat: Some(seen != HOME),
+            keeps_port: Some(false),
             second_port: behaviour.map(|_| UdpState::Answers),
             mapping: behaviour.map(|(mapping, _)| mapping),
             filtering: behaviour.map(|(_, filtering)| filtering),
@@ -424,6 +466,7 @@ mod tests {
             examination,
             rule: PathRule::Any,
             has_tcp: true,
+            is_shut_out: false,
         }
     }
 
@@ -487,10 +530,40 @@ mod tests {
         assert_eq!(facts.advice(), [Advice::AllowUdp]);
         facts.has_tcp = false;
         assert_eq!(facts.verdict().0, Verdict::NotKnown);
-        assert_eq!(facts.advice(), []);
+        assert_eq!(facts.advice(), [Advice::CheckServer]);
         facts.rule = PathRule::Relayed;
         assert_eq!(facts.verdict().0, Verdict::Forbidden);
         assert_eq!(facts.advice(), [Advice::LiftRule]);
+    }
+
+    #[test]
+    fn whoever_is_not_let_in_has_no_good_news() {
+        let good = at(&[HOME], vec![v4(Some((PortIndependent, PortIndependent)))]);
+        let away = at(&[HOME], vec![silent()]);
+        for (examination, has_tcp, advice) in [
+            (&good, true, vec![]),
+            (&good, false, vec![Advice::AllowTcp]),
+            (&away, false, vec![Advice::CheckServer]),
+        ] {
+            let facts = Facts {
+                has_tcp,
+                is_shut_out: true,
+                ..facts(examination)
+            };
+            assert_eq!(facts.verdict(), (Verdict::NoSession, None));
+            assert_eq!(facts.advice(), advice);
+        }
+    }
+
+    #[test]
+    fn a_router_that_takes_unasked_packets_for_itself_is_told_to_drop_them() {
+        let mut family = v4(Some((PortDependent, PortDependent)));
+        family.keeps_port = Some(true);
+        let examination = at(&[HOME], vec![family]);
+        let facts = facts(&examination);
+        assert_eq!(facts.verdict().0, Verdict::Hardly);
+        let advice = [Advice::DropUnasked, Advice::ForwardPort, Advice::UseIpv6];
+        assert_eq!(facts.advice(), advice);
     }
 
     #[test]

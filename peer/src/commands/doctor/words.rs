@@ -2,7 +2,9 @@
 
 use common::text::{self, inline};
 
-use super::findings::{Advice, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict};
+use super::findings::{
+    Advice, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict, may_take_unasked,
+};
 use super::server::{Key, Tcp};
 use super::{CLOCK_DIFFERENCE_MAX, DeviceReport, LogIn};
 use crate::node::PathRule;
@@ -105,6 +107,10 @@ pub(super) fn nat(family: &FamilyView, look: &Look) -> Option<String> {
                 "{name}: this device is behind one, whose address and port for it stay the same whoever it talks to"
             )
         }
+        (true, Some(Dependence::PortDependent)) if may_take_unasked(family) => format!(
+            "{name}: this device is behind one that gave it another port for the second address that it asked: {}, or a router that takes packets for itself which nobody asked for",
+            look.yellow("a symmetric one")
+        ),
         (true, Some(Dependence::PortDependent)) => format!(
             "{name}: this device is behind {}, which gives it another port for everybody it talks to",
             look.yellow("a symmetric one")
@@ -231,12 +237,17 @@ pub(super) const fn rule(rule: PathRule) -> &'static str {
 /// With whom direct links will work.
 pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
     let (verdict, family) = facts.verdict();
+    let has_no_relay = facts.examination.has_relay == Some(false);
     let others = match facts.rule {
+        PathRule::Any | PathRule::Relayed if has_no_relay => {
+            "others cannot be reached, as this server relays nothing"
+        }
         PathRule::Any | PathRule::Relayed => "others go through the relay",
         PathRule::Direct => "others cannot be reached, as the path rule forbids the relay",
     };
     let is_v6_alone = family.is_some_and(|family| family.server.is_ipv6());
     let of_family = if is_v6_alone { " that have IPv6" } else { "" };
+    let over_tcp = if has_no_relay { "" } else { ", over TCP" };
     match verdict {
         Verdict::Most => look.green(&format!(
             "Direct links will work with most devices{of_family}; {others}."
@@ -248,11 +259,17 @@ pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
             "Direct links will hardly work: only with devices{of_family} whose router lets anybody in; {others}."
         )),
         Verdict::NoUdp => look.yellow(&format!(
-            "There will be no direct links: no UDP gets through to the server, which is reached over TCP; {others}, over TCP."
+            "There will be no direct links: no UDP gets through to the server, which is reached over TCP; {others}{over_tcp}."
         )),
+        Verdict::Forbidden if has_no_relay => look.red(
+            "There will be no links: the path rule sends everything through the relay, and this server relays nothing.",
+        ),
         Verdict::Forbidden => {
             "There will be no direct links: the path rule sends everything through the relay.".to_owned()
         }
+        Verdict::NoSession => look.red(
+            "Nobody new is reached: this device has no session with the server. Links that there are live on.",
+        ),
         Verdict::NotKnown if !facts.has_udp() => {
             look.red("The server is not reached, so nothing is known of direct links.")
         }
@@ -262,16 +279,28 @@ pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
     }
 }
 
-/// What would help. `port` is that of the UDP socket.
-pub(super) fn advice(advice: Advice, port: Option<u16>) -> String {
-    let port = port.map_or_else(
-        || "a UDP port".to_owned(),
-        |port| format!("UDP port {port}"),
-    );
+/// What would help. `port` is that of the UDP socket, and `is_chosen` says whether a person has chosen it.
+pub(super) fn advice(advice: Advice, port: Option<u16>, is_chosen: bool) -> String {
+    let number = port.map_or_else(|| "PORT".to_owned(), |port| port.to_string());
+    let keep = if is_chosen {
+        String::new()
+    } else {
+        format!(", and keep it with 'peer --udp {number} chat' or PEER_UDP={number}")
+    };
+    let port = format!("UDP port {number}");
     match advice {
         Advice::ForwardPort => format!(
-            "forward {port} to this device in the router, and keep the port with --udp PORT: then most devices reach it"
+            "forward {port} to this device in the router, unless it is already{keep}: then most devices reach it"
         ),
+        Advice::AllowTcp => {
+            "let TCP to the server's port through, in the firewall here or there: UDP does come through".to_owned()
+        }
+        Advice::CheckServer => {
+            "see whether the server runs, and whether this is still its address and port; its operator knows".to_owned()
+        }
+        Advice::DropUnasked => {
+            "have the router drop what comes from the internet and nobody asked for (its firewall's input)".to_owned()
+        }
         Advice::TurnOnUpnp => {
             "turn UPnP, NAT-PMP or PCP on in the router: then this device opens a port by itself"
                 .to_owned()
@@ -281,7 +310,7 @@ pub(super) fn advice(advice: Advice, port: Option<u16>) -> String {
                 .to_owned()
         }
         Advice::OpenFirewall => format!(
-            "open {port} for this device in the firewall, and keep the port with --udp PORT: then most devices reach it"
+            "open {port} for this device in the firewall{keep}: then most devices reach it"
         ),
         Advice::UseIpv6 => {
             "turn IPv6 on in the router, if the internet provider has it: it needs no NAT".to_owned()
@@ -414,6 +443,7 @@ mod tests {
             second_port: Some(UdpState::Answers),
             mapping: Some(mapping),
             filtering: Some(filtering),
+            keeps_port: Some(false),
             filtering_age_s: Some(90),
         };
         let (is_same, is_other) = (Dependence::PortIndependent, Dependence::PortDependent);
@@ -438,6 +468,7 @@ mod tests {
                 examination: &examination,
                 rule: PathRule::Any,
                 has_tcp: true,
+                is_shut_out: false,
             };
             let text = verdict(&facts, &Look::plain());
             assert!(

@@ -17,6 +17,10 @@ pub struct ExaminationView {
     pub local: Vec<SocketAddr>,
     /// Milliseconds since the log-in of the session that lasts.
     pub online_ms: Option<u64>,
+    /// Whether the server relays for this device; `None` without a session, and where the path rule forbids it.
+    pub has_relay: Option<bool>,
+    /// The port of the UDP socket was chosen by a person: it may be forwarded in the router, and is announced as such.
+    pub is_port_chosen: bool,
     /// What came of asking the router for a port.
     pub port_mapping: PortMappingState,
     /// Why a device of the account that is to be linked could not be reached the last time, for a person.
@@ -35,6 +39,8 @@ pub struct FamilyView {
     pub reflexive: Option<SocketAddr>,
     /// That is none of this host's addresses.
     pub is_behind_nat: Option<bool>,
+    /// The NAT has given that address the port that the packets have inside.
+    pub keeps_port: Option<bool>,
     /// Whether the server has a second port, and that answers. Without it the next two are not known.
     pub second_port: Option<UdpState>,
     /// What the NAT's mappings look at (RFC 5780 section 4.3).

@@ -111,6 +111,12 @@ impl Links {
         self.relay.on_allocated(id, now);
     }
 
+    /// Tells whether the server relays for this device; `None` while that is not known, or not wanted.
+    pub(in crate::node) fn has_relay(&self) -> Option<bool> {
+        let is_known = self.goes_through_relay() && self.relay.is_ready();
+        is_known.then(|| self.relay.has_allocation())
+    }
+
     /// Tells whether links can begin through the relay, or are not to wait for it.
     pub(in crate::node) const fn is_ready_for_introductions(&self) -> bool {
         self.relay.is_ready()

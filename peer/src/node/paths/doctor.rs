@@ -13,7 +13,7 @@ use common::stun;
 use rand::rngs::StdRng;
 
 use super::nat::{NatProbe, Remembered};
-use crate::node::command::ExaminationView;
+use crate::node::command::{ExaminationView, FamilyView};
 use crate::node::io::Transmit;
 use crate::node::links::LinkChange;
 use crate::port_mapping::PortMappingState;
@@ -136,7 +136,14 @@ impl Doctor {
         now: Instant,
     ) -> ExaminationView {
         let is_own = |seen: SocketAddr| local.contains(&seen);
-        let families = self.probes.iter().map(|probe| probe.view(is_own, now));
+        let port = local.first().map(SocketAddr::port);
+        let families = self.probes.iter().map(|probe| {
+            let view = probe.view(is_own, now);
+            FamilyView {
+                keeps_port: view.reflexive.map(|seen| Some(seen.port()) == port),
+                ..view
+            }
+        });
         let online = self
             .online_since
             .map(|at| now.saturating_duration_since(at));
@@ -145,6 +152,8 @@ impl Doctor {
             families: families.collect(),
             online_ms: online.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
             local,
+            has_relay: None,
+            is_port_chosen: false,
             port_mapping,
             dial_failure: self.sought.as_ref().and_then(|it| it.failure.clone()),
         }

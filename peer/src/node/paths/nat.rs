@@ -207,6 +207,7 @@ impl NatProbe {
             udp: self.main,
             reflexive: self.reflexive,
             is_behind_nat: self.reflexive.map(|seen| !is_own(seen)),
+            keeps_port: None,
             second_port: self.second.map(|(_, state)| state),
             mapping: self.mapping,
             filtering: filtering.map(|(filtering, _)| filtering),

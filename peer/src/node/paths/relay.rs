@@ -189,6 +189,11 @@ impl Relay {
         }
     }
 
+    /// Tells whether the server has granted an allocation.
+    pub(in crate::node) const fn has_allocation(&self) -> bool {
+        self.allocation.is_some()
+    }
+
     /// Tells whether there is nothing more to wait for before links begin: the proof is on its way, ahead of
     /// their packets, or there will be none.
     pub(in crate::node) const fn is_ready(&self) -> bool {
