@@ -74,6 +74,10 @@ fn a_remaining_link_takes_over_what_a_lost_one_carried() {
     let (mut world, mut first, mut second) = twice_linked(1, 0);
     assert_eq!((&first.lost, &second.lost), (&None, &None));
     assert_eq!(count(&world, 0, "links of a device"), 2);
+    let Ok(Reply::Status(status)) = ask(&mut world, 0, Command::Status) else {
+        panic!("no status");
+    };
+    assert_eq!(status.links.len(), 1, "people see the one in use");
     // It goes over the newer one, whose other end has never heard of it.
     say(&mut world, 0, 1, "hello");
     second.pass(&mut world, Duration::from_millis(100));

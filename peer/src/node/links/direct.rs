@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use common::key::DeviceKey;
 use common::limits::{TRAVERSAL_BACKOFF_FIRST, TRAVERSAL_BACKOFF_MAX};
 use common::wire::channel::AllocationId;
 use common::wire::rendezvous::{Introduction, RelayDatagrams};
@@ -217,7 +218,8 @@ impl Links {
         self.start_rounds(now);
     }
 
-    /// The ready links, by account, and how their packets go.
+    /// The devices that there are ready links to, by account, and how the packets of the link in use go: of
+    /// several to one device, the newest that is not silent.
     pub(in crate::node) fn views(&mut self) -> Vec<LinkView> {
         let Self {
             peers,
@@ -226,7 +228,16 @@ impl Links {
             ..
         } = self;
         let over = relay.carrier();
-        let ready = peers.iter().filter(|(_, peer)| peer.is_ready());
+        let mut in_use: BTreeMap<DeviceKey, (bool, LinkId)> = BTreeMap::new();
+        for (link, peer) in peers.iter().filter(|(_, peer)| peer.is_ready()) {
+            let rank = (!transport.is_silent(*link), *link);
+            let best = in_use.entry(peer.device_key).or_insert(rank);
+            *best = rank.max(*best);
+        }
+        let ready = peers.iter().filter(|(link, peer)| {
+            let best = in_use.get(&peer.device_key);
+            best.is_some_and(|(_, best)| best == *link) && peer.is_ready()
+        });
         let views = ready.filter_map(|(link, peer)| {
             let path = transport.current_path(*link)?;
             Some(LinkView {
