@@ -16,7 +16,7 @@ use crate::args::{Action, Arguments, Global, Outbox, OutboxAction, example_for};
 use crate::config::profile_folder;
 use crate::failure::{Exit, Failure};
 use crate::profile::{Profile, Settings};
-use crate::ui::Screen;
+use crate::ui::{OutputClosed, Screen};
 
 /// Registering, logging in and out, one-time codes, trust in servers.
 mod account;
@@ -160,7 +160,7 @@ impl Place {
     }
 }
 
-/// Prints a failure to stderr, or as JSON to stdout.
+/// Prints a failure to stderr, or as JSON to stdout, and to stderr where stdout takes nothing.
 fn report(failure: &Failure, screen: &Screen) {
     if failure.is_silent() {
         if failure.exit() == Exit::Interrupted && std::io::stderr().is_terminal() {
@@ -173,8 +173,10 @@ fn report(failure: &Failure, screen: &Screen) {
         return;
     }
     if screen.is_json() {
-        // There is no other place to tell it when stdout is closed.
-        let _ = screen.data(&serde_json::json!({ "error": failure }));
+        let error = serde_json::json!({ "error": failure });
+        if screen.data(&error).is_err() {
+            screen.aside(&error);
+        }
         return;
     }
     let look = &screen.error_look;
@@ -206,8 +208,13 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
         if is_mistake && is_too_wide(&plain, &screen) {
             screen.note(plain.trim_end());
         } else {
-            // Where neither output can be written, the exit code still tells.
-            let _ = error.print();
+            let printed = error.print().map_err(OutputClosed::from);
+            if let Err(closed) = printed.map_err(Failure::from)
+                && is_help
+            {
+                report(&closed, &screen);
+                return closed.exit() as u8;
+            }
         }
     }
     if is_mistake && !screen.is_json() {

@@ -181,21 +181,46 @@ fn columns_of(terminal: impl AsFd) -> Option<usize> {
     (size.ws_col > 0).then(|| size.ws_col.into())
 }
 
-/// Nobody reads the output any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the output was closed")]
-pub(crate) struct OutputClosed;
+/// Nothing more can be written to the output.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OutputClosed {
+    /// Nobody reads it any more, as in `peer history | head`.
+    #[error("the output was closed")]
+    ByReader,
+    /// The system refuses to take it, and says why: a disk is full, for example.
+    #[error("{0}")]
+    BySystem(String),
+}
+
+impl From<io::Error> for OutputClosed {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ByReader
+        } else {
+            Self::BySystem(error.to_string())
+        }
+    }
+}
 
 impl From<OutputClosed> for Failure {
-    /// Nobody reads the output any more, as in `peer history | head`: a quiet end.
-    fn from(_: OutputClosed) -> Self {
-        Self::new(Exit::Done, "the output was closed")
+    /// Whoever stops reading has seen enough, which is a quiet end. Output that is lost otherwise is missed.
+    fn from(closed: OutputClosed) -> Self {
+        match closed {
+            OutputClosed::ByReader => Self::new(Exit::Done, closed),
+            OutputClosed::BySystem(why) => {
+                Self::new(Exit::File, "could not write to standard output")
+                    .because(why)
+                    .next(
+                        "make room there, or send the output elsewhere, and run the command again",
+                    )
+            }
+        }
     }
 }
 
 /// Writes a whole line at once, so that lines of several threads do not mix.
 fn write_line(out: &mut impl Write, text: &str) -> Result<(), OutputClosed> {
     let line = format!("{text}\n");
-    out.write_all(line.as_bytes()).map_err(|_| OutputClosed)?;
-    out.flush().map_err(|_| OutputClosed)
+    out.write_all(line.as_bytes())?;
+    Ok(out.flush()?)
 }

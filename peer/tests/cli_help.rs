@@ -1,5 +1,6 @@
 //! What the program says about itself, and to whoever mistypes.
 
+use std::fs::File;
 use std::process::{Command, Output};
 
 fn peer(arguments: &[&str]) -> Output {
@@ -51,6 +52,29 @@ fn help_lists_every_command_and_every_exit_code() {
         assert!(codes.contains(&format!(" {code}  ")), "{code}: {codes}");
     }
     assert!(help.contains("First steps:"));
+}
+
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "a device that is always full exists on Linux only"
+)]
+fn help_that_is_lost_is_a_failure() {
+    let full = File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("Linux has it");
+    let output = Command::new(env!("CARGO_BIN_EXE_peer"))
+        .arg("--help")
+        .stdout(full)
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(8));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("could not write to standard output"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -16,6 +16,35 @@ const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 /// The format's version number stands here in a SQLite file (section 1.3 of its description).
 const USER_VERSION: std::ops::Range<usize> = 60..64;
 
+// ---- the output --------------------------------------------------------------------------------
+
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "a device that is always full exists on Linux only"
+)]
+fn output_that_is_lost_is_a_failure_unless_its_reader_has_gone() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    for line in ["list", "status", "doctor", "--json list", "--json status"] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut command = world.peer_command("alice", &words);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let ended = command.stdout(full).output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(8), "{line}: {said}");
+        for word in ["could not write to standard output", "No space left"] {
+            assert!(said.contains(word), "{line}: {said}");
+        }
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = world.peer_command("alice", &words);
+        let ended = command.stdout(writer).output().unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{line}: {ended:?}");
+    }
+}
+
 // ---- the command line --------------------------------------------------------------------------
 
 #[test]

@@ -33,7 +33,7 @@ exits! {
     ServerKey = 6, "server key changed or not trusted";
     /// The message stays in the outbox.
     NotDelivered = 7, "recipient offline, or not delivered in time";
-    /// A file of the person's, not of the profile's history.
+    /// A file of the person's, or the output; not the profile's history.
     File = 8, "file problem: not found, not readable, disk full";
     /// The other side said no, or the transfer broke off.
     Transfer = 9, "transfer declined or failed";
