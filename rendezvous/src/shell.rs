@@ -81,9 +81,15 @@ fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
         let _ = screen.mistake(2, what.trim_start_matches("error: "), Some(&next));
         return 2;
     }
-    let _ = error.print();
+    let printed = screen::unless_closed(error.print());
     if is_help {
-        return 0;
+        return printed.map_or_else(
+            |failure| {
+                screen.report(&failure);
+                failure.exit_code()
+            },
+            |()| 0,
+        );
     }
     let _ = writeln!(io::stderr().lock(), "\nExample: {example}");
     2

@@ -43,7 +43,8 @@ impl Screen {
         print(serde_json::to_string(value).expect("it is plain data"))
     }
 
-    /// Says why the program ends: to people on stderr, to programs on stdout, as a result would be.
+    /// Says why the program ends: to people on stderr, to programs on stdout, as a result would be, and on
+    /// stderr where stdout takes nothing.
     pub(super) fn report(self, failure: &Failure) {
         let text = failure.to_string();
         // Where nothing can be written, the exit code still tells.
@@ -52,7 +53,10 @@ impl Screen {
                 Some((what, next)) => (what, Some(next.trim())),
                 None => (text.as_str(), None),
             };
-            let _ = self.mistake(failure.exit_code(), what, next);
+            let exit = failure.exit_code();
+            if self.mistake(exit, what, next).is_err() {
+                let _ = writeln!(io::stderr().lock(), "{}", mistake(exit, what, next));
+            }
         } else {
             let _ = writeln!(io::stderr().lock(), "error: {text}");
         }
@@ -60,11 +64,7 @@ impl Screen {
 
     /// Tells a program what is wrong and what to do about it.
     pub(super) fn mistake(self, exit: u8, what: &str, next: Option<&str>) -> Result<(), Failure> {
-        let mut error = json!({ "exit": exit, "what": what });
-        if let Some(next) = next {
-            error["next"] = next.into();
-        }
-        self.data(&json!({ "error": error }))
+        self.data(&mistake(exit, what, next))
     }
 
     /// Starts the log, on stderr.
@@ -87,8 +87,21 @@ impl Screen {
     }
 }
 
+fn mistake(exit: u8, what: &str, next: Option<&str>) -> serde_json::Value {
+    let mut error = json!({ "exit": exit, "what": what });
+    if let Some(next) = next {
+        error["next"] = next.into();
+    }
+    json!({ "error": error })
+}
+
 fn print(line: impl Display) -> Result<(), Failure> {
-    match writeln!(io::stdout().lock(), "{line}") {
+    unless_closed(writeln!(io::stdout().lock(), "{line}"))
+}
+
+/// Whoever stops reading has seen enough; output that is lost otherwise is missed.
+pub(super) fn unless_closed(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         Ok(()) | Err(_) => Ok(()),
     }

@@ -25,7 +25,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::admin::{self, AdminServer};
 use super::encoder::Encoder;
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use super::tls::{Event, Progress, TlsConnection};
 use super::udp::{UdpSockets, UdpThreads};
 use super::workers::Workers;
@@ -281,7 +281,7 @@ fn announce(
         "  {:<12} peer register --server {first} --fingerprint {fingerprint} NAME",
         "try"
     ))?;
-    io::stdout().lock().flush().map_err(Failure::Output)
+    screen::unless_closed(io::stdout().lock().flush())
 }
 
 /// The address at which this machine itself reaches the server.

@@ -22,6 +22,28 @@ fn wrong_usage_is_exit_code_2_with_an_example() {
 }
 
 #[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "a device that is always full exists on Linux only"
+)]
+fn output_that_is_lost_is_exit_code_8() {
+    let data = stopped();
+    for args in [
+        &["account", "list"][..],
+        &["account", "list", "--json"],
+        &["serve", "--listen", "127.0.0.1:0"],
+        &["--help"],
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = program(data.path(), args).stdout(full).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(8), "{args:?}: {said}");
+        let expected = "cannot write to standard output: No space left";
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_is_exit_code_3() {
     let data = TempDir::new().unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
