@@ -53,6 +53,9 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ports to try until one is free for both TCP and UDP, if the system chooses the port.
 const PORT_TRIES: usize = 16;
+/// What to do if the second UDP port that was typed cannot be bound.
+const SECOND_PORT_HINT: &str =
+    "choose another second UDP port with --stun-port PORT, or leave it out";
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(), Failure> {
@@ -198,28 +201,46 @@ fn second_port(main: &Sockets, typed: Option<u16>) -> Result<Option<std::net::Ud
         address, is_chosen, ..
     } = main;
     let default = if *is_chosen {
-        0
+        Some(0)
     } else {
-        address.port().wrapping_add(1)
+        address.port().checked_add(1)
     };
-    let address = SocketAddr::new(address.ip(), typed.unwrap_or(default));
-    let bound = socket(address, Type::DGRAM, Protocol::UDP).and_then(|udp| {
-        udp.bind(&address.into())?;
+    let Some(port) = typed.or(default) else {
+        log::warn!(
+            "there is no port after {}, and so no second UDP port, which lets 'peer doctor' tell people what their \
+             router does. The server goes on without; choose one with --stun-port PORT",
+            address.port()
+        );
+        return Ok(None);
+    };
+    let second = SocketAddr::new(address.ip(), port);
+    if second == *address {
+        return Err(Failure::Listen {
+            address: second,
+            why: io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "it is the server's main port, and the two ports must differ",
+            ),
+            hint: SECOND_PORT_HINT,
+        });
+    }
+    let bound = socket(second, Type::DGRAM, Protocol::UDP).and_then(|udp| {
+        udp.bind(&second.into())?;
         Ok(udp)
     });
     match (bound, typed) {
         (Ok(udp), _) => Ok(Some(udp.into())),
         (Err(why), None) => {
             log::warn!(
-                "cannot listen on {address} (UDP), which lets 'peer doctor' tell people what their router does: \
+                "cannot listen on {second} (UDP), which lets 'peer doctor' tell people what their router does: \
                  {why}. The server goes on without; choose another port with --stun-port PORT"
             );
             Ok(None)
         }
         (Err(why), Some(_)) => Err(Failure::Listen {
-            address,
+            address: second,
             why,
-            hint: "choose another second UDP port with --stun-port PORT, or leave it out",
+            hint: SECOND_PORT_HINT,
         }),
     }
 }
@@ -274,6 +295,10 @@ fn announce(
     for (index, address) in addresses.iter().enumerate() {
         let label = if index == 0 { "address" } else { "" };
         screen.say(format_args!("  {label:<12} {address}"))?;
+    }
+    if let Some(port) = stun_port {
+        let label = "second port";
+        screen.say(format_args!("  {label:<12} UDP {port}, which answers STUN"))?;
     }
     screen.say(format_args!("  {:<12} {fingerprint}", "fingerprint"))?;
     screen.say(format_args!("  {:<12} {}", "data folder", folder.display()))?;

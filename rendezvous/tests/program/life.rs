@@ -99,20 +99,23 @@ fn an_operators_own_certificate_is_shown_instead() {
 #[test]
 fn people_see_what_to_do_next() {
     let data = TempDir::new().unwrap();
-    let mut child = program(data.path(), &["serve", "--listen", "127.0.0.1:0"])
-        .spawn()
-        .unwrap();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--stun-port", "0"];
+    let mut child = program(data.path(), &arguments).spawn().unwrap();
     let lines = lines_of(child.stdout.take().unwrap());
     let mut screen = Vec::new();
-    while screen.len() < 5 {
+    while screen.len() < 6 {
         screen.push(lines.recv_timeout(DEADLINE).unwrap());
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(screen[0], "rendezvous is ready");
     assert!(screen[1].starts_with("  address      127.0.0.1:"));
-    assert!(screen[2].starts_with("  fingerprint  SHA256:"));
-    assert!(screen[3].starts_with("  data folder  "));
-    assert!(screen[4].starts_with("  try          peer register --server 127.0.0.1:"));
-    assert!(screen[4].contains(" --fingerprint SHA256:"));
+    let second = screen[2].strip_prefix("  second port  UDP ");
+    let second = second.and_then(|it| it.strip_suffix(", which answers STUN"));
+    let second: u16 = second.unwrap().parse().unwrap();
+    assert!(second > 0 && !screen[1].ends_with(&format!(":{second}")));
+    assert!(screen[3].starts_with("  fingerprint  SHA256:"));
+    assert!(screen[4].starts_with("  data folder  "));
+    assert!(screen[5].starts_with("  try          peer register --server 127.0.0.1:"));
+    assert!(screen[5].contains(" --fingerprint SHA256:"));
 }

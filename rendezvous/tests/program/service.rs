@@ -151,6 +151,42 @@ fn a_second_port_that_is_taken_is_done_without_unless_it_was_asked_for() {
     assert!(text(&output.stderr).contains("--stun-port"), "{output:?}");
 }
 
+/// The one after it is none, and one that nobody opened in a firewall is of no use.
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "elsewhere the system may give the last port to anybody"
+)]
+fn the_last_port_has_no_second_one_behind_it() {
+    let data = TempDir::new().unwrap();
+    let arguments = ["serve", "--json", "--listen", "127.0.0.1:65535"];
+    let mut child = program(data.path(), &arguments).spawn().unwrap();
+    let lines = lines_of(child.stdout.take().unwrap());
+    let ready = lines.recv_timeout(DEADLINE).unwrap();
+    child.kill().unwrap();
+    let said = child.wait_with_output().unwrap();
+    let said = text(&said.stderr);
+    let ready: Value = serde_json::from_str(&ready).unwrap();
+    assert_eq!(ready["stun_port"], Value::Null, "{ready} {said}");
+    for word in ["no port after 65535", "--stun-port PORT"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn the_second_port_must_not_be_the_main_one() {
+    let data = TempDir::new().unwrap();
+    let (_taken, free) = taken_and_free();
+    let port = free.rsplit(':').next().unwrap();
+    let arguments = ["serve", "--listen", &free, "--stun-port", port];
+    let output = run(data.path(), &arguments);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said = text(&output.stderr);
+    for word in ["the two ports must differ", "--stun-port PORT"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
+
 /// A UDP port that is taken, and the address with the one before it, which is free for both protocols.
 fn taken_and_free() -> (UdpSocket, String) {
     for _ in 0..100 {
