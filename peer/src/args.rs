@@ -121,8 +121,10 @@ Examples:
   peer paths
   peer --json paths | jq -r '[.account, .path, .round_trip_us] | @tsv'
 
-Of packets that this device sends and QUIC calls lost some are late only. The figures are those of the path \
-that a link uses now.")]
+Loss and rates are those of one second, which the command takes. Of packets that this device sends and QUIC calls \
+lost some are late only. With --json, recent_sent_packets and recent_lost_packets are those of that second, and \
+sent_packets, lost_packets, sent_bytes and received_bytes count since the path that a link uses now was found. A \
+device may have several links for a while.")]
     Paths,
     /// Find out how well this device reaches the server and others, and what stands in the way.
     #[command(after_help = "\

@@ -550,6 +550,10 @@ fn a_link_says_how_its_packets_go() {
     assert_eq!(link["account"], "bob");
     assert!(text(&link["remote"]).starts_with("127.0.0.1:"), "{link}");
     assert!(link["sent_bytes"].as_u64().unwrap() > 0, "{link}");
+    // It has left the relay.
+    assert!(link["link"].is_u64(), "{link}");
+    assert!(link["path_changes"].as_u64().unwrap() > 0, "{link}");
+    assert!(link["recent_lost_packets"].is_u64(), "{link}");
     let shown = world.peer("alice", &["paths"]).stdout;
     assert!(shown.contains("direct"), "{shown}");
     let status = world.peer("alice", &["status"]).stdout;

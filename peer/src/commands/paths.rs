@@ -12,8 +12,8 @@ use crate::node::command::{Command, LinkView, Reply};
 use crate::ui::Screen;
 use crate::ui::line::{self, Rates};
 
-/// So long the traffic is looked at, to tell how fast it is.
-const SAMPLE: Duration = Duration::from_millis(250);
+/// So long the traffic is looked at, to tell how fast it is and what is lost; the help and the README say so.
+const SAMPLE: Duration = Duration::from_secs(1);
 
 /// What there is to say where nothing is linked.
 const NO_LINKS: &str = "No links. One is made when there is something to send, and stays as long as 'peer chat', 'peer receive' or another program of this profile runs.";
@@ -39,9 +39,7 @@ pub(super) fn paths(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     let links = links(&mut session, DOING)?.into_iter();
     let span = now() - began;
     let links = links.map(|link| {
-        let mut earlier = before.iter();
-        let earlier = earlier.find(|other| other.fingerprint == link.fingerprint);
-        let rates = Rates::between(earlier, &link, span);
+        let rates = Rates::since(&before, &link, span);
         (link, rates)
     });
     let links: Vec<(LinkView, Rates)> = links.collect();

@@ -488,6 +488,12 @@ pub struct LinkView {
     pub account: AccountName,
     /// Fingerprint of its key.
     pub fingerprint: String,
+    /// Tells links of one device apart; never used again while the profile's owner runs.
+    #[serde(default)]
+    pub link: u64,
+    /// How often the link went over to another path so far: `traffic` begins anew each time.
+    #[serde(default)]
+    pub path_changes: u32,
     /// How its packets go.
     #[serde(flatten)]
     pub way: Way,

@@ -72,6 +72,13 @@ const QUIC_V1: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u64);
 
+impl LinkId {
+    /// The link's number, for programs that tell links of one device apart.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
 #[cfg(test)]
 impl LinkId {
     /// An id without a link.

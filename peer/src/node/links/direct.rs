@@ -243,6 +243,8 @@ impl Links {
             Some(LinkView {
                 account: peer.account.clone()?,
                 fingerprint: peer.device_key.fingerprint().to_string(),
+                link: link.number(),
+                path_changes: transport.path_changes(*link),
                 way: match path.route {
                     Route::Direct(remote) => Way::Direct { remote },
                     Route::Relayed(_) => Way::Relayed { over },

@@ -247,6 +247,12 @@ impl Transport {
         })
     }
 
+    /// How often this end of a link has begun to send its data over another path: as long as that stays the
+    /// same, [`Transport::current_traffic`] is that of one path.
+    pub fn path_changes(&self, link: LinkId) -> u32 {
+        self.links.get(&link).map_or(0, |link| link.paths.changes)
+    }
+
     /// The path that this end of a link sends its data over.
     pub fn current_path(&self, link: LinkId) -> Option<PathReport> {
         let link = self.links.get(&link)?;
@@ -368,6 +374,8 @@ pub(super) struct LinkPaths {
     budget: Option<Budget>,
     open: BTreeMap<PathId, OpenPath>,
     current: Option<PathId>,
+    /// How often `current` became another path.
+    changes: u32,
     /// When all paths are pinged next, if there are several.
     ping_at: Option<Instant>,
     /// The acknowledgements that the current path still has to get.
@@ -475,6 +483,7 @@ impl LinkPaths {
             self.has_frames |= connection.set_path_status(*id, status) != Ok(status);
         }
         let before = std::mem::replace(&mut self.current, best);
+        self.changes += u32::from(best != before);
         let chosen = best.filter(|_| best != before)?;
         self.has_left_relay = before == Some(PathId::ZERO);
         route(chosen, connection)

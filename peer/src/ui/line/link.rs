@@ -4,21 +4,28 @@ use std::time::Duration;
 
 use common::text::{self, Align};
 
-use crate::node::command::{Carrier, LinkView, Traffic, Way};
+use crate::node::command::{Carrier, LinkView, Way};
 use crate::ui::Look;
 
-/// How fast a link sends and receives, in bytes a second.
+/// What a link carried lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Rates {
+    /// In bytes a second.
     sent_per_s: u64,
     received_per_s: u64,
+    /// In the whole span that was looked at.
+    recent_sent_packets: u64,
+    /// Some may have been sent before the span, as a loss is noticed later.
+    recent_lost_packets: u64,
 }
 
 impl Rates {
-    /// The rates of a link that had the traffic `before` a `span` ago. They begin anew with another path.
-    pub(crate) fn between(before: Option<&LinkView>, link: &LinkView, span: Duration) -> Self {
-        let same = before.filter(|before| before.way == link.way);
-        let Some(LinkView { traffic: then, .. }) = same else {
+    /// The rates of a link in the `span` since `before` was all that there was. They are those of one path of one
+    /// link, of which a device may have several: what another one has carried is no difference to this.
+    pub(crate) fn since(before: &[LinkView], link: &LinkView, span: Duration) -> Self {
+        let path = |view: &LinkView| (view.link, view.path_changes, view.way);
+        let mut before = before.iter();
+        let Some(LinkView { traffic: then, .. }) = before.find(|it| path(it) == path(link)) else {
             return Self::default();
         };
         let per_s = |bytes: u64| (bytes as f64 / span.as_secs_f64().max(0.001)) as u64;
@@ -26,6 +33,8 @@ impl Rates {
         Self {
             sent_per_s: per_s(now.sent_bytes.saturating_sub(then.sent_bytes)),
             received_per_s: per_s(now.received_bytes.saturating_sub(then.received_bytes)),
+            recent_sent_packets: now.sent_packets.saturating_sub(then.sent_packets),
+            recent_lost_packets: now.lost_packets.saturating_sub(then.lost_packets),
         }
     }
 }
@@ -42,7 +51,7 @@ pub(super) fn in_words(link: &LinkView) -> String {
     format!("{}, {way}, {}", link.account, round_trip(link))
 }
 
-/// Links under each other, with what is lost of what this side sends, and how fast both sides are. An IPv4
+/// Links under each other, with what is lost of what this side sends now, and how fast both sides are. An IPv4
 /// address and a short name fit 80 columns.
 pub(crate) fn table(
     links: &[(LinkView, Rates)],
@@ -67,7 +76,7 @@ pub(crate) fn table(
             path.to_owned(),
             address,
             round_trip(link),
-            loss(&link.traffic),
+            loss(rates),
             per_s(rates.sent_per_s),
             per_s(rates.received_per_s),
         ]
@@ -90,19 +99,31 @@ fn round_trip(link: &LinkView) -> String {
     }
 }
 
-fn loss(traffic: &Traffic) -> String {
-    let permille = traffic.lost_packets as f64 * 100.0 / traffic.sent_packets.max(1) as f64;
-    format!("{permille:.1} %")
+/// Or that nothing was sent that could be lost.
+fn loss(rates: &Rates) -> String {
+    let Rates {
+        recent_sent_packets: sent,
+        recent_lost_packets: lost,
+        ..
+    } = *rates;
+    if sent == 0 && lost == 0 {
+        return "-".to_owned();
+    }
+    let percent = lost as f64 * 100.0 / sent.max(lost) as f64;
+    format!("{percent:.1} %")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::command::Traffic;
 
     fn link(way: Way) -> LinkView {
         LinkView {
             account: "bob".parse().unwrap(),
             fingerprint: String::new(),
+            link: 1,
+            path_changes: 1,
             way,
             round_trip_us: 1_250,
             is_silent: false,
@@ -143,6 +164,8 @@ mod tests {
         let rates = Rates {
             sent_per_s: 250_000_000,
             received_per_s: 4_000,
+            recent_sent_packets: 200,
+            recent_lost_packets: 1,
         };
         let links = [(link(Way::Direct { remote }), rates), (relayed, rates)];
         assert_eq!(
@@ -160,14 +183,49 @@ mod tests {
         let before = link(direct());
         let mut after = before.clone();
         after.traffic.sent_bytes += 500;
-        let half = Duration::from_millis(500);
-        let rates = Rates::between(Some(&before), &after, half);
+        let since = |before: &[LinkView], after: &LinkView| {
+            Rates::since(before, after, Duration::from_millis(500))
+        };
+        let rates = since(std::slice::from_ref(&before), &after);
         assert_eq!((rates.sent_per_s, rates.received_per_s), (1000, 0));
-        after.way = Way::Relayed { over: Carrier::Udp };
-        assert_eq!(
-            Rates::between(Some(&before), &after, half),
-            Rates::default()
-        );
-        assert_eq!(Rates::between(None, &after, half), Rates::default());
+        assert_eq!(since(&[], &after), Rates::default());
+        // The other device has one address, whichever interface of this one its packets go through.
+        after.path_changes += 1;
+        assert_eq!(since(&[before], &after), Rates::default());
+    }
+
+    #[test]
+    fn links_of_one_device_are_told_apart() {
+        let relayed = Way::Relayed {
+            over: Carrier::Control,
+        };
+        let (mut idle, mut busy) = (link(relayed), link(relayed));
+        idle.traffic.sent_bytes = 67;
+        busy.link += 1;
+        busy.traffic.sent_bytes = 122_400_000;
+        let before = [idle.clone(), busy.clone()];
+        idle.traffic.sent_bytes += 30;
+        busy.traffic.sent_bytes += 67;
+        let second = Duration::from_secs(1);
+        let sent = |link| Rates::since(&before, link, second).sent_per_s;
+        assert_eq!((sent(&idle), sent(&busy)), (30, 67));
+    }
+
+    #[test]
+    fn loss_is_that_of_now_and_not_since_the_path_began() {
+        let mut before = link(direct());
+        before.traffic.lost_packets = 138;
+        let span = Duration::from_secs(1);
+        let shown = |sent, lost| {
+            let mut after = before.clone();
+            after.traffic.sent_packets += sent;
+            after.traffic.lost_packets += lost;
+            loss(&Rates::since(std::slice::from_ref(&before), &after, span))
+        };
+        assert_eq!(shown(0, 0), "-");
+        assert_eq!(shown(100, 0), "0.0 %");
+        assert_eq!(shown(200, 3), "1.5 %");
+        // They had been sent before.
+        assert_eq!(shown(2, 5), "100.0 %");
     }
 }

@@ -470,11 +470,15 @@ fn a_link_survives_many_changes_of_path() {
     let mut world = World::public(V4);
     world.connect();
     world.start_flow(0);
+    let changes = |world: &World| world.ends[0].path_changes(world.link(0));
     for _ in 0..50 {
+        let before = changes(&world);
         world.go_direct();
         world.run_for(Duration::from_millis(500));
+        let between = changes(&world);
         world.is_direct_cut = [true; 2];
         world.run_until("data goes through the relay", World::is_relayed);
+        assert!(before < between && between < changes(&world));
         world.is_direct_cut = [false; 2];
     }
     assert!(world.longest_gap(Duration::from_secs(1)) <= INTERRUPTION_MAX);
