@@ -211,7 +211,7 @@ impl From<OutputClosed> for Failure {
                 Self::new(Exit::File, "could not write to standard output")
                     .because(why)
                     .next(
-                        "make room there, or send the output elsewhere, and run the command again",
+                        "make room there, or send the output elsewhere; the command may have done its work all the same",
                     )
             }
         }
