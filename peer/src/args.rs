@@ -123,8 +123,8 @@ Examples:
 
 Loss and rates are those of one second, which the command takes. Of packets that this device sends and QUIC calls \
 lost some are late only. With --json, recent_sent_packets and recent_lost_packets are those of that second, and \
-sent_packets, lost_packets, sent_bytes and received_bytes count since the path that a link uses now was found. A \
-device may have several links for a while.")]
+sent_packets, lost_packets, sent_bytes and received_bytes count since the path that a link uses now was found. Of \
+several links to a device the one in use is shown.")]
     Paths,
     /// Find out how well this device reaches the server and others, and what stands in the way.
     #[command(after_help = "\
