@@ -283,6 +283,28 @@ fn a_server_that_moved_offers_its_addresses_again() {
     assert!(world.longest_gap(moved_at) <= INTERRUPTION_MAX);
 }
 
+/// Data is in flight to where the server's side was. That the other path opens is a reason not to wait for long.
+#[test]
+fn another_direct_path_has_the_current_one_show_soon_that_it_works() {
+    for sender in [0, 1] {
+        let mut world = World::public(V4);
+        world.connect();
+        world.start_flow(sender);
+        world.go_direct();
+        world.run_for(Duration::from_secs(3));
+        let moved_at = world.since_start();
+        let moved: SocketAddr = "203.0.113.9:4000".parse().unwrap();
+        world.hosts[1].addresses = vec![moved];
+        world.offer();
+        world.round();
+        world.run_for(Duration::from_secs(3));
+        let gap = world.longest_gap(moved_at);
+        eprintln!("from {sender}: {gap:?}");
+        assert!(gap <= PATH_ACK_TIMEOUT, "from {sender}: {gap:?}");
+        assert_eq!(world.current(0), Route::Direct(moved));
+    }
+}
+
 #[test]
 fn addresses_offered_again_are_news_to_the_client() {
     let mut world = World::public(V4);
