@@ -218,6 +218,7 @@ impl Chat {
             LinkChange::Heard
             | LinkChange::Proved { .. }
             | LinkChange::Reached { .. }
+            | LinkChange::Left { .. }
             | LinkChange::Writable { .. }
             | LinkChange::LeafAcknowledged { .. }
             | LinkChange::DialFailed { .. } => {}

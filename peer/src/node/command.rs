@@ -304,7 +304,8 @@ pub enum CommandError {
 pub enum Event {
     /// The state of the control connection changed.
     Connection(ConnectionState),
-    /// A device came online, changed or went offline.
+    /// A device came online, changed or went offline, as the server says; without a session, that the program of a
+    /// device that is linked has ended.
     Presence(PresenceView),
     /// A message arrived and is being written to the history; its author gets the receipt once it is on
     /// disk.

@@ -148,6 +148,18 @@ impl Directory {
                     self.search.on_lost(account, cx.now);
                 }
             }
+            // Where there is a session, the server tells who goes.
+            LinkChange::Left {
+                account,
+                device_key,
+            } => {
+                if !cx.requests.is_online() {
+                    cx.event(Event::Presence(PresenceView::Offline {
+                        account: account.clone(),
+                        fingerprint: device_key.fingerprint().to_string(),
+                    }));
+                }
+            }
             LinkChange::DialFailed { account, reason } => {
                 log::debug!("a dial failed: {reason}");
                 if !cx.links.is_dialling(account) && !cx.links.is_linked(account) {

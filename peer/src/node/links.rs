@@ -107,6 +107,11 @@ pub(super) enum LinkChange {
         account: AccountName,
         reason: Loss,
     },
+    /// The last link with a device is being closed, since its program ends.
+    Left {
+        account: AccountName,
+        device_key: DeviceKey,
+    },
     /// A device could not be reached.
     DialFailed {
         account: AccountName,
@@ -731,10 +736,27 @@ impl Links {
             match end {
                 ReadEnd::Enough => {}
                 ReadEnd::Blocked => return,
-                ReadEnd::Finished | ReadEnd::Gone => {
+                ReadEnd::Finished => {
+                    self.on_farewell(link);
                     return self.drop_link(link, CloseReason::Done, now);
                 }
+                ReadEnd::Gone => return self.drop_link(link, CloseReason::Done, now),
             }
+        }
+    }
+
+    /// The other side has finished its message stream, which it does only when its program ends.
+    fn on_farewell(&mut self, link: LinkId) {
+        let Some(peer) = self.peers.get(&link) else {
+            return;
+        };
+        let device_key = peer.device_key;
+        if let (Some(account), [_]) = (peer.account.clone(), &self.links_of(device_key)[..]) {
+            let change = LinkChange::Left {
+                account,
+                device_key,
+            };
+            self.events.push_back(LinksEvent::Change(change));
         }
     }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use common::wire::rendezvous::{Answer, DirectoryAnswer, DirectoryPush, Push, ServerFrame};
 use peer::node::command::{Command, Event, PresenceView, Reply};
-use tests::sim::net::Faults;
+use tests::sim::net::{Faults, Site};
 use tests::sim::world::World;
 
-use super::shared::{answers, overhear, say, until, until_delivered, world};
+use super::shared::{answers, overhear, say, until, until_delivered, until_online, world};
 
 const END: ServerFrame = ServerFrame::Push(Push::Directory(DirectoryPush::ListAgain));
 
@@ -111,6 +111,25 @@ fn whoever_came_while_nothing_was_pushed_is_still_found() {
     let took = world.now - before;
     assert!(took <= Duration::from_secs(4), "{took:?}");
     assert!(pages(&heard.borrow()) > 0);
+}
+
+#[test]
+fn without_a_server_whoever_ends_says_so_to_whom_they_are_linked_with() {
+    let mut world = watching();
+    let [id, other] = [1, 2].map(|to| say(&mut world, 0, to, "hello"));
+    until_delivered(&mut world, 0, id);
+    until_delivered(&mut world, 0, other);
+    world.crash_server();
+    until_online(&mut world, 0, false);
+    assert_eq!(told(&world, "p1"), [""; 0]);
+    world.stop(1, true);
+    until(&mut world, |world| told(world, "p1") == ["offline"]);
+    // Who is cut off has said nothing.
+    world.net.cut(Site::Host(2), Site::Host(0));
+    world.net.cut(Site::Host(0), Site::Host(2));
+    world.stop(2, true);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(told(&world, "p2"), [""; 0]);
 }
 
 #[test]
