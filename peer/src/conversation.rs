@@ -753,7 +753,7 @@ impl Conversation {
                 let offers = self.offers.all();
                 let offers = offers.map(|(number, offer)| (number, offer.clone()));
                 self.show(Item::Status {
-                    node,
+                    node: Box::new(node),
                     owner: self.me.clone(),
                     server: self.server.clone(),
                     offers: offers.collect(),

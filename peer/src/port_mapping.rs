@@ -45,6 +45,8 @@ pub enum PortMappingState {
         /// Whether the mapped endpoint is one of this device's candidates. It is not where the server sees another
         /// address of IPv4, as behind a carrier's NAT: then nobody outside reaches it.
         is_announced: bool,
+        /// Seconds since the gateway has said so. It may have forgotten the port since, without a word.
+        age_s: u64,
     },
     /// It does not.
     Unmapped {

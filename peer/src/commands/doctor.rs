@@ -3,7 +3,6 @@
 //! Each check is shown as it is done. Those of names, TCP and the server's key work without the node; it is the node
 //! that asks over UDP, on the socket of its links.
 
-use std::cell::RefMut;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
@@ -54,6 +53,8 @@ const LINK_PATIENCE: Duration = Duration::from_secs(9);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is looked whether something that waits for the network is done.
 const WORK_INTERVAL: Duration = Duration::from_millis(10);
+/// What the router said so long ago may not be true any more. It is longer than a visit takes.
+const MAPPING_AGE_MAX: Duration = Duration::from_secs(60);
 /// Clocks that are further apart are worth a word: messages seem to be from another time.
 const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -135,20 +136,18 @@ pub(super) fn doctor(place: &Place, args: Doctor, screen: &Screen) -> Result<Exi
         name: args.name,
     };
     // It begins to connect.
-    let mut session = place.open_with(settings.clone());
+    let session = &mut *place.open_with(settings.clone())?;
     let server = settings.server();
     let name = server.clone();
-    let found = aside(&mut session, move || server::look_up(&name))?;
+    let found = aside(session, move || server::look_up(&name))?;
     visit.say_name(&found)?;
     let (addresses, lookup_error) = match found {
         Ok(addresses) => (addresses, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    if let Ok(session) = &mut session {
-        visit.begin_examination(session, &addresses)?;
-    }
+    visit.begin_examination(session, &addresses)?;
     let asked = addresses.clone();
-    let tcp = aside(&mut session, move || server::connect(&asked))?;
+    let tcp = aside(session, move || server::connect(&asked))?;
     for tcp in &tcp {
         visit.say("tcp", &words::tcp(tcp, &screen.look))?;
     }
@@ -156,18 +155,11 @@ pub(super) fn doctor(place: &Place, args: Doctor, screen: &Screen) -> Result<Exi
     let is_pinned = settings.trust == Trust::Pinned;
     let key = if has_tcp {
         let trusted = place.profile.known_server(&server)?;
-        aside(&mut session, move || {
-            server::key(&server, is_pinned, trusted)
-        })?
+        aside(session, move || server::key(&server, is_pinned, trusted))?
     } else {
         Key::NotTried
     };
     visit.say("key", &words::key(&key, &screen.look))?;
-    let session = match &mut session {
-        Ok(session) => &mut **session,
-        // What could be checked without the node is checked.
-        Err(failure) => return Err(failure.clone()),
-    };
     let outside = Outside {
         addresses,
         lookup_error,
@@ -180,9 +172,9 @@ pub(super) fn doctor(place: &Place, args: Doctor, screen: &Screen) -> Result<Exi
     Ok(exit)
 }
 
-/// Does what waits for the network without the node, and ends at Ctrl-C meanwhile where there is a node.
+/// Does what waits for the network without the node, and ends at Ctrl-C meanwhile.
 fn aside<T: Send + 'static>(
-    session: &mut Result<RefMut<'_, NodeHandle>, Failure>,
+    session: &mut NodeHandle,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
     let (sender, done) = mpsc::channel();
@@ -190,15 +182,13 @@ fn aside<T: Send + 'static>(
         // Nobody waits any more.
         let _ = sender.send(work());
     });
-    let ended = || Failure::new(Exit::Other, format!("could not {DOING}"));
-    let Ok(session) = session else {
-        return done.recv().map_err(|_| ended());
-    };
     loop {
         match done.try_recv() {
             Ok(result) => return Ok(result),
             Err(TryRecvError::Empty) => session.pause(DOING, WORK_INTERVAL)?,
-            Err(TryRecvError::Disconnected) => return Err(ended()),
+            Err(TryRecvError::Disconnected) => {
+                return Err(Failure::new(Exit::Other, format!("could not {DOING}")));
+            }
         }
     }
 }
@@ -356,10 +346,10 @@ impl Visit<'_> {
         }
         for family in &view.families {
             if let Some(text) = words::nat(family, look) {
-                self.say("nat", &text)?;
+                self.say("router", &text)?;
             }
             if let Some(text) = words::filter(family) {
-                self.say("filter", &text)?;
+                self.say("lets in", &text)?;
             }
         }
         Ok(view)
@@ -379,7 +369,7 @@ impl Visit<'_> {
             if !is_told && self.screen.look.columns().is_some() {
                 let text =
                     "the router is being asked, which takes up to 15 s where it does not answer";
-                self.say("port map", text)?;
+                self.say("port", text)?;
             }
             is_told = true;
             session.pause(DOING, POLL_INTERVAL)?;
@@ -390,12 +380,12 @@ impl Visit<'_> {
 
     fn say_ways(&self, facts: &Facts<'_>, status: &NodeStatus) -> Result<(), OutputClosed> {
         let look = &self.screen.look;
-        self.say("carrier", &words::carrier(facts.carrier_nat(), look))?;
+        self.say("provider", &words::carrier(facts.carrier_nat(), look))?;
         self.say("ipv6", &words::ipv6(facts.ipv6(), look))?;
         let mapping = &facts.examination.port_mapping;
-        self.say("port map", &words::port_mapping(mapping, look))?;
-        self.say("lan", words::lan(status.lan))?;
-        self.say("path rule", words::rule(status.rule))?;
+        self.say("port", &words::port_mapping(mapping, look))?;
+        self.say("nearby", words::lan(status.lan))?;
+        self.say("way", words::rule(status.rule))?;
         self.say("verdict", &words::verdict(facts, look))?;
         let port = udp_port(facts.examination);
         for (index, advice) in facts.advice().into_iter().enumerate() {
@@ -534,8 +524,11 @@ fn report_of(
     let mut of_device = links.iter();
     let link = of_device.find(|link| link.fingerprint == device.fingerprint);
     let way = link.map(|link| link.way);
+    let is_hidden = device.endpoints.is_empty() && facts.rule == PathRule::Direct;
     let failure = match (link, links) {
         (Some(_), _) => None,
+        // That is reason enough.
+        (None, []) if is_hidden => None,
         (None, [_, ..]) => Some("another device of the account is linked".to_owned()),
         (None, []) => {
             let late = || Some("no link came about in time".to_owned());
@@ -544,7 +537,7 @@ fn report_of(
     };
     let obstacle = match way {
         Some(Way::Relayed { .. }) => Some(facts.obstacle(&device.endpoints)),
-        None if device.endpoints.is_empty() => Some(Obstacle::HidesAddresses),
+        None if is_hidden => Some(Obstacle::HidesAddresses),
         Some(Way::Direct { .. }) | None => None,
     };
     let candidates = device.endpoints.iter().map(|endpoint| CandidateReport {
@@ -630,6 +623,14 @@ fn udp_port(examination: &ExaminationView) -> Option<u16> {
     examination.local.first().map(SocketAddr::port)
 }
 
+/// Tells whether the router has said long ago that it forwards a port. It is asked again as the examination begins.
+const fn is_outdated(state: &PortMappingState) -> bool {
+    match state {
+        PortMappingState::Mapped { age_s, .. } => *age_s >= MAPPING_AGE_MAX.as_secs(),
+        PortMappingState::Unmapped { .. } => false,
+    }
+}
+
 /// Tells whether it is not known yet what comes of asking the router.
 const fn is_asking(state: &PortMappingState, is_online: bool) -> bool {
     match state {
@@ -644,7 +645,7 @@ const fn is_asking(state: &PortMappingState, is_online: bool) -> bool {
             | NoPortMapping::Refused
             | NoPortMapping::Implausible => false,
         },
-        PortMappingState::Mapped { .. } => false,
+        PortMappingState::Mapped { .. } => is_outdated(state),
     }
 }
 
@@ -744,6 +745,35 @@ mod tests {
                 is_shut_out: false,
             };
             assert_eq!(exit(key, log_in, &facts, devices), expected, "{log_in:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_hides_and_whoever_uses_no_relay_are_told_that_and_nothing_else() {
+        let device = Listed {
+            account: name(),
+            device: DeviceName::lossy("phone"),
+            fingerprint: String::new(),
+            key: KeyState::Known,
+            status: common::wire::rendezvous::Status::Available,
+            since: unix_time(),
+            endpoints: Vec::new(),
+            is_self: false,
+        };
+        let examination = ExaminationView::default();
+        let failure = "no answer at any of its addresses".to_owned();
+        for (rule, expected) in [
+            (PathRule::Direct, (None, Some(Obstacle::HidesAddresses))),
+            (PathRule::Any, (Some(failure.clone()), None)),
+        ] {
+            let facts = Facts {
+                examination: &examination,
+                rule,
+                has_tcp: true,
+                is_shut_out: false,
+            };
+            let report = report_of(device.clone(), &[], Some(&failure), &facts);
+            assert_eq!((report.failure, report.obstacle), expected);
         }
     }
 

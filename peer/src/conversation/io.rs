@@ -195,7 +195,7 @@ pub(crate) enum Item {
     Outbox(Vec<HistoryItem>),
     /// How one is connected, the offers that are open, and what is under way.
     Status {
-        node: NodeStatus,
+        node: Box<NodeStatus>,
         /// Whose profile it is, logged in or not.
         owner: Option<AccountName>,
         /// The server's address.

@@ -99,7 +99,7 @@ impl Node {
             endpoints: self.paths.candidates(),
             rule: self.effects.links.rule(),
             lan: self.lan.is_permitted(),
-            port_mapping: self.paths.port_mapping(),
+            port_mapping: self.paths.port_mapping(now),
             links: self.effects.links.views(),
             nearby: self.lan.here().cloned().collect(),
             outbox: self.chat.waiting(),

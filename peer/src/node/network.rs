@@ -26,7 +26,7 @@ impl Node {
         found: Result<PortMapping, NoPortMapping>,
         now: Instant,
     ) {
-        self.paths.on_port_mapping(found);
+        self.paths.on_port_mapping(found, now);
         self.announce(now);
     }
 

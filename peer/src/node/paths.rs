@@ -180,13 +180,17 @@ impl Paths {
     }
 
     /// What came of that.
-    pub(super) fn on_port_mapping(&mut self, found: Result<PortMapping, NoPortMapping>) {
-        self.mapping.on_result(found);
+    pub(super) fn on_port_mapping(
+        &mut self,
+        found: Result<PortMapping, NoPortMapping>,
+        now: Instant,
+    ) {
+        self.mapping.on_result(found, now);
     }
 
     /// Whether the gateway forwards a port, and whether that is any good.
-    pub(super) fn port_mapping(&self) -> PortMappingState {
-        self.mapping.state(self.mapped().is_some())
+    pub(super) fn port_mapping(&self, now: Instant) -> PortMappingState {
+        self.mapping.state(self.mapped().is_some(), now)
     }
 
     /// Tells whether the candidates have changed since the last announcement and are due to be announced.
@@ -284,7 +288,7 @@ impl Paths {
         let local = self.local.iter().copied().collect();
         ExaminationView {
             is_port_chosen: self.is_port_chosen,
-            ..self.doctor.view(local, self.port_mapping(), now)
+            ..self.doctor.view(local, self.port_mapping(now), now)
         }
     }
 
@@ -420,11 +424,12 @@ mod tests {
             }
             assert_eq!(paths.take_mapping_order().is_none(), is_hidden);
             let external: std::net::SocketAddrV4 = "203.0.113.9:40000".parse().unwrap();
-            paths.on_port_mapping(Ok(PortMapping {
+            let mapping = PortMapping {
                 protocol: crate::port_mapping::MappingProtocol::NatPmp,
                 external,
                 gateway: [192, 0, 2, 254].into(),
-            }));
+            };
+            paths.on_port_mapping(Ok(mapping), now);
             assert_eq!(paths.needs_announcing(), !is_hidden);
             let announced = paths.take_announcement();
             assert_eq!(
@@ -434,6 +439,15 @@ mod tests {
             );
             assert_eq!(announced.is_empty(), is_hidden);
         }
+    }
+
+    #[test]
+    fn an_examination_has_the_gateway_asked_at_once() {
+        let (mut paths, now) = online();
+        assert!(!paths.handle_timeout(now));
+        paths.examine(&[], None, now);
+        assert!(paths.handle_timeout(now));
+        assert_eq!(paths.take_mapping_order(), Some(PortMappingOrder::Keep));
     }
 
     #[test]

@@ -145,9 +145,9 @@ impl Mapper {
         self.rng.fill_bytes(&mut self.nonce);
         if target.is_none() {
             self.step = Step::Off;
-            return self.report(Err(NoPortMapping::NoGateway));
+            return self.report_none(NoPortMapping::NoGateway);
         }
-        self.report(Err(NoPortMapping::Asking));
+        self.report_none(NoPortMapping::Asking);
         self.begin(now);
     }
 
@@ -282,7 +282,7 @@ impl Mapper {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.held.take_if(|held| held.expires <= now).is_some() {
             log::info!("the port mapping has ended, and the gateway gives no other one");
-            self.report(Err(NoPortMapping::NoAnswer));
+            self.report_none(NoPortMapping::NoAnswer);
         }
         match self.step {
             Step::Pcp(retry) if retry.at <= now => match self.again(retry, PCP_TRIES_MAX, now) {
@@ -409,7 +409,9 @@ impl Mapper {
         self.step = Step::Idle {
             until: now + lifetime / 2,
         };
-        self.report(Ok(mapping));
+        self.told = Some(Ok(mapping));
+        // Each time, since it is of interest when the gateway has last said so.
+        self.outputs.push_back(MapperOutput::Report(Ok(mapping)));
     }
 
     /// Goes on with the next protocol where the gateway cannot do it by this one.
@@ -432,7 +434,7 @@ impl Mapper {
             until: now + pause.min(PORT_MAPPING_BACKOFF_MAX),
         };
         if self.held.is_none() {
-            self.report(Err(reason));
+            self.report_none(reason);
         }
     }
 
@@ -508,9 +510,9 @@ impl Mapper {
         })
     }
 
-    fn report(&mut self, told: Result<PortMapping, NoPortMapping>) {
-        if self.told.replace(told) != Some(told) {
-            self.outputs.push_back(MapperOutput::Report(told));
+    fn report_none(&mut self, reason: NoPortMapping) {
+        if self.told.replace(Err(reason)) != Some(Err(reason)) {
+            self.outputs.push_back(MapperOutput::Report(Err(reason)));
         }
     }
 }

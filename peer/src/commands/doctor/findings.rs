@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Serialize;
 
+use super::is_outdated;
 use crate::node::PathRule;
 use crate::node::command::{Dependence, ExaminationView, FamilyView, UdpState, Way};
 use crate::port_mapping::{NoPortMapping, PortMappingState};
@@ -206,8 +207,9 @@ impl Facts<'_> {
 
     /// Whether others are told of the port that the router forwards, if it does.
     const fn is_mapping_announced(&self) -> Option<bool> {
-        match self.examination.port_mapping {
-            PortMappingState::Mapped { is_announced, .. } => Some(is_announced),
+        match &self.examination.port_mapping {
+            state if is_outdated(state) => None,
+            PortMappingState::Mapped { is_announced, .. } => Some(*is_announced),
             PortMappingState::Unmapped { .. } => None,
         }
     }
@@ -602,16 +604,21 @@ mod tests {
             let facts = facts(&examination);
             (facts.verdict().0, facts.carrier_nat(), facts.advice())
         };
-        let mapped = |is_announced| PortMappingState::Mapped {
+        let said = |is_announced, age_s| PortMappingState::Mapped {
             mapping,
             is_announced,
+            age_s,
         };
+        let mapped = |is_announced| said(is_announced, 59);
         let unmapped = |reason| PortMappingState::Unmapped { reason };
         let of_most = (Verdict::Most, CarrierNat::No, vec![]);
         assert_eq!(found(mapped(true)), of_most);
         let (hardly, unknown) = (Verdict::Hardly, CarrierNat::NotKnown);
         let of_second = (hardly, CarrierNat::Second, vec![Advice::UseIpv6]);
         assert_eq!(found(mapped(false)), of_second);
+        let forgotten = vec![Advice::ForwardPort, Advice::UseIpv6];
+        let of_long_ago = (hardly, unknown, forgotten);
+        assert_eq!(found(said(true, 60)), of_long_ago);
         let cases = [
             (NoPortMapping::SwitchedOff, Some(Advice::PermitPortMapping)),
             (NoPortMapping::NoAnswer, Some(Advice::TurnOnUpnp)),

@@ -6,7 +6,7 @@ use super::findings::{
     Advice, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict, may_take_unasked,
 };
 use super::server::{Key, Tcp};
-use super::{CLOCK_DIFFERENCE_MAX, DeviceReport, LogIn};
+use super::{CLOCK_DIFFERENCE_MAX, DeviceReport, LogIn, is_outdated};
 use crate::node::PathRule;
 use crate::node::command::{Carrier, Dependence, FamilyView, UdpState, Way};
 use crate::port_mapping::{NoPortMapping, PortMapping, PortMappingState};
@@ -93,7 +93,7 @@ pub(super) fn udp(family: &FamilyView, look: &Look) -> String {
     }
 }
 
-/// What the NAT of a family does; nothing where there is no way to know.
+/// What the router does with this device's address, its NAT; nothing where there is no way to know.
 pub(super) fn nat(family: &FamilyView, look: &Look) -> Option<String> {
     let name = name(family);
     let is_behind_nat = family.is_behind_nat?;
@@ -103,19 +103,19 @@ pub(super) fn nat(family: &FamilyView, look: &Look) -> Option<String> {
             look.green("none")
         ),
         (true, Some(Dependence::PortIndependent)) => {
-            format!(
-                "{name}: this device is behind one, whose address and port for it stay the same whoever it talks to"
-            )
+            format!("{name}: lends this device one address and port, whoever it talks to")
         }
         (true, Some(Dependence::PortDependent)) if may_take_unasked(family) => format!(
-            "{name}: this device is behind one that gave it another port for the second address that it asked: {}, or a router that takes packets for itself which nobody asked for",
-            look.yellow("a symmetric one")
+            "{name}: lent this device {} when it asked the server's second port: it does so for everybody (a symmetric NAT), or it takes packets for itself which nobody asked for",
+            look.yellow("another port")
         ),
         (true, Some(Dependence::PortDependent)) => format!(
-            "{name}: this device is behind {}, which gives it another port for everybody it talks to",
-            look.yellow("a symmetric one")
+            "{name}: lends this device {} (a symmetric NAT)",
+            look.yellow("another port for everybody it talks to")
         ),
-        (true, None) => format!("{name}: this device is behind one; of which kind is not known"),
+        (true, None) => format!(
+            "{name}: lends this device its address; whether always with one port is not known"
+        ),
     })
 }
 
@@ -129,10 +129,10 @@ pub(super) fn filter(family: &FamilyView) -> Option<String> {
     let earlier = earlier.unwrap_or_default();
     match (family.filtering, family.second_port) {
         (Some(Dependence::PortIndependent), _) => Some(format!(
-            "{name}: lets packets in from any port of an address that this device has sent to, perhaps from everywhere{earlier}"
+            "{name}: packets from any port of an address that this device has sent to, perhaps from everywhere{earlier}"
         )),
         (Some(Dependence::PortDependent), _) => Some(format!(
-            "{name}: lets packets in only from the very port that this device has sent to{earlier}"
+            "{name}: packets from the very address and port that this device has sent to, and no others{earlier}"
         )),
         (None, Some(UdpState::Silent)) => Some(format!(
             "{name}: not known, the server's second UDP port does not answer"
@@ -189,7 +189,14 @@ pub(super) fn port_mapping(state: &PortMappingState, look: &Look) -> String {
                 protocol, external, ..
             },
             is_announced,
+            age_s,
         } => {
+            if is_outdated(state) {
+                let said = look.yellow(&format!("{} ago the router said", text::seconds(*age_s)));
+                return format!(
+                    "{said} that it forwards {external} to this device, by {protocol}; it does not answer any more"
+                );
+            }
             let forwards = look.green(&format!("the router forwards {external}"));
             let of_no_use = if *is_announced {
                 ""
@@ -219,9 +226,9 @@ pub(super) fn port_mapping(state: &PortMappingState, look: &Look) -> String {
 /// Whether devices of the local network find this one.
 pub(super) const fn lan(is_on: bool) -> &'static str {
     if is_on {
-        "this device and others find each other there without the server"
+        "devices on this network and this one find each other without the server"
     } else {
-        "off: devices there are found through the server alone"
+        "off: devices on this network are found through the server alone"
     }
 }
 
@@ -243,7 +250,7 @@ pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
             "others cannot be reached, as this server relays nothing"
         }
         PathRule::Any | PathRule::Relayed => "others go through the relay",
-        PathRule::Direct => "others cannot be reached, as the path rule forbids the relay",
+        PathRule::Direct => "others cannot be reached, as --path direct forbids the relay",
     };
     let is_v6_alone = family.is_some_and(|family| family.server.is_ipv6());
     let of_family = if is_v6_alone { " that have IPv6" } else { "" };
@@ -253,7 +260,7 @@ pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
             "Direct links will work with most devices{of_family}; {others}."
         )),
         Verdict::UnlessSymmetric => look.green(&format!(
-            "Direct links will work with devices{of_family} that are not behind a symmetric NAT; {others}."
+            "Direct links will work with devices{of_family} unless their router lends another port for each connection (a symmetric NAT); {others}."
         )),
         Verdict::Hardly => look.yellow(&format!(
             "Direct links will hardly work: only with devices{of_family} whose router lets anybody in; {others}."
@@ -262,10 +269,10 @@ pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
             "There will be no direct links: no UDP gets through to the server, which is reached over TCP; {others}{over_tcp}."
         )),
         Verdict::Forbidden if has_no_relay => look.red(
-            "There will be no links: the path rule sends everything through the relay, and this server relays nothing.",
+            "There will be no links: --path relay sends everything through the relay, and this server relays nothing.",
         ),
         Verdict::Forbidden => {
-            "There will be no direct links: the path rule sends everything through the relay.".to_owned()
+            "There will be no direct links: --path relay sends everything through the relay.".to_owned()
         }
         Verdict::NoSession => look.red(
             "Nobody new is reached: this device has no session with the server. Links that there are live on.",
@@ -359,7 +366,7 @@ pub(super) fn device(report: &DeviceReport, look: &Look) -> Vec<(&'static str, S
 /// What is in the way of a direct path.
 const fn obstacle(obstacle: Obstacle) -> &'static str {
     match obstacle {
-        Obstacle::OwnRule => "this device's path rule sends everything through the relay",
+        Obstacle::OwnRule => "this device sends everything through the relay: --path relay",
         Obstacle::HidesAddresses => {
             "it announces no address: it hides them, as with --path relay. Only its owner can change that"
         }
@@ -368,13 +375,13 @@ const fn obstacle(obstacle: Obstacle) -> &'static str {
             "the server sees no UDP packet of it: UDP is probably blocked there. Its owner could let it out"
         }
         Obstacle::NoCommonFamily => {
-            "the two have no address family in common, IPv4 or IPv6, that works: having both would help either side"
+            "the two have neither a working IPv4 nor a working IPv6 in common: having both would help either side"
         }
         Obstacle::OwnSymmetric => {
-            "this device is behind a symmetric NAT, and the other side lets in only whom it has sent to, or is behind one, too: a forwarded port on either side would help, or IPv6 on both"
+            "the router here lends another port for each connection (a symmetric NAT), and the one there does, too, or lets in only whom it has sent to: a forwarded port on either side would help, or IPv6 on both"
         }
         Obstacle::TheirsPerhapsSymmetric => {
-            "it is not known what NAT the other side has. Probably a symmetric one: nothing else is known that would be in the way. A forwarded port on either side would help, or IPv6 on both"
+            "what the router there does is not known. Probably it lends another port for each connection (a symmetric NAT): nothing else is known that would be in the way. A forwarded port on either side would help, or IPv6 on both"
         }
         Obstacle::NotKnown => {
             "it is not known: perhaps UDP is blocked there, or it was looked for too briefly"
@@ -448,14 +455,19 @@ mod tests {
         };
         let (is_same, is_other) = (Dependence::PortIndependent, Dependence::PortDependent);
         for (mapping, filtering, expected, kind) in [
-            (is_same, is_same, "work with most devices;", "stay the same"),
+            (
+                is_same,
+                is_same,
+                "work with most devices;",
+                "one address and port",
+            ),
             (
                 is_same,
                 is_other,
-                "not behind a symmetric NAT;",
-                "stay the same",
+                "another port for each connection (a symmetric NAT);",
+                "one address and port",
             ),
-            (is_other, is_other, "hardly work", "a symmetric one"),
+            (is_other, is_other, "hardly work", "(a symmetric NAT)"),
         ] {
             let family = family(mapping, filtering);
             assert!(nat(&family, &Look::plain()).unwrap().contains(kind));

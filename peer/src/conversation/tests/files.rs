@@ -340,7 +340,7 @@ fn how_far_files_are_can_be_looked_at() {
     let expected = Item::Status {
         owner: Some(name("alice")),
         server: "192.0.2.7:7400".to_owned(),
-        node,
+        node: Box::new(node),
         offers: Vec::new(),
         underway: vec![(file(1, "a"), offered), (file(2, "b"), stalled)],
     };

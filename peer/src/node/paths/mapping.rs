@@ -30,7 +30,8 @@ pub(super) struct Mapping {
     is_urgent: bool,
     is_wanted: bool,
     order: Option<PortMappingOrder>,
-    found: Result<PortMapping, NoPortMapping>,
+    /// With when the gateway has said so last.
+    found: Result<(PortMapping, Instant), NoPortMapping>,
 }
 
 impl Mapping {
@@ -76,10 +77,14 @@ impl Mapping {
         }
     }
 
-    /// From now on none waits for its session to be a while old: a person wants to know what comes of it.
+    /// From now on none waits for its session to be a while old: a person wants to know what comes of it. Whether the
+    /// one that there is still holds is asked, too.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.is_urgent = true;
         self.start_at = self.start_at.map(|at| at.min(now));
+        if self.is_wanted {
+            self.order = Some(PortMappingOrder::Keep);
+        }
     }
 
     /// The session ended. What is mapped stays so.
@@ -108,15 +113,15 @@ impl Mapping {
     }
 
     /// What came of it. What comes late, of a mapping that is not wanted any more, is forgotten.
-    pub(super) fn on_result(&mut self, found: Result<PortMapping, NoPortMapping>) {
+    pub(super) fn on_result(&mut self, found: Result<PortMapping, NoPortMapping>, now: Instant) {
         if self.is_wanted {
-            self.found = found;
+            self.found = found.map(|mapping| (mapping, now));
         }
     }
 
     /// The gateway's endpoint outside, as it says.
     pub(super) fn external(&self) -> Option<SocketAddr> {
-        self.found.ok().map(|mapping| mapping.external.into())
+        self.found.ok().map(|(mapping, _)| mapping.external.into())
     }
 
     /// The same, if others can be sent there. `outside` are the addresses at which the server sees this device and
@@ -133,11 +138,12 @@ impl Mapping {
     }
 
     /// What people are told of it.
-    pub(super) const fn state(&self, is_announced: bool) -> PortMappingState {
+    pub(super) fn state(&self, is_announced: bool, now: Instant) -> PortMappingState {
         match self.found {
-            Ok(mapping) => PortMappingState::Mapped {
+            Ok((mapping, at)) => PortMappingState::Mapped {
                 mapping,
                 is_announced,
+                age_s: now.saturating_duration_since(at).as_secs(),
             },
             Err(reason) => PortMappingState::Unmapped { reason },
         }
@@ -216,6 +222,35 @@ mod tests {
     }
 
     #[test]
+    fn whoever_wants_to_know_has_the_gateway_asked_at_once() {
+        let mut mapping = Mapping::new(true, PathRule::Any);
+        let now = start();
+        mapping.hurry(now);
+        assert_eq!(mapping.poll_timeout(), None, "there is no session");
+        mapping.on_online(server(), now);
+        assert_eq!(mapping.poll_timeout(), Some(now));
+
+        let mut mapping = Mapping::new(true, PathRule::Any);
+        mapping.on_online(server(), now);
+        mapping.hurry(now);
+        assert_eq!(mapping.poll_timeout(), Some(now));
+
+        // The gateway may have forgotten the port since.
+        let (mut mapping, now) = wanted();
+        mapping.on_result(found("203.0.113.9:40000"), now);
+        let later = now + Duration::from_secs(300);
+        mapping.hurry(later);
+        assert_eq!(mapping.take_order(), Some(PortMappingOrder::Keep));
+        let age = |mapping: &Mapping| match mapping.state(true, later) {
+            PortMappingState::Mapped { age_s, .. } => age_s,
+            PortMappingState::Unmapped { reason } => panic!("{reason:?}"),
+        };
+        assert_eq!(age(&mapping), 300);
+        mapping.on_result(found("203.0.113.9:40000"), later);
+        assert_eq!(age(&mapping), 0);
+    }
+
+    #[test]
     fn whoever_hides_or_does_not_want_it_or_is_alone_asks_for_nothing() {
         let here = "127.0.0.1:7400".parse().ok();
         for (is_permitted, rule, server, why) in [
@@ -227,12 +262,12 @@ mod tests {
             mapping.on_online(server, start());
             assert_eq!(mapping.poll_timeout(), None, "{why:?}");
             assert_eq!(mapping.take_order(), None, "{why:?}");
-            mapping.on_result(found("203.0.113.9:40000"));
+            mapping.on_result(found("203.0.113.9:40000"), start());
             assert_eq!(why_not(&mapping), why);
         }
         // A server that has moved to this host.
         let (mut mapping, now) = wanted();
-        mapping.on_result(found("203.0.113.9:40000"));
+        mapping.on_result(found("203.0.113.9:40000"), now);
         mapping.on_online(here, now);
         assert_eq!(mapping.take_order(), Some(PortMappingOrder::GiveBack));
         assert_eq!(mapping.external(), None);
@@ -240,8 +275,8 @@ mod tests {
 
     #[test]
     fn t22_a_gateway_names_no_address_but_that_which_the_server_sees() {
-        let (mut mapping, _) = wanted();
-        mapping.on_result(found("203.0.113.9:40000"));
+        let (mut mapping, now) = wanted();
+        mapping.on_result(found("203.0.113.9:40000"), now);
         let external = mapping.external();
         let at = |ips: &[&str]| {
             let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
@@ -254,7 +289,7 @@ mod tests {
         assert_eq!(at(&["2001:db8::9"]), external);
         // Behind a carrier's NAT, or another home's.
         for behind in ["100.64.0.2:40000", "100.127.1.1:40000", "10.0.0.2:40000"] {
-            mapping.on_result(found(behind));
+            mapping.on_result(found(behind), now);
             assert!(mapping.external().is_some());
             assert_eq!(mapping.candidate([].into_iter()), None, "{behind}");
         }

@@ -872,14 +872,14 @@ mod tests {
             Item::Objection(Objection::WhichTransfer(vec![file(HOSTILE)])),
             Item::Objection(Objection::UnderWay(vec![(file(HOSTILE), Stage::Offered)])),
             Item::Status {
-                node: node(),
+                node: Box::new(node()),
                 owner: None,
                 server: HOSTILE.to_owned(),
                 offers: vec![(1, offered(HOSTILE))],
                 underway: Vec::new(),
             },
             Item::Status {
-                node: node(),
+                node: Box::new(node()),
                 owner: None,
                 server: HOSTILE.to_owned(),
                 offers: Vec::new(),

@@ -67,9 +67,10 @@ pub(crate) fn node_status(
     if let PortMappingState::Mapped {
         mapping,
         is_announced,
+        age_s,
     } = node.port_mapping
     {
-        rows.push(("router", mapped(&mapping, is_announced)));
+        rows.push(("router", mapped(&mapping, is_announced, age_s)));
     }
     if !node.nearby.is_empty() {
         rows.push(("nearby", text::joined(&node.nearby)));
@@ -81,8 +82,8 @@ pub(crate) fn node_status(
     rows
 }
 
-/// The port that the router forwards to this device.
-fn mapped(mapping: &PortMapping, is_announced: bool) -> String {
+/// The port that the router forwards to this device, as it said so many seconds ago.
+fn mapped(mapping: &PortMapping, is_announced: bool, age_s: u64) -> String {
     let PortMapping {
         protocol, external, ..
     } = mapping;
@@ -91,7 +92,8 @@ fn mapped(mapping: &PortMapping, is_announced: bool) -> String {
     } else {
         "; nobody outside reaches that: there is another NAT behind the router"
     };
-    format!("forwards {external} to this device, by {protocol}{of_no_use}")
+    let said = text::seconds(age_s);
+    format!("forwards {external} to this device, as it said {said} ago by {protocol}{of_no_use}")
 }
 
 /// Tells whether there is no connection because the account was removed.
@@ -116,8 +118,8 @@ mod tests {
             external: "203.0.113.9:7000".parse().unwrap(),
             gateway: [192, 168, 1, 1].into(),
         };
-        let shown = "forwards 203.0.113.9:7000 to this device, by NAT-PMP";
-        assert_eq!(mapped(&mapping, true), shown);
-        assert!(mapped(&mapping, false).contains("another NAT"));
+        let shown = "forwards 203.0.113.9:7000 to this device, as it said 5 min ago by NAT-PMP";
+        assert_eq!(mapped(&mapping, true, 300), shown);
+        assert!(mapped(&mapping, false, 0).contains("another NAT"));
     }
 }
