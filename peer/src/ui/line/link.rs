@@ -51,6 +51,9 @@ pub(super) fn in_words(link: &LinkView) -> String {
     format!("{}, {way}, {}", link.account, round_trip(link))
 }
 
+/// Columns of a screen on which a table of links is easier to read than their values under each other.
+const TABLE_COLUMNS_MIN: usize = 60;
+
 /// Links under each other, with what is lost of what this side sends now, and how fast both sides are. An IPv4
 /// address and a short name fit 80 columns.
 pub(crate) fn table(
@@ -58,19 +61,18 @@ pub(crate) fn table(
     columns: Option<usize>,
     look: &Look,
 ) -> Vec<String> {
+    if columns.is_some_and(|columns| columns < TABLE_COLUMNS_MIN) {
+        return links
+            .iter()
+            .map(|(link, rates)| block(link, rates))
+            .collect();
+    }
     let heads = [
         "ACCOUNT", "PATH", "ADDRESS", "RTT", "LOSS", "SENDS", "RECEIVES",
     ];
     let mut rows = vec![heads.map(str::to_owned)];
     rows.extend(links.iter().map(|(link, rates)| {
-        let (path, address) = match link.way {
-            Way::Direct { remote } => ("direct", remote.to_string()),
-            Way::Relayed { over: Carrier::Udp } => ("relayed", "by the server".to_owned()),
-            Way::Relayed {
-                over: Carrier::Control,
-            } => ("relayed", "by the server, TCP".to_owned()),
-        };
-        let per_s = |bytes: u64| format!("{}/s", text::size(bytes));
+        let (path, address) = path(link);
         [
             link.account.to_string(),
             path.to_owned(),
@@ -86,6 +88,33 @@ pub(crate) fn table(
         *heads = look.dim(heads);
     }
     lines
+}
+
+/// A link in lines of its own, for a screen that is too narrow for a table.
+fn block(link: &LinkView, rates: &Rates) -> String {
+    let (path, address) = path(link);
+    format!(
+        "{} {path}\n  {address}\n  {}, loss {}\n  sends {}\n  receives {}",
+        link.account,
+        round_trip(link),
+        loss(rates),
+        per_s(rates.sent_per_s),
+        per_s(rates.received_per_s)
+    )
+}
+
+fn path(link: &LinkView) -> (&'static str, String) {
+    match link.way {
+        Way::Direct { remote } => ("direct", remote.to_string()),
+        Way::Relayed { over: Carrier::Udp } => ("relayed", "by the server".to_owned()),
+        Way::Relayed {
+            over: Carrier::Control,
+        } => ("relayed", "by the server, TCP".to_owned()),
+    }
+}
+
+fn per_s(bytes: u64) -> String {
+    format!("{}/s", text::size(bytes))
 }
 
 /// Or that there is none now.
@@ -176,6 +205,14 @@ mod tests {
                 "bob      relayed  by the server, TCP     31 ms   0.5 %  250.0 MB/s  4.0 kB/s",
             ]
         );
+    }
+
+    #[test]
+    fn on_a_narrow_screen_a_link_has_lines_of_its_own() {
+        let links = [(link(direct()), Rates::default())];
+        let expected =
+            "bob direct\n  192.0.2.7:5000\n  1.2 ms, loss -\n  sends 0 B/s\n  receives 0 B/s";
+        assert_eq!(table(&links, Some(40), &Look::plain()), [expected]);
     }
 
     #[test]
