@@ -466,8 +466,8 @@ pub const UDP_PAYLOAD_LEN_MAX: u16 = 16 * KIB as u16;
 /// busy.
 pub const SOCKET_BUFFER_LEN: usize = 2 * MIB;
 
-/// Threads of the server's UDP port unless a number is given: what they share lets four do the work of two and a
-/// half at best.
+/// Threads of the server's UDP port unless a number is given. A fifth of the relay's work is done one at a time
+/// (the profile is in tests/benches/README.md), so that four do that of two and a half at best.
 pub const UDP_THREADS_DEFAULT_MAX: usize = 4;
 /// The most that can be given: each has 2 MiB of memory for what comes, and socket buffers of [`SOCKET_BUFFER_LEN`].
 pub const UDP_THREADS_MAX: u32 = 64;

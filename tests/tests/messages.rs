@@ -602,6 +602,10 @@ fn whoever_hides_its_addresses_hears_why_nobody_is_reached_without_a_relay() {
         7,
         &["bob is online", "--path relay permits no other way"],
     );
+    let doctor = world.peer("alice", &["doctor"]);
+    assert_eq!(doctor.code(), 0, "{doctor:?}");
+    let verdict = "others cannot be reached, as this server relays nothing";
+    assert!(doctor.stdout.contains(verdict), "{doctor:?}");
 }
 
 #[test]

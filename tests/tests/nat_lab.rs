@@ -91,9 +91,40 @@ fn homes_without_a_direct_path_have_one_by_a_port_of_their_routers() {
 }
 
 #[test]
+fn a_port_that_its_owner_forwards_is_a_direct_path() {
+    const NAME: &str = "a_port_that_its_owner_forwards_is_a_direct_path";
+    in_lab(NAME, forwarded);
+}
+
+#[test]
 fn the_doctor_finds_what_each_home_is() {
     const NAME: &str = "the_doctor_finds_what_each_home_is";
     in_lab(NAME, doctor::check);
+}
+
+/// Between two symmetric NATs, one of which has its owner's rule for the port that the program was told to keep.
+fn forwarded() {
+    let mut network = Network::new();
+    let [alice, bob] = ["alice", "bob"].map(|name| {
+        let host = network.add_home(Kind::Symmetric);
+        Person::new(name.to_owned(), &host, 0)
+    });
+    let outside = network.forward(&bob.host);
+    let (service, _server) = Service::start(&network.server());
+    service.register(&alice);
+    service.register(&bob);
+    let _receiver = service.receive(&bob);
+    let chat = service.chat(&alice, &bob);
+    let delivered = chat.wait_delivered();
+    let search = chat.wait_direct(DIRECT_WITHIN);
+    assert!(search.is_some(), "no direct path");
+    assert_eq!(service.path(&alice, &bob), Path::Direct(outside));
+    println!(
+        "forwarded: {outside}, first message {} ms, direct after {} ms",
+        delivered.as_millis(),
+        search.unwrap_or_default().as_millis()
+    );
+    chat.end();
 }
 
 /// Runs the test of this name again where it can do its work.

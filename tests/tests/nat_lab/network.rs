@@ -185,6 +185,18 @@ impl Network {
         limit_rate(&host.namespace, "eth0", rate);
     }
 
+    /// Has a host's NAT forward its first UDP port, as its owner would have set it up there. Returns where it is
+    /// in public.
+    pub(crate) fn forward(&self, host: &Host) -> SocketAddr {
+        let port = host.port;
+        nft(
+            &self.nat(host),
+            &format!("add rule ip n pre iifname wan udp dport {port} dnat to 192.168.1.2\n"),
+        );
+        let outside = self.outside(host).parse().expect("it is an address");
+        SocketAddr::new(outside, port)
+    }
+
     /// Lets nothing pass any more between two homes that have NATs, but what goes through the server.
     pub(crate) fn separate(&self, one: &Host, other: &Host) {
         let other = self.outside(other);
