@@ -57,10 +57,15 @@ impl Upnp {
         external_port: u16,
         lifetime_s: u32,
     ) -> UpnpAnswer {
+        let was_known = self.found.is_some();
         let mapped = self.try_map(target, external_port, lifetime_s);
-        if mapped.is_err() {
-            // It may be somewhere else once it has begun anew.
-            self.found = None;
+        if mapped.is_ok() {
+            return mapped;
+        }
+        self.found = None;
+        if was_known && mapped == Err(NoPortMapping::NoAnswer) {
+            // It listens somewhere else once it has begun anew.
+            return self.try_map(target, external_port, lifetime_s);
         }
         mapped
     }

@@ -82,23 +82,20 @@ pub(crate) fn check() {
     for (protocol, home, bob, receiver) in bobs {
         let external = wait_mapped(&service, &bob, protocol, home);
         assert!(home.has_port(external), "{protocol:?}");
+        // The router begins anew.
+        let by = now() + RESTART_AFTER;
+        while now() < by {
+            pause(by + PATIENCE, || "time stands still".to_owned());
+        }
+        daemons.retain(|(other, _)| *other != protocol);
+        home.forget_ports();
+        daemons.push((protocol, Daemon::start(home, protocol, service.folder())));
         if protocol != Protocol::Upnp {
-            // The router begins anew and says so.
-            let by = now() + RESTART_AFTER;
-            while now() < by {
-                pause(by + PATIENCE, || "time stands still".to_owned());
-            }
-            daemons.retain(|(other, _)| *other != protocol);
-            home.forget_ports();
-            daemons.push((protocol, Daemon::start(home, protocol, service.folder())));
-            let by = now() + RESTORED_WITHIN;
-            while !home.has_port(external) {
-                pause(by, || {
-                    format!("{protocol:?}: its port is not asked for again")
-                });
-            }
+            // It says so. By UPnP it would not, and the doctor has it asked.
+            home.wait_port(external, protocol);
         }
         let found = service.doctor(&bob, None);
+        home.wait_port(external, protocol);
         assert_eq!(found["port_mapping"]["state"], "mapped", "{found}");
         let [verdict, carrier] = ["verdict", "carrier_nat"].map(|name| found[name].clone());
         assert_eq!((verdict, carrier), ("most".into(), "no".into()), "{found}");
@@ -159,6 +156,17 @@ impl MappingHome {
         assert!(output.status.success(), "{output:?}");
         let rules = String::from_utf8_lossy(&output.stdout).into_owned();
         rules.contains(&format!("dport {} ", external.port()))
+    }
+
+    /// Waits until the router forwards a port again.
+    #[track_caller]
+    fn wait_port(&self, external: SocketAddr, protocol: Protocol) {
+        let by = now() + RESTORED_WITHIN;
+        while !self.has_port(external) {
+            pause(by, || {
+                format!("{protocol:?}: its port is not asked for again")
+            });
+        }
     }
 
     /// Has the router forward nothing any more.

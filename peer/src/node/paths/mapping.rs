@@ -81,9 +81,8 @@ impl Mapping {
     /// one that there is still holds is asked, too.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.is_urgent = true;
-        self.start_at = self.start_at.map(|at| at.min(now));
-        if self.is_wanted {
-            self.order = Some(PortMappingOrder::Keep);
+        if self.is_wanted || self.start_at.is_some() {
+            self.start_at = Some(now);
         }
     }
 
@@ -240,6 +239,7 @@ mod tests {
         mapping.on_result(found("203.0.113.9:40000"), now);
         let later = now + Duration::from_secs(300);
         mapping.hurry(later);
+        assert!(mapping.handle_timeout(later));
         assert_eq!(mapping.take_order(), Some(PortMappingOrder::Keep));
         let age = |mapping: &Mapping| match mapping.state(true, later) {
             PortMappingState::Mapped { age_s, .. } => age_s,
