@@ -23,7 +23,7 @@ mod moment;
 pub use amount::{elapsed, rate, seconds, size};
 pub use editing::edited;
 pub use layout::{Align, beginning, columns, joined, padded, shortened, table, wrapped};
-pub use moment::{date, stamp, stamp_on};
+pub use moment::{TimeRange, TimeRangeError, date, stamp, stamp_on, time_range};
 
 /// Makes text safe for one line of a terminal: no line breaks, no controls.
 pub fn inline(text: &str) -> Cow<'_, str> {

@@ -11,7 +11,10 @@ use common::key::Fingerprint;
 use common::limits::HISTORY_ITEMS_MAX;
 use common::os::bind::BindAddress;
 use common::os::number::within;
+use common::text::{TimeRange, TimeRangeError, time_range};
+use common::time::UnixTime;
 use common::wire::rendezvous::AdmissionCode;
+use jiff::tz::TimeZone;
 
 use crate::config::parse_server;
 use crate::failure::Exit;
@@ -190,7 +193,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   peer history
-  peer history bob --limit 500")]
+  peer history bob --since 3d --limit 500
+  peer history --since 2026-11-01 --until 2026-11-07")]
     History(History),
     /// Get a one-time code that lets a new device of yours log in while the account is blocked.
     #[command(after_help = "\
@@ -428,9 +432,37 @@ pub(crate) struct History {
     /// With whom; everybody unless given.
     #[arg(value_name = "NAME")]
     pub(crate) with: Option<AccountName>,
+    /// Only what was sent from then on: a day (2026-11-23), a time of one ('2026-11-23 14:05'), or how long ago (30min,
+    /// 12h, 3d, 2w).
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) since: Option<TypedTime>,
+    /// Only what was sent until then; all of a day or a minute counts.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) until: Option<TypedTime>,
     /// At most so many messages, the latest.
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = within(1..=HISTORY_ITEMS_MAX, "messages"))]
     pub(crate) limit: u32,
+}
+
+/// A time as [`text::time_range`](common::text::time_range) reads it.
+#[derive(Clone, Debug)]
+pub(crate) struct TypedTime(String);
+
+impl TypedTime {
+    /// What it means in a zone.
+    pub(crate) fn range(
+        &self,
+        zone: &TimeZone,
+        now: UnixTime,
+    ) -> Result<TimeRange, TimeRangeError> {
+        time_range(&self.0, zone, now)
+    }
+}
+
+/// Whether a time can be meant does not depend on the zone.
+fn time(typed: &str) -> Result<TypedTime, TimeRangeError> {
+    let zone = TimeZone::UTC;
+    time_range(typed, &zone, UnixTime::default()).map(|_| TypedTime(typed.to_owned()))
 }
 
 #[derive(Debug, Args)]

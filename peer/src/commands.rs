@@ -28,7 +28,9 @@ mod directory;
 mod doctor;
 /// Sending a file.
 mod file;
-/// Sending a text, and looking at earlier ones.
+/// Earlier messages.
+mod history;
+/// Sending a text, and what waits to be sent.
 mod message;
 /// The way to the node.
 mod node_handle;
@@ -87,7 +89,7 @@ fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> 
         Action::Outbox(Outbox {
             action: Some(OutboxAction::Cancel(cancel)),
         }) => message::cancel(place, &cancel, screen),
-        Action::History(history) => message::history(place, history, screen),
+        Action::History(history) => history::history(place, history, screen),
         Action::SendFile(send) => file::send(place, &send, screen),
         Action::Receive(receive) => receive::receive(place, &receive, screen),
         Action::Chat(chat) => chat::chat(place, chat, screen),

@@ -21,8 +21,8 @@ use common::wire::peer::MessageBody;
 use crate::client::Typed;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
-    Command, ConnectionState, Direction, Event, FailureKind, HistoryItem, Listed, MessageState,
-    OfferView, PresenceView, Reply, TransferState,
+    Command, ConnectionState, Direction, Event, FailureKind, HistoryItem, HistoryQuery, Listed,
+    MessageState, OfferView, PresenceView, Reply, TransferState,
 };
 
 // Whether the control connection is lost.
@@ -283,7 +283,7 @@ impl Conversation {
         if self.is_at_terminal && self.with.is_some() {
             let with = self.with.clone();
             let limit = RECENT_COUNT;
-            let command = Command::History { with, limit };
+            let command = Command::History(HistoryQuery::latest(with, limit));
             self.ask("show the latest messages", command, Purpose::Recent);
         }
         self.look_around();
@@ -858,7 +858,7 @@ impl Conversation {
             Ok(Entry::List) => self.ask("list who is online", Command::List, Purpose::List),
             Ok(Entry::History(limit)) => {
                 let with = self.with.clone();
-                let command = Command::History { with, limit };
+                let command = Command::History(HistoryQuery::latest(with, limit));
                 self.ask("show the history", command, Purpose::History);
             }
             Ok(Entry::Outbox) => {

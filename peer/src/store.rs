@@ -193,10 +193,10 @@ impl MemoryStore {
                 let marked = ids.iter().flat_map(|id| self.mark_read(*id)).collect();
                 StoreAnswer::Chat(ChatAnswer::Marked(marked))
             }
-            ChatRequest::History { with, limit } => {
+            ChatRequest::History(query) => {
                 let latest_first = self.rows.iter().rev();
-                let of = latest_first.filter(|row| with.as_ref().is_none_or(|of| row.with == *of));
-                let mut found = look_up(of, *limit);
+                let of = latest_first.filter(|row| query.covers(&row.with, row.message.sent));
+                let mut found = look_up(of, query.limit);
                 found.reverse();
                 StoreAnswer::Chat(ChatAnswer::Messages(found))
             }
@@ -311,7 +311,7 @@ pub const fn is_write(request: &StoreRequest) -> bool {
             | ChatRequest::Withdraw { .. }
             | ChatRequest::MarkRead { .. },
         ) => true,
-        StoreRequest::Chat(ChatRequest::History { .. } | ChatRequest::Unread) => false,
+        StoreRequest::Chat(ChatRequest::History(_) | ChatRequest::Unread) => false,
     }
 }
 

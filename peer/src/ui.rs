@@ -132,6 +132,11 @@ impl Look {
         }
     }
 
+    /// The zone in which times are shown and read.
+    pub(crate) const fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
     /// How many columns there are now; `None` where it is no terminal.
     pub(crate) fn columns(&self) -> Option<usize> {
         (self.columns)()

@@ -58,6 +58,13 @@ fn a_text_reaches_several_people_and_stays_in_everybodys_history() {
     assert_eq!(bodies, expected);
     assert!(sent.iter().all(|item| item["direction"] == "sent"));
     assert_eq!(world.json("bob", &["history", "--limit", "1"]).len(), 1);
+    for (option, time, expected) in [("--since", "1h", 3), ("--until", "1h", 0)] {
+        let found = world.json("bob", &["history", option, time]);
+        assert_eq!(found.len(), expected, "{option} {time}");
+    }
+    let shown = world.peer("bob", &["history"]).stdout;
+    let days = shown.lines().filter(|line| line.starts_with("--- "));
+    assert!((1..=2).contains(&days.count()), "{shown}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `send`, `outbox` and `history`.
+//! `send` and `outbox`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::Place;
 use super::node_handle::{LATEST_COUNT, NodeHandle, tell_notice};
-use crate::args::{Cancel, History, Send, Waiting};
+use crate::args::{Cancel, Send, Waiting};
 use crate::client::{CallError, Happening, now};
 use crate::config::{CALL_TIMEOUT, Letter, LetterMistake, LetterText};
 use crate::conversation::connection::{ConnectionChange, ConnectionWatch};
@@ -26,7 +26,7 @@ use crate::conversation::presence::Presence;
 use crate::conversation::recipients::addressed;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
-    Command, ConnectionState, Event, HistoryItem, MessageState, PresenceView, Reply,
+    Command, ConnectionState, Event, HistoryItem, HistoryQuery, MessageState, PresenceView, Reply,
 };
 use crate::ui::{OutputClosed, Screen, line};
 
@@ -491,10 +491,7 @@ impl Undelivered {
         let recipients: BTreeSet<AccountName> =
             self.open.iter().map(|(_, to, _)| to.clone()).collect();
         for to in recipients {
-            let command = Command::History {
-                with: Some(to),
-                limit: LATEST_COUNT,
-            };
+            let command = Command::History(HistoryQuery::latest(Some(to), LATEST_COUNT));
             match session.try_call(&command, CALL_TIMEOUT) {
                 Ok(Reply::Messages(items)) => {
                     for HistoryItem { id, state, .. } in items {
@@ -733,25 +730,4 @@ fn waiting(session: &mut NodeHandle, doing: &str) -> Result<Vec<HistoryItem>, Fa
         return Err(Failure::unexpected_reply(doing));
     };
     Ok(items)
-}
-
-/// Shows earlier messages. Needs no server.
-pub(super) fn history(place: &Place, args: History, screen: &Screen) -> Result<Exit, Failure> {
-    const DOING: &str = "show the history";
-    let mut session = place.open(DOING)?;
-    let command = Command::History {
-        with: args.with,
-        limit: args.limit,
-    };
-    let Reply::Messages(messages) = session.call(DOING, &command)? else {
-        return Err(Failure::unexpected_reply(DOING));
-    };
-    if messages.is_empty() {
-        screen.note("No messages yet.");
-    }
-    for item in &messages {
-        screen.data(item)?;
-        screen.say(line::message(item, &screen.look))?;
-    }
-    Ok(Exit::Done)
 }

@@ -17,7 +17,8 @@ use crate::config::{ATTACH_TIMEOUT, CALL_TIMEOUT, READY_TIMEOUT, RECONNECT_PAUSE
 use crate::failure::{Exit, Failure};
 use crate::node::PathRule;
 use crate::node::command::{
-    Command, CommandError, ConnectionState, Direction, Event, HistoryItem, NodeStatus, Reply,
+    Command, CommandError, ConnectionState, Direction, Event, HistoryItem, HistoryQuery,
+    NodeStatus, Reply,
 };
 use crate::profile::{Profile, ProfileError, Settings, Trust};
 use crate::shell::{NodeSettings, RunningNode, StartError};
@@ -200,10 +201,8 @@ impl NodeHandle {
     ) -> Result<Reply, CallError> {
         let mut ids = Vec::new();
         for with in to {
-            let command = Command::History {
-                with: Some(with.clone()),
-                limit: LATEST_COUNT,
-            };
+            let query = HistoryQuery::latest(Some(with.clone()), LATEST_COUNT);
+            let command = Command::History(query);
             let Reply::Messages(latest) = self.try_call(&command, timeout)? else {
                 return Err(CallError::unexpected());
             };

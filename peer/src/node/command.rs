@@ -99,13 +99,8 @@ pub enum Command {
     Cancel { transfer: TransferId },
     /// Lists received offers that nobody has answered yet.
     Offers,
-    /// Lists the latest messages, oldest first.
-    History {
-        /// The other side of the conversation; `None` for all conversations.
-        with: Option<AccountName>,
-        /// The largest number of messages to return.
-        limit: u32,
-    },
+    /// Lists the latest messages of a part of the history, oldest first.
+    History(HistoryQuery),
     /// Lists received messages that nobody has read, oldest first.
     Unread,
     /// Marks received messages as shown to the person.
@@ -127,7 +122,7 @@ impl Command {
             | Self::Outbox
             | Self::SendFile { .. }
             | Self::Offers
-            | Self::History { .. }
+            | Self::History(_)
             | Self::Unread => true,
             Self::Register { .. }
             | Self::LogIn { .. }
@@ -165,7 +160,7 @@ impl Command {
             | Self::AnswerOffer { .. }
             | Self::Cancel { .. }
             | Self::Offers
-            | Self::History { .. }
+            | Self::History(_)
             | Self::Unread
             | Self::MarkRead { .. } => false,
         }
@@ -561,6 +556,40 @@ pub struct TransferView {
     /// [`TransferState::Looking`], [`TransferState::Waiting`] or [`TransferState::Moving`].
     #[serde(flatten)]
     pub state: TransferState,
+}
+
+/// A part of the history.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryQuery {
+    /// The other side of the conversation; `None` for all conversations.
+    pub with: Option<AccountName>,
+    /// Leaves out what its author's clock says was sent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixTime>,
+    /// Leaves out what was sent then or later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UnixTime>,
+    /// The largest number of messages; the latest are taken.
+    pub limit: u32,
+}
+
+impl HistoryQuery {
+    /// The latest messages of a conversation, or of all.
+    pub const fn latest(with: Option<AccountName>, limit: u32) -> Self {
+        Self {
+            with,
+            since: None,
+            until: None,
+            limit,
+        }
+    }
+
+    /// Tells whether a message with an account belongs to it.
+    pub fn covers(&self, with: &AccountName, sent: UnixTime) -> bool {
+        self.with.as_ref().is_none_or(|it| it == with)
+            && self.since.is_none_or(|since| sent >= since)
+            && self.until.is_none_or(|until| sent < until)
+    }
 }
 
 /// A message of the history.

@@ -82,10 +82,7 @@ impl Node {
             Command::Offers => cx.reply(id, Ok(Reply::Offers(self.transfers.offers()))),
             Command::Outbox => self.chat.list_outbox(id, cx),
             Command::Withdraw { ids } => self.chat.withdraw(id, ids, cx),
-            Command::History { with, limit } => {
-                let request = ChatRequest::History { with, limit };
-                self.chat.look_up(id, request, cx);
-            }
+            Command::History(query) => self.chat.look_up(id, ChatRequest::History(query), cx),
             Command::Unread => self.chat.look_up(id, ChatRequest::Unread, cx),
             Command::MarkRead { ids } => self.chat.mark_read(id, ids, cx),
         }

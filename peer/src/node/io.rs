@@ -22,7 +22,8 @@ use common::wire::rendezvous::{OpaqueMessage, StretchVersion};
 use crate::port_mapping::{NoPortMapping, PortMapping};
 
 use super::command::{
-    Command, CommandError, CommandId, Event, HistoryItem, MessageState, PathRule, Reply,
+    Command, CommandError, CommandId, Event, HistoryItem, HistoryQuery, MessageState, PathRule,
+    Reply,
 };
 
 /// This program's name and version, sent in every greeting for the other side's log.
@@ -418,13 +419,8 @@ pub enum ChatRequest {
     },
     /// Marks received messages as read. Answered by `Marked`.
     MarkRead { ids: Vec<MessageId> },
-    /// Looks up the latest messages, oldest first. Answered by `Messages`.
-    History {
-        /// The other side of the conversation; `None` for all conversations.
-        with: Option<AccountName>,
-        /// The largest number of messages to return.
-        limit: u32,
-    },
+    /// Looks up the latest messages of a part of the history, oldest first. Answered by `Messages`.
+    History(HistoryQuery),
     /// Looks up received messages in state `Delivered`, oldest first. Answered by `Messages`.
     Unread,
 }

@@ -262,7 +262,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::node::command::{HistoryItem, MessageState};
+    use crate::node::command::{HistoryItem, HistoryQuery, MessageState};
     use crate::node::io::{AccountRequest, ChatAnswer, ContactRequest};
 
     #[test]
@@ -715,7 +715,7 @@ mod tests {
         let with = with.map(name);
         let answer = ask(
             history,
-            StoreRequest::Chat(ChatRequest::History { with, limit }),
+            StoreRequest::Chat(ChatRequest::History(HistoryQuery::latest(with, limit))),
         );
         let StoreAnswer::Chat(ChatAnswer::Messages(items)) = answer else {
             panic!("{answer:?}");

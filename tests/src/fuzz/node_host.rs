@@ -15,7 +15,7 @@ use common::time::{Epoch, UnixTime};
 use common::wire::peer::MessageBody;
 use common::wire::rendezvous::OpaqueMessage;
 use peer::node::command::{
-    Command, CommandError, CommandId, Event, PasswordText, Reply, TransferState,
+    Command, CommandError, CommandId, Event, HistoryQuery, PasswordText, Reply, TransferState,
 };
 use peer::node::io::{
     ChatRequest, ContactRequest, DiskAnswer, DiskFailure, DiskRequest, Job, JobId, Outcome,
@@ -206,10 +206,14 @@ impl NodeHost {
                 transfer: self.any_transfer(feed),
             },
             15 => Command::Offers,
-            16 => Command::History {
+            16 => Command::History(HistoryQuery {
                 with: feed.flag().then_some(to),
+                since: None,
+                until: feed
+                    .flag()
+                    .then(|| UnixTime::from_millis(feed.number().into())),
                 limit: feed.number(),
-            },
+            }),
             17 => match self.any_messages(feed) {
                 ids if ids.is_empty() => Command::Unread,
                 ids => Command::MarkRead { ids },

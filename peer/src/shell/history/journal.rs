@@ -131,7 +131,7 @@ impl OutboxJournal {
                 ChatRequest::Receive { .. }
                 | ChatRequest::Advance { .. }
                 | ChatRequest::MarkRead { .. }
-                | ChatRequest::History { .. }
+                | ChatRequest::History(_)
                 | ChatRequest::Unread,
             )
             | StoreRequest::Account(_)

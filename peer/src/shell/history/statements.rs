@@ -12,7 +12,7 @@ use common::wire::peer::{Conversation, Message, MessageBody};
 use rusqlite::types::FromSqlError;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
 
-use crate::node::command::{Direction, HistoryItem, MessageState};
+use crate::node::command::{Direction, HistoryItem, HistoryQuery, MessageState};
 use crate::node::io::{
     AccountRequest, ChatAnswer, ChatRequest, ContactRequest, StoreAnswer, StoreRequest,
 };
@@ -94,7 +94,7 @@ fn on_chat(transaction: &Transaction<'_>, request: &ChatRequest) -> rusqlite::Re
         ChatRequest::Advance { id, to, state } => advance(transaction, *id, to, *state),
         ChatRequest::Withdraw { messages } => withdraw(transaction, messages),
         ChatRequest::MarkRead { ids } => mark_read(transaction, ids),
-        ChatRequest::History { with, limit } => history(transaction, with.as_ref(), *limit),
+        ChatRequest::History(query) => history(transaction, query),
         ChatRequest::Unread => unread(transaction),
     }
 }
@@ -250,31 +250,51 @@ fn mark_read(connection: &Connection, ids: &[MessageId]) -> rusqlite::Result<Sto
 
 /// Selects the columns that [`item`] reads.
 macro_rules! select_items {
-    ($clauses:literal) => {
+    ($($clauses:expr),+) => {
         concat!(
             "SELECT id, peer, direction, sent_ms, body, state FROM messages ",
-            $clauses
+            $($clauses),+
         )
     };
 }
 
-fn history(
-    connection: &Connection,
-    with: Option<&AccountName>,
-    limit: u32,
-) -> rusqlite::Result<StoreAnswer> {
-    let limit = limit.min(HISTORY_ITEMS_MAX);
-    let mut latest_first = match with {
+/// What was sent within a span, both ends included, as it stands in the table: unsigned numbers have the order of these
+/// pairs.
+macro_rules! within_span {
+    () => {
+        "(sent_ms < 0, sent_ms) >= (?1 < 0, ?1) AND (sent_ms < 0, sent_ms) <= (?2 < 0, ?2) "
+    };
+}
+
+fn history(connection: &Connection, query: &HistoryQuery) -> rusqlite::Result<StoreAnswer> {
+    let since = query.since.unwrap_or_default();
+    let until = query.until.map_or(u64::MAX, UnixTime::as_millis);
+    let last = if query.until.is_none() {
+        Some(until)
+    } else {
+        until.checked_sub(1)
+    };
+    let Some(last) = last.map(UnixTime::from_millis) else {
+        return Ok(StoreAnswer::Chat(ChatAnswer::Messages(Vec::new())));
+    };
+    let (since, last) = (millis(since), millis(last));
+    let limit = query.limit.min(HISTORY_ITEMS_MAX);
+    let mut latest_first = match &query.with {
         Some(peer) => {
             let mut statement = connection.prepare_cached(select_items!(
-                "WHERE peer = ?1 ORDER BY number DESC LIMIT ?2"
+                "WHERE ",
+                within_span!(),
+                "AND peer = ?4 ORDER BY number DESC LIMIT ?3"
             ))?;
-            items(&mut statement, params![peer.as_str(), limit])?
+            items(&mut statement, params![since, last, limit, peer.as_str()])?
         }
         None => {
-            let mut statement =
-                connection.prepare_cached(select_items!("ORDER BY number DESC LIMIT ?1"))?;
-            items(&mut statement, params![limit])?
+            let mut statement = connection.prepare_cached(select_items!(
+                "WHERE ",
+                within_span!(),
+                "ORDER BY number DESC LIMIT ?3"
+            ))?;
+            items(&mut statement, params![since, last, limit])?
         }
     };
     latest_first.reverse();

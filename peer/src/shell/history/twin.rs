@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::node::command::MessageState;
+use crate::node::command::{HistoryQuery, MessageState};
 use crate::node::io::{AccountRequest, ContactRequest};
 use crate::store::{self, MemoryStore};
 
@@ -66,7 +66,7 @@ const fn kind(request: &StoreRequest) -> u8 {
         StoreRequest::Chat(ChatRequest::Receive { .. }) => 4,
         StoreRequest::Chat(ChatRequest::Advance { .. }) => 5,
         StoreRequest::Chat(ChatRequest::MarkRead { .. }) => 6,
-        StoreRequest::Chat(ChatRequest::History { .. }) => 7,
+        StoreRequest::Chat(ChatRequest::History(_)) => 7,
         StoreRequest::Chat(ChatRequest::Unread) => 8,
         StoreRequest::Chat(ChatRequest::Withdraw { .. }) => 9,
         StoreRequest::Contact(ContactRequest::SaveEndpoint { .. }) => KINDS - 1,
@@ -236,14 +236,16 @@ impl Script {
                     .map(|_| self.id())
                     .collect(),
             },
-            12 | 13 => ChatRequest::History {
+            12 | 13 => ChatRequest::History(HistoryQuery {
                 with: self.rng.random_bool(0.5).then(|| self.account()),
+                since: self.rng.random_bool(0.3).then(|| self.time()),
+                until: self.rng.random_bool(0.3).then(|| self.time()),
                 limit: match self.rng.random_range(0..3) {
                     0 => self.rng.random_range(0..6),
                     1 => self.rng.random(),
                     _ => u32::MAX,
                 },
-            },
+            }),
             _ => ChatRequest::Unread,
         }
     }
