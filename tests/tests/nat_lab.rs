@@ -58,6 +58,8 @@ const MATRIX: &str = "NAT_LAB_MATRIX";
 
 /// A direct path is found within this time from the first message. The search starts again after 5 s.
 const DIRECT_WITHIN: Duration = Duration::from_secs(12);
+/// Without a relay, somebody is found within this time from the start of the program.
+const FOUND_WITHIN: Duration = Duration::from_secs(2);
 /// A link that has no direct path at this age will have none: the second search, 5 s after the first one,
 /// has ended, too.
 const RELAYED_AT: Duration = Duration::from_secs(12);
@@ -66,6 +68,12 @@ const RELAYED_AT: Duration = Duration::from_secs(12);
 fn every_pair_of_homes_delivers_and_is_direct_where_it_can_be() {
     const NAME: &str = "every_pair_of_homes_delivers_and_is_direct_where_it_can_be";
     in_lab(NAME, measure);
+}
+
+#[test]
+fn without_a_relay_those_homes_talk_that_have_a_direct_path() {
+    const NAME: &str = "without_a_relay_those_homes_talk_that_have_a_direct_path";
+    in_lab(NAME, without_relay);
 }
 
 #[test]
@@ -214,6 +222,32 @@ fn measure() {
     }
     let paths = in_lanes(&trials, |trial| service.path(&trial.alice, &trial.bob));
     report(&attempts, &paths);
+}
+
+fn without_relay() {
+    let mut network = Network::new();
+    let trials = Homes::new(&mut network).trials(&mut network);
+    let (service, _server) = Service::start_with(&network.server(), &["--no-relay"]);
+    let _receivers = move_in(&service, &trials);
+    let mut slowest = Duration::ZERO;
+    let mut barred = Vec::new();
+    for Trial { pair, alice, bob } in &trials {
+        let chat = service.chat(alice, bob);
+        if !pair.can_be_direct() {
+            barred.push((pair, chat));
+            continue;
+        }
+        let delivered = chat.wait_delivered();
+        println!("{pair}: {} ms", delivered.as_millis());
+        let path = service.path(alice, bob);
+        assert!(matches!(path, Path::Direct(_)), "{pair}: {path:?}");
+        slowest = slowest.max(delivered);
+        chat.end();
+    }
+    assert!(slowest <= FOUND_WITHIN, "{slowest:?}");
+    for (pair, chat) in barred {
+        assert!(!chat.is_delivered_by(RELAYED_AT), "{pair}: there is a way");
+    }
 }
 
 impl<'a> Attempt<'a> {

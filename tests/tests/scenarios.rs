@@ -588,6 +588,46 @@ fn two_behind_nats_talk_directly_where_they_can_and_otherwise_through_the_relay(
     }
 }
 
+/// Whoever is asked for has to open its own NAT, too.
+#[test]
+fn two_behind_nats_find_each_other_without_a_relay() {
+    let symmetric = NatOptions {
+        mapping: Dependence::AddressAndPortDependent,
+        ..CLOSED
+    };
+    let rules = [PathRule::Any, PathRule::Direct];
+    for nats in [
+        [OPEN, CLOSED],
+        [CLOSED, OPEN],
+        [CLOSED, CLOSED],
+        [OPEN, symmetric],
+        [symmetric, OPEN],
+    ] {
+        for (one, other) in rules
+            .map(|rule| (rule, PathRule::Direct))
+            .into_iter()
+            .chain([(PathRule::Direct, PathRule::Any)])
+        {
+            let mut world = households(nats, &[0, 1]);
+            for (n, rule) in [one, other].into_iter().enumerate() {
+                world.stop(n, true);
+                world.hosts[n].rule = rule;
+                world.start(n);
+            }
+            world.pass(Duration::from_secs(5));
+            let began = world.now;
+            let id = say(&mut world, 0, 1, "hello");
+            until_delivered(&mut world, 0, id);
+            let took = world.now.saturating_duration_since(began);
+            eprintln!("{nats:?} {one:?} {other:?}: {took:?}");
+            assert!(
+                took <= Duration::from_secs(2),
+                "{nats:?} {one:?} {other:?}: {took:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_first_message_takes_a_round_trip_to_the_server_and_one_and_a_half_through_its_relay() {
     let symmetric = NatOptions {

@@ -33,8 +33,8 @@ use super::transport::{
 };
 use super::violation::ProtocolViolation;
 use authorise::Introduced;
-use dial::Dials;
 pub(super) use dial::NO_RELAY;
+use dial::{Channel, Dials};
 use direct::Rounds;
 use frames::{Arrived, MessageStream};
 use leaves::{IncomingLeaf, LeafFault};
@@ -292,14 +292,24 @@ impl Links {
             let entry = &introduction.entry;
             let channel = self.take_introduction(introduction, now);
             if channel.is_some() || !self.is_linked_at_present_endpoint(entry) {
-                let (pins, transport) = (&self.pins, &mut self.transport);
-                let device = (entry.device_key, &entry.candidates[..]);
-                self.dials
-                    .begin(account, device, channel, pins, transport, now);
-                self.continue_dials(now);
+                self.begin_dial(account, entry, channel, now);
             }
         }
         self.dials.count_of(account)
+    }
+
+    fn begin_dial(
+        &mut self,
+        account: &AccountName,
+        entry: &Entry,
+        channel: Option<Channel>,
+        now: Instant,
+    ) {
+        let (pins, transport) = (&self.pins, &mut self.transport);
+        let device = (entry.device_key, &entry.candidates[..]);
+        self.dials
+            .begin(account, device, channel, pins, transport, now);
+        self.continue_dials(now);
     }
 
     fn links_of(&self, device_key: DeviceKey) -> Vec<LinkId> {

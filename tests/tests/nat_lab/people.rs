@@ -101,11 +101,18 @@ impl Service {
     /// Starts the server in a namespace, on every address that it has.
     #[track_caller]
     pub(crate) fn start(namespace: &str) -> (Self, Running) {
+        Self::start_with(namespace, &[])
+    }
+
+    /// The same with more arguments.
+    #[track_caller]
+    pub(crate) fn start_with(namespace: &str, more: &[&str]) -> (Self, Running) {
         let folder = tempfile::Builder::new().prefix("messenger-nat-").tempdir();
         let folder = folder.expect("there is room for a temporary folder");
         let programs = Programs::new(EXECUTABLE, folder.path());
         let port = SERVER_PORT.to_string();
         let arguments = ["--data", "server", "serve", "--json", "--listen", &port];
+        let arguments = arguments.iter().chain(more).copied();
         let command = programs.command(Program::Rendezvous, arguments);
         let server = start(Program::Rendezvous, within(namespace, &command));
         let ready = server.wait_json("the server is ready", START, |line| line["ready"] == true);
@@ -340,12 +347,15 @@ impl Chat {
     /// Waits until the first message is on the other's disk. Returns the time from the program's start.
     #[track_caller]
     pub(crate) fn wait_delivered(&self) -> Duration {
-        let is_delivered = |line: &Value| {
-            line["method"] == "message_state" && line["params"]["state"] == "delivered"
-        };
-        let delivered = self.running.wait_json("a receipt", PATIENCE, is_delivered);
+        let delivered = self.running.wait_json("a receipt", PATIENCE, is_receipt);
         delivered.unwrap_or_else(|error| panic!("{error}"));
         self.age()
+    }
+
+    /// Tells whether a message is on the other's disk by the time that the program is so old.
+    pub(crate) fn is_delivered_by(&self, age: Duration) -> bool {
+        let left = age.saturating_sub(self.age());
+        self.try_wait("a receipt", left, is_receipt).is_some()
     }
 
     /// Waits until the link takes a direct path. Returns how long it was searched for: since the other
@@ -381,6 +391,10 @@ impl Chat {
 fn start(program: Program, mut command: Command) -> Running {
     let running = Running::start(program, &mut command);
     running.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn is_receipt(line: &Value) -> bool {
+    line["method"] == "message_state" && line["params"]["state"] == "delivered"
 }
 
 /// The time of a log line, `[2026-11-23T00:13:32.113Z …`, since midnight.

@@ -123,9 +123,14 @@ impl Links {
         self.relay.is_ready()
     }
 
-    /// Another device is about to dial this one.
+    /// Another device is about to dial this one. Where the relay leads to neither, each has to send to the other: NATs
+    /// let in only whom their own side has sent to.
     pub(in crate::node) fn expect(&mut self, introduction: &Introduction, now: Instant) {
-        self.take_introduction(introduction, now);
+        let entry = &introduction.entry;
+        let channel = self.take_introduction(introduction, now);
+        if channel.is_none() && !self.is_linked_at_present_endpoint(entry) {
+            self.begin_dial(&entry.account, entry, channel, now);
+        }
     }
 
     /// Takes the server's word for whose a device is. Returns the channel to it.
