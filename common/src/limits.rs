@@ -373,6 +373,8 @@ pub const PORT_MAPPING_BACKOFF_MAX: Duration = Duration::from_secs(30 * 60);
 /// Pause between two requests for the same mapping, whatever happens on the network: the least that RFC 6887
 /// section 11.2.1 permits between renewals.
 pub const PORT_MAPPING_RENEWAL_MIN: Duration = Duration::from_secs(4);
+/// Time for a gateway to confirm a mapping before people are told that it does not: the first answer may be lost.
+pub const PORT_MAPPING_PATIENCE: Duration = Duration::from_secs(4);
 /// Time in which all hosts of a network ask a gateway again that has announced its restart (RFC 6887
 /// section 14.1.3). Each draws its moment.
 pub const PORT_MAPPING_RESTART_SPREAD: Duration = Duration::from_secs(5);

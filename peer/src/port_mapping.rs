@@ -47,6 +47,8 @@ pub enum PortMappingState {
         is_announced: bool,
         /// Seconds since the gateway has said so. It may have forgotten the port since, without a word.
         age_s: u64,
+        /// What came of asking again.
+        check: MappingCheck,
     },
     /// It does not.
     Unmapped {
@@ -72,6 +74,18 @@ impl Default for PortMappingState {
         let reason = NoPortMapping::NotYetWanted;
         Self::Unmapped { reason }
     }
+}
+
+/// Whether a gateway that was asked again still forwards a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MappingCheck {
+    /// It has answered whenever it was asked.
+    Answered,
+    /// It was asked just now.
+    Asked,
+    /// It has not answered.
+    Silent,
 }
 
 /// A port of the gateway that leads to this device's UDP port.

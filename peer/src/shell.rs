@@ -277,7 +277,7 @@ impl EventLoop {
             rule: settings.rule,
             lan: settings.lan,
             port_mapping: settings.port_mapping,
-            is_port_chosen: settings.udp.has_port(),
+            is_port_chosen: settings.udp.chosen_port().is_some(),
         };
         Ok(Self {
             poll,

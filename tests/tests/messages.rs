@@ -624,6 +624,8 @@ fn a_path_that_another_program_of_the_profile_does_not_keep_to_is_refused() {
         let refused = world.peer("alice", &["--path", path, "list"]);
         assert_explains(&refused, 11, &["--path", "another 'peer' program"]);
     }
+    let refused = world.peer("alice", &["--udp", "1", "list"]);
+    assert_explains(&refused, 11, &["--udp", "another 'peer' program"]);
     let listed = world.peer("alice", &["--path", "any", "list"]);
     assert_eq!(listed.code(), 0, "{listed:?}");
 }

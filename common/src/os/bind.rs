@@ -31,9 +31,12 @@ impl BindAddress {
         Self { ip: None, port }
     }
 
-    /// Tells whether a certain port is meant, and not any that is free.
-    pub const fn has_port(self) -> bool {
-        self.port != 0
+    /// The port, if a certain one is meant and not any that is free.
+    pub const fn chosen_port(self) -> Option<u16> {
+        match self.port {
+            0 => None,
+            port => Some(port),
+        }
     }
 
     /// Has `bind` try the addresses that this can mean, until one is bound.

@@ -24,10 +24,10 @@ use crate::node::command::{
     Command, CommandError, ConnectionState, Event, ExaminationView, FamilyView, LinkView, Listed,
     NodeStatus, Reply, Way,
 };
-use crate::port_mapping::{NoPortMapping, PortMappingState};
+use crate::port_mapping::{MappingCheck, NoPortMapping, PortMappingState};
 use crate::profile::{Settings, Trust};
 use crate::ui::{OutputClosed, Screen, line};
-use findings::{Advice, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict};
+use findings::{Advice, Attempt, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict};
 use server::{Key, Tcp};
 
 // Conclusions.
@@ -53,8 +53,6 @@ const LINK_PATIENCE: Duration = Duration::from_secs(9);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is looked whether something that waits for the network is done.
 const WORK_INTERVAL: Duration = Duration::from_millis(10);
-/// What the router said so long ago may not be true any more. It is longer than a visit takes.
-const MAPPING_AGE_MAX: Duration = Duration::from_secs(60);
 /// Clocks that are further apart are worth a word: messages seem to be from another time.
 const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -385,7 +383,7 @@ impl Visit<'_> {
         let mapping = &facts.examination.port_mapping;
         self.say("port", &words::port_mapping(mapping, look))?;
         self.say("nearby", words::lan(status.lan))?;
-        self.say("way", words::rule(status.rule))?;
+        self.say("way", words::rule(facts))?;
         self.say("verdict", &words::verdict(facts, look))?;
         let port = udp_port(facts.examination);
         for (index, advice) in facts.advice().into_iter().enumerate() {
@@ -524,7 +522,7 @@ fn report_of(
     let mut of_device = links.iter();
     let link = of_device.find(|link| link.fingerprint == device.fingerprint);
     let way = link.map(|link| link.way);
-    let is_hidden = device.endpoints.is_empty() && facts.rule == PathRule::Direct;
+    let is_hidden = device.endpoints.is_empty() && facts.needs_direct();
     let failure = match (link, links) {
         (Some(_), _) => None,
         // That is reason enough.
@@ -537,12 +535,19 @@ fn report_of(
     };
     let obstacle = match way {
         Some(Way::Relayed { .. }) => Some(facts.obstacle(&device.endpoints)),
-        None if is_hidden => Some(Obstacle::HidesAddresses),
-        Some(Way::Direct { .. }) | None => None,
+        // Another device of the account is linked instead.
+        None if !links.is_empty() => None,
+        None => facts.obstacle_without_link(&device.endpoints),
+        Some(Way::Direct { .. }) => None,
+    };
+    let attempt = match way {
+        Some(way) => Attempt::Linked(way),
+        None if links.is_empty() && failure.is_some() => Attempt::Failed,
+        None => Attempt::None,
     };
     let candidates = device.endpoints.iter().map(|endpoint| CandidateReport {
         endpoint: *endpoint,
-        result: facts.outcome(*endpoint, way),
+        result: facts.outcome(*endpoint, attempt),
     });
     DeviceReport {
         is_linked: link.is_some(),
@@ -623,12 +628,10 @@ fn udp_port(examination: &ExaminationView) -> Option<u16> {
     examination.local.first().map(SocketAddr::port)
 }
 
-/// Tells whether the router has said long ago that it forwards a port. It is asked again as the examination begins.
-const fn is_outdated(state: &PortMappingState) -> bool {
-    match state {
-        PortMappingState::Mapped { age_s, .. } => *age_s >= MAPPING_AGE_MAX.as_secs(),
-        PortMappingState::Unmapped { .. } => false,
-    }
+/// Tells whether the router has said that it forwards a port, and does not answer any more. It is asked again as the
+/// examination begins.
+fn is_outdated(state: &PortMappingState) -> bool {
+    matches!(state, PortMappingState::Mapped { check, .. } if *check == MappingCheck::Silent)
 }
 
 /// Tells whether it is not known yet what comes of asking the router.
@@ -645,7 +648,7 @@ const fn is_asking(state: &PortMappingState, is_online: bool) -> bool {
             | NoPortMapping::Refused
             | NoPortMapping::Implausible => false,
         },
-        PortMappingState::Mapped { .. } => is_outdated(state),
+        PortMappingState::Mapped { check, .. } => matches!(check, MappingCheck::Asked),
     }
 }
 
@@ -762,10 +765,16 @@ mod tests {
         };
         let examination = ExaminationView::default();
         let failure = "no answer at any of its addresses".to_owned();
-        for (rule, expected) in [
-            (PathRule::Direct, (None, Some(Obstacle::HidesAddresses))),
-            (PathRule::Any, (Some(failure.clone()), None)),
+        let hides = (None, Some(Obstacle::HidesAddresses));
+        for (rule, has_relay, expected) in [
+            (PathRule::Direct, None, hides.clone()),
+            (PathRule::Any, Some(false), hides),
+            (PathRule::Any, Some(true), (Some(failure.clone()), None)),
         ] {
+            let examination = ExaminationView {
+                has_relay,
+                ..examination.clone()
+            };
             let facts = Facts {
                 examination: &examination,
                 rule,

@@ -86,18 +86,25 @@ impl NodeHandle {
     fn check_ways(&mut self) -> Result<(), Failure> {
         const DOING: &str = "keep to the paths asked for";
         let Ways {
+            udp,
             rule,
             lan,
             port_mapping,
-            ..
         } = self.ways;
-        if (rule == PathRule::Any && lan && port_mapping) || self.is_owner() {
+        let has_wish =
+            rule != PathRule::Any || !lan || !port_mapping || udp.chosen_port().is_some();
+        if !has_wish || self.is_owner() {
             return Ok(());
         }
         let Reply::Status(node) = self.call(DOING, &Command::Status)? else {
             return Err(Failure::unexpected_reply(DOING));
         };
+        let is_at_other_port = match udp.chosen_port() {
+            Some(port) => !self.is_at_port(port, DOING)?,
+            None => false,
+        };
         let broken = [
+            ("--udp", is_at_other_port),
             ("--path", rule != PathRule::Any && node.rule != rule),
             ("--no-lan", !lan && node.lan),
             (
@@ -110,11 +117,17 @@ impl NodeHandle {
         };
         Err(Failure::new(Exit::Profile, format!("could not use {option}"))
             .because(
-                "another 'peer' program of this profile has the connection, and goes other ways",
+                "another 'peer' program of this profile has the connection, and runs without it",
             )
-            .next(format!(
-                "end that one, or give it the same {option}; 'peer status' shows it"
-            )))
+            .next(format!("end that one, or start it with the same {option}")))
+    }
+
+    /// Tells whether the node's UDP socket has this port.
+    fn is_at_port(&mut self, port: u16, doing: &str) -> Result<bool, Failure> {
+        let Reply::Examination(view) = self.call(doing, &Command::Examination)? else {
+            return Err(Failure::unexpected_reply(doing));
+        };
+        Ok(view.local.iter().all(|local| local.port() == port))
     }
 
     /// The settings that this session was opened with.

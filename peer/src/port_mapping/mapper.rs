@@ -151,11 +151,25 @@ impl Mapper {
         self.begin(now);
     }
 
-    /// Something has happened after which the mapping may be gone: asks again, unless that was done just now.
+    /// Something has happened after which the mapping may be gone: asks again, unless that was done just now. Whatever
+    /// comes of it is told, even if it is what was told before.
     pub fn refresh(&mut self, now: Instant) {
-        let is_recent = |asked| now < asked + PORT_MAPPING_RENEWAL_MIN;
-        if matches!(self.step, Step::Idle { .. }) && !self.asked.is_some_and(is_recent) {
-            self.begin(now);
+        let is_recent = self
+            .asked
+            .is_some_and(|asked| now < asked + PORT_MAPPING_RENEWAL_MIN);
+        match self.step {
+            Step::Idle { .. } if !is_recent => {
+                self.told = None;
+                self.begin(now);
+            }
+            Step::Off | Step::Idle { .. } => {
+                let refused = self.told.filter(Result::is_err);
+                self.outputs.extend(refused.map(MapperOutput::Report));
+            }
+            Step::Pcp(_) | Step::NatPmpAddress(_) | Step::NatPmpMap(..) | Step::Upnp => {
+                self.told = None;
+            }
+            Step::Returning { .. } => {}
         }
     }
 

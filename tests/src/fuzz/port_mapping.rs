@@ -136,7 +136,11 @@ impl Lab {
 
     fn change(&mut self, feed: &mut Feed<'_>) {
         match feed.below(4) {
-            0 => self.mapper.refresh(self.now),
+            0 => {
+                // Whoever asks is told again.
+                self.told = None;
+                self.mapper.refresh(self.now);
+            }
             1 => {
                 // Whoever wants one again is told again.
                 self.told = None;

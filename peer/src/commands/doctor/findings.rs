@@ -119,6 +119,17 @@ pub(super) enum Obstacle {
     NotKnown,
 }
 
+/// What came of looking for a way to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// Nobody looked.
+    None,
+    /// None was found.
+    Failed,
+    /// This one.
+    Linked(Way),
+}
+
 /// What came of an address that a device announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -206,7 +217,7 @@ impl Facts<'_> {
     }
 
     /// Whether others are told of the port that the router forwards, if it does.
-    const fn is_mapping_announced(&self) -> Option<bool> {
+    pub(super) fn is_mapping_announced(&self) -> Option<bool> {
         match &self.examination.port_mapping {
             state if is_outdated(state) => None,
             PortMappingState::Mapped { is_announced, .. } => Some(*is_announced),
@@ -342,15 +353,39 @@ impl Facts<'_> {
         }
     }
 
-    /// What came of an address of a device, whose link goes this way, if there is one.
-    pub(super) fn outcome(&self, endpoint: SocketAddr, way: Option<Way>) -> Outcome {
-        let remote = match way {
-            None => return Outcome::NotTried,
-            Some(Way::Relayed { .. }) if self.rule == PathRule::Relayed => {
+    /// What is in the way of a direct path to a device that announces these addresses and is not linked. Where there
+    /// is a relay only what is certain: that was to lead to it.
+    pub(super) fn obstacle_without_link(&self, endpoints: &[SocketAddr]) -> Option<Obstacle> {
+        let obstacle = self.obstacle(endpoints);
+        let is_certain = match obstacle {
+            Obstacle::OwnUdpBlocked | Obstacle::TheirUdpBlocked | Obstacle::NoCommonFamily => true,
+            Obstacle::OwnRule
+            | Obstacle::HidesAddresses
+            | Obstacle::OwnSymmetric
+            | Obstacle::TheirsPerhapsSymmetric
+            | Obstacle::NotKnown => false,
+        };
+        (is_certain || self.needs_direct()).then_some(obstacle)
+    }
+
+    /// Tells whether no relay leads to anybody.
+    pub(super) fn needs_direct(&self) -> bool {
+        match self.rule {
+            PathRule::Direct => true,
+            PathRule::Any => self.examination.has_relay == Some(false),
+            PathRule::Relayed => false,
+        }
+    }
+
+    /// What came of an address of a device.
+    pub(super) fn outcome(&self, endpoint: SocketAddr, attempt: Attempt) -> Outcome {
+        let remote = match attempt {
+            Attempt::None => return Outcome::NotTried,
+            Attempt::Linked(_) | Attempt::Failed if self.rule == PathRule::Relayed => {
                 return Outcome::NotTried;
             }
-            Some(Way::Relayed { .. }) => None,
-            Some(Way::Direct { remote }) => Some(remote),
+            Attempt::Linked(Way::Relayed { .. }) | Attempt::Failed => None,
+            Attempt::Linked(Way::Direct { remote }) => Some(remote),
         };
         if remote == Some(endpoint) {
             return Outcome::InUse;
@@ -418,7 +453,7 @@ const fn is_global_v6(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
     use crate::node::command::Carrier;
-    use crate::port_mapping::{MappingProtocol, PortMapping};
+    use crate::port_mapping::{MappingCheck, MappingProtocol, PortMapping};
     use Dependence::{PortDependent, PortIndependent};
 
     const HOME: &str = "192.168.1.2:7000";
@@ -604,12 +639,13 @@ mod tests {
             let facts = facts(&examination);
             (facts.verdict().0, facts.carrier_nat(), facts.advice())
         };
-        let said = |is_announced, age_s| PortMappingState::Mapped {
+        let said = |is_announced, check| PortMappingState::Mapped {
             mapping,
             is_announced,
-            age_s,
+            age_s: 500,
+            check,
         };
-        let mapped = |is_announced| said(is_announced, 59);
+        let mapped = |is_announced| said(is_announced, MappingCheck::Answered);
         let unmapped = |reason| PortMappingState::Unmapped { reason };
         let of_most = (Verdict::Most, CarrierNat::No, vec![]);
         assert_eq!(found(mapped(true)), of_most);
@@ -618,7 +654,7 @@ mod tests {
         assert_eq!(found(mapped(false)), of_second);
         let forgotten = vec![Advice::ForwardPort, Advice::UseIpv6];
         let of_long_ago = (hardly, unknown, forgotten);
-        assert_eq!(found(said(true, 60)), of_long_ago);
+        assert_eq!(found(said(true, MappingCheck::Silent)), of_long_ago);
         let cases = [
             (NoPortMapping::SwitchedOff, Some(Advice::PermitPortMapping)),
             (NoPortMapping::NoAnswer, Some(Advice::TurnOnUpnp)),
@@ -679,9 +715,10 @@ mod tests {
         let facts = facts(&examination);
         let [public, private, v6] =
             ["203.0.113.7:7000", "192.168.7.9:7000", "[2001:db8::2]:7000"].map(address);
-        let relayed = Some(Way::Relayed { over: Carrier::Udp });
-        let direct = Some(Way::Direct { remote: public });
-        assert_eq!(facts.outcome(public, None), Outcome::NotTried);
+        let relayed = Attempt::Linked(Way::Relayed { over: Carrier::Udp });
+        let direct = Attempt::Linked(Way::Direct { remote: public });
+        assert_eq!(facts.outcome(public, Attempt::None), Outcome::NotTried);
+        assert_eq!(facts.outcome(public, Attempt::Failed), Outcome::NoAnswer);
         assert_eq!(facts.outcome(public, relayed), Outcome::NoAnswer);
         assert_eq!(facts.outcome(private, relayed), Outcome::OtherNetwork);
         assert_eq!(facts.outcome(v6, relayed), Outcome::NoSuchFamily);

@@ -1,5 +1,7 @@
 //! What `doctor` found, in the words of somebody at home.
 
+use std::net::SocketAddr;
+
 use common::text::{self, inline};
 
 use super::findings::{
@@ -190,6 +192,7 @@ pub(super) fn port_mapping(state: &PortMappingState, look: &Look) -> String {
             },
             is_announced,
             age_s,
+            check: _,
         } => {
             if is_outdated(state) {
                 let said = look.yellow(&format!("{} ago the router said", text::seconds(*age_s)));
@@ -232,9 +235,11 @@ pub(super) const fn lan(is_on: bool) -> &'static str {
     }
 }
 
-/// The path rule.
-pub(super) const fn rule(rule: PathRule) -> &'static str {
-    match rule {
+/// Which ways packets go, by the path rule and what there is.
+pub(super) fn rule(facts: &Facts<'_>) -> &'static str {
+    match facts.rule {
+        PathRule::Any if facts.needs_direct() => "directly alone: this server relays nothing",
+        PathRule::Any if facts.is_without_udp() => "through the relay over TCP",
         PathRule::Any => "through the relay first, then directly where that works",
         PathRule::Relayed => "through the relay alone, which hides this device's addresses",
         PathRule::Direct => "directly alone",
@@ -254,20 +259,40 @@ pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
     };
     let is_v6_alone = family.is_some_and(|family| family.server.is_ipv6());
     let of_family = if is_v6_alone { " that have IPv6" } else { "" };
-    let over_tcp = if has_no_relay { "" } else { ", over TCP" };
     match verdict {
-        Verdict::Most => look.green(&format!(
-            "Direct links will work with most devices{of_family}; {others}."
-        )),
+        Verdict::Most => {
+            let by_port = if facts.is_mapping_announced() == Some(true) {
+                ", by the port that the router forwards"
+            } else {
+                ""
+            };
+            look.green(&format!(
+                "Direct links will work with most devices{of_family}{by_port}; {others}."
+            ))
+        }
         Verdict::UnlessSymmetric => look.green(&format!(
             "Direct links will work with devices{of_family} unless their router lends another port for each connection (a symmetric NAT); {others}."
         )),
-        Verdict::Hardly => look.yellow(&format!(
-            "Direct links will hardly work: only with devices{of_family} whose router lets anybody in; {others}."
-        )),
-        Verdict::NoUdp => look.yellow(&format!(
-            "There will be no direct links: no UDP gets through to the server, which is reached over TCP; {others}{over_tcp}."
-        )),
+        Verdict::Hardly => {
+            let port = facts.examination.local.first().map(SocketAddr::port);
+            let unless = match port.filter(|_| facts.examination.is_port_chosen) {
+                Some(port) => format!(", unless the router forwards UDP port {port} to this device, which cannot be seen from here"),
+                None => String::new(),
+            };
+            look.yellow(&format!(
+                "Direct links will hardly work: only with devices{of_family} whose router lets anybody in{unless}; {others}."
+            ))
+        }
+        Verdict::NoUdp => {
+            let everybody = match facts.rule {
+                PathRule::Any | PathRule::Relayed if !has_no_relay => "everybody is reached through the relay, over TCP",
+                PathRule::Any | PathRule::Relayed => "nobody can be reached, as this server relays nothing",
+                PathRule::Direct => "nobody can be reached, as --path direct forbids the relay",
+            };
+            look.yellow(&format!(
+                "There will be no direct links: no UDP gets through to the server, which is reached over TCP; {everybody}."
+            ))
+        }
         Verdict::Forbidden if has_no_relay => look.red(
             "There will be no links: --path relay sends everything through the relay, and this server relays nothing.",
         ),

@@ -13,11 +13,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use common::limits::PORT_MAPPING_START_WAIT;
+use common::limits::{PORT_MAPPING_PATIENCE, PORT_MAPPING_RENEWAL_MIN, PORT_MAPPING_START_WAIT};
 
 use crate::node::command::PathRule;
 use crate::node::io::PortMappingOrder;
-use crate::port_mapping::{NoPortMapping, PortMapping, PortMappingState};
+use crate::port_mapping::{MappingCheck, NoPortMapping, PortMapping, PortMappingState};
 
 /// What is wanted of the gateway, and what came of it.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Mapping {
     order: Option<PortMappingOrder>,
     /// With when the gateway has said so last.
     found: Result<(PortMapping, Instant), NoPortMapping>,
+    /// When it was asked whether that still holds, unless it has answered.
+    asked: Option<Instant>,
 }
 
 impl Mapping {
@@ -53,6 +55,7 @@ impl Mapping {
             is_wanted: false,
             order: None,
             found: Err(reason),
+            asked: None,
         }
     }
 
@@ -97,8 +100,19 @@ impl Mapping {
         if is_due {
             self.is_wanted = true;
             self.order = Some(PortMappingOrder::Keep);
+            self.doubt(now);
         }
         is_due
+    }
+
+    /// What is known counts until the gateway, which is asked, says something else.
+    fn doubt(&mut self, now: Instant) {
+        match self.found {
+            // It would not be asked so soon.
+            Ok((_, at)) if now < at + PORT_MAPPING_RENEWAL_MIN => {}
+            Ok(_) => self.asked = self.asked.or(Some(now)),
+            Err(_) => self.found = Err(NoPortMapping::Asking),
+        }
     }
 
     /// When [`Mapping::handle_timeout`] is due, if ever.
@@ -115,6 +129,7 @@ impl Mapping {
     pub(super) fn on_result(&mut self, found: Result<PortMapping, NoPortMapping>, now: Instant) {
         if self.is_wanted {
             self.found = found.map(|mapping| (mapping, now));
+            self.asked = None;
         }
     }
 
@@ -143,6 +158,11 @@ impl Mapping {
                 mapping,
                 is_announced,
                 age_s: now.saturating_duration_since(at).as_secs(),
+                check: match self.asked {
+                    None => MappingCheck::Answered,
+                    Some(asked) if now < asked + PORT_MAPPING_PATIENCE => MappingCheck::Asked,
+                    Some(_) => MappingCheck::Silent,
+                },
             },
             Err(reason) => PortMappingState::Unmapped { reason },
         }
@@ -241,13 +261,24 @@ mod tests {
         mapping.hurry(later);
         assert!(mapping.handle_timeout(later));
         assert_eq!(mapping.take_order(), Some(PortMappingOrder::Keep));
-        let age = |mapping: &Mapping| match mapping.state(true, later) {
-            PortMappingState::Mapped { age_s, .. } => age_s,
+        let state = |mapping: &Mapping, at| match mapping.state(true, at) {
+            PortMappingState::Mapped { age_s, check, .. } => (age_s, check),
             PortMappingState::Unmapped { reason } => panic!("{reason:?}"),
         };
-        assert_eq!(age(&mapping), 300);
+        assert_eq!(state(&mapping, later), (300, MappingCheck::Asked));
+        let silent = later + PORT_MAPPING_PATIENCE;
+        assert_eq!(state(&mapping, silent).1, MappingCheck::Silent);
         mapping.on_result(found("203.0.113.9:40000"), later);
-        assert_eq!(age(&mapping), 0);
+        assert_eq!(state(&mapping, later), (0, MappingCheck::Answered));
+        // Nobody asks so soon.
+        mapping.hurry(later);
+        assert!(mapping.handle_timeout(later));
+        assert_eq!(state(&mapping, silent).1, MappingCheck::Answered);
+        // What it has refused before is not known any more.
+        mapping.on_result(Err(NoPortMapping::NoAnswer), later);
+        mapping.hurry(later);
+        assert!(mapping.handle_timeout(later));
+        assert_eq!(why_not(&mapping), NoPortMapping::Asking);
     }
 
     #[test]

@@ -249,6 +249,36 @@ fn whatever_happens_on_the_network_the_gateway_is_not_flooded() {
 }
 
 #[test]
+fn whoever_has_the_gateway_asked_hears_what_comes_of_it() {
+    let refused = |lab: &mut Lab| {
+        let request = lab.take_datagram();
+        let mut refusal = pcp_grant(&request, 30, 1);
+        refusal[3] = 2;
+        lab.hear(&refusal);
+        let _ = lab.external();
+        lab.told.len()
+    };
+    let mut lab = Lab::new();
+    let before = refused(&mut lab);
+    // It was asked just now.
+    lab.mapper.refresh(lab.now);
+    let _ = lab.external();
+    assert_eq!(lab.told.len(), before + 1);
+    lab.now += PORT_MAPPING_RENEWAL_MIN;
+    lab.mapper.refresh(lab.now);
+    assert_eq!(refused(&mut lab), before + 2);
+    // A round is under way.
+    lab.pass();
+    lab.mapper.refresh(lab.now);
+    assert_eq!(refused(&mut lab), before + 3);
+    assert_eq!(lab.told[before..], [Err(NoPortMapping::Refused); 3]);
+    lab.mapper.set_target(None, lab.now);
+    lab.mapper.refresh(lab.now);
+    let _ = lab.external();
+    assert_eq!(lab.told[before + 3..], [Err(NoPortMapping::NoGateway); 2]);
+}
+
+#[test]
 fn another_network_has_another_mapping_or_none() {
     let mut lab = Lab::new();
     let first = lab.take_datagram();

@@ -7,7 +7,7 @@ use super::{endpoints, link, transfer};
 use crate::failure::register_anew;
 use crate::node::PathRule;
 use crate::node::command::{CommandError, ConnectionState, NodeStatus};
-use crate::port_mapping::{PortMapping, PortMappingState};
+use crate::port_mapping::{MappingCheck, PortMapping, PortMappingState};
 use crate::ui::Look;
 
 /// The state of the control connection as `status` shows it.
@@ -68,9 +68,16 @@ pub(crate) fn node_status(
         mapping,
         is_announced,
         age_s,
+        check,
     } = node.port_mapping
     {
-        rows.push(("router", mapped(&mapping, is_announced, age_s)));
+        let said = mapped(&mapping, is_announced, age_s);
+        let is_silent = if check == MappingCheck::Silent {
+            "; it has not answered since"
+        } else {
+            ""
+        };
+        rows.push(("router", said + is_silent));
     }
     if !node.nearby.is_empty() {
         rows.push(("nearby", text::joined(&node.nearby)));
