@@ -148,6 +148,15 @@ impl fmt::Display for ServerAddress {
     }
 }
 
+/// What to think of where a socket cannot be bound.
+fn hint(error: &io::Error) -> &'static str {
+    if error.kind() == ErrorKind::AddrNotAvailable {
+        "; this host does not have that address"
+    } else {
+        "; is it taken by another program?"
+    }
+}
+
 /// Why a node cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -158,7 +167,7 @@ pub enum StartError {
     #[error(transparent)]
     History(#[from] HistoryError),
     /// The UDP socket cannot be bound.
-    #[error("cannot use the UDP address {address}: {source}; is it taken by another program?")]
+    #[error("cannot use the UDP address {address}: {source}{}", hint(source))]
     Udp {
         /// The address that was tried last.
         address: SocketAddr,

@@ -237,8 +237,14 @@ impl Visit<'_> {
         let server = inline(&server);
         match found {
             Ok(addresses) => {
-                let addresses = common::text::joined(addresses);
-                self.say("server", &format!("{server} is at {addresses}"))
+                let at = common::text::joined(addresses);
+                let is_address = server == at;
+                let text = if is_address {
+                    at
+                } else {
+                    format!("{server} is at {at}")
+                };
+                self.say("server", &text)
             }
             Err(error) => {
                 let look = &self.screen.look;
@@ -433,7 +439,7 @@ impl Visit<'_> {
             } else {
                 format!("{name} is not online, or there is no such account")
             };
-            self.say("", &self.screen.look.yellow(&text))?;
+            self.say("device", &self.screen.look.yellow(&text))?;
         }
         Ok(listed)
     }
@@ -451,7 +457,7 @@ impl Visit<'_> {
             "there is no session with it"
         };
         let text = format!("only the server can tell which devices {name} has, and {why}");
-        self.say("", &self.screen.look.yellow(&text))?;
+        self.say("device", &self.screen.look.yellow(&text))?;
         let links = links.into_iter().filter(|link| link.account == *name);
         let reports = links.map(|link| DeviceReport {
             device: None,

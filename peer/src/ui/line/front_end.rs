@@ -456,7 +456,9 @@ fn waits(waiting: &Waiting, cause: Cause, which: &Which) -> String {
         Cause::NoServer => {
             format!("… {wait} for {to}: there is no connection to the server")
         }
-        Cause::NotReached => format!("… {wait}: {to} cannot be reached so far"),
+        Cause::NotReached => {
+            format!("… {wait}: {to} cannot be reached so far; 'peer doctor {to}' says why")
+        }
         Cause::NoReceipt => format!("… {wait}: sent to {to}, no receipt so far"),
     }
 }
@@ -703,7 +705,7 @@ mod tests {
             ),
             (
                 waits(3, Cause::NotReached),
-                "  … 3 messages wait: bob cannot be reached so far",
+                "  … 3 messages wait: bob cannot be reached so far; 'peer doctor bob' says why",
             ),
             (
                 waits(1, Cause::NoReceipt),
@@ -715,11 +717,11 @@ mod tests {
             ),
             (
                 waits_for(2, Cause::NotReached, up_to("hi")),
-                "  … 2 messages up to “hi” wait: bob cannot be reached so far",
+                "  … 2 messages up to “hi” wait: bob cannot be reached so far; 'peer doctor bob' says why",
             ),
             (
                 waits_for(1, Cause::NotReached, Which::Earlier),
-                "  … an earlier message waits: bob cannot be reached so far",
+                "  … an earlier message waits: bob cannot be reached so far; 'peer doctor bob' says why",
             ),
             (
                 waits_for(2, Cause::NoReceipt, Which::Earlier),
