@@ -247,7 +247,10 @@ impl MemoryStore {
         let subject = row.subject.clone();
         let row = Some(row.clone()).filter(|row| !row.is_empty());
         match &subject {
-            Subject::Account(account) => set(&mut self.lockouts, account.clone(), row),
+            Subject::Account(account) => {
+                let row = row.filter(|_| self.accounts.contains_key(account));
+                set(&mut self.lockouts, account.clone(), row);
+            }
             Subject::Unknown(name) => {
                 let kept = self.unknown.get(&name.slot());
                 let is_others = kept.is_some_and(|kept| kept.subject != subject);

@@ -660,9 +660,9 @@ fn drop_admission(
 /// Saves the row of a subject; deletes it if nothing is counted against the subject.
 fn save_lockout(db: &Transaction<'_>, row: &LockoutRow) -> rusqlite::Result<()> {
     let subject = subject_text(&row.subject);
-    let name_hash = match &row.subject {
-        Subject::Account(_) => None,
-        Subject::Unknown(name) => Some(name.to_bytes()),
+    let (account, name_hash) = match &row.subject {
+        Subject::Account(account) => (Some(account.as_str()), None),
+        Subject::Unknown(name) => (None, Some(name.to_bytes())),
     };
     if row.is_empty() {
         // Another name may be in the slot.
@@ -670,21 +670,26 @@ fn save_lockout(db: &Transaction<'_>, row: &LockoutRow) -> rusqlite::Result<()> 
             .execute(params![subject, name_hash])?;
         return Ok(());
     }
-    db.prepare_cached("REPLACE INTO lockouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
-        .execute(params![
-            subject,
-            failures_text(&row.strangers),
-            row.strangers.blocks,
-            ms(row.strangers.blocked_until),
-            ms(row.strangers.last_failure),
-            failures_text(&row.known),
-            row.known.blocks,
-            ms(row.known.blocked_until),
-            ms(row.known.last_failure),
-            row.unreported,
-            ms(row.last_unreported),
-            name_hash,
-        ])?;
+    // An attempt may have begun before its account was removed: a new one is not to inherit that.
+    db.prepare_cached(
+        "REPLACE INTO lockouts SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
+         WHERE ?12 IS NOT NULL OR EXISTS (SELECT 1 FROM accounts WHERE name = ?13)",
+    )?
+    .execute(params![
+        subject,
+        failures_text(&row.strangers),
+        row.strangers.blocks,
+        ms(row.strangers.blocked_until),
+        ms(row.strangers.last_failure),
+        failures_text(&row.known),
+        row.known.blocks,
+        ms(row.known.blocked_until),
+        ms(row.known.last_failure),
+        row.unreported,
+        ms(row.last_unreported),
+        name_hash,
+        account,
+    ])?;
     Ok(())
 }
 

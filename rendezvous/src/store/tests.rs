@@ -369,6 +369,33 @@ fn t38_the_next_account_is_read_in_place_of_none() {
 }
 
 #[test]
+fn what_failed_while_an_account_was_removed_is_not_held_against_a_new_one() {
+    let folder = TempDir::new().unwrap();
+    let mut sqlite = SqliteStore::open(&folder.path().join("rendezvous.db")).unwrap();
+    let stores: [&mut dyn Store; 2] = [&mut MemoryStore::new(), &mut sqlite];
+    for store in stores {
+        let remove = StoreRequest::Accounts(AccountsRequest::Remove {
+            account: name("alice"),
+            at: at(2),
+        });
+        let save = StoreRequest::Lockouts(LockoutsRequest::Save {
+            row: row(Subject::Account(name("alice"))),
+            is_blocked_now: false,
+            at: at(3),
+        });
+        let kept = |store: &mut dyn Store| store.restore().unwrap().lockouts.len();
+        for (requests, expected) in [
+            (vec![create("alice"), save.clone()], 1),
+            (vec![remove, save], 0),
+            (vec![create("alice")], 0),
+        ] {
+            assert!(store.execute(&requests).iter().all(Result::is_ok));
+            assert_eq!(kept(store), expected);
+        }
+    }
+}
+
+#[test]
 fn names_without_an_account_share_slots_and_are_dropped_by_their_age() {
     let hash = |slot: u32, other: u8| {
         let mut bytes = [other; 16];
