@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::id::AccountName;
+use crate::log::HeaderHash;
 
 /// SubjectPublicKeyInfo of an Ed25519 key is this prefix and the 32 bytes of the key (RFC 8410).
 const SPKI_PREFIX: [u8; 12] = [
@@ -110,9 +111,9 @@ impl DeviceKey {
     }
 
     /// Tells whether `signature` is this key's signature of `statement`.
-    pub fn verify(&self, statement: &Statement<'_>, signature: &Signature) -> bool {
+    pub fn verify(&self, statement: &impl Signable, signature: &Signature) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.0)
-            .verify(&statement.to_bytes(), &signature.0)
+            .verify(&statement.to_signed(), &signature.0)
             .is_ok()
     }
 }
@@ -169,9 +170,9 @@ impl DeviceSecret {
     }
 
     /// Signs `statement` with Ed25519.
-    pub fn sign(&self, statement: &Statement<'_>) -> Signature {
+    pub fn sign(&self, statement: &impl Signable) -> Signature {
         let mut bytes = [0; 64];
-        bytes.copy_from_slice(self.pair().sign(&statement.to_bytes()).as_ref());
+        bytes.copy_from_slice(self.pair().sign(&statement.to_signed()).as_ref());
         Signature(bytes)
     }
 
@@ -190,6 +191,15 @@ impl fmt::Debug for DeviceSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DeviceSecret(…)")
     }
+}
+
+/// Something that a device signs.
+///
+/// Its bytes begin with a label of 24 bytes that no other kind of statement has, so that a signature of one
+/// passes for none of another.
+pub trait Signable {
+    /// The bytes that the signature is of.
+    fn to_signed(&self) -> Zeroizing<Vec<u8>>;
 }
 
 /// What a device signs to log in. The signature is bound to its role by a label, to one TLS connection by
@@ -226,8 +236,8 @@ impl Role {
     }
 }
 
-impl Statement<'_> {
-    fn to_bytes(self) -> Zeroizing<Vec<u8>> {
+impl Signable for Statement<'_> {
+    fn to_signed(&self) -> Zeroizing<Vec<u8>> {
         let name = self.account.as_str().as_bytes();
         let name_len = u8::try_from(name.len()).expect("account names are at most 32 bytes");
         Zeroizing::new(
@@ -240,6 +250,25 @@ impl Statement<'_> {
             ]
             .concat(),
         )
+    }
+}
+
+/// What a device signs to seal its log: it has written the entry with this header, and by the chain of hashes all
+/// that stand before it in the run.
+#[derive(Clone, Copy, Debug)]
+pub struct SealStatement<'a> {
+    /// The hash of the entry's header, which names the conversation, the device, the run and the place in it.
+    pub header: &'a HeaderHash,
+}
+
+impl SealStatement<'_> {
+    /// As long as the labels of [`Role`], and none of them.
+    const LABEL: &'static [u8; 24] = b"rdv/1 log seal          ";
+}
+
+impl Signable for SealStatement<'_> {
+    fn to_signed(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new([&Self::LABEL[..], self.header.as_bytes()].concat())
     }
 }
 
@@ -432,6 +461,19 @@ mod tests {
                 .public()
                 .verify(&said, &signature)
         );
+    }
+
+    #[test]
+    fn t42_a_seal_is_no_log_in_and_holds_for_one_header() {
+        let secret = DeviceSecret::from_seed([7; 32]);
+        let [header, other] = [1, 2].map(|n| HeaderHash::from_bytes([n; 32]));
+        let signature = secret.sign(&SealStatement { header: &header });
+        let key = secret.public();
+        assert!(key.verify(&SealStatement { header: &header }, &signature));
+        assert!(!key.verify(&SealStatement { header: &other }, &signature));
+        for role in [Role::PasswordLogin, Role::TokenLogin] {
+            assert_ne!(role.label(), SealStatement::LABEL);
+        }
     }
 
     #[test]

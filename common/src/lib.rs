@@ -33,6 +33,8 @@ pub mod key;
 pub mod lan;
 // Every limit of the project, with its reason.
 pub mod limits;
+// Replicated logs: entries, their hash chains and seals.
+pub mod log;
 // What both programs need from the system: files, locks, clocks, sockets, threads, SQLite.
 #[cfg(feature = "os")]
 pub mod os;

@@ -632,3 +632,52 @@ pub const OWED_RECEIPTS_MAX: usize = 4096;
 /// Account names that a conversation completes, and accepts as the recipient in `NAME: text` without asking
 /// first: every account of a large server, in a few MiB.
 pub const KNOWN_NAMES_MAX: usize = 65_536;
+
+// ---- logs --------------------------------------------------------------------------------------
+
+/// Longest reaction to an entry, in bytes of UTF-8: every emoji of Unicode 16, but for the kiss of two people with
+/// skin tones, which has 35.
+pub const REACTION_LEN_MAX: usize = 32;
+/// Largest body of an entry, of unknown kinds, too: a text of [`MESSAGE_LEN_MAX`] that refers to another entry, in 56
+/// bytes.
+pub const ENTRY_BODY_LEN_MAX: usize = MESSAGE_LEN_MAX + 56;
+/// The last sequence number of a chain: a million entries a second for nine years. Arithmetic with it never overflows.
+pub const SEQUENCE_MAX: u64 = 1 << 48;
+/// Entries from one seal of a chain to the next: one signature is checked for all of them, and whoever is given a
+/// part of a chain needs at most as many to get to the next seal.
+pub const ENTRIES_PER_SEAL_MAX: usize = 64;
+/// Bytes of bodies after which an author seals at once: the entry that exceeds it may have as many again.
+pub const BODIES_PER_SEAL_LEN_MAX: usize = 64 * KIB;
+/// An author seals no more often than this, unless one of the two before is reached: a signature takes some 20 µs,
+/// and nobody notices the delay.
+pub const SEAL_INTERVAL: Duration = Duration::from_millis(5);
+/// Entries of a chain that may be held without a seal: those that the author's next seal covers, and as many that
+/// are written while it signs.
+pub const UNSEALED_ENTRIES_MAX: usize = 2 * ENTRIES_PER_SEAL_MAX;
+/// Entries in one page.
+pub const PAGE_ENTRIES_MAX: usize = ENTRIES_PER_SEAL_MAX;
+/// Largest frame with entries: the longest run from one seal to the next fits.
+pub const PAGE_FRAME_LEN_MAX: usize = 132 * KIB;
+/// Bytes of one page's entries, without what stands around them in the frame. From one seal to the next there are
+/// at most 63 entries with [`BODIES_PER_SEAL_LEN_MAX`] - 1 bytes, and one of [`ENTRY_BODY_LEN_MAX`]: 133,943 bytes
+/// with what each takes besides.
+pub const PAGE_LEN_MAX: usize = PAGE_FRAME_LEN_MAX - KIB;
+/// Bytes of pages that one link carries before the other side has said what became of them: a second of 8 Mbit/s.
+pub const PAGES_IN_FLIGHT_LEN_MAX: usize = MIB;
+/// Runs of one device in one conversation: one for each unclean end of its program, for years.
+pub const RUNS_PER_DEVICE_MAX: usize = 1024;
+/// Chains of one conversation: some 200 bytes each.
+pub const CHAINS_PER_CONVERSATION_MAX: usize = 4096;
+/// An entry that is dated further ahead of this device's own time is placed by its arrival: clocks that people set
+/// by hand differ by minutes.
+pub const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(300);
+/// An entry dated before 2020-01-01 00:00:00 UTC, when this project did not exist, is placed by its arrival, too.
+pub const CLOCK_EARLIEST_MS: u64 = 1_577_836_800_000;
+/// Forks that one link looks for at a time: each takes a question and an answer of 4 KiB.
+pub const TRACES_PER_LINK_MAX: usize = 16;
+/// Questions about one fork: halving the longest chain leads to it sooner.
+pub const TRACE_QUESTIONS_MAX: u32 = 64;
+/// Cuts of one chain by one signer that are remembered, the last ones: only one counts, unless it is void itself.
+pub const CUTS_PER_SIGNER_MAX: usize = 4;
+/// Signers of cuts of one chain: all devices of its account, and of the owner's of a room.
+pub const CUT_SIGNERS_MAX: usize = 2 * DEVICES_PER_ACCOUNT_MAX;
