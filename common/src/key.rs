@@ -288,6 +288,18 @@ impl fmt::Debug for ChannelBinding {
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct Signature([u8; 64]);
 
+impl Signature {
+    /// Takes the bytes as they are.
+    pub const fn from_bytes(bytes: [u8; 64]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+}
+
 impl TryFrom<Vec<u8>> for Signature {
     type Error = SignatureLengthError;
 

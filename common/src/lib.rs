@@ -21,6 +21,8 @@ macro_rules! from_parts {
     };
 }
 
+// Accounts with an identity of their own: which devices they have, by a log that those sign.
+pub mod account;
 // The addresses that a candidate may have.
 pub mod candidate;
 // The hashes of a file's leaves and its digest, both plain BLAKE3.

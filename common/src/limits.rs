@@ -681,3 +681,15 @@ pub const TRACE_QUESTIONS_MAX: u32 = 64;
 pub const CUTS_PER_SIGNER_MAX: usize = 4;
 /// Signers of cuts of one chain: all devices of its account, and of the owner's of a room.
 pub const CUT_SIGNERS_MAX: usize = 2 * DEVICES_PER_ACCOUNT_MAX;
+
+// ---- accounts ------------------------------------------------------------------------------------
+
+/// Devices that an account may have or have had: a new one every month for ten years. Of more the most senior count.
+pub const ACCOUNT_DEVICES_MAX: usize = 4 * DEVICES_PER_ACCOUNT_MAX;
+/// Entries of one device in its account's log: it has approved and revoked more devices than its account can have. As
+/// many again have room once the device is revoked, for those that its revocation leaves.
+pub const ACCOUNT_ENTRIES_PER_DEVICE_MAX: usize = 64;
+/// Runs of a device that a revocation names: one for each of the entries that it may have.
+pub const REVOCATION_RUNS_MAX: usize = 2 * ACCOUNT_ENTRIES_PER_DEVICE_MAX;
+/// Longest statement of an account's log, in bytes: a revocation that names so many runs, in 24 bytes each.
+pub const ACCOUNT_STATEMENT_LEN_MAX: usize = 32 + 24 * REVOCATION_RUNS_MAX;

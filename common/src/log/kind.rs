@@ -24,6 +24,13 @@ impl Kind {
     /// The end of somebody's chain.
     pub const CUT: Self = Self(134);
 
+    /// The beginning of an account.
+    pub const GENESIS: Self = Self(160);
+    /// A device of an account.
+    pub const APPROVE: Self = Self(161);
+    /// The end of a device of an account.
+    pub const REVOKE: Self = Self(162);
+
     /// Tells whether it controls a room or an account.
     pub const fn is_control(self) -> bool {
         self.0 >= 128
