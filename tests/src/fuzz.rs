@@ -5,6 +5,8 @@
 //! every input means something, and draws no chance of its own; what rustls and QUIC draw themselves
 //! differs from run to run and must not matter.
 
+// The log of an account.
+mod account;
 // Files, lines and texts of people: settings, known servers, requests of programs.
 mod config;
 // Bytes as decisions.
@@ -49,13 +51,14 @@ pub struct Target {
 }
 
 /// All of them, in the order of what they are about: bytes, texts, connections, engines, the whole.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     target("frames", frames),
     target("rendezvous_frames", rendezvous_frames),
     target("peer_frames", peer_frames),
     target("stun", stun),
     target("relay", relay),
     target("port_mapping", port_mapping),
+    target("account", account),
     target("texts", texts),
     target("file_names", file_names),
     target("config", config),
@@ -103,6 +106,12 @@ pub fn relay(bytes: &[u8]) {
 /// leads elsewhere, and the machine comes to rest and to an end.
 pub fn port_mapping(bytes: &[u8]) {
     port_mapping::port_mapping(bytes);
+}
+
+/// Whatever is said in the log of an account, by whom and in whichever order it comes: whoever has the same entries has
+/// the same devices, nobody is revoked by one below, and no forgery is taken.
+pub fn account(bytes: &[u8]) {
+    account::account(bytes);
 }
 
 /// What passed the gate to the terminal has nothing in it that moves a cursor, hides or reverses text,

@@ -39,6 +39,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "stun" => datagrams(),
         "relay" => channels(),
         "port_mapping" => gateways(),
+        "account" => (0..4).map(|n| noise(n, 400)).collect(),
         "texts" => texts().map(|text| text.into()).to_vec(),
         "file_names" => FILE_NAMES.map(|name| name.into()).to_vec(),
         "config" => files(),
@@ -52,7 +53,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
 }
 
 /// Bytes without a meaning, always the same: decisions of all kinds.
-fn noise(n: u8, len: usize) -> Vec<u8> {
+pub(super) fn noise(n: u8, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[n]).finalize_xof().fill(&mut bytes);

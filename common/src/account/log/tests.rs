@@ -426,3 +426,30 @@ fn deliver(log: &mut AccountLog, mut entries: Vec<AccountEntry>, rng: &mut StdRn
         }
     }
 }
+
+// ---- the document ------------------------------------------------------------------------------
+
+/// The example of PROTOCOL.md, section 9.2.
+#[test]
+fn the_log_of_an_account_has_the_bytes_of_the_protocol_document() {
+    let mut log = founded();
+    let name = DeviceName::lossy("phone");
+    let device = key(PHONE);
+    log.say(LAPTOP, AccountStatement::Approve { device, name });
+    assert_eq!(documented("has the AccountId"), log.id().as_bytes());
+    let entries: Vec<_> = log.entries().map(AccountEntry::to_bytes).collect();
+    assert_eq!(documented("first entry:"), entries[0]);
+    assert_eq!(documented("The second entry,"), entries[1]);
+}
+
+/// The bytes of an example, behind the words that introduce it.
+fn documented(introduction: &str) -> Vec<u8> {
+    let document = include_str!("../../../PROTOCOL.md");
+    let (_, section) = document.split_once("## 9. Accounts").unwrap();
+    let (_, example) = section.split_once(introduction).expect(introduction);
+    let example = example.split("```").nth(1).unwrap();
+    let words = example.split_whitespace();
+    words
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
