@@ -20,6 +20,8 @@
 mod entry;
 // All entries of an account.
 mod log;
+// What two people compare.
+mod safety;
 // Who is a device of the account.
 mod standing;
 // What entries say.
@@ -27,5 +29,6 @@ mod statement;
 
 pub use entry::{AccountEntry, EntryError};
 pub use log::{Accepted, AccountLog, LogError};
+pub use safety::SafetyNumber;
 pub use standing::{Device, Standing, State};
 pub use statement::{AccountStatement, Genesis, Revocation, StatementError};
