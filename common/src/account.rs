@@ -31,4 +31,4 @@ pub use entry::{AccountEntry, EntryError};
 pub use log::{Accepted, AccountLog, LogError};
 pub use safety::SafetyNumber;
 pub use standing::{Device, Standing, State};
-pub use statement::{AccountStatement, Genesis, Revocation, StatementError};
+pub use statement::{AccountStatement, Genesis, Revocation, StatementError, recovery_secret};

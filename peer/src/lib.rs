@@ -29,6 +29,8 @@ mod failure;
 pub mod node;
 // A port of the gateway's for this device.
 pub mod port_mapping;
+// The twelve words that bring an account back.
+pub mod recovery;
 // The folder of one device: keys, settings, history, and who owns it.
 #[cfg(feature = "shell")]
 pub mod profile;

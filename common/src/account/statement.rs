@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::id::DeviceName;
-use crate::key::DeviceKey;
+use crate::key::{DeviceKey, DeviceSecret};
 use crate::limits::REVOCATION_RUNS_MAX;
 use crate::log::{AccountId, ConversationId, Kind, RunId, Sequence};
 
 /// Separates the hash of a genesis from all others: a context string of BLAKE3's key derivation.
 const ID_CONTEXT: &str = "rdv 2026-11 account v1";
+/// The same for the recovery key.
+const RECOVERY_CONTEXT: &str = "rdv 2026-11 recovery key v1";
 /// The same for the log of an account.
 const LOG_CONTEXT: &str = "rdv 2026-11 account log v1";
 
@@ -79,6 +81,11 @@ impl Genesis {
             nonce,
         })
     }
+}
+
+/// The secret half of the recovery key that follows from the 128 random bits of a recovery code.
+pub fn recovery_secret(code: &[u8; 16]) -> DeviceSecret {
+    DeviceSecret::from_seed(blake3::derive_key(RECOVERY_CONTEXT, code))
 }
 
 /// The conversation that an account's log is.
@@ -188,7 +195,6 @@ pub enum StatementError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::DeviceSecret;
 
     fn key(n: u8) -> DeviceKey {
         DeviceSecret::from_seed([n; 32]).public()
