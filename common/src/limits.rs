@@ -619,6 +619,14 @@ pub const HISTORY_ITEMS_MAX: u32 = 10_000;
 pub const HISTORY_ITEMS_LEN_MAX: usize = 8 * MIB;
 /// Longest line that a client reads: the directory of a server with 100,000 devices.
 pub const REPLY_LINE_LEN_MAX: usize = 64 * MIB;
+/// Words of one search, and bytes of them together: more than anybody types.
+pub const SEARCH_WORDS_MAX: usize = 32;
+/// The same in bytes.
+pub const SEARCH_WORDS_LEN_MAX: usize = KIB;
+/// The history is idle for so long before its index is brought up.
+pub const SEARCH_INDEX_AFTER: Duration = Duration::from_secs(1);
+/// Messages that are added to the index at a time while the history is idle: some 10 ms, for which a message may wait.
+pub const SEARCH_INDEX_STEP: u32 = 1000;
 /// Largest file of a profile that is read into memory: `known_servers` with a thousand lines.
 pub const PROFILE_FILE_LEN_MAX: usize = 512 * KIB;
 /// Message ids that a client remembers so that it shows no message twice: ten times what one look-up in the

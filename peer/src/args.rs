@@ -196,6 +196,12 @@ Examples:
   peer history bob --since 3d --limit 500
   peer history --since 2026-11-01 --until 2026-11-07")]
     History(History),
+    /// Find earlier messages by their words.
+    #[command(after_help = "\
+Examples:
+  peer search train tickets
+  peer search --in bob --since 4w address")]
+    Search(Search),
     /// Get a one-time code that lets a new device of yours log in while the account is blocked.
     #[command(after_help = "\
 Example:
@@ -432,6 +438,25 @@ pub(crate) struct History {
     /// With whom; everybody unless given.
     #[arg(value_name = "NAME")]
     pub(crate) with: Option<AccountName>,
+    #[command(flatten)]
+    pub(crate) part: Part,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Search {
+    /// Words that a message has, or that words of it begin with; case and accents do not matter.
+    #[arg(value_name = "WORD", required = true)]
+    pub(crate) words: Vec<String>,
+    /// Only the conversation with NAME.
+    #[arg(long = "in", value_name = "NAME")]
+    pub(crate) with: Option<AccountName>,
+    #[command(flatten)]
+    pub(crate) part: Part,
+}
+
+/// Which part of a history is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Part {
     /// Only what was sent from then on: a day (2026-11-23), a time of one ('2026-11-23 14:05'), or how long ago (30min,
     /// 12h, 3d, 2w).
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -489,6 +514,7 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "receive" => "peer receive --accept from bob --folder ~/Downloads",
             "chat" => "peer chat bob",
             "history" => "peer history bob --limit 100",
+            "search" => "peer search --in bob train tickets",
             "admit" => "peer admit",
             "forget-server" => "peer forget-server chat.example.org:7400",
             _ => return None,

@@ -28,7 +28,7 @@ mod directory;
 mod doctor;
 /// Sending a file.
 mod file;
-/// Earlier messages.
+/// Earlier messages, and finding them.
 mod history;
 /// Sending a text, and what waits to be sent.
 mod message;
@@ -89,7 +89,8 @@ fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> 
         Action::Outbox(Outbox {
             action: Some(OutboxAction::Cancel(cancel)),
         }) => message::cancel(place, &cancel, screen),
-        Action::History(history) => history::history(place, history, screen),
+        Action::History(args) => history::history(place, args, screen),
+        Action::Search(args) => history::search(place, args, screen),
         Action::SendFile(send) => file::send(place, &send, screen),
         Action::Receive(receive) => receive::receive(place, &receive, screen),
         Action::Chat(chat) => chat::chat(place, chat, screen),

@@ -195,7 +195,9 @@ impl MemoryStore {
             }
             ChatRequest::History(query) => {
                 let latest_first = self.rows.iter().rev();
-                let of = latest_first.filter(|row| query.covers(&row.with, row.message.sent));
+                let of = latest_first.filter(|row| {
+                    query.covers(&row.with, row.message.sent, row.message.body.as_str())
+                });
                 let mut found = look_up(of, query.limit);
                 found.reverse();
                 StoreAnswer::Chat(ChatAnswer::Messages(found))

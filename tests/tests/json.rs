@@ -162,6 +162,7 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     assert_eq!(waits.code(), 0, "{waits:?}");
     walk.succeed(who, "outbox cancel", &["dora"]);
     walk.succeed(who, "send", &["bob", "hello"]);
+    walk.succeed(who, "search", &["hello"]);
     walk.succeed(who, "send-file", &["bob", "letter"]);
     let waits = world.peer("bob", &["send", who, "x", "--no-wait"]);
     assert_eq!(waits.code(), 0, "{waits:?}");
@@ -174,6 +175,7 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     walk.fail("nobody", "forget-server", &[address]);
     walk.fail("nobody", "outbox cancel", &["dora"]);
     walk.fail("nobody", "send", &["bob", "hello"]);
+    walk.fail("nobody", "search", &["hello"]);
     walk.fail("nobody", "send-file", &["bob", "letter"]);
     for plain in [
         "status", "list", "outbox", "history", "admit", "chat", "paths", "receive", "logout",

@@ -62,6 +62,12 @@ fn a_text_reaches_several_people_and_stays_in_everybodys_history() {
         let found = world.json("bob", &["history", option, time]);
         assert_eq!(found.len(), expected, "{option} {time}");
     }
+    let found = world.json("bob", &["search", "grusse", "--since", "1h"]);
+    assert!(found.is_empty(), "ß is not ss: {found:?}");
+    for words in [&["gruße"][..], &["two", "LINES"], &["5", "deg"]] {
+        let found = world.json("bob", &[&["search"], words].concat());
+        assert_eq!(found.len(), 1, "{words:?}");
+    }
     let shown = world.peer("bob", &["history"]).stdout;
     let days = shown.lines().filter(|line| line.starts_with("--- "));
     assert!((1..=2).contains(&days.count()), "{shown}");

@@ -224,11 +224,25 @@ impl<Request> Queue<Request> {
     /// Waits for the next request, and takes those that are behind it, at most `count_max` together.
     /// `None` when there can be no more.
     pub fn next_batch(&self, count_max: usize) -> Option<Vec<Request>> {
-        let mut batch = vec![self.next_request()?];
+        let first = self.requests.recv().ok()?;
+        Some(self.batch(first, count_max))
+    }
+
+    /// The same, but waits no longer than `patience`: then there is nothing in the batch.
+    pub fn next_batch_within(&self, count_max: usize, patience: Duration) -> Option<Vec<Request>> {
+        match self.requests.recv_timeout(patience) {
+            Ok(first) => Some(self.batch(first, count_max)),
+            Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn batch(&self, first: Request, count_max: usize) -> Vec<Request> {
+        let mut batch = vec![first];
         let rest = self.requests.try_iter().take(count_max.saturating_sub(1));
         batch.extend(rest);
-        self.waiting.fetch_sub(batch.len() - 1, Ordering::AcqRel);
-        Some(batch)
+        self.waiting.fetch_sub(batch.len(), Ordering::AcqRel);
+        batch
     }
 }
 

@@ -1,42 +1,83 @@
-//! `history`: earlier messages.
+//! `history` and `search`: earlier messages.
 
+use common::id::AccountName;
 use common::os::clock::unix_time;
 use common::text::{self, TimeRangeError};
 use common::time::UnixTime;
 
 use super::Place;
-use crate::args::{History, TypedTime};
+use crate::args::{History, Part, Search, TypedTime};
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, HistoryQuery, Reply};
 use crate::ui::{Look, Screen, line};
 
-/// What the command does, in the infinitive.
-const DOING: &str = "show the history";
-
-/// Shows earlier messages, with a line for each day. Needs no server.
+/// Shows earlier messages. Needs no server.
 pub(super) fn history(place: &Place, args: History, screen: &Screen) -> Result<Exit, Failure> {
-    let look = &screen.look;
-    let now = unix_time();
-    let read = |typed: Option<TypedTime>| typed.map(|it| it.range(look.zone(), now)).transpose();
-    let since = read(args.since).map_err(no_such_time)?;
-    let until = read(args.until).map_err(no_such_time)?;
-    let mut session = place.open(DOING)?;
-    let query = HistoryQuery {
-        with: args.with,
-        since: since.map(|range| range.start),
-        until: until.map(|range| range.end),
-        limit: args.limit,
+    const DOING: &str = "show the history";
+    let query = query(args.with, Vec::new(), args.part, DOING, screen)?;
+    let nothing = if query == HistoryQuery::latest(query.with.clone(), query.limit) {
+        "No messages yet."
+    } else {
+        "No messages of that time."
     };
-    let is_whole = query == HistoryQuery::latest(query.with.clone(), query.limit);
-    let Reply::Messages(messages) = session.call(DOING, &Command::History(query))? else {
-        return Err(Failure::unexpected_reply(DOING));
+    show(place, query, (DOING, nothing), screen)
+}
+
+/// Shows earlier messages that have these words. Needs no server.
+pub(super) fn search(place: &Place, args: Search, screen: &Screen) -> Result<Exit, Failure> {
+    const DOING: &str = "search the history";
+    // One that was quoted may be several.
+    let words = args.words.iter().flat_map(|typed| typed.split_whitespace());
+    let words = words.map(str::to_owned).collect();
+    let query = query(args.with, words, args.part, DOING, screen)?;
+    show(
+        place,
+        query,
+        (DOING, "No message has all of these words."),
+        screen,
+    )
+}
+
+/// What the options mean now, in this zone.
+fn query(
+    with: Option<AccountName>,
+    words: Vec<String>,
+    part: Part,
+    doing: &str,
+    screen: &Screen,
+) -> Result<HistoryQuery, Failure> {
+    let (zone, now) = (screen.look.zone(), unix_time());
+    let read = |typed: Option<TypedTime>| typed.map(|it| it.range(zone, now)).transpose();
+    // It was a time in another zone.
+    let refusal = |error: TimeRangeError| {
+        Failure::new(Exit::Usage, format!("could not {doing}"))
+            .because(error)
+            .next("give another time to --since or --until")
+    };
+    Ok(HistoryQuery {
+        with,
+        since: read(part.since).map_err(refusal)?.map(|range| range.start),
+        until: read(part.until).map_err(refusal)?.map(|range| range.end),
+        words,
+        limit: part.limit,
+    })
+}
+
+/// Shows messages, with a line for each day.
+fn show(
+    place: &Place,
+    query: HistoryQuery,
+    (doing, nothing): (&str, &str),
+    screen: &Screen,
+) -> Result<Exit, Failure> {
+    let look = &screen.look;
+    let limit = query.limit;
+    let mut session = place.open(doing)?;
+    let Reply::Messages(messages) = session.call(doing, &Command::History(query))? else {
+        return Err(Failure::unexpected_reply(doing));
     };
     if messages.is_empty() {
-        screen.note(if is_whole {
-            "No messages yet."
-        } else {
-            "No messages of that time."
-        });
+        screen.note(nothing);
     }
     let mut day = None;
     for item in &messages {
@@ -46,9 +87,8 @@ pub(super) fn history(place: &Place, args: History, screen: &Screen) -> Result<E
         }
         screen.say(line::message(item, look))?;
     }
-    if messages.len() == args.limit as usize {
-        let count = args.limit;
-        screen.note(look.dim(&format!("The latest {count}; --limit shows more.")));
+    if messages.len() == limit as usize {
+        screen.note(look.dim(&format!("The latest {limit}; --limit shows more.")));
     }
     Ok(Exit::Done)
 }
@@ -58,11 +98,4 @@ fn new_day(day: &mut Option<String>, sent: UnixTime, look: &Look) -> Option<Stri
     let of_message = text::date(sent, look.zone());
     let before = day.replace(of_message.clone());
     (before.as_ref() != Some(&of_message)).then_some(of_message)
-}
-
-/// A time that is one, and none of this zone.
-fn no_such_time(error: TimeRangeError) -> Failure {
-    Failure::new(Exit::Usage, format!("could not {DOING}"))
-        .because(error)
-        .next("give another time to --since or --until")
 }

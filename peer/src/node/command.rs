@@ -569,6 +569,9 @@ pub struct HistoryQuery {
     /// Leaves out what was sent then or later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<UnixTime>,
+    /// Leaves out what has not all of these words, or words that begin with them. Case and accents do not matter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<String>,
     /// The largest number of messages; the latest are taken.
     pub limit: u32,
 }
@@ -580,15 +583,28 @@ impl HistoryQuery {
             with,
             since: None,
             until: None,
+            words: Vec::new(),
             limit,
         }
     }
 
-    /// Tells whether a message with an account belongs to it.
-    pub fn covers(&self, with: &AccountName, sent: UnixTime) -> bool {
+    /// Tells whether a message belongs to it. Of words only those of ASCII are told as the history on disk tells them.
+    pub fn covers(&self, with: &AccountName, sent: UnixTime, body: &str) -> bool {
+        let words = |text: &str| {
+            let lower = text.to_ascii_lowercase();
+            let words = lower.split(|letter: char| !letter.is_alphanumeric());
+            words
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let (said, wanted) = (words(body), words(&self.words.join(" ")));
+        let is_said = |word: &String| said.iter().any(|said| said.starts_with(word));
         self.with.as_ref().is_none_or(|it| it == with)
             && self.since.is_none_or(|since| sent >= since)
             && self.until.is_none_or(|until| sent < until)
+            && wanted.iter().all(is_said)
+            && (self.words.is_empty() || !wanted.is_empty())
     }
 }
 

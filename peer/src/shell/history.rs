@@ -14,7 +14,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use common::limits::{HISTORY_BATCH_MAX, HISTORY_REQUESTS_MAX};
+use common::limits::{
+    HISTORY_BATCH_MAX, HISTORY_REQUESTS_MAX, SEARCH_INDEX_AFTER, SEARCH_INDEX_STEP,
+};
 use common::os::private::Durability;
 use common::os::sqlite::{self, OpenError};
 use common::os::worker::{Queue, Worker};
@@ -25,6 +27,8 @@ use crate::node::io::{ChatRequest, Restored, StoreAnswer, StoreId, StoreRequest}
 
 // Messages that may be on the wire before the database has them.
 mod journal;
+// Messages by their words.
+mod search;
 // The schema, and each request in SQL.
 mod statements;
 
@@ -101,10 +105,40 @@ impl History {
     /// Executes requests until the queue ends, whether or not anybody still takes the answers.
     fn run(mut self, queue: &Queue<(StoreId, StoreRequest)>, answers: &Answers) {
         give_way_to_the_loop();
-        while let Some(batch) = queue.next_batch(HISTORY_BATCH_MAX) {
+        // Whether there may be messages that the index does not have.
+        let mut is_behind = true;
+        loop {
+            let batch = if is_behind {
+                queue.next_batch_within(HISTORY_BATCH_MAX, SEARCH_INDEX_AFTER)
+            } else {
+                queue.next_batch(HISTORY_BATCH_MAX)
+            };
+            let Some(batch) = batch else {
+                return;
+            };
+            if batch.is_empty() {
+                is_behind = self.add_to_index();
+                continue;
+            }
+            is_behind = true;
             let done = self.execute_batch(&batch).into_iter();
             answers.give_all(done.map(|(id, answer)| Answer::Stored(id, answer)));
         }
+    }
+
+    /// Adds messages to the index of their words while nobody wants anything. Returns whether there are more.
+    fn add_to_index(&mut self) -> bool {
+        let added = self.set_durability(Durability::Kill).and_then(|()| {
+            let transaction = self.connection.transaction()?;
+            let has_more = search::add(&transaction, SEARCH_INDEX_STEP)?;
+            transaction.commit()?;
+            Ok(has_more)
+        });
+        added.unwrap_or_else(|error| {
+            // Whoever searches hears of it.
+            log::warn!("cannot add to the index of the history: {error}");
+            false
+        })
     }
 
     /// Executes requests in order, in one transaction if none of them fails.
@@ -592,6 +626,85 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_found_by_their_words_whatever_the_index_has() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let texts = [
+            "Grüße aus Zürich",
+            "the 8:15 train, track 4",
+            "trains are late",
+        ];
+        let messages = (1..).zip(texts);
+        let messages = messages.map(|(n, text)| (name("bob"), message(n, text)));
+        ask(&mut history, queue(messages.collect()));
+        let found = |history: &mut History, words: &[&str], with: Option<&str>| {
+            let query = HistoryQuery {
+                words: words.iter().map(|word| (*word).to_owned()).collect(),
+                ..HistoryQuery::latest(with.map(name), 9)
+            };
+            let answer = ask(history, StoreRequest::Chat(ChatRequest::History(query)));
+            let StoreAnswer::Chat(ChatAnswer::Messages(items)) = answer else {
+                panic!("{answer:?}");
+            };
+            let bodies = items.iter().map(|item| item.body.as_str().to_owned());
+            bodies.collect::<Vec<_>>()
+        };
+        for (words, expected) in [
+            (&["train"][..], &texts[1..]),
+            (&["TRAIN", "8:15"], &texts[1..2]),
+            (&["zurich", "gruße"], &texts[..1]),
+            (&["train", "bus"], &[]),
+            (&["NOT", "\"train"], &[]),
+            (&["…"], &[]),
+        ] {
+            assert_eq!(found(&mut history, words, None), expected, "{words:?}");
+        }
+        assert_eq!(found(&mut history, &["train"], Some("carol")), [""; 0]);
+        assert!(!history.add_to_index(), "the search has added all");
+
+        // What is taken back is not found, nor taken for what comes in its place.
+        let taken_back = [(name("bob"), message(3, "x").id)];
+        let withdraw = ChatRequest::Withdraw {
+            messages: taken_back.to_vec(),
+        };
+        ask(&mut history, StoreRequest::Chat(withdraw));
+        assert_eq!(found(&mut history, &["train"], None), texts[1..2]);
+        ask(
+            &mut history,
+            queue(vec![(name("bob"), message(4, "no trains"))]),
+        );
+        assert_eq!(found(&mut history, &["late"], None), [""; 0]);
+        assert_eq!(found(&mut history, &["trains"], None), ["no trains"]);
+    }
+
+    #[test]
+    fn a_history_that_nobody_uses_is_added_to_the_index_a_piece_at_a_time() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let count = SEARCH_INDEX_STEP + 1;
+        let messages = (0..count).map(|n| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            let message = Message {
+                id: MessageId::from_bytes(id),
+                ..message(1, "word")
+            };
+            (name("bob"), message)
+        });
+        ask(&mut history, queue(messages.collect()));
+        let indexed = |history: &History| -> u32 {
+            let sql = "SELECT upto FROM words_of";
+            let upto = history.connection.query_row(sql, [], |row| row.get(0));
+            upto.unwrap()
+        };
+        assert_eq!(indexed(&history), 0);
+        assert!(history.add_to_index());
+        assert_eq!(indexed(&history), SEARCH_INDEX_STEP);
+        assert!(!history.add_to_index());
+        assert_eq!(indexed(&history), count);
+    }
+
+    #[test]
     fn a_newer_schema_is_refused_and_untouched() {
         let folder = TempDir::new().unwrap();
         drop(open(&folder));
@@ -606,7 +719,7 @@ mod tests {
                 error,
                 HistoryError::Newer {
                     found: 99,
-                    known: 2,
+                    known: 3,
                     ..
                 }
             ),

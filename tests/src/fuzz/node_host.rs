@@ -209,6 +209,7 @@ impl NodeHost {
             16 => Command::History(HistoryQuery {
                 with: feed.flag().then_some(to),
                 since: None,
+                words: Vec::new(),
                 until: feed
                     .flag()
                     .then(|| UnixTime::from_millis(feed.number().into())),

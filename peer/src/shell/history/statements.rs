@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
-use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX};
+use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, SEARCH_INDEX_STEP};
 use common::os::sqlite::{Access, Schema, malformed, parse_column};
 use common::time::UnixTime;
 use common::wire::peer::{Conversation, Message, MessageBody};
 use rusqlite::types::FromSqlError;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
 
+use super::search;
 use crate::node::command::{Direction, HistoryItem, HistoryQuery, MessageState};
 use crate::node::io::{
     AccountRequest, ChatAnswer, ChatRequest, ContactRequest, StoreAnswer, StoreRequest,
@@ -22,7 +23,7 @@ pub(super) const SCHEMA: Schema = Schema {
     access: Access::Alone,
 };
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE session (
         only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -58,6 +59,7 @@ const MIGRATIONS: [&str; 2] = [
     -- Where the device was reached straight: an address and a port.
     ALTER TABLE contacts ADD COLUMN last_endpoint TEXT;
 ",
+    search::MIGRATION,
 ];
 
 /// Executes a request in a transaction.
@@ -279,16 +281,32 @@ fn history(connection: &Connection, query: &HistoryQuery) -> rusqlite::Result<St
     };
     let (since, last) = (millis(since), millis(last));
     let limit = query.limit.min(HISTORY_ITEMS_MAX);
-    let mut latest_first = match &query.with {
-        Some(peer) => {
+    let with = query.with.as_ref().map(AccountName::as_str);
+    let mut latest_first = match (with, search::expression(&query.words)) {
+        (_, None) if !query.words.is_empty() => Vec::new(),
+        (with, Some(expression)) => {
+            while search::add(connection, SEARCH_INDEX_STEP)? {}
+            let mut statement = connection.prepare_cached(concat!(
+                "SELECT id, peer, direction, sent_ms, messages.body, state
+                 FROM words JOIN messages ON messages.number = words.rowid
+                 WHERE words MATCH ?5 AND (?4 IS NULL OR peer = ?4) AND ",
+                within_span!(),
+                "ORDER BY words.rowid DESC LIMIT ?3"
+            ))?;
+            items(
+                &mut statement,
+                params![since, last, limit, with, expression],
+            )?
+        }
+        (Some(peer), None) => {
             let mut statement = connection.prepare_cached(select_items!(
                 "WHERE ",
                 within_span!(),
                 "AND peer = ?4 ORDER BY number DESC LIMIT ?3"
             ))?;
-            items(&mut statement, params![since, last, limit, peer.as_str()])?
+            items(&mut statement, params![since, last, limit, peer])?
         }
-        None => {
+        (None, None) => {
             let mut statement = connection.prepare_cached(select_items!(
                 "WHERE ",
                 within_span!(),

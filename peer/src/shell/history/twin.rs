@@ -240,6 +240,15 @@ impl Script {
                 with: self.rng.random_bool(0.5).then(|| self.account()),
                 since: self.rng.random_bool(0.3).then(|| self.time()),
                 until: self.rng.random_bool(0.3).then(|| self.time()),
+                words: match self.rng.random_range(0..6) {
+                    0 => vec![self.letter().to_string()],
+                    1 => vec![
+                        self.letter().to_uppercase().to_string(),
+                        self.letter().to_string(),
+                    ],
+                    2 => vec!["...".to_owned()],
+                    _ => Vec::new(),
+                },
                 limit: match self.rng.random_range(0..3) {
                     0 => self.rng.random_range(0..6),
                     1 => self.rng.random(),
@@ -275,9 +284,13 @@ impl Script {
         })
     }
 
+    fn letter(&mut self) -> char {
+        char::from(self.rng.random_range(b'a'..=b'f'))
+    }
+
     fn message(&mut self) -> Message {
         let len = self.rng.random_range(1..=self.text_len_max);
-        let letter = char::from(self.rng.random_range(b'a'..=b'z'));
+        let letter = self.letter();
         Message {
             id: self.id(),
             conversation: Conversation::Direct,
