@@ -619,6 +619,9 @@ pub const HISTORY_ITEMS_MAX: u32 = 10_000;
 pub const HISTORY_ITEMS_LEN_MAX: usize = 8 * MIB;
 /// Longest line that a client reads: the directory of a server with 100,000 devices.
 pub const REPLY_LINE_LEN_MAX: usize = 64 * MIB;
+/// Largest database that is read from end to end each time that it is opened, to see whether it is damaged: a hundredth
+/// of a second.
+pub const CHECKED_FILE_LEN_MAX: u64 = 4 * MIB as u64;
 /// Words of one search, and bytes of them together: more than anybody types.
 pub const SEARCH_WORDS_MAX: usize = 32;
 /// The same in bytes.

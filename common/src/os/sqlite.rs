@@ -3,7 +3,8 @@
 //! A file is for its owner only. It is opened in WAL mode, with foreign keys enforced and every commit
 //! waiting for the disk ([`set_durability`] changes the latter). The schema's version is in the
 //! header, as `user_version`: an older one is brought forward, step by step and in one transaction; a
-//! newer one, and what is no SQLite file at all, is refused before SQLite touches it.
+//! newer one, and what is no SQLite file at all, is refused before SQLite touches it. A small file is checked for damage
+//! each time, a large one after a program that did not end in good order.
 
 use std::error::Error;
 use std::fs::File;
@@ -16,6 +17,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, Row, TransactionBehavior};
 
 use super::private::{self, Durability};
+use crate::limits::CHECKED_FILE_LEN_MAX;
 
 /// How long to wait for another program that has locked the file: longer than a backup holds a lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,6 +88,7 @@ pub fn open(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
     let known = schema.migrations.len() as u32;
     private::create_file(path)?;
     check_header(path, known)?;
+    let wants_check = wants_check(path)?;
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     if schema.access == Access::Alone {
@@ -94,7 +97,9 @@ pub fn open(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
     // The WAL may have a newer one than the header.
     let version = schema_version(&connection)?;
     refuse_newer(version, known)?;
-    quick_check(&connection)?;
+    if wants_check {
+        quick_check(&connection)?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     set_durability(&connection, Durability::PowerLoss)?;
@@ -165,6 +170,14 @@ fn check_header(path: &Path, known: u32) -> Result<(), OpenError> {
         }
         Some(_) | None => Err(OpenError::Damaged("it is not an SQLite file".to_owned())),
     }
+}
+
+/// Tells whether a file is to be read from end to end: it is soon done, or the last program that had it open did not
+/// end in good order, and has left its WAL.
+fn wants_check(path: &Path) -> io::Result<bool> {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    Ok(path.metadata()?.len() <= CHECKED_FILE_LEN_MAX || Path::new(&wal).exists())
 }
 
 fn schema_version(connection: &Connection) -> rusqlite::Result<u32> {
@@ -321,6 +334,31 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         bytes[4096..12 * 4096].fill(0xa5);
         fs::write(&path, bytes).unwrap();
+        let error = open(&path, &OLD).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged(_)), "{error}");
+    }
+
+    #[test]
+    fn a_large_file_is_checked_after_an_end_that_was_none() {
+        let (_folder, path) = fresh();
+        let connection = open(&path, &OLD).unwrap();
+        let text = "x".repeat(CHECKED_FILE_LEN_MAX as usize / 4);
+        for _ in 0..5 {
+            connection
+                .execute("INSERT INTO texts VALUES (?)", [&text])
+                .unwrap();
+        }
+        drop(connection);
+        // The root page of the table.
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[4096] ^= 0xff;
+        fs::write(&path, bytes).unwrap();
+        let connection = open(&path, &OLD).unwrap();
+        let read: rusqlite::Result<i64> =
+            connection.query_row("SELECT count(*) FROM texts", [], |row| row.get(0));
+        assert!(is_damage(&read.unwrap_err()), "whoever reads it is told");
+        drop(connection);
+        fs::write(path.with_extension("db-wal"), "").unwrap();
         let error = open(&path, &OLD).unwrap_err();
         assert!(matches!(error, OpenError::Damaged(_)), "{error}");
     }
