@@ -16,6 +16,8 @@
 //! Nobody is asked here and nothing is stored. A server that hands out a log can hold entries back, and can do no
 //! more: it is nobody's device.
 
+// What one device has written in one run.
+mod chain;
 // Signed entries, and their bytes.
 mod entry;
 // All entries of an account.
@@ -27,8 +29,9 @@ mod standing;
 // What entries say.
 mod statement;
 
+pub use chain::Accepted;
 pub use entry::{AccountEntry, EntryError};
-pub use log::{Accepted, AccountLog, LogError};
+pub use log::{AccountLog, LogError};
 pub use safety::SafetyNumber;
 pub use standing::{Device, Standing, State};
 pub use statement::{AccountStatement, Genesis, Revocation, StatementError, recovery_secret};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::chain::{Accepted, Chain};
 use super::entry::AccountEntry;
 use super::standing::Standing;
 use super::statement::{AccountStatement, Genesis};
@@ -40,26 +41,6 @@ pub struct AccountLog {
     genesis: Genesis,
     chains: BTreeMap<ChainId, Chain>,
     standing: Standing,
-}
-
-/// What one device has written in one run.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Chain {
-    /// With the hashes of their headers.
-    entries: Vec<(AccountEntry, HeaderHash)>,
-    /// Another entry, signed as well, for a place that has one: from there on nothing counts.
-    fork: Option<AccountEntry>,
-}
-
-/// What became of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// It is new.
-    New,
-    /// It was known before.
-    Known,
-    /// It contradicts a known one: its author's run is void from there.
-    Fork,
 }
 
 impl AccountLog {
@@ -254,37 +235,6 @@ impl AccountLog {
         };
         let chains = self.chains.range(first..);
         chains.take_while(move |(chain, _)| chain.device == first.device)
-    }
-}
-
-impl Chain {
-    /// Puts a genuine entry at its place.
-    fn insert(&mut self, place: usize, entry: AccountEntry, hash: HeaderHash) -> Accepted {
-        if place == self.entries.len() {
-            self.entries.push((entry, hash));
-            return Accepted::New;
-        }
-        let is_first = self
-            .fork
-            .as_ref()
-            .is_none_or(|fork| entry.id.sequence < fork.id.sequence);
-        if !is_first {
-            return Accepted::Known;
-        }
-        self.fork = Some(entry);
-        Accepted::Fork
-    }
-
-    /// How many entries there are before a fork.
-    fn count(&self) -> usize {
-        let fork = self.fork.as_ref().map(|fork| fork.id.sequence.previous());
-        let before = fork.and_then(|before| usize::try_from(before.number()).ok());
-        before.unwrap_or(usize::MAX).min(self.entries.len())
-    }
-
-    /// The entries before a fork, with the hashes of their headers.
-    pub(super) fn undisputed(&self) -> &[(AccountEntry, HeaderHash)] {
-        &self.entries[..self.count()]
     }
 }
 

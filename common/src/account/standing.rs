@@ -7,8 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::chain::Chain;
 use super::entry::AccountEntry;
-use super::log::Chain;
 use super::statement::{AccountStatement, Genesis, Revocation};
 use crate::id::DeviceName;
 use crate::key::DeviceKey;
