@@ -3,7 +3,7 @@
 use super::entry::AccountEntry;
 use crate::log::HeaderHash;
 
-/// What one device has written in one run.
+/// The entries of one run, in order and without a gap.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chain {
     /// With the hashes of their headers.

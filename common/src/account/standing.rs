@@ -44,9 +44,9 @@ pub struct Device {
 /// Whether a device is one of the account's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is.
+    /// It is one of the account's.
     Approved,
-    /// It is not any more.
+    /// It was one of the account's.
     Revoked {
         /// Who said so: itself, one above it, or the recovery key.
         by: DeviceKey,

@@ -19,10 +19,9 @@ const LOG_CONTEXT: &str = "rdv 2026-11 account log v1";
 pub enum AccountStatement {
     /// The account begins.
     Genesis(Genesis),
-    /// This is a device of the account. Said of a device by itself or by one above it, it is the device's name from
-    /// then on.
+    /// This is a device of the account. The name counts if the device itself or one above it gives it.
     Approve {
-        /// The device.
+        /// Whose key is approved: any but the recovery key.
         device: DeviceKey,
         /// What its owner calls it.
         name: DeviceName,
@@ -45,7 +44,7 @@ pub struct Genesis {
 /// The end of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// The device.
+    /// Whose key is revoked: the author's own or one below it, or it has no effect.
     pub device: DeviceKey,
     /// The last of its entries that count in this log, of each run that its revoker knows. At most
     /// [`REVOCATION_RUNS_MAX`]; nothing counts of runs that are not here.
@@ -103,7 +102,7 @@ impl AccountStatement {
         }
     }
 
-    /// Its bytes.
+    /// The body of its entry, at most [`ACCOUNT_STATEMENT_LEN_MAX`](crate::limits::ACCOUNT_STATEMENT_LEN_MAX) bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Genesis(genesis) => genesis.to_bytes().to_vec(),
