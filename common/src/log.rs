@@ -24,11 +24,14 @@ mod id;
 mod kind;
 // Signatures over runs of entries.
 mod seal;
+// What a device has, in few words.
+mod vector;
 
 pub use body::{Body, BodyError, Reaction, Session};
 pub use clock::{Clock, Dating, HybridClock};
-pub use fork::{Fork, ForkError, ForkProof, Stretch, StretchError};
+pub use fork::{Fork, ForkError, ForkProof, Stretch, StretchError, chained};
 pub use header::{Header, HeaderError, Outline};
 pub use id::{AccountId, BodyHash, ChainId, ConversationId, EntryId, HeaderHash, RunId, Sequence};
 pub use kind::Kind;
 pub use seal::Seal;
+pub use vector::{BUCKETS, Buckets, Digest, Extent, Vector};

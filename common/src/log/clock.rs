@@ -71,6 +71,11 @@ pub struct HybridClock {
 }
 
 impl HybridClock {
+    /// A clock that has heard of nothing yet.
+    pub const fn new() -> Self {
+        Self { last: Clock(0) }
+    }
+
     /// Follows the clock of an entry, so that whatever this device writes from now on is dated later. One that is
     /// implausible by this device's own time is not followed: nobody can draw it away.
     pub fn follow(&mut self, clock: Clock, wall: UnixTime) {

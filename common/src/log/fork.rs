@@ -25,7 +25,7 @@ impl Stretch {
 
     /// The hashes of the headers at their places in a chain.
     pub fn hashes(&self, conversation: ConversationId, chain: ChainId) -> Vec<HeaderHash> {
-        hashes(
+        chained(
             conversation,
             chain,
             self.first,
@@ -77,29 +77,31 @@ impl Stretch {
 }
 
 /// The hashes of headers in a row, of which the first is at `first` and follows `previous`.
-pub(super) fn hashes(
+pub fn chained<'a>(
     conversation: ConversationId,
     chain: ChainId,
     first: Sequence,
     previous: HeaderHash,
-    outlines: &[Outline],
+    outlines: impl IntoIterator<Item = &'a Outline>,
 ) -> Vec<HeaderHash> {
-    let mut header_previous = previous;
-    let mut sequence = first;
-    let mut hashes = Vec::with_capacity(outlines.len());
-    for outline in outlines {
-        let header = Header {
+    let mut header = None;
+    let hashes = outlines.into_iter().map(|outline| {
+        let (sequence, previous) = match header {
+            None => (first, previous),
+            Some((sequence, hash)) => (Sequence::next(sequence), hash),
+        };
+        let hash = Header {
             conversation,
             chain,
             sequence,
-            previous: header_previous,
+            previous,
             outline: *outline,
-        };
-        header_previous = header.hash();
-        sequence = sequence.next();
-        hashes.push(header_previous);
-    }
-    hashes
+        }
+        .hash();
+        header = Some((sequence, hash));
+        hash
+    });
+    hashes.collect()
 }
 
 /// Why headers are no stretch of a chain.
