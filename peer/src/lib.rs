@@ -25,6 +25,8 @@ mod conversation;
 // How a command fails: an exit code, and what, why and what next in words.
 #[cfg(feature = "shell")]
 mod failure;
+// Replicas of logs: what is taken, given on and shown.
+pub mod log;
 // The engine.
 pub mod node;
 // A port of the gateway's for this device.

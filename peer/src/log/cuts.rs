@@ -1,0 +1,127 @@
+//! Cuts: where somebody who may say so has ended a chain.
+
+use std::collections::BTreeMap;
+
+use common::key::DeviceKey;
+use common::limits::{CHAINS_PER_CONVERSATION_MAX, CUT_SIGNERS_MAX, CUTS_PER_SIGNER_MAX};
+use common::log::{ChainId, Clock, EntryId, Sequence};
+
+use super::replica::Standing;
+
+/// How senior a signer is: 0 is the most senior one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(pub u32);
+
+/// Everything that was said of the ends of chains, and what follows from it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cuts {
+    /// By the chain that is cut, and the device that says so; the latest first.
+    said: BTreeMap<ChainId, BTreeMap<DeviceKey, Vec<Cut>>>,
+    /// The last entry of each chain that counts.
+    effective: BTreeMap<ChainId, Sequence>,
+}
+
+/// An entry that says where a chain ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Cut {
+    clock: Clock,
+    by: EntryId,
+    last: Sequence,
+}
+
+impl Cuts {
+    pub(super) const fn new() -> Self {
+        Self {
+            said: BTreeMap::new(),
+            effective: BTreeMap::new(),
+        }
+    }
+
+    /// The entry `by` says that `target` is the last entry of its chain that counts.
+    ///
+    /// Of what one signer says of one chain, only the last [`CUTS_PER_SIGNER_MAX`] are kept; which ones does not depend on
+    /// the order in which they come. Too many chains or signers are ignored.
+    pub(super) fn note(&mut self, by: EntryId, clock: Clock, target: EntryId) {
+        let is_known = self.said.contains_key(&target.chain);
+        if !is_known && self.said.len() >= CHAINS_PER_CONVERSATION_MAX {
+            return;
+        }
+        let signers = self.said.entry(target.chain).or_default();
+        if !signers.contains_key(&by.chain.device) && signers.len() >= CUT_SIGNERS_MAX {
+            return;
+        }
+        let cut = Cut {
+            clock,
+            by,
+            last: target.sequence,
+        };
+        let said = signers.entry(by.chain.device).or_default();
+        if !said.contains(&cut) {
+            said.push(cut);
+            said.sort_unstable_by(|one, other| other.cmp(one));
+            said.truncate(CUTS_PER_SIGNER_MAX);
+        }
+    }
+
+    /// Entries of `chain` from `from` on were replaced by others.
+    pub(super) fn forget(&mut self, chain: ChainId, from: Sequence) {
+        let is_kept = |cut: &Cut| cut.by.chain != chain || cut.by.sequence < from;
+        for signers in self.said.values_mut() {
+            for said in signers.values_mut() {
+                said.retain(is_kept);
+            }
+        }
+    }
+
+    /// Tells whether a device has said something.
+    pub(super) fn is_signer(&self, device: &DeviceKey) -> bool {
+        self.said
+            .values()
+            .any(|signers| signers.contains_key(device))
+    }
+
+    /// Decides which cuts count: of several of one chain the most senior signer's, of one signer the last. `counts`
+    /// tells whether an entry is confirmed and undisputed.
+    ///
+    /// A cut that is itself above one by a more senior signer is void, and so is one by a device that is not approved,
+    /// unless a more senior signer has cut that device's chain above it. So they are gone through by rank: whatever could
+    /// make one void is decided before it.
+    pub(super) fn decide(&mut self, standing: &impl Standing, counts: impl Fn(&EntryId) -> bool) {
+        let mut ranked = Vec::new();
+        for (target, signers) in &self.said {
+            for (signer, said) in signers {
+                if let Some(rank) = standing.rank(signer, &target.device) {
+                    ranked.extend(said.iter().map(|cut| (rank, *signer, *target, cut)));
+                }
+            }
+        }
+        // The sort is stable: of one signer the latest stays first.
+        ranked.sort_by_key(|(rank, signer, target, _)| (*rank, *signer, *target));
+        let mut decided: BTreeMap<ChainId, (Rank, Sequence)> = BTreeMap::new();
+        for (rank, _, target, cut) in ranked {
+            let above = decided.get(&cut.by.chain).filter(|(by, _)| *by < rank);
+            let is_void = match above {
+                Some((_, last)) => cut.by.sequence > *last,
+                None => !standing.is_approved(&cut.by.chain.device),
+            };
+            if counts(&cut.by) && !is_void {
+                decided.entry(target).or_insert((rank, cut.last));
+            }
+        }
+        let effective = decided.into_iter();
+        self.effective = effective.map(|(chain, (_, last))| (chain, last)).collect();
+    }
+
+    /// The last entry of a chain that counts, if somebody has cut it.
+    pub(super) fn last(&self, chain: &ChainId) -> Option<Sequence> {
+        self.effective.get(chain).copied()
+    }
+
+    /// The chains that are cut.
+    pub(super) fn chains(&self) -> impl Iterator<Item = (&ChainId, &Sequence)> {
+        self.effective.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests;

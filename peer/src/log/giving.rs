@@ -1,0 +1,306 @@
+//! What the other end of a link lacks of a conversation, and in which pages it is given.
+//!
+//! The other side says what it has by its extents. Each page that it is given it answers with a `Have`, which says how
+//! many pages it answers and what it has now. So a page that was not taken is noticed without a timer: its answer
+//! comes, and the extent has not moved. It is given once more, from the last sealed entry on, and then not again
+//! until the other side says something else.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
+
+use common::limits::{
+    CHAINS_PER_CONVERSATION_MAX, PAGE_ENTRIES_MAX, PAGE_LEN_MAX, PAGES_IN_FLIGHT_LEN_MAX,
+};
+use common::log::{ChainId, ConversationId, Extent, Seal, Sequence, Vector};
+
+use super::page::{Page, PageEnd, PageRequest};
+use super::replica::{Giveable, Replica};
+
+/// Something to say to the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Read this, make a page of it, tell [`Giving::handle_page`], and send it.
+    Page(PageRequest),
+    /// Send a seal of this device's own, for entries that were sent without one.
+    Seal(ChainId, Seal),
+    /// Send the proof that the chain forks.
+    Fork(ChainId),
+    /// Say that this device has nothing of the chain before `base`.
+    Gone {
+        /// The chain.
+        chain: ChainId,
+        /// The first entry that is kept.
+        base: Sequence,
+    },
+}
+
+/// The pages of one link, of all conversations, that are not answered yet.
+#[derive(Clone, Debug, Default)]
+pub struct Flight {
+    sent: VecDeque<Sent>,
+    sent_len: usize,
+    /// Pages that are being read, each as long as any may be.
+    reading: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    conversation: ConversationId,
+    chain: ChainId,
+    cost: usize,
+}
+
+impl Flight {
+    /// Tells whether another page may be sent.
+    pub const fn has_room(&self) -> bool {
+        self.len() < PAGES_IN_FLIGHT_LEN_MAX
+    }
+
+    /// Bytes of pages, at most [`PAGES_IN_FLIGHT_LEN_MAX`] and a page.
+    pub const fn len(&self) -> usize {
+        self.sent_len + self.reading * PAGE_LEN_MAX
+    }
+
+    /// Whether nothing is in flight.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The other side has answered so many pages: they are to be reported to [`Giving::handle_answer`] of their
+    /// conversations, after the extents that came with the answer.
+    pub fn answered(&mut self, pages: usize) -> Vec<(ConversationId, ChainId)> {
+        let answered = self.sent.drain(..pages.min(self.sent.len()));
+        let answered: Vec<Sent> = answered.collect();
+        self.sent_len -= answered.iter().map(|sent| sent.cost).sum::<usize>();
+        let answered = answered.iter();
+        answered
+            .map(|sent| (sent.conversation, sent.chain))
+            .collect()
+    }
+}
+
+/// What one link is given of one conversation.
+///
+/// After [`Giving::open`], whenever something has happened, drain [`Giving::poll`]. All chains have their turn: one with
+/// a hundred thousand entries keeps no other one waiting.
+#[derive(Clone, Debug, Default)]
+pub struct Giving {
+    theirs: BTreeMap<ChainId, Theirs>,
+    /// Chains of which there may be something to give.
+    due: BTreeSet<ChainId>,
+    /// The chain that was served last.
+    turn: Option<ChainId>,
+    is_open: bool,
+}
+
+/// What the other side has of a chain, or will have.
+#[derive(Clone, Copy, Debug)]
+struct Theirs {
+    extent: Extent,
+    /// The last entry that it was sent, or has.
+    sent: Sequence,
+    /// The last seal that it was sent, or has.
+    seal_sent: Sequence,
+    /// Pages that are not answered.
+    unanswered: usize,
+    is_reading: bool,
+    /// It has not taken a page while it had this.
+    refused: Option<Extent>,
+    /// It has not taken it a second time.
+    is_stalled: bool,
+    fork_sent: Option<Sequence>,
+    gone_sent: Sequence,
+    /// The page before this first entry was sent.
+    before_sent: Sequence,
+}
+
+impl Theirs {
+    const fn new(extent: Extent) -> Self {
+        Self {
+            extent,
+            sent: extent.last,
+            seal_sent: extent.sealed,
+            unanswered: 0,
+            is_reading: false,
+            refused: None,
+            is_stalled: false,
+            fork_sent: None,
+            gone_sent: Sequence::START,
+            before_sent: Sequence::START,
+        }
+    }
+}
+
+impl Giving {
+    /// The other side has said all that it has. Nothing is given before.
+    pub fn open(&mut self, theirs: &Vector, replica: &Replica) {
+        self.is_open = true;
+        self.theirs.clear();
+        for (chain, extent) in theirs.0.iter().take(CHAINS_PER_CONVERSATION_MAX) {
+            if extent.is_sound() {
+                self.theirs.insert(*chain, Theirs::new(*extent));
+            }
+        }
+        self.due.extend(replica.chains().copied());
+    }
+
+    /// The other side says what it has of a chain now. It may be less than before.
+    pub fn handle_have(&mut self, chain: ChainId, extent: Extent) {
+        let has_room = self.theirs.len() < CHAINS_PER_CONVERSATION_MAX;
+        if !extent.is_sound() || !has_room && !self.theirs.contains_key(&chain) {
+            return;
+        }
+        let theirs = self.theirs.entry(chain).or_insert(Theirs::new(extent));
+        if theirs.extent != extent {
+            (theirs.refused, theirs.is_stalled) = (None, false);
+        }
+        if extent.last < theirs.extent.last && theirs.unanswered == 0 {
+            theirs.sent = extent.last;
+        }
+        if extent.sealed < theirs.extent.sealed {
+            theirs.seal_sent = extent.sealed;
+        }
+        theirs.sent = theirs.sent.max(extent.last);
+        theirs.seal_sent = theirs.seal_sent.max(extent.sealed);
+        theirs.extent = extent;
+        self.due.insert(chain);
+    }
+
+    /// The other side has answered a page of a chain.
+    pub fn handle_answer(&mut self, chain: ChainId) {
+        let Some(theirs) = self.theirs.get_mut(&chain) else {
+            return;
+        };
+        theirs.unanswered = theirs.unanswered.saturating_sub(1);
+        if theirs.unanswered == 0 && theirs.extent.last < theirs.sent {
+            theirs.is_stalled = theirs.refused == Some(theirs.extent);
+            theirs.refused = Some(theirs.extent);
+            theirs.sent = theirs.extent.sealed;
+            theirs.seal_sent = theirs.extent.sealed;
+        }
+        self.due.insert(chain);
+    }
+
+    /// Something about a chain has changed here.
+    pub fn handle_change(&mut self, chain: ChainId) {
+        self.due.insert(chain);
+    }
+
+    /// The page was made that [`Due::Page`] asked for, and is sent; or it could not be made.
+    pub fn handle_page(&mut self, request: &PageRequest, page: Option<&Page>, flight: &mut Flight) {
+        flight.reading = flight.reading.saturating_sub(1);
+        let Some(theirs) = self.theirs.get_mut(&request.chain) else {
+            return;
+        };
+        theirs.is_reading = false;
+        let Some(page) = page else {
+            theirs.is_stalled = true;
+            return;
+        };
+        if request.end == PageEnd::Before {
+            theirs.before_sent = theirs.extent.base;
+        } else {
+            theirs.sent = page.last();
+        }
+        if let Some(seal) = page.seal {
+            theirs.seal_sent = seal.sequence;
+        }
+        theirs.unanswered += 1;
+        flight.sent_len += page.cost();
+        flight.sent.push_back(Sent {
+            conversation: page.conversation,
+            chain: page.chain,
+            cost: page.cost(),
+        });
+        self.due.insert(request.chain);
+    }
+
+    /// The next thing to say, of a chain that has waited longest.
+    pub fn poll(&mut self, replica: &Replica, flight: &mut Flight) -> Option<Due> {
+        while self.is_open && flight.has_room() {
+            let after = self.turn.map_or(Unbounded, Excluded);
+            let next = self.due.range((after, Unbounded)).next();
+            let chain = *next.or_else(|| self.due.first())?;
+            if let Some(due) = self.next_of(&chain, replica) {
+                if matches!(due, Due::Page(_)) {
+                    flight.reading += 1;
+                }
+                self.turn = Some(chain);
+                return Some(due);
+            }
+            self.due.remove(&chain);
+        }
+        None
+    }
+
+    fn next_of(&mut self, chain: &ChainId, replica: &Replica) -> Option<Due> {
+        let giveable = replica.giveable(chain)?;
+        let theirs = self
+            .theirs
+            .entry(*chain)
+            .or_insert(Theirs::new(Extent::NOTHING));
+        if let Some(fork) = replica.fork(chain)
+            && theirs.extent.fork.is_none_or(|known| known > fork)
+            && theirs.fork_sent != Some(fork)
+        {
+            theirs.fork_sent = Some(fork);
+            return Some(Due::Fork(*chain));
+        }
+        if theirs.is_stalled || theirs.is_reading {
+            return None;
+        }
+        if let Some(seal) = giveable.seal
+            && (theirs.seal_sent.next()..=theirs.sent).contains(&seal.sequence)
+        {
+            theirs.seal_sent = seal.sequence;
+            return Some(Due::Seal(*chain, seal));
+        }
+        if theirs.sent.next() < giveable.base && theirs.gone_sent != giveable.base {
+            theirs.gone_sent = giveable.base;
+            return Some(Due::Gone {
+                chain: *chain,
+                base: giveable.base,
+            });
+        }
+        let (first, until, end) = theirs.before(&giveable).or(theirs.after(&giveable))?;
+        theirs.is_reading = true;
+        Some(Due::Page(PageRequest {
+            conversation: replica.conversation(),
+            chain: *chain,
+            first,
+            until,
+            end,
+        }))
+    }
+}
+
+impl Theirs {
+    /// What comes right before their first entry.
+    fn before(&self, giveable: &Giveable) -> Option<(Sequence, Sequence, PageEnd)> {
+        let base = self.extent.base;
+        let is_lacking = self.extent.last >= base && giveable.base < base;
+        if !is_lacking || self.before_sent == base || giveable.last < base.previous() {
+            return None;
+        }
+        let until = base.previous();
+        let skipped = until.since(giveable.base);
+        let first = Sequence::new(until.number() - skipped.min(PAGE_ENTRIES_MAX as u64 - 1))?;
+        Some((first, until, PageEnd::Before))
+    }
+
+    /// What follows their last one.
+    fn after(&self, giveable: &Giveable) -> Option<(Sequence, Sequence, PageEnd)> {
+        let first = self.sent.next().max(giveable.base);
+        let (until, end) = match (giveable.fork_parent, giveable.cut) {
+            (Some(parent), cut) if cut.is_none_or(|cut| parent <= cut) => (parent, PageEnd::Known),
+            (_, Some(cut)) if self.sent >= cut => return None,
+            (_, Some(cut)) => (giveable.last, PageEnd::Seal(cut)),
+            (_, None) if giveable.is_own => (giveable.last, PageEnd::Anywhere),
+            (_, None) => (giveable.last, PageEnd::Seal(giveable.last)),
+        };
+        (first <= until).then_some((first, until, end))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Forks and cuts: what of a chain counts no more.
+
+use common::key::DeviceKey;
+use common::log::{ChainId, Clock, EntryId, Extent, Fork, HeaderHash, Sequence};
+
+use super::super::chain::Chain;
+use super::super::refusal::Refusal;
+use super::super::run::NewRun;
+use super::taking::Rewrite;
+use super::{Admission, ForkPoint, Replica, Standing};
+
+impl Replica {
+    // ---- forks ---------------------------------------------------------------------------------
+
+    /// Takes a fork that is proved. From there on the chain is void; the store keeps the proof and the entries. Of
+    /// several forks of a chain the first one counts. If this device has written the chain, what it has lost by
+    /// that is to be written again.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if it says nothing new, or is of nobody who counts.
+    pub fn admit_fork(
+        &mut self,
+        fork: &Fork,
+        standing: &impl Standing,
+    ) -> Result<Admission, Refusal> {
+        let id = fork.chain();
+        if fork.conversation() != self.conversation {
+            return Err(Refusal::OtherConversation);
+        }
+        let known = self.forks.get(&id).map(|known| known.sequence);
+        if known.is_some_and(|known| known <= fork.sequence()) {
+            return Err(Refusal::Known);
+        }
+        if !self.chains.contains_key(&id) {
+            let is_wanted = self.cuts.last(&id).is_some() || standing.is_approved(&id.device);
+            if !is_wanted {
+                return Err(Refusal::NotApproved);
+            }
+            if !self.has_room(&id) {
+                return Err(Refusal::Full);
+            }
+            let chain = Chain::starting_at(Sequence::FIRST, HeaderHash::NONE);
+            self.chains.insert(id, chain);
+        }
+        let point = ForkPoint {
+            sequence: fork.sequence(),
+            parent: fork.parent(),
+        };
+        self.forks.insert(id, point);
+        let rewrite = self.on_own_fork(id, point.sequence, known);
+        let chain = self.chains.get_mut(&id).ok_or(Refusal::NotNext)?;
+        let last = point.sequence.previous();
+        if chain
+            .tip_at(last)
+            .is_some_and(|tip| tip.hash == point.parent)
+        {
+            // What is sealed after it covers it.
+            chain.confirm(last, None);
+        }
+        let mut admission = Admission::new(id, chain, None);
+        admission.rewrite = rewrite;
+        self.on_confirmed(&id.device, standing);
+        Ok(admission)
+    }
+
+    fn on_own_fork(
+        &mut self,
+        id: ChainId,
+        from: Sequence,
+        until: Option<Sequence>,
+    ) -> Option<Rewrite> {
+        if id.device != self.device {
+            return None;
+        }
+        self.end_run(id, NewRun::Forked);
+        let last = self.chains.get(&id).map(|chain| chain.last().sequence);
+        let has_any = last.is_some_and(|last| last >= from);
+        has_any.then_some(Rewrite {
+            chain: id,
+            from,
+            until,
+        })
+    }
+
+    /// Where a chain is known to fork.
+    pub fn fork(&self, id: &ChainId) -> Option<Sequence> {
+        self.forks.get(id).map(|fork| fork.sequence)
+    }
+
+    /// Somebody says to have this of a chain. If it is this device's present run, and that cannot be unless there is
+    /// another copy of it, the run ends: what the store is then to remove and the caller to write again is returned.
+    pub fn note_claim(&mut self, id: &ChainId, theirs: &Extent) -> Option<Admission> {
+        let run = self.run.filter(|run| run.chain() == *id)?;
+        let chain = self.chains.get_mut(id)?;
+        let why = run.contradicted(theirs, chain.sealed, chain.last())?;
+        let from = chain.drop_unsealed();
+        let mut admission = Admission::new(*id, chain, None);
+        admission.remove = from;
+        admission.rewrite = from.map(|from| Rewrite {
+            chain: *id,
+            from,
+            until: None,
+        });
+        self.end_run(*id, why);
+        from.map(|_| admission)
+    }
+
+    // ---- cuts ----------------------------------------------------------------------------------
+
+    /// An entry that is on disk says that `target` is the last one of its chain that counts: for the start. What
+    /// is taken later is noticed.
+    pub fn restore_cut(&mut self, by: EntryId, clock: Clock, target: EntryId) {
+        self.cuts.note(by, clock, target);
+    }
+
+    /// Devices were approved or revoked, or all that the store has was restored: decides anew which cuts count.
+    pub fn refresh(&mut self, standing: &impl Standing) {
+        let (chains, forks) = (&self.chains, &self.forks);
+        self.cuts.decide(standing, |by: &EntryId| {
+            let chain = chains.get(&by.chain);
+            let fork = forks.get(&by.chain);
+            chain.is_some_and(|chain| by.sequence <= chain.sealed.sequence)
+                && fork.is_none_or(|fork| by.sequence < fork.sequence)
+        });
+        let devices = self.chains.keys().map(|id| id.device).chain([self.device]);
+        self.unapproved = devices
+            .filter(|device| !standing.is_approved(device))
+            .collect();
+        let cuts: Vec<ChainId> = self.cuts.chains().map(|(chain, _)| *chain).collect();
+        for chain in cuts {
+            self.look_up_cut(&chain);
+        }
+    }
+
+    /// More entries of this device are confirmed, or fewer.
+    pub(super) fn on_confirmed(&mut self, device: &DeviceKey, standing: &impl Standing) {
+        if self.cuts.is_signer(device) {
+            self.refresh(standing);
+        }
+    }
+
+    /// Tells whether an entry at this place counts for nothing.
+    pub(super) fn is_void(&self, id: &ChainId, place: Sequence) -> bool {
+        let fork = self.forks.get(id);
+        fork.is_some_and(|fork| place >= fork.sequence)
+            || self.cut(id).is_some_and(|last| place > last)
+    }
+
+    /// The last entry of a chain that counts, if it is cut, or if its device is not approved.
+    pub(super) fn cut(&self, id: &ChainId) -> Option<Sequence> {
+        let is_unapproved = self.unapproved.contains(&id.device);
+        let none = is_unapproved.then_some(Sequence::START);
+        self.cuts.last(id).or(none)
+    }
+
+    /// The last entry of a chain that counts, and the hash of its header if that is known; `None` if nothing limits it.
+    pub(super) fn limit(&self, id: &ChainId) -> Option<(Sequence, Option<HeaderHash>)> {
+        let fork = self.forks.get(id);
+        let fork = fork.map(|fork| (fork.sequence.previous(), Some(fork.parent)));
+        let cut = self.cut(id).map(|last| {
+            let known = self.cut_hashes.get(id).filter(|(at, _)| *at == last);
+            let none = (last == Sequence::START).then_some(HeaderHash::NONE);
+            (last, known.map(|(_, hash)| *hash).or(none))
+        });
+        match (fork, cut) {
+            (Some(fork), Some(cut)) => Some(if cut.0 < fork.0 { cut } else { fork }),
+            (fork, cut) => fork.or(cut),
+        }
+    }
+
+    /// Has the store asked for the hash of the header where a chain is cut, if that is not known.
+    pub(super) fn look_up_cut(&mut self, id: &ChainId) {
+        let Some((at, None)) = self.limit(id) else {
+            return;
+        };
+        let Some(chain) = self.chains.get(id) else {
+            return;
+        };
+        if at == chain.durable.sealed.sequence {
+            self.cut_hashes.insert(*id, (at, chain.durable.sealed.hash));
+        } else if (chain.durable.base..chain.durable.sealed.sequence).contains(&at) {
+            self.look_ups.insert(EntryId {
+                chain: *id,
+                sequence: at,
+            });
+        }
+    }
+
+    /// The next entry whose header's hash is to be read from the store, for [`Replica::handle_hash`]. Until it is, this
+    /// device says of the chain what it has on disk, void or not.
+    pub fn poll_look_up(&mut self) -> Option<EntryId> {
+        self.look_ups.pop_first()
+    }
+
+    /// The store has the header with this hash at a place that it was asked for.
+    pub fn handle_hash(&mut self, id: EntryId, hash: HeaderHash) {
+        self.cut_hashes.insert(id.chain, (id.sequence, hash));
+    }
+}
