@@ -49,6 +49,9 @@ mod sealing;
 // Where two copies of a chain part.
 mod traces;
 
+#[cfg(test)]
+mod tests;
+
 pub use chain::{StoredChain, Tip, Unsealed};
 pub use cuts::Rank;
 pub use giving::{Due, Flight, Giving};
