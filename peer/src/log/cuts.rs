@@ -81,12 +81,16 @@ impl Cuts {
     }
 
     /// Decides which cuts count: of several of one chain the most senior signer's, of one signer the last. `counts`
-    /// tells whether an entry is confirmed and undisputed.
+    /// tells whether an entry is confirmed and undisputed. Returns whether that changes anything.
     ///
     /// A cut that is itself above one by a more senior signer is void, and so is one by a device that is not approved,
     /// unless a more senior signer has cut that device's chain above it. So they are gone through by rank: whatever could
     /// make one void is decided before it.
-    pub(super) fn decide(&mut self, standing: &impl Standing, counts: impl Fn(&EntryId) -> bool) {
+    pub(super) fn decide(
+        &mut self,
+        standing: &impl Standing,
+        counts: impl Fn(&EntryId) -> bool,
+    ) -> bool {
         let mut ranked = Vec::new();
         for (target, signers) in &self.said {
             for (signer, said) in signers {
@@ -108,8 +112,10 @@ impl Cuts {
                 decided.entry(target).or_insert((rank, cut.last));
             }
         }
-        let effective = decided.into_iter();
-        self.effective = effective.map(|(chain, (_, last))| (chain, last)).collect();
+        let decided = decided.into_iter();
+        let effective = decided.map(|(chain, (_, last))| (chain, last)).collect();
+        let before = std::mem::replace(&mut self.effective, effective);
+        before != self.effective
     }
 
     /// The last entry of a chain that counts, if somebody has cut it.

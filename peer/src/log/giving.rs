@@ -132,7 +132,7 @@ impl Theirs {
 }
 
 impl Giving {
-    /// The other side has said all that it has. Nothing is given before.
+    /// The other side has said all that it has. Nothing is given before. Said again, it begins anew.
     pub fn open(&mut self, theirs: &Vector, replica: &Replica) {
         self.is_open = true;
         self.theirs.clear();

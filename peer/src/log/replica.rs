@@ -51,6 +51,8 @@ pub struct Replica {
     cut_hashes: BTreeMap<ChainId, (Sequence, HeaderHash)>,
     /// Of these, the store is to be asked.
     look_ups: BTreeSet<EntryId>,
+    /// What was refused may now be taken.
+    is_to_restate: bool,
     run: Option<OwnRun>,
     clock: HybridClock,
     sealing: Sealing,
@@ -91,6 +93,7 @@ impl Replica {
             unapproved: BTreeSet::new(),
             cut_hashes: BTreeMap::new(),
             look_ups: BTreeSet::new(),
+            is_to_restate: false,
             run: None,
             clock: HybridClock::new(),
             sealing: Sealing::new(),

@@ -477,6 +477,111 @@ fn t47_a_cut_ends_a_chain_and_is_asked_for_its_hash() {
 }
 
 #[test]
+fn t47_what_was_refused_is_asked_for_again_once_it_may_be_taken() {
+    let (mut replica, author) = (replica(), Author::with(2, 3));
+    let revoked = Everybody(vec![author.chain.device]);
+    replica.refresh(&revoked);
+    assert!(replica.poll_restate());
+    let mut senior = Author::new(1);
+    senior.write(Kind::TEXT, b"he is gone");
+    senior.write(Kind::CUT, &Body::Cut(author.id(2)).to_bytes());
+    let mut take = |page: Page| {
+        let examined = replica.examine(page, Source::Unproved, &revoked)?;
+        replica.admit(examined.check()?, WALL, &revoked)
+    };
+    assert_eq!(take(author.sealed(1, 3)), Err(Refusal::NotApproved));
+    take(senior.sealed(1, 1)).unwrap();
+    take(senior.sealed(2, 2)).unwrap();
+    take(author.sealed(1, 3)).unwrap();
+    assert!(replica.poll_restate());
+    assert!(!replica.poll_restate());
+    assert_eq!(replica.state(author.id(2)), EntryState::Confirmed);
+    assert_eq!(replica.state(author.id(3)), EntryState::Cut);
+}
+
+#[test]
+fn what_is_said_of_a_chain_that_forks_and_is_cut_ends_where_both_allow_it() {
+    let (one, _, proof) = forked();
+    let mut replica = replica();
+    take(&mut replica, one.sealed(1, 4)).unwrap();
+    let fork = proof.verify().unwrap();
+    let admission = replica.admit_fork(&fork, &ALL).unwrap();
+    replica.committed(&admission.receipt);
+    let mut senior = Author::new(1);
+    senior.write(Kind::CUT, &Body::Cut(one.id(1)).to_bytes());
+    take(&mut replica, senior.sealed(1, 1)).unwrap();
+    assert_eq!(last(&replica, &one), 2, "the hash is not known yet");
+    assert!(replica.extent(&one.chain, None).is_sound());
+    assert_eq!(replica.poll_look_up(), Some(one.id(1)));
+    replica.handle_hash(one.id(1), one.hash(1));
+    assert_eq!(last(&replica, &one), 1);
+}
+
+#[test]
+fn t44_a_run_ends_when_ones_own_clock_is_set_back_and_what_it_has_is_sealed() {
+    let mut replica = replica();
+    replica.begin(OwnRun::begin(key(9), RunId::from_bytes([1; 16])));
+    let start = now();
+    let ahead = WALL.saturating_add(CLOCK_AHEAD_MAX * 2);
+    for _ in 0..2 {
+        let written = replica.append(Kind::TEXT, b"x".to_vec(), ahead, start);
+        let chain = written.unwrap().chain;
+        assert_eq!(chain.run, RunId::from_bytes([1; 16]));
+    }
+    let ended = AppendError::NewRun(NewRun::ClockAhead);
+    let written = replica.append(Kind::TEXT, b"x".to_vec(), WALL, start);
+    assert_eq!(written.unwrap_err(), ended);
+    let job = replica.poll_seal(start).unwrap();
+    assert_eq!(job.sequence, at(2));
+    replica.begin(OwnRun::begin(key(9), RunId::from_bytes([2; 16])));
+    let written = replica
+        .append(Kind::TEXT, b"x".to_vec(), WALL, start)
+        .unwrap();
+    let clock = written.entries[0].entry.outline.clock;
+    assert_eq!(clock, Clock::at(WALL));
+}
+
+#[test]
+fn what_was_written_without_a_seal_before_a_crash_is_sealed_after_it() {
+    let author = Author::with(9, 100);
+    let unsealed = author.page(1, 100);
+    let hashes = unsealed.hashes();
+    let unsealed = unsealed.entries.iter().zip(hashes).zip(1..);
+    let unsealed = unsealed.map(|((entry, hash), place)| Unsealed {
+        tip: Tip {
+            sequence: at(place),
+            hash,
+            clock: entry.outline.clock,
+            placed: entry.outline.clock,
+        },
+        cost: entry.cost(),
+    });
+    let stored = StoredChain {
+        base: Sequence::FIRST,
+        before: HeaderHash::NONE,
+        base_placed: Clock::at(WALL),
+        sealed: Tip::START,
+        seal: None,
+        unsealed: unsealed.collect(),
+    };
+    let mut replica = replica();
+    replica.restore(author.chain, stored, WALL);
+    replica.seal_remains();
+    let start = now();
+    for place in [64, 100] {
+        let job = replica.poll_seal(start).unwrap();
+        assert_eq!(
+            (job.sequence, job.hash),
+            (at(place), author.hash(place as usize))
+        );
+        let seal = Seal::sign_hash(&secret(9), job.sequence, &job.hash);
+        assert!(replica.handle_seal(&job, seal, &ALL).is_some());
+        assert!(replica.handle_seal(&job, seal, &ALL).is_none());
+    }
+    assert_eq!(replica.poll_seal(start), None);
+}
+
+#[test]
 fn who_may_not_cut_cuts_nothing() {
     let (mut replica, author) = (replica(), Author::with(2, 4));
     take(&mut replica, author.sealed(1, 4)).unwrap();

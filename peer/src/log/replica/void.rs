@@ -116,13 +116,25 @@ impl Replica {
 
     /// Devices were approved or revoked, or all that the store has was restored: decides anew which cuts count.
     pub fn refresh(&mut self, standing: &impl Standing) {
+        self.decide(standing);
+        self.is_to_restate = true;
+    }
+
+    /// Tells, once, whether others may now give what was refused before. It is then to be said anew on each link what
+    /// is here, as at its beginning: who gives does not try for ever.
+    pub fn poll_restate(&mut self) -> bool {
+        std::mem::take(&mut self.is_to_restate)
+    }
+
+    fn decide(&mut self, standing: &impl Standing) {
         let (chains, forks) = (&self.chains, &self.forks);
-        self.cuts.decide(standing, |by: &EntryId| {
+        let has_changed = self.cuts.decide(standing, |by: &EntryId| {
             let chain = chains.get(&by.chain);
             let fork = forks.get(&by.chain);
             chain.is_some_and(|chain| by.sequence <= chain.sealed.sequence)
                 && fork.is_none_or(|fork| by.sequence < fork.sequence)
         });
+        self.is_to_restate |= has_changed;
         let devices = self.chains.keys().map(|id| id.device).chain([self.device]);
         self.unapproved = devices
             .filter(|device| !standing.is_approved(device))
@@ -136,7 +148,7 @@ impl Replica {
     /// More entries of this device are confirmed, or fewer.
     pub(super) fn on_confirmed(&mut self, device: &DeviceKey, standing: &impl Standing) {
         if self.cuts.is_signer(device) {
-            self.refresh(standing);
+            self.decide(standing);
         }
     }
 
@@ -154,7 +166,8 @@ impl Replica {
         self.cuts.last(id).or(none)
     }
 
-    /// The last entry of a chain that counts, and the hash of its header if that is known; `None` if nothing limits it.
+    /// Where what this device says of a chain ends, and the hash of the header there if that is known; `None` if nothing
+    /// limits it. Of a cut whose hash the store has not told yet, nothing is said but where a fork ends the chain.
     pub(super) fn limit(&self, id: &ChainId) -> Option<(Sequence, Option<HeaderHash>)> {
         let fork = self.forks.get(id);
         let fork = fork.map(|fork| (fork.sequence.previous(), Some(fork.parent)));
@@ -164,14 +177,18 @@ impl Replica {
             (last, known.map(|(_, hash)| *hash).or(none))
         });
         match (fork, cut) {
-            (Some(fork), Some(cut)) => Some(if cut.0 < fork.0 { cut } else { fork }),
+            (Some(fork), Some(cut)) => {
+                let is_cut_known = cut.0 < fork.0 && cut.1.is_some();
+                Some(if is_cut_known { cut } else { fork })
+            }
             (fork, cut) => fork.or(cut),
         }
     }
 
     /// Has the store asked for the hash of the header where a chain is cut, if that is not known.
     pub(super) fn look_up_cut(&mut self, id: &ChainId) {
-        let Some((at, None)) = self.limit(id) else {
+        let is_known = |at| self.cut_hashes.get(id).is_some_and(|(of, _)| *of == at);
+        let Some(at) = self.cut(id).filter(|at| !is_known(*at)) else {
             return;
         };
         let Some(chain) = self.chains.get(id) else {

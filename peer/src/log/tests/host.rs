@@ -346,6 +346,10 @@ impl Host {
     /// A link to another host begins.
     pub(super) fn connect(&mut self, other: usize, device: &DeviceKey) {
         self.links.insert(other, Link::default());
+        self.say_all(other, device);
+    }
+
+    fn say_all(&mut self, other: usize, device: &DeviceKey) {
         let vector = self.replica.vector(Some(device));
         for (chain, extent) in &vector.0 {
             self.check_promise(chain, extent);
@@ -500,7 +504,11 @@ impl Host {
             }
         }
         let others: Vec<usize> = self.links.keys().copied().collect();
+        let is_to_restate = self.replica.poll_restate();
         for other in others {
+            if is_to_restate {
+                self.say_all(other, &self.device_of(other));
+            }
             self.tell(other);
             self.give(other);
         }
@@ -569,9 +577,6 @@ impl Host {
         let chains: Vec<ChainId> = self.replica.chains().copied().collect();
         for chain in chains {
             self.note_change(chain);
-            for link in self.links.values_mut() {
-                link.untold.insert(chain);
-            }
         }
         self.turn();
     }
