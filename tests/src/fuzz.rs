@@ -13,6 +13,8 @@ mod config;
 mod feed;
 // A peer at the other end of a link, saying what it likes.
 mod link;
+// Entries of logs, and a replica among liars.
+mod log;
 // A peer's engine, with any rendezvous, network, disk and person.
 mod node_engine;
 // A node with its shell's queues.
@@ -51,13 +53,14 @@ pub struct Target {
 }
 
 /// All of them, in the order of what they are about: bytes, texts, connections, engines, the whole.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     target("frames", frames),
     target("rendezvous_frames", rendezvous_frames),
     target("peer_frames", peer_frames),
     target("stun", stun),
     target("relay", relay),
     target("port_mapping", port_mapping),
+    target("log", log),
     target("account", account),
     target("texts", texts),
     target("file_names", file_names),
@@ -106,6 +109,13 @@ pub fn relay(bytes: &[u8]) {
 /// leads elsewhere, and the machine comes to rest and to an end.
 pub fn port_mapping(bytes: &[u8]) {
     port_mapping::port_mapping(bytes);
+}
+
+/// Entries mean their bytes and no others. Whatever an author and those who give on its entries say, a replica takes
+/// nothing that is not sealed but from the author itself, says of nothing that it is on disk which is not, and gives no
+/// more at a time than may be in flight.
+pub fn log(bytes: &[u8]) {
+    log::log(bytes);
 }
 
 /// Whatever is said in the log of an account, by whom and in whichever order it comes: whoever has the same entries has

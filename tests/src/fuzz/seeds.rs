@@ -4,8 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use common::id::MessageId;
-use common::key::Fingerprint;
+use common::key::{DeviceSecret, Fingerprint};
 use common::limits::{CONTROL_FRAME_LEN_MAX, LINK_FRAME_LEN_MAX};
+use common::log::{
+    ChainId, Clock, ConversationId, EntryId, Header, HeaderHash, Kind, Outline, RunId, Sequence,
+};
 use common::stun::{TwoPorts, binding_answer, binding_request, probe, server_answer};
 use common::wire::frame::{self, PREFIX_LEN};
 use common::wire::rendezvous::{AdmissionCode, Hello, RequestFrame, RequestId};
@@ -39,6 +42,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "stun" => datagrams(),
         "relay" => channels(),
         "port_mapping" => gateways(),
+        "log" => logs(),
         "account" => (0..4).map(|n| noise(n, 400)).collect(),
         "texts" => texts().map(|text| text.into()).to_vec(),
         "file_names" => FILE_NAMES.map(|name| name.into()).to_vec(),
@@ -305,6 +309,64 @@ fn files() -> Vec<Vec<u8>> {
     ];
     let files = texts.map(|(kind, text)| [&[kind], text.as_bytes()].concat());
     files.to_vec()
+}
+
+// ---- logs --------------------------------------------------------------------------------------
+
+fn logs() -> Vec<Vec<u8>> {
+    let device = DeviceSecret::from_seed([1; 32]).public();
+    let run = RunId::from_bytes([1; 16]);
+    let id = EntryId {
+        chain: ChainId { device, run },
+        sequence: Sequence::FIRST,
+    };
+    let outline = Outline::new(Clock::from_bits(1), Kind::TEXT, b"hello");
+    let header = outline.map(|outline| Header {
+        conversation: ConversationId::from_bytes([1; 32]),
+        chain: id.chain,
+        sequence: id.sequence,
+        previous: HeaderHash::NONE,
+        outline,
+    });
+    let header = header.map(|header| header.to_bytes().to_vec());
+    let bodies = [
+        (Kind::TEXT, b"hello".to_vec()),
+        (Kind::REPLY, [&id.to_bytes()[..], b"hello"].concat()),
+        (Kind::DELETE, id.to_bytes().to_vec()),
+        (Kind::SESSION, [[0; 8], [1; 8]].concat()),
+        (Kind(77), b"newer".to_vec()),
+    ];
+    let bodies = bodies.map(|(kind, body)| [&[0, kind.0][..], &body].concat());
+    // A page of one of the author's ways: first entry less one, length less one, source, sealed, untouched.
+    let page = |way, first, len, source| [0, 0, way, first, len, source, 1, 0];
+    let commit = [0, 7];
+    let whole = [page(0, 0, 63, 0), page(0, 64, 15, 0)].concat();
+    // Two stretches from where they part, of either way.
+    let fork = [0, 4, 0, 1, 5, 1, 1, 5];
+    // A cut after two entries: first a run, then the entry, then its seal.
+    let cut = [0, 5, 1, 1, 0, 5, 1, 1, 0, 6];
+    let give = [0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0];
+    let unsealed = [0, 0, 0, 0, 9, 1, 0, 0];
+    let [seal, revoke] = [[0, 3, 0, 9, 0], [0, 12, 1, 0, 0]];
+    let commits = commit.repeat(6);
+    let mut all: Vec<Vec<u8>> = vec![
+        [&[1][..], &whole, &commits, &give].concat(),
+        [
+            &[1][..],
+            &whole,
+            &commits,
+            &fork,
+            &commits,
+            &page(1, 40, 3, 0),
+        ]
+        .concat(),
+        [&[1][..], &whole, &commits, &cut, &commits].concat(),
+        [&[1][..], &unsealed, &seal, &commits, &revoke, &commits].concat(),
+    ];
+    all.extend(header.map(|header| [&[0, 0][..], &header].concat()));
+    all.extend(bodies);
+    all.extend((0..4).map(|n| [&[1][..], &noise(n, 1500)].concat()));
+    all
 }
 
 // ---- connections -------------------------------------------------------------------------------
