@@ -690,8 +690,8 @@ pub const TRACES_PER_LINK_MAX: usize = 16;
 pub const TRACE_QUESTIONS_MAX: u32 = 64;
 /// Cuts of one chain by one signer that are remembered, the last ones: only one counts, unless it is void itself.
 pub const CUTS_PER_SIGNER_MAX: usize = 4;
-/// Signers of cuts of one chain: all devices of its account, and of the owner's of a room.
-pub const CUT_SIGNERS_MAX: usize = 2 * DEVICES_PER_ACCOUNT_MAX;
+/// Chains whose cuts are remembered in one conversation, counted for each signer: all chains by four devices.
+pub const CUT_CHAINS_MAX: usize = 4 * CHAINS_PER_CONVERSATION_MAX;
 
 // ---- accounts ------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::key::DeviceKey;
-use common::limits::{CHAINS_PER_CONVERSATION_MAX, CUT_SIGNERS_MAX, CUTS_PER_SIGNER_MAX};
+use common::limits::{CUT_CHAINS_MAX, CUTS_PER_SIGNER_MAX};
 use common::log::{ChainId, Clock, EntryId, Sequence};
 
 use super::replica::Standing;
@@ -12,11 +12,11 @@ use super::replica::Standing;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(pub u32);
 
-/// Everything that was said of the ends of chains, and what follows from it.
+/// Everything that was said of the ends of chains by those who may, and what follows from it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cuts {
-    /// By the chain that is cut, and the device that says so; the latest first.
-    said: BTreeMap<ChainId, BTreeMap<DeviceKey, Vec<Cut>>>,
+    /// By the device that says so, and the chain that is cut; the latest first.
+    said: BTreeMap<DeviceKey, BTreeMap<ChainId, Vec<Cut>>>,
     /// The last entry of each chain that counts.
     effective: BTreeMap<ChainId, Sequence>,
 }
@@ -37,17 +37,24 @@ impl Cuts {
         }
     }
 
-    /// The entry `by` says that `target` is the last entry of its chain that counts.
+    /// The entry `by` says that `target` is the last entry of its chain that counts. Who may not say so is not heard.
     ///
     /// Of what one signer says of one chain, only the last [`CUTS_PER_SIGNER_MAX`] are kept; which ones does not depend on
-    /// the order in which they come. Too many chains or signers are ignored.
-    pub(super) fn note(&mut self, by: EntryId, clock: Clock, target: EntryId) {
-        let is_known = self.said.contains_key(&target.chain);
-        if !is_known && self.said.len() >= CHAINS_PER_CONVERSATION_MAX {
+    /// the order in which they come. Where too many chains are cut, whoever has cut most of them makes room.
+    pub(super) fn note(
+        &mut self,
+        by: EntryId,
+        clock: Clock,
+        target: EntryId,
+        standing: &impl Standing,
+    ) {
+        let signer = by.chain.device;
+        if standing.rank(&signer, &target.chain.device).is_none() {
             return;
         }
-        let signers = self.said.entry(target.chain).or_default();
-        if !signers.contains_key(&by.chain.device) && signers.len() >= CUT_SIGNERS_MAX {
+        let said = self.said.get(&signer);
+        let is_known = said.is_some_and(|said| said.contains_key(&target.chain));
+        if !is_known && !self.make_room(&signer) {
             return;
         }
         let cut = Cut {
@@ -55,7 +62,8 @@ impl Cuts {
             by,
             last: target.sequence,
         };
-        let said = signers.entry(by.chain.device).or_default();
+        let said = self.said.entry(signer).or_default();
+        let said = said.entry(target.chain).or_default();
         if !said.contains(&cut) {
             said.push(cut);
             said.sort_unstable_by(|one, other| other.cmp(one));
@@ -63,21 +71,30 @@ impl Cuts {
         }
     }
 
+    /// Makes room for another chain that `signer` cuts. Tells whether there is some.
+    fn make_room(&mut self, signer: &DeviceKey) -> bool {
+        let count: usize = self.said.values().map(BTreeMap::len).sum();
+        if count < CUT_CHAINS_MAX {
+            return true;
+        }
+        let most = self.said.iter_mut().max_by_key(|(_, said)| said.len());
+        match most {
+            Some((busiest, said)) if busiest != signer => said.pop_last().is_some(),
+            Some(_) | None => false,
+        }
+    }
+
     /// Entries of `chain` from `from` on were replaced by others.
     pub(super) fn forget(&mut self, chain: ChainId, from: Sequence) {
         let is_kept = |cut: &Cut| cut.by.chain != chain || cut.by.sequence < from;
-        for signers in self.said.values_mut() {
-            for said in signers.values_mut() {
-                said.retain(is_kept);
-            }
+        for said in self.said.get_mut(&chain.device).into_iter().flatten() {
+            said.1.retain(is_kept);
         }
     }
 
     /// Tells whether a device has said something.
     pub(super) fn is_signer(&self, device: &DeviceKey) -> bool {
-        self.said
-            .values()
-            .any(|signers| signers.contains_key(device))
+        self.said.contains_key(device)
     }
 
     /// Decides which cuts count: of several of one chain the most senior signer's, of one signer the last. `counts`
@@ -92,10 +109,10 @@ impl Cuts {
         counts: impl Fn(&EntryId) -> bool,
     ) -> bool {
         let mut ranked = Vec::new();
-        for (target, signers) in &self.said {
-            for (signer, said) in signers {
+        for (signer, said) in &self.said {
+            for (target, cuts) in said {
                 if let Some(rank) = standing.rank(signer, &target.device) {
-                    ranked.extend(said.iter().map(|cut| (rank, *signer, *target, cut)));
+                    ranked.extend(cuts.iter().map(|cut| (rank, *signer, *target, cut)));
                 }
             }
         }

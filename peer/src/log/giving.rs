@@ -262,7 +262,9 @@ impl Giving {
                 base: giveable.base,
             });
         }
-        let (first, until, end) = theirs.before(&giveable).or(theirs.after(&giveable))?;
+        let (first, until, end) = theirs
+            .before(&giveable)
+            .or_else(|| theirs.after(&giveable))?;
         theirs.is_reading = true;
         Some(Due::Page(PageRequest {
             conversation: replica.conversation(),
@@ -291,12 +293,14 @@ impl Theirs {
     /// What follows their last one.
     fn after(&self, giveable: &Giveable) -> Option<(Sequence, Sequence, PageEnd)> {
         let first = self.sent.next().max(giveable.base);
+        if giveable.cut.is_some_and(|cut| self.sent >= cut) {
+            return None;
+        }
         let (until, end) = match (giveable.fork_parent, giveable.cut) {
-            (Some(parent), cut) if cut.is_none_or(|cut| parent <= cut) => (parent, PageEnd::Known),
-            (_, Some(cut)) if self.sent >= cut => return None,
-            (_, Some(cut)) => (giveable.last, PageEnd::Seal(cut)),
-            (_, None) if giveable.is_own => (giveable.last, PageEnd::Anywhere),
-            (_, None) => (giveable.last, PageEnd::Seal(giveable.last)),
+            (Some(parent), _) => (parent, PageEnd::Known),
+            (None, Some(cut)) => (giveable.last, PageEnd::Seal(cut)),
+            (None, None) if giveable.is_own => (giveable.last, PageEnd::Anywhere),
+            (None, None) => (giveable.last, PageEnd::Seal(giveable.last)),
         };
         (first <= until).then_some((first, until, end))
     }

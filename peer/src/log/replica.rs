@@ -17,13 +17,16 @@ use super::sealing::Sealing;
 
 // What this device writes itself.
 mod own;
-// What others have written.
+// What others have written, as it comes.
+mod looking;
+// What of it is taken.
 mod taking;
 // Forks and cuts.
 mod void;
 
+pub use looking::{Checked, Examined, Source};
 pub use own::{AppendError, SealJob};
-pub use taking::{Admission, Checked, Examined, Receipt, Rewrite, Source, StoredEntry};
+pub use taking::{Admission, Receipt, Rewrite, StoredEntry};
 
 /// Whose entries count. The logs of accounts say so; this is asked anew each time.
 pub trait Standing {
@@ -153,9 +156,10 @@ impl Replica {
             .chains
             .get(&id.chain)
             .map(|chain| chain.sealed.sequence);
-        match sealed.is_some_and(|sealed| id.sequence <= sealed) {
-            true => EntryState::Confirmed,
-            false => EntryState::Unconfirmed,
+        if sealed.is_some_and(|sealed| id.sequence <= sealed) {
+            EntryState::Confirmed
+        } else {
+            EntryState::Unconfirmed
         }
     }
 
@@ -228,10 +232,12 @@ impl Replica {
     pub(super) fn giveable(&self, id: &ChainId) -> Option<Giveable> {
         let chain = self.chains.get(id)?;
         let is_own = id.device == self.device;
-        let (sealed, last) = match is_own {
-            true => (chain.sealed.sequence, chain.last().sequence),
-            false => (chain.durable.sealed.sequence, chain.durable.sealed.sequence),
+        let (sealed, last) = if is_own {
+            (chain.sealed, chain.last())
+        } else {
+            (chain.durable.sealed, chain.durable.sealed)
         };
+        let (sealed, last) = (sealed.sequence, last.sequence);
         let fork = self.forks.get(id).map(|fork| fork.sequence.previous());
         let cut = self.cut(id);
         let ends_at = |place: &Sequence| *place <= sealed;

@@ -317,7 +317,7 @@ impl Lab {
         };
         match self
             .replica
-            .append(body.kind(), body.to_bytes(), WALL, self.now)
+            .append(body.kind(), body.to_bytes(), WALL, self.now, &self.accounts)
         {
             Ok(admission) => self.queue.push(admission),
             Err(AppendError::NewRun(_)) => {

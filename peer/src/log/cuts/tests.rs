@@ -56,7 +56,12 @@ fn decided_without(revoked: Option<usize>, cuts: &[Said]) -> Vec<Option<u64>> {
     let mut all = Cuts::new();
     for ((signer, sequence), (target, last)) in cuts {
         let by = entry(*signer, *sequence);
-        all.note(by, Clock::from_bits(*sequence), entry(*target, *last));
+        all.note(
+            by,
+            Clock::from_bits(*sequence),
+            entry(*target, *last),
+            &standing,
+        );
     }
     all.decide(&standing, |_| true);
     let last = |device| all.last(&entry(device, 1).chain).map(Sequence::number);
@@ -125,8 +130,8 @@ fn what_is_remembered_is_bounded_and_the_same_in_any_order() {
     let mut cuts = Cuts::new();
     for n in 1..100 {
         let target = entry(2, n);
-        cuts.note(entry(1, n), Clock::from_bits(n), target);
-        cuts.note(entry(1, n), Clock::from_bits(n), target);
+        cuts.note(entry(1, n), Clock::from_bits(n), target, &devices());
+        cuts.note(entry(1, n), Clock::from_bits(n), target, &devices());
     }
     let kept: usize = cuts
         .said
@@ -143,12 +148,18 @@ fn what_is_remembered_is_bounded_and_the_same_in_any_order() {
 }
 
 #[test]
-fn t43_cuts_of_a_million_chains_take_no_more_memory_than_of_those_that_may_be() {
+fn t43_who_cuts_a_million_chains_keeps_nobody_from_cutting_one() {
+    let standing = devices();
     let mut cuts = Cuts::new();
-    for n in 0..=CHAINS_PER_CONVERSATION_MAX as u128 {
-        let mut target = entry(2, 1);
-        target.chain.run = RunId::from_bytes(n.to_be_bytes());
-        cuts.note(entry(1, 1), Clock::default(), target);
+    let (by, mut target) = (entry(2, 1), entry(3, 1));
+    for n in 0..=CUT_CHAINS_MAX as u128 {
+        target.chain.run = RunId::from_bytes((n + (1 << 120)).to_be_bytes());
+        cuts.note(by, Clock::default(), target, &standing);
     }
-    assert_eq!(cuts.said.len(), CHAINS_PER_CONVERSATION_MAX);
+    let count = |cuts: &Cuts| cuts.said.values().map(BTreeMap::len).sum::<usize>();
+    assert_eq!(count(&cuts), CUT_CHAINS_MAX);
+    cuts.note(entry(1, 1), Clock::default(), entry(2, 5), &standing);
+    cuts.decide(&standing, |_| true);
+    assert_eq!(cuts.last(&entry(2, 1).chain), Sequence::new(5));
+    assert_eq!(count(&cuts), CUT_CHAINS_MAX);
 }

@@ -112,6 +112,7 @@ impl Replica {
         body: Vec<u8>,
         wall: UnixTime,
         now: Instant,
+        standing: &impl Standing,
     ) -> Result<Admission, AppendError> {
         let id = self.writable()?;
         let empty = Chain::starting_at(Sequence::FIRST, HeaderHash::NONE);
@@ -140,7 +141,7 @@ impl Replica {
             self.seal_last();
             self.sealing.on_seal(now);
         }
-        self.note_own_cut(&stored, id);
+        self.note_own_cut(&stored, id, standing);
         admission.entries.push(stored);
         Ok(admission)
     }
@@ -190,7 +191,7 @@ impl Replica {
         }
     }
 
-    fn note_own_cut(&mut self, stored: &StoredEntry, chain: ChainId) {
+    fn note_own_cut(&mut self, stored: &StoredEntry, chain: ChainId, standing: &impl Standing) {
         let outline = stored.entry.outline;
         let body = stored.entry.body.as_deref().unwrap_or_default();
         if outline.kind != Kind::CUT {
@@ -201,7 +202,7 @@ impl Replica {
                 chain,
                 sequence: stored.sequence,
             };
-            self.cuts.note(by, outline.clock, target);
+            self.cuts.note(by, outline.clock, target, standing);
         }
     }
 

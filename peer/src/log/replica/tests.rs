@@ -165,6 +165,26 @@ fn nothing_is_said_to_be_here_before_the_disk_has_it() {
 }
 
 #[test]
+fn nothing_of_ones_own_is_said_to_be_here_before_the_disk_has_it() {
+    let mut replica = replica();
+    replica.begin(OwnRun::begin(key(9), RunId::from_bytes([1; 16])));
+    let start = now();
+    let written = append(&mut replica).unwrap();
+    let job = replica.poll_seal(start + Duration::from_secs(1)).unwrap();
+    let seal = Seal::sign_hash(&secret(9), job.sequence, &job.hash);
+    let sealed = replica.handle_seal(&job, seal, &ALL).unwrap();
+    let own = key(9);
+    for to in [None, Some(&own)] {
+        assert_eq!(replica.vector(to), Vector::default());
+    }
+    replica.committed(&written.receipt);
+    assert_eq!(replica.vector(None), Vector::default());
+    assert_eq!(replica.extent(&written.chain, Some(&own)).last, at(1));
+    replica.committed(&sealed.receipt);
+    assert_eq!(replica.extent(&written.chain, None).last, at(1));
+}
+
+#[test]
 fn what_is_not_sealed_is_taken_from_its_author_and_told_to_nobody_else() {
     let (mut replica, author) = (replica(), Author::with(2, 3));
     let device = author.chain.device;
@@ -271,7 +291,7 @@ fn t44_an_entry_of_the_year_9999_neither_stays_at_the_end_nor_draws_the_clock_aw
     );
     replica.begin(OwnRun::begin(key(9), RunId::from_bytes([1; 16])));
     let later = WALL.saturating_add(CLOCK_AHEAD_MAX);
-    let own = replica.append(Kind::TEXT, b"now".to_vec(), later, now());
+    let own = replica.append(Kind::TEXT, b"now".to_vec(), later, now(), &ALL);
     assert_eq!(
         own.unwrap().entries[0].entry.outline.clock,
         Clock::at(later)
@@ -326,6 +346,10 @@ fn t41_a_fork_is_noticed_and_voids_the_run_for_everybody_alike() {
     assert_eq!(take(&mut no, one.sealed(4, 4)), diverged);
     let theirs = yes.extent(&one.chain, None);
     assert_eq!(no.differs_at(&one.chain, &theirs), None, "yes has more");
+    let mut as_far = replica();
+    take(&mut as_far, one.sealed(1, 3)).unwrap();
+    let theirs = as_far.extent(&one.chain, None);
+    assert_eq!(no.differs_at(&one.chain, &theirs), Some(at(3)));
     for replica in [&mut yes, &mut no, &mut neither] {
         let admission = replica.admit_fork(&fork, &ALL).unwrap();
         replica.committed(&admission.receipt);
@@ -374,7 +398,7 @@ fn own(author: &Author, run: OwnRun) -> Replica {
 
 fn append(replica: &mut Replica) -> Result<Admission, AppendError> {
     let wall = WALL.saturating_add(Duration::from_secs(1));
-    replica.append(Kind::TEXT, b"mine".to_vec(), wall, now())
+    replica.append(Kind::TEXT, b"mine".to_vec(), wall, now(), &ALL)
 }
 
 #[test]
@@ -524,18 +548,18 @@ fn t44_a_run_ends_when_ones_own_clock_is_set_back_and_what_it_has_is_sealed() {
     let start = now();
     let ahead = WALL.saturating_add(CLOCK_AHEAD_MAX * 2);
     for _ in 0..2 {
-        let written = replica.append(Kind::TEXT, b"x".to_vec(), ahead, start);
+        let written = replica.append(Kind::TEXT, b"x".to_vec(), ahead, start, &ALL);
         let chain = written.unwrap().chain;
         assert_eq!(chain.run, RunId::from_bytes([1; 16]));
     }
     let ended = AppendError::NewRun(NewRun::ClockAhead);
-    let written = replica.append(Kind::TEXT, b"x".to_vec(), WALL, start);
+    let written = replica.append(Kind::TEXT, b"x".to_vec(), WALL, start, &ALL);
     assert_eq!(written.unwrap_err(), ended);
     let job = replica.poll_seal(start).unwrap();
     assert_eq!(job.sequence, at(2));
     replica.begin(OwnRun::begin(key(9), RunId::from_bytes([2; 16])));
     let written = replica
-        .append(Kind::TEXT, b"x".to_vec(), WALL, start)
+        .append(Kind::TEXT, b"x".to_vec(), WALL, start, &ALL)
         .unwrap();
     let clock = written.entries[0].entry.outline.clock;
     assert_eq!(clock, Clock::at(WALL));
@@ -664,7 +688,7 @@ fn an_author_seals_before_others_have_to_refuse() {
         } else {
             b"x".to_vec()
         };
-        let admission = replica.append(Kind::TEXT, body, WALL, start).unwrap();
+        let admission = replica.append(Kind::TEXT, body, WALL, start, &ALL).unwrap();
         let stored = &admission.entries[0];
         let page = Page {
             conversation: CONVERSATION,

@@ -108,10 +108,16 @@ impl Replica {
 
     // ---- cuts ----------------------------------------------------------------------------------
 
-    /// An entry that is on disk says that `target` is the last one of its chain that counts: for the start. What
-    /// is taken later is noticed.
-    pub fn restore_cut(&mut self, by: EntryId, clock: Clock, target: EntryId) {
-        self.cuts.note(by, clock, target);
+    /// An entry that is on disk says that `target` is the last one of its chain that counts: for the start, and before
+    /// [`Replica::refresh`] when somebody may say more than before. What is taken later is noticed.
+    pub fn restore_cut(
+        &mut self,
+        by: EntryId,
+        clock: Clock,
+        target: EntryId,
+        standing: &impl Standing,
+    ) {
+        self.cuts.note(by, clock, target, standing);
     }
 
     /// Devices were approved or revoked, or all that the store has was restored: decides anew which cuts count.
