@@ -2,16 +2,14 @@
 //!
 //! A conversation consists of chains of entries ([`common::log`]), one for each run of each device of its members, and
 //! every device keeps all of them. A [`Replica`] is one device's copy of one conversation. Of each chain it holds where
-//! it begins and ends, never its entries: those are in the store. So it costs the same with ten entries and with a
-//! hundred thousand.
+//! it begins and ends, never its entries: those are in the store. So ten entries cost as much as a hundred thousand.
 //!
 //! The path of what comes from another device:
 //!
 //! 1. [`Replica::examine`] recomputes the hashes of a [`Page`] of entries and looks whether it follows what is there.
 //! 2. [`Examined::check`] verifies its seal: slow, so it is done off the loop, and needs nothing of the replica.
 //! 3. [`Replica::admit`] takes it, and returns an [`Admission`]: what the store is to write, in one transaction.
-//! 4. [`Replica::committed`] is told when the disk has it. Only then does a [`Vector`](common::log::Vector) say so to
-//!    anybody.
+//! 4. [`Replica::committed`] is told when the disk has it. Only then is anybody told that it is here.
 //!
 //! What two devices say to each other on a link: [`Giving`] decides what the other one lacks and in which pages it is
 //! given, [`Receiving`] that each page is answered, and [`Traces`] finds where two copies of a chain part.

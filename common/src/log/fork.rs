@@ -1,5 +1,5 @@
-//! Stretches of a chain, and proofs of forks: two stretches that their author has both sealed and that contradict
-//! each other.
+//! Stretches of a chain, and proofs of forks: two stretches that contradict each other, though one author has sealed
+//! them both.
 
 use super::{ChainId, ConversationId, Header, HeaderHash, Outline, Seal, Sequence};
 use crate::limits::ENTRIES_PER_SEAL_MAX;

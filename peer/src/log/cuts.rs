@@ -39,8 +39,8 @@ impl Cuts {
 
     /// The entry `by` says that `target` is the last entry of its chain that counts. Who may not say so is not heard.
     ///
-    /// Of what one signer says of one chain, only the last [`CUTS_PER_SIGNER_MAX`] are kept; which ones does not depend on
-    /// the order in which they come. Where too many chains are cut, whoever has cut most of them makes room.
+    /// Of what one signer says of one chain, only the last [`CUTS_PER_SIGNER_MAX`] are kept; which ones does not depend
+    /// on the order in which they come. Where too many chains are cut, whoever has cut most of them makes room.
     pub(super) fn note(
         &mut self,
         by: EntryId,
@@ -101,8 +101,8 @@ impl Cuts {
     /// tells whether an entry is confirmed and undisputed. Returns whether that changes anything.
     ///
     /// A cut that is itself above one by a more senior signer is void, and so is one by a device that is not approved,
-    /// unless a more senior signer has cut that device's chain above it. So they are gone through by rank: whatever could
-    /// make one void is decided before it.
+    /// unless a more senior signer has cut that device's chain above it. So they are gone through by rank: whatever
+    /// could make one void is decided before it.
     pub(super) fn decide(
         &mut self,
         standing: &impl Standing,

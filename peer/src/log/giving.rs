@@ -81,8 +81,8 @@ impl Flight {
 
 /// What one link is given of one conversation.
 ///
-/// After [`Giving::open`], whenever something has happened, drain [`Giving::poll`]. All chains have their turn: one with
-/// a hundred thousand entries keeps no other one waiting.
+/// After [`Giving::open`], whenever something has happened, drain [`Giving::poll`]. All chains have their turn: one
+/// with a hundred thousand entries keeps no other one waiting.
 #[derive(Clone, Debug, Default)]
 pub struct Giving {
     theirs: BTreeMap<ChainId, Theirs>,

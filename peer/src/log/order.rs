@@ -5,8 +5,8 @@ use common::key::DeviceKey;
 use common::log::{Clock, Dating, EntryId, RunId, Sequence};
 use common::time::UnixTime;
 
-/// The place of an entry among all of its conversation. The same on every device that found its clock plausible when
-/// it arrived.
+/// The place of an entry among all of its conversation: the same on every device, unless one of them found its clock
+/// implausible when it arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ShownAt {
     placed: Clock,

@@ -23,8 +23,8 @@ pub struct Traces {
 pub enum TraceStep {
     /// Ask the other side for the stretch of the chain in which this place is: from one seal to the next.
     Ask(Sequence),
-    /// Read this part of the chain from the store, for [`Traces::handle_own`]: from `first` to the first seal that is not
-    /// before `last`, or all that there is.
+    /// Read this part of the chain from the store, for [`Traces::handle_own`]: from `first` to the first seal that is
+    /// not before `last`, or all that there is.
     Read {
         /// The first header.
         first: Sequence,
@@ -58,7 +58,8 @@ struct Search {
 }
 
 impl Traces {
-    /// Both copies differ at a place; both begin at `base`. `None` if that is being looked into already, or too much is.
+    /// Both copies differ at a place; both begin at `base`. `None` if that is being looked into already, or if there
+    /// are [`TRACES_PER_LINK_MAX`] searches.
     pub fn begin(&mut self, chain: ChainId, base: Sequence, at: Sequence) -> Option<TraceStep> {
         let has_room = self.searches.len() < TRACES_PER_LINK_MAX;
         if !has_room || self.searches.contains_key(&chain) || at < base {
@@ -172,8 +173,8 @@ impl Search {
     }
 }
 
-/// A proof of both parts from the header on in which they differ, which is `same` after the first. `None` if the own part
-/// is not sealed there.
+/// A proof of both parts from the header on in which they differ, which is `same` after the first. `None` if the own
+/// part is not sealed there.
 fn proof(
     conversation: ConversationId,
     chain: ChainId,

@@ -63,8 +63,8 @@ impl Lab {
         lab
     }
 
-    /// All that is said until nothing more is: pages by run, first and last entry, of bodies so long. Each entry is
-    /// sealed.
+    /// All that is said until nothing more is: pages by run, first and last entry. Each entry is sealed, and its body
+    /// has this length.
     fn drain(&mut self, replica: &Replica, body_len: usize) -> Vec<(u8, u64, u64)> {
         let mut given = Vec::new();
         while let Some(due) = self.giving.poll(replica, &mut self.flight) {

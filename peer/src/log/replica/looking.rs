@@ -38,8 +38,10 @@ pub(super) enum Offer {
 pub(super) enum Evidence {
     /// Its author has sealed it.
     Seal(Seal),
-    /// The header that follows it names its hash, and is genuine.
+    /// A fork's proof names its hash as that of the last header that counts.
     Successor,
+    /// The first entry that is here names its hash. It counts for nothing but to stand before that one.
+    Before,
     /// Nothing: it came from its author.
     Unsealed,
 }
@@ -59,7 +61,7 @@ impl Examined {
                 };
                 hash.is_some_and(|hash| seal.is_by(&self.chain.device, hash))
             }
-            Evidence::Successor | Evidence::Unsealed => true,
+            Evidence::Successor | Evidence::Before | Evidence::Unsealed => true,
         };
         if is_genuine {
             Ok(Checked(self))
@@ -99,12 +101,12 @@ impl Replica {
         let hashes = page.hashes();
         let (page, hashes, evidence) = self.evidence(page, hashes)?;
         let relation = self.relate(&page, &hashes, evidence)?;
-        if evidence == Evidence::Unsealed
-            && relation != Relation::Precede
-            && source != Source::Device(page.chain.device)
-        {
-            return Err(Refusal::Unsealed);
-        }
+        let is_by_author = source == Source::Device(page.chain.device);
+        let evidence = match (relation, evidence) {
+            (Relation::Precede, _) => Evidence::Before,
+            (_, Evidence::Unsealed) if !is_by_author => return Err(Refusal::Unsealed),
+            (_, evidence) => evidence,
+        };
         Ok(Examined {
             chain: page.chain,
             offer: Offer::Page(Box::new(page), hashes),
@@ -206,7 +208,7 @@ impl Replica {
     ) -> Result<Relation, Refusal> {
         let is_genuine = match evidence {
             Evidence::Seal(_) | Evidence::Successor => true,
-            Evidence::Unsealed => false,
+            Evidence::Before | Evidence::Unsealed => false,
         };
         let offered = Offered {
             first: page.first,

@@ -88,7 +88,7 @@ impl Replica {
             }
             Offer::Seal(hash) => self.admit_seal(chain, evidence, hash)?,
         };
-        if admission.seal.is_some() || evidence == Evidence::Successor {
+        if evidence != Evidence::Unsealed {
             self.on_confirmed(&chain.device, standing);
         }
         Ok(admission)
@@ -128,7 +128,11 @@ impl Replica {
             return Err(Refusal::Void);
         }
         let id = page.chain;
-        match self.relate(&page, hashes, evidence)? {
+        let relation = self.relate(&page, hashes, evidence)?;
+        if evidence == Evidence::Before && relation != Relation::Precede {
+            return Err(Refusal::NotNext);
+        }
+        match relation {
             Relation::Follow { known, replaces } => {
                 self.admit_after(page, hashes, evidence, arrival, (known, replaces), standing)
             }
@@ -179,7 +183,7 @@ impl Replica {
         chain.follow(replaces, &new);
         let seal = match evidence {
             Evidence::Seal(seal) => Some(seal),
-            Evidence::Successor | Evidence::Unsealed => None,
+            Evidence::Successor | Evidence::Before | Evidence::Unsealed => None,
         };
         if evidence != Evidence::Unsealed {
             chain.confirm(last, seal);
@@ -261,8 +265,8 @@ impl Replica {
         self.look_up_cut(&receipt.chain);
     }
 
-    /// Nobody who is left to be asked has entries of the chain before `base`: it is taken from there on. Should somebody
-    /// turn up who has them, they are still taken.
+    /// Nobody who is left to be asked has entries of the chain before `base`: it is taken from there on. Should
+    /// somebody turn up who has them, they are still taken.
     pub fn give_up(&mut self, chain: ChainId, base: Sequence) {
         if self.starts.len() < CHAINS_PER_CONVERSATION_MAX {
             self.starts.insert(chain, base);
@@ -346,8 +350,8 @@ fn cut_of(chain: ChainId, stored: &StoredEntry) -> Option<(EntryId, Clock, Entry
         chain,
         sequence: stored.sequence,
     };
-    match Body::parse(kind, body) {
-        Ok(Body::Cut(target)) => Some((by, clock, target)),
-        Ok(_) | Err(_) => None,
-    }
+    let Ok(Body::Cut(target)) = Body::parse(kind, body) else {
+        return None;
+    };
+    Some((by, clock, target))
 }

@@ -172,8 +172,8 @@ impl Replica {
         self.cuts.last(id).or(none)
     }
 
-    /// Where what this device says of a chain ends, and the hash of the header there if that is known; `None` if nothing
-    /// limits it. Of a cut whose hash the store has not told yet, nothing is said but where a fork ends the chain.
+    /// Where what this device says of a chain ends, and the hash of the header there if that is known; `None` if
+    /// nothing limits it. While the store has not told the hash at a cut, only a fork is said to end the chain.
     pub(super) fn limit(&self, id: &ChainId) -> Option<(Sequence, Option<HeaderHash>)> {
         let fork = self.forks.get(id);
         let fork = fork.map(|fork| (fork.sequence.previous(), Some(fork.parent)));

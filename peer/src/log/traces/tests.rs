@@ -82,8 +82,8 @@ impl Copy {
     }
 }
 
-/// Searches where both part, of which is known that they differ at `different`. Returns what is found, and the number of
-/// questions.
+/// Searches where both part, of which is known that they differ at `different`. Returns what is found, and how many
+/// questions it took.
 fn search(ours: &Copy, theirs: &Copy, different: u64) -> (Option<ForkProof>, u32) {
     let mut traces = Traces::default();
     let mut step = traces
