@@ -11,6 +11,9 @@
 //! 3. [`Replica::admit`] takes it, and returns an [`Admission`]: what the store is to write, in one transaction.
 //! 4. [`Replica::committed`] is told when the disk has it. Only then is anybody told that it is here.
 //!
+//! A page follows the one before it only once that is taken. So the caller keeps the pages of a link, of which there are
+//! no more than may be in flight, until those before them are checked. What follows nothing even then is dropped.
+//!
 //! What two devices say to each other on a link: [`Giving`] decides what the other one lacks and in which pages it is
 //! given, [`Receiving`] that each page is answered, and [`Traces`] finds where two copies of a chain part.
 //!

@@ -76,6 +76,10 @@ pub(super) struct Host {
     pub(super) accounts: Accounts,
     pub(super) links: BTreeMap<usize, Link>,
     signing: VecDeque<SealJob>,
+    /// Pages that wait for the verifier, in their order.
+    waiting: VecDeque<(usize, Slot, DeviceKey, Page)>,
+    /// What the verifier has found to be genuine, or will have.
+    checked: Option<(usize, Slot, ChainId, Checked)>,
     rng: StdRng,
     /// What was said to somebody to be on disk.
     promised: BTreeMap<ChainId, Sequence>,
@@ -101,6 +105,8 @@ impl Host {
             accounts,
             links: BTreeMap::new(),
             signing: VecDeque::new(),
+            waiting: VecDeque::new(),
+            checked: None,
             rng: StdRng::seed_from_u64(seed),
             promised: BTreeMap::new(),
             again: BTreeSet::new(),
@@ -114,6 +120,8 @@ impl Host {
     pub(super) fn start(&mut self, wall: UnixTime) {
         self.links.clear();
         self.signing.clear();
+        self.waiting.clear();
+        self.checked = None;
         self.outbox.clear();
         self.queue = Queue::default();
         self.memory = self.disk.clone();
@@ -323,7 +331,10 @@ impl Host {
 
     pub(super) fn is_at_rest(&self) -> bool {
         let may_write = self.accounts.is_approved(&self.device);
-        self.queue.0.is_empty() && (self.memory.lost.is_empty() || !may_write)
+        self.queue.0.is_empty()
+            && self.waiting.is_empty()
+            && self.checked.is_none()
+            && (self.memory.lost.is_empty() || !may_write)
     }
 
     // ---- signing -------------------------------------------------------------------------------

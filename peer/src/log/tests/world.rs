@@ -244,8 +244,13 @@ impl World {
     }
 
     fn commit(&mut self, number: usize) {
+        let wall = self.wall(number);
         let transactions = self.rng.random_range(1..6);
-        self.hosts.get_mut(&number).unwrap().commit(transactions);
+        let host = self.hosts.get_mut(&number).unwrap();
+        for _ in 0..transactions {
+            host.verify(wall);
+        }
+        host.commit(transactions);
     }
 
     fn sign(&mut self, number: usize) {
@@ -288,8 +293,7 @@ impl World {
         for (from, to) in [(one, other), (other, one)] {
             self.wires.remove(&(from, to));
             let host = self.hosts.get_mut(&from).unwrap();
-            host.links.remove(&to);
-            host.outbox.retain(|(receiver, _)| *receiver != to);
+            host.disconnect(to);
         }
     }
 
@@ -356,6 +360,11 @@ impl World {
         let device = self.hosts[&from].device;
         let host = self.hosts.get_mut(&to).unwrap();
         host.handle(from, device, frame, wall);
+        if self.rng.random_bool(0.3) {
+            let host = self.hosts.get_mut(&to).unwrap();
+            host.verify(wall);
+            host.turn();
+        }
     }
 
     // ---- what goes wrong -----------------------------------------------------------------------
@@ -507,6 +516,9 @@ impl World {
             for number in numbers {
                 let (wall, now) = (self.wall(number), self.now());
                 let host = self.hosts.get_mut(&number).unwrap();
+                for _ in 0..10 {
+                    host.verify(wall);
+                }
                 host.sign_all(wall, now);
                 host.commit(3);
                 is_busy |= !host.is_at_rest() || host.replica.poll_timeout().is_some();

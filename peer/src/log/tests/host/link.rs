@@ -9,6 +9,14 @@ impl Host {
         self.say_all(other, device);
     }
 
+    /// The link to another host ends, and what came over it and is not taken is forgotten.
+    pub(in crate::log::tests) fn disconnect(&mut self, other: usize) {
+        self.links.remove(&other);
+        self.outbox.retain(|(receiver, _)| *receiver != other);
+        self.waiting.retain(|(from, ..)| *from != other);
+        self.checked.take_if(|(from, ..)| *from == other);
+    }
+
     fn say_all(&mut self, other: usize, device: &DeviceKey) {
         let vector = self.replica.vector(Some(device));
         for (chain, extent) in &vector.0 {
@@ -70,7 +78,7 @@ impl Host {
                     link.giving.handle_answer(chain);
                 }
             }
-            Frame::Page(page) => self.on_page(from, device, page, wall),
+            Frame::Page(page) => self.on_page(from, device, page),
             Frame::Seal(chain, seal) => {
                 let examined = self.replica.examine_seal(chain, seal);
                 let checked = examined.and_then(Examined::check);
@@ -93,24 +101,34 @@ impl Host {
         self.turn();
     }
 
-    fn on_page(&mut self, from: usize, device: DeviceKey, page: Page, wall: UnixTime) {
-        let chain = page.chain;
+    fn on_page(&mut self, from: usize, device: DeviceKey, page: Page) {
         let slot = self.links.get_mut(&from).unwrap().receiving.open();
-        let source = Source::Device(device);
-        let examined = self.replica.examine(page, source, &self.accounts);
-        let checked = examined.and_then(Examined::check);
-        let admitted = checked.and_then(|it| self.replica.admit(it, wall, &self.accounts));
-        let refusal = match admitted {
-            Ok(admission) => {
-                return self.take(admission, Some((from, slot)), None);
+        self.waiting.push_back((from, slot, device, page));
+    }
+
+    /// The verifier is done with a page, and begins with the next one.
+    pub(in crate::log::tests) fn verify(&mut self, wall: UnixTime) {
+        if let Some((from, slot, chain, checked)) = self.checked.take() {
+            match self.replica.admit(checked, wall, &self.accounts) {
+                Ok(admission) => self.take(admission, Some((from, slot)), None),
+                Err(refusal) => self.refuse(from, slot, chain, refusal),
             }
-            Err(refusal) => refusal,
+        }
+        if let Some((from, slot, device, page)) = self.waiting.pop_front() {
+            let (chain, source) = (page.chain, Source::Device(device));
+            let examined = self.replica.examine(page, source, &self.accounts);
+            match examined.and_then(Examined::check) {
+                Ok(checked) => self.checked = Some((from, slot, chain, checked)),
+                Err(refusal) => self.refuse(from, slot, chain, refusal),
+            }
+        }
+    }
+
+    fn refuse(&mut self, from: usize, slot: Slot, chain: ChainId, refusal: Refusal) {
+        assert!(!refusal.is_violation(), "all are honest: {refusal}");
+        let Some(link) = self.links.get_mut(&from) else {
+            return;
         };
-        assert!(
-            !refusal.is_violation(),
-            "everybody here is honest: {refusal}"
-        );
-        let link = self.links.get_mut(&from).unwrap();
         link.receiving.settle(slot);
         link.untold.insert(chain);
         if let Refusal::Diverged { at } = refusal {
