@@ -50,8 +50,8 @@ pub struct Replica {
     cuts: Cuts,
     /// Devices with chains here, and this one, that are not approved: what nobody has cut of theirs counts for nothing.
     unapproved: BTreeSet<DeviceKey>,
-    /// The hashes of headers where chains are cut, as the store has said.
-    cut_hashes: BTreeMap<ChainId, (Sequence, HeaderHash)>,
+    /// The hashes of headers where chains end because they fork or are cut, as the store has said.
+    limit_hashes: BTreeMap<ChainId, (Sequence, HeaderHash)>,
     /// Of these, the store is to be asked.
     look_ups: BTreeSet<EntryId>,
     /// What was refused may now be taken.
@@ -94,7 +94,7 @@ impl Replica {
             forks: BTreeMap::new(),
             cuts: Cuts::new(),
             unapproved: BTreeSet::new(),
-            cut_hashes: BTreeMap::new(),
+            limit_hashes: BTreeMap::new(),
             look_ups: BTreeSet::new(),
             is_to_restate: false,
             run: None,
@@ -193,6 +193,11 @@ impl Replica {
                 sealed: at,
                 last: at,
                 hash,
+                ..whole
+            },
+            // Until the store has told the hash there, what is on disk, void or not.
+            Some((at, None)) if at < sealed.sequence => Extent {
+                fork: None,
                 ..whole
             },
             Some((at, _)) if at < last.sequence => Extent {

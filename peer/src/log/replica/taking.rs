@@ -262,7 +262,7 @@ impl Replica {
         if let Some(chain) = self.chains.get_mut(&receipt.chain) {
             chain.durable = receipt.durable;
         }
-        self.look_up_cut(&receipt.chain);
+        self.look_up_limit(&receipt.chain);
     }
 
     /// Nobody who is left to be asked has entries of the chain before `base`: it is taken from there on. Should

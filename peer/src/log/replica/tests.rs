@@ -358,6 +358,10 @@ fn t41_a_fork_is_noticed_and_voids_the_run_for_everybody_alike() {
         let void = Err(Refusal::Void);
         assert_eq!(take(replica, one.sealed(3, 4)), void);
     }
+    for (replica, way) in [(&mut yes, &one), (&mut no, &other)] {
+        assert_eq!(replica.poll_look_up(), Some(one.id(2)));
+        replica.handle_hash(one.id(2), way.hash(2));
+    }
     // The second entry has no seal of its own: what follows it, and is proved, covers it.
     assert_eq!(
         take(&mut neither, other.page(2, 2)).unwrap().entries.len(),
@@ -366,6 +370,26 @@ fn t41_a_fork_is_noticed_and_voids_the_run_for_everybody_alike() {
     assert_eq!(yes.digest(), no.digest());
     assert_eq!(yes.digest(), neither.digest());
     assert_eq!(last(&yes, &one), 2);
+}
+
+#[test]
+fn t41_who_has_a_third_way_does_not_pass_for_one_who_has_what_counts() {
+    let (one, _, proof) = forked();
+    let mut third = Author::with(2, 1);
+    for text in ["third", "way", "here"] {
+        third.write(Kind::TEXT, text.as_bytes());
+    }
+    let fork = proof.verify().unwrap();
+    let [mut with_one, mut with_third] = [replica(), replica()];
+    for (replica, way) in [(&mut with_one, &one), (&mut with_third, &third)] {
+        take(replica, way.sealed(1, 4)).unwrap();
+        let admission = replica.admit_fork(&fork, &ALL).unwrap();
+        replica.committed(&admission.receipt);
+        let asked = replica.poll_look_up().unwrap();
+        replica.handle_hash(asked, way.hash(2));
+    }
+    let theirs = with_third.extent(&one.chain, None);
+    assert_eq!(with_one.differs_at(&one.chain, &theirs), Some(at(2)));
 }
 
 #[test]
@@ -534,9 +558,10 @@ fn what_is_said_of_a_chain_that_forks_and_is_cut_ends_where_both_allow_it() {
     let mut senior = Author::new(1);
     senior.write(Kind::CUT, &Body::Cut(one.id(1)).to_bytes());
     take(&mut replica, senior.sealed(1, 1)).unwrap();
-    assert_eq!(last(&replica, &one), 2, "the hash is not known yet");
+    assert_eq!(last(&replica, &one), 4, "the hash is not known yet");
     assert!(replica.extent(&one.chain, None).is_sound());
     assert_eq!(replica.poll_look_up(), Some(one.id(1)));
+    assert!(replica.extent(&one.chain, None).is_sound());
     replica.handle_hash(one.id(1), one.hash(1));
     assert_eq!(last(&replica, &one), 1);
 }

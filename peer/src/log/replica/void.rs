@@ -60,6 +60,7 @@ impl Replica {
         }
         let mut admission = Admission::new(id, chain, None);
         admission.rewrite = rewrite;
+        self.look_up_limit(&id);
         self.on_confirmed(&id.device, standing);
         Ok(admission)
     }
@@ -145,9 +146,10 @@ impl Replica {
         self.unapproved = devices
             .filter(|device| !standing.is_approved(device))
             .collect();
-        let cuts: Vec<ChainId> = self.cuts.chains().map(|(chain, _)| *chain).collect();
-        for chain in cuts {
-            self.look_up_cut(&chain);
+        let cut = self.cuts.chains().map(|(chain, _)| *chain);
+        let ended: Vec<ChainId> = cut.chain(self.forks.keys().copied()).collect();
+        for chain in ended {
+            self.look_up_limit(&chain);
         }
     }
 
@@ -172,37 +174,24 @@ impl Replica {
         self.cuts.last(id).or(none)
     }
 
-    /// Where what this device says of a chain ends, and the hash of the header there if that is known; `None` if
-    /// nothing limits it. While the store has not told the hash at a cut, only a fork is said to end the chain.
+    /// The last entry of a chain that counts, if something ends it, and the hash of its header as the store has told it.
+    ///
+    /// A fork's proof names the hash there, too. But this device may have a third way, which parts earlier: by saying what
+    /// it has itself it lets others notice.
     pub(super) fn limit(&self, id: &ChainId) -> Option<(Sequence, Option<HeaderHash>)> {
-        let fork = self.forks.get(id);
-        let fork = fork.map(|fork| (fork.sequence.previous(), Some(fork.parent)));
-        let cut = self.cut(id).map(|last| {
-            let known = self.cut_hashes.get(id).filter(|(at, _)| *at == last);
-            let none = (last == Sequence::START).then_some(HeaderHash::NONE);
-            (last, known.map(|(_, hash)| *hash).or(none))
-        });
-        match (fork, cut) {
-            (Some(fork), Some(cut)) => {
-                let is_cut_known = cut.0 < fork.0 && cut.1.is_some();
-                Some(if is_cut_known { cut } else { fork })
-            }
-            (fork, cut) => fork.or(cut),
-        }
+        let fork = self.forks.get(id).map(|fork| fork.sequence.previous());
+        let at = fork.into_iter().chain(self.cut(id)).min()?;
+        let none = (at == Sequence::START).then_some(HeaderHash::NONE);
+        let known = self.limit_hashes.get(id).filter(|(of, _)| *of == at);
+        Some((at, none.or(known.map(|(_, hash)| *hash))))
     }
 
-    /// Has the store asked for the hash of the header where a chain is cut, if that is not known.
-    pub(super) fn look_up_cut(&mut self, id: &ChainId) {
-        let is_known = |at| self.cut_hashes.get(id).is_some_and(|(of, _)| *of == at);
-        let Some(at) = self.cut(id).filter(|at| !is_known(*at)) else {
+    /// Has the store asked for the hash of the header where a chain ends, if that is not known.
+    pub(super) fn look_up_limit(&mut self, id: &ChainId) {
+        let (Some((at, None)), Some(chain)) = (self.limit(id), self.chains.get(id)) else {
             return;
         };
-        let Some(chain) = self.chains.get(id) else {
-            return;
-        };
-        if at == chain.durable.sealed.sequence {
-            self.cut_hashes.insert(*id, (at, chain.durable.sealed.hash));
-        } else if (chain.durable.base..chain.durable.sealed.sequence).contains(&at) {
+        if (chain.durable.base..chain.durable.sealed.sequence).contains(&at) {
             self.look_ups.insert(EntryId {
                 chain: *id,
                 sequence: at,
@@ -218,6 +207,6 @@ impl Replica {
 
     /// The store has the header with this hash at a place that it was asked for.
     pub fn handle_hash(&mut self, id: EntryId, hash: HeaderHash) {
-        self.cut_hashes.insert(id.chain, (id.sequence, hash));
+        self.limit_hashes.insert(id.chain, (id.sequence, hash));
     }
 }
