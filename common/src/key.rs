@@ -294,7 +294,7 @@ impl Signature {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// The encoding of RFC 8032.
     pub const fn as_bytes(&self) -> &[u8; 64] {
         &self.0
     }

@@ -47,6 +47,8 @@ mod replica;
 mod run;
 // When an author seals.
 mod sealing;
+// Whose entries count.
+mod standing;
 // Where two copies of a chain part.
 mod traces;
 
@@ -54,7 +56,6 @@ mod traces;
 mod tests;
 
 pub use chain::{StoredChain, Tip, Unsealed};
-pub use cuts::Rank;
 pub use giving::{Due, Flight, Giving};
 pub use order::{Placed, ShownAt};
 pub use page::{Entry, Page, PageEnd, PageRequest, Row};
@@ -62,8 +63,9 @@ pub use receiving::{Receiving, Slot};
 pub use refusal::Refusal;
 pub use replica::{
     Admission, AppendError, Checked, EntryState, Examined, Receipt, Replica, Rewrite, SealJob,
-    Source, Standing, StoredEntry,
+    Source, StoredEntry,
 };
 pub use run::{CleanMark, Instance, NewRun, OwnRun, RunStart, at_start};
 pub use sealing::Sealing;
+pub use standing::{Rank, Standing};
 pub use traces::{OwnStretch, TraceStep, Traces};

@@ -8,13 +8,13 @@ use crate::wire::peer::{MessageBody, MessageBodyError};
 /// The body of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// A text.
+    /// What somebody says.
     Text(MessageBody),
     /// A text in reply to another entry.
     Reply {
         /// The entry that it replies to.
         to: EntryId,
-        /// The reply.
+        /// What is said in reply.
         text: MessageBody,
     },
     /// A new text for an earlier entry. It counts if a device of that entry's account has written it.
@@ -42,7 +42,7 @@ pub enum Body {
     Cut(EntryId),
     /// Of a kind that this version does not know. It is kept, given on, and shown as what needs a newer one.
     Unknown {
-        /// The kind.
+        /// Any that has no variant of its own here.
         kind: Kind,
         /// The body as it came.
         bytes: Vec<u8>,
@@ -60,7 +60,7 @@ impl Reaction {
         (text.len() <= REACTION_LEN_MAX).then_some(Self(text))
     }
 
-    /// The text.
+    /// The text, at most [`REACTION_LEN_MAX`] bytes, still untrusted.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -105,7 +105,7 @@ impl Body {
         }
     }
 
-    /// Its bytes.
+    /// The bytes that the header has the hash of.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Text(text) => text.as_str().into(),

@@ -56,7 +56,7 @@ impl Clock {
 /// Whether an entry can have been written when its clock says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dating {
-    /// It can.
+    /// The entry may have been written then.
     Plausible,
     /// It is further ahead than [`CLOCK_AHEAD_MAX`].
     Ahead,

@@ -123,13 +123,13 @@ pub enum StretchError {
 /// Both stretches begin there and follow the same header, so that everything before is undisputed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForkProof {
-    /// The conversation.
+    /// Where the chain was written.
     pub conversation: ConversationId,
     /// The chain that goes on in two ways.
     pub chain: ChainId,
     /// One of them.
     pub one: Stretch,
-    /// The other.
+    /// The other way, from the same place on.
     pub other: Stretch,
 }
 
@@ -179,12 +179,12 @@ pub struct Fork {
 }
 
 impl Fork {
-    /// The conversation.
+    /// The conversation in which the author contradicts itself.
     pub const fn conversation(&self) -> ConversationId {
         self.conversation
     }
 
-    /// The chain.
+    /// The chain that is void from [`Fork::sequence`] on.
     pub const fn chain(&self) -> ChainId {
         self.chain
     }

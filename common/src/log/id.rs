@@ -21,7 +21,7 @@ macro_rules! opaque {
                 Self(bytes)
             }
 
-            /// The bytes.
+            /// The bytes as they were taken.
             pub const fn as_bytes(&self) -> &[u8; $len] {
                 &self.0
             }
@@ -107,7 +107,7 @@ impl Sequence {
         }
     }
 
-    /// The number.
+    /// The place as a number, at most [`SEQUENCE_MAX`].
     pub const fn number(self) -> u64 {
         self.0
     }
@@ -152,14 +152,14 @@ impl fmt::Display for Sequence {
 pub struct ChainId {
     /// Who writes it.
     pub device: DeviceKey,
-    /// The run.
+    /// Which of the device's runs it is.
     pub run: RunId,
 }
 
 /// Identifies an entry within its conversation; what replies, edits and cuts refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {
-    /// Its chain.
+    /// The chain that it stands in.
     pub chain: ChainId,
     /// Its place in the chain.
     pub sequence: Sequence,

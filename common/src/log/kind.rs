@@ -9,7 +9,7 @@ use std::fmt;
 pub struct Kind(pub u8);
 
 impl Kind {
-    /// A text.
+    /// Somebody says something.
     pub const TEXT: Self = Self(0);
     /// A text in reply to another entry.
     pub const REPLY: Self = Self(1);

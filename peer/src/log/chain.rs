@@ -8,11 +8,11 @@ use super::refusal::Refusal;
 /// An entry at the end of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tip {
-    /// Its place.
+    /// Where in its chain it is.
     pub sequence: Sequence,
     /// The hash of its header.
     pub hash: HeaderHash,
-    /// Its clock.
+    /// When it was written, by its author.
     pub clock: Clock,
     /// Where it is shown: [`super::Placed::at`].
     pub placed: Clock,
@@ -40,7 +40,7 @@ impl Tip {
 /// An entry that no seal covers yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unsealed {
-    /// The entry.
+    /// What is known of the entry itself.
     pub tip: Tip,
     /// What it counts in a page: [`super::Entry::cost`].
     pub cost: usize,
@@ -63,7 +63,7 @@ pub struct StoredChain {
     pub unsealed: Vec<Unsealed>,
 }
 
-/// A chain.
+/// What is kept in memory of a chain.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     pub(super) base: Sequence,

@@ -6,11 +6,7 @@ use common::key::DeviceKey;
 use common::limits::{CUT_CHAINS_MAX, CUTS_PER_SIGNER_MAX};
 use common::log::{ChainId, Clock, EntryId, Sequence};
 
-use super::replica::Standing;
-
-/// How senior a signer is: 0 is the most senior one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank(pub u32);
+use super::standing::{Rank, Standing};
 
 /// Everything that was said of the ends of chains by those who may, and what follows from it.
 #[derive(Clone, Debug, Default)]

@@ -27,7 +27,7 @@ pub enum Due {
     Fork(ChainId),
     /// Say that this device has nothing of the chain before `base`.
     Gone {
-        /// The chain.
+        /// Which chain it is of.
         chain: ChainId,
         /// The first entry that is kept.
         base: Sequence,

@@ -31,9 +31,9 @@ impl Entry {
 /// Entries of a chain in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The conversation.
+    /// The conversation of all entries.
     pub conversation: ConversationId,
-    /// The chain.
+    /// The chain of all entries.
     pub chain: ChainId,
     /// The place of the first one.
     pub first: Sequence,
@@ -74,9 +74,9 @@ impl Page {
 /// them, and the hash of the header before `first`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRequest {
-    /// The conversation.
+    /// The conversation to read from.
     pub conversation: ConversationId,
-    /// The chain.
+    /// The chain to read from.
     pub chain: ChainId,
     /// The first one.
     pub first: Sequence,
@@ -102,7 +102,7 @@ pub enum PageEnd {
 /// An entry as it is read from the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The entry.
+    /// What travels of it.
     pub entry: Entry,
     /// The seal at this place, if one is kept there.
     pub seal: Option<Seal>,

@@ -11,7 +11,7 @@ use common::log::{
 use common::time::UnixTime;
 
 use super::chain::{Chain, StoredChain, Tip};
-use super::cuts::{Cuts, Rank};
+use super::cuts::Cuts;
 use super::run::OwnRun;
 use super::sealing::Sealing;
 
@@ -27,15 +27,6 @@ mod void;
 pub use looking::{Checked, Examined, Source};
 pub use own::{AppendError, SealJob};
 pub use taking::{Admission, Receipt, Rewrite, StoredEntry};
-
-/// Whose entries count. The logs of accounts say so; this is asked anew each time.
-pub trait Standing {
-    /// Tells whether a device is approved by an account that is a member.
-    fn is_approved(&self, device: &DeviceKey) -> bool;
-
-    /// How senior `signer` is as somebody who ends chains of `target`; `None` if it may not.
-    fn rank(&self, signer: &DeviceKey, target: &DeviceKey) -> Option<Rank>;
-}
 
 /// One device's copy of one conversation. The description of [`super`] says how its methods follow each other.
 #[derive(Clone, Debug)]
@@ -112,12 +103,12 @@ impl Replica {
         self.chains.insert(chain, restored);
     }
 
-    /// The conversation.
+    /// The conversation that this is a copy of.
     pub const fn conversation(&self) -> ConversationId {
         self.conversation
     }
 
-    /// This device.
+    /// The device that this copy is on.
     pub const fn device(&self) -> &DeviceKey {
         &self.device
     }

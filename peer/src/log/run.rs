@@ -18,7 +18,7 @@ pub struct Instance(pub [u8; 32]);
 /// on disk; deleted, durably, at the next start, before anything else is written or said to anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CleanMark {
-    /// The run.
+    /// The run that has ended.
     pub run: RunId,
     /// Its last entry.
     pub last: Sequence,

@@ -7,7 +7,8 @@ use common::log::{ChainId, HeaderHash, Seal, Sequence};
 use super::super::chain::{Chain, Offered, Relation};
 use super::super::page::{Entry, Page};
 use super::super::refusal::Refusal;
-use super::{Replica, Standing};
+use super::Replica;
+use crate::log::standing::Standing;
 
 /// Whose link something came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,17 +12,18 @@ use super::super::chain::{Chain, Tip, Unsealed};
 use super::super::order::Placed;
 use super::super::page::Entry;
 use super::super::run::{NewRun, OwnRun};
+use super::Replica;
 use super::taking::{Admission, StoredEntry};
-use super::{Replica, Standing};
+use crate::log::standing::Standing;
 
 /// A header of this device's own that is to be signed, off the loop, for [`Replica::handle_seal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SealJob {
-    /// The chain.
+    /// The chain to be sealed.
     pub chain: ChainId,
     /// The place of the header.
     pub sequence: Sequence,
-    /// Its hash.
+    /// The hash of the header to be signed.
     pub hash: HeaderHash,
 }
 

@@ -9,13 +9,14 @@ use super::super::order::Placed;
 use super::super::page::{Entry, Page};
 use super::super::refusal::Refusal;
 use super::super::run::NewRun;
+use super::Replica;
 use super::looking::{Checked, Evidence, Examined, Offer};
-use super::{Replica, Standing};
+use crate::log::standing::Standing;
 
 /// What the store is to do, in one transaction, because of something that was taken or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// The chain.
+    /// The chain that has grown.
     pub chain: ChainId,
     /// Remove all from here on, first: entries without a seal that sealed ones contradict.
     pub remove: Option<Sequence>,
@@ -34,13 +35,13 @@ pub struct Admission {
 /// An entry for the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEntry {
-    /// Its place.
+    /// Where in its chain it is.
     pub sequence: Sequence,
     /// The hash of its header.
     pub hash: HeaderHash,
     /// Where it is shown.
     pub placed: Placed,
-    /// The entry.
+    /// What is to be stored of it.
     pub entry: Entry,
 }
 
@@ -49,7 +50,7 @@ pub struct StoredEntry {
 /// same transaction notes that, so that no crash forgets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewrite {
-    /// The chain.
+    /// The chain that it was in.
     pub chain: ChainId,
     /// The first of them.
     pub from: Sequence,

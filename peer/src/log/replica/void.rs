@@ -7,7 +7,8 @@ use super::super::chain::Chain;
 use super::super::refusal::Refusal;
 use super::super::run::NewRun;
 use super::taking::Rewrite;
-use super::{Admission, ForkPoint, Replica, Standing};
+use super::{Admission, ForkPoint, Replica};
+use crate::log::standing::Standing;
 
 impl Replica {
     // ---- forks ---------------------------------------------------------------------------------
