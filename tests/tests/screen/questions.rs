@@ -320,10 +320,12 @@ fn receive_in_the_background_shows_messages_and_leaves_the_keys_to_the_shell() {
     shell.wait("the message", PATIENCE, |screen| {
         screen.contains(" alice: hello")
     });
-    shell.type_keys("; exit\r");
+    // The shell would leave it running.
+    shell.type_keys("; kill %1; wait; exit\r");
     shell.wait("the whole line is the shell's", PATIENCE, |screen| {
         screen.contains("half: command not found")
     });
+    shell.end(PATIENCE);
 }
 
 /// bob at a terminal, asked about a small file of alice, who is gone without a word.
