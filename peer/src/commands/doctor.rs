@@ -634,8 +634,7 @@ fn udp_port(examination: &ExaminationView) -> Option<u16> {
     examination.local.first().map(SocketAddr::port)
 }
 
-/// Tells whether the router has said that it forwards a port, and does not answer any more. It is asked again as the
-/// examination begins.
+/// Tells whether the router has said that it forwards a port, and has not answered when it was asked again.
 fn is_outdated(state: &PortMappingState) -> bool {
     matches!(state, PortMappingState::Mapped { check, .. } if *check == MappingCheck::Silent)
 }

@@ -499,7 +499,7 @@ impl Lab {
     }
 }
 
-/// Changes something.
+/// Changes, adds or drops something of a page, as whoever gives it on might.
 fn tamper(page: &mut Page, feed: &mut Feed<'_>) {
     let index = feed.below(64) % page.entries.len();
     match feed.below(8) {

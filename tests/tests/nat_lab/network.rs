@@ -185,8 +185,7 @@ impl Network {
         limit_rate(&host.namespace, "eth0", rate);
     }
 
-    /// Has a host's NAT forward its first UDP port, as its owner would have set it up there. Returns where it is
-    /// in public.
+    /// Has a host's NAT forward its first UDP port, as its owner would have set it up. Returns the public endpoint.
     pub(crate) fn forward(&self, host: &Host) -> SocketAddr {
         let port = host.port;
         nft(

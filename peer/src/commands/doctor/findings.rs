@@ -122,11 +122,11 @@ pub(super) enum Obstacle {
 /// What came of looking for a way to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// Nobody looked.
+    /// There was no reason to look, or another device of the account is linked.
     None,
     /// None was found.
     Failed,
-    /// This one.
+    /// The device is linked, and its packets go this way.
     Linked(Way),
 }
 

@@ -260,8 +260,8 @@ macro_rules! select_items {
     };
 }
 
-/// What was sent within a span, both ends included, as it stands in the table: unsigned numbers have the order of these
-/// pairs.
+/// What was sent within a span, both ends included. Times stand in the table as signed numbers, and have the order of
+/// unsigned ones: that of these pairs.
 macro_rules! within_span {
     () => {
         "(sent_ms < 0, sent_ms) >= (?1 < 0, ?1) AND (sent_ms < 0, sent_ms) <= (?2 < 0, ?2) "
