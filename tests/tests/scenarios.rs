@@ -628,6 +628,22 @@ fn two_behind_nats_find_each_other_without_a_relay() {
     }
 }
 
+/// They have a channel, but nothing comes through. Whoever is dialled has to send, too, as it does without a relay.
+#[test]
+fn two_behind_nats_find_each_other_though_the_relay_does_not_lead_there() {
+    for nats in [[OPEN, CLOSED], [CLOSED, OPEN], [CLOSED, CLOSED]] {
+        let mut world = households(nats, &[0, 1]);
+        world.server.forwards = false;
+        let began = world.now;
+        let id = say(&mut world, 0, 1, "hello");
+        until_delivered(&mut world, 0, id);
+        let took = world.now.saturating_duration_since(began);
+        eprintln!("{nats:?}: {took:?}");
+        let expected = RELAY_HEAD_START..RELAY_HEAD_START + Duration::from_secs(2);
+        assert!(expected.contains(&took), "{nats:?}: {took:?}");
+    }
+}
+
 #[test]
 fn a_first_message_takes_a_round_trip_to_the_server_and_one_and_a_half_through_its_relay() {
     let symmetric = NatOptions {

@@ -181,10 +181,9 @@ impl Links {
         }
         peer.account = Some(account.clone());
         let side = peer.side;
-        if let Some(remote) = self.transport.remote(link) {
-            self.dials
-                .on_linked(device_key, remote, &mut self.transport, now);
-        }
+        let remote = self.transport.remote(link);
+        self.dials
+            .on_linked(device_key, remote, &mut self.transport, now);
         self.make_room(device_key, now);
         self.transport.authorise(link, now);
         match side {

@@ -1,7 +1,8 @@
 //! Dials: one for each device that a link is wanted to, with one attempt for each of its endpoints.
 //!
 //! Where there is a channel of the relay to a device, the client's side dials through that, and the other
-//! waits. Only if there is no link after [`RELAY_HEAD_START`] both dial its endpoints, too.
+//! waits. Only if there is no link after [`RELAY_HEAD_START`] the endpoints are dialled, too, by whoever asked to be
+//! introduced; the other side checks those of whoever asked, which lets the dial in through its NAT.
 //!
 //! Owns which devices are dialled until when, and which of our own endpoints are never dialled. What an
 //! attempt may cost, its [`Agent`] decides.
@@ -24,7 +25,7 @@ use super::last_endpoints::LastEndpoints;
 use super::pins::Pins;
 use crate::node::command::PathRule;
 use crate::node::io::Transmit;
-use crate::node::paths::agent::Agent;
+use crate::node::paths::agent::{Agent, Aim};
 use crate::node::transport::{CloseReason, LinkId, Transport};
 
 /// All dials of a node.
@@ -55,6 +56,9 @@ struct Dial {
     failure: String,
     /// The device's endpoints, and when they are to be dialled.
     held_back: Option<(Instant, Vec<Candidate>)>,
+    /// The other side dials, first through this channel: its endpoints are only checked. NATs let in only whom
+    /// their own side has sent to.
+    lets_in: Option<SocketAddr>,
 }
 
 /// The channel of the relay to a device.
@@ -119,8 +123,35 @@ impl Dials {
 
     /// How many devices of an account are being dialled.
     pub(super) fn count_of(&self, account: &AccountName) -> usize {
-        let dials = self.dials.values();
+        let dials = self.dials.values().filter(|dial| dial.lets_in.is_none());
         dials.filter(|dial| dial.account == *account).count()
+    }
+
+    /// Another device dials this one through a channel: if nothing has come of that after
+    /// [`RELAY_HEAD_START`], its endpoints are checked.
+    pub(super) fn let_in(
+        &mut self,
+        account: &AccountName,
+        (device_key, candidates): (DeviceKey, &[Candidate]),
+        channel: Channel,
+        (pins, transport): (&Pins, &Transport),
+        now: Instant,
+    ) {
+        let candidates = self.dialable(candidates);
+        let is_wanted = self.rule != PathRule::Relayed
+            && !candidates.is_empty()
+            && !self.dials.contains_key(&device_key);
+        if !is_wanted || !self.may_dial(account, device_key, pins, transport) {
+            return;
+        }
+        let dial = Dial {
+            account: account.clone(),
+            give_up_at: now + DIAL_TIMEOUT,
+            failure: String::new(),
+            held_back: Some((now + RELAY_HEAD_START, candidates)),
+            lets_in: Some(channel.address),
+        };
+        self.dials.insert(device_key, dial);
     }
 
     /// Begins to dial a device at its candidates, or goes on with what it announces now. Failed dials come from
@@ -136,6 +167,13 @@ impl Dials {
     ) {
         if !self.may_dial(account, device_key, pins, transport) {
             return;
+        }
+        if self
+            .dials
+            .get(&device_key)
+            .is_some_and(|dial| dial.lets_in.is_some())
+        {
+            self.end(device_key, None, transport, now);
         }
         let (candidates, head_start) = match (self.rule, channel) {
             (PathRule::Relayed, Some(_)) => (Vec::new(), DIAL_TIMEOUT),
@@ -154,13 +192,14 @@ impl Dials {
             }
             .to_owned(),
             held_back: Some((now + head_start, Vec::new())),
+            lets_in: None,
         });
         match &mut dial.held_back {
             Some((at, held_back)) => {
                 *at = (*at).min(now + head_start);
                 *held_back = candidates;
             }
-            None => self.begin_directly(device_key, &candidates, now),
+            None => self.begin_directly(device_key, &candidates, Aim::Dial, now),
         }
         if let Some(Channel {
             address,
@@ -171,13 +210,38 @@ impl Dials {
         }
     }
 
-    /// Dials the endpoints of a device.
-    fn begin_directly(&mut self, device_key: DeviceKey, candidates: &[Candidate], now: Instant) {
+    /// Dials the endpoints of a device, or checks them.
+    fn begin_directly(
+        &mut self,
+        device_key: DeviceKey,
+        candidates: &[Candidate],
+        aim: Aim,
+        now: Instant,
+    ) {
         let Some(dial) = self.dials.get(&device_key) else {
             return;
         };
-        if !self.agent.begin(device_key, &dial.account, candidates, now) {
+        let account = &dial.account;
+        if !self.agent.begin(device_key, account, candidates, aim, now) {
             log::debug!("not dialled directly: too many devices were dialled lately");
+        }
+    }
+
+    /// Goes on with a device once the relay has had its head start.
+    fn end_head_start(
+        &mut self,
+        device_key: DeviceKey,
+        candidates: &[Candidate],
+        transport: &mut Transport,
+        now: Instant,
+    ) {
+        let dial = self.dials.get(&device_key);
+        match dial.and_then(|dial| dial.lets_in) {
+            None => self.begin_directly(device_key, candidates, Aim::Dial, now),
+            Some(channel) if transport.has_link_at(channel) => {
+                self.end(device_key, None, transport, now);
+            }
+            Some(_) => self.begin_directly(device_key, candidates, Aim::LetIn, now),
         }
     }
 
@@ -276,7 +340,7 @@ impl Dials {
         });
         let due: Vec<_> = held_back.collect();
         for (device_key, candidates) in due {
-            self.begin_directly(device_key, &candidates, now);
+            self.end_head_start(device_key, &candidates, transport, now);
         }
         self.agent.handle_timeout(now);
         self.start_attempts(transport, now);
@@ -355,18 +419,20 @@ impl Dials {
         Some(dial.account)
     }
 
-    /// There is an authorised link to a device, by which its endpoint is proven.
+    /// There is an authorised link to a device, which proves its endpoint unless the link is relayed.
     pub(super) fn on_linked(
         &mut self,
         device_key: DeviceKey,
-        remote: SocketAddr,
+        remote: Option<SocketAddr>,
         transport: &mut Transport,
         now: Instant,
     ) {
-        self.agent.on_linked(device_key, remote, now);
-        self.start_attempts(transport, now);
+        if let Some(remote) = remote {
+            self.agent.on_linked(device_key, remote, now);
+            self.start_attempts(transport, now);
+        }
         let is_tried = |attempt: &Attempt| attempt.device_key == device_key;
-        let is_waiting = |dial: &Dial| dial.held_back.is_some();
+        let is_waiting = |dial: &Dial| dial.held_back.is_some() || dial.lets_in.is_some();
         if self.dials.get(&device_key).is_some_and(is_waiting)
             && !self.attempts.values().any(is_tried)
         {
@@ -421,6 +487,9 @@ impl Dials {
         now: Instant,
     ) -> Option<Failed> {
         let dial = self.end(device_key, None, transport, now)?;
+        if dial.lets_in.is_some() {
+            return None;
+        }
         let reason = if now >= dial.give_up_at {
             "no answer at any of its addresses".to_owned()
         } else {
@@ -466,9 +535,44 @@ impl Dials {
 #[cfg(test)]
 mod tests {
     use common::key::DeviceSecret;
+    use common::wire::rendezvous::CandidateKind;
     use rand::SeedableRng;
 
     use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
+    fn a_link_through_the_relay_ends_the_wait_for_the_other_side() {
+        let now = Instant::now();
+        let secret = DeviceSecret::from_seed([1; 32]);
+        let mut dials = Dials::new(secret.public(), StdRng::from_seed([1; 32]));
+        let mut transport = Transport::new([1; 32], secret);
+        let pins = Pins::new(Vec::new());
+        let account: AccountName = "bob".parse().unwrap();
+        let device_key = DeviceSecret::from_seed([2; 32]).public();
+        let candidates = [Candidate {
+            endpoint: "192.0.2.9:4000".parse().unwrap(),
+            kind: CandidateKind::ServerReflexive,
+        }];
+        let channel = Channel {
+            address: common::relayed::relayed_address([1; 10]),
+            role: Role::Server,
+        };
+        let device = (device_key, &candidates[..]);
+        for is_own in [true, false] {
+            if is_own {
+                let channel = Some(channel);
+                dials.begin(&account, device, channel, &pins, &mut transport, now);
+            } else {
+                dials.let_in(&account, device, channel, (&pins, &transport), now);
+            }
+            assert_eq!(dials.count_of(&account), usize::from(is_own));
+            assert_eq!(dials.poll_timeout(), Some(now + RELAY_HEAD_START));
+            dials.on_linked(device_key, None, &mut transport, now);
+            assert_eq!(dials.count_of(&account), 0);
+            assert_eq!(dials.poll_timeout(), None);
+        }
+    }
 
     #[test]
     fn t22_only_addresses_of_single_other_hosts_are_dialled() {

@@ -128,8 +128,19 @@ impl Links {
     pub(in crate::node) fn expect(&mut self, introduction: &Introduction, now: Instant) {
         let entry = &introduction.entry;
         let channel = self.take_introduction(introduction, now);
-        if channel.is_none() && !self.is_linked_at_present_endpoint(entry) {
-            self.begin_dial(&entry.account, entry, channel, now);
+        if self.is_linked_at_present_endpoint(entry) {
+            return;
+        }
+        match channel {
+            None => self.begin_dial(&entry.account, entry, None, now),
+            Some(channel) => {
+                let (device, links) = (
+                    (entry.device_key, &entry.candidates[..]),
+                    (&self.pins, &self.transport),
+                );
+                self.dials
+                    .let_in(&entry.account, device, channel, links, now);
+            }
         }
     }
 

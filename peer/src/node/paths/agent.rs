@@ -65,10 +65,20 @@ pub(in crate::node) struct Agent {
     dials: VecDeque<(DeviceKey, SocketAddr)>,
 }
 
+/// What the endpoints of a device are checked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Aim {
+    /// This device dials them.
+    Dial,
+    /// The other one dials, and the checks open this device's NAT to it.
+    LetIn,
+}
+
 /// A device that is or was dialled.
 #[derive(Debug)]
 struct Device {
     account: AccountName,
+    aim: Aim,
     budget: Budget,
     targets: Vec<Target>,
     /// Back-off between the next round of checks and the one after it.
@@ -123,13 +133,14 @@ impl Agent {
     }
 
     /// Starts to dial a device of `account` at these candidates, at most
-    /// [`CANDIDATES_MAX`](common::limits::CANDIDATES_MAX), or replaces the candidates of one that is being
-    /// dialled. Returns `false` if too many devices were dialled lately.
+    /// [`CANDIDATES_MAX`](common::limits::CANDIDATES_MAX), or only to check them, or replaces the candidates of one
+    /// that is being dialled. Returns `false` if too many devices were dialled lately.
     pub(in crate::node) fn begin(
         &mut self,
         device_key: DeviceKey,
         account: &AccountName,
         candidates: &[Candidate],
+        aim: Aim,
         now: Instant,
     ) -> bool {
         if !self.devices.contains_key(&device_key) && !self.has_room(now) {
@@ -142,6 +153,7 @@ impl Agent {
         if self.dialled.insert(device_key) {
             device.start(now);
         }
+        device.aim = aim;
         device.set_candidates(candidates, &mut self.rng);
         self.advance(device_key, now);
         true
@@ -355,6 +367,7 @@ impl Device {
     const fn new(account: AccountName, now: Instant) -> Self {
         Self {
             account,
+            aim: Aim::Dial,
             budget: Budget::of_device(now),
             targets: Vec::new(),
             pause: CHECK_BACKOFF_FIRST,
@@ -427,8 +440,12 @@ impl Device {
             return None;
         }
         let due = self.targets.iter_mut().filter(|target| target.is_due);
-        // Targets that cannot be dialled without a proof come first.
-        let target = due.min_by_key(|target| target.dial != DialState::Closed)?;
+        // Targets that cannot be dialled without a proof come first, as the others are dialled already; or those
+        // behind a NAT.
+        let target = due.min_by_key(|target| match self.aim {
+            Aim::Dial => target.dial != DialState::Closed,
+            Aim::LetIn => target.kind != CandidateKind::ServerReflexive,
+        })?;
         if pays(&mut self.budget, account, CHECK_LEN, 0, now) {
             self.next_check = now + CHECK_INTERVAL;
             target.is_due = false;
@@ -469,6 +486,9 @@ impl Device {
 
     /// Index of the target to dial next, regardless of the pace: proven ones first.
     fn next_open(&self) -> Option<usize> {
+        if self.aim == Aim::LetIn {
+            return None;
+        }
         let unproven_dials = self.dials(|target| target.proven.is_none());
         let open = self.targets.iter().enumerate().filter(|(_, target)| {
             let may_try = target.proven.is_some() || unproven_dials < UNPROVEN_DIALS_MAX;

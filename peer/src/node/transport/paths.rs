@@ -259,6 +259,13 @@ impl Transport {
         link.paths.report(link.paths.current?, &link.connection)
     }
 
+    /// Tells whether a link, or a handshake, began at this address of the other end.
+    pub fn has_link_at(&self, remote: SocketAddr) -> bool {
+        let at = Some(Route::to(remote));
+        let mut links = self.links.values().filter(|link| !link.is_lost);
+        links.any(|link| route(PathId::ZERO, &link.connection) == at)
+    }
+
     /// Notes whether peers may be on this host, because the server is.
     pub const fn set_local(&mut self, is_local: bool) {
         self.is_local = is_local;

@@ -27,7 +27,7 @@ impl Bench {
     fn begin(&mut self, candidates: &[Candidate]) {
         assert!(
             self.agent
-                .begin(device(1), &account(), candidates, self.now)
+                .begin(device(1), &account(), candidates, Aim::Dial, self.now)
         );
         self.drain();
     }
@@ -327,7 +327,9 @@ fn t23_other_devices_do_not_push_out_a_budget_that_counts() {
     let mut bench = Bench::new();
     let mut begin = |n: u64, now: Instant, goes_on: bool| {
         let account = format!("mallory{n}").parse().unwrap();
-        let has_begun = bench.agent.begin(device(n), &account, &[host(1)], now);
+        let has_begun = bench
+            .agent
+            .begin(device(n), &account, &[host(1)], Aim::Dial, now);
         if !goes_on {
             bench.agent.end(device(n));
         }
