@@ -252,9 +252,12 @@ pub const RECENT_MESSAGES_MAX: usize = 2 * MESSAGES_IN_FLIGHT_MAX;
 pub const WITHDRAW_MAX: usize = OUTBOX_MESSAGES_MAX;
 /// Time for which an offer waits for a server that is coming back: longer than its restart takes.
 pub const SERVER_WAIT_MAX: Duration = Duration::from_secs(20);
-/// Time for which a stopping node waits for everything that it wrote on its message streams to be
-/// acknowledged: several round trips around the world.
+/// Time for which a stopping node waits for another device to acknowledge anything at all: several round trips
+/// around the world.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for which it waits for everything that it wrote on its message streams to be acknowledged, by devices that
+/// acknowledge something: a line that is full loses the first words of a farewell, and their first repetitions.
+pub const FAREWELL_TIMEOUT_MAX: Duration = Duration::from_secs(4);
 /// Pinned keys of one account: twice the devices that it may have at a time. Beyond that its oldest is
 /// forgotten, so that an account which makes devices without end pushes out none but its own.
 pub const PINS_PER_ACCOUNT_MAX: usize = 2 * DEVICES_PER_ACCOUNT_MAX;

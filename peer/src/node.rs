@@ -198,7 +198,7 @@ impl Node {
     }
 
     /// Tells whether there are links to other devices. After [`Input::ShutDown`] they end within
-    /// [`FAREWELL_TIMEOUT`](common::limits::FAREWELL_TIMEOUT): whoever stops a node waits for that.
+    /// [`FAREWELL_TIMEOUT_MAX`](common::limits::FAREWELL_TIMEOUT_MAX): whoever stops a node waits for that.
     pub fn has_links(&self) -> bool {
         !self.effects.links.is_empty()
     }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use common::id::DeviceName;
 use common::key::DeviceSecret;
-use common::limits::WORKER_ANSWERS_MAX;
+use common::limits::{FAREWELL_TIMEOUT_MAX, WORKER_ANSWERS_MAX};
 use common::os::bind::BindAddress;
 use common::os::clock::{epoch, now};
 use common::os::lines::{RequestId, Tokens};
@@ -69,7 +69,7 @@ use crate::node::io::{
 };
 use crate::node::{Input, Node, NodeOptions, Output, PathRule};
 
-/// How long a node that stops waits for the other side, and for each worker.
+/// How long a node that stops waits for receipts to be on disk, and for each worker.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// Events of one turn: more sockets than there are, so none waits for the next.
 const EVENTS_MAX: usize = 64;
@@ -565,6 +565,7 @@ impl EventLoop {
         }
         self.node.handle_input(Input::ShutDown, now());
         self.turn(now());
+        let until = now() + FAREWELL_TIMEOUT_MAX;
         while self.node.has_links() || !self.connection.is_idle() || self.udp.is_blocked() {
             let left = until.saturating_duration_since(now());
             if left.is_zero() || self.wait(events, Some(left)).is_err() {

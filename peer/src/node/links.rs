@@ -14,8 +14,8 @@ use bytes::Bytes;
 use common::id::AccountName;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{
-    FAREWELL_TIMEOUT, LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX, MESSAGES_IN_FLIGHT_MAX,
-    Occupancy, UNAUTHORISED_LINKS_MAX,
+    FAREWELL_TIMEOUT, FAREWELL_TIMEOUT_MAX, LINK_FRAME_LEN_MAX, LINKS_MAX, LINKS_PER_DEVICE_MAX,
+    MESSAGES_IN_FLIGHT_MAX, Occupancy, UNAUTHORISED_LINKS_MAX,
 };
 use common::relayed::is_relayed;
 use common::wire::frame;
@@ -136,8 +136,8 @@ pub(super) struct Links {
     silent: BTreeSet<LinkId>,
     /// Links whose message stream is not read, because too many of their frames wait to be handled.
     stalled: BTreeSet<LinkId>,
-    /// The node is stopping: no link is made any more, and those that are left are closed at this time.
-    farewell_by: Option<Instant>,
+    /// The node is stopping.
+    farewell: Option<Farewell>,
     events: VecDeque<LinksEvent>,
 }
 
@@ -154,6 +154,17 @@ struct Peer {
     stream: MessageStream,
     leaves: BTreeMap<StreamId, IncomingLeaf>,
     doubt: Option<Doubt>,
+}
+
+/// No link is made any more, and those that are left end.
+#[derive(Debug)]
+struct Farewell {
+    /// When links are closed that have acknowledged nothing since the last look.
+    next_look: Instant,
+    /// When all are.
+    end: Instant,
+    /// Bytes that each link had acknowledged by the last look.
+    acknowledged: BTreeMap<LinkId, u64>,
 }
 
 /// There is a newer link to the device of one that may be dead.
@@ -187,7 +198,7 @@ impl Links {
             introduced: Introduced::default(),
             silent: BTreeSet::new(),
             stalled: BTreeSet::new(),
-            farewell_by: None,
+            farewell: None,
             events: VecDeque::new(),
         }
     }
@@ -503,10 +514,14 @@ impl Links {
     }
 
     /// Closes all links, each as soon as everything that was written on its message stream is
-    /// acknowledged, or after [`FAREWELL_TIMEOUT`].
+    /// acknowledged, once nothing was for [`FAREWELL_TIMEOUT`], or after [`FAREWELL_TIMEOUT_MAX`].
     pub(super) fn say_goodbye(&mut self, now: Instant) {
         self.dials.end_all(&mut self.transport, now);
-        self.farewell_by = Some(now + FAREWELL_TIMEOUT);
+        self.farewell = Some(Farewell {
+            next_look: now + FAREWELL_TIMEOUT,
+            end: now + FAREWELL_TIMEOUT_MAX,
+            acknowledged: self.acknowledged(),
+        });
         let links: Vec<LinkId> = self.peers.keys().copied().collect();
         for link in links {
             match self.peers.get(&link).and_then(|peer| peer.stream.id()) {
@@ -515,6 +530,33 @@ impl Links {
             }
         }
         self.collect(now);
+    }
+
+    /// Closes the links that have acknowledged nothing since the last look, or all if it is time.
+    fn go_on_with_farewell(&mut self, now: Instant) {
+        let acknowledged = self.acknowledged();
+        let Some(farewell) = self.farewell.as_mut().filter(|it| it.next_look <= now) else {
+            return;
+        };
+        let before = std::mem::replace(&mut farewell.acknowledged, acknowledged);
+        farewell.next_look = now + FAREWELL_TIMEOUT;
+        let is_over = farewell.end <= now;
+        let after = &farewell.acknowledged;
+        let stuck = after
+            .iter()
+            .filter(|(link, bytes)| is_over || before.get(link) == Some(bytes));
+        let stuck: Vec<LinkId> = stuck.map(|(link, _)| *link).collect();
+        for link in stuck {
+            self.peers.remove(&link);
+            self.transport.close(link, CloseReason::Done, now);
+        }
+    }
+
+    /// Bytes that the other side of each link has acknowledged.
+    fn acknowledged(&self) -> BTreeMap<LinkId, u64> {
+        let links = self.peers.keys();
+        let bytes = links.map(|link| (*link, self.transport.acknowledged_bytes(*link)));
+        bytes.collect()
     }
 
     /// Tells whether there are links, authorised or not.
@@ -533,11 +575,7 @@ impl Links {
         self.transport.handle_timeout(now);
         self.relay.handle_timeout(now);
         self.start_rounds(now);
-        if self.farewell_by.take_if(|by| *by <= now).is_some() {
-            for link in std::mem::take(&mut self.peers).into_keys() {
-                self.transport.close(link, CloseReason::Done, now);
-            }
-        }
+        self.go_on_with_farewell(now);
         self.continue_dials(now);
         self.end_waiting_for_owners(now);
         self.collect(now);
@@ -551,7 +589,7 @@ impl Links {
             .chain(self.dials.poll_timeout())
             .chain(self.relay.poll_timeout())
             .chain(self.rounds.poll_timeout())
-            .chain(self.farewell_by)
+            .chain(self.farewell.as_ref().map(|farewell| farewell.next_look))
             .chain(unauthorised.map(|peer| peer.authorise_by))
             .min()
     }

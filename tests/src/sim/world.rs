@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use common::id::{AccountName, DeviceName, TransferId};
 use common::key::{DeviceSecret, Token};
+use common::limits::FAREWELL_TIMEOUT_MAX;
 use common::time::{Epoch, UnixTime};
 use peer::node::command::{Command, CommandId, Event, TransferState};
 use peer::node::io::{
@@ -432,6 +433,7 @@ impl World {
             node.handle_input(Input::ShutDown, self.now);
             self.drain(n);
         }
+        let until = self.now + FAREWELL_TIMEOUT_MAX;
         let has_links = |world: &Self| {
             let node = world.hosts[n].node.as_ref();
             node.is_some_and(Node::has_links)

@@ -7,7 +7,8 @@ use std::time::Duration;
 use common::hash::{FileDigest, LeafHash, LeafHasher, file_digest, leaf_len};
 use common::id::{AccountName, TransferId};
 use common::limits::{
-    CANCEL_ANSWER_TIMEOUT, FILE_LEN_MAX, LEAF_LEN, OFFER_LIFETIME, OFFERS_PER_ACCOUNT_MAX,
+    CANCEL_ANSWER_TIMEOUT, FAREWELL_TIMEOUT, FILE_LEN_MAX, LEAF_LEN, OFFER_LIFETIME,
+    OFFERS_PER_ACCOUNT_MAX,
 };
 use common::wire::peer::{
     CancelReason, DeclineReason, FileFrame, LeafHeader, Offer, PeerFrame, VERSION,
@@ -144,6 +145,39 @@ fn a_message_on_a_slow_line_does_not_wait_for_a_file() {
             );
         }
     }
+}
+
+#[test]
+fn whoever_leaves_on_a_line_that_is_full_is_heard() {
+    let mut unheard: Vec<u64> = Vec::new();
+    for moment in 0..40 {
+        let mut world = slow_world();
+        let (transfer, _) = offer(&mut world, 4 * LEAF_LEN as u32);
+        answer(&mut world, transfer, true);
+        world.pass(Duration::from_millis(2_000 + 10 * moment));
+        world.net.faults.loss = 0.3;
+        world.stop(0, true);
+        world.net.faults.loss = 0.0;
+        world.pass(Duration::from_millis(100));
+        if !world.hosts[1].moving.is_empty() {
+            unheard.push(moment);
+        }
+    }
+    assert!(unheard.is_empty(), "{unheard:?}");
+}
+
+/// Whoever leaves does not wait for one who does not answer.
+#[test]
+fn whoever_leaves_does_not_wait_for_silence() {
+    let mut world = slow_world();
+    let (transfer, _) = offer(&mut world, 4 * LEAF_LEN as u32);
+    answer(&mut world, transfer, true);
+    world.pass(Duration::from_secs(2));
+    world.net.cut(Site::Host(1), Site::Host(0));
+    world.pass(Duration::from_secs(1));
+    let before = world.now;
+    world.stop(0, true);
+    assert!(world.now - before <= FAREWELL_TIMEOUT + Duration::from_millis(10));
 }
 
 #[test]
