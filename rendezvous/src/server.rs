@@ -96,7 +96,7 @@ impl Server {
             registration,
             lockout,
             bucket_key,
-            relays,
+            relay_rate,
             agent,
         } = options;
         let lockouts = Lockouts::new(lockout, bucket_key, epoch, lockouts, now);
@@ -109,7 +109,7 @@ impl Server {
             logins: Logins::new(registration, lockouts, admissions, epoch, now),
             devices: Devices::default(),
             presence: Presence::new(first_version),
-            introductions: Introductions::new(relays, keys, now),
+            introductions: Introductions::new(relay_rate, keys, now),
             operator: Operator::default(),
             context,
         }

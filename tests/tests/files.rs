@@ -677,6 +677,7 @@ fn a_file_that_arrived_before_it_could_be_cancelled_was_sent() {
         "fingerprint": "",
         "path": "relayed",
         "over": "udp",
+        "per_s_max": 12_500_000,
         "round_trip_us": 0,
         "sent_packets": 0,
         "lost_packets": 0,

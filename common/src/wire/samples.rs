@@ -253,7 +253,7 @@ samples! {
 samples! {
     /// Answers about links to others.
     introduction_answers: IntroductionAnswer {
-        IntroductionAnswer::Allocated { .. } => [IntroductionAnswer::Allocated { allocation: allocation() }],
+        IntroductionAnswer::Allocated { .. } => [IntroductionAnswer::Allocated { allocation: allocation(), rate: 12_500_000 }],
         IntroductionAnswer::Introduced { .. } => [IntroductionAnswer::Introduced { introductions: introductions() }],
     }
 }

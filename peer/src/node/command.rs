@@ -516,6 +516,8 @@ pub enum Way {
     Relayed {
         /// What carries them between this device and the server.
         over: Carrier,
+        /// Bytes per second that the server takes from an account at most.
+        per_s_max: u32,
     },
 }
 

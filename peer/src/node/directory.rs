@@ -427,7 +427,10 @@ impl Directory {
         match purpose {
             IntroductionPurpose::Allocate => {
                 let allocation = match answer {
-                    Ok(IntroductionAnswer::Allocated { allocation }) => Some(allocation),
+                    Ok(IntroductionAnswer::Allocated { allocation, rate }) => {
+                        cx.links.set_relay_rate(rate);
+                        Some(allocation)
+                    }
                     Ok(IntroductionAnswer::Introduced { .. }) | Err(_) => None,
                 };
                 cx.links.on_allocated(allocation, cx.now);

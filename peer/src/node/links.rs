@@ -130,6 +130,8 @@ pub(super) struct Links {
     peers: BTreeMap<LinkId, Peer>,
     dials: Dials,
     relay: Relay,
+    /// Bytes per second that the server relays from an account.
+    relay_rate: u32,
     rounds: Rounds,
     introduced: Introduced,
     /// Links that were told to be silent, and have not been told to be heard.
@@ -194,6 +196,7 @@ impl Links {
             peers: BTreeMap::new(),
             dials: Dials::new(own_key, dials_rng),
             relay: Relay::new(relay_rng),
+            relay_rate: 0,
             rounds: Rounds::default(),
             introduced: Introduced::default(),
             silent: BTreeSet::new(),

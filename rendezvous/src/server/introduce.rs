@@ -43,7 +43,8 @@ type Pair = (DeviceKey, DeviceKey);
 
 /// Allocations, channels, and introductions of late.
 pub(super) struct Introductions {
-    relays: bool,
+    /// `None` if the server relays nothing.
+    relay_rate: Option<u32>,
     allocations: BTreeMap<DeviceKey, Allocation>,
     channels: BTreeMap<Pair, OpenChannel>,
     pairs: BTreeMap<ChannelId, Pair>,
@@ -83,11 +84,11 @@ struct Recent {
 }
 
 impl Introductions {
-    /// Nobody was introduced. `keys` are random; without `relays` nobody gets an allocation.
-    pub(super) fn new(relays: bool, keys: [[u8; 32]; 2], now: Instant) -> Self {
+    /// Nobody was introduced. `keys` are random; without a `relay_rate` nobody gets an allocation.
+    pub(super) fn new(relay_rate: Option<u32>, keys: [[u8; 32]; 2], now: Instant) -> Self {
         let [asked, introduced] = keys.map(|key| SharedBuckets::new(key, now));
         Self {
-            relays,
+            relay_rate,
             allocations: BTreeMap::new(),
             channels: BTreeMap::new(),
             pairs: BTreeMap::new(),
@@ -110,7 +111,7 @@ impl Introductions {
         let member = devices.member(to.connection);
         match request {
             IntroductionRequest::Allocate => match self.allocate(member, context) {
-                Ok(allocation) => context.answer(to, IntroductionAnswer::Allocated { allocation }),
+                Ok(allocated) => context.answer(to, allocated),
                 Err(refusal) => context.refuse(to, refusal),
             },
             IntroductionRequest::Introduce { account } => {
@@ -137,7 +138,7 @@ impl Introductions {
 
     /// Tells whether there is a relay.
     pub(super) const fn has_relay(&self) -> bool {
-        self.relays
+        self.relay_rate.is_some()
     }
 
     /// An account is removed, with all its devices.
@@ -231,31 +232,30 @@ impl Introductions {
         &mut self,
         member: &Member,
         context: &mut Context,
-    ) -> Result<AllocationId, Refusal> {
-        if !self.relays {
-            return Err(Refusal::RelayOff);
-        }
+    ) -> Result<IntroductionAnswer, Refusal> {
+        let rate = self.relay_rate.ok_or(Refusal::RelayOff)?;
         if let Some(allocation) = self.allocations.get_mut(&member.device_key) {
             if allocation.account == member.account {
                 allocation.has_session = true;
-                return Ok(allocation.id);
+                let allocation = allocation.id;
+                return Ok(IntroductionAnswer::Allocated { allocation, rate });
             }
             self.on_unenrolled(&member.device_key, context);
         }
         if self.allocations.len() >= RELAY_ALLOCATIONS_MAX {
             return Err(Refusal::LimitExceeded);
         }
-        let id = AllocationId::from_bytes(context.random());
-        let allocation = Allocation {
-            id,
+        let allocation = AllocationId::from_bytes(context.random());
+        let entry = Allocation {
+            id: allocation,
             account: member.account.clone(),
             has_session: true,
             channels: 0,
         };
-        let account = allocation.account.clone();
-        self.allocations.insert(member.device_key, allocation);
-        context.relay(RelayCommand::Allocate(id, account));
-        Ok(id)
+        self.allocations.insert(member.device_key, entry);
+        let account = member.account.clone();
+        context.relay(RelayCommand::Allocate(allocation, account));
+        Ok(IntroductionAnswer::Allocated { allocation, rate })
     }
 
     /// Takes the tokens for introductions of a device to `others`, if there are enough for all of them. An
@@ -383,7 +383,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
     fn t49_so_many_recent_introductions_are_remembered_and_no_more() {
         let now = Instant::now();
-        let mut introductions = Introductions::new(true, [[1; 32], [2; 32]], now);
+        let mut introductions = Introductions::new(Some(1), [[1; 32], [2; 32]], now);
         let key = |byte| common::key::DeviceSecret::from_seed([byte; 32]).public();
         let pair = pair_of(key(1), key(2));
         introductions.by_age = vec![(now, pair); RECENT_INTRODUCTIONS_MAX].into();

@@ -1,5 +1,7 @@
 //! What an operator chooses before the engine starts.
 
+use common::limits::RELAY_BYTES_PER_SECOND_OF_ACCOUNT;
+
 use super::logins::lockout::{BucketKey, LockoutOptions};
 use super::logins::registration::Registration;
 
@@ -12,8 +14,8 @@ pub struct ServerOptions {
     pub lockout: LockoutOptions,
     /// Keys the counters of unknown names.
     pub bucket_key: BucketKey,
-    /// Devices may send each other packets through the relay.
-    pub relays: bool,
+    /// Bytes per second that the relay takes from an account; `None` if there is no relay.
+    pub relay_rate: Option<u32>,
     /// What the greeting says: program and version.
     pub agent: String,
 }
@@ -25,7 +27,7 @@ impl ServerOptions {
             registration: Registration::default(),
             lockout: LockoutOptions::default(),
             bucket_key,
-            relays: true,
+            relay_rate: Some(RELAY_BYTES_PER_SECOND_OF_ACCOUNT),
             agent: concat!("rendezvous/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

@@ -81,7 +81,7 @@ pub(super) fn run(path: &Path, config: &ServeConfig, screen: Screen) -> Result<(
     let mut options = ServerOptions::new(folder.bucket_key()?);
     options.registration = config.registration;
     options.lockout = config.lockout;
-    options.relays = config.relay.is_some();
+    options.relay_rate = config.relay.map(|limits| limits.of_account);
     let epoch = clock::epoch();
     let server = Server::new(ambient::seed()?, clock::now(), epoch, options, restored);
 

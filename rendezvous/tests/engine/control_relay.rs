@@ -34,7 +34,7 @@ fn pushed<T>(
 
 fn allocation(world: &mut World, connection: ConnectionId) -> AllocationId {
     let answer = world.ask(connection, IntroductionRequest::Allocate);
-    let Answer::Introduction(IntroductionAnswer::Allocated { allocation }) = answer else {
+    let Answer::Introduction(IntroductionAnswer::Allocated { allocation, .. }) = answer else {
         panic!("{answer:?}");
     };
     allocation
@@ -120,7 +120,7 @@ fn t20_datagrams_of_strangers_or_without_a_length_end_the_session() {
 /// Whoever runs no relay has nothing to do with what is sent there.
 #[test]
 fn without_a_relay_datagrams_go_nowhere() {
-    let mut world = World::with(|options| options.relays = false);
+    let mut world = World::with(|options| options.relay_rate = None);
     let alice = world.online("alice", 1);
     let id = AllocationId::from_bytes([1; 16]);
     world.send(alice, train(ChannelDatagram::Bind(id)));

@@ -32,7 +32,7 @@ fn name(account: &str) -> AccountName {
 
 fn allocation(world: &mut World, connection: ConnectionId) -> AllocationId {
     let answer = world.ask(connection, IntroductionRequest::Allocate);
-    let Answer::Introduction(IntroductionAnswer::Allocated { allocation }) = answer else {
+    let Answer::Introduction(IntroductionAnswer::Allocated { allocation, .. }) = answer else {
         panic!("{answer:?}");
     };
     allocation
@@ -213,7 +213,7 @@ fn without_an_allocation_there_is_an_introduction_and_no_channel() {
 
 #[test]
 fn a_server_may_relay_nothing() {
-    let mut world = World::with(|options| options.relays = false);
+    let mut world = World::with(|options| options.relay_rate = None);
     let [alice, bob] = [("alice", 1), ("bob", 2)].map(|(it, number)| world.online(it, number));
     let answer = world.ask(alice, IntroductionRequest::Allocate);
     assert_eq!(answer, Refusal::RelayOff.into());

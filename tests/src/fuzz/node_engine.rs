@@ -443,7 +443,8 @@ fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
         ) => DeviceAnswer::Done.into(),
         Request::Introduction(IntroductionRequest::Allocate) => {
             let allocation = AllocationId::from_bytes([feed.byte(); 16]);
-            IntroductionAnswer::Allocated { allocation }.into()
+            let rate = feed.byte().into();
+            IntroductionAnswer::Allocated { allocation, rate }.into()
         }
         Request::Introduction(IntroductionRequest::Introduce { .. }) => {
             let introductions = (0..feed.below(3)).filter_map(|_| introduction(feed));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::limits::RELAY_BYTES_PER_SECOND_OF_ACCOUNT;
 use peer::node::command::{Carrier, Command, Reply, Way};
 use tests::sim::login::{self, Entry};
 use tests::sim::net::Faults;
@@ -33,6 +34,7 @@ fn way(world: &mut World, host: usize) -> Option<Way> {
 
 const OVER_CONTROL: Option<Way> = Some(Way::Relayed {
     over: Carrier::Control,
+    per_s_max: RELAY_BYTES_PER_SECOND_OF_ACCOUNT,
 });
 
 #[test]

@@ -26,6 +26,8 @@ pub enum IntroductionAnswer {
     Allocated {
         /// A secret between the server and this device.
         allocation: AllocationId,
+        /// Bytes per second that the server relays from an account at most.
+        rate: u32,
     },
     /// The devices of the account; none if none is online or the account is unknown.
     Introduced {

@@ -715,7 +715,10 @@ mod tests {
         let facts = facts(&examination);
         let [public, private, v6] =
             ["203.0.113.7:7000", "192.168.7.9:7000", "[2001:db8::2]:7000"].map(address);
-        let relayed = Attempt::Linked(Way::Relayed { over: Carrier::Udp });
+        let relayed = Attempt::Linked(Way::Relayed {
+            over: Carrier::Udp,
+            per_s_max: 12_500_000,
+        });
         let direct = Attempt::Linked(Way::Direct { remote: public });
         assert_eq!(facts.outcome(public, Attempt::None), Outcome::NotTried);
         assert_eq!(facts.outcome(public, Attempt::Failed), Outcome::NoAnswer);

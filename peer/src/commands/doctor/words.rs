@@ -366,9 +366,12 @@ pub(super) fn device(report: &DeviceReport, look: &Look) -> Vec<(&'static str, S
         Some(Way::Direct { remote }) => {
             format!("linked {}, {remote}", look.green("directly"))
         }
-        Some(Way::Relayed { over: Carrier::Udp }) => "linked through the relay".to_owned(),
+        Some(Way::Relayed {
+            over: Carrier::Udp, ..
+        }) => "linked through the relay".to_owned(),
         Some(Way::Relayed {
             over: Carrier::Control,
+            ..
         }) => "linked through the relay over TCP".to_owned(),
         None => look.yellow("online, but not linked"),
     };

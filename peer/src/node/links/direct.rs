@@ -112,6 +112,11 @@ impl Links {
         self.relay.on_allocated(id, now);
     }
 
+    /// Notes how many bytes per second the server relays from an account.
+    pub(in crate::node) const fn set_relay_rate(&mut self, rate: u32) {
+        self.relay_rate = rate;
+    }
+
     /// Tells whether the server relays for this device; `None` while that is not known, or not wanted.
     pub(in crate::node) fn has_relay(&self) -> Option<bool> {
         let is_known = self.goes_through_relay() && self.relay.is_ready();
@@ -241,9 +246,13 @@ impl Links {
             peers,
             transport,
             relay,
+            relay_rate,
             ..
         } = self;
-        let over = relay.carrier();
+        let relayed = Way::Relayed {
+            over: relay.carrier(),
+            per_s_max: *relay_rate,
+        };
         let mut in_use: BTreeMap<DeviceKey, (bool, LinkId)> = BTreeMap::new();
         for (link, peer) in peers.iter().filter(|(_, peer)| peer.is_ready()) {
             let rank = (!transport.is_silent(*link), *link);
@@ -263,7 +272,7 @@ impl Links {
                 path_changes: transport.path_changes(*link),
                 way: match path.route {
                     Route::Direct(remote) => Way::Direct { remote },
-                    Route::Relayed(_) => Way::Relayed { over },
+                    Route::Relayed(_) => relayed,
                 },
                 round_trip_us: u64::try_from(path.round_trip.as_micros()).unwrap_or(u64::MAX),
                 is_silent: transport.is_silent(*link),

@@ -43,9 +43,12 @@ impl Rates {
 pub(super) fn in_words(link: &LinkView) -> String {
     let way = match link.way {
         Way::Direct { remote } => format!("direct, {remote}"),
-        Way::Relayed { over: Carrier::Udp } => "through the relay".to_owned(),
+        Way::Relayed {
+            over: Carrier::Udp, ..
+        } => "through the relay".to_owned(),
         Way::Relayed {
             over: Carrier::Control,
+            ..
         } => "through the relay over TCP".to_owned(),
     };
     format!("{}, {way}, {}", link.account, round_trip(link))
@@ -62,10 +65,8 @@ pub(crate) fn table(
     look: &Look,
 ) -> Vec<String> {
     if columns.is_some_and(|columns| columns < TABLE_COLUMNS_MIN) {
-        return links
-            .iter()
-            .map(|(link, rates)| block(link, rates))
-            .collect();
+        let blocks = links.iter().map(|(link, rates)| block(link, rates));
+        return blocks.chain(bound_of_relay(links)).collect();
     }
     let heads = [
         "ACCOUNT", "PATH", "ADDRESS", "RTT", "LOSS", "SENDS", "RECEIVES",
@@ -87,7 +88,18 @@ pub(crate) fn table(
     if let Some(heads) = lines.first_mut() {
         *heads = look.dim(heads);
     }
+    lines.extend(bound_of_relay(links));
     lines
+}
+
+/// What a relayed link cannot go beyond, whatever the lines carry.
+fn bound_of_relay(links: &[(LinkView, Rates)]) -> Option<String> {
+    let bounds = links.iter().filter_map(|(link, _)| match link.way {
+        Way::Direct { .. } => None,
+        Way::Relayed { per_s_max, .. } => Some(per_s_max),
+    });
+    let bound = per_s(bounds.min()?.into());
+    Some(format!("relay: at most {bound} per account"))
 }
 
 /// A link in lines of its own, for a screen that is too narrow for a table.
@@ -106,9 +118,12 @@ fn block(link: &LinkView, rates: &Rates) -> String {
 fn path(link: &LinkView) -> (&'static str, String) {
     match link.way {
         Way::Direct { remote } => ("direct", remote.to_string()),
-        Way::Relayed { over: Carrier::Udp } => ("relayed", "by the server".to_owned()),
+        Way::Relayed {
+            over: Carrier::Udp, ..
+        } => ("relayed", "by the server".to_owned()),
         Way::Relayed {
             over: Carrier::Control,
+            ..
         } => ("relayed", "by the server, TCP".to_owned()),
     }
 }
@@ -176,11 +191,15 @@ mod tests {
             in_words(&link(direct())),
             "bob, direct, 192.0.2.7:5000, 1.2 ms"
         );
-        let mut relayed = link(Way::Relayed { over: Carrier::Udp });
+        let mut relayed = link(Way::Relayed {
+            over: Carrier::Udp,
+            per_s_max: 2_500_000,
+        });
         relayed.round_trip_us = 31_900;
         assert_eq!(in_words(&relayed), "bob, through the relay, 31 ms");
         relayed.way = Way::Relayed {
             over: Carrier::Control,
+            per_s_max: 2_500_000,
         };
         assert_eq!(in_words(&relayed), "bob, through the relay over TCP, 31 ms");
         let mut hung = relayed.clone();
@@ -203,6 +222,7 @@ mod tests {
                 "ACCOUNT  PATH     ADDRESS                RTT     LOSS   SENDS       RECEIVES",
                 "bob      direct   192.168.100.200:50000  1.2 ms  0.5 %  250.0 MB/s  4.0 kB/s",
                 "bob      relayed  by the server, TCP     31 ms   0.5 %  250.0 MB/s  4.0 kB/s",
+                "relay: at most 2.5 MB/s per account",
             ]
         );
     }
@@ -235,6 +255,7 @@ mod tests {
     fn links_of_one_device_are_told_apart() {
         let relayed = Way::Relayed {
             over: Carrier::Control,
+            per_s_max: 2_500_000,
         };
         let (mut idle, mut busy) = (link(relayed), link(relayed));
         idle.traffic.sent_bytes = 67;

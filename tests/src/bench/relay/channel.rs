@@ -50,7 +50,7 @@ fn online(
     client.token(&account, &device, PASSWORD);
     client.announce();
     let answer = client.ask(IntroductionRequest::Allocate);
-    let Answer::Introduction(IntroductionAnswer::Allocated { allocation }) = answer else {
+    let Answer::Introduction(IntroductionAnswer::Allocated { allocation, .. }) = answer else {
         return Err(Failure::Wrong(format!("no allocation: {answer:?}")));
     };
     bind(socket, server, allocation)?;
