@@ -174,6 +174,9 @@ impl Failure {
             Refusal::OutOfOrder | Refusal::LimitExceeded => failure(Exit::Other)
                 .next("try again; if it happens again, the versions of peer and server may not fit"),
             Refusal::StoreFailed => failure(Exit::Other).next("tell the server's operator"),
+            Refusal::NotApproved => failure(Exit::Other)
+                .next("run 'peer devices approve' on a device of the account that is approved"),
+            Refusal::EntryRefused => failure(Exit::Other).next("try again: another device was faster"),
             Refusal::RelayOff => failure(Exit::Other)
                 .next("ask the server's operator to let it relay, or open a port at one of the two sides"),
         }

@@ -10,6 +10,7 @@
 //! | `devices` | the sessions that are logged in, and which owners are to be told of failures |
 //! | `presence` | the directory, and who watches it |
 //! | `introduce` | allocations and channels of the relay, and who was introduced to whom |
+//! | `identities` | the requests about logs of accounts that wait for the store |
 //! | `operator` | the commands of the operator that are being executed |
 //!
 //! Parts report facts as events, which the router drains, and act through one `context`: time,
@@ -30,6 +31,7 @@ use crate::store::{Restored, StoreAnswer, StoreError};
 use connections::{Caller, Connections};
 use context::{Context, Part, ProtocolViolation, Purpose, ReplyTo};
 use devices::Devices;
+use identities::Identities;
 use introduce::Introductions;
 pub use io::{
     CloseReason, Command, CommandId, ConnectionId, Deadline, Frame, Input, Job, ListedAccount,
@@ -50,6 +52,8 @@ mod context;
 mod devices;
 // The events of each part, given to the others.
 mod events;
+// The logs of accounts.
+mod identities;
 // Both sides of a link to be are told whom to expect.
 mod introduce;
 // Inputs and outputs.
@@ -76,6 +80,7 @@ pub struct Server {
     devices: Devices,
     presence: Presence,
     introductions: Introductions,
+    identities: Identities,
     operator: Operator,
     context: Context,
 }
@@ -112,6 +117,7 @@ impl Server {
             devices: Devices::default(),
             presence: Presence::new(first_version),
             introductions: Introductions::new(relay_rate, keys, now),
+            identities: Identities::new(context.random(), now),
             operator: Operator::default(),
             context,
         }
@@ -326,6 +332,10 @@ impl Server {
                 let online = (&self.devices, self.presence.directory());
                 self.introductions.on_request(to, request, online, context);
             }
+            (Request::Identity(request), Caller::Member) => {
+                let member = self.devices.member(connection);
+                self.identities.on_request(to, request, member, context);
+            }
             (Request::Relay(datagrams), Caller::Member) if datagrams.is_fair() => {
                 if self.introductions.has_relay() {
                     context.pass_to_relay(connection, datagrams);
@@ -337,7 +347,10 @@ impl Server {
             }
             (Request::Login(_), Caller::Member) => context.refuse(to, Refusal::OutOfOrder),
             (
-                Request::Directory(_) | Request::Device(_) | Request::Introduction(_),
+                Request::Directory(_)
+                | Request::Device(_)
+                | Request::Introduction(_)
+                | Request::Identity(_),
                 Caller::Stranger(_),
             ) => context.refuse(to, Refusal::NotLoggedIn),
         }
@@ -353,6 +366,10 @@ impl Server {
             Part::Logins => self.logins.on_stored(ticket, answer, context),
             Part::Devices => self.devices.on_stored(ticket, answer, context),
             Part::Presence => self.presence.on_stored(ticket, answer, context),
+            Part::Identities => {
+                let devices = &self.devices;
+                self.identities.on_stored(ticket, answer, devices, context);
+            }
             Part::Operator => self.operator.on_stored(ticket, answer, context),
         }
     }

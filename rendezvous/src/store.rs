@@ -15,7 +15,8 @@ use common::wire::rendezvous::{AdmissionCode, Enrolment, StretchVersion};
 pub use lockout::{LaneRow, LockoutRow, NameHash, Subject};
 pub use request::{
     AccountsAnswer, AccountsRequest, AdmissionsAnswer, AdmissionsRequest, DevicesAnswer,
-    DevicesRequest, LockoutsAnswer, LockoutsRequest, StoreAnswer, StoreRequest,
+    DevicesRequest, LockoutsAnswer, LockoutsRequest, LogsAnswer, LogsRequest, StoreAnswer,
+    StoreRequest,
 };
 
 // What is kept of failed log-ins.
@@ -160,6 +161,17 @@ pub enum StoreError {
     /// Anything else that the system says.
     #[error("the database cannot be read or written: {0}")]
     Failed(String),
+}
+
+/// The first of these entries, until they have `len_max` bytes, and one in any case.
+fn first_of(entries: impl Iterator<Item = Vec<u8>>, len_max: usize) -> Vec<Vec<u8>> {
+    let mut len = 0;
+    let fits = |entry: &Vec<u8>| {
+        let is_first = len == 0;
+        len += entry.len();
+        is_first || len <= len_max
+    };
+    entries.take_while(fits).collect()
 }
 
 #[cfg(all(test, feature = "shell"))]

@@ -13,8 +13,8 @@ use common::limits::UNAUTHENTICATED_PER_SOURCE_MAX;
 use common::password::PasswordError;
 use common::wire::rendezvous::{
     Answer, DeviceAnswer, DeviceRequest, DirectoryAnswer, DirectoryRequest, DirectoryVersion,
-    IntroductionRequest, LoginAnswer, LoginRequest, OpaqueMessage, Refusal, Request, Status,
-    TokenLogin,
+    IdentityRequest, IntroductionRequest, LoginAnswer, LoginRequest, OpaqueMessage, Refusal,
+    Request, Status, TokenLogin,
 };
 use rustls::NamedGroup;
 use tests::program::{Program, Running};
@@ -203,6 +203,10 @@ fn before_a_log_in_nothing_is_answered_but_log_ins() {
         Request::Introduction(IntroductionRequest::Allocate),
         Request::Introduction(IntroductionRequest::Introduce {
             account: name("alice"),
+        }),
+        Request::Identity(IdentityRequest::Read {
+            account: name("alice"),
+            after: 0,
         }),
     ];
     for request in requests {

@@ -1,12 +1,16 @@
 //! Entries of an account's log, each sealed by its author.
 
+use serde::{Deserialize, Serialize};
+
 use super::statement::{AccountStatement, StatementError, conversation};
 use crate::key::{DeviceSecret, Signature};
 use crate::limits::ACCOUNT_STATEMENT_LEN_MAX;
 use crate::log::{AccountId, Clock, EntryId, Header, HeaderError, HeaderHash, Outline, Seal};
 
-/// An entry, with everything that it takes to verify it but the header before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An entry, with everything that it takes to verify it but the header before. On the wire it is
+/// [its bytes](Self::to_bytes).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct AccountEntry {
     /// Its author's chain, and its place in that.
     pub id: EntryId,
@@ -109,6 +113,20 @@ impl AccountEntry {
             statement: AccountStatement::parse(outline.kind, body)?,
             signature: Signature::from_bytes(*signature),
         })
+    }
+}
+
+impl From<AccountEntry> for Vec<u8> {
+    fn from(entry: AccountEntry) -> Self {
+        entry.to_bytes()
+    }
+}
+
+impl TryFrom<Vec<u8>> for AccountEntry {
+    type Error = EntryError;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, EntryError> {
+        Self::from_bytes(&bytes)
     }
 }
 

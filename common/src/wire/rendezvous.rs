@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 mod device;
 // The directory: which devices are online, with their candidates.
 mod directory;
+// The logs of accounts.
+mod identity;
 // Introductions.
 mod introduction;
 // Registration and log-in.
@@ -24,6 +26,7 @@ pub use directory::{
     Candidate, CandidateKind, Change, Cursor, DirectoryAnswer, DirectoryPush, DirectoryRequest,
     DirectoryVersion, Entry, Status,
 };
+pub use identity::{IdentityAnswer, IdentityPush, IdentityRequest};
 pub use introduction::{
     Introduction, IntroductionAnswer, IntroductionPush, IntroductionRequest, Role,
 };
@@ -106,6 +109,8 @@ pub enum Request {
     Introduction(IntroductionRequest),
     /// Datagrams for the relay; allowed only after the log-in. Not answered: its number may be any.
     Relay(RelayDatagrams),
+    /// About the logs of accounts.
+    Identity(IdentityRequest),
 }
 
 crate::from_parts!(Request {
@@ -114,6 +119,7 @@ crate::from_parts!(Request {
     Device(DeviceRequest),
     Introduction(IntroductionRequest),
     Relay(RelayDatagrams),
+    Identity(IdentityRequest),
 });
 
 /// A frame from the server, after its [`HelloAnswer`].
@@ -143,6 +149,8 @@ pub enum Answer {
     Device(DeviceAnswer),
     /// Answers an [`IntroductionRequest`].
     Introduction(IntroductionAnswer),
+    /// To an [`IdentityRequest`].
+    Identity(IdentityAnswer),
 }
 
 crate::from_parts!(Answer {
@@ -151,6 +159,7 @@ crate::from_parts!(Answer {
     Directory(DirectoryAnswer),
     Device(DeviceAnswer),
     Introduction(IntroductionAnswer),
+    Identity(IdentityAnswer),
 });
 
 /// A notification from the server, not requested by the peer.
@@ -166,6 +175,8 @@ pub enum Push {
     Introduction(IntroductionPush),
     /// Datagrams from the relay, to a device whose own come over the control connection.
     Relay(RelayDatagrams),
+    /// About the log of this device's account.
+    Identity(IdentityPush),
 }
 
 crate::from_parts!(Push {
@@ -174,6 +185,7 @@ crate::from_parts!(Push {
     Device(DevicePush),
     Introduction(IntroductionPush),
     Relay(RelayDatagrams),
+    Identity(IdentityPush),
 });
 
 /// Why the server ends a connection.
@@ -259,6 +271,12 @@ pub enum Refusal {
     /// The operator does not let the server relay anything.
     #[error("this server relays nothing")]
     RelayOff,
+    /// Neither this device nor the recovery key may write into the account's log.
+    #[error("this device is not approved by its account")]
+    NotApproved,
+    /// The entry is not the next one of its author, or not signed by it, or the log has begun another way.
+    #[error("the entry does not follow from what the server has of the account's log")]
+    EntryRefused,
 }
 
 #[cfg(test)]

@@ -11,14 +11,17 @@ use super::peer::{
 use super::rendezvous::{
     AdmissionCode, Answer, ByeReason, Candidate, CandidateKind, Change, Cursor, DeviceAnswer,
     DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion,
-    Enrolment, Entry, FailedLogins, Hello, HelloAnswer, Introduction, IntroductionAnswer,
-    IntroductionPush, IntroductionRequest, LoggedIn, LoginAnswer, LoginRequest, LoginStart,
-    OpaqueMessage, Push, Refusal, RelayDatagrams, Request, RequestFrame, RequestId, Role,
-    ServerFrame, Status, StretchVersion, TokenLogin, VERSION,
+    Enrolment, Entry, FailedLogins, Hello, HelloAnswer, IdentityAnswer, IdentityPush,
+    IdentityRequest, Introduction, IntroductionAnswer, IntroductionPush, IntroductionRequest,
+    LoggedIn, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, RelayDatagrams,
+    Request, RequestFrame, RequestId, Role, ServerFrame, Status, StretchVersion, TokenLogin,
+    VERSION,
 };
+use crate::account::{AccountEntry, AccountLog, Genesis};
 use crate::hash::{FileDigest, LeafHash};
 use crate::id::{AccountName, DeviceName, MessageId, TransferId};
 use crate::key::{DeviceKey, DeviceSecret, Signature, Token};
+use crate::log::{Clock, RunId};
 use crate::time::UnixTime;
 
 /// Defines a function that returns samples of an enum. Each line has a variant's pattern and values that
@@ -111,6 +114,7 @@ samples! {
         Request::Device(_) => device_requests().into_iter().map(Request::Device),
         Request::Introduction(_) => introduction_requests().into_iter().map(Request::Introduction),
         Request::Relay(_) => [Request::Relay(relay_datagrams())],
+        Request::Identity(_) => identity_requests().into_iter().map(Request::Identity),
     }
 }
 
@@ -186,6 +190,7 @@ samples! {
         Answer::Directory(_) => directory_answers().into_iter().map(Answer::Directory),
         Answer::Device(_) => device_answers().into_iter().map(Answer::Device),
         Answer::Introduction(_) => introduction_answers().into_iter().map(Answer::Introduction),
+        Answer::Identity(_) => identity_answers().into_iter().map(Answer::Identity),
     }
 }
 
@@ -206,6 +211,8 @@ samples! {
         Refusal::Busy { .. } => [Refusal::Busy { retry_after_s: 2 }],
         Refusal::StoreFailed => [Refusal::StoreFailed],
         Refusal::RelayOff => [Refusal::RelayOff],
+        Refusal::NotApproved => [Refusal::NotApproved],
+        Refusal::EntryRefused => [Refusal::EntryRefused],
     }
 }
 
@@ -258,6 +265,47 @@ samples! {
     }
 }
 
+samples! {
+    /// Requests about the logs of accounts.
+    identity_requests: IdentityRequest {
+        IdentityRequest::Append { .. } => [IdentityRequest::Append { entry: Box::new(entry_of_log()) }],
+        IdentityRequest::Read { .. } => [IdentityRequest::Read { account: account(), after: 1 }],
+    }
+}
+
+samples! {
+    /// Answers about the logs of accounts.
+    identity_answers: IdentityAnswer {
+        IdentityAnswer::Appended => [IdentityAnswer::Appended],
+        IdentityAnswer::Page { .. } => [IdentityAnswer::Page { entries: vec![entry_of_log()], total: 2 }],
+    }
+}
+
+samples! {
+    /// What is told of the log of one's account.
+    identity_pushes: IdentityPush {
+        IdentityPush::Appended { .. } => [IdentityPush::Appended { entry: Box::new(entry_of_log()) }],
+    }
+}
+
+/// The first entry of a log.
+fn entry_of_log() -> AccountEntry {
+    let [device, recovery] = [2, 1].map(|byte| DeviceSecret::from_seed([byte; 32]));
+    let genesis = Genesis {
+        first_device: device.public(),
+        recovery: recovery.public(),
+        nonce: [7; 32],
+    };
+    let log = AccountLog::found(
+        genesis,
+        RunId::from_bytes([0; 16]),
+        Clock::from_bits(1),
+        &device,
+    );
+    let first = log.entries().next();
+    first.expect("a log has a first entry").clone()
+}
+
 /// An introduction in each role, through the relay and without it.
 fn introductions() -> Vec<Introduction> {
     let both = [(Some(end()), Role::Client), (None, Role::Server)];
@@ -275,6 +323,7 @@ samples! {
         Push::Directory(_) => directory_pushes().into_iter().map(Push::Directory),
         Push::Device(_) => device_pushes().into_iter().map(Push::Device),
         Push::Introduction(_) => introduction_pushes().into_iter().map(Push::Introduction),
+        Push::Identity(_) => identity_pushes().into_iter().map(Push::Identity),
         Push::Relay(_) => [Push::Relay(relay_datagrams())],
     }
 }

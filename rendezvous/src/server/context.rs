@@ -44,6 +44,7 @@ pub(super) enum Part {
     Presence,
     Devices,
     Operator,
+    Identities,
 }
 
 /// What a ticket is for.

@@ -1,9 +1,10 @@
 //! The events of each part, given to the others.
 
+use common::key::DeviceKey;
 use common::wire::rendezvous::ByeReason;
 
 use super::io::{CloseReason, Reply};
-use super::{Server, devices, logins, operator};
+use super::{Server, devices, identities, logins, operator};
 
 impl Server {
     /// Gives every event to whom it concerns, until there is none.
@@ -15,6 +16,10 @@ impl Server {
                 self.close(event.connection, event.why);
             } else if let Some(event) = self.devices.poll_event() {
                 self.on_devices_event(event);
+            } else if let Some(identities::Event::Revoked(device_key)) =
+                self.identities.poll_event()
+            {
+                self.on_unenrolled(&device_key);
             } else if let Some(event) = self.operator.poll_event() {
                 self.on_operator_event(event);
             } else {
@@ -51,8 +56,7 @@ impl Server {
             }
             devices::Event::AdmissionLost(lost) => self.logins.on_admission_lost(&lost),
             devices::Event::LoggedOut(connection, device_key) => {
-                self.presence.on_unenrolled(&device_key, context);
-                self.introductions.on_unenrolled(&device_key, context);
+                self.on_unenrolled(&device_key);
                 self.close(connection, CloseReason::LoggedOut);
             }
             devices::Event::NoticeDue(account) => {
@@ -61,6 +65,16 @@ impl Server {
                     self.logins.save_told(row, context);
                 }
             }
+        }
+    }
+
+    /// The store has forgotten a device: its session ends, and nobody is introduced to it.
+    fn on_unenrolled(&mut self, device_key: &DeviceKey) {
+        self.presence.on_unenrolled(device_key, &mut self.context);
+        self.introductions
+            .on_unenrolled(device_key, &mut self.context);
+        if let Some(connection) = self.devices.connection_of(device_key) {
+            self.close(connection, CloseReason::LoggedOut);
         }
     }
 

@@ -156,7 +156,8 @@ impl Operator {
                 StoreAnswer::Accounts(AccountsAnswer::Done | AccountsAnswer::Loaded(_))
                 | StoreAnswer::Lockouts(LockoutsAnswer::Done)
                 | StoreAnswer::Admissions(AdmissionsAnswer::Done)
-                | StoreAnswer::Devices(_),
+                | StoreAnswer::Devices(_)
+                | StoreAnswer::Logs(_),
             ) => self.on_done(id, waiting, context),
         }
     }

@@ -12,8 +12,8 @@ use common::wire::rendezvous::{Enrolment, StretchVersion};
 use super::{
     Account, AccountId, AccountSummary, AccountsAnswer, AccountsRequest, Admission,
     AdmissionsAnswer, AdmissionsRequest, Device, DevicesAnswer, DevicesRequest, LockoutRow,
-    LockoutsAnswer, LockoutsRequest, Lookup, Restored, Store, StoreAnswer, StoreError,
-    StoreRequest, Subject,
+    LockoutsAnswer, LockoutsRequest, LogsAnswer, LogsRequest, Lookup, Restored, Store, StoreAnswer,
+    StoreError, StoreRequest, Subject, first_of,
 };
 
 /// Keeps everything in maps. A clone is what a backup is: it has the state of its moment.
@@ -37,6 +37,7 @@ struct Kept {
     devices: BTreeMap<DeviceKey, Device>,
     /// What each device has not been told, oldest first.
     untold: BTreeMap<DeviceKey, Vec<Enrolment>>,
+    log: Vec<Vec<u8>>,
 }
 
 impl MemoryStore {
@@ -57,6 +58,7 @@ impl MemoryStore {
             StoreRequest::Devices(request) => self.on_devices(request).into(),
             StoreRequest::Lockouts(request) => self.on_lockouts(request).into(),
             StoreRequest::Admissions(request) => self.on_admissions(request).into(),
+            StoreRequest::Logs(request) => self.on_logs(request).into(),
         }
     }
 
@@ -186,6 +188,42 @@ impl MemoryStore {
         }
     }
 
+    fn on_logs(&mut self, request: &LogsRequest) -> LogsAnswer {
+        match request {
+            LogsRequest::Read {
+                account,
+                after,
+                len_max,
+            } => {
+                let log = self.accounts.get(account).map_or(&[][..], |kept| &kept.log);
+                let rest = log.iter().skip(*after as usize).cloned();
+                LogsAnswer::Page {
+                    entries: first_of(rest, *len_max),
+                    total: log.len() as u32,
+                }
+            }
+            LogsRequest::Append {
+                id,
+                after,
+                entry,
+                revoked,
+                at: _,
+            } => {
+                let Some(kept) = self.by_id(*id) else {
+                    return LogsAnswer::NotFound;
+                };
+                if kept.log.len() != *after as usize {
+                    return LogsAnswer::NotFound;
+                }
+                kept.log.push(entry.clone());
+                for device_key in revoked {
+                    kept.forget(device_key);
+                }
+                LogsAnswer::Appended
+            }
+        }
+    }
+
     fn load(&self, account: &AccountName, device_key: Option<DeviceKey>) -> Option<Account> {
         let kept = self.accounts.get(account)?;
         let device = device_key.and_then(|key| kept.devices.get(&key));
@@ -216,6 +254,7 @@ impl MemoryStore {
             created: at,
             devices: BTreeMap::new(),
             untold: BTreeMap::new(),
+            log: Vec::new(),
         };
         self.accounts.insert(account.clone(), kept);
         AccountsAnswer::Done
@@ -346,5 +385,6 @@ const fn is_write(request: &StoreRequest) -> bool {
         request,
         StoreRequest::Accounts(AccountsRequest::Load { .. } | AccountsRequest::List { .. })
             | StoreRequest::Devices(DevicesRequest::FindOwner { .. })
+            | StoreRequest::Logs(LogsRequest::Read { .. })
     )
 }

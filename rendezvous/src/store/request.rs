@@ -19,6 +19,8 @@ pub enum StoreRequest {
     Lockouts(LockoutsRequest),
     /// Answered by [`StoreAnswer::Admissions`].
     Admissions(AdmissionsRequest),
+    /// Answered by [`StoreAnswer::Logs`].
+    Logs(LogsRequest),
 }
 
 /// About accounts and their passwords.
@@ -164,6 +166,34 @@ pub enum AdmissionsRequest {
     },
 }
 
+/// About the logs of accounts, entry by entry in the order in which they came.
+#[derive(Clone, Debug)]
+pub enum LogsRequest {
+    /// Reads a log from one place on. Answered by `Page`.
+    Read {
+        /// It need not exist.
+        account: AccountName,
+        /// So many entries are left out.
+        after: u32,
+        /// Entries of this many bytes together are enough; one is read in any case.
+        len_max: usize,
+    },
+    /// Adds an entry at one place, if that is where the log ends, and forgets devices that it revokes. Answered by
+    /// `Appended`, or `NotFound` if the log ends elsewhere or there is no such account.
+    Append {
+        /// Whose log it is.
+        id: AccountId,
+        /// So many entries are before it.
+        after: u32,
+        /// As it is sent.
+        entry: Vec<u8>,
+        /// They need not be enrolled.
+        revoked: Vec<DeviceKey>,
+        /// For the audit trail.
+        at: UnixTime,
+    },
+}
+
 /// The store's answer, after the commit.
 #[derive(Clone, Debug)]
 pub enum StoreAnswer {
@@ -175,6 +205,8 @@ pub enum StoreAnswer {
     Lockouts(LockoutsAnswer),
     /// To a [`StoreRequest::Admissions`].
     Admissions(AdmissionsAnswer),
+    /// To a [`StoreRequest::Logs`].
+    Logs(LogsAnswer),
 }
 
 impl StoreAnswer {
@@ -190,7 +222,8 @@ impl StoreAnswer {
             )
             | Self::Devices(_)
             | Self::Lockouts(_)
-            | Self::Admissions(_) => None,
+            | Self::Admissions(_)
+            | Self::Logs(_) => None,
         }
     }
 }
@@ -253,11 +286,28 @@ pub enum AdmissionsAnswer {
     NotFound,
 }
 
+/// To a [`LogsRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogsAnswer {
+    /// Entries of a log, and how many it has in all: none if there is no such account.
+    Page {
+        /// In their order.
+        entries: Vec<Vec<u8>>,
+        /// All entries of the log.
+        total: u32,
+    },
+    /// It is on disk.
+    Appended,
+    /// The log ends elsewhere, or there is no such account.
+    NotFound,
+}
+
 common::from_parts!(StoreRequest {
     Accounts(AccountsRequest),
     Devices(DevicesRequest),
     Lockouts(LockoutsRequest),
     Admissions(AdmissionsRequest),
+    Logs(LogsRequest),
 });
 
 common::from_parts!(StoreAnswer {
@@ -265,4 +315,5 @@ common::from_parts!(StoreAnswer {
     Devices(DevicesAnswer),
     Lockouts(LockoutsAnswer),
     Admissions(AdmissionsAnswer),
+    Logs(LogsAnswer),
 });

@@ -23,8 +23,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, param
 use super::{
     Account, AccountId, AccountSummary, AccountsAnswer, AccountsRequest, Admission,
     AdmissionsAnswer, AdmissionsRequest, Device, DevicesAnswer, DevicesRequest, LaneRow,
-    LockoutRow, LockoutsAnswer, LockoutsRequest, Lookup, NameHash, Restored, Store, StoreAnswer,
-    StoreError, StoreRequest, Subject,
+    LockoutRow, LockoutsAnswer, LockoutsRequest, LogsAnswer, LogsRequest, Lookup, NameHash,
+    Restored, Store, StoreAnswer, StoreError, StoreRequest, Subject, first_of,
 };
 use crate::source::SourcePrefix;
 
@@ -95,6 +95,15 @@ pub(super) const MIGRATIONS: &[&str] = &[
         name TEXT NOT NULL,
         at_ms INTEGER NOT NULL,
         PRIMARY KEY (device, enrolled)
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    -- The logs of accounts, in the order in which their entries came.
+    CREATE TABLE account_entries (
+        account INTEGER NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+        place INTEGER NOT NULL,
+        entry BLOB NOT NULL,
+        PRIMARY KEY (account, place)
     ) STRICT, WITHOUT ROWID;
 ",
 ];
@@ -232,6 +241,7 @@ fn execute_one(db: &Transaction<'_>, request: &StoreRequest) -> rusqlite::Result
         StoreRequest::Devices(request) => on_devices(db, request).map(StoreAnswer::from),
         StoreRequest::Lockouts(request) => on_lockouts(db, request).map(StoreAnswer::from),
         StoreRequest::Admissions(request) => on_admissions(db, request).map(StoreAnswer::from),
+        StoreRequest::Logs(request) => on_logs(db, request).map(StoreAnswer::from),
     }
 }
 
@@ -316,6 +326,67 @@ fn on_admissions(
         AdmissionsRequest::Save { admission, at } => save_admission(db, admission, *at),
         AdmissionsRequest::Drop { admission } => drop_admission(db, admission),
     }
+}
+
+fn on_logs(db: &Transaction<'_>, request: &LogsRequest) -> rusqlite::Result<LogsAnswer> {
+    match request {
+        LogsRequest::Read {
+            account,
+            after,
+            len_max,
+        } => read_log(db, account, *after, *len_max),
+        LogsRequest::Append {
+            id,
+            after,
+            entry,
+            revoked,
+            at,
+        } => {
+            if log_len(db, *id)? != *after {
+                return Ok(LogsAnswer::NotFound);
+            }
+            let added = db
+                .prepare_cached(
+                    "INSERT INTO account_entries (account, place, entry)
+                     SELECT id, ?, ? FROM accounts WHERE id = ?",
+                )?
+                .execute(params![after, entry, id.0])?;
+            if added == 0 {
+                return Ok(LogsAnswer::NotFound);
+            }
+            for device_key in revoked {
+                forget_device(db, *id, device_key, *at)?;
+            }
+            Ok(LogsAnswer::Appended)
+        }
+    }
+}
+
+fn log_len(db: &Transaction<'_>, id: AccountId) -> rusqlite::Result<u32> {
+    db.prepare_cached("SELECT count(*) FROM account_entries WHERE account = ?")?
+        .query_row(params![id.0], |row| row.get(0))
+}
+
+fn read_log(
+    db: &Transaction<'_>,
+    account: &AccountName,
+    after: u32,
+    len_max: usize,
+) -> rusqlite::Result<LogsAnswer> {
+    let Some(id) = account_id(db, account)? else {
+        let (entries, total) = (Vec::new(), 0);
+        return Ok(LogsAnswer::Page { entries, total });
+    };
+    let mut statement = db.prepare_cached(
+        "SELECT entry FROM account_entries WHERE account = ? AND place >= ? ORDER BY place",
+    )?;
+    let entries = statement
+        .query_map(params![id, after], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    Ok(LogsAnswer::Page {
+        entries: first_of(entries.into_iter(), len_max),
+        total: log_len(db, AccountId(id))?,
+    })
 }
 
 /// Reads the account of this name or, so that a name without one takes as long, the next account as a

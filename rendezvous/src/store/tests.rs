@@ -196,8 +196,41 @@ fn script() -> Vec<StoreRequest> {
         enrol(1, 110),
         load("alice", 110),
         forget(1, 110),
+        // The logs of accounts.
+        read_log("nobody", 0, 100),
+        read_log("alice", 0, 100),
+        append(1, 0, &[]),
+        append(1, 0, &[]),
+        append(1, 2, &[]),
+        append(99, 0, &[]),
+        append(1, 1, &[1, 99]),
+        append(2, 0, &[]),
+        read_log("alice", 0, 100),
+        read_log("alice", 0, 5),
+        read_log("alice", 1, 0),
+        read_log("alice", 2, 100),
+        load("alice", 1),
     ]);
     script
+}
+
+fn read_log(account: &str, after: u32, len_max: usize) -> StoreRequest {
+    StoreRequest::Logs(LogsRequest::Read {
+        account: name(account),
+        after,
+        len_max,
+    })
+}
+
+/// Adds four bytes, and forgets some devices.
+fn append(id: i64, after: u32, revoked: &[u8]) -> StoreRequest {
+    StoreRequest::Logs(LogsRequest::Append {
+        id: AccountId(id),
+        after,
+        entry: vec![after as u8; 4],
+        revoked: revoked.iter().map(|number| device(*number).key).collect(),
+        at: at(5),
+    })
 }
 
 fn forget(id: i64, number: u8) -> StoreRequest {
@@ -261,7 +294,9 @@ fn devices_from_before_enrolments_were_told_hear_of_the_next() {
     drop(store);
     // As the version before left it.
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.execute_batch("DROP TABLE untold").unwrap();
+    connection
+        .execute_batch("DROP TABLE untold; DROP TABLE account_entries")
+        .unwrap();
     connection.pragma_update(None, "user_version", 4).unwrap();
     drop(connection);
     let mut store = SqliteStore::open(&path).unwrap();
@@ -297,10 +332,13 @@ fn script_end() -> Vec<StoreRequest> {
         StoreRequest::Devices(DevicesRequest::FindOwner {
             device_key: device(1).key,
         }),
+        read_log("alice", 0, 100),
         create("alice"),
         enrol(1, 1),
         enrol(3, 1),
         load("alice", 1),
+        read_log("alice", 0, 100),
+        append(1, 0, &[]),
     ]
 }
 
@@ -342,7 +380,20 @@ fn both_stores_answer_alike_in_batches_or_one_by_one() {
         }
         assert_eq!(transcript.len(), transcripts[0].len());
     }
-    for answer in ["Exists", "NotFound", "Full", "Loaded(None)", "Owner(Some"] {
+    let page = |entries: &str, total| format!("Page {{ entries: {entries}, total: {total} }}");
+    let two = page("[[0, 0, 0, 0], [1, 1, 1, 1]]", 2);
+    for answer in [
+        "Exists",
+        "NotFound",
+        "Full",
+        "Loaded(None)",
+        "Owner(Some",
+        &two,
+        &page("[[0, 0, 0, 0]]", 2),
+        &page("[[1, 1, 1, 1]]", 2),
+        &page("[]", 2),
+        &page("[]", 0),
+    ] {
         assert!(transcripts[0].contains(answer), "{answer}");
     }
 }
@@ -484,10 +535,15 @@ fn what_was_answered_is_there_after_opening_again() {
         assert!(answer.is_ok());
     }
     let before = format!("{:?}", store.restore());
+    let log = format!("{:?}", store.execute(&[read_log("alice", 0, 100)]));
     // Without closing: as a killed process leaves it.
     std::mem::forget(store);
     let mut again = SqliteStore::open(&path).unwrap();
     assert_eq!(format!("{:?}", again.restore()), before);
+    assert_eq!(
+        format!("{:?}", again.execute(&[read_log("alice", 0, 100)])),
+        log
+    );
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod control_relay;
 mod directory;
 /// What is told of a device that is enrolled.
 mod enrolments;
+/// The logs of accounts.
+mod identities;
 /// Whom a device is introduced to.
 mod introductions;
 /// How many log-ins may fail.

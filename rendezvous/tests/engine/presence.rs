@@ -150,6 +150,7 @@ impl Crowd {
                     Push::Directory(DirectoryPush::Unenrolled { .. })
                     | Push::Device(DevicePush::FailedLogins(_) | DevicePush::Enrolled(_))
                     | Push::Introduction(_)
+                    | Push::Identity(_)
                     | Push::Relay(_)
                     | Push::Bye(_),
                 )

@@ -50,6 +50,36 @@ pub(super) fn account(bytes: &[u8]) {
     agree(&mut logs, &entries);
 }
 
+/// An entry of a log that one of three devices has begun, perhaps one that revokes another of them.
+pub(super) fn any_entry(feed: &mut Feed<'_>) -> AccountEntry {
+    let secret = |n: usize| DeviceSecret::from_seed([n as u8 + 1; 32]);
+    let first = feed.below(3);
+    let genesis = Genesis {
+        first_device: secret(first).public(),
+        recovery: secret(8).public(),
+        nonce: [0; 32],
+    };
+    let run = RunId::from_bytes([0; 16]);
+    let mut log = AccountLog::found(genesis, run, Clock::from_bits(1), &secret(first));
+    let author = if feed.flag() { first } else { 8 };
+    let mut last = log.entries().next().cloned();
+    for number in 0..feed.below(4) {
+        let device = secret(number).public();
+        let statement = if feed.flag() {
+            let name = DeviceName::lossy("phone");
+            AccountStatement::Approve { device, name }
+        } else {
+            let cut = log.cut(&device);
+            AccountStatement::Revoke(Revocation { device, cut })
+        };
+        let clock = Clock::from_bits(number as u64 + 2);
+        let entry = log.write(statement, run, clock, &secret(author));
+        let _ = log.accept(entry.clone());
+        last = Some(entry);
+    }
+    last.expect("a log has a first entry")
+}
+
 /// Somebody signs something, and it is taken if it may be.
 fn write(
     log: &mut AccountLog,

@@ -16,10 +16,10 @@ use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, Candidate, CandidateKind, Change, Cursor, DeviceAnswer, DevicePush,
     DeviceRequest, DirectoryAnswer, DirectoryPush, DirectoryRequest, DirectoryVersion, Enrolment,
-    Entry, FailedLogins, Hello, HelloAnswer, Introduction, IntroductionAnswer, IntroductionPush,
-    IntroductionRequest, LoggedIn, LoginAnswer, LoginRequest, OpaqueMessage, Push, Refusal,
-    RelayDatagrams, Request, RequestFrame, RequestId, Role, ServerFrame, Status, StretchVersion,
-    VERSION,
+    Entry, FailedLogins, Hello, HelloAnswer, IdentityAnswer, IdentityPush, IdentityRequest,
+    Introduction, IntroductionAnswer, IntroductionPush, IntroductionRequest, LoggedIn, LoginAnswer,
+    LoginRequest, OpaqueMessage, Push, Refusal, RelayDatagrams, Request, RequestFrame, RequestId,
+    Role, ServerFrame, Status, StretchVersion, VERSION,
 };
 use common::wire::samples;
 use peer::node::Input;
@@ -27,6 +27,7 @@ use peer::node::io::{ClosedReason, LanInput, LocalAddress, RendezvousInput, Rend
 use peer::port_mapping::{MappingProtocol, NoPortMapping, PortMapping};
 use serde::Serialize;
 
+use super::account::any_entry;
 use super::feed::Feed;
 use super::node_host::{NodeHost, account, secret};
 
@@ -451,6 +452,12 @@ fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
             let introductions = introductions.collect();
             IntroductionAnswer::Introduced { introductions }.into()
         }
+        Request::Identity(IdentityRequest::Append { .. }) => IdentityAnswer::Appended.into(),
+        Request::Identity(IdentityRequest::Read { .. }) => IdentityAnswer::Page {
+            entries: (0..feed.below(4)).map(|_| any_entry(feed)).collect(),
+            total: feed.below(6) as u32,
+        }
+        .into(),
         Request::Relay(_) => any_answer(feed),
     }
 }
@@ -483,7 +490,7 @@ fn introduction(feed: &mut Feed<'_>) -> Option<Introduction> {
 }
 
 fn any_push(feed: &mut Feed<'_>) -> Push {
-    match feed.below(8) {
+    match feed.below(9) {
         0 | 1 => Push::Directory(DirectoryPush::Presence {
             version: DirectoryVersion(feed.number().into()),
             changes: (0..feed.below(4)).map(|_| change(feed)).collect(),
@@ -496,6 +503,9 @@ fn any_push(feed: &mut Feed<'_>) -> Push {
             None => DirectoryPush::ListAgain.into(),
         },
         6 => Push::Relay(train(feed)),
+        7 => Push::Identity(IdentityPush::Appended {
+            entry: Box::new(any_entry(feed)),
+        }),
         _ => Push::Directory(one_of(samples::directory_pushes(), feed)),
     }
 }

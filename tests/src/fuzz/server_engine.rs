@@ -18,8 +18,8 @@ use common::time::{Epoch, UnixTime};
 use common::wire::frame;
 use common::wire::rendezvous::{
     AdmissionCode, Answer, Cursor, DeviceRequest, DirectoryRequest, DirectoryVersion, Hello,
-    IntroductionRequest, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Push,
-    RelayDatagrams, Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion,
+    IdentityRequest, IntroductionRequest, LoginAnswer, LoginRequest, LoginStart, OpaqueMessage,
+    Push, RelayDatagrams, Request, RequestFrame, RequestId, ServerFrame, Status, StretchVersion,
     TokenLogin,
 };
 use rendezvous::relay::{Relay, TrafficLimits};
@@ -35,6 +35,7 @@ use rendezvous::store::{
 };
 use zeroize::Zeroizing;
 
+use super::account::any_entry;
 use super::beginning;
 use super::feed::Feed;
 
@@ -366,7 +367,7 @@ impl Run {
     }
 
     fn any_request(&self, connection: ConnectionId, feed: &mut Feed<'_>) -> Request {
-        match feed.below(18) {
+        match feed.below(20) {
             0 => Request::Login(LoginRequest::RegisterStart {
                 account: any_account(feed),
                 message: opaque(feed, &kept().register),
@@ -409,6 +410,13 @@ impl Run {
             14 => Request::Introduction(IntroductionRequest::Allocate),
             15 => Request::Introduction(IntroductionRequest::Introduce {
                 account: any_account(feed),
+            }),
+            17 => Request::Identity(IdentityRequest::Append {
+                entry: Box::new(any_entry(feed)),
+            }),
+            18 => Request::Identity(IdentityRequest::Read {
+                account: any_account(feed),
+                after: feed.byte().into(),
             }),
             16 => Request::Relay(RelayDatagrams {
                 stride: feed.byte().into(),
@@ -646,7 +654,8 @@ impl Run {
                 push @ (Push::Directory(_)
                 | Push::Device(_)
                 | Push::Introduction(_)
-                | Push::Relay(_)),
+                | Push::Relay(_)
+                | Push::Identity(_)),
             ) => {
                 assert!(client.is_member, "{push:?} for a stranger");
             }
@@ -669,7 +678,10 @@ impl Run {
                     assert!(self.logged_in <= self.proofs, "a log-in without a proof");
                 }
             },
-            Answer::Directory(_) | Answer::Device(_) | Answer::Introduction(_) => {
+            Answer::Directory(_)
+            | Answer::Device(_)
+            | Answer::Introduction(_)
+            | Answer::Identity(_) => {
                 assert!(client.is_member, "{answer:?} for a stranger");
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use common::account::{AccountEntry, AccountStatement};
 use common::limits::{
     ACCOUNT_NAME_LEN_MAX, CONTROL_FRAME_LEN_MAX, DEVICE_NAME_LEN_MAX, LINK_FRAME_LEN_MAX,
     MESSAGE_LEN_MAX, OPAQUE_MESSAGE_LEN_MAX, REASON_LEN_MAX,
@@ -13,9 +14,9 @@ use common::wire::peer::{
 };
 use common::wire::rendezvous::{
     Answer, Change, DeviceAnswer, DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush,
-    DirectoryRequest, Entry, Hello, HelloAnswer, IntroductionAnswer, IntroductionPush,
-    IntroductionRequest, LoginAnswer, LoginRequest, OpaqueMessage, Push, Request, RequestFrame,
-    ServerFrame,
+    DirectoryRequest, Entry, Hello, HelloAnswer, IdentityAnswer, IdentityPush, IdentityRequest,
+    IntroductionAnswer, IntroductionPush, IntroductionRequest, LoginAnswer, LoginRequest,
+    OpaqueMessage, Push, Request, RequestFrame, ServerFrame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -141,9 +142,11 @@ fn check_request(request: &Request) {
         | Request::Introduction(IntroductionRequest::Allocate)
         // Whoever takes it looks at the bounds.
         | Request::Relay(_) => {}
-        Request::Introduction(IntroductionRequest::Introduce { account }) => {
+        Request::Introduction(IntroductionRequest::Introduce { account })
+        | Request::Identity(IdentityRequest::Read { account, .. }) => {
             check_account(account.as_str());
         }
+        Request::Identity(IdentityRequest::Append { entry }) => check_entry_of_log(entry),
     }
 }
 
@@ -215,7 +218,17 @@ fn check_answer(answer: &Answer) {
             }
             IntroductionAnswer::Allocated { .. } => {}
         },
+        Answer::Identity(answer) => match answer {
+            IdentityAnswer::Page { entries, .. } => entries.iter().for_each(check_entry_of_log),
+            IdentityAnswer::Appended => {}
+        },
         Answer::Refused(_) => {}
+    }
+}
+
+fn check_entry_of_log(entry: &AccountEntry) {
+    if let AccountStatement::Approve { name, .. } = &entry.statement {
+        check_device(name.as_str());
     }
 }
 
@@ -233,6 +246,7 @@ fn check_push(push: &Push) {
         Push::Introduction(IntroductionPush::Introduced(introduction)) => {
             check_entry(&introduction.entry);
         }
+        Push::Identity(IdentityPush::Appended { entry }) => check_entry_of_log(entry),
         Push::Directory(DirectoryPush::ListAgain)
         | Push::Device(DevicePush::FailedLogins(_))
         | Push::Bye(_)

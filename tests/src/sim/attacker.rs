@@ -6,8 +6,9 @@ use common::id::{AccountName, DeviceName};
 use common::key::{ChannelBinding, DeviceSecret, Role, Statement};
 use common::password::{ClientLogin, Password};
 use common::wire::rendezvous::{
-    Answer, DeviceRequest, DirectoryRequest, Hello, IntroductionRequest, LoginAnswer, LoginRequest,
-    LoginStart, OpaqueMessage, Request, RequestFrame, RequestId, ServerFrame, Status,
+    Answer, DeviceRequest, DirectoryRequest, Hello, IdentityRequest, IntroductionRequest,
+    LoginAnswer, LoginRequest, LoginStart, OpaqueMessage, Request, RequestFrame, RequestId,
+    ServerFrame, Status,
 };
 use rendezvous::server::{ConnectionId, Frame, Input};
 use zeroize::Zeroizing;
@@ -52,6 +53,10 @@ impl Attacker {
             Request::Introduction(IntroductionRequest::Allocate),
             Request::Introduction(IntroductionRequest::Introduce {
                 account: victim.clone(),
+            }),
+            Request::Identity(IdentityRequest::Read {
+                account: victim.clone(),
+                after: 0,
             }),
         ];
         let guess = self
@@ -113,7 +118,8 @@ impl Attacker {
             Answer::Login(_)
             | Answer::Directory(_)
             | Answer::Device(_)
-            | Answer::Introduction(_) => Err(Violation::new(&format!(
+            | Answer::Introduction(_)
+            | Answer::Identity(_) => Err(Violation::new(&format!(
                 "somebody who is not logged in got {answer:?}"
             ))),
         }

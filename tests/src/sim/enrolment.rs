@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use common::id::AccountName;
 use common::key::DeviceKey;
-use rendezvous::store::{AccountsRequest, DevicesRequest, StoreRequest, Subject};
+use rendezvous::store::{AccountsRequest, DevicesRequest, LogsRequest, StoreRequest, Subject};
 
 /// Time within which a device that is out neither gets nor is heard, where the other side has a session: a
 /// second, and what slow and lossy ways to the server add to it.
@@ -42,7 +42,13 @@ impl Enrolments {
                     self.out_since.entry(*device_key).or_insert(now);
                 }
             }
-            StoreRequest::Devices(_)
+            StoreRequest::Logs(LogsRequest::Append { revoked, .. }) => {
+                for device_key in revoked {
+                    self.out_since.insert(*device_key, now);
+                }
+            }
+            StoreRequest::Logs(LogsRequest::Read { .. })
+            | StoreRequest::Devices(_)
             | StoreRequest::Accounts(_)
             | StoreRequest::Admissions(_)
             | StoreRequest::Lockouts(_) => {}

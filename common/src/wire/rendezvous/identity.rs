@@ -11,7 +11,7 @@ use crate::id::AccountName;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IdentityRequest {
     /// Adds an entry to the log of this device's account. Answered by `Appended`.
-    Append { entry: AccountEntry },
+    Append { entry: Box<AccountEntry> },
     /// Reads the log of an account, but for its first `after` entries. Answered by `Page`.
     Read { account: AccountName, after: u32 },
 }
@@ -35,5 +35,5 @@ pub enum IdentityAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IdentityPush {
     /// Another device has added an entry.
-    Appended { entry: AccountEntry },
+    Appended { entry: Box<AccountEntry> },
 }

@@ -16,9 +16,9 @@ use common::password::{ClientLogin, ClientRegistration, Password, PasswordError,
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::rendezvous::{
     AdmissionCode, Answer, ByeReason, DevicePush, DeviceRequest, DirectoryPush, Enrolment,
-    FailedLogins, Hello, HelloAnswer, IntroductionPush, LoggedIn, LoginAnswer, LoginRequest,
-    LoginStart, OpaqueMessage, Push, Refusal, RelayDatagrams, Request, RequestFrame, RequestId,
-    ServerFrame, StretchVersion, TokenLogin, VERSION,
+    FailedLogins, Hello, HelloAnswer, IdentityPush, IntroductionPush, LoggedIn, LoginAnswer,
+    LoginRequest, LoginStart, OpaqueMessage, Push, Refusal, RelayDatagrams, Request, RequestFrame,
+    RequestId, ServerFrame, StretchVersion, TokenLogin, VERSION,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -547,6 +547,8 @@ impl Session {
                 self.tell(SessionEvent::Introduction(push));
             }
             ServerFrame::Push(Push::Relay(train)) => self.tell(SessionEvent::Relay(train)),
+            // The log of the account is not read here yet.
+            ServerFrame::Push(Push::Identity(IdentityPush::Appended { .. })) => {}
         }
     }
 

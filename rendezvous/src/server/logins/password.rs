@@ -528,6 +528,7 @@ fn refuse_enrolment(to: ReplyTo, answer: &StoreAnswer, context: &mut Context) {
             | DevicesAnswer::Owner(_),
         )
         | StoreAnswer::Accounts(_)
+        | StoreAnswer::Logs(_)
         | StoreAnswer::Lockouts(_)
         | StoreAnswer::Admissions(_) => Refusal::WrongCredentials,
     };
