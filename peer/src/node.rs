@@ -49,21 +49,18 @@ use chat::Chat;
 pub use command::PathRule;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{LAN_START_WAIT, Occupancy};
-use common::wire::peer::PeerFrame;
-use context::{Context, Effects};
+use context::Effects;
 use directory::{Directory, DirectoryEvent};
 pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, Transmit};
 use io::{RendezvousInput, StoreAnswer, StoreId};
 use lan::Lan;
-use links::{LinkChange, Links, LinksEvent};
+use links::Links;
 use paths::Paths;
 use purpose::StorePurpose;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use requests::Answered;
 use transfer::Transfers;
-use transport::LinkId;
-use violation::ProtocolViolation;
 
 /// A peer: routes each input to the part that it concerns, and the events of one part to the others.
 ///
@@ -417,51 +414,6 @@ impl Node {
         has_dialled || has_asked
     }
 
-    // ---- other peers ---------------------------------------------------------------------------
-
-    fn on_links(&mut self, event: LinksEvent, now: Instant) {
-        self.wants_are_stale = true;
-        let cx = &mut self.effects.at(now);
-        match event {
-            LinksEvent::NewKey {
-                account,
-                device_key,
-                known,
-                forgotten,
-            } => {
-                cx.on_new_key(account, device_key, known, forgotten);
-                self.lan.on_new_key(device_key);
-            }
-            LinksEvent::Frame {
-                link,
-                account,
-                frame,
-            } => {
-                let done = match frame {
-                    PeerFrame::Chat(frame) => {
-                        self.chat.on_frame(link, account, frame, cx);
-                        Ok(())
-                    }
-                    PeerFrame::File(frame) => self.transfers.on_frame(link, account, frame, cx),
-                };
-                close_if_violated(link, done, cx);
-            }
-            LinksEvent::LeafReadable { link, stream } => {
-                let done = self.transfers.on_leaf_readable(link, stream, cx);
-                close_if_violated(link, done, cx);
-            }
-            LinksEvent::Change(change) => {
-                if matches!(change, LinkChange::Silent { .. }) {
-                    self.paths.check_server(now);
-                }
-                self.paths.on_link(&change);
-                self.directory.on_link(&change, cx);
-                self.transfers.on_link(&change, cx);
-                self.chat.on_link(&change, cx);
-            }
-        }
-    }
-
     // ---- the store -----------------------------------------------------------------------------
 
     fn on_stored(&mut self, id: StoreId, answer: StoreAnswer, now: Instant) {
@@ -475,13 +427,6 @@ impl Node {
             Some(StorePurpose::Unawaited(request)) => cx.on_unawaited(request, answer),
             None => {}
         }
-    }
-}
-
-/// Closes the link of a peer that broke the protocol.
-fn close_if_violated(link: LinkId, done: Result<(), ProtocolViolation>, cx: &mut Context<'_>) {
-    if let Err(violation) = done {
-        cx.links.close_for(link, violation, cx.now);
     }
 }
 

@@ -1,12 +1,18 @@
-//! Routes what comes from the network, and what changes about it: each to the parts that it concerns.
+//! Routes what comes from the network, over links or past them, and what changes about it: each to the parts that it
+//! concerns.
 
 use std::time::{Duration, Instant};
 
 use common::relayed::is_relayed;
+use common::wire::peer::PeerFrame;
 
 use super::Node;
 use super::command::Event;
+use super::context::Context;
 use super::io::{Datagrams, LocalAddress, Output};
+use super::links::{LinkChange, LinksEvent};
+use super::transport::LinkId;
+use super::violation::ProtocolViolation;
 use crate::port_mapping::{NoPortMapping, PortMapping};
 
 impl Node {
@@ -98,5 +104,56 @@ impl Node {
         for (account, is_here) in changes.told {
             cx.event(Event::Nearby { account, is_here });
         }
+    }
+
+    /// Gives what happened to links, or came over one, to the parts that it concerns.
+    pub(super) fn on_links(&mut self, event: LinksEvent, now: Instant) {
+        self.wants_are_stale = true;
+        let cx = &mut self.effects.at(now);
+        match event {
+            LinksEvent::NewKey {
+                account,
+                device_key,
+                known,
+                forgotten,
+            } => {
+                cx.on_new_key(account, device_key, known, forgotten);
+                self.lan.on_new_key(device_key);
+            }
+            LinksEvent::Frame {
+                link,
+                account,
+                frame,
+            } => {
+                let done = match frame {
+                    PeerFrame::Chat(frame) => {
+                        self.chat.on_frame(link, account, frame, cx);
+                        Ok(())
+                    }
+                    PeerFrame::File(frame) => self.transfers.on_frame(link, account, frame, cx),
+                };
+                close_if_violated(link, done, cx);
+            }
+            LinksEvent::LeafReadable { link, stream } => {
+                let done = self.transfers.on_leaf_readable(link, stream, cx);
+                close_if_violated(link, done, cx);
+            }
+            LinksEvent::Change(change) => {
+                if matches!(change, LinkChange::Silent { .. }) {
+                    self.paths.check_server(now);
+                }
+                self.paths.on_link(&change);
+                self.directory.on_link(&change, cx);
+                self.transfers.on_link(&change, cx);
+                self.chat.on_link(&change, cx);
+            }
+        }
+    }
+}
+
+/// Closes the link of a peer that broke the protocol.
+fn close_if_violated(link: LinkId, done: Result<(), ProtocolViolation>, cx: &mut Context<'_>) {
+    if let Err(violation) = done {
+        cx.links.close_for(link, violation, cx.now);
     }
 }
