@@ -948,3 +948,24 @@ fn the_same_seed_decides_the_same() {
     assert_eq!(runs[0], runs[1]);
     assert_ne!(runs[0], runs[2]);
 }
+
+/// Where the device was reached last, its NAT lets nobody in who comes from another port than before. The server knows
+/// better, and is asked as soon as there is a session.
+#[test]
+fn whoever_comes_back_from_another_port_is_introduced_at_once() {
+    for nats in [[CLOSED, CLOSED], [OPEN, CLOSED]] {
+        let mut world = households(nats, &[0, 1]);
+        let id = say(&mut world, 0, 1, "hello");
+        until_delivered(&mut world, 0, id);
+        world.pass(Duration::from_secs(2));
+        world.stop(0, true);
+        world.net.restart_nat(0);
+        world.pass(Duration::from_secs(1));
+        world.start(0);
+        let began = world.now;
+        let id = say(&mut world, 0, 1, "again");
+        until_delivered(&mut world, 0, id);
+        let took = world.now.saturating_duration_since(began);
+        assert!(took <= Duration::from_secs(1), "{nats:?}: {took:?}");
+    }
+}

@@ -194,7 +194,7 @@ impl Directory {
             let links = &*cx.links;
             let due = self
                 .search
-                .take_due(cx.now, |account| links.is_dialling(account));
+                .take_due(cx.now, |account| links.is_dialling_introduced(account));
             let Some(account) = due else { break };
             ask_introduction(account, cx);
         }
@@ -256,7 +256,7 @@ impl Directory {
         let watch = watch.filter(|_| self.search.wants_watch());
         let search = self
             .search
-            .poll_timeout(|account| links.is_dialling(account));
+            .poll_timeout(|account| links.is_dialling_introduced(account));
         watch.into_iter().chain(search).min()
     }
 

@@ -323,6 +323,7 @@ impl Links {
         let device = (entry.device_key, &entry.candidates[..]);
         self.dials
             .begin(account, device, channel, pins, transport, now);
+        self.dials.on_introduced(entry.device_key, now);
         self.continue_dials(now);
     }
 
@@ -381,6 +382,11 @@ impl Links {
     /// Tells whether a device of `account` is being dialled.
     pub(super) fn is_dialling(&self, account: &AccountName) -> bool {
         self.dials.count_of(account) > 0
+    }
+
+    /// Tells whether a device of `account` is being dialled where the server says that it is.
+    pub(super) fn is_dialling_introduced(&self, account: &AccountName) -> bool {
+        self.dials.has_introduced(account)
     }
 
     /// Sends a frame on the message stream of a ready link.

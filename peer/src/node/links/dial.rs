@@ -59,6 +59,8 @@ struct Dial {
     /// The other side dials, first through this channel: its endpoints are only checked. NATs let in only whom
     /// their own side has sent to.
     lets_in: Option<SocketAddr>,
+    /// The server has introduced the two: it has told where the device is now.
+    is_introduced: bool,
 }
 
 /// The channel of the relay to a device.
@@ -127,6 +129,21 @@ impl Dials {
         dials.filter(|dial| dial.account == *account).count()
     }
 
+    /// The server has told where a device is: it is dialled there for as long as any other.
+    pub(super) fn on_introduced(&mut self, device_key: DeviceKey, now: Instant) {
+        if let Some(dial) = self.dials.get_mut(&device_key)
+            && !std::mem::replace(&mut dial.is_introduced, true)
+        {
+            dial.give_up_at = now + DIAL_TIMEOUT;
+        }
+    }
+
+    /// Tells whether a device of an account is being dialled to which the server has introduced this one.
+    pub(super) fn has_introduced(&self, account: &AccountName) -> bool {
+        let mut dials = self.dials.values();
+        dials.any(|dial| dial.is_introduced && dial.lets_in.is_none() && dial.account == *account)
+    }
+
     /// Another device dials this one through a channel: if nothing has come of that after
     /// [`RELAY_HEAD_START`], its endpoints are checked.
     pub(super) fn let_in(
@@ -150,6 +167,7 @@ impl Dials {
             failure: String::new(),
             held_back: Some((now + RELAY_HEAD_START, candidates)),
             lets_in: Some(channel.address),
+            is_introduced: true,
         };
         self.dials.insert(device_key, dial);
     }
@@ -193,6 +211,7 @@ impl Dials {
             .to_owned(),
             held_back: Some((now + head_start, Vec::new())),
             lets_in: None,
+            is_introduced: false,
         });
         match &mut dial.held_back {
             Some((at, held_back)) => {
