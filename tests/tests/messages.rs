@@ -62,6 +62,8 @@ fn a_text_reaches_several_people_and_stays_in_everybodys_history() {
         let found = world.json("bob", &["history", option, time]);
         assert_eq!(found.len(), expected, "{option} {time}");
     }
+    let reversed = world.peer("bob", &["history", "--since", "1h", "--until", "2h"]);
+    assert_explains(&reversed, 2, &["--since is not before --until", "swap"]);
     let found = world.json("bob", &["search", "grusse", "--since", "1h"]);
     assert!(found.is_empty(), "ß is not ss: {found:?}");
     for words in [&["gruße"][..], &["two", "LINES"], &["5", "deg"]] {

@@ -107,6 +107,8 @@ struct DeviceReport {
     device: Option<DeviceName>,
     fingerprint: String,
     is_linked: bool,
+    /// The link has not acknowledged for a while what is in flight.
+    is_silent: bool,
     #[serde(flatten)]
     way: Option<Way>,
     /// Why it could not be linked, for a person.
@@ -463,6 +465,7 @@ impl Visit<'_> {
             device: None,
             fingerprint: link.fingerprint,
             is_linked: true,
+            is_silent: link.is_silent,
             way: Some(link.way),
             failure: None,
             obstacle: None,
@@ -557,6 +560,7 @@ fn report_of(
     });
     DeviceReport {
         is_linked: link.is_some(),
+        is_silent: link.is_some_and(|link| link.is_silent),
         candidates: candidates.collect(),
         device: Some(device.device),
         fingerprint: device.fingerprint,

@@ -54,10 +54,20 @@ fn query(
             .because(error)
             .next("give another time to --since or --until")
     };
+    let since = read(part.since).map_err(refusal)?.map(|range| range.start);
+    let until = read(part.until).map_err(refusal)?.map(|range| range.end);
+    if since
+        .zip(until)
+        .is_some_and(|(since, until)| since >= until)
+    {
+        return Err(Failure::new(Exit::Usage, format!("could not {doing}"))
+            .because("--since is not before --until")
+            .next("swap the two"));
+    }
     Ok(HistoryQuery {
         with,
-        since: read(part.since).map_err(refusal)?.map(|range| range.start),
-        until: read(part.until).map_err(refusal)?.map(|range| range.end),
+        since,
+        until,
         words,
         limit: part.limit,
     })

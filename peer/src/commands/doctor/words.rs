@@ -238,6 +238,9 @@ pub(super) const fn lan(is_on: bool) -> &'static str {
 /// Which ways packets go, by the path rule and what there is.
 pub(super) fn rule(facts: &Facts<'_>) -> &'static str {
     match facts.rule {
+        PathRule::Any if facts.is_shut_out => {
+            "directly alone, and only to where there is a link or was one: there is no session with the server"
+        }
         PathRule::Any if facts.needs_direct() => "directly alone: this server relays nothing",
         PathRule::Any if facts.is_without_udp() => "through the relay over TCP",
         PathRule::Any => "through the relay first, then directly where that works",
@@ -300,7 +303,7 @@ pub(super) fn verdict(facts: &Facts<'_>, look: &Look) -> String {
             "There will be no direct links: --path relay sends everything through the relay.".to_owned()
         }
         Verdict::NoSession => look.red(
-            "Nobody new is reached: this device has no session with the server. Links that there are live on.",
+            "Nobody new is reached: this device has no session with the server. Direct links that there are live on.",
         ),
         Verdict::NotKnown if !facts.has_udp() => {
             look.red("The server is not reached, so nothing is known of direct links.")
@@ -348,7 +351,8 @@ pub(super) fn advice(advice: Advice, port: Option<u16>, is_chosen: bool) -> Stri
             "turn IPv6 on in the router, if the internet provider has it: it needs no NAT".to_owned()
         }
         Advice::AllowUdp => {
-            "let UDP out in the firewall of this device or network, or use another network".to_owned()
+            "let UDP out in the firewall of this device or network, or use another network; where that changes nothing, the UDP port of the server may be closed: ask its operator"
+                .to_owned()
         }
         Advice::LiftRule => "leave out --path relay, or unset PEER_PATH".to_owned(),
         Advice::OpenSecondPort => {
@@ -375,7 +379,12 @@ pub(super) fn device(report: &DeviceReport, look: &Look) -> Vec<(&'static str, S
         }) => "linked through the relay over TCP".to_owned(),
         None => look.yellow("online, but not linked"),
     };
-    let mut rows = vec![("device", format!("{name}: {way}"))];
+    let silence = if report.is_silent {
+        ", which does not answer"
+    } else {
+        ""
+    };
+    let mut rows = vec![("device", format!("{name}: {way}{silence}"))];
     if let Some(reason) = &report.failure {
         rows.push(("", inline(reason).into_owned()));
     }
@@ -398,7 +407,9 @@ const fn obstacle(obstacle: Obstacle) -> &'static str {
         Obstacle::HidesAddresses => {
             "it announces no address: it hides them, as with --path relay. Only its owner can change that"
         }
-        Obstacle::OwnUdpBlocked => "no UDP gets out here: let it out, or use another network",
+        Obstacle::OwnUdpBlocked => {
+            "no UDP gets from here to the server: let it out here, use another network, or ask the server's operator whether its UDP port is open"
+        }
         Obstacle::TheirUdpBlocked => {
             "the server sees no UDP packet of it: UDP is probably blocked there. Its owner could let it out"
         }
@@ -450,6 +461,7 @@ mod tests {
             device: Some(DeviceName::lossy("lap\u{1b}[2Jtop")),
             fingerprint: String::new(),
             is_linked: false,
+            is_silent: false,
             way: None,
             failure: Some("no \u{1b}]0;x\u{7} answer\nverdict".to_owned()),
             obstacle: None,
