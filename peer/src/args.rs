@@ -116,6 +116,22 @@ Examples:
     Login(Login),
     /// Log this device out; the password is needed to come back.
     Logout,
+    /// Show the devices of your account, approve a new one or revoke one.
+    #[command(after_help = "\
+Examples:
+  peer devices
+  peer devices approve SHA256:4fJ…                  (as 'peer status' says on the new device)
+  peer devices revoke phone                         (lost or sold; this is for good)
+
+A device is meant by its name, or by six or more characters of its fingerprint. A new device can be approved while \
+it is online. One can be revoked by those that approved it, directly or not, and by itself.")]
+    Devices(Devices),
+    /// Show the safety number with somebody, to be compared with theirs.
+    #[command(after_help = "\
+Examples:
+  peer verify bob
+  peer verify bob --matches                         (you have compared it, in person or by telephone)")]
+    Verify(Verify),
     /// Show who and where this device is.
     Status,
     /// Show how the packets to each linked device go: direct or relayed, where to, round trip, loss and rates.
@@ -248,6 +264,44 @@ pub(crate) struct Register {
     pub(crate) account: AccountName,
     #[command(flatten)]
     pub(crate) access: Access,
+    /// Write the account's recovery code into this new file instead of showing it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recovery_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Devices {
+    #[command(subcommand)]
+    pub(crate) action: Option<DevicesAction>,
+}
+
+/// What is done with a device.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevicesAction {
+    /// Make a device that has logged in one of your account's.
+    Approve(OneDevice),
+    /// Make a device no longer one of your account's, for good.
+    Revoke(OneDevice),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneDevice {
+    /// Its name, or six or more characters of its fingerprint.
+    #[arg(value_name = "DEVICE")]
+    pub(crate) device: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Whose safety number.
+    #[arg(value_name = "NAME")]
+    pub(crate) account: AccountName,
+    /// Note that the two of you have compared it and it is the same.
+    #[arg(long)]
+    pub(crate) matches: bool,
+    /// Forget that you have compared it.
+    #[arg(long, conflicts_with = "matches")]
+    pub(crate) forget: bool,
 }
 
 #[derive(Debug, Args)]
@@ -260,6 +314,9 @@ pub(crate) struct Login {
     /// A one-time code from 'peer admit' or the operator.
     #[arg(long, value_name = "CODE")]
     pub(crate) code: Option<AdmissionCode>,
+    /// Approve this device by the recovery code in this file; where the account has none yet, write a new one there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recovery_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,8 @@ use crate::ui::{OutputClosed, Screen};
 mod account;
 /// `chat`: typing and reading in one place.
 mod chat;
+/// Devices of this account, and safety numbers.
+mod devices;
 /// Who is online, and this device itself.
 mod directory;
 /// What is well and what is not.
@@ -80,6 +82,8 @@ fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> 
         Action::Logout => account::log_out(place, screen),
         Action::Admit => account::admit(place, screen),
         Action::ForgetServer(forget) => account::forget_server(place, &forget, screen),
+        Action::Devices(args) => devices::devices(place, args, screen),
+        Action::Verify(args) => devices::verify(place, args, screen),
         Action::Status => directory::status(place, screen),
         Action::Paths => paths::paths(place, screen),
         Action::Doctor(args) => doctor::doctor(place, args, screen),

@@ -18,6 +18,8 @@ mod commands;
 mod context;
 // Who is online, and whom this node looks for.
 mod directory;
+// Who accounts are: their logs.
+mod identities;
 // Inputs and outputs, and what the shell does for the node.
 pub mod io;
 // Names on the local network.
@@ -51,6 +53,7 @@ use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{LAN_START_WAIT, Occupancy};
 use context::Effects;
 use directory::{Directory, DirectoryEvent};
+use identities::Identities;
 pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, Transmit};
 use io::{RendezvousInput, StoreAnswer, StoreId};
 use lan::Lan;
@@ -77,6 +80,7 @@ pub struct Node {
     transfers: Transfers,
     paths: Paths,
     lan: Lan,
+    identities: Identities,
     /// Something happened that may have changed which accounts messages and offers wait for.
     wants_are_stale: bool,
     /// When somebody called last.
@@ -107,6 +111,7 @@ impl Node {
             dials_rng,
             relay_rng,
             lan_rng,
+            identities_rng,
         ] = std::array::from_fn(|_| StdRng::from_seed(child_seed(&mut rng)));
         let copy = DeviceSecret::from_seed(*secret.seed());
         let mut links = Links::new(links_seed, [dials_rng, relay_rng], copy, restored.contacts);
@@ -118,6 +123,13 @@ impl Node {
         let mut lan = Lan::new(lan_rng, own_key, uses_lan, lan_from);
         lan.set_enrolled(is_enrolled, now);
         let mut effects = Effects::new(epoch, rng, links);
+        let identities = Identities::new(
+            DeviceSecret::from_seed(*secret.seed()),
+            device_name.clone(),
+            identities_rng,
+            restored.logs,
+            &restored.verified,
+        );
         let (requests, session) = (&mut effects.requests, restored.session);
         let account = Account::new(secret, device_name, session, account_rng, requests, now);
         let mut node = Self {
@@ -128,6 +140,7 @@ impl Node {
             transfers: Transfers::default(),
             paths: Paths::new(paths_rng, own_key, rule, [port_mapping, is_port_chosen]),
             lan,
+            identities,
             wants_are_stale: true,
             called: now,
             effects,
@@ -214,7 +227,7 @@ impl Node {
             self.chat.occupancies(),
             self.transfers.occupancies(),
             self.lan.occupancies().to_vec(),
-            vec![self.effects.stores.occupancy()],
+            vec![self.effects.stores.occupancy(), self.identities.occupancy()],
         ];
         parts.concat()
     }
@@ -335,6 +348,10 @@ impl Node {
                         self.directory
                             .on_introduction_answer(purpose, answer, lan, cx);
                     }
+                    Answered::Identity(purpose, answer) => {
+                        let own = self.account.name();
+                        self.identities.on_answer(purpose, answer, own, cx);
+                    }
                 }
             } else if let Some(event) = self.directory.poll_event() {
                 self.on_directory(event, now);
@@ -357,6 +374,7 @@ impl Node {
                 self.lan.set_enrolled(true, now);
                 cx.links.on_online(self.paths.server(), now);
                 self.directory.on_online(cx);
+                self.identities.on_online(self.account.name(), cx);
                 self.paths.on_online(now);
             }
             AccountEvent::Offline => {
@@ -371,6 +389,9 @@ impl Node {
             }
             AccountEvent::Directory(push) => self.directory.on_push(push, cx),
             AccountEvent::Introduction(push) => Directory::on_introduction(push, cx),
+            AccountEvent::Identity(push) => {
+                self.identities.on_push(push, self.account.name(), cx);
+            }
             AccountEvent::Relay(train) => {
                 cx.links.handle_train(&train, now);
                 // The relay has answered here first: UDP is blocked, or so slow that nobody waits for it.

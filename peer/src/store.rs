@@ -4,9 +4,10 @@
 //! of the shell gives; a test asks both the same and compares. It fails only where its owner says so,
 //! with [`MemoryStore::fail`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use common::account::AccountEntry;
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
 use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX};
@@ -15,7 +16,8 @@ use common::wire::peer::Message;
 
 use crate::node::command::{Direction, HistoryItem, MessageState};
 use crate::node::io::{
-    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, Restored, StoreAnswer, StoreRequest,
+    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, LogRequest, Restored, StoreAnswer,
+    StoreRequest,
 };
 
 /// Keeps everything in maps and lists. A clone is what a backup is: it has the state of its moment.
@@ -23,6 +25,8 @@ use crate::node::io::{
 pub struct MemoryStore {
     session: Option<(AccountName, Token)>,
     contacts: BTreeMap<(AccountName, DeviceKey), Contact>,
+    logs: BTreeMap<AccountName, Vec<Vec<u8>>>,
+    verified: BTreeSet<AccountName>,
     rows: Vec<Row>,
     /// Where in `rows` the messages with a number are, oldest first.
     places: BTreeMap<MessageId, Vec<usize>>,
@@ -68,6 +72,7 @@ impl MemoryStore {
             StoreRequest::Account(request) => self.account(request),
             StoreRequest::Contact(request) => self.contact(request),
             StoreRequest::Chat(request) => self.chat(request),
+            StoreRequest::Log(request) => self.log(request),
         }
     }
 
@@ -104,6 +109,8 @@ impl MemoryStore {
                 .map(|row| (row.with.clone(), row.message.clone()))
                 .collect(),
             sent: sent.map(|row| row.message.id).collect(),
+            logs: self.logs.iter().map(parsed).collect(),
+            verified: self.verified.clone(),
         }
     }
 
@@ -155,6 +162,30 @@ impl MemoryStore {
                     if key == device_key {
                         contact.last_endpoint = Some(*endpoint);
                     }
+                }
+            }
+        }
+        StoreAnswer::Done
+    }
+
+    fn log(&mut self, request: &LogRequest) -> StoreAnswer {
+        match request {
+            LogRequest::Add { account, entry } => {
+                let log = self.logs.entry(account.clone()).or_default();
+                log.push(entry.clone());
+            }
+            LogRequest::Forget { account } => {
+                self.logs.remove(account);
+                self.verified.remove(account);
+            }
+            LogRequest::SetVerified {
+                account,
+                is_verified,
+            } => {
+                if *is_verified {
+                    self.verified.insert(account.clone());
+                } else {
+                    self.verified.remove(account);
                 }
             }
         }
@@ -297,6 +328,12 @@ impl Row {
     }
 }
 
+/// A log with its entries, as far as they are any.
+fn parsed((account, log): (&AccountName, &Vec<Vec<u8>>)) -> (AccountName, Vec<AccountEntry>) {
+    let entries = log.iter().map(|entry| AccountEntry::from_bytes(entry));
+    (account.clone(), entries.filter_map(Result::ok).collect())
+}
+
 /// Tells whether a request changes, or could change, something.
 pub const fn is_write(request: &StoreRequest) -> bool {
     match request {
@@ -312,6 +349,9 @@ pub const fn is_write(request: &StoreRequest) -> bool {
             | ChatRequest::Advance { .. }
             | ChatRequest::Withdraw { .. }
             | ChatRequest::MarkRead { .. },
+        )
+        | StoreRequest::Log(
+            LogRequest::Add { .. } | LogRequest::Forget { .. } | LogRequest::SetVerified { .. },
         ) => true,
         StoreRequest::Chat(ChatRequest::History(_) | ChatRequest::Unread) => false,
     }

@@ -1,7 +1,9 @@
 //! Accounts with several devices: they come and go, and a stranger's guesses lock out nobody who
 //! belongs there.
 
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -332,4 +334,163 @@ fn an_account_that_is_removed_while_the_server_is_away_is_told_when_it_is_back()
     assert_eq!(removed.code(), 0, "{removed:?}");
     world.serve("server", &["--listen", &address]);
     complains("whose account was removed");
+}
+
+/// The words of a recovery code that a command has shown.
+fn recovery_code(stdout: &str) -> String {
+    let mut words = Vec::new();
+    let lines = stdout.lines().filter(|line| line.starts_with("  "));
+    for line in lines {
+        let mut cells = line.split_whitespace();
+        while let (Some(number), Some(word)) = (cells.next(), cells.next()) {
+            assert_eq!(number.parse(), Ok(words.len() + 1), "{stdout}");
+            words.push(word);
+        }
+    }
+    assert_eq!(words.len(), 12, "{stdout}");
+    words.join(" ")
+}
+
+/// The states of an account's devices, by their names.
+fn states(world: &World, profile: &str) -> Vec<(String, String)> {
+    let devices = world.json(profile, &["devices"]);
+    let states = devices.iter().map(|device| {
+        // Of one that is not online no name may be known.
+        let name = device["name"].as_str().unwrap_or_default();
+        (name.to_owned(), text(&device["state"]))
+    });
+    states.collect()
+}
+
+#[test]
+fn an_account_gets_a_recovery_code_and_approves_its_devices() {
+    let world = World::new(EXECUTABLE);
+    let file = world.password_file("alice", &password_of("alice"));
+    let registered = world.enter("alice", "register", "alice", &file);
+    let words = recovery_code(&registered.stdout);
+    assert!(registered.stdout.contains("shown once"), "{registered:?}");
+    let again = world.log_in("alice", "alice");
+    assert!(!again.stdout.contains("recovery code"), "once: {again:?}");
+
+    // A device that has the password is not approved by that.
+    let owner = world.receive("alice");
+    let tablet = world.log_in("tablet", "alice");
+    assert!(tablet.stderr.contains("not approved yet"), "{tablet:?}");
+    let status = &world.json("tablet", &["status"])[0];
+    let fingerprint = &text(&status["fingerprint"]);
+    assert!(tablet.stderr.contains(fingerprint), "{tablet:?}");
+    let running = world.receive("tablet");
+    let waiting = states(&world, "alice");
+    assert!(
+        waiting.iter().any(|(_, state)| state == "waiting"),
+        "{waiting:?}"
+    );
+    let shown = world.peer("alice", &["devices"]);
+    assert!(shown.stdout.contains("waits for approval"), "{shown:?}");
+    assert!(shown.stderr.contains("peer devices approve"), "{shown:?}");
+    let refused = world.peer("tablet", &["devices", "approve", fingerprint]);
+    assert_explains(&refused, 2, &["not approved itself"]);
+    let unknown = world.peer("alice", &["devices", "approve", "nobody"]);
+    assert_explains(&unknown, 2, &["no device of this account"]);
+    let approved = world.peer("alice", &["devices", "approve", fingerprint]);
+    assert_eq!(approved.code(), 0, "{approved:?}");
+    let all = states(&world, "tablet");
+    assert!(all.iter().all(|(_, state)| state == "approved"), "{all:?}");
+
+    // One that is revoked is out at once.
+    let revoked = world.peer("alice", &["devices", "revoke", fingerprint]);
+    assert_eq!(revoked.code(), 0, "{revoked:?}");
+    assert!(revoked.stdout.contains("revoked"), "{revoked:?}");
+    let is_out = |line: &Value| {
+        let reason = line["params"]["reason"].as_str();
+        reason.is_some_and(|reason| reason.contains("does not know this device any more"))
+    };
+    let told = running.wait_json("the tablet is out", PATIENCE, is_out);
+    assert!(told.is_ok(), "{told:?}");
+    drop(running);
+    drop(owner);
+
+    // A recovery code brings another one in, and only the right one.
+    let [wrong, right] = [("wrong", "zoo ".repeat(12)), ("right", words.clone())]
+        .map(|(name, words)| (name, words.trim().to_owned()))
+        .map(|(name, words)| world.password_file(name, &words));
+    let enter = |file: &str| {
+        let password = world.password_file("alice", &password_of("alice"));
+        let command = [
+            "login",
+            "alice",
+            "--password-file",
+            &password,
+            "--recovery-file",
+            file,
+        ];
+        world.peer("third", &command)
+    };
+    assert_eq!(world.log_in("third", "alice").code(), 0);
+    for (file, words) in [(&wrong, "word"), (&"missing".to_owned(), "could not read")] {
+        let refused = enter(file);
+        assert_ne!(refused.code(), 0, "{refused:?}");
+        assert!(refused.stderr.contains(words), "{refused:?}");
+    }
+    let recovered = enter(&right);
+    assert!(
+        recovered.stdout.contains("has approved this device"),
+        "{recovered:?}"
+    );
+}
+
+#[test]
+fn a_recovery_code_is_kept_in_a_file_of_its_own() {
+    let world = World::new(EXECUTABLE);
+    let password = world.password_file("alice", &password_of("alice"));
+    fs::write(world.path("taken"), "mine").unwrap();
+    let register = |file: &str| {
+        let (address, fingerprint) = (&world.server().address, &world.server().fingerprint);
+        let server = ["--server", address, "--fingerprint", fingerprint];
+        let files = ["--password-file", &password, "--recovery-file", file];
+        world.peer(
+            "alice",
+            &[&["register", "alice"][..], &server, &files].concat(),
+        )
+    };
+    let refused = register("taken");
+    assert_explains(&refused, 8, &["there is a file already"]);
+    assert_eq!(fs::read(world.path("taken")).unwrap(), b"mine");
+    let done = register("code");
+    assert_eq!(done.code(), 0, "nothing was registered before: {done:?}");
+    assert!(!done.stdout.contains("recovery code, which"), "{done:?}");
+    let kept = fs::read_to_string(world.path("code")).unwrap();
+    assert_eq!(kept.split_whitespace().count(), 12);
+    let mode = fs::metadata(world.path("code"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!done.stderr.contains(kept.trim()) && !done.stdout.contains(kept.trim()));
+}
+
+#[test]
+fn two_people_verify_each_other() {
+    let world = World::new(EXECUTABLE);
+    world.register("alice");
+    world.register("bob");
+    let view = |who: &str, arguments: &[&str]| world.json(who, arguments).remove(0);
+    let alices = view("alice", &["verify", "bob"]);
+    let bobs = view("bob", &["verify", "alice"]);
+    assert_eq!(alices["number"], bobs["number"]);
+    assert_eq!(alices["is_verified"], false);
+    let shown = world.peer("alice", &["verify", "bob"]).stdout;
+    let digits = shown.chars().filter(char::is_ascii_digit).count();
+    assert_eq!(digits, 60, "{shown}");
+    assert_eq!(
+        view("alice", &["verify", "bob", "--matches"])["is_verified"],
+        true
+    );
+    assert_eq!(view("alice", &["verify", "bob"])["is_verified"], true);
+    assert_eq!(
+        view("alice", &["verify", "bob", "--forget"])["is_verified"],
+        false
+    );
+    let nobody = world.peer("alice", &["verify", "zoe"]);
+    assert_explains(&nobody, 2, &["nobody has this account"]);
 }

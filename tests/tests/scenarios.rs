@@ -1,6 +1,9 @@
 //! Promises, one by one, in the simulated world.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+// Accounts with an identity: approvals, revocations, safety numbers.
+#[path = "scenarios/accounts.rs"]
+mod accounts;
 // Firewalls that let no UDP through.
 #[path = "scenarios/blocked.rs"]
 mod blocked;

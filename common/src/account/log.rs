@@ -191,6 +191,11 @@ impl AccountLog {
         self.id
     }
 
+    /// How the account began.
+    pub const fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
     /// Who is a device of the account now.
     pub const fn standing(&self) -> &Standing {
         &self.standing

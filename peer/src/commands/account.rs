@@ -1,5 +1,6 @@
 //! `register`, `login`, `logout`, `admit`, `forget-server`.
 
+use std::cell::RefMut;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -9,6 +10,8 @@ use common::wire::rendezvous::FailedLogins;
 use serde::Serialize;
 
 use super::Place;
+use super::devices::{identify, not_there};
+use super::node_handle::NodeHandle;
 use crate::args::{Access, ForgetServer, Login, Register};
 use crate::client::CallError;
 use crate::config::{LOGIN_CALL_TIMEOUT, READY_TIMEOUT};
@@ -23,20 +26,28 @@ use crate::ui::{Screen, line};
 
 /// Creates an account.
 pub(super) fn register(place: &Place, args: Register, screen: &Screen) -> Result<Exit, Failure> {
-    let Register { account, access } = args;
+    let Register {
+        account,
+        access,
+        recovery_file,
+    } = args;
     let doing = format!("register {account}");
-    let mut entrance = Entrance::prepare(place, &account, &access, &doing, screen)?;
+    if let Some(file) = &recovery_file {
+        not_there(file)?;
+    }
+    let entrance = Entrance::prepare(place, &account, &access, &doing, screen)?;
     let password = entrance.password(place, Purpose::Register, &access, &doing, screen)?;
     let command = Command::Register {
         account: account.clone(),
         password: PasswordText(password),
     };
-    entrance.enter(place, &doing, &command, screen)?;
+    let mut session = entrance.enter(place, &doing, &command, screen)?;
     screen.prose(&format!(
         "Registered {} at {}. This device is logged in.",
         screen.look.bold(account.as_str()),
         entrance.settings.server()
     ))?;
+    identify(&mut session, &doing, recovery_file.as_deref(), screen)?;
     screen.note(
         screen
             .error_look
@@ -51,26 +62,29 @@ pub(super) fn log_in(place: &Place, args: Login, screen: &Screen) -> Result<Exit
         account,
         access,
         code,
+        recovery_file,
     } = args;
     let doing = format!("log in as {account}");
-    let mut entrance = Entrance::prepare(place, &account, &access, &doing, screen)?;
+    let entrance = Entrance::prepare(place, &account, &access, &doing, screen)?;
     let password = entrance.password(place, Purpose::LogIn, &access, &doing, screen)?;
     let command = Command::LogIn {
         account: account.clone(),
         password: PasswordText(password),
         code: code.map(|code| code.to_string()),
     };
-    entrance
-        .enter(place, &doing, &command, screen)
-        .map_err(|failure| match code {
-            Some(_) if failure.exit() == Exit::Blocked => wrong_code(&doing, failure),
-            Some(_) | None => failure,
-        })?;
+    let mut session =
+        entrance
+            .enter(place, &doing, &command, screen)
+            .map_err(|failure| match code {
+                Some(_) if failure.exit() == Exit::Blocked => wrong_code(&doing, failure),
+                Some(_) | None => failure,
+            })?;
     screen.prose(&format!(
         "Logged in as {} at {}.",
         screen.look.bold(account.as_str()),
         entrance.settings.server()
     ))?;
+    identify(&mut session, &doing, recovery_file.as_deref(), screen)?;
     Ok(Exit::Done)
 }
 
@@ -273,13 +287,14 @@ impl Entrance {
         })
     }
 
-    fn enter(
-        &mut self,
-        place: &Place,
+    /// Registers or logs in. Returns the way to the node that has done it.
+    fn enter<'a>(
+        &self,
+        place: &'a Place,
         doing: &str,
         command: &Command,
         screen: &Screen,
-    ) -> Result<(), Failure> {
+    ) -> Result<RefMut<'a, NodeHandle>, Failure> {
         let saved = place.profile.settings()?;
         let mut session = place.open_with(self.settings.clone())?;
         let moves = saved.is_none_or(|saved| {
@@ -313,7 +328,7 @@ impl Entrance {
             failed_logins: failed.as_ref(),
         })?;
         session.tell_notices(screen);
-        Ok(())
+        Ok(session)
     }
 }
 

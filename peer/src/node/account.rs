@@ -11,8 +11,8 @@ use common::id::{AccountName, DeviceName};
 use common::key::{DeviceSecret, Token};
 use common::password::{Password, PasswordLengthError};
 use common::wire::rendezvous::{
-    DeviceAnswer, DevicePush, DeviceRequest, DirectoryPush, FailedLogins, IntroductionPush,
-    RelayDatagrams,
+    DeviceAnswer, DevicePush, DeviceRequest, DirectoryPush, FailedLogins, IdentityPush,
+    IntroductionPush, RelayDatagrams,
 };
 use rand::rngs::StdRng;
 
@@ -45,6 +45,8 @@ pub(super) enum AccountEvent {
     Introduction(IntroductionPush),
     /// Datagrams of the relay came over the control connection.
     Relay(RelayDatagrams),
+    /// Another device has written into the account's log.
+    Identity(IdentityPush),
 }
 
 /// The account of this device.
@@ -359,6 +361,7 @@ impl Account {
             SessionEvent::Introduction(push) => {
                 self.events.push_back(AccountEvent::Introduction(push));
             }
+            SessionEvent::Identity(push) => self.events.push_back(AccountEvent::Identity(push)),
             SessionEvent::Relay(train) => self.events.push_back(AccountEvent::Relay(train)),
             SessionEvent::Device(DevicePush::FailedLogins(failed)) => {
                 self.notices.on_failed(failed);

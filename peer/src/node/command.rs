@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
+use common::key::DeviceKey;
 use common::time::UnixTime;
 use common::wire::peer::MessageBody;
 use common::wire::rendezvous::{FailedLogins, Refusal, Status};
@@ -16,8 +17,11 @@ use zeroize::Zeroizing;
 use crate::port_mapping::PortMappingState;
 // What an examination found out.
 mod examination;
+// Devices of this account, and safety numbers.
+mod identity;
 
 pub use examination::{Dependence, ExaminationView, FamilyView, UdpState};
+pub use identity::{DevicesView, OwnDevice, OwnDeviceState, SafetyView};
 
 /// Pairs a reply with its command. Chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +109,36 @@ pub enum Command {
     Unread,
     /// Marks received messages as shown to the person.
     MarkRead { ids: Vec<MessageId> },
+    /// Lists the devices of this account.
+    Devices,
+    /// Gives this account its identity, with this device as the first one. Replies once the server has it.
+    Found {
+        /// The public half of the recovery key.
+        recovery: DeviceKey,
+    },
+    /// Approves a device of this account that waits for it and is online. Replies once the server has it.
+    Approve {
+        /// Its name, or six characters or more of its fingerprint.
+        device: String,
+    },
+    /// Revokes an approved device of this account, which is for good. Replies once the server has it.
+    Revoke {
+        /// Its name, or six characters or more of its fingerprint.
+        device: String,
+    },
+    /// Approves this device by the account's recovery code.
+    Recover {
+        /// The twelve words.
+        code: PasswordText,
+    },
+    /// Shows the safety number with an account.
+    Safety { account: AccountName },
+    /// Notes whether the person has compared the safety number with an account. Of one that is another than before,
+    /// it is the new one that is known from then on.
+    Verify {
+        account: AccountName,
+        is_verified: bool,
+    },
 }
 
 impl Command {
@@ -123,7 +157,10 @@ impl Command {
             | Self::SendFile { .. }
             | Self::Offers
             | Self::History(_)
-            | Self::Unread => true,
+            | Self::Unread
+            | Self::Devices
+            | Self::Safety { .. }
+            | Self::Verify { .. } => true,
             Self::Register { .. }
             | Self::LogIn { .. }
             | Self::LogOut
@@ -132,7 +169,11 @@ impl Command {
             | Self::Withdraw { .. }
             | Self::AnswerOffer { .. }
             | Self::Cancel { .. }
-            | Self::MarkRead { .. } => false,
+            | Self::MarkRead { .. }
+            | Self::Found { .. }
+            | Self::Approve { .. }
+            | Self::Revoke { .. }
+            | Self::Recover { .. } => false,
         }
     }
 }
@@ -146,7 +187,14 @@ impl Command {
             | Self::Admit
             | Self::List
             | Self::Send { .. }
-            | Self::SendFile { .. } => true,
+            | Self::SendFile { .. }
+            | Self::Devices
+            | Self::Found { .. }
+            | Self::Approve { .. }
+            | Self::Revoke { .. }
+            | Self::Recover { .. }
+            | Self::Safety { .. }
+            | Self::Verify { .. } => true,
             // The first two connect by themselves.
             Self::Register { .. }
             | Self::LogIn { .. }
@@ -216,6 +264,10 @@ pub enum Reply {
     Offers(Vec<OfferView>),
     /// Messages of the history, oldest first, or of the outbox, by recipient.
     Messages(Vec<HistoryItem>),
+    /// The devices of this account.
+    Devices(DevicesView),
+    /// The safety number with an account.
+    Safety(SafetyView),
 }
 
 /// Why a command was not carried out.

@@ -7,7 +7,9 @@ use common::password::Password;
 
 use super::Node;
 use super::command::{Command, CommandError, CommandId, Event, NodeStatus, Reply};
+use super::identities::Wish;
 use super::io::ChatRequest;
+use crate::recovery::RecoveryCode;
 
 impl Node {
     /// Has the part that a command concerns carry it out.
@@ -85,6 +87,30 @@ impl Node {
             Command::History(query) => self.chat.look_up(id, ChatRequest::History(query), cx),
             Command::Unread => self.chat.look_up(id, ChatRequest::Unread, cx),
             Command::MarkRead { ids } => self.chat.mark_read(id, ids, cx),
+            Command::Devices => self.wish_of_own(id, Wish::Devices, now),
+            Command::Found { recovery } => self.wish_of_own(id, Wish::Found(recovery), now),
+            Command::Approve { device } => self.wish_of_own(id, Wish::Approve(device), now),
+            Command::Revoke { device } => self.wish_of_own(id, Wish::Revoke(device), now),
+            Command::Recover { code } => match RecoveryCode::parse(&code.0) {
+                Ok(code) => self.wish_of_own(id, Wish::Recover(code), now),
+                Err(error) => cx.reply(id, Err(CommandError::Invalid(error.to_string()))),
+            },
+            Command::Safety { account } => self.identities.want(id, account, Wish::Safety, cx),
+            Command::Verify {
+                account,
+                is_verified,
+            } => self
+                .identities
+                .want(id, account, Wish::Verify(is_verified), cx),
+        }
+    }
+
+    /// Does something about this device's account, if it has one.
+    fn wish_of_own(&mut self, id: CommandId, wish: Wish, now: Instant) {
+        let cx = &mut self.effects.at(now);
+        match self.account.name() {
+            Some(own) => self.identities.want(id, own.clone(), wish, cx),
+            None => cx.reply(id, Err(cx.requests.without_account())),
         }
     }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use common::account::AccountEntry;
 use common::hash::LeafHash;
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
 use common::key::{ChannelBinding, DeviceKey, DeviceSecret, Token};
@@ -326,6 +327,10 @@ pub struct Restored {
     pub outbox: Vec<(AccountName, Message)>,
     /// Those of them that a link may have carried: they cannot be taken back.
     pub sent: BTreeSet<MessageId>,
+    /// The logs of accounts, in the order in which their entries were accepted.
+    pub logs: Vec<(AccountName, Vec<AccountEntry>)>,
+    /// The accounts that a person has verified.
+    pub verified: BTreeSet<AccountName>,
 }
 
 /// Pairs a [`StoreAnswer`] with its [`StoreRequest`]. Chosen by the node.
@@ -342,6 +347,26 @@ pub enum StoreRequest {
     Contact(ContactRequest),
     /// About the message history and the outbox.
     Chat(ChatRequest),
+    /// About the logs of accounts.
+    Log(LogRequest),
+}
+
+/// A request about the logs of accounts.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogRequest {
+    /// Keeps an entry behind those of its account that are there.
+    Add {
+        account: AccountName,
+        entry: Vec<u8>,
+    },
+    /// Forgets the log of an account, and that it was verified.
+    Forget { account: AccountName },
+    /// Keeps whether a person has verified an account.
+    SetVerified {
+        account: AccountName,
+        is_verified: bool,
+    },
 }
 
 /// A request about this device's session.
@@ -429,6 +454,7 @@ common::from_parts!(StoreRequest {
     Account(AccountRequest),
     Contact(ContactRequest),
     Chat(ChatRequest),
+    Log(LogRequest),
 });
 
 /// The answer to a [`StoreRequest`].

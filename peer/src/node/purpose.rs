@@ -1,6 +1,7 @@
 //! The purpose of a request to the server or the store. It comes back with the answer, and determines
 //! which part takes the answer.
 
+use common::account::AccountEntry;
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
 use common::wire::peer::Message;
@@ -18,6 +19,7 @@ pub(super) enum Purpose {
     Directory(DirectoryPurpose),
     Device(DevicePurpose),
     Introduction(IntroductionPurpose),
+    Identity(IdentityPurpose),
 }
 
 /// Why the directory was asked.
@@ -61,14 +63,31 @@ common::from_parts!(Purpose {
     Directory(DirectoryPurpose),
     Device(DevicePurpose),
     Introduction(IntroductionPurpose),
+    Identity(IdentityPurpose),
 });
+
+/// Why the server was asked about the log of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum IdentityPurpose {
+    /// To know who its devices are.
+    Read(AccountName),
+    /// To know which devices of this account are online; the answer is the directory's.
+    Online(AccountName),
+    /// To add an entry, perhaps for a command.
+    Append {
+        account: AccountName,
+        entry: Box<AccountEntry>,
+        command: Option<CommandId>,
+    },
+}
 
 impl Purpose {
     /// Tells whether a person waits for the answer.
     pub(super) const fn is_of_person(&self) -> bool {
         match self {
             Self::Directory(DirectoryPurpose::List(_))
-            | Self::Device(DevicePurpose::Admit(_) | DevicePurpose::LogOut(_)) => true,
+            | Self::Device(DevicePurpose::Admit(_) | DevicePurpose::LogOut(_))
+            | Self::Identity(_) => true,
             Self::Directory(
                 DirectoryPurpose::Announce
                 | DirectoryPurpose::Watch

@@ -11,7 +11,10 @@ use common::wire::rendezvous::{
 };
 
 use super::command::CommandError;
-use super::purpose::{DevicePurpose, DirectoryPurpose, IntroductionPurpose, Purpose};
+use super::identities::Told;
+use super::purpose::{
+    DevicePurpose, DirectoryPurpose, IdentityPurpose, IntroductionPurpose, Purpose,
+};
 
 /// All requests of a node except those of its log-in.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub(super) enum Answered {
         IntroductionPurpose,
         Result<IntroductionAnswer, CommandError>,
     ),
+    Identity(IdentityPurpose, Result<Told, CommandError>),
 }
 
 impl Requests {
@@ -206,6 +210,13 @@ impl Requests {
             (Purpose::Introduction(purpose), Ok(Answer::Introduction(answer))) => {
                 Answered::Introduction(purpose, Ok(answer))
             }
+            (Purpose::Identity(purpose), Ok(Answer::Identity(answer))) => {
+                Answered::Identity(purpose, Ok(Told::Log(answer)))
+            }
+            (
+                Purpose::Identity(purpose),
+                Ok(Answer::Directory(DirectoryAnswer::Found { entries })),
+            ) => Answered::Identity(purpose, Ok(Told::Online(entries))),
             (purpose, Ok(_)) => Answered::failed(purpose, unexpected_reply()),
             (purpose, Err(error)) => Answered::failed(purpose, error),
         });
@@ -218,6 +229,7 @@ impl Answered {
             Purpose::Directory(purpose) => Self::Directory(purpose, Err(error)),
             Purpose::Device(purpose) => Self::Device(purpose, Err(error)),
             Purpose::Introduction(purpose) => Self::Introduction(purpose, Err(error)),
+            Purpose::Identity(purpose) => Self::Identity(purpose, Err(error)),
         }
     }
 }

@@ -83,6 +83,13 @@ mod tests {
             "history",
             "unread",
             "mark_read",
+            "devices",
+            "found",
+            "approve",
+            "revoke",
+            "recover",
+            "safety",
+            "verify",
         ];
         assert_eq!(lines::methods::<Command>(), expected);
     }

@@ -27,6 +27,8 @@ use crate::node::io::{ChatRequest, Restored, StoreAnswer, StoreId, StoreRequest}
 
 // Messages that may be on the wire before the database has them.
 mod journal;
+// The logs of accounts.
+mod logs;
 // Messages by their words.
 mod search;
 // The schema, and each request in SQL.
@@ -34,6 +36,7 @@ mod statements;
 
 use journal::Journal;
 pub(crate) use journal::OutboxJournal;
+use logs::{logs, verified};
 use statements::{SCHEMA, contacts, execute, last_endpoints, outbox, sent, session};
 
 /// What the history's thread adds to the niceness that it shares with the loop (nice(2)): half of what a
@@ -92,6 +95,8 @@ impl History {
             last_endpoints: last_endpoints(&self.connection)?,
             outbox: outbox(&self.connection)?,
             sent: sent(&self.connection)?,
+            logs: logs(&self.connection)?,
+            verified: verified(&self.connection)?,
         })
     }
 
@@ -214,7 +219,9 @@ fn give_way_to_the_loop() {
 
 const fn durability(request: &StoreRequest) -> Durability {
     match request {
-        StoreRequest::Account(_) | StoreRequest::Contact(_) => Durability::PowerLoss,
+        StoreRequest::Account(_) | StoreRequest::Contact(_) | StoreRequest::Log(_) => {
+            Durability::PowerLoss
+        }
         StoreRequest::Chat(_) => Durability::Kill,
     }
 }
@@ -719,7 +726,7 @@ mod tests {
                 error,
                 HistoryError::Newer {
                     found: 99,
-                    known: 3,
+                    known: 4,
                     ..
                 }
             ),

@@ -20,6 +20,8 @@ use crate::node::command::{
 };
 use crate::shell::names::FileName;
 
+/// Devices of one's own account.
+mod devices;
 /// The line interface of a conversation.
 mod front_end;
 /// Links, and how their packets go.
@@ -31,6 +33,7 @@ mod status;
 /// Files on their way.
 mod transfer;
 
+pub(crate) use devices::devices;
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
 pub(crate) use link::{Rates, table as links};
 use recent::recent;

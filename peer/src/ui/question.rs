@@ -217,6 +217,26 @@ fn from_file(path: &Path, screen: &Screen) -> Result<Zeroizing<String>, Failure>
     Ok(read.password)
 }
 
+/// Reads a recovery code from the first line of a file.
+pub(crate) fn recovery_code(path: &Path, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
+    let read = password_file::read(path).map_err(|error| {
+        let path = shown_path(path);
+        Failure::new(
+            Exit::File,
+            format!("could not read the recovery code in {path}"),
+        )
+        .because(error)
+        .next("give the file with the twelve words, on one line")
+    })?;
+    if read.is_open_to_others {
+        let path = shown_path(path);
+        screen.note(screen.error_look.yellow(&format!(
+            "Others can read {path}. Close it with: chmod 600 {path}"
+        )));
+    }
+    Ok(read.password)
+}
+
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let path = shown_path(path);
     Failure::new(

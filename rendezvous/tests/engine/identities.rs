@@ -141,7 +141,7 @@ fn a_log_begins_with_the_device_that_is_logged_in() {
 }
 
 #[test]
-fn t41_only_devices_of_the_account_and_its_recovery_key_write_into_its_log() {
+fn only_devices_of_the_account_and_its_recovery_key_write_into_its_log() {
     let (mut world, mut author, [first, second]) = world();
     let before = author.log.clone();
     // Whoever knows the password has a device, and no more.
@@ -252,7 +252,7 @@ fn an_entry_that_the_store_could_not_keep_is_refused() {
 }
 
 #[test]
-fn t12_entries_come_at_a_pace_and_up_to_a_number() {
+fn entries_come_at_a_pace_and_up_to_a_number() {
     let (mut world, author, [first, second]) = world();
     let mut answers = Vec::new();
     for _ in 0..=ACCOUNT_APPENDS_BURST_MAX {

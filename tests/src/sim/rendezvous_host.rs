@@ -136,6 +136,16 @@ impl RendezvousHost {
         self.execute(&remove.into(), now);
     }
 
+    /// What the store holds now.
+    pub fn backup(&self) -> MemoryStore {
+        self.store.clone()
+    }
+
+    /// Puts a backup in the place of the store of a server that does not run.
+    pub fn put_back(&mut self, backup: MemoryStore) {
+        self.store = backup;
+    }
+
     /// Tells whether there is such an account.
     pub fn has_account(&self, account: &AccountName) -> bool {
         self.load(account, None).is_some()

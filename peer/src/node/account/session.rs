@@ -72,6 +72,8 @@ pub(super) enum SessionEvent {
     Device(DevicePush),
     /// Another device makes a link.
     Introduction(IntroductionPush),
+    /// The log of the account has grown.
+    Identity(IdentityPush),
     /// Datagrams of the relay came over the control connection.
     Relay(RelayDatagrams),
 }
@@ -547,8 +549,7 @@ impl Session {
                 self.tell(SessionEvent::Introduction(push));
             }
             ServerFrame::Push(Push::Relay(train)) => self.tell(SessionEvent::Relay(train)),
-            // The log of the account is not read here yet.
-            ServerFrame::Push(Push::Identity(IdentityPush::Appended { .. })) => {}
+            ServerFrame::Push(Push::Identity(push)) => self.tell(SessionEvent::Identity(push)),
         }
     }
 

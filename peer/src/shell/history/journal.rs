@@ -135,7 +135,8 @@ impl OutboxJournal {
                 | ChatRequest::Unread,
             )
             | StoreRequest::Account(_)
-            | StoreRequest::Contact(_) => {}
+            | StoreRequest::Contact(_)
+            | StoreRequest::Log(_) => {}
         }
     }
 

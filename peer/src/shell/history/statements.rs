@@ -12,7 +12,7 @@ use common::wire::peer::{Conversation, Message, MessageBody};
 use rusqlite::types::FromSqlError;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
 
-use super::search;
+use super::{logs, search};
 use crate::node::command::{Direction, HistoryItem, HistoryQuery, MessageState};
 use crate::node::io::{
     AccountRequest, ChatAnswer, ChatRequest, ContactRequest, StoreAnswer, StoreRequest,
@@ -23,7 +23,7 @@ pub(super) const SCHEMA: Schema = Schema {
     access: Access::Alone,
 };
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE session (
         only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -60,6 +60,7 @@ const MIGRATIONS: [&str; 3] = [
     ALTER TABLE contacts ADD COLUMN last_endpoint TEXT;
 ",
     search::MIGRATION,
+    logs::MIGRATION,
 ];
 
 /// Executes a request in a transaction.
@@ -84,6 +85,7 @@ pub(super) fn execute(
             endpoint,
         }) => save_endpoint(transaction, device_key, *endpoint),
         StoreRequest::Chat(request) => on_chat(transaction, request),
+        StoreRequest::Log(request) => logs::execute(transaction, request),
     }
 }
 

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use common::account::{AccountLog, Genesis};
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceSecret, Token};
 use common::limits::HISTORY_ITEMS_LEN_MAX;
+use common::log::{Clock, RunId};
 use common::time::UnixTime;
 use common::wire::peer::{Conversation, Message};
 use rand::rngs::StdRng;
@@ -13,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::node::command::{HistoryQuery, MessageState};
-use crate::node::io::{AccountRequest, ContactRequest};
+use crate::node::io::{AccountRequest, ContactRequest, LogRequest};
 use crate::store::{self, MemoryStore};
 
 /// Scripts, each with a history of its own.
@@ -21,7 +23,7 @@ const SCRIPTS: u64 = 2_000;
 /// Requests of each.
 const REQUESTS: u32 = 40;
 /// Requests of the long script, in which look-ups meet their bounds.
-const REQUESTS_OF_LONG: u32 = 1_000;
+const REQUESTS_OF_LONG: u32 = 1200;
 
 #[test]
 fn the_store_in_memory_answers_as_the_history_does() {
@@ -54,7 +56,7 @@ struct Twins {
 }
 
 /// Kinds of requests.
-const KINDS: u8 = 11;
+const KINDS: u8 = 14;
 
 /// Numbers the kinds, so that none is forgotten.
 const fn kind(request: &StoreRequest) -> u8 {
@@ -69,7 +71,10 @@ const fn kind(request: &StoreRequest) -> u8 {
         StoreRequest::Chat(ChatRequest::History(_)) => 7,
         StoreRequest::Chat(ChatRequest::Unread) => 8,
         StoreRequest::Chat(ChatRequest::Withdraw { .. }) => 9,
-        StoreRequest::Contact(ContactRequest::SaveEndpoint { .. }) => KINDS - 1,
+        StoreRequest::Contact(ContactRequest::SaveEndpoint { .. }) => 10,
+        StoreRequest::Log(LogRequest::Add { .. }) => 11,
+        StoreRequest::Log(LogRequest::Forget { .. }) => 12,
+        StoreRequest::Log(LogRequest::SetVerified { .. }) => KINDS - 1,
     }
 }
 
@@ -92,7 +97,8 @@ impl Twins {
     }
 
     fn clear(&mut self) {
-        let tables = "DELETE FROM session; DELETE FROM contacts; DELETE FROM messages;";
+        let tables = "DELETE FROM session; DELETE FROM contacts; DELETE FROM messages;
+            DELETE FROM account_entries; DELETE FROM verified;";
         self.history.connection.execute_batch(tables).unwrap();
         self.history.gap = 0;
         self.memory = MemoryStore::default();
@@ -136,6 +142,8 @@ impl Twins {
         assert_eq!(found.last_endpoints, expected.last_endpoints, "{what}");
         assert_eq!(found.outbox, expected.outbox, "{what}");
         assert_eq!(found.sent, expected.sent, "{what}");
+        assert_eq!(found.logs, expected.logs, "{what}");
+        assert_eq!(found.verified, expected.verified, "{what}");
     }
 }
 
@@ -175,9 +183,10 @@ impl Script {
     }
 
     fn request(&mut self) -> StoreRequest {
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..11) {
             0 => self.account_request().into(),
             1 => self.contact_request().into(),
+            2 => self.log_request().into(),
             _ => self.chat_request().into(),
         }
     }
@@ -203,6 +212,34 @@ impl Script {
                 at: self.time(),
             },
         }
+    }
+
+    fn log_request(&mut self) -> LogRequest {
+        let account = self.account();
+        match self.rng.random_range(0..6) {
+            0 => LogRequest::Forget { account },
+            1 | 2 => LogRequest::SetVerified {
+                account,
+                is_verified: self.rng.random(),
+            },
+            _ => LogRequest::Add {
+                account,
+                entry: self.entry(),
+            },
+        }
+    }
+
+    /// The first entry of some log.
+    fn entry(&mut self) -> Vec<u8> {
+        let secret = DeviceSecret::from_seed([1; 32]);
+        let genesis = Genesis {
+            first_device: secret.public(),
+            recovery: DeviceSecret::from_seed([2; 32]).public(),
+            nonce: [self.rng.random_range(0..3); 32],
+        };
+        let run = RunId::from_bytes([0; 16]);
+        let log = AccountLog::found(genesis, run, Clock::from_bits(1), &secret);
+        log.entries().next().unwrap().to_bytes()
     }
 
     fn chat_request(&mut self) -> ChatRequest {

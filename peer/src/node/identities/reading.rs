@@ -1,0 +1,25 @@
+//! What is read of a log, page by page, and who waits for it.
+
+use common::account::AccountEntry;
+
+use super::Wish;
+use crate::node::command::CommandId;
+
+/// A log that is being read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// What the pages so far had.
+    pub(super) entries: Vec<AccountEntry>,
+    /// The commands that wait for the last page.
+    pub(super) waiting: Vec<(CommandId, Wish)>,
+}
+
+impl Reading {
+    /// Nothing is read yet.
+    pub(super) fn new(waiting: Option<(CommandId, Wish)>) -> Self {
+        Self {
+            entries: Vec::new(),
+            waiting: waiting.into_iter().collect(),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Devices of one's own account.
+
+use common::text::{Align, inline, table};
+
+use crate::node::command::{OwnDevice, OwnDeviceState};
+use crate::ui::Look;
+
+/// Characters of a fingerprint that are shown of whoever has approved a device: enough to find it in the list.
+const BEGINNING: usize = "SHA256:".len() + 8;
+
+/// Devices under each other, each with its whole fingerprint, to be compared.
+pub(crate) fn devices(devices: &[OwnDevice], columns: Option<usize>, look: &Look) -> Vec<String> {
+    let mut rows = vec![["DEVICE", "STATE", "FINGERPRINT"].map(str::to_owned)];
+    rows.extend(devices.iter().map(|device| {
+        let name = device.name.as_ref();
+        let name = name.map_or("-".into(), |name| inline(name.as_str()));
+        let marks = match (device.is_this, device.is_online) {
+            (true, _) => " (this one)",
+            (false, true) => " (online)",
+            (false, false) => "",
+        };
+        [
+            format!("{name}{marks}"),
+            state(device, devices),
+            device.fingerprint.clone(),
+        ]
+    }));
+    let mut lines = table(&rows, [Align::Left; 3], columns);
+    if let Some(heads) = lines.first_mut() {
+        *heads = look.dim(heads);
+    }
+    lines
+}
+
+fn state(device: &OwnDevice, devices: &[OwnDevice]) -> String {
+    match device.state {
+        OwnDeviceState::Waiting => "waits for approval".to_owned(),
+        OwnDeviceState::Revoked => "revoked".to_owned(),
+        OwnDeviceState::Approved => match &device.approved_by {
+            None => "approved".to_owned(),
+            Some(by) => format!("approved by {}", approver(by, devices)),
+        },
+    }
+}
+
+/// Who has approved a device, as briefly as it can be told.
+fn approver(fingerprint: &str, devices: &[OwnDevice]) -> String {
+    let mut others = devices.iter();
+    match others.find(|other| other.fingerprint == *fingerprint) {
+        None => "the recovery code".to_owned(),
+        Some(OwnDevice {
+            name: Some(name), ..
+        }) => inline(name.as_str()).into_owned(),
+        Some(OwnDevice { name: None, .. }) => fingerprint.chars().take(BEGINNING).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::id::DeviceName;
+
+    use super::*;
+
+    #[test]
+    fn devices_are_told_with_who_approved_them() {
+        let device = |name: Option<&str>, fingerprint: &str, by: Option<&str>, state| OwnDevice {
+            name: name.map(DeviceName::lossy),
+            fingerprint: fingerprint.to_owned(),
+            state,
+            approved_by: by.map(str::to_owned),
+            is_this: false,
+            is_online: state == OwnDeviceState::Waiting,
+        };
+        let mut all = [
+            device(
+                Some("new\u{1b}[2J"),
+                "SHA256:cccccccccc",
+                None,
+                OwnDeviceState::Waiting,
+            ),
+            device(
+                None,
+                "SHA256:aaaaaaaaaa",
+                Some("SHA256:rrrr"),
+                OwnDeviceState::Approved,
+            ),
+            device(
+                Some("phone"),
+                "SHA256:bbbbbbbbbb",
+                Some("SHA256:aaaaaaaaaa"),
+                OwnDeviceState::Approved,
+            ),
+            device(
+                Some("old"),
+                "SHA256:dddddddddd",
+                Some("SHA256:bbbbbbbbbb"),
+                OwnDeviceState::Revoked,
+            ),
+        ];
+        all[1].is_this = true;
+        let lines = devices(&all, None, &Look::plain());
+        assert_eq!(lines.len(), 5, "{lines:?}");
+        assert!(
+            !lines.iter().any(|line| line.contains('\u{1b}')),
+            "{lines:?}"
+        );
+        assert!(lines[1].contains("waits for approval"), "{lines:?}");
+        assert!(lines[2].contains("- (this one)"), "{lines:?}");
+        assert!(
+            lines[2].contains("approved by the recovery code"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[3].contains("approved by SHA256:aaaaaaaa "),
+            "{lines:?}"
+        );
+        assert!(lines[4].contains("revoked"), "{lines:?}");
+    }
+}
