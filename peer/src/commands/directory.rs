@@ -196,6 +196,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
                 }
             }
             Event::Message(_)
+            | Event::Recorded(_)
             | Event::Nearby { .. }
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }

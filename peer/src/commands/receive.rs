@@ -362,7 +362,10 @@ impl Receiver<'_> {
                 }
                 Ok(None)
             }
-            Event::Nearby { .. } | Event::MessageState { .. } | Event::Withdrawn { .. } => Ok(None),
+            Event::Recorded(_)
+            | Event::Nearby { .. }
+            | Event::MessageState { .. }
+            | Event::Withdrawn { .. } => Ok(None),
         }
     }
 

@@ -16,8 +16,15 @@ use zeroize::Zeroizing;
 use crate::port_mapping::PortMappingState;
 // What an examination found out.
 mod examination;
+// Messages in the order of their arrival.
+mod recorded;
 
 pub use examination::{Dependence, ExaminationView, FamilyView, UdpState};
+pub use recorded::{Cursor, Recorded, RecordedPage};
+
+/// The version of this interface. It changes when something that a program may rely on is taken away or means
+/// something else; what is added does not change it.
+pub const API_VERSION: u32 = 1;
 
 /// Pairs a reply with its command. Chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +35,8 @@ pub struct CommandId(pub u64);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params", rename_all = "snake_case")]
 pub enum Command {
+    /// Tells the version of this interface.
+    Version,
     /// Creates an account at the server and logs this device in to it.
     Register {
         account: AccountName,
@@ -101,6 +110,12 @@ pub enum Command {
     Offers,
     /// Lists the latest messages of a part of the history, oldest first.
     History(HistoryQuery),
+    /// Lists the messages that the history got after a place, the first ones first.
+    Recorded {
+        after: Cursor,
+        /// The largest number of messages. With zero only the last place is told.
+        limit: u32,
+    },
     /// Lists received messages that nobody has read, oldest first.
     Unread,
     /// Marks received messages as shown to the person.
@@ -112,7 +127,8 @@ impl Command {
     /// second effect: an offer, too, ends with its node.
     pub const fn is_repeatable(&self) -> bool {
         match self {
-            Self::WaitReady
+            Self::Version
+            | Self::WaitReady
             | Self::Status
             | Self::Examine { .. }
             | Self::Examination
@@ -123,6 +139,7 @@ impl Command {
             | Self::SendFile { .. }
             | Self::Offers
             | Self::History(_)
+            | Self::Recorded { .. }
             | Self::Unread => true,
             Self::Register { .. }
             | Self::LogIn { .. }
@@ -150,6 +167,7 @@ impl Command {
             // The first two connect by themselves.
             Self::Register { .. }
             | Self::LogIn { .. }
+            | Self::Version
             | Self::Status
             | Self::Examine { .. }
             | Self::Examination
@@ -161,6 +179,7 @@ impl Command {
             | Self::Cancel { .. }
             | Self::Offers
             | Self::History(_)
+            | Self::Recorded { .. }
             | Self::Unread
             | Self::MarkRead { .. } => false,
         }
@@ -184,6 +203,13 @@ impl std::fmt::Debug for PasswordText {
 pub enum Reply {
     /// The command succeeded and has no result.
     Done,
+    /// What is spoken here.
+    Version {
+        /// [`API_VERSION`].
+        api: u32,
+        /// The program and its version, for people.
+        program: String,
+    },
     /// The device is logged in.
     LoggedIn {
         /// Failed log-ins of unknown devices since the account's owner was last told, with the reply to a
@@ -216,6 +242,8 @@ pub enum Reply {
     Offers(Vec<OfferView>),
     /// Messages of the history, oldest first, or of the outbox, by recipient.
     Messages(Vec<HistoryItem>),
+    /// Messages of the history, in the order in which it got them.
+    Recorded(RecordedPage),
 }
 
 /// Why a command was not carried out.
@@ -305,6 +333,9 @@ pub enum Event {
     /// A message arrived and is being written to the history; its author gets the receipt once it is on
     /// disk.
     Message(HistoryItem),
+    /// The history has got a message, received or sent: it is on disk, and has its place. Told in the order of the
+    /// places, after what [`Event::Message`] and [`Event::MessageState`] may have told of it before.
+    Recorded(Recorded),
     /// A device that calls itself one of this account's was heard on the local network, or is not heard there
     /// any more. Only a link proves that it is.
     Nearby { account: AccountName, is_here: bool },

@@ -6,8 +6,8 @@ use common::limits::EXAMINED_SERVERS_MAX;
 use common::password::Password;
 
 use super::Node;
-use super::command::{Command, CommandError, CommandId, Event, NodeStatus, Reply};
-use super::io::ChatRequest;
+use super::command::{API_VERSION, Command, CommandError, CommandId, Event, NodeStatus, Reply};
+use super::io::{AGENT, ChatRequest};
 
 impl Node {
     /// Has the part that a command concerns carry it out.
@@ -17,6 +17,10 @@ impl Node {
             self.account.hurry(cx);
         }
         match command {
+            Command::Version => {
+                let (api, program) = (API_VERSION, AGENT.to_owned());
+                cx.reply(id, Ok(Reply::Version { api, program }));
+            }
             Command::Register { account, password } => {
                 self.account
                     .register(id, account, Password::new(password.0), cx);
@@ -83,6 +87,10 @@ impl Node {
             Command::Outbox => self.chat.list_outbox(id, cx),
             Command::Withdraw { ids } => self.chat.withdraw(id, ids, cx),
             Command::History(query) => self.chat.look_up(id, ChatRequest::History(query), cx),
+            Command::Recorded { after, limit } => {
+                let request = ChatRequest::Recorded { after, limit };
+                self.chat.look_up(id, request, cx);
+            }
             Command::Unread => self.chat.look_up(id, ChatRequest::Unread, cx),
             Command::MarkRead { ids } => self.chat.mark_read(id, ids, cx),
         }

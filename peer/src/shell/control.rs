@@ -62,6 +62,7 @@ mod tests {
     #[test]
     fn the_methods_are_these() {
         let expected = [
+            "version",
             "register",
             "log_in",
             "wait_ready",
@@ -81,6 +82,7 @@ mod tests {
             "cancel",
             "offers",
             "history",
+            "recorded",
             "unread",
             "mark_read",
         ];

@@ -15,7 +15,8 @@ use common::time::{Epoch, UnixTime};
 use common::wire::peer::MessageBody;
 use common::wire::rendezvous::OpaqueMessage;
 use peer::node::command::{
-    Command, CommandError, CommandId, Event, HistoryQuery, PasswordText, Reply, TransferState,
+    Command, CommandError, CommandId, Cursor, Event, HistoryQuery, PasswordText, Reply,
+    TransferState,
 };
 use peer::node::io::{
     ChatRequest, ContactRequest, DiskAnswer, DiskFailure, DiskRequest, Job, JobId, Outcome,
@@ -59,6 +60,8 @@ pub(super) struct NodeHost {
     /// Transfers that were heard of, in both directions.
     pub(super) transfers: Vec<TransferId>,
     messages: Vec<MessageId>,
+    /// The last place in its history that it has told.
+    recorded: Cursor,
     /// Messages to itself.
     notes: BTreeSet<MessageId>,
     /// Messages that it was to keep, files that it got and sent whole.
@@ -111,6 +114,7 @@ impl NodeHost {
             accepted: BTreeSet::new(),
             transfers: Vec::new(),
             messages: Vec::new(),
+            recorded: Cursor::START,
             notes: BTreeSet::new(),
             received: 0,
             done: 0,
@@ -204,6 +208,10 @@ impl NodeHost {
             },
             14 => Command::Cancel {
                 transfer: self.any_transfer(feed),
+            },
+            15 if self.messages.len() == 1 => Command::Recorded {
+                after: Cursor(feed.below(4) as u64),
+                limit: feed.number(),
             },
             15 => Command::Offers,
             16 => Command::History(HistoryQuery {
@@ -468,6 +476,9 @@ impl NodeHost {
             self.transfers.push(offer.transfer);
         } else if let Event::Message(item) = event {
             self.messages.push(item.id);
+        } else if let Event::Recorded(recorded) = event {
+            assert!(recorded.cursor > self.recorded, "a place is told twice");
+            self.recorded = recorded.cursor;
         } else if let Event::Transfer { state, .. } = event {
             self.done += usize::from(matches!(state, TransferState::Done { .. }));
         }

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::node::command::{HistoryQuery, MessageState};
+use crate::node::command::{Cursor, HistoryQuery, MessageState};
 use crate::node::io::{AccountRequest, ContactRequest};
 use crate::store::{self, MemoryStore};
 
@@ -54,7 +54,7 @@ struct Twins {
 }
 
 /// Kinds of requests.
-const KINDS: u8 = 11;
+const KINDS: u8 = 12;
 
 /// Numbers the kinds, so that none is forgotten.
 const fn kind(request: &StoreRequest) -> u8 {
@@ -69,7 +69,8 @@ const fn kind(request: &StoreRequest) -> u8 {
         StoreRequest::Chat(ChatRequest::History(_)) => 7,
         StoreRequest::Chat(ChatRequest::Unread) => 8,
         StoreRequest::Chat(ChatRequest::Withdraw { .. }) => 9,
-        StoreRequest::Contact(ContactRequest::SaveEndpoint { .. }) => KINDS - 1,
+        StoreRequest::Contact(ContactRequest::SaveEndpoint { .. }) => 10,
+        StoreRequest::Chat(ChatRequest::Recorded { .. }) => KINDS - 1,
     }
 }
 
@@ -92,7 +93,8 @@ impl Twins {
     }
 
     fn clear(&mut self) {
-        let tables = "DELETE FROM session; DELETE FROM contacts; DELETE FROM messages;";
+        let tables = "DELETE FROM session; DELETE FROM contacts; DELETE FROM messages;
+                      UPDATE taken_back SET number = 0;";
         self.history.connection.execute_batch(tables).unwrap();
         self.history.gap = 0;
         self.memory = MemoryStore::default();
@@ -206,7 +208,7 @@ impl Script {
     }
 
     fn chat_request(&mut self) -> ChatRequest {
-        match self.rng.random_range(0..15) {
+        match self.rng.random_range(0..16) {
             0..=2 => ChatRequest::Queue {
                 messages: (0..self.rng.random_range(0..4))
                     .map(|_| (self.account(), self.message()))
@@ -249,13 +251,24 @@ impl Script {
                     2 => vec!["...".to_owned()],
                     _ => Vec::new(),
                 },
-                limit: match self.rng.random_range(0..3) {
-                    0 => self.rng.random_range(0..6),
-                    1 => self.rng.random(),
-                    _ => u32::MAX,
-                },
+                limit: self.limit(),
             }),
+            14 => ChatRequest::Recorded {
+                after: Cursor(match self.rng.random_range(0..4) {
+                    0 => self.rng.random(),
+                    _ => self.rng.random_range(0..30),
+                }),
+                limit: self.limit(),
+            },
             _ => ChatRequest::Unread,
+        }
+    }
+
+    fn limit(&mut self) -> u32 {
+        match self.rng.random_range(0..3) {
+            0 => self.rng.random_range(0..6),
+            1 => self.rng.random(),
+            _ => u32::MAX,
         }
     }
 
