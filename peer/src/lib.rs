@@ -22,6 +22,9 @@ pub mod config;
 // What a chat screen knows, without a screen.
 #[cfg(feature = "shell")]
 mod conversation;
+// Messages in the order of their arrival, those that were there and those that come.
+#[cfg(feature = "shell")]
+mod feed;
 // How a command fails: an exit code, and what, why and what next in words.
 #[cfg(feature = "shell")]
 mod failure;

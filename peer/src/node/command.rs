@@ -20,7 +20,7 @@ mod examination;
 mod recorded;
 
 pub use examination::{Dependence, ExaminationView, FamilyView, UdpState};
-pub use recorded::{Cursor, Recorded, RecordedPage};
+pub use recorded::{Cursor, CursorError, Recorded, RecordedPage};
 
 /// The version of this interface. It changes when something that a program may rely on is taken away or means
 /// something else; what is added does not change it.

@@ -1,7 +1,6 @@
 //! Messages in the order in which the history got them, and places in that order.
 
 use std::fmt;
-use std::num::ParseIntError;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -34,12 +33,19 @@ impl fmt::Display for Cursor {
 }
 
 impl FromStr for Cursor {
-    type Err = ParseIntError;
+    type Err = CursorError;
 
-    fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        text.parse().map(Self)
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| is_number);
+        number.map(Self).ok_or(CursorError)
     }
 }
+
+/// A text is not a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a cursor is a number as it stands in an event, such as 1207, or 0 for the beginning")]
+pub struct CursorError;
 
 /// A message that is in the history, and its place there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
