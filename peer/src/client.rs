@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use common::os::lines::{LineClient, Message};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::handler::Ended;
 use crate::node::command::{Command, CommandError, Event, Reply};
 use crate::shell::control::ProfileDialect;
 
@@ -33,6 +34,8 @@ pub(crate) enum Happening {
     Typed(Typed),
     /// A line that is not UTF-8 was piped in.
     NotText,
+    /// A program that a message was handed over to has ended.
+    Handled(Ended),
 }
 
 /// What a person did at the keyboard.
@@ -96,6 +99,12 @@ impl Notifier {
     pub(crate) fn typed(&self, typed: Typed) -> Result<(), Typed> {
         let arrival = Arrival::Happening(Happening::Typed(typed.clone()));
         self.0.send((ANY, arrival)).map_err(|_| typed)
+    }
+
+    /// A program has ended that got a message. Tells whether the client need not be told again: it may have no room.
+    pub(crate) fn handled(&self, ended: &Ended) -> bool {
+        let arrival = Arrival::Happening(Happening::Handled(ended.clone()));
+        !matches!(self.0.try_send((ANY, arrival)), Err(TrySendError::Full(_)))
     }
 
     /// A line came that is not UTF-8. Tells whether the client is still there.

@@ -16,6 +16,9 @@ mod client;
 // The commands, one path from what was typed to an exit code.
 #[cfg(feature = "shell")]
 pub mod commands;
+// A program that messages are handed over to.
+#[cfg(feature = "shell")]
+mod handler;
 // What it means.
 #[cfg(feature = "shell")]
 pub mod config;
