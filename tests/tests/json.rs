@@ -117,6 +117,22 @@ impl<'a> Walk<'a> {
         self.done.insert(path(command));
     }
 
+    /// A command that goes on until it is interrupted, after a line that says that it has begun.
+    #[track_caller]
+    fn begin(&mut self, who: &str, command: &str) {
+        let running = self.world.start(who, &with_json(self.place, &[command]));
+        let is_first = |_: &Value| true;
+        let first = running.wait_json("it has begun", PATIENCE, is_first);
+        assert!(first.unwrap().is_object());
+        let ended = running.end(PATIENCE).unwrap();
+        assert_eq!(ended.code(), 130, "{ended:?}");
+        assert!(
+            !has_error(command, &ended.stdout, &ended.stderr),
+            "{ended:?}"
+        );
+        self.done.insert(path(command));
+    }
+
     /// A command that fails by itself, and one that cannot be understood.
     #[track_caller]
     fn fail(&mut self, who: &str, command: &str, more: &[&str]) {
@@ -167,6 +183,9 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     let waits = world.peer("bob", &["send", who, "x", "--no-wait"]);
     assert_eq!(waits.code(), 0, "{waits:?}");
     walk.succeed(who, "receive", &["--once"]);
+    for endless in ["run", "events"] {
+        walk.begin(who, endless);
+    }
     walk.succeed(who, "logout", &[]);
     walk.succeed(who, "forget-server", &[address]);
 
@@ -179,7 +198,7 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     walk.fail("nobody", "send-file", &["bob", "letter"]);
     for plain in [
         "status", "list", "outbox", "history", "admit", "chat", "paths", "receive", "logout",
-        "doctor",
+        "doctor", "run", "events",
     ] {
         walk.fail("nobody", plain, &[]);
     }
