@@ -190,7 +190,7 @@ Examples:
   peer chat bob
   peer chat                                         (then type 'bob: hello', or /help)")]
     Chat(Chat),
-    /// Keep this device online without a screen, for other programs, and hand messages over to one of them.
+    /// Keep this device online without a screen, for other programs.
     #[command(after_help = "\
 Examples:
   peer run                                          (other commands go through it)
@@ -678,6 +678,10 @@ mod tests {
             (
                 "peer history --limit 99999999999",
                 "a number from 1 to 10000 (messages)",
+            ),
+            (
+                "peer run --on-message ./bot.sh --timeout 3601",
+                "a number from 1 to 3600 (seconds)",
             ),
         ] {
             let told = parse(line).unwrap_err().to_string();
