@@ -82,6 +82,16 @@ impl CallError {
     }
 }
 
+/// Tells whether whoever started this program wants it to outlive the terminal, as `nohup` does. Only Linux says so.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) != 0)
+}
+
 #[derive(Debug)]
 enum Arrival {
     Reply(u64, Result<Reply, CommandError>),
@@ -135,7 +145,10 @@ impl Inbox {
     /// An inbox that signals arrive in from now on, instead of ending the program.
     pub(crate) fn with_signals() -> io::Result<Self> {
         let mut inbox = Self::new();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        if !is_hangup_ignored() {
+            signals.add_signal(SIGHUP)?;
+        }
         inbox.signals = Some(signals.handle());
         let sender = inbox.sender.clone();
         thread::Builder::new()

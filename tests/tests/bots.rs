@@ -1,13 +1,13 @@
 //! What programs do with a peer: follow its events, be started for each message, and answer through its socket.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use tests::program::{END, Program, Running, START};
+use tests::program::{END, Program, Running, START, surround};
 use tests::world::{PATIENCE, World, assert_explains, letter, text, until};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
@@ -275,6 +275,39 @@ fn events_end_quietly_when_nobody_reads_them_any_more() {
     drop((alice, bob));
 }
 
+#[test]
+fn a_reader_that_is_too_slow_misses_no_message() {
+    const COUNT: u32 = 9_000;
+    let world = world_of(&["alice", "bob"]);
+    let bob = run(&world, "bob", &[]);
+    let alice = run(&world, "alice", &[]);
+    let mut command = world.peer_command("bob", &["events"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(next()["method"], "connection");
+    // More than the pipe, both programs' queues and the socket hold.
+    send(&world, "alice", numbered(0..COUNT));
+    until("all are delivered", END, || {
+        let status = world.control("alice").call("status", Value::Null, PATIENCE);
+        (status.unwrap()["status"]["outbox"] == 0).then_some(())
+    });
+    let (mut came, mut begun_again) = (Vec::new(), 0);
+    while came.len() < COUNT as usize {
+        let event = next();
+        match event["method"].as_str() {
+            Some("recorded") => came.push(text(&event["params"]["body"])),
+            Some("connection") => begun_again += 1,
+            Some(_) | None => {}
+        }
+    }
+    assert!(came.into_iter().eq(numbered(0..COUNT)));
+    assert!(begun_again > 0, "it was never too slow");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop((alice, bob));
+}
+
 // ---- run ---------------------------------------------------------------------------------------
 
 #[test]
@@ -316,6 +349,31 @@ fn run_waits_for_a_server_that_is_away() {
     world.serve("server", &["--listen", &address]);
     world.wait_ready("bob");
     assert_eq!(bob.interrupt().unwrap().code(), Some(130));
+}
+
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "only Linux tells a program that a signal was ignored at its start"
+)]
+fn run_outlives_its_terminal_if_it_is_told_to() {
+    let world = world_of(&["bob"]);
+    for (trap, code) in [("trap '' HUP", 130), ("true", 143)] {
+        let inner = world.peer_command("bob", &["--json", "run"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{trap}; exec \"$0\" \"$@\"")]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        surround(&mut command, &inner);
+        let bob = ready(Running::start(Program::Peer, &mut command).unwrap());
+        bob.send_signal("HUP").unwrap();
+        if code == 130 {
+            // It still does what it is asked.
+            world.wait_ready("bob");
+            assert_eq!(bob.interrupt().unwrap().code(), Some(code));
+        } else {
+            assert_eq!(bob.finish(START).unwrap().code(), code);
+        }
+    }
 }
 
 #[test]
@@ -638,7 +696,7 @@ fn the_log_bot_goes_on_where_it_stopped() {
     let log = || {
         let mut command = world.peer_command("bob", &[""; 0]);
         let mut script = Command::new(example("log_bot.sh"));
-        tests::program::surround(&mut script, &command);
+        surround(&mut script, &command);
         script.arg("log.ndjson").env("PEER_PROFILE", "./bob");
         command = with_peer(&world, script);
         command.process_group(0);
