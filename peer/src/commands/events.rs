@@ -1,6 +1,6 @@
 //! `events`: everything that happens, one JSON object a line.
 //!
-//! Messages come from the history on, by a [`Feed`]: each once, in the order of their cursors. Everything else is told
+//! Messages come from the history on, by a [`Feed`](crate::feed::Feed): each once, in the order of their cursors. Everything else is told
 //! as it happens, and by nobody afterwards.
 
 use super::Place;
@@ -40,10 +40,11 @@ pub(super) fn events(place: &Place, args: &Events, screen: &Screen) -> Result<Ex
 /// The last place in the history.
 pub(super) fn last_place(session: &mut NodeHandle, doing: &str) -> Result<Cursor, Failure> {
     let (after, limit) = (Cursor::START, 0);
-    match session.call(doing, &Command::Recorded { after, limit })? {
-        Reply::Recorded(page) => Ok(page.last),
-        _ => Err(Failure::unexpected_reply(doing)),
-    }
+    let command = Command::Recorded { after, limit };
+    let Reply::Recorded(page) = session.call(doing, &command)? else {
+        return Err(Failure::unexpected_reply(doing));
+    };
+    Ok(page.last)
 }
 
 /// Asks the node for what a feed lacks. Tells whether the node still runs.

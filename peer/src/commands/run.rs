@@ -170,6 +170,8 @@ impl Daemon<'_> {
         match busy {
             Some(handler) if self.ended_by.is_none() => {
                 self.ended_by = Some(signal);
+                // The terminal shows "^C".
+                self.screen.clear_row();
                 self.note(&format!(
                     "Waiting for {}, at most {} s; once more ends it, and its message is handed over again next time.",
                     handler.name(),

@@ -672,6 +672,28 @@ mod tests {
     }
 
     #[test]
+    fn a_history_from_before_there_were_places_has_them_in_its_order() {
+        let folder = TempDir::new().unwrap();
+        let connection = Connection::open(path(&folder)).unwrap();
+        for migration in &SCHEMA.migrations[..3] {
+            connection.execute_batch(migration).unwrap();
+        }
+        connection
+            .execute_batch(
+                "INSERT INTO messages VALUES (1, 1, 'bob', zeroblob(16), 2, 0, 0, 'old');
+                 INSERT INTO messages VALUES (4, 0, 'bob', zeroblob(16), 2, 0, 0, 'newer');",
+            )
+            .unwrap();
+        connection.pragma_update(None, "user_version", 3).unwrap();
+        drop(connection);
+        let mut history = open(&folder);
+        let next = queue(vec![(name("bob"), message(1, "newest"))]);
+        let kept = ChatAnswer::Queued(vec![Some(Cursor(5))]);
+        assert_eq!(ask(&mut history, next), StoreAnswer::Chat(kept));
+        assert_eq!(texts(&mut history, None, 9), ["old", "newer", "newest"]);
+    }
+
+    #[test]
     fn messages_are_found_by_their_words_whatever_the_index_has() {
         let folder = TempDir::new().unwrap();
         let mut history = open(&folder);

@@ -6,7 +6,7 @@
 //! The place is kept when the program has ended, however it did. So a message is handed over twice only if this program
 //! is killed in between.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::limits::PROFILE_FILE_LEN_MAX;
 use common::os::lock::FolderLock;
@@ -207,14 +207,15 @@ fn is_done_already() -> Failure {
         .next("end that one first, or take another profile with --profile NAME")
 }
 
-fn read(file: &PathBuf) -> Result<Option<Progress>, Failure> {
+fn read(file: &Path) -> Result<Option<Progress>, Failure> {
     let bytes = match private::read(file, PROFILE_FILE_LEN_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(ProfileError::Read(file.clone(), error).into()),
+        Err(error) => return Err(ProfileError::Read(file.to_owned(), error).into()),
     };
     let progress = serde_json::from_slice(&bytes);
-    let damaged = |error: serde_json::Error| ProfileError::Damaged(file.clone(), error.to_string());
+    let damaged =
+        |error: serde_json::Error| ProfileError::Damaged(file.to_owned(), error.to_string());
     Ok(Some(progress.map_err(damaged)?))
 }
 
