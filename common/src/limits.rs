@@ -644,6 +644,14 @@ pub const MARK_READ_MAX: usize = 256;
 /// Read receipts that a peer keeps for authors who are not linked: more than anybody reads in one
 /// sitting, some 100 kB.
 pub const OWED_RECEIPTS_MAX: usize = 4096;
+/// Messages that a program which follows the history holds until they are taken: of [`MESSAGE_LEN_MAX`] each they take
+/// 16 MiB. What comes beyond is read from the history later.
+pub const FEED_QUEUE_MAX: usize = 256;
+/// A program that a message is handed over to is ended after so long, unless the person says otherwise: one that answers
+/// takes seconds, also where it waits for the recipient as `peer send` does, and the next message waits as long.
+pub const ON_MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest time that a person may give it: whoever has more to do puts it into the background.
+pub const ON_MESSAGE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// Account names that a conversation completes, and accepts as the recipient in `NAME: text` without asking
 /// first: every account of a large server, in a few MiB.
 pub const KNOWN_NAMES_MAX: usize = 65_536;

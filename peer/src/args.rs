@@ -8,7 +8,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::id::{AccountName, MessageId, NameError};
 use common::key::Fingerprint;
-use common::limits::HISTORY_ITEMS_MAX;
+use common::limits::{HISTORY_ITEMS_MAX, ON_MESSAGE_TIMEOUT_MAX};
 use common::os::bind::BindAddress;
 use common::os::number::within;
 use common::text::{TimeRange, TimeRangeError, time_range};
@@ -19,6 +19,7 @@ use jiff::tz::TimeZone;
 use crate::config::parse_server;
 use crate::failure::Exit;
 use crate::node::PathRule;
+use crate::node::command::Cursor;
 use crate::shell::ServerAddress;
 
 const EXAMPLES: &str = "\
@@ -205,6 +206,33 @@ Examples:
   peer chat bob
   peer chat                                         (then type 'bob: hello', or /help)")]
     Chat(Chat),
+    /// Keep this device online without a screen, for other programs.
+    #[command(after_help = "\
+Examples:
+  peer run                                          (other commands go through it)
+  peer run --on-message ./bot.sh                    (starts bot.sh for each message)
+  peer --json run --on-message ./bot.sh             (says what became of each)
+
+PROGRAM is started without a shell and without arguments, one message at a time, in the order of their arrival. It \
+gets the message as one JSON object on its standard input, with a cursor as in 'peer events', and the profile in \
+PEER_PROFILE, so that its 'peer send' is this one's. What it prints goes to standard error. A message is marked as \
+read when PROGRAM ends with 0; otherwise it stays unread, its exit code is said, and the next one follows.
+
+The next run goes on behind the last message that was handed over, whoever has read what came in between; the first \
+run begins with those that nobody has read. A message is handed over twice only if 'peer run' is killed meanwhile. \
+Offered files are left to 'peer receive'.")]
+    Run(Run),
+    /// Tell everything that happens, for programs: one JSON object a line.
+    #[command(after_help = "\
+Examples:
+  peer events                                       (from now on)
+  peer events --since 0                             (all messages of the history first)
+  peer events --since 1207 | jq -r 'select(.method == \"recorded\") | .params.body'
+
+Each message, received or sent, is a 'recorded' event with a cursor. With --since those come first that the history \
+got after that cursor; each comes once, in their order. Everything else, who comes and leaves, how far messages and \
+files are, the connection, is told as it happens and never again. peer/API.md describes every event.")]
+    Events(Events),
     /// Show earlier messages.
     #[command(after_help = "\
 Examples:
@@ -481,6 +509,24 @@ pub(crate) struct Receive {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Start this program for each received message: the path of an executable file.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) on_message: Option<PathBuf>,
+    /// End PROGRAM if it takes longer than so many seconds; 60 unless given.
+    #[arg(long, value_name = "SECONDS", requires = "on_message",
+          value_parser = within(1..=ON_MESSAGE_TIMEOUT_MAX.as_secs() as u32, "seconds"))]
+    pub(crate) timeout: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// First tell the messages that came after this one: the cursor of an event, or 0 for all.
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) since: Option<Cursor>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Chat {
     /// With whom; can be chosen later with /to.
     #[arg(value_name = "NAME")]
@@ -561,6 +607,8 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "register" => "peer register alice --server chat.example.org",
             "login" => "peer login alice --server chat.example.org",
             "logout" => "peer logout",
+            "devices" => "peer devices approve phone",
+            "verify" => "peer verify bob",
             "status" => "peer status",
             "paths" => "peer paths",
             "doctor" => "peer doctor bob",
@@ -569,6 +617,8 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "outbox" => "peer outbox cancel bob",
             "send-file" => "peer send-file bob holiday.mp4",
             "receive" => "peer receive --accept from bob --folder ~/Downloads",
+            "run" => "peer run --on-message ./bot.sh",
+            "events" => "peer events --since 0",
             "chat" => "peer chat bob",
             "history" => "peer history bob --limit 100",
             "search" => "peer search --in bob train tickets",
@@ -659,6 +709,14 @@ mod tests {
             "peer login alice --system-roots --fingerprint SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
             "peer history --limit 0",
             "peer send bob hi --no-wait --timeout 3",
+            "peer events --since -1",
+            "peer events --since yesterday",
+            "peer events --since +1",
+            "peer events --since 99999999999999999999",
+            "peer run --on-message",
+            "peer run --timeout 3",
+            "peer run --on-message a --timeout 0",
+            "peer run --on-message a b",
             "peer login alice --password hunter22",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
@@ -679,6 +737,10 @@ mod tests {
             (
                 "peer history --limit 99999999999",
                 "a number from 1 to 10000 (messages)",
+            ),
+            (
+                "peer run --on-message ./bot.sh --timeout 3601",
+                "a number from 1 to 3600 (seconds)",
             ),
         ] {
             let told = parse(line).unwrap_err().to_string();

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use common::os::lines::{LineClient, Message};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::handler::Ended;
 use crate::node::command::{Command, CommandError, Event, Reply};
 use crate::shell::control::ProfileDialect;
 
@@ -33,6 +34,8 @@ pub(crate) enum Happening {
     Typed(Typed),
     /// A line that is not UTF-8 was piped in.
     NotText,
+    /// A program that a message was handed over to has ended.
+    Handled(Ended),
 }
 
 /// What a person did at the keyboard.
@@ -79,6 +82,16 @@ impl CallError {
     }
 }
 
+/// Tells whether whoever started this program wants it to outlive the terminal, as `nohup` does. Only Linux says so.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) != 0)
+}
+
 #[derive(Debug)]
 enum Arrival {
     Reply(u64, Result<Reply, CommandError>),
@@ -96,6 +109,12 @@ impl Notifier {
     pub(crate) fn typed(&self, typed: Typed) -> Result<(), Typed> {
         let arrival = Arrival::Happening(Happening::Typed(typed.clone()));
         self.0.send((ANY, arrival)).map_err(|_| typed)
+    }
+
+    /// A program has ended that got a message. Tells whether the client need not be told again: it may have no room.
+    pub(crate) fn handled(&self, ended: &Ended) -> bool {
+        let arrival = Arrival::Happening(Happening::Handled(ended.clone()));
+        !matches!(self.0.try_send((ANY, arrival)), Err(TrySendError::Full(_)))
     }
 
     /// A line came that is not UTF-8. Tells whether the client is still there.
@@ -126,7 +145,10 @@ impl Inbox {
     /// An inbox that signals arrive in from now on, instead of ending the program.
     pub(crate) fn with_signals() -> io::Result<Self> {
         let mut inbox = Self::new();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        if !is_hangup_ignored() {
+            signals.add_signal(SIGHUP)?;
+        }
         inbox.signals = Some(signals.handle());
         let sender = inbox.sender.clone();
         thread::Builder::new()

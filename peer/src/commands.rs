@@ -28,6 +28,8 @@ mod devices;
 mod directory;
 /// What is well and what is not.
 mod doctor;
+/// Everything that happens, for programs.
+mod events;
 /// Sending a file.
 mod file;
 /// Earlier messages, and finding them.
@@ -42,6 +44,8 @@ mod parting;
 mod paths;
 /// Showing what arrives.
 mod receive;
+/// A node without a screen, and messages for a program.
+mod run;
 
 use node_handle::{NodeHandle, Ways};
 
@@ -97,6 +101,8 @@ fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> 
         Action::Search(args) => history::search(place, args, screen),
         Action::SendFile(send) => file::send(place, &send, screen),
         Action::Receive(receive) => receive::receive(place, &receive, screen),
+        Action::Run(args) => run::run(place, &args, screen),
+        Action::Events(args) => events::events(place, &args, screen),
         Action::Chat(chat) => chat::chat(place, chat, screen),
     }
 }

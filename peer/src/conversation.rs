@@ -326,6 +326,8 @@ impl Conversation {
     fn on_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Message(message) => self.on_message(message),
+            // It was told already.
+            Event::Recorded(_) => {}
             Event::MessageState { id, to, state } => self.on_message_state(id, to, state, now),
             Event::Withdrawn { to, ids } => self.on_withdrawn(to, ids),
             Event::Offer(offer) => self.on_offer(offer),

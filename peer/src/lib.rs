@@ -16,12 +16,18 @@ mod client;
 // The commands, one path from what was typed to an exit code.
 #[cfg(feature = "shell")]
 pub mod commands;
+// A program that messages are handed over to.
+#[cfg(feature = "shell")]
+mod handler;
 // What it means.
 #[cfg(feature = "shell")]
 pub mod config;
 // What a chat screen knows, without a screen.
 #[cfg(feature = "shell")]
 mod conversation;
+// Messages in the order of their arrival, those that were there and those that come.
+#[cfg(feature = "shell")]
+mod feed;
 // How a command fails: an exit code, and what, why and what next in words.
 #[cfg(feature = "shell")]
 mod failure;

@@ -14,7 +14,7 @@ use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX};
 use common::time::UnixTime;
 use common::wire::peer::Message;
 
-use crate::node::command::{Direction, HistoryItem, MessageState};
+use crate::node::command::{Cursor, Direction, HistoryItem, MessageState, Recorded, RecordedPage};
 use crate::node::io::{
     AccountRequest, ChatAnswer, ChatRequest, ContactRequest, LogRequest, Restored, StoreAnswer,
     StoreRequest,
@@ -30,6 +30,8 @@ pub struct MemoryStore {
     rows: Vec<Row>,
     /// Where in `rows` the messages with a number are, oldest first.
     places: BTreeMap<MessageId, Vec<usize>>,
+    /// The last place that was given to a message.
+    last: Cursor,
     /// The last chain of received messages that has a gap.
     gap: u64,
 }
@@ -44,6 +46,8 @@ struct Contact {
 /// A message of the history.
 #[derive(Clone, Debug)]
 pub struct Row {
+    /// Its place among all.
+    pub cursor: Cursor,
     /// The other side.
     pub with: AccountName,
     /// Which way it went.
@@ -195,20 +199,20 @@ impl MemoryStore {
     fn chat(&mut self, request: &ChatRequest) -> StoreAnswer {
         match request {
             ChatRequest::Queue { messages, sent } => {
-                for (to, message) in messages {
+                let places = messages.iter().map(|(to, message)| {
                     let state = if sent.contains(&message.id) {
                         MessageState::Sent
                     } else {
                         MessageState::Queued
                     };
-                    self.insert(Direction::Sent, to, message, state);
-                }
-                StoreAnswer::Done
+                    self.insert(Direction::Sent, to, message, state)
+                });
+                StoreAnswer::Chat(ChatAnswer::Queued(places.collect()))
             }
             ChatRequest::Receive { from, message, .. } => {
                 let state = MessageState::Delivered;
-                let is_new = self.insert(Direction::Received, from, message, state);
-                StoreAnswer::Chat(ChatAnswer::Received { is_new })
+                let place = self.insert(Direction::Received, from, message, state);
+                StoreAnswer::Chat(ChatAnswer::Received { place })
             }
             ChatRequest::Advance { id, to, state } => {
                 let is_new = self.advance(*id, to, *state);
@@ -229,38 +233,46 @@ impl MemoryStore {
                 let of = latest_first.filter(|row| {
                     query.covers(&row.with, row.message.sent, row.message.body.as_str())
                 });
-                let mut found = look_up(of, query.limit);
+                let mut found = look_up(of, query.limit, Row::item);
                 found.reverse();
                 StoreAnswer::Chat(ChatAnswer::Messages(found))
             }
+            ChatRequest::Recorded { after, limit } => {
+                let later = self.rows.iter().filter(|row| row.cursor > *after);
+                let messages = look_up(later, *limit, Row::recorded);
+                let last = self.last;
+                StoreAnswer::Chat(ChatAnswer::Recorded(RecordedPage { messages, last }))
+            }
             ChatRequest::Unread => {
                 let unread = self.rows.iter().filter(|row| row.is_unread());
-                let found = look_up(unread, HISTORY_ITEMS_MAX);
+                let found = look_up(unread, HISTORY_ITEMS_MAX, Row::item);
                 StoreAnswer::Chat(ChatAnswer::Messages(found))
             }
         }
     }
 
-    /// `false` if it is there already.
+    /// Its place; `None` if it is there already.
     fn insert(
         &mut self,
         direction: Direction,
         with: &AccountName,
         message: &Message,
         state: MessageState,
-    ) -> bool {
+    ) -> Option<Cursor> {
         if self.find(message.id, with, direction).is_some() {
-            return false;
+            return None;
         }
+        self.last = self.last.next();
         let place = self.rows.len();
         self.places.entry(message.id).or_default().push(place);
         self.rows.push(Row {
+            cursor: self.last,
             with: with.clone(),
             direction,
             message: message.clone(),
             state,
         });
-        true
+        Some(self.last)
     }
 
     /// `false` if it is not there, or as far already.
@@ -316,6 +328,13 @@ impl Row {
         self.direction == Direction::Received && self.state < MessageState::Read
     }
 
+    fn recorded(&self) -> Recorded {
+        Recorded {
+            cursor: self.cursor,
+            item: self.item(),
+        }
+    }
+
     fn item(&self) -> HistoryItem {
         HistoryItem {
             id: self.message.id,
@@ -353,17 +372,23 @@ pub const fn is_write(request: &StoreRequest) -> bool {
         | StoreRequest::Log(
             LogRequest::Add { .. } | LogRequest::Forget { .. } | LogRequest::SetVerified { .. },
         ) => true,
-        StoreRequest::Chat(ChatRequest::History(_) | ChatRequest::Unread) => false,
+        StoreRequest::Chat(
+            ChatRequest::History(_) | ChatRequest::Recorded { .. } | ChatRequest::Unread,
+        ) => false,
     }
 }
 
 /// At most `limit` rows, and no further one once there is enough text for an answer.
-fn look_up<'a>(rows: impl Iterator<Item = &'a Row>, limit: u32) -> Vec<HistoryItem> {
+fn look_up<'a, T>(
+    rows: impl Iterator<Item = &'a Row>,
+    limit: u32,
+    shown: impl Fn(&Row) -> T,
+) -> Vec<T> {
     let mut items = Vec::new();
     let mut len = 0;
     for row in rows.take(limit.min(HISTORY_ITEMS_MAX) as usize) {
         len += row.message.body.as_str().len();
-        items.push(row.item());
+        items.push(shown(row));
         if len >= HISTORY_ITEMS_LEN_MAX {
             break;
         }

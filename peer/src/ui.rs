@@ -27,6 +27,11 @@ pub(crate) mod question;
 /// Puts the cursor to the start of its row, and clears that.
 const CLEAR_ROW: &str = "\r\u{1b}[K";
 
+/// An object on one line for a program, without the line's end, that is safe on a terminal, too.
+pub(crate) fn line_for_program(value: &impl Serialize) -> String {
+    json::line(value)
+}
+
 /// Where output goes and in which form.
 #[derive(Clone, Debug)]
 pub(crate) struct Screen {

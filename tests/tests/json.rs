@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use tests::program::{Program, Running};
-use tests::world::{PATIENCE, World, password_of, until};
+use tests::world::{PATIENCE, World, password_of, text, until};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 
@@ -117,6 +117,22 @@ impl<'a> Walk<'a> {
         self.done.insert(path(command));
     }
 
+    /// A command that goes on until it is interrupted, after a line that says that it has begun.
+    #[track_caller]
+    fn begin(&mut self, who: &str, command: &str) {
+        let running = self.world.start(who, &with_json(self.place, &[command]));
+        let is_first = |_: &Value| true;
+        let first = running.wait_json("it has begun", PATIENCE, is_first);
+        assert!(first.unwrap().is_object());
+        let ended = running.end(PATIENCE).unwrap();
+        assert_eq!(ended.code(), 130, "{ended:?}");
+        assert!(
+            !has_error(command, &ended.stdout, &ended.stderr),
+            "{ended:?}"
+        );
+        self.done.insert(path(command));
+    }
+
     /// A command that fails by itself, and one that cannot be understood.
     #[track_caller]
     fn fail(&mut self, who: &str, command: &str, more: &[&str]) {
@@ -167,6 +183,24 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     let waits = world.peer("bob", &["send", who, "x", "--no-wait"]);
     assert_eq!(waits.code(), 0, "{waits:?}");
     walk.succeed(who, "receive", &["--once"]);
+    for endless in ["run", "events"] {
+        walk.begin(who, endless);
+    }
+    walk.succeed(who, "devices", &[]);
+    walk.succeed(who, "verify", &["bob"]);
+    let other = format!("other-{who}");
+    assert_eq!(world.log_in(&other, who).code(), 0);
+    let running = world.receive(&other);
+    let fingerprint = text(&world.json(&other, &["status"])[0]["fingerprint"]);
+    // Who logs in several times in a row is listed a little later.
+    until("the other device is listed", PATIENCE, || {
+        let devices = world.json(who, &["devices"]);
+        let mut states = devices.iter().map(|device| text(&device["state"]));
+        states.find(|state| state == "waiting")
+    });
+    walk.succeed(who, "devices approve", &[&fingerprint]);
+    walk.succeed(who, "devices revoke", &[&fingerprint]);
+    drop(running);
     walk.succeed(who, "logout", &[]);
     walk.succeed(who, "forget-server", &[address]);
 
@@ -176,10 +210,14 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     walk.fail("nobody", "outbox cancel", &["dora"]);
     walk.fail("nobody", "send", &["bob", "hello"]);
     walk.fail("nobody", "search", &["hello"]);
+    walk.fail("nobody", "verify", &["bob"]);
+    for one in ["devices approve", "devices revoke"] {
+        walk.fail("nobody", one, &["phone"]);
+    }
     walk.fail("nobody", "send-file", &["bob", "letter"]);
     for plain in [
         "status", "list", "outbox", "history", "admit", "chat", "paths", "receive", "logout",
-        "doctor",
+        "doctor", "run", "events", "devices",
     ] {
         walk.fail("nobody", plain, &[]);
     }

@@ -175,7 +175,7 @@ impl Talk<'_> {
                     self.front_end.answered();
                     self.show(Item::Problem(not_text()))?;
                 }
-                None => {}
+                Some(Happening::Handled(_)) | None => {}
             }
             self.conversation.handle_timeout(now());
         }

@@ -160,11 +160,13 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
                 if session.revive()? {
                     screen.note(screen.error_look.dim(line::TOOK_OVER));
                 }
-                watch_again(session)?;
+                watch_again(session, DOING)?;
                 continue;
             }
             Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
-            Some(Happening::Typed(_) | Happening::NotText) | None => continue,
+            Some(Happening::Typed(_) | Happening::NotText | Happening::Handled(_)) | None => {
+                continue;
+            }
         };
         match &event {
             Event::Presence(change) => {
@@ -196,6 +198,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
                 }
             }
             Event::Message(_)
+            | Event::Recorded(_)
             | Event::Nearby { .. }
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
@@ -206,7 +209,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
 }
 
 /// Tells whether there will be no session before a person acts.
-const fn is_over(state: &ConnectionState) -> bool {
+pub(super) const fn is_over(state: &ConnectionState) -> bool {
     match state {
         ConnectionState::Offline { retry_in_s, .. } => retry_in_s.is_none(),
         ConnectionState::Connecting | ConnectionState::Online => false,
@@ -214,11 +217,11 @@ const fn is_over(state: &ConnectionState) -> bool {
 }
 
 /// A new node watches nobody yet.
-fn watch_again(session: &mut NodeHandle) -> Result<(), Failure> {
+pub(super) fn watch_again(session: &mut NodeHandle, doing: &str) -> Result<(), Failure> {
     match session.try_call(&Command::Watch, CALL_TIMEOUT) {
         Ok(_) | Err(CallError::TimedOut | CallError::Refused(CommandError::Unreachable(_))) => {
             Ok(())
         }
-        Err(error) => Err(session.failure(DOING, error)),
+        Err(error) => Err(session.failure(doing, error)),
     }
 }

@@ -199,7 +199,7 @@ impl Sending<'_> {
                         .next("send the file again; it starts from the beginning"));
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
-                Some(Happening::Typed(_) | Happening::NotText) => continue,
+                Some(Happening::Typed(_) | Happening::NotText | Happening::Handled(_)) => continue,
                 None => {
                     bars.handle_timeout(now());
                     self.tell_looking(screen);

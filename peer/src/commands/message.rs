@@ -358,7 +358,7 @@ impl Undelivered {
                     look_at = Some(now() + LOOK_PAUSE);
                 }
                 Some(Happening::Signal(signal)) => return Err(Failure::signal(signal)),
-                Some(Happening::Typed(_) | Happening::NotText) => {}
+                Some(Happening::Typed(_) | Happening::NotText | Happening::Handled(_)) => {}
                 None if look_at.is_some_and(|at| at < deadline) => {
                     look_at = None;
                     self.catch_up(session, screen)?;

@@ -361,6 +361,11 @@ impl NodeHandle {
         status.is_some_and(|status| status.lan)
     }
 
+    /// Tells whether the server is away, and tried again.
+    pub(crate) fn is_reconnecting(&mut self) -> bool {
+        self.status_while_reconnecting().is_some()
+    }
+
     /// What the node says of itself, if it tries again by itself.
     fn status_while_reconnecting(&mut self) -> Option<NodeStatus> {
         let Ok(Reply::Status(status)) = self.try_call(&Command::Status, CALL_TIMEOUT) else {

@@ -50,7 +50,12 @@ pub(super) fn serve_others(session: &mut NodeHandle, screen: &Screen) {
             Some(Happening::Signal(SIGCONT)) => {}
             Some(Happening::Signal(_)) => break,
             Some(Happening::Gone(_)) => return,
-            Some(Happening::Event(_) | Happening::Typed(_) | Happening::NotText) => {}
+            Some(
+                Happening::Event(_)
+                | Happening::Typed(_)
+                | Happening::NotText
+                | Happening::Handled(_),
+            ) => {}
             None => bars.handle_timeout(now()),
         }
     }

@@ -230,6 +230,7 @@ impl Receiver<'_> {
                 Some(Happening::Typed(typed)) => self.on_typed(&typed)?,
                 // It is no answer.
                 Some(Happening::NotText) => self.on_typed(&Typed::Line(String::new()))?,
+                Some(Happening::Handled(_)) => None,
                 None => {
                     self.bars.handle_timeout(now());
                     None
@@ -362,7 +363,10 @@ impl Receiver<'_> {
                 }
                 Ok(None)
             }
-            Event::Nearby { .. } | Event::MessageState { .. } | Event::Withdrawn { .. } => Ok(None),
+            Event::Recorded(_)
+            | Event::Nearby { .. }
+            | Event::MessageState { .. }
+            | Event::Withdrawn { .. } => Ok(None),
         }
     }
 

@@ -12,7 +12,9 @@ use common::time::UnixTime;
 use common::wire::peer::{ChatFrame, Conversation, Message, MessageBody, ReceiptState};
 use rand::RngExt;
 
-use super::command::{CommandError, CommandId, Direction, Event, HistoryItem, MessageState, Reply};
+use super::command::{
+    CommandError, CommandId, Cursor, Direction, Event, HistoryItem, MessageState, Recorded, Reply,
+};
 use super::context::Context;
 use super::io::{ChatAnswer, ChatRequest, StoreAnswer};
 use super::links::LinkChange;
@@ -119,9 +121,14 @@ impl Chat {
         }
         let request = ChatRequest::Queue {
             messages: messages.clone(),
+            sent: sent.clone(),
+        };
+        let then = ChatStored::Queued {
+            command,
+            messages,
             sent,
         };
-        cx.store_first(request, ChatStored::Queued { command, messages });
+        cx.store_first(request, then);
         // Linked recipients get it while this device's disk still writes. The person gets the reply only
         // once that is done.
         for (to, link) in linked {
@@ -251,7 +258,7 @@ impl Chat {
     ) {
         let is_told = self.inbox.on_message(&from, link, message.id);
         if is_told {
-            tell_message(from.clone(), message.clone(), cx);
+            cx.event(Event::Message(received(from.clone(), message.clone())));
         }
         let request = ChatRequest::Receive {
             from: from.clone(),
@@ -353,8 +360,17 @@ impl Chat {
             StoreAnswer::Done => None,
         };
         match (purpose, answer) {
-            (ChatStored::Queued { command, messages }, None) => {
-                self.on_queued(command, messages, own, cx);
+            (
+                ChatStored::Queued {
+                    command,
+                    messages,
+                    sent,
+                },
+                Some(ChatAnswer::Queued(places)),
+            ) => {
+                let ids = messages.iter().map(|(_, message)| message.id).collect();
+                cx.reply(command, Ok(Reply::Queued(ids)));
+                self.on_queued(messages, &sent, &places, own, cx);
             }
             (
                 ChatStored::Received {
@@ -364,12 +380,15 @@ impl Chat {
                     is_told,
                     ..
                 },
-                Some(ChatAnswer::Received { is_new }),
+                Some(ChatAnswer::Received { place }),
             ) => {
                 confirm(link, &from, message.id, cx);
-                if !is_told && self.inbox.on_stored(&from, link, message.id, is_new) {
-                    tell_message(from, message, cx);
+                let item = received(from, message);
+                let (from, id, is_new) = (&item.with, item.id, place.is_some());
+                if !is_told && self.inbox.on_stored(from, link, id, is_new) {
+                    cx.event(Event::Message(item.clone()));
                 }
+                tell_recorded(place, item, cx);
             }
             (ChatStored::Withdrawn { command, messages }, None) => {
                 on_withdrawn(command, messages, cx);
@@ -382,6 +401,9 @@ impl Chat {
             }
             (ChatStored::LookedUp(command), Some(ChatAnswer::Messages(items))) => {
                 cx.reply(command, Ok(Reply::Messages(items)));
+            }
+            (ChatStored::LookedUp(command), Some(ChatAnswer::Recorded(page))) => {
+                cx.reply(command, Ok(Reply::Recorded(page)));
             }
             (ChatStored::Marked(command), Some(ChatAnswer::Marked(marked))) => {
                 self.tell_read(marked, own, cx);
@@ -422,15 +444,24 @@ impl Chat {
         }
     }
 
+    /// Messages of this account are on disk, in these places.
     fn on_queued(
         &mut self,
-        command: CommandId,
         messages: Vec<(AccountName, Message)>,
+        sent: &BTreeSet<MessageId>,
+        places: &[Option<Cursor>],
         own: Option<&AccountName>,
         cx: &mut Context<'_>,
     ) {
-        let ids = messages.iter().map(|(_, message)| message.id).collect();
-        cx.reply(command, Ok(Reply::Queued(ids)));
+        for ((to, message), place) in messages.iter().zip(places) {
+            let state = if sent.contains(&message.id) {
+                MessageState::Sent
+            } else {
+                MessageState::Queued
+            };
+            let item = item(to.clone(), Direction::Sent, message.clone(), state);
+            tell_recorded(*place, item, cx);
+        }
         for (to, message) in messages {
             if own == Some(&to) {
                 self.on_message(None, to, message, cx);
@@ -440,7 +471,9 @@ impl Chat {
 
     fn on_store_failed(&mut self, purpose: ChatStored, reason: String, cx: &mut Context<'_>) {
         match purpose {
-            ChatStored::Queued { command, messages } => {
+            ChatStored::Queued {
+                command, messages, ..
+            } => {
                 // An open link could still deliver them, and after messages that are sent later.
                 for (to, message) in messages {
                     if let Some(link) = self.outbox.on_refused(&to, message.id) {
@@ -531,13 +564,29 @@ fn advance(id: MessageId, to: AccountName, state: MessageState, cx: &mut Context
     cx.event(Event::MessageState { id, to, state });
 }
 
-fn tell_message(from: AccountName, message: Message, cx: &mut Context<'_>) {
-    cx.event(Event::Message(HistoryItem {
+/// The history has got a message, unless it had it before.
+fn tell_recorded(place: Option<Cursor>, item: HistoryItem, cx: &mut Context<'_>) {
+    if let Some(cursor) = place {
+        cx.event(Event::Recorded(Recorded { cursor, item }));
+    }
+}
+
+fn received(from: AccountName, message: Message) -> HistoryItem {
+    item(from, Direction::Received, message, MessageState::Delivered)
+}
+
+fn item(
+    with: AccountName,
+    direction: Direction,
+    message: Message,
+    state: MessageState,
+) -> HistoryItem {
+    HistoryItem {
         id: message.id,
-        with: from,
-        direction: Direction::Received,
+        with,
+        direction,
         sent: message.sent,
         body: message.body,
-        state: MessageState::Delivered,
-    }));
+        state,
+    }
 }

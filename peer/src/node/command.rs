@@ -19,9 +19,16 @@ use crate::port_mapping::PortMappingState;
 mod examination;
 // Devices of this account, and safety numbers.
 mod identity;
+// Messages in the order of their arrival.
+mod recorded;
 
 pub use examination::{Dependence, ExaminationView, FamilyView, UdpState};
 pub use identity::{DevicesView, OwnDevice, OwnDeviceState, SafetyView};
+pub use recorded::{Cursor, CursorError, Recorded, RecordedPage};
+
+/// The version of this interface. It changes when something that a program may rely on is taken away or means
+/// something else; what is added does not change it.
+pub const API_VERSION: u32 = 1;
 
 /// Pairs a reply with its command. Chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +39,8 @@ pub struct CommandId(pub u64);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params", rename_all = "snake_case")]
 pub enum Command {
+    /// Tells the version of this interface.
+    Version,
     /// Creates an account at the server and logs this device in to it.
     Register {
         account: AccountName,
@@ -105,6 +114,12 @@ pub enum Command {
     Offers,
     /// Lists the latest messages of a part of the history, oldest first.
     History(HistoryQuery),
+    /// Lists the messages that the history got after a place, the first ones first.
+    Recorded {
+        after: Cursor,
+        /// The largest number of messages. With zero only the last place is told.
+        limit: u32,
+    },
     /// Lists received messages that nobody has read, oldest first.
     Unread,
     /// Marks received messages as shown to the person.
@@ -113,7 +128,8 @@ pub enum Command {
     Devices,
     /// Gives this account its identity, with this device as the first one. Replies once the server has it.
     Found {
-        /// The public half of the recovery key.
+        /// The public half of the recovery key, in 64 hexadecimal digits.
+        #[serde(with = "identity::hexadecimal")]
         recovery: DeviceKey,
     },
     /// Approves a device of this account that waits for it and is online. Replies once the server has it.
@@ -146,7 +162,8 @@ impl Command {
     /// second effect: an offer, too, ends with its node.
     pub const fn is_repeatable(&self) -> bool {
         match self {
-            Self::WaitReady
+            Self::Version
+            | Self::WaitReady
             | Self::Status
             | Self::Examine { .. }
             | Self::Examination
@@ -157,6 +174,7 @@ impl Command {
             | Self::SendFile { .. }
             | Self::Offers
             | Self::History(_)
+            | Self::Recorded { .. }
             | Self::Unread
             | Self::Devices
             | Self::Safety { .. }
@@ -198,6 +216,7 @@ impl Command {
             // The first two connect by themselves.
             Self::Register { .. }
             | Self::LogIn { .. }
+            | Self::Version
             | Self::Status
             | Self::Examine { .. }
             | Self::Examination
@@ -209,6 +228,7 @@ impl Command {
             | Self::Cancel { .. }
             | Self::Offers
             | Self::History(_)
+            | Self::Recorded { .. }
             | Self::Unread
             | Self::MarkRead { .. } => false,
         }
@@ -232,6 +252,13 @@ impl std::fmt::Debug for PasswordText {
 pub enum Reply {
     /// The command succeeded and has no result.
     Done,
+    /// What is spoken here.
+    Version {
+        /// [`API_VERSION`].
+        api: u32,
+        /// The program and its version, for people.
+        program: String,
+    },
     /// The device is logged in.
     LoggedIn {
         /// Failed log-ins of unknown devices since the account's owner was last told, with the reply to a
@@ -264,6 +291,8 @@ pub enum Reply {
     Offers(Vec<OfferView>),
     /// Messages of the history, oldest first, or of the outbox, by recipient.
     Messages(Vec<HistoryItem>),
+    /// Messages of the history, in the order in which it got them.
+    Recorded(RecordedPage),
     /// The devices of this account.
     Devices(DevicesView),
     /// The safety number with an account.
@@ -357,6 +386,9 @@ pub enum Event {
     /// A message arrived and is being written to the history; its author gets the receipt once it is on
     /// disk.
     Message(HistoryItem),
+    /// The history has got a message, received or sent: it is on disk, and has its place. Told in the order of the
+    /// places, after what [`Event::Message`] and [`Event::MessageState`] may have told of it before.
+    Recorded(Recorded),
     /// A device that calls itself one of this account's was heard on the local network, or is not heard there
     /// any more. Only a link proves that it is.
     Nearby { account: AccountName, is_here: bool },

@@ -6,9 +6,9 @@ use common::limits::EXAMINED_SERVERS_MAX;
 use common::password::Password;
 
 use super::Node;
-use super::command::{Command, CommandError, CommandId, Event, NodeStatus, Reply};
+use super::command::{API_VERSION, Command, CommandError, CommandId, Event, NodeStatus, Reply};
 use super::identities::Wish;
-use super::io::ChatRequest;
+use super::io::{AGENT, ChatRequest};
 use crate::recovery::RecoveryCode;
 
 impl Node {
@@ -19,6 +19,10 @@ impl Node {
             self.account.hurry(cx);
         }
         match command {
+            Command::Version => {
+                let (api, program) = (API_VERSION, AGENT.to_owned());
+                cx.reply(id, Ok(Reply::Version { api, program }));
+            }
             Command::Register { account, password } => {
                 self.account
                     .register(id, account, Password::new(password.0), cx);
@@ -85,6 +89,10 @@ impl Node {
             Command::Outbox => self.chat.list_outbox(id, cx),
             Command::Withdraw { ids } => self.chat.withdraw(id, ids, cx),
             Command::History(query) => self.chat.look_up(id, ChatRequest::History(query), cx),
+            Command::Recorded { after, limit } => {
+                let request = ChatRequest::Recorded { after, limit };
+                self.chat.look_up(id, request, cx);
+            }
             Command::Unread => self.chat.look_up(id, ChatRequest::Unread, cx),
             Command::MarkRead { ids } => self.chat.mark_read(id, ids, cx),
             Command::Devices => self.wish_of_own(id, Wish::Devices, now),

@@ -23,8 +23,8 @@ use common::wire::rendezvous::{OpaqueMessage, StretchVersion};
 use crate::port_mapping::{NoPortMapping, PortMapping};
 
 use super::command::{
-    Command, CommandError, CommandId, Event, HistoryItem, HistoryQuery, MessageState, PathRule,
-    Reply,
+    Command, CommandError, CommandId, Cursor, Event, HistoryItem, HistoryQuery, MessageState,
+    PathRule, RecordedPage, Reply,
 };
 
 /// This program's name and version, sent in every greeting for the other side's log.
@@ -409,14 +409,14 @@ pub enum ContactRequest {
 pub enum ChatRequest {
     /// Adds messages to the history and the outbox, in the state `Queued`, or `Sent` if links carry them
     /// while this is under way. So it comes out before every packet, and whoever can be killed in between
-    /// records them where the next start finds them before going on.
+    /// records them where the next start finds them before going on. Answered by `Queued`.
     Queue {
         /// Messages and their recipients.
         messages: Vec<(AccountName, Message)>,
         /// Those of them that links carry at once.
         sent: BTreeSet<MessageId>,
     },
-    /// Adds a received message to the history. Answered by `Received`, which tells whether it is new.
+    /// Adds a received message to the history. Answered by `Received`, which tells its place.
     ///
     /// Fails if a message of the same chain, or of a later one, has failed in this run: a message that
     /// was handed over before the failure was known must not overtake the one that failed.
@@ -446,6 +446,8 @@ pub enum ChatRequest {
     MarkRead { ids: Vec<MessageId> },
     /// Looks up the latest messages of a part of the history, oldest first. Answered by `Messages`.
     History(HistoryQuery),
+    /// Looks up messages after a place, the first ones first. Answered by `Recorded`.
+    Recorded { after: Cursor, limit: u32 },
     /// Looks up received messages in state `Delivered`, oldest first. Answered by `Messages`.
     Unread,
 }
@@ -478,10 +480,12 @@ impl StoreAnswer {
 /// The result of a [`ChatRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatAnswer {
+    /// Messages of this account are on disk: the place of each, `None` for one that the history had before.
+    Queued(Vec<Option<Cursor>>),
     /// The received message is on disk.
     Received {
-        /// Tells whether the history did not have it yet.
-        is_new: bool,
+        /// Its place; `None` if the history had it before.
+        place: Option<Cursor>,
     },
     /// The message is in that state, or in a later one.
     Advanced {
@@ -492,6 +496,8 @@ pub enum ChatAnswer {
     Marked(Vec<(AccountName, MessageId)>),
     /// The messages that were looked up.
     Messages(Vec<HistoryItem>),
+    /// The messages after a place.
+    Recorded(RecordedPage),
 }
 
 // ---- files -------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 //! The purpose of a request to the server or the store. It comes back with the answer, and determines
 //! which part takes the answer.
 
+use std::collections::BTreeSet;
+
 use common::account::AccountEntry;
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
@@ -134,6 +136,8 @@ pub(super) enum ChatStored {
     Queued {
         command: CommandId,
         messages: Vec<(AccountName, Message)>,
+        /// Those of them that links carried at once.
+        sent: BTreeSet<MessageId>,
     },
     /// A received message is durable: its author gets a receipt.
     Received {

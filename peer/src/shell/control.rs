@@ -1,7 +1,7 @@
 //! The socket of a profile: what is spoken there, as JSON-RPC 2.0 by [`common::os::lines`].
 //!
 //! Every [`Command`] is a method; its [`Reply`] is the result. A client that calls `subscribe` gets
-//! every [`Event`] as a notification from then on.
+//! every [`Event`] as a notification from then on. `peer/API.md` describes all of it for people who write programs.
 
 use common::limits::{
     PROFILE_CLIENTS_MAX, PROFILE_EVENTS_MAX, PROFILE_LINE_LEN_MAX, PROFILE_REQUESTS_MAX,
@@ -54,6 +54,10 @@ impl Dialect for ProfileDialect {
     }
 }
 
+// What is written about it.
+#[cfg(test)]
+mod api;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +66,7 @@ mod tests {
     #[test]
     fn the_methods_are_these() {
         let expected = [
+            "version",
             "register",
             "log_in",
             "wait_ready",
@@ -81,6 +86,7 @@ mod tests {
             "cancel",
             "offers",
             "history",
+            "recorded",
             "unread",
             "mark_read",
             "devices",

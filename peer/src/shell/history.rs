@@ -303,7 +303,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::node::command::{HistoryItem, HistoryQuery, MessageState};
+    use crate::node::command::{Cursor, HistoryItem, HistoryQuery, MessageState};
     use crate::node::io::{AccountRequest, ChatAnswer, ContactRequest};
 
     #[test]
@@ -331,7 +331,10 @@ mod tests {
             queue(messages.to_vec()),
         ];
         for request in requests {
-            assert_eq!(ask(&mut history, request), StoreAnswer::Done);
+            assert!(!matches!(
+                ask(&mut history, request),
+                StoreAnswer::Failed(_)
+            ));
         }
         drop(history);
 
@@ -417,13 +420,16 @@ mod tests {
                 chain: 1,
             })
         };
-        let new = |is_new| StoreAnswer::Chat(ChatAnswer::Received { is_new });
-        assert_eq!(ask(&mut history, receive("bob", "hi")), new(true));
-        assert_eq!(ask(&mut history, receive("bob", "other")), new(false));
-        assert_eq!(ask(&mut history, receive("carol", "ho")), new(true));
+        let new = |place: Option<u64>| {
+            let place = place.map(Cursor);
+            StoreAnswer::Chat(ChatAnswer::Received { place })
+        };
+        assert_eq!(ask(&mut history, receive("bob", "hi")), new(Some(1)));
+        assert_eq!(ask(&mut history, receive("bob", "other")), new(None));
+        assert_eq!(ask(&mut history, receive("carol", "ho")), new(Some(2)));
         drop(history);
         let mut history = open(&folder);
-        assert_eq!(ask(&mut history, receive("bob", "hi")), new(false));
+        assert_eq!(ask(&mut history, receive("bob", "hi")), new(None));
         assert_eq!(texts(&mut history, None, 10), ["hi", "ho"]);
     }
 
@@ -442,7 +448,9 @@ mod tests {
         });
         assert_eq!(
             ask(&mut history, theirs),
-            StoreAnswer::Chat(ChatAnswer::Received { is_new: true })
+            StoreAnswer::Chat(ChatAnswer::Received {
+                place: Some(Cursor(2))
+            })
         );
         assert_eq!(history.restore().unwrap().outbox.len(), 1);
         assert_eq!(texts(&mut history, None, 10), ["ours", "theirs"]);
@@ -530,7 +538,10 @@ mod tests {
         ];
         let answers = history.execute_batch(&batch);
         let is_kept = |answer: &StoreAnswer| {
-            *answer == StoreAnswer::Chat(ChatAnswer::Received { is_new: true })
+            matches!(
+                answer,
+                StoreAnswer::Chat(ChatAnswer::Received { place: Some(_) })
+            )
         };
         let kept: Vec<bool> = answers.iter().map(|(_, answer)| is_kept(answer)).collect();
         assert_eq!(kept, [false, false, true]);
@@ -602,9 +613,10 @@ mod tests {
         let batch = [queue(1), pin, queue(2)];
         let batch: Vec<_> = (1..).map(StoreId).zip(batch).collect();
         let answers = history.execute_batch(&batch);
-        assert_eq!(answers[0], (StoreId(1), StoreAnswer::Done));
+        let kept = |n| StoreAnswer::Chat(ChatAnswer::Queued(vec![Some(Cursor(n))]));
+        assert_eq!(answers[0], (StoreId(1), kept(1)));
         assert!(matches!(&answers[1], (StoreId(2), StoreAnswer::Failed(why)) if why == "no room"));
-        assert_eq!(answers[2], (StoreId(3), StoreAnswer::Done));
+        assert_eq!(answers[2], (StoreId(3), kept(2)));
         assert_eq!(history.restore().unwrap().outbox.len(), 2);
     }
 
@@ -628,8 +640,64 @@ mod tests {
             "{answer:?}"
         );
         limit(&history, 1_000_000);
-        assert_eq!(ask(&mut history, request), StoreAnswer::Done);
+        let kept = ChatAnswer::Queued(vec![Some(Cursor(1))]);
+        assert_eq!(ask(&mut history, request), StoreAnswer::Chat(kept));
         assert_eq!(history.restore().unwrap().outbox.len(), 1);
+    }
+
+    #[test]
+    fn no_place_is_given_twice() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let queue = |byte| queue(vec![(name("bob"), message(byte, "hi"))]);
+        let kept = |n| StoreAnswer::Chat(ChatAnswer::Queued(vec![Some(Cursor(n))]));
+        assert_eq!(ask(&mut history, queue(1)), kept(1));
+        assert_eq!(ask(&mut history, queue(2)), kept(2));
+        let messages = vec![(name("bob"), MessageId::from_bytes([2; 16]))];
+        let withdraw = StoreRequest::Chat(ChatRequest::Withdraw { messages });
+        assert_eq!(ask(&mut history, withdraw), StoreAnswer::Done);
+        drop(history);
+        let mut history = open(&folder);
+        assert_eq!(ask(&mut history, queue(3)), kept(3));
+        let after = |history: &mut History, n, limit| {
+            let after = Cursor(n);
+            let request = ChatRequest::Recorded { after, limit };
+            let answer = ask(history, StoreRequest::Chat(request));
+            let StoreAnswer::Chat(ChatAnswer::Recorded(page)) = answer else {
+                panic!("{answer:?}");
+            };
+            let places: Vec<u64> = page.messages.iter().map(|it| it.cursor.0).collect();
+            (places, page.last.0)
+        };
+        assert_eq!(after(&mut history, 0, 9), (vec![1, 3], 3));
+        assert_eq!(after(&mut history, 0, 1), (vec![1], 3));
+        assert_eq!(after(&mut history, 0, 0), (vec![], 3));
+        assert_eq!(after(&mut history, 2, 9), (vec![3], 3));
+        for beyond in [3, 4, u64::MAX] {
+            assert_eq!(after(&mut history, beyond, 9), (vec![], 3));
+        }
+    }
+
+    #[test]
+    fn a_history_from_before_there_were_places_has_them_in_its_order() {
+        let folder = TempDir::new().unwrap();
+        let connection = Connection::open(path(&folder)).unwrap();
+        for migration in &SCHEMA.migrations[..3] {
+            connection.execute_batch(migration).unwrap();
+        }
+        connection
+            .execute_batch(
+                "INSERT INTO messages VALUES (1, 1, 'bob', zeroblob(16), 2, 0, 0, 'old');
+                 INSERT INTO messages VALUES (4, 0, 'bob', zeroblob(16), 2, 0, 0, 'newer');",
+            )
+            .unwrap();
+        connection.pragma_update(None, "user_version", 3).unwrap();
+        drop(connection);
+        let mut history = open(&folder);
+        let next = queue(vec![(name("bob"), message(1, "newest"))]);
+        let kept = ChatAnswer::Queued(vec![Some(Cursor(5))]);
+        assert_eq!(ask(&mut history, next), StoreAnswer::Chat(kept));
+        assert_eq!(texts(&mut history, None, 9), ["old", "newer", "newest"]);
     }
 
     #[test]
@@ -726,7 +794,7 @@ mod tests {
                 error,
                 HistoryError::Newer {
                     found: 99,
-                    known: 4,
+                    known: 5,
                     ..
                 }
             ),

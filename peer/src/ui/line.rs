@@ -451,6 +451,7 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
         | Event::Presence(_)
         | Event::Nearby { .. }
         | Event::Message(_)
+        | Event::Recorded(_)
         | Event::MessageState { .. }
         | Event::Withdrawn { .. }
         | Event::Offer(_)

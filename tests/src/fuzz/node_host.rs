@@ -15,7 +15,8 @@ use common::time::{Epoch, UnixTime};
 use common::wire::peer::MessageBody;
 use common::wire::rendezvous::OpaqueMessage;
 use peer::node::command::{
-    Command, CommandError, CommandId, Event, HistoryQuery, PasswordText, Reply, TransferState,
+    Command, CommandError, CommandId, Cursor, Event, HistoryQuery, PasswordText, Reply,
+    TransferState,
 };
 use peer::node::io::{
     ChatRequest, ContactRequest, DiskAnswer, DiskFailure, DiskRequest, Job, JobId, Outcome,
@@ -28,7 +29,7 @@ use super::beginning;
 use super::feed::Feed;
 
 /// Numbers that stand for commands.
-pub(super) const COMMANDS: u8 = 20;
+pub(super) const COMMANDS: u8 = 28;
 /// Outputs of one input.
 const OUTPUTS_MAX: usize = 50_000;
 /// Deadlines of one moment: each link has a few timers of its own.
@@ -59,6 +60,8 @@ pub(super) struct NodeHost {
     /// Transfers that were heard of, in both directions.
     pub(super) transfers: Vec<TransferId>,
     messages: Vec<MessageId>,
+    /// The last place in its history that it has told.
+    recorded: Cursor,
     /// Messages to itself.
     notes: BTreeSet<MessageId>,
     /// Messages that it was to keep, files that it got and sent whole.
@@ -111,6 +114,7 @@ impl NodeHost {
             accepted: BTreeSet::new(),
             transfers: Vec::new(),
             messages: Vec::new(),
+            recorded: Cursor::START,
             notes: BTreeSet::new(),
             received: 0,
             done: 0,
@@ -205,6 +209,10 @@ impl NodeHost {
             14 => Command::Cancel {
                 transfer: self.any_transfer(feed),
             },
+            15 if self.messages.len() == 1 => Command::Recorded {
+                after: Cursor(feed.below(4) as u64),
+                limit: feed.number(),
+            },
             15 => Command::Offers,
             16 => Command::History(HistoryQuery {
                 with: feed.flag().then_some(to),
@@ -220,6 +228,25 @@ impl NodeHost {
                 ids => Command::MarkRead { ids },
             },
             18 => Command::Outbox,
+            19 => Command::Devices,
+            20 => Command::Found {
+                recovery: secret(feed.below(9)).public(),
+            },
+            21 => Command::Approve {
+                device: feed.text(),
+            },
+            22 => Command::Revoke {
+                device: feed.text(),
+            },
+            23 => Command::Recover {
+                code: password(feed),
+            },
+            24 => Command::Safety { account: to },
+            25 => Command::Verify {
+                account: to,
+                is_verified: feed.flag(),
+            },
+            26 => Command::Version,
             _ => Command::Withdraw {
                 ids: self.any_messages(feed),
             },
@@ -468,6 +495,9 @@ impl NodeHost {
             self.transfers.push(offer.transfer);
         } else if let Event::Message(item) = event {
             self.messages.push(item.id);
+        } else if let Event::Recorded(recorded) = event {
+            assert!(recorded.cursor > self.recorded, "a place is told twice");
+            self.recorded = recorded.cursor;
         } else if let Event::Transfer { state, .. } = event {
             self.done += usize::from(matches!(state, TransferState::Done { .. }));
         }

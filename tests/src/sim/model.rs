@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::id::{AccountName, MessageId};
 use common::wire::peer::Message;
-use peer::node::command::{Direction, Event, MessageState, TransferState};
+use peer::node::command::{Cursor, Direction, Event, MessageState, Recorded, TransferState};
 use peer::store::Row;
 
 use super::check::Violation;
@@ -19,6 +19,8 @@ pub struct Model {
     taken: BTreeMap<usize, BTreeSet<MessageId>>,
     /// What each host has shown in this life, by author.
     shown: BTreeMap<(usize, AccountName), Vec<MessageId>>,
+    /// The last place in its history that each host has told in this life.
+    recorded: BTreeMap<usize, Cursor>,
     /// Messages that were shown, all in all.
     pub messages: u64,
     /// Receipts that authors were told of.
@@ -51,6 +53,7 @@ impl Model {
     /// A host starts anew: what it shows from now on it may have shown before.
     pub fn on_start(&mut self, host: usize) {
         self.shown.retain(|(of, _), _| *of != host);
+        self.recorded.remove(&host);
     }
 
     /// Something that a host says.
@@ -66,6 +69,7 @@ impl Model {
                 self.check_text(n, &item.with, item.body.as_str(), hosts)?;
                 self.check_order(n, &item.with, hosts)
             }
+            Event::Recorded(recorded) => self.on_recorded(n, recorded, &hosts[n]),
             Event::MessageState {
                 id,
                 to,
@@ -115,6 +119,23 @@ impl Model {
             | Event::Enrolled(_)
             | Event::NewKey { .. } => Ok(()),
         }
+    }
+
+    /// Places are told in their order, of what is on disk.
+    fn on_recorded(&mut self, n: usize, recorded: &Recorded, host: &Host) -> Result<(), Violation> {
+        let Recorded { cursor, item } = recorded;
+        let last = self.recorded.insert(n, *cursor).unwrap_or_default();
+        if *cursor <= last {
+            let what = format!("{n} tells of place {cursor} after {last}");
+            return Err(Violation::new(&what));
+        }
+        let mut rows = rows(host, Direction::Received, &item.with);
+        let is_it = |row: &Row| row.cursor == *cursor && row.message.id == item.id;
+        if item.direction == Direction::Received && !rows.any(is_it) {
+            let what = format!("{n} tells that {} is at {cursor}, and it is not", item.id);
+            return Err(Violation::new(&what));
+        }
+        Ok(())
     }
 
     fn check_text(

@@ -609,7 +609,8 @@ impl World {
                 self.hosts[n].offers.push(offer.transfer);
             }
             Event::Transfer { transfer, state } => self.on_transfer(n, *transfer, state),
-            Event::Connection(_)
+            Event::Recorded(_)
+            | Event::Connection(_)
             | Event::Presence(_)
             | Event::Nearby { .. }
             | Event::FailedLogins(_)

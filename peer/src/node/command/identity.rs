@@ -3,6 +3,41 @@
 use common::id::{AccountName, DeviceName};
 use serde::{Deserialize, Serialize};
 
+/// Keys in JSON.
+pub(super) mod hexadecimal {
+    use common::key::DeviceKey;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        key: &DeviceKey,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let digits = key.as_bytes().iter().map(|byte| format!("{byte:02x}"));
+        serializer.serialize_str(&digits.collect::<String>())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<DeviceKey, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let key = bytes(&text).and_then(|bytes| DeviceKey::from_bytes(bytes).ok());
+        key.ok_or_else(|| D::Error::custom("a recovery key has 64 hexadecimal digits"))
+    }
+
+    fn bytes(text: &str) -> Option<[u8; 32]> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(bytes)
+    }
+}
+
 /// The devices of this account, by its log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DevicesView {

@@ -132,6 +132,7 @@ impl OutboxJournal {
                 | ChatRequest::Advance { .. }
                 | ChatRequest::MarkRead { .. }
                 | ChatRequest::History(_)
+                | ChatRequest::Recorded { .. }
                 | ChatRequest::Unread,
             )
             | StoreRequest::Account(_)

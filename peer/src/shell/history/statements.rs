@@ -13,7 +13,9 @@ use rusqlite::types::FromSqlError;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{logs, search};
-use crate::node::command::{Direction, HistoryItem, HistoryQuery, MessageState};
+use crate::node::command::{
+    Cursor, Direction, HistoryItem, HistoryQuery, MessageState, Recorded, RecordedPage,
+};
 use crate::node::io::{
     AccountRequest, ChatAnswer, ChatRequest, ContactRequest, StoreAnswer, StoreRequest,
 };
@@ -23,7 +25,7 @@ pub(super) const SCHEMA: Schema = Schema {
     access: Access::Alone,
 };
 
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE session (
         only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -60,8 +62,26 @@ const MIGRATIONS: [&str; 4] = [
     ALTER TABLE contacts ADD COLUMN last_endpoint TEXT;
 ",
     search::MIGRATION,
+    "
+    -- The greatest number of a message that was taken back. None is given again: they are places that programs remember.
+    CREATE TABLE taken_back (
+        only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
+        number INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO taken_back VALUES (1, 0);
+    CREATE TRIGGER messages_taken_back AFTER DELETE ON messages BEGIN
+        UPDATE taken_back SET number = max(number, old.number);
+    END;
+",
     logs::MIGRATION,
 ];
+
+/// The last number that was given to a message.
+macro_rules! last_number {
+    () => {
+        "max(coalesce((SELECT max(number) FROM messages), 0), (SELECT number FROM taken_back))"
+    };
+}
 
 /// Executes a request in a transaction.
 pub(super) fn execute(
@@ -99,6 +119,7 @@ fn on_chat(transaction: &Transaction<'_>, request: &ChatRequest) -> rusqlite::Re
         ChatRequest::Withdraw { messages } => withdraw(transaction, messages),
         ChatRequest::MarkRead { ids } => mark_read(transaction, ids),
         ChatRequest::History(query) => history(transaction, query),
+        ChatRequest::Recorded { after, limit } => recorded(transaction, *after, *limit),
         ChatRequest::Unread => unread(transaction),
     }
 }
@@ -157,16 +178,17 @@ fn queue(
     messages: &[(AccountName, Message)],
     sent: &BTreeSet<MessageId>,
 ) -> rusqlite::Result<StoreAnswer> {
-    for (to, message) in messages {
+    let places = messages.iter().map(|(to, message)| {
         let state = if sent.contains(&message.id) {
             MessageState::Sent
         } else {
             MessageState::Queued
         };
         let at = message.sent;
-        insert(connection, Direction::Sent, to, message, state, at)?;
-    }
-    Ok(StoreAnswer::Done)
+        insert(connection, Direction::Sent, to, message, state, at)
+    });
+    let places = places.collect::<Result<_, _>>()?;
+    Ok(StoreAnswer::Chat(ChatAnswer::Queued(places)))
 }
 
 fn receive(
@@ -176,11 +198,11 @@ fn receive(
     at: UnixTime,
 ) -> rusqlite::Result<StoreAnswer> {
     let state = MessageState::Delivered;
-    let is_new = insert(connection, Direction::Received, from, message, state, at)?;
-    Ok(StoreAnswer::Chat(ChatAnswer::Received { is_new }))
+    let place = insert(connection, Direction::Received, from, message, state, at)?;
+    Ok(StoreAnswer::Chat(ChatAnswer::Received { place }))
 }
 
-/// Inserts a message; returns `false` if it is there already.
+/// Inserts a message; returns its place, or `None` if it is there already.
 fn insert(
     connection: &Connection,
     direction: Direction,
@@ -188,23 +210,28 @@ fn insert(
     message: &Message,
     state: MessageState,
     at: UnixTime,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Option<Cursor>> {
     let Conversation::Direct = message.conversation;
-    let rows = connection
-        .prepare_cached(
-            "INSERT INTO messages (direction, peer, id, state, sent_ms, at_ms, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![
-            direction_code(direction),
-            peer.as_str(),
-            message.id.as_bytes(),
-            state_code(state),
-            millis(message.sent),
-            millis(at),
-            message.body.as_str(),
-        ])?;
-    Ok(rows == 1)
+    connection
+        .prepare_cached(concat!(
+            "INSERT INTO messages (number, direction, peer, id, state, sent_ms, at_ms, body)
+             VALUES (1 + ",
+            last_number!(),
+            ", ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING RETURNING number"
+        ))?
+        .query_row(
+            params![
+                direction_code(direction),
+                peer.as_str(),
+                message.id.as_bytes(),
+                state_code(state),
+                millis(message.sent),
+                millis(at),
+                message.body.as_str(),
+            ],
+            |row| cursor(row, 0),
+        )
+        .optional()
 }
 
 fn advance(
@@ -321,6 +348,28 @@ fn history(connection: &Connection, query: &HistoryQuery) -> rusqlite::Result<St
     Ok(StoreAnswer::Chat(ChatAnswer::Messages(latest_first)))
 }
 
+fn recorded(connection: &Connection, after: Cursor, limit: u32) -> rusqlite::Result<StoreAnswer> {
+    // There is none behind the greatest number.
+    let after = i64::try_from(after.0).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(
+        "SELECT id, peer, direction, sent_ms, body, state, number FROM messages
+         WHERE number > ?1 ORDER BY number LIMIT ?2",
+    )?;
+    let limit = limit.min(HISTORY_ITEMS_MAX);
+    let recorded = |row: &Row<'_>| {
+        let item = item(row)?;
+        let len = item.body.as_str().len();
+        let cursor = cursor(row, 6)?;
+        Ok((Recorded { cursor, item }, len))
+    };
+    let messages = bounded(&mut statement, params![after, limit], recorded)?;
+    let last = connection
+        .prepare_cached(concat!("SELECT ", last_number!()))?
+        .query_row([], |row| cursor(row, 0))?;
+    let page = RecordedPage { messages, last };
+    Ok(StoreAnswer::Chat(ChatAnswer::Recorded(page)))
+}
+
 fn unread(connection: &Connection) -> rusqlite::Result<StoreAnswer> {
     let mut statement = connection.prepare_cached(select_items!(
         "WHERE direction = 1 AND state < 3 ORDER BY number LIMIT ?1"
@@ -333,12 +382,25 @@ fn items(
     statement: &mut CachedStatement<'_>,
     params: impl rusqlite::Params,
 ) -> rusqlite::Result<Vec<HistoryItem>> {
+    bounded(statement, params, |row| {
+        let item = item(row)?;
+        let len = item.body.as_str().len();
+        Ok((item, len))
+    })
+}
+
+/// Reads rows, each with the bytes of its text, and no further one once there is enough text for an answer.
+fn bounded<T>(
+    statement: &mut CachedStatement<'_>,
+    params: impl rusqlite::Params,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<(T, usize)>,
+) -> rusqlite::Result<Vec<T>> {
     let mut rows = statement.query(params)?;
     let mut items = Vec::new();
     let mut len = 0;
     while let Some(row) = rows.next()? {
-        let item = item(row)?;
-        len += item.body.as_str().len();
+        let (item, item_len) = read(row)?;
+        len += item_len;
         items.push(item);
         if len >= HISTORY_ITEMS_LEN_MAX {
             break;
@@ -433,6 +495,11 @@ pub(super) fn sent(connection: &Connection) -> rusqlite::Result<BTreeSet<Message
 fn body(row: &Row<'_>, column: usize) -> rusqlite::Result<MessageBody> {
     let text: String = row.get(column)?;
     MessageBody::try_from(text).map_err(|error| malformed(column, error))
+}
+
+fn cursor(row: &Row<'_>, column: usize) -> rusqlite::Result<Cursor> {
+    let number: i64 = row.get(column)?;
+    Ok(Cursor(number.cast_unsigned()))
 }
 
 fn unix_time(row: &Row<'_>, column: usize) -> rusqlite::Result<UnixTime> {

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::node::command::{HistoryQuery, MessageState};
+use crate::node::command::{Cursor, HistoryQuery, MessageState};
 use crate::node::io::{AccountRequest, ContactRequest, LogRequest};
 use crate::store::{self, MemoryStore};
 
@@ -56,7 +56,7 @@ struct Twins {
 }
 
 /// Kinds of requests.
-const KINDS: u8 = 14;
+const KINDS: u8 = 15;
 
 /// Numbers the kinds, so that none is forgotten.
 const fn kind(request: &StoreRequest) -> u8 {
@@ -74,7 +74,8 @@ const fn kind(request: &StoreRequest) -> u8 {
         StoreRequest::Contact(ContactRequest::SaveEndpoint { .. }) => 10,
         StoreRequest::Log(LogRequest::Add { .. }) => 11,
         StoreRequest::Log(LogRequest::Forget { .. }) => 12,
-        StoreRequest::Log(LogRequest::SetVerified { .. }) => KINDS - 1,
+        StoreRequest::Log(LogRequest::SetVerified { .. }) => 13,
+        StoreRequest::Chat(ChatRequest::Recorded { .. }) => KINDS - 1,
     }
 }
 
@@ -98,7 +99,8 @@ impl Twins {
 
     fn clear(&mut self) {
         let tables = "DELETE FROM session; DELETE FROM contacts; DELETE FROM messages;
-            DELETE FROM account_entries; DELETE FROM verified;";
+            DELETE FROM account_entries; DELETE FROM verified;
+            UPDATE taken_back SET number = 0;";
         self.history.connection.execute_batch(tables).unwrap();
         self.history.gap = 0;
         self.memory = MemoryStore::default();
@@ -243,7 +245,7 @@ impl Script {
     }
 
     fn chat_request(&mut self) -> ChatRequest {
-        match self.rng.random_range(0..15) {
+        match self.rng.random_range(0..16) {
             0..=2 => ChatRequest::Queue {
                 messages: (0..self.rng.random_range(0..4))
                     .map(|_| (self.account(), self.message()))
@@ -286,13 +288,24 @@ impl Script {
                     2 => vec!["...".to_owned()],
                     _ => Vec::new(),
                 },
-                limit: match self.rng.random_range(0..3) {
-                    0 => self.rng.random_range(0..6),
-                    1 => self.rng.random(),
-                    _ => u32::MAX,
-                },
+                limit: self.limit(),
             }),
+            14 => ChatRequest::Recorded {
+                after: Cursor(match self.rng.random_range(0..4) {
+                    0 => self.rng.random(),
+                    _ => self.rng.random_range(0..30),
+                }),
+                limit: self.limit(),
+            },
             _ => ChatRequest::Unread,
+        }
+    }
+
+    fn limit(&mut self) -> u32 {
+        match self.rng.random_range(0..3) {
+            0 => self.rng.random_range(0..6),
+            1 => self.rng.random(),
+            _ => u32::MAX,
         }
     }
 

@@ -158,6 +158,7 @@ impl<'a> LineFrontEnd<'a> {
             | Event::Presence(_)
             | Event::Nearby { .. }
             | Event::Message(_)
+            | Event::Recorded(_)
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Transfer { .. }
