@@ -272,8 +272,12 @@ impl Identities {
         match (id, known) {
             (Some(id), Some(known)) if known.log.id() != id => {
                 known.other = assembled(entries);
-                if is_own && let Some(other) = known.other.take() {
-                    log::warn!("this account is another one than before, of the same name");
+                let own_key = self.secret.public();
+                // A device that belongs to somebody is nobody else's because the server says so.
+                if is_own
+                    && !known.log.standing().is_approved(&own_key)
+                    && let Some(other) = known.other.take()
+                {
                     self.adopt(account, other, cx);
                 }
             }
@@ -349,7 +353,12 @@ impl Identities {
         cx: &mut Context<'_>,
     ) {
         let reading = self.reading.remove(account);
+        let is_other = own == Some(account) && self.is_other(account);
         for (command, wish) in reading.into_iter().flat_map(|reading| reading.waiting) {
+            if is_other {
+                cx.reply(command, Err(other_account()));
+                continue;
+            }
             let done = match wish {
                 Wish::Devices => Ok(Some(Reply::Devices(self.devices(account, online)))),
                 Wish::Found(recovery) => self.found(command, account, recovery, cx),
@@ -581,6 +590,12 @@ impl Identities {
         self.safety(account, own)
     }
 
+    /// Tells whether the server names another account by a name than the one that is known.
+    fn is_other(&self, account: &AccountName) -> bool {
+        let known = self.known.get(account);
+        known.is_some_and(|known| known.other.is_some())
+    }
+
     fn log(&self, account: &AccountName) -> Result<&AccountLog, CommandError> {
         let known = self.known.get(account);
         known.map(|known| &known.log).ok_or_else(|| {
@@ -690,6 +705,12 @@ const FINGERPRINT_PREFIX: &str = "SHA256:";
 
 fn invalid(why: &str) -> CommandError {
     CommandError::Invalid(why.to_owned())
+}
+
+fn other_account() -> CommandError {
+    invalid(
+        "THE SERVER HAS ANOTHER ACCOUNT OF THIS NAME than the one that this device belongs to: it was removed and made anew, or somebody is deceiving you. Ask the operator; the new one needs another profile (--profile NAME)",
+    )
 }
 
 fn no_clock() -> CommandError {

@@ -235,6 +235,32 @@ fn two_people_see_the_same_safety_number_until_one_is_somebody_else() {
     );
 }
 
+/// A server that gives an account's name to another one makes no device of the first one its own.
+#[test]
+fn a_device_that_belongs_to_an_account_is_not_moved_to_another_by_the_server() {
+    let mut world = two_devices();
+    world.remove_account(1);
+    world.pass(Duration::from_secs(2));
+    login::enter(&mut world, 2, Entry::Register);
+    until(&mut world, |world| world.hosts[2].entries.is_empty());
+    until_online(&mut world, 2, true);
+    assert_eq!(found(&mut world, 2, 7), Ok(Reply::Done));
+    login::enter(&mut world, 1, Entry::LogIn);
+    until(&mut world, |world| world.hosts[1].entries.is_empty());
+    until_online(&mut world, 1, true);
+    let device = fingerprint(&world, 2);
+    for command in [Command::Devices, Command::Approve { device }] {
+        let answer = ask(&mut world, 1, command);
+        assert!(is_invalid(&answer, "ANOTHER ACCOUNT"), "{answer:?}");
+    }
+    // The one that it belongs to is what it knows, after a restart as well.
+    world.stop(1, true);
+    world.start(1);
+    until_online(&mut world, 1, true);
+    let answer = ask(&mut world, 1, Command::Devices);
+    assert!(is_invalid(&answer, "ANOTHER ACCOUNT"), "{answer:?}");
+}
+
 #[test]
 fn a_server_that_was_set_back_gets_the_log_again() {
     let mut world = two_devices();
