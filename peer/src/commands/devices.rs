@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::path::Path;
 
 use common::os::private::{self, Durability};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
 use zeroize::Zeroizing;
 
 use super::Place;
@@ -120,10 +122,29 @@ fn safety(view: &SafetyView, screen: &Screen) -> String {
             view.account
         )
     };
-    format!(
-        "Safety number with {name}:\n{}\n{end}",
-        screen.look.bold(&rows)
-    )
+    let code = match screen.look.columns() {
+        Some(columns) if columns >= QR_COLUMNS => qr(&view.number),
+        Some(_) | None => String::new(),
+    };
+    let number = screen.look.bold(&rows);
+    format!("Safety number with {name}:\n{number}\n{code}{end}")
+}
+
+/// Columns of the code that a telephone reads, with the quiet around it: 25 modules and four on either side.
+const QR_COLUMNS: usize = 33;
+
+/// The digits for the camera of a telephone, which shows them to be compared.
+fn qr(number: &str) -> String {
+    let digits = number.replace(' ', "");
+    let code = QrCode::with_error_correction_level(digits, EcLevel::M);
+    let code = code.expect("60 digits fit a QR code");
+    // The light modules are drawn, as most terminals are dark.
+    let mut drawing = code.render::<Dense1x2>();
+    let drawn = drawing
+        .dark_color(Dense1x2::Light)
+        .light_color(Dense1x2::Dark);
+    let drawn = drawn.build();
+    format!("{drawn}\n")
 }
 
 fn changed(view: &SafetyView, other: &str) -> String {
@@ -228,4 +249,22 @@ fn keep(file: &Path, words: &str) -> Result<(), Failure> {
     let line = Zeroizing::new(format!("{words}\n"));
     private::write(file, line.as_bytes(), Durability::PowerLoss)
         .map_err(|error| not_kept(file, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_safety_number_fits_a_narrow_screen_as_a_code() {
+        let number = ["12345"; 12].join(" ");
+        let drawn = qr(&number);
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert_eq!(lines.len(), QR_COLUMNS.div_ceil(2), "{drawn}");
+        assert!(
+            lines.iter().all(|line| line.chars().count() == QR_COLUMNS),
+            "{drawn}"
+        );
+        assert!(drawn.chars().all(|it| " ▀▄█\n".contains(it)), "{drawn}");
+    }
 }
