@@ -26,7 +26,7 @@ pub(crate) struct Feed {
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// A message.
+    /// A message that has not been given yet.
     Give(Recorded),
     /// The history is to be asked for at most `limit` messages after a place.
     Look { after: Cursor, limit: u32 },

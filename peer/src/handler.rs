@@ -15,14 +15,16 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use common::os::clock::now;
-use common::text::inline;
 use rustix::fs::{Access, OFlags};
 use rustix::process::{Pid, Signal};
-use serde::Serialize;
 
 use crate::client::Notifier;
 use crate::config::shown_path;
 use crate::failure::{Exit, Failure};
+use ended::Ended;
+
+// How the program ended.
+pub(crate) mod ended;
 
 /// How long to wait before looking again whether it has ended, at first, and at most: that doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
@@ -36,39 +38,6 @@ pub(crate) struct Handler {
     /// The folder of the profile.
     profile: PathBuf,
     time_max: Duration,
-}
-
-/// How it ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Ended {
-    /// With the exit code 0.
-    Well,
-    /// With another exit code.
-    WithCode(i32),
-    /// By a signal.
-    BySignal(i32),
-    /// It took too long, and was ended.
-    TimedOut {
-        /// Seconds.
-        after_s: u64,
-    },
-    /// It did not begin, and why.
-    NotStarted(String),
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Well => f.write_str("ended well"),
-            Self::WithCode(code) => write!(f, "ended with exit code {code}"),
-            Self::BySignal(signal) => write!(f, "was ended by signal {signal}"),
-            Self::TimedOut { after_s } => {
-                write!(f, "took longer than {after_s} s, and was ended")
-            }
-            Self::NotStarted(why) => write!(f, "could not be started: {}", inline(why)),
-        }
-    }
 }
 
 impl Handler {

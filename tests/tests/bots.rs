@@ -362,8 +362,14 @@ fn run_outlives_its_terminal_if_it_is_told_to() {
     let world = world_of(&["bob"]);
     for (trap, code) in [("trap '' HUP", 130), ("true", 143)] {
         let inner = world.peer_command("bob", &["--json", "run"]);
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("{trap}; exec \"$0\" \"$@\"")]);
+        // Whoever runs the tests may have been told to outlive a terminal, too.
+        let mut command = Command::new("env");
+        command.args([
+            "--default-signal=HUP",
+            "sh",
+            "-c",
+            &format!("{trap}; exec \"$0\" \"$@\""),
+        ]);
         command.arg(inner.get_program()).args(inner.get_args());
         surround(&mut command, &inner);
         let bob = ready(Running::start(Program::Peer, &mut command).unwrap());

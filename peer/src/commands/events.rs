@@ -75,7 +75,7 @@ fn no_such_place(after: Cursor, last: Cursor) -> Failure {
 
 struct Follower<'a> {
     session: &'a mut NodeHandle,
-    /// For hints.
+    /// Shows hints that are no events, on the standard error.
     screen: &'a Screen,
     /// For events, whatever the hints look like.
     output: &'a Screen,

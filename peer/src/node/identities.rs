@@ -27,21 +27,12 @@ use super::command::{
 use super::context::Context;
 use super::io::LogRequest;
 use super::purpose::IdentityPurpose;
-use super::requests::unexpected_reply;
+use super::requests::{Told, unexpected_reply};
 use crate::recovery::RecoveryCode;
 use reading::Reading;
 
 // What is read of a log, page by page, and who waits for it.
 mod reading;
-
-/// What the server says about logs.
-#[derive(Debug)]
-pub(super) enum Told {
-    /// To a request about a log.
-    Log(IdentityAnswer),
-    /// Which devices of this account are online.
-    Online(Vec<Entry>),
-}
 
 /// What a command wants once a log has been read.
 #[derive(Debug)]

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use common::limits::{Occupancy, REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX};
 use common::wire::rendezvous::{
-    Answer, DeviceAnswer, DirectoryAnswer, IntroductionAnswer, Request, RequestFrame, RequestId,
+    Answer, DeviceAnswer, DirectoryAnswer, Entry, IdentityAnswer, IntroductionAnswer, Request,
+    RequestFrame, RequestId,
 };
 
 use super::command::CommandError;
-use super::identities::Told;
 use super::purpose::{
     DevicePurpose, DirectoryPurpose, IdentityPurpose, IntroductionPurpose, Purpose,
 };
@@ -50,6 +50,15 @@ pub(super) enum Answered {
         Result<IntroductionAnswer, CommandError>,
     ),
     Identity(IdentityPurpose, Result<Told, CommandError>),
+}
+
+/// What the server says about logs.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// To a request about a log.
+    Log(IdentityAnswer),
+    /// Which devices of this account are online.
+    Online(Vec<Entry>),
 }
 
 impl Requests {

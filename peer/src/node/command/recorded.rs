@@ -50,7 +50,7 @@ pub struct CursorError;
 /// A message that is in the history, and its place there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Its place.
+    /// Its place in the order of arrival; programs go on behind it.
     pub cursor: Cursor,
     /// The message as it is now.
     #[serde(flatten)]
