@@ -4,6 +4,11 @@
 //! device comes online, if it is that of its own account, and whenever somebody asks about it. What the server says of
 //! a known account is added, never believed instead: another account under a known name changes nothing but what people
 //! are told, until one of them says that it is the same person.
+//!
+//! An account is founded in a step of its own after a log-in, so that one made by an operator gets an identity as well.
+//! Whoever talks to the person makes the recovery code; only its public half comes here. A device that a known log
+//! approves stays with that account; one that is not approved follows the name. A server that was set back gets the
+//! entries again that it has lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
