@@ -53,8 +53,10 @@ impl Terminal {
         };
         tcsetwinsize(&keys, size).expect("a terminal has a size");
         let slave_too = || Stdio::from(slave.try_clone().expect("a descriptor can be doubled"));
-        // Makes it the program's controlling terminal, so that Ctrl-C is a signal.
-        let child = wrapped("setsid", &["--ctty"], command)
+        // Makes it the program's controlling terminal, so that Ctrl-C is a signal. Whoever runs the tests may have been
+        // told to outlive a terminal; this program is not.
+        let options = ["--ctty", "env", "--default-signal=HUP"];
+        let child = wrapped("setsid", &options, command)
             .env("TERM", "xterm-256color")
             .stdin(slave_too())
             .stdout(slave_too())
