@@ -254,8 +254,8 @@ pub const WITHDRAW_MAX: usize = OUTBOX_MESSAGES_MAX;
 /// Time for which an offer waits for a server that is coming back: longer than its restart takes.
 pub const SERVER_WAIT_MAX: Duration = Duration::from_secs(20);
 /// Time for which a stopping node waits for another device to acknowledge anything at all: several round trips
-/// around the world.
-pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// around the world, or a probe and its two repetitions on a line that loses a third of them.
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Time for which it waits for everything that it wrote on its message streams to be acknowledged, by devices that
 /// acknowledge something: a line that is full loses the first words of a farewell, and their first repetitions.
 pub const FAREWELL_TIMEOUT_MAX: Duration = Duration::from_secs(4);
@@ -715,6 +715,13 @@ pub const ACCOUNT_ENTRIES_PER_DEVICE_MAX: usize = 64;
 /// Accounts whose logs a peer remembers, some 2 KB each: as many as an organisation has people. Of a further one
 /// nothing is remembered, which is said in the log.
 pub const IDENTITIES_MAX: usize = 4096;
+/// What was read of a log counts for so long: a link is made within it, and who has just been approved waits no longer.
+pub const LOG_FRESH: Duration = Duration::from_secs(5);
+/// Logs that were read within [`LOG_FRESH`]: as many as there are links, and as many dials. One more is read again.
+pub const LOGS_READ_MAX: usize = 2 * LINKS_MAX;
+/// Devices that people are told of because their account has not approved them, 32 bytes each: beyond that nobody reads
+/// on.
+pub const TOLD_DEVICES_MAX: usize = 64;
 /// Entries of an account's log that the server keeps: 16 for each device that the account may have. All of them are
 /// verified whenever one is added, which takes less than 0.2 s even in a build without optimisation.
 pub const ACCOUNT_ENTRIES_MAX: usize = 16 * DEVICES_PER_ACCOUNT_MAX;

@@ -344,19 +344,14 @@ impl Conversation {
             }
             Event::Presence(change) => self.on_presence(&change, now),
             Event::Nearby { account, is_here } => self.on_nearby(account, is_here),
-            Event::FailedLogins(failed) => {
-                self.tell(Event::FailedLogins(failed.clone()));
-                self.show(Item::FailedLogins(failed));
+            notice @ (Event::FailedLogins(_)
+            | Event::Enrolled(_)
+            | Event::NewKey { .. }
+            | Event::NotApproved { .. }
+            | Event::OtherAccount { .. }) => {
+                self.tell(notice.clone());
+                self.show(Item::Notice(notice));
             }
-            Event::Enrolled(enrolment) => {
-                self.tell(Event::Enrolled(enrolment.clone()));
-                self.show(Item::Enrolled(enrolment));
-            }
-            Event::NewKey {
-                account,
-                fingerprint,
-                known,
-            } => self.on_new_key(account, fingerprint, known),
         }
     }
 
@@ -617,20 +612,6 @@ impl Conversation {
         if self.awaits(&account) || of_file {
             self.show(Item::Presence { account, is_online });
         }
-    }
-
-    /// Shows a key that was never seen before; the first of its account is trusted from now on.
-    fn on_new_key(&mut self, account: AccountName, fingerprint: String, known: usize) {
-        self.tell(Event::NewKey {
-            account: account.clone(),
-            fingerprint: fingerprint.clone(),
-            known,
-        });
-        self.show(Item::NewKey {
-            account,
-            fingerprint,
-            known,
-        });
     }
 
     // ---- answers of the node ---------------------------------------------------------------

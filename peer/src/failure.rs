@@ -113,6 +113,13 @@ impl Failure {
             CommandError::Replaced => failure(Exit::Profile).next(
                 "end the other program, or log in here with a profile of its own ('peer --profile NAME login')",
             ),
+            CommandError::NotApproved { fingerprint } => {
+                Self::new(Exit::NotApproved, format!("could not {doing}"))
+                    .because("this device is not approved by its account yet")
+                    .next(format!(
+                        "on a device that is, run 'peer devices approve {fingerprint}'; with the recovery code, run 'peer login NAME --recovery-file FILE' here"
+                    ))
+            }
             CommandError::WrongPassword => failure(Exit::Credentials)
                 .next(
                 "check the name, run the command again and type the password anew; one that was refused is never tried again by itself",
@@ -174,7 +181,7 @@ impl Failure {
             Refusal::OutOfOrder | Refusal::LimitExceeded => failure(Exit::Other)
                 .next("try again; if it happens again, the versions of peer and server may not fit"),
             Refusal::StoreFailed => failure(Exit::Other).next("tell the server's operator"),
-            Refusal::NotApproved => failure(Exit::Other)
+            Refusal::NotApproved => failure(Exit::NotApproved)
                 .next("run 'peer devices approve' on a device of the account that is approved"),
             Refusal::EntryRefused => failure(Exit::Other).next("try again: another device was faster"),
             Refusal::RelayOff => failure(Exit::Other)

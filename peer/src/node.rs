@@ -338,7 +338,8 @@ impl Node {
                 self.wants_are_stale = true;
                 match answered {
                     Answered::Directory(purpose, answer) => {
-                        self.directory.on_answer(purpose, answer, cx);
+                        let known = &self.identities;
+                        self.directory.on_answer(purpose, answer, known, cx);
                     }
                     Answered::Device(purpose, answer) => {
                         self.account.on_answer(purpose, answer, cx);
@@ -378,6 +379,7 @@ impl Node {
                 self.paths.on_online(now);
             }
             AccountEvent::Offline => {
+                self.identities.on_offline();
                 cx.links.on_offline();
                 self.directory.on_offline();
                 self.paths.on_offline();
@@ -387,8 +389,8 @@ impl Node {
                 cx.links.set_enrolled(false, now);
                 self.lan.set_enrolled(false, now);
             }
-            AccountEvent::Directory(push) => self.directory.on_push(push, cx),
-            AccountEvent::Introduction(push) => Directory::on_introduction(push, cx),
+            AccountEvent::Directory(push) => self.directory.on_push(push, &self.identities, cx),
+            AccountEvent::Introduction(push) => self.directory.on_introduction(push, cx),
             AccountEvent::Identity(push) => {
                 self.identities.on_push(push, self.account.name(), cx);
             }
@@ -406,6 +408,8 @@ impl Node {
         let cx = &mut self.effects.at(now);
         match event {
             DirectoryEvent::Listed => self.account.on_listed(cx),
+            DirectoryEvent::Introduced(account) => self.identities.on_introduced(&account, cx),
+            DirectoryEvent::Unenrolled(account) => self.identities.on_unenrolled(&account, cx),
             DirectoryEvent::Unreachable { account, error } => {
                 self.transfers.on_unreachable(&account, &error, cx);
             }

@@ -20,14 +20,24 @@ fn t35_a_new_device_of_somebody_known_is_shown() {
     let alice = world.receive("alice");
     world.json("bob", &["send", "alice", "from the old device"]);
     assert_eq!(world.log_in("tablet", "bob").code(), 0);
+    let status = &world.json("tablet", &["status"])[0];
+    let fingerprint = &text(&status["fingerprint"]);
+    // Until bob has approved it, it sends nothing.
+    let refused = world.peer("tablet", &["send", "alice", "from the new one"]);
+    let words = ["not approved", "peer devices approve", fingerprint];
+    assert_explains(&refused, 12, &words);
+    let running = world.receive("tablet");
+    let approved = world.peer("bob", &["devices", "approve", fingerprint]);
+    assert_eq!(approved.code(), 0, "{approved:?}");
+    drop(running);
     world.json("tablet", &["send", "alice", "from the new one"]);
     let is_new = |line: &Value| line["method"] == "new_key" && line["params"]["known"] == 1;
     let told = alice
         .wait_json("the new key is shown", PATIENCE, is_new)
         .unwrap();
     assert_eq!(told["params"]["account"], "bob");
-    let status = &world.json("tablet", &["status"])[0];
     assert_eq!(told["params"]["fingerprint"], status["fingerprint"]);
+    assert_eq!(told["params"]["is_approved"], true);
 }
 
 #[test]
@@ -59,7 +69,7 @@ fn a_new_device_of_ones_own_account_is_shown_on_the_others() {
         assert_eq!(listed.code(), 0, "{listed:?}");
         let words = "NEW DEVICE of your account";
         assert_eq!(listed.stderr.contains(words), is_news, "{listed:?}");
-        let next = "rendezvous account remove";
+        let next = "peer devices approve SHA256:";
         assert_eq!(listed.stderr.contains(next), is_news, "{listed:?}");
     }
     // Programs find it beside the results.

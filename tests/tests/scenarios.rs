@@ -4,6 +4,9 @@
 // Accounts with an identity: approvals, revocations, safety numbers.
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+// Who is let in: approved devices.
+#[path = "scenarios/admission.rs"]
+mod admission;
 // Firewalls that let no UDP through.
 #[path = "scenarios/blocked.rs"]
 mod blocked;

@@ -141,6 +141,7 @@ fn this_device(session: &mut NodeHandle, doing: &str) -> Result<Option<Listed>, 
         device,
         fingerprint: node.fingerprint,
         key: KeyState::Known,
+        is_verified: false,
         status: Status::Available,
         since: unix_time(),
         endpoints: node.endpoints,
@@ -191,9 +192,13 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
                     session.ready(DOING)?;
                 }
             }
-            Event::FailedLogins(_) | Event::Enrolled(_) | Event::NewKey { .. } => {
+            Event::FailedLogins(_)
+            | Event::Enrolled(_)
+            | Event::NewKey { .. }
+            | Event::NotApproved { .. }
+            | Event::OtherAccount { .. } => {
                 screen.data(&event)?;
-                if let Some(text) = line::notice(&event, &screen.error_look) {
+                if let Some(text) = line::warning(&event, &screen.error_look) {
                     screen.note(text);
                 }
             }

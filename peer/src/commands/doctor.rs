@@ -224,9 +224,10 @@ impl Visit<'_> {
                 account,
                 fingerprint,
                 known: 0,
+                ..
             } = &event
             {
-                let text = line::new_key(account, fingerprint, 0, &self.screen.look);
+                let text = line::new_key(account, fingerprint, 0, false, &self.screen.look);
                 self.screen.prose(text.trim_start())?;
             }
             tell_notice(&event, self.screen);
@@ -767,6 +768,7 @@ mod tests {
             device: DeviceName::lossy("phone"),
             fingerprint: String::new(),
             key: KeyState::Known,
+            is_verified: false,
             status: common::wire::rendezvous::Status::Available,
             since: unix_time(),
             endpoints: Vec::new(),
@@ -802,6 +804,7 @@ mod tests {
             device: DeviceName::lossy("laptop"),
             fingerprint: String::new(),
             key: KeyState::Known,
+            is_verified: false,
             status: common::wire::rendezvous::Status::Available,
             since,
             endpoints: Vec::new(),

@@ -147,7 +147,9 @@ impl Follower<'_> {
             | Event::Transfer { .. }
             | Event::FailedLogins(_)
             | Event::Enrolled(_)
-            | Event::NewKey { .. } => self.output.data(&event)?,
+            | Event::NewKey { .. }
+            | Event::NotApproved { .. }
+            | Event::OtherAccount { .. } => self.output.data(&event)?,
         }
         Ok(())
     }

@@ -507,7 +507,7 @@ impl NodeHandle {
 
 /// Tells of an event that the owner of the account must know, in a command that is about something else.
 pub(super) fn tell_notice(event: &Event, screen: &Screen) {
-    if let Some(text) = line::notice(event, &screen.error_look) {
+    if let Some(text) = line::warning(event, &screen.error_look) {
         screen.aside(event);
         screen.note(text);
     }

@@ -350,9 +350,13 @@ impl Receiver<'_> {
                 }
                 Ok(None)
             }
-            Event::FailedLogins(_) | Event::Enrolled(_) | Event::NewKey { .. } => {
+            Event::FailedLogins(_)
+            | Event::Enrolled(_)
+            | Event::NewKey { .. }
+            | Event::NotApproved { .. }
+            | Event::OtherAccount { .. } => {
                 self.screen.data(&event)?;
-                if let Some(text) = line::notice(&event, &self.screen.error_look) {
+                if let Some(text) = line::warning(&event, &self.screen.error_look) {
                     self.note(&text);
                 }
                 Ok(None)

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
 use common::time::UnixTime;
-use common::wire::rendezvous::FailedLogins;
 
 use super::connection::ConnectionChange;
 use super::entry::Mistake;
@@ -15,7 +14,7 @@ use super::transfers::{Stage, Transfer};
 use crate::client::Typed;
 use crate::failure::Failure;
 use crate::node::command::{
-    Command, EnrolmentView, Event, HistoryItem, Listed, NodeStatus, OfferView, Reply, TransferState,
+    Command, Event, HistoryItem, Listed, NodeStatus, OfferView, Reply, TransferState,
 };
 use crate::shell::names::FileName;
 
@@ -212,17 +211,8 @@ pub(crate) enum Item {
     },
     /// The same is heard on the local network, or not any more, while the connection to the server is lost.
     Nearby { account: AccountName, is_here: bool },
-    /// Somebody else failed to log in to this account.
-    FailedLogins(FailedLogins),
-    /// Another device was enrolled at this account.
-    Enrolled(EnrolmentView),
-    /// An account has a key that was never seen before.
-    NewKey {
-        account: AccountName,
-        fingerprint: String,
-        /// Keys of the account that were known before; none at first contact.
-        known: usize,
-    },
+    /// What the account's owner has to know of devices and keys.
+    Notice(Event),
     /// The node of this profile is in this program from now on.
     TookOver,
     /// What was typed has not been done.

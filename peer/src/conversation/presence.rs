@@ -210,6 +210,7 @@ mod tests {
             device: DeviceName::lossy("laptop"),
             fingerprint: fingerprint.to_owned(),
             key: KeyState::Known,
+            is_verified: false,
             status: Status::Available,
             since: UnixTime::default(),
             endpoints: Vec::new(),

@@ -248,6 +248,7 @@ fn listed(account: &str, is_self: bool) -> Listed {
         device: DeviceName::lossy("laptop"),
         fingerprint: String::new(),
         key: KeyState::Known,
+        is_verified: false,
         status: Status::Available,
         since: UnixTime::default(),
         endpoints: Vec::new(),

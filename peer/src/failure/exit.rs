@@ -32,7 +32,7 @@ exits! {
     /// Nothing was sent to the server.
     ServerKey = 6, "server key changed or not trusted";
     /// The message stays in the outbox.
-    NotDelivered = 7, "recipient offline, or not delivered in time";
+    NotDelivered = 7, "recipient offline, or not in time";
     /// A file of the person's, or the output; not the profile's history.
     File = 8, "file problem: not found, not readable, disk full";
     /// The other side said no, or the transfer broke off.
@@ -40,7 +40,9 @@ exits! {
     /// There is no account to act for.
     NotLoggedIn = 10, "not logged in, or the profile is not set up";
     /// The profile's folder cannot be used by this process.
-    Profile = 11, "profile in use, damaged, or of a newer version";
+    Profile = 11, "profile in use, damaged or too new";
+    /// Only the account's owner can approve it.
+    NotApproved = 12, "device not approved by its account";
     /// 128 + SIGINT.
     Interrupted = 130, "interrupted with Ctrl-C";
     /// 128 + SIGTERM, and for every other signal that asks a program to end.

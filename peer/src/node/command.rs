@@ -197,6 +197,11 @@ impl Command {
 }
 
 impl Command {
+    /// Tells whether only a device may ask it that its account has approved.
+    pub(super) const fn needs_approval(&self) -> bool {
+        matches!(self, Self::Send { .. } | Self::SendFile { .. })
+    }
+
     /// Tells whether a person waits for the server with it, or for somebody whom only the server can find.
     pub(super) const fn needs_server(&self) -> bool {
         match self {
@@ -318,6 +323,14 @@ pub enum CommandError {
     /// The program that runs the node ends; another of its profile can run it.
     #[error("the 'peer' program that had the connection is ending")]
     Stopping,
+    /// This device's account has not approved it yet.
+    #[error(
+        "this device is not approved by its account yet; its fingerprint is {fingerprint}. On a device that is, run 'peer devices approve {fingerprint}', or here 'peer login NAME --recovery-file FILE'"
+    )]
+    NotApproved {
+        /// Of this device's key.
+        fingerprint: String,
+    },
     /// The server has refused this password before, so it was not asked again.
     #[error("unknown account or wrong password")]
     WrongPassword,
@@ -426,7 +439,19 @@ pub enum Event {
         fingerprint: String,
         /// Number of keys that were pinned to this account before.
         known: usize,
+        /// The account's log approves it: one of its other devices has, or its recovery code.
+        #[serde(default)]
+        is_approved: bool,
     },
+    /// A device that says that it is of an account is not approved by that account's log, and was turned away. Told
+    /// once for each device.
+    NotApproved {
+        account: AccountName,
+        fingerprint: String,
+    },
+    /// The server names another account by a name that is known: the person has begun anew, or somebody is in between.
+    /// Its devices are turned away until a person says that it is the same one. To be shown as a warning.
+    OtherAccount { account: AccountName },
 }
 
 /// A device that was enrolled at this account.
@@ -471,6 +496,9 @@ pub struct Listed {
     pub fingerprint: String,
     /// What this device knows of that key.
     pub key: KeyState,
+    /// A person has compared the safety number with its account.
+    #[serde(default)]
+    pub is_verified: bool,
     /// The availability that it announces.
     pub status: Status,
     /// When it came online, by the server's clock.
@@ -485,12 +513,16 @@ pub struct Listed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {
-    /// It is pinned to this account, or it is this device's own.
+    /// The account's log approves it, or, where there is none, it is pinned to this account, or it is this device's own.
     Known,
     /// Other keys are pinned to this account: its owner has another device, or somebody else is in between.
     New,
     /// It is pinned to another account. Such a device is not linked.
     OtherAccount,
+    /// The account's log does not approve it. Such a device is not linked.
+    NotApproved,
+    /// The server names another account by this name than the one that is known: [`Event::OtherAccount`].
+    OtherIdentity,
     /// No key is pinned to this account.
     Unmet,
 }

@@ -18,6 +18,13 @@ impl Node {
         if command.needs_server() {
             self.account.hurry(cx);
         }
+        if command.needs_approval()
+            && let Some(own) = self.account.name()
+            && self.identities.is_unapproved(own)
+        {
+            let fingerprint = self.own_key.fingerprint().to_string();
+            return cx.reply(id, Err(CommandError::NotApproved { fingerprint }));
+        }
         match command {
             Command::Version => {
                 let (api, program) = (API_VERSION, AGENT.to_owned());

@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 
 use super::command::{CommandError, CommandId, Event, Listed, PresenceView, Reply};
 use super::context::Context;
+use super::identities::Identities;
 use super::io::ContactRequest;
 use super::lan::Lan;
 use super::links::{LinkChange, Links, NO_RELAY};
@@ -42,6 +43,10 @@ pub(super) enum DirectoryEvent {
         account: AccountName,
         error: CommandError,
     },
+    /// A device of this account is introduced: a link to it is about to be.
+    Introduced(AccountName),
+    /// A device of this account is enrolled no longer.
+    Unenrolled(AccountName),
 }
 
 /// The directory as this node sees it.
@@ -272,12 +277,13 @@ impl Directory {
         &mut self,
         purpose: DirectoryPurpose,
         answer: Result<DirectoryAnswer, CommandError>,
+        known: &Identities,
         cx: &mut Context<'_>,
     ) {
         match purpose {
             DirectoryPurpose::Announce => self.on_announced(answer),
-            DirectoryPurpose::List(command) => self.on_page(command, answer, cx),
-            DirectoryPurpose::Watch => self.on_watch_answer(answer, cx),
+            DirectoryPurpose::List(command) => self.on_page(command, answer, known, cx),
+            DirectoryPurpose::Watch => self.on_watch_answer(answer, known, cx),
             DirectoryPurpose::Unwatch => {}
             DirectoryPurpose::WhoIs(device_key) => match answer {
                 Ok(DirectoryAnswer::Owner { account }) => {
@@ -289,24 +295,34 @@ impl Directory {
     }
 
     /// Takes a push of the server.
-    pub(super) fn on_push(&mut self, push: DirectoryPush, cx: &mut Context<'_>) {
+    pub(super) fn on_push(
+        &mut self,
+        push: DirectoryPush,
+        known: &Identities,
+        cx: &mut Context<'_>,
+    ) {
         match push {
             DirectoryPush::Presence { changes, .. } => {
                 self.watch.on_changes(&changes);
-                self.tell_changes(changes, cx);
+                self.tell_changes(changes, known, cx);
             }
             DirectoryPush::ListAgain => self.watch.on_ended(cx.now),
             DirectoryPush::Unenrolled {
                 account,
                 device_key,
-            } => cx.links.on_unenrolled(device_key, &account, cx.now),
+            } => {
+                cx.links.on_unenrolled(device_key, &account, cx.now);
+                self.events.push_back(DirectoryEvent::Unenrolled(account));
+            }
         }
     }
 
     /// Another device is about to make a link to this one, or waits for one.
-    pub(super) fn on_introduction(push: IntroductionPush, cx: &mut Context<'_>) {
+    pub(super) fn on_introduction(&mut self, push: IntroductionPush, cx: &mut Context<'_>) {
         let IntroductionPush::Introduced(introduction) = push;
         cx.links.expect(&introduction, cx.now);
+        let account = introduction.entry.account;
+        self.events.push_back(DirectoryEvent::Introduced(account));
     }
 
     fn on_announced(&mut self, answer: Result<DirectoryAnswer, CommandError>) {
@@ -322,6 +338,7 @@ impl Directory {
         &mut self,
         command: CommandId,
         answer: Result<DirectoryAnswer, CommandError>,
+        known: &Identities,
         cx: &mut Context<'_>,
     ) {
         let (entries, next) = match page(answer) {
@@ -339,7 +356,7 @@ impl Directory {
         listing.extend(
             entries
                 .into_iter()
-                .map(|entry| listed(entry, own_key, links)),
+                .map(|entry| listed(entry, own_key, known, links)),
         );
         if listing.len() >= LIST_ENTRIES_MAX || next.is_none() {
             let listing = self.listings.remove(&command).unwrap_or_default();
@@ -365,6 +382,7 @@ impl Directory {
     fn on_watch_answer(
         &mut self,
         answer: Result<DirectoryAnswer, CommandError>,
+        known: &Identities,
         cx: &mut Context<'_>,
     ) {
         let tells_people = self.search.watches_always();
@@ -382,7 +400,7 @@ impl Directory {
                 if self.watch.has_paused() {
                     self.search.look_again();
                 }
-                self.tell_changes(changes, cx);
+                self.tell_changes(changes, known, cx);
             }
             Ok(DirectoryAnswer::Found { .. } | DirectoryAnswer::Owner { .. }) | Err(_) => {
                 self.watch.on_refused(cx.now);
@@ -391,7 +409,7 @@ impl Directory {
     }
 
     /// Tells people who came online and who went offline, and dials devices of wanted accounts that came.
-    fn tell_changes(&self, changes: Vec<Change>, cx: &mut Context<'_>) {
+    fn tell_changes(&self, changes: Vec<Change>, known: &Identities, cx: &mut Context<'_>) {
         for change in changes {
             let view = match change {
                 Change::Online(entry) => {
@@ -400,7 +418,7 @@ impl Directory {
                     if self.search.wants(&entry.account) {
                         ask_introduction(entry.account.clone(), cx);
                     }
-                    PresenceView::Online(listed(entry, self.own_key, cx.links))
+                    PresenceView::Online(listed(entry, self.own_key, known, cx.links))
                 }
                 Change::Offline {
                     account,
@@ -451,6 +469,10 @@ impl Directory {
         let error = match answer {
             Ok(IntroductionAnswer::Introduced { introductions }) => {
                 let is_online = !introductions.is_empty();
+                if is_online {
+                    let introduced = DirectoryEvent::Introduced(account.clone());
+                    self.events.push_back(introduced);
+                }
                 if cx.links.dial(&account, introductions, cx.now) > 0 {
                     return self.search.on_dialling(&account);
                 }
@@ -533,14 +555,16 @@ fn page(
     }
 }
 
-fn listed(entry: Entry, own_key: DeviceKey, links: &Links) -> Listed {
-    let key = links.key_state(&entry.device_key, &entry.account);
+fn listed(entry: Entry, own_key: DeviceKey, known: &Identities, links: &Links) -> Listed {
+    let key = known.key_state(&entry.account, &entry.device_key, links);
+    let is_verified = known.is_verified(&entry.account);
     let endpoints = entry.candidates.into_iter();
     Listed {
         account: entry.account,
         device: entry.device_name,
         fingerprint: entry.device_key.fingerprint().to_string(),
         key,
+        is_verified,
         status: entry.status,
         since: entry.since,
         endpoints: endpoints.map(|candidate| candidate.endpoint).collect(),

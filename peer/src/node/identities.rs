@@ -11,6 +11,7 @@
 //! entries again that it has lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use common::account::{
     Accepted, AccountEntry, AccountLog, AccountStatement, Genesis, LogError, Revocation,
@@ -27,7 +28,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
 use super::command::{
-    CommandError, CommandId, DevicesView, OwnDevice, OwnDeviceState, Reply, SafetyView,
+    CommandError, CommandId, DevicesView, Event, OwnDevice, OwnDeviceState, Reply, SafetyView,
 };
 use super::context::Context;
 use super::io::LogRequest;
@@ -36,6 +37,8 @@ use super::requests::{Told, unexpected_reply};
 use crate::recovery::RecoveryCode;
 use reading::Reading;
 
+// Whose devices are let in.
+mod admission;
 // What is read of a log, page by page, and who waits for it.
 mod reading;
 
@@ -79,6 +82,10 @@ pub(super) struct Identities {
     clock: HybridClock,
     known: BTreeMap<AccountName, Known>,
     reading: BTreeMap<AccountName, Reading>,
+    /// When logs were read last, whether there was one or not.
+    read: BTreeMap<AccountName, Instant>,
+    /// Devices that people were told of, since their account has not approved them.
+    told: BTreeSet<DeviceKey>,
 }
 
 impl Identities {
@@ -108,6 +115,8 @@ impl Identities {
             run: RunId::from_bytes(run),
             clock: HybridClock::new(),
             reading: BTreeMap::new(),
+            read: BTreeMap::new(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -116,11 +125,17 @@ impl Identities {
         Occupancy::new("known identities", self.known.len(), IDENTITIES_MAX)
     }
 
-    /// There is a new session: the log may have grown meanwhile.
+    /// There is a new session: the logs of this account, and of those that are linked, may have grown meanwhile.
     pub(super) fn on_online(&mut self, own: Option<&AccountName>, cx: &mut Context<'_>) {
-        if let Some(own) = own {
-            self.read(own.clone(), None, cx);
+        let linked = cx.links.linked_accounts();
+        for account in own.cloned().into_iter().chain(linked) {
+            self.read(account, None, cx);
         }
+    }
+
+    /// There is no session any more: what was read of it may have grown by the next one.
+    pub(super) fn on_offline(&mut self) {
+        self.read.clear();
     }
 
     /// Carries out a command once the log of `account` has been read.
@@ -179,13 +194,14 @@ impl Identities {
                 } else if let Some(log) = assembled(vec![*entry]) {
                     self.adopt(&account, log, cx);
                 }
+                self.enforce(&account, own, cx);
                 if let Some(command) = command {
                     cx.reply(command, Ok(Reply::Done));
                 }
             }
             (IdentityPurpose::Read(account) | IdentityPurpose::Online(account), answer) => {
                 let error = answer.err().unwrap_or_else(unexpected_reply);
-                self.fail(&account, &error, cx);
+                self.fail(&account, &error, own, cx);
             }
             (IdentityPurpose::Append { command, .. }, answer) => {
                 let error = answer.err().unwrap_or_else(unexpected_reply);
@@ -206,6 +222,7 @@ impl Identities {
     ) {
         if let Some(own) = own {
             self.take(own, *entry, cx);
+            self.enforce(own, Some(own), cx);
         }
     }
 
@@ -224,7 +241,7 @@ impl Identities {
         reading.entries.extend(entries);
         let count = reading.entries.len();
         if count > ACCOUNT_ENTRIES_MAX {
-            return self.fail(&account, &unexpected_reply(), cx);
+            return self.fail(&account, &unexpected_reply(), own, cx);
         }
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         if !is_last && count < total {
@@ -233,6 +250,7 @@ impl Identities {
         let entries = std::mem::take(&mut reading.entries);
         let is_own = own == Some(&account);
         self.merge(&account, entries, is_own, cx);
+        self.on_read(&account, own, cx);
         if is_own && self.is_wanted(&account) {
             let request = DirectoryRequest::Find {
                 account: account.clone(),
@@ -248,10 +266,21 @@ impl Identities {
         reading.is_some_and(|reading| !reading.waiting.is_empty())
     }
 
-    fn fail(&mut self, account: &AccountName, error: &CommandError, cx: &mut Context<'_>) {
-        let reading = self.reading.remove(account);
-        for (command, _) in reading.into_iter().flat_map(|reading| reading.waiting) {
+    fn fail(
+        &mut self,
+        account: &AccountName,
+        error: &CommandError,
+        own: Option<&AccountName>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(reading) = self.reading.remove(account) else {
+            return;
+        };
+        for (command, _) in reading.waiting {
             cx.reply(command, Err(error.clone()));
+        }
+        for device_key in reading.claims {
+            self.decide_unread(account, device_key, own, cx);
         }
     }
 
@@ -267,7 +296,10 @@ impl Identities {
         let known = self.known.get_mut(account);
         match (id, known) {
             (Some(id), Some(known)) if known.log.id() != id => {
-                known.other = assembled(entries);
+                let other = assembled(entries);
+                let is_news =
+                    known.other.as_ref().map(AccountLog::id) != other.as_ref().map(AccountLog::id);
+                known.other = other;
                 let own_key = self.secret.public();
                 // A device that belongs to somebody is nobody else's because the server says so.
                 if is_own
@@ -275,6 +307,9 @@ impl Identities {
                     && let Some(other) = known.other.take()
                 {
                     self.adopt(account, other, cx);
+                } else if is_news {
+                    let account = account.clone();
+                    cx.event(Event::OtherAccount { account });
                 }
             }
             // The account was removed, and registered anew by a device that cannot begin the old one again.

@@ -33,6 +33,7 @@ use super::transport::{
 };
 use super::violation::ProtocolViolation;
 use authorise::Introduced;
+pub(super) use authorise::{Claim, Source};
 pub(super) use dial::NO_RELAY;
 use dial::{Channel, Dials};
 use direct::Rounds;
@@ -68,6 +69,9 @@ pub(super) enum LinksEvent {
         /// A key that was unpinned to make room.
         forgotten: Option<(AccountName, DeviceKey)>,
     },
+    /// A link's device is said to be of an account. The node calls [`Links::admit`] or [`Links::turn_away`], as its
+    /// log has it.
+    Claimed(Claim),
     /// A frame arrived.
     Frame {
         link: LinkId,
@@ -148,7 +152,9 @@ pub(super) struct Links {
 struct Peer {
     device_key: DeviceKey,
     side: Side,
-    /// `None` until the link is authorised.
+    /// The account that it is said to be of.
+    claimed: Option<AccountName>,
+    /// The same once the link is authorised.
     account: Option<AccountName>,
     /// Whose device was dialled, at the client's side.
     dialled: Option<AccountName>,
@@ -917,6 +923,7 @@ impl Links {
         let reason = match reason {
             CloseReason::Done => "the link was closed",
             CloseReason::Unauthorised => "the other device has logged out, or was removed",
+            CloseReason::NotApproved => "the other device is not approved by its account",
             CloseReason::Protocol => "the other side broke the protocol",
             CloseReason::Version => {
                 "the other side speaks another version; upgrade the older of the two"

@@ -117,8 +117,12 @@ impl Node {
                 known,
                 forgotten,
             } => {
-                cx.on_new_key(account, device_key, known, forgotten);
+                let is_approved = self.identities.approves(&account, &device_key);
+                cx.on_new_key(account, device_key, known, forgotten, is_approved);
                 self.lan.on_new_key(device_key);
+            }
+            LinksEvent::Claimed(claim) => {
+                self.identities.on_claim(claim, self.account.name(), cx);
             }
             LinksEvent::Frame {
                 link,

@@ -142,6 +142,8 @@ pub enum CloseReason {
     Protocol = 2,
     /// There is no common protocol version.
     Version = 3,
+    /// The account of the other side's device, or of this one, has not approved its device.
+    NotApproved = 4,
 }
 
 /// How a read ended.

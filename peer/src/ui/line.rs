@@ -7,7 +7,6 @@ use common::id::{AccountName, DeviceName};
 use common::text::{self, Align, block, inline};
 use common::time::UnixTime;
 use common::wire::peer::DeclineReason;
-use common::wire::rendezvous::FailedLogins;
 
 use super::Look;
 use crate::config::shown_path;
@@ -15,8 +14,7 @@ use crate::conversation::connection::ConnectionChange;
 use crate::conversation::presence::Absence;
 use crate::conversation::slash::Slash;
 use crate::node::command::{
-    Direction, EnrolmentView, Event, HistoryItem, KeyState, Listed, MessageState, OfferView,
-    PresenceView, TransferState,
+    Direction, HistoryItem, KeyState, Listed, MessageState, OfferView, PresenceView, TransferState,
 };
 use crate::shell::names::FileName;
 
@@ -26,6 +24,8 @@ mod devices;
 mod front_end;
 /// Links, and how their packets go.
 mod link;
+/// What an account's owner has to know.
+mod notices;
 /// Long messages, shortened.
 mod recent;
 /// What a node says of itself.
@@ -36,6 +36,7 @@ mod transfer;
 pub(crate) use devices::devices;
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
 pub(crate) use link::{Rates, table as links};
+pub(crate) use notices::{failed_logins, new_key, notice, warning};
 use recent::recent;
 pub(crate) use status::node_status;
 pub(crate) use transfer::{
@@ -214,6 +215,9 @@ pub(crate) fn directory(
         if device.is_self {
             account.push_str(" (you)");
         }
+        if device.is_verified {
+            account.push_str(" (verified)");
+        }
         [
             account,
             format!("{}{}", inline(device.device.as_str()), key_mark(device.key)),
@@ -242,6 +246,8 @@ const fn key_mark(key: KeyState) -> &'static str {
         KeyState::Known | KeyState::Unmet => "",
         KeyState::New => " (new key)",
         KeyState::OtherAccount => " (key of another account)",
+        KeyState::NotApproved => " (not approved)",
+        KeyState::OtherIdentity => " (ANOTHER ACCOUNT)",
     }
 }
 
@@ -316,57 +322,6 @@ pub(crate) fn labelled(name: &str, value: &str, look: &Look) -> String {
     format!("{} {value}", look.dim(&format!("{name:LABEL_COLUMNS$}")))
 }
 
-/// Failed log-ins by others, and whether they led to a block.
-pub(crate) fn failed_logins(failed: &FailedLogins, look: &Look) -> String {
-    let times = match failed.count {
-        1 => "once".to_owned(),
-        count => format!("{count} times"),
-    };
-    let block = match failed.blocked_for_s {
-        0 => String::new(),
-        seconds => format!(
-            " Unknown devices are blocked for {}; this one is not.",
-            text::seconds(seconds.into())
-        ),
-    };
-    look.yellow(&format!(
-        "Somebody failed to log in to this account {times}, last at {}.{block}",
-        text::stamp(failed.last, &look.zone)
-    ))
-}
-
-/// Another device of this account, and what to do if it is not the owner's.
-pub(crate) fn enrolled(device: &EnrolmentView, look: &Look) -> String {
-    look.yellow(&format!(
-        "NEW DEVICE of your account: '{}' (fingerprint {}) logged in at {}. If that was not you, somebody knows your password: have the server's operator remove the account ('rendezvous account remove'), which logs out all its devices, and register again with another password.",
-        inline(device.device.as_str()),
-        inline(&device.fingerprint),
-        text::stamp(device.at, &look.zone)
-    ))
-}
-
-/// A key that was never seen before; `known` counts those of its account that were.
-pub(crate) fn new_key(
-    account: &AccountName,
-    fingerprint: &str,
-    known: usize,
-    look: &Look,
-) -> String {
-    let fingerprint = inline(fingerprint);
-    if known == 0 {
-        return look.dim(&format!(
-            "  First contact with {account}, whose key {fingerprint} is trusted from now on. 'peer status' shows {account} the same one, if it is theirs."
-        ));
-    }
-    let devices = match known {
-        1 => "1 device is".to_owned(),
-        count => format!("{count} devices are"),
-    };
-    look.yellow(&format!(
-        "NEW DEVICE of {account}: its key {fingerprint} was never seen before ({devices} known). Ask {account} over another channel whether it is theirs."
-    ))
-}
-
 /// How far a message to one of its recipients is; `online` tells whether they are there, if that is known.
 pub(crate) fn delivery(
     to: &AccountName,
@@ -437,28 +392,6 @@ pub(crate) fn absent(account: &AccountName, absence: Absence) -> String {
     }
 }
 
-/// A line for an event that every long-running command tells about in the same way.
-pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
-    match event {
-        Event::FailedLogins(failed) => Some(failed_logins(failed, look)),
-        Event::Enrolled(device) => Some(enrolled(device, look)),
-        Event::NewKey {
-            account,
-            fingerprint,
-            known,
-        } => (*known > 0).then(|| new_key(account, fingerprint, *known, look)),
-        Event::Connection(_)
-        | Event::Presence(_)
-        | Event::Nearby { .. }
-        | Event::Message(_)
-        | Event::Recorded(_)
-        | Event::MessageState { .. }
-        | Event::Withdrawn { .. }
-        | Event::Offer(_)
-        | Event::Transfer { .. } => None,
-    }
-}
-
 /// Says once that the control connection is lost, and once that it is back.
 pub(crate) fn connection_change(change: &ConnectionChange, look: &Look) -> String {
     match change {
@@ -518,7 +451,7 @@ pub(crate) fn transfer_done(verb: &str, name: &str, whom: &str, state: &Transfer
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::command::ConnectionState;
+    use crate::node::command::{ConnectionState, EnrolmentView, Event};
     use common::id::{DeviceName, MessageId, TransferId};
     use common::wire::rendezvous::Status;
 
@@ -620,6 +553,7 @@ mod tests {
             device: serde_json::from_str("\"x\u{202e}y\u{200b}\"").unwrap(),
             fingerprint: HOSTILE.to_owned(),
             key: KeyState::Known,
+            is_verified: false,
             status: Status::Available,
             since: UnixTime::from_millis(u64::MAX),
             endpoints: vec!["192.0.2.1:1".parse().unwrap(); 3],
@@ -655,13 +589,13 @@ mod tests {
             "to bob",
             &TransferState::Waiting,
         ));
-        lines.push(new_key(&device.account, HOSTILE, 1, &look));
+        lines.push(new_key(&device.account, HOSTILE, 1, false, &look));
         let new = EnrolmentView {
             device: DeviceName::lossy(HOSTILE),
             fingerprint: HOSTILE.to_owned(),
             at: UnixTime::default(),
         };
-        lines.push(enrolled(&new, &look));
+        lines.extend(notice(&Event::Enrolled(new), &look));
         lines.push(presence(
             &PresenceView::Online(device),
             None,
@@ -753,6 +687,7 @@ mod tests {
             device: DeviceName::lossy("laptop"),
             fingerprint: String::new(),
             key: KeyState::Known,
+            is_verified: false,
             status: Status::Available,
             since: UnixTime::from_millis(1_700_000_000_000),
             endpoints: vec!["192.0.2.1:1".parse().unwrap()],
@@ -776,6 +711,7 @@ mod tests {
             device: DeviceName::lossy("laptop"),
             fingerprint: String::new(),
             key: KeyState::Known,
+            is_verified: false,
             status: Status::Available,
             since: UnixTime::from_millis(1_700_000_000_000),
             endpoints: vec!["[2001:db8:1:2:3:4:5:6]:54321".parse().unwrap()],
@@ -797,6 +733,7 @@ mod tests {
             device: DeviceName::lossy(name),
             fingerprint: String::new(),
             key: KeyState::Known,
+            is_verified: false,
             status: Status::Available,
             since: UnixTime::from_millis(1_700_000_000_000),
             endpoints: vec!["192.0.2.1:1".parse().unwrap()],

@@ -76,10 +76,12 @@ impl Model {
                 state: MessageState::Delivered,
             } => {
                 self.receipts += 1;
-                let Some(recipient) = hosts.iter().find(|host| host.account == *to) else {
+                let mut devices = hosts.iter().filter(|host| host.account == *to).peekable();
+                if devices.peek().is_none() {
                     return Ok(());
-                };
-                let received = rows(recipient, Direction::Received, &hosts[n].account);
+                }
+                let from = &hosts[n].account;
+                let received = devices.flat_map(|host| rows(host, Direction::Received, from));
                 match received.filter(|row| row.message.id == *id).count() {
                     1 => Ok(()),
                     count => Err(Violation::new(&format!(
@@ -117,7 +119,9 @@ impl Model {
             | Event::Offer(_)
             | Event::FailedLogins(_)
             | Event::Enrolled(_)
-            | Event::NewKey { .. } => Ok(()),
+            | Event::NewKey { .. }
+            | Event::NotApproved { .. }
+            | Event::OtherAccount { .. } => Ok(()),
         }
     }
 
@@ -145,9 +149,11 @@ impl Model {
         text: &str,
         hosts: &[Host],
     ) -> Result<(), Violation> {
-        let author = hosts.iter().position(|host| host.account == *from);
-        let typed = author.and_then(|author| self.typed.get(&(author, hosts[n].account.clone())));
-        if typed.is_some_and(|typed| typed.iter().any(|typed| typed == text)) {
+        let to = &hosts[n].account;
+        let is_by = |author: &usize| hosts[*author].account == *from;
+        let typed = self.typed.iter();
+        let mut typed = typed.filter(|((author, of), _)| of == to && is_by(author));
+        if typed.any(|(_, typed)| typed.iter().any(|typed| typed == text)) {
             Ok(())
         } else {
             Err(Violation::new(&format!(

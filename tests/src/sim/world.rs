@@ -615,7 +615,9 @@ impl World {
             | Event::Nearby { .. }
             | Event::FailedLogins(_)
             | Event::Enrolled(_)
-            | Event::NewKey { .. } => {}
+            | Event::NewKey { .. }
+            | Event::NotApproved { .. }
+            | Event::OtherAccount { .. } => {}
         }
         if let Err(violation) = self.model.on_event(n, event, &self.hosts) {
             self.report(violation);

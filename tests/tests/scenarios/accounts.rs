@@ -18,7 +18,16 @@ use zeroize::Zeroizing;
 use super::shared::{ask, until, until_online, world};
 
 /// Three hosts; the second and the third belong to one account, and the third has only just logged in.
-fn two_devices() -> World {
+pub(super) fn two_devices() -> World {
+    let mut world = newcomer_of_three();
+    assert_eq!(found(&mut world, 0, 1), Ok(Reply::Done));
+    assert_eq!(found(&mut world, 1, 2), Ok(Reply::Done));
+    log_in_the_third(&mut world);
+    world
+}
+
+/// The same before the third has logged in, and without identities.
+pub(super) fn newcomer_of_three() -> World {
     let stranger = Home {
         is_enrolled: false,
         ..Home::PUBLIC
@@ -29,20 +38,22 @@ fn two_devices() -> World {
         ..WorldOptions::new(7, 0, Faults::NONE)
     });
     world.pass(Duration::from_secs(5));
-    assert_eq!(found(&mut world, 0, 1), Ok(Reply::Done));
-    assert_eq!(found(&mut world, 1, 2), Ok(Reply::Done));
-    world.hosts[2].account = world.hosts[1].account.clone();
-    login::enter(&mut world, 2, Entry::LogIn);
-    until(&mut world, |world| world.hosts[2].entries.is_empty());
-    until_online(&mut world, 2, true);
     world
+}
+
+/// The third host is one more device of the second one's account.
+pub(super) fn log_in_the_third(world: &mut World) {
+    world.hosts[2].account = world.hosts[1].account.clone();
+    login::enter(world, 2, Entry::LogIn);
+    until(world, |world| world.hosts[2].entries.is_empty());
+    until_online(world, 2, true);
 }
 
 fn code(number: u8) -> RecoveryCode {
     RecoveryCode::new([number; 16])
 }
 
-fn found(world: &mut World, host: usize, number: u8) -> Result<Reply, CommandError> {
+pub(super) fn found(world: &mut World, host: usize, number: u8) -> Result<Reply, CommandError> {
     let recovery = code(number).secret().public();
     ask(world, host, Command::Found { recovery })
 }
@@ -55,7 +66,7 @@ fn devices(world: &mut World, host: usize) -> DevicesView {
 }
 
 /// The state of a host's device, as another host of the account sees it.
-fn state(world: &mut World, host: usize, of: usize) -> Option<OwnDeviceState> {
+pub(super) fn state(world: &mut World, host: usize, of: usize) -> Option<OwnDeviceState> {
     let fingerprint = fingerprint(world, of);
     let view = devices(world, host);
     let mut devices = view.devices.into_iter();
@@ -63,7 +74,7 @@ fn state(world: &mut World, host: usize, of: usize) -> Option<OwnDeviceState> {
     device.map(|device| device.state)
 }
 
-fn fingerprint(world: &World, host: usize) -> String {
+pub(super) fn fingerprint(world: &World, host: usize) -> String {
     let secret: [u8; 32] = world.hosts[host].secret;
     DeviceSecret::from_seed(secret)
         .public()

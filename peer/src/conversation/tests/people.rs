@@ -116,32 +116,33 @@ fn what_an_owner_must_know_is_shown() {
         last: UnixTime::default(),
         blocked_for_s: 0,
     };
-    let wanted = stage.event(Event::FailedLogins(failed.clone()));
-    assert_eq!(wanted.items, [Item::FailedLogins(failed.clone())]);
-    assert_eq!(wanted.events, [Event::FailedLogins(failed)]);
     let enrolment = EnrolmentView {
         device: DeviceName::lossy("laptop"),
         fingerprint: "SHA256:x".to_owned(),
         at: UnixTime::default(),
     };
-    let wanted = stage.event(Event::Enrolled(enrolment.clone()));
-    assert_eq!(wanted.items, [Item::Enrolled(enrolment.clone())]);
-    assert_eq!(wanted.events, [Event::Enrolled(enrolment)]);
-    for known in [0, 2] {
-        let (account, fingerprint) = (name("bob"), "SHA256:x".to_owned());
-        let event = Event::NewKey {
-            account: account.clone(),
-            fingerprint: fingerprint.clone(),
-            known,
-        };
+    let new_key = |known, is_approved| Event::NewKey {
+        account: name("bob"),
+        fingerprint: "SHA256:x".to_owned(),
+        known,
+        is_approved,
+    };
+    for event in [
+        Event::FailedLogins(failed),
+        Event::Enrolled(enrolment),
+        new_key(0, false),
+        new_key(2, true),
+        Event::NotApproved {
+            account: name("bob"),
+            fingerprint: "SHA256:x".to_owned(),
+        },
+        Event::OtherAccount {
+            account: name("bob"),
+        },
+    ] {
         let wanted = stage.event(event.clone());
+        assert_eq!(wanted.items, [Item::Notice(event.clone())]);
         assert_eq!(wanted.events, [event]);
-        let item = Item::NewKey {
-            account,
-            fingerprint,
-            known,
-        };
-        assert_eq!(wanted.items, [item]);
     }
 }
 

@@ -1,6 +1,9 @@
 //! What is read of a log, page by page, and who waits for it.
 
+use std::collections::BTreeSet;
+
 use common::account::AccountEntry;
+use common::key::DeviceKey;
 
 use super::Wish;
 use crate::node::command::CommandId;
@@ -12,6 +15,8 @@ pub(super) struct Reading {
     pub(super) entries: Vec<AccountEntry>,
     /// The commands that wait for the last page.
     pub(super) waiting: Vec<(CommandId, Wish)>,
+    /// The devices whose links wait for it.
+    pub(super) claims: BTreeSet<DeviceKey>,
 }
 
 impl Reading {
@@ -20,6 +25,7 @@ impl Reading {
         Self {
             entries: Vec::new(),
             waiting: waiting.into_iter().collect(),
+            claims: BTreeSet::new(),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Authorisation of links: whose the device at the other end is.
 //!
-//! A device that the server has just introduced is of the account that it was introduced as: there is something to
-//! send and to read as soon as the handshake is complete. The server is asked about every other one, whichever
-//! side dialled. A pinned key says enough only where the server does not: the device may have been removed
-//! meanwhile.
+//! First somebody has to say whose the device is: a *claim*. A device that the server has just introduced is claimed
+//! for the account that it was introduced as, so there is something to send and to read as soon as the handshake is
+//! complete. The server is asked about every other one, whichever side dialled. A pinned key says enough only where the
+//! server does not: the device may have been removed meanwhile.
+//!
+//! Then the account itself has to have approved the device, which the node finds in its log: until
+//! [`Links::admit`] nothing is sent and nothing is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use common::id::AccountName;
@@ -19,6 +22,22 @@ use super::frames::MessageStream;
 use super::pins::NewPin;
 use super::{LinkChange, Links, LinksEvent, Peer};
 use crate::node::transport::{CloseReason, LinkId, Side, StreamDir};
+
+/// Somebody says that a device, which has proved its key on a link, is of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::node) struct Claim {
+    pub(in crate::node) device_key: DeviceKey,
+    pub(in crate::node) account: AccountName,
+    pub(in crate::node) source: Source,
+}
+
+/// Who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Source {
+    Server,
+    /// The server says nothing; earlier it has said so.
+    Pin,
+}
 
 /// Devices that the server has introduced lately, and as whose.
 #[derive(Debug, Default)]
@@ -60,14 +79,65 @@ impl Links {
         now: Instant,
     ) {
         for link in self.links_of(device_key) {
-            let account = self.peers.get(&link).and_then(|peer| peer.account.as_ref());
-            match (owner, account) {
-                (Some(owner), Some(account)) if owner == account => {}
-                (Some(owner), None) => self.authorise(link, owner.clone(), now),
+            let claimed = self.peers.get(&link).and_then(|peer| peer.claimed.as_ref());
+            match (owner, claimed) {
+                (Some(owner), Some(claimed)) if owner == claimed => {}
+                (Some(owner), None) => self.claim(link, owner.clone(), Source::Server),
                 (_, Some(_)) | (None, None) => self.drop_link(link, CloseReason::Unauthorised, now),
             }
         }
         self.collect(now);
+    }
+
+    /// Authorises the links of a device that are claimed for an account which has approved it.
+    pub(in crate::node) fn admit(
+        &mut self,
+        device_key: DeviceKey,
+        account: &AccountName,
+        now: Instant,
+    ) {
+        for link in self.claimed_for(device_key, account) {
+            let peer = self.peers.get(&link);
+            if peer.is_some_and(|peer| peer.account.is_none()) {
+                self.authorise(link, account.clone(), now);
+            }
+        }
+        self.collect(now);
+    }
+
+    /// Closes the links of a device that are claimed for an account which has not approved it.
+    pub(in crate::node) fn turn_away(
+        &mut self,
+        device_key: DeviceKey,
+        account: &AccountName,
+        now: Instant,
+    ) {
+        for link in self.claimed_for(device_key, account) {
+            self.drop_link(link, CloseReason::NotApproved, now);
+        }
+        self.collect(now);
+    }
+
+    fn claimed_for(&self, device_key: DeviceKey, account: &AccountName) -> Vec<LinkId> {
+        let mut links = self.links_of(device_key);
+        links.retain(|link| {
+            let peer = self.peers.get(link);
+            peer.is_some_and(|peer| peer.claimed.as_ref() == Some(account))
+        });
+        links
+    }
+
+    /// The devices of an account that are linked.
+    pub(in crate::node) fn devices_of(&self, account: &AccountName) -> BTreeSet<DeviceKey> {
+        let peers = self.peers.values();
+        let linked = peers.filter(|peer| peer.account.as_ref() == Some(account));
+        linked.map(|peer| peer.device_key).collect()
+    }
+
+    /// The accounts that there are links to.
+    pub(in crate::node) fn linked_accounts(&self) -> BTreeSet<AccountName> {
+        let peers = self.peers.values();
+        peers.filter_map(|peer| peer.account.clone()).collect()
     }
 
     /// The server gave no answer: the links of a key that wait for it are of the account that the key is pinned
@@ -76,7 +146,7 @@ impl Links {
         for link in self.links_of(device_key) {
             let peer = self.peers.get(&link);
             if peer.is_some_and(|peer| peer.account.is_none()) {
-                self.authorise_by_pin(link, device_key, now);
+                self.claim_by_pin(link, device_key, now);
             }
         }
         self.collect(now);
@@ -90,11 +160,8 @@ impl Links {
         now: Instant,
     ) {
         self.introduced.take(device_key, now);
-        for link in self.links_of(device_key) {
-            let peer = self.peers.get(&link);
-            if peer.is_some_and(|peer| peer.account.as_ref() == Some(account)) {
-                self.drop_link(link, CloseReason::Unauthorised, now);
-            }
+        for link in self.claimed_for(device_key, account) {
+            self.drop_link(link, CloseReason::Unauthorised, now);
         }
         self.collect(now);
     }
@@ -124,6 +191,7 @@ impl Links {
         let peer = Peer {
             device_key,
             side,
+            claimed: None,
             account: None,
             dialled: None,
             authorise_by: now + patience,
@@ -146,15 +214,27 @@ impl Links {
             }
         }
         if let Some(account) = introduced {
-            self.authorise(link, account, now);
+            self.claim(link, account, Source::Server);
         }
     }
 
-    /// Authorises a link for the account that its key is pinned to, or closes it.
-    fn authorise_by_pin(&mut self, link: LinkId, device_key: DeviceKey, now: Instant) {
+    /// Claims a link for the account that its key is pinned to, or closes it.
+    fn claim_by_pin(&mut self, link: LinkId, device_key: DeviceKey, now: Instant) {
         match self.pins.owner(&device_key).cloned() {
-            Some(account) => self.authorise(link, account, now),
+            Some(account) => self.claim(link, account, Source::Pin),
             None => self.drop_link(link, CloseReason::Unauthorised, now),
+        }
+    }
+
+    /// Somebody says that a link's device is of this account.
+    fn claim(&mut self, link: LinkId, account: AccountName, source: Source) {
+        if let Some(peer) = self.peers.get_mut(&link) {
+            peer.claimed = Some(account.clone());
+            self.events.push_back(LinksEvent::Claimed(Claim {
+                device_key: peer.device_key,
+                account,
+                source,
+            }));
         }
     }
 
@@ -215,7 +295,7 @@ impl Links {
             .map(|(link, peer)| (*link, peer.device_key))
             .collect();
         for (link, device_key) in expired {
-            self.authorise_by_pin(link, device_key, now);
+            self.claim_by_pin(link, device_key, now);
         }
     }
 }

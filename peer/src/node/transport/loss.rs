@@ -86,6 +86,7 @@ fn describe(reason: &ConnectionError) -> String {
     const UNAUTHORISED: u64 = CloseReason::Unauthorised as u64;
     const PROTOCOL: u64 = CloseReason::Protocol as u64;
     const VERSION: u64 = CloseReason::Version as u64;
+    const NOT_APPROVED: u64 = CloseReason::NotApproved as u64;
     match reason {
         ConnectionError::TimedOut => "no answer".to_owned(),
         ConnectionError::Reset => "the other side has restarted".to_owned(),
@@ -95,6 +96,7 @@ fn describe(reason: &ConnectionError) -> String {
             VERSION => {
                 "the other side speaks another version; upgrade the older of the two".to_owned()
             }
+            NOT_APPROVED => "one of the two devices is not approved by its account".to_owned(),
             _ => "the other side closed the connection".to_owned(),
         },
         ConnectionError::LocallyClosed => "closed".to_owned(),

@@ -9,8 +9,8 @@ use common::time::UnixTime;
 use serde_json::json;
 
 use super::{
-    Counter, absent, awaiting, chat_help, connection_change, directory, enrolled, failed_logins,
-    labelled, moved, nearby, new_key, node_status, offer, recent, talk, transfer,
+    Counter, absent, awaiting, chat_help, connection_change, directory, labelled, moved, nearby,
+    node_status, notice, offer, recent, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -164,7 +164,9 @@ impl<'a> LineFrontEnd<'a> {
             | Event::Transfer { .. }
             | Event::FailedLogins(_)
             | Event::Enrolled(_)
-            | Event::NewKey { .. } => self.screen.data(event),
+            | Event::NewKey { .. }
+            | Event::NotApproved { .. }
+            | Event::OtherAccount { .. } => self.screen.data(event),
         }
     }
 
@@ -214,9 +216,7 @@ impl<'a> LineFrontEnd<'a> {
             | Item::Connection(_)
             | Item::Presence { .. }
             | Item::Nearby { .. }
-            | Item::FailedLogins(_)
-            | Item::Enrolled(_)
-            | Item::NewKey { .. }
+            | Item::Notice(_)
             | Item::TookOver => Ok(()),
         }
     }
@@ -365,13 +365,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Nearby { account, is_here } => {
             prose(format!("  {}", nearby(account, *is_here, look)))
         }
-        Item::FailedLogins(failed) => prose(failed_logins(failed, look)),
-        Item::Enrolled(device) => prose(enrolled(device, look)),
-        Item::NewKey {
-            account,
-            fingerprint,
-            known,
-        } => prose(new_key(account, fingerprint, *known, look)),
+        Item::Notice(event) => prose(notice(event, look).unwrap_or_default()),
         Item::TookOver => prose(look.dim(TOOK_OVER)),
         Item::Objection(Objection::InterruptOnce) => {
             prose(look.dim(&objected(&Objection::InterruptOnce)))
@@ -923,16 +917,21 @@ mod tests {
                 reason: name(),
                 is_retried: false,
             }),
-            Item::Enrolled(EnrolmentView {
+            Item::Notice(Event::Enrolled(EnrolmentView {
                 device: DeviceName::lossy("laptop"),
                 fingerprint: name(),
                 at: UnixTime::default(),
-            }),
-            Item::NewKey {
+            })),
+            Item::Notice(Event::NewKey {
                 account: bob(),
                 fingerprint: name(),
                 known: 1,
-            },
+                is_approved: false,
+            }),
+            Item::Notice(Event::NotApproved {
+                account: bob(),
+                fingerprint: name(),
+            }),
             Item::Problem(
                 Failure::new(Exit::Other, HOSTILE)
                     .because(HOSTILE)
