@@ -354,6 +354,8 @@ impl Node {
                         self.identities.on_answer(purpose, answer, own, cx);
                     }
                 }
+            } else if let Some((id, command)) = self.identities.poll_held() {
+                self.on_command(id, command, now);
             } else if let Some(event) = self.directory.poll_event() {
                 self.on_directory(event, now);
             } else if let Some(event) = cx.links.poll_event(now) {

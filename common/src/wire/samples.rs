@@ -270,6 +270,7 @@ samples! {
     identity_requests: IdentityRequest {
         IdentityRequest::Append { .. } => [IdentityRequest::Append { entry: Box::new(entry_of_log()) }],
         IdentityRequest::Read { .. } => [IdentityRequest::Read { account: account(), after: 1 }],
+        IdentityRequest::Enrolled => [IdentityRequest::Enrolled],
     }
 }
 
@@ -278,6 +279,7 @@ samples! {
     identity_answers: IdentityAnswer {
         IdentityAnswer::Appended => [IdentityAnswer::Appended],
         IdentityAnswer::Page { .. } => [IdentityAnswer::Page { entries: vec![entry_of_log()], total: 2 }],
+        IdentityAnswer::Enrolled { .. } => [IdentityAnswer::Enrolled { devices: vec![enrolment()] }],
     }
 }
 

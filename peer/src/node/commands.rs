@@ -22,8 +22,7 @@ impl Node {
             && let Some(own) = self.account.name()
             && self.identities.is_unapproved(own)
         {
-            let fingerprint = self.own_key.fingerprint().to_string();
-            return cx.reply(id, Err(CommandError::NotApproved { fingerprint }));
+            return self.identities.hold(id, command, own, cx);
         }
         match command {
             Command::Version => {

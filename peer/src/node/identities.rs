@@ -10,7 +10,7 @@
 //! approves stays with that account; one that is not approved follows the name. A server that was set back gets the
 //! entries again that it has lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use common::account::{
@@ -19,16 +19,17 @@ use common::account::{
 };
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, DeviceSecret};
-use common::limits::{ACCOUNT_ENTRIES_MAX, IDENTITIES_MAX, Occupancy};
+use common::limits::{ACCOUNT_ENTRIES_MAX, DEVICES_PER_ACCOUNT_MAX, IDENTITIES_MAX, Occupancy};
 use common::log::{AccountId, HybridClock, RunId};
 use common::wire::rendezvous::{
-    DirectoryRequest, Entry, IdentityAnswer, IdentityPush, IdentityRequest,
+    DirectoryRequest, Enrolment, Entry, IdentityAnswer, IdentityPush, IdentityRequest,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
 use super::command::{
-    CommandError, CommandId, DevicesView, Event, OwnDevice, OwnDeviceState, Reply, SafetyView,
+    Command, CommandError, CommandId, DevicesView, Event, OwnDevice, OwnDeviceState, Reply,
+    SafetyView,
 };
 use super::context::Context;
 use super::io::LogRequest;
@@ -59,6 +60,8 @@ pub(super) enum Wish {
     Safety,
     /// To note whether the person has done so.
     Verify(bool),
+    /// To ask what only an approved device may ask.
+    Ask(Box<Command>),
 }
 
 /// The log of an account, as far as this device knows it.
@@ -86,6 +89,8 @@ pub(super) struct Identities {
     read: BTreeMap<AccountName, Instant>,
     /// Devices that people were told of, since their account has not approved them.
     told: BTreeSet<DeviceKey>,
+    /// Commands that are to be asked again.
+    held: VecDeque<(CommandId, Command)>,
 }
 
 impl Identities {
@@ -117,6 +122,7 @@ impl Identities {
             reading: BTreeMap::new(),
             read: BTreeMap::new(),
             told: BTreeSet::new(),
+            held: VecDeque::new(),
         }
     }
 
@@ -178,6 +184,10 @@ impl Identities {
                 IdentityPurpose::Read(account),
                 Ok(Told::Log(IdentityAnswer::Page { entries, total })),
             ) => self.on_page(account, entries, total, own, cx),
+            (
+                IdentityPurpose::Enrolled(account),
+                Ok(Told::Log(IdentityAnswer::Enrolled { devices })),
+            ) => self.on_enrolled(account, devices, cx),
             (IdentityPurpose::Online(account), Ok(Told::Online(online))) => {
                 self.carry_out(&account, &online, own, cx);
             }
@@ -199,7 +209,12 @@ impl Identities {
                     cx.reply(command, Ok(Reply::Done));
                 }
             }
-            (IdentityPurpose::Read(account) | IdentityPurpose::Online(account), answer) => {
+            (
+                IdentityPurpose::Read(account)
+                | IdentityPurpose::Enrolled(account)
+                | IdentityPurpose::Online(account),
+                answer,
+            ) => {
                 let error = answer.err().unwrap_or_else(unexpected_reply);
                 self.fail(&account, &error, own, cx);
             }
@@ -252,13 +267,30 @@ impl Identities {
         self.merge(&account, entries, is_own, cx);
         self.on_read(&account, own, cx);
         if is_own && self.is_wanted(&account) {
-            let request = DirectoryRequest::Find {
-                account: account.clone(),
-            };
-            cx.ask(IdentityPurpose::Online(account), request);
+            cx.ask(
+                IdentityPurpose::Enrolled(account),
+                IdentityRequest::Enrolled,
+            );
         } else {
             self.carry_out(&account, &[], own, cx);
         }
+    }
+
+    /// The server has listed the devices of this account; which of them are online is asked next.
+    fn on_enrolled(
+        &mut self,
+        account: AccountName,
+        mut devices: Vec<Enrolment>,
+        cx: &mut Context<'_>,
+    ) {
+        if let Some(reading) = self.reading.get_mut(&account) {
+            devices.truncate(DEVICES_PER_ACCOUNT_MAX);
+            reading.enrolled = devices;
+        }
+        let request = DirectoryRequest::Find {
+            account: account.clone(),
+        };
+        cx.ask(IdentityPurpose::Online(account), request);
     }
 
     fn is_wanted(&self, account: &AccountName) -> bool {
@@ -383,19 +415,28 @@ impl Identities {
         own: Option<&AccountName>,
         cx: &mut Context<'_>,
     ) {
-        let reading = self.reading.remove(account);
+        let Some(reading) = self.reading.remove(account) else {
+            return;
+        };
+        let enrolled = reading.enrolled;
         let is_other = own == Some(account) && self.is_other(account);
-        for (command, wish) in reading.into_iter().flat_map(|reading| reading.waiting) {
+        for (command, wish) in reading.waiting {
             if is_other {
                 cx.reply(command, Err(other_account()));
                 continue;
             }
             let done = match wish {
-                Wish::Devices => Ok(Some(Reply::Devices(self.devices(account, online)))),
+                Wish::Devices => Ok(Some(Reply::Devices(
+                    self.devices(account, &enrolled, online),
+                ))),
                 Wish::Found(recovery) => self.found(command, account, recovery, cx),
-                Wish::Approve(which) => self.approve(command, account, &which, online, cx),
+                Wish::Approve(which) => self.approve(command, account, &which, &enrolled, cx),
                 Wish::Revoke(which) => self.revoke(command, account, &which, cx),
                 Wish::Recover(code) => self.recover(command, account, &code, cx),
+                Wish::Ask(asked) => {
+                    self.held.push_back((command, *asked));
+                    Ok(None)
+                }
                 Wish::Safety => self.safety(account, own).map(Some),
                 Wish::Verify(is_verified) => self.verify(account, is_verified, own, cx).map(Some),
             };
@@ -408,9 +449,15 @@ impl Identities {
     }
 
     /// The devices of this account, approved ones first, and those that wait for it.
-    fn devices(&self, account: &AccountName, online: &[Entry]) -> DevicesView {
+    fn devices(
+        &self,
+        account: &AccountName,
+        enrolled: &[Enrolment],
+        online: &[Entry],
+    ) -> DevicesView {
         let own_key = self.secret.public();
-        let entry_of = |key: &DeviceKey| online.iter().find(|entry| entry.device_key == *key);
+        let is_online = |key: &DeviceKey| online.iter().any(|entry| entry.device_key == *key);
+        let enrolment = |key: &DeviceKey| enrolled.iter().find(|device| device.device_key == *key);
         let Some(known) = self.known.get(account) else {
             return DevicesView {
                 identity: None,
@@ -419,10 +466,10 @@ impl Identities {
         };
         let standing = known.log.standing();
         let listed = standing.devices().map(|(key, device)| OwnDevice {
-            name: match (&device.name, entry_of(key)) {
+            name: match (&device.name, enrolment(key)) {
                 (Some(name), _) => Some(name.clone()),
                 (None, _) if *key == own_key => Some(self.name.clone()),
-                (None, entry) => entry.map(|entry| entry.device_name.clone()),
+                (None, enrolment) => enrolment.map(|it| it.device_name.clone()),
             },
             fingerprint: key.fingerprint().to_string(),
             state: match device.state {
@@ -431,19 +478,19 @@ impl Identities {
             },
             approved_by: Some(device.approved_by.fingerprint().to_string()),
             is_this: *key == own_key,
-            is_online: entry_of(key).is_some(),
+            is_online: is_online(key),
         });
-        let waiting = online.iter().filter(|entry| {
+        let waiting = enrolled.iter().filter(|enrolment| {
             let mut devices = standing.devices();
-            !devices.any(|(key, _)| *key == entry.device_key)
+            !devices.any(|(key, _)| *key == enrolment.device_key)
         });
-        let waiting = waiting.map(|entry| OwnDevice {
-            name: Some(entry.device_name.clone()),
-            fingerprint: entry.device_key.fingerprint().to_string(),
+        let waiting = waiting.map(|enrolment| OwnDevice {
+            name: Some(enrolment.device_name.clone()),
+            fingerprint: enrolment.device_key.fingerprint().to_string(),
             state: OwnDeviceState::Waiting,
             approved_by: None,
-            is_this: entry.device_key == own_key,
-            is_online: true,
+            is_this: enrolment.device_key == own_key,
+            is_online: is_online(&enrolment.device_key),
         });
         let mut devices: Vec<OwnDevice> = listed.chain(waiting).collect();
         devices.sort_by_key(|device| (device.state, !device.is_this, device.name.clone()));
@@ -480,18 +527,18 @@ impl Identities {
         command: CommandId,
         account: &AccountName,
         which: &str,
-        online: &[Entry],
+        enrolled: &[Enrolment],
         cx: &mut Context<'_>,
     ) -> Result<Option<Reply>, CommandError> {
         let standing = self.log(account)?.standing();
         if !standing.is_approved(&self.secret.public()) {
             return Err(invalid("this device is not approved itself"));
         }
-        let waiting = online
+        let waiting = enrolled
             .iter()
-            .filter(|entry| !standing.is_approved(&entry.device_key))
-            .map(|entry| (entry.device_key, entry.device_name.clone()));
-        let (device, name) = chosen(which, waiting, "waits for approval and is online")?;
+            .filter(|device| !standing.is_approved(&device.device_key))
+            .map(|device| (device.device_key, device.device_name.clone()));
+        let (device, name) = chosen(which, waiting, "waits for approval")?;
         let statement = AccountStatement::Approve { device, name };
         let secret = DeviceSecret::from_seed(*self.secret.seed());
         self.write(command, account, statement, &secret, cx)

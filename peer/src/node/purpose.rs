@@ -73,6 +73,8 @@ common::from_parts!(Purpose {
 pub(super) enum IdentityPurpose {
     /// To know who its devices are.
     Read(AccountName),
+    /// To know which devices have logged in to this account.
+    Enrolled(AccountName),
     /// To know which devices of this account are online; the answer is the directory's.
     Online(AccountName),
     /// To add an entry, perhaps for a command.

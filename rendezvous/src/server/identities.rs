@@ -22,7 +22,10 @@ use super::context::{Context, Part, ReplyTo};
 use super::devices::Devices;
 use super::io::Ticket;
 use super::member::Member;
-use crate::store::{AccountId, LogsAnswer, LogsRequest, StoreAnswer, StoreError};
+use crate::store::{
+    AccountId, DevicesAnswer, DevicesRequest, LogsAnswer, LogsRequest, StoreAnswer, StoreError,
+    StoreRequest,
+};
 use crate::token_bucket::{Rate, SharedBuckets};
 
 /// Limits the entries that one device adds.
@@ -48,6 +51,8 @@ pub(super) enum Event {
 enum Waiting {
     /// A part of a log.
     Page,
+    /// The devices of an account.
+    Devices,
     /// The whole log, to which an entry is to be added.
     Log(Box<Proposal>),
     /// The entry is being added.
@@ -102,6 +107,10 @@ impl Identities {
                 };
                 self.ask(to, request, Waiting::Page, context);
             }
+            IdentityRequest::Enrolled => {
+                let request = DevicesRequest::List { id: member.id };
+                self.ask(to, request, Waiting::Devices, context);
+            }
             IdentityRequest::Append { entry } => {
                 let bucket = self.appended.of(member.device_key.as_bytes());
                 if !bucket.take(1, APPENDED, context.now) {
@@ -128,8 +137,12 @@ impl Identities {
     ) {
         let waiting = self.waiting.remove(&ticket);
         let (to, waiting) = waiting.expect("a ticket is for what waits for it");
-        let Ok(StoreAnswer::Logs(answer)) = answer else {
-            return context.refuse(to, Refusal::StoreFailed);
+        let answer = match (&waiting, answer) {
+            (Waiting::Devices, Ok(StoreAnswer::Devices(DevicesAnswer::Listed(devices)))) => {
+                return context.answer(to, IdentityAnswer::Enrolled { devices });
+            }
+            (_, Ok(StoreAnswer::Logs(answer))) => answer,
+            (_, _) => return context.refuse(to, Refusal::StoreFailed),
         };
         match (waiting, answer) {
             (Waiting::Page, LogsAnswer::Page { entries, total }) => match parsed(&entries) {
@@ -148,7 +161,8 @@ impl Identities {
                 self.read(to, proposal, context);
             }
             (Waiting::Page | Waiting::Log(_), LogsAnswer::Appended | LogsAnswer::NotFound)
-            | (Waiting::Append(..), LogsAnswer::Page { .. }) => {
+            | (Waiting::Append(..), LogsAnswer::Page { .. })
+            | (Waiting::Devices, _) => {
                 context.refuse(to, Refusal::StoreFailed);
             }
         }
@@ -217,7 +231,13 @@ impl Identities {
         self.events.extend(revoked.into_iter().map(Event::Revoked));
     }
 
-    fn ask(&mut self, to: ReplyTo, request: LogsRequest, waiting: Waiting, context: &mut Context) {
+    fn ask(
+        &mut self,
+        to: ReplyTo,
+        request: impl Into<StoreRequest>,
+        waiting: Waiting,
+        context: &mut Context,
+    ) {
         let ticket = context.store(Part::Identities, request.into());
         self.waiting.insert(ticket, (to, waiting));
     }

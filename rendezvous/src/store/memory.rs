@@ -35,6 +35,8 @@ struct Kept {
     stretch: StretchVersion,
     created: UnixTime,
     devices: BTreeMap<DeviceKey, Device>,
+    /// The same devices, each as it was enrolled.
+    enrolled: BTreeMap<DeviceKey, Enrolment>,
     /// What each device has not been told, oldest first.
     untold: BTreeMap<DeviceKey, Vec<Enrolment>>,
     log: Vec<Vec<u8>>,
@@ -137,6 +139,13 @@ impl MemoryStore {
                     untold.retain(|known| known.device_key != *enrolled);
                 }
                 DevicesAnswer::Done
+            }
+            DevicesRequest::List { id } => {
+                let enrolled = self.by_id(*id).map(|kept| kept.enrolled.values());
+                let enrolled = enrolled.into_iter().flatten().cloned();
+                let mut enrolled: Vec<Enrolment> = enrolled.collect();
+                enrolled.sort_by_key(|device| (device.at, device.device_key));
+                DevicesAnswer::Listed(enrolled)
             }
             DevicesRequest::FindOwner { device_key } => {
                 let mut accounts = self.accounts.iter();
@@ -253,6 +262,7 @@ impl MemoryStore {
             stretch,
             created: at,
             devices: BTreeMap::new(),
+            enrolled: BTreeMap::new(),
             untold: BTreeMap::new(),
             log: Vec::new(),
         };
@@ -314,6 +324,8 @@ impl MemoryStore {
                 kept.devices.insert(device.key, device.clone());
                 if is_new {
                     kept.on_new_device(device);
+                } else if let Some(enrolled) = kept.enrolled.get_mut(&device.key) {
+                    enrolled.device_name = device.name.clone();
                 }
                 untold = kept.untold(&device.key);
             } else {
@@ -332,6 +344,7 @@ impl Kept {
     /// Every other device is to be told of this one.
     fn on_new_device(&mut self, device: &Device) {
         let enrolment = device.enrolment();
+        self.enrolled.insert(device.key, enrolment.clone());
         let others = self.devices.keys().filter(|key| **key != device.key);
         for key in others {
             let untold = self.untold.entry(*key).or_default();
@@ -345,6 +358,7 @@ impl Kept {
 
     fn forget(&mut self, device_key: &DeviceKey) {
         self.devices.remove(device_key);
+        self.enrolled.remove(device_key);
         self.untold.remove(device_key);
     }
 
@@ -384,7 +398,7 @@ const fn is_write(request: &StoreRequest) -> bool {
     !matches!(
         request,
         StoreRequest::Accounts(AccountsRequest::Load { .. } | AccountsRequest::List { .. })
-            | StoreRequest::Devices(DevicesRequest::FindOwner { .. })
+            | StoreRequest::Devices(DevicesRequest::FindOwner { .. } | DevicesRequest::List { .. })
             | StoreRequest::Logs(LogsRequest::Read { .. })
     )
 }

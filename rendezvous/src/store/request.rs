@@ -114,6 +114,11 @@ pub enum DevicesRequest {
         /// For the audit trail.
         at: UnixTime,
     },
+    /// Lists the devices of an account, ordered by when they were enrolled. Answered by `Listed`.
+    List {
+        /// It need not exist.
+        id: AccountId,
+    },
     /// Asks whose a device is. Answered by `Owner`.
     FindOwner {
         /// It need not be enrolled.
@@ -264,6 +269,8 @@ pub enum DevicesAnswer {
     NotFound,
     /// The account has as many devices as it may have.
     Full,
+    /// The devices of an account.
+    Listed(Vec<Enrolment>),
     /// The owner of a device, if it has one.
     Owner(Option<AccountName>),
 }

@@ -293,6 +293,7 @@ fn on_devices(db: &Transaction<'_>, request: &DevicesRequest) -> rusqlite::Resul
             enrolled,
         } => note(db, *id, device_key, enrolled),
         DevicesRequest::Forget { id, device_key, at } => forget_device(db, *id, device_key, *at),
+        DevicesRequest::List { id } => list_devices(db, *id),
         DevicesRequest::FindOwner { device_key } => find_owner(db, device_key),
     }
 }
@@ -547,7 +548,8 @@ fn enrol(db: &Transaction<'_>, id: AccountId, device: &Device) -> rusqlite::Resu
         "INSERT INTO devices (key, account, name, token_hash, token_issued_ms, enrolled_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?5)
          ON CONFLICT (key) DO UPDATE SET account = ?2, name = ?3, token_hash = ?4,
-         token_before = NULL, token_issued_ms = ?5",
+         token_before = NULL, token_issued_ms = ?5,
+         enrolled_ms = CASE WHEN account = ?2 THEN enrolled_ms ELSE ?5 END",
     )?
     .execute(params![
         device.key.as_bytes(),
@@ -600,16 +602,29 @@ fn untold(db: &Transaction<'_>, device_key: &DeviceKey) -> rusqlite::Result<Vec<
     db.prepare_cached(
         "SELECT enrolled, name, at_ms FROM untold WHERE device = ? ORDER BY at_ms, enrolled",
     )?
-    .query_map(params![device_key.as_bytes()], |row| {
-        let name: String = row.get(1)?;
-        let key = DeviceKey::from_bytes(row.get(0)?);
-        Ok(Enrolment {
-            device_name: DeviceName::lossy(&name),
-            device_key: key.map_err(|error| malformed(0, error))?,
-            at: time(row, 2)?,
-        })
-    })?
+    .query_map(params![device_key.as_bytes()], enrolment)?
     .collect()
+}
+
+fn list_devices(db: &Transaction<'_>, id: AccountId) -> rusqlite::Result<DevicesAnswer> {
+    let devices = db
+        .prepare_cached(
+            "SELECT key, name, enrolled_ms FROM devices WHERE account = ? ORDER BY enrolled_ms, key",
+        )?
+        .query_map(params![id.0], enrolment)?
+        .collect::<Result<_, _>>()?;
+    Ok(DevicesAnswer::Listed(devices))
+}
+
+/// A row of a key, a name and a time.
+fn enrolment(row: &Row<'_>) -> rusqlite::Result<Enrolment> {
+    let name: String = row.get(1)?;
+    let key = DeviceKey::from_bytes(row.get(0)?);
+    Ok(Enrolment {
+        device_name: DeviceName::lossy(&name),
+        device_key: key.map_err(|error| malformed(0, error))?,
+        at: time(row, 2)?,
+    })
 }
 
 fn note(

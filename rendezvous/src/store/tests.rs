@@ -210,6 +210,12 @@ fn script() -> Vec<StoreRequest> {
         read_log("alice", 1, 0),
         read_log("alice", 2, 100),
         load("alice", 1),
+        list(1),
+        list(2),
+        list(99),
+        enrol(2, 1),
+        list(1),
+        list(2),
     ]);
     script
 }
@@ -220,6 +226,10 @@ fn read_log(account: &str, after: u32, len_max: usize) -> StoreRequest {
         after,
         len_max,
     })
+}
+
+fn list(id: i64) -> StoreRequest {
+    StoreRequest::Devices(DevicesRequest::List { id: AccountId(id) })
 }
 
 /// Adds four bytes, and forgets some devices.

@@ -1,6 +1,6 @@
 //! The logs of accounts: who may write into one, who reads it, and what a revocation ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::account::{AccountEntry, AccountLog, AccountStatement, Genesis, Revocation};
 use common::id::DeviceName;
@@ -99,6 +99,28 @@ fn pushed(world: &World, session: ConnectionId) -> Vec<AccountEntry> {
         ServerFrame::Push(_) | ServerFrame::Answer { .. } => None,
     });
     pushed.collect()
+}
+
+/// Approved or not, online or not, and nobody else's.
+#[test]
+fn an_account_sees_which_devices_have_logged_in_to_it() {
+    let (mut world, _, [first, second]) = world();
+    let stranger = world.member("bob", 3, HOME);
+    let enrolled = |world: &mut World, session| {
+        let Answer::Identity(IdentityAnswer::Enrolled { devices }) =
+            world.ask(session, IdentityRequest::Enrolled)
+        else {
+            panic!("no list");
+        };
+        let keys = devices.into_iter().map(|device| device.device_key);
+        keys.collect::<BTreeSet<_>>()
+    };
+    let both = BTreeSet::from([1, 2].map(|number| device(number).public()));
+    assert_eq!(enrolled(&mut world, first), both);
+    assert_eq!(enrolled(&mut world, second), both);
+    assert_eq!(enrolled(&mut world, stranger), [device(3).public()].into());
+    world.disconnect(second);
+    assert_eq!(enrolled(&mut world, first), both);
 }
 
 #[test]

@@ -458,6 +458,10 @@ fn fitting_answer(request: &Request, feed: &mut Feed<'_>) -> Answer {
             total: feed.below(6) as u32,
         }
         .into(),
+        Request::Identity(IdentityRequest::Enrolled) => IdentityAnswer::Enrolled {
+            devices: (0..feed.below(4)).map(|_| enrolment(feed)).collect(),
+        }
+        .into(),
         Request::Relay(_) => any_answer(feed),
     }
 }

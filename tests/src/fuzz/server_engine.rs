@@ -367,7 +367,7 @@ impl Run {
     }
 
     fn any_request(&self, connection: ConnectionId, feed: &mut Feed<'_>) -> Request {
-        match feed.below(20) {
+        match feed.below(21) {
             0 => Request::Login(LoginRequest::RegisterStart {
                 account: any_account(feed),
                 message: opaque(feed, &kept().register),
@@ -418,6 +418,7 @@ impl Run {
                 account: any_account(feed),
                 after: feed.byte().into(),
             }),
+            19 => Request::Identity(IdentityRequest::Enrolled),
             16 => Request::Relay(RelayDatagrams {
                 stride: feed.byte().into(),
                 bytes: feed.piece().to_vec(),

@@ -140,6 +140,7 @@ fn check_request(request: &Request) {
             | DeviceRequest::Noted { .. },
         )
         | Request::Introduction(IntroductionRequest::Allocate)
+        | Request::Identity(IdentityRequest::Enrolled)
         // Whoever takes it looks at the bounds.
         | Request::Relay(_) => {}
         Request::Introduction(IntroductionRequest::Introduce { account })
@@ -220,7 +221,7 @@ fn check_answer(answer: &Answer) {
         },
         Answer::Identity(answer) => match answer {
             IdentityAnswer::Page { entries, .. } => entries.iter().for_each(check_entry_of_log),
-            IdentityAnswer::Appended => {}
+            IdentityAnswer::Appended | IdentityAnswer::Enrolled { .. } => {}
         },
         Answer::Refused(_) => {}
     }

@@ -89,10 +89,14 @@ fn t46_whoever_asks_for_a_link_with_an_unapproved_key_is_turned_away() {
 #[test]
 fn a_device_is_heard_as_soon_as_it_is_approved() {
     let mut world = two_devices();
+    // It need not be online for that.
     world.stop(0, true);
+    world.stop(2, true);
     approve(&mut world, 2);
     world.stop(1, true);
     world.start(0);
+    world.start(2);
+    until_online(&mut world, 2, true);
     until_online(&mut world, 0, true);
     let id = say(&mut world, 0, 2, "to the new one");
     until_delivered(&mut world, 0, id);

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::login::Enrolment;
 use crate::account::AccountEntry;
 use crate::id::AccountName;
 
@@ -14,6 +15,8 @@ pub enum IdentityRequest {
     Append { entry: Box<AccountEntry> },
     /// Reads the log of an account, but for its first `after` entries. Answered by `Page`.
     Read { account: AccountName, after: u32 },
+    /// Lists the devices that are enrolled at this device's account. Answered by `Enrolled`.
+    Enrolled,
 }
 
 /// The answer to an [`IdentityRequest`].
@@ -27,6 +30,11 @@ pub enum IdentityAnswer {
         entries: Vec<AccountEntry>,
         /// How many the whole log has: none if nobody has an account of this name, or it has no log yet.
         total: u32,
+    },
+    /// The devices that are enrolled, ordered by when they were: this one and others, approved by the account or not.
+    Enrolled {
+        /// At most [`DEVICES_PER_ACCOUNT_MAX`](crate::limits::DEVICES_PER_ACCOUNT_MAX).
+        devices: Vec<Enrolment>,
     },
 }
 

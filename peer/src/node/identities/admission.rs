@@ -13,8 +13,8 @@ use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{LOG_FRESH, LOGS_READ_MAX, TOLD_DEVICES_MAX};
 
-use super::Identities;
-use crate::node::command::{Event, KeyState};
+use super::{Identities, Wish};
+use crate::node::command::{Command, CommandError, CommandId, Event, KeyState};
 use crate::node::context::Context;
 use crate::node::links::{Claim, Links, Source};
 
@@ -83,6 +83,27 @@ impl Identities {
     pub(in crate::node) fn is_unapproved(&self, own: &AccountName) -> bool {
         let own_key = self.secret.public();
         self.known.contains_key(own) && !self.approves(own, &own_key)
+    }
+
+    /// A person asks something of a device that is not approved: it is asked again once the account's log has been
+    /// read, since somebody may have approved the device meanwhile, and fails if that has just been done.
+    pub(in crate::node) fn hold(
+        &mut self,
+        id: CommandId,
+        command: Command,
+        own: &AccountName,
+        cx: &mut Context<'_>,
+    ) {
+        if self.is_fresh(own, cx.now) {
+            let fingerprint = self.secret.public().fingerprint().to_string();
+            return cx.reply(id, Err(CommandError::NotApproved { fingerprint }));
+        }
+        self.want(id, own.clone(), Wish::Ask(Box::new(command)), cx);
+    }
+
+    /// The next command that is to be asked again.
+    pub(in crate::node) fn poll_held(&mut self) -> Option<(CommandId, Command)> {
+        self.held.pop_front()
     }
 
     /// What people are told of the key of a device that is said to be an account's.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use common::account::AccountEntry;
 use common::key::DeviceKey;
+use common::wire::rendezvous::Enrolment;
 
 use super::Wish;
 use crate::node::command::CommandId;
@@ -13,6 +14,8 @@ use crate::node::command::CommandId;
 pub(super) struct Reading {
     /// What the pages so far had.
     pub(super) entries: Vec<AccountEntry>,
+    /// The devices that have logged in to the account, if it is this device's and commands wait.
+    pub(super) enrolled: Vec<Enrolment>,
     /// The commands that wait for the last page.
     pub(super) waiting: Vec<(CommandId, Wish)>,
     /// The devices whose links wait for it.
@@ -24,6 +27,7 @@ impl Reading {
     pub(super) fn new(waiting: Option<(CommandId, Wish)>) -> Self {
         Self {
             entries: Vec::new(),
+            enrolled: Vec::new(),
             waiting: waiting.into_iter().collect(),
             claims: BTreeSet::new(),
         }

@@ -525,6 +525,7 @@ fn refuse_enrolment(to: ReplyTo, answer: &StoreAnswer, context: &mut Context) {
             | DevicesAnswer::Done
             | DevicesAnswer::Enrolled { .. }
             | DevicesAnswer::Renewed { .. }
+            | DevicesAnswer::Listed(_)
             | DevicesAnswer::Owner(_),
         )
         | StoreAnswer::Accounts(_)
