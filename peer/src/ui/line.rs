@@ -26,6 +26,8 @@ mod devices;
 mod front_end;
 /// Links, and how their packets go.
 mod link;
+/// A message in the rows of a terminal.
+mod message;
 /// Long messages, shortened.
 mod recent;
 /// What a node says of itself.
@@ -36,6 +38,7 @@ mod transfer;
 pub(crate) use devices::devices;
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
 pub(crate) use link::{Rates, table as links};
+use message::with_state;
 use recent::recent;
 pub(crate) use status::node_status;
 pub(crate) use transfer::{
@@ -74,28 +77,18 @@ pub(crate) fn withdrawn(item: &HistoryItem, look: &Look) -> String {
 }
 
 fn stamped(item: &HistoryItem, stamp: &str, look: &Look) -> String {
-    let state = match (item.direction, item.state) {
+    with_state(item, stamp, &state(item, look), look)
+}
+
+/// How far a message that was sent has got, behind its text.
+fn state(item: &HistoryItem, look: &Look) -> String {
+    match (item.direction, item.state) {
         (Direction::Sent, MessageState::Queued) => look.yellow(" (waits in the outbox)"),
         (Direction::Sent, MessageState::Sent) => look.yellow(" (on its way)"),
         (Direction::Sent, MessageState::Delivered) => look.dim(" ✓"),
         (Direction::Sent, MessageState::Read) => look.dim(" ✓✓"),
         (Direction::Received, _) => String::new(),
-    };
-    with_state(item, stamp, &state, look)
-}
-
-fn with_state(item: &HistoryItem, stamp: &str, state: &str, look: &Look) -> String {
-    let indent = stamp.len();
-    let time = look.dim(stamp);
-    let who = match item.direction {
-        Direction::Received => look.cyan(item.with.as_str()),
-        Direction::Sent => format!("{} {}", look.dim("you to"), look.bold(item.with.as_str())),
-    };
-    let margin = format!("\n{:indent$} {} ", "", look.dim("│"));
-    let body = item.body.as_str().replace('\t', TAB);
-    let body = block(&body);
-    let body = body.trim_end_matches('\n').replace('\n', &margin);
-    format!("{time} {who}: {body}{state}")
+    }
 }
 
 /// What can be typed in a conversation, one line each, or two where these are `columns` and few.
