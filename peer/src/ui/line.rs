@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::id::{AccountName, DeviceName};
-use common::text::{self, Align, block, inline};
+use common::text::{self, Align, inline};
 use common::time::UnixTime;
 use common::wire::peer::DeclineReason;
 use common::wire::rendezvous::FailedLogins;
@@ -24,6 +24,8 @@ use crate::shell::names::FileName;
 mod devices;
 /// The line interface of a conversation.
 mod front_end;
+/// Messages that stay in the outbox.
+mod left_behind;
 /// Links, and how their packets go.
 mod link;
 /// A message in the rows of a terminal.
@@ -36,7 +38,8 @@ mod status;
 mod transfer;
 
 pub(crate) use devices::devices;
-pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
+pub(crate) use front_end::{LineFrontEnd, TOOK_OVER};
+pub(crate) use left_behind::left_behind;
 pub(crate) use link::{Rates, table as links};
 use message::with_state;
 use recent::recent;
@@ -529,7 +532,7 @@ mod tests {
     }
 
     fn is_harmless(text: &str) -> bool {
-        block(text) == text
+        text::block(text) == text
     }
 
     #[test]
