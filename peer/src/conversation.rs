@@ -152,6 +152,8 @@ pub(crate) struct Conversation {
     /// Accounts with a device that is heard on the local network.
     nearby: BTreeSet<AccountName>,
     departed: Departed,
+    /// The person was told that nobody can be reached through the relay.
+    knows_relay_off: bool,
     /// The person turned to this account, and was not told whether it is there.
     opening: Option<AccountName>,
     farewell: Farewell,
@@ -195,6 +197,7 @@ impl Conversation {
             presence: Presence::default(),
             nearby: BTreeSet::new(),
             departed: Departed::default(),
+            knows_relay_off: false,
             opening: None,
             farewell: Farewell::default(),
             unconfirmed: None,
@@ -345,6 +348,8 @@ impl Conversation {
                 }
             }
             Event::Presence(change) => self.on_presence(&change, now),
+            Event::Path(view) => self.on_rerouted(view),
+            Event::RelayOff => self.on_relay_off(),
             Event::Nearby { account, is_here } => self.on_nearby(account, is_here),
             Event::FailedLogins(failed) => {
                 self.tell(Event::FailedLogins(failed.clone()));

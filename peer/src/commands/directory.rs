@@ -191,7 +191,10 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
                     session.ready(DOING)?;
                 }
             }
-            Event::FailedLogins(_) | Event::Enrolled(_) | Event::NewKey { .. } => {
+            Event::FailedLogins(_)
+            | Event::Enrolled(_)
+            | Event::RelayOff
+            | Event::NewKey { .. } => {
                 screen.data(&event)?;
                 if let Some(text) = line::notice(&event, &screen.error_look) {
                     screen.note(text);
@@ -200,6 +203,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
             Event::Message(_)
             | Event::Recorded(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Offer(_)

@@ -350,7 +350,10 @@ impl Receiver<'_> {
                 }
                 Ok(None)
             }
-            Event::FailedLogins(_) | Event::Enrolled(_) | Event::NewKey { .. } => {
+            Event::FailedLogins(_)
+            | Event::Enrolled(_)
+            | Event::RelayOff
+            | Event::NewKey { .. } => {
                 self.screen.data(&event)?;
                 if let Some(text) = line::notice(&event, &self.screen.error_look) {
                     self.note(&text);
@@ -365,6 +368,7 @@ impl Receiver<'_> {
             }
             Event::Recorded(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
             | Event::MessageState { .. }
             | Event::Withdrawn { .. } => Ok(None),
         }

@@ -139,7 +139,10 @@ impl Daemon<'_> {
                     self.session.ready(DOING)?;
                 }
             }
-            Event::FailedLogins(_) | Event::Enrolled(_) | Event::NewKey { .. } => {
+            Event::FailedLogins(_)
+            | Event::Enrolled(_)
+            | Event::RelayOff
+            | Event::NewKey { .. } => {
                 self.screen.data(&event)?;
                 if let Some(text) = line::notice(&event, &self.screen.error_look) {
                     self.screen.note(text);
@@ -148,6 +151,7 @@ impl Daemon<'_> {
             Event::Message(_)
             | Event::Presence(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Offer(_)

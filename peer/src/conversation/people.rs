@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use common::id::AccountName;
 
-use super::{Conversation, Item};
-use crate::node::command::PresenceView;
+use super::{Conversation, Item, Offers, Transfers};
+use crate::node::command::{Event, PathChanged, PresenceView};
 
 impl Conversation {
     /// A device came online, or went offline.
@@ -32,13 +32,34 @@ impl Conversation {
         if is_online {
             self.sent.on_online(&account, now);
         }
-        let has_file = |account: &AccountName| {
-            self.offers.all().any(|(_, offer)| offer.from == *account)
-                || self.transfers.is_with(account)
-        };
+        let (offers, transfers) = (&self.offers, &self.transfers);
+        let has_file = |account: &AccountName| has_file(offers, transfers, account);
         let of_file = self.departed.is_told(&account, is_online, has_file);
         if self.awaits(&account) || of_file {
             self.show(Item::Presence { account, is_online });
         }
     }
+
+    /// Shows that the packets of a link go another way than before, to those of whom it would be shown that they
+    /// left: the recipient, and whoever a message or a file waits for.
+    pub(super) fn on_rerouted(&mut self, view: PathChanged) {
+        self.tell(Event::Path(view.clone()));
+        let has_file = has_file(&self.offers, &self.transfers, &view.account);
+        if self.awaits(&view.account) || has_file {
+            self.show(Item::Path(view));
+        }
+    }
+
+    /// Says once that nobody can be reached, since all is to go through a relay that the server has not.
+    pub(super) fn on_relay_off(&mut self) {
+        if !std::mem::replace(&mut self.knows_relay_off, true) {
+            self.tell(Event::RelayOff);
+            self.show(Item::RelayOff);
+        }
+    }
+}
+
+/// Tells whether a file of or for an account is under way, or offered.
+fn has_file(offers: &Offers, transfers: &Transfers, account: &AccountName) -> bool {
+    offers.all().any(|(_, offer)| offer.from == *account) || transfers.is_with(account)
 }

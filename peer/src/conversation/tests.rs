@@ -282,6 +282,7 @@ fn moving(done: u64) -> TransferState {
 
 fn status() -> NodeStatus {
     NodeStatus {
+        has_relay: None,
         account: Some(name("alice")),
         fingerprint: "fp".to_owned(),
         connection: ConnectionState::Online,

@@ -40,7 +40,7 @@ mod transfer;
 pub(crate) use devices::devices;
 pub(crate) use front_end::{LineFrontEnd, TOOK_OVER};
 pub(crate) use left_behind::left_behind;
-pub(crate) use link::{Rates, table as links};
+pub(crate) use link::{Rates, rerouted, table as links};
 use message::with_state;
 use recent::recent;
 pub(crate) use status::node_status;
@@ -443,9 +443,11 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
             fingerprint,
             known,
         } => (*known > 0).then(|| new_key(account, fingerprint, *known, look)),
+        Event::RelayOff => Some(relay_off(look)),
         Event::Connection(_)
         | Event::Presence(_)
         | Event::Nearby { .. }
+        | Event::Path(_)
         | Event::Message(_)
         | Event::Recorded(_)
         | Event::MessageState { .. }
@@ -453,6 +455,19 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
         | Event::Offer(_)
         | Event::Transfer { .. } => None,
     }
+}
+
+/// What nobody reaches anybody for: the option and the server exclude each other.
+pub(crate) const RELAY_OFF: &str =
+    "this server relays nothing, and --path relay permits no other way";
+/// What helps against [`RELAY_OFF`].
+pub(crate) const RELAY_OFF_HELP: &str = "leave out --path relay, or unset PEER_PATH, which shows this device's addresses to others; or ask the server's operator for its relay";
+
+/// Warns that nobody can be reached.
+pub(crate) fn relay_off(look: &Look) -> String {
+    look.yellow(&format!(
+        "Nobody can be reached: {RELAY_OFF}. What helps: {RELAY_OFF_HELP}."
+    ))
 }
 
 /// Says once that the control connection is lost, and once that it is back.

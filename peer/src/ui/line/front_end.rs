@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::{
     Counter, absent, awaiting, chat_help, connection_change, directory, enrolled, failed_logins,
-    labelled, moved, nearby, new_key, node_status, offer, recent, talk, transfer,
+    labelled, moved, nearby, new_key, node_status, offer, recent, relay_off, rerouted, talk,
+    transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -154,6 +155,8 @@ impl<'a> LineFrontEnd<'a> {
             Event::Connection(_)
             | Event::Presence(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
+            | Event::RelayOff
             | Event::Message(_)
             | Event::Recorded(_)
             | Event::MessageState { .. }
@@ -211,6 +214,8 @@ impl<'a> LineFrontEnd<'a> {
             | Item::Connection(_)
             | Item::Presence { .. }
             | Item::Nearby { .. }
+            | Item::Path(_)
+            | Item::RelayOff
             | Item::FailedLogins(_)
             | Item::Enrolled(_)
             | Item::NewKey { .. }
@@ -333,6 +338,8 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Nearby { account, is_here } => {
             prose(format!("  {}", nearby(account, *is_here, look)))
         }
+        Item::Path(view) => prose(look.dim(&rerouted(view))),
+        Item::RelayOff => prose(relay_off(look)),
         Item::FailedLogins(failed) => prose(failed_logins(failed, look)),
         Item::Enrolled(device) => prose(enrolled(device, look)),
         Item::NewKey {
@@ -492,9 +499,9 @@ mod tests {
     use crate::conversation::connection::ConnectionChange;
     use crate::conversation::presence::Absence;
     use crate::node::PathRule;
-    use crate::node::command::NodeStatus;
     use crate::node::command::{
-        ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem, Moved,
+        Carrier, ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem, Moved,
+        NodeStatus, PathChanged, Way as LinkWay,
     };
     use crate::port_mapping::PortMappingState;
     use common::id::{DeviceName, MessageId, TransferId};
@@ -539,8 +546,18 @@ mod tests {
         Item::Transfer { transfer, state }
     }
 
+    fn rerouted_to(way: LinkWay) -> Item {
+        Item::Path(PathChanged {
+            account: bob(),
+            fingerprint: String::new(),
+            way,
+            round_trip_us: 23_000,
+        })
+    }
+
     fn node() -> NodeStatus {
         NodeStatus {
+            has_relay: None,
             account: Some(bob()),
             fingerprint: String::new(),
             connection: ConnectionState::Online,
@@ -781,6 +798,23 @@ mod tests {
                     is_here: true,
                 },
                 "  bob is heard on this network: messages go straight there, without the server",
+            ),
+            (
+                rerouted_to(LinkWay::Direct {
+                    remote: ([192, 0, 2, 7], 4000).into(),
+                }),
+                "  bob: direct now, 192.0.2.7:4000, 23 ms",
+            ),
+            (
+                rerouted_to(LinkWay::Relayed {
+                    over: Carrier::Udp,
+                    per_s_max: 1,
+                }),
+                "  bob: through the relay of the server now, 23 ms",
+            ),
+            (
+                Item::RelayOff,
+                "Nobody can be reached: this server relays nothing, and --path relay permits no other way. What helps: leave out --path relay, or unset PEER_PATH, which shows this device's addresses to others; or ask the server's operator for its relay.",
             ),
             (
                 Item::Objection(Objection::NoRecipient),
