@@ -362,6 +362,8 @@ impl Directory {
     // ---- the watch -----------------------------------------------------------------------------
 
     fn keep_watch(&mut self, cx: &mut Context<'_>) {
+        let gone = self.watch.take_gone(cx.now);
+        self.tell_changes(gone, cx);
         if self.search.wants_watch() {
             let tells_people = self.search.watches_always();
             let asked = self.watch.start(tells_people, cx.now);
