@@ -22,7 +22,9 @@ mod moment;
 
 pub use amount::{elapsed, rate, seconds, size};
 pub use editing::edited;
-pub use layout::{Align, beginning, columns, joined, padded, shortened, table, wrapped};
+pub use layout::{
+    Align, beginning, columns, folded, joined, padded, shortened, shortened_name, table, wrapped,
+};
 pub use moment::{TimeRange, TimeRangeError, date, stamp, stamp_on, time_range};
 
 /// Makes text safe for one line of a terminal: no line breaks, no controls.

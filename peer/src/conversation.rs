@@ -22,7 +22,7 @@ use crate::client::Typed;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
     Command, ConnectionState, Direction, Event, FailureKind, HistoryItem, HistoryQuery, Listed,
-    MessageState, OfferView, PresenceView, Reply, TransferState,
+    MessageState, OfferView, Reply, TransferState,
 };
 
 // Whether the control connection is lost.
@@ -39,6 +39,8 @@ mod lost;
 mod nearby;
 // Open offers by their numbers.
 mod offers;
+// Who comes and goes.
+mod people;
 // Who is online, and who is known to exist.
 pub(crate) mod presence;
 // The latest messages, to recognise duplicates.
@@ -150,6 +152,8 @@ pub(crate) struct Conversation {
     /// Accounts with a device that is heard on the local network.
     nearby: BTreeSet<AccountName>,
     departed: Departed,
+    /// The person was told that nobody can be reached through the relay.
+    knows_relay_off: bool,
     /// The person turned to this account, and was not told whether it is there.
     opening: Option<AccountName>,
     farewell: Farewell,
@@ -193,6 +197,7 @@ impl Conversation {
             presence: Presence::default(),
             nearby: BTreeSet::new(),
             departed: Departed::default(),
+            knows_relay_off: false,
             opening: None,
             farewell: Farewell::default(),
             unconfirmed: None,
@@ -343,6 +348,8 @@ impl Conversation {
                 }
             }
             Event::Presence(change) => self.on_presence(&change, now),
+            Event::Path(view) => self.on_rerouted(view),
+            Event::RelayOff => self.on_relay_off(),
             Event::Nearby { account, is_here } => self.on_nearby(account, is_here),
             notice @ (Event::FailedLogins(_)
             | Event::Enrolled(_)
@@ -578,39 +585,6 @@ impl Conversation {
         self.show(Item::Connection(change));
         if is_lost {
             self.tell_nearby();
-        }
-    }
-
-    fn on_presence(&mut self, change: &PresenceView, now: Instant) {
-        let account = match change {
-            PresenceView::Online(device) if device.is_self => return,
-            PresenceView::Online(device) => &device.account,
-            PresenceView::Offline { account, .. } => account,
-        };
-        self.meet(account);
-        if let Some((account, is_online)) = self.presence.on_change(change) {
-            self.on_moved(account, is_online, now);
-        }
-    }
-
-    /// Tells whether an account is whom one talks to, or one whom messages wait for.
-    fn awaits(&self, account: &AccountName) -> bool {
-        self.with.as_ref() == Some(account) || self.sent.waiting_for(account) > 0
-    }
-
-    /// Shows that the recipient, or somebody whom messages wait for, came online or went offline, and that
-    /// somebody left whose files are under way, or is back; and that of nobody else.
-    fn on_moved(&mut self, account: AccountName, is_online: bool, now: Instant) {
-        if is_online {
-            self.sent.on_online(&account, now);
-        }
-        let has_file = |account: &AccountName| {
-            self.offers.all().any(|(_, offer)| offer.from == *account)
-                || self.transfers.is_with(account)
-        };
-        let of_file = self.departed.is_told(&account, is_online, has_file);
-        if self.awaits(&account) || of_file {
-            self.show(Item::Presence { account, is_online });
         }
     }
 

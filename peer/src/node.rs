@@ -45,6 +45,8 @@ mod transfer;
 pub mod transport;
 // What a peer must not do.
 mod violation;
+// Which way links go, as far as people were told.
+mod ways;
 
 use account::{Account, AccountEvent, relayed};
 use chat::Chat;
@@ -64,6 +66,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use requests::Answered;
 use transfer::Transfers;
+use ways::Ways;
 
 /// A peer: routes each input to the part that it concerns, and the events of one part to the others.
 ///
@@ -79,6 +82,7 @@ pub struct Node {
     chat: Chat,
     transfers: Transfers,
     paths: Paths,
+    ways: Ways,
     lan: Lan,
     identities: Identities,
     /// Something happened that may have changed which accounts messages and offers wait for.
@@ -139,6 +143,7 @@ impl Node {
             chat: Chat::new(restored.outbox, &restored.sent),
             transfers: Transfers::default(),
             paths: Paths::new(paths_rng, own_key, rule, [port_mapping, is_port_chosen]),
+            ways: Ways::default(),
             lan,
             identities,
             wants_are_stale: true,
@@ -195,6 +200,7 @@ impl Node {
         self.account.handle_timeout(cx);
         cx.links.handle_timeout(now);
         self.lan.handle_timeout(now);
+        self.tell_ways(now);
         if self.paths.handle_timeout(now) {
             self.announce(now);
         }
@@ -316,6 +322,7 @@ impl Node {
             ),
             (self.transfers.poll_timeout(), "transfers"),
             (self.paths.poll_timeout(), "paths"),
+            (self.ways.poll_timeout(), "ways"),
             (self.lan.poll_timeout(), "lan"),
             (links.poll_timeout(), "links"),
             (stores.poll_timeout(), "store"),
@@ -434,7 +441,7 @@ impl Node {
         let has_asked = match cx.requests.down().cloned() {
             Some(error) => self.transfers.on_down(&error, cx),
             None => {
-                self.directory.look_for_wanted(cx);
+                self.directory.look_for_wanted(&self.identities, cx);
                 cx.requests.has_output()
             }
         };

@@ -881,3 +881,20 @@ fn a_text_goes_out_once_though_its_node_ends_before_it_answers() {
     bob.end(PATIENCE).unwrap();
     assert_eq!(world.received("bob", "alice"), texts);
 }
+
+/// The option and the server exclude each other: it is no use to wait.
+#[test]
+fn whoever_sends_through_a_relay_that_the_server_has_not_is_told_so_at_once() {
+    let world = World::serving(EXECUTABLE, &["--no-relay"]);
+    for who in ["alice", "bob"] {
+        world.register(who);
+    }
+    let _bob = world.receive("bob");
+    let sent = world.peer("alice", &["--path", "relay", "send", "bob", "hello"]);
+    let words = ["could not send to bob", "this server relays nothing"];
+    assert_explains(&sent, 7, &words);
+    // It waits for a program that may go straight there.
+    assert_eq!(world.json("alice", &["outbox"]).len(), 1);
+    assert_eq!(world.peer("alice", &["send", "bob", "again"]).code(), 0);
+    assert_eq!(world.received("bob", "alice"), ["hello", "again"]);
+}

@@ -350,6 +350,43 @@ fn a_screen_that_gets_narrow_shows_one_prompt_above_a_file_on_its_way() {
         let screen = tmux.wait("it is typed", |screen| screen.contains(&typed));
         assert_eq!(screen.matches("bob> h").count(), 1, "{screen}");
     }
+    // The wider line took two rows of the narrow screen, until it was drawn anew in one.
+    let is_alone = |screen: &str| {
+        let below = screen.rsplit_once("bob> hello").map(|(_, below)| below);
+        let rows = below.unwrap_or_default().lines().map(str::trim);
+        let rows: Vec<_> = rows.filter(|row| !row.is_empty()).collect();
+        matches!(rows[..], [row] if row.starts_with("1: "))
+    };
+    tmux.wait("nothing is left of the wider line", is_alone);
+}
+
+/// A message goes on below its beginning, in further rows.
+#[test]
+fn a_long_message_is_broken_at_blanks() {
+    if !Tmux::is_there() {
+        println!("skipped: there is no tmux");
+        return;
+    }
+    let world = two_people();
+    let text = "No word of this message is broken, though it has more of them than fit a row of eighty columns.";
+    let chat = world.peer_command("alice", &["chat", "bob"]);
+    let tmux = Tmux::start(&chat, 80);
+    tmux.wait("the prompt", |screen| screen.contains("bob>"));
+    world.peer("bob", &["send", "alice", text]);
+    let is_broken = |screen: &str| {
+        let rows: Vec<&str> = screen.lines().collect();
+        rows.windows(2).any(|rows| {
+            let begins = rows[0].contains(" bob: No word of this message");
+            begins && rows[1].starts_with("           ")
+        })
+    };
+    let screen = tmux.wait("it is there", is_broken);
+    let dense = screen.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(dense.contains(text), "{screen}");
+    // In the history at the start, too.
+    drop(tmux);
+    let tmux = Tmux::start(&chat, 80);
+    tmux.wait("it is in the history", is_broken);
 }
 
 #[test]

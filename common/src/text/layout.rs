@@ -14,6 +14,8 @@ use super::inline;
 const ELLIPSIS: &str = "…";
 /// Columns between two columns of a table.
 const GAP: usize = 2;
+/// Columns of the longest extension of a file name that is kept whole, with its dot: `.parquet`.
+const EXTENSION_COLUMNS_MAX: usize = 8;
 /// Fewer columns than this are not worth looking for words, or indenting.
 const COLUMNS_MIN: usize = 20;
 
@@ -43,6 +45,25 @@ pub fn columns(text: &str) -> usize {
 /// A line without colours in at most `limit` columns: what is too much is left out in the middle, with
 /// an ellipsis in its place, so that the end of a file name stays.
 pub fn shortened(text: &str, limit: usize) -> String {
+    shortened_to(text, limit, limit.saturating_sub(1) / 2)
+}
+
+/// The same of a file name: its extension stays whole, with the dot that shows what it is, where it is no longer
+/// than extensions are and something of the name stays in front.
+pub fn shortened_name(name: &str, limit: usize) -> String {
+    let kept = limit.saturating_sub(1);
+    let extension = name.rfind('.').map_or(0, |dot| columns(&name[dot..]));
+    let is_kept = extension <= EXTENSION_COLUMNS_MAX && extension < kept;
+    let tail = if is_kept {
+        extension.max(kept / 2)
+    } else {
+        kept / 2
+    };
+    shortened_to(name, limit, tail)
+}
+
+/// A line in at most `limit` columns, of which at most `tail`, fewer than that, are for its end.
+fn shortened_to(text: &str, limit: usize, tail: usize) -> String {
     if columns(text) <= limit {
         return text.to_owned();
     }
@@ -50,9 +71,9 @@ pub fn shortened(text: &str, limit: usize) -> String {
         return String::new();
     };
     let clusters: Vec<&str> = text.graphemes(true).collect();
-    let head = fitting(clusters.iter().copied(), kept - kept / 2);
+    let head = fitting(clusters.iter().copied(), kept - tail);
     let rest = &clusters[head..];
-    let tail = fitting(rest.iter().rev().copied(), kept / 2);
+    let tail = fitting(rest.iter().rev().copied(), tail);
     let (start, end) = (&clusters[..head], &rest[rest.len() - tail..]);
     format!("{}{ELLIPSIS}{}", start.concat(), end.concat())
 }
@@ -185,6 +206,55 @@ pub fn wrapped(text: &str, limit: Option<usize>) -> String {
     lines.join("\n")
 }
 
+/// One line without colours in rows of a terminal of `limit` columns, broken at blanks. `first` columns of the first
+/// row are taken, and `margin` of all others, each of which leaves room for a word or two; none of the rows has
+/// these. A word that is longer than a row is broken between grapheme clusters, so that scripts without blanks look
+/// well and nothing pretends to begin a row. Where it is ASCII alone, like an address of the web, it stays whole
+/// for the terminal to break, so that it can be copied.
+pub fn folded(line: &str, first: usize, margin: usize, limit: usize) -> Vec<String> {
+    if limit < margin + COLUMNS_MIN {
+        return vec![line.to_owned()];
+    }
+    let mut rows = Vec::new();
+    let mut row = String::new();
+    let mut used = first;
+    let mut rest = line;
+    while !rest.is_empty() {
+        let words = rest.trim_start_matches(' ');
+        let blanks = rest.len() - words.len();
+        let (word, behind) = words.split_at(words.find(' ').unwrap_or(words.len()));
+        rest = behind;
+        let width = columns(word);
+        let is_long = margin + width > limit;
+        if used + blanks + if is_long { 1 } else { width } <= limit {
+            row.push_str(&" ".repeat(blanks));
+            used += blanks;
+        } else {
+            rows.push(std::mem::take(&mut row));
+            used = margin;
+        }
+        if !is_long {
+            row.push_str(word);
+            used += width;
+        } else if word.is_ascii() {
+            row.push_str(word);
+            // The terminal begins its rows at the edge.
+            used = (used + width - 1) % limit + 1;
+        } else {
+            for cluster in word.graphemes(true) {
+                if used + cluster.width() > limit {
+                    rows.push(std::mem::take(&mut row));
+                    used = margin;
+                }
+                row.push_str(cluster);
+                used += cluster.width();
+            }
+        }
+    }
+    rows.push(row);
+    rows
+}
+
 fn wrapped_line(line: &str, limit: usize) -> String {
     if columns(line) <= limit {
         return line.to_owned();
@@ -288,6 +358,30 @@ mod tests {
             ("abc", 0, ""),
         ] {
             assert_eq!(shortened(text, limit), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_name_keeps_its_extension_with_the_dot() {
+        for (name, limit, shown) in [
+            ("huge-file-of-zeros.bin", 8, "hug….bin"),
+            ("huge-file-of-zeros.bin", 6, "h….bin"),
+            // There is no room for more than the extension.
+            ("huge-file-of-zeros.bin", 5, "hu…in"),
+            ("huge-file-of-zeros.bin", 14, "huge-fi…os.bin"),
+            ("huge.bin", 8, "huge.bin"),
+            ("a-name.of-a-person-and-no-file", 10, "a-nam…file"),
+            ("漢字漢字漢字.txt", 9, "漢字….txt"),
+            ("no-extension", 1, "…"),
+            ("no-extension", 0, ""),
+        ] {
+            assert_eq!(shortened_name(name, limit), shown, "{name}");
+        }
+        for name in samples() {
+            for limit in 0..24 {
+                let shown = shortened_name(&format!("{name}.bin"), limit);
+                assert!(columns(&shown) <= limit, "{name:?} in {limit}: {shown:?}");
+            }
         }
     }
 
@@ -486,6 +580,54 @@ mod tests {
         ]];
         let shown = "bob\n  SHA256:K1EgmFP8AtBSKOUVEhJ\n  5izbNzBgbPLSGa\n  x";
         assert_eq!(table(&rows, [Align::Left; 3], Some(28)), [shown]);
+    }
+
+    #[test]
+    fn a_line_is_broken_at_blanks_behind_its_margin() {
+        let url = format!("https://example.org/{}", "x".repeat(30));
+        for (line, expected) in [
+            ("", vec![""]),
+            ("short", vec!["short"]),
+            // 28 columns less the first ten, then less four.
+            (
+                "one two three four five six seven eight nine ten",
+                vec!["one two three four", "five six seven eight", "nine ten"],
+            ),
+            ("  indented  code  stays", vec!["  indented  code", "stays"]),
+            ("eighteen_columns_x", vec!["eighteen_columns_x"]),
+            ("nineteen_columns_xx", vec!["", "nineteen_columns_xx"]),
+            (
+                "漢字漢字漢字漢字漢字漢字漢字漢字",
+                vec!["漢字漢字漢字漢字漢", "字漢字漢字漢字"],
+            ),
+            (
+                &format!("see {url} it is good to have, yes"),
+                // The terminal has 8 columns of the address in its last row.
+                vec![&format!("see {url} it is good to have,"), "yes"],
+            ),
+            ("x                   y", vec!["x", "y"]),
+            ("x ", vec!["x "]),
+        ] {
+            assert_eq!(folded(line, 10, 4, 28), expected, "{line:?}");
+        }
+        assert_eq!(folded("a b c", 4, 10, 29), ["a b c"], "too narrow");
+    }
+
+    #[test]
+    fn no_row_is_wider_than_the_terminal_but_for_what_is_to_be_copied() {
+        for text in samples() {
+            for limit in [24, 30, 40, 80] {
+                let text = format!("two words {text} and {text}");
+                let rows = folded(&text, 17, 4, limit);
+                let taken = |index| if index == 0 { 17 } else { 4 };
+                for (index, row) in rows.iter().enumerate() {
+                    assert!(columns(row) + taken(index) <= limit, "{limit}: {row:?}");
+                }
+                // Nothing but blanks is missing.
+                let dense = |text: &str| text.replace(' ', "");
+                assert_eq!(dense(&rows.concat()), dense(&text));
+            }
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::conversation::{
     Waiting,
 };
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, CommandError, Reply, TransferState};
+use crate::node::command::{Command, CommandError, Event, Reply, TransferState};
 use crate::ui::Screen;
 use crate::ui::line::{self, LineFrontEnd};
 use crate::ui::prompt::Prompt;
@@ -138,6 +138,7 @@ struct Talk<'a> {
 
 impl Talk<'_> {
     fn run(&mut self) -> Result<Ending, Failure> {
+        self.look_for_relay()?;
         loop {
             self.come_back()?;
             let deadline = match self.carry_out()? {
@@ -178,6 +179,18 @@ impl Talk<'_> {
                 Some(Happening::Handled(_)) | None => {}
             }
             self.conversation.handle_timeout(now());
+        }
+    }
+
+    /// Another program of the profile may have been told long ago that nobody can be reached.
+    fn look_for_relay(&mut self) -> Result<(), Failure> {
+        match self.session.try_call(&Command::Status, CALL_TIMEOUT) {
+            Ok(Reply::Status(status)) if status.lacks_relay() => {
+                self.handle(Input::Event(Event::RelayOff));
+                Ok(())
+            }
+            Err(CallError::Signal(signal)) => Err(Failure::signal(signal)),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 

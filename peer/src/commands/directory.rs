@@ -196,7 +196,8 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
             | Event::Enrolled(_)
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
-            | Event::OtherAccount { .. } => {
+            | Event::OtherAccount { .. }
+            | Event::RelayOff => {
                 screen.data(&event)?;
                 if let Some(text) = line::warning(&event, &screen.error_look) {
                     screen.note(text);
@@ -205,6 +206,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
             Event::Message(_)
             | Event::Recorded(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Offer(_)

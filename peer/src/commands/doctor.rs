@@ -27,7 +27,7 @@ use crate::node::command::{
 use crate::port_mapping::{MappingCheck, NoPortMapping, PortMappingState};
 use crate::profile::{Settings, Trust};
 use crate::ui::{OutputClosed, Screen, line};
-use findings::{Advice, Attempt, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict};
+use findings::{Advice, Attempt, CarrierNat, Facts, Ipv6, NoRelay, Obstacle, Outcome, Verdict};
 use server::{Key, Tcp};
 
 // Conclusions.
@@ -117,6 +117,9 @@ struct DeviceReport {
     /// What is in the way of a direct path, if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     obstacle: Option<Obstacle>,
+    /// Why no relay leads there, where that is so and there is no other device of the account to talk to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_relay: Option<NoRelay>,
     candidates: Vec<CandidateReport>,
 }
 
@@ -470,6 +473,7 @@ impl Visit<'_> {
             way: Some(link.way),
             failure: None,
             obstacle: None,
+            no_relay: None,
             candidates: Vec::new(),
         });
         self.say_devices(reports.collect())
@@ -550,6 +554,8 @@ fn report_of(
         None => facts.obstacle_without_link(&device.endpoints),
         Some(Way::Direct { .. }) => None,
     };
+    let is_alone = link.is_some() || links.is_empty();
+    let no_relay = facts.no_relay().filter(|_| is_alone);
     let attempt = match way {
         Some(way) => Attempt::Linked(way),
         None if links.is_empty() && failure.is_some() => Attempt::Failed,
@@ -568,6 +574,7 @@ fn report_of(
         way,
         failure,
         obstacle,
+        no_relay,
     }
 }
 
@@ -776,11 +783,12 @@ mod tests {
         };
         let examination = ExaminationView::default();
         let failure = "no answer at any of its addresses".to_owned();
-        let hides = (None, Some(Obstacle::HidesAddresses));
+        let hides = |no_relay| (None, Some(Obstacle::HidesAddresses), Some(no_relay));
+        let failed = (Some(failure.clone()), None, None);
         for (rule, has_relay, expected) in [
-            (PathRule::Direct, None, hides.clone()),
-            (PathRule::Any, Some(false), hides),
-            (PathRule::Any, Some(true), (Some(failure.clone()), None)),
+            (PathRule::Direct, None, hides(NoRelay::OwnRule)),
+            (PathRule::Any, Some(false), hides(NoRelay::Server)),
+            (PathRule::Any, Some(true), failed),
         ] {
             let examination = ExaminationView {
                 has_relay,
@@ -793,7 +801,8 @@ mod tests {
                 is_shut_out: false,
             };
             let report = report_of(device.clone(), &[], Some(&failure), &facts);
-            assert_eq!((report.failure, report.obstacle), expected);
+            let found = (report.failure, report.obstacle, report.no_relay);
+            assert_eq!(found, expected);
         }
     }
 

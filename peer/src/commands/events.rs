@@ -142,6 +142,8 @@ impl Follower<'_> {
             Event::Connection(state) => self.on_connection(state)?,
             Event::Presence(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
+            | Event::RelayOff
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Transfer { .. }

@@ -352,6 +352,9 @@ impl Undelivered {
                 Some(Happening::Event(Event::Presence(change))) => {
                     self.on_presence(&change, screen);
                 }
+                Some(Happening::Event(Event::RelayOff)) => {
+                    return Err(self.relay_off(doing, screen)?);
+                }
                 Some(Happening::Event(event)) => tell_notice(&event, screen),
                 Some(Happening::Gone(_)) => {
                     session.revive()?;
@@ -365,6 +368,10 @@ impl Undelivered {
                     let Reply::Status(node) = session.call(doing, &Command::Status)? else {
                         return Err(Failure::unexpected_reply(doing));
                     };
+                    // This program may have subscribed after the log-in.
+                    if node.lacks_relay() {
+                        return Err(self.relay_off(doing, screen)?);
+                    }
                     let state = node.connection;
                     if self
                         .on_connection(&state, session, doing, deadline, screen)?
@@ -459,11 +466,25 @@ impl Undelivered {
         failure
     }
 
+    /// Waiting is of no use: nobody can be reached.
+    fn relay_off(&self, doing: &str, screen: &Screen) -> Result<Failure, OutputClosed> {
+        self.tell_open(screen)?;
+        let failure = Failure::new(Exit::NotDelivered, format!("could not {doing}"));
+        Ok(failure.because(line::RELAY_OFF).next(format!(
+            "{}. What was not delivered stays in the outbox",
+            line::RELAY_OFF_HELP
+        )))
+    }
+
+    /// Tells a program how far each message has got.
+    fn tell_open(&self, screen: &Screen) -> Result<(), OutputClosed> {
+        let mut open = self.open.iter();
+        open.try_for_each(|(id, to, state)| self.data(to, *id, *state, screen))
+    }
+
     fn given_up(&self, failure: Failure, screen: &Screen) -> Failure {
-        for (id, to, state) in &self.open {
-            if let Err(closed) = self.data(to, *id, *state, screen) {
-                return closed.into();
-            }
+        if let Err(closed) = self.tell_open(screen) {
+            return closed.into();
         }
         let of_state = |wanted| {
             let open = self.open.iter().filter(move |(.., state)| *state == wanted);

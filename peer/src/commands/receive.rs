@@ -354,7 +354,8 @@ impl Receiver<'_> {
             | Event::Enrolled(_)
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
-            | Event::OtherAccount { .. } => {
+            | Event::OtherAccount { .. }
+            | Event::RelayOff => {
                 self.screen.data(&event)?;
                 if let Some(text) = line::warning(&event, &self.screen.error_look) {
                     self.note(&text);
@@ -369,6 +370,7 @@ impl Receiver<'_> {
             }
             Event::Recorded(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
             | Event::MessageState { .. }
             | Event::Withdrawn { .. } => Ok(None),
         }

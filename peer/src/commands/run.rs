@@ -143,7 +143,8 @@ impl Daemon<'_> {
             | Event::Enrolled(_)
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
-            | Event::OtherAccount { .. } => {
+            | Event::OtherAccount { .. }
+            | Event::RelayOff => {
                 self.screen.data(&event)?;
                 if let Some(text) = line::warning(&event, &self.screen.error_look) {
                     self.screen.note(text);
@@ -152,6 +153,7 @@ impl Daemon<'_> {
             Event::Message(_)
             | Event::Presence(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Offer(_)

@@ -14,7 +14,7 @@ use super::transfers::{Stage, Transfer};
 use crate::client::Typed;
 use crate::failure::Failure;
 use crate::node::command::{
-    Command, Event, HistoryItem, Listed, NodeStatus, OfferView, Reply, TransferState,
+    Command, Event, HistoryItem, Listed, NodeStatus, OfferView, PathChanged, Reply, TransferState,
 };
 use crate::shell::names::FileName;
 
@@ -211,6 +211,10 @@ pub(crate) enum Item {
     },
     /// The same is heard on the local network, or not any more, while the connection to the server is lost.
     Nearby { account: AccountName, is_here: bool },
+    /// The packets of a link to one of those, or to somebody with a file under way, go another way now.
+    Path(PathChanged),
+    /// Nobody can be reached: all is to go through a relay that the server has not.
+    RelayOff,
     /// What the account's owner has to know of devices and keys.
     Notice(Event),
     /// The node of this profile is in this program from now on.

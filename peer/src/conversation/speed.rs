@@ -1,9 +1,11 @@
-//! How fast a file moves: a mean that forgets.
+//! How fast a file moves: the mean of the last few seconds and of nothing before, so that another path shows soon.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What is further back than this counts for less than half.
-const MEMORY: Duration = Duration::from_secs(4);
+/// What is further back than this does not count, where enough has been measured since: long enough to even out
+/// bursts, and short enough for somebody who looks on when a link goes another way.
+const WINDOW: Duration = Duration::from_secs(3);
 /// Least time between two measurements: a shorter one says more about buffers than about the line.
 const STEP: Duration = Duration::from_millis(500);
 /// Where nothing moves for this long, nothing is said to move.
@@ -49,8 +51,9 @@ impl Pace {
 /// The rate at which a number of bytes grows.
 #[derive(Debug, Default)]
 pub(crate) struct Speed {
-    /// The last measurement: when, and how many bytes there were.
-    measured: Option<(Instant, u64)>,
+    /// Measurements: when, and how many bytes there were. The first is where the window begins, or the last one
+    /// before that; at least [`STEP`] apart.
+    measured: VecDeque<(Instant, u64)>,
     /// When the bytes last grew, or there were any for the first time.
     grew: Option<Instant>,
     /// They have not grown for [`STALL`].
@@ -61,30 +64,35 @@ pub(crate) struct Speed {
     has_waited: bool,
     bytes: u64,
     /// Bytes a second.
-    mean: Option<f64>,
+    rate: Option<u64>,
 }
 
 impl Speed {
     /// There are so many bytes now.
     pub(crate) fn add(&mut self, bytes: u64, now: Instant) {
-        if bytes > self.bytes || self.measured.is_none() {
+        if bytes > self.bytes || self.measured.is_empty() {
             self.grow(bytes, now);
         }
         self.bytes = bytes;
-        let Some((since, before)) = self.measured else {
-            self.measured = Some((now, bytes));
+        let Some((last, _)) = self.measured.back() else {
+            self.measured.push_back((now, bytes));
             return;
         };
-        let span = now.saturating_duration_since(since);
-        if span < STEP {
+        if now.saturating_duration_since(*last) < STEP {
             return;
         }
-        self.measured = Some((now, bytes));
-        let rate = bytes.saturating_sub(before) as f64 / span.as_secs_f64();
-        let weight = 1.0 - (-span.as_secs_f64() / MEMORY.as_secs_f64()).exp();
-        self.mean = Some(match self.mean {
-            Some(mean) => mean + weight * (rate - mean),
-            None => rate,
+        self.measured.push_back((now, bytes));
+        let age = |at: Instant| now.saturating_duration_since(at);
+        while self
+            .measured
+            .get(1)
+            .is_some_and(|(at, _)| age(*at) >= WINDOW)
+        {
+            self.measured.pop_front();
+        }
+        self.rate = self.measured.front().map(|(since, before)| {
+            let rate = bytes.saturating_sub(*before) as f64 / age(*since).as_secs_f64();
+            rate as u64
         });
     }
 
@@ -93,10 +101,11 @@ impl Speed {
         self.is_stalled = false;
         let grew = self.grew.replace(now);
         let has_paused = grew.is_some_and(|grew| now.saturating_duration_since(grew) >= PAUSE);
-        let is_first = self.bytes == 0 && self.measured.is_some();
+        let is_first = self.bytes == 0 && !self.measured.is_empty();
         if has_paused || is_first || std::mem::take(&mut self.has_waited) {
-            self.measured = Some((now, bytes));
-            self.mean = None;
+            self.measured.clear();
+            self.measured.push_back((now, bytes));
+            self.rate = None;
         }
     }
 
@@ -122,11 +131,11 @@ impl Speed {
     /// How fast it is, among all between the same two people in the same direction.
     pub(crate) fn pace<'a>(&self, all: impl IntoIterator<Item = &'a Self>) -> Pace {
         let has_none = self.bytes == 0 || self.is_stalled;
-        match self.mean {
+        match self.rate {
             _ if self.is_behind => Pace::Behind,
             _ if has_none && all.into_iter().any(Self::is_moving) => Pace::Behind,
             _ if self.is_stalled => Pace::Stalled,
-            Some(mean) => Pace::PerSecond(mean as u64),
+            Some(rate) => Pace::PerSecond(rate),
             None => Pace::Unmeasured,
         }
     }
@@ -163,16 +172,41 @@ mod tests {
     }
 
     #[test]
-    fn a_new_rate_is_believed_within_seconds() {
-        let (mut speed, start) = (Speed::default(), start());
-        speed.add(0, start);
-        speed.add(1000, at(start, 10));
-        for tenth in 11..110 {
-            speed.add(1000 + (tenth - 10) * 10, at(start, tenth));
+    fn another_path_shows_in_the_rate_within_seconds() {
+        // From a direct path to the relay, and back.
+        for (before, after) in [(10_000_000, 400_000), (400_000, 10_000_000)] {
+            let (mut speed, start) = (Speed::default(), start());
+            for tenth in 0..=100 {
+                speed.add(tenth * before / 10, at(start, tenth));
+            }
+            assert_eq!(pace(&speed), Pace::PerSecond(before));
+            let bytes = 10 * before;
+            for tenth in 1..=35 {
+                speed.add(bytes + tenth * after / 10, at(start, 100 + tenth));
+            }
+            assert_eq!(pace(&speed), Pace::PerSecond(after));
         }
-        let pace = pace(&speed);
-        let is_near = matches!(pace, Pace::PerSecond(100..=220));
-        assert!(is_near, "{pace:?}");
+    }
+
+    #[test]
+    fn bursts_and_seldom_measurements_have_an_even_rate() {
+        // Half a second of every second, and one leaf in five seconds.
+        let (mut speed, start) = (Speed::default(), start());
+        for tenth in 0..100 {
+            let bytes = tenth / 10 * 1000 + (tenth % 10).min(5) * 200;
+            speed.add(bytes, at(start, tenth));
+            if let (40.., Pace::PerSecond(rate)) = (tenth, pace(&speed)) {
+                assert!((800..=1200).contains(&rate), "{tenth}: {rate}");
+            }
+        }
+        let mut speed = Speed::default();
+        for leaf in 0..10 {
+            speed.add(leaf * 5000, at(start, leaf * 50));
+            if leaf > 2 {
+                assert_eq!(pace(&speed), Pace::PerSecond(1000), "{leaf}");
+            }
+        }
+        assert!(speed.measured.len() < 10);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use super::connection::ConnectionChange;
 use super::entry::Mistake;
 use super::*;
 use crate::node::PathRule;
-use crate::node::command::{EnrolmentView, KeyState, Listed, Moved, NodeStatus, TransferView};
+use crate::node::command::{
+    EnrolmentView, KeyState, Listed, Moved, NodeStatus, PresenceView, TransferView,
+};
 use crate::port_mapping::PortMappingState;
 
 // How it ends.
@@ -281,6 +283,7 @@ fn moving(done: u64) -> TransferState {
 
 fn status() -> NodeStatus {
     NodeStatus {
+        has_relay: None,
         account: Some(name("alice")),
         fingerprint: "fp".to_owned(),
         connection: ConnectionState::Online,

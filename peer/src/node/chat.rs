@@ -225,6 +225,7 @@ impl Chat {
             LinkChange::Heard
             | LinkChange::Proved { .. }
             | LinkChange::Reached { .. }
+            | LinkChange::Rerouted
             | LinkChange::Left { .. }
             | LinkChange::Writable { .. }
             | LinkChange::LeafAcknowledged { .. }

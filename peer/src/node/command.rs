@@ -405,6 +405,12 @@ pub enum Event {
     /// A device that calls itself one of this account's was heard on the local network, or is not heard there
     /// any more. Only a link proves that it is.
     Nearby { account: AccountName, is_here: bool },
+    /// The packets of a link go another way than before, directly or through the relay, and have done so for a
+    /// few seconds. Not told of a link's first way.
+    Path(PathChanged),
+    /// The server relays nothing, and this device is to send everything through its relay: nobody can be reached.
+    /// Told in the first session of which that is so.
+    RelayOff,
     /// The delivery state of a sent message advanced.
     MessageState {
         id: MessageId,
@@ -463,6 +469,20 @@ pub struct EnrolmentView {
     pub fingerprint: String,
     /// When it was enrolled, by the server's clock.
     pub at: UnixTime,
+}
+
+/// How the packets of a link go now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathChanged {
+    /// The other device's account.
+    pub account: AccountName,
+    /// Fingerprint of its key.
+    pub fingerprint: String,
+    /// How they go.
+    #[serde(flatten)]
+    pub way: Way,
+    /// Smoothed round-trip time of that way, in microseconds.
+    pub round_trip_us: u64,
 }
 
 /// State of the control connection.
@@ -555,6 +575,9 @@ pub struct NodeStatus {
     pub endpoints: Vec<SocketAddr>,
     /// Which ways its packets to other devices may take.
     pub rule: PathRule,
+    /// Whether the server relays for this device; `None` while that is not known, or where the rule wants none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_relay: Option<bool>,
     /// Whether it announces itself on the local network, where it has an address there, and listens for others.
     #[serde(default)]
     pub lan: bool,
@@ -574,6 +597,11 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
+    /// Tells whether nobody can be reached, since everything is to go through a relay that the server has not.
+    pub fn lacks_relay(&self) -> bool {
+        self.rule == PathRule::Relayed && self.has_relay == Some(false)
+    }
+
     /// Tells whether there is a link to a device of an account.
     pub fn is_linked(&self, account: &AccountName) -> bool {
         self.links.iter().any(|link| link.account == *account)

@@ -7,6 +7,7 @@ use common::password::Password;
 
 use super::Node;
 use super::command::{API_VERSION, Command, CommandError, CommandId, Event, NodeStatus, Reply};
+use super::context::Effects;
 use super::identities::Wish;
 use super::io::{AGENT, ChatRequest};
 use crate::recovery::RecoveryCode;
@@ -128,6 +129,15 @@ impl Node {
         }
     }
 
+    /// Tells whether the server relays for this device, as far as it has said so, and that is wanted.
+    fn has_relay(&self) -> Option<bool> {
+        let Effects {
+            requests, links, ..
+        } = &self.effects;
+        let is_granted = links.has_relay().filter(|_| requests.is_online())?;
+        (is_granted || self.directory.is_relay_off()).then_some(is_granted)
+    }
+
     fn status(&mut self, now: Instant) -> NodeStatus {
         NodeStatus {
             account: self.account.name().cloned(),
@@ -135,6 +145,7 @@ impl Node {
             connection: self.account.connection(now),
             endpoints: self.paths.candidates(),
             rule: self.effects.links.rule(),
+            has_relay: self.has_relay(),
             lan: self.lan.is_permitted(),
             port_mapping: self.paths.port_mapping(now),
             links: self.effects.links.views(),

@@ -55,6 +55,8 @@ pub(super) struct Directory {
     own_key: DeviceKey,
     /// The server lists this device with its endpoints, so others can dial back.
     is_listed: bool,
+    /// The server relays nothing, as far as it has said.
+    is_relay_off: bool,
     listings: BTreeMap<CommandId, Vec<Listed>>,
     search: Search,
     watch: Watch,
@@ -67,6 +69,7 @@ impl Directory {
         Self {
             own_key,
             is_listed: false,
+            is_relay_off: false,
             listings: BTreeMap::new(),
             search: Search::default(),
             watch: Watch::new(rng),
@@ -87,6 +90,11 @@ impl Directory {
     pub(super) fn watch(&mut self, command: CommandId, cx: &mut Context<'_>) {
         self.search.watch_always();
         cx.reply(command, Ok(Reply::Done));
+    }
+
+    /// Tells whether the server has said that it relays nothing.
+    pub(super) const fn is_relay_off(&self) -> bool {
+        self.is_relay_off
     }
 
     // ---- account and links ---------------------------------------------------------------------
@@ -183,6 +191,7 @@ impl Directory {
                 endpoint: *endpoint,
             }),
             LinkChange::Silent { .. }
+            | LinkChange::Rerouted
             | LinkChange::Heard
             | LinkChange::Writable { .. }
             | LinkChange::LeafAcknowledged { .. } => {}
@@ -190,11 +199,11 @@ impl Directory {
     }
 
     /// Asks the server for the accounts that are due, and keeps the watch while it is of use.
-    pub(super) fn look_for_wanted(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn look_for_wanted(&mut self, known: &Identities, cx: &mut Context<'_>) {
         if !cx.requests.is_online() || !self.is_listed || !cx.links.is_ready_for_introductions() {
             return;
         }
-        self.keep_watch(cx);
+        self.keep_watch(known, cx);
         while !cx.requests.is_busy() {
             let links = &*cx.links;
             let due = self
@@ -369,7 +378,9 @@ impl Directory {
 
     // ---- the watch -----------------------------------------------------------------------------
 
-    fn keep_watch(&mut self, cx: &mut Context<'_>) {
+    fn keep_watch(&mut self, known: &Identities, cx: &mut Context<'_>) {
+        let gone = self.watch.take_gone(cx.now);
+        self.tell_changes(gone, known, cx);
         if self.search.wants_watch() {
             let tells_people = self.search.watches_always();
             let asked = self.watch.start(tells_people, cx.now);
@@ -444,6 +455,7 @@ impl Directory {
     ) {
         match purpose {
             IntroductionPurpose::Allocate => {
+                self.tell_relay(answer.as_ref().err(), cx);
                 let allocation = match answer {
                     Ok(IntroductionAnswer::Allocated { allocation, rate }) => {
                         cx.links.set_relay_rate(rate);
@@ -456,6 +468,16 @@ impl Directory {
             IntroductionPurpose::Introduce(account) => {
                 self.on_introduced(account, answer, lan, cx);
             }
+        }
+    }
+
+    /// Tells people that nobody can be reached, where the server has refused what everything is to go through;
+    /// again only after it has granted that.
+    fn tell_relay(&mut self, error: Option<&CommandError>, cx: &mut Context<'_>) {
+        let is_off = matches!(error, Some(CommandError::Refused(Refusal::RelayOff)));
+        let is_known = std::mem::replace(&mut self.is_relay_off, is_off);
+        if is_off && !is_known && !cx.links.goes_directly() {
+            cx.event(Event::RelayOff);
         }
     }
 

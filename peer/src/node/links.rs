@@ -101,6 +101,8 @@ pub(super) enum LinkChange {
         device_key: DeviceKey,
         endpoint: SocketAddr,
     },
+    /// The packets of a link go over another path from now on.
+    Rerouted,
     /// There may be room for more leaves: [`Links::send_leaf`].
     Writable { link: LinkId },
     /// The other side has acknowledged all bytes of a leaf.

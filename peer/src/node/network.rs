@@ -106,6 +106,18 @@ impl Node {
         }
     }
 
+    /// Tells people which links go another way than before, if it is time.
+    pub(super) fn tell_ways(&mut self, now: Instant) {
+        if !self.ways.is_due(now) {
+            return;
+        }
+        let cx = &mut self.effects.at(now);
+        let links = cx.links.views();
+        for changed in self.ways.look(&links, now) {
+            cx.event(Event::Path(changed));
+        }
+    }
+
     /// Gives what happened to links, or came over one, to the parts that it concerns.
     pub(super) fn on_links(&mut self, event: LinksEvent, now: Instant) {
         self.wants_are_stale = true;
@@ -147,6 +159,7 @@ impl Node {
                     self.paths.check_server(now);
                 }
                 self.paths.on_link(&change);
+                self.ways.on_link(&change, now);
                 self.directory.on_link(&change, cx);
                 self.transfers.on_link(&change, cx);
                 self.chat.on_link(&change, cx);

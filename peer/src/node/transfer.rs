@@ -142,6 +142,7 @@ impl Transfers {
             LinkChange::Heard
             | LinkChange::Proved { .. }
             | LinkChange::Reached { .. }
+            | LinkChange::Rerouted
             | LinkChange::Left { .. }
             | LinkChange::DialFailed { .. } => {}
         }

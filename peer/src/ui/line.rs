@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::id::{AccountName, DeviceName};
-use common::text::{self, Align, block, inline};
+use common::text::{self, Align, inline};
 use common::time::UnixTime;
 use common::wire::peer::DeclineReason;
 
@@ -22,8 +22,12 @@ use crate::shell::names::FileName;
 mod devices;
 /// The line interface of a conversation.
 mod front_end;
+/// Messages that stay in the outbox.
+mod left_behind;
 /// Links, and how their packets go.
 mod link;
+/// A message in the rows of a terminal.
+mod message;
 /// What an account's owner has to know.
 mod notices;
 /// Long messages, shortened.
@@ -34,9 +38,13 @@ mod status;
 mod transfer;
 
 pub(crate) use devices::devices;
-pub(crate) use front_end::{LineFrontEnd, TOOK_OVER, left_behind};
-pub(crate) use link::{Rates, table as links};
-pub(crate) use notices::{failed_logins, new_key, notice, warning};
+pub(crate) use front_end::{LineFrontEnd, TOOK_OVER};
+pub(crate) use left_behind::left_behind;
+pub(crate) use link::{Rates, rerouted, table as links};
+use message::with_state;
+pub(crate) use notices::{
+    RELAY_OFF, RELAY_OFF_HELP, failed_logins, new_key, notice, relay_off, warning,
+};
 use recent::recent;
 pub(crate) use status::node_status;
 pub(crate) use transfer::{
@@ -75,28 +83,18 @@ pub(crate) fn withdrawn(item: &HistoryItem, look: &Look) -> String {
 }
 
 fn stamped(item: &HistoryItem, stamp: &str, look: &Look) -> String {
-    let state = match (item.direction, item.state) {
+    with_state(item, stamp, &state(item, look), look)
+}
+
+/// How far a message that was sent has got, behind its text.
+fn state(item: &HistoryItem, look: &Look) -> String {
+    match (item.direction, item.state) {
         (Direction::Sent, MessageState::Queued) => look.yellow(" (waits in the outbox)"),
         (Direction::Sent, MessageState::Sent) => look.yellow(" (on its way)"),
         (Direction::Sent, MessageState::Delivered) => look.dim(" ✓"),
         (Direction::Sent, MessageState::Read) => look.dim(" ✓✓"),
         (Direction::Received, _) => String::new(),
-    };
-    with_state(item, stamp, &state, look)
-}
-
-fn with_state(item: &HistoryItem, stamp: &str, state: &str, look: &Look) -> String {
-    let indent = stamp.len();
-    let time = look.dim(stamp);
-    let who = match item.direction {
-        Direction::Received => look.cyan(item.with.as_str()),
-        Direction::Sent => format!("{} {}", look.dim("you to"), look.bold(item.with.as_str())),
-    };
-    let margin = format!("\n{:indent$} {} ", "", look.dim("│"));
-    let body = item.body.as_str().replace('\t', TAB);
-    let body = block(&body);
-    let body = body.trim_end_matches('\n').replace('\n', &margin);
-    format!("{time} {who}: {body}{state}")
+    }
 }
 
 /// What can be typed in a conversation, one line each, or two where these are `columns` and few.
@@ -469,7 +467,7 @@ mod tests {
     }
 
     fn is_harmless(text: &str) -> bool {
-        block(text) == text
+        text::block(text) == text
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use common::id::{AccountName, TransferId};
-use common::text::{columns, inline, seconds, shortened, size};
+use common::text::{columns, inline, seconds, shortened_name, size};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Look, Screen};
@@ -259,7 +259,7 @@ fn narrow(rate: &str, left: &str, name: &str, screen: usize) -> String {
     });
     let fits = |figures: &&String| columns(figures) + name_min <= room;
     let figures = forms.iter().find(fits).map_or("", String::as_str);
-    let name = shortened(name, room.saturating_sub(columns(figures)));
+    let name = shortened_name(name, room.saturating_sub(columns(figures)));
     format!("{figures}{name}")
 }
 
@@ -282,7 +282,7 @@ fn label(name: &str, columns: Option<usize>) -> String {
     let room = columns.map_or(LABEL_COLUMNS_MAX, |columns| {
         columns.saturating_sub(FIGURES_COLUMNS) / 2
     });
-    shortened(&inline(name), room.min(LABEL_COLUMNS_MAX))
+    shortened_name(&inline(name), room.min(LABEL_COLUMNS_MAX))
 }
 
 #[cfg(test)]
@@ -352,7 +352,7 @@ mod tests {
                 "41.6 MB/s",
                 "12 min left",
                 "film.mp4",
-                "41.6 MB/s  12 min left  fil…p4",
+                "41.6 MB/s  12 min left  f….mp4",
             ),
             (
                 40,
@@ -370,7 +370,7 @@ mod tests {
             ),
             (40, "", "", "film.mp4", "film.mp4"),
             (26, "41.6 MB/s", "1 min 35 s left", "film.mp4", "film.mp4"),
-            (26, "stalled", "", "film.mp4", "stalled  fil…mp4"),
+            (26, "stalled", "", "film.mp4", "stalled  fi….mp4"),
             (14, "stalled", "", "film.mp4", "fi…4"),
             (1, "stalled", "", "film.mp4", ""),
         ] {

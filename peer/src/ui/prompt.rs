@@ -62,6 +62,9 @@ const PRINTING_MAX: usize = 4096;
 pub(crate) const STATUS_ROWS_MAX: usize = 3;
 /// Printed, it goes up one row and down again: the editor draws everything anew below it.
 const REDRAW: &str = "\u{1b}[A\n";
+/// Clears the row of the cursor from there, and all below (ED). Written in front of the prompt: on a screen that got
+/// narrower, rows below the line take more of it than the editor counts and clears.
+const CLEAR_TO_END: &str = "\u{1b}[J";
 /// Bytes that a line may still grow by when its length is shown.
 const LENGTH_SHOWN_WITHIN: usize = 1024;
 /// Longest line that the Up key brings back: one that was too long for a message can be made shorter. The editor
@@ -799,11 +802,7 @@ impl Highlighter for Completion {
             Cow::Owned(format!("\u{1b}[1m{prompt}\u{1b}[0m"))
         };
         let before = self.above.with(|above| above.draw(&shown, columns));
-        if before.is_empty() {
-            shown
-        } else {
-            Cow::Owned(format!("{before}{shown}"))
-        }
+        Cow::Owned(format!("{CLEAR_TO_END}{before}{shown}"))
     }
 
     fn highlight<'l>(&self, line: &'l str, at: usize) -> Cow<'l, str> {

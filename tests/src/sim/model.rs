@@ -113,6 +113,8 @@ impl Model {
             Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Nearby { .. }
+            | Event::Path(_)
+            | Event::RelayOff
             | Event::Transfer { .. }
             | Event::Connection(_)
             | Event::Presence(_)

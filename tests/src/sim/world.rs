@@ -613,6 +613,8 @@ impl World {
             | Event::Connection(_)
             | Event::Presence(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
+            | Event::RelayOff
             | Event::FailedLogins(_)
             | Event::Enrolled(_)
             | Event::NewKey { .. }

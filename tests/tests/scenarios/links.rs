@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use common::limits::FAREWELL_TIMEOUT;
 use common::wire::peer::{ChatFrame, PeerFrame, VERSION};
-use peer::node::command::{Command, PathRule, Reply};
+use common::wire::rendezvous::{Answer, IntroductionAnswer, Refusal, ServerFrame};
+use peer::node::command::{Command, Event, PathRule, Reply, Way};
 use tests::sim::net::{Faults, NatOptions, Realm, Site};
 use tests::sim::outsider::Outsider;
 use tests::sim::world::{Home, World, WorldOptions};
 
 use super::shared::{
     OPEN, acquainted, ask, count, crash, entry, lie_about_devices, pass_both, say, shown,
-    twice_linked, until, until_delivered, until_online,
+    twice_linked, until, until_delivered, until_online, world,
 };
 
 /// Messages that an outsider got.
@@ -230,4 +231,86 @@ fn a_link_to_a_device_that_hangs_says_so() {
     world.hosts[1].asleep_until = Some(world.now + Duration::from_secs(60));
     world.pass(Duration::from_secs(9));
     assert!(silent(&mut world));
+}
+
+/// The ways that the first host was told of, direct or not.
+fn ways_told(world: &World) -> Vec<bool> {
+    let told = world.hosts[0].events.iter().filter_map(|event| {
+        let Event::Path(changed) = event else {
+            return None;
+        };
+        Some(matches!(changed.way, Way::Direct { .. }))
+    });
+    told.collect()
+}
+
+/// The link of the first host goes straight to the other one, or through the relay.
+fn until_way(world: &mut World, is_direct: bool) {
+    for _ in 0..120 {
+        let Ok(Reply::Status(status)) = ask(world, 0, Command::Status) else {
+            panic!("no status");
+        };
+        let way = status.links.first().map(|link| link.way);
+        if way.is_some_and(|way| matches!(way, Way::Direct { .. }) == is_direct) {
+            return;
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    panic!("the way is another one");
+}
+
+#[test]
+fn a_lasting_change_of_a_links_way_is_told_and_a_short_one_is_not() {
+    let mut world = world(2, Faults::NONE);
+    let id = say(&mut world, 0, 1, "hello");
+    until_delivered(&mut world, 0, id);
+    until_way(&mut world, true);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(ways_told(&world), [false; 0], "the first way is no news");
+    for (from, to) in [(0, 1), (1, 0)] {
+        world.net.cut(Site::Host(from), Site::Host(to));
+    }
+    until_way(&mut world, false);
+    world.pass(Duration::from_secs(4));
+    assert_eq!(ways_told(&world), [false]);
+    world.net.heal();
+    until_way(&mut world, true);
+    assert_eq!(ways_told(&world), [false], "not at once");
+    world.pass(Duration::from_secs(35));
+    assert_eq!(ways_told(&world), [false, true]);
+}
+
+#[test]
+fn whoever_uses_the_relay_alone_is_told_once_that_there_is_none() {
+    for (rule, expected) in [(PathRule::Relayed, 1), (PathRule::Any, 0)] {
+        let mut world = world(1, Faults::NONE);
+        world.stop(0, true);
+        world.hosts[0].rule = rule;
+        world.tamper(0, |frame| {
+            if let ServerFrame::Answer { answer, .. } = frame
+                && matches!(
+                    answer,
+                    Answer::Introduction(IntroductionAnswer::Allocated { .. })
+                )
+            {
+                *answer = Answer::Refused(Refusal::RelayOff);
+            }
+            true
+        });
+        world.start(0);
+        until_online(&mut world, 0, true);
+        world.pass(Duration::from_secs(1));
+        world.break_control(0);
+        until_online(&mut world, 0, false);
+        until_online(&mut world, 0, true);
+        world.pass(Duration::from_secs(1));
+        let told = world.hosts[0].events.iter();
+        let told = told.filter(|event| matches!(event, Event::RelayOff));
+        assert_eq!(told.count(), expected, "{rule:?}");
+        let Ok(Reply::Status(status)) = ask(&mut world, 0, Command::Status) else {
+            panic!("no status");
+        };
+        assert_eq!(status.has_relay, Some(false));
+        assert_eq!(status.lacks_relay(), rule == PathRule::Relayed);
+    }
 }

@@ -143,3 +143,26 @@ fn whoever_left_during_a_disconnect_is_told_of_afterwards() {
     assert_eq!(told(&world, "p1"), ["offline"]);
     assert_eq!(told(&world, "p2"), [""; 0], "nothing new");
 }
+
+#[test]
+fn whoever_finds_the_server_again_later_than_others_has_not_left() {
+    let mut world = watching();
+    world.crash_server();
+    until_online(&mut world, 0, false);
+    // One is slow to come back, one does not come back at all.
+    for host in [1, 2] {
+        world.stop(host, false);
+    }
+    world.start_server();
+    until_online(&mut world, 0, true);
+    world.pass(Duration::from_secs(10));
+    world.start(1);
+    until_online(&mut world, 1, true);
+    world.pass(Duration::from_secs(5));
+    assert!(!told(&world, "p1").contains(&"offline"), "it is back");
+    assert_eq!(told(&world, "p2"), [""; 0], "it may still come");
+    until(&mut world, |world| told(world, "p2") == ["offline"]);
+    world.pass(Duration::from_secs(60));
+    assert!(!told(&world, "p1").contains(&"offline"), "it is there");
+    assert_eq!(told(&world, "p2"), ["offline"], "once");
+}

@@ -119,6 +119,16 @@ pub(super) enum Obstacle {
     NotKnown,
 }
 
+/// Why no relay leads to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum NoRelay {
+    /// The path rule of this device forbids it.
+    OwnRule,
+    /// The server has none.
+    Server,
+}
+
 /// What came of looking for a way to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
@@ -370,10 +380,16 @@ impl Facts<'_> {
 
     /// Tells whether no relay leads to anybody.
     pub(super) fn needs_direct(&self) -> bool {
+        self.no_relay().is_some()
+    }
+
+    /// Why no relay leads to anybody; `None` where one does, or where it would have to.
+    pub(super) fn no_relay(&self) -> Option<NoRelay> {
+        let has_none = self.examination.has_relay == Some(false);
         match self.rule {
-            PathRule::Direct => true,
-            PathRule::Any => self.examination.has_relay == Some(false),
-            PathRule::Relayed => false,
+            PathRule::Direct => Some(NoRelay::OwnRule),
+            PathRule::Any => has_none.then_some(NoRelay::Server),
+            PathRule::Relayed => None,
         }
     }
 

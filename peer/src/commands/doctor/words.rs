@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use common::text::{self, inline};
 
 use super::findings::{
-    Advice, CarrierNat, Facts, Ipv6, Obstacle, Outcome, Verdict, may_take_unasked,
+    Advice, CarrierNat, Facts, Ipv6, NoRelay, Obstacle, Outcome, Verdict, may_take_unasked,
 };
 use super::server::{Key, Tcp};
 use super::{CLOCK_DIFFERENCE_MAX, DeviceReport, LogIn, is_outdated};
@@ -391,6 +391,10 @@ pub(super) fn device(report: &DeviceReport, look: &Look) -> Vec<(&'static str, S
     if let Some(obstacle) = report.obstacle {
         rows.push(("why", self::obstacle(obstacle).to_owned()));
     }
+    if let Some(reason) = report.no_relay {
+        let label = if report.obstacle.is_some() { "" } else { "why" };
+        rows.push((label, no_relay(reason, report.is_linked).to_owned()));
+    }
     let tried = report.candidates.iter();
     let tried = tried.filter(|candidate| candidate.result != Outcome::NotNeeded);
     rows.extend(tried.map(|candidate| {
@@ -417,13 +421,31 @@ const fn obstacle(obstacle: Obstacle) -> &'static str {
             "the two have neither a working IPv4 nor a working IPv6 in common: having both would help either side"
         }
         Obstacle::OwnSymmetric => {
-            "the router here lends another port for each connection (a symmetric NAT), and the one there does, too, or lets in only whom it has sent to: a forwarded port on either side would help, or IPv6 on both"
+            "both routers give each connection another port (a symmetric NAT), or the one there lets in only whom it has sent to: no direct path can be found. What helps on either side: UPnP, NAT-PMP or PCP turned on in the router, or a UDP port forwarded there by hand and kept with 'peer --udp PORT'; or IPv6 on both"
         }
         Obstacle::TheirsPerhapsSymmetric => {
-            "what the router there does is not known. Probably it lends another port for each connection (a symmetric NAT): nothing else is known that would be in the way. A forwarded port on either side would help, or IPv6 on both"
+            "what the router there does is not known. Probably it gives each connection another port (a symmetric NAT): nothing else is known that would be in the way. What helps on either side: UPnP, NAT-PMP or PCP turned on in the router, or a UDP port forwarded there by hand and kept with 'peer --udp PORT'; or IPv6 on both"
         }
         Obstacle::NotKnown => {
             "it is not known: perhaps UDP is blocked there, or it was looked for too briefly"
+        }
+    }
+}
+
+/// Why no relay helps where there is no direct path, or were there none.
+const fn no_relay(reason: NoRelay, is_linked: bool) -> &'static str {
+    match (reason, is_linked) {
+        (NoRelay::OwnRule, false) => {
+            "the relay would lead there without a direct path, but --path direct forbids it: leave that option out, or unset PEER_PATH"
+        }
+        (NoRelay::OwnRule, true) => {
+            "nothing takes over should this path end: --path direct forbids the relay. Without that option, or PEER_PATH, the relay would"
+        }
+        (NoRelay::Server, false) => {
+            "no relay leads there either: this server relays nothing (--no-relay), which only its operator can change"
+        }
+        (NoRelay::Server, true) => {
+            "nothing takes over should this path end: this server relays nothing (--no-relay)"
         }
     }
 }
@@ -432,7 +454,7 @@ const fn outcome(result: Outcome) -> &'static str {
     match result {
         Outcome::InUse => "is in use",
         Outcome::NoSuchFamily => "cannot be tried: this device has no such address",
-        Outcome::OtherNetwork => "is one of another local network",
+        Outcome::OtherNetwork => "belongs to a local network that this device is not on",
         Outcome::NoAnswer => "was tried, and nothing came through",
         Outcome::NotNeeded => "is not needed",
         Outcome::NotTried => "was not tried",
@@ -465,6 +487,7 @@ mod tests {
             way: None,
             failure: Some("no \u{1b}]0;x\u{7} answer\nverdict".to_owned()),
             obstacle: None,
+            no_relay: None,
             candidates: vec![CandidateReport {
                 endpoint: ([192, 0, 2, 1], 7000).into(),
                 result: Outcome::NotTried,
@@ -478,6 +501,38 @@ mod tests {
         let reason = "x\u{1b}[31m".to_owned();
         let failed = log_in(&LogIn::Failed { reason }, &look);
         assert!(!failed.contains('\u{1b}'), "{failed}");
+    }
+
+    #[test]
+    fn whoever_forbids_the_relay_is_told_what_that_costs() {
+        let report = |is_linked, obstacle, no_relay| DeviceReport {
+            device: Some(DeviceName::lossy("laptop")),
+            fingerprint: String::new(),
+            is_linked,
+            is_silent: false,
+            way: is_linked.then_some(Way::Direct {
+                remote: ([192, 0, 2, 1], 7000).into(),
+            }),
+            failure: None,
+            obstacle,
+            no_relay: Some(no_relay),
+            candidates: Vec::new(),
+        };
+        let symmetric = Some(Obstacle::OwnSymmetric);
+        let rows = device(&report(false, symmetric, NoRelay::OwnRule), &Look::plain());
+        let [_, ("why", why), ("", relay)] = &rows[..] else {
+            panic!("{rows:?}");
+        };
+        assert!(why.contains("both routers give each connection another port"));
+        assert!(why.contains("no direct path can be found") && why.contains("--udp PORT"));
+        assert!(relay.contains("--path direct forbids it") && relay.contains("PEER_PATH"));
+        let rows = device(&report(true, None, NoRelay::OwnRule), &Look::plain());
+        let [_, ("why", why)] = &rows[..] else {
+            panic!("{rows:?}");
+        };
+        assert!(why.contains("--path direct forbids the relay"), "{why}");
+        let rows = device(&report(false, symmetric, NoRelay::Server), &Look::plain());
+        assert!(rows[2].1.contains("this server relays nothing"), "{rows:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Who is there, the connection, and what an owner must know.
 
 use super::*;
+use crate::node::command::{PathChanged, Way as LinkWay};
 
 #[test]
 fn who_is_online_is_listed() {
@@ -204,6 +205,33 @@ fn who_is_heard_on_the_network_is_told_while_the_server_is_away() {
     let restored = stage.event(Event::Connection(ConnectionState::Online));
     let items = [Item::Connection(ConnectionChange::Restored)];
     assert_eq!(restored.items, items);
+}
+
+#[test]
+fn another_way_is_told_of_those_whom_the_person_has_to_do_with() {
+    let mut stage = Stage::with_bob_online();
+    let view = |who: &str| PathChanged {
+        account: name(who),
+        fingerprint: String::new(),
+        way: LinkWay::Direct {
+            remote: ([192, 0, 2, 7], 4000).into(),
+        },
+        round_trip_us: 23_000,
+    };
+    for (who, items) in [("carol", vec![]), ("bob", vec![Item::Path(view("bob"))])] {
+        let wanted = stage.event(Event::Path(view(who)));
+        assert_eq!((wanted.items, wanted.events.len()), (items, 1), "{who}");
+    }
+    stage.event(Event::Offer(offer(7)));
+    let items = stage.event(Event::Path(view("carol"))).items;
+    assert_eq!(items, [Item::Path(view("carol"))]);
+}
+
+#[test]
+fn that_nobody_can_be_reached_is_told_once() {
+    let mut stage = Stage::with_bob_online();
+    assert_eq!(stage.event(Event::RelayOff).items, [Item::RelayOff]);
+    assert_eq!(stage.event(Event::RelayOff).items, []);
 }
 
 #[test]

@@ -4,8 +4,12 @@
 //! the watch. Then this side waits, for longer the more often it happens and never for as long as its
 //! neighbours, lists again, and watches from there. Where people look on, it keeps in mind who was
 //! online, so that they are told what changed in between as if it had been pushed.
+//!
+//! When the server itself was away, everybody comes back, and not all at once: whoever is not there in the first
+//! listing of a new session has not left before [`RETURN_PATIENCE`] is over. If anybody in it is there since the same
+//! time as before, the server was there all the time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use common::id::AccountName;
@@ -16,6 +20,9 @@ use common::wire::rendezvous::{Change, Cursor, DirectoryRequest, DirectoryVersio
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+/// Time in which everybody has found a server again that was away.
+const RETURN_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The watch of one session.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -25,6 +32,10 @@ pub(super) struct Watch {
     failures: u32,
     /// Who is online as far as people were told; `None` while nobody is told.
     told: Option<Present>,
+    /// The session is a new one: who is missing in its first listing may be about to come back.
+    is_resumed: bool,
+    /// Who was online before the session was new and has not come back, all until the same time; part of `told`.
+    missing: Option<(Instant, BTreeSet<(AccountName, DeviceKey)>)>,
 }
 
 /// Who is online: where each entry stands in the directory, and what people would see change.
@@ -62,6 +73,8 @@ impl Watch {
             state: State::Off,
             failures: 0,
             told: None,
+            is_resumed: false,
+            missing: None,
         }
     }
 
@@ -70,6 +83,8 @@ impl Watch {
     pub(super) fn reset(&mut self) {
         self.state = State::Off;
         self.failures = 0;
+        self.is_resumed = true;
+        self.missing = None;
     }
 
     /// Begins, if it is time. A watch of before people looked on begins anew with the whole directory.
@@ -92,6 +107,7 @@ impl Watch {
         if is_on {
             self.state = State::Off;
             self.told = None;
+            self.missing = None;
         }
         is_on
     }
@@ -134,18 +150,41 @@ impl Watch {
             ..
         } = std::mem::take(listing);
         self.state = State::On(now);
+        let is_resumed = std::mem::take(&mut self.is_resumed);
         if !tells_people || !is_whole {
             self.told = None;
+            self.missing = None;
             return Vec::new();
         }
-        let before = self.told.take().unwrap_or_default();
-        let gone = before.into_keys().filter(|key| !present.contains_key(key));
-        let gone = gone.map(|(account, device_key)| Change::Offline {
-            account,
-            device_key,
-        });
-        let changes = gone.chain(news.into_iter().map(Change::Online)).collect();
-        self.told = Some(present);
+        let mut before = self.told.take().unwrap_or_default();
+        // Whoever is there since the same time has not had to come back.
+        let is_same = |(place, seen): (_, &(UnixTime, Status))| {
+            let now: Option<&(UnixTime, Status)> = present.get(place);
+            now.is_some_and(|(since, _)| *since == seen.0)
+        };
+        let was_away = is_resumed && !before.iter().any(is_same);
+        before.retain(|place, _| !present.contains_key(place));
+        let (until, awaited) =
+            (self.missing.take()).unwrap_or_else(|| (now + RETURN_PATIENCE, BTreeSet::new()));
+        let (missing, gone): (Present, Present) = before
+            .into_iter()
+            .partition(|(place, _)| was_away || awaited.contains(place));
+        if !missing.is_empty() {
+            self.missing = Some((until, missing.keys().cloned().collect()));
+        }
+        let told = self.told.insert(present);
+        told.extend(missing);
+        let gone = gone.into_keys().map(offline);
+        gone.chain(news.into_iter().map(Change::Online)).collect()
+    }
+
+    /// Those who have not come back in time, after the server was away. They are told, and not known any more.
+    pub(super) fn take_gone(&mut self, now: Instant) -> Vec<Change> {
+        let Some((_, missing)) = self.missing.take_if(|(until, _)| *until <= now) else {
+            return Vec::new();
+        };
+        let changes: Vec<Change> = missing.into_iter().map(offline).collect();
+        self.on_changes(&changes);
         changes
     }
 
@@ -165,6 +204,9 @@ impl Watch {
     pub(super) fn on_changes(&mut self, changes: &[Change]) {
         let Some(told) = &mut self.told else { return };
         for change in changes {
+            if let Some((_, missing)) = &mut self.missing {
+                missing.remove(&place_of(change));
+            }
             match change {
                 Change::Online(entry) if told.len() < LIST_ENTRIES_MAX => {
                     told.insert(place(entry), (entry.since, entry.status));
@@ -193,12 +235,14 @@ impl Watch {
         self.rest(now);
     }
 
-    /// When [`Watch::start`] is worth a call.
-    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
-        match self.state {
+    /// When [`Watch::start`] or [`Watch::take_gone`] is worth a call.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let rest = match self.state {
             State::Resting(until) => Some(until),
             State::Off | State::Listing(_) | State::Asking(_) | State::On(_) => None,
-        }
+        };
+        let missing = self.missing.as_ref().map(|(until, _)| *until);
+        rest.into_iter().chain(missing).min()
     }
 
     fn rest(&mut self, now: Instant) {
@@ -222,6 +266,23 @@ impl Listing {
             self.news.push(entry);
         }
         self.present.insert(place, seen);
+    }
+}
+
+fn offline((account, device_key): (AccountName, DeviceKey)) -> Change {
+    Change::Offline {
+        account,
+        device_key,
+    }
+}
+
+fn place_of(change: &Change) -> (AccountName, DeviceKey) {
+    match change {
+        Change::Online(entry) => place(entry),
+        Change::Offline {
+            account,
+            device_key,
+        } => (account.clone(), *device_key),
     }
 }
 
@@ -295,7 +356,7 @@ mod tests {
         }
         assert_eq!((longest_pause(1), longest_pause(9)).1, WATCH_BACKOFF_MAX);
         let late = pauses.iter().filter(|(failures, _)| *failures == 9);
-        let late: std::collections::BTreeSet<_> = late.map(|(_, pause)| *pause).collect();
+        let late: BTreeSet<_> = late.map(|(_, pause)| *pause).collect();
         assert!(late.len() > 10, "they come back spread out: {late:?}");
     }
 
@@ -330,6 +391,69 @@ mod tests {
         let online = [entry(3, Status::Busy), entry(4, Status::Away)].map(Change::Online);
         assert_eq!(changes[0], gone);
         assert_eq!(changes[1..], online);
+    }
+
+    #[test]
+    fn whoever_comes_back_to_a_server_that_was_away_has_not_left() {
+        let (mut watch, now) = new();
+        let mut all: Vec<_> = (1..5)
+            .map(|device| entry(device, Status::Available))
+            .collect();
+        begin(&mut watch, all.clone(), now);
+        watch.reset();
+        // They log in anew, each at its own time.
+        all[0].since = UnixTime::from_millis(1);
+        // One is there in the first listing, one is pushed, one leaves although it came back, and one stays away.
+        let back = Change::Online(all[0].clone());
+        assert_eq!(begin(&mut watch, all[..1].to_vec(), now), [back]);
+        let due = watch.poll_timeout().unwrap();
+        assert_eq!(due, now + RETURN_PATIENCE);
+        watch.on_changes(&[
+            Change::Online(all[1].clone()),
+            Change::Online(all[2].clone()),
+        ]);
+        let gone = |entry: &Entry| offline(place(entry));
+        watch.on_changes(&[gone(&all[2])]);
+        assert_eq!(watch.take_gone(due - Duration::from_nanos(1)), []);
+        assert_eq!(watch.take_gone(due), [gone(&all[3])]);
+        assert_eq!((watch.take_gone(due), watch.poll_timeout()), (vec![], None));
+        assert_eq!(watch.told.as_ref().unwrap().len(), 2);
+        // Within a session whoever is not listed has left.
+        watch.on_ended(due);
+        let now = watch.poll_timeout().unwrap();
+        assert_eq!(begin(&mut watch, all[..1].to_vec(), now), [gone(&all[1])]);
+    }
+
+    #[test]
+    fn where_the_server_was_there_all_the_time_whoever_is_missing_has_left() {
+        let (mut watch, now) = new();
+        let all = [1, 2].map(|device| entry(device, Status::Available));
+        begin(&mut watch, all.to_vec(), now);
+        watch.reset();
+        let gone = offline(place(&all[1]));
+        assert_eq!(begin(&mut watch, all[..1].to_vec(), now), [gone]);
+        assert_eq!(watch.poll_timeout(), None);
+    }
+
+    #[test]
+    fn who_is_missing_is_missing_still_after_another_listing() {
+        let (mut watch, now) = new();
+        let all = [1, 2].map(|device| entry(device, Status::Available));
+        begin(&mut watch, all.to_vec(), now);
+        watch.reset();
+        begin(&mut watch, Vec::new(), now);
+        // The listing is asked for again in the same session, and then the server goes once more.
+        watch.on_ended(now);
+        let again = watch.poll_timeout().unwrap();
+        assert_eq!(begin(&mut watch, Vec::new(), again), []);
+        watch.reset();
+        let later = now + Duration::from_secs(20);
+        let mut back = all[0].clone();
+        back.since = UnixTime::from_millis(1);
+        let online = Change::Online(back.clone());
+        assert_eq!(begin(&mut watch, vec![back], later), [online]);
+        let gone = watch.take_gone(later + RETURN_PATIENCE);
+        assert_eq!(gone, [offline(place(&all[1]))]);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use common::limits::{TRAVERSAL_BACKOFF_FIRST, TRAVERSAL_BACKOFF_MAX};
 use common::wire::channel::AllocationId;
 use common::wire::rendezvous::{Introduction, RelayDatagrams};
 
-use super::Links;
 use super::dial::Channel;
+use super::{LinkChange, Links, LinksEvent};
 use crate::node::command::{LinkView, PathRule, Way};
 use crate::node::io::Datagrams;
 use crate::node::transport::{LinkId, PathChange, Route, Side};
@@ -286,6 +286,10 @@ impl Links {
 
     pub(super) fn on_path(&mut self, link: LinkId, change: PathChange, now: Instant) {
         log::debug!("link {link:?}: {change:?}");
+        if matches!(change, PathChange::Current(_)) {
+            let change = LinkChange::Rerouted;
+            self.events.push_back(LinksEvent::Change(change));
+        }
         match change {
             PathChange::Current(route) if route.is_relayed() => {
                 if self.leads_rounds(link) {

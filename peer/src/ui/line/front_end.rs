@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Counter, absent, awaiting, chat_help, connection_change, directory, labelled, moved, nearby,
-    node_status, notice, offer, recent, talk, transfer,
+    node_status, notice, offer, recent, relay_off, rerouted, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -27,9 +27,6 @@ use crate::ui::{Look, OutputClosed, Screen};
 /// Says that the process with the node has ended, and its node is this one's now.
 pub(crate) const TOOK_OVER: &str =
     "The 'peer' program that kept the connection has ended; this one goes on.";
-
-/// Recipients that are named at the end of a chat; 'peer outbox' has all.
-const RECIPIENTS_SHOWN: usize = 3;
 
 /// Columns of a message that is quoted to tell it from others.
 const QUOTE_COLUMNS: usize = 24;
@@ -157,6 +154,8 @@ impl<'a> LineFrontEnd<'a> {
             Event::Connection(_)
             | Event::Presence(_)
             | Event::Nearby { .. }
+            | Event::Path(_)
+            | Event::RelayOff
             | Event::Message(_)
             | Event::Recorded(_)
             | Event::MessageState { .. }
@@ -216,39 +215,12 @@ impl<'a> LineFrontEnd<'a> {
             | Item::Connection(_)
             | Item::Presence { .. }
             | Item::Nearby { .. }
+            | Item::Path(_)
+            | Item::RelayOff
             | Item::Notice(_)
             | Item::TookOver => Ok(()),
         }
     }
-}
-
-/// Which messages stay behind in the outbox, at least one, and when they go out.
-pub(crate) fn left_behind(waiting: &[Waiting], is_logged_in: bool) -> String {
-    let shown = waiting.iter().take(RECIPIENTS_SHOWN);
-    let mut words: Vec<_> = shown
-        .map(|Waiting { to, count }| match count {
-            1 => format!("1 message for {to}"),
-            count => format!("{count} messages for {to}"),
-        })
-        .collect();
-    let rest = waiting.iter().skip(RECIPIENTS_SHOWN);
-    match rest.map(|waiting| waiting.count).sum() {
-        0_usize => {}
-        more => words.push(format!("{more} more ('peer outbox' lists them)")),
-    }
-    let total: usize = waiting.iter().map(|waiting| waiting.count).sum();
-    let [wait, they] = if total == 1 {
-        ["waits", "it goes"]
-    } else {
-        ["wait", "they go"]
-    };
-    let then = if is_logged_in {
-        "the next time a 'peer' program of this profile runs and both are online"
-    } else {
-        "after you log in again"
-    };
-    let words = text::joined(&words);
-    format!("{words} {wait} in the outbox; {they} out {then}.")
 }
 
 /// A text for a terminal, harmless.
@@ -365,6 +337,8 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Nearby { account, is_here } => {
             prose(format!("  {}", nearby(account, *is_here, look)))
         }
+        Item::Path(view) => prose(look.dim(&rerouted(view))),
+        Item::RelayOff => prose(relay_off(look)),
         Item::Notice(event) => prose(notice(event, look).unwrap_or_default()),
         Item::TookOver => prose(look.dim(TOOK_OVER)),
         Item::Objection(Objection::InterruptOnce) => {
@@ -518,9 +492,9 @@ mod tests {
     use crate::conversation::connection::ConnectionChange;
     use crate::conversation::presence::Absence;
     use crate::node::PathRule;
-    use crate::node::command::NodeStatus;
     use crate::node::command::{
-        ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem, Moved,
+        Carrier, ConnectionState, Direction, EnrolmentView, FailureKind, HistoryItem, Moved,
+        NodeStatus, PathChanged, Way as LinkWay,
     };
     use crate::port_mapping::PortMappingState;
     use common::id::{DeviceName, MessageId, TransferId};
@@ -565,8 +539,18 @@ mod tests {
         Item::Transfer { transfer, state }
     }
 
+    fn rerouted_to(way: LinkWay) -> Item {
+        Item::Path(PathChanged {
+            account: bob(),
+            fingerprint: String::new(),
+            way,
+            round_trip_us: 23_000,
+        })
+    }
+
     fn node() -> NodeStatus {
         NodeStatus {
+            has_relay: None,
             account: Some(bob()),
             fingerprint: String::new(),
             connection: ConnectionState::Online,
@@ -809,6 +793,23 @@ mod tests {
                 "  bob is heard on this network: messages go straight there, without the server",
             ),
             (
+                rerouted_to(LinkWay::Direct {
+                    remote: ([192, 0, 2, 7], 4000).into(),
+                }),
+                "  bob: direct now, 192.0.2.7:4000, 23 ms",
+            ),
+            (
+                rerouted_to(LinkWay::Relayed {
+                    over: Carrier::Udp,
+                    per_s_max: 1,
+                }),
+                "  bob: through the relay of the server now, 23 ms",
+            ),
+            (
+                Item::RelayOff,
+                "Nobody can be reached: this server relays nothing, and --path relay permits no other way. What helps: leave out --path relay, or unset PEER_PATH, which shows this device's addresses to others; or ask the server's operator for its relay.",
+            ),
+            (
                 Item::Objection(Objection::NoRecipient),
                 "To whom? Type 'NAME: text', or /to NAME first.",
             ),
@@ -954,35 +955,5 @@ mod tests {
         ] {
             assert_eq!(prompt(&PromptState { with, unread }), text);
         }
-    }
-
-    #[test]
-    fn messages_that_stay_behind_are_counted() {
-        let waiting = |all: &[(&str, usize)]| {
-            let waiting = all.iter().map(|(to, count)| Waiting {
-                to: to.parse().unwrap(),
-                count: *count,
-            });
-            left_behind(&Vec::from_iter(waiting), true)
-        };
-        assert_eq!(
-            waiting(&[("carol", 1)]),
-            "1 message for carol waits in the outbox; it goes out the next time a 'peer' program of this profile runs and both are online."
-        );
-        assert_eq!(
-            waiting(&[("bob", 1), ("carol", 2)]),
-            "1 message for bob, 2 messages for carol wait in the outbox; they go out the next time a 'peer' program of this profile runs and both are online."
-        );
-        let one = [Waiting {
-            to: "bob".parse().unwrap(),
-            count: 1,
-        }];
-        assert_eq!(
-            left_behind(&one, false),
-            "1 message for bob waits in the outbox; it goes out after you log in again."
-        );
-        let many = waiting(&[("a", 1), ("b", 1), ("c", 1), ("d", 2), ("e", 3)]);
-        let rest = "1 message for c, 5 more ('peer outbox' lists them) wait in the outbox; ";
-        assert!(many.contains(rest), "{many}");
     }
 }

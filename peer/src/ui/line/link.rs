@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::text::{self, Align};
 
-use crate::node::command::{Carrier, LinkView, Way};
+use crate::node::command::{Carrier, LinkView, PathChanged, Way};
 use crate::ui::Look;
 
 /// What a link carried lately.
@@ -52,6 +52,22 @@ pub(super) fn in_words(link: &LinkView) -> String {
         } => "through the relay over TCP".to_owned(),
     };
     format!("{}, {way}, {}", link.account, round_trip(link))
+}
+
+/// Says that the packets of a link go another way than before.
+pub(crate) fn rerouted(view: &PathChanged) -> String {
+    let way = match view.way {
+        Way::Direct { remote } => format!("direct now, {remote}"),
+        Way::Relayed {
+            over: Carrier::Udp, ..
+        } => "through the relay of the server now".to_owned(),
+        Way::Relayed {
+            over: Carrier::Control,
+            ..
+        } => "through the relay of the server now, over TCP".to_owned(),
+    };
+    let time = span(view.round_trip_us);
+    format!("  {}: {way}, {time}", view.account)
 }
 
 /// Columns of a screen on which a table of links is easier to read than their values under each other.
@@ -137,7 +153,12 @@ fn round_trip(link: &LinkView) -> String {
     if link.is_silent {
         return "no answer".to_owned();
     }
-    match link.round_trip_us {
+    span(link.round_trip_us)
+}
+
+/// Microseconds for a person.
+fn span(us: u64) -> String {
+    match us {
         short @ 0..10_000 => format!("{:.1} ms", short as f64 / 1000.0),
         long => format!("{} ms", long / 1000),
     }

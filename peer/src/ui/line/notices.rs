@@ -7,7 +7,7 @@ use common::wire::rendezvous::FailedLogins;
 use crate::node::command::{EnrolmentView, Event};
 use crate::ui::Look;
 
-/// What the account's owner has to know of devices and keys, in a line; `None` for an event of another kind.
+/// What the account's owner has to know of devices, keys and options, in a line; `None` for an event of another kind.
 pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
     match event {
         Event::FailedLogins(failed) => Some(failed_logins(failed, look)),
@@ -23,9 +23,11 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
             fingerprint,
         } => Some(not_approved(account, fingerprint, look)),
         Event::OtherAccount { account } => Some(other_account(account, look)),
+        Event::RelayOff => Some(relay_off(look)),
         Event::Connection(_)
         | Event::Presence(_)
         | Event::Nearby { .. }
+        | Event::Path(_)
         | Event::Message(_)
         | Event::Recorded(_)
         | Event::MessageState { .. }
@@ -39,6 +41,19 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
 pub(crate) fn warning(event: &Event, look: &Look) -> Option<String> {
     let is_first = matches!(event, Event::NewKey { known: 0, .. });
     notice(event, look).filter(|_| !is_first)
+}
+
+/// What nobody reaches anybody for: the option and the server exclude each other.
+pub(crate) const RELAY_OFF: &str =
+    "this server relays nothing, and --path relay permits no other way";
+/// What helps against [`RELAY_OFF`].
+pub(crate) const RELAY_OFF_HELP: &str = "leave out --path relay, or unset PEER_PATH, which shows this device's addresses to others; or ask the server's operator for its relay";
+
+/// Warns that nobody can be reached.
+pub(crate) fn relay_off(look: &Look) -> String {
+    look.yellow(&format!(
+        "Nobody can be reached: {RELAY_OFF}. What helps: {RELAY_OFF_HELP}."
+    ))
 }
 
 /// Failed log-ins by others, and whether they led to a block.

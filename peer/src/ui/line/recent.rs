@@ -3,7 +3,7 @@
 use common::text;
 use common::time::UnixTime;
 
-use super::talk;
+use super::{state, talk, with_state};
 use crate::node::command::HistoryItem;
 use crate::ui::Look;
 
@@ -24,8 +24,9 @@ pub(super) fn recent(item: &HistoryItem, today: UnixTime, look: &Look) -> String
         body: body.expect("a short text fits a message"),
         ..item.clone()
     };
-    let hint = look.dim("(shortened; /history shows all of it)");
-    format!("{} {hint}", talk(&item, today, look))
+    let hint = look.dim(" (shortened; /history shows all of it)");
+    let stamp = text::stamp_on(today, item.sent, look.zone());
+    with_state(&item, &stamp, &(state(&item, look) + &hint), look)
 }
 
 fn beginning(whole: &str) -> &str {

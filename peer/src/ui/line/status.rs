@@ -61,6 +61,10 @@ pub(crate) fn node_status(
     ];
     match node.rule {
         PathRule::Any => {}
+        PathRule::Relayed if node.lacks_relay() => rows.push((
+            "path",
+            look.yellow("through the relay alone, and this server has none: nobody can be reached"),
+        )),
         PathRule::Relayed => rows.push(("path", "through the relay alone".to_owned())),
         PathRule::Direct => rows.push(("path", "directly alone".to_owned())),
     }

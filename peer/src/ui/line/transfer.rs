@@ -1,6 +1,6 @@
 //! Files on their way: the line that is redrawn, and what is said of one in passing and at its end.
 
-use common::text::{self, columns, inline, shortened};
+use common::text::{self, columns, inline, shortened, shortened_name};
 
 use super::{declined, transfer_done};
 use crate::conversation::speed::Pace;
@@ -25,7 +25,7 @@ pub(super) fn live(transfer: &Transfer, stage: Stage, screen: Option<usize>) -> 
     let forms = forms(transfer, stage);
     let rest = forms.iter().find(fits).or(forms.last());
     let rest = rest.map_or("", String::as_str);
-    let name = shortened(&name, room.saturating_sub(columns(&number) + columns(rest)));
+    let name = shortened_name(&name, room.saturating_sub(columns(&number) + columns(rest)));
     shortened(&format!("{number}{name}{rest}"), room)
 }
 
@@ -291,7 +291,7 @@ mod tests {
                 80,
                 " 3: a-long-hol…ntains.mp4 to bob  25 %, 12.0 MB of 48.0 MB  3.0 MB/s  12 s left",
             ),
-            (40, " 3: a-lo…mp4  25 %  3.0 MB/s  12 s left"),
+            (40, " 3: a-l….mp4  25 %  3.0 MB/s  12 s left"),
             (36, " 3: a-long-…ns.mp4  25 %  12 s left"),
             (20, " 3: a-lo….mp4  25 %"),
             (5, " 3…%"),
