@@ -552,6 +552,14 @@ pub const RELAY_RATE_MAX: u32 = 30_000;
 /// Time at its full rate that an account, or all of them, may send at once after a pause: a train of each of
 /// a few links.
 pub const RELAY_BURST: Duration = Duration::from_millis(100);
+/// Time at its rate that what an account has sent too much may wait at the relay before the rest is dropped. QUIC never
+/// has less than two packets under way: where a round trip is shorter than those take at the rate, half of all packets
+/// would be dropped for ever. At the lowest rate it is eight packets.
+pub const RELAY_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Packets of an account that wait so: the loss of higher rates is small without a longer line.
+pub const RELAY_WAITING_PER_ACCOUNT_MAX: usize = 16;
+/// Packets of all accounts that wait so: 6 MB.
+pub const RELAY_WAITING_MAX: usize = 4096;
 
 // ---- files -------------------------------------------------------------------------------------
 

@@ -21,7 +21,9 @@ use rand::{Rng, SeedableRng};
 
 use crate::source::SourcePrefix;
 use budget::Budget;
-use channels::{Channels, Place};
+use channels::{Channels, Place, Route};
+use traffic::PayerId;
+use waiting::{Packet, Waiting};
 
 // Answers that are longer than their requests.
 mod budget;
@@ -31,6 +33,8 @@ mod channels;
 mod control;
 // What accounts may send.
 mod traffic;
+// What they have sent too much.
+mod waiting;
 
 pub use channels::{Channel, ChannelId};
 pub use control::ControlId;
@@ -97,11 +101,35 @@ pub enum Output {
     AnswerFromOther(Vec<u8>),
 }
 
+/// A packet that has waited, and where it goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Departure<'a> {
+    /// Over UDP, from the main port.
+    Datagram {
+        /// The address that the other end's allocation is bound to.
+        to: SocketAddr,
+        /// The address of this host to send it from, as in [`Output::Forward`].
+        from: Option<IpAddr>,
+        /// The datagram.
+        bytes: &'a [u8],
+    },
+    /// Over a control connection.
+    ToControl {
+        /// The connection that the other end's allocation is bound to.
+        to: ControlId,
+        /// The datagram.
+        bytes: &'a [u8],
+    },
+}
+
 /// Answers STUN Binding requests, and forwards the packets of relay channels.
 #[derive(Debug)]
 pub struct Relay {
     budget: Budget,
     channels: Channels,
+    waiting: Waiting,
+    /// Something waits that may be due before anything else.
+    has_delayed: bool,
     /// Where there is a second port.
     ports: Option<Ports>,
     answered: u64,
@@ -138,6 +166,8 @@ impl Relay {
         Self {
             budget: Budget::new(budget_key, now),
             channels: Channels::new(cookie_key, limits, now),
+            waiting: Waiting::new(limits.of_account),
+            has_delayed: false,
             ports: None,
             answered: 0,
             forwarded: 0,
@@ -157,7 +187,9 @@ impl Relay {
 
     /// Ends an allocation and all its channels. Fine if it has ended already.
     pub fn free(&mut self, id: AllocationId) {
-        self.channels.free(id);
+        if let Some(payer) = self.channels.free(id) {
+            self.dropped += self.waiting.forget(payer) as u64;
+        }
     }
 
     /// Opens a channel; `false` if there are as many as there may be, one of its ids is taken, or one of its
@@ -237,7 +269,7 @@ impl Relay {
         self.forward(run, &mut batch, now, outputs);
     }
 
-    /// Forwards a run of packets, all of it or none.
+    /// Forwards a run of packets. What its account may not send yet waits, as far as there is room.
     fn forward(
         &mut self,
         run: Option<Run>,
@@ -248,25 +280,69 @@ impl Relay {
         let Some(Run { end, part, count }) = run else {
             return;
         };
-        let found = self.channels.forward(end, batch.source, part.len(), now);
-        let Some((other, place)) = found else {
+        let Some(route) = self.channels.route(end, batch.source, now) else {
             self.dropped += count;
             return;
         };
-        self.forwarded += count;
-        let stride = batch.stride;
-        for datagram in batch.bytes[part.clone()].chunks_mut(stride) {
-            redirect(datagram, other);
+        let Route { payer, other, to } = route;
+        let (bytes, stride) = (&mut *batch.bytes, batch.stride);
+        let is_first = self.waiting.is_empty(payer);
+        let part = if is_first && self.channels.pay(payer, part.len(), now) {
+            part
+        } else {
+            let paid = self.wait(
+                payer,
+                (end, batch.source),
+                &bytes[part.clone()],
+                stride,
+                now,
+            );
+            part.start..part.start + paid
+        };
+        if part.is_empty() {
+            return;
         }
-        outputs.push(match ControlId::of(place.source) {
+        for datagram in bytes[part.clone()].chunks_mut(stride) {
+            redirect(datagram, other);
+            self.forwarded += 1;
+        }
+        outputs.push(match ControlId::of(to.source) {
             Some(to) => Output::ForwardToControl { to, part, stride },
             None => Output::Forward {
-                to: place.source,
-                from: place.local,
+                to: to.source,
+                from: to.local,
                 part,
                 stride,
             },
         });
+    }
+
+    /// Has those of a run of packets wait that may not go yet. Returns the length of those before, which are paid for.
+    fn wait(
+        &mut self,
+        payer: PayerId,
+        sender: (EndId, SocketAddr),
+        bytes: &[u8],
+        stride: usize,
+        now: Instant,
+    ) -> usize {
+        let mut paid = 0;
+        let mut datagrams = bytes.chunks(stride);
+        while let Some(datagram) = datagrams.next() {
+            let len = datagram.len();
+            if self.waiting.is_empty(payer) && self.channels.pay(payer, len, now) {
+                paid += len;
+                continue;
+            }
+            let due = self.channels.ready_for(payer, len, now);
+            self.has_delayed |= self.waiting.is_empty(payer);
+            if !self.waiting.push(payer, sender, datagram, due) {
+                // Nothing behind it goes before it.
+                self.dropped += 1 + datagrams.len() as u64;
+                break;
+            }
+        }
+        paid
     }
 
     fn answer(
@@ -333,9 +409,50 @@ impl Relay {
         self.channels.handle_timeout(now);
     }
 
-    /// When [`Relay::handle_timeout`] is due, if ever.
+    /// When [`Relay::handle_timeout`] and [`Relay::poll_departure`] are due, if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.channels.poll_timeout()
+        let channels = self.channels.poll_timeout();
+        channels
+            .into_iter()
+            .chain(self.waiting.poll_timeout())
+            .min()
+    }
+
+    /// Tells whether [`Relay::poll_timeout`] may have become earlier since this was asked last, by packets that wait.
+    pub const fn take_delayed(&mut self) -> bool {
+        std::mem::replace(&mut self.has_delayed, false)
+    }
+
+    /// The next packet that has waited for its time.
+    pub fn poll_departure(&mut self, now: Instant) -> Option<Departure<'_>> {
+        let (place, route) = loop {
+            let (payer, place) = self.waiting.pop(now)?;
+            let Packet { end, source, bytes } = self.waiting.packet(place);
+            let (end, source, len) = (*end, *source, bytes.len());
+            // Its channel may be closed by now, or its sender elsewhere.
+            let route = self.channels.route(end, source, now);
+            let route = route.filter(|_| self.channels.pay(payer, len, now));
+            if let Some(next) = self.waiting.first_len(payer) {
+                let due = self.channels.ready_for(payer, next, now);
+                self.waiting.set_due(payer, due);
+            }
+            if let Some(route) = route {
+                break (place, route);
+            }
+            self.dropped += 1;
+        };
+        self.forwarded += 1;
+        let Route { other, to, .. } = route;
+        let bytes = &mut self.waiting.packet(place).bytes;
+        redirect(bytes, other);
+        Some(match ControlId::of(to.source) {
+            Some(to) => Departure::ToControl { to, bytes },
+            None => Departure::Datagram {
+                to: to.source,
+                from: to.local,
+                bytes,
+            },
+        })
     }
 
     /// The next channel that was closed because nobody used it.
@@ -353,14 +470,20 @@ impl Relay {
         self.forwarded
     }
 
+    /// Packets that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.count()
+    }
+
     /// Datagrams dropped so far.
     pub const fn dropped(&self) -> u64 {
         self.dropped
     }
 
     /// How full it is.
-    pub fn occupancies(&self) -> [Occupancy; 2] {
-        self.channels.occupancies()
+    pub fn occupancies(&self) -> [Occupancy; 3] {
+        let [allocations, channels] = self.channels.occupancies();
+        [allocations, channels, self.waiting.occupancy()]
     }
 }
 

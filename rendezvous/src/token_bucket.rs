@@ -46,7 +46,12 @@ impl TokenBucket {
 
     /// When there is a token again.
     pub(crate) fn ready_at(&self, rate: Rate, now: Instant) -> Instant {
-        let owed = self.full_at.saturating_duration_since(now) + rate.interval;
+        self.ready_for(1, rate, now)
+    }
+
+    /// When there are `count` tokens, no more than a full bucket has.
+    pub(crate) fn ready_for(&self, count: u32, rate: Rate, now: Instant) -> Instant {
+        let owed = self.full_at.saturating_duration_since(now) + rate.interval * count;
         now + owed.saturating_sub(rate.interval * rate.burst)
     }
 
@@ -109,6 +114,10 @@ mod tests {
         let ready = bucket.ready_at(rate, start);
         assert_eq!(ready, start + rate.interval);
         assert!(!bucket.take(1, rate, ready - Duration::from_nanos(1)));
+        let ready_for_two = bucket.ready_for(2, rate, ready);
+        assert_eq!(ready_for_two, ready + rate.interval);
+        assert!(!{ bucket }.take(2, rate, ready_for_two - Duration::from_nanos(1)));
+        assert!({ bucket }.take(2, rate, ready_for_two));
         assert!(bucket.take(1, rate, ready));
         // A minute of asking all the time: the rate, and what was at once.
         let mut bucket = TokenBucket::new(start);

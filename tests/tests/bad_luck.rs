@@ -1,17 +1,21 @@
 //! The real programs under bad luck: connections that are cut, datagrams that are lost, come twice or
 //! late, processes that die. What was promised stays true, and all is well soon after.
 //!
-//! Everything bad is decided by a seed, which a failing test prints.
+//! Everything that is left to chance is decided by a seed, which a failing test prints.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a test that fails shows its seed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
 use std::time::Duration;
 
-use common::limits::LINK_ACK_TIMEOUT;
+use common::limits::{DIAL_TIMEOUT, LINK_ACK_TIMEOUT};
 use serde_json::Value;
 use tests::control::Control;
 use tests::program::{END, Running, now};
@@ -226,6 +230,117 @@ fn what_was_called_delivered_is_on_the_disk_whoever_dies_and_when() {
         let _ = stage.world.kill_server();
         stage.assert_conversation(&authors);
     }
+}
+
+// ---- a server that lets nobody in for a while --------------------------------------------------
+
+/// Where bob was last is somebody who never answers. He has another endpoint now, of which only the server knows, and
+/// that takes so long to let alice in that she looks for him at the old one first.
+#[test]
+fn whoever_is_back_on_another_port_is_reached_as_soon_as_the_server_lets_somebody_in() {
+    let mut world = World::new(EXECUTABLE);
+    let door = Door::before(world.server().address.parse().unwrap());
+    world.register_at("alice", door.address, (Ipv4Addr::LOCALHOST, 0).into());
+    world.register("bob");
+    let (alice, bob) = (world.receive("alice"), world.receive("bob"));
+    assert_eq!(world.peer("alice", &["send", "bob", "hello"]).code(), 0);
+    let old: SocketAddr = until("the link is direct", PATIENCE, || {
+        let mut links = world.json("alice", &["paths"]).into_iter();
+        let direct = links.find(|link| link["path"] == "direct")?;
+        text(&direct["remote"]).parse().ok()
+    });
+    for running in [alice, bob] {
+        running.interrupt().unwrap();
+    }
+    let silent = UdpSocket::bind(old).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _bob = world.receive("bob");
+
+    door.set_open(false);
+    let sending = world.start("alice", &["--json", "send", "bob", "again"]);
+    let checked = silent.recv_from(&mut [0; 2048]);
+    checked.expect("alice looks for bob where he was");
+    let begun = now();
+    door.set_open(true);
+    let sent = sending.finish(PATIENCE).unwrap();
+    let took = now() - begun;
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    println!("delivered {took:?} after the server let her in");
+    // Long before the old endpoint is given up.
+    assert!(took < DIAL_TIMEOUT / 2, "{took:?}");
+}
+
+/// Another way to the server's TCP port. While it is shut, whoever comes proves who they are and hears nothing of it.
+#[derive(Debug)]
+struct Door {
+    address: SocketAddr,
+    latch: Arc<Latch>,
+}
+
+#[derive(Debug)]
+struct Latch {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Door {
+    /// An open one. Its threads end with the connections, and with the test.
+    fn before(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let latch = Arc::new(Latch {
+            is_open: Mutex::new(true),
+            opened: Condvar::new(),
+        });
+        let shared = Arc::clone(&latch);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let server = TcpStream::connect(server).unwrap();
+                lead(&client.unwrap(), &server, &shared);
+            }
+        });
+        Self { address, latch }
+    }
+
+    fn set_open(&self, is_open: bool) {
+        *self.latch.is_open.lock().unwrap() = is_open;
+        self.latch.opened.notify_all();
+    }
+}
+
+/// Carries a connection. What the server says first is its part of the TLS handshake, and what the client says then
+/// ends that: all further answers wait for the door.
+fn lead(client: &TcpStream, server: &TcpStream, latch: &Arc<Latch>) {
+    let is_answered = Arc::new(AtomicBool::new(false));
+    let is_proved = Arc::new(AtomicBool::new(false));
+    let (answered, proved) = (Arc::clone(&is_answered), Arc::clone(&is_proved));
+    pump(client, server, move || {
+        proved.fetch_or(answered.load(Ordering::SeqCst), Ordering::SeqCst);
+    });
+    let latch = Arc::clone(latch);
+    pump(server, client, move || {
+        is_answered.store(true, Ordering::SeqCst);
+        if is_proved.load(Ordering::SeqCst) {
+            let is_open = latch.is_open.lock().unwrap();
+            drop(latch.opened.wait_while(is_open, |is_open| !*is_open));
+        }
+    });
+}
+
+/// Carries in a thread what one end says to the other. `before` is called for each piece.
+fn pump(from: &TcpStream, to: &TcpStream, before: impl Fn() + Send + 'static) {
+    let [mut from, mut to] = [from, to].map(|stream| stream.try_clone().unwrap());
+    thread::spawn(move || {
+        let mut space = [0; 16_384];
+        while let Ok(len @ 1..) = from.read(&mut space) {
+            before();
+            if to.write_all(&space[..len]).is_err() {
+                break;
+            }
+        }
+        // It may be closed already.
+        let _ = to.shutdown(Shutdown::Both);
+    });
 }
 
 // ---- what the tests share ----------------------------------------------------------------------

@@ -37,6 +37,9 @@ mod messages;
 // Watching who comes and goes.
 #[path = "scenarios/presence.rs"]
 mod presence;
+// What a relay with a low rate does to those who send more.
+#[path = "scenarios/relay.rs"]
+mod relay;
 // Without a server, or without an account.
 #[path = "scenarios/server.rs"]
 mod server;

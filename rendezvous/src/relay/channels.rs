@@ -60,6 +60,16 @@ pub(super) struct Place {
     pub(super) local: Option<IpAddr>,
 }
 
+/// The way of what an end sends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    pub(super) payer: PayerId,
+    /// The end that it is for.
+    pub(super) other: EndId,
+    /// Where the allocation of that is bound.
+    pub(super) to: Place,
+}
+
 #[derive(Debug)]
 struct Allocation {
     /// Pays for what is sent from it.
@@ -111,15 +121,15 @@ impl Channels {
         true
     }
 
-    /// Ends an allocation and all its channels. Fine if it has ended already.
-    pub(super) fn free(&mut self, id: AllocationId) {
-        let Some(allocation) = self.allocations.remove(&id) else {
-            return;
-        };
-        self.traffic.remove(allocation.payer);
+    /// Ends an allocation and all its channels. Fine if it has ended already. Returns who has paid for it if that was
+    /// their last one.
+    pub(super) fn free(&mut self, id: AllocationId) -> Option<PayerId> {
+        let allocation = self.allocations.remove(&id)?;
         for channel in allocation.channels {
             self.close(channel);
         }
+        let payer = allocation.payer;
+        self.traffic.remove(payer).then_some(payer)
     }
 
     /// Opens a channel; `false` if there are as many as there may be, one of its ids is taken, or one of its
@@ -181,14 +191,8 @@ impl Channels {
         Some(answer.to_bytes())
     }
 
-    /// Where a run of packets goes that an end sends from `source`, and under which id, if it goes anywhere.
-    pub(super) fn forward(
-        &mut self,
-        end: EndId,
-        source: SocketAddr,
-        bytes: usize,
-        now: Instant,
-    ) -> Option<(EndId, Place)> {
+    /// Where packets go that an end sends from `source`, if they go anywhere once they are paid for.
+    pub(super) fn route(&mut self, end: EndId, source: SocketAddr, now: Instant) -> Option<Route> {
         let sender = self.ends.get_mut(&end)?;
         let allocation = self.allocations.get(&sender.allocation)?;
         if allocation.bound?.source != source {
@@ -196,8 +200,21 @@ impl Channels {
         }
         let to = self.allocations.get(&sender.other_allocation)?.bound?;
         sender.used = now;
-        let is_paid = self.traffic.pay(allocation.payer, bytes, now);
-        is_paid.then_some((sender.other, to))
+        Some(Route {
+            payer: allocation.payer,
+            other: sender.other,
+            to,
+        })
+    }
+
+    /// Tells whether so many bytes may go now, and counts them.
+    pub(super) fn pay(&mut self, payer: PayerId, bytes: usize, now: Instant) -> bool {
+        self.traffic.pay(payer, bytes, now)
+    }
+
+    /// When whoever pays may send so many bytes.
+    pub(super) fn ready_for(&self, payer: PayerId, bytes: usize, now: Instant) -> Instant {
+        self.traffic.ready_for(payer, bytes, now)
     }
 
     fn challenge(

@@ -4,7 +4,8 @@ use super::*;
 use common::id::AccountName;
 use common::limits::{
     LONGER_ANSWER_EXCESS, LONGER_ANSWERS_PER_SOURCE_MAX, RELAY_ALLOCATIONS_MAX,
-    RELAY_CHANNEL_IDLE_TIMEOUT, RELAY_CHANNELS_MAX, RELAY_COOKIE_LIFETIME, RELAYED_PACKET_LEN_MAX,
+    RELAY_CHANNEL_IDLE_TIMEOUT, RELAY_CHANNELS_MAX, RELAY_COOKIE_LIFETIME, RELAY_WAIT_MAX,
+    RELAY_WAITING_MAX, RELAY_WAITING_PER_ACCOUNT_MAX, RELAYED_PACKET_LEN_MAX,
 };
 use common::wire::channel::Cookie;
 
@@ -47,15 +48,23 @@ struct Stage {
 
 impl Stage {
     #[expect(clippy::disallowed_methods, reason = "any instant will do as a start")]
-    fn new() -> Self {
+    fn limited(limits: TrafficLimits) -> Self {
         let now = Instant::now();
-        let relay = Relay::new([1; 32], TrafficLimits::default(), now);
+        let relay = Relay::new([1; 32], limits, now);
         Self { relay, now }
+    }
+
+    fn new() -> Self {
+        Self::limited(TrafficLimits::default())
     }
 
     /// With a channel between two allocations.
     fn open() -> Self {
-        let mut stage = Self::new();
+        Self::new().opened()
+    }
+
+    fn opened(self) -> Self {
+        let mut stage = self;
         assert!(stage.relay.allocate(ALICES, account("alice"), stage.now));
         assert!(stage.relay.allocate(BOBS, account("bob"), stage.now));
         assert!(stage.relay.open(channel(1, [ALICE, BOB]), stage.now));
@@ -64,7 +73,20 @@ impl Stage {
 
     /// With a channel between two allocations that are bound.
     fn bound() -> Self {
-        let mut stage = Self::open();
+        Self::open().both_bound()
+    }
+
+    /// The same where accounts may send but [`SLOW`].
+    fn slow() -> Self {
+        let limits = TrafficLimits {
+            of_account: SLOW,
+            ..TrafficLimits::default()
+        };
+        Self::limited(limits).opened().both_bound()
+    }
+
+    fn both_bound(self) -> Self {
+        let mut stage = self;
         stage.bind(ALICES, at_alice());
         stage.bind(BOBS, at_bob());
         stage
@@ -160,6 +182,30 @@ impl Stage {
         self.relay.handle_timeout(self.now);
     }
 
+    /// Sends packets with a number in front until one does not go at once.
+    fn exhaust(&mut self, end: EndId, source: SocketAddr) -> u16 {
+        let went = (0..).find(|number| self.number(end, source, *number).is_none());
+        went.unwrap()
+    }
+
+    fn number(&mut self, end: EndId, source: SocketAddr, number: u16) -> Option<u16> {
+        let bytes = [&number.to_be_bytes()[..], &[0; 981]].concat();
+        let (_, bytes) = self.send(packet(end, &bytes), source)?;
+        Some(number_of(&bytes))
+    }
+
+    /// What has waited and goes now: where to, and its number.
+    fn departures(&mut self) -> Vec<(SocketAddr, u16)> {
+        let mut departures = Vec::new();
+        while let Some(departure) = self.relay.poll_departure(self.now) {
+            departures.push(match departure {
+                Departure::Datagram { to, bytes, .. } => (to, number_of(bytes)),
+                Departure::ToControl { to, bytes } => (to.address(), number_of(bytes)),
+            });
+        }
+        departures
+    }
+
     fn answer(&mut self, datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
         let mut sent = self.batch(&[datagram.to_vec()], source);
         assert!(sent.len() <= 1);
@@ -168,6 +214,14 @@ impl Stage {
             bytes
         })
     }
+}
+
+/// The number of a packet that arrives.
+fn number_of(bytes: &[u8]) -> u16 {
+    let Some(ChannelDatagram::Packet { packet, .. }) = ChannelDatagram::parse(bytes) else {
+        panic!("no packet: {bytes:?}");
+    };
+    u16::from_be_bytes([packet[0], packet[1]])
 }
 
 /// Every datagram that was sent because of a batch from `source`.
@@ -517,7 +571,7 @@ fn an_allocation_that_has_ended_takes_its_channels_along() {
     assert_eq!(stage.challenge(ALICES, at_alice()), None);
     assert_eq!(stage.arrives(ALICE, at_alice()), None);
     assert_eq!(stage.arrives(BOB, at_bob()), None);
-    assert_eq!(stage.relay.occupancies().map(|it| it.count), [1, 0]);
+    assert_eq!(stage.relay.occupancies().map(|it| it.count), [1, 0, 0]);
     let again = channel(1, [ALICE, BOB]);
     assert!(!stage.relay.open(again.clone(), stage.now));
     // Who comes back has to prove where it is.
@@ -561,7 +615,7 @@ fn a_closed_channel_carries_nothing() {
     stage.relay.close(ChannelId(1));
     assert_eq!(stage.arrives(ALICE, at_alice()), None);
     stage.relay.close(ChannelId(1));
-    assert_eq!(stage.relay.occupancies().map(|it| it.count), [2, 0]);
+    assert_eq!(stage.relay.occupancies().map(|it| it.count), [2, 0, 0]);
     assert!(stage.relay.open(channel(1, [ALICE, BOB]), stage.now));
     assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
 }
@@ -584,7 +638,7 @@ fn t49_channels_that_carry_nothing_are_closed_and_used_ones_are_not() {
     }
     assert_eq!(stage.relay.poll_closed(), Some(ChannelId(2)));
     assert_eq!(stage.relay.poll_closed(), None);
-    assert_eq!(stage.relay.occupancies().map(|it| it.count), [3, 1]);
+    assert_eq!(stage.relay.occupancies().map(|it| it.count), [3, 1, 0]);
     assert!(stage.relay.poll_timeout().is_some());
     stage.relay.close(ChannelId(1));
     assert_eq!(stage.relay.poll_timeout(), None);
@@ -614,7 +668,11 @@ fn t49_there_are_so_many_allocations_and_channels_and_no_more() {
     let allocations = (RELAY_ALLOCATIONS_MAX, RELAY_ALLOCATIONS_MAX);
     assert_eq!(
         counts,
-        [allocations, (RELAY_CHANNELS_MAX, RELAY_CHANNELS_MAX)]
+        [
+            allocations,
+            (RELAY_CHANNELS_MAX, RELAY_CHANNELS_MAX),
+            (0, RELAY_WAITING_MAX)
+        ]
     );
     stage.relay.close(ChannelId(1));
     assert!(stage.relay.open(channel(1, [ALICE, BOB]), stage.now));
@@ -651,7 +709,134 @@ fn t49_who_sends_too_much_is_slowed_down_alone() {
     assert!(sent > 60, "{sent}: less than a train");
     assert_eq!(stage.arrives(BOB, at_bob()), Some(at_alice()));
     stage.pass(Duration::from_secs(1));
+    assert_eq!(stage.departures(), [(at_bob(), 0)]);
     assert_eq!(stage.arrives(ALICE, at_alice()), Some(at_bob()));
+}
+
+// ---- what is too much ---------------------------------------------------------------------------
+
+/// Packets of 1000 bytes with their headers take 8.2 ms at it, as each takes 16 tokens of 64 bytes.
+const SLOW: u32 = 125_000;
+
+#[test]
+fn what_is_a_little_too_much_waits_for_its_time_and_keeps_its_order() {
+    let mut stage = Stage::slow();
+    let first = stage.exhaust(ALICE, at_alice());
+    let line = (f64::from(SLOW) * RELAY_WAIT_MAX.as_secs_f64()) as u16 / 1000;
+    assert_eq!(line, 12);
+    for number in first + 1..first + 20 {
+        assert_eq!(stage.number(ALICE, at_alice(), number), None);
+    }
+    assert_eq!((stage.relay.waiting(), stage.relay.dropped()), (12, 8));
+    assert!(stage.relay.take_delayed() && !stage.relay.take_delayed());
+    assert_eq!(stage.departures(), []);
+    // Nobody else waits for that.
+    assert_eq!(stage.arrives(BOB, at_bob()), Some(at_alice()));
+    let began = stage.now;
+    for number in first..first + line {
+        stage.now = stage.relay.poll_timeout().unwrap();
+        // What is shorter does not overtake.
+        assert_eq!(stage.send(packet(ALICE, b"1"), at_alice()), None);
+        assert_eq!(stage.departures(), [(at_bob(), number)]);
+        let rest: Vec<_> = stage.departures();
+        assert_eq!(rest, []);
+    }
+    let took = stage.now - began;
+    let expected = RELAY_WAIT_MAX.mul_f64(0.9)..=RELAY_WAIT_MAX;
+    assert!(expected.contains(&took), "{took:?}");
+}
+
+#[test]
+fn of_a_batch_that_is_too_much_the_first_go_at_once_and_the_next_ones_wait() {
+    let mut stage = Stage::slow();
+    let batch: Vec<_> = (0..100u16)
+        .map(|number| {
+            let bytes = [&number.to_be_bytes()[..], &[0; 981]].concat();
+            packet(ALICE, &bytes).to_bytes()
+        })
+        .collect();
+    let (one, other) = batch.split_at(50);
+    let mut arrived = Vec::new();
+    for half in [one, other] {
+        let sent = stage.batch(half, at_alice());
+        arrived.extend(sent.into_iter().map(|(to, bytes)| (to, number_of(&bytes))));
+    }
+    assert_eq!((arrived.len(), stage.relay.waiting()), (65, 12));
+    stage.now += RELAY_WAIT_MAX;
+    arrived.extend(stage.departures());
+    let expected: Vec<_> = (0..77).map(|number| (at_bob(), number)).collect();
+    assert_eq!(arrived, expected);
+    let relay = &stage.relay;
+    assert_eq!((relay.forwarded(), relay.dropped()), (77, 23));
+}
+
+#[test]
+fn what_waits_goes_where_the_other_end_is_by_then_and_nowhere_without_its_channel() {
+    let mut stage = Stage::slow();
+    let number = stage.exhaust(ALICE, at_alice());
+    let moved = ControlId(7);
+    stage.bind_over_control(BOBS, moved);
+    stage.now += RELAY_WAIT_MAX;
+    assert_eq!(stage.departures(), [(moved.address(), number)]);
+    while stage.number(ALICE, at_alice(), 0).is_some() {}
+    stage.relay.close(ChannelId(1));
+    stage.now += RELAY_WAIT_MAX;
+    let dropped = stage.relay.dropped();
+    assert_eq!(stage.departures(), []);
+    assert_eq!(
+        (stage.relay.waiting(), stage.relay.dropped()),
+        (0, dropped + 1)
+    );
+    // And with the account goes what waits for it: nobody pays any more.
+    assert!(stage.relay.open(channel(1, [ALICE, BOB]), stage.now));
+    while stage.number(ALICE, at_alice(), 0).is_some() {}
+    stage.relay.free(ALICES);
+    assert_eq!(
+        (stage.relay.waiting(), stage.relay.dropped()),
+        (0, dropped + 2)
+    );
+    stage.now += RELAY_WAIT_MAX;
+    assert_eq!(stage.departures(), []);
+}
+
+#[test]
+fn t49_so_many_packets_of_an_account_wait_and_of_all_and_no_more() {
+    let mut stage = Stage::new();
+    let accounts = RELAY_WAITING_MAX / RELAY_WAITING_PER_ACCOUNT_MAX + 1;
+    let id = |number: usize| (number as u128 + 1).to_be_bytes();
+    let name = |number| account(&format!("account-{number}"));
+    for number in 0..2 * accounts {
+        let allocation = AllocationId::from_bytes(id(number));
+        assert!(stage.relay.allocate(allocation, name(number), stage.now));
+        stage.bind(allocation, at_alice());
+    }
+    for number in 0..accounts {
+        let ends = [2 * number, 2 * number + 1];
+        let ends = ends.map(|end| {
+            (
+                EndId::from_bytes(id(end)),
+                AllocationId::from_bytes(id(end)),
+            )
+        });
+        let channel = Channel {
+            id: ChannelId(number as u64),
+            ends,
+        };
+        assert!(stage.relay.open(channel, stage.now));
+        let end = EndId::from_bytes(id(2 * number));
+        let batch = vec![packet(end, &[0; RELAYED_PACKET_LEN_MAX]).to_bytes(); 40];
+        // All of them have a rate, too: its burst comes back.
+        stage.now += Duration::from_millis(10);
+        while !stage.batch(&batch, at_alice()).is_empty() {}
+        let _ = stage.batch(&batch, at_alice());
+        let all = (number + 1) * RELAY_WAITING_PER_ACCOUNT_MAX;
+        assert_eq!(stage.relay.waiting(), all.min(RELAY_WAITING_MAX));
+        let [.., occupancy] = stage.relay.occupancies();
+        assert_eq!(
+            (occupancy.count, occupancy.max),
+            (stage.relay.waiting(), RELAY_WAITING_MAX)
+        );
+    }
 }
 
 // ---- control connections -------------------------------------------------------------------------

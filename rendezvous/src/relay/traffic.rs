@@ -34,8 +34,8 @@ pub(super) struct Traffic {
 }
 
 /// Identifies an account that has an allocation, as long as it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PayerId(usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PayerId(pub(super) usize);
 
 /// An account that pays for what it sends.
 #[derive(Debug)]
@@ -80,23 +80,36 @@ impl Traffic {
         id
     }
 
-    /// An account has one allocation less.
-    pub(super) fn remove(&mut self, id: PayerId) {
+    /// An account has one allocation less. Tells whether it was the last one.
+    pub(super) fn remove(&mut self, id: PayerId) -> bool {
         let payer = &mut self.payers[id.0];
         payer.allocations -= 1;
-        if payer.allocations == 0 {
+        let is_last = payer.allocations == 0;
+        if is_last {
             self.accounts.remove(&payer.account);
             self.free.push(id);
         }
+        is_last
+    }
+
+    /// When an account may send so many bytes, unless others send so much until then that all have to wait.
+    pub(super) fn ready_for(&self, id: PayerId, bytes: usize, now: Instant) -> Instant {
+        let (tokens, own) = (tokens(bytes), self.payers[id.0].bucket);
+        let own = own.ready_for(tokens, self.of_account, now);
+        own.max(self.all.ready_for(tokens, self.of_all, now))
     }
 
     /// Tells whether an account may send so many bytes now, and counts them.
     pub(super) fn pay(&mut self, id: PayerId, bytes: usize, now: Instant) -> bool {
         let payer = &mut self.payers[id.0];
-        let tokens = u32::try_from(bytes).unwrap_or(u32::MAX).div_ceil(TOKEN_LEN);
+        let tokens = tokens(bytes);
         // The account first: whoever has used up their own takes nothing from the others.
         payer.bucket.take(tokens, self.of_account, now) && self.all.take(tokens, self.of_all, now)
     }
+}
+
+fn tokens(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX).div_ceil(TOKEN_LEN)
 }
 
 fn rate(bytes_per_second: u32) -> Rate {

@@ -6,9 +6,11 @@
 //! relay's deadlines, and the trains of control connections.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use common::wire::rendezvous::RelayDatagrams;
 use mio::{Poll, Token, Waker};
 
 use super::Failure;
-use crate::relay::{Batch, ChannelId, ControlId, Output, Ports, Relay};
+use crate::relay::{Batch, ChannelId, ControlId, Departure, Output, Ports, Relay};
 use crate::server::RelayCommand;
 
 // A socket of the main port.
@@ -50,7 +52,7 @@ pub(super) struct UdpSockets {
 pub(super) struct UdpThreads {
     shared: Arc<Shared>,
     /// The first one is the keeper.
-    threads: Vec<(JoinHandle<()>, Waker)>,
+    threads: Vec<(JoinHandle<()>, Arc<Waker>)>,
     closed: Receiver<ChannelId>,
     /// Trains of control connections, to the relay and from it.
     to_relay: SyncSender<(ControlId, RelayDatagrams)>,
@@ -69,6 +71,8 @@ struct Shared {
     to_control: SyncSender<(ControlId, RelayDatagrams)>,
     /// Wakes whoever takes what is closed, and what is for control connections.
     taker: Arc<Waker>,
+    /// Wakes the first thread, once there is one.
+    keeper: OnceLock<Arc<Waker>>,
 }
 
 /// The first thread.
@@ -77,6 +81,14 @@ struct Keeper {
     /// The second port, if there is one.
     second: Option<TrainSocket>,
     from_control: Receiver<(ControlId, RelayDatagrams)>,
+    leaving: Leaving,
+}
+
+/// What has waited, and leaves once the relay is given back.
+#[derive(Default)]
+struct Leaving {
+    datagrams: Vec<(SocketAddr, Option<IpAddr>, Range<usize>)>,
+    bytes: Vec<u8>,
 }
 
 impl UdpThreads {
@@ -110,6 +122,7 @@ impl UdpThreads {
             closed: closing,
             to_control,
             taker: Arc::clone(taker),
+            keeper: OnceLock::new(),
         });
         let mut kept = Some((second, from_control));
         let mut threads = Vec::new();
@@ -142,7 +155,7 @@ impl UdpThreads {
                     self.shared.tell_closed(id);
                 }
                 // There may be a deadline that there was not.
-                self.wake_keeper();
+                self.shared.wake_keeper();
             }
         }
     }
@@ -155,7 +168,7 @@ impl UdpThreads {
     /// Gives a train of a control connection to the relay. It is lost if too many wait.
     pub(super) fn pass(&self, connection: ControlId, train: RelayDatagrams) {
         if self.to_relay.try_send((connection, train)).is_ok() {
-            self.wake_keeper();
+            self.shared.wake_keeper();
         }
     }
 
@@ -173,13 +186,6 @@ impl UdpThreads {
             }
         }
     }
-
-    fn wake_keeper(&self) {
-        let woken = self.threads.first().map(|(_, waker)| waker.wake());
-        if !matches!(woken, Some(Ok(()))) {
-            log::error!("the UDP threads are gone");
-        }
-    }
 }
 
 /// What the keeper has beside its socket of the main port.
@@ -194,9 +200,9 @@ fn start_thread(
     socket: std::net::UdpSocket,
     shared: &Arc<Shared>,
     kept: Option<Kept>,
-) -> io::Result<(JoinHandle<()>, Waker)> {
+) -> io::Result<(JoinHandle<()>, Arc<Waker>)> {
     let poll = Poll::new()?;
-    let waker = Waker::new(poll.registry(), WAKER)?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let mut lane = Lane::new(socket, poll, Arc::clone(shared))?;
     let named = thread::Builder::new().name(format!("udp-{number}"));
     let thread = match kept {
@@ -211,7 +217,9 @@ fn start_thread(
                 lane,
                 second,
                 from_control,
+                leaving: Leaving::default(),
             };
+            shared.keeper.get_or_init(|| Arc::clone(&waker));
             named.spawn(move || keeper.run())?
         }
         None => named.spawn(move || while lane.turn(None, |_| {}) {})?,
@@ -225,6 +233,14 @@ impl Shared {
         self.relay
             .lock()
             .expect("no thread panics that has the relay")
+    }
+
+    /// The first thread looks when the relay has something to do.
+    fn wake_keeper(&self) {
+        let woken = self.keeper.get().map(|waker| waker.wake());
+        if !matches!(woken, Some(Ok(()))) {
+            log::error!("the UDP threads are gone");
+        }
     }
 
     fn tell_closed(&self, channel: ChannelId) {
@@ -274,15 +290,26 @@ impl Keeper {
     }
 
     /// Has the relay do what is due. Returns how long nothing else will be.
-    fn handle_timeout(&self) -> Option<Duration> {
-        let shared = &self.lane.shared;
+    fn handle_timeout(&mut self) -> Option<Duration> {
+        let Self { lane, leaving, .. } = self;
+        let shared = &lane.shared;
         let mut relay = shared.relay();
         let now = clock::now();
         relay.handle_timeout(now);
         while let Some(channel) = relay.poll_closed() {
             shared.tell_closed(channel);
         }
+        while let Some(departure) = relay.poll_departure(now) {
+            match departure {
+                Departure::Datagram { to, from, bytes } => leaving.add(to, from, bytes),
+                Departure::ToControl { to, bytes } => {
+                    shared.pass_to_control(to, bytes.to_vec(), bytes.len());
+                }
+            }
+        }
         let due = relay.poll_timeout();
+        drop(relay);
+        leaving.send(lane.sender());
         due.map(|due| due.saturating_duration_since(now))
     }
 
@@ -361,6 +388,21 @@ impl Keeper {
     }
 }
 
+impl Leaving {
+    fn add(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.datagrams.push((to, from, start..self.bytes.len()));
+    }
+
+    fn send(&mut self, sender: &TrainSender) {
+        for (to, from, range) in self.datagrams.drain(..) {
+            send_answer(sender, &self.bytes[range], (to, from));
+        }
+        self.bytes.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
@@ -371,10 +413,14 @@ mod tests {
     use super::*;
     use crate::relay::{Channel, TrafficLimits};
 
-    fn started(threads: usize) -> (UdpThreads, std::net::SocketAddr) {
+    fn started(threads: usize) -> (UdpThreads, SocketAddr) {
+        started_with(threads, TrafficLimits::default())
+    }
+
+    fn started_with(threads: usize, limits: TrafficLimits) -> (UdpThreads, SocketAddr) {
         let poll = Poll::new().unwrap();
         let taker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let mut address: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+        let mut address: SocketAddr = ([127, 0, 0, 1], 0).into();
         let main = (0..threads).map(|_| {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
             #[cfg(target_os = "linux")]
@@ -388,7 +434,7 @@ mod tests {
             main: main.collect(),
             second: None,
         };
-        let relay = Relay::new([1; 32], TrafficLimits::default(), clock::now());
+        let relay = Relay::new([1; 32], limits, clock::now());
         (UdpThreads::start(sockets, relay, &taker).unwrap(), address)
     }
 
@@ -404,7 +450,7 @@ mod tests {
         for _ in 0..3 * RELAY_TRAINS_WAITING_MAX {
             let bytes = bytes.clone();
             let train = (ControlId(1), RelayDatagrams { stride, bytes });
-            udp.wake_keeper();
+            udp.shared.wake_keeper();
             udp.to_relay.send(train).unwrap();
         }
         let UdpThreads {
@@ -434,7 +480,7 @@ mod tests {
 
     impl Device {
         /// Binds an allocation at the relay.
-        fn bound(relay: std::net::SocketAddr, id: AllocationId, end: EndId) -> Self {
+        fn bound(relay: SocketAddr, id: AllocationId, end: EndId) -> Self {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(relay).unwrap();
             let patience = Duration::from_secs(10);
@@ -461,6 +507,55 @@ mod tests {
             let len = self.socket.recv(&mut bytes).unwrap();
             bytes[..len].to_vec()
         }
+    }
+
+    /// What an account has sent too much goes later, though the thread that got it is not the one that waits.
+    #[test]
+    #[cfg_attr(not(target_os = "linux"), ignore = "only Linux divides the peers")]
+    fn what_is_a_little_too_much_arrives_a_little_later_whichever_thread_it_came_to() {
+        /// What a full bucket has for packets of 1000 bytes at the lowest rate.
+        const AT_ONCE: u8 = 64;
+        const LATER: u8 = 10;
+        let limits = TrafficLimits {
+            of_account: 125_000,
+            ..TrafficLimits::default()
+        };
+        let (udp, relay) = started_with(4, limits);
+        for pair in 0..8 {
+            let ids = [2 * pair, 2 * pair + 1].map(|number| [number; 16]);
+            let [one, other] = ids.map(|bytes| {
+                let id = AllocationId::from_bytes(bytes);
+                let account = format!("account-{}", bytes[0]);
+                udp.order(RelayCommand::Allocate(id, account.parse().unwrap()));
+                Device::bound(relay, id, EndId::from_bytes(bytes))
+            });
+            udp.order(RelayCommand::Open(Channel {
+                id: ChannelId(pair.into()),
+                ends: ids.map(|id| (EndId::from_bytes(id), AllocationId::from_bytes(id))),
+            }));
+            // No socket has room for all of them.
+            for numbers in [
+                0..AT_ONCE / 2,
+                AT_ONCE / 2..AT_ONCE,
+                AT_ONCE..AT_ONCE + LATER,
+            ] {
+                let packet = |number| [number; 983];
+                for number in numbers.clone() {
+                    one.send(&ChannelDatagram::Packet {
+                        end: one.end,
+                        packet: &packet(number),
+                    });
+                }
+                for number in numbers {
+                    let arrived = ChannelDatagram::Packet {
+                        end: other.end,
+                        packet: &packet(number),
+                    };
+                    assert_eq!(other.receive(), arrived.to_bytes());
+                }
+            }
+        }
+        udp.stop();
     }
 
     /// The two ends of a channel come to whichever sockets the system chooses.

@@ -124,7 +124,8 @@ fn is_busy(answer: &Answer) -> bool {
 
 /// How many allocations and channels the relay has.
 fn relayed(world: &World) -> [usize; 2] {
-    world.relay.occupancies().map(|it| it.count)
+    let [allocations, channels, _waiting] = world.relay.occupancies();
+    [allocations.count, channels.count]
 }
 
 /// Alice and Bob, introduced to each other by Alice; and what each was told.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::os::clock;
 use common::stun::binding_request;
 use common::wire::channel::{AllocationId, ChannelDatagram, Cookie, EndId};
-use rendezvous::relay::{Batch, Channel, ChannelId, Output, Relay, TrafficLimits};
+use rendezvous::relay::{Batch, Channel, ChannelId, Departure, Output, Relay, TrafficLimits};
 
 use super::feed::Feed;
 
@@ -161,6 +161,18 @@ impl Observer {
             let number = number as u8;
             assert!(self.open.remove(&number), "it was closed before");
         }
+        while let Some(departure) = self.relay.poll_departure(self.now) {
+            let Departure::Datagram { to, bytes, .. } = departure else {
+                panic!("no control connection is bound");
+            };
+            let Some(ChannelDatagram::Packet { end, .. }) = ChannelDatagram::parse(bytes) else {
+                panic!("no packet: {bytes:?}");
+            };
+            let [number, side, ..] = *end.as_bytes();
+            assert!(self.open.contains(&number), "its channel is closed");
+            let bound = self.bound.get(&peer_of(number, side)).copied();
+            assert_eq!(bound, Some(to), "not proved");
+        }
         let is_due = self.relay.poll_timeout().is_some_and(|at| at <= self.now);
         assert!(!is_due, "it wants to be called again at once");
     }
@@ -182,8 +194,9 @@ impl Observer {
         let mut outputs = Vec::new();
         self.relay.handle_batch(batch, self.now, &mut outputs);
         self.taken += before.len().div_ceil(stride.max(1)).max(1) as u64;
-        let counted = self.relay.answered() + self.relay.forwarded() + self.relay.dropped();
-        assert_eq!(counted, self.taken, "each is one of the three");
+        let waiting = self.relay.waiting() as u64;
+        let gone = self.relay.answered() + self.relay.forwarded() + self.relay.dropped();
+        assert_eq!(gone + waiting, self.taken, "each is one of the four");
         let source = common::stun::canonical(source);
         // Answers first: packets of the same batch may be from a peer that has just bound its allocation.
         for output in &outputs {

@@ -10,7 +10,7 @@ use common::key::{DeviceKey, Token};
 use common::password::{Password, PasswordRecord, STRETCH_CURRENT, ServerSetup, make_record};
 use common::time::{Epoch, UnixTime};
 use common::wire::rendezvous::RelayDatagrams;
-use rendezvous::relay::{Batch, ControlId, Output, Relay, TrafficLimits};
+use rendezvous::relay::{Batch, ControlId, Departure, Output, Relay, TrafficLimits};
 use rendezvous::server::logins::lockout::BucketKey;
 use rendezvous::server::{
     ConnectionId, Input, Job, Outcome, RelayCommand, Server, ServerOptions, Ticket,
@@ -35,6 +35,8 @@ pub struct RendezvousHost {
     relay: Relay,
     /// The relay forwards packets.
     pub forwards: bool,
+    /// What its relay takes, from its next start on.
+    pub limits: TrafficLimits,
     store: MemoryStore,
     /// Which devices the store has.
     pub enrolments: Enrolments,
@@ -53,6 +55,7 @@ impl RendezvousHost {
             engine: None,
             relay: Relay::new(seed, TrafficLimits::default(), now),
             forwards: true,
+            limits: TrafficLimits::default(),
             store: MemoryStore::new(),
             enrolments: Enrolments::default(),
             orders: VecDeque::new(),
@@ -71,12 +74,15 @@ impl RendezvousHost {
         }
         self.life += 1;
         self.store_free = now;
-        let options = ServerOptions::new(BucketKey([9; 32]));
+        let options = ServerOptions {
+            relay_rate: Some(self.limits.of_account),
+            ..ServerOptions::new(BucketKey([9; 32]))
+        };
         let restored = self
             .store
             .restore()
             .expect("a store in memory does not fail");
-        self.relay = Relay::new(seed, TrafficLimits::default(), now);
+        self.relay = Relay::new(seed, self.limits, now);
         self.engine = Some(Server::new(seed, now, epoch, options, restored));
         self.deadline = Some((now, "start"));
     }
@@ -220,15 +226,26 @@ impl RendezvousHost {
         assert!(is_done, "the relay cannot do what it is asked");
     }
 
-    /// Has the relay do what is due, and tells the engine.
-    pub fn handle_relay_timeout(&mut self, now: Instant) {
+    /// Has the relay do what is due, and tells the engine. Returns what has waited to be sent over UDP, and where to.
+    pub fn handle_relay_timeout(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
         self.relay.handle_timeout(now);
-        let Some(engine) = &mut self.engine else {
-            return;
-        };
-        while let Some(channel) = self.relay.poll_closed() {
-            engine.handle_input(Input::ChannelClosed { channel }, now);
+        if let Some(engine) = &mut self.engine {
+            while let Some(channel) = self.relay.poll_closed() {
+                engine.handle_input(Input::ChannelClosed { channel }, now);
+            }
         }
+        let mut sent = Vec::new();
+        while let Some(departure) = self.relay.poll_departure(now) {
+            match departure {
+                Departure::Datagram { .. } | Departure::ToControl { .. } if !self.forwards => {}
+                Departure::Datagram { to, bytes, .. } => sent.push((to, bytes.to_vec())),
+                Departure::ToControl { to, bytes } => {
+                    let bytes = bytes.to_vec();
+                    self.tell_control(ConnectionId(to.0), bytes, now);
+                }
+            }
+        }
+        sent
     }
 
     /// When the relay wants to be called.

@@ -781,7 +781,9 @@ impl World {
             && let Some(engine) = &mut self.server.engine
         {
             engine.handle_timeout(self.now);
-            self.server.handle_relay_timeout(self.now);
+            for (to, bytes) in self.server.handle_relay_timeout(self.now) {
+                self.transmit(Site::Server, to, &bytes);
+            }
             self.drain_server();
         }
         true

@@ -162,7 +162,11 @@ impl Lane {
                 }
                 *kept = bytes;
             }
+            let has_delayed = relay.take_delayed();
             drop(relay);
+            if has_delayed {
+                shared.wake_keeper();
+            }
             leaving.send(&came, sender, shared);
         });
     }
