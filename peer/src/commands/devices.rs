@@ -69,7 +69,7 @@ fn show(view: &DevicesView, screen: &Screen) -> Result<(), Failure> {
         .any(|device| is_waiting(device.state) && !device.is_this)
     {
         screen.note(screen.error_look.dim(
-            "Compare the fingerprint of a device that waits with what 'peer status' says there. If it is yours: 'peer devices approve FINGERPRINT'. If not, change the password.",
+            "Compare the fingerprint of a device that waits with what 'peer status' says there. If it is yours: 'peer devices approve FINGERPRINT'. If not, somebody knows the password; it gets nothing while nobody approves it.",
         ));
     }
     if view.identity.is_none() {

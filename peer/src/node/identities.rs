@@ -476,7 +476,9 @@ impl Identities {
                 State::Approved => OwnDeviceState::Approved,
                 State::Revoked { .. } => OwnDeviceState::Revoked,
             },
-            approved_by: Some(device.approved_by.fingerprint().to_string()),
+            // The first device is there from the beginning: nobody had to approve it.
+            approved_by: (*key != known.log.genesis().first_device)
+                .then(|| device.approved_by.fingerprint().to_string()),
             is_this: *key == own_key,
             is_online: is_online(key),
         });
