@@ -120,6 +120,15 @@ impl World {
         self.enter(profile, "login", account, &file)
     }
 
+    /// Has the profile `by` approve the device of another profile of its account.
+    #[track_caller]
+    pub fn approve(&self, by: &str, device: &str) {
+        let status = &self.json(device, &["status"])[0];
+        let fingerprint = text(&status["fingerprint"]);
+        let approved = self.peer(by, &["devices", "approve", &fingerprint]);
+        assert_eq!(approved.code(), 0, "{approved:?}");
+    }
+
     /// Creates the account `who` at a server that is found at `server`, with a profile whose UDP
     /// socket is always at `socket`.
     #[track_caller]

@@ -205,6 +205,7 @@ fn a_program_gets_an_answer_to_every_line_that_is_a_command() {
 fn a_device_hears_that_its_message_was_read_though_another_one_came_later() {
     let world = world_of(&["alice", "bob"]);
     assert_eq!(world.log_in("tablet", "alice").code(), 0);
+    world.approve("alice", "tablet");
     let _bob = world.receive("bob");
     let (alice, mut typed) = chat(&world, "alice", &["bob"]);
     let (tablet, mut typed_there) = chat(&world, "tablet", &["bob"]);
