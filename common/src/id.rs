@@ -87,7 +87,9 @@ impl TryFrom<String> for DeviceName {
 
 /// The device name is empty, too long, or has control characters or blanks at an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a device name has 1 to {DEVICE_NAME_LEN_MAX} bytes and no control characters")]
+#[error(
+    "a device name has 1 to {DEVICE_NAME_LEN_MAX} bytes, no control characters, and no blank at either end"
+)]
 pub struct DeviceNameError;
 
 impl TryFrom<String> for AccountName {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use common::id::{AccountName, MessageId, NameError};
+use common::id::{AccountName, DeviceName, DeviceNameError, MessageId, NameError};
 use common::key::Fingerprint;
 use common::limits::{HISTORY_ITEMS_MAX, ON_MESSAGE_TIMEOUT_MAX};
 use common::os::bind::BindAddress;
@@ -117,15 +117,16 @@ Examples:
     Login(Login),
     /// Log this device out; the password is needed to come back.
     Logout,
-    /// Show the devices of your account, approve a new one or revoke one.
+    /// Show the devices of your account, approve a new one, name one or revoke one.
     #[command(after_help = "\
 Examples:
   peer devices
   peer devices approve SHA256:4fJ…                  (as 'peer status' says on the new device)
+  peer devices name SHA256:4fJ… phone
   peer devices revoke phone                         (lost or sold; this is for good)
 
-A device is meant by its name, or by six or more characters of its fingerprint. A new device can be approved while \
-it is online. One can be revoked by those that approved it, directly or not, and by itself.")]
+A device is meant by its name, or by six or more characters of its fingerprint. One can be \
+revoked, and named, by those that approved it, directly or not, and by itself.")]
     Devices(Devices),
     /// Show the safety number with somebody, to be compared with theirs.
     #[command(after_help = "\
@@ -308,6 +309,8 @@ pub(crate) struct Devices {
 pub(crate) enum DevicesAction {
     /// Make a device that has logged in one of your account's.
     Approve(OneDevice),
+    /// Call a device something else.
+    Name(NewName),
     /// Make a device no longer one of your account's, for good.
     Revoke(OneDevice),
 }
@@ -317,6 +320,16 @@ pub(crate) struct OneDevice {
     /// Its name, or six or more characters of its fingerprint.
     #[arg(value_name = "DEVICE")]
     pub(crate) device: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewName {
+    /// Its present name, or six or more characters of its fingerprint.
+    #[arg(value_name = "DEVICE")]
+    pub(crate) device: String,
+    /// What it is to be called, at most 64 bytes.
+    #[arg(value_name = "NAME", value_parser = device_name)]
+    pub(crate) name: DeviceName,
 }
 
 #[derive(Debug, Args)]
@@ -598,6 +611,10 @@ pub(crate) struct ForgetServer {
     /// The server, as it was given to register or login; the profile's own unless given.
     #[arg(value_name = "HOST[:PORT]", value_parser = parse_server)]
     pub(crate) server: Option<ServerAddress>,
+}
+
+fn device_name(text: &str) -> Result<DeviceName, DeviceNameError> {
+    DeviceName::try_from(text.to_owned())
 }
 
 /// An example of the command that was typed wrongly, to be shown with a usage error.

@@ -199,7 +199,8 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
         states.find(|state| state == "waiting")
     });
     walk.succeed(who, "devices approve", &[&fingerprint]);
-    walk.succeed(who, "devices revoke", &[&fingerprint]);
+    walk.succeed(who, "devices name", &[&fingerprint, "spare"]);
+    walk.succeed(who, "devices revoke", &["spare"]);
     drop(running);
     walk.succeed(who, "logout", &[]);
     walk.succeed(who, "forget-server", &[address]);
@@ -214,6 +215,7 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     for one in ["devices approve", "devices revoke"] {
         walk.fail("nobody", one, &["phone"]);
     }
+    walk.fail("nobody", "devices name", &["phone", "spare"]);
     walk.fail("nobody", "send-file", &["bob", "letter"]);
     for plain in [
         "status", "list", "outbox", "history", "admit", "chat", "paths", "receive", "logout",

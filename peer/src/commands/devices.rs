@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Place;
 use super::node_handle::NodeHandle;
-use crate::args::{Devices, DevicesAction, Verify};
+use crate::args::{Devices, DevicesAction, NewName, Verify};
 use crate::config::shown_path;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{Command, DevicesView, OwnDeviceState, PasswordText, Reply, SafetyView};
@@ -25,6 +25,9 @@ pub(super) fn devices(place: &Place, args: Devices, screen: &Screen) -> Result<E
         Some(DevicesAction::Approve(device)) => {
             let device = device.device;
             ("approve the device", Command::Approve { device })
+        }
+        Some(DevicesAction::Name(NewName { device, name })) => {
+            ("name the device", Command::Name { device, name })
         }
         Some(DevicesAction::Revoke(device)) => {
             let device = device.device;

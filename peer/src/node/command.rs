@@ -132,10 +132,17 @@ pub enum Command {
         #[serde(with = "identity::hexadecimal")]
         recovery: DeviceKey,
     },
-    /// Approves a device of this account that waits for it and is online. Replies once the server has it.
+    /// Approves a device that has logged in to this account, online or not. Replies once the server has it.
     Approve {
         /// Its name, or six characters or more of its fingerprint.
         device: String,
+    },
+    /// Gives an approved device of this account another name. Replies once the server has it.
+    Name {
+        /// Its present name, or six characters or more of its fingerprint.
+        device: String,
+        /// What it is to be called.
+        name: DeviceName,
     },
     /// Revokes an approved device of this account, which is for good. Replies once the server has it.
     Revoke {
@@ -177,6 +184,7 @@ impl Command {
             | Self::Recorded { .. }
             | Self::Unread
             | Self::Devices
+            | Self::Name { .. }
             | Self::Safety { .. }
             | Self::Verify { .. } => true,
             Self::Register { .. }
@@ -214,6 +222,7 @@ impl Command {
             | Self::Devices
             | Self::Found { .. }
             | Self::Approve { .. }
+            | Self::Name { .. }
             | Self::Revoke { .. }
             | Self::Recover { .. }
             | Self::Safety { .. }

@@ -105,6 +105,9 @@ impl Node {
             Command::Devices => self.wish_of_own(id, Wish::Devices, now),
             Command::Found { recovery } => self.wish_of_own(id, Wish::Found(recovery), now),
             Command::Approve { device } => self.wish_of_own(id, Wish::Approve(device), now),
+            Command::Name { device, name } => {
+                self.wish_of_own(id, Wish::Name(device, name), now);
+            }
             Command::Revoke { device } => self.wish_of_own(id, Wish::Revoke(device), now),
             Command::Recover { code } => match RecoveryCode::parse(&code.0) {
                 Ok(code) => self.wish_of_own(id, Wish::Recover(code), now),

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use common::account::{
     Accepted, AccountEntry, AccountLog, AccountStatement, Genesis, LogError, Revocation,
-    SafetyNumber, State,
+    SafetyNumber, Standing, State,
 };
 use common::id::{AccountName, DeviceName};
 use common::key::{DeviceKey, DeviceSecret};
@@ -52,6 +52,8 @@ pub(super) enum Wish {
     Found(DeviceKey),
     /// To approve the device that a person means.
     Approve(String),
+    /// To call the one that a person means something else.
+    Name(String, DeviceName),
     /// To revoke it.
     Revoke(String),
     /// To have this device approved by the recovery code.
@@ -431,6 +433,7 @@ impl Identities {
                 ))),
                 Wish::Found(recovery) => self.found(command, account, recovery, cx),
                 Wish::Approve(which) => self.approve(command, account, &which, &enrolled, cx),
+                Wish::Name(which, name) => self.name(command, account, &which, name, cx),
                 Wish::Revoke(which) => self.revoke(command, account, &which, cx),
                 Wish::Recover(code) => self.recover(command, account, &code, cx),
                 Wish::Ask(asked) => {
@@ -546,6 +549,27 @@ impl Identities {
         self.write(command, account, statement, &secret, cx)
     }
 
+    /// An approval that is repeated gives the device another name.
+    fn name(
+        &mut self,
+        command: CommandId,
+        account: &AccountName,
+        which: &str,
+        name: DeviceName,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Reply>, CommandError> {
+        let standing = self.log(account)?.standing();
+        let device = approved(standing, which)?;
+        if !standing.may_revoke(&self.secret.public(), &device) {
+            return Err(invalid(
+                "only the device itself may be given another name here, or one that this device has approved, directly or not",
+            ));
+        }
+        let statement = AccountStatement::Approve { device, name };
+        let secret = DeviceSecret::from_seed(*self.secret.seed());
+        self.write(command, account, statement, &secret, cx)
+    }
+
     fn revoke(
         &mut self,
         command: CommandId,
@@ -555,14 +579,7 @@ impl Identities {
     ) -> Result<Option<Reply>, CommandError> {
         let log = self.log(account)?;
         let standing = log.standing();
-        let approved = standing
-            .devices()
-            .filter(|(_, device)| device.state == State::Approved)
-            .map(|(key, device)| {
-                let name = device.name.clone();
-                (*key, name.unwrap_or_else(|| DeviceName::lossy("")))
-            });
-        let (device, _) = chosen(which, approved, "is approved")?;
+        let device = approved(standing, which)?;
         if !standing.may_revoke(&self.secret.public(), &device) {
             return Err(invalid(
                 "only a device that approved it, directly or not, may revoke it, or the recovery code",
@@ -752,6 +769,17 @@ fn assembled(entries: Vec<AccountEntry>) -> Option<AccountLog> {
         }
     }
     Some(log)
+}
+
+/// The approved device that a person means.
+fn approved(standing: &Standing, which: &str) -> Result<DeviceKey, CommandError> {
+    let devices = standing.devices();
+    let approved = devices.filter(|(_, device)| device.state == State::Approved);
+    let named = approved.map(|(key, device)| {
+        let name = device.name.clone();
+        (*key, name.unwrap_or_else(|| DeviceName::lossy("")))
+    });
+    chosen(which, named, "is approved").map(|(device, _)| device)
 }
 
 /// The one device that a person means by its name, or by its fingerprint or the beginning of that.

@@ -92,6 +92,7 @@ mod tests {
             "devices",
             "found",
             "approve",
+            "name",
             "revoke",
             "recover",
             "safety",

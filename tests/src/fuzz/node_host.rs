@@ -29,7 +29,7 @@ use super::beginning;
 use super::feed::Feed;
 
 /// Numbers that stand for commands.
-pub(super) const COMMANDS: u8 = 28;
+pub(super) const COMMANDS: u8 = 29;
 /// Outputs of one input.
 const OUTPUTS_MAX: usize = 50_000;
 /// Deadlines of one moment: each link has a few timers of its own.
@@ -247,6 +247,10 @@ impl NodeHost {
                 is_verified: feed.flag(),
             },
             26 => Command::Version,
+            27 => Command::Name {
+                device: feed.text(),
+                name: DeviceName::lossy(&feed.text()),
+            },
             _ => Command::Withdraw {
                 ids: self.any_messages(feed),
             },

@@ -1,9 +1,10 @@
 //! Accounts with an identity: devices that are approved and revoked, a recovery code, people who compare safety
 //! numbers, servers that lie.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::id::AccountName;
+use common::id::{AccountName, DeviceName};
 use common::key::DeviceSecret;
 use peer::node::command::{
     Command, CommandError, ConnectionState, DevicesView, OwnDeviceState, PasswordText, Reply,
@@ -132,6 +133,24 @@ fn a_device_is_approved_by_another_and_then_approves_itself() {
     let approved = Some(OwnDeviceState::Approved);
     for host in [1, 2] {
         assert_eq!(state(&mut world, host, 2), approved);
+    }
+    // It may call itself something else, and not the one that approved it.
+    let name = |device, name: &str| Command::Name {
+        device,
+        name: DeviceName::try_from(name.to_owned()).unwrap(),
+    };
+    let [first, second] = [1, 2].map(|host| fingerprint(&world, host));
+    let other = name(first.clone(), "mine");
+    let answer = ask(&mut world, 2, other);
+    assert!(is_invalid(&answer, "only the device itself"), "{answer:?}");
+    assert_eq!(ask(&mut world, 2, name(second, "phone")), Ok(Reply::Done));
+    assert_eq!(ask(&mut world, 1, name(first, "laptop")), Ok(Reply::Done));
+    for host in [1, 2] {
+        let names = devices(&mut world, host).devices.into_iter();
+        let names: BTreeSet<_> = names
+            .map(|device| device.name.unwrap().to_string())
+            .collect();
+        assert_eq!(names, ["laptop", "phone"].map(str::to_owned).into());
     }
     // Each knows it after a restart, too.
     world.stop(2, true);

@@ -101,6 +101,7 @@ const fn result_of(command: &Command) -> &'static str {
         | Command::MarkRead { .. }
         | Command::Found { .. }
         | Command::Approve { .. }
+        | Command::Name { .. }
         | Command::Revoke { .. }
         | Command::Recover { .. } => "done",
         Command::Devices => "devices",
