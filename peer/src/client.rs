@@ -17,7 +17,7 @@ use common::os::lines::{LineClient, Message};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-use crate::handler::ended::Ended;
+use crate::ended::Ended;
 use crate::node::command::{Command, CommandError, Event, Reply};
 use crate::shell::control::ProfileDialect;
 

@@ -20,11 +20,8 @@ use rustix::process::{Pid, Signal};
 
 use crate::client::Notifier;
 use crate::config::shown_path;
+use crate::ended::Ended;
 use crate::failure::{Exit, Failure};
-use ended::Ended;
-
-// How the program ended.
-pub(crate) mod ended;
 
 /// How long to wait before looking again whether it has ended, at first, and at most: that doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);

@@ -16,6 +16,9 @@ mod client;
 // The commands, one path from what was typed to an exit code.
 #[cfg(feature = "shell")]
 pub mod commands;
+// How a program of the person's ended.
+#[cfg(feature = "shell")]
+mod ended;
 // A program that messages are handed over to.
 #[cfg(feature = "shell")]
 mod handler;
