@@ -241,6 +241,12 @@ Examples:
   peer history bob --since 3d --limit 500
   peer history --since 2026-11-01 --until 2026-11-07")]
     History(History),
+    /// Write all messages out, as text or with --json.
+    #[command(after_help = "\
+Examples:
+  peer export --output messages.txt
+  peer export bob --json | jq -r .body")]
+    Export(Export),
     /// Find earlier messages by their words.
     #[command(after_help = "\
 Examples:
@@ -559,6 +565,16 @@ pub(crate) struct History {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Only the conversation with NAME.
+    #[arg(value_name = "NAME")]
+    pub(crate) with: Option<AccountName>,
+    /// Write to a new file that only you can read, instead of to standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Search {
     /// Words that a message has, or that words of it begin with; case and accents do not matter.
     #[arg(value_name = "WORD", required = true)]
@@ -637,6 +653,7 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "run" => "peer run --on-message ./bot.sh",
             "events" => "peer events --since 0",
             "chat" => "peer chat bob",
+            "export" => "peer export --output messages.txt",
             "history" => "peer history bob --limit 100",
             "search" => "peer search --in bob train tickets",
             "admit" => "peer admit",

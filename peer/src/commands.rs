@@ -30,6 +30,8 @@ mod directory;
 mod doctor;
 /// Everything that happens, for programs.
 mod events;
+/// All messages, written out.
+mod export;
 /// Sending a file.
 mod file;
 /// Earlier messages, and finding them.
@@ -98,6 +100,7 @@ fn run(place: &Place, action: Action, screen: &Screen) -> Result<Exit, Failure> 
             action: Some(OutboxAction::Cancel(cancel)),
         }) => message::cancel(place, &cancel, screen),
         Action::History(args) => history::history(place, args, screen),
+        Action::Export(args) => export::export(place, args, screen),
         Action::Search(args) => history::search(place, args, screen),
         Action::SendFile(send) => file::send(place, &send, screen),
         Action::Receive(receive) => receive::receive(place, &receive, screen),

@@ -137,6 +137,15 @@ impl Look {
         }
     }
 
+    /// The same without colours and width, in the same zone: for a file.
+    pub(crate) fn for_file(&self) -> Self {
+        Self {
+            colour: false,
+            zone: self.zone.clone(),
+            columns: || None,
+        }
+    }
+
     /// The zone in which times are shown and read.
     pub(crate) const fn zone(&self) -> &TimeZone {
         &self.zone

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 use tests::program::{Finished, Program, Running, now};
-use tests::world::{PATIENCE, World, assert_fails, run, text, transfer_state, with_stdin};
+use tests::world::{
+    PATIENCE, World, assert_explains, assert_fails, run, text, transfer_state, with_stdin,
+};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 
@@ -357,4 +360,45 @@ fn a_file_for_somebody_without_a_link_does_not_hold_a_chat_up_while_the_server_i
     let _bob = world.receive("bob");
     let is_sent = |line: &str| line.contains("Sent letter.txt to bob");
     alice.wait_line("it is sent", PATIENCE, is_sent).unwrap();
+}
+
+/// More than the history gives at once, in the order of their arrival, each once.
+#[test]
+fn all_messages_are_exported() {
+    const COUNT: usize = 300;
+    let world = world_of(&["alice", "bob"]);
+    let typed: String = (0..COUNT).map(|n| format!("number {n}\n")).collect();
+    // A note to oneself is sent, and received.
+    assert_eq!(piped(&world, "alice", &typed).code(), 0);
+    world.json("alice", &["send", "bob", "--no-wait", "two\nrows"]);
+
+    let all = world.json("alice", &["export"]);
+    assert_eq!(all.len(), 2 * COUNT + 1);
+    let sent = all.iter().filter(|item| item["direction"] == "sent");
+    let bodies = sent.map(|item| text(&item["body"]));
+    let expected = (0..COUNT).map(|n| format!("number {n}"));
+    assert!(bodies.eq(expected.chain(["two\nrows".to_owned()])));
+    let with_bob = world.json("alice", &["export", "bob"]);
+    assert_eq!(with_bob.len(), 1);
+    assert_eq!(world.json("alice", &["export", "carol"]), [] as [Value; 0]);
+
+    let written = world.peer("alice", &["export", "--output", "all.txt"]);
+    assert_eq!(written.code(), 0, "{written:?}");
+    let told = "601 messages exported to";
+    assert!(written.stdout.contains(told), "{written:?}");
+    let path = world.path("all.txt");
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let file = fs::read_to_string(&path).unwrap();
+    let printed = world.peer("alice", &["export"]);
+    assert_eq!(printed.stdout, file);
+    assert!(file.starts_with("--- 20"), "{file}");
+    assert_eq!(file.matches("number ").count(), 2 * COUNT);
+
+    // What is there is never lost.
+    let again = world.peer("alice", &["export", "bob", "-o", "all.txt"]);
+    assert_explains(&again, 8, &["there is something named", "all.txt"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), file);
+    let nowhere = world.peer("alice", &["export", "-o", "missing/all.txt"]);
+    assert_explains(&nowhere, 8, &["cannot write", "missing/all.txt"]);
 }

@@ -179,6 +179,7 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     walk.succeed(who, "outbox cancel", &["dora"]);
     walk.succeed(who, "send", &["bob", "hello"]);
     walk.succeed(who, "search", &["hello"]);
+    walk.succeed(who, "export", &[]);
     walk.succeed(who, "send-file", &["bob", "letter"]);
     let waits = world.peer("bob", &["send", who, "x", "--no-wait"]);
     assert_eq!(waits.code(), 0, "{waits:?}");
@@ -211,6 +212,7 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     walk.fail("nobody", "outbox cancel", &["dora"]);
     walk.fail("nobody", "send", &["bob", "hello"]);
     walk.fail("nobody", "search", &["hello"]);
+    walk.fail("nobody", "export", &[]);
     walk.fail("nobody", "verify", &["bob"]);
     for one in ["devices approve", "devices revoke"] {
         walk.fail("nobody", one, &["phone"]);

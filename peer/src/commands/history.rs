@@ -104,7 +104,7 @@ fn show(
 }
 
 /// The day that a message begins in the order of the history, if it is another than that of the one before.
-fn new_day(day: &mut Option<String>, sent: UnixTime, look: &Look) -> Option<String> {
+pub(super) fn new_day(day: &mut Option<String>, sent: UnixTime, look: &Look) -> Option<String> {
     let of_message = text::date(sent, look.zone());
     let before = day.replace(of_message.clone());
     (before.as_ref() != Some(&of_message)).then_some(of_message)
