@@ -13,8 +13,20 @@ touch "$file"
 # The cursor is the first member of a message, so nothing that somebody writes is taken for it.
 since=$(sed -n '$s/^{"method":"recorded","params":{"cursor":\([0-9]*\).*/\1/p' "$file")
 
-peer events --since "${since:-0}" | while IFS= read -r event; do
+# Whoever ends this script ends what it has started: a shell waits for a pipe, and hears nothing meanwhile.
+folder=$(mktemp -d)
+events='' log=''
+trap 'kill $events $log 2>/dev/null; rm -rf "$folder"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+mkfifo "$folder/events"
+
+peer events --since "${since:-0}" > "$folder/events" &
+events=$!
+while IFS= read -r event; do
     case $event in
         '{"method":"recorded",'*) printf '%s\n' "$event" >> "$file" ;;
     esac
-done
+done < "$folder/events" &
+log=$!
+wait "$log"

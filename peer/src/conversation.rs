@@ -355,7 +355,9 @@ impl Conversation {
             | Event::Enrolled(_)
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
-            | Event::OtherAccount { .. }) => {
+            | Event::OtherAccount { .. }
+            | Event::Approval { .. }
+            | Event::DeviceApproved { .. }) => {
                 self.tell(notice.clone());
                 self.show(Item::Notice(notice));
             }

@@ -120,6 +120,8 @@ impl Failure {
                         "on a device that is, run 'peer devices approve {fingerprint}'; with the recovery code, run 'peer login NAME --recovery-file FILE' here"
                     ))
             }
+            CommandError::Revoked => failure(Exit::NotApproved)
+                .next("log in with another profile ('peer --profile NAME login'), and have that device approved"),
             CommandError::WrongPassword => failure(Exit::Credentials)
                 .next(
                 "check the name, run the command again and type the password anew; one that was refused is never tried again by itself",

@@ -13,7 +13,9 @@ use super::node_handle::NodeHandle;
 use crate::args::{Devices, DevicesAction, NewName, Verify};
 use crate::config::shown_path;
 use crate::failure::{Exit, Failure};
-use crate::node::command::{Command, DevicesView, OwnDeviceState, PasswordText, Reply, SafetyView};
+use crate::node::command::{
+    Approval, Command, DevicesView, OwnDeviceState, PasswordText, Reply, SafetyView,
+};
 use crate::recovery::RecoveryCode;
 use crate::ui::question::recovery_code;
 use crate::ui::{Screen, line};
@@ -130,7 +132,8 @@ fn safety(view: &SafetyView, screen: &Screen) -> String {
         Some(_) | None => String::new(),
     };
     let number = screen.look.bold(&rows);
-    format!("Safety number with {name}:\n{number}\n{code}{end}")
+    // The digits come last: the code may fill a screen.
+    format!("Safety number with {name}:\n{code}{number}\n{end}")
 }
 
 /// Columns of the code that a telephone reads, with the quiet around it: 25 modules and four on either side.
@@ -157,6 +160,9 @@ fn changed(view: &SafetyView, other: &str) -> String {
     )
 }
 
+/// Somebody is logged in by then.
+const APPROVING: &str = "approve this device with the recovery code";
+
 /// What follows a registration or a log-in: the account gets its recovery code if it has none, and a recovery code in
 /// a file approves this device.
 pub(super) fn identify(
@@ -174,15 +180,19 @@ pub(super) fn identify(
         (Some(OwnDeviceState::Approved), _) => Ok(()),
         (_, Some(file)) => {
             let code = PasswordText(recovery_code(file, screen)?);
-            session.ask_server(doing, &Command::Recover { code }, screen)?;
+            session.ask_server(APPROVING, &Command::Recover { code }, screen)?;
             screen.prose("The recovery code has approved this device.")?;
             Ok(())
         }
-        (_, None) => {
+        (state, None) => {
+            let approval = match state {
+                Some(OwnDeviceState::Revoked) => Approval::Revoked,
+                Some(OwnDeviceState::Approved | OwnDeviceState::Waiting) | None => {
+                    Approval::Waiting
+                }
+            };
             let own = own.map(|own| own.fingerprint.clone()).unwrap_or_default();
-            screen.note(screen.error_look.yellow(&format!(
-                "This device is not approved yet. Its fingerprint is {own}. On a device that is: 'peer devices approve {own}'. With the recovery code: 'peer login NAME --recovery-file FILE'.",
-            )));
+            screen.note(line::approval_of(approval, &own, &screen.error_look));
             Ok(())
         }
     }

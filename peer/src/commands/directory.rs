@@ -197,6 +197,8 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
             | Event::OtherAccount { .. }
+            | Event::Approval { .. }
+            | Event::DeviceApproved { .. }
             | Event::RelayOff => {
                 screen.data(&event)?;
                 if let Some(text) = line::warning(&event, &screen.error_look) {

@@ -21,8 +21,8 @@ use crate::client::{CallError, Happening, now};
 use crate::failure::{Exit, Failure};
 use crate::node::PathRule;
 use crate::node::command::{
-    Command, CommandError, ConnectionState, Event, ExaminationView, FamilyView, LinkView, Listed,
-    NodeStatus, Reply, Way,
+    Approval, Command, CommandError, ConnectionState, Event, ExaminationView, FamilyView, KeyState,
+    LinkView, Listed, NodeStatus, Reply, Way,
 };
 use crate::port_mapping::{MappingCheck, NoPortMapping, PortMappingState};
 use crate::profile::{Settings, Trust};
@@ -293,6 +293,10 @@ impl Visit<'_> {
             .and_then(|listed| difference(listed, &examination));
         self.say("clock", &words::clock(clock_difference_s, look))?;
         let status = status(session)?;
+        if let Some(approval @ (Approval::Waiting | Approval::Revoked)) = status.approval {
+            let text = line::approval_of(approval, &status.fingerprint, look);
+            self.say("approval", &text)?;
+        }
         let is_distrusted = matches!(outside.key, Key::Changed { .. });
         let facts = Facts {
             examination: &examination,
@@ -304,7 +308,7 @@ impl Visit<'_> {
         let devices = match (&self.name, listed) {
             (Some(name), Some(listed)) => {
                 let is_own = status.account.as_ref() == Some(name);
-                Some(self.devices(session, (name, is_own), listed, &facts)?)
+                Some(self.devices(session, (name, is_own), listed, (&facts, status.approval))?)
             }
             (Some(name), None) => Some(self.linked(name, status.links, is_distrusted)?),
             (None, _) => None,
@@ -415,20 +419,27 @@ impl Visit<'_> {
         session: &mut NodeHandle,
         (name, is_own): (&AccountName, bool),
         listed: Vec<Listed>,
-        facts: &Facts<'_>,
+        (facts, approval): (&Facts<'_>, Option<Approval>),
     ) -> Result<Vec<DeviceReport>, Failure> {
         let listed = self.devices_of((name, is_own), listed)?;
+        let is_barred = listed
+            .iter()
+            .all(|device| bar(device.key, approval).is_some());
         let (links, failure) = if is_own {
             let why = "devices of one account are not linked with each other";
             (Vec::new(), Some(why.to_owned()))
-        } else if listed.is_empty() {
+        } else if is_barred {
+            // No way is looked for where none may be taken.
             (Vec::new(), None)
         } else {
             let links = self.link(session, name, &listed, facts)?;
             (links, examination(session)?.dial_failure)
         };
         let reports = listed.into_iter();
-        let reports = reports.map(|device| report_of(device, &links, failure.as_ref(), facts));
+        let reports = reports.map(|device| match bar(device.key, approval) {
+            Some(bar) if !is_own => barred(device, bar),
+            Some(_) | None => report_of(device, &links, failure.as_ref(), facts),
+        });
         Ok(self.say_devices(reports.collect())?)
     }
 
@@ -523,6 +534,42 @@ impl Visit<'_> {
             }
             session.pause(DOING, POLL_INTERVAL)?;
         }
+    }
+}
+
+/// Why nothing is exchanged with a device, however it could be reached.
+const fn bar(key: KeyState, approval: Option<Approval>) -> Option<&'static str> {
+    match (approval, key) {
+        (Some(Approval::Waiting | Approval::Revoked), _) => {
+            Some("nothing is exchanged: this device itself is not approved by its account")
+        }
+        (_, KeyState::NotApproved) => {
+            Some("nothing is exchanged: its account has not approved it, which only its owner can")
+        }
+        (_, KeyState::OtherIdentity) => Some(
+            "nothing is exchanged: the server has another account of this name than the one that is known; ask its owner over another channel, then run 'peer verify'",
+        ),
+        (_, KeyState::OtherAccount) => {
+            Some("nothing is exchanged: its key was another account's before")
+        }
+        (Some(Approval::Approved) | None, KeyState::Known | KeyState::New | KeyState::Unmet) => {
+            None
+        }
+    }
+}
+
+/// A device that is not linked, whatever the ways to it.
+fn barred(device: Listed, bar: &str) -> DeviceReport {
+    DeviceReport {
+        device: Some(device.device),
+        fingerprint: device.fingerprint,
+        is_linked: false,
+        is_silent: false,
+        way: None,
+        failure: Some(bar.to_owned()),
+        obstacle: None,
+        no_relay: None,
+        candidates: Vec::new(),
     }
 }
 
@@ -688,7 +735,7 @@ fn exit(key: &Key, log_in: &LogIn, facts: &Facts<'_>, devices: Option<&[DeviceRe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::command::{KeyState, UdpState};
+    use crate::node::command::UdpState;
 
     fn name() -> AccountName {
         "alice".parse().unwrap()

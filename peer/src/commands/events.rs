@@ -151,7 +151,9 @@ impl Follower<'_> {
             | Event::Enrolled(_)
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
-            | Event::OtherAccount { .. } => self.output.data(&event)?,
+            | Event::OtherAccount { .. }
+            | Event::Approval { .. }
+            | Event::DeviceApproved { .. } => self.output.data(&event)?,
         }
         Ok(())
     }

@@ -28,7 +28,12 @@ pub(super) fn search(place: &Place, args: Search, screen: &Screen) -> Result<Exi
     const DOING: &str = "search the history";
     // One that was quoted may be several.
     let words = args.words.iter().flat_map(|typed| typed.split_whitespace());
-    let words = words.map(str::to_owned).collect();
+    let words: Vec<String> = words.map(str::to_owned).collect();
+    if words.is_empty() {
+        return Err(Failure::new(Exit::Usage, format!("could not {DOING}"))
+            .because("there is no word to look for")
+            .next("give a word that the message has"));
+    }
     let query = query(args.with, words, args.part, DOING, screen)?;
     show(
         place,

@@ -355,6 +355,8 @@ impl Receiver<'_> {
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
             | Event::OtherAccount { .. }
+            | Event::Approval { .. }
+            | Event::DeviceApproved { .. }
             | Event::RelayOff => {
                 self.screen.data(&event)?;
                 if let Some(text) = line::warning(&event, &self.screen.error_look) {

@@ -69,6 +69,8 @@ pub(crate) enum Mistake {
         "There is no /{0}. /help tells what there is; //text sends a text with a slash in front."
     )]
     Unknown(String),
+    #[error("There is no text behind '{0}'. A text for them: '{0} text'.")]
+    NoText(String),
     #[error("/{} takes nothing behind it. /help tells more.", .0.name())]
     Surplus(Slash),
     #[error("It is {}: {error}.", slash.usage())]
@@ -117,7 +119,10 @@ impl Entry {
             return Self::parse_command(command, home);
         }
         let Some((to, text)) = addressed(line) else {
-            return Ok(Self::Say(line.to_owned()));
+            return match only_names(line, known) {
+                Some(names) => Err(Mistake::NoText(names)),
+                None => Ok(Self::Say(line.to_owned())),
+            };
         };
         match to.iter().find(|name| !known.contains(name)) {
             Some(stranger) if is_talking => Ok(Self::Ambiguous {
@@ -253,6 +258,14 @@ fn unescaped(text: &str) -> String {
     plain
 }
 
+/// The names of a line that has nothing but names of people who are known, and the colon.
+fn only_names(line: &str, known: &BTreeSet<AccountName>) -> Option<String> {
+    let with_text = format!("{line} text");
+    let (to, _) = addressed(&with_text)?;
+    let is_bare = line.ends_with(':') && to.iter().all(|name| known.contains(name));
+    is_bare.then(|| inline(line).into_owned())
+}
+
 /// `NAME: text` or `NAME,NAME: text`.
 fn addressed(line: &str) -> Option<(Vec<AccountName>, &str)> {
     let (names, text) = line.split_once(": ")?;
@@ -280,6 +293,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_without_a_text_is_no_text() {
+        for (line, is_it) in [
+            ("carol:", true),
+            ("bob, carol: ", true),
+            ("dora:", false),
+            ("carol", false),
+            ("as follows:", false),
+            ("bob: carol:", false),
+        ] {
+            let no_text = matches!(parse(line, true), Err(Mistake::NoText(_)));
+            assert_eq!(no_text, is_it, "{line}");
+        }
+    }
+
+    #[test]
     fn a_text_goes_to_whom_it_names() {
         let to = |names: &[&str], text: &str| {
             let names = names.iter().map(|name| name_of(name)).collect();
@@ -295,13 +323,7 @@ mod tests {
 
     #[test]
     fn a_sentence_with_a_colon_stays_in_the_conversation() {
-        for line in [
-            "see http://a/b",
-            "bob:",
-            "bob: ",
-            "And then: go",
-            "10:30 is fine",
-        ] {
+        for line in ["see http://a/b", "And then: go", "10:30 is fine"] {
             let said = Ok(Entry::Say(line.trim().to_owned()));
             assert_eq!(parse(line, true), said, "{line}");
         }

@@ -283,6 +283,7 @@ fn moving(done: u64) -> TransferState {
 
 fn status() -> NodeStatus {
     NodeStatus {
+        approval: None,
         has_relay: None,
         account: Some(name("alice")),
         fingerprint: "fp".to_owned(),

@@ -71,6 +71,11 @@ impl Chat {
         self.outbox.len()
     }
 
+    /// Number of messages to an account without a receipt.
+    pub(super) fn waiting_for(&self, account: &AccountName) -> usize {
+        self.outbox.len_of(account)
+    }
+
     /// Tells whether a received message is on its way to the disk: its author waits for the receipt.
     pub(super) fn owes_receipts(&self) -> bool {
         !self.receiving.is_empty()

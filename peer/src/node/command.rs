@@ -340,6 +340,11 @@ pub enum CommandError {
         /// Of this device's key.
         fingerprint: String,
     },
+    /// This device's account has revoked it.
+    #[error(
+        "this device was revoked, which is for good; log in with another profile (--profile NAME)"
+    )]
+    Revoked,
     /// The server has refused this password before, so it was not asked again.
     #[error("unknown account or wrong password")]
     WrongPassword,
@@ -458,6 +463,21 @@ pub enum Event {
         #[serde(default)]
         is_approved: bool,
     },
+    /// Whether this device's account approves this device has changed, as far as is known. Told at the beginning, too,
+    /// if it does not.
+    Approval {
+        approval: Approval,
+        /// Of this device's key.
+        fingerprint: String,
+    },
+    /// Another device of this account was approved, and not by this one. To be shown to the person, as a warning.
+    DeviceApproved {
+        /// What it is called by whoever has approved it; untrusted text.
+        device: Option<DeviceName>,
+        fingerprint: String,
+        /// The recovery code has approved it, and no other device.
+        by_recovery: bool,
+    },
     /// A device that says that it is of an account is not approved by that account's log, and was turned away. Told
     /// once for each device.
     NotApproved {
@@ -556,6 +576,18 @@ pub enum KeyState {
     Unmet,
 }
 
+/// What an account says of a device of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approval {
+    /// It is one of the account's.
+    Approved,
+    /// It has logged in, and nobody has approved it yet. Until then it sees who is online and nothing else.
+    Waiting,
+    /// It was one of the account's, and is no more for good.
+    Revoked,
+}
+
 /// A change of presence, as shown to people.
 #[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -587,6 +619,9 @@ pub struct NodeStatus {
     /// Whether the server relays for this device; `None` while that is not known, or where the rule wants none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub has_relay: Option<bool>,
+    /// What its account says of this device; `None` without an account, or if that has no log yet.
+    #[serde(default)]
+    pub approval: Option<Approval>,
     /// Whether it announces itself on the local network, where it has an address there, and listens for others.
     #[serde(default)]
     pub lan: bool,

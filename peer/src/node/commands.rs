@@ -117,9 +117,12 @@ impl Node {
             Command::Verify {
                 account,
                 is_verified,
-            } => self
-                .identities
-                .want(id, account, Wish::Verify(is_verified), cx),
+            } => {
+                let waiting = self.chat.waiting_for(&account);
+                let own = self.account.name();
+                self.identities
+                    .on_verify(id, (account, is_verified), waiting, own, cx);
+            }
         }
     }
 
@@ -149,6 +152,10 @@ impl Node {
             endpoints: self.paths.candidates(),
             rule: self.effects.links.rule(),
             has_relay: self.has_relay(),
+            approval: self
+                .account
+                .name()
+                .and_then(|own| self.identities.approval(own)),
             lan: self.lan.is_permitted(),
             port_mapping: self.paths.port_mapping(now),
             links: self.effects.links.views(),

@@ -17,7 +17,7 @@ use common::wire::rendezvous::{
 };
 use rand::rngs::StdRng;
 
-use super::command::{CommandError, CommandId, Event, Listed, PresenceView, Reply};
+use super::command::{CommandError, CommandId, Event, KeyState, Listed, PresenceView, Reply};
 use super::context::Context;
 use super::identities::Identities;
 use super::io::ContactRequest;
@@ -579,7 +579,8 @@ fn page(
 
 fn listed(entry: Entry, own_key: DeviceKey, known: &Identities, links: &Links) -> Listed {
     let key = known.key_state(&entry.account, &entry.device_key, links);
-    let is_verified = known.is_verified(&entry.account);
+    // What was compared was the number of whom the name belonged to then.
+    let is_verified = key == KeyState::Known && known.is_verified(&entry.account);
     let endpoints = entry.candidates.into_iter();
     Listed {
         account: entry.account,

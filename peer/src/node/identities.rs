@@ -28,11 +28,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
 use super::command::{
-    Command, CommandError, CommandId, DevicesView, Event, OwnDevice, OwnDeviceState, Reply,
-    SafetyView,
+    Approval, Command, CommandError, CommandId, DevicesView, Event, OwnDevice, OwnDeviceState,
+    Reply, SafetyView,
 };
 use super::context::Context;
-use super::io::LogRequest;
+use super::io::{ContactRequest, LogRequest};
 use super::purpose::IdentityPurpose;
 use super::requests::{Told, unexpected_reply};
 use crate::recovery::RecoveryCode;
@@ -60,8 +60,6 @@ pub(super) enum Wish {
     Recover(RecoveryCode),
     /// To compare safety numbers with this account.
     Safety,
-    /// To note whether the person has done so.
-    Verify(bool),
     /// To ask what only an approved device may ask.
     Ask(Box<Command>),
 }
@@ -91,6 +89,10 @@ pub(super) struct Identities {
     read: BTreeMap<AccountName, Instant>,
     /// Devices that people were told of, since their account has not approved them.
     told: BTreeSet<DeviceKey>,
+    /// What people were told last of this device's standing in its account.
+    own_approval: Option<Approval>,
+    /// The approved devices of its account that they know of; `None` until its log is known.
+    own_devices: Option<BTreeSet<DeviceKey>>,
     /// Commands that are to be asked again.
     held: VecDeque<(CommandId, Command)>,
 }
@@ -124,6 +126,8 @@ impl Identities {
             reading: BTreeMap::new(),
             read: BTreeMap::new(),
             told: BTreeSet::new(),
+            own_approval: None,
+            own_devices: None,
             held: VecDeque::new(),
         }
     }
@@ -135,6 +139,9 @@ impl Identities {
 
     /// There is a new session: the logs of this account, and of those that are linked, may have grown meanwhile.
     pub(super) fn on_online(&mut self, own: Option<&AccountName>, cx: &mut Context<'_>) {
+        if let Some(own) = own {
+            self.note_own(own);
+        }
         let linked = cx.links.linked_accounts();
         for account in own.cloned().into_iter().chain(linked) {
             self.read(account, None, cx);
@@ -441,7 +448,6 @@ impl Identities {
                     Ok(None)
                 }
                 Wish::Safety => self.safety(account, own).map(Some),
-                Wish::Verify(is_verified) => self.verify(account, is_verified, own, cx).map(Some),
             };
             match done {
                 Ok(None) => {}
@@ -539,6 +545,22 @@ impl Identities {
         if !standing.is_approved(&self.secret.public()) {
             return Err(invalid("this device is not approved itself"));
         }
+        let state_of = |key: &DeviceKey| {
+            let mut devices = standing.devices();
+            devices
+                .find(|(of, _)| *of == key)
+                .map(|(_, device)| &device.state)
+        };
+        let is_revoked = |it: &&Enrolment| {
+            let state = state_of(&it.device_key);
+            state.is_some_and(|state| *state != State::Approved)
+                && means(which, &it.device_key, &it.device_name)
+        };
+        if enrolled.iter().any(|it| is_revoked(&it)) {
+            return Err(invalid(
+                "this device was revoked, which is for good; have it log in with another profile",
+            ));
+        }
         let waiting = enrolled
             .iter()
             .filter(|device| !standing.is_approved(&device.device_key))
@@ -547,6 +569,19 @@ impl Identities {
         let statement = AccountStatement::Approve { device, name };
         let secret = DeviceSecret::from_seed(*self.secret.seed());
         self.write(command, account, statement, &secret, cx)
+    }
+
+    /// The approved device that a person means.
+    fn approved(&self, standing: &Standing, which: &str) -> Result<DeviceKey, CommandError> {
+        let own_key = self.secret.public();
+        let devices = standing.devices();
+        let approved = devices.filter(|(_, device)| device.state == State::Approved);
+        let named = approved.map(|(key, device)| {
+            let own = (*key == own_key).then(|| self.name.clone());
+            let name = device.name.clone().or(own);
+            (*key, name.unwrap_or_else(|| DeviceName::lossy("")))
+        });
+        chosen(which, named, "is approved").map(|(device, _)| device)
     }
 
     /// An approval that is repeated gives the device another name.
@@ -559,7 +594,7 @@ impl Identities {
         cx: &mut Context<'_>,
     ) -> Result<Option<Reply>, CommandError> {
         let standing = self.log(account)?.standing();
-        let device = approved(standing, which)?;
+        let device = self.approved(standing, which)?;
         if !standing.may_revoke(&self.secret.public(), &device) {
             return Err(invalid(
                 "only the device itself may be given another name here, or one that this device has approved, directly or not",
@@ -579,7 +614,7 @@ impl Identities {
     ) -> Result<Option<Reply>, CommandError> {
         let log = self.log(account)?;
         let standing = log.standing();
-        let device = approved(standing, which)?;
+        let device = self.approved(standing, which)?;
         if !standing.may_revoke(&self.secret.public(), &device) {
             return Err(invalid(
                 "only a device that approved it, directly or not, may revoke it, or the recovery code",
@@ -643,6 +678,11 @@ impl Identities {
         own: Option<&AccountName>,
     ) -> Result<Reply, CommandError> {
         let own = own.ok_or(CommandError::NotLoggedIn)?;
+        if own == account {
+            return Err(invalid(
+                "that is you: a safety number is one of two people, and the other runs 'peer verify' with your name",
+            ));
+        }
         let ours = self.log(own)?.id();
         let known = self.known.get(account);
         let known = known.ok_or_else(|| {
@@ -675,6 +715,10 @@ impl Identities {
             .and_then(|known| known.other.take());
         if let Some(other) = other.filter(|_| is_verified) {
             self.adopt(account, other, cx);
+            // Those were somebody else's.
+            for device_key in cx.links.unpin(account) {
+                cx.store_unawaited(ContactRequest::UnpinKey { device_key });
+            }
         }
         let Some(known) = self.known.get_mut(account) else {
             return self.safety(account, own);
@@ -771,31 +815,13 @@ fn assembled(entries: Vec<AccountEntry>) -> Option<AccountLog> {
     Some(log)
 }
 
-/// The approved device that a person means.
-fn approved(standing: &Standing, which: &str) -> Result<DeviceKey, CommandError> {
-    let devices = standing.devices();
-    let approved = devices.filter(|(_, device)| device.state == State::Approved);
-    let named = approved.map(|(key, device)| {
-        let name = device.name.clone();
-        (*key, name.unwrap_or_else(|| DeviceName::lossy("")))
-    });
-    chosen(which, named, "is approved").map(|(device, _)| device)
-}
-
 /// The one device that a person means by its name, or by its fingerprint or the beginning of that.
 fn chosen(
     which: &str,
     devices: impl Iterator<Item = (DeviceKey, DeviceName)>,
     that: &str,
 ) -> Result<(DeviceKey, DeviceName), CommandError> {
-    let beginning = which.strip_prefix(FINGERPRINT_PREFIX).unwrap_or(which);
-    let is_meant = |(key, name): &(DeviceKey, DeviceName)| {
-        let fingerprint = key.fingerprint().to_string();
-        let fingerprint = fingerprint.trim_start_matches(FINGERPRINT_PREFIX);
-        let begins = beginning.len() >= FINGERPRINT_LEN_MIN && fingerprint.starts_with(beginning);
-        name.as_str() == which || begins
-    };
-    let mut meant = devices.filter(is_meant);
+    let mut meant = devices.filter(|(key, name)| means(which, key, name));
     match (meant.next(), meant.next()) {
         (Some(device), None) => Ok(device),
         (Some(_), Some(_)) => Err(invalid(
@@ -805,6 +831,15 @@ fn chosen(
             "no device of this account that {that} has this name, or a fingerprint that begins so"
         ))),
     }
+}
+
+/// Tells whether a person means a device by its name, or by its fingerprint or the beginning of that.
+fn means(which: &str, key: &DeviceKey, name: &DeviceName) -> bool {
+    let beginning = which.strip_prefix(FINGERPRINT_PREFIX).unwrap_or(which);
+    let fingerprint = key.fingerprint().to_string();
+    let fingerprint = fingerprint.trim_start_matches(FINGERPRINT_PREFIX);
+    let begins = beginning.len() >= FINGERPRINT_LEN_MIN && fingerprint.starts_with(beginning);
+    name.as_str() == which || begins
 }
 
 /// So much of a fingerprint, at least, tells a device from others.

@@ -33,7 +33,7 @@ use super::transport::{
 };
 use super::violation::ProtocolViolation;
 use authorise::Introduced;
-pub(super) use authorise::{Claim, Source};
+pub(super) use authorise::{Claim, Source, TurnedAway};
 pub(super) use dial::NO_RELAY;
 use dial::{Channel, Dials};
 use direct::Rounds;

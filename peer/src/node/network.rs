@@ -113,7 +113,9 @@ impl Node {
         }
         let cx = &mut self.effects.at(now);
         let links = cx.links.views();
-        for changed in self.ways.look(&links, now) {
+        // Without a session there is no relay, whatever a link would like to go through.
+        let is_online = cx.requests.is_online();
+        for changed in self.ways.look(&links, is_online, now) {
             cx.event(Event::Path(changed));
         }
     }

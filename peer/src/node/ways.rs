@@ -62,8 +62,14 @@ impl Ways {
         self.due.is_some_and(|due| due <= now)
     }
 
-    /// Looks at all links, one to each device. Returns those whose change is to be told.
-    pub(super) fn look(&mut self, links: &[LinkView], now: Instant) -> Vec<PathChanged> {
+    /// Looks at all links, one to each device. Returns those whose change is to be told. Without a session nothing goes
+    /// through the relay: where a link would, nothing gets through.
+    pub(super) fn look(
+        &mut self,
+        links: &[LinkView],
+        is_online: bool,
+        now: Instant,
+    ) -> Vec<PathChanged> {
         self.due = None;
         let linked: BTreeSet<&str> = links.iter().map(|link| link.fingerprint.as_str()).collect();
         self.devices
@@ -79,7 +85,7 @@ impl Ways {
                 quiet_until: now,
             });
             // Where nothing gets through, the way means nothing.
-            if link.is_silent {
+            if link.is_silent || !is_direct && !is_online {
                 continue;
             }
             if seen.is_direct != is_direct {
@@ -145,7 +151,7 @@ mod tests {
             for _ in 0..*tenths {
                 let now = start + Duration::from_millis(100 * tenth);
                 if ways.is_due(now) {
-                    let news = ways.look(&[link(*way)], now);
+                    let news = ways.look(&[link(*way)], true, now);
                     told.extend(news.into_iter().map(|view| (tenth, view.way)));
                 }
                 tenth += 1;
@@ -186,20 +192,27 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut ways = Ways::default();
-        assert_eq!(ways.look(&[link(DIRECT)], at(0)), []);
-        assert_eq!(ways.look(&[link(DIRECT)], at(3)), []);
+        assert_eq!(ways.look(&[link(DIRECT)], true, at(0)), []);
+        assert_eq!(ways.look(&[link(DIRECT)], true, at(3)), []);
         assert_eq!(ways.poll_timeout(), None);
         let silent = LinkView {
             is_silent: true,
             ..link(RELAYED)
         };
         for seconds in 4..20 {
-            assert_eq!(ways.look(std::slice::from_ref(&silent), at(seconds)), []);
+            assert_eq!(
+                ways.look(std::slice::from_ref(&silent), true, at(seconds)),
+                []
+            );
         }
-        assert_eq!(ways.look(&[], at(20)), []);
+        // Without a session there is no relay.
+        for seconds in 4..20 {
+            assert_eq!(ways.look(&[link(RELAYED)], false, at(seconds)), []);
+        }
+        assert_eq!(ways.look(&[], true, at(20)), []);
         assert!(ways.devices.is_empty());
         for seconds in 21..40 {
-            assert_eq!(ways.look(&[link(RELAYED)], at(seconds)), []);
+            assert_eq!(ways.look(&[link(RELAYED)], true, at(seconds)), []);
         }
     }
 }

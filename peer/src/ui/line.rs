@@ -43,7 +43,7 @@ pub(crate) use left_behind::left_behind;
 pub(crate) use link::{Rates, rerouted, table as links};
 use message::with_state;
 pub(crate) use notices::{
-    RELAY_OFF, RELAY_OFF_HELP, failed_logins, new_key, notice, relay_off, warning,
+    RELAY_OFF, RELAY_OFF_HELP, approval_of, failed_logins, new_key, notice, relay_off, warning,
 };
 use recent::recent;
 pub(crate) use status::node_status;

@@ -123,7 +123,9 @@ impl Model {
             | Event::Enrolled(_)
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
-            | Event::OtherAccount { .. } => Ok(()),
+            | Event::OtherAccount { .. }
+            | Event::Approval { .. }
+            | Event::DeviceApproved { .. } => Ok(()),
         }
     }
 

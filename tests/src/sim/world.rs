@@ -619,7 +619,9 @@ impl World {
             | Event::Enrolled(_)
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
-            | Event::OtherAccount { .. } => {}
+            | Event::OtherAccount { .. }
+            | Event::Approval { .. }
+            | Event::DeviceApproved { .. } => {}
         }
         if let Err(violation) = self.model.on_event(n, event, &self.hosts) {
             self.report(violation);

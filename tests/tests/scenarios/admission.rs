@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use common::wire::peer::VERSION;
-use peer::node::command::{Command, CommandError, Event, KeyState, Listed, MessageState, Reply};
+use peer::node::command::{
+    Approval, Command, CommandError, Event, KeyState, Listed, MessageState, PasswordText, Reply,
+};
+use peer::recovery::RecoveryCode;
 use tests::sim::login::{self, Entry};
 use tests::sim::world::World;
 
@@ -177,6 +180,65 @@ fn an_identity_counts_from_when_it_is_there() {
     until_delivered(&mut world, 0, id);
 }
 
+/// People hear what their own account says of their devices.
+#[test]
+fn each_device_hears_who_was_approved_and_by_what() {
+    let mut world = two_devices();
+    let is = |wanted: Approval| move |event: &Event| matches!(event, Event::Approval { approval, .. } if *approval == wanted);
+    assert_eq!(told(&world, 2, is(Approval::Waiting)), 1);
+    assert_eq!(
+        told(&world, 1, is(Approval::Approved)),
+        0,
+        "that is no news"
+    );
+    // The code approves one while the others are away.
+    world.stop(1, true);
+    let code = PasswordText(RecoveryCode::new([2; 16]).words());
+    assert_eq!(
+        ask(&mut world, 2, Command::Recover { code }),
+        Ok(Reply::Done)
+    );
+    assert_eq!(told(&world, 2, is(Approval::Approved)), 1);
+    world.start(1);
+    until_online(&mut world, 1, true);
+    world.pass(Duration::from_secs(1));
+    let by_recovery = |event: &Event| {
+        matches!(
+            event,
+            Event::DeviceApproved {
+                by_recovery: true,
+                ..
+            }
+        )
+    };
+    assert_eq!(told(&world, 1, by_recovery), 1);
+    assert_eq!(told(&world, 2, by_recovery), 0, "it knows");
+
+    // One that is revoked hears that, too, once it is logged in again, and is not approved again.
+    let device = fingerprint(&world, 2);
+    let revoke = Command::Revoke {
+        device: device.clone(),
+    };
+    // Nobody but the code is above it.
+    assert!(ask(&mut world, 1, revoke.clone()).is_err());
+    assert_eq!(ask(&mut world, 2, revoke), Ok(Reply::Done));
+    world.pass(Duration::from_secs(1));
+    login::enter(&mut world, 2, Entry::LogIn);
+    until(&mut world, |world| world.hosts[2].entries.is_empty());
+    until_online(&mut world, 2, true);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(told(&world, 2, is(Approval::Revoked)), 1);
+    assert_eq!(
+        try_to_say(&mut world, 2, 0, "I am she"),
+        Err(CommandError::Revoked)
+    );
+    let answer = ask(&mut world, 1, Command::Approve { device });
+    assert!(
+        matches!(&answer, Err(CommandError::Invalid(why)) if why.contains("for good")),
+        "{answer:?}"
+    );
+}
+
 /// A name that the server gives to somebody else leads to nobody until a person has asked.
 #[test]
 fn another_account_of_a_known_name_gets_nothing_until_a_person_says_so() {
@@ -203,8 +265,33 @@ fn another_account_of_a_known_name_gets_nothing_until_a_person_says_so() {
         account,
         is_verified: true,
     };
-    assert!(ask(&mut world, 0, verify).is_ok());
+    // What waits was written to somebody else.
+    let answer = ask(&mut world, 0, verify.clone());
+    assert!(
+        matches!(&answer, Err(CommandError::Invalid(why)) if why.starts_with("1 message waits")),
+        "{answer:?}"
+    );
+    let withdraw = Command::Withdraw { ids: vec![id] };
+    assert!(ask(&mut world, 0, withdraw).is_ok());
+    let answer = ask(&mut world, 0, verify);
+    assert!(
+        matches!(&answer, Ok(Reply::Safety(view)) if view.is_verified),
+        "{answer:?}"
+    );
+    let id = say(&mut world, 0, 2, "to him");
     until_delivered(&mut world, 0, id);
+    assert_eq!(shown(&world, 2), ["to him"]);
+    let is_first = |event: &Event| {
+        matches!(
+            event,
+            Event::NewKey {
+                known: 0,
+                is_approved: true,
+                ..
+            }
+        )
+    };
+    assert_eq!(told(&world, 0, is_first), 2, "nobody's second device");
     let device = listed(&mut world, 0, 2);
     assert!(device.is_verified);
     assert_eq!(device.key, KeyState::Known);

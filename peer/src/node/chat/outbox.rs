@@ -67,14 +67,19 @@ impl Outbox {
         ]
     }
 
+    /// Number of messages to one recipient.
+    pub(super) fn len_of(&self, to: &AccountName) -> usize {
+        self.outbox.get(to).map_or(0, VecDeque::len)
+    }
+
     /// Tells whether a recipient's outbox takes another message.
     pub(super) fn has_room(&self, to: &AccountName) -> bool {
-        self.outbox.get(to).map_or(0, VecDeque::len) < OUTBOX_MESSAGES_MAX
+        self.len_of(to) < OUTBOX_MESSAGES_MAX
     }
 
     /// Tells whether the next message goes out as soon as there is a link.
     pub(super) fn has_window(&self, to: &AccountName) -> bool {
-        self.outbox.get(to).map_or(0, VecDeque::len) < MESSAGES_IN_FLIGHT_MAX
+        self.len_of(to) < MESSAGES_IN_FLIGHT_MAX
     }
 
     /// Adds a message that is on disk, or on its way there; `is_recorded` with the word that it is sent.

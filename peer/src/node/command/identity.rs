@@ -61,7 +61,7 @@ pub struct OwnDevice {
     pub approved_by: Option<String>,
     /// Tells whether it is this device.
     pub is_this: bool,
-    /// Tells whether it is logged in now. One that waits is only known while it is.
+    /// Tells whether it is logged in now.
     pub is_online: bool,
 }
 

@@ -7,16 +7,18 @@
 //!
 //! A device that its own account has not approved turns everybody away, as everybody does it.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
+use common::account::State;
 use common::id::AccountName;
 use common::key::DeviceKey;
 use common::limits::{LOG_FRESH, LOGS_READ_MAX, TOLD_DEVICES_MAX};
 
 use super::{Identities, Wish};
-use crate::node::command::{Command, CommandError, CommandId, Event, KeyState};
+use crate::node::command::{Approval, Command, CommandError, CommandId, Event, KeyState};
 use crate::node::context::Context;
-use crate::node::links::{Claim, Links, Source};
+use crate::node::links::{Claim, Links, Source, TurnedAway};
 
 /// What is known of a device that is said to be of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +96,75 @@ impl Identities {
         own: &AccountName,
         cx: &mut Context<'_>,
     ) {
-        if self.is_fresh(own, cx.now) {
-            let fingerprint = self.secret.public().fingerprint().to_string();
-            return cx.reply(id, Err(CommandError::NotApproved { fingerprint }));
+        if !self.is_fresh(own, cx.now) {
+            return self.ask_again(id, own.clone(), command, cx);
         }
-        self.want(id, own.clone(), Wish::Ask(Box::new(command)), cx);
+        let fingerprint = self.secret.public().fingerprint().to_string();
+        let error = match self.approval(own) {
+            Some(Approval::Revoked) => CommandError::Revoked,
+            Some(Approval::Waiting | Approval::Approved) | None => {
+                CommandError::NotApproved { fingerprint }
+            }
+        };
+        cx.reply(id, Err(error));
+    }
+
+    /// A person says whether they have compared the safety number of an account. If that is another one than before,
+    /// what waits for the former one, `waiting` messages, must not go to it unseen.
+    pub(in crate::node) fn on_verify(
+        &mut self,
+        id: CommandId,
+        (account, is_verified): (AccountName, bool),
+        waiting: usize,
+        own: Option<&AccountName>,
+        cx: &mut Context<'_>,
+    ) {
+        if !self.is_fresh(&account, cx.now) {
+            let command = Command::Verify {
+                account: account.clone(),
+                is_verified,
+            };
+            return self.ask_again(id, account, command, cx);
+        }
+        let is_other = self.is_other(&account);
+        let done = if is_verified && is_other && waiting > 0 {
+            let wait = match waiting {
+                1 => "1 message waits that was".to_owned(),
+                count => format!("{count} messages wait that were"),
+            };
+            Err(CommandError::Invalid(format!(
+                "{wait} written to the former {account}, and would go to the new one; take that back first: 'peer outbox cancel {account}'"
+            )))
+        } else {
+            self.verify(&account, is_verified, own, cx)
+        };
+        cx.reply(id, done);
+    }
+
+    /// Has a command asked again once the log of an account has been read.
+    fn ask_again(
+        &mut self,
+        id: CommandId,
+        account: AccountName,
+        command: Command,
+        cx: &mut Context<'_>,
+    ) {
+        self.want(id, account, Wish::Ask(Box::new(command)), cx);
+    }
+
+    /// What this device's account says of this device; `None` if nothing is known of the account.
+    pub(in crate::node) fn approval(&self, own: &AccountName) -> Option<Approval> {
+        let own_key = self.secret.public();
+        let standing = self.known.get(own)?.log.standing();
+        if standing.is_approved(&own_key) {
+            return Some(Approval::Approved);
+        }
+        let is_known = standing.devices().any(|(key, _)| *key == own_key);
+        Some(if is_known {
+            Approval::Revoked
+        } else {
+            Approval::Waiting
+        })
     }
 
     /// The next command that is to be asked again.
@@ -136,11 +202,12 @@ impl Identities {
         cx: &mut Context<'_>,
     ) {
         if self.read.len() >= LOGS_READ_MAX {
-            self.read.retain(|_, at| cx.now < *at + LOG_FRESH);
+            let earliest = self.read.iter().min_by_key(|(_, at)| **at);
+            if let Some(earliest) = earliest.map(|(account, _)| account.clone()) {
+                self.read.remove(&earliest);
+            }
         }
-        if self.read.len() < LOGS_READ_MAX {
-            self.read.insert(account.clone(), cx.now);
-        }
+        self.read.insert(account.clone(), cx.now);
         self.enforce(account, own, cx);
         let reading = self.reading.get_mut(account);
         let claims = reading.map(|reading| std::mem::take(&mut reading.claims));
@@ -173,6 +240,9 @@ impl Identities {
         own: Option<&AccountName>,
         cx: &mut Context<'_>,
     ) {
+        if own == Some(account) {
+            self.tell_own(account, cx);
+        }
         let accounts = match own {
             Some(own) if own == account && self.is_unapproved(own) => cx.links.linked_accounts(),
             Some(_) | None => [account.clone()].into(),
@@ -184,6 +254,54 @@ impl Identities {
                     self.decide(&account, device_key, standing, own, cx);
                 }
             }
+        }
+    }
+
+    /// Tells people what is new about their own account: whether this device is approved, and which others were.
+    fn tell_own(&mut self, own: &AccountName, cx: &mut Context<'_>) {
+        let approval = self.approval(own);
+        let before = std::mem::replace(&mut self.own_approval, approval);
+        let is_news = before.is_some() || approval != Some(Approval::Approved);
+        if let Some(approval) = approval.filter(|_| before != approval && is_news) {
+            let fingerprint = self.secret.public().fingerprint().to_string();
+            cx.event(Event::Approval {
+                approval,
+                fingerprint,
+            });
+        }
+        let Some(known) = self.known.get(own) else {
+            return;
+        };
+        let own_key = self.secret.public();
+        let recovery = known.log.genesis().recovery;
+        let standing = known.log.standing();
+        let approved = standing
+            .devices()
+            .filter(|(_, device)| device.state == State::Approved);
+        let approved: BTreeMap<DeviceKey, DeviceKey> = approved
+            .map(|(key, device)| (*key, device.approved_by))
+            .collect();
+        let before = self.own_devices.replace(approved.keys().copied().collect());
+        let Some(before) = before else { return };
+        for (key, by) in approved {
+            let is_new = !before.contains(&key) && key != own_key && by != own_key;
+            if is_new {
+                let device = standing.devices().find(|(of, _)| **of == key);
+                cx.event(Event::DeviceApproved {
+                    device: device.and_then(|(_, device)| device.name.clone()),
+                    fingerprint: key.fingerprint().to_string(),
+                    by_recovery: by == recovery,
+                });
+            }
+        }
+    }
+
+    /// Notes what is known of this device's account before its log is read.
+    pub(super) fn note_own(&mut self, own: &AccountName) {
+        if let (None, Some(known)) = (&self.own_devices, self.known.get(own)) {
+            let devices = known.log.standing().devices();
+            let approved = devices.filter(|(_, device)| device.state == State::Approved);
+            self.own_devices = Some(approved.map(|(key, _)| *key).collect());
         }
     }
 
@@ -216,9 +334,18 @@ impl Identities {
             Standing::Approved | Standing::WithoutLog => {
                 cx.links.admit(device_key, account, cx.now);
             }
-            Standing::SelfNotApproved => cx.links.turn_away(device_key, account, cx.now),
+            Standing::SelfNotApproved => {
+                let why = TurnedAway::SelfNotApproved;
+                cx.links.turn_away(device_key, account, why, cx.now);
+            }
+            // People are told that it is another account, which says more.
+            Standing::NotApproved if self.is_other(account) => {
+                let why = TurnedAway::OtherAccount;
+                cx.links.turn_away(device_key, account, why, cx.now);
+            }
             Standing::NotApproved => {
-                cx.links.turn_away(device_key, account, cx.now);
+                let why = TurnedAway::NotApproved;
+                cx.links.turn_away(device_key, account, why, cx.now);
                 // Of devices of one's own account that wait for approval people are told when they are enrolled.
                 if own != Some(account) && self.is_untold(device_key) {
                     cx.event(Event::NotApproved {

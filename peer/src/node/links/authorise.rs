@@ -21,7 +21,7 @@ use common::limits::{
 use super::frames::MessageStream;
 use super::pins::NewPin;
 use super::{LinkChange, Links, LinksEvent, Peer};
-use crate::node::transport::{CloseReason, LinkId, Side, StreamDir};
+use crate::node::transport::{CloseReason, LinkId, Loss, Side, StreamDir};
 
 /// Somebody says that a device, which has proved its key on a link, is of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,19 @@ pub(in crate::node) struct Claim {
     pub(in crate::node) device_key: DeviceKey,
     pub(in crate::node) account: AccountName,
     pub(in crate::node) source: Source,
+}
+
+/// Why nothing is exchanged with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::node) enum TurnedAway {
+    #[error("the other device is not approved by its account")]
+    NotApproved,
+    #[error(
+        "the server has another account of this name than the one that is known; 'peer verify' says more"
+    )]
+    OtherAccount,
+    #[error("this device is not approved by its account")]
+    SelfNotApproved,
 }
 
 /// Who says so.
@@ -105,17 +118,24 @@ impl Links {
         self.collect(now);
     }
 
-    /// Closes the links of a device that are claimed for an account which has not approved it.
+    /// Closes the links of a device that are claimed for an account, since one of the two is not approved.
     pub(in crate::node) fn turn_away(
         &mut self,
         device_key: DeviceKey,
         account: &AccountName,
+        why: TurnedAway,
         now: Instant,
     ) {
         for link in self.claimed_for(device_key, account) {
-            self.drop_link(link, CloseReason::NotApproved, now);
+            self.transport.close(link, CloseReason::NotApproved, now);
+            self.forget(link, Loss::other(&why.to_string()));
         }
         self.collect(now);
+    }
+
+    /// Forgets the keys of an account, which are not those of whom it is now. Returns them.
+    pub(in crate::node) fn unpin(&mut self, account: &AccountName) -> Vec<DeviceKey> {
+        self.pins.forget(account)
     }
 
     fn claimed_for(&self, device_key: DeviceKey, account: &AccountName) -> Vec<LinkId> {

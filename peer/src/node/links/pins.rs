@@ -101,6 +101,15 @@ impl Pins {
         Ok(Some(NewPin { known, forgotten }))
     }
 
+    /// Forgets all keys of an account, and returns them.
+    pub(super) fn forget(&mut self, account: &AccountName) -> Vec<DeviceKey> {
+        let keys = self.keys.remove(account).unwrap_or_default();
+        for key in &keys {
+            self.owners.remove(key);
+        }
+        keys
+    }
+
     /// Forgets a key if there is no room for another of `account`.
     fn make_room(&mut self, account: &AccountName) -> Option<(AccountName, DeviceKey)> {
         let of_account = self.keys.get(account).map_or(0, Vec::len);

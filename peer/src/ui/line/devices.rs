@@ -14,14 +14,15 @@ pub(crate) fn devices(devices: &[OwnDevice], columns: Option<usize>, look: &Look
     rows.extend(devices.iter().map(|device| {
         let name = device.name.as_ref();
         let name = name.map_or("-".into(), |name| inline(name.as_str()));
-        let marks = match (device.is_this, device.is_online) {
-            (true, _) => " (this one)",
-            (false, true) => " (online)",
+        // Behind the name, a name could have it, too.
+        let mark = match (device.is_this, device.is_online) {
+            (true, _) => "this one, ",
+            (false, true) => "online, ",
             (false, false) => "",
         };
         [
-            format!("{name}{marks}"),
-            state(device, devices),
+            name.into_owned(),
+            format!("{mark}{}", state(device, devices)),
             device.fingerprint.clone(),
         ]
     }));
@@ -72,12 +73,7 @@ mod tests {
             is_online: state == OwnDeviceState::Waiting,
         };
         let mut all = [
-            device(
-                Some("new\u{1b}[2J"),
-                "SHA256:cccccccccc",
-                None,
-                OwnDeviceState::Waiting,
-            ),
+            device(None, "SHA256:cccccccccc", None, OwnDeviceState::Waiting),
             device(
                 None,
                 "SHA256:aaaaaaaaaa",
@@ -98,16 +94,16 @@ mod tests {
             ),
         ];
         all[1].is_this = true;
+        all[0].name = Some(DeviceName::lossy("new\u{1b}[2J (this one)"));
         let lines = devices(&all, None, &Look::plain());
         assert_eq!(lines.len(), 5, "{lines:?}");
         assert!(
             !lines.iter().any(|line| line.contains('\u{1b}')),
             "{lines:?}"
         );
-        assert!(lines[1].contains("waits for approval"), "{lines:?}");
-        assert!(lines[2].contains("- (this one)"), "{lines:?}");
+        assert!(lines[1].contains("online, waits for approval"), "{lines:?}");
         assert!(
-            lines[2].contains("approved by the recovery code"),
+            lines[2].contains("this one, approved by the recovery code"),
             "{lines:?}"
         );
         assert!(

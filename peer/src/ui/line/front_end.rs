@@ -165,7 +165,9 @@ impl<'a> LineFrontEnd<'a> {
             | Event::Enrolled(_)
             | Event::NewKey { .. }
             | Event::NotApproved { .. }
-            | Event::OtherAccount { .. } => self.screen.data(event),
+            | Event::OtherAccount { .. }
+            | Event::Approval { .. }
+            | Event::DeviceApproved { .. } => self.screen.data(event),
         }
     }
 
@@ -550,6 +552,7 @@ mod tests {
 
     fn node() -> NodeStatus {
         NodeStatus {
+            approval: None,
             has_relay: None,
             account: Some(bob()),
             fingerprint: String::new(),

@@ -1,10 +1,10 @@
 //! What an account's owner has to know: who tried to log in, new devices, keys that are not what they were.
 
-use common::id::AccountName;
+use common::id::{AccountName, DeviceName};
 use common::text::{self, inline};
 use common::wire::rendezvous::FailedLogins;
 
-use crate::node::command::{EnrolmentView, Event};
+use crate::node::command::{Approval, EnrolmentView, Event};
 use crate::ui::Look;
 
 /// What the account's owner has to know of devices, keys and options, in a line; `None` for an event of another kind.
@@ -23,6 +23,20 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
             fingerprint,
         } => Some(not_approved(account, fingerprint, look)),
         Event::OtherAccount { account } => Some(other_account(account, look)),
+        Event::Approval {
+            approval,
+            fingerprint,
+        } => Some(approval_of(*approval, fingerprint, look)),
+        Event::DeviceApproved {
+            device,
+            fingerprint,
+            by_recovery,
+        } => Some(device_approved(
+            device.as_ref(),
+            fingerprint,
+            *by_recovery,
+            look,
+        )),
         Event::RelayOff => Some(relay_off(look)),
         Event::Connection(_)
         | Event::Presence(_)
@@ -101,7 +115,7 @@ pub(crate) fn new_key(
     }
     if known == 0 {
         return look.dim(&format!(
-            "  First contact with {account}, whose key {fingerprint} is trusted from now on. 'peer status' shows {account} the same one, if it is theirs."
+            "  First contact with {account}, whose key {fingerprint} is trusted from now on. 'peer verify {account}' shows both of you the same number, if nobody is in between."
         ));
     }
     let devices = match known {
@@ -119,6 +133,40 @@ fn not_approved(account: &AccountName, fingerprint: &str, look: &Look) -> String
     look.yellow(&format!(
         "A device that calls itself one of {account}'s ({fingerprint}) is not approved by {account}'s account. It gets nothing and is not heard; {account} can approve it with 'peer devices' on another device."
     ))
+}
+
+/// What one's own account says of this device.
+pub(crate) fn approval_of(approval: Approval, fingerprint: &str, look: &Look) -> String {
+    let fingerprint = inline(fingerprint);
+    match approval {
+        Approval::Approved => look.green("This device is approved by its account now."),
+        Approval::Waiting => look.yellow(&format!(
+            "This device is not approved yet: it sends nothing and gets nothing. Its fingerprint is {fingerprint}. On a device that is approved: 'peer devices approve {fingerprint}'. With the recovery code: 'peer login NAME --recovery-file FILE'."
+        )),
+        Approval::Revoked => look.red(
+            "This device was revoked, which is for good: it sends nothing and gets nothing. Log in with another profile ('peer --profile NAME login').",
+        ),
+    }
+}
+
+/// Another device of one's own account was approved.
+fn device_approved(
+    device: Option<&DeviceName>,
+    fingerprint: &str,
+    by_recovery: bool,
+    look: &Look,
+) -> String {
+    let name = device.map_or("-".into(), |name| inline(name.as_str()));
+    let fingerprint = inline(fingerprint);
+    if by_recovery {
+        look.yellow(&format!(
+            "THE RECOVERY CODE of your account has approved a device: '{name}' ({fingerprint}). It gets your messages from now on. If that was not you, somebody has your recovery code: 'peer devices revoke {fingerprint}', and have the operator make you a new account."
+        ))
+    } else {
+        look.dim(&format!(
+            "  '{name}' ({fingerprint}) is one of your devices now: another one has approved it."
+        ))
+    }
 }
 
 /// The server names another account by a name that is known.

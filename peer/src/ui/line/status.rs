@@ -3,10 +3,11 @@
 use common::id::AccountName;
 use common::text::{self, inline};
 
+use super::notices::approval_of;
 use super::{endpoints, link, transfer};
 use crate::failure::register_anew;
 use crate::node::PathRule;
-use crate::node::command::{CommandError, ConnectionState, NodeStatus};
+use crate::node::command::{Approval, CommandError, ConnectionState, NodeStatus};
 use crate::port_mapping::{MappingCheck, PortMapping, PortMappingState};
 use crate::ui::Look;
 
@@ -52,13 +53,19 @@ pub(crate) fn node_status(
         1 => "1 message waits for its recipient".to_owned(),
         count => format!("{count} messages wait for their recipients"),
     };
-    let mut rows = vec![
-        ("account", account),
+    let mut rows = vec![("account", account)];
+    match node.approval {
+        Some(Approval::Approved) | None => {}
+        Some(approval @ (Approval::Waiting | Approval::Revoked)) => {
+            rows.push(("approval", approval_of(approval, &node.fingerprint, look)));
+        }
+    }
+    rows.extend([
         ("state", connection(&node.connection)),
         ("server", inline(server).into_owned()),
         ("endpoints", endpoints(&node.endpoints, usize::MAX)),
         ("outbox", outbox),
-    ];
+    ]);
     match node.rule {
         PathRule::Any => {}
         PathRule::Relayed if node.lacks_relay() => rows.push((
