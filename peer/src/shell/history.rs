@@ -25,6 +25,8 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::workers::{Answer, Answers};
 use crate::node::io::{ChatRequest, Restored, StoreAnswer, StoreId, StoreRequest};
 
+// The entries of conversations.
+mod entries;
 // Messages that may be on the wire before the database has them.
 mod journal;
 // The logs of accounts.
@@ -223,6 +225,7 @@ const fn durability(request: &StoreRequest) -> Durability {
             Durability::PowerLoss
         }
         StoreRequest::Chat(_) => Durability::Kill,
+        StoreRequest::Entries(request) => entries::durability(request),
     }
 }
 
@@ -794,7 +797,7 @@ mod tests {
                 error,
                 HistoryError::Newer {
                     found: 99,
-                    known: 5,
+                    known: 6,
                     ..
                 }
             ),
