@@ -24,6 +24,8 @@ mod restoring;
 // What is kept and dropped.
 mod writing;
 
+pub(super) use restoring::forget_marks;
+
 // Clocks stand as signed integers in their own order, all other numbers as they are.
 pub(super) const MIGRATION: &str = "
     -- Random: a file that is made anew is another one.

@@ -31,9 +31,7 @@ pub(super) fn take_marks(connection: &Connection) -> rusqlite::Result<EntriesAns
         Ok((columns::conversation_id(row, 0)?, mark(row)?))
     });
     let marks = marks?.collect::<Result<_, _>>()?;
-    connection
-        .prepare_cached("DELETE FROM marks")?
-        .execute([])?;
+    forget_marks(connection)?;
     let instance = instance(connection)?;
     Ok(EntriesAnswer::Marks { instance, marks })
 }
@@ -45,6 +43,14 @@ fn mark(row: &Row<'_>) -> rusqlite::Result<CleanMark> {
         hash: columns::header_hash(row, 3)?,
         instance: Instance(row.get(4)?),
     })
+}
+
+/// Forgets the marks: somebody has written into the file, or is about to.
+pub(in crate::shell::history) fn forget_marks(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM marks")?
+        .execute([])?;
+    Ok(())
 }
 
 /// This file on this machine.
@@ -68,9 +74,7 @@ pub(super) fn set_marks(
     if marks.len() > CONVERSATIONS_MAX {
         return Err(refused(EntriesRefusal::TooMany));
     }
-    connection
-        .prepare_cached("DELETE FROM marks")?
-        .execute([])?;
+    forget_marks(connection)?;
     for (id, mark) in marks {
         let number = conversation(connection, *id)?;
         let number = number.ok_or_else(|| refused(EntriesRefusal::NotOpen))?;
