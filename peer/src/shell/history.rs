@@ -64,6 +64,10 @@ impl History {
         let was_left_alone = ending::take(path);
         let connection =
             sqlite::open(path, &SCHEMA).map_err(|error| HistoryError::new(path, error))?;
+        // What a person deletes is to be gone: its place in the file is overwritten.
+        connection
+            .pragma_update(None, "secure_delete", true)
+            .map_err(|error| HistoryError::new(path, error))?;
         if !was_left_alone {
             entries::forget_marks(&connection).map_err(|error| HistoryError::new(path, error))?;
         }

@@ -628,7 +628,8 @@ fn what_is_shown_has_the_order_of_clocks_and_then_of_devices() {
 fn a_body_that_is_dropped_leaves_its_header_and_what_controls_keeps_its_body() {
     let mut twins = Twins::open();
     let mut writer = Writer::new(1);
-    twins.keep(writer.text("secret"), Origin::WrittenHere);
+    // Of more than a page of the file, too.
+    twins.keep(writer.text(&"secret".repeat(1000)), Origin::WrittenHere);
     let target = EntryId {
         chain: writer.chain(),
         sequence: at(1),

@@ -286,7 +286,7 @@ fn what_is_shown_at_once_is_bounded_in_bytes() {
 }
 
 #[test]
-fn t45_an_end_with_more_entries_without_a_seal_than_may_be_is_refused() {
+fn an_end_with_more_entries_without_a_seal_than_may_be_is_refused() {
     let mut twins = Twins::open();
     let mut writer = Writer::new(1);
     for n in 0..UNSEALED_ENTRIES_MAX {
