@@ -712,6 +712,25 @@ pub const TRACE_QUESTIONS_MAX: u32 = 64;
 pub const CUTS_PER_SIGNER_MAX: usize = 4;
 /// Chains whose cuts are remembered in one conversation, counted for each signer: all chains by four devices.
 pub const CUT_CHAINS_MAX: usize = 4 * CHAINS_PER_CONVERSATION_MAX;
+/// Conversations that one profile keeps: one with each identity that it knows, and as many others.
+pub const CONVERSATIONS_MAX: usize = 2 * IDENTITIES_MAX;
+/// Writes of one transaction in one conversation: what a page brings, and what follows from it, are a few.
+pub const ENTRY_WRITES_MAX: usize = 256;
+/// Entries whose bodies are dropped in one step: some ten milliseconds of a small computer's disk.
+pub const BODIES_DROPPED_MAX: usize = 1000;
+/// Conversations in one answer of the store: some 100 KiB.
+pub const CONVERSATIONS_READ_MAX: usize = 1024;
+/// Chains in one answer of the store: some 50 KiB, and 4 MiB if all of them end with as many entries without a seal
+/// as may be.
+pub const CHAINS_READ_MAX: usize = 256;
+/// Proofs of forks in one answer of the store: 6 KiB each at most.
+pub const FORKS_READ_MAX: usize = 64;
+/// Cuts that one answer of the store goes through: some 130 bytes each.
+pub const CUTS_READ_MAX: usize = 1024;
+/// Entries to be written again in one answer of the store: 4 MiB at most.
+pub const LOST_READ_MAX: usize = 64;
+/// Headers of a stretch that the store reads: one that is compared, and those to the next seal.
+pub const STRETCH_READ_MAX: usize = 2 * ENTRIES_PER_SEAL_MAX;
 
 // ---- accounts ------------------------------------------------------------------------------------
 

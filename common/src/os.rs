@@ -9,6 +9,8 @@ pub mod accept;
 pub mod bind;
 // The two clocks.
 pub mod clock;
+// One machine and file, told from others.
+pub mod instance;
 // JSON-RPC 2.0 over Unix sockets, both sides.
 pub mod lines;
 // Who may use a folder.

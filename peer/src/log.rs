@@ -53,7 +53,7 @@ mod standing;
 mod traces;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use chain::{StoredChain, Tip, Unsealed};
 pub use giving::{Due, Flight, Giving};

@@ -14,11 +14,17 @@ use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX};
 use common::time::UnixTime;
 use common::wire::peer::Message;
 
+use crate::log::Instance;
 use crate::node::command::{Cursor, Direction, HistoryItem, MessageState, Recorded, RecordedPage};
 use crate::node::io::{
     AccountRequest, ChatAnswer, ChatRequest, ContactRequest, LogRequest, Restored, StoreAnswer,
     StoreRequest,
 };
+
+// The entries of conversations.
+mod entries;
+
+use entries::MemoryEntries;
 
 /// Keeps everything in maps and lists. A clone is what a backup is: it has the state of its moment.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +40,7 @@ pub struct MemoryStore {
     last: Cursor,
     /// The last chain of received messages that has a gap.
     gap: u64,
+    entries: MemoryEntries,
 }
 
 /// A pinned key.
@@ -77,6 +84,7 @@ impl MemoryStore {
             StoreRequest::Contact(request) => self.contact(request),
             StoreRequest::Chat(request) => self.chat(request),
             StoreRequest::Log(request) => self.log(request),
+            StoreRequest::Entries(request) => self.entries.execute(request),
         }
     }
 
@@ -116,6 +124,11 @@ impl MemoryStore {
             logs: self.logs.iter().map(parsed).collect(),
             verified: self.verified.clone(),
         }
+    }
+
+    /// Puts the store on another machine, or in another file, as far as anybody can tell.
+    pub const fn set_instance(&mut self, instance: Instance) {
+        self.entries.instance = instance;
     }
 
     /// All messages, in the order in which they came here.
@@ -375,6 +388,7 @@ pub const fn is_write(request: &StoreRequest) -> bool {
         StoreRequest::Chat(
             ChatRequest::History(_) | ChatRequest::Recorded { .. } | ChatRequest::Unread,
         ) => false,
+        StoreRequest::Entries(request) => request.is_write(),
     }
 }
 

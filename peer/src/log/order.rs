@@ -2,7 +2,7 @@
 //! author wrote before them.
 
 use common::key::DeviceKey;
-use common::log::{Clock, Dating, EntryId, RunId, Sequence};
+use common::log::{ChainId, Clock, Dating, EntryId, RunId, Sequence};
 use common::time::UnixTime;
 
 /// The place of an entry among all of its conversation: the same on every device, unless one of them found its clock
@@ -24,6 +24,22 @@ impl ShownAt {
             run: id.chain.run,
             sequence: id.sequence,
         }
+    }
+
+    /// The entry that stands there.
+    pub const fn id(&self) -> EntryId {
+        EntryId {
+            chain: ChainId {
+                device: self.device,
+                run: self.run,
+            },
+            sequence: self.sequence,
+        }
+    }
+
+    /// When it is shown to have been written: [`Placed::at`].
+    pub const fn placed(&self) -> Clock {
+        self.placed
     }
 }
 

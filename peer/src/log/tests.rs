@@ -2,7 +2,7 @@
 //! model that knows all disks.
 
 // What one device has on disk.
-mod disk;
+pub(crate) mod disk;
 // A device: a replica with its disk, its signer and its links.
 mod host;
 // What must hold in the end, found without any of the code that is tested.
@@ -10,7 +10,19 @@ mod model;
 // Devices, the network between them, and what happens to them.
 mod world;
 
+pub(crate) use host::CONVERSATION;
 use world::{Chances, Counts, World};
+
+/// The disks of all devices after a world in which everything has gone wrong, with how each became what it is.
+pub(crate) fn disks(seed: u64) -> Vec<disk::Disk> {
+    let mut world = World::new(seed, Chances::DISKS);
+    for _ in 0..world.steps() {
+        world.step();
+    }
+    world.heal();
+    world.check();
+    world.hosts.into_values().map(|host| host.disk).collect()
+}
 
 /// Runs worlds with so many seeds from the first one on, or with as many as `LOG_WORLDS` says.
 fn run(first: u64, worlds: u64, chances: Chances) -> Counts {

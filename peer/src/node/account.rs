@@ -240,7 +240,7 @@ impl Account {
     ) {
         let failure = match answer {
             StoreAnswer::Failed(reason) => Some(reason),
-            StoreAnswer::Done | StoreAnswer::Chat(_) => None,
+            StoreAnswer::Done | StoreAnswer::Chat(_) | StoreAnswer::Entries(_) => None,
         };
         match (purpose, failure) {
             (AccountStored::LoggedIn { command, failed }, None) => {

@@ -363,7 +363,7 @@ impl Chat {
         let answer = match answer {
             StoreAnswer::Failed(reason) => return self.on_store_failed(purpose, reason, cx),
             StoreAnswer::Chat(answer) => Some(answer),
-            StoreAnswer::Done => None,
+            StoreAnswer::Done | StoreAnswer::Entries(_) => None,
         };
         match (purpose, answer) {
             (

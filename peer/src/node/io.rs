@@ -27,6 +27,11 @@ use super::command::{
     PathRule, RecordedPage, Reply,
 };
 
+// The entries of conversations.
+pub mod entries;
+
+pub use entries::{EntriesAnswer, EntriesRequest};
+
 /// This program's name and version, sent in every greeting for the other side's log.
 pub(super) const AGENT: &str = concat!("peer/", env!("CARGO_PKG_VERSION"));
 
@@ -349,6 +354,8 @@ pub enum StoreRequest {
     Chat(ChatRequest),
     /// About the logs of accounts.
     Log(LogRequest),
+    /// About the entries of conversations.
+    Entries(EntriesRequest),
 }
 
 /// A request about the logs of accounts.
@@ -457,6 +464,7 @@ common::from_parts!(StoreRequest {
     Contact(ContactRequest),
     Chat(ChatRequest),
     Log(LogRequest),
+    Entries(EntriesRequest),
 });
 
 /// The answer to a [`StoreRequest`].
@@ -466,6 +474,8 @@ pub enum StoreAnswer {
     Done,
     /// The result of a [`ChatRequest`] that has one.
     Chat(ChatAnswer),
+    /// The result of an [`EntriesRequest`] that has one.
+    Entries(EntriesAnswer),
     /// The request failed and changed nothing. Says what failed and why, for a person.
     Failed(String),
 }

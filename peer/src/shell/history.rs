@@ -25,6 +25,10 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::workers::{Answer, Answers};
 use crate::node::io::{ChatRequest, Restored, StoreAnswer, StoreId, StoreRequest};
 
+// Whether the file was left alone since it was closed.
+mod ending;
+// The entries of conversations.
+mod entries;
 // Messages that may be on the wire before the database has them.
 mod journal;
 // The logs of accounts.
@@ -57,8 +61,16 @@ pub(crate) struct History {
 impl History {
     /// Opens the file or creates it, checks it, and brings its schema up to date.
     pub(crate) fn open(path: &Path) -> Result<Self, HistoryError> {
+        let was_left_alone = ending::take(path);
         let connection =
             sqlite::open(path, &SCHEMA).map_err(|error| HistoryError::new(path, error))?;
+        // What a person deletes is to be gone: its place in the file is overwritten.
+        connection
+            .pragma_update(None, "secure_delete", true)
+            .map_err(|error| HistoryError::new(path, error))?;
+        if !was_left_alone {
+            entries::forget_marks(&connection).map_err(|error| HistoryError::new(path, error))?;
+        }
         Ok(Self {
             connection,
             durability: Durability::PowerLoss,
@@ -107,6 +119,20 @@ impl History {
         })
     }
 
+    /// Closes the file, and notes that it was.
+    fn close(self) {
+        let path = self.connection.path().map(PathBuf::from);
+        let Ok(()) = self.connection.close() else {
+            return;
+        };
+        if let Some(path) = path
+            && let Err(error) = ending::note(&path)
+        {
+            // The next start takes this end for none: its conversations begin new runs.
+            log::debug!("cannot note how the history was left: {error}");
+        }
+    }
+
     /// Executes requests until the queue ends, whether or not anybody still takes the answers.
     fn run(mut self, queue: &Queue<(StoreId, StoreRequest)>, answers: &Answers) {
         give_way_to_the_loop();
@@ -119,7 +145,7 @@ impl History {
                 queue.next_batch(HISTORY_BATCH_MAX)
             };
             let Some(batch) = batch else {
-                return;
+                return self.close();
             };
             if batch.is_empty() {
                 is_behind = self.add_to_index();
@@ -223,6 +249,7 @@ const fn durability(request: &StoreRequest) -> Durability {
             Durability::PowerLoss
         }
         StoreRequest::Chat(_) => Durability::Kill,
+        StoreRequest::Entries(request) => entries::durability(request),
     }
 }
 
@@ -794,7 +821,7 @@ mod tests {
                 error,
                 HistoryError::Newer {
                     found: 99,
-                    known: 5,
+                    known: 6,
                     ..
                 }
             ),

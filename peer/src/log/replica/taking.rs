@@ -18,6 +18,10 @@ use crate::log::standing::Standing;
 pub struct Admission {
     /// The chain that has grown.
     pub chain: ChainId,
+    /// The first entry of the chain that is kept then.
+    pub base: Sequence,
+    /// The hash of the header before that one.
+    pub before: HeaderHash,
     /// Remove all from here on, first: entries without a seal that sealed ones contradict.
     pub remove: Option<Sequence>,
     /// Add these, in order.
@@ -280,6 +284,8 @@ impl Admission {
     pub(super) fn new(id: ChainId, chain: &Chain, seal: Option<Seal>) -> Self {
         Self {
             chain: id,
+            base: chain.base,
+            before: chain.before,
             remove: None,
             entries: Vec::new(),
             seal,

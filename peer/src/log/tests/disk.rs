@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use common::log::{
     ChainId, Clock, EntryId, ForkProof, HeaderHash, Kind, RunId, Seal, Sequence, Stretch,
@@ -8,29 +9,42 @@ use crate::log::*;
 
 /// What one device has on disk, or would have once all is written.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk {
-    pub(super) rows: BTreeMap<ChainId, BTreeMap<Sequence, DiskRow>>,
+pub(crate) struct Disk {
+    pub(crate) rows: BTreeMap<ChainId, BTreeMap<Sequence, DiskRow>>,
     sealed: BTreeMap<ChainId, Sequence>,
-    pub(super) proofs: BTreeMap<ChainId, ForkProof>,
+    pub(crate) proofs: BTreeMap<ChainId, ForkProof>,
     /// Own entries that count no more and are still to be written again.
-    pub(super) lost: BTreeMap<EntryId, (Kind, Vec<u8>)>,
+    pub(crate) lost: BTreeMap<EntryId, (Kind, Vec<u8>)>,
     /// Own entries that were written again.
-    pub(super) rewritten: BTreeSet<EntryId>,
-    pub(super) mark: Option<CleanMark>,
-    pub(super) run: Option<RunId>,
+    pub(crate) rewritten: BTreeSet<EntryId>,
+    pub(crate) mark: Option<CleanMark>,
+    pub(crate) run: Option<RunId>,
+    /// How it became what it is.
+    pub(crate) events: Vec<Arc<Event>>,
+}
+
+/// Something that has happened to a disk.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A program started, and took the mark.
+    Started,
+    /// A transaction was written.
+    Written(Vec<Write>),
+    /// A program ended in order.
+    Ended(Option<CleanMark>),
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct DiskRow {
-    pub(super) stored: StoredEntry,
-    pub(super) seal: Option<Seal>,
+pub(crate) struct DiskRow {
+    pub(crate) stored: StoredEntry,
+    pub(crate) seal: Option<Seal>,
     /// It was not received.
-    pub(super) is_written_here: bool,
+    pub(crate) is_written_here: bool,
 }
 
 /// One thing to write.
 #[derive(Clone, Debug)]
-pub(super) enum Write {
+pub(crate) enum Write {
     Taken(Admission),
     Written(Admission),
     Proof(ForkProof),
@@ -90,11 +104,11 @@ impl Disk {
 
     // ---- reading -------------------------------------------------------------------------------
 
-    pub(super) fn row(&self, id: EntryId) -> Option<&DiskRow> {
+    pub(crate) fn row(&self, id: EntryId) -> Option<&DiskRow> {
         self.rows.get(&id.chain)?.get(&id.sequence)
     }
 
-    pub(super) fn hash(&self, chain: &ChainId, place: Sequence) -> HeaderHash {
+    pub(crate) fn hash(&self, chain: &ChainId, place: Sequence) -> HeaderHash {
         let id = EntryId {
             chain: *chain,
             sequence: place,
@@ -107,7 +121,7 @@ impl Disk {
         sealed.is_some_and(|sealed| id.sequence <= sealed)
     }
 
-    pub(super) fn chain(&self, chain: &ChainId) -> StoredChain {
+    pub(crate) fn chain(&self, chain: &ChainId) -> StoredChain {
         let rows = &self.rows[chain];
         let sealed = self.sealed.get(chain).copied().unwrap_or(Sequence::START);
         let tip = |row: &DiskRow| Tip {
@@ -135,7 +149,7 @@ impl Disk {
         }
     }
 
-    pub(super) fn page(&self, request: &PageRequest) -> Option<Page> {
+    pub(crate) fn page(&self, request: &PageRequest) -> Option<Page> {
         let rows = self.rows.get(&request.chain)?;
         let rows = rows.range(request.first..=request.until).take(64);
         let rows = rows.map(|(_, row)| Row {
@@ -147,7 +161,7 @@ impl Disk {
     }
 
     /// The headers around a place, from one seal to the next.
-    pub(super) fn stretch(&self, chain: &ChainId, place: Sequence) -> Option<Stretch> {
+    pub(crate) fn stretch(&self, chain: &ChainId, place: Sequence) -> Option<Stretch> {
         let rows = self.rows.get(chain)?;
         let before = rows
             .range(..place)
@@ -169,7 +183,7 @@ impl Disk {
         None
     }
 
-    pub(super) fn own_stretch(
+    pub(crate) fn own_stretch(
         &self,
         chain: &ChainId,
         first: Sequence,
@@ -191,12 +205,12 @@ impl Disk {
     }
 
     /// All entries of a kind, in any order.
-    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (EntryId, &DiskRow)> {
+    pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (EntryId, &DiskRow)> {
         self.all()
             .filter(move |(_, row)| row.stored.entry.outline.kind == kind)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (EntryId, &DiskRow)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (EntryId, &DiskRow)> {
         self.rows.iter().flat_map(|(chain, rows)| {
             rows.iter().map(|(sequence, row)| {
                 let id = EntryId {

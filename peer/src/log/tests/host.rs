@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::key::{DeviceKey, DeviceSecret};
@@ -10,13 +11,13 @@ use common::time::UnixTime;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::disk::{Disk, Queue, Transaction, Write};
+use super::disk::{Disk, Event, Queue, Transaction, Write};
 use crate::log::*;
 
 // What it says and hears on its links.
 mod link;
 
-pub(super) const CONVERSATION: ConversationId = ConversationId::from_bytes([0xc0; 32]);
+pub(crate) const CONVERSATION: ConversationId = ConversationId::from_bytes([0xc0; 32]);
 
 /// Who counts, as one device has heard. The lower a device's number, the more senior it is within its account.
 #[derive(Clone, Debug)]
@@ -160,6 +161,7 @@ impl Host {
         });
         let start = at_start(self.disk.mark.as_ref(), self.instance, stored);
         // At once, and durably.
+        self.disk.events.push(Arc::new(Event::Started));
         self.disk.mark = None;
         self.memory.mark = None;
         match start {
@@ -182,6 +184,9 @@ impl Host {
                 instance: self.instance,
             })
         });
+        self.disk
+            .events
+            .push(Arc::new(Event::Ended(self.disk.mark)));
     }
 
     /// Another disk is put in place of this one.
@@ -251,7 +256,7 @@ impl Host {
     /// Writes what was taken, and again what was lost by that.
     fn take(
         &mut self,
-        mut admission: Admission,
+        admission: Admission,
         settles: Option<(usize, Slot)>,
         proof: Option<ForkProof>,
     ) {
@@ -259,7 +264,7 @@ impl Host {
             settles,
             ..Transaction::default()
         };
-        let lost = self.lost(admission.rewrite.take());
+        let lost = self.lost(admission.rewrite);
         self.write(&mut transaction, Write::Taken(admission));
         if let Some(proof) = proof {
             self.write(&mut transaction, Write::Proof(proof));
@@ -310,6 +315,8 @@ impl Host {
     pub(super) fn commit(&mut self, transactions: usize) {
         for _ in 0..transactions.min(self.queue.0.len()) {
             let transaction = self.queue.0.pop_front().unwrap();
+            let event = Event::Written(transaction.writes.clone());
+            self.disk.events.push(Arc::new(event));
             for write in &transaction.writes {
                 self.disk.write(write);
                 if let Some(admission) = write.admission() {

@@ -72,6 +72,12 @@ impl Chances {
         copy: 4,
         cut: 4,
     };
+    /// What leaves something of each kind on the disks of a few worlds.
+    pub(super) const DISKS: Self = Self {
+        copy: 12,
+        cut: 40,
+        ..Self::EVERYTHING
+    };
 }
 
 /// How often something has happened, over all worlds of a test.

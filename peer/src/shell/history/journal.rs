@@ -137,7 +137,8 @@ impl OutboxJournal {
             )
             | StoreRequest::Account(_)
             | StoreRequest::Contact(_)
-            | StoreRequest::Log(_) => {}
+            | StoreRequest::Log(_)
+            | StoreRequest::Entries(_) => {}
         }
     }
 

@@ -12,7 +12,7 @@ use common::wire::peer::{Conversation, Message, MessageBody};
 use rusqlite::types::FromSqlError;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{logs, search};
+use super::{entries, logs, search};
 use crate::node::command::{
     Cursor, Direction, HistoryItem, HistoryQuery, MessageState, Recorded, RecordedPage,
 };
@@ -25,7 +25,7 @@ pub(super) const SCHEMA: Schema = Schema {
     access: Access::Alone,
 };
 
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE session (
         only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -74,6 +74,7 @@ const MIGRATIONS: [&str; 5] = [
     END;
 ",
     logs::MIGRATION,
+    entries::MIGRATION,
 ];
 
 /// The last number that was given to a message.
@@ -106,6 +107,7 @@ pub(super) fn execute(
         }) => save_endpoint(transaction, device_key, *endpoint),
         StoreRequest::Chat(request) => on_chat(transaction, request),
         StoreRequest::Log(request) => logs::execute(transaction, request),
+        StoreRequest::Entries(request) => entries::execute(transaction, request),
     }
 }
 

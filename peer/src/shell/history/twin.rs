@@ -75,6 +75,8 @@ const fn kind(request: &StoreRequest) -> u8 {
         StoreRequest::Log(LogRequest::Add { .. }) => 11,
         StoreRequest::Log(LogRequest::Forget { .. }) => 12,
         StoreRequest::Log(LogRequest::SetVerified { .. }) => 13,
+        // Asked by the tests of entries.
+        StoreRequest::Entries(_) => KINDS,
         StoreRequest::Chat(ChatRequest::Recorded { .. }) => KINDS - 1,
     }
 }

@@ -1,0 +1,362 @@
+//! What the store keeps of conversations: their chains of entries, seals, forks, and what becomes of this device's runs.
+//!
+//! A [`Replica`](crate::log::Replica) says what is to be written, and is restored from what is read. Requests are carried
+//! out in order; each is one transaction, all of it or nothing. After a write of a chain has failed, those that follow it
+//! fail as well, because what they add follows nothing: the replica is then ahead of the store, and is to be restored.
+
+use common::id::AccountName;
+use common::limits::CONVERSATIONS_MAX;
+use common::log::{
+    ChainId, Clock, ConversationId, EntryId, ForkProof, HeaderHash, Kind, RunId, Sequence, Stretch,
+};
+
+use crate::log::{
+    Admission, CleanMark, Entry, Instance, OwnStretch, PageRequest, Placed, Row, ShownAt,
+    StoredChain,
+};
+
+/// A request about the entries of conversations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntriesRequest {
+    // ---- at the start and at the end ----
+    /// Looks up the end of each run that ended in order, and forgets it, durably. Comes at the start, before anything
+    /// is written in any conversation or said to anybody. Answered by [`EntriesAnswer::Marks`].
+    TakeMarks,
+    /// Keeps, durably, where runs have ended: all that was written before is on disk as well. The last request of all.
+    SetMarks(Vec<(ConversationId, CleanMark)>),
+    /// Looks up conversations in the order of their identifiers. Answered by [`EntriesAnswer::Conversations`].
+    Conversations {
+        /// Begins behind this one.
+        after: Option<ConversationId>,
+    },
+    /// Looks up the chains of a conversation, in their order. Answered by [`EntriesAnswer::Chains`].
+    Chains {
+        /// The conversation.
+        conversation: ConversationId,
+        /// Begins behind this one.
+        after: Option<ChainId>,
+    },
+    /// Looks up the proofs of forks, in the order of their chains. Answered by [`EntriesAnswer::Forks`].
+    Forks {
+        /// The conversation.
+        conversation: ConversationId,
+        /// Begins behind this one.
+        after: Option<ChainId>,
+    },
+    /// Looks up the entries that end chains, in the order in which they came. Answered by [`EntriesAnswer::Cuts`].
+    Cuts {
+        /// The conversation.
+        conversation: ConversationId,
+        /// Begins behind this one.
+        after: Option<Arrival>,
+    },
+    /// Looks up the first entries of this device that count no more and are to be written again. Answered by
+    /// [`EntriesAnswer::Lost`].
+    Lost {
+        /// The conversation.
+        conversation: ConversationId,
+    },
+
+    // ---- writing ----
+    /// Keeps a conversation, or who it is with now.
+    Open {
+        /// The conversation.
+        conversation: ConversationId,
+        /// What it is.
+        kind: ConversationKind,
+    },
+    /// Writes in a conversation that is there: all of it, in order, or nothing.
+    Write {
+        /// The conversation.
+        conversation: ConversationId,
+        /// At most [`common::limits::ENTRY_WRITES_MAX`].
+        writes: Vec<EntryWrite>,
+    },
+    /// Drops the bodies of entries for ever. Those that control something keep theirs.
+    DropBodies {
+        /// The conversation.
+        conversation: ConversationId,
+        /// At most [`common::limits::BODIES_DROPPED_MAX`]; those that are not there are passed over.
+        entries: Vec<EntryId>,
+    },
+    /// The same for a span of what is shown, a step at a time. Answered by [`EntriesAnswer::Forgotten`].
+    Forget {
+        /// The conversation.
+        conversation: ConversationId,
+        /// Begins behind this place.
+        after: Option<ShownAt>,
+        /// Ends before this place.
+        before: Option<ShownAt>,
+    },
+
+    // ---- reading ----
+    /// Reads what a page is made of. Answered by [`EntriesAnswer::Page`].
+    Page(PageRequest),
+    /// Reads the headers from `first` to the first seal that is not before `last`, or as far as there are any. Answered
+    /// by [`EntriesAnswer::OwnStretch`].
+    OwnStretch {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The chain.
+        chain: ChainId,
+        /// The first header.
+        first: Sequence,
+        /// The place that is to be sealed.
+        last: Sequence,
+    },
+    /// Reads the headers around a place, from one seal to the next. Answered by [`EntriesAnswer::Stretch`].
+    Stretch {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The place.
+        at: EntryId,
+    },
+    /// Reads the hash of a header. Answered by [`EntriesAnswer::Hash`].
+    Hash {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The place of the header.
+        at: EntryId,
+    },
+    /// Reads the proof that a chain forks. Answered by [`EntriesAnswer::Fork`].
+    Fork {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The chain.
+        chain: ChainId,
+    },
+    /// Reads entries in the order in which they are shown. Answered by [`EntriesAnswer::Shown`].
+    Shown(ShownQuery),
+}
+
+/// What a conversation is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConversationKind {
+    /// With the account that a server calls this now.
+    Direct(AccountName),
+    /// An account's notes to itself.
+    Notes,
+}
+
+/// One thing to write in a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryWrite {
+    /// This device writes in this run from now on.
+    Begin(RunId),
+    /// Does what an admission says. What it says to rewrite is noted before anything is removed.
+    Admit(Box<Admission>, Origin),
+    /// Keeps the proof of a fork, in place of the one that may be there.
+    Fork(Box<ForkProof>),
+    /// An entry of this device that was lost is written again.
+    Rewritten(EntryId),
+}
+
+impl EntryWrite {
+    /// The chain that it changes, if it does.
+    pub const fn chain(&self) -> Option<ChainId> {
+        match self {
+            Self::Begin(_) => None,
+            Self::Admit(admission, _) => Some(admission.chain),
+            Self::Fork(proof) => Some(proof.chain),
+            Self::Rewritten(entry) => Some(entry.chain),
+        }
+    }
+}
+
+/// Where the entries of an admission come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This device has just written them: [`crate::log::Replica::append`].
+    WrittenHere,
+    /// Another device, or another copy of this one, has sent them.
+    Received,
+}
+
+/// Counts the entries of all conversations in the order in which they came here, from 1. None is given twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival(pub u64);
+
+/// Which entries to show: the first ones of a span, or the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownQuery {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// Begins behind this place.
+    pub after: Option<ShownAt>,
+    /// Ends before this place.
+    pub before: Option<ShownAt>,
+    /// Which end of the span is looked up.
+    pub end: SpanEnd,
+    /// At most as many, and no more than [`common::limits::HISTORY_ITEMS_MAX`] nor many more bytes of bodies than
+    /// [`common::limits::HISTORY_ITEMS_LEN_MAX`].
+    pub limit: u32,
+}
+
+/// An end of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanEnd {
+    /// What was written first.
+    First,
+    /// What was written last.
+    Last,
+}
+
+/// The answer to an [`EntriesRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntriesAnswer {
+    /// How the last run of the program ended.
+    Marks {
+        /// The machine and the file, for [`crate::log::at_start`] now and for the marks at the end.
+        instance: Instance,
+        /// The conversations whose runs have ended in order, and where.
+        marks: Vec<(ConversationId, CleanMark)>,
+    },
+    /// Conversations.
+    Conversations(Part<StoredConversation, ConversationId>),
+    /// Chains, for [`crate::log::Replica::restore`].
+    Chains(Part<(ChainId, StoredChain), ChainId>),
+    /// Proofs, to be verified and given to [`crate::log::Replica::admit_fork`].
+    Forks(Part<ForkProof, ChainId>),
+    /// Cuts, for [`crate::log::Replica::restore_cut`].
+    Cuts(Part<StoredCut, Arrival>),
+    /// Entries to be written again, each with an [`EntryWrite::Rewritten`]. None are left if there are none here.
+    Lost(Vec<LostEntry>),
+    /// Bodies of a part of the span are dropped; `next` is where to go on, if that was not all.
+    Forgotten {
+        /// The last entry that was looked at.
+        next: Option<ShownAt>,
+    },
+    /// What [`PageRequest::page`] makes a page of: at most [`common::limits::PAGE_ENTRIES_MAX`] rows, which end once they
+    /// count [`common::limits::PAGE_LEN_MAX`].
+    Page {
+        /// The hash of the header before the first row.
+        previous: HeaderHash,
+        /// None if the first is not there. Of a [`crate::log::PageEnd::Before`], those that are too many have no body.
+        rows: Vec<Row>,
+    },
+    /// For [`crate::log::Traces::handle_own`]. At most [`common::limits::STRETCH_READ_MAX`] headers.
+    OwnStretch(OwnStretch),
+    /// A stretch, to be sent; `None` if none is sealed there.
+    Stretch(Option<Stretch>),
+    /// A hash, for [`crate::log::Replica::handle_hash`]; `None` if there is no such entry.
+    Hash(Option<HeaderHash>),
+    /// A proof; `None` if there is none.
+    Fork(Option<Box<ForkProof>>),
+    /// Entries, the first one shown first.
+    Shown(Vec<ShownEntry>),
+}
+
+/// A part of a longer list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part<T, After> {
+    /// The part.
+    pub items: Vec<T>,
+    /// Ask for what is behind this, unless that was all.
+    pub next: Option<After>,
+}
+
+/// A conversation as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredConversation {
+    /// Its identifier.
+    pub id: ConversationId,
+    /// What it is.
+    pub kind: ConversationKind,
+    /// The run in which this device has written last.
+    pub run: Option<RunId>,
+}
+
+/// An entry that says where a chain ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredCut {
+    /// The entry itself.
+    pub by: EntryId,
+    /// When it was written.
+    pub clock: Clock,
+    /// The last entry that counts.
+    pub target: EntryId,
+}
+
+/// An entry of this device that counts no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostEntry {
+    /// Where it was.
+    pub id: EntryId,
+    /// What sort of body it has.
+    pub kind: Kind,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// An entry to be shown. What it is worth says [`crate::log::Replica::state`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownEntry {
+    /// Its name.
+    pub id: EntryId,
+    /// When it came here.
+    pub arrival: Arrival,
+    /// Where it is shown.
+    pub placed: Placed,
+    /// What was written.
+    pub entry: Entry,
+    /// This device has written it, rather than received it.
+    pub is_written_here: bool,
+}
+
+impl ShownEntry {
+    /// Its place among all of its conversation.
+    pub const fn at(&self) -> ShownAt {
+        ShownAt::new(self.id, self.placed.at)
+    }
+}
+
+impl EntriesRequest {
+    /// Tells whether it changes, or could change, something.
+    pub const fn is_write(&self) -> bool {
+        match self {
+            Self::TakeMarks
+            | Self::SetMarks(_)
+            | Self::Open { .. }
+            | Self::Write { .. }
+            | Self::DropBodies { .. }
+            | Self::Forget { .. } => true,
+            Self::Conversations { .. }
+            | Self::Chains { .. }
+            | Self::Forks { .. }
+            | Self::Cuts { .. }
+            | Self::Lost { .. }
+            | Self::Page(_)
+            | Self::OwnStretch { .. }
+            | Self::Stretch { .. }
+            | Self::Hash { .. }
+            | Self::Fork { .. }
+            | Self::Shown(_) => false,
+        }
+    }
+}
+
+/// Why the store does not write something: whoever asks for it does not know what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntriesRefusal {
+    /// It was never opened.
+    #[error("cannot write in a conversation that was not opened")]
+    NotOpen,
+    /// There are as many as may be.
+    #[error("cannot keep more than {CONVERSATIONS_MAX} conversations")]
+    TooManyConversations,
+    /// The request has more writes, entries or marks than it may have.
+    #[error("cannot write so much at once; ask for it in parts")]
+    TooMany,
+    /// Something before it is missing: an earlier write has failed.
+    #[error("cannot keep an entry that follows nothing that is kept; restart the program")]
+    NotNext,
+    /// Another entry is there.
+    #[error("cannot keep a second entry at one place; restart the program")]
+    Contradicts,
+    /// It would remove an entry that counts, or seal one that is not there.
+    #[error("cannot seal what is not there, nor remove what is sealed; restart the program")]
+    Seal,
+    /// It is of a chain or of a conversation that it does not say.
+    #[error("cannot write what belongs to another chain")]
+    OtherChain,
+}
