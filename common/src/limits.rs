@@ -666,9 +666,9 @@ pub const KNOWN_NAMES_MAX: usize = 65_536;
 
 // ---- logs --------------------------------------------------------------------------------------
 
-/// Longest reaction to an entry, in bytes of UTF-8: every emoji of Unicode 16, but for the kiss of two people with
-/// skin tones, which has 35.
-pub const REACTION_LEN_MAX: usize = 32;
+/// Longest reaction to an entry, in bytes of UTF-8: the longest emoji of Unicode 16, the kiss of two people with skin
+/// tones, has 35, and what later versions join to one has room.
+pub const REACTION_LEN_MAX: usize = 64;
 /// Largest body of an entry, of unknown kinds, too: a text of [`MESSAGE_LEN_MAX`] that refers to another entry, in 56
 /// bytes.
 pub const ENTRY_BODY_LEN_MAX: usize = MESSAGE_LEN_MAX + 56;
