@@ -193,13 +193,23 @@ impl Giving {
         self.due.insert(chain);
     }
 
-    /// The other side has said all that it has. Nothing is given before. Said again, it begins anew.
+    /// The other side has said all that it has. Nothing is given before. Said again, it begins anew, but for the pages
+    /// that are in flight: what became of them is still to be said.
     pub fn open(&mut self, theirs: &Vector, replica: &Replica) {
         self.is_open = true;
-        self.theirs.clear();
+        let before = std::mem::take(&mut self.theirs);
         for (chain, extent) in theirs.0.iter().take(CHAINS_PER_CONVERSATION_MAX) {
             if extent.is_sound() {
                 self.theirs.insert(*chain, Theirs::new(*extent));
+            }
+        }
+        for (chain, before) in before {
+            if before.unanswered > 0 {
+                let nothing = Theirs::new(Extent::NOTHING);
+                let theirs = self.theirs.entry(chain).or_insert(nothing);
+                theirs.unanswered = before.unanswered;
+                theirs.sent = before.sent.max(theirs.sent);
+                theirs.seal_sent = before.seal_sent.max(theirs.seal_sent);
             }
         }
         self.due.extend(replica.chains().copied());

@@ -114,7 +114,9 @@ pub struct Session {
 
     // ---- receiving ----
     receiving: Receiving,
-    taking: BTreeMap<Slot, (ConversationId, ChainId)>,
+    taking: BTreeMap<Slot, Taking>,
+    /// Pages whose entries came on another link and are on their way to the disk.
+    known: BTreeMap<Slot, Taking>,
     /// What each page that is not answered counts, from the oldest on.
     unanswered: VecDeque<usize>,
     unanswered_len: usize,
@@ -134,6 +136,14 @@ pub struct Session {
     frames: VecDeque<LogFrame>,
     tasks: VecDeque<Task>,
     events: VecDeque<Event>,
+}
+
+/// A page of the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Taking {
+    conversation: ConversationId,
+    chain: ChainId,
+    last: Sequence,
 }
 
 /// A question of the other side about a fork.
@@ -178,6 +188,7 @@ impl Session {
             reading_proofs: 0,
             receiving: Receiving::default(),
             taking: BTreeMap::new(),
+            known: BTreeMap::new(),
             unanswered: VecDeque::new(),
             unanswered_len: 0,
             loose: 0,

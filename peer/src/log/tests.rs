@@ -10,6 +10,9 @@ mod model;
 // Devices, the network between them, and what happens to them.
 mod world;
 
+// Several conversations, and a session on each link.
+mod sessions;
+
 use world::{Chances, Counts, World};
 
 /// Runs worlds with so many seeds from the first one on, or with as many as `LOG_WORLDS` says.

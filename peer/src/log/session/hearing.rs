@@ -17,7 +17,7 @@ use super::super::page::{Entry, Page};
 use super::super::replica::Replica;
 use super::super::traces::TraceStep;
 use super::comparing::Verdict;
-use super::{Context, Event, Listing, Question, Session, Shared, Task, Violation};
+use super::{Context, Event, Listing, Question, Session, Shared, Taking, Task, Violation};
 
 impl Session {
     /// A frame came.
@@ -403,7 +403,13 @@ impl Session {
         self.unanswered.push_back(page.cost());
         self.unanswered_len += page.cost();
         if cx.shared.replica(&conversation).is_some() {
-            self.taking.insert(slot, (conversation, chain));
+            let last = page.last();
+            let taking = Taking {
+                conversation,
+                chain,
+                last,
+            };
+            self.taking.insert(slot, taking);
             self.tasks.push_back(Task::TakePage { slot, page });
         } else {
             self.receiving.settle(slot);

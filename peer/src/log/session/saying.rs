@@ -18,8 +18,8 @@ use super::comparing::Verdict;
 use super::{Context, Session, Shared, Task};
 
 impl Session {
-    /// The next frame to be sent: what people have just written first, then what is on disk here and what differs, and
-    /// then all that the other side lacks, of all conversations in turns. `None` if there is nothing now; tasks may have
+    /// The next frame to be sent: what people have just written first, then what is here where that differs, what is on
+    /// disk now, and then all that the other side lacks, of all conversations in turns. `None` if there is nothing now; tasks may have
     /// come up.
     pub fn poll_frame<S: Shared>(&mut self, cx: &mut Context<'_, S>) -> Option<LogFrame> {
         loop {
@@ -27,11 +27,12 @@ impl Session {
             if let Some(frame) = frame.or_else(|| self.answers.pop_front()) {
                 return Some(frame);
             }
-            // Nothing is said before it is known what the other side has, or that it speaks at all.
+            // Nothing is said before it is known that the other side speaks. An answer to a page says what came of it,
+            // so that whatever is to be said of its conversation as a whole comes before it.
             let has_more = self.has_greeted
                 && (self.give(true, cx)
-                    || self.say_have(cx)
                     || self.state(cx)
+                    || self.say_have(cx)
                     || self.give(false, cx)
                     || self.say_marks(cx));
             self.settle_budget(cx);

@@ -44,10 +44,27 @@ impl Session {
         chain: ChainId,
         cx: &Context<'_, S>,
     ) {
-        if cx.shared.replica(&conversation).is_some() {
+        if let Some(replica) = cx.shared.replica(&conversation) {
             self.untold.entry(conversation).or_default().insert(chain);
+            self.settle_known(conversation, chain, replica);
             self.handle_change(conversation, chain, cx);
         }
+    }
+
+    /// Answers pages of a chain whose entries had come before, once the disk has those: answered earlier, they would be
+    /// given again.
+    fn settle_known(&mut self, id: ConversationId, chain: ChainId, replica: &Replica) {
+        let last = replica.extent(&chain, Some(&self.peer)).last;
+        let is_durable = replica.is_durable(&chain);
+        let receiving = &mut self.receiving;
+        self.known.retain(|slot, known| {
+            let is_of = (known.conversation, known.chain) == (id, chain);
+            let is_settled = is_of && (known.last <= last || is_durable);
+            if is_settled {
+                receiving.settle(*slot);
+            }
+            !is_settled
+        });
     }
 
     /// Entries of somebody else's wait before they are given.
@@ -89,6 +106,14 @@ impl Session {
         self.due.remove(id);
         self.holding.forget(id);
         self.marks.forget(id);
+        let receiving = &mut self.receiving;
+        self.known.retain(|slot, known| {
+            let is_kept = known.conversation != *id;
+            if !is_kept {
+                receiving.settle(*slot);
+            }
+            is_kept
+        });
     }
 
     // ---- the store -----------------------------------------------------------------------------
@@ -186,14 +211,21 @@ impl Session {
         outcome: Result<(), Refusal>,
         cx: &Context<'_, S>,
     ) -> Result<(), Violation> {
-        let Some((id, chain)) = self.taking.remove(&slot) else {
+        let Some(taking) = self.taking.remove(&slot) else {
             return Ok(());
         };
-        self.receiving.settle(slot);
+        let (id, chain) = (taking.conversation, taking.chain);
         let Some(replica) = cx.shared.replica(&id) else {
+            self.receiving.settle(slot);
             return Ok(());
         };
         self.untold.entry(id).or_default().insert(chain);
+        if outcome == Err(Refusal::Known) && !replica.is_durable(&chain) {
+            self.known.insert(slot, taking);
+            self.settle_known(id, chain, replica);
+            return Ok(());
+        }
+        self.receiving.settle(slot);
         match outcome {
             Err(refusal) if refusal.is_violation() => Err(Violation::Refused(refusal)),
             Err(Refusal::Diverged { at }) => {
