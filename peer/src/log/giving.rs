@@ -160,9 +160,9 @@ impl Giving {
         self.is_open
     }
 
-    /// Whether something that was just written here may wait to be given.
+    /// Whether something that was just written here may be given.
     pub fn is_urgent(&self) -> bool {
-        !self.urgent.is_empty()
+        self.is_open && !self.urgent.is_empty()
     }
 
     /// This device has written in a chain: it comes before all that others lack of old.
@@ -299,24 +299,42 @@ impl Giving {
         true
     }
 
-    /// The next thing to say, of a chain that has waited longest.
+    /// The next thing to say, of a chain that was just written here, or else of one that has waited longest.
     pub fn poll(&mut self, replica: &Replica, flight: &mut Flight) -> Option<Due> {
+        if let Some(due) = self.poll_urgent(replica, flight) {
+            return Some(due);
+        }
         while self.is_open && flight.has_room() {
             let after = self.turn.map_or(Unbounded, Excluded);
             let next = self.due.range((after, Unbounded)).next();
-            let next = self.urgent.first().or(next);
             let chain = *next.or_else(|| self.due.first())?;
-            if let Some(due) = self.next_of(&chain, replica) {
-                if matches!(due, Due::Page(_)) {
-                    flight.reading += 1;
-                }
+            if let Some(due) = self.poll_of(chain, replica, flight) {
                 self.turn = Some(chain);
                 return Some(due);
             }
             self.due.remove(&chain);
+        }
+        None
+    }
+
+    /// The same of chains that were just written here, and of no others.
+    pub(super) fn poll_urgent(&mut self, replica: &Replica, flight: &mut Flight) -> Option<Due> {
+        while self.is_open && flight.has_room() {
+            let chain = *self.urgent.first()?;
+            if let Some(due) = self.poll_of(chain, replica, flight) {
+                return Some(due);
+            }
             self.urgent.remove(&chain);
         }
         None
+    }
+
+    fn poll_of(&mut self, chain: ChainId, replica: &Replica, flight: &mut Flight) -> Option<Due> {
+        let due = self.next_of(&chain, replica)?;
+        if matches!(due, Due::Page(_)) {
+            flight.reading += 1;
+        }
+        Some(due)
     }
 
     fn next_of(&mut self, chain: &ChainId, replica: &Replica) -> Option<Due> {

@@ -246,4 +246,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

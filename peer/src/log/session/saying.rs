@@ -257,11 +257,18 @@ impl Session {
                 self.due.remove(&id);
                 continue;
             };
-            match conversation.giving.poll(replica, &mut self.flight) {
+            let giving = &mut conversation.giving;
+            let due = match is_urgent {
+                true => giving.poll_urgent(replica, &mut self.flight),
+                false => giving.poll(replica, &mut self.flight),
+            };
+            match due {
                 Some(due) => {
                     self.turn = Some(id);
                     self.on_due(id, due, replica);
                 }
+                // It is not urgent any more.
+                None if is_urgent => {}
                 None => {
                     self.due.remove(&id);
                 }
