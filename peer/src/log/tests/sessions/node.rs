@@ -169,8 +169,11 @@ impl Node {
     }
 
     pub(super) fn handle(&mut self, from: usize, frame: LogFrame, now: Instant) {
-        self.with(from, now, |session, cx| session.handle_frame(frame, cx))
-            .map(|result| result.expect("all are honest"));
+        let handled = self.with(from, now, |session, cx| session.handle_frame(frame, cx));
+        assert!(
+            handled.is_none_or(|it| it.is_ok()),
+            "all are honest: {handled:?}"
+        );
     }
 
     pub(super) fn poll(&mut self, to: usize, now: Instant) -> Option<LogFrame> {
