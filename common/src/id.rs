@@ -192,6 +192,10 @@ macro_rules! random_id {
 }
 
 random_id!(
+    /// Identifies a talk of two people, from asking for it to its end. Random.
+    SessionId
+);
+random_id!(
     /// Identifies a message everywhere: on the wire, in the history and in receipts. Random.
     MessageId
 );

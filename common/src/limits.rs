@@ -666,9 +666,9 @@ pub const KNOWN_NAMES_MAX: usize = 65_536;
 
 // ---- logs --------------------------------------------------------------------------------------
 
-/// Longest reaction to an entry, in bytes of UTF-8: every emoji of Unicode 16, but for the kiss of two people with
-/// skin tones, which has 35.
-pub const REACTION_LEN_MAX: usize = 32;
+/// Longest reaction to an entry, in bytes of UTF-8: the longest emoji of Unicode 16, the kiss of two people with skin
+/// tones, has 35, and what later versions join to one has room.
+pub const REACTION_LEN_MAX: usize = 64;
 /// Largest body of an entry, of unknown kinds, too: a text of [`MESSAGE_LEN_MAX`] that refers to another entry, in 56
 /// bytes.
 pub const ENTRY_BODY_LEN_MAX: usize = MESSAGE_LEN_MAX + 56;
@@ -695,6 +695,37 @@ pub const PAGE_FRAME_LEN_MAX: usize = 132 * KIB;
 pub const PAGE_LEN_MAX: usize = PAGE_FRAME_LEN_MAX - KIB;
 /// Bytes of pages that one link carries before the other side has said what became of them: a second of 8 Mbit/s.
 pub const PAGES_IN_FLIGHT_LEN_MAX: usize = MIB;
+/// The same while it is filled by what others lack of old. The rest is kept for what people have just written here, so
+/// that it need not wait for an answer.
+pub const CATCHING_UP_LEN_MAX: usize = PAGES_IN_FLIGHT_LEN_MAX - 2 * PAGE_LEN_MAX;
+/// Bytes of pages in flight on all links together: each is in memory until QUIC has sent it.
+pub const PAGES_IN_FLIGHT_OF_ALL_LEN_MAX: usize = 64 * MIB;
+/// Digests of conversations in one frame: 48 KiB.
+pub const DIGESTS_PAGE_MAX: usize = 1024;
+/// Chains in one page of what a device has of a conversation: each takes up to 117 bytes.
+pub const CHAINS_PAGE_MAX: usize = 512;
+/// Chains of which one frame says what is on disk, up to 74 bytes each.
+pub const HAVE_CHAINS_MAX: usize = 512;
+/// Chains in one frame of how far somebody has read: more than a person reads of within [`MARKS_INTERVAL`].
+pub const MARKS_MAX: usize = 512;
+/// One frame of marks is sent in so long: whoever scrolls through a conversation moves its marks all the time.
+pub const MARKS_INTERVAL: Duration = Duration::from_secs(2);
+/// Entries of others are given after so long, if the other side still lacks them then: their author gives them, too, and
+/// is mostly sooner.
+pub const GIVE_AFTER: Duration = Duration::from_millis(500);
+/// Conversations that have a number on one link, of each side: as many rooms and people as anybody has, some 100 bytes
+/// each.
+pub const LINK_CONVERSATIONS_MAX: usize = 16_384;
+/// Chains that have a number on one link, of each side: some 400 bytes each with what is known of them. Honest devices
+/// name those of conversations that differ, and of these mostly a few dozen.
+pub const LINK_CHAINS_MAX: usize = 65_536;
+/// Questions of the other side about forks that the store has not answered: as many as it may look for.
+pub const STRETCH_READS_MAX: usize = TRACES_PER_LINK_MAX;
+/// Seals and proofs of one link that wait for the verifier. More of them are dropped: they come again with entries, or
+/// on another link.
+pub const LOOSE_CHECKS_MAX: usize = 256;
+/// Talks of one link that are asked for or held: a person has one at a time.
+pub const SESSIONS_PER_LINK_MAX: usize = 8;
 /// Runs of one device in one conversation: one for each unclean end of its program, for years.
 pub const RUNS_PER_DEVICE_MAX: usize = 1024;
 /// Chains of one conversation: some 200 bytes each.

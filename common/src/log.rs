@@ -7,8 +7,9 @@
 //! Two different sealed headers at one place are a **fork**, which any third party can verify by a [`ForkProof`].
 //!
 //! Here is what a single entry, seal or proof says and whether it is genuine. Which of them are taken, given on
-//! and shown is the peer's business. Nothing here is encoded by serde: each layout is byte-exact, big-endian, and
-//! described in `PROTOCOL.md`, because hashes and signatures cover it.
+//! and shown is the peer's business. No header, body or seal is hashed or signed as serde encodes it: each of their layouts
+//! is byte-exact, big-endian, and described in `PROTOCOL.md`. What identifiers and the like implement of serde is for the
+//! [frames](crate::wire::peer::LogFrame) in which they travel.
 
 // What an entry says: texts, references, reactions.
 mod body;
@@ -31,7 +32,10 @@ pub use body::{Body, BodyError, Reaction, Session};
 pub use clock::{Clock, Dating, HybridClock};
 pub use fork::{Fork, ForkError, ForkProof, Stretch, StretchError, chained};
 pub use header::{Header, HeaderError, Outline};
-pub use id::{AccountId, BodyHash, ChainId, ConversationId, EntryId, HeaderHash, RunId, Sequence};
+pub use id::{
+    AccountId, BodyHash, ChainId, ConversationId, EntryId, HeaderHash, RunId, Sequence,
+    SequenceError,
+};
 pub use kind::Kind;
 pub use seal::Seal;
 pub use vector::{BUCKETS, Buckets, Digest, Extent, Vector};

@@ -15,7 +15,8 @@
 //! no more than may be in flight, until those before them are checked. What follows nothing even then is dropped.
 //!
 //! What two devices say to each other on a link: [`Giving`] decides what the other one lacks and in which pages it is
-//! given, [`Receiving`] that each page is answered, and [`Traces`] finds where two copies of a chain part.
+//! given, [`Receiving`] that each page is answered, and [`Traces`] finds where two copies of a chain part. A [`Session`]
+//! is all of that for one link, and speaks in [frames](common::wire::peer::LogFrame).
 //!
 //! Invariants, whatever others say:
 //!
@@ -47,6 +48,8 @@ mod replica;
 mod run;
 // When an author seals.
 mod sealing;
+// One link, over all conversations.
+mod session;
 // Whose entries count.
 mod standing;
 // Where two copies of a chain part.
@@ -67,5 +70,6 @@ pub use replica::{
 };
 pub use run::{CleanMark, Instance, NewRun, OwnRun, RunStart, at_start};
 pub use sealing::Sealing;
+pub use session::{Budget, Context, Event, Session, Shared, Task, Violation};
 pub use standing::{Rank, Standing};
 pub use traces::{OwnStretch, TraceStep, Traces};

@@ -254,6 +254,7 @@ mod tests {
             },
             Body::Delete { of: id() },
             react("👍"),
+            react("👩🏻\u{200d}❤\u{fe0f}\u{200d}💋\u{200d}👨🏿"),
             react(""),
             react(&"x".repeat(REACTION_LEN_MAX)),
             Body::Session(Session::new(times[0], times[1]).unwrap()),
@@ -287,7 +288,7 @@ mod tests {
         assert_eq!(session.to_bytes(), expected);
         let kinds = bodies().into_iter().map(|body| body.kind().0);
         let kinds: Vec<u8> = kinds.collect();
-        assert_eq!(kinds, [0, 0, 1, 2, 3, 4, 4, 4, 5, 134, 77]);
+        assert_eq!(kinds, [0, 0, 1, 2, 3, 4, 4, 4, 4, 5, 134, 77]);
     }
 
     #[test]

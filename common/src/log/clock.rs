@@ -1,6 +1,8 @@
 //! Hybrid logical clocks ("Logical Physical Clocks", Kulkarni et al., 2014): wall-clock time where clocks agree, and
 //! the order of cause and effect where they do not.
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::{CLOCK_AHEAD_MAX, CLOCK_EARLIEST_MS};
 use crate::time::UnixTime;
 
@@ -11,7 +13,9 @@ const MILLIS_MAX: u64 = u64::MAX >> COUNTER_BITS;
 
 /// When an entry was written, by its author: 48 bits of milliseconds since 1970 and 16 bits of a counter, which orders
 /// what is written in one millisecond. Strictly increasing within a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Clock(u64);
 
 impl Clock {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::key::DeviceKey;
 use crate::limits::SEQUENCE_MAX;
 
@@ -9,7 +11,7 @@ use crate::limits::SEQUENCE_MAX;
 macro_rules! opaque {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name([u8; $len]);
 
         impl $name {
@@ -89,7 +91,8 @@ impl BodyHash {
 }
 
 /// The place of an entry in its run: from 1 on, up to [`SEQUENCE_MAX`]. 0 is the place before the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Sequence(u64);
 
 impl Sequence {
@@ -141,6 +144,25 @@ impl Sequence {
     }
 }
 
+impl TryFrom<u64> for Sequence {
+    type Error = SequenceError;
+
+    fn try_from(number: u64) -> Result<Self, SequenceError> {
+        Self::new(number).ok_or(SequenceError)
+    }
+}
+
+impl From<Sequence> for u64 {
+    fn from(sequence: Sequence) -> Self {
+        sequence.0
+    }
+}
+
+/// The number is above [`SEQUENCE_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a chain has no place beyond {SEQUENCE_MAX}")]
+pub struct SequenceError;
+
 impl fmt::Display for Sequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
@@ -148,7 +170,7 @@ impl fmt::Display for Sequence {
 }
 
 /// Identifies a chain within its conversation: one run of one device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChainId {
     /// Who writes it.
     pub device: DeviceKey,

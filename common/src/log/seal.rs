@@ -1,10 +1,12 @@
 //! Seals: one signature for many entries.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Header, HeaderHash, Sequence};
 use crate::key::{DeviceKey, DeviceSecret, SealStatement, Signature};
 
 /// An author's signature over the hash of one header, and by the chain over all before it in the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal {
     /// The place of the header in its run.
     pub sequence: Sequence,

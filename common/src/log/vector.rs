@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use blake3::Hasher;
+use serde::{Deserialize, Serialize};
 
 use super::{ChainId, ConversationId, HeaderHash, Sequence};
 
@@ -68,7 +69,7 @@ impl Vector {
 }
 
 /// 128 bits of a hash over what a device has.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 16]);
 
 impl Digest {
@@ -89,7 +90,8 @@ impl fmt::Debug for Digest {
 pub const BUCKETS: usize = 256;
 
 /// The digests of all conversations that two devices share, in buckets by the first byte of the conversation.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[[Digest; 16]; 16]", into = "[[Digest; 16]; 16]")]
 pub struct Buckets([Digest; BUCKETS]);
 
 impl Buckets {
@@ -134,6 +136,23 @@ impl Buckets {
         let pairs = self.0.iter().zip(&others.0);
         let differs = (0..=u8::MAX).zip(pairs.map(|(own, other)| own != other));
         differs.filter_map(|(number, differs)| differs.then_some(number))
+    }
+}
+
+/// Sixteen rows of sixteen: serde knows no longer arrays, and no length is encoded either way.
+impl From<[[Digest; 16]; 16]> for Buckets {
+    fn from(rows: [[Digest; 16]; 16]) -> Self {
+        let mut buckets = [Digest::default(); BUCKETS];
+        buckets.copy_from_slice(rows.as_flattened());
+        Self(buckets)
+    }
+}
+
+impl From<Buckets> for [[Digest; 16]; 16] {
+    fn from(buckets: Buckets) -> Self {
+        let mut rows = [[Digest::default(); 16]; 16];
+        rows.as_flattened_mut().copy_from_slice(&buckets.0);
+        rows
     }
 }
 

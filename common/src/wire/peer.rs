@@ -10,12 +10,18 @@ use serde::{Deserialize, Serialize};
 mod chat;
 // Offers, transfers and leaves.
 mod file;
+// Replicated logs. Not part of version 1.
+mod log;
 
 use crate::limits::{AGENT_LEN_MAX, VERSIONS_MAX};
 pub use chat::{ChatFrame, Conversation, Message, MessageBody, MessageBodyError, ReceiptState};
 pub use file::{
     CancelReason, DeclineReason, FileFrame, LEAF_HEADER_LEN_MAX, LeafHeader, LeafRange, Offer,
     Reason, ReasonError,
+};
+pub use log::{
+    AccountHead, BodyBytes, BodyLen, ChainNumber, ConversationNumber, DatabaseInstance, Entries,
+    EntryBody, Greet, List, LogEntry, LogFrame, NumberedChain, OutOfBounds,
 };
 
 /// The protocol version that this module describes.

@@ -44,6 +44,11 @@ macro_rules! samples {
     };
 }
 
+// Frames about logs.
+mod log;
+
+pub use log::{log_conversation, log_frames};
+
 // ---- frames ------------------------------------------------------------------------------------
 
 /// The first frame of a peer on the control connection.

@@ -61,9 +61,19 @@ impl Flight {
         self.sent_len + self.reading * PAGE_LEN_MAX
     }
 
+    /// Pages that were sent and are not answered.
+    pub fn pages(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Whether nothing is in flight.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// A page that was to be read is not given after all.
+    pub(super) const fn give_up(&mut self) {
+        self.reading = self.reading.saturating_sub(1);
     }
 
     /// The other side has answered so many pages: they are to be reported to [`Giving::handle_answer`] of their
@@ -88,9 +98,13 @@ pub struct Giving {
     theirs: BTreeMap<ChainId, Theirs>,
     /// Chains of which there may be something to give.
     due: BTreeSet<ChainId>,
+    /// Of these, chains with something that was just written here: they come first.
+    urgent: BTreeSet<ChainId>,
     /// The chain that was served last.
     turn: Option<ChainId>,
     is_open: bool,
+    /// Up to where chains of others are given, if that has to be allowed.
+    allowed: Option<BTreeMap<ChainId, Sequence>>,
 }
 
 /// What the other side has of a chain, or will have.
@@ -132,16 +146,78 @@ impl Theirs {
 }
 
 impl Giving {
-    /// The other side has said all that it has. Nothing is given before. Said again, it begins anew.
+    /// Like the default, but what others have written since [`Giving::open`] is given once that is allowed: their author
+    /// gives it, too, and is mostly sooner.
+    pub fn delaying() -> Self {
+        Self {
+            allowed: Some(BTreeMap::new()),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the other side has said all that it has.
+    pub const fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether something that was just written here may be given.
+    pub fn is_urgent(&self) -> bool {
+        self.is_open && !self.urgent.is_empty()
+    }
+
+    /// This device has written in a chain: it comes before all that others lack of old.
+    pub fn handle_written(&mut self, chain: ChainId) {
+        self.due.insert(chain);
+        self.urgent.insert(chain);
+    }
+
+    /// Up to where a chain of somebody else's may be given.
+    pub(super) fn allowed(&self, chain: &ChainId) -> Sequence {
+        let allowed = self.allowed.as_ref().and_then(|all| all.get(chain));
+        allowed.copied().unwrap_or(Sequence::START)
+    }
+
+    /// A chain of somebody else's may be given up to here.
+    pub(super) fn allow(&mut self, chain: ChainId, last: Sequence) {
+        if last > self.allowed(&chain)
+            && let Some(allowed) = &mut self.allowed
+        {
+            allowed.insert(chain, last);
+            if let Some(theirs) = self.theirs.get_mut(&chain)
+                && theirs.refused.is_none()
+            {
+                // What could not be made a page of may end at another seal now.
+                theirs.is_stalled = false;
+            }
+        }
+        self.due.insert(chain);
+    }
+
+    /// The other side has said all that it has. Nothing is given before. Said again, it begins anew, but for the pages
+    /// that are in flight: what became of them is still to be said.
     pub fn open(&mut self, theirs: &Vector, replica: &Replica) {
         self.is_open = true;
-        self.theirs.clear();
+        let before = std::mem::take(&mut self.theirs);
         for (chain, extent) in theirs.0.iter().take(CHAINS_PER_CONVERSATION_MAX) {
             if extent.is_sound() {
                 self.theirs.insert(*chain, Theirs::new(*extent));
             }
         }
+        for (chain, before) in before {
+            if before.unanswered > 0 {
+                let nothing = Theirs::new(Extent::NOTHING);
+                let theirs = self.theirs.entry(chain).or_insert(nothing);
+                theirs.unanswered = before.unanswered;
+                theirs.sent = before.sent.max(theirs.sent);
+                theirs.seal_sent = before.seal_sent.max(theirs.seal_sent);
+            }
+        }
         self.due.extend(replica.chains().copied());
+        if let Some(allowed) = &mut self.allowed {
+            let chains = replica.chains();
+            let giveable = chains.filter_map(|id| Some((*id, replica.giveable(id)?.last)));
+            *allowed = giveable.collect();
+        }
     }
 
     /// The other side says what it has of a chain now. It may be less than before.
@@ -186,16 +262,23 @@ impl Giving {
         self.due.insert(chain);
     }
 
-    /// The page was made that [`Due::Page`] asked for, and is sent; or it could not be made.
-    pub fn handle_page(&mut self, request: &PageRequest, page: Option<&Page>, flight: &mut Flight) {
-        flight.reading = flight.reading.saturating_sub(1);
-        let Some(theirs) = self.theirs.get_mut(&request.chain) else {
-            return;
+    /// The page was made that [`Due::Page`] asked for, and is sent; or it could not be made. Tells whether to send it: the
+    /// other side may have said anew what it has, so that this is not what it lacks.
+    pub fn handle_page(
+        &mut self,
+        request: &PageRequest,
+        page: Option<&Page>,
+        flight: &mut Flight,
+    ) -> bool {
+        flight.give_up();
+        let theirs = self.theirs.get_mut(&request.chain);
+        let Some(theirs) = theirs.filter(|theirs| theirs.is_reading) else {
+            return false;
         };
         theirs.is_reading = false;
         let Some(page) = page else {
             theirs.is_stalled = true;
-            return;
+            return false;
         };
         if request.end == PageEnd::Before {
             theirs.before_sent = theirs.extent.base;
@@ -213,18 +296,19 @@ impl Giving {
             cost: page.cost(),
         });
         self.due.insert(request.chain);
+        true
     }
 
-    /// The next thing to say, of a chain that has waited longest.
+    /// The next thing to say, of a chain that was just written here, or else of one that has waited longest.
     pub fn poll(&mut self, replica: &Replica, flight: &mut Flight) -> Option<Due> {
+        if let Some(due) = self.poll_urgent(replica, flight) {
+            return Some(due);
+        }
         while self.is_open && flight.has_room() {
             let after = self.turn.map_or(Unbounded, Excluded);
             let next = self.due.range((after, Unbounded)).next();
             let chain = *next.or_else(|| self.due.first())?;
-            if let Some(due) = self.next_of(&chain, replica) {
-                if matches!(due, Due::Page(_)) {
-                    flight.reading += 1;
-                }
+            if let Some(due) = self.poll_of(chain, replica, flight) {
                 self.turn = Some(chain);
                 return Some(due);
             }
@@ -233,8 +317,30 @@ impl Giving {
         None
     }
 
+    /// The same of chains that were just written here, and of no others.
+    pub(super) fn poll_urgent(&mut self, replica: &Replica, flight: &mut Flight) -> Option<Due> {
+        while self.is_open && flight.has_room() {
+            let chain = *self.urgent.first()?;
+            if let Some(due) = self.poll_of(chain, replica, flight) {
+                return Some(due);
+            }
+            self.urgent.remove(&chain);
+        }
+        None
+    }
+
+    fn poll_of(&mut self, chain: ChainId, replica: &Replica, flight: &mut Flight) -> Option<Due> {
+        let due = self.next_of(&chain, replica)?;
+        if matches!(due, Due::Page(_)) {
+            flight.reading += 1;
+        }
+        Some(due)
+    }
+
     fn next_of(&mut self, chain: &ChainId, replica: &Replica) -> Option<Due> {
         let giveable = replica.giveable(chain)?;
+        let is_free = self.allowed.is_none() || giveable.is_own;
+        let allowed = (!is_free).then(|| self.allowed(chain));
         let theirs = self
             .theirs
             .entry(*chain)
@@ -264,7 +370,7 @@ impl Giving {
         }
         let (first, until, end) = theirs
             .before(&giveable)
-            .or_else(|| theirs.after(&giveable))?;
+            .or_else(|| theirs.after(&giveable, allowed))?;
         theirs.is_reading = true;
         Some(Due::Page(PageRequest {
             conversation: replica.conversation(),
@@ -290,8 +396,12 @@ impl Theirs {
         Some((first, until, PageEnd::Before))
     }
 
-    /// What follows their last one.
-    fn after(&self, giveable: &Giveable) -> Option<(Sequence, Sequence, PageEnd)> {
+    /// What follows their last one, up to where it is allowed.
+    fn after(
+        &self,
+        giveable: &Giveable,
+        allowed: Option<Sequence>,
+    ) -> Option<(Sequence, Sequence, PageEnd)> {
         let first = self.sent.next().max(giveable.base);
         if giveable.cut.is_some_and(|cut| self.sent >= cut) {
             return None;
@@ -301,6 +411,10 @@ impl Theirs {
             (None, Some(cut)) => (giveable.last, PageEnd::Seal(cut)),
             (None, None) if giveable.is_own => (giveable.last, PageEnd::Anywhere),
             (None, None) => (giveable.last, PageEnd::Seal(giveable.last)),
+        };
+        let (until, end) = match allowed {
+            Some(allowed) if allowed < until => (allowed, PageEnd::Seal(allowed)),
+            Some(_) | None => (until, end),
         };
         (first <= until).then_some((first, until, end))
     }

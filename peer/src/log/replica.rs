@@ -224,6 +224,15 @@ impl Replica {
         (is_same_place && is_entry && ours.hash != theirs.hash).then_some(ours.last)
     }
 
+    /// Tells whether the disk has all that was taken of a chain.
+    pub(super) fn is_durable(&self, id: &ChainId) -> bool {
+        let chain = self.chains.get(id);
+        chain.is_none_or(|chain| {
+            let durable = (chain.durable.last, chain.durable.sealed);
+            durable == (chain.last(), chain.sealed)
+        })
+    }
+
     /// The last entry of a chain that can be given, and with which seal or why without one.
     pub(super) fn giveable(&self, id: &ChainId) -> Option<Giveable> {
         let chain = self.chains.get(id)?;

@@ -7,6 +7,8 @@ pub(crate) mod disk;
 mod host;
 // What must hold in the end, found without any of the code that is tested.
 mod model;
+// Several conversations, and a session on each link.
+mod sessions;
 // Devices, the network between them, and what happens to them.
 mod world;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use common::id::MessageId;
 use common::key::{DeviceSecret, Fingerprint};
-use common::limits::{CONTROL_FRAME_LEN_MAX, LINK_FRAME_LEN_MAX};
+use common::limits::{CONTROL_FRAME_LEN_MAX, LINK_FRAME_LEN_MAX, PAGE_FRAME_LEN_MAX};
 use common::log::{
     ChainId, Clock, ConversationId, EntryId, Header, HeaderHash, Kind, Outline, RunId, Sequence,
 };
@@ -124,6 +124,7 @@ fn peer_bodies() -> Vec<Vec<u8>> {
         bodies::<MAX>(&samples::peer_hellos()),
         bodies::<MAX>(&samples::leaf_headers()),
         bodies::<MAX>(&samples::peer_frames()),
+        bodies::<PAGE_FRAME_LEN_MAX>(&samples::log_frames()),
     ]
     .concat()
 }

@@ -4,13 +4,15 @@ use std::fmt::Debug;
 
 use common::account::{AccountEntry, AccountStatement};
 use common::limits::{
-    ACCOUNT_NAME_LEN_MAX, CONTROL_FRAME_LEN_MAX, DEVICE_NAME_LEN_MAX, LINK_FRAME_LEN_MAX,
-    MESSAGE_LEN_MAX, OPAQUE_MESSAGE_LEN_MAX, REASON_LEN_MAX,
+    ACCOUNT_NAME_LEN_MAX, CHAINS_PAGE_MAX, CONTROL_FRAME_LEN_MAX, DEVICE_NAME_LEN_MAX,
+    ENTRY_BODY_LEN_MAX, HAVE_CHAINS_MAX, LINK_FRAME_LEN_MAX, MESSAGE_LEN_MAX,
+    OPAQUE_MESSAGE_LEN_MAX, PAGE_ENTRIES_MAX, PAGE_FRAME_LEN_MAX, REASON_LEN_MAX,
 };
+use common::log::{Extent, Stretch};
 use common::wire::frame::{self, FrameBuffer, FrameError, PREFIX_LEN};
 use common::wire::peer::{
-    CancelReason, ChatFrame, DeclineReason, FileFrame, LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame,
-    PeerHello, Reason,
+    CancelReason, ChatFrame, DeclineReason, FileFrame, LEAF_HEADER_LEN_MAX, LeafHeader, LogEntry,
+    LogFrame, PeerFrame, PeerHello, Reason,
 };
 use common::wire::rendezvous::{
     Answer, Change, DeviceAnswer, DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush,
@@ -112,6 +114,9 @@ pub(super) fn peer_frames(body: &[u8]) {
     round_trip::<LEAF_HEADER_LEN_MAX, LeafHeader>(body);
     if let Some(frame) = round_trip::<LINK_FRAME_LEN_MAX, PeerFrame>(body) {
         check_peer_frame(&frame);
+    }
+    if let Some(frame) = round_trip::<PAGE_FRAME_LEN_MAX, LogFrame>(body) {
+        check_log_frame(frame);
     }
 }
 
@@ -275,6 +280,61 @@ fn check_peer_frame(frame: &PeerFrame) {
         PeerFrame::Chat(ChatFrame::Receipt { .. }) => {}
         PeerFrame::File(frame) => check_file_frame(frame),
     }
+}
+
+/// What is decoded keeps its bounds, so that nobody looks again.
+fn check_log_frame(frame: LogFrame) {
+    match frame {
+        LogFrame::Chains { chains, .. } => {
+            assert!(chains.as_slice().len() <= CHAINS_PAGE_MAX);
+            chains
+                .as_slice()
+                .iter()
+                .for_each(|it| check_extent(&it.extent));
+        }
+        LogFrame::Have { extents, .. } => {
+            assert!(extents.as_slice().len() <= HAVE_CHAINS_MAX);
+            extents
+                .as_slice()
+                .iter()
+                .for_each(|(_, it)| check_extent(it));
+        }
+        LogFrame::Entries(entries) => {
+            let entries = entries.entries.into_vec();
+            assert!((1..=PAGE_ENTRIES_MAX).contains(&entries.len()));
+            entries.into_iter().for_each(check_log_entry);
+        }
+        LogFrame::Fork { one, other, .. } => [one, other].iter().for_each(check_stretch),
+        LogFrame::Stretch { stretch, .. } => stretch.iter().for_each(check_stretch),
+        LogFrame::Digests(digests) => assert!(!digests.as_slice().is_empty()),
+        LogFrame::Marks(marks) => assert!(!marks.as_slice().is_empty()),
+        LogFrame::Greet(_)
+        | LogFrame::Buckets(_)
+        | LogFrame::Open { .. }
+        | LogFrame::Gone { .. }
+        | LogFrame::Seal { .. }
+        | LogFrame::Trace { .. }
+        | LogFrame::Typing { .. }
+        | LogFrame::Ask { .. }
+        | LogFrame::Answer { .. }
+        | LogFrame::End { .. } => {}
+    }
+}
+
+fn check_extent(extent: &Extent) {
+    assert!(extent.is_sound(), "{extent:?}");
+}
+
+fn check_stretch(stretch: &Stretch) {
+    assert_eq!(stretch.check(), Ok(()));
+}
+
+/// What is kept of an entry survives being taken apart.
+fn check_log_entry(entry: LogEntry) {
+    let (outline, body) = entry.clone().into_parts();
+    assert!(outline.body_len as usize <= ENTRY_BODY_LEN_MAX);
+    assert!(body.as_deref().is_none_or(|body| outline.is_of(body)));
+    assert_eq!(LogEntry::new(outline, body), Some(entry));
 }
 
 fn check_file_frame(frame: &FileFrame) {

@@ -10,7 +10,7 @@ use super::super::frame::{self, FrameBuffer, FrameError, PREFIX_LEN};
 use super::super::peer::LEAF_HEADER_LEN_MAX;
 use super::*;
 use crate::hash::{LeafHasher, file_digest};
-use crate::limits::{CONTROL_FRAME_LEN_MAX, LEAF_LEN, LINK_FRAME_LEN_MAX};
+use crate::limits::{CONTROL_FRAME_LEN_MAX, LEAF_LEN, LINK_FRAME_LEN_MAX, PAGE_FRAME_LEN_MAX};
 
 /// Truncates an encoded value at each byte, appends a byte to it and flips each of its bits.
 fn check<const MAX: usize, T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
@@ -46,6 +46,7 @@ fn encoded<const MAX: usize>(value: &impl Serialize) -> Vec<u8> {
 
 const CONTROL: usize = CONTROL_FRAME_LEN_MAX;
 const LINK: usize = LINK_FRAME_LEN_MAX;
+const PAGE: usize = PAGE_FRAME_LEN_MAX;
 const HEADER: usize = LEAF_HEADER_LEN_MAX - PREFIX_LEN;
 
 #[test]
@@ -65,6 +66,7 @@ fn t16_every_frame_between_peers_is_whole_or_nothing() {
     peer_hellos().iter().for_each(check::<LINK, _>);
     peer_frames().iter().for_each(check::<LINK, _>);
     leaf_headers().iter().for_each(check::<HEADER, _>);
+    log_frames().iter().for_each(check::<PAGE, _>);
 }
 
 /// The encoding of every sample.
@@ -80,15 +82,22 @@ fn all_encoded() -> BTreeSet<Vec<u8>> {
         all::<LINK>(&peer_hellos()),
         all::<LINK>(&peer_frames()),
         all::<HEADER>(&leaf_headers()),
+        all::<PAGE>(&log_frames()),
     ];
     lists.into_iter().flatten().collect()
 }
 
 #[test]
 fn the_examples_of_the_protocol_document_are_samples() {
+    check_examples("\n### 2.5 Examples", "\n## 3.", 14);
+    check_examples("\n### 10.6 Example", "\nThat is all", 5);
+}
+
+/// Compares the examples of a part of the document, of which there are at least so many.
+fn check_examples(from: &str, to: &str, least: usize) {
     let document = include_str!("../../../PROTOCOL.md");
-    let (_, section) = document.split_once("\n### 2.5 Examples").unwrap();
-    let (section, _) = section.split_once("\n## 3.").unwrap();
+    let (_, section) = document.split_once(from).unwrap();
+    let (section, _) = section.split_once(to).unwrap();
     let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
     let samples = all_encoded();
     let mut examples = 0;
@@ -105,7 +114,7 @@ fn the_examples_of_the_protocol_document_are_samples() {
             examples += 1;
         }
     }
-    assert!(examples >= 14, "{examples} were found");
+    assert!(examples >= least, "{examples} were found");
 }
 
 /// Index and name of each variant of an enum, taken from its samples.
@@ -162,6 +171,7 @@ fn the_tables_of_the_protocol_document_have_every_variant() {
     check("PeerFrame", &peer_frames());
     check("ChatFrame", &chat_frames());
     check("FileFrame", &file_frames());
+    check("LogFrame", &log_frames());
     check("DeclineReason", &decline_reasons());
     check("CancelReason", &cancel_reasons());
 }

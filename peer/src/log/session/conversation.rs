@@ -1,0 +1,39 @@
+//! What is known of one conversation on one link.
+
+use common::log::{ConversationId, Vector};
+use common::wire::peer::ConversationNumber;
+
+use super::super::giving::Giving;
+use super::super::traces::Traces;
+
+/// One conversation.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    pub(super) giving: Giving,
+    pub(super) traces: Traces,
+    /// All that is here was said on this link.
+    pub(super) is_stated: bool,
+    /// The other side is to say again all that it has.
+    pub(super) is_again: bool,
+}
+
+impl Default for Conversation {
+    fn default() -> Self {
+        Self {
+            giving: Giving::delaying(),
+            traces: Traces::default(),
+            is_stated: false,
+            is_again: false,
+        }
+    }
+}
+
+/// A list of what the other side has of a conversation, as far as it has come.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) number: ConversationNumber,
+    pub(super) conversation: ConversationId,
+    pub(super) vector: Vector,
+    /// The conversation is not shared: only numbers are noted.
+    pub(super) is_ignored: bool,
+}
