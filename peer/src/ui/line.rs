@@ -397,7 +397,7 @@ pub(crate) fn connection_change(change: &ConnectionChange, look: &Look) -> Strin
             let reason = inline(reason);
             let stop = if reason.ends_with('?') { "" } else { "." };
             let then = if *is_retried {
-                format!("{stop} Trying again; messages wait, open links stay.")
+                format!("{stop} Trying again; messages wait, direct links stay.")
             } else {
                 String::new()
             };

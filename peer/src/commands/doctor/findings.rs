@@ -1,6 +1,7 @@
 //! What `doctor` concludes from what it found, without any I/O: its verdict, what would help, and what is in the way
 //! of a direct path to a device.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Serialize;
@@ -103,6 +104,8 @@ pub(super) enum Obstacle {
     OwnRule,
     /// The other device announces no address.
     HidesAddresses,
+    /// It is on the same local network, by its addresses.
+    Neighbour,
     /// No UDP gets out here.
     OwnUdpBlocked,
     /// The other device announces addresses of its local network alone: the server does not see its UDP packets.
@@ -150,6 +153,8 @@ pub(super) enum Outcome {
     NoSuchFamily,
     /// It is one of a local network that this device is not on.
     OtherNetwork,
+    /// It leads to the host that announces it, from there alone.
+    Loopback,
     /// It was tried, and no packet came through.
     NoAnswer,
     /// It may work, and is not needed: packets go another direct way.
@@ -327,6 +332,9 @@ impl Facts<'_> {
         if endpoints.is_empty() {
             return Obstacle::HidesAddresses;
         }
+        if self.has_neighbour(endpoints) {
+            return Obstacle::Neighbour;
+        }
         if self.is_without_udp() {
             return Obstacle::OwnUdpBlocked;
         }
@@ -371,6 +379,7 @@ impl Facts<'_> {
             Obstacle::OwnUdpBlocked | Obstacle::TheirUdpBlocked | Obstacle::NoCommonFamily => true,
             Obstacle::OwnRule
             | Obstacle::HidesAddresses
+            | Obstacle::Neighbour
             | Obstacle::OwnSymmetric
             | Obstacle::TheirsPerhapsSymmetric
             | Obstacle::NotKnown => false,
@@ -393,6 +402,29 @@ impl Facts<'_> {
         }
     }
 
+    /// Tells whether a device with these addresses is on a local network of this one. Many homes have the same
+    /// addresses: those who go out by different ones are not neighbours.
+    fn has_neighbour(&self, endpoints: &[SocketAddr]) -> bool {
+        let near = endpoints.iter().any(|endpoint| self.is_near(endpoint.ip()));
+        let public = endpoints
+            .iter()
+            .filter(|it| is_public(it.ip()) && it.is_ipv4());
+        let theirs: BTreeSet<IpAddr> = public.map(SocketAddr::ip).collect();
+        let families = self.examination.families.iter();
+        let seen = families.filter_map(|family| family.reflexive);
+        let seen = seen.map(|seen| seen.ip());
+        let ours: BTreeSet<IpAddr> = seen.filter(|ip| ip.is_ipv4() && is_public(*ip)).collect();
+        let is_one_way_out = !theirs.is_disjoint(&ours);
+        near && (is_one_way_out || theirs.is_empty() && ours.is_empty())
+    }
+
+    /// Tells whether an address is probably of a network that this device is on.
+    fn is_near(&self, ip: IpAddr) -> bool {
+        let local = self.examination.local.iter();
+        let mut local = local.filter(|it| !it.ip().is_loopback());
+        !ip.is_loopback() && local.any(|own| is_one_network(own.ip(), ip))
+    }
+
     /// What came of an address of a device.
     pub(super) fn outcome(&self, endpoint: SocketAddr, attempt: Attempt) -> Outcome {
         let remote = match attempt {
@@ -406,17 +438,29 @@ impl Facts<'_> {
         if remote == Some(endpoint) {
             return Outcome::InUse;
         }
+        if endpoint.ip().is_loopback() {
+            return Outcome::Loopback;
+        }
         let local = self.examination.local.iter();
         let mut local = local.filter(|it| !it.ip().is_loopback());
         if !local.any(|it| it.is_ipv4() == endpoint.is_ipv4()) {
             Outcome::NoSuchFamily
         } else if remote.is_some() {
             Outcome::NotNeeded
-        } else if is_public(endpoint.ip()) {
+        } else if is_public(endpoint.ip()) || self.is_near(endpoint.ip()) {
             Outcome::NoAnswer
         } else {
             Outcome::OtherNetwork
         }
+    }
+}
+
+/// Tells whether two addresses are probably of one network: by the first 24 bits, or 64 of IPv6.
+fn is_one_network(one: IpAddr, other: IpAddr) -> bool {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => one.octets()[..3] == other.octets()[..3],
+        (IpAddr::V6(one), IpAddr::V6(other)) => one.octets()[..8] == other.octets()[..8],
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
     }
 }
 
@@ -725,6 +769,29 @@ mod tests {
         assert_eq!(facts.obstacle(&public), Obstacle::OwnRule);
     }
 
+    /// By one way out, or by none.
+    #[test]
+    fn a_neighbour_is_no_stranger_with_the_same_addresses() {
+        let examination = at(&[HOME], vec![v4(Some((PortDependent, PortDependent)))]);
+        let facts = facts(&examination);
+        for (theirs, is_neighbour) in [
+            (&["192.168.1.9:7000"][..], false),
+            (&["192.168.1.9:7000", "203.0.113.1:7"], true),
+            (&["192.168.1.9:7000", "203.0.113.99:7"], false),
+            (&["192.168.2.9:7000"], false),
+            (&["[::1]:7000"], false),
+        ] {
+            let theirs: Vec<SocketAddr> = theirs.iter().map(|it| address(it)).collect();
+            let obstacle = facts.obstacle(&theirs);
+            assert_eq!(obstacle == Obstacle::Neighbour, is_neighbour, "{theirs:?}");
+        }
+        let local = family("192.168.1.1:7400", HOME, None);
+        let examination = at(&[HOME], vec![local]);
+        let theirs = [address("192.168.1.9:7000")];
+        let obstacle = self::facts(&examination).obstacle(&theirs);
+        assert_eq!(obstacle, Obstacle::Neighbour, "the server is here, too");
+    }
+
     #[test]
     fn what_came_of_an_address_depends_on_the_link() {
         let examination = at(&[HOME], vec![v4(None)]);
@@ -740,6 +807,9 @@ mod tests {
         assert_eq!(facts.outcome(public, Attempt::Failed), Outcome::NoAnswer);
         assert_eq!(facts.outcome(public, relayed), Outcome::NoAnswer);
         assert_eq!(facts.outcome(private, relayed), Outcome::OtherNetwork);
+        let [near, loopback] = ["192.168.1.9:7000", "[::1]:7000"].map(address);
+        assert_eq!(facts.outcome(near, relayed), Outcome::NoAnswer);
+        assert_eq!(facts.outcome(loopback, relayed), Outcome::Loopback);
         assert_eq!(facts.outcome(v6, relayed), Outcome::NoSuchFamily);
         assert_eq!(facts.outcome(public, direct), Outcome::InUse);
         assert_eq!(facts.outcome(private, direct), Outcome::NotNeeded);

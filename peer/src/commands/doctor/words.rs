@@ -411,6 +411,9 @@ const fn obstacle(obstacle: Obstacle) -> &'static str {
         Obstacle::HidesAddresses => {
             "it announces no address: it hides them, as with --path relay. Only its owner can change that"
         }
+        Obstacle::Neighbour => {
+            "it seems to be on this very network, and no packet comes through: a firewall on one of the two devices, or a network that keeps its devices apart, as guest networks do"
+        }
         Obstacle::OwnUdpBlocked => {
             "no UDP gets from here to the server: let it out here, use another network, or ask the server's operator whether its UDP port is open"
         }
@@ -454,6 +457,7 @@ const fn outcome(result: Outcome) -> &'static str {
     match result {
         Outcome::InUse => "is in use",
         Outcome::NoSuchFamily => "cannot be tried: this device has no such address",
+        Outcome::Loopback => "leads to the host that announces it, and from there alone",
         Outcome::OtherNetwork => "belongs to a local network that this device is not on",
         Outcome::NoAnswer => "was tried, and nothing came through",
         Outcome::NotNeeded => "is not needed",

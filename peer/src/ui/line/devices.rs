@@ -5,9 +5,6 @@ use common::text::{Align, inline, table};
 use crate::node::command::{OwnDevice, OwnDeviceState};
 use crate::ui::Look;
 
-/// Characters of a fingerprint that are shown of whoever has approved a device: enough to find it in the list.
-const BEGINNING: usize = "SHA256:".len() + 8;
-
 /// Devices under each other, each with its whole fingerprint, to be compared.
 pub(crate) fn devices(devices: &[OwnDevice], columns: Option<usize>, look: &Look) -> Vec<String> {
     let mut rows = vec![["DEVICE", "STATE", "FINGERPRINT"].map(str::to_owned)];
@@ -44,6 +41,13 @@ fn state(device: &OwnDevice, devices: &[OwnDevice]) -> String {
     }
 }
 
+/// Of a fingerprint as much as tells a device from the others in a list.
+pub(super) fn beginning(fingerprint: &str) -> String {
+    const LEN: usize = "SHA256:".len() + 8;
+    let beginning: String = fingerprint.chars().take(LEN).collect();
+    inline(&beginning).into_owned()
+}
+
 /// Who has approved a device, as briefly as it can be told.
 fn approver(fingerprint: &str, devices: &[OwnDevice]) -> String {
     let mut others = devices.iter();
@@ -52,7 +56,7 @@ fn approver(fingerprint: &str, devices: &[OwnDevice]) -> String {
         Some(OwnDevice {
             name: Some(name), ..
         }) => inline(name.as_str()).into_owned(),
-        Some(OwnDevice { name: None, .. }) => fingerprint.chars().take(BEGINNING).collect(),
+        Some(OwnDevice { name: None, .. }) => beginning(fingerprint),
     }
 }
 

@@ -779,7 +779,7 @@ mod tests {
                     reason: "gone".to_owned(),
                     is_retried: true,
                 }),
-                "Offline: gone. Trying again; messages wait, open links stay.",
+                "Offline: gone. Trying again; messages wait, direct links stay.",
             ),
             (
                 Item::Presence {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use common::text::{self, Align};
 
+use super::devices::beginning;
 use crate::node::command::{Carrier, LinkView, PathChanged, Way};
 use crate::ui::Look;
 
@@ -81,7 +82,9 @@ pub(crate) fn table(
     look: &Look,
 ) -> Vec<String> {
     if columns.is_some_and(|columns| columns < TABLE_COLUMNS_MIN) {
-        let blocks = links.iter().map(|(link, rates)| block(link, rates));
+        let blocks = links
+            .iter()
+            .map(|(link, rates)| block(&whose(link, links), link, rates));
         return blocks.chain(bound_of_relay(links)).collect();
     }
     let heads = [
@@ -91,7 +94,7 @@ pub(crate) fn table(
     rows.extend(links.iter().map(|(link, rates)| {
         let (path, address) = path(link);
         [
-            link.account.to_string(),
+            whose(link, links),
             path.to_owned(),
             address,
             round_trip(link),
@@ -108,6 +111,18 @@ pub(crate) fn table(
     lines
 }
 
+/// Whose device a link leads to, and which one of several, by the beginning of its fingerprint.
+fn whose(link: &LinkView, links: &[(LinkView, Rates)]) -> String {
+    let is_alone = links
+        .iter()
+        .all(|(other, _)| other.account != link.account || other.fingerprint == link.fingerprint);
+    if is_alone {
+        link.account.to_string()
+    } else {
+        format!("{} {}", link.account, beginning(&link.fingerprint))
+    }
+}
+
 /// What a relayed link cannot go beyond, whatever the lines carry.
 fn bound_of_relay(links: &[(LinkView, Rates)]) -> Option<String> {
     let bounds = links.iter().filter_map(|(link, _)| match link.way {
@@ -119,11 +134,10 @@ fn bound_of_relay(links: &[(LinkView, Rates)]) -> Option<String> {
 }
 
 /// A link in lines of its own, for a screen that is too narrow for a table.
-fn block(link: &LinkView, rates: &Rates) -> String {
+fn block(whose: &str, link: &LinkView, rates: &Rates) -> String {
     let (path, address) = path(link);
     format!(
-        "{} {path}\n  {address}\n  {}, loss {}\n  sends {}\n  receives {}",
-        link.account,
+        "{whose} {path}\n  {address}\n  {}, loss {}\n  sends {}\n  receives {}",
         round_trip(link),
         loss(rates),
         per_s(rates.sent_per_s),
@@ -246,6 +260,15 @@ mod tests {
                 "relay: at most 2.5 MB/s per account",
             ]
         );
+    }
+
+    #[test]
+    fn devices_of_one_account_are_told_apart() {
+        let mut other = link(direct());
+        other.fingerprint = "SHA256:0123456789".to_owned();
+        let links = [link(direct()), other].map(|link| (link, Rates::default()));
+        let lines = table(&links, None, &Look::plain());
+        assert!(lines[2].starts_with("bob SHA256:01234567 "), "{lines:?}");
     }
 
     #[test]
