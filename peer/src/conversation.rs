@@ -22,7 +22,7 @@ use crate::client::Typed;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
     Command, ConnectionState, Direction, Event, FailureKind, HistoryItem, HistoryQuery, Listed,
-    MessageState, OfferView, Reply, TransferState,
+    MessageState, OfferView, Recorded, Reply, TransferState,
 };
 
 // Whether the control connection is lost.
@@ -141,6 +141,8 @@ pub(crate) struct Conversation {
     known: BTreeSet<AccountName>,
     /// Received messages that have been shown, so that none is shown twice.
     shown: Recent,
+    /// Messages that were typed here, so that those of other programs of the profile are known.
+    queued: Recent,
     unread: BTreeSet<MessageId>,
     /// Messages that the person has seen and the node has not been asked to mark as read.
     seen: Vec<MessageId>,
@@ -188,6 +190,7 @@ impl Conversation {
             is_at_terminal,
             known: BTreeSet::new(),
             shown: Recent::default(),
+            queued: Recent::default(),
             unread: BTreeSet::new(),
             seen: Vec::new(),
             sent: SentMessages::default(),
@@ -331,8 +334,7 @@ impl Conversation {
     fn on_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Message(message) => self.on_message(message),
-            // It was told already.
-            Event::Recorded(_) => {}
+            Event::Recorded(recorded) => self.on_recorded(recorded),
             Event::MessageState { id, to, state } => self.on_message_state(id, to, state, now),
             Event::Withdrawn { to, ids } => self.on_withdrawn(to, ids),
             Event::Offer(offer) => self.on_offer(offer),
@@ -373,6 +375,18 @@ impl Conversation {
         self.unread.insert(message.id);
         self.tell(Event::Message(message.clone()));
         self.show(Item::Message(message));
+    }
+
+    /// The history has got a message. What was received was told already, and what was typed here is on the screen; what
+    /// another program of this profile has sent belongs to the conversation, too.
+    fn on_recorded(&mut self, recorded: Recorded) {
+        let item = &recorded.item;
+        let is_sent = item.direction == Direction::Sent && self.me.as_ref() != Some(&item.with);
+        if is_sent && self.queued.insert(item.id) {
+            self.meet(&item.with);
+            self.show(Item::Message(recorded.item.clone()));
+            self.tell(Event::Recorded(recorded));
+        }
     }
 
     fn on_seen(&mut self, id: MessageId) {
@@ -671,6 +685,7 @@ impl Conversation {
                     .ok_or_else(|| Failure::unexpected_reply(doing))?
                     .collect();
                 for (id, to) in &messages {
+                    self.queued.insert(*id);
                     self.meet(to);
                     self.tell(Event::MessageState {
                         id: *id,

@@ -1,6 +1,7 @@
 //! Messages: whom they go to, and how far each is.
 
 use super::*;
+use crate::node::command::Cursor;
 
 #[test]
 fn a_text_goes_to_whom_one_talks_to() {
@@ -488,4 +489,28 @@ fn earlier_messages_are_those_of_this_conversation() {
     let wanted = stage.wanted();
     assert_eq!(wanted.items, [Item::History(items)]);
     assert_eq!(wanted.events, [], "they are an answer, not news");
+}
+
+#[test]
+fn what_another_program_of_the_profile_sends_is_shown_once() {
+    let mut stage = Stage::with_bob();
+    let recorded = |item| {
+        Event::Recorded(Recorded {
+            cursor: Cursor(1),
+            item,
+        })
+    };
+    // What was typed here is on the screen.
+    stage.exchange("hi", Ok(Reply::Queued(vec![id(1)])));
+    let typed = recorded(sent(1, "bob", MessageState::Queued));
+    assert_eq!(stage.event(typed).items, []);
+    let elsewhere = sent(2, "carol", MessageState::Queued);
+    let wanted = stage.event(recorded(elsewhere.clone()));
+    assert_eq!(wanted.items, [Item::Message(elsewhere.clone())]);
+    assert_eq!(wanted.events, [recorded(elsewhere.clone())]);
+    assert_eq!(stage.event(recorded(elsewhere)).items, []);
+    // Notes to oneself, and what others wrote, were told as they came.
+    let note = sent(3, "alice", MessageState::Delivered);
+    assert_eq!(stage.event(recorded(note)).items, []);
+    assert_eq!(stage.event(recorded(message(4, "bob"))).items, []);
 }
