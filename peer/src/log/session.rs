@@ -75,13 +75,13 @@ pub trait Shared {
 }
 
 /// What a session needs of its caller for the time of a call.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Debug)]
 pub struct Context<'a, S> {
     /// What is shared with the other side.
     pub shared: &'a S,
     /// What all links have in flight.
     pub budget: &'a mut Budget,
-    /// This moment.
     pub now: Instant,
 }
 

@@ -36,6 +36,7 @@ pub struct ChainNumber(pub u32);
 /// A frame about logs. Its longest, [`LogFrame::Entries`], has at most
 /// [`PAGE_FRAME_LEN_MAX`](crate::limits::PAGE_FRAME_LEN_MAX) bytes; all others fit
 /// [`LINK_FRAME_LEN_MAX`](crate::limits::LINK_FRAME_LEN_MAX).
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogFrame {
     /// The first one, and only that.
@@ -47,7 +48,6 @@ pub enum LogFrame {
     Digests(List<(ConversationId, Digest), 1, DIGESTS_PAGE_MAX>),
     /// Gives a conversation a number, which is the next one; or repeats it.
     Open {
-        /// The number.
         number: ConversationNumber,
         /// What has it from now on.
         conversation: ConversationId,
@@ -104,7 +104,6 @@ pub enum LogFrame {
     Trace {
         /// Which chain it is of.
         chain: ChainNumber,
-        /// The place.
         place: Sequence,
     },
     /// Answers [`LogFrame::Trace`].
@@ -115,10 +114,7 @@ pub enum LogFrame {
         stretch: Option<Stretch>,
     },
     /// The sender's person is typing.
-    Typing {
-        /// Where.
-        conversation: ConversationNumber,
-    },
+    Typing { conversation: ConversationNumber },
     /// Asks to talk.
     Ask {
         /// Identifies the talk. Random.
@@ -134,10 +130,7 @@ pub enum LogFrame {
         is_yes: bool,
     },
     /// Ends a talk, or takes back what was asked.
-    End {
-        /// Which one.
-        session: SessionId,
-    },
+    End { session: SessionId },
 }
 
 /// Who the sender is, and what it has.
@@ -167,11 +160,11 @@ pub struct AccountHead {
 pub struct DatabaseInstance(pub [u8; 32]);
 
 /// A chain with its number.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NumberedChain {
     /// The next number, or the one that it has.
     pub number: ChainNumber,
-    /// The chain.
     pub chain: ChainId,
     /// What the sender has of it.
     pub extent: Extent,
@@ -204,15 +197,14 @@ pub struct LogEntry {
 }
 
 /// The body of an entry, or what is left of it.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryBody {
-    /// The body.
     Kept(BodyBytes),
     /// The sender does not have it any more.
     Dropped {
         /// How long it was.
         len: BodyLen,
-        /// Its hash.
         hash: crate::log::BodyHash,
     },
 }

@@ -9,6 +9,7 @@ use super::super::receiving::Slot;
 
 /// What the caller is to do. The `Take` ones are carried out in the order in which they came, one after the other where
 /// they are of one chain: a seal is that of the entries before it.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Read from the store and make a page, for [`Session::handle_page`](super::Session::handle_page).
@@ -18,7 +19,6 @@ pub enum Task {
     ReadStretch {
         /// Where to read.
         conversation: ConversationId,
-        /// Which chain.
         chain: ChainId,
         /// The place that is to be among them.
         place: Sequence,
@@ -28,7 +28,6 @@ pub enum Task {
     ReadOwn {
         /// Where to read.
         conversation: ConversationId,
-        /// Which chain.
         chain: ChainId,
         /// The first header.
         first: Sequence,
@@ -39,13 +38,11 @@ pub enum Task {
     ReadProof {
         /// Where to read.
         conversation: ConversationId,
-        /// Which chain.
         chain: ChainId,
     },
     /// Examine, check and admit a page, and tell [`Session::handle_settled`](super::Session::handle_settled) when it is
     /// refused or on disk.
     TakePage {
-        /// Identifies it.
         slot: Slot,
         /// The page. It came from the device at the other end, which is its source.
         page: Page,
@@ -54,9 +51,7 @@ pub enum Task {
     TakeSeal {
         /// Where it belongs.
         conversation: ConversationId,
-        /// Which chain.
         chain: ChainId,
-        /// The seal.
         seal: Seal,
     },
     /// Verify a proof of a fork and admit it, and tell

@@ -16,6 +16,7 @@ use crate::log::{
 };
 
 /// A request about the entries of conversations.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntriesRequest {
     // ---- at the start and at the end ----
@@ -31,57 +32,47 @@ pub enum EntriesRequest {
     },
     /// Looks up the chains of a conversation, in their order. Answered by [`EntriesAnswer::Chains`].
     Chains {
-        /// The conversation.
         conversation: ConversationId,
         /// Begins behind this one.
         after: Option<ChainId>,
     },
     /// Looks up the proofs of forks, in the order of their chains. Answered by [`EntriesAnswer::Forks`].
     Forks {
-        /// The conversation.
         conversation: ConversationId,
         /// Begins behind this one.
         after: Option<ChainId>,
     },
     /// Looks up the entries that end chains, in the order in which they came. Answered by [`EntriesAnswer::Cuts`].
     Cuts {
-        /// The conversation.
         conversation: ConversationId,
         /// Begins behind this one.
         after: Option<Arrival>,
     },
     /// Looks up the first entries of this device that count no more and are to be written again. Answered by
     /// [`EntriesAnswer::Lost`].
-    Lost {
-        /// The conversation.
-        conversation: ConversationId,
-    },
+    Lost { conversation: ConversationId },
 
     // ---- writing ----
     /// Keeps a conversation, or who it is with now.
     Open {
-        /// The conversation.
         conversation: ConversationId,
         /// What it is.
         kind: ConversationKind,
     },
     /// Writes in a conversation that is there: all of it, in order, or nothing.
     Write {
-        /// The conversation.
         conversation: ConversationId,
         /// At most [`common::limits::ENTRY_WRITES_MAX`].
         writes: Vec<EntryWrite>,
     },
     /// Drops the bodies of entries for ever. Those that control something keep theirs.
     DropBodies {
-        /// The conversation.
         conversation: ConversationId,
         /// At most [`common::limits::BODIES_DROPPED_MAX`]; those that are not there are passed over.
         entries: Vec<EntryId>,
     },
     /// The same for a span of what is shown, a step at a time. Answered by [`EntriesAnswer::Forgotten`].
     Forget {
-        /// The conversation.
         conversation: ConversationId,
         /// Begins behind this place.
         after: Option<ShownAt>,
@@ -95,9 +86,7 @@ pub enum EntriesRequest {
     /// Reads the headers from `first` to the first seal that is not before `last`, or as far as there are any. Answered
     /// by [`EntriesAnswer::OwnStretch`].
     OwnStretch {
-        /// The conversation.
         conversation: ConversationId,
-        /// The chain.
         chain: ChainId,
         /// The first header.
         first: Sequence,
@@ -106,23 +95,18 @@ pub enum EntriesRequest {
     },
     /// Reads the headers around a place, from one seal to the next. Answered by [`EntriesAnswer::Stretch`].
     Stretch {
-        /// The conversation.
         conversation: ConversationId,
-        /// The place.
         at: EntryId,
     },
     /// Reads the hash of a header. Answered by [`EntriesAnswer::Hash`].
     Hash {
-        /// The conversation.
         conversation: ConversationId,
         /// The place of the header.
         at: EntryId,
     },
     /// Reads the proof that a chain forks. Answered by [`EntriesAnswer::Fork`].
     Fork {
-        /// The conversation.
         conversation: ConversationId,
-        /// The chain.
         chain: ChainId,
     },
     /// Reads entries in the order in which they are shown. Answered by [`EntriesAnswer::Shown`].
@@ -177,9 +161,9 @@ pub enum Origin {
 pub struct Arrival(pub u64);
 
 /// Which entries to show: the first ones of a span, or the last.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShownQuery {
-    /// The conversation.
     pub conversation: ConversationId,
     /// Begins behind this place.
     pub after: Option<ShownAt>,
@@ -247,18 +231,18 @@ pub enum EntriesAnswer {
 }
 
 /// A part of a longer list.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part<T, After> {
-    /// The part.
     pub items: Vec<T>,
     /// Ask for what is behind this, unless that was all.
     pub next: Option<After>,
 }
 
 /// A conversation as it is kept.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredConversation {
-    /// Its identifier.
     pub id: ConversationId,
     /// What it is.
     pub kind: ConversationKind,
@@ -278,20 +262,20 @@ pub struct StoredCut {
 }
 
 /// An entry of this device that counts no more.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostEntry {
     /// Where it was.
     pub id: EntryId,
     /// What sort of body it has.
     pub kind: Kind,
-    /// Its body.
     pub body: Vec<u8>,
 }
 
 /// An entry to be shown. What it is worth says [`crate::log::Replica::state`].
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownEntry {
-    /// Its name.
     pub id: EntryId,
     /// When it came here.
     pub arrival: Arrival,

@@ -25,7 +25,7 @@ impl<T, const MIN: usize, const MAX: usize> List<T, MIN, MAX> {
         Self::try_from(elements.take(MAX).collect::<Vec<T>>()).ok()
     }
 
-    /// The elements.
+    /// All elements, never more than the type allows.
     pub fn as_slice(&self) -> &[T] {
         &self.0
     }
@@ -88,7 +88,7 @@ impl<'de, T: Deserialize<'de>, const MIN: usize, const MAX: usize> Visitor<'de>
 pub struct BodyBytes(Vec<u8>);
 
 impl BodyBytes {
-    /// Its length.
+    /// How many bytes there are, as the type that says it in frames.
     pub fn len(&self) -> BodyLen {
         BodyLen(u32::try_from(self.0.len()).unwrap_or(u32::MAX))
     }
