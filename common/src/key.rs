@@ -149,42 +149,49 @@ impl fmt::Debug for DeviceKey {
 }
 
 /// The secret half of a device key. Wiped when dropped, never shown.
-pub struct DeviceSecret(Zeroizing<[u8; 32]>);
+pub struct DeviceSecret {
+    seed: Zeroizing<[u8; 32]>,
+    /// Kept, because deriving it takes as long as a signature.
+    public: DeviceKey,
+}
 
 impl DeviceSecret {
     /// Derives the key from a 32-byte seed (RFC 8032 section 5.1.5), random for a new device.
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self(Zeroizing::new(seed))
+        let mut key = [0; 32];
+        key.copy_from_slice(pair(&seed).public_key().as_ref());
+        Self {
+            seed: Zeroizing::new(seed),
+            public: DeviceKey::from_bytes(key)
+                .expect("a clamped scalar is no multiple of the base's order"),
+        }
     }
 
     /// The seed, to be stored in a file that only its owner can read.
     pub fn seed(&self) -> &[u8; 32] {
-        &self.0
+        &self.seed
     }
 
     /// The public key.
-    pub fn public(&self) -> DeviceKey {
-        let mut key = [0; 32];
-        key.copy_from_slice(self.pair().public_key().as_ref());
-        DeviceKey::from_bytes(key).expect("a clamped scalar is no multiple of the base's order")
+    pub const fn public(&self) -> DeviceKey {
+        self.public
     }
 
     /// Signs `statement` with Ed25519.
     pub fn sign(&self, statement: &impl Signable) -> Signature {
         let mut bytes = [0; 64];
-        bytes.copy_from_slice(self.pair().sign(&statement.to_signed()).as_ref());
+        bytes.copy_from_slice(pair(&self.seed).sign(&statement.to_signed()).as_ref());
         Signature(bytes)
     }
 
     /// The key in PKCS #8, for TLS.
     pub(crate) fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new([&PKCS8_PREFIX[..], &self.0[..]].concat())
+        Zeroizing::new([&PKCS8_PREFIX[..], &self.seed[..]].concat())
     }
+}
 
-    fn pair(&self) -> Ed25519KeyPair {
-        Ed25519KeyPair::from_seed_unchecked(self.seed())
-            .expect("a seed of 32 bytes is always valid")
-    }
+fn pair(seed: &[u8; 32]) -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed of 32 bytes is always valid")
 }
 
 impl fmt::Debug for DeviceSecret {
