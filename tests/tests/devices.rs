@@ -75,14 +75,15 @@ fn a_new_device_of_ones_own_account_is_shown_on_the_others() {
     let told: Value = serde_json::from_str(listed.stderr.trim()).unwrap();
     assert_eq!(told["method"], "enrolled", "{listed:?}");
     assert!(!listed.stdout.contains("enrolled"), "{listed:?}");
-    // A device that nobody has listened to since then still knows of the later ones.
-    let tablet = world.peer("tablet", &["chat", "bob"]);
-    assert_eq!(
-        tablet.stdout.matches("NEW DEVICE of your account").count()
-            + tablet.stderr.matches("NEW DEVICE of your account").count(),
-        3,
-        "{tablet:?}"
-    );
+    // A device that waits for approval itself hears of them only when it is approved, and of all.
+    for (is_approved, count) in [(false, 0), (true, 3)] {
+        if is_approved {
+            world.approve("alice", "tablet");
+        }
+        let tablet = world.peer("tablet", &["list"]);
+        let told = tablet.stderr.matches("NEW DEVICE of your account").count();
+        assert_eq!(told, count, "{tablet:?}");
+    }
 }
 
 #[test]
