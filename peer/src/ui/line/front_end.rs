@@ -771,7 +771,7 @@ mod tests {
             ),
             (
                 transfer("a.txt", failed),
-                "  1: a.txt from bob failed: the link broke",
+                "  1: a.txt from bob failed: the link broke; bob has to send it again, from the beginning",
             ),
             (
                 transfer("a.txt", done),
