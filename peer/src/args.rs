@@ -636,6 +636,9 @@ pub(crate) struct ForgetServer {
     /// The server, as it was given to register or login; the profile's own unless given.
     #[arg(value_name = "HOST[:PORT]", value_parser = parse_server)]
     pub(crate) server: Option<ServerAddress>,
+    /// Do not ask: the profile's own server is out of reach until the next login.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 fn device_name(text: &str) -> Result<DeviceName, DeviceNameError> {

@@ -39,7 +39,10 @@ struct StatusView<'a> {
 /// Shows who and where this device is. An unreachable server is part of the answer, not a failure.
 pub(super) fn status(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "show the status";
-    let mut session = place.open(DOING)?;
+    let mut session = match place.open(DOING) {
+        Ok(session) => session,
+        Err(failure) => return Err(without_server(place, failure, screen)),
+    };
     if session.is_owner() {
         // A node that has just started gets a moment to connect.
         match session.try_call(&Command::WaitReady, READY_TIMEOUT) {
@@ -74,6 +77,34 @@ pub(super) fn status(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     } else {
         Exit::NotLoggedIn
     })
+}
+
+/// The profile whose server's key is forgotten, as far as it is known without a node. Returns what is to be done.
+fn without_server(place: &Place, failure: Failure, screen: &Screen) -> Failure {
+    let Ok(Some(settings)) = place.profile.settings() else {
+        return failure;
+    };
+    if failure.exit() != Exit::ServerKey || screen.is_json() {
+        return failure;
+    }
+    let account = settings
+        .account
+        .as_ref()
+        .map_or("none", AccountName::as_str);
+    let rows = [
+        ("account", account.to_owned()),
+        (
+            "state",
+            "offline: no key of the server is trusted".to_owned(),
+        ),
+        ("server", settings.server().to_string()),
+        ("profile", shown_path(place.profile.folder())),
+    ];
+    for (name, value) in rows {
+        // Where this cannot be shown, the failure is.
+        let _ = screen.say(line::labelled(name, &value, &screen.look));
+    }
+    failure
 }
 
 fn status_rows(

@@ -528,7 +528,7 @@ fn not_trusted(settings: &Settings) -> Failure {
     let server = settings.server();
     let owner = settings.owner();
     Failure::new(Exit::ServerKey, format!("could not connect to {server}"))
-        .because("it is not trusted: its key is not in this profile's known_servers")
+        .because("no key of it is trusted: this profile has forgotten it, or never knew one")
         .next(format!(
             "run 'peer login {owner}' to look at its key and log in again"
         ))
