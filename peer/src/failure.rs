@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::client::CallError;
 use crate::node::command::CommandError;
+use crate::ui::line::{RELAY_OFF, RELAY_OFF_HELP};
 
 /// The exit codes.
 mod exit;
@@ -191,7 +192,14 @@ impl Failure {
         }
     }
 
-    /// This device has logged out, or its token is no longer valid. `owner` is whose profile it is, if that
+    /// Everything is to go through a relay that the server has not.
+    pub(crate) fn relay_off(doing: &str) -> Self {
+        Self::new(Exit::NotDelivered, format!("could not {doing}"))
+            .because(RELAY_OFF)
+            .next(RELAY_OFF_HELP)
+    }
+
+    /// This device has logged out, or was never logged in. `owner` is whose profile it is, if that
     /// is known.
     pub(crate) fn not_logged_in(doing: &str, owner: Option<&AccountName>) -> Self {
         let failure = Self::new(Exit::NotLoggedIn, format!("could not {doing}"))

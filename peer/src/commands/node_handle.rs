@@ -281,6 +281,23 @@ impl NodeHandle {
         }
     }
 
+    /// Tells whether nobody can be reached, as everything is to go through a relay that the server has not; as far as
+    /// the node knows.
+    pub(crate) fn lacks_relay(&mut self) -> bool {
+        let status = self.try_call(&Command::Status, CALL_TIMEOUT);
+        matches!(status, Ok(Reply::Status(status)) if status.lacks_relay())
+    }
+
+    /// The same for a command that waits for nothing else: where there is to be a relay, the node has a moment to learn
+    /// whether there is one.
+    pub(crate) fn may_lack_relay(&mut self) -> bool {
+        if self.ways.rule == PathRule::Relayed {
+            // Without a server nobody knows.
+            let _ = self.try_call(&Command::WaitReady, SILENCE_MAX);
+        }
+        self.lacks_relay()
+    }
+
     /// Waits until the node is logged in.
     pub(crate) fn ready(&mut self, doing: &str) -> Result<(), Failure> {
         match self.repeated(&Command::WaitReady, READY_TIMEOUT)? {
