@@ -128,7 +128,9 @@ impl Failure {
                 "check the name, run the command again and type the password anew; one that was refused is never tried again by itself",
             ),
             CommandError::Invalid(_) => {
-                failure(Exit::Usage).next("correct it and run the command again")
+                failure(Exit::Usage).next(
+                    "the reason says what to change; 'peer COMMAND --help' shows what can be given",
+                )
             }
             CommandError::Unreachable(_) => failure(Exit::Unreachable).next(
                 "check the network and the server's address in 'peer status', then try again",
@@ -139,6 +141,8 @@ impl Failure {
             CommandError::Upgrade { .. } => {
                 failure(Exit::Other).next("upgrade the older of the two, then try again")
             }
+            CommandError::UnknownAccount(_) => failure(Exit::Credentials)
+                .next("check the name: 'peer list' shows who is online"),
             CommandError::PeerOffline(_) => failure(Exit::NotDelivered)
                 .next("see who is online with 'peer list', and try again later"),
             CommandError::PeerUnreachable { .. } => failure(Exit::NotDelivered).next(
@@ -269,7 +273,7 @@ mod tests {
 
     #[test]
     fn every_answer_has_its_documented_code() {
-        let bob = "bob".parse().unwrap();
+        let bob: AccountName = "bob".parse().unwrap();
         for (error, code) in [
             (CommandError::Refused(Refusal::WrongCredentials), 3),
             (CommandError::WrongPassword, 3),
@@ -292,6 +296,7 @@ mod tests {
                 },
                 7,
             ),
+            (CommandError::UnknownAccount(bob.clone()), 3),
             (CommandError::PeerOffline(bob), 7),
             (CommandError::Transfer("the link broke".into()), 9),
             (CommandError::File("gone".into()), 8),

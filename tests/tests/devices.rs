@@ -397,7 +397,11 @@ fn an_account_gets_a_recovery_code_and_approves_its_devices() {
     assert!(shown.stdout.contains("waits for approval"), "{shown:?}");
     assert!(shown.stderr.contains("peer devices approve"), "{shown:?}");
     let refused = world.peer("tablet", &["devices", "approve", fingerprint]);
-    assert_explains(&refused, 2, &["not approved itself"]);
+    assert_explains(
+        &refused,
+        12,
+        &["this device is not approved by its account yet"],
+    );
     let unknown = world.peer("alice", &["devices", "approve", "nobody"]);
     assert_explains(&unknown, 2, &["no device of this account"]);
     let approved = world.peer("alice", &["devices", "approve", fingerprint]);
@@ -500,5 +504,9 @@ fn two_people_verify_each_other() {
         false
     );
     let nobody = world.peer("alice", &["verify", "zoe"]);
-    assert_explains(&nobody, 2, &["nobody has this account"]);
+    assert_explains(
+        &nobody,
+        3,
+        &["who zoe is: nobody has this account", "check the name"],
+    );
 }
