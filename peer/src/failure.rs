@@ -125,7 +125,7 @@ impl Failure {
                 .next("log in with another profile ('peer --profile NAME login'), and have that device approved"),
             CommandError::WrongPassword => failure(Exit::Credentials)
                 .next(
-                "check the name, run the command again and type the password anew; one that was refused is never tried again by itself",
+                "check the name, and type the password anew; an account that was removed is made anew by its operator or with 'peer register NAME'",
             ),
             CommandError::Invalid(_) => {
                 failure(Exit::Usage).next(
@@ -165,7 +165,7 @@ impl Failure {
         let failure = |exit| Self::new(exit, format!("could not {doing}")).because(refusal);
         match refusal {
             Refusal::WrongCredentials => failure(Exit::Credentials).next(
-                "check the name and the password; after a few wrong ones the account is blocked for a while",
+                "check the name and the password; after a few wrong ones the account is blocked for a while. An account that was removed is made anew by its operator or with 'peer register NAME'",
             ),
             Refusal::Blocked { retry_after_s } => {
                 Self::new(Exit::Blocked, format!("could not {doing}: the account is blocked"))
@@ -174,7 +174,8 @@ impl Failure {
                         "wait {retry_after_s} s, or get a one-time code with 'peer admit' on a device that is logged in and add --code CODE"
                     ))
             }
-            Refusal::TokenRefused | Refusal::NotLoggedIn => Self::not_logged_in(doing, None),
+            Refusal::TokenRefused => Self::not_known_there(doing, None),
+            Refusal::NotLoggedIn => Self::not_logged_in(doing, None),
             Refusal::RegistrationClosed => failure(Exit::Other)
                 .next("ask the server's operator for an account, then run 'peer login NAME'"),
             Refusal::AccountExists => failure(Exit::Other)
@@ -216,6 +217,16 @@ impl Failure {
                 failure.next("run 'peer login NAME', or 'peer register NAME' for a new account")
             }
         }
+    }
+
+    /// The server refuses the device's token, and does not say why. `owner` is whose profile it is, if that is known.
+    pub(crate) fn not_known_there(doing: &str, owner: Option<&AccountName>) -> Self {
+        let name = owner.map_or("NAME", AccountName::as_str);
+        Self::new(Exit::NotLoggedIn, format!("could not {doing}"))
+            .because("this device is not logged in any more: its log-in has ended at the server, or its account was removed there")
+            .next(format!(
+                "run 'peer login {name}'; if there is no such account any more, ask the operator, or make it anew with 'peer register {name}'"
+            ))
     }
 
     /// The account of this profile does not exist any more. `owner` is its name, if that is known.

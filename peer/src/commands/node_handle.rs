@@ -496,15 +496,19 @@ impl NodeHandle {
             let server = self.settings.server().to_string();
             return Failure::server_key_changed(&server, expected, seen);
         }
+        let owner = self.settings.account.as_ref();
         if let CallError::Refused(
-            CommandError::NotLoggedIn
-            | CommandError::Refused(Refusal::TokenRefused | Refusal::NotLoggedIn),
+            CommandError::NotLoggedIn | CommandError::Refused(Refusal::NotLoggedIn),
         ) = &error
         {
-            return Failure::not_logged_in(doing, self.settings.account.as_ref());
+            return Failure::not_logged_in(doing, owner);
+        }
+        let token_refused = CommandError::Refused(Refusal::TokenRefused);
+        if matches!(&error, CallError::Refused(error) if *error == token_refused) {
+            return Failure::not_known_there(doing, owner);
         }
         if matches!(error, CallError::Refused(CommandError::AccountRemoved)) {
-            return Failure::account_removed(doing, self.settings.account.as_ref());
+            return Failure::account_removed(doing, owner);
         }
         Failure::of_call(doing, error)
     }
