@@ -869,7 +869,11 @@ impl Conversation {
         match self.with.clone() {
             Some(with) => self.send(vec![with], text, now),
             None => {
-                self.unaddressed.on_line(line, self.is_interactive);
+                if self.is_interactive {
+                    self.unaddressed.keep(line);
+                } else if !self.is_at_terminal {
+                    self.unaddressed.lose();
+                }
                 self.object(Objection::NoRecipient {
                     is_kept: self.is_interactive,
                 });

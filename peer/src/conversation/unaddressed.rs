@@ -1,7 +1,7 @@
 //! Texts that were typed before it was known to whom they go.
 //!
 //! Somebody who types gets the text back into the line: at once, to put a name in front of it, and again once there
-//! is a recipient. What a program writes is only counted.
+//! is a recipient. What a program writes is only counted, and without a line editor a person is just told.
 
 /// The latest such text, or how many there were.
 #[derive(Debug, Default)]
@@ -15,14 +15,15 @@ pub(super) struct Unaddressed {
 }
 
 impl Unaddressed {
-    /// A line was typed without a recipient.
-    pub(super) fn on_line(&mut self, line: &str, is_interactive: bool) {
-        if is_interactive {
-            self.kept = Some(line.to_owned());
-            self.draft = self.kept.clone();
-        } else {
-            self.lost += 1;
-        }
+    /// A line was typed in an editor, without a recipient.
+    pub(super) fn keep(&mut self, line: &str) {
+        self.kept = Some(line.to_owned());
+        self.draft = self.kept.clone();
+    }
+
+    /// A program has written a line without a recipient.
+    pub(super) const fn lose(&mut self) {
+        self.lost += 1;
     }
 
     /// There is a recipient now.
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn a_text_comes_back_until_it_is_sent() {
         let mut texts = Unaddressed::default();
-        texts.on_line("hello", true);
+        texts.keep("hello");
         assert_eq!((texts.draft(), texts.lost()), ("hello", 0));
         texts.on_typed();
         assert_eq!(texts.draft(), "");
@@ -68,7 +69,7 @@ mod tests {
         texts.on_recipient();
         assert_eq!(texts.draft(), "", "once");
 
-        texts.on_line("bye", true);
+        texts.keep("bye");
         texts.on_typed();
         texts.on_sent();
         texts.on_recipient();
@@ -78,8 +79,8 @@ mod tests {
     #[test]
     fn what_a_program_writes_is_counted() {
         let mut texts = Unaddressed::default();
-        texts.on_line("hello", false);
-        texts.on_line("hello", false);
+        texts.lose();
+        texts.lose();
         assert_eq!((texts.draft(), texts.lost()), ("", 2));
     }
 }
