@@ -10,6 +10,7 @@ use common::id::{AccountName, DeviceName, DeviceNameError, MessageId, NameError}
 use common::key::Fingerprint;
 use common::limits::{HISTORY_ITEMS_MAX, ON_MESSAGE_TIMEOUT_MAX};
 use common::os::bind::BindAddress;
+use common::os::clock::unix_time;
 use common::os::number::within;
 use common::text::{TimeRange, TimeRangeError, time_range};
 use common::time::UnixTime;
@@ -72,7 +73,13 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Bind the UDP socket to this address instead of a free port.
-    #[arg(long, global = true, env = "PEER_UDP", value_name = "[ADDR:]PORT")]
+    #[arg(
+        long,
+        global = true,
+        env = "PEER_UDP",
+        value_name = "[ADDR:]PORT",
+        allow_negative_numbers = true
+    )]
     pub(crate) udp: Option<BindAddress>,
     /// Which way packets to others may take: both, or only through the server's relay, which hides this device's
     /// addresses, or only directly.
@@ -490,6 +497,7 @@ pub(crate) struct Send {
     pub(crate) no_wait: bool,
     /// Wait at most so many seconds for each to get it.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, conflicts_with = "no_wait",
+          allow_negative_numbers = true,
           value_parser = within(1..=86_400, "seconds"))]
     pub(crate) timeout: u32,
 }
@@ -533,7 +541,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) on_message: Option<PathBuf>,
     /// End PROGRAM if it takes longer than so many seconds; 60 unless given.
-    #[arg(long, value_name = "SECONDS", requires = "on_message",
+    #[arg(long, value_name = "SECONDS", requires = "on_message", allow_negative_numbers = true,
           value_parser = within(1..=ON_MESSAGE_TIMEOUT_MAX.as_secs() as u32, "seconds"))]
     pub(crate) timeout: Option<u32>,
 }
@@ -541,7 +549,7 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 pub(crate) struct Events {
     /// First tell the messages that came after this one: the cursor of an event, or 0 for all.
-    #[arg(long, value_name = "CURSOR")]
+    #[arg(long, value_name = "CURSOR", allow_negative_numbers = true)]
     pub(crate) since: Option<Cursor>,
 }
 
@@ -591,13 +599,14 @@ pub(crate) struct Search {
 pub(crate) struct Part {
     /// Only what was sent from then on: a day (2026-11-23), a time of one ('2026-11-23 14:05'), or how long ago (30min,
     /// 12h, 3d, 2w).
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = time)]
     pub(crate) since: Option<TypedTime>,
     /// Only what was sent until then; all of a day or a minute counts.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = time)]
     pub(crate) until: Option<TypedTime>,
     /// At most so many messages, the latest.
-    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = within(1..=HISTORY_ITEMS_MAX, "messages"))]
+    #[arg(long, value_name = "COUNT", default_value_t = 50, allow_negative_numbers = true,
+          value_parser = within(1..=HISTORY_ITEMS_MAX, "messages"))]
     pub(crate) limit: u32,
 }
 
@@ -619,7 +628,7 @@ impl TypedTime {
 /// Whether a time can be meant does not depend on the zone.
 fn time(typed: &str) -> Result<TypedTime, TimeRangeError> {
     let zone = TimeZone::UTC;
-    time_range(typed, &zone, UnixTime::default()).map(|_| TypedTime(typed.to_owned()))
+    time_range(typed, &zone, unix_time()).map(|_| TypedTime(typed.to_owned()))
 }
 
 #[derive(Debug, Args)]
@@ -627,6 +636,9 @@ pub(crate) struct ForgetServer {
     /// The server, as it was given to register or login; the profile's own unless given.
     #[arg(value_name = "HOST[:PORT]", value_parser = parse_server)]
     pub(crate) server: Option<ServerAddress>,
+    /// Do not ask: the profile's own server is out of reach until the next login.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 fn device_name(text: &str) -> Result<DeviceName, DeviceNameError> {
@@ -773,12 +785,31 @@ mod tests {
                 "a number from 1 to 10000 (messages)",
             ),
             (
+                "peer history --limit -1",
+                "a number from 1 to 10000 (messages)",
+            ),
+            (
+                "peer send bob hi --timeout -1",
+                "a number from 1 to 86400 (seconds)",
+            ),
+            (
+                "peer run --on-message ./bot.sh --timeout -1",
+                "a number from 1 to 3600 (seconds)",
+            ),
+            ("peer events --since -1", "invalid value '-1'"),
+            ("peer list --udp -1", "invalid value '-1'"),
+            ("peer history --since -3d", "nor how long ago (30min,"),
+            ("peer history --since 2026-02-29", "no such day"),
+            ("peer history --since 1m", "minutes are min"),
+            ("peer history --until 99999999999w", "too long ago"),
+            (
                 "peer run --on-message ./bot.sh --timeout 3601",
                 "a number from 1 to 3600 (seconds)",
             ),
         ] {
             let told = parse(line).unwrap_err().to_string();
             assert!(told.contains(range), "{told}");
+            assert!(!told.contains("tip:"), "{told}");
         }
     }
 

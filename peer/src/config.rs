@@ -106,6 +106,8 @@ pub(crate) fn shown_path(path: &Path) -> String {
     let text = match BaseDirs::new()
         .and_then(|base| Some(path.strip_prefix(base.home_dir()).ok()?.to_owned()))
     {
+        // Joined to nothing it would have a slash behind it.
+        Some(rest) if rest.as_os_str().is_empty() => PathBuf::from("~"),
         Some(rest) => Path::new("~").join(rest),
         None => path.to_owned(),
     };
@@ -297,6 +299,15 @@ mod tests {
             text: text.to_owned(),
             first: first.map(|name| name.parse().unwrap()),
         }
+    }
+
+    #[test]
+    fn a_path_below_home_is_short_and_home_itself_has_no_slash() {
+        let base = BaseDirs::new().expect("there is a home folder");
+        let home = base.home_dir();
+        assert_eq!(shown_path(home), "~");
+        assert_eq!(shown_path(&home.join("Downloads")), "~/Downloads");
+        assert_eq!(shown_path(Path::new("/elsewhere/a\u{7}")), "/elsewhere/a␇");
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub(crate) mod slash;
 pub(crate) mod speed;
 // Transfers that this conversation follows.
 mod transfers;
+// Texts that were typed before there was a recipient.
+mod unaddressed;
 
 use connection::{ConnectionChange, ConnectionWatch};
 use entry::Entry;
@@ -66,6 +68,7 @@ use recent::Recent;
 use recipients::{addressed, each_once};
 use sent::{SentMessages, by_recipient};
 use transfers::{Ended, Selected, Transfers};
+use unaddressed::Unaddressed;
 
 pub(crate) use io::{
     Ending, Input, Item, Now, Objection, Output, PromptState, RequestError, RequestId, Setup,
@@ -161,6 +164,7 @@ pub(crate) struct Conversation {
     farewell: Farewell,
     /// A text that was not sent, because it may have been meant for somebody else. Typed again, it is.
     unconfirmed: Option<String>,
+    unaddressed: Unaddressed,
     /// Unanswered requests: what each does, for an error message, and why.
     asked: BTreeMap<RequestId, (String, Purpose)>,
     next_request: u64,
@@ -204,6 +208,7 @@ impl Conversation {
             opening: None,
             farewell: Farewell::default(),
             unconfirmed: None,
+            unaddressed: Unaddressed::default(),
             asked: BTreeMap::new(),
             next_request: 0,
             outputs: VecDeque::new(),
@@ -270,7 +275,13 @@ impl Conversation {
         (!self.farewell.has_begun()).then_some(PromptState {
             with: self.with.as_ref(),
             unread: self.unread.len(),
+            draft: self.unaddressed.draft(),
         })
+    }
+
+    /// How many lines of a program went nowhere, as they named no recipient.
+    pub(crate) const fn unaddressed(&self) -> usize {
+        self.unaddressed.lost()
     }
 
     /// The transfers of this conversation that have not ended: those that move first, as a front end may
@@ -769,6 +780,7 @@ impl Conversation {
 
     fn on_typed(&mut self, typed: Typed, now: Now) {
         let before = self.farewell.next_turn();
+        self.unaddressed.on_typed();
         match typed {
             Typed::Line(line) => self.on_line(&line, before, now),
             Typed::End if self.is_interactive => self.leave(before),
@@ -789,6 +801,7 @@ impl Conversation {
         if self.is_at_terminal && !self.is_interactive && self.with.as_ref() != Some(&name) {
             self.show(Item::TurnedTo(name.clone()));
         }
+        self.unaddressed.on_recipient();
         self.with = Some(name);
     }
 
@@ -804,17 +817,18 @@ impl Conversation {
             Ok(Entry::Nothing) => {}
             Ok(Entry::Quit) => self.leave(before),
             Ok(Entry::Help) => self.show(Item::Help),
-            Ok(Entry::Say(text)) => self.say(text, now),
+            Ok(Entry::Say(text)) => self.say(text, line, now),
             Ok(Entry::Ambiguous { name, text }) => {
                 // Typed a second time, or sent by a program, it is meant for the present recipient.
                 if !self.is_interactive || unconfirmed.as_ref() == Some(&text) {
-                    return self.say(text, now);
+                    return self.say(text, line, now);
                 }
                 let with = self.with.clone();
                 self.object(Objection::Ambiguous { name, with });
                 self.unconfirmed = Some(text);
             }
             Ok(Entry::SayTo(to, text)) => {
+                self.unaddressed.on_sent();
                 if self.with.is_none()
                     && let [only] = to.as_slice()
                 {
@@ -850,10 +864,20 @@ impl Conversation {
         }
     }
 
-    fn say(&mut self, text: String, now: Now) {
+    /// Sends a text, which was typed as `line`.
+    fn say(&mut self, text: String, line: &str, now: Now) {
         match self.with.clone() {
             Some(with) => self.send(vec![with], text, now),
-            None => self.object(Objection::NoRecipient),
+            None => {
+                if self.is_interactive {
+                    self.unaddressed.keep(line);
+                } else if !self.is_at_terminal {
+                    self.unaddressed.lose();
+                }
+                self.object(Objection::NoRecipient {
+                    is_kept: self.is_interactive,
+                });
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::client::CallError;
 use crate::node::command::CommandError;
+use crate::ui::line::{RELAY_OFF, RELAY_OFF_HELP};
 
 /// The exit codes.
 mod exit;
@@ -124,10 +125,12 @@ impl Failure {
                 .next("log in with another profile ('peer --profile NAME login'), and have that device approved"),
             CommandError::WrongPassword => failure(Exit::Credentials)
                 .next(
-                "check the name, run the command again and type the password anew; one that was refused is never tried again by itself",
+                "check the name, and type the password anew; an account that was removed is made anew by its operator or with 'peer register NAME'",
             ),
             CommandError::Invalid(_) => {
-                failure(Exit::Usage).next("correct it and run the command again")
+                failure(Exit::Usage).next(
+                    "the reason says what to change; 'peer COMMAND --help' shows what can be given",
+                )
             }
             CommandError::Unreachable(_) => failure(Exit::Unreachable).next(
                 "check the network and the server's address in 'peer status', then try again",
@@ -138,6 +141,8 @@ impl Failure {
             CommandError::Upgrade { .. } => {
                 failure(Exit::Other).next("upgrade the older of the two, then try again")
             }
+            CommandError::UnknownAccount(_) => failure(Exit::Credentials)
+                .next("check the name: 'peer list' shows who is online"),
             CommandError::PeerOffline(_) => failure(Exit::NotDelivered)
                 .next("see who is online with 'peer list', and try again later"),
             CommandError::PeerUnreachable { .. } => failure(Exit::NotDelivered).next(
@@ -160,7 +165,7 @@ impl Failure {
         let failure = |exit| Self::new(exit, format!("could not {doing}")).because(refusal);
         match refusal {
             Refusal::WrongCredentials => failure(Exit::Credentials).next(
-                "check the name and the password; after a few wrong ones the account is blocked for a while",
+                "check the name and the password; after a few wrong ones the account is blocked for a while. An account that was removed is made anew by its operator or with 'peer register NAME'",
             ),
             Refusal::Blocked { retry_after_s } => {
                 Self::new(Exit::Blocked, format!("could not {doing}: the account is blocked"))
@@ -169,7 +174,8 @@ impl Failure {
                         "wait {retry_after_s} s, or get a one-time code with 'peer admit' on a device that is logged in and add --code CODE"
                     ))
             }
-            Refusal::TokenRefused | Refusal::NotLoggedIn => Self::not_logged_in(doing, None),
+            Refusal::TokenRefused => Self::not_known_there(doing, None),
+            Refusal::NotLoggedIn => Self::not_logged_in(doing, None),
             Refusal::RegistrationClosed => failure(Exit::Other)
                 .next("ask the server's operator for an account, then run 'peer login NAME'"),
             Refusal::AccountExists => failure(Exit::Other)
@@ -191,7 +197,14 @@ impl Failure {
         }
     }
 
-    /// This device has logged out, or its token is no longer valid. `owner` is whose profile it is, if that
+    /// Everything is to go through a relay that the server has not.
+    pub(crate) fn relay_off(doing: &str) -> Self {
+        Self::new(Exit::NotDelivered, format!("could not {doing}"))
+            .because(RELAY_OFF)
+            .next(RELAY_OFF_HELP)
+    }
+
+    /// This device has logged out, or was never logged in. `owner` is whose profile it is, if that
     /// is known.
     pub(crate) fn not_logged_in(doing: &str, owner: Option<&AccountName>) -> Self {
         let failure = Self::new(Exit::NotLoggedIn, format!("could not {doing}"))
@@ -204,6 +217,16 @@ impl Failure {
                 failure.next("run 'peer login NAME', or 'peer register NAME' for a new account")
             }
         }
+    }
+
+    /// The server refuses the device's token, and does not say why. `owner` is whose profile it is, if that is known.
+    pub(crate) fn not_known_there(doing: &str, owner: Option<&AccountName>) -> Self {
+        let name = owner.map_or("NAME", AccountName::as_str);
+        Self::new(Exit::NotLoggedIn, format!("could not {doing}"))
+            .because("this device is not logged in any more: its log-in has ended at the server, or its account was removed there")
+            .next(format!(
+                "run 'peer login {name}'; if there is no such account any more, ask the operator, or make it anew with 'peer register {name}'"
+            ))
     }
 
     /// The account of this profile does not exist any more. `owner` is its name, if that is known.
@@ -261,7 +284,7 @@ mod tests {
 
     #[test]
     fn every_answer_has_its_documented_code() {
-        let bob = "bob".parse().unwrap();
+        let bob: AccountName = "bob".parse().unwrap();
         for (error, code) in [
             (CommandError::Refused(Refusal::WrongCredentials), 3),
             (CommandError::WrongPassword, 3),
@@ -284,6 +307,7 @@ mod tests {
                 },
                 7,
             ),
+            (CommandError::UnknownAccount(bob.clone()), 3),
             (CommandError::PeerOffline(bob), 7),
             (CommandError::Transfer("the link broke".into()), 9),
             (CommandError::File("gone".into()), 8),

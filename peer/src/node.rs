@@ -337,6 +337,9 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         loop {
             self.tell_neighbours(now);
+            let own = self.account.name();
+            let is_unapproved = own.is_some_and(|own| self.identities.is_unapproved(own));
+            self.account.set_unapproved(is_unapproved);
             let cx = &mut self.effects.at(now);
             let has_sent = self.account.send_requests(cx);
             if let Some(event) = self.account.poll_event() {

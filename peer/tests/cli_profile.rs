@@ -163,7 +163,9 @@ fn another_fingerprint_than_the_known_one_is_refused() {
         message.contains(&format!("peer forget-server {server}")),
         "{message}"
     );
-    let forgotten = home.run(&["forget-server", &server]);
+    let unasked = home.fails(2, &["forget-server", &server]);
+    assert!(unasked.contains("--yes"), "{unasked}");
+    let forgotten = home.run(&["forget-server", &server, "--yes"]);
     assert_eq!(forgotten.status.code(), Some(0));
     home.fails(1, &["forget-server", &server]);
 }

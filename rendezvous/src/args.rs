@@ -63,15 +63,25 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ServeArguments {
     /// Address and port to listen on, TCP and UDP [default: port 7400 of every address]
-    #[arg(long, value_name = "[ADDR:]PORT", env = "RENDEZVOUS_LISTEN")]
+    #[arg(
+        long,
+        value_name = "[ADDR:]PORT",
+        env = "RENDEZVOUS_LISTEN",
+        allow_negative_numbers = true
+    )]
     pub listen: Option<BindAddress>,
     /// A second UDP port at the same address, which only answers STUN: it lets 'peer doctor' tell people what their
     /// router does [default: the one after the port of --listen]
-    #[arg(long, value_name = "PORT", env = "RENDEZVOUS_STUN_PORT")]
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "RENDEZVOUS_STUN_PORT",
+        allow_negative_numbers = true
+    )]
     pub stun_port: Option<u16>,
     /// Threads that answer STUN and relay; more than one on Linux only [default: as many as there are cores, at
     /// most 4]
-    #[arg(long, value_name = "COUNT", env = "RENDEZVOUS_UDP_THREADS",
+    #[arg(long, value_name = "COUNT", env = "RENDEZVOUS_UDP_THREADS", allow_negative_numbers = true,
           value_parser = within(1..=UDP_THREADS_MAX, "threads"))]
     pub udp_threads: Option<u32>,
     /// Who may register; there are no invitations yet, so it is everybody or nobody
@@ -81,11 +91,11 @@ pub struct ServeArguments {
     #[arg(long, value_name = "PEMFILE", env = "RENDEZVOUS_CERTIFICATE")]
     pub certificate: Option<PathBuf>,
     /// Failed log-ins in a row after which strangers have to wait
-    #[arg(long, value_name = "COUNT", default_value_t = 5,
+    #[arg(long, value_name = "COUNT", default_value_t = 5, allow_negative_numbers = true,
           value_parser = within(1..=FAILURE_LIMIT_MAX, "log-ins"))]
     pub failures_max: u32,
     /// Seconds of the first block; each further one lasts twice as long, up to an hour
-    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
           value_parser = within(1..=3600, "seconds"))]
     pub block_first: u32,
     /// Relay nothing: devices that do not reach each other directly do not reach each other
@@ -230,10 +240,22 @@ mod tests {
                 "a number from 1 to 1000 (log-ins)",
             ),
             ("serve --block-first 0", "a number from 1 to 3600 (seconds)"),
+            (
+                "serve --failures-max -1",
+                "a number from 1 to 1000 (log-ins)",
+            ),
+            (
+                "serve --block-first -1",
+                "a number from 1 to 3600 (seconds)",
+            ),
+            ("serve --stun-port -1", "invalid value '-1'"),
+            ("serve --udp-threads -1", "invalid value '-1'"),
+            ("serve --listen -1", "invalid value '-1'"),
         ] {
             let typed = ["rendezvous"].into_iter().chain(line.split(' '));
             let told = Arguments::try_parse_from(typed).unwrap_err().to_string();
             assert!(told.contains(range), "{told}");
+            assert!(!told.contains("tip:"), "{told}");
         }
     }
 

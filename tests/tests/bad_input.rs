@@ -395,7 +395,10 @@ fn t30_a_server_whose_key_has_changed_is_refused_loudly_until_a_person_forgets_i
     assert_explains(&unknown, 1, &["127.0.0.1:9", "peer status"]);
     let none = world.peer("newcomer", &["forget-server"]);
     assert_explains(&none, 2, &["no server yet", "forget-server HOST"]);
-    let forgotten = world.peer("alice", &["forget-server"]);
+    let unasked = world.peer("alice", &["forget-server"]);
+    let words = [&address, "peer login alice", "nobody to ask", "--yes"];
+    assert_explains(&unasked, 2, &words);
+    let forgotten = world.peer("alice", &["forget-server", "--yes"]);
     assert_eq!(forgotten.code(), 0, "{forgotten:?}");
     assert!(forgotten.stdout.contains(&address), "{forgotten:?}");
     let again = world.peer("alice", &["forget-server", &address]);
@@ -403,8 +406,13 @@ fn t30_a_server_whose_key_has_changed_is_refused_loudly_until_a_person_forgets_i
     assert_explains(
         &world.peer("alice", &["list"]),
         6,
-        &["not trusted", "peer login"],
+        &["no key of it is trusted", "peer login alice"],
     );
+    let status = world.peer("alice", &["status"]);
+    assert_explains(&status, 6, &["no key of it is trusted", "peer login alice"]);
+    for words in ["account   alice", &address, "offline: no key of the server"] {
+        assert!(status.stdout.contains(words), "{status:?}");
+    }
     let unasked = world.peer("alice", &["login", "alice", "--password-file", &file]);
     assert_explains(&unasked, 6, &["nobody to ask", "--fingerprint"]);
     // The other server does not have the account, but now it is talked to.

@@ -72,6 +72,25 @@ fn piped_lines_are_sent_answered_and_waited_for() {
 }
 
 #[test]
+fn a_piped_line_for_nobody_is_an_error_and_the_others_are_sent() {
+    let world = world_of(&["alice", "bob"]);
+    let bob = world.receive("bob");
+    fs::write(world.path("lines"), "x\n/to bob\nafter\n").unwrap();
+    let command = world.peer_command("alice", &["chat"]);
+    let piped = with_stdin(command, &world.path("lines"));
+    let finished = run(Program::Peer, &mut { piped });
+    let words = [
+        "could not send 1 line",
+        "nobody to send to",
+        "peer chat NAME",
+    ];
+    assert_explains(&finished, 2, &words);
+    assert!(finished.stdout.contains("To whom?"), "{finished:?}");
+    wait(&bob, "after", |line| line["params"]["body"] == "after");
+    assert_eq!(world.received("bob", "alice"), ["after"]);
+}
+
+#[test]
 fn a_piped_line_that_is_no_text_is_refused_and_the_others_are_sent() {
     let world = world_of(&["alice", "bob"]);
     let bob = world.receive("bob");

@@ -204,7 +204,8 @@ fn walk_peer(world: &World, place: Place, all: &BTreeSet<Vec<String>>) {
     walk.succeed(who, "devices revoke", &["spare"]);
     drop(running);
     walk.succeed(who, "logout", &[]);
-    walk.succeed(who, "forget-server", &[address]);
+    walk.fail(who, "forget-server", &[address]);
+    walk.succeed(who, "forget-server", &[address, "--yes"]);
 
     walk.fail("nobody", "register", &nowhere);
     walk.fail("nobody", "login", &nowhere);

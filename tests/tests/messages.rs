@@ -615,7 +615,10 @@ fn whoever_hides_its_addresses_hears_why_nobody_is_reached_without_a_relay() {
     assert_explains(
         &refused,
         7,
-        &["bob is online", "--path relay permits no other way"],
+        &[
+            "this server relays nothing, and --path relay",
+            "leave out --path relay",
+        ],
     );
     let doctor = world.peer("alice", &["doctor"]);
     assert_eq!(doctor.code(), 0, "{doctor:?}");
@@ -897,4 +900,15 @@ fn whoever_sends_through_a_relay_that_the_server_has_not_is_told_so_at_once() {
     assert_eq!(world.json("alice", &["outbox"]).len(), 1);
     assert_eq!(world.peer("alice", &["send", "bob", "again"]).code(), 0);
     assert_eq!(world.received("bob", "alice"), ["hello", "again"]);
+
+    let unawaited = ["--path", "relay", "send", "--no-wait", "bob", "later"];
+    let unawaited = world.peer("alice", &unawaited);
+    assert_fails(
+        &unawaited,
+        0,
+        &["this server relays nothing", "leave out --path relay"],
+    );
+    let file = ["--path", "relay", "send-file", "bob", "server/lock"];
+    let words = ["this server relays nothing", "leave out --path relay"];
+    assert_explains(&world.peer("alice", &file), 7, &words);
 }

@@ -72,6 +72,40 @@ fn lines_that_are_typed_ahead_or_pasted_are_all_sent_in_order() {
 }
 
 #[test]
+fn a_text_for_nobody_comes_back_into_the_line() {
+    let world = two_people();
+    let bob = world.receive("bob");
+    let chat = world.peer_command("alice", &["chat"]);
+    let mut terminal = Terminal::start(&chat, 80);
+    // Behind so many objections.
+    let ends_with = |words: &'static str, count| {
+        move |screen: &str| {
+            let objections = screen.matches("To whom?").count();
+            objections == count && screen.trim_end().ends_with(words)
+        }
+    };
+    terminal.wait("the prompt", PATIENCE, ends_with(">", 0));
+    terminal.type_keys("one\r");
+    terminal.wait("the text is back", PATIENCE, ends_with("> one", 1));
+    // Ctrl-A goes to the start of the line, Ctrl-U clears it to there.
+    terminal.type_keys("\x01bob,carol: \r");
+    let body = |text: &'static str| {
+        move |line: &serde_json::Value| {
+            line["method"] == "message" && line["params"]["body"] == text
+        }
+    };
+    bob.wait_json("one", PATIENCE, body("one")).unwrap();
+    terminal.type_keys("two\r");
+    terminal.wait("the next one is back", PATIENCE, ends_with("> two", 2));
+    terminal.type_keys("\x15/to bob\r");
+    terminal.wait("and once more", PATIENCE, ends_with("bob> two", 2));
+    terminal.type_keys("\r");
+    bob.wait_json("two", PATIENCE, body("two")).unwrap();
+    terminal.type_keys("/quit\r");
+    ends(terminal, 0, "");
+}
+
+#[test]
 fn a_chat_begins_with_its_greeting_in_sight_though_the_last_text_was_long() {
     let world = two_people();
     let text = "lorem ipsum ".repeat(5000);

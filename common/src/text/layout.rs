@@ -209,8 +209,8 @@ pub fn wrapped(text: &str, limit: Option<usize>) -> String {
 /// One line without colours in rows of a terminal of `limit` columns, broken at blanks. `first` columns of the first
 /// row are taken, and `margin` of all others, each of which leaves room for a word or two; none of the rows has
 /// these. A word that is longer than a row is broken between grapheme clusters, so that scripts without blanks look
-/// well and nothing pretends to begin a row. Where it is ASCII alone, like an address of the web, it stays whole
-/// for the terminal to break, so that it can be copied.
+/// well and nothing pretends to begin a row. Only an address of the web, in ASCII, stays whole for the terminal to break,
+/// so that it can be opened and copied.
 pub fn folded(line: &str, first: usize, margin: usize, limit: usize) -> Vec<String> {
     if limit < margin + COLUMNS_MIN {
         return vec![line.to_owned()];
@@ -236,7 +236,7 @@ pub fn folded(line: &str, first: usize, margin: usize, limit: usize) -> Vec<Stri
         if !is_long {
             row.push_str(word);
             used += width;
-        } else if word.is_ascii() {
+        } else if word.is_ascii() && word.contains("://") {
             row.push_str(word);
             // The terminal begins its rows at the edge.
             used = (used + width - 1) % limit + 1;
@@ -604,6 +604,11 @@ mod tests {
                 &format!("see {url} it is good to have, yes"),
                 // The terminal has 8 columns of the address in its last row.
                 vec![&format!("see {url} it is good to have,"), "yes"],
+            ),
+            // No address of the web: each of its rows has the margin.
+            (
+                &format!("see {}", "x".repeat(40)),
+                vec![&format!("see {}", "x".repeat(14)), &"x".repeat(24), "xx"],
             ),
             ("x                   y", vec!["x", "y"]),
             ("x ", vec!["x "]),

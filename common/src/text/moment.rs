@@ -44,12 +44,32 @@ pub struct TimeRange {
     pub end: UnixTime,
 }
 
-/// It is none of the ways to write a time.
+/// Why a text is no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "it is neither a day (2026-11-23) nor a time of one ('2026-11-23 14:05') nor how long ago (30min, 12h, 3d, 2w)"
-)]
-pub struct TimeRangeError;
+pub enum TimeRangeError {
+    /// It is none of the ways to write one.
+    #[error(
+        "it is neither a day (2026-11-23) nor a time of one ('2026-11-23 14:05') nor how long ago (30min, 12h, 3d, 2w)"
+    )]
+    Unknown,
+    /// The calendar does not have it, or the day has no such hour.
+    #[error("there is no such day or time of day")]
+    Missing,
+    /// Minutes or months.
+    #[error("m is no unit: minutes are min, and what is months ago is given as a day (2026-11-23)")]
+    Ambiguous,
+    /// A number and a word.
+    #[error(
+        "there is no such unit: s, min, h, d and w stand for seconds, minutes, hours, days and weeks"
+    )]
+    Unit,
+    /// Before the clock of computers begins.
+    #[error("that is too long ago: before 1970")]
+    TooEarly,
+    /// After what a calendar of four digits has.
+    #[error("that is too far away: after 9999-12-30")]
+    TooLate,
+}
 
 /// Reads a day, a minute or a second in a person's zone, all of it, or how long before `now` something was: a number
 /// of `s`, `min`, `h`, `d` or `w`, which has no length.
@@ -58,25 +78,27 @@ pub struct TimeRangeError;
 ///
 /// [`TimeRangeError`] if it is neither, or before 1970.
 pub fn time_range(text: &str, zone: &TimeZone, now: UnixTime) -> Result<TimeRange, TimeRangeError> {
-    if let Some(ago) = span(text) {
-        let at = now.saturating_sub(ago);
+    if let Some((number, unit)) = counted(text) {
+        let ago = span(number, unit)?;
+        let millis = u64::try_from(ago.as_millis()).ok();
+        let at = millis.and_then(|millis| now.as_millis().checked_sub(millis));
+        let at = at.map(UnixTime::from_millis);
+        let at = at.ok_or(TimeRangeError::TooEarly)?;
         return Ok(TimeRange { start: at, end: at });
     }
     let (first, next) = if let Ok(date) = text.parse::<Date>()
         && !text.contains(':')
     {
-        let next = date.tomorrow().map_err(|_| TimeRangeError)?;
+        let next = date.tomorrow().map_err(|_| TimeRangeError::TooLate)?;
         (DateTime::from(date), DateTime::from(next))
     } else {
-        let first: DateTime = text.parse().map_err(|_| TimeRangeError)?;
+        let first: DateTime = text.parse().map_err(|_| no_time(text))?;
         let length = match text.matches(':').count() {
             1 => Duration::from_secs(60),
             _ => Duration::from_secs(1),
         };
-        (
-            first,
-            first.checked_add(length).map_err(|_| TimeRangeError)?,
-        )
+        let next = first.checked_add(length);
+        (first, next.map_err(|_| TimeRangeError::TooLate)?)
     };
     Ok(TimeRange {
         start: unix_time(first, zone)?,
@@ -84,29 +106,55 @@ pub fn time_range(text: &str, zone: &TimeZone, now: UnixTime) -> Result<TimeRang
     })
 }
 
-/// A number and its unit.
-fn span(text: &str) -> Option<Duration> {
+/// Digits, and the letters behind them.
+fn counted(text: &str) -> Option<(&str, &str)> {
     let digits = text.find(|digit: char| !digit.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
+    let is_word = unit.chars().all(char::is_alphabetic);
+    (!number.is_empty() && is_word).then_some((number, unit))
+}
+
+fn span(number: &str, unit: &str) -> Result<Duration, TimeRangeError> {
     let seconds: u64 = match unit {
         "s" => 1,
         "min" => 60,
         "h" => 3600,
         "d" => 86_400,
         "w" => 7 * 86_400,
-        _ => return None,
+        "m" => return Err(TimeRangeError::Ambiguous),
+        _ => return Err(TimeRangeError::Unit),
     };
-    let number: u64 = number.parse().ok()?;
-    Some(Duration::from_secs(number.saturating_mul(seconds)))
+    // More digits than a number has.
+    let number: u64 = number.parse().map_err(|_| TimeRangeError::TooEarly)?;
+    Ok(Duration::from_secs(number.saturating_mul(seconds)))
+}
+
+/// Why a text cannot be read: it is written as a day is, perhaps with a time, or is something else.
+fn no_time(text: &str) -> TimeRangeError {
+    let (day, rest) = text.split_at_checked(10).unwrap_or((text, ""));
+    let is_day = day.len() == 10
+        && day.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    let time = rest.strip_prefix([' ', 'T']).unwrap_or(rest);
+    let is_time = time
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b':');
+    match is_day && is_time {
+        true => TimeRangeError::Missing,
+        false => TimeRangeError::Unknown,
+    }
 }
 
 /// In a night in which the clocks are set, the time that is skipped or there twice is the earlier one.
 fn unix_time(at: DateTime, zone: &TimeZone) -> Result<UnixTime, TimeRangeError> {
-    let at = at.to_zoned(zone.clone()).map_err(|_| TimeRangeError)?;
+    let at = at.to_zoned(zone.clone());
+    let at = at.map_err(|_| TimeRangeError::TooLate)?;
     let millis = u64::try_from(at.timestamp().as_millisecond());
     millis
         .map(UnixTime::from_millis)
-        .map_err(|_| TimeRangeError)
+        .map_err(|_| TimeRangeError::TooEarly)
 }
 
 fn zoned(time: UnixTime, zone: &TimeZone) -> Option<Zoned> {
@@ -154,14 +202,20 @@ mod tests {
             ("2023-11-15T00:13:20", from(1_700_000_000_000, 1000)),
             ("20s", from(1_699_999_980_000, 0)),
             ("2h", from(1_699_992_800_000, 0)),
-            ("99999999999999999d", from(0, 0)),
-            ("soon", Err(TimeRangeError)),
-            ("", Err(TimeRangeError)),
-            ("3", Err(TimeRangeError)),
-            ("3 d", Err(TimeRangeError)),
-            ("2023-02-30", Err(TimeRangeError)),
-            ("1969-01-01", Err(TimeRangeError)),
-            ("9999-12-31", Err(TimeRangeError)),
+            ("99999999999w", Err(TimeRangeError::TooEarly)),
+            ("99999999999999999999999d", Err(TimeRangeError::TooEarly)),
+            ("1969-01-01", Err(TimeRangeError::TooEarly)),
+            ("9999-12-31", Err(TimeRangeError::TooLate)),
+            ("2026-02-29", Err(TimeRangeError::Missing)),
+            ("2026-02-28 24:30", Err(TimeRangeError::Missing)),
+            ("1m", Err(TimeRangeError::Ambiguous)),
+            ("1y", Err(TimeRangeError::Unit)),
+            ("soon", Err(TimeRangeError::Unknown)),
+            ("", Err(TimeRangeError::Unknown)),
+            ("3", Err(TimeRangeError::Unknown)),
+            ("3 d", Err(TimeRangeError::Unknown)),
+            ("-3d", Err(TimeRangeError::Unknown)),
+            ("2026-11-23 noon", Err(TimeRangeError::Unknown)),
         ] {
             assert_eq!(read(text), expected, "{text}");
         }

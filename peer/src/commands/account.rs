@@ -21,7 +21,7 @@ use crate::node::command::{Command, CommandError, PasswordText, Reply};
 use crate::node::io::ClosedReason;
 use crate::profile::{Profile, Settings, Trust};
 use crate::shell::ServerAddress;
-use crate::ui::question::{KeyAnswer, Purpose, about_key, can_ask, password};
+use crate::ui::question::{KeyAnswer, Purpose, about_key, can_ask, is_wanted, password};
 use crate::ui::{Screen, line};
 
 /// Creates an account.
@@ -163,21 +163,50 @@ pub(super) fn forget_server(
             .because("this profile has no server yet")
             .next("name it: peer forget-server HOST[:PORT]"));
     };
-    let is_forgotten = place.profile.forget_server(&server)?;
-    let server = server.to_string();
-    if !is_forgotten {
-        return Err(
-            Failure::new(Exit::Other, format!("could not forget {server}"))
-                .because("this profile trusts no key of it")
-                .next("give the server as it stands in 'peer status', with its port"),
-        );
+    let failure = |exit| Failure::new(exit, format!("could not forget {server}"));
+    if place.profile.known_server(&server)?.is_none() {
+        return Err(failure(Exit::Other)
+            .because("this profile trusts no key of it")
+            .next("give the server as it stands in 'peer status', with its port"));
     }
+    let users = settings.as_ref().filter(|it| it.server() == server);
+    if let Some(account) = users.and_then(|settings| settings.account.as_ref())
+        && !args.yes
+    {
+        may_forget(account, &server, screen)?;
+    }
+    place.profile.forget_server(&server)?;
+    let server = server.to_string();
     let owner = settings.map_or_else(|| "NAME".to_owned(), |settings| settings.owner());
     screen.prose(&format!(
         "The key of {server} is forgotten; the next 'peer login {owner}' shows its key and asks."
     ))?;
     screen.data(&serde_json::json!({ "forgotten": server }))?;
     Ok(Exit::Done)
+}
+
+/// Asks before the profile of `account` loses its own server.
+fn may_forget(
+    account: &AccountName,
+    server: &ServerAddress,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let why = format!("without its key nothing works here until 'peer login {account}'");
+    if screen.is_json() || !can_ask() {
+        return Err(
+            Failure::new(Exit::Usage, format!("could not forget {server}"))
+                .because(format!("{why}, and there is nobody to ask"))
+                .next("add --yes"),
+        );
+    }
+    let question = format!("This is the server of {account}: {why}. Forget its key?");
+    if is_wanted(&question, screen)? {
+        return Ok(());
+    }
+    Err(
+        Failure::new(Exit::Other, format!("did not forget {server}"))
+            .because("the answer was not yes"),
+    )
 }
 
 /// The way to a log-in: which server, how it is trusted, what the profile will say.

@@ -110,7 +110,10 @@ pub(super) fn chat(place: &Place, args: Chat, screen: &Screen) -> Result<Exit, F
             if !unanswered.is_empty() {
                 screen.note(line::unanswered(&unanswered, session.is_owner()));
             }
-            Ok(Exit::Done)
+            match conversation.unaddressed() {
+                0 => Ok(Exit::Done),
+                lost => Err(unaddressed(lost)),
+            }
         }
         Ending::Unfinished { waiting, transfers } => {
             if !transfers.is_empty() {
@@ -307,6 +310,17 @@ impl Talk<'_> {
         };
         self.conversation.handle_input(input, now);
     }
+}
+
+/// So many lines that were piped in named nobody.
+fn unaddressed(lost: usize) -> Failure {
+    let lines = match lost {
+        1 => "1 line".to_owned(),
+        count => format!("{count} lines"),
+    };
+    Failure::new(Exit::Usage, format!("could not send {lines}"))
+        .because("there was nobody to send to")
+        .next("run 'peer chat NAME', or begin a line with 'NAME: '")
 }
 
 /// A line that was piped in is not sent.

@@ -39,7 +39,10 @@ struct StatusView<'a> {
 /// Shows who and where this device is. An unreachable server is part of the answer, not a failure.
 pub(super) fn status(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     const DOING: &str = "show the status";
-    let mut session = place.open(DOING)?;
+    let mut session = match place.open(DOING) {
+        Ok(session) => session,
+        Err(failure) => return Err(without_server(place, failure, screen)),
+    };
     if session.is_owner() {
         // A node that has just started gets a moment to connect.
         match session.try_call(&Command::WaitReady, READY_TIMEOUT) {
@@ -74,6 +77,34 @@ pub(super) fn status(place: &Place, screen: &Screen) -> Result<Exit, Failure> {
     } else {
         Exit::NotLoggedIn
     })
+}
+
+/// The profile whose server's key is forgotten, as far as it is known without a node. Returns what is to be done.
+fn without_server(place: &Place, failure: Failure, screen: &Screen) -> Failure {
+    let Ok(Some(settings)) = place.profile.settings() else {
+        return failure;
+    };
+    if failure.exit() != Exit::ServerKey || screen.is_json() {
+        return failure;
+    }
+    let account = settings
+        .account
+        .as_ref()
+        .map_or("none", AccountName::as_str);
+    let rows = [
+        ("account", account.to_owned()),
+        (
+            "state",
+            "offline: no key of the server is trusted".to_owned(),
+        ),
+        ("server", settings.server().to_string()),
+        ("profile", shown_path(place.profile.folder())),
+    ];
+    for (name, value) in rows {
+        // Where this cannot be shown, the failure is.
+        let _ = screen.say(line::labelled(name, &value, &screen.look));
+    }
+    failure
 }
 
 fn status_rows(
@@ -151,9 +182,7 @@ fn this_device(session: &mut NodeHandle, doing: &str) -> Result<Option<Listed>, 
 
 fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Result<Exit, Failure> {
     let mut connection = ConnectionWatch::default();
-    let named = |device: Listed| (device.fingerprint, device.device);
-    // Who leaves is told without a name.
-    let mut names: BTreeMap<String, DeviceName> = online.into_iter().map(named).collect();
+    let mut present = Present::new(online);
     loop {
         let event = match session.next(None) {
             Some(Happening::Event(event)) => event,
@@ -171,16 +200,12 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
         };
         match &event {
             Event::Presence(change) => {
-                screen.data(&event)?;
-                let left = match change {
-                    PresenceView::Online(device) => {
-                        names.insert(device.fingerprint.clone(), device.device.clone());
-                        None
-                    }
-                    PresenceView::Offline { fingerprint, .. } => names.remove(fingerprint),
+                let Some(left) = present.on_change(change) else {
+                    continue;
                 };
-                let left = left.as_ref();
-                screen.say(line::presence(change, left, unix_time(), &screen.look))?;
+                screen.data(&event)?;
+                let text = line::presence(change, left.as_ref(), unix_time(), &screen.look);
+                screen.say(text)?;
             }
             Event::Connection(state) => {
                 screen.data(&event)?;
@@ -217,6 +242,29 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
     }
 }
 
+/// The devices that were shown as online, by their fingerprints: who leaves is told without a name.
+struct Present(BTreeMap<String, DeviceName>);
+
+impl Present {
+    fn new(online: Vec<Listed>) -> Self {
+        let named = |device: Listed| (device.fingerprint, device.device);
+        Self(online.into_iter().map(named).collect())
+    }
+
+    /// Somebody comes or leaves: returns the name of the device that leaves, if one does; `None` where it was never
+    /// shown, so that there is nothing to tell.
+    fn on_change(&mut self, change: &PresenceView) -> Option<Option<DeviceName>> {
+        match change {
+            PresenceView::Online(device) => {
+                self.0
+                    .insert(device.fingerprint.clone(), device.device.clone());
+                Some(None)
+            }
+            PresenceView::Offline { fingerprint, .. } => self.0.remove(fingerprint).map(Some),
+        }
+    }
+}
+
 /// Tells whether there will be no session before a person acts.
 pub(super) const fn is_over(state: &ConnectionState) -> bool {
     match state {
@@ -232,5 +280,39 @@ pub(super) fn watch_again(session: &mut NodeHandle, doing: &str) -> Result<(), F
             Ok(())
         }
         Err(error) => Err(session.failure(doing, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_leaves_who_was_not_there() {
+        let dave = Listed {
+            account: "dave".parse().unwrap(),
+            device: DeviceName::lossy("laptop"),
+            fingerprint: "SHA256:d".to_owned(),
+            key: KeyState::Known,
+            is_verified: false,
+            status: Status::Available,
+            since: unix_time(),
+            endpoints: Vec::new(),
+            is_self: false,
+        };
+        let leaves = PresenceView::Offline {
+            account: dave.account.clone(),
+            fingerprint: dave.fingerprint.clone(),
+        };
+        let mut present = Present::new(Vec::new());
+        assert_eq!(present.on_change(&leaves), None);
+        assert_eq!(
+            present.on_change(&PresenceView::Online(dave.clone())),
+            Some(None)
+        );
+        assert_eq!(present.on_change(&leaves), Some(Some(dave.device.clone())));
+        assert_eq!(present.on_change(&leaves), None, "once");
+        let mut present = Present::new(vec![dave.clone()]);
+        assert_eq!(present.on_change(&leaves), Some(Some(dave.device)));
     }
 }

@@ -67,7 +67,12 @@ fn find_way(
     if status.is_linked(to) || status.nearby.contains(to) {
         return Ok(());
     }
-    session.ready_again(doing, to, screen)
+    session.ready_again(doing, to, screen)?;
+    // It is known once this device has logged in.
+    match session.lacks_relay() {
+        true => Err(Failure::relay_off(doing)),
+        false => Ok(()),
+    }
 }
 
 fn begin(session: &mut NodeHandle, doing: &str, command: &Command) -> Result<TransferId, Failure> {
@@ -231,6 +236,9 @@ impl Sending<'_> {
                 self.on_offered(screen);
             }
             if let TransferState::NotOffered { error } = state {
+                if session.lacks_relay() {
+                    return Err(Failure::relay_off(doing));
+                }
                 return Err(session.failure(doing, CallError::Refused(error)));
             }
             if state.is_final() {

@@ -88,6 +88,9 @@ pub(super) fn send(place: &Place, args: Send, screen: &Screen) -> Result<Exit, F
     let mut undelivered = Undelivered::new(messages);
     if args.no_wait {
         undelivered.tell_unawaited(session.is_owner(), screen)?;
+        if session.may_lack_relay() {
+            screen.note(line::relay_off(&screen.error_look));
+        }
         return Ok(Exit::Done);
     }
     let span = Duration::from_secs(args.timeout.into());

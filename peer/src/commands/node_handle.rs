@@ -281,6 +281,23 @@ impl NodeHandle {
         }
     }
 
+    /// Tells whether nobody can be reached, as everything is to go through a relay that the server has not; as far as
+    /// the node knows.
+    pub(crate) fn lacks_relay(&mut self) -> bool {
+        let status = self.try_call(&Command::Status, CALL_TIMEOUT);
+        matches!(status, Ok(Reply::Status(status)) if status.lacks_relay())
+    }
+
+    /// The same for a command that waits for nothing else: where there is to be a relay, the node has a moment to learn
+    /// whether there is one.
+    pub(crate) fn may_lack_relay(&mut self) -> bool {
+        if self.ways.rule == PathRule::Relayed {
+            // Without a server nobody knows.
+            let _ = self.try_call(&Command::WaitReady, SILENCE_MAX);
+        }
+        self.lacks_relay()
+    }
+
     /// Waits until the node is logged in.
     pub(crate) fn ready(&mut self, doing: &str) -> Result<(), Failure> {
         match self.repeated(&Command::WaitReady, READY_TIMEOUT)? {
@@ -479,15 +496,19 @@ impl NodeHandle {
             let server = self.settings.server().to_string();
             return Failure::server_key_changed(&server, expected, seen);
         }
+        let owner = self.settings.account.as_ref();
         if let CallError::Refused(
-            CommandError::NotLoggedIn
-            | CommandError::Refused(Refusal::TokenRefused | Refusal::NotLoggedIn),
+            CommandError::NotLoggedIn | CommandError::Refused(Refusal::NotLoggedIn),
         ) = &error
         {
-            return Failure::not_logged_in(doing, self.settings.account.as_ref());
+            return Failure::not_logged_in(doing, owner);
+        }
+        let token_refused = CommandError::Refused(Refusal::TokenRefused);
+        if matches!(&error, CallError::Refused(error) if *error == token_refused) {
+            return Failure::not_known_there(doing, owner);
         }
         if matches!(error, CallError::Refused(CommandError::AccountRemoved)) {
-            return Failure::account_removed(doing, self.settings.account.as_ref());
+            return Failure::account_removed(doing, owner);
         }
         Failure::of_call(doing, error)
     }
@@ -528,7 +549,7 @@ fn not_trusted(settings: &Settings) -> Failure {
     let server = settings.server();
     let owner = settings.owner();
     Failure::new(Exit::ServerKey, format!("could not connect to {server}"))
-        .because("it is not trusted: its key is not in this profile's known_servers")
+        .because("no key of it is trusted: this profile has forgotten it, or never knew one")
         .next(format!(
             "run 'peer login {owner}' to look at its key and log in again"
         ))

@@ -31,8 +31,8 @@ use crate::conversation::presence::{Departed, Presence};
 use crate::conversation::recent::Recent;
 use crate::failure::{Exit, Failure};
 use crate::node::command::{
-    Command, CommandError, ConnectionState, Direction, Event, HistoryItem, OfferView, Reply,
-    TransferState,
+    Command, CommandError, ConnectionState, Direction, Event, FailureKind, HistoryItem, OfferView,
+    Reply, TransferState,
 };
 use crate::shell::names::FileName;
 use crate::ui::line::Counter;
@@ -486,8 +486,9 @@ impl Receiver<'_> {
         }
     }
 
-    /// What to do about a file that did not come: a row where its name is odd, or its sender has left.
-    fn next_without(&self, offer: &OfferView) -> String {
+    /// What to do about a file that did not come: a row where its name is odd, its sender has left, or nobody
+    /// wanted that.
+    fn next_without(&self, offer: &OfferView, has_broken: bool) -> String {
         let from = &offer.from;
         let odd = FileName::substitute(&offer.name).filter(|_| self.substitute(offer).is_none());
         let what = match odd {
@@ -497,6 +498,9 @@ impl Receiver<'_> {
             ),
             None if self.departed.contains(from) => {
                 format!("{from} had left; ask {from} to send it again")
+            }
+            None if has_broken => {
+                format!("ask {from} to send it again; it starts from the beginning")
             }
             None => return String::new(),
         };
@@ -545,7 +549,7 @@ impl Receiver<'_> {
             TransferState::NotOffered { .. } => Ok(None),
             TransferState::Declined { reason } | TransferState::Failed { reason, .. } => {
                 self.bars.end(transfer);
-                let next = self.next_without(offer);
+                let next = self.next_without(offer, has_broken(state));
                 self.taking.remove(&transfer);
                 let look = &self.screen.error_look;
                 self.note(&format!(
@@ -816,6 +820,17 @@ fn question(offer: &OfferView, has_left: bool) -> String {
         (true, false) => ", who has left,",
     };
     format!("Take {}{left}{other}? [y/n, then Enter]", file(offer))
+}
+
+/// Tells whether something broke that may not break the next time.
+const fn has_broken(state: &TransferState) -> bool {
+    matches!(
+        state,
+        TransferState::Failed {
+            kind: FailureKind::NodeEnds | FailureKind::Broken,
+            ..
+        }
+    )
 }
 
 /// An offered file as it is named to the person.

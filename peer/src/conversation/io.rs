@@ -231,7 +231,10 @@ pub(crate) enum Objection {
     /// The line cannot be understood.
     Mistake(Mistake),
     /// It does not say for whom the text is.
-    NoRecipient,
+    NoRecipient {
+        /// It comes back into the line.
+        is_kept: bool,
+    },
     /// The text may be for somebody else than `with`. The same line once more is sent to `with`.
     Ambiguous {
         name: AccountName,
@@ -265,4 +268,6 @@ pub(crate) struct PromptState<'a> {
     pub(crate) with: Option<&'a AccountName>,
     /// Messages that were shown and not seen.
     pub(crate) unread: usize,
+    /// What the line begins with: a text that was typed and went nowhere.
+    pub(crate) draft: &'a str,
 }

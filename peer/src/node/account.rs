@@ -93,6 +93,11 @@ impl Account {
         self.session.account()
     }
 
+    /// Whether the account has a log that does not approve this device.
+    pub(super) const fn set_unapproved(&mut self, is_unapproved: bool) {
+        self.notices.set_unapproved(is_unapproved);
+    }
+
     /// State of the control connection, as people are told.
     pub(super) fn connection(&self, now: Instant) -> ConnectionState {
         let mut connection = self.connection.clone();

@@ -372,6 +372,9 @@ pub enum CommandError {
         /// The server's program and version.
         server: String,
     },
+    /// There is no account of this name, as far as the server says, or it has no log.
+    #[error("nothing is known of who {0} is: nobody has this account, or its program is too old")]
+    UnknownAccount(AccountName),
     /// No device of the account is online.
     #[error("{0} is not online")]
     PeerOffline(AccountName),

@@ -543,7 +543,8 @@ impl Identities {
     ) -> Result<Option<Reply>, CommandError> {
         let standing = self.log(account)?.standing();
         if !standing.is_approved(&self.secret.public()) {
-            return Err(invalid("this device is not approved itself"));
+            let fingerprint = self.secret.public().fingerprint().to_string();
+            return Err(CommandError::NotApproved { fingerprint });
         }
         let state_of = |key: &DeviceKey| {
             let mut devices = standing.devices();
@@ -645,9 +646,7 @@ impl Identities {
             return Ok(Some(Reply::Done));
         }
         if log.standing().devices().any(|(key, _)| *key == device) {
-            return Err(invalid(
-                "this device was revoked, which is for good; log in with another profile",
-            ));
+            return Err(CommandError::Revoked);
         }
         let name = self.name.clone();
         let statement = AccountStatement::Approve { device, name };
@@ -685,9 +684,7 @@ impl Identities {
         }
         let ours = self.log(own)?.id();
         let known = self.known.get(account);
-        let known = known.ok_or_else(|| {
-            invalid("nothing is known of who this is: nobody has this account, or its program is too old")
-        })?;
+        let known = known.ok_or_else(|| CommandError::UnknownAccount(account.clone()))?;
         let number = |theirs: AccountId| SafetyNumber::of(&ours, &theirs).to_string();
         let devices = known.log.standing().devices();
         let approved = devices.filter(|(_, device)| device.state == State::Approved);

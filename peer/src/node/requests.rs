@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use common::limits::{Occupancy, REQUESTS_OPEN_MAX, REQUESTS_WAITING_MAX};
 use common::wire::rendezvous::{
-    Answer, DeviceAnswer, DirectoryAnswer, Entry, IdentityAnswer, IntroductionAnswer, Request,
-    RequestFrame, RequestId,
+    Answer, DeviceAnswer, DirectoryAnswer, Entry, IdentityAnswer, IntroductionAnswer, Refusal,
+    Request, RequestFrame, RequestId,
 };
 
 use super::command::CommandError;
@@ -98,7 +98,12 @@ impl Requests {
     /// Why this device has no account.
     pub(super) fn without_account(&self) -> CommandError {
         let is_it = |error: &&CommandError| {
-            matches!(error, CommandError::AccountRemoved | CommandError::Replaced)
+            matches!(
+                error,
+                CommandError::AccountRemoved
+                    | CommandError::Replaced
+                    | CommandError::Refused(Refusal::TokenRefused)
+            )
         };
         let known = self.down().filter(is_it).cloned();
         known.unwrap_or(CommandError::NotLoggedIn)

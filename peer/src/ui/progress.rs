@@ -17,6 +17,10 @@ use margin::{MARGIN, Margined};
 // Stderr, but for the ends of its rows.
 mod margin;
 
+/// What a stall is called where there is room. Either the other side is heard again, or the link ends after some
+/// seconds without an answer, and the file with it.
+pub(crate) const STALLED: &str = "stalled: goes on or fails";
+
 /// Columns of a file name in front of a bar, where the terminal is wide enough.
 const LABEL_COLUMNS_MAX: usize = 24;
 /// Columns of percent, rate and time left, with the blanks around them.
@@ -131,6 +135,7 @@ impl Bars {
                 Some(columns) if is_narrow(Some(columns)) => {
                     narrow(&rate, &left, &one.name, columns)
                 }
+                _ if pace == Pace::Stalled => format!("   {STALLED:<25}"),
                 _ => format!("{rate:>10}  {left:<16}"),
             };
             if one.bar.message() != message {

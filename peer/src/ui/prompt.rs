@@ -136,10 +136,16 @@ impl Status {
     }
 }
 
+/// A line that is asked for, and what it begins with.
+struct Wanted {
+    prompt: String,
+    draft: String,
+}
+
 /// Reads lines when asked, and prints above them.
 #[derive(Debug)]
 pub(crate) struct Prompt {
-    requests: Sender<String>,
+    requests: Sender<Wanted>,
     /// Prints through the editor; `None` without a terminal.
     printer: Option<SyncSender<String>>,
     status: Status,
@@ -178,7 +184,7 @@ impl Prompt {
 
     /// Reads lines as they are, without an editor.
     pub(crate) fn plain(notifier: Notifier) -> io::Result<Self> {
-        let (requests, asked) = channel::<String>();
+        let (requests, asked) = channel::<Wanted>();
         let (ended, done) = sync_channel(1);
         let is_read = Arc::<AtomicBool>::default();
         let reads = Arc::clone(&is_read);
@@ -202,7 +208,7 @@ impl Prompt {
     }
 
     fn editing(notifier: Notifier, names: Names) -> io::Result<Self> {
-        let (requests, asked) = channel::<String>();
+        let (requests, asked) = channel::<Wanted>();
         let (ended, done) = sync_channel(1);
         let failed = |error: ReadlineError| io::Error::other(error.to_string());
         // What is drawn goes through the helper, which knows about colours itself.
@@ -287,10 +293,19 @@ impl Prompt {
 
     /// Asks for a line, unless that is being done already.
     pub(crate) fn ask(&mut self, prompt: &str) {
+        self.ask_with(prompt, "");
+    }
+
+    /// The same with a line that begins with `draft`, as if it had been typed.
+    pub(crate) fn ask_with(&mut self, prompt: &str, draft: &str) {
         if !self.is_asking {
             self.asked.start();
+            let wanted = Wanted {
+                prompt: prompt.to_owned(),
+                draft: draft.to_owned(),
+            };
             // When the thread has gone it has sent its last word already.
-            self.is_asking = self.requests.send(prompt.to_owned()).is_ok();
+            self.is_asking = self.requests.send(wanted).is_ok();
         }
     }
 
@@ -476,7 +491,7 @@ fn is_at_terminal() -> bool {
             .any(|known| kind.eq_ignore_ascii_case(known))
 }
 
-fn read_plain(asked: &Receiver<String>, is_read: &AtomicBool, notifier: &Notifier) {
+fn read_plain(asked: &Receiver<Wanted>, is_read: &AtomicBool, notifier: &Notifier) {
     let mut input = io::stdin().lock();
     while asked.recv().is_ok() {
         let mut line = Vec::new();
@@ -506,9 +521,9 @@ struct Editing {
 }
 
 impl Editing {
-    fn run(&mut self, asked: &Receiver<String>, notifier: &Notifier) {
-        while let Ok(prompt) = asked.recv() {
-            let read = self.read_line(prompt);
+    fn run(&mut self, asked: &Receiver<Wanted>, notifier: &Notifier) {
+        while let Ok(wanted) = asked.recv() {
+            let read = self.read_line(wanted);
             if self.asked.finish() {
                 self.is_stale.store(true, Ordering::SeqCst);
             }
@@ -536,10 +551,12 @@ impl Editing {
 
     /// Reads a line. A signal ends some calls of the editor, as at `fg` or for another prompt: it then goes on
     /// with what was typed.
-    fn read_line(&mut self, mut prompt: String) -> Result<String, ReadlineError> {
-        let mut typed = (String::new(), 0);
+    fn read_line(&mut self, wanted: Wanted) -> Result<String, ReadlineError> {
+        let Wanted { mut prompt, draft } = wanted;
+        let end = draft.len();
+        let mut typed = (draft, end);
         if let Some(helper) = self.editor.helper() {
-            helper.typed.take();
+            helper.typed.replace(typed.clone());
         }
         loop {
             self.above.with(Above::begin);

@@ -130,19 +130,12 @@ enum Unclear {
 
 /// Asks whether the key that is `shown` is to be trusted, until there is an answer.
 pub(crate) fn about_key(shown: Fingerprint, screen: &Screen) -> Result<KeyAnswer, Failure> {
-    let failed = |error: ReadlineError| {
-        if matches!(error, ReadlineError::Interrupted | ReadlineError::Signal(_)) {
-            Failure::signal(SIGINT)
-        } else {
-            Failure::new(Exit::Other, "could not read the terminal").because(error)
-        }
-    };
-    let mut editor = rustyline::DefaultEditor::new().map_err(failed)?;
+    let mut editor = rustyline::DefaultEditor::new().map_err(unread)?;
     loop {
         let answer = match editor.readline("Trust it? [yes/no] ") {
             Ok(answer) => answer,
             Err(ReadlineError::Eof) => return Ok(KeyAnswer::Refused),
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(unread(error)),
         };
         match KeyAnswer::parse(&answer, shown) {
             Ok(answer) => return Ok(answer),
@@ -154,6 +147,32 @@ pub(crate) fn about_key(shown: Fingerprint, screen: &Screen) -> Result<KeyAnswer
         }
         let hint = "Type yes or no, or paste the fingerprint that you were told.";
         screen.note(screen.error_look.dim(hint));
+    }
+}
+
+/// Asks a question until the answer is yes or no; the end of the input is no.
+pub(crate) fn is_wanted(question: &str, screen: &Screen) -> Result<bool, Failure> {
+    let mut editor = rustyline::DefaultEditor::new().map_err(unread)?;
+    loop {
+        let answer = match editor.readline(&format!("{question} [yes/no] ")) {
+            Ok(answer) => answer,
+            Err(ReadlineError::Eof) => return Ok(false),
+            Err(error) => return Err(unread(error)),
+        };
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "yes" | "y" => return Ok(true),
+            "no" | "n" => return Ok(false),
+            _ => screen.note(screen.error_look.dim("Type yes or no.")),
+        }
+    }
+}
+
+/// The editor has read no answer.
+fn unread(error: ReadlineError) -> Failure {
+    if matches!(error, ReadlineError::Interrupted | ReadlineError::Signal(_)) {
+        Failure::signal(SIGINT)
+    } else {
+        Failure::new(Exit::Other, "could not read the terminal").because(error)
     }
 }
 

@@ -58,3 +58,25 @@ fn t30_no_password_is_asked_for_where_the_key_of_the_server_has_changed() {
     let login = Terminal::start(&command, 200);
     ends(login, 5, "cannot be reached");
 }
+
+#[test]
+fn the_own_server_is_forgotten_only_after_a_yes() {
+    let world = two_people();
+    let address = world.server().address.clone();
+    let command = world.peer_command("alice", &["forget-server"]);
+    let asks = |screen: &str| screen.contains("Forget its key? [yes/no]");
+    for (typed, code, words) in [
+        ("no\r", 1, format!("did not forget {address}")),
+        ("\x04", 1, format!("did not forget {address}")),
+        (
+            "maybe\ryes\r",
+            0,
+            format!("The key of {address} is forgotten"),
+        ),
+    ] {
+        let mut terminal = Terminal::start(&command, 200);
+        terminal.wait("it asks", PATIENCE, asks);
+        terminal.type_keys(typed);
+        ends(terminal, code, &words);
+    }
+}

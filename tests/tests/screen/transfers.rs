@@ -35,12 +35,12 @@ fn a_transfer_is_a_line_that_is_redrawn_at_both_ends_until_it_is_cancelled() {
     });
     bob.signal("STOP");
     alice.wait("it is told that it stands", PATIENCE, |screen| {
-        last(screen).ends_with("stalled")
+        last(screen).ends_with("stalled: goes on or fails")
     });
     alice.type_keys("half a line");
     alice.wait("what is typed stands above", PATIENCE, |screen| {
         let rows: Vec<_> = screen.trim_end().lines().rev().collect();
-        rows[0].ends_with("stalled") && rows[1] == "bob> half a line"
+        rows[0].ends_with("goes on or fails") && rows[1] == "bob> half a line"
     });
     bob.signal("CONT");
     alice.wait("it goes on", PATIENCE, |screen| {

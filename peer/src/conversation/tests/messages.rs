@@ -15,7 +15,8 @@ fn a_text_goes_to_whom_one_talks_to() {
 #[test]
 fn a_name_in_front_chooses_whom_one_talks_to_unless_one_does() {
     let mut stage = Stage::settled(setup(true, None));
-    assert_eq!(stage.line("hello").items, objection(Objection::NoRecipient));
+    let no_recipient = Objection::NoRecipient { is_kept: true };
+    assert_eq!(stage.line("hello").items, objection(no_recipient));
     assert_eq!(
         stage.line("bob,carol: hi").asks[0].2["params"]["to"],
         json!(["bob", "carol"])
@@ -39,6 +40,30 @@ fn a_name_in_front_chooses_whom_one_talks_to_unless_one_does() {
         stage.conversation.prompt().unwrap().with,
         Some(&name("carol"))
     );
+}
+
+#[test]
+fn a_text_without_a_recipient_comes_back() {
+    let mut stage = Stage::settled(setup(true, None));
+    let draft = |stage: &Stage| stage.conversation.prompt().unwrap().draft.to_owned();
+    stage.line("//hello there");
+    assert_eq!(draft(&stage), "//hello there");
+    stage.typed(Typed::Cleared);
+    assert_eq!(draft(&stage), "");
+    stage.line("/to bob");
+    assert_eq!(draft(&stage), "//hello there");
+    let ask = only(stage.line("//hello there").asks);
+    assert_eq!(ask.2["params"]["body"], "/hello there");
+    stage.line("/to carol");
+    assert_eq!(draft(&stage), "", "once");
+    assert_eq!(stage.conversation.unaddressed(), 0);
+
+    // A program does not look at its line: what it lost is counted.
+    let mut stage = Stage::settled(setup(false, None));
+    let no_recipient = Objection::NoRecipient { is_kept: false };
+    assert_eq!(stage.line("hello").items, objection(no_recipient));
+    assert_eq!(draft(&stage), "");
+    assert_eq!(stage.conversation.unaddressed(), 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! `Notices` keeps them until somebody listens, so that nothing is told into the void between the start
 //! of a process and its first command. An enrolment counts as told only then, and the server is asked not
-//! to repeat it.
+//! to repeat it. A device that its account has not approved hears of no enrolment before it is approved.
 
 use std::collections::VecDeque;
 
@@ -17,6 +17,8 @@ use crate::node::command::{EnrolmentView, Event};
 pub(super) struct Notices {
     /// A command has asked for a log-in or waited for one: there is somebody who listens.
     is_heard: bool,
+    /// This device waits for its account's approval, or was revoked: new devices are not its business.
+    is_unapproved: bool,
     failed: Option<FailedLogins>,
     /// Not told yet; of more than [`ENROLMENTS_UNTOLD_MAX`] the newest.
     enrolled: VecDeque<Enrolment>,
@@ -41,6 +43,12 @@ impl Notices {
     /// Somebody listens from now on.
     pub(super) const fn on_heard(&mut self) {
         self.is_heard = true;
+    }
+
+    /// Whether the account has a log that does not approve this device. Of enrolments nothing is told until
+    /// it does.
+    pub(super) const fn set_unapproved(&mut self, is_unapproved: bool) {
+        self.is_unapproved = is_unapproved;
     }
 
     /// Strangers failed to log in.
@@ -68,6 +76,9 @@ impl Notices {
         }
         if let Some(failed) = self.failed.take() {
             return Some(Notice::Failed(failed));
+        }
+        if self.is_unapproved {
+            return None;
         }
         if let Some(device_key) = self.repeated.pop_front() {
             return Some(Notice::Told(device_key));
@@ -141,6 +152,18 @@ mod tests {
         assert_eq!(told(&mut notices), expected);
         notices.on_enrolled(enrolment(2));
         assert_eq!(told(&mut notices), [Notice::Enrolled(enrolment(2))]);
+    }
+
+    #[test]
+    fn a_device_that_is_not_approved_hears_of_no_new_ones() {
+        let mut notices = Notices::default();
+        notices.on_heard();
+        notices.set_unapproved(true);
+        notices.on_failed(failed(1));
+        notices.on_enrolled(enrolment(1));
+        assert_eq!(told(&mut notices), [Notice::Failed(failed(1))]);
+        notices.set_unapproved(false);
+        assert_eq!(told(&mut notices), [Notice::Enrolled(enrolment(1))]);
     }
 
     #[test]

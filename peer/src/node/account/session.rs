@@ -96,6 +96,8 @@ pub(super) struct Session {
     rng: StdRng,
     state: State,
     token: Option<(AccountName, Token)>,
+    /// What whoever asks is told while there is no token.
+    without_token: CommandError,
     intent: Option<Intent>,
     frames: FrameBuffer<CONTROL_FRAME_LEN_MAX>,
     next_job: u64,
@@ -191,6 +193,7 @@ impl Session {
             rng,
             state: State::Idle,
             token,
+            without_token: CommandError::NotLoggedIn,
             intent: None,
             frames: FrameBuffer::new(),
             next_job: 1,
@@ -220,7 +223,7 @@ impl Session {
             State::Idle
             | State::Authenticating {
                 step: Step::Idle, ..
-            } => Gate::Shut(CommandError::NotLoggedIn),
+            } => Gate::Shut(self.without_token.clone()),
             State::Halted { error } => Gate::Shut(error.clone()),
             // The next attempt may well see the same key: a person has to know, not to wait.
             State::Waiting {
@@ -296,6 +299,7 @@ impl Session {
     /// Forgets the token, after a log-out.
     pub(super) fn forget(&mut self) {
         self.token = None;
+        self.without_token = CommandError::NotLoggedIn;
         self.parting = Some(CommandError::NotLoggedIn);
         self.close();
     }
@@ -668,6 +672,7 @@ impl Session {
                 self.tell(SessionEvent::Unenrolled);
                 self.set_step(binding, Step::Idle, now);
                 let error = CommandError::Refused(Refusal::TokenRefused);
+                self.without_token = error.clone();
                 requests.fail_waiting(&error);
                 self.tell(SessionEvent::Down {
                     error,
@@ -751,6 +756,7 @@ impl Session {
             (None, Some((account, _))) => account.clone(),
             (None, None) => return self.close(),
         };
+        self.without_token = CommandError::NotLoggedIn;
         // A renewed token is not used before it is on disk: see `adopt`.
         if let Some(token) = &token
             && intent.is_some()
@@ -818,7 +824,7 @@ impl Session {
             requests.fail_all(&error);
             // Whoever asked for the connection was told of `error`.
             self.tell(SessionEvent::Down {
-                error: CommandError::NotLoggedIn,
+                error: self.without_token.clone(),
                 retry_in: None,
             });
         }

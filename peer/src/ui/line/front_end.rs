@@ -71,7 +71,7 @@ impl<'a> LineFrontEnd<'a> {
 
     /// Asks for a line, unless that is being done already.
     pub(crate) fn ask(&mut self, state: &PromptState<'_>) {
-        self.prompt.ask(&prompt(state));
+        self.prompt.ask_with(&prompt(state), state.draft);
     }
 
     /// Shows how far transfers are, in lines below what is typed that are redrawn. A program, or somebody
@@ -444,7 +444,10 @@ fn taken_back(withdrawn: &Waiting) -> String {
 fn objected(objection: &Objection) -> String {
     match objection {
         Objection::Mistake(mistake) => mistake.to_string(),
-        Objection::NoRecipient => "To whom? Type 'NAME: text', or /to NAME first.".to_owned(),
+        Objection::NoRecipient { is_kept: false } => {
+            "To whom? Type 'NAME: text', or /to NAME first.".to_owned()
+        }
+        Objection::NoRecipient { is_kept: true } => "To whom? Put 'NAME: ' in front of it; or clear the line and type /to NAME, and the text comes back.".to_owned(),
         Objection::Ambiguous { name, with } => {
             let with = with.as_ref().map_or("here", AccountName::as_str);
             format!(
@@ -768,7 +771,7 @@ mod tests {
             ),
             (
                 transfer("a.txt", failed),
-                "  1: a.txt from bob failed: the link broke",
+                "  1: a.txt from bob failed: the link broke; bob has to send it again, from the beginning",
             ),
             (
                 transfer("a.txt", done),
@@ -813,7 +816,7 @@ mod tests {
                 "Nobody can be reached: this server relays nothing, and --path relay permits no other way. What helps: leave out --path relay, or unset PEER_PATH, which shows this device's addresses to others; or ask the server's operator for its relay.",
             ),
             (
-                Item::Objection(Objection::NoRecipient),
+                Item::Objection(Objection::NoRecipient { is_kept: false }),
                 "To whom? Type 'NAME: text', or /to NAME first.",
             ),
             (
@@ -956,7 +959,14 @@ mod tests {
             (Some(&bob), 0, "bob> "),
             (Some(&bob), 12, "bob (12)> "),
         ] {
-            assert_eq!(prompt(&PromptState { with, unread }), text);
+            assert_eq!(
+                prompt(&PromptState {
+                    with,
+                    unread,
+                    draft: ""
+                }),
+                text
+            );
         }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) fn failed_logins(failed: &FailedLogins, look: &Look) -> String {
         ),
     };
     look.yellow(&format!(
-        "Somebody failed to log in to this account {times}, last at {}.{block}",
+        "Somebody failed to log in to this account {times} since you were last told, the last time at {}.{block}",
         text::stamp(failed.last, &look.zone)
     ))
 }

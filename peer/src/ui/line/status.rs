@@ -2,6 +2,7 @@
 
 use common::id::AccountName;
 use common::text::{self, inline};
+use common::wire::rendezvous::Refusal;
 
 use super::notices::approval_of;
 use super::{endpoints, link, transfer};
@@ -40,8 +41,13 @@ pub(crate) fn node_status(
 ) -> Vec<(&'static str, String)> {
     let account = match (&node.account, owner) {
         (Some(account), _) => look.bold(account.as_str()),
-        (None, Some(owner)) if is_removed(&node.connection) => {
+        (None, Some(owner)) if is_because(&node.connection, &CommandError::AccountRemoved) => {
             look.yellow(&format!("{owner} was removed: {}", register_anew(owner)))
+        }
+        (None, Some(owner)) if is_because(&node.connection, &TOKEN_REFUSED) => {
+            look.yellow(&format!(
+                "{owner}; the server does not know this device any more: 'peer login {owner}' logs it in again, 'peer register {owner}' makes an account anew that was removed"
+            ))
         }
         (None, Some(owner)) => look.yellow(&format!(
             "{owner}; this device is not logged in: 'peer login {owner}' logs it in again"
@@ -114,12 +120,13 @@ fn mapped(mapping: &PortMapping, is_announced: bool, age_s: u64) -> String {
     format!("forwards {external} to this device, as it said {said} ago by {protocol}{of_no_use}")
 }
 
-/// Tells whether there is no connection because the account was removed.
-fn is_removed(state: &ConnectionState) -> bool {
+/// What the server says to a device that has logged out elsewhere, or whose account is gone.
+const TOKEN_REFUSED: CommandError = CommandError::Refused(Refusal::TokenRefused);
+
+/// Tells whether there is no connection because of this error.
+fn is_because(state: &ConnectionState, error: &CommandError) -> bool {
     match state {
-        ConnectionState::Offline { reason, .. } => {
-            *reason == CommandError::AccountRemoved.to_string()
-        }
+        ConnectionState::Offline { reason, .. } => *reason == error.to_string(),
         ConnectionState::Connecting | ConnectionState::Online => false,
     }
 }

@@ -5,8 +5,9 @@ use common::text::{self, columns, inline, shortened, shortened_name};
 use super::{declined, transfer_done};
 use crate::conversation::speed::Pace;
 use crate::conversation::{Stage, Transfer, Way};
-use crate::node::command::{Direction, Moved, OfferView, TransferState, TransferView};
+use crate::node::command::{Direction, FailureKind, Moved, OfferView, TransferState, TransferView};
 use crate::ui::Look;
+use crate::ui::progress::STALLED;
 
 /// Columns of a terminal that does not say how many it has.
 const COLUMNS_DEFAULT: usize = 80;
@@ -83,10 +84,15 @@ fn forms(transfer: &Transfer, stage: Stage) -> Vec<String> {
         Pace::Stalled => "  stalled".to_owned(),
         Pace::Behind => "  waits for its turn".to_owned(),
     };
+    let next = match pace {
+        Pace::Stalled => format!("  {STALLED}"),
+        Pace::Unmeasured | Pace::PerSecond(_) | Pace::Behind => format!("{rate}{left}"),
+    };
     let pace = format!("{rate}{left}");
     let of = format!("{} of {}", text::size(done), text::size(total));
     vec![
-        format!(" {whom}  {percent}, {of}{pace}"),
+        format!(" {whom}  {percent}, {of}{next}"),
+        format!(" {whom}  {percent}{next}"),
         format!(" {whom}  {percent}{pace}"),
         format!("  {percent}{pace}"),
         format!("  {percent}{left}"),
@@ -148,10 +154,27 @@ pub(super) fn progress(transfer: &Transfer, state: &TransferState, look: &Look) 
             let reason = declined(reason, &transfer.name);
             look.yellow(&format!("  {number}: {name} {whom} was declined: {reason}"))
         }
-        TransferState::Failed { reason, .. } => look.yellow(&format!(
-            "  {number}: {name} {whom} failed: {}",
-            inline(reason)
+        TransferState::Failed { reason, kind } => look.yellow(&format!(
+            "  {number}: {name} {whom} failed: {}{}",
+            inline(reason),
+            sending_again(&transfer.way, *kind)
         )),
+    }
+}
+
+/// What is to be done about a transfer that has failed, behind the reason: nothing goes on by itself.
+fn sending_again(way: &Way, kind: FailureKind) -> String {
+    match (way, kind) {
+        (_, FailureKind::Cancelled) => String::new(),
+        (Way::To(to), FailureKind::Unanswered | FailureKind::NodeEnds | FailureKind::Broken) => {
+            format!("; '/send-file {to} PATH' sends it again, from the beginning")
+        }
+        (
+            Way::From(from),
+            FailureKind::Unanswered | FailureKind::NodeEnds | FailureKind::Broken,
+        ) => {
+            format!("; {from} has to send it again, from the beginning")
+        }
     }
 }
 
@@ -350,7 +373,7 @@ mod tests {
             ),
             (
                 moving(10_000, Pace::Stalled),
-                " 3: x to bob  1 %, 10.0 kB of 1.0 MB  stalled",
+                " 3: x to bob  1 %, 10.0 kB of 1.0 MB  stalled: goes on or fails",
             ),
             (
                 moving(10_000, Pace::PerSecond(1)),

@@ -19,6 +19,7 @@
 //! restore it after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,15 @@ pub enum Lane {
     Stranger,
     /// The attempt has proved one: it is by the owner, or by whoever stole a device.
     KnownDevice,
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stranger => "stranger",
+            Self::KnownDevice => "known-device",
+        })
+    }
 }
 
 /// An attempt that counts as a failure until it succeeds.
@@ -334,7 +344,9 @@ impl Lockouts {
         }
     }
 
-    /// Returns the failures that the owner has not been told of, and counts them as told.
+    /// Returns the failures that the owner has not been told of, and counts them as told. While strangers
+    /// are blocked there are none before every attempt that led to it has ended: the owner hears of the
+    /// block with the failure that began it.
     pub fn take_unreported(
         &mut self,
         account: &AccountName,
@@ -344,10 +356,14 @@ impl Lockouts {
             .accounts
             .get_mut(account)
             .filter(|lanes| lanes.unreported > 0)?;
+        let blocked_for = lanes.strangers.remaining(now);
+        if !blocked_for.is_zero() && lanes.pending > 0 {
+            return None;
+        }
         let failed = FailedLogins {
             count: lanes.unreported,
             last: lanes.last_unreported,
-            blocked_for_s: seconds(lanes.strangers.remaining(now)),
+            blocked_for_s: seconds(blocked_for),
         };
         lanes.unreported = 0;
         let row = self.row(account, now);

@@ -221,6 +221,23 @@ fn the_owner_is_told_when_others_failed_and_not_when_the_owner_came() {
 }
 
 #[test]
+fn the_owner_hears_of_a_block_with_the_failure_that_began_it() {
+    let mut bench = bench();
+    for _ in 0..4 {
+        bench.fail(1);
+    }
+    let fifth = bench.try_as(Lane::Stranger, 1).unwrap();
+    assert!(fifth.is_blocked_now);
+    let told = |bench: &mut Bench| {
+        let told = bench.lockouts.take_unreported(&name("alice"), bench.now);
+        told.map(|(failed, _)| (failed.count, failed.blocked_for_s))
+    };
+    assert_eq!(told(&mut bench), None, "the fifth may be the owner's");
+    bench.lockouts.fail(fifth.counted);
+    assert_eq!(told(&mut bench), Some((5, 60)));
+}
+
+#[test]
 fn t38_restart_keeps_counts_blocks_doubling_and_what_is_to_be_told() {
     let mut bench = bench();
     let mut row = LockoutRow::empty(alice());
