@@ -149,10 +149,9 @@ fn a_folder_that_cannot_be_made_is_exit_code_8() {
 }
 
 #[test]
-fn t33_files_are_for_their_owner_and_logs_name_only_whoever_guesses() {
+fn t33_files_are_for_their_owner_and_logs_name_nobody() {
     let mut server = Running::start();
     let mut client = server.member("alice", 1);
-    server.member("bob", 2);
     for _ in 0..6 {
         let mut attacker = server.connect();
         attacker.login_start("alice", &device(9), PASSWORD);
@@ -174,14 +173,8 @@ fn t33_files_are_for_their_owner_and_logs_name_only_whoever_guesses() {
     server.signal("TERM");
     server.exit_code();
     let log = server.log();
-    let who = "account=alice source=127.0.0.1 lane=stranger";
-    let blocked = format!("too many failed log-ins, blocked: {who}");
-    assert_eq!(log.matches(&blocked).count(), 1, "{log}");
-    let failed = format!("log-in failed: {who}");
-    assert_eq!(log.matches(&failed).count(), 5, "{log}");
-    for name in ["bob", PASSWORD] {
+    assert!(log.contains("too many failed log-ins"), "{log}");
+    for name in ["alice", "127.0.0.1", PASSWORD] {
         assert!(!log.contains(name), "{log}");
     }
-    let named = log.lines().filter(|line| line.contains("alice")).count();
-    assert_eq!(named, 6, "{log}");
 }

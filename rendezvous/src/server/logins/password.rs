@@ -300,13 +300,10 @@ impl PasswordLogin {
     fn fail(self, gate: &mut Gate, context: &mut Context) {
         let Self {
             account,
-            source,
             code,
             counted,
             ..
         } = self;
-        let (source, lane) = (source.ip().to_canonical(), counted.lane());
-        log::info!("log-in failed: account={account} source={source} lane={lane}");
         gate.fail(account, code, counted, context);
     }
 
@@ -368,11 +365,9 @@ fn on_loaded(
         }
     };
     if started.is_blocked_now {
-        // Who guesses, and at what, is all that an operator can act by: the log names them at its usual level.
-        let (account, source) = (&start.account, source.ip().to_canonical());
-        log::warn!(
-            "too many failed log-ins, blocked: account={account} source={source} lane={lane}"
-        );
+        // Names and addresses stand in the log below this level alone.
+        log::info!("too many failed log-ins: block={lane} more=RUST_LOG=debug");
+        log::debug!("blocked: account={} source={prefix}", start.account);
     }
     let stretch = account
         .as_ref()
