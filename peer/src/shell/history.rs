@@ -331,7 +331,7 @@ mod tests {
 
     use super::*;
     use crate::node::command::{Cursor, HistoryItem, HistoryQuery, MessageState};
-    use crate::node::io::{AccountRequest, ChatAnswer, ContactRequest};
+    use crate::node::io::{AccountRequest, ChatAnswer, ContactRequest, Marked};
 
     #[test]
     fn what_is_remembered_survives_a_restart_in_order() {
@@ -470,7 +470,7 @@ mod tests {
         let theirs = StoreRequest::Chat(ChatRequest::Receive {
             from: name("bob"),
             message: message(1, "theirs"),
-            at: UnixTime::default(),
+            at: UnixTime::from_millis(7),
             chain: 1,
         });
         assert_eq!(
@@ -526,9 +526,14 @@ mod tests {
                 ids: bytes.iter().map(|byte| id(*byte)).collect(),
             })
         };
+        let read = |byte| Marked {
+            author: name("bob"),
+            id: id(byte),
+            entry: None,
+        };
         let marked = |bytes: &[u8]| {
             StoreAnswer::Chat(ChatAnswer::Marked(
-                bytes.iter().map(|byte| (name("bob"), id(*byte))).collect(),
+                bytes.iter().map(|byte| read(*byte)).collect(),
             ))
         };
         assert_eq!(ask(&mut history, mark(&[1, 3, 9])), marked(&[1, 3]));
@@ -821,7 +826,7 @@ mod tests {
                 error,
                 HistoryError::Newer {
                     found: 99,
-                    known: 6,
+                    known: 7,
                     ..
                 }
             ),

@@ -18,7 +18,8 @@ use common::wire::frame::{self, FrameBuffer};
 use common::wire::peer::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::node::io::{ChatRequest, StoreAnswer, StoreId, StoreRequest};
+use crate::node::io::entries::EntryWrite;
+use crate::node::io::{ChatRequest, EntriesRequest, StoreAnswer, StoreId, StoreRequest};
 
 /// One line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,7 +114,7 @@ impl OutboxJournal {
     }
 
     /// Records what a request to the history puts into the outbox, before anything of it is sent, and what
-    /// one takes out.
+    /// one takes out. What entries replace is taken out at once: the history has had it before anybody knew that.
     pub(crate) fn on_request(&mut self, id: StoreId, request: &StoreRequest) {
         match request {
             StoreRequest::Chat(ChatRequest::Queue { messages, .. }) => {
@@ -127,13 +128,17 @@ impl OutboxJournal {
             StoreRequest::Chat(ChatRequest::Withdraw { messages }) => {
                 self.strike(messages.iter().map(|(_, id)| *id));
             }
+            StoreRequest::Entries(EntriesRequest::Write { writes, .. }) => {
+                self.strike(writes.iter().filter_map(EntryWrite::replaced));
+            }
             StoreRequest::Chat(
                 ChatRequest::Receive { .. }
                 | ChatRequest::Advance { .. }
                 | ChatRequest::MarkRead { .. }
                 | ChatRequest::History(_)
                 | ChatRequest::Recorded { .. }
-                | ChatRequest::Unread,
+                | ChatRequest::Unread
+                | ChatRequest::Outbox,
             )
             | StoreRequest::Account(_)
             | StoreRequest::Contact(_)
@@ -167,8 +172,9 @@ impl OutboxJournal {
 
     /// Notes that messages, if they are recorded, are not to be sent after all.
     fn strike(&mut self, messages: impl Iterator<Item = MessageId>) {
-        if self.journal.len > 0 {
-            self.record(messages.map(Record::Struck).collect());
+        let records: Vec<Record> = messages.map(Record::Struck).collect();
+        if self.journal.len > 0 && !records.is_empty() {
+            self.record(records);
         }
     }
 

@@ -22,7 +22,7 @@ fn full() -> Twins {
         from: at(1),
         until: None,
     });
-    twins.keep(rewrite, Origin::Received);
+    twins.keep(rewrite, Origin::OtherAccount);
     let mark = CleanMark {
         run: writer.chain().run,
         last: at(3),
@@ -117,9 +117,9 @@ fn a_damaged_row_is_refused_by_whoever_reads_it_and_nothing_panics() {
         ("chains", "run = zeroblob(3)"),
         ("chains", "base = -1"),
         ("chains", "sealed = 9"),
+        ("chains", "read = -1"),
         ("chains", "before = x''"),
         ("conversations", "kind = 9"),
-        ("conversations", "kind = 1"),
         ("conversations", "account = NULL"),
         ("conversations", "account = 'not a name!'"),
         ("conversations", "run = x'00'"),
