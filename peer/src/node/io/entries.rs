@@ -497,3 +497,66 @@ pub enum EntriesRefusal {
     #[error("cannot write what belongs to another chain")]
     OtherChain,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(number: u64) -> Sequence {
+        Sequence::new(number).unwrap()
+    }
+
+    #[test]
+    fn what_is_read_was_delivered_and_sent_and_nothing_goes_back() {
+        let reached = Reached::default().with(Reach::Delivered, at(5));
+        let expected = Reached {
+            sent: at(5),
+            delivered: at(5),
+            read: at(0),
+        };
+        assert_eq!(reached, expected);
+        let reached = reached.with(Reach::Sent, at(9)).with(Reach::Read, at(7));
+        let expected = Reached {
+            sent: at(9),
+            delivered: at(7),
+            read: at(7),
+        };
+        assert_eq!(reached, expected);
+        for reach in [Reach::Sent, Reach::Delivered, Reach::Read] {
+            assert_eq!(reached.with(reach, at(7)), reached);
+            assert_eq!(reached.with(reach, at(20)).last(reach), at(20));
+        }
+    }
+
+    #[test]
+    fn a_message_is_as_far_as_its_chain_and_who_it_is_from_and_for() {
+        let reached = Reached {
+            sent: at(3),
+            delivered: at(2),
+            read: at(1),
+        };
+        let name = || "bob".parse().unwrap();
+        let (direct, notes) = (
+            ConversationKind::Direct(name()),
+            ConversationKind::Notes(name()),
+        );
+        let states =
+            |direction, kind| [1, 2, 3, 4].map(|number| reached.state(direction, kind, at(number)));
+        let sent = states(Direction::Sent, &direct);
+        let expected = [
+            MessageState::Read,
+            MessageState::Delivered,
+            MessageState::Sent,
+            MessageState::Queued,
+        ];
+        assert_eq!(sent, expected);
+        let there = [
+            MessageState::Read,
+            MessageState::Delivered,
+            MessageState::Delivered,
+            MessageState::Delivered,
+        ];
+        assert_eq!(states(Direction::Sent, &notes), there);
+        assert_eq!(states(Direction::Received, &direct), there);
+    }
+}

@@ -194,6 +194,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use common::limits::MESSAGE_LEN_MAX;
+    use common::log::ConversationId;
     use common::time::UnixTime;
     use common::wire::peer::{Conversation, MessageBody};
 
@@ -265,11 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_back_or_refused_is_not_sent_at_the_next_start() {
+    fn what_was_taken_back_refused_or_replaced_is_not_sent_at_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let mut journal = OutboxJournal::new(Journal::open(&path).unwrap().0);
-        let records = [1, 2, 3].map(|number| record(number, number.to_string()));
+        let records = [1, 2, 3, 4].map(|number| record(number, number.to_string()));
         for (number, record) in (1..).zip(&records) {
             let messages = vec![record.clone()];
             let request = StoreRequest::Chat(ChatRequest::Queue {
@@ -280,10 +281,17 @@ mod tests {
         }
         let messages = vec![(records[0].0.clone(), records[0].1.id)];
         let withdraw = StoreRequest::Chat(ChatRequest::Withdraw { messages });
-        journal.on_request(StoreId(4), &withdraw);
+        journal.on_request(StoreId(5), &withdraw);
+        let writes = vec![EntryWrite::Replaces(records[3].1.id)];
+        let conversation = ConversationId::from_bytes([0; 32]);
+        let write = StoreRequest::Entries(EntriesRequest::Write {
+            conversation,
+            writes,
+        });
+        journal.on_request(StoreId(6), &write);
         let refused = StoreAnswer::Failed("the disk is full".to_owned());
         journal.on_answer(StoreId(2), &refused);
         // Others are still on their way to the history when the program is killed.
-        assert_eq!(Journal::open(&path).unwrap().1, records[2..]);
+        assert_eq!(Journal::open(&path).unwrap().1, records[2..3]);
     }
 }

@@ -1,5 +1,6 @@
 //! The history and the store in memory keep entries alike, survive what they are to survive, and refuse what cannot be.
 
+use common::id::MessageId;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::*;
 use common::log::{Body, Clock, EntryId, ForkProof, Kind, RunId, Seal, Sequence, Stretch};
@@ -20,6 +21,8 @@ use crate::store::MemoryStore;
 mod files;
 // What meets its bound.
 mod limits;
+// What people are shown.
+mod showing;
 // How long catching up takes.
 mod speed;
 // What devices write in a world where everything goes wrong.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::node::io::ChatRequest;
 
 /// A number of chains with an entry each, written straight into both stores.
 fn chains(twins: &mut Twins, count: usize, body: &[u8], kind: Kind) -> Vec<ChainId> {
@@ -180,6 +181,13 @@ fn a_request_has_so_many_parts_and_no_more() {
         });
         assert_eq!(answer, expected);
     }
+    for (count, is_done) in [(MESSAGES_FOUND_MAX, true), (MESSAGES_FOUND_MAX + 1, false)] {
+        let ids = vec![MessageId::of_entry(&CONVERSATION, &entry); count];
+        let answer = twins.ask(EntriesRequest::Find { ids });
+        let nothing = StoreAnswer::Entries(EntriesAnswer::Found(Vec::new()));
+        let expected = if is_done { nothing } else { too_many.clone() };
+        assert_eq!(answer, expected);
+    }
     let mark = CleanMark {
         run: entry.chain.run,
         last: at(1),
@@ -193,6 +201,39 @@ fn a_request_has_so_many_parts_and_no_more() {
         let marks = vec![(CONVERSATION, mark); count];
         assert_eq!(twins.ask(EntriesRequest::SetMarks(marks)), expected);
     }
+}
+
+#[test]
+fn of_many_messages_that_get_somewhere_at_once_the_last_ones_are_told() {
+    let mut twins = Twins::open();
+    let max = HISTORY_ITEMS_MAX as usize;
+    let admissions = speed::admissions(max + 1, 1);
+    let chain = admissions[0].chain;
+    for admissions in admissions.chunks(ENTRY_WRITES_MAX) {
+        let writes = admissions
+            .iter()
+            .map(|admission| EntryWrite::Admit(Box::new(admission.clone()), Origin::OwnAccount));
+        twins.written(writes.collect());
+    }
+    let last = max as u64 + 1;
+    let changed = twins.reach(chain, Reach::Delivered, last);
+    let id = |number| {
+        let sequence = at(number);
+        MessageId::of_entry(&CONVERSATION, &EntryId { chain, sequence })
+    };
+    assert_eq!(changed.len(), max);
+    assert_eq!((changed[0], changed[max - 1]), (id(2), id(last)));
+    assert_eq!(twins.items(ChatRequest::Outbox), []);
+}
+
+#[test]
+fn messages_that_wait_are_read_up_to_a_bound() {
+    let mut twins = Twins::open();
+    let len = MESSAGE_LEN_MAX;
+    let count = HISTORY_ITEMS_LEN_MAX / len + 2;
+    chains(&mut twins, count, &vec![b'x'; len], Kind::TEXT);
+    let waiting = twins.items(ChatRequest::Outbox);
+    assert_eq!(waiting.len(), HISTORY_ITEMS_LEN_MAX / len);
 }
 
 #[test]

@@ -11,7 +11,7 @@ const BODY_LEN: usize = 100;
 #[test]
 #[ignore = "measures, and decides nothing"]
 fn catching_up_with_a_hundred_thousand_entries() {
-    let admissions = admissions();
+    let admissions = admissions(ENTRIES, BODY_LEN);
     for batch in [1, 16] {
         measure(&admissions, batch);
     }
@@ -72,17 +72,17 @@ fn measure(admissions: &[Admission], batch: usize) {
 }
 
 /// What a device that catches up takes: pages of 64, each sealed at its end.
-fn admissions() -> Vec<Admission> {
+pub(super) fn admissions(count: usize, body_len: usize) -> Vec<Admission> {
     let mut writer = Writer::new(1);
     let mut reader = Replica::new(CONVERSATION, key(9));
     let device = writer.chain().device;
     let mut admissions = Vec::new();
     let (mut first, mut previous) = (Sequence::FIRST, HeaderHash::NONE);
-    while first.number() <= ENTRIES as u64 {
-        let count = (ENTRIES as u64 - first.previous().number()).min(64);
+    while first.number() <= count as u64 {
+        let count = (count as u64 - first.previous().number()).min(64);
         let written: Vec<StoredEntry> = (0..count)
             .map(|n| {
-                let text = format!("{:0>BODY_LEN$}", first.number() + n);
+                let text = format!("{:0>body_len$}", first.number() + n);
                 writer.text(&text).entries.remove(0)
             })
             .collect();
