@@ -2,20 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use common::id::{AccountName, MessageId};
+use common::id::MessageId;
 use common::limits::{
     BODIES_DROPPED_MAX, CHAINS_READ_MAX, CONVERSATIONS_MAX, CONVERSATIONS_READ_MAX, CUTS_READ_MAX,
     ENTRIES_PER_SEAL_MAX, ENTRY_WRITES_MAX, FORKS_READ_MAX, HISTORY_ITEMS_LEN_MAX,
-    HISTORY_ITEMS_MAX, LOST_READ_MAX, MESSAGES_FOUND_MAX, PAGE_ENTRIES_MAX, PAGE_LEN_MAX,
-    STRETCH_READ_MAX,
+    HISTORY_ITEMS_MAX, LOST_READ_MAX, PAGE_ENTRIES_MAX, PAGE_LEN_MAX, STRETCH_READ_MAX,
 };
 use common::log::{
     Body, ChainId, Clock, ConversationId, EntryId, ForkProof, HeaderHash, Kind, Outline, RunId,
     Seal, Sequence, Stretch,
 };
-use common::wire::peer;
 
-use super::messages::{Messages, Row as Message};
+use super::messages::Messages;
 use crate::log::{
     Admission, CleanMark, Entry, Instance, OwnStretch, PageEnd, PageRequest, Rewrite, Row, ShownAt,
     StoredChain, StoredEntry, Tip, Unsealed,
@@ -26,6 +24,11 @@ use crate::node::io::entries::{
     ShownEntry, ShownQuery, SpanEnd, StoredConversation, StoredCut,
 };
 use crate::node::io::{EntriesAnswer, EntriesRequest, StoreAnswer};
+
+// What people are shown.
+mod showing;
+
+use showing::{Change, Writing, find, show};
 
 /// All conversations.
 #[derive(Clone, Debug)]
@@ -86,62 +89,6 @@ struct MemoryRow {
     stored: StoredEntry,
     seal: Option<Seal>,
     is_written_here: bool,
-}
-
-/// What is written in one conversation, as far as it can be.
-#[derive(Debug)]
-struct Writing<'a> {
-    id: ConversationId,
-    kind: ConversationKind,
-    last: &'a mut Arrival,
-    /// What becomes of messages once all is written.
-    changes: Vec<Change>,
-}
-
-/// Something that becomes of messages.
-#[derive(Debug)]
-enum Change {
-    Show(Box<Message>),
-    Hide(EntryId),
-    /// The same for those of a chain from this entry on.
-    HideFrom(EntryId),
-    /// A message to the account that waits in the outbox is an entry now.
-    Withdraw(MessageId, AccountName),
-}
-
-impl Writing<'_> {
-    /// What an entry says to people.
-    fn message(
-        &self,
-        id: EntryId,
-        stored: &StoredEntry,
-        origin: Origin,
-        reached: &Reached,
-    ) -> Option<Box<Message>> {
-        let outline = &stored.entry.outline;
-        let body = stored.entry.body.as_deref()?;
-        let (Ok(Body::Text(body)) | Ok(Body::Reply { text: body, .. })) =
-            Body::parse(outline.kind, body)
-        else {
-            return None;
-        };
-        let direction = origin.direction();
-        let message = peer::Message {
-            id: MessageId::of_entry(&self.id, &id),
-            conversation: peer::Conversation::Direct,
-            sent: outline.clock.time(),
-            body,
-        };
-        Some(Box::new(Message {
-            cursor: Cursor::default(),
-            with: self.kind.account().clone(),
-            direction,
-            message,
-            state: reached.state(direction, &self.kind, id.sequence),
-            placed: stored.placed.at,
-            entry: Some((self.id, id)),
-        }))
-    }
 }
 
 impl MemoryEntries {
@@ -848,45 +795,6 @@ impl MemoryChain {
         }
         headers
     }
-}
-
-/// Changes what people are shown, and tells what that is that was not shown before.
-fn show(
-    id: ConversationId,
-    changes: Vec<Change>,
-    messages: &mut Messages,
-) -> Vec<(EntryId, Cursor)> {
-    let mut shown = Vec::new();
-    for change in changes {
-        match change {
-            Change::Show(message) => {
-                let entry = message.entry;
-                let place = messages.insert(*message);
-                shown.extend(entry.map(|(_, entry)| entry).zip(place));
-            }
-            Change::Hide(entry) => {
-                messages.remove_of(id, entry);
-                shown.retain(|(it, _)| *it != entry);
-            }
-            Change::HideFrom(first) => {
-                messages.remove_from(id, first);
-                shown.retain(|(it, _)| it.chain != first.chain || it.sequence < first.sequence);
-            }
-            Change::Withdraw(message, account) => messages.withdraw(message, &account),
-        }
-    }
-    shown
-}
-
-fn find(ids: &[MessageId], messages: &Messages) -> StoreAnswer {
-    if ids.len() > MESSAGES_FOUND_MAX {
-        return StoreAnswer::Failed(EntriesRefusal::TooMany.to_string());
-    }
-    let found = ids.iter().flat_map(|id| {
-        let entries = messages.entries_of(*id);
-        entries.map(|(conversation, entry)| (*id, conversation, entry))
-    });
-    StoreAnswer::Entries(EntriesAnswer::Found(found.collect()))
 }
 
 /// The first items, and where to go on if there are as many as may be.

@@ -31,6 +31,9 @@ pub(super) enum Damage {
     /// The bytes are no proof of a fork.
     #[error("the proof of a fork is damaged")]
     Proof,
+    /// A message is of an entry that is not there.
+    #[error("the entry of a message is missing")]
+    Message,
     /// A conversation is with nobody.
     #[error("a conversation is damaged")]
     Conversation,

@@ -9,7 +9,7 @@ use common::log::{Body, ChainId, ConversationId, EntryId, Kind, Sequence};
 use common::wire::peer::MessageBody;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns::{self, ordered};
+use super::columns::{self, Damage, damaged, ordered};
 use super::{ChainRow, chain_of, number, refused};
 use crate::log::StoredEntry;
 use crate::node::command::Cursor;
@@ -270,7 +270,9 @@ pub(in crate::shell::history) fn mark_read(
                 row.get(4)?,
                 columns::reached(row, 5)?,
             ))
-        })?;
+        })
+        .optional()?
+        .ok_or_else(|| damaged(Damage::Message))?;
     if reached.read < id.sequence {
         keep_reached(connection, chain, &reached.with(Reach::Read, id.sequence))?;
     }

@@ -127,10 +127,11 @@ impl Twins {
     /// Writes what is to be possible, and tells what is shown then.
     #[track_caller]
     fn written(&mut self, writes: Vec<EntryWrite>) -> Vec<(EntryId, Cursor)> {
-        match self.write(writes) {
-            StoreAnswer::Entries(EntriesAnswer::Written(shown)) => shown,
-            answer => panic!("{answer:?}"),
-        }
+        let answer = self.write(writes);
+        let StoreAnswer::Entries(EntriesAnswer::Written(shown)) = answer else {
+            panic!("{answer:?}");
+        };
+        shown
     }
 
     /// Writes what cannot be.

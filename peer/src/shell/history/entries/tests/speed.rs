@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -63,12 +63,41 @@ fn measure(admissions: &[Admission], batch: usize) {
         read += rows.len();
     }
     let gave = start.elapsed();
+    let read_all = |history: &mut History| {
+        let request = EntriesRequest::Reach {
+            conversation: CONVERSATION,
+            chain,
+            reach: Reach::Read,
+            last: at(ENTRIES as u64),
+        };
+        history.execute_alone(&StoreRequest::Entries(request));
+    };
+    let marked = timed(&mut history, read_all);
+    let indexed = timed(&mut history, |history| while history.add_to_index() {});
+    let forgot = timed(&mut history, |history| {
+        let request = EntriesRequest::Forget {
+            conversation: CONVERSATION,
+            after: None,
+            before: None,
+        };
+        history.execute_alone(&StoreRequest::Entries(request));
+    });
     drop(history);
     let len = path.metadata().unwrap().len() - empty;
     println!(
         "{batch} admissions a transaction: {ENTRIES} entries in {wrote:?}, read in {gave:?}, {} bytes each",
         len / ENTRIES as u64
     );
+    println!(
+        "all marked as read in {marked:?}, words added in {indexed:?}, {BODIES_DROPPED_MAX} forgotten in {forgot:?}"
+    );
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures")]
+fn timed(history: &mut History, work: impl Fn(&mut History)) -> Duration {
+    let start = Instant::now();
+    work(history);
+    start.elapsed()
 }
 
 /// What a device that catches up takes: pages of 64, each sealed at its end.
