@@ -27,6 +27,9 @@ pub(super) const SCHEMA: Schema = Schema {
     access: Access::Alone,
 };
 
+/// Capacity of the cache of prepared statements: more than the history has.
+pub(super) const STATEMENTS_MAX: usize = 128;
+
 const MIGRATIONS: [&str; 7] = [
     "
     CREATE TABLE session (
