@@ -198,8 +198,8 @@ pub enum Origin {
     OtherAccount,
 }
 
-/// How far an entry has got. What is read has been delivered, and what is delivered has been sent. Of an entry of another
-/// account only [`Reach::Read`] says something: this account has read it.
+/// How far an entry has got. What is read has been delivered, and what is delivered has been sent. Of an entry of
+/// another account only [`Reach::Read`] says something: this account has read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
     /// A link has carried it.
@@ -349,7 +349,8 @@ pub enum EntriesAnswer {
     Cuts(Part<StoredCut, Arrival>),
     /// Entries to be written again, each with an [`EntryWrite::Rewritten`]. None are left if there are none here.
     Lost(Vec<LostEntry>),
-    /// The texts that people are shown now, in the order in which they were written, each with the place of its message.
+    /// The texts that people are shown now, in the order in which they were asked for, each with the place of its
+    /// message.
     Written(Vec<(EntryId, Cursor)>),
     /// The messages whose state has changed, in the order of their entries: the last ones, at most
     /// [`common::limits::HISTORY_ITEMS_MAX`].

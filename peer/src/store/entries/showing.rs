@@ -1,4 +1,5 @@
-//! What becomes of messages when entries are written. All of it is collected first: what cannot be written changes none.
+//! What becomes of messages when entries are written. All of it is collected first: what cannot be written changes
+//! none.
 
 use common::id::{AccountName, MessageId};
 use common::limits::MESSAGES_FOUND_MAX;

@@ -3,7 +3,9 @@ use common::log::{Reaction, Session};
 use common::wire::peer::{Conversation, Message, MessageBody};
 
 use super::*;
-use crate::node::command::{Direction, HistoryItem, HistoryQuery, MessageState, RecordedPage};
+use crate::node::command::Direction::{Received, Sent as FromHere};
+use crate::node::command::MessageState::{Delivered, Queued, Read, Sent};
+use crate::node::command::{HistoryItem, HistoryQuery, MessageState, RecordedPage};
 use crate::node::io::{ChatAnswer, ChatRequest, Marked};
 
 impl Twins {
@@ -144,9 +146,6 @@ fn removed(writer: &mut Writer, from: u64) -> Admission {
     admission
 }
 
-use Direction::{Received, Sent as SentBy};
-use MessageState::{Delivered, Queued, Read, Sent};
-
 // ---- what is shown -----------------------------------------------------------------------------
 
 #[test]
@@ -229,11 +228,11 @@ fn whose_entries_they_are_says_which_way_messages_go_and_how_far_they_are() {
     let notes = ConversationKind::Notes(name("alice"));
     let direct = ConversationKind::Direct(name("bob"));
     for (kind, origin, direction, state) in [
-        (&direct, Origin::WrittenHere, SentBy, Queued),
-        (&direct, Origin::OwnAccount, SentBy, Queued),
+        (&direct, Origin::WrittenHere, FromHere, Queued),
+        (&direct, Origin::OwnAccount, FromHere, Queued),
         (&direct, Origin::OtherAccount, Received, Delivered),
-        (&notes, Origin::WrittenHere, SentBy, Delivered),
-        (&notes, Origin::OwnAccount, SentBy, Delivered),
+        (&notes, Origin::WrittenHere, FromHere, Delivered),
+        (&notes, Origin::OwnAccount, FromHere, Delivered),
     ] {
         let mut twins = Twins::new();
         twins.ask(EntriesRequest::Open {
