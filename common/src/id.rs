@@ -196,7 +196,8 @@ random_id!(
     SessionId
 );
 random_id!(
-    /// Identifies a message everywhere: on the wire, in the history and in receipts. Random.
+    /// Identifies a message everywhere: on the wire, in the history and in receipts. Random, unless it is the message
+    /// of an entry: [`MessageId::of_entry`].
     MessageId
 );
 random_id!(

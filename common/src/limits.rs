@@ -747,7 +747,9 @@ pub const CUT_CHAINS_MAX: usize = 4 * CHAINS_PER_CONVERSATION_MAX;
 pub const CONVERSATIONS_MAX: usize = 2 * IDENTITIES_MAX;
 /// Writes of one transaction in one conversation: what a page brings, and what follows from it, are a few.
 pub const ENTRY_WRITES_MAX: usize = 256;
-/// Entries whose bodies are dropped in one step: some ten milliseconds of a small computer's disk.
+/// Messages whose entries are looked up at once: as many as one command takes back.
+pub const MESSAGES_FOUND_MAX: usize = WITHDRAW_MAX;
+/// Entries whose bodies are dropped in one step: with their messages, and the words of those in the index, some 60 ms.
 pub const BODIES_DROPPED_MAX: usize = 1000;
 /// Conversations in one answer of the store: some 100 KiB.
 pub const CONVERSATIONS_READ_MAX: usize = 1024;

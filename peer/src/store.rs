@@ -10,21 +10,25 @@ use std::net::SocketAddr;
 use common::account::AccountEntry;
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
-use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX};
+use common::log::Clock;
 use common::time::UnixTime;
 use common::wire::peer::Message;
 
 use crate::log::Instance;
-use crate::node::command::{Cursor, Direction, HistoryItem, MessageState, Recorded, RecordedPage};
+use crate::node::command::{Cursor, Direction, MessageState};
 use crate::node::io::{
-    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, LogRequest, Restored, StoreAnswer,
-    StoreRequest,
+    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, LogRequest, Marked, Restored,
+    StoreAnswer, StoreRequest,
 };
 
 // The entries of conversations.
 mod entries;
+// Messages, as people are shown them.
+mod messages;
 
 use entries::MemoryEntries;
+use messages::Messages;
+pub use messages::Row;
 
 /// Keeps everything in maps and lists. A clone is what a backup is: it has the state of its moment.
 #[derive(Clone, Debug, Default)]
@@ -33,11 +37,7 @@ pub struct MemoryStore {
     contacts: BTreeMap<(AccountName, DeviceKey), Contact>,
     logs: BTreeMap<AccountName, Vec<Vec<u8>>>,
     verified: BTreeSet<AccountName>,
-    rows: Vec<Row>,
-    /// Where in `rows` the messages with a number are, oldest first.
-    places: BTreeMap<MessageId, Vec<usize>>,
-    /// The last place that was given to a message.
-    last: Cursor,
+    messages: Messages,
     /// The last chain of received messages that has a gap.
     gap: u64,
     entries: MemoryEntries,
@@ -48,21 +48,6 @@ pub struct MemoryStore {
 struct Contact {
     first_seen: UnixTime,
     last_endpoint: Option<SocketAddr>,
-}
-
-/// A message of the history.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// Its place among all.
-    pub cursor: Cursor,
-    /// The other side.
-    pub with: AccountName,
-    /// Which way it went.
-    pub direction: Direction,
-    /// The message as its author sent it.
-    pub message: Message,
-    /// How far it is.
-    pub state: MessageState,
 }
 
 impl MemoryStore {
@@ -84,7 +69,7 @@ impl MemoryStore {
             StoreRequest::Contact(request) => self.contact(request),
             StoreRequest::Chat(request) => self.chat(request),
             StoreRequest::Log(request) => self.log(request),
-            StoreRequest::Entries(request) => self.entries.execute(request),
+            StoreRequest::Entries(request) => self.entries.execute(request, &mut self.messages),
         }
     }
 
@@ -107,7 +92,7 @@ impl MemoryStore {
 
     /// What a node that starts finds.
     pub fn restore(&self) -> Restored {
-        let outbox = self.rows.iter().filter(|row| row.is_in_outbox());
+        let outbox = self.messages.old_outbox();
         let sent = outbox.clone().filter(|row| row.state == MessageState::Sent);
         let contacts = self.contacts();
         let last_endpoints = contacts
@@ -133,7 +118,7 @@ impl MemoryStore {
 
     /// All messages, in the order in which they came here.
     pub fn rows(&self) -> &[Row] {
-        &self.rows
+        self.messages.rows()
     }
 
     /// Pinned keys, the first one seen first.
@@ -218,22 +203,24 @@ impl MemoryStore {
                     } else {
                         MessageState::Queued
                     };
-                    self.insert(Direction::Sent, to, message, state)
+                    self.insert(Direction::Sent, to, message, state, message.sent)
                 });
                 StoreAnswer::Chat(ChatAnswer::Queued(places.collect()))
             }
-            ChatRequest::Receive { from, message, .. } => {
+            ChatRequest::Receive {
+                from, message, at, ..
+            } => {
                 let state = MessageState::Delivered;
-                let place = self.insert(Direction::Received, from, message, state);
+                let place = self.insert(Direction::Received, from, message, state, *at);
                 StoreAnswer::Chat(ChatAnswer::Received { place })
             }
             ChatRequest::Advance { id, to, state } => {
-                let is_new = self.advance(*id, to, *state);
+                let is_new = self.messages.advance(*id, to, *state);
                 StoreAnswer::Chat(ChatAnswer::Advanced { is_new })
             }
             ChatRequest::Withdraw { messages } => {
                 for (to, id) in messages {
-                    self.withdraw(*id, to);
+                    self.messages.withdraw(*id, to);
                 }
                 StoreAnswer::Done
             }
@@ -242,25 +229,14 @@ impl MemoryStore {
                 StoreAnswer::Chat(ChatAnswer::Marked(marked))
             }
             ChatRequest::History(query) => {
-                let latest_first = self.rows.iter().rev();
-                let of = latest_first.filter(|row| {
-                    query.covers(&row.with, row.message.sent, row.message.body.as_str())
-                });
-                let mut found = look_up(of, query.limit, Row::item);
-                found.reverse();
-                StoreAnswer::Chat(ChatAnswer::Messages(found))
+                StoreAnswer::Chat(ChatAnswer::Messages(self.messages.history(query)))
             }
             ChatRequest::Recorded { after, limit } => {
-                let later = self.rows.iter().filter(|row| row.cursor > *after);
-                let messages = look_up(later, *limit, Row::recorded);
-                let last = self.last;
-                StoreAnswer::Chat(ChatAnswer::Recorded(RecordedPage { messages, last }))
+                let page = self.messages.recorded(*after, *limit);
+                StoreAnswer::Chat(ChatAnswer::Recorded(page))
             }
-            ChatRequest::Unread => {
-                let unread = self.rows.iter().filter(|row| row.is_unread());
-                let found = look_up(unread, HISTORY_ITEMS_MAX, Row::item);
-                StoreAnswer::Chat(ChatAnswer::Messages(found))
-            }
+            ChatRequest::Unread => StoreAnswer::Chat(ChatAnswer::Messages(self.messages.unread())),
+            ChatRequest::Outbox => StoreAnswer::Chat(ChatAnswer::Messages(self.messages.outbox())),
         }
     }
 
@@ -271,92 +247,33 @@ impl MemoryStore {
         with: &AccountName,
         message: &Message,
         state: MessageState,
+        at: UnixTime,
     ) -> Option<Cursor> {
-        if self.find(message.id, with, direction).is_some() {
-            return None;
-        }
-        self.last = self.last.next();
-        let place = self.rows.len();
-        self.places.entry(message.id).or_default().push(place);
-        self.rows.push(Row {
-            cursor: self.last,
+        self.messages.insert(Row {
+            cursor: Cursor::default(),
             with: with.clone(),
             direction,
             message: message.clone(),
             state,
-        });
-        Some(self.last)
-    }
-
-    /// `false` if it is not there, or as far already.
-    fn advance(&mut self, id: MessageId, to: &AccountName, state: MessageState) -> bool {
-        let Some(place) = self.find(id, to, Direction::Sent) else {
-            return false;
-        };
-        let row = &mut self.rows[place];
-        let is_new = row.state < state;
-        row.state = row.state.max(state);
-        is_new
-    }
-
-    fn withdraw(&mut self, id: MessageId, to: &AccountName) {
-        let place = self.find(id, to, Direction::Sent);
-        if let Some(place) = place.filter(|place| self.rows[*place].is_in_outbox()) {
-            self.rows.remove(place);
-            self.places.clear();
-            for (place, row) in self.rows.iter().enumerate() {
-                self.places.entry(row.message.id).or_default().push(place);
-            }
-        }
-    }
-
-    /// The authors of messages with this number that nobody had seen.
-    fn mark_read(&mut self, id: MessageId) -> Vec<(AccountName, MessageId)> {
-        let mut marked = Vec::new();
-        for place in self.places.get(&id).into_iter().flatten() {
-            let row = &mut self.rows[*place];
-            if row.is_unread() {
-                row.state = MessageState::Read;
-                marked.push((row.with.clone(), id));
-            }
-        }
-        marked
-    }
-
-    fn find(&self, id: MessageId, with: &AccountName, direction: Direction) -> Option<usize> {
-        let mut places = self.places.get(&id)?.iter().copied();
-        places.find(|place| {
-            let row = &self.rows[*place];
-            row.direction == direction && row.with == *with
+            placed: Clock::at(at),
+            entry: None,
         })
     }
-}
 
-impl Row {
-    fn is_in_outbox(&self) -> bool {
-        self.direction == Direction::Sent && self.state < MessageState::Delivered
-    }
-
-    fn is_unread(&self) -> bool {
-        self.direction == Direction::Received && self.state < MessageState::Read
-    }
-
-    fn recorded(&self) -> Recorded {
-        Recorded {
-            cursor: self.cursor,
-            item: self.item(),
-        }
-    }
-
-    fn item(&self) -> HistoryItem {
-        HistoryItem {
-            id: self.message.id,
-            with: self.with.clone(),
-            direction: self.direction,
-            sent: self.message.sent,
-            body: self.message.body.clone(),
-            state: self.state,
-        }
+    /// Marks the messages with this number that nobody had seen, and how far their chains are read.
+    fn mark_read(&mut self, id: MessageId) -> Vec<Marked> {
+        let marked = self.messages.mark_read(id).into_iter();
+        let marked = marked.map(|row| {
+            if let Some((conversation, entry)) = row.entry {
+                self.entries.mark_read(conversation, entry);
+            }
+            Marked {
+                author: row.with,
+                id,
+                entry: row.entry,
+            }
+        });
+        marked.collect()
     }
 }
 
@@ -386,26 +303,11 @@ pub const fn is_write(request: &StoreRequest) -> bool {
             LogRequest::Add { .. } | LogRequest::Forget { .. } | LogRequest::SetVerified { .. },
         ) => true,
         StoreRequest::Chat(
-            ChatRequest::History(_) | ChatRequest::Recorded { .. } | ChatRequest::Unread,
+            ChatRequest::History(_)
+            | ChatRequest::Recorded { .. }
+            | ChatRequest::Unread
+            | ChatRequest::Outbox,
         ) => false,
         StoreRequest::Entries(request) => request.is_write(),
     }
-}
-
-/// At most `limit` rows, and no further one once there is enough text for an answer.
-fn look_up<'a, T>(
-    rows: impl Iterator<Item = &'a Row>,
-    limit: u32,
-    shown: impl Fn(&Row) -> T,
-) -> Vec<T> {
-    let mut items = Vec::new();
-    let mut len = 0;
-    for row in rows.take(limit.min(HISTORY_ITEMS_MAX) as usize) {
-        len += row.message.body.as_str().len();
-        items.push(shown(row));
-        if len >= HISTORY_ITEMS_LEN_MAX {
-            break;
-        }
-    }
-    items
 }

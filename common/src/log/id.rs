@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::MessageId;
 use crate::key::DeviceKey;
 use crate::limits::SEQUENCE_MAX;
 
@@ -215,6 +216,25 @@ impl EntryId {
     }
 }
 
+impl MessageId {
+    /// Separates these hashes from all others: the context string of BLAKE3's key derivation.
+    const ENTRY_CONTEXT: &'static str = "rdv 2026-11 message of an entry v1";
+
+    /// The identifier that the message of an entry has for programs and people: 8 bytes of a hash of the chain and its
+    /// conversation, and the sequence. So those of one chain stand side by side in an index, and every device has the
+    /// same. Whoever writes a chain can have it collide with another one of their own, with some billions of tries.
+    pub fn of_entry(conversation: &ConversationId, entry: &EntryId) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(Self::ENTRY_CONTEXT);
+        hasher.update(conversation.as_bytes());
+        hasher.update(entry.chain.device.as_bytes());
+        hasher.update(entry.chain.run.as_bytes());
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        bytes[8..].copy_from_slice(&entry.sequence.0.to_be_bytes());
+        Self::from_bytes(bytes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +262,35 @@ mod tests {
         assert_eq!(last.plus(usize::MAX), last);
         assert_eq!(Sequence::START.previous(), Sequence::START);
         assert_eq!(Sequence::FIRST.since(last), 0);
+    }
+
+    #[test]
+    fn messages_of_one_chain_have_neighbouring_ids_and_those_of_others_do_not() {
+        let entry = |seed, run, number| EntryId {
+            chain: ChainId {
+                device: DeviceSecret::from_seed([seed; 32]).public(),
+                run: RunId([run; 16]),
+            },
+            sequence: Sequence(number),
+        };
+        let [here, there] = [1, 2].map(|byte| ConversationId([byte; 32]));
+        let id = |entry| MessageId::of_entry(&here, &entry);
+        assert_eq!(
+            id(entry(7, 9, 258)).to_string(),
+            "f8086e33141c1dee0000000000000102"
+        );
+        let ids = [1, 2, 255, 256, SEQUENCE_MAX].map(|number| id(entry(7, 9, number)));
+        assert!(ids.is_sorted_by(|one, next| one < next));
+        let chain = |id: MessageId| id.as_bytes()[..8].to_vec();
+        assert_eq!(chain(ids[0]), chain(ids[4]));
+        let others = [
+            id(entry(8, 9, 1)),
+            id(entry(7, 8, 1)),
+            MessageId::of_entry(&there, &entry(7, 9, 1)),
+        ];
+        for other in others {
+            assert_ne!(chain(other), chain(ids[0]));
+        }
     }
 
     #[test]

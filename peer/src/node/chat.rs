@@ -16,7 +16,7 @@ use super::command::{
     CommandError, CommandId, Cursor, Direction, Event, HistoryItem, MessageState, Recorded, Reply,
 };
 use super::context::Context;
-use super::io::{ChatAnswer, ChatRequest, StoreAnswer};
+use super::io::{ChatAnswer, ChatRequest, Marked, StoreAnswer};
 use super::links::LinkChange;
 use super::purpose::ChatStored;
 use super::transport::LinkId;
@@ -423,13 +423,8 @@ impl Chat {
 
     /// Tells all linked devices of each author that a message was read: only the one that sent it waits to
     /// hear that. Authors who are not linked are looked for.
-    fn tell_read(
-        &mut self,
-        marked: Vec<(AccountName, MessageId)>,
-        own: Option<&AccountName>,
-        cx: &mut Context<'_>,
-    ) {
-        for (author, id) in marked {
+    fn tell_read(&mut self, marked: Vec<Marked>, own: Option<&AccountName>, cx: &mut Context<'_>) {
+        for Marked { author, id, .. } in marked {
             let links: Vec<LinkId> = cx.links.links_to(&author).collect();
             if links.is_empty() && own != Some(&author) {
                 self.owed.add(author, id);

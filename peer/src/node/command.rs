@@ -765,7 +765,8 @@ pub struct HistoryQuery {
     /// Leaves out what has not all of these words, or words that begin with them. Case and accents do not matter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<String>,
-    /// The largest number of messages; the latest are taken.
+    /// The largest number of messages; the latest are taken: those that are shown last or, with some words, have come
+    /// last.
     pub limit: u32,
 }
 

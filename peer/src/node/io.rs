@@ -15,6 +15,7 @@ use common::hash::LeafHash;
 use common::id::{AccountName, DeviceName, MessageId, TransferId};
 use common::key::{ChannelBinding, DeviceKey, DeviceSecret, Token};
 use common::lan::LanName;
+use common::log::{ConversationId, EntryId};
 use common::password::{ClientLogin, ClientRegistration, PasswordError};
 use common::time::{Epoch, UnixTime};
 use common::wire::peer::Message;
@@ -328,7 +329,7 @@ pub struct Restored {
     pub contacts: Vec<(AccountName, DeviceKey)>,
     /// Where devices with pinned keys were reached straight last, in the order of the keys.
     pub last_endpoints: Vec<(DeviceKey, SocketAddr)>,
-    /// Messages without a receipt and their recipients, oldest first.
+    /// Messages without a receipt that are of no entry, and their recipients, oldest first.
     pub outbox: Vec<(AccountName, Message)>,
     /// Those of them that a link may have carried: they cannot be taken back.
     pub sent: BTreeSet<MessageId>,
@@ -436,20 +437,21 @@ pub enum ChatRequest {
         /// Numbers the run of messages that must be stored without a gap, from 1.
         chain: u64,
     },
-    /// Advances the state of a sent message; once `Delivered`, it leaves the outbox. A state never goes
-    /// back. Answered by `Advanced`.
+    /// Advances the state of a sent message that is of no entry; once `Delivered`, it leaves the outbox. A state never
+    /// goes back. Answered by `Advanced`.
     Advance {
         id: MessageId,
         /// The recipient.
         to: AccountName,
         state: MessageState,
     },
-    /// Removes undelivered messages of this account from the outbox and the history.
+    /// Removes undelivered messages of this account that are of no entry from the outbox and the history.
     Withdraw {
         /// Messages and their recipients.
         messages: Vec<(AccountName, MessageId)>,
     },
-    /// Marks received messages as read. Answered by `Marked`.
+    /// Marks received messages as read, and of the chains of those that are of entries how far they are read. Answered
+    /// by `Marked`.
     MarkRead { ids: Vec<MessageId> },
     /// Looks up the latest messages of a part of the history, oldest first. Answered by `Messages`.
     History(HistoryQuery),
@@ -457,6 +459,8 @@ pub enum ChatRequest {
     Recorded { after: Cursor, limit: u32 },
     /// Looks up received messages in state `Delivered`, oldest first. Answered by `Messages`.
     Unread,
+    /// Looks up messages of this account that are not `Delivered`, oldest first. Answered by `Messages`.
+    Outbox,
 }
 
 common::from_parts!(StoreRequest {
@@ -502,12 +506,22 @@ pub enum ChatAnswer {
         /// Tells whether the history has the message and had it in an earlier state.
         is_new: bool,
     },
-    /// The messages that were unread until now, with their authors.
-    Marked(Vec<(AccountName, MessageId)>),
+    /// The messages that were unread until now.
+    Marked(Vec<Marked>),
     /// The messages that were looked up.
     Messages(Vec<HistoryItem>),
     /// The messages after a place.
     Recorded(RecordedPage),
+}
+
+/// A message that is read now.
+#[expect(missing_docs, reason = "the fields' names and types say it all")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    pub author: AccountName,
+    pub id: MessageId,
+    /// The entry that it is of, if it is of one.
+    pub entry: Option<(ConversationId, EntryId)>,
 }
 
 // ---- files -------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-//! The store of a node: its session, pinned keys and messages, in one SQLite file.
+//! The store of a node: its session, pinned keys, the entries of conversations, and messages, in one SQLite file.
+//! Messages are what people are shown: most say what entries say, and change with them.
 //!
 //! One thread owns the connection. It executes all queued requests in one transaction, commits it, and
 //! only then answers: what was answered survives `kill -9`. Sessions and keys also survive power loss
@@ -41,7 +42,9 @@ mod statements;
 use journal::Journal;
 pub(crate) use journal::OutboxJournal;
 use logs::{logs, verified};
-use statements::{SCHEMA, contacts, execute, last_endpoints, outbox, sent, session};
+use statements::{
+    SCHEMA, STATEMENTS_MAX, contacts, execute, last_endpoints, outbox, sent, session,
+};
 
 /// What the history's thread adds to the niceness that it shares with the loop (nice(2)): half of what a
 /// program that is started with `nice` gets, which is enough for the loop to go first.
@@ -64,6 +67,7 @@ impl History {
         let was_left_alone = ending::take(path);
         let connection =
             sqlite::open(path, &SCHEMA).map_err(|error| HistoryError::new(path, error))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         // What a person deletes is to be gone: its place in the file is overwritten.
         connection
             .pragma_update(None, "secure_delete", true)
@@ -331,7 +335,7 @@ mod tests {
 
     use super::*;
     use crate::node::command::{Cursor, HistoryItem, HistoryQuery, MessageState};
-    use crate::node::io::{AccountRequest, ChatAnswer, ContactRequest};
+    use crate::node::io::{AccountRequest, ChatAnswer, ContactRequest, Marked};
 
     #[test]
     fn what_is_remembered_survives_a_restart_in_order() {
@@ -470,7 +474,7 @@ mod tests {
         let theirs = StoreRequest::Chat(ChatRequest::Receive {
             from: name("bob"),
             message: message(1, "theirs"),
-            at: UnixTime::default(),
+            at: UnixTime::from_millis(7),
             chain: 1,
         });
         assert_eq!(
@@ -526,9 +530,14 @@ mod tests {
                 ids: bytes.iter().map(|byte| id(*byte)).collect(),
             })
         };
+        let read = |byte| Marked {
+            author: name("bob"),
+            id: id(byte),
+            entry: None,
+        };
         let marked = |bytes: &[u8]| {
             StoreAnswer::Chat(ChatAnswer::Marked(
-                bytes.iter().map(|byte| (name("bob"), id(*byte))).collect(),
+                bytes.iter().map(|byte| read(*byte)).collect(),
             ))
         };
         assert_eq!(ask(&mut history, mark(&[1, 3, 9])), marked(&[1, 3]));
@@ -821,7 +830,7 @@ mod tests {
                 error,
                 HistoryError::Newer {
                     found: 99,
-                    known: 6,
+                    known: 7,
                     ..
                 }
             ),

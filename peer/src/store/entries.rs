@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use common::id::MessageId;
 use common::limits::{
     BODIES_DROPPED_MAX, CHAINS_READ_MAX, CONVERSATIONS_MAX, CONVERSATIONS_READ_MAX, CUTS_READ_MAX,
     ENTRIES_PER_SEAL_MAX, ENTRY_WRITES_MAX, FORKS_READ_MAX, HISTORY_ITEMS_LEN_MAX,
@@ -12,15 +13,22 @@ use common::log::{
     Seal, Sequence, Stretch,
 };
 
+use super::messages::Messages;
 use crate::log::{
     Admission, CleanMark, Entry, Instance, OwnStretch, PageEnd, PageRequest, Rewrite, Row, ShownAt,
     StoredChain, StoredEntry, Tip, Unsealed,
 };
+use crate::node::command::Cursor;
 use crate::node::io::entries::{
-    Arrival, ConversationKind, EntriesRefusal, EntryWrite, LostEntry, Origin, Part, ShownEntry,
-    ShownQuery, SpanEnd, StoredConversation, StoredCut,
+    Arrival, ConversationKind, EntriesRefusal, EntryWrite, LostEntry, Origin, Part, Reach, Reached,
+    ShownEntry, ShownQuery, SpanEnd, StoredConversation, StoredCut,
 };
 use crate::node::io::{EntriesAnswer, EntriesRequest, StoreAnswer};
+
+// What people are shown.
+mod showing;
+
+use showing::{Change, Writing, find, show};
 
 /// All conversations.
 #[derive(Clone, Debug)]
@@ -68,6 +76,7 @@ struct MemoryChain {
     base: Sequence,
     before: HeaderHash,
     sealed: Sequence,
+    reached: Reached,
     rows: BTreeMap<Sequence, MemoryRow>,
     proof: Option<ForkProof>,
     /// Own entries that count no more: what is to be written again, and `None` once it is.
@@ -84,22 +93,42 @@ struct MemoryRow {
 
 impl MemoryEntries {
     /// Carries out a request.
-    pub(super) fn execute(&mut self, request: &EntriesRequest) -> StoreAnswer {
+    pub(super) fn execute(
+        &mut self,
+        request: &EntriesRequest,
+        messages: &mut Messages,
+    ) -> StoreAnswer {
         if request.is_write() {
-            return self.write(request);
+            return self.write(request, messages);
+        }
+        if let EntriesRequest::Find { ids } = request {
+            return find(ids, messages);
         }
         self.read(request)
             .map_or(StoreAnswer::Done, StoreAnswer::Entries)
     }
 
+    /// Keeps that an entry is read. Its message is marked already.
+    pub(super) fn mark_read(&mut self, conversation: ConversationId, entry: EntryId) {
+        let conversation = self.conversations.get_mut(&conversation);
+        let chain = conversation.and_then(|it| it.chains.get_mut(&entry.chain));
+        if let Some(chain) = chain {
+            chain.reached = chain.reached.with(Reach::Read, entry.sequence);
+        }
+    }
+
     // ---- writing -------------------------------------------------------------------------------
 
-    fn write(&mut self, request: &EntriesRequest) -> StoreAnswer {
-        let written = self.try_write(request);
+    fn write(&mut self, request: &EntriesRequest, messages: &mut Messages) -> StoreAnswer {
+        let written = self.try_write(request, messages);
         written.unwrap_or_else(|refusal| StoreAnswer::Failed(refusal.to_string()))
     }
 
-    fn try_write(&mut self, request: &EntriesRequest) -> Result<StoreAnswer, EntriesRefusal> {
+    fn try_write(
+        &mut self,
+        request: &EntriesRequest,
+        messages: &mut Messages,
+    ) -> Result<StoreAnswer, EntriesRefusal> {
         match request {
             EntriesRequest::TakeMarks => {
                 let marks = std::mem::take(&mut self.marks).into_iter().collect();
@@ -112,17 +141,33 @@ impl MemoryEntries {
             EntriesRequest::Write {
                 conversation,
                 writes,
-            } => self.write_all(*conversation, writes)?,
+            } => {
+                let written = self.write_all(*conversation, writes, messages)?;
+                return Ok(StoreAnswer::Entries(EntriesAnswer::Written(written)));
+            }
+            EntriesRequest::Reach {
+                conversation,
+                chain,
+                reach,
+                last,
+            } => {
+                let last = EntryId {
+                    chain: *chain,
+                    sequence: *last,
+                };
+                let reached = self.reach(*conversation, *reach, last, messages);
+                return Ok(StoreAnswer::Entries(EntriesAnswer::Reached(reached)));
+            }
             EntriesRequest::DropBodies {
                 conversation,
                 entries,
-            } => self.drop_bodies(*conversation, entries)?,
+            } => self.drop_bodies(*conversation, entries, messages)?,
             EntriesRequest::Forget {
                 conversation,
                 after,
                 before,
             } => {
-                let next = self.forget(*conversation, *after, *before);
+                let next = self.forget(*conversation, *after, *before, messages);
                 return Ok(StoreAnswer::Entries(EntriesAnswer::Forgotten { next }));
             }
             EntriesRequest::Conversations { .. }
@@ -135,7 +180,8 @@ impl MemoryEntries {
             | EntriesRequest::Stretch { .. }
             | EntriesRequest::Hash { .. }
             | EntriesRequest::Fork { .. }
-            | EntriesRequest::Shown(_) => {}
+            | EntriesRequest::Shown(_)
+            | EntriesRequest::Find { .. } => {}
         }
         Ok(StoreAnswer::Done)
     }
@@ -173,7 +219,8 @@ impl MemoryEntries {
         &mut self,
         id: ConversationId,
         writes: &[EntryWrite],
-    ) -> Result<(), EntriesRefusal> {
+        messages: &mut Messages,
+    ) -> Result<Vec<(EntryId, Cursor)>, EntriesRefusal> {
         if writes.len() > ENTRY_WRITES_MAX {
             return Err(EntriesRefusal::TooMany);
         }
@@ -191,7 +238,28 @@ impl MemoryEntries {
                 }
             });
         }
-        written
+        Ok(show(id, written?, messages))
+    }
+
+    fn reach(
+        &mut self,
+        id: ConversationId,
+        reach: Reach,
+        last: EntryId,
+        messages: &mut Messages,
+    ) -> Vec<MessageId> {
+        let conversation = self.conversations.get_mut(&id);
+        let chain = conversation.and_then(|it| it.chains.get_mut(&last.chain));
+        let chain = chain.filter(|chain| chain.reached.last(reach) < last.sequence);
+        let Some(chain) = chain else {
+            return Vec::new();
+        };
+        let first = EntryId {
+            sequence: chain.reached.last(reach).next(),
+            ..last
+        };
+        chain.reached = chain.reached.with(reach, last.sequence);
+        messages.advance_all(id, (first, last), reach.state())
     }
 
     /// What writes may change.
@@ -210,9 +278,15 @@ impl MemoryEntries {
         &mut self,
         id: ConversationId,
         writes: &[EntryWrite],
-    ) -> Result<(), EntriesRefusal> {
+    ) -> Result<Vec<Change>, EntriesRefusal> {
         let conversation = self.conversations.get_mut(&id);
         let conversation = conversation.ok_or(EntriesRefusal::NotOpen)?;
+        let mut writing = Writing {
+            id,
+            kind: conversation.kind.clone(),
+            last: &mut self.last,
+            changes: Vec::new(),
+        };
         for write in writes {
             match write {
                 EntryWrite::Begin(run) => conversation.run = Some(*run),
@@ -222,7 +296,7 @@ impl MemoryEntries {
                         self.chains += 1;
                         MemoryChain::new(self.chains, admission)
                     });
-                    chain.admit(admission, *origin, &mut self.last)?;
+                    chain.admit(admission, *origin, &mut writing)?;
                 }
                 EntryWrite::Fork(proof) => {
                     let chain = conversation.chains.get_mut(&proof.chain);
@@ -234,16 +308,22 @@ impl MemoryEntries {
                     let chain = conversation.chains.get_mut(&entry.chain);
                     let chain = chain.ok_or(EntriesRefusal::OtherChain)?;
                     chain.rewrites.insert(entry.sequence, None);
+                    writing.changes.push(Change::Hide(*entry));
+                }
+                EntryWrite::Replaces(message) => {
+                    let account = conversation.kind.account().clone();
+                    writing.changes.push(Change::Withdraw(*message, account));
                 }
             }
         }
-        Ok(())
+        Ok(writing.changes)
     }
 
     fn drop_bodies(
         &mut self,
         id: ConversationId,
         entries: &[EntryId],
+        messages: &mut Messages,
     ) -> Result<(), EntriesRefusal> {
         if entries.len() > BODIES_DROPPED_MAX {
             return Err(EntriesRefusal::TooMany);
@@ -254,6 +334,7 @@ impl MemoryEntries {
         for entry in entries {
             if let Some(chain) = conversation.chains.get_mut(&entry.chain) {
                 chain.drop_body(entry.sequence);
+                messages.remove_of(id, *entry);
             }
         }
         Ok(())
@@ -264,6 +345,7 @@ impl MemoryEntries {
         id: ConversationId,
         after: Option<ShownAt>,
         before: Option<ShownAt>,
+        messages: &mut Messages,
     ) -> Option<ShownAt> {
         let conversation = self.conversations.get_mut(&id)?;
         let span = conversation.span(after, before).into_iter();
@@ -272,9 +354,10 @@ impl MemoryEntries {
             .take(BODIES_DROPPED_MAX)
             .collect();
         for place in &places {
-            let EntryId { chain, sequence } = place.id();
-            if let Some(chain) = conversation.chains.get_mut(&chain) {
-                chain.drop_body(sequence);
+            let entry = place.id();
+            if let Some(chain) = conversation.chains.get_mut(&entry.chain) {
+                chain.drop_body(entry.sequence);
+                messages.remove_of(id, entry);
             }
         }
         let is_whole = places.len() < BODIES_DROPPED_MAX;
@@ -300,8 +383,8 @@ impl MemoryEntries {
                 after,
             } => {
                 let chains = self.chains_after(*conversation, *after);
-                let items = chains.map(|(id, chain)| (*id, chain.stored()));
-                EntriesAnswer::Chains(part(items, CHAINS_READ_MAX, |(last, _)| *last))
+                let items = chains.map(|(id, chain)| (*id, chain.stored(), chain.reached));
+                EntriesAnswer::Chains(part(items, CHAINS_READ_MAX, |(last, _, _)| *last))
             }
             EntriesRequest::Forks {
                 conversation,
@@ -352,8 +435,10 @@ impl MemoryEntries {
             | EntriesRequest::SetMarks(_)
             | EntriesRequest::Open { .. }
             | EntriesRequest::Write { .. }
+            | EntriesRequest::Reach { .. }
             | EntriesRequest::DropBodies { .. }
-            | EntriesRequest::Forget { .. } => return None,
+            | EntriesRequest::Forget { .. }
+            | EntriesRequest::Find { .. } => return None,
         })
     }
 
@@ -479,12 +564,13 @@ impl Conversation {
 }
 
 impl MemoryChain {
-    const fn new(number: usize, admission: &Admission) -> Self {
+    fn new(number: usize, admission: &Admission) -> Self {
         Self {
             number,
             base: admission.base,
             before: admission.before,
             sealed: Sequence::START,
+            reached: Reached::default(),
             rows: BTreeMap::new(),
             proof: None,
             rewrites: BTreeMap::new(),
@@ -497,7 +583,7 @@ impl MemoryChain {
         &mut self,
         admission: &Admission,
         origin: Origin,
-        arrival: &mut Arrival,
+        writing: &mut Writing<'_>,
     ) -> Result<(), EntriesRefusal> {
         if let Some(rewrite) = &admission.rewrite {
             if rewrite.chain != admission.chain {
@@ -510,10 +596,14 @@ impl MemoryChain {
                 return Err(EntriesRefusal::Seal);
             }
             self.rows.retain(|place, _| *place < from);
+            writing.changes.push(Change::HideFrom(EntryId {
+                chain: admission.chain,
+                sequence: from,
+            }));
         }
         self.check_place(admission)?;
         for stored in &admission.entries {
-            self.add(stored, origin, arrival)?;
+            self.add(admission.chain, stored, origin, writing)?;
         }
         if let Some(seal) = admission.seal {
             let row = self.rows.get_mut(&seal.sequence);
@@ -562,10 +652,15 @@ impl MemoryChain {
 
     fn add(
         &mut self,
+        chain: ChainId,
         stored: &StoredEntry,
         origin: Origin,
-        arrival: &mut Arrival,
+        writing: &mut Writing<'_>,
     ) -> Result<(), EntriesRefusal> {
+        let id = EntryId {
+            chain,
+            sequence: stored.sequence,
+        };
         if let Some(kept) = self.rows.get(&stored.sequence) {
             if kept.stored.hash == stored.hash {
                 return Ok(());
@@ -573,10 +668,13 @@ impl MemoryChain {
             if stored.sequence >= self.base {
                 return Err(EntriesRefusal::Contradicts);
             }
+            writing.changes.push(Change::Hide(id));
         }
-        arrival.0 += 1;
+        writing.last.0 += 1;
+        let message = writing.message(id, stored, origin, &self.reached);
+        writing.changes.extend(message.map(Change::Show));
         let row = MemoryRow {
-            arrival: *arrival,
+            arrival: *writing.last,
             stored: stored.clone(),
             seal: None,
             is_written_here: origin == Origin::WrittenHere,

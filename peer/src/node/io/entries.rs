@@ -3,13 +3,18 @@
 //! A [`Replica`](crate::log::Replica) says what is to be written, and is restored from what is read. Requests are carried
 //! out in order; each is one transaction, all of it or nothing. After a write of a chain has failed, those that follow it
 //! fail as well, because what they add follows nothing: the replica is then ahead of the store, and is to be restored.
+//!
+//! The messages of the history are a view of the entries: the transaction that writes a text, or a reply, also adds the
+//! message that people are shown, and the one that drops its body removes it. Such a message has the state that its
+//! chain has reached. What a person reads out of turn is read alone; the mark that others are told moves up to it.
 
-use common::id::AccountName;
+use common::id::{AccountName, MessageId};
 use common::limits::CONVERSATIONS_MAX;
 use common::log::{
     ChainId, Clock, ConversationId, EntryId, ForkProof, HeaderHash, Kind, RunId, Sequence, Stretch,
 };
 
+use super::super::command::{Cursor, Direction, MessageState};
 use crate::log::{
     Admission, CleanMark, Entry, Instance, OwnStretch, PageRequest, Placed, Row, ShownAt,
     StoredChain,
@@ -53,19 +58,29 @@ pub enum EntriesRequest {
     Lost { conversation: ConversationId },
 
     // ---- writing ----
-    /// Keeps a conversation, or who it is with now.
+    /// Keeps a conversation, or who it is with now. Messages that are there stay with whom they were.
     Open {
         conversation: ConversationId,
         /// What it is.
         kind: ConversationKind,
     },
-    /// Writes in a conversation that is there: all of it, in order, or nothing.
+    /// Writes in a conversation that is there: all of it, in order, or nothing. Answered by
+    /// [`EntriesAnswer::Written`].
     Write {
         conversation: ConversationId,
         /// At most [`common::limits::ENTRY_WRITES_MAX`].
         writes: Vec<EntryWrite>,
     },
-    /// Drops the bodies of entries for ever. Those that control something keep theirs.
+    /// Keeps how far the entries of a chain have got; that never goes back. Answered by [`EntriesAnswer::Reached`].
+    Reach {
+        conversation: ConversationId,
+        /// Nothing is kept of one that is not there.
+        chain: ChainId,
+        reach: Reach,
+        /// The last entry that has got so far, whether it is here or not.
+        last: Sequence,
+    },
+    /// Drops the bodies of entries for ever, and removes their messages. Those that control something keep theirs.
     DropBodies {
         conversation: ConversationId,
         /// At most [`common::limits::BODIES_DROPPED_MAX`]; those that are not there are passed over.
@@ -111,6 +126,11 @@ pub enum EntriesRequest {
     },
     /// Reads entries in the order in which they are shown. Answered by [`EntriesAnswer::Shown`].
     Shown(ShownQuery),
+    /// Finds the entries that messages are of. Answered by [`EntriesAnswer::Found`].
+    Find {
+        /// At most [`common::limits::MESSAGES_FOUND_MAX`].
+        ids: Vec<MessageId>,
+    },
 }
 
 /// What a conversation is.
@@ -118,8 +138,17 @@ pub enum EntriesRequest {
 pub enum ConversationKind {
     /// With the account that a server calls this now.
     Direct(AccountName),
-    /// An account's notes to itself.
-    Notes,
+    /// The notes of this account to itself.
+    Notes(AccountName),
+}
+
+impl ConversationKind {
+    /// The account that its messages are with.
+    pub const fn account(&self) -> &AccountName {
+        match self {
+            Self::Direct(account) | Self::Notes(account) => account,
+        }
+    }
 }
 
 /// One thing to write in a conversation.
@@ -131,18 +160,29 @@ pub enum EntryWrite {
     Admit(Box<Admission>, Origin),
     /// Keeps the proof of a fork, in place of the one that may be there.
     Fork(Box<ForkProof>),
-    /// An entry of this device that was lost is written again.
+    /// An entry of this device that was lost is written again, and shown as the new one.
     Rewritten(EntryId),
+    /// A message to the conversation's account that waited in the outbox is one of these entries now. Nothing happens
+    /// if it does not wait there, or is of an entry already.
+    Replaces(MessageId),
 }
 
 impl EntryWrite {
     /// The chain that it changes, if it does.
     pub const fn chain(&self) -> Option<ChainId> {
         match self {
-            Self::Begin(_) => None,
+            Self::Begin(_) | Self::Replaces(_) => None,
             Self::Admit(admission, _) => Some(admission.chain),
             Self::Fork(proof) => Some(proof.chain),
             Self::Rewritten(entry) => Some(entry.chain),
+        }
+    }
+
+    /// The message of the outbox that it replaces, if it does.
+    pub const fn replaced(&self) -> Option<MessageId> {
+        match self {
+            Self::Replaces(id) => Some(*id),
+            Self::Begin(_) | Self::Admit(..) | Self::Fork(_) | Self::Rewritten(_) => None,
         }
     }
 }
@@ -152,8 +192,112 @@ impl EntryWrite {
 pub enum Origin {
     /// This device has just written them: [`crate::log::Replica::append`].
     WrittenHere,
-    /// Another device, or another copy of this one, has sent them.
-    Received,
+    /// Another device of this account, or another copy of this one, has written them.
+    OwnAccount,
+    /// A device of another account has written them.
+    OtherAccount,
+}
+
+/// How far an entry has got. What is read has been delivered, and what is delivered has been sent. Of an entry of
+/// another account only [`Reach::Read`] says something: this account has read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// A link has carried it.
+    Sent,
+    /// A device of the other account has it.
+    Delivered,
+    /// The other account has read it.
+    Read,
+}
+
+/// How far the entries of a chain have got: the last one each time. None is before the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// A link has carried all up to this one.
+    pub sent: Sequence,
+    /// The other account has all up to this one.
+    pub delivered: Sequence,
+    /// All up to this one are read; of another account's, by this one.
+    pub read: Sequence,
+}
+
+impl Default for Reached {
+    /// Nothing has got anywhere.
+    fn default() -> Self {
+        Self {
+            sent: Sequence::START,
+            delivered: Sequence::START,
+            read: Sequence::START,
+        }
+    }
+}
+
+impl Reached {
+    /// The last entry that has got so far.
+    pub const fn last(&self, reach: Reach) -> Sequence {
+        match reach {
+            Reach::Sent => self.sent,
+            Reach::Delivered => self.delivered,
+            Reach::Read => self.read,
+        }
+    }
+
+    /// The same once all entries up to `last` have got so far.
+    #[must_use]
+    pub fn with(self, reach: Reach, last: Sequence) -> Self {
+        let up_to = |own: Sequence, implied| {
+            if reach >= implied { own.max(last) } else { own }
+        };
+        Self {
+            sent: up_to(self.sent, Reach::Sent),
+            delivered: up_to(self.delivered, Reach::Delivered),
+            read: up_to(self.read, Reach::Read),
+        }
+    }
+
+    /// The state that the message of an entry has.
+    pub(crate) fn state(
+        &self,
+        direction: Direction,
+        kind: &ConversationKind,
+        entry: Sequence,
+    ) -> MessageState {
+        // Nobody has to get what is received, or what somebody writes to themselves.
+        let is_there = match (direction, kind) {
+            (Direction::Sent, ConversationKind::Direct(_)) => entry <= self.delivered,
+            (Direction::Sent, ConversationKind::Notes(_)) | (Direction::Received, _) => true,
+        };
+        if entry <= self.read {
+            MessageState::Read
+        } else if is_there {
+            MessageState::Delivered
+        } else if entry <= self.sent {
+            MessageState::Sent
+        } else {
+            MessageState::Queued
+        }
+    }
+}
+
+impl Reach {
+    /// The state of a message whose entry has got so far.
+    pub(crate) const fn state(self) -> MessageState {
+        match self {
+            Self::Sent => MessageState::Sent,
+            Self::Delivered => MessageState::Delivered,
+            Self::Read => MessageState::Read,
+        }
+    }
+}
+
+impl Origin {
+    /// Which way the messages of the entries go.
+    pub(crate) const fn direction(self) -> Direction {
+        match self {
+            Self::WrittenHere | Self::OwnAccount => Direction::Sent,
+            Self::OtherAccount => Direction::Received,
+        }
+    }
 }
 
 /// Counts the entries of all conversations in the order in which they came here, from 1. None is given twice.
@@ -197,14 +341,20 @@ pub enum EntriesAnswer {
     },
     /// Conversations.
     Conversations(Part<StoredConversation, ConversationId>),
-    /// Chains, for [`crate::log::Replica::restore`].
-    Chains(Part<(ChainId, StoredChain), ChainId>),
+    /// Chains, for [`crate::log::Replica::restore`], and how far their entries have got.
+    Chains(Part<(ChainId, StoredChain, Reached), ChainId>),
     /// Proofs, to be verified and given to [`crate::log::Replica::admit_fork`].
     Forks(Part<ForkProof, ChainId>),
     /// Cuts, for [`crate::log::Replica::restore_cut`].
     Cuts(Part<StoredCut, Arrival>),
     /// Entries to be written again, each with an [`EntryWrite::Rewritten`]. None are left if there are none here.
     Lost(Vec<LostEntry>),
+    /// The texts that people are shown now, in the order in which they were asked for, each with the place of its
+    /// message.
+    Written(Vec<(EntryId, Cursor)>),
+    /// The messages whose state has changed, in the order of their entries: the last ones, at most
+    /// [`common::limits::HISTORY_ITEMS_MAX`].
+    Reached(Vec<MessageId>),
     /// Bodies of a part of the span are dropped; `next` is where to go on, if that was not all.
     Forgotten {
         /// The last entry that was looked at.
@@ -228,6 +378,8 @@ pub enum EntriesAnswer {
     Fork(Option<Box<ForkProof>>),
     /// Entries, the first one shown first.
     Shown(Vec<ShownEntry>),
+    /// The entries of those messages that are of one, in the order in which they were asked for.
+    Found(Vec<(MessageId, ConversationId, EntryId)>),
 }
 
 /// A part of a longer list.
@@ -302,6 +454,7 @@ impl EntriesRequest {
             | Self::SetMarks(_)
             | Self::Open { .. }
             | Self::Write { .. }
+            | Self::Reach { .. }
             | Self::DropBodies { .. }
             | Self::Forget { .. } => true,
             Self::Conversations { .. }
@@ -314,7 +467,8 @@ impl EntriesRequest {
             | Self::Stretch { .. }
             | Self::Hash { .. }
             | Self::Fork { .. }
-            | Self::Shown(_) => false,
+            | Self::Shown(_)
+            | Self::Find { .. } => false,
         }
     }
 }
@@ -343,4 +497,67 @@ pub enum EntriesRefusal {
     /// It is of a chain or of a conversation that it does not say.
     #[error("cannot write what belongs to another chain")]
     OtherChain,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(number: u64) -> Sequence {
+        Sequence::new(number).unwrap()
+    }
+
+    #[test]
+    fn what_is_read_was_delivered_and_sent_and_nothing_goes_back() {
+        let reached = Reached::default().with(Reach::Delivered, at(5));
+        let expected = Reached {
+            sent: at(5),
+            delivered: at(5),
+            read: at(0),
+        };
+        assert_eq!(reached, expected);
+        let reached = reached.with(Reach::Sent, at(9)).with(Reach::Read, at(7));
+        let expected = Reached {
+            sent: at(9),
+            delivered: at(7),
+            read: at(7),
+        };
+        assert_eq!(reached, expected);
+        for reach in [Reach::Sent, Reach::Delivered, Reach::Read] {
+            assert_eq!(reached.with(reach, at(7)), reached);
+            assert_eq!(reached.with(reach, at(20)).last(reach), at(20));
+        }
+    }
+
+    #[test]
+    fn a_message_is_as_far_as_its_chain_and_who_it_is_from_and_for() {
+        let reached = Reached {
+            sent: at(3),
+            delivered: at(2),
+            read: at(1),
+        };
+        let name = || "bob".parse().unwrap();
+        let (direct, notes) = (
+            ConversationKind::Direct(name()),
+            ConversationKind::Notes(name()),
+        );
+        let states =
+            |direction, kind| [1, 2, 3, 4].map(|number| reached.state(direction, kind, at(number)));
+        let sent = states(Direction::Sent, &direct);
+        let expected = [
+            MessageState::Read,
+            MessageState::Delivered,
+            MessageState::Sent,
+            MessageState::Queued,
+        ];
+        assert_eq!(sent, expected);
+        let there = [
+            MessageState::Read,
+            MessageState::Delivered,
+            MessageState::Delivered,
+            MessageState::Delivered,
+        ];
+        assert_eq!(states(Direction::Sent, &notes), there);
+        assert_eq!(states(Direction::Received, &direct), there);
+    }
 }

@@ -10,7 +10,7 @@ use common::log::{ChainId, ConversationId, HeaderHash, Sequence};
 use common::os::private::Durability;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use crate::node::io::entries::{EntriesRefusal, EntriesRequest};
+use crate::node::io::entries::{EntriesRefusal, EntriesRequest, Reached};
 use crate::node::io::{EntriesAnswer, StoreAnswer};
 
 // What columns mean.
@@ -21,10 +21,14 @@ mod proof;
 mod reading;
 // What a start begins with, and an end leaves.
 mod restoring;
+// Messages, as people are shown them.
+mod showing;
 // What is kept and dropped.
 mod writing;
 
+pub(super) use columns::ordered;
 pub(super) use restoring::forget_marks;
+pub(super) use showing::{MIGRATION as SHOWING_MIGRATION, mark_read};
 
 // Clocks stand as signed integers in their own order, all other numbers as they are.
 pub(super) const MIGRATION: &str = "
@@ -138,7 +142,13 @@ pub(super) fn execute(
         EntriesRequest::Write {
             conversation,
             writes,
-        } => writing::write(transaction, *conversation, writes).map(done),
+        } => writing::write(transaction, *conversation, writes).map(answer),
+        EntriesRequest::Reach {
+            conversation,
+            chain,
+            reach,
+            last,
+        } => showing::reach(transaction, *conversation, chain, *reach, *last).map(answer),
         EntriesRequest::DropBodies {
             conversation,
             entries,
@@ -166,6 +176,7 @@ pub(super) fn execute(
             chain,
         } => restoring::fork(transaction, *conversation, chain).map(answer),
         EntriesRequest::Shown(query) => reading::shown(transaction, query).map(answer),
+        EntriesRequest::Find { ids } => showing::find(transaction, ids).map(answer),
     }
 }
 
@@ -181,6 +192,7 @@ pub(super) const fn durability(request: &EntriesRequest) -> Durability {
         | EntriesRequest::Lost { .. }
         | EntriesRequest::Open { .. }
         | EntriesRequest::Write { .. }
+        | EntriesRequest::Reach { .. }
         | EntriesRequest::DropBodies { .. }
         | EntriesRequest::Forget { .. }
         | EntriesRequest::Page(_)
@@ -188,7 +200,8 @@ pub(super) const fn durability(request: &EntriesRequest) -> Durability {
         | EntriesRequest::Stretch { .. }
         | EntriesRequest::Hash { .. }
         | EntriesRequest::Fork { .. }
-        | EntriesRequest::Shown(_) => Durability::Kill,
+        | EntriesRequest::Shown(_)
+        | EntriesRequest::Find { .. } => Durability::Kill,
     }
 }
 
@@ -205,6 +218,7 @@ struct ChainRow {
     base: Sequence,
     before: HeaderHash,
     sealed: Sequence,
+    reached: Reached,
 }
 
 /// The number of a conversation.
@@ -223,7 +237,7 @@ fn chain(
 ) -> rusqlite::Result<Option<ChainRow>> {
     connection
         .prepare_cached(
-            "SELECT number, base, before, sealed FROM chains
+            "SELECT number, base, before, sealed, sent, delivered, read FROM chains
              WHERE conversation = ?1 AND device = ?2 AND run = ?3",
         )?
         .query_row(
@@ -234,6 +248,7 @@ fn chain(
                     base: columns::sequence(row, 1)?,
                     before: columns::header_hash(row, 2)?,
                     sealed: columns::sequence(row, 3)?,
+                    reached: columns::reached(row, 4)?,
                 })
             },
         )

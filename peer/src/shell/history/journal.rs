@@ -18,7 +18,8 @@ use common::wire::frame::{self, FrameBuffer};
 use common::wire::peer::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::node::io::{ChatRequest, StoreAnswer, StoreId, StoreRequest};
+use crate::node::io::entries::EntryWrite;
+use crate::node::io::{ChatRequest, EntriesRequest, StoreAnswer, StoreId, StoreRequest};
 
 /// One line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,7 +114,7 @@ impl OutboxJournal {
     }
 
     /// Records what a request to the history puts into the outbox, before anything of it is sent, and what
-    /// one takes out.
+    /// one takes out. What entries replace is taken out at once: the history has had it before anybody knew that.
     pub(crate) fn on_request(&mut self, id: StoreId, request: &StoreRequest) {
         match request {
             StoreRequest::Chat(ChatRequest::Queue { messages, .. }) => {
@@ -127,13 +128,17 @@ impl OutboxJournal {
             StoreRequest::Chat(ChatRequest::Withdraw { messages }) => {
                 self.strike(messages.iter().map(|(_, id)| *id));
             }
+            StoreRequest::Entries(EntriesRequest::Write { writes, .. }) => {
+                self.strike(writes.iter().filter_map(EntryWrite::replaced));
+            }
             StoreRequest::Chat(
                 ChatRequest::Receive { .. }
                 | ChatRequest::Advance { .. }
                 | ChatRequest::MarkRead { .. }
                 | ChatRequest::History(_)
                 | ChatRequest::Recorded { .. }
-                | ChatRequest::Unread,
+                | ChatRequest::Unread
+                | ChatRequest::Outbox,
             )
             | StoreRequest::Account(_)
             | StoreRequest::Contact(_)
@@ -167,8 +172,9 @@ impl OutboxJournal {
 
     /// Notes that messages, if they are recorded, are not to be sent after all.
     fn strike(&mut self, messages: impl Iterator<Item = MessageId>) {
-        if self.journal.len > 0 {
-            self.record(messages.map(Record::Struck).collect());
+        let records: Vec<Record> = messages.map(Record::Struck).collect();
+        if self.journal.len > 0 && !records.is_empty() {
+            self.record(records);
         }
     }
 
@@ -188,6 +194,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use common::limits::MESSAGE_LEN_MAX;
+    use common::log::ConversationId;
     use common::time::UnixTime;
     use common::wire::peer::{Conversation, MessageBody};
 
@@ -259,11 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_back_or_refused_is_not_sent_at_the_next_start() {
+    fn what_was_taken_back_refused_or_replaced_is_not_sent_at_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let mut journal = OutboxJournal::new(Journal::open(&path).unwrap().0);
-        let records = [1, 2, 3].map(|number| record(number, number.to_string()));
+        let records = [1, 2, 3, 4].map(|number| record(number, number.to_string()));
         for (number, record) in (1..).zip(&records) {
             let messages = vec![record.clone()];
             let request = StoreRequest::Chat(ChatRequest::Queue {
@@ -274,10 +281,17 @@ mod tests {
         }
         let messages = vec![(records[0].0.clone(), records[0].1.id)];
         let withdraw = StoreRequest::Chat(ChatRequest::Withdraw { messages });
-        journal.on_request(StoreId(4), &withdraw);
+        journal.on_request(StoreId(5), &withdraw);
+        let writes = vec![EntryWrite::Replaces(records[3].1.id)];
+        let conversation = ConversationId::from_bytes([0; 32]);
+        let write = StoreRequest::Entries(EntriesRequest::Write {
+            conversation,
+            writes,
+        });
+        journal.on_request(StoreId(6), &write);
         let refused = StoreAnswer::Failed("the disk is full".to_owned());
         journal.on_answer(StoreId(2), &refused);
         // Others are still on their way to the history when the program is killed.
-        assert_eq!(Journal::open(&path).unwrap().1, records[2..]);
+        assert_eq!(Journal::open(&path).unwrap().1, records[2..3]);
     }
 }

@@ -1,11 +1,13 @@
 //! The schema of the history, and each request in SQL.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
 use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, SEARCH_INDEX_STEP};
+use common::log::Clock;
 use common::os::sqlite::{Access, Schema, malformed, parse_column};
 use common::time::UnixTime;
 use common::wire::peer::{Conversation, Message, MessageBody};
@@ -17,7 +19,7 @@ use crate::node::command::{
     Cursor, Direction, HistoryItem, HistoryQuery, MessageState, Recorded, RecordedPage,
 };
 use crate::node::io::{
-    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, StoreAnswer, StoreRequest,
+    AccountRequest, ChatAnswer, ChatRequest, ContactRequest, Marked, StoreAnswer, StoreRequest,
 };
 
 pub(super) const SCHEMA: Schema = Schema {
@@ -25,7 +27,10 @@ pub(super) const SCHEMA: Schema = Schema {
     access: Access::Alone,
 };
 
-const MIGRATIONS: [&str; 6] = [
+/// Capacity of the cache of prepared statements: more than the history has.
+pub(super) const STATEMENTS_MAX: usize = 128;
+
+const MIGRATIONS: [&str; 7] = [
     "
     CREATE TABLE session (
         only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -75,14 +80,8 @@ const MIGRATIONS: [&str; 6] = [
 ",
     logs::MIGRATION,
     entries::MIGRATION,
+    entries::SHOWING_MIGRATION,
 ];
-
-/// The last number that was given to a message.
-macro_rules! last_number {
-    () => {
-        "max(coalesce((SELECT max(number) FROM messages), 0), (SELECT number FROM taken_back))"
-    };
-}
 
 /// Executes a request in a transaction.
 pub(super) fn execute(
@@ -123,6 +122,7 @@ fn on_chat(transaction: &Transaction<'_>, request: &ChatRequest) -> rusqlite::Re
         ChatRequest::History(query) => history(transaction, query),
         ChatRequest::Recorded { after, limit } => recorded(transaction, *after, *limit),
         ChatRequest::Unread => unread(transaction),
+        ChatRequest::Outbox => outbox_items(transaction),
     }
 }
 
@@ -204,7 +204,7 @@ fn receive(
     Ok(StoreAnswer::Chat(ChatAnswer::Received { place }))
 }
 
-/// Inserts a message; returns its place, or `None` if it is there already.
+/// Inserts a message that is of no entry; returns its place, or `None` if it is there already.
 fn insert(
     connection: &Connection,
     direction: Direction,
@@ -215,14 +215,13 @@ fn insert(
 ) -> rusqlite::Result<Option<Cursor>> {
     let Conversation::Direct = message.conversation;
     connection
-        .prepare_cached(concat!(
-            "INSERT INTO messages (number, direction, peer, id, state, sent_ms, at_ms, body)
-             VALUES (1 + ",
-            last_number!(),
-            ", ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING RETURNING number"
-        ))?
+        .prepare_cached(
+            "INSERT INTO messages (number, direction, peer, id, state, sent_ms, at_ms, body, placed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING RETURNING number",
+        )?
         .query_row(
             params![
+                1 + last_number(connection)?,
                 direction_code(direction),
                 peer.as_str(),
                 message.id.as_bytes(),
@@ -230,10 +229,20 @@ fn insert(
                 millis(message.sent),
                 millis(at),
                 message.body.as_str(),
+                entries::ordered(Clock::at(at)),
             ],
             |row| cursor(row, 0),
         )
         .optional()
+}
+
+/// The last number that was given to a message.
+pub(super) fn last_number(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached(
+            "SELECT max(coalesce((SELECT max(number) FROM messages), 0), number) FROM taken_back",
+        )?
+        .query_row([], |row| row.get(0))
 }
 
 fn advance(
@@ -245,7 +254,7 @@ fn advance(
     let rows = connection
         .prepare_cached(
             "UPDATE messages SET state = ?3
-             WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3",
+             WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3 AND entry IS NULL",
         )?
         .execute(params![id.as_bytes(), to.as_str(), state_code(state)])?;
     let is_new = rows > 0;
@@ -257,7 +266,8 @@ fn withdraw(
     messages: &[(AccountName, MessageId)],
 ) -> rusqlite::Result<StoreAnswer> {
     let mut statement = connection.prepare_cached(
-        "DELETE FROM messages WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3",
+        "DELETE FROM messages
+         WHERE id = ?1 AND peer = ?2 AND direction = 0 AND state < ?3 AND entry IS NULL",
     )?;
     for (to, id) in messages {
         let delivered = state_code(MessageState::Delivered);
@@ -269,13 +279,19 @@ fn withdraw(
 fn mark_read(connection: &Connection, ids: &[MessageId]) -> rusqlite::Result<StoreAnswer> {
     let mut statement = connection.prepare_cached(
         "UPDATE messages SET state = 3 WHERE id = ?1 AND direction = 1 AND state < 3
-         RETURNING peer",
+         RETURNING peer, entry",
     )?;
     let mut marked = Vec::new();
     for id in ids {
         let mut rows = statement.query([id.as_bytes()])?;
         while let Some(row) = rows.next()? {
-            marked.push((parse_column(row, 0)?, *id));
+            let entry: Option<i64> = row.get(1)?;
+            let entry = entry.map(|entry| entries::mark_read(connection, entry));
+            marked.push(Marked {
+                author: parse_column(row, 0)?,
+                id: *id,
+                entry: entry.transpose()?,
+            });
         }
     }
     Ok(StoreAnswer::Chat(ChatAnswer::Marked(marked)))
@@ -317,23 +333,13 @@ fn history(connection: &Connection, query: &HistoryQuery) -> rusqlite::Result<St
         (_, None) if !query.words.is_empty() => Vec::new(),
         (with, Some(expression)) => {
             while search::add(connection, SEARCH_INDEX_STEP)? {}
-            let mut statement = connection.prepare_cached(concat!(
-                "SELECT id, peer, direction, sent_ms, messages.body, state
-                 FROM words JOIN messages ON messages.number = words.rowid
-                 WHERE words MATCH ?5 AND (?4 IS NULL OR peer = ?4) AND ",
-                within_span!(),
-                "ORDER BY words.rowid DESC LIMIT ?3"
-            ))?;
-            items(
-                &mut statement,
-                params![since, last, limit, with, expression],
-            )?
+            said(connection, params![since, last, limit, with, expression])?
         }
         (Some(peer), None) => {
             let mut statement = connection.prepare_cached(select_items!(
                 "WHERE ",
                 within_span!(),
-                "AND peer = ?4 ORDER BY number DESC LIMIT ?3"
+                "AND peer = ?4 ORDER BY placed DESC, number DESC LIMIT ?3"
             ))?;
             items(&mut statement, params![since, last, limit, peer])?
         }
@@ -341,13 +347,36 @@ fn history(connection: &Connection, query: &HistoryQuery) -> rusqlite::Result<St
             let mut statement = connection.prepare_cached(select_items!(
                 "WHERE ",
                 within_span!(),
-                "ORDER BY number DESC LIMIT ?3"
+                "ORDER BY placed DESC, number DESC LIMIT ?3"
             ))?;
             items(&mut statement, params![since, last, limit])?
         }
     };
     latest_first.reverse();
     Ok(StoreAnswer::Chat(ChatAnswer::Messages(latest_first)))
+}
+
+/// The messages with some words that have come last, those shown last first. To find those that are shown last, all
+/// with these words would have to be read.
+fn said(
+    connection: &Connection,
+    params: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<HistoryItem>> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT id, peer, direction, sent_ms, messages.body, state, placed, number
+         FROM words JOIN messages ON messages.number = words.rowid
+         WHERE words MATCH ?5 AND (?4 IS NULL OR peer = ?4) AND ",
+        within_span!(),
+        "ORDER BY words.rowid DESC LIMIT ?3"
+    ))?;
+    let mut found = bounded(&mut statement, params, |row| {
+        let item = item(row)?;
+        let len = item.body.as_str().len();
+        let place: (i64, i64) = (row.get(6)?, row.get(7)?);
+        Ok(((place, item), len))
+    })?;
+    found.sort_unstable_by_key(|(place, _)| Reverse(*place));
+    Ok(found.into_iter().map(|(_, item)| item).collect())
 }
 
 fn recorded(connection: &Connection, after: Cursor, limit: u32) -> rusqlite::Result<StoreAnswer> {
@@ -365,9 +394,7 @@ fn recorded(connection: &Connection, after: Cursor, limit: u32) -> rusqlite::Res
         Ok((Recorded { cursor, item }, len))
     };
     let messages = bounded(&mut statement, params![after, limit], recorded)?;
-    let last = connection
-        .prepare_cached(concat!("SELECT ", last_number!()))?
-        .query_row([], |row| cursor(row, 0))?;
+    let last = Cursor(last_number(connection)?.cast_unsigned());
     let page = RecordedPage { messages, last };
     Ok(StoreAnswer::Chat(ChatAnswer::Recorded(page)))
 }
@@ -375,6 +402,14 @@ fn recorded(connection: &Connection, after: Cursor, limit: u32) -> rusqlite::Res
 fn unread(connection: &Connection) -> rusqlite::Result<StoreAnswer> {
     let mut statement = connection.prepare_cached(select_items!(
         "WHERE direction = 1 AND state < 3 ORDER BY number LIMIT ?1"
+    ))?;
+    items(&mut statement, params![HISTORY_ITEMS_MAX])
+        .map(|items| StoreAnswer::Chat(ChatAnswer::Messages(items)))
+}
+
+fn outbox_items(connection: &Connection) -> rusqlite::Result<StoreAnswer> {
+    let mut statement = connection.prepare_cached(select_items!(
+        "WHERE direction = 0 AND state < 2 ORDER BY number LIMIT ?1"
     ))?;
     items(&mut statement, params![HISTORY_ITEMS_MAX])
         .map(|items| StoreAnswer::Chat(ChatAnswer::Messages(items)))
@@ -470,7 +505,7 @@ pub(super) fn outbox(connection: &Connection) -> rusqlite::Result<Vec<(AccountNa
     connection
         .prepare(
             "SELECT peer, id, sent_ms, body FROM messages
-             WHERE direction = 0 AND state < 2 ORDER BY number",
+             WHERE direction = 0 AND state < 2 AND entry IS NULL ORDER BY number",
         )?
         .query_map([], |row| {
             let message = Message {
@@ -484,10 +519,10 @@ pub(super) fn outbox(connection: &Connection) -> rusqlite::Result<Vec<(AccountNa
         .collect()
 }
 
-/// Messages of the outbox that a link may have carried.
+/// Messages of the outbox, of no entry, that a link may have carried.
 pub(super) fn sent(connection: &Connection) -> rusqlite::Result<BTreeSet<MessageId>> {
     connection
-        .prepare("SELECT id FROM messages WHERE direction = 0 AND state = 1")?
+        .prepare("SELECT id FROM messages WHERE direction = 0 AND state = 1 AND entry IS NULL")?
         .query_map([], |row| Ok(MessageId::from_bytes(row.get(0)?)))?
         .collect()
 }
@@ -527,14 +562,14 @@ fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<MessageState> {
     }
 }
 
-const fn direction_code(direction: Direction) -> i64 {
+pub(super) const fn direction_code(direction: Direction) -> i64 {
     match direction {
         Direction::Sent => 0,
         Direction::Received => 1,
     }
 }
 
-const fn state_code(state: MessageState) -> i64 {
+pub(super) const fn state_code(state: MessageState) -> i64 {
     match state {
         MessageState::Queued => 0,
         MessageState::Sent => 1,
@@ -543,6 +578,6 @@ const fn state_code(state: MessageState) -> i64 {
     }
 }
 
-const fn millis(time: UnixTime) -> i64 {
+pub(super) const fn millis(time: UnixTime) -> i64 {
     time.as_millis().cast_signed()
 }

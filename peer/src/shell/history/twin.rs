@@ -56,7 +56,7 @@ struct Twins {
 }
 
 /// Kinds of requests.
-const KINDS: u8 = 15;
+const KINDS: u8 = 16;
 
 /// Numbers the kinds, so that none is forgotten.
 const fn kind(request: &StoreRequest) -> u8 {
@@ -77,7 +77,8 @@ const fn kind(request: &StoreRequest) -> u8 {
         StoreRequest::Log(LogRequest::SetVerified { .. }) => 13,
         // Asked by the tests of entries.
         StoreRequest::Entries(_) => KINDS,
-        StoreRequest::Chat(ChatRequest::Recorded { .. }) => KINDS - 1,
+        StoreRequest::Chat(ChatRequest::Recorded { .. }) => 14,
+        StoreRequest::Chat(ChatRequest::Outbox) => KINDS - 1,
     }
 }
 
@@ -247,7 +248,7 @@ impl Script {
     }
 
     fn chat_request(&mut self) -> ChatRequest {
-        match self.rng.random_range(0..16) {
+        match self.rng.random_range(0..17) {
             0..=2 => ChatRequest::Queue {
                 messages: (0..self.rng.random_range(0..4))
                     .map(|_| (self.account(), self.message()))
@@ -299,6 +300,7 @@ impl Script {
                 }),
                 limit: self.limit(),
             },
+            15 => ChatRequest::Outbox,
             _ => ChatRequest::Unread,
         }
     }

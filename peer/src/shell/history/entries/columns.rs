@@ -6,11 +6,12 @@ use common::log::{
     BodyHash, ChainId, Clock, ConversationId, Dating, EntryId, HeaderHash, Kind, Outline, RunId,
     Seal, Sequence,
 };
-use common::os::sqlite::malformed;
+use common::os::sqlite::{malformed, parse_column};
 use rusqlite::Row;
-use rusqlite::types::FromSqlError;
+use rusqlite::types::{FromSqlError, ValueRef};
 
 use crate::log::{Entry, Placed};
+use crate::node::io::entries::{ConversationKind, Reached};
 
 /// What a row cannot be, though each of its columns can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +31,9 @@ pub(super) enum Damage {
     /// The bytes are no proof of a fork.
     #[error("the proof of a fork is damaged")]
     Proof,
+    /// A message is of an entry that is not there.
+    #[error("the entry of a message is missing")]
+    Message,
     /// A conversation is with nobody.
     #[error("a conversation is damaged")]
     Conversation,
@@ -119,6 +123,41 @@ pub(super) fn seal(
     }))
 }
 
+/// How far a chain has got, in three columns.
+pub(super) fn reached(row: &Row<'_>, column: usize) -> rusqlite::Result<Reached> {
+    Ok(Reached {
+        sent: sequence(row, column)?,
+        delivered: sequence(row, column + 1)?,
+        read: sequence(row, column + 2)?,
+    })
+}
+
+/// What a conversation is, in two columns.
+pub(super) fn conversation_kind(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<ConversationKind> {
+    let has_account = row.get_ref(column + 1)? != ValueRef::Null;
+    match row.get(column)? {
+        DIRECT | NOTES if !has_account => Err(damaged(Damage::Conversation)),
+        DIRECT => Ok(ConversationKind::Direct(parse_column(row, column + 1)?)),
+        NOTES => Ok(ConversationKind::Notes(parse_column(row, column + 1)?)),
+        other => Err(malformed(column, FromSqlError::OutOfRange(other))),
+    }
+}
+
+pub(super) const fn conversation_kind_code(kind: &ConversationKind) -> i64 {
+    match kind {
+        ConversationKind::Direct(_) => DIRECT,
+        ConversationKind::Notes(_) => NOTES,
+    }
+}
+
+/// With another account.
+const DIRECT: i64 = 0;
+/// An account's notes.
+const NOTES: i64 = 1;
+
 /// Where an entry is shown and why, in two columns.
 pub(super) fn placed(row: &Row<'_>, column: usize) -> rusqlite::Result<Placed> {
     let dating = match row.get(column + 1)? {
@@ -147,7 +186,7 @@ pub(super) fn clock(row: &Row<'_>, column: usize) -> rusqlite::Result<Clock> {
 }
 
 /// A clock as a column has it: in the order of clocks, whoever has written whatever into them.
-pub(super) const fn ordered(clock: Clock) -> i64 {
+pub(in crate::shell::history) const fn ordered(clock: Clock) -> i64 {
     (clock.to_bits() ^ SIGN).cast_signed()
 }
 

@@ -8,8 +8,6 @@ use common::limits::{
 };
 use common::log::{Body, ChainId, Clock, ConversationId, ForkProof, Kind, RunId, Seal, Sequence};
 use common::os::instance;
-use common::os::sqlite::{malformed, parse_column};
-use rusqlite::types::FromSqlError;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::{self, Damage, damaged};
@@ -17,7 +15,7 @@ use super::{ChainRow, chain_of, conversation, number, proof, refused};
 use crate::log::{CleanMark, Entry, Instance, StoredChain, Tip, Unsealed};
 use crate::node::io::EntriesAnswer;
 use crate::node::io::entries::{
-    Arrival, ConversationKind, EntriesRefusal, LostEntry, Part, StoredConversation, StoredCut,
+    Arrival, EntriesRefusal, LostEntry, Part, StoredConversation, StoredCut,
 };
 
 // ---- marks -------------------------------------------------------------------------------------
@@ -111,25 +109,13 @@ pub(super) fn conversations(
 }
 
 fn stored(row: &Row<'_>) -> rusqlite::Result<StoredConversation> {
-    let account: Option<String> = row.get(2)?;
-    let kind = match (row.get(1)?, account) {
-        (DIRECT, Some(_)) => ConversationKind::Direct(parse_column(row, 2)?),
-        (NOTES, None) => ConversationKind::Notes,
-        (DIRECT | NOTES, _) => return Err(damaged(Damage::Conversation)),
-        (other, _) => return Err(malformed(1, FromSqlError::OutOfRange(other))),
-    };
     let run: Option<[u8; RunId::LEN]> = row.get(3)?;
     Ok(StoredConversation {
         id: columns::conversation_id(row, 0)?,
-        kind,
+        kind: columns::conversation_kind(row, 1)?,
         run: run.map(RunId::from_bytes),
     })
 }
-
-/// With another account.
-pub(super) const DIRECT: i64 = 0;
-/// An account's notes.
-pub(super) const NOTES: i64 = 1;
 
 // ---- chains ------------------------------------------------------------------------------------
 
@@ -139,7 +125,7 @@ pub(super) fn chains(
     after: Option<ChainId>,
 ) -> rusqlite::Result<EntriesAnswer> {
     let mut statement = connection.prepare_cached(
-        "SELECT device, run, chains.number, base, before, sealed FROM chains
+        "SELECT device, run, number, base, before, sealed, sent, delivered, read FROM chains
          WHERE conversation = ?1 AND (device, run) > (?2, ?3) ORDER BY device, run LIMIT ?4",
     )?;
     let (device, run) = place_after(after.as_ref());
@@ -151,15 +137,16 @@ pub(super) fn chains(
             base: columns::sequence(row, 3)?,
             before: columns::header_hash(row, 4)?,
             sealed: columns::sequence(row, 5)?,
+            reached: columns::reached(row, 6)?,
         };
         Ok((columns::chain_id(row, 0)?, chain))
     })?;
     let mut chains = Vec::new();
     for row in rows {
         let (id, chain) = row?;
-        chains.push((id, stored_chain(connection, &chain)?));
+        chains.push((id, stored_chain(connection, &chain)?, chain.reached));
     }
-    let part = part(chains, CHAINS_READ_MAX, |(last, _)| *last);
+    let part = part(chains, CHAINS_READ_MAX, |(last, _, _)| *last);
     Ok(EntriesAnswer::Chains(part))
 }
 

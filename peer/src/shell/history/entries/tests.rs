@@ -1,5 +1,6 @@
 //! The history and the store in memory keep entries alike, survive what they are to survive, and refuse what cannot be.
 
+use common::id::MessageId;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::*;
 use common::log::{Body, Clock, EntryId, ForkProof, Kind, RunId, Seal, Sequence, Stretch};
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::log::*;
+use crate::node::command::Cursor;
 use crate::node::io::StoreRequest;
 use crate::node::io::entries::*;
 use crate::shell::history::History;
@@ -19,6 +21,8 @@ use crate::store::MemoryStore;
 mod files;
 // What meets its bound.
 mod limits;
+// What people are shown.
+mod showing;
 // How long catching up takes.
 mod speed;
 // What devices write in a world where everything goes wrong.
@@ -117,19 +121,35 @@ impl Twins {
     #[track_caller]
     fn keep(&mut self, admission: Admission, origin: Origin) {
         let write = EntryWrite::Admit(Box::new(admission), origin);
-        assert_eq!(self.write(vec![write]), StoreAnswer::Done);
+        self.written(vec![write]);
+    }
+
+    /// Writes what is to be possible, and tells what is shown then.
+    #[track_caller]
+    fn written(&mut self, writes: Vec<EntryWrite>) -> Vec<(EntryId, Cursor)> {
+        let answer = self.write(writes);
+        let StoreAnswer::Entries(EntriesAnswer::Written(shown)) = answer else {
+            panic!("{answer:?}");
+        };
+        shown
     }
 
     /// Writes what cannot be.
     #[track_caller]
     fn refuse(&mut self, admission: Admission, why: EntriesRefusal) {
-        let write = EntryWrite::Admit(Box::new(admission), Origin::Received);
+        let write = EntryWrite::Admit(Box::new(admission), Origin::OtherAccount);
         let answer = self.write(vec![write]);
         assert_eq!(answer, StoreAnswer::Failed(why.to_string()));
     }
 
     #[track_caller]
     fn chains(&mut self) -> Vec<(ChainId, StoredChain)> {
+        let chains = self.reached_chains().into_iter();
+        chains.map(|(id, stored, _)| (id, stored)).collect()
+    }
+
+    #[track_caller]
+    fn reached_chains(&mut self) -> Vec<(ChainId, StoredChain, Reached)> {
         let request = EntriesRequest::Chains {
             conversation: CONVERSATION,
             after: None,
@@ -197,7 +217,7 @@ fn at(number: u64) -> Sequence {
 }
 
 /// Kinds of requests.
-const KINDS: u8 = 17;
+const KINDS: u8 = 19;
 
 /// Numbers the kinds, so that none is forgotten.
 const fn kind(request: &EntriesRequest) -> u8 {
@@ -218,7 +238,9 @@ const fn kind(request: &EntriesRequest) -> u8 {
         EntriesRequest::Stretch { .. } => 13,
         EntriesRequest::Hash { .. } => 14,
         EntriesRequest::Fork { .. } => 15,
-        EntriesRequest::Shown(_) => KINDS - 1,
+        EntriesRequest::Shown(_) => 16,
+        EntriesRequest::Reach { .. } => 17,
+        EntriesRequest::Find { .. } => KINDS - 1,
     }
 }
 
@@ -293,10 +315,10 @@ fn a_conversation_is_found_with_its_run_and_who_it_is_with_now() {
     twins.ask(open_request(CONVERSATION));
     twins.ask(EntriesRequest::Open {
         conversation: notes,
-        kind: ConversationKind::Notes,
+        kind: ConversationKind::Notes("alice".parse().unwrap()),
     });
     let run = RunId::from_bytes([5; 16]);
-    assert_eq!(twins.write(vec![EntryWrite::Begin(run)]), StoreAnswer::Done);
+    assert_eq!(twins.written(vec![EntryWrite::Begin(run)]), []);
     let kind = ConversationKind::Direct("robert".parse().unwrap());
     twins.ask(EntriesRequest::Open {
         conversation: CONVERSATION,
@@ -306,7 +328,7 @@ fn a_conversation_is_found_with_its_run_and_who_it_is_with_now() {
     let items = vec![
         StoredConversation {
             id: notes,
-            kind: ConversationKind::Notes,
+            kind: ConversationKind::Notes("alice".parse().unwrap()),
             run: None,
         },
         StoredConversation {
@@ -384,7 +406,7 @@ fn a_transaction_that_fails_at_any_write_leaves_nothing() {
         };
         assert_eq!(part.items[0].run, None);
     }
-    assert_eq!(twins.write(writes), StoreAnswer::Done);
+    twins.written(writes);
     assert_eq!(twins.chains()[0].1.unsealed.len(), 4);
 }
 
@@ -464,7 +486,7 @@ fn own_entries_that_a_fork_has_voided_are_lost_until_they_are_written_again() {
         twins.keep(admission, Origin::WrittenHere);
     }
     let other = writer.received_from_a_copy("four");
-    twins.keep(other, Origin::Received);
+    twins.keep(other, Origin::OwnAccount);
     let proof = proof(1);
     proof.verify().unwrap();
     let mut admission = writer.nothing();
@@ -474,10 +496,10 @@ fn own_entries_that_a_fork_has_voided_are_lost_until_they_are_written_again() {
         until: None,
     });
     let writes = vec![
-        EntryWrite::Admit(Box::new(admission), Origin::Received),
+        EntryWrite::Admit(Box::new(admission), Origin::OwnAccount),
         EntryWrite::Fork(Box::new(proof.clone())),
     ];
-    assert_eq!(twins.write(writes), StoreAnswer::Done);
+    twins.written(writes);
     twins.reopen();
     let bodies = |lost: Vec<LostEntry>| -> Vec<Vec<u8>> {
         lost.into_iter().map(|entry| entry.body).collect()
@@ -502,7 +524,7 @@ fn own_entries_that_a_fork_has_voided_are_lost_until_they_are_written_again() {
         from: at(1),
         until: Some(at(3)),
     });
-    twins.keep(earlier, Origin::Received);
+    twins.keep(earlier, Origin::OtherAccount);
     assert_eq!(bodies(twins.lost()), [b"one".to_vec(), b"three".to_vec()]);
 
     // What is deleted is not written again either.
@@ -542,17 +564,17 @@ fn a_chain_whose_beginning_is_gone_begins_later_and_takes_it_when_it_turns_up() 
     let mut start = page(1, PageEnd::Anywhere);
     start.entries.truncate(5);
     start.seal = None;
-    twins.keep(take(&mut reader, start, device), Origin::Received);
+    twins.keep(take(&mut reader, start, device), Origin::OtherAccount);
     reader.give_up(writer.chain(), at(129));
     let restart = take(&mut reader, page(129, PageEnd::Seal(at(192))), device);
-    twins.keep(restart, Origin::Received);
+    twins.keep(restart, Origin::OtherAccount);
     let (_, stored) = twins.chains().remove(0);
     assert_eq!((stored.base, stored.sealed.sequence), (at(129), at(192)));
     assert_eq!(twins.shown(all(SpanEnd::First)).len(), 5 + 64);
     for first in [65, 1] {
         let before = take(&mut reader, page(first, PageEnd::Before), device);
         assert_eq!(before.base, at(first));
-        twins.keep(before, Origin::Received);
+        twins.keep(before, Origin::OtherAccount);
         twins.reopen();
     }
     let (id, stored) = twins.chains().remove(0);
@@ -592,7 +614,7 @@ fn what_is_shown_has_the_order_of_clocks_and_then_of_devices() {
                 sequence: stored.sequence,
             };
             expected.push(ShownAt::new(id, stored.placed.at));
-            twins.keep(admission, Origin::Received);
+            twins.keep(admission, Origin::OtherAccount);
         }
     }
     expected.sort_unstable();

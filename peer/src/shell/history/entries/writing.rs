@@ -4,13 +4,13 @@ use common::limits::{BODIES_DROPPED_MAX, CONVERSATIONS_MAX, ENTRY_WRITES_MAX};
 use common::log::{ChainId, ConversationId, EntryId, ForkProof, HeaderHash, Outline, Sequence};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns::{dating_code, ordered};
+use super::columns::{conversation_kind_code, dating_code, ordered};
 use super::reading::{self, Span};
-use super::restoring::{DIRECT, NOTES};
+use super::showing::{View, remove_message};
 use super::{ChainRow, chain, conversation, number, proof, refused};
 use crate::log::{Admission, Rewrite, ShownAt, StoredEntry};
 use crate::node::io::EntriesAnswer;
-use crate::node::io::entries::{ConversationKind, EntriesRefusal, EntryWrite, Origin};
+use crate::node::io::entries::{ConversationKind, EntriesRefusal, EntryWrite, Origin, Reached};
 
 // ---- conversations -----------------------------------------------------------------------------
 
@@ -22,10 +22,7 @@ pub(super) fn open(
     if conversation(connection, id)?.is_none() && count(connection)? >= CONVERSATIONS_MAX {
         return Err(refused(EntriesRefusal::TooManyConversations));
     }
-    let (code, account) = match kind {
-        ConversationKind::Direct(account) => (DIRECT, Some(account.as_str())),
-        ConversationKind::Notes => (NOTES, None),
-    };
+    let (code, account) = (conversation_kind_code(kind), kind.account().as_str());
     connection
         .prepare_cached(
             "INSERT INTO conversations (id, kind, account) VALUES (?1, ?2, ?3)
@@ -48,12 +45,13 @@ pub(super) fn write(
     connection: &Connection,
     id: ConversationId,
     writes: &[EntryWrite],
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<EntriesAnswer> {
     if writes.len() > ENTRY_WRITES_MAX {
         return Err(refused(EntriesRefusal::TooMany));
     }
-    let number = conversation(connection, id)?;
-    let number = number.ok_or_else(|| refused(EntriesRefusal::NotOpen))?;
+    let view = View::of(connection, id)?;
+    let mut view = view.ok_or_else(|| refused(EntriesRefusal::NotOpen))?;
+    let number = view.conversation;
     for write in writes {
         match write {
             EntryWrite::Begin(run) => {
@@ -61,20 +59,17 @@ pub(super) fn write(
                     .prepare_cached("UPDATE conversations SET run = ?2 WHERE number = ?1")?
                     .execute(params![number, run.as_bytes()])?;
             }
-            EntryWrite::Admit(admission, origin) => admit(connection, number, admission, *origin)?,
+            EntryWrite::Admit(admission, origin) => admit(&mut view, admission, *origin)?,
             EntryWrite::Fork(proof) => keep_proof(connection, (id, number), proof)?,
-            EntryWrite::Rewritten(entry) => note_rewritten(connection, number, *entry)?,
+            EntryWrite::Rewritten(entry) => note_rewritten(&mut view, *entry)?,
+            EntryWrite::Replaces(message) => view.replace(*message)?,
         }
     }
-    Ok(())
+    Ok(EntriesAnswer::Written(view.into_shown()))
 }
 
-fn admit(
-    connection: &Connection,
-    conversation: i64,
-    admission: &Admission,
-    origin: Origin,
-) -> rusqlite::Result<()> {
+fn admit(view: &mut View<'_>, admission: &Admission, origin: Origin) -> rusqlite::Result<()> {
+    let (connection, conversation) = (view.connection, view.conversation);
     let row = match chain(connection, conversation, &admission.chain)? {
         Some(row) => row,
         None => add_chain(connection, conversation, admission)?,
@@ -83,13 +78,18 @@ fn admit(
         note_lost(connection, &row, admission.chain, rewrite)?;
     }
     if let Some(from) = admission.remove {
-        remove(connection, &row, from)?;
+        remove(view, &row, admission.chain, from)?;
     }
     let last = last(connection, &row)?;
     check_place(&row, last, admission)?;
     for stored in &admission.entries {
-        if stored.sequence > last || !is_kept(connection, &row, stored)? {
-            insert(connection, (conversation, row.number), stored, origin)?;
+        let id = EntryId {
+            chain: admission.chain,
+            sequence: stored.sequence,
+        };
+        if stored.sequence > last || !is_kept(view, &row, id, stored.hash)? {
+            let number = insert(connection, (conversation, row.number), stored, origin)?;
+            view.show((id, number), stored, origin, &row.reached)?;
         }
     }
     keep_seal(connection, &row, admission)?;
@@ -124,6 +124,7 @@ fn add_chain(
         base: *base,
         before: *before,
         sealed: Sequence::START,
+        reached: Reached::default(),
     })
 }
 
@@ -154,11 +155,17 @@ fn note_lost(
 }
 
 /// Removes entries that were contradicted, none of which is sealed.
-fn remove(connection: &Connection, chain: &ChainRow, from: Sequence) -> rusqlite::Result<()> {
+fn remove(
+    view: &mut View<'_>,
+    chain: &ChainRow,
+    id: ChainId,
+    from: Sequence,
+) -> rusqlite::Result<()> {
     if from <= chain.sealed {
         return Err(refused(EntriesRefusal::Seal));
     }
-    connection
+    view.hide_from(chain, id, from)?;
+    view.connection
         .prepare_cached("DELETE FROM entries WHERE chain = ?1 AND sequence >= ?2")?
         .execute(params![chain.number, number(from)])?;
     Ok(())
@@ -203,30 +210,32 @@ fn check_place(chain: &ChainRow, last: Sequence, admission: &Admission) -> rusql
 
 /// Tells whether an entry is there already. One that is left from before the chain began anew makes way for another.
 fn is_kept(
-    connection: &Connection,
+    view: &mut View<'_>,
     chain: &ChainRow,
-    stored: &StoredEntry,
+    id: EntryId,
+    hash: HeaderHash,
 ) -> rusqlite::Result<bool> {
-    let kept: Option<HeaderHash> = super::hash_at(connection, chain, stored.sequence)?;
-    if kept.is_none_or(|kept| kept == stored.hash) {
+    let kept = super::hash_at(view.connection, chain, id.sequence)?;
+    if kept.is_none_or(|kept| kept == hash) {
         return Ok(kept.is_some());
     }
-    if stored.sequence >= chain.base {
+    if id.sequence >= chain.base {
         return Err(refused(EntriesRefusal::Contradicts));
     }
-    connection
+    view.hide(chain, id)?;
+    view.connection
         .prepare_cached("DELETE FROM entries WHERE chain = ?1 AND sequence = ?2")?
-        .execute(params![chain.number, number(stored.sequence)])?;
+        .execute(params![chain.number, number(id.sequence)])?;
     Ok(false)
 }
 
-/// Adds an entry to the chain with a number, of the conversation with a number.
+/// Adds an entry to the chain with a number, of the conversation with a number. Returns its own number.
 fn insert(
     connection: &Connection,
     (conversation, chain): (i64, i64),
     stored: &StoredEntry,
     origin: Origin,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<i64> {
     let Outline {
         clock,
         kind,
@@ -253,7 +262,7 @@ fn insert(
             stored.hash.as_bytes(),
             stored.entry.body,
         ])?;
-    Ok(())
+    Ok(connection.last_insert_rowid())
 }
 
 /// Keeps a seal at its place, where the entry may have been before.
@@ -322,14 +331,11 @@ fn keep_proof(
     Ok(())
 }
 
-fn note_rewritten(
-    connection: &Connection,
-    conversation: i64,
-    entry: EntryId,
-) -> rusqlite::Result<()> {
-    let row = chain(connection, conversation, &entry.chain)?;
+fn note_rewritten(view: &mut View<'_>, entry: EntryId) -> rusqlite::Result<()> {
+    let row = chain(view.connection, view.conversation, &entry.chain)?;
     let row = row.ok_or_else(|| refused(EntriesRefusal::OtherChain))?;
-    connection
+    view.hide(&row, entry)?;
+    view.connection
         .prepare_cached(
             "INSERT INTO rewrites (chain, sequence) VALUES (?1, ?2)
              ON CONFLICT (chain, sequence) DO UPDATE SET kind = NULL, body = NULL",
@@ -359,8 +365,9 @@ pub(super) fn drop_bodies(
     Ok(())
 }
 
-/// Drops the body of an entry that controls nothing, which is then not written again either.
+/// Drops the body of an entry that controls nothing, which is then neither shown nor written again.
 fn drop_body(connection: &Connection, chain: &ChainRow, place: Sequence) -> rusqlite::Result<()> {
+    remove_message(connection, chain, place)?;
     for statement in [
         "UPDATE entries SET body = NULL
          WHERE chain = ?1 AND sequence = ?2 AND kind < 128 AND body IS NOT NULL",

@@ -1,4 +1,5 @@
 use super::*;
+use crate::node::io::ChatRequest;
 
 /// A number of chains with an entry each, written straight into both stores.
 fn chains(twins: &mut Twins, count: usize, body: &[u8], kind: Kind) -> Vec<ChainId> {
@@ -16,8 +17,7 @@ fn chains(twins: &mut Twins, count: usize, body: &[u8], kind: Kind) -> Vec<Chain
         let origin = Origin::WrittenHere;
         writes.push(EntryWrite::Admit(Box::new(admission), origin));
         if writes.len() == ENTRY_WRITES_MAX || n + 1 == count {
-            let answer = twins.write(std::mem::take(&mut writes));
-            assert_eq!(answer, StoreAnswer::Done);
+            twins.written(std::mem::take(&mut writes));
         }
     }
     ids
@@ -57,7 +57,7 @@ fn forks_are_read_in_parts() {
         }))
     });
     let writes = writes.collect();
-    assert_eq!(twins.write(writes), StoreAnswer::Done);
+    twins.written(writes);
     let mut after = None;
     for expected in [FORKS_READ_MAX, 1] {
         let request = EntriesRequest::Forks {
@@ -82,7 +82,7 @@ fn cuts_are_read_in_parts_and_those_that_say_nothing_are_passed_over() {
         chain: Writer::new(1).chain(),
         sequence: at(1),
     };
-    twins.keep(writer.write(&Body::Cut(target)), Origin::Received);
+    twins.keep(writer.write(&Body::Cut(target)), Origin::OtherAccount);
     let mut after = None;
     for expected in [0, 1] {
         let request = EntriesRequest::Cuts {
@@ -111,7 +111,7 @@ fn what_is_lost_is_read_in_parts() {
         from: at(1),
         until: None,
     });
-    twins.keep(rewrite, Origin::Received);
+    twins.keep(rewrite, Origin::OtherAccount);
     let lost = twins.lost();
     assert_eq!(lost.len(), LOST_READ_MAX);
     let writes = lost.iter().map(|lost| EntryWrite::Rewritten(lost.id));
@@ -164,7 +164,7 @@ fn a_request_has_so_many_parts_and_no_more() {
     let too_many = StoreAnswer::Failed(EntriesRefusal::TooMany.to_string());
     let begin = EntryWrite::Begin(RunId::from_bytes([1; 16]));
     let mut writes = vec![begin.clone(); ENTRY_WRITES_MAX];
-    assert_eq!(twins.write(writes.clone()), StoreAnswer::Done);
+    twins.written(writes.clone());
     writes.push(begin);
     assert_eq!(twins.write(writes), too_many);
     let entry = EntryId {
@@ -181,6 +181,13 @@ fn a_request_has_so_many_parts_and_no_more() {
         });
         assert_eq!(answer, expected);
     }
+    for (count, is_done) in [(MESSAGES_FOUND_MAX, true), (MESSAGES_FOUND_MAX + 1, false)] {
+        let ids = vec![MessageId::of_entry(&CONVERSATION, &entry); count];
+        let answer = twins.ask(EntriesRequest::Find { ids });
+        let nothing = StoreAnswer::Entries(EntriesAnswer::Found(Vec::new()));
+        let expected = if is_done { nothing } else { too_many.clone() };
+        assert_eq!(answer, expected);
+    }
     let mark = CleanMark {
         run: entry.chain.run,
         last: at(1),
@@ -194,6 +201,39 @@ fn a_request_has_so_many_parts_and_no_more() {
         let marks = vec![(CONVERSATION, mark); count];
         assert_eq!(twins.ask(EntriesRequest::SetMarks(marks)), expected);
     }
+}
+
+#[test]
+fn of_many_messages_that_get_somewhere_at_once_the_last_ones_are_told() {
+    let mut twins = Twins::open();
+    let max = HISTORY_ITEMS_MAX as usize;
+    let admissions = speed::admissions(max + 1, 1);
+    let chain = admissions[0].chain;
+    for admissions in admissions.chunks(ENTRY_WRITES_MAX) {
+        let writes = admissions
+            .iter()
+            .map(|admission| EntryWrite::Admit(Box::new(admission.clone()), Origin::OwnAccount));
+        twins.written(writes.collect());
+    }
+    let last = max as u64 + 1;
+    let changed = twins.reach(chain, Reach::Delivered, last);
+    let id = |number| {
+        let sequence = at(number);
+        MessageId::of_entry(&CONVERSATION, &EntryId { chain, sequence })
+    };
+    assert_eq!(changed.len(), max);
+    assert_eq!((changed[0], changed[max - 1]), (id(2), id(last)));
+    assert_eq!(twins.items(ChatRequest::Outbox), []);
+}
+
+#[test]
+fn messages_that_wait_are_read_up_to_a_bound() {
+    let mut twins = Twins::open();
+    let len = MESSAGE_LEN_MAX;
+    let count = HISTORY_ITEMS_LEN_MAX / len + 2;
+    chains(&mut twins, count, &vec![b'x'; len], Kind::TEXT);
+    let waiting = twins.items(ChatRequest::Outbox);
+    assert_eq!(waiting.len(), HISTORY_ITEMS_LEN_MAX / len);
 }
 
 #[test]
@@ -302,7 +342,8 @@ fn an_end_with_more_entries_without_a_seal_than_may_be_is_refused() {
         writes: vec![write],
     });
     let history = twins.history();
-    assert_eq!(history.execute_alone(&request), StoreAnswer::Done);
+    let answer = history.execute_alone(&request);
+    assert!(matches!(answer, StoreAnswer::Entries(_)), "{answer:?}");
     let read = StoreRequest::Entries(EntriesRequest::Chains {
         conversation: CONVERSATION,
         after: None,

@@ -7,7 +7,8 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::log::tests::disk::{Disk, Event, Write};
 use crate::log::tests::{CONVERSATION, disks};
-use crate::node::io::StoreId;
+use crate::node::command::{Direction, HistoryItem, HistoryQuery, MessageState};
+use crate::node::io::{ChatRequest, StoreId};
 
 /// Worlds, each with some devices.
 const WORLDS: u64 = 12;
@@ -30,6 +31,8 @@ fn both_stores_keep_what_devices_write_and_exchange_whatever_goes_wrong() {
     assert!(counts.entries > 1000 && counts.pages > 50, "{counts:?}");
     assert!(counts.forks > 5 && counts.lost > 0, "{counts:?}");
     assert!(counts.marks > 10 && counts.cuts > 5, "{counts:?}");
+    assert!(counts.messages > 1000 && counts.read > 100, "{counts:?}");
+    assert!(counts.delivered > 50 && counts.queued > 50, "{counts:?}");
     asked.sort_unstable();
     asked.dedup();
     let kinds: Vec<u8> = (0..KINDS).collect();
@@ -45,6 +48,10 @@ struct Counts {
     cuts: usize,
     lost: usize,
     marks: usize,
+    messages: usize,
+    queued: usize,
+    delivered: usize,
+    read: usize,
 }
 
 /// Asks both stores for what a device has done, and for anything else in between.
@@ -52,6 +59,8 @@ struct Script {
     rng: StdRng,
     twins: Twins,
     marks: usize,
+    /// The device itself, if it has written anything.
+    own: Option<DeviceKey>,
 }
 
 impl Script {
@@ -62,16 +71,18 @@ impl Script {
             rng: StdRng::seed_from_u64(seed),
             twins,
             marks: 0,
+            own: None,
         }
     }
 
     fn replay(&mut self, events: &[Arc<Event>]) {
+        self.own = events.iter().find_map(|event| writer_of(event));
         let mut batch = Vec::new();
         // What the program had left is there when the next one starts, and nothing else.
         let mut left = None;
         for event in events {
             match &**event {
-                Event::Written(writes) => batch.push(request_of(writes)),
+                Event::Written(writes) => batch.push(request_of(writes, self.own)),
                 Event::Started => {
                     self.ask_all(&mut batch);
                     self.take_marks(left.take());
@@ -86,6 +97,9 @@ impl Script {
             }
             if self.rng.random_ratio(1, 4) {
                 self.ask_all(&mut batch);
+            }
+            if self.rng.random_ratio(1, 10) {
+                self.reach_anything();
             }
             if self.rng.random_ratio(1, 20) {
                 self.read_anything();
@@ -120,7 +134,8 @@ impl Script {
         let answers = self.twins.history().execute_batch(&numbered);
         for (request, (_, answer)) in requests.iter().zip(answers) {
             assert_eq!(self.twins.memory.execute(request), answer, "{request:?}");
-            assert_eq!(answer, StoreAnswer::Done, "{request:?}");
+            let is_written = matches!(answer, StoreAnswer::Entries(EntriesAnswer::Written(_)));
+            assert!(is_written, "{request:?}: {answer:?}");
         }
     }
 
@@ -135,6 +150,74 @@ impl Script {
         }
         let pragma = history.connection.pragma_update(None, "query_only", false);
         pragma.unwrap();
+    }
+
+    // ---- messages ------------------------------------------------------------------------------
+
+    /// Something has got somewhere.
+    fn reach_anything(&mut self) {
+        let chain = self.any_chain();
+        let last = self.rng.random_range(0..30);
+        let reaches = [Reach::Sent, Reach::Delivered, Reach::Read];
+        let reach = reaches[self.rng.random_range(0..reaches.len())];
+        self.twins.reach(chain, reach, last);
+        let ids = self.any_messages();
+        self.twins.mark_read(ids.clone());
+        self.twins.read(EntriesRequest::Find { ids });
+        let messages = [ChatRequest::Unread, ChatRequest::Outbox];
+        for request in messages {
+            self.twins.items(request);
+        }
+        let limit = self.rng.random_range(0..40);
+        let with = self.rng.random_bool(0.5).then(|| "bob".parse().unwrap());
+        let query = HistoryQuery::latest(with, limit);
+        self.twins.items(ChatRequest::History(query));
+    }
+
+    fn any_messages(&mut self) -> Vec<MessageId> {
+        let shown = self.twins.messages();
+        let some = shown.iter().filter(|_| self.rng.random_ratio(1, 40));
+        some.map(|item| item.id).collect()
+    }
+
+    /// There is a message for each text that counts, and it is as far as its chain.
+    fn compare_messages(&mut self, disk: &Disk, counts: &mut Counts) {
+        let mut expected: Vec<_> = disk
+            .of_kind(Kind::TEXT)
+            .filter(|(id, _)| !disk.rewritten.contains(id))
+            .map(|(id, row)| (MessageId::of_entry(&CONVERSATION, &id), id, row))
+            .collect();
+        expected.sort_unstable_by_key(|(message, ..)| *message);
+        let shown = self.twins.messages();
+        let mut by_id: Vec<&HistoryItem> = shown.iter().collect();
+        by_id.sort_unstable_by_key(|item| item.id);
+        let chains = self.twins.reached_chains();
+        assert_eq!(by_id.len(), expected.len());
+        for (item, (message, id, row)) in by_id.iter().zip(&expected) {
+            assert_eq!(item.id, *message);
+            let body = row.stored.entry.body.as_deref().unwrap();
+            assert_eq!(item.body.as_str().as_bytes(), body);
+            assert_eq!(item.sent, row.stored.entry.outline.clock.time());
+            let is_own = origin_of(&id.chain.device, self.own) == Origin::OwnAccount;
+            assert_eq!(item.direction == Direction::Sent, is_own);
+            let (_, _, reached) = chains.iter().find(|(it, ..)| *it == id.chain).unwrap();
+            assert!(
+                is_as_far(item, reached, id.sequence),
+                "{item:?} {reached:?}"
+            );
+            counts.messages += 1;
+            counts.queued += usize::from(item.state == MessageState::Queued);
+            counts.delivered += usize::from(is_own && item.state == MessageState::Delivered);
+            counts.read += usize::from(item.state == MessageState::Read);
+        }
+        let places: BTreeMap<_, _> = expected
+            .iter()
+            .map(|(message, _, row)| (*message, row.stored.placed.at))
+            .collect();
+        assert!(shown.is_sorted_by_key(|item| places[&item.id]));
+        let cursors = self.twins.recorded().messages.into_iter();
+        let cursors: Vec<Cursor> = cursors.map(|it| it.cursor).collect();
+        assert!(cursors.is_sorted_by(|one, next| one < next));
     }
 
     // ---- reading -------------------------------------------------------------------------------
@@ -254,6 +337,7 @@ impl Script {
         let expected = disk.rows.keys().map(|chain| (*chain, disk.chain(chain)));
         assert_eq!(chains, expected.collect::<Vec<_>>());
         self.compare_shown(disk, counts);
+        self.compare_messages(disk, counts);
         self.compare_notes(disk, counts);
         for (chain, _) in chains {
             for _ in 0..10 {
@@ -396,15 +480,52 @@ impl Script {
         };
         assert!(shown.iter().all(is_kept));
         assert_eq!(self.twins.lost(), []);
+        assert_eq!(self.twins.messages(), []);
+    }
+}
+
+/// What is said of a message is what its chain has reached. What somebody has passed over is less far.
+fn is_as_far(item: &HistoryItem, reached: &Reached, at: Sequence) -> bool {
+    let is_read = at <= reached.read;
+    match (item.direction, item.state) {
+        (Direction::Received, MessageState::Delivered) => true,
+        (_, MessageState::Read) => is_read,
+        (Direction::Sent, MessageState::Delivered) => at <= reached.delivered && !is_read,
+        (Direction::Sent, MessageState::Sent) => at <= reached.sent && at > reached.delivered,
+        (Direction::Sent, MessageState::Queued) => at > reached.sent,
+        (Direction::Received, MessageState::Queued | MessageState::Sent) => false,
+    }
+}
+
+fn writer_of(event: &Event) -> Option<DeviceKey> {
+    let Event::Written(writes) = event else {
+        return None;
+    };
+    writes.iter().find_map(|write| match write {
+        Write::Written(admission) => Some(admission.chain.device),
+        Write::Taken(_)
+        | Write::Proof(_)
+        | Write::Rewritten(_)
+        | Write::Run(_)
+        | Write::Lost(..) => None,
+    })
+}
+
+/// Some devices belong to the same account, and the device itself does.
+fn origin_of(device: &DeviceKey, own: Option<DeviceKey>) -> Origin {
+    if own == Some(*device) || device.as_bytes()[0].is_multiple_of(2) {
+        Origin::OwnAccount
+    } else {
+        Origin::OtherAccount
     }
 }
 
 /// What the store is asked for, when a device writes this. What is lost it finds out itself.
-fn request_of(writes: &[Write]) -> EntriesRequest {
+fn request_of(writes: &[Write], own: Option<DeviceKey>) -> EntriesRequest {
     let writes = writes.iter().filter_map(|write| match write {
         Write::Taken(admission) => Some(EntryWrite::Admit(
             Box::new(admission.clone()),
-            Origin::Received,
+            origin_of(&admission.chain.device, own),
         )),
         Write::Written(admission) => Some(EntryWrite::Admit(
             Box::new(admission.clone()),
