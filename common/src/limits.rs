@@ -221,12 +221,12 @@ pub const ADMIN_SEND_QUEUE_LEN_MAX: usize = 2 * ADMIN_LINE_LEN_MAX;
 
 // ---- links between peers -----------------------------------------------------------------------
 
-/// Largest frame on the message stream: the longest message and its envelope.
-pub const LINK_FRAME_LEN_MAX: usize = MESSAGE_LEN_MAX + 4 * KIB;
+/// Largest frame on the message stream: a page of entries, and a byte that says what it is.
+pub const LINK_FRAME_LEN_MAX: usize = PAGE_FRAME_LEN_MAX + 1;
 /// Longest message, in bytes of UTF-8. Longer text is sent as a file.
 pub const MESSAGE_LEN_MAX: usize = 64 * KIB;
 /// Largest record of the outbox's journal: a message with its envelope and its recipient.
-pub const JOURNAL_FRAME_LEN_MAX: usize = LINK_FRAME_LEN_MAX + KIB;
+pub const JOURNAL_FRAME_LEN_MAX: usize = MESSAGE_LEN_MAX + 5 * KIB;
 /// Bytes in the outbox's journal: several times what can wait for a history that makes no progress. Beyond
 /// it messages are not recorded there.
 pub const JOURNAL_LEN_MAX: usize = 64 * MIB;
@@ -617,6 +617,9 @@ pub const PROFILE_SEND_QUEUE_LEN_MAX: usize = 32 * MIB;
 pub const WORKER_ANSWERS_MAX: usize = 64;
 /// Passwords queued for stretching: one control connection has one log-in at a time.
 pub const STRETCHES_MAX: usize = 4;
+/// Seals queued for checking and making: one of each link, and what is written in as many conversations at a time. The
+/// loop makes a further one itself.
+pub const SEALS_MAX: usize = 2 * LINKS_MAX;
 /// Host names queued for resolution: there is one control connection, and one look-up may hang.
 pub const LOOKUPS_MAX: usize = 1;
 /// Addresses of the server's host name that are tried: both families of a few machines.
@@ -745,6 +748,17 @@ pub const CUTS_PER_SIGNER_MAX: usize = 4;
 pub const CUT_CHAINS_MAX: usize = 4 * CHAINS_PER_CONVERSATION_MAX;
 /// Conversations that one profile keeps: one with each identity that it knows, and as many others.
 pub const CONVERSATIONS_MAX: usize = 2 * IDENTITIES_MAX;
+/// A conversation that the store has failed to write or to read is read again after this, and then after twice as long
+/// each time: a full disk has room again once somebody has looked.
+pub const CONVERSATION_RETRY_FIRST: Duration = Duration::from_secs(1);
+/// The longest of these waits.
+pub const CONVERSATION_RETRY_MAX: Duration = Duration::from_secs(60);
+/// A message that was written so long ago is dated by that; a later one by when it becomes an entry: in between others
+/// have been written.
+pub const DRAFT_FRESH: Duration = Duration::from_secs(60);
+/// Frames about logs that may come on a link before the conversations are read from the store: a greeting, buckets and
+/// what follows from them. Who sends more is asked to link again.
+pub const EARLY_FRAMES_MAX: usize = 64;
 /// Writes of one transaction in one conversation: what a page brings, and what follows from it, are a few.
 pub const ENTRY_WRITES_MAX: usize = 256;
 /// Messages whose entries are looked up at once: as many as one command takes back.

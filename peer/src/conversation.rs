@@ -345,7 +345,12 @@ impl Conversation {
     fn on_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Message(message) => self.on_message(message),
-            Event::Recorded(recorded) => self.on_recorded(recorded),
+            Event::Recorded(recorded) => self.on_recorded(recorded, now),
+            Event::Addressed { id, new, .. } => {
+                self.sent.on_addressed(id, new);
+                self.queued.insert(new);
+                self.tell(event);
+            }
             Event::MessageState { id, to, state } => self.on_message_state(id, to, state, now),
             Event::Withdrawn { to, ids } => self.on_withdrawn(to, ids),
             Event::Offer(offer) => self.on_offer(offer),
@@ -390,10 +395,14 @@ impl Conversation {
 
     /// The history has got a message. What was received was told already, and what was typed here is on the screen; what
     /// another program of this profile has sent belongs to the conversation, too.
-    fn on_recorded(&mut self, recorded: Recorded) {
+    ///
+    /// A note to oneself has arrived with that.
+    fn on_recorded(&mut self, recorded: Recorded, now: Instant) {
         let item = &recorded.item;
-        let is_sent = item.direction == Direction::Sent && self.me.as_ref() != Some(&item.with);
-        if is_sent && self.queued.insert(item.id) {
+        if item.direction == Direction::Sent && item.state >= MessageState::Delivered {
+            self.on_message_state(item.id, item.with.clone(), item.state, now);
+        }
+        if item.direction == Direction::Sent && self.queued.insert(item.id) {
             self.meet(&item.with);
             self.show(Item::Message(recorded.item.clone()));
             self.tell(Event::Recorded(recorded));

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 // The account of this device, and its session with the server.
 mod account;
-// Messages and receipts.
-mod chat;
 // Commands, replies, and events for people.
 pub mod command;
 // Which part carries out which command.
 mod commands;
+// Logs of conversations.
+mod conversations;
 // The time, randomness, and every effect that parts can have.
 mod context;
 // Who is online, and whom this node looks for.
@@ -37,6 +37,8 @@ mod paths;
 mod purpose;
 // Requests to the server.
 mod requests;
+// What the session with the server brings.
+mod session;
 // Open requests to the store.
 mod store;
 // Files on their way.
@@ -48,13 +50,13 @@ mod violation;
 // Which way links go, as far as people were told.
 mod ways;
 
-use account::{Account, AccountEvent, relayed};
-use chat::Chat;
+use account::{Account, relayed};
 pub use command::PathRule;
 use common::key::{DeviceKey, DeviceSecret};
 use common::limits::{LAN_START_WAIT, Occupancy};
 use context::Effects;
-use directory::{Directory, DirectoryEvent};
+use conversations::{Conversations, People};
+use directory::Directory;
 use identities::Identities;
 pub use io::{Datagrams, Deadline, Input, NodeOptions, Output, Transmit};
 use io::{RendezvousInput, StoreAnswer, StoreId};
@@ -79,7 +81,7 @@ pub struct Node {
     own_key: DeviceKey,
     account: Account,
     directory: Directory,
-    chat: Chat,
+    conversations: Conversations,
     transfers: Transfers,
     paths: Paths,
     ways: Ways,
@@ -116,6 +118,7 @@ impl Node {
             relay_rng,
             lan_rng,
             identities_rng,
+            conversations_rng,
         ] = std::array::from_fn(|_| StdRng::from_seed(child_seed(&mut rng)));
         let copy = DeviceSecret::from_seed(*secret.seed());
         let mut links = Links::new(links_seed, [dials_rng, relay_rng], copy, restored.contacts);
@@ -127,6 +130,13 @@ impl Node {
         let mut lan = Lan::new(lan_rng, own_key, uses_lan, lan_from);
         lan.set_enrolled(is_enrolled, now);
         let mut effects = Effects::new(epoch, rng, links);
+        let copy = DeviceSecret::from_seed(*secret.seed());
+        let conversations = Conversations::new(
+            copy,
+            conversations_rng,
+            restored.outbox,
+            restored.undelivered,
+        );
         let identities = Identities::new(
             DeviceSecret::from_seed(*secret.seed()),
             device_name.clone(),
@@ -140,7 +150,7 @@ impl Node {
             own_key,
             account,
             directory: Directory::new(own_key, directory_rng),
-            chat: Chat::new(restored.outbox, &restored.sent),
+            conversations,
             transfers: Transfers::default(),
             paths: Paths::new(paths_rng, own_key, rule, [port_mapping, is_port_chosen]),
             ways: Ways::default(),
@@ -150,6 +160,9 @@ impl Node {
             called: now,
             effects,
         };
+        if is_enrolled {
+            node.conversations.begin(&mut node.effects.at(now));
+        }
         node.settle(now);
         node
     }
@@ -182,9 +195,14 @@ impl Node {
             Input::Stored(id, answer) => self.on_stored(id, answer, now),
             Input::Disk(transfer, answer) => self.transfers.on_disk(transfer, answer, cx),
             Input::Computed(id, answer) => self.account.on_computed(id, answer, cx),
+            Input::Sealed(id, outcome) => {
+                let people = People::of(&self.account, &self.identities);
+                self.conversations.on_work(id, outcome, people, cx);
+            }
             Input::ShutDown => {
                 self.lan.shut_down(now);
                 self.transfers.shut_down(cx);
+                self.conversations.shut_down(cx);
                 cx.links.say_goodbye(now);
                 self.account.shut_down(cx);
             }
@@ -209,6 +227,8 @@ impl Node {
         }
         let cx = &mut self.effects.at(now);
         self.transfers.handle_timeout(cx);
+        let people = People::of(&self.account, &self.identities);
+        self.conversations.handle_timeout(people, cx);
         cx.repeat_failed_writes();
         self.settle(now);
     }
@@ -222,7 +242,7 @@ impl Node {
     /// Tells whether a received message is on its way to the disk: its author waits for the receipt, so
     /// whoever stops a node waits for this, within reason.
     pub fn owes_receipts(&self) -> bool {
-        self.chat.owes_receipts()
+        self.conversations.owes_answers()
     }
 
     /// The occupancy of each bounded resource.
@@ -230,7 +250,7 @@ impl Node {
         let parts = [
             self.effects.requests.occupancies().to_vec(),
             self.effects.links.occupancies(),
-            self.chat.occupancies(),
+            self.conversations.occupancies().to_vec(),
             self.transfers.occupancies(),
             self.lan.occupancies().to_vec(),
             vec![self.effects.stores.occupancy(), self.identities.occupancy()],
@@ -283,9 +303,6 @@ impl Node {
     /// ```
     pub fn poll_output(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Output {
         buffer.clear();
-        if let Some(output) = self.effects.first.pop_front() {
-            return output;
-        }
         if let Some(announcement) = self.lan.poll_output() {
             return Output::Lan(announcement);
         }
@@ -321,6 +338,7 @@ impl Node {
                 "directory",
             ),
             (self.transfers.poll_timeout(), "transfers"),
+            (self.conversations.poll_timeout(), "conversations"),
             (self.paths.poll_timeout(), "paths"),
             (self.ways.poll_timeout(), "ways"),
             (self.lan.poll_timeout(), "lan"),
@@ -366,64 +384,17 @@ impl Node {
                 }
             } else if let Some((id, command)) = self.identities.poll_held() {
                 self.on_command(id, command, now);
+            } else if let Some(account) = self.conversations.poll_stale() {
+                self.identities.on_stale(account, cx);
+            } else if let Some(account) = self.identities.poll_changed() {
+                let people = People::of(&self.account, &self.identities);
+                self.conversations.on_account_changed(&account, people, cx);
             } else if let Some(event) = self.directory.poll_event() {
                 self.on_directory(event, now);
             } else if let Some(event) = cx.links.poll_event(now) {
                 self.on_links(event, now);
             } else if !has_sent && !self.look_for_wanted(now) {
                 break;
-            }
-        }
-    }
-
-    // ---- account and directory -----------------------------------------------------------------
-
-    fn on_account(&mut self, event: AccountEvent, now: Instant) {
-        self.wants_are_stale = true;
-        let cx = &mut self.effects.at(now);
-        match event {
-            AccountEvent::Online => {
-                cx.links.set_enrolled(true, now);
-                self.lan.set_enrolled(true, now);
-                cx.links.on_online(self.paths.server(), now);
-                self.directory.on_online(cx);
-                self.identities.on_online(self.account.name(), cx);
-                self.paths.on_online(now);
-            }
-            AccountEvent::Offline => {
-                self.identities.on_offline();
-                cx.links.on_offline();
-                self.directory.on_offline();
-                self.paths.on_offline();
-                self.lan.on_offline(now);
-            }
-            AccountEvent::Unenrolled => {
-                cx.links.set_enrolled(false, now);
-                self.lan.set_enrolled(false, now);
-            }
-            AccountEvent::Directory(push) => self.directory.on_push(push, &self.identities, cx),
-            AccountEvent::Introduction(push) => self.directory.on_introduction(push, cx),
-            AccountEvent::Identity(push) => {
-                self.identities.on_push(push, self.account.name(), cx);
-            }
-            AccountEvent::Relay(train) => {
-                cx.links.handle_train(&train, now);
-                // The relay has answered here first: UDP is blocked, or so slow that nobody waits for it.
-                if self.paths.stop_waiting() {
-                    self.announce(now);
-                }
-            }
-        }
-    }
-
-    fn on_directory(&mut self, event: DirectoryEvent, now: Instant) {
-        let cx = &mut self.effects.at(now);
-        match event {
-            DirectoryEvent::Listed => self.account.on_listed(cx),
-            DirectoryEvent::Introduced(account) => self.identities.on_introduced(&account, cx),
-            DirectoryEvent::Unenrolled(account) => self.identities.on_unenrolled(&account, cx),
-            DirectoryEvent::Unreachable { account, error } => {
-                self.transfers.on_unreachable(&account, &error, cx);
             }
         }
     }
@@ -435,7 +406,9 @@ impl Node {
         if std::mem::take(&mut self.wants_are_stale) {
             let has_files = self.transfers.partners().next().is_some();
             self.directory.set_watched(has_files);
-            let waiting = self.transfers.partners().chain(self.chat.recipients());
+            let waiting = self.conversations.wanted();
+            let waiting = waiting.chain(self.identities.awaited());
+            let waiting = self.transfers.partners().chain(waiting);
             let waiting = waiting.chain(self.paths.sought());
             self.directory
                 .set_wanted(waiting, self.account.name(), cx.links);
@@ -457,9 +430,9 @@ impl Node {
         let cx = &mut self.effects.at(now);
         match cx.on_store_answer(id) {
             Some(StorePurpose::Account(purpose)) => self.account.on_stored(purpose, answer, cx),
-            Some(StorePurpose::Chat(purpose)) => {
-                let own = self.account.name();
-                self.chat.on_stored(purpose, answer, own, cx);
+            Some(StorePurpose::Conversations(purpose)) => {
+                let people = People::of(&self.account, &self.identities);
+                self.conversations.on_stored(purpose, answer, people, cx);
             }
             Some(StorePurpose::Unawaited(request)) => cx.on_unawaited(request, answer),
             None => {}

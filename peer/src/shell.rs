@@ -64,8 +64,8 @@ use self::udp::Udp;
 use self::workers::{Answer, Answers, Lookup};
 use crate::node::command::CommandId;
 use crate::node::io::{
-    DiskAnswer, DiskFailure, DiskRequest, Job, JobId, Outcome, RendezvousInput, StoreAnswer,
-    StoreId, StoreRequest,
+    DiskAnswer, DiskFailure, DiskRequest, Job, JobId, Outcome, RendezvousInput, SealWork,
+    StoreAnswer, StoreId, StoreRequest, WorkId,
 };
 use crate::node::{Input, Node, NodeOptions, Output, PathRule};
 
@@ -257,6 +257,7 @@ struct Workers {
     history: Worker<(StoreId, StoreRequest)>,
     disk: Worker<DiskRequest>,
     stretcher: Worker<(JobId, Job)>,
+    sealer: Worker<(WorkId, SealWork)>,
     resolver: Worker<Lookup>,
 }
 
@@ -397,6 +398,9 @@ impl EventLoop {
                 Answer::Computed(id, answer) => {
                     self.node.handle_input(Input::Computed(id, answer), now);
                 }
+                Answer::Sealed(id, outcome) => {
+                    self.node.handle_input(Input::Sealed(id, outcome), now);
+                }
                 Answer::Lan(heard) => self.node.handle_input(Input::Lan(heard), now),
                 Answer::PortMapping(found) => {
                     self.port_mapper.note(&found);
@@ -465,6 +469,13 @@ impl EventLoop {
                 if self.workers.stretcher.submit((id, job)).is_err() {
                     let answer = Outcome(Err(PasswordError::Stretch));
                     self.node.handle_input(Input::Computed(id, answer), now);
+                }
+            }
+            Output::Seal(id, work) => {
+                if let Err((id, work)) = self.workers.sealer.submit((id, work)) {
+                    // There is never so much; it only takes longer.
+                    let outcome = work.run();
+                    self.node.handle_input(Input::Sealed(id, outcome), now);
                 }
             }
             Output::Reply(id, result) => {
@@ -583,6 +594,7 @@ impl Workers {
             history: history.spawn(answers.clone())?,
             disk: disk::spawn(answers.clone(), beside.with_file_name("parts"))?,
             stretcher: workers::spawn_stretcher(answers.clone())?,
+            sealer: workers::spawn_sealer(answers.clone())?,
             resolver: workers::spawn_resolver(answers.clone())?,
         })
     }

@@ -106,6 +106,7 @@ impl MemoryStore {
                 .map(|row| (row.with.clone(), row.message.clone()))
                 .collect(),
             sent: sent.map(|row| row.message.id).collect(),
+            undelivered: self.messages.undelivered_count(),
             logs: self.logs.iter().map(parsed).collect(),
             verified: self.verified.clone(),
         }

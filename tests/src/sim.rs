@@ -17,6 +17,8 @@ pub mod exam;
 /// Where steps come from.
 pub mod generate;
 /// What the server counts against accounts.
+pub mod identity;
+// What the server counts against accounts.
 pub mod ledger;
 /// People and their passwords.
 pub mod login;
@@ -170,6 +172,7 @@ fn draw(seed: u64, rng: &mut StdRng) -> WorldOptions {
         homes,
         nats,
         uses_passwords,
+        has_identities: true,
         faults: Faults::draw(rng),
     }
 }

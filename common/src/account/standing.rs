@@ -84,6 +84,11 @@ impl Standing {
         self.devices.iter()
     }
 
+    /// A device that was approved at some time.
+    pub fn device(&self, key: &DeviceKey) -> Option<&Device> {
+        self.devices.get(key)
+    }
+
     /// Tells whether `signer` may revoke `device`: it is that, is above it, or is the recovery key.
     pub fn may_revoke(&self, signer: &DeviceKey, device: &DeviceKey) -> bool {
         signer == device || self.is_above(signer, device)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 mod chat;
 // Offers, transfers and leaves.
 mod file;
-// Replicated logs. Not part of version 1.
+// Replicated logs.
 mod log;
 
 use crate::limits::{AGENT_LEN_MAX, VERSIONS_MAX};
@@ -25,9 +25,9 @@ pub use log::{
 };
 
 /// The protocol version that this module describes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// ALPN protocol name of a link.
-pub const ALPN: &[u8] = b"rdv-peer/1";
+pub const ALPN: &[u8] = b"rdv-peer/2";
 
 /// The first frame of each side on the message stream. Its encoding never changes between versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,15 +56,19 @@ impl PeerHello {
 }
 
 /// A frame on the message stream, grouped by the feature that handles it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and a box would be an allocation for each message"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerFrame {
-    /// Messages and receipts.
-    Chat(ChatFrame),
     /// Offers and transfers.
     File(FileFrame),
+    /// What both sides have of conversations, and their entries.
+    Log(LogFrame),
 }
 
 crate::from_parts!(PeerFrame {
-    Chat(ChatFrame),
     File(FileFrame),
+    Log(LogFrame),
 });

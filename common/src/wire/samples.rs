@@ -95,8 +95,8 @@ pub fn peer_hellos() -> Vec<PeerHello> {
 samples! {
     /// Frames on the message stream after the first.
     peer_frames: PeerFrame {
-        PeerFrame::Chat(_) => chat_frames().into_iter().map(PeerFrame::Chat),
         PeerFrame::File(_) => file_frames().into_iter().map(PeerFrame::File),
+        PeerFrame::Log(_) => log_frames().into_iter().map(PeerFrame::Log),
     }
 }
 

@@ -234,6 +234,7 @@ fn watch(session: &mut NodeHandle, online: Vec<Listed>, screen: &Screen) -> Resu
             | Event::Recorded(_)
             | Event::Nearby { .. }
             | Event::Path(_)
+            | Event::Addressed { .. }
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Offer(_)

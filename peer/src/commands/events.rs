@@ -144,6 +144,7 @@ impl Follower<'_> {
             | Event::Nearby { .. }
             | Event::Path(_)
             | Event::RelayOff
+            | Event::Addressed { .. }
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Transfer { .. }

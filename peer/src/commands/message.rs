@@ -335,6 +335,9 @@ impl Undelivered {
         while !self.open.is_empty() {
             let until = look_at.map_or(deadline, |at| at.min(deadline));
             match session.next(Some(until)) {
+                Some(Happening::Event(Event::Addressed { id, new, .. })) => {
+                    self.on_addressed(id, new);
+                }
                 Some(Happening::Event(Event::MessageState { id, state, .. })) => {
                     self.advance(id, state, screen)?;
                 }
@@ -589,6 +592,14 @@ impl Undelivered {
         }
         let (id, to, state) = self.open.remove(index);
         self.tell(&to, id, state, screen)
+    }
+
+    /// A message has another identifier from now on.
+    fn on_addressed(&mut self, id: MessageId, new: MessageId) {
+        let mut open = self.open.iter_mut();
+        if let Some((open, ..)) = open.find(|(open, ..)| *open == id) {
+            *open = new;
+        }
     }
 
     /// Says of messages that another program has taken back that nothing is to be waited for.

@@ -373,6 +373,7 @@ impl Receiver<'_> {
             Event::Recorded(_)
             | Event::Nearby { .. }
             | Event::Path(_)
+            | Event::Addressed { .. }
             | Event::MessageState { .. }
             | Event::Withdrawn { .. } => Ok(None),
         }

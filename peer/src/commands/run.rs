@@ -156,6 +156,7 @@ impl Daemon<'_> {
             | Event::Presence(_)
             | Event::Nearby { .. }
             | Event::Path(_)
+            | Event::Addressed { .. }
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Offer(_)

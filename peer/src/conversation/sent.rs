@@ -163,6 +163,20 @@ impl SentMessages {
         }
     }
 
+    /// A message has another identifier from now on.
+    pub(super) fn on_addressed(&mut self, id: MessageId, new: MessageId) {
+        if let Some(open) = self.open.remove(&id) {
+            self.open.insert(new, open);
+        }
+        if let Some(receipt) = self.receipts.remove(&id) {
+            self.receipts.insert(new, receipt);
+        }
+        let written = self.written.iter_mut().flat_map(|it| &mut it.messages);
+        for (written, _) in written.filter(|(written, _)| *written == id) {
+            *written = new;
+        }
+    }
+
     /// Notes the state of a message. Returns whether it is a receipt for a message that is followed.
     pub(super) fn on_state(
         &mut self,

@@ -239,7 +239,7 @@ impl Giving {
         theirs.sent = theirs.sent.max(extent.last);
         theirs.seal_sent = theirs.seal_sent.max(extent.sealed);
         theirs.extent = extent;
-        self.due.insert(chain);
+        self.wake(chain);
     }
 
     /// The other side has answered a page of a chain.
@@ -254,7 +254,7 @@ impl Giving {
             theirs.sent = theirs.extent.sealed;
             theirs.seal_sent = theirs.extent.sealed;
         }
-        self.due.insert(chain);
+        self.wake(chain);
     }
 
     /// Something about a chain has changed here.
@@ -371,7 +371,10 @@ impl Giving {
         let (first, until, end) = theirs
             .before(&giveable)
             .or_else(|| theirs.after(&giveable, allowed))?;
-        theirs.is_reading = true;
+        if giveable.is_own && self.waits(chain, replica) {
+            return None;
+        }
+        self.theirs.get_mut(chain)?.is_reading = true;
         Some(Due::Page(PageRequest {
             conversation: replica.conversation(),
             chain: *chain,
@@ -379,6 +382,36 @@ impl Giving {
             until,
             end,
         }))
+    }
+}
+
+impl Giving {
+    /// Tells whether the other side is to have an earlier run of this device first, so that nothing is overtaken by what
+    /// was written later.
+    fn waits(&self, chain: &ChainId, replica: &Replica) -> bool {
+        let Some(tip) = replica.tip(chain) else {
+            return false;
+        };
+        replica.chains_of(&chain.device).any(|earlier| {
+            let before = replica.tip(earlier);
+            let is_earlier = before.is_some_and(|before| before.clock < tip.clock);
+            let Some(giveable) = replica.giveable(earlier).filter(|_| is_earlier) else {
+                return false;
+            };
+            let last = giveable
+                .fork_parent
+                .or(giveable.cut)
+                .unwrap_or(giveable.last);
+            let theirs = self.theirs.get(earlier);
+            theirs.is_none_or(|theirs| !theirs.is_stalled && theirs.extent.last < last)
+        })
+    }
+
+    /// Something about a chain is otherwise: later runs of its device may have waited for that.
+    fn wake(&mut self, chain: ChainId) {
+        self.due.insert(chain);
+        let of_device = self.theirs.keys().filter(|it| it.device == chain.device);
+        self.due.extend(of_device);
     }
 }
 

@@ -91,6 +91,8 @@ pub struct Session {
     peer: DeviceKey,
     comparing: Comparing,
     has_greeted: bool,
+    /// Something is given before the other side has said what it has.
+    presumes: bool,
     ours: Ours,
     theirs: Theirs,
     conversations: BTreeMap<ConversationId, Conversation>,
@@ -102,6 +104,8 @@ pub struct Session {
     listing: Option<Listing>,
 
     // ---- giving ----
+    /// Another link to the same device gives in place of this one.
+    is_quiet: bool,
     /// Conversations of which there may be something to give.
     due: BTreeSet<ConversationId>,
     /// The conversation that was served last.
@@ -174,12 +178,14 @@ impl Session {
             peer,
             comparing,
             has_greeted: false,
+            presumes: false,
             ours: Ours::default(),
             theirs: Theirs::default(),
             conversations: BTreeMap::new(),
             stating: BTreeSet::new(),
             untold: BTreeMap::new(),
             listing: None,
+            is_quiet: false,
             due: BTreeSet::new(),
             turn: None,
             flight: Flight::default(),
@@ -206,6 +212,12 @@ impl Session {
     /// The link ends, for whatever reason. What it had in flight makes room for others.
     pub fn close(self, budget: &mut Budget) {
         budget.replace(self.budgeted, 0);
+    }
+
+    /// Whether this link gives nothing, since there is a better one to the same device. What was given, and not
+    /// answered, is given again over whichever gives then.
+    pub const fn set_quiet(&mut self, is_quiet: bool) {
+        self.is_quiet = is_quiet;
     }
 
     /// The device at the other end.

@@ -85,7 +85,7 @@ pub enum Command {
         /// When the text was written, by this machine's clock.
         sent: UnixTime,
     },
-    /// Lists the messages in the outbox, by recipient, oldest first.
+    /// Lists the messages in the outbox, oldest first.
     Outbox,
     /// Removes messages from the outbox and the history, unless a link has carried them, in this run or an
     /// earlier one: they may have arrived. The reply lists those removed, and so does [`Event::Withdrawn`].
@@ -303,7 +303,7 @@ pub enum Reply {
     Started(TransferId),
     /// Received offers that nobody has answered yet.
     Offers(Vec<OfferView>),
-    /// Messages of the history, oldest first, or of the outbox, by recipient.
+    /// Messages of the history, oldest first, or of the outbox.
     Messages(Vec<HistoryItem>),
     /// Messages of the history, in the order in which it got them.
     Recorded(RecordedPage),
@@ -428,6 +428,13 @@ pub enum Event {
     /// The server relays nothing, and this device is to send everything through its relay: nobody can be reached.
     /// Told in the first session of which that is so.
     RelayOff,
+    /// A message to somebody of whom nothing was known has waited. It is known now who that is, and the message has
+    /// another id, by which all that follows calls it.
+    Addressed {
+        to: AccountName,
+        id: MessageId,
+        new: MessageId,
+    },
     /// The delivery state of a sent message advanced.
     MessageState {
         id: MessageId,

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use common::limits::EXAMINED_SERVERS_MAX;
+use common::limits::{EXAMINED_SERVERS_MAX, RECIPIENTS_MAX};
 use common::password::Password;
 
 use super::Node;
 use super::command::{API_VERSION, Command, CommandError, CommandId, Event, NodeStatus, Reply};
 use super::context::Effects;
+use super::conversations::{Conversations, People};
 use super::identities::Wish;
 use super::io::{AGENT, ChatRequest};
 use crate::recovery::RecoveryCode;
@@ -74,10 +75,7 @@ impl Node {
                 let contacts = cx.links.contacts().cloned().collect();
                 cx.reply(id, Ok(Reply::Contacts(contacts)));
             }
-            Command::Send { to, body, sent } => match self.account.name() {
-                Some(own) => self.chat.send(id, to, &body, sent, own, cx),
-                None => cx.reply(id, Err(cx.requests.without_account())),
-            },
+            Command::Send { .. } => self.send(id, command, now),
             Command::SendFile { to, path } => match self.account.name() {
                 Some(own) => {
                     // A person waits for the answer, and the next look-up may be a minute away.
@@ -93,15 +91,17 @@ impl Node {
             } => self.transfers.answer_offer(id, transfer, folder, name, cx),
             Command::Cancel { transfer } => self.transfers.cancel(id, transfer, cx),
             Command::Offers => cx.reply(id, Ok(Reply::Offers(self.transfers.offers()))),
-            Command::Outbox => self.chat.list_outbox(id, cx),
-            Command::Withdraw { ids } => self.chat.withdraw(id, ids, cx),
-            Command::History(query) => self.chat.look_up(id, ChatRequest::History(query), cx),
+            Command::Outbox => Conversations::look_up(id, ChatRequest::Outbox, cx),
+            Command::Withdraw { ids } => self.conversations.withdraw(id, ids, cx),
+            Command::History(query) => {
+                Conversations::look_up(id, ChatRequest::History(query), cx);
+            }
             Command::Recorded { after, limit } => {
                 let request = ChatRequest::Recorded { after, limit };
-                self.chat.look_up(id, request, cx);
+                Conversations::look_up(id, request, cx);
             }
-            Command::Unread => self.chat.look_up(id, ChatRequest::Unread, cx),
-            Command::MarkRead { ids } => self.chat.mark_read(id, ids, cx),
+            Command::Unread => Conversations::look_up(id, ChatRequest::Unread, cx),
+            Command::MarkRead { ids } => Conversations::mark_read(id, ids, cx),
             Command::Devices => self.wish_of_own(id, Wish::Devices, now),
             Command::Found { recovery } => self.wish_of_own(id, Wish::Found(recovery), now),
             Command::Approve { device } => self.wish_of_own(id, Wish::Approve(device), now),
@@ -118,12 +118,36 @@ impl Node {
                 account,
                 is_verified,
             } => {
-                let waiting = self.chat.waiting_for(&account);
+                let waiting = self.conversations.waiting_for(&account);
                 let own = self.account.name();
                 self.identities
                     .on_verify(id, (account, is_verified), waiting, own, cx);
             }
         }
+    }
+
+    /// Sends a text, once it is known who this account and the recipients are.
+    fn send(&mut self, id: CommandId, command: Command, now: Instant) {
+        let cx = &mut self.effects.at(now);
+        if self.account.name().is_none() {
+            return cx.reply(id, Err(cx.requests.without_account()));
+        }
+        let Command::Send { to, body, sent } = &command else {
+            return;
+        };
+        if to.is_empty() || to.len() > RECIPIENTS_MAX {
+            let reason = format!("a message has 1 to {RECIPIENTS_MAX} recipients");
+            return cx.reply(id, Err(CommandError::Invalid(reason)));
+        }
+        // Who is not known is as a rule known in a moment; what is for many waits for each of them.
+        if let [to] = to.as_slice()
+            && cx.requests.is_online()
+            && !self.identities.is_known(to, now)
+        {
+            return self.identities.ask_again(id, to.clone(), command, cx);
+        }
+        let people = People::of(&self.account, &self.identities);
+        self.conversations.send(id, to, body, *sent, people, cx);
     }
 
     /// Does something about this device's account, if it has one.
@@ -160,7 +184,7 @@ impl Node {
             port_mapping: self.paths.port_mapping(now),
             links: self.effects.links.views(),
             nearby: self.lan.here().cloned().collect(),
-            outbox: self.chat.waiting(),
+            outbox: self.conversations.waiting(),
             transfers: self.transfers.views(),
         }
     }

@@ -26,8 +26,6 @@ pub(super) struct Effects {
     pub(super) links: Links,
     pub(super) requests: Requests,
     pub(super) stores: Stores,
-    /// Outputs that come before all others and before every packet.
-    pub(super) first: VecDeque<Output>,
     pub(super) outputs: VecDeque<Output>,
 }
 
@@ -40,7 +38,6 @@ impl Effects {
             links,
             requests: Requests::new(),
             stores: Stores::default(),
-            first: VecDeque::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -54,7 +51,6 @@ impl Effects {
             links: &mut self.links,
             requests: &mut self.requests,
             stores: &mut self.stores,
-            first: &mut self.first,
             outputs: &mut self.outputs,
         }
     }
@@ -70,7 +66,6 @@ pub(super) struct Context<'a> {
     pub(super) links: &'a mut Links,
     pub(super) requests: &'a mut Requests,
     stores: &'a mut Stores,
-    first: &'a mut VecDeque<Output>,
     pub(super) outputs: &'a mut VecDeque<Output>,
 }
 
@@ -103,16 +98,6 @@ impl Context<'_> {
     ) {
         let id = self.stores.note(purpose.into());
         self.outputs.push_back(Output::Store(id, request.into()));
-    }
-
-    /// Asks the store, ahead of every other output and every packet.
-    pub(super) fn store_first(
-        &mut self,
-        request: impl Into<StoreRequest>,
-        purpose: impl Into<StorePurpose>,
-    ) {
-        let id = self.stores.note(purpose.into());
-        self.first.push_back(Output::Store(id, request.into()));
     }
 
     /// Has the store write something that no caller awaits, repeated until it succeeds.

@@ -95,6 +95,8 @@ pub(super) struct Identities {
     own_devices: Option<BTreeSet<DeviceKey>>,
     /// Commands that are to be asked again.
     held: VecDeque<(CommandId, Command)>,
+    /// Accounts of which something else is known than was told.
+    changed: BTreeSet<AccountName>,
 }
 
 impl Identities {
@@ -129,7 +131,26 @@ impl Identities {
             own_approval: None,
             own_devices: None,
             held: VecDeque::new(),
+            changed: BTreeSet::new(),
         }
+    }
+
+    /// The log of an account, as far as it is known.
+    pub(super) fn log_of(&self, account: &AccountName) -> Option<&AccountLog> {
+        self.known.get(account).map(|known| &known.log)
+    }
+
+    /// Accounts that messages are to go to once it is known who they are.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &AccountName> {
+        let is_message = |(_, wish): &(CommandId, Wish)| matches!(wish, Wish::Ask(asked) if matches!(**asked, Command::Send { .. }));
+        let reading = self.reading.iter();
+        let awaited = reading.filter(move |(_, reading)| reading.waiting.iter().any(is_message));
+        awaited.map(|(account, _)| account)
+    }
+
+    /// The next account of which something else is known than before: its log, or that it has one.
+    pub(super) fn poll_changed(&mut self) -> Option<AccountName> {
+        self.changed.pop_first()
     }
 
     /// The occupancy of each bounded resource.
@@ -144,6 +165,13 @@ impl Identities {
         }
         let linked = cx.links.linked_accounts();
         for account in own.cloned().into_iter().chain(linked) {
+            self.read(account, None, cx);
+        }
+    }
+
+    /// Somebody has said more of an account's log than is known here.
+    pub(super) fn on_stale(&mut self, account: AccountName, cx: &mut Context<'_>) {
+        if cx.requests.is_online() {
             self.read(account, None, cx);
         }
     }
@@ -317,8 +345,22 @@ impl Identities {
         let Some(reading) = self.reading.remove(account) else {
             return;
         };
-        for (command, _) in reading.waiting {
-            cx.reply(command, Err(error.clone()));
+        for (command, wish) in reading.waiting {
+            match wish {
+                // It needs no server: who the account is shows later.
+                Wish::Ask(asked) if matches!(*asked, Command::Send { .. }) => {
+                    self.read.insert(account.clone(), cx.now);
+                    self.held.push_back((command, *asked));
+                }
+                Wish::Devices
+                | Wish::Found(_)
+                | Wish::Approve(_)
+                | Wish::Name(..)
+                | Wish::Revoke(_)
+                | Wish::Recover(_)
+                | Wish::Safety
+                | Wish::Ask(_) => cx.reply(command, Err(error.clone())),
+            }
         }
         for device_key in reading.claims {
             self.decide_unread(account, device_key, own, cx);
@@ -358,6 +400,7 @@ impl Identities {
                 if is_own && known.log.genesis().first_device != self.secret.public() =>
             {
                 self.known.remove(account);
+                self.changed.insert(account.clone());
                 cx.store_unawaited(LogRequest::Forget {
                     account: account.clone(),
                 });
@@ -397,6 +440,7 @@ impl Identities {
             other: None,
         };
         self.known.insert(account.clone(), known);
+        self.changed.insert(account.clone());
     }
 
     /// Takes an entry into the log of an account, and keeps it if it is new.
@@ -407,6 +451,7 @@ impl Identities {
         match known.log.accept(entry.clone()) {
             Ok(Accepted::New | Accepted::Fork) => {
                 self.clock.follow(entry.clock, cx.unix());
+                self.changed.insert(account.clone());
                 store(account, &entry, cx);
             }
             Ok(Accepted::Known) => {}

@@ -30,8 +30,11 @@ use super::command::{
 
 // The entries of conversations.
 pub mod entries;
+// Seals.
+mod seals;
 
 pub use entries::{EntriesAnswer, EntriesRequest};
+pub use seals::{SealOutcome, SealWork, WorkId};
 
 /// This program's name and version, sent in every greeting for the other side's log.
 pub(super) const AGENT: &str = concat!("peer/", env!("CARGO_PKG_VERSION"));
@@ -86,6 +89,8 @@ pub enum Input {
     Disk(TransferId, DiskAnswer),
     /// A computation finished.
     Computed(JobId, Outcome),
+    /// A seal, or a proof, was checked or made.
+    Sealed(WorkId, SealOutcome),
     /// The program is stopping: the node closes its control connection, and its links once the other
     /// sides have acknowledged everything that was written.
     ShutDown,
@@ -130,6 +135,8 @@ pub enum Output {
     Disk(DiskRequest),
     /// Run a computation.
     Compute(JobId, Job),
+    /// Check or make a seal.
+    Seal(WorkId, SealWork),
     /// Reply to a command.
     Reply(CommandId, Result<Reply, CommandError>),
     /// Notify every subscriber.
@@ -333,6 +340,8 @@ pub struct Restored {
     pub outbox: Vec<(AccountName, Message)>,
     /// Those of them that a link may have carried: they cannot be taken back.
     pub sent: BTreeSet<MessageId>,
+    /// How many messages are entries that their recipients do not have.
+    pub undelivered: usize,
     /// The logs of accounts, in the order in which their entries were accepted.
     pub logs: Vec<(AccountName, Vec<AccountEntry>)>,
     /// The accounts that a person has verified.

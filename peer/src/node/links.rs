@@ -91,7 +91,11 @@ pub(super) enum LinkChange {
     Proved { device_key: DeviceKey },
     /// Frames and leaves can be sent: by whoever dialled at once, behind its greeting; by the other side once that
     /// has come.
-    Ready { link: LinkId, account: AccountName },
+    Ready {
+        link: LinkId,
+        account: AccountName,
+        device_key: DeviceKey,
+    },
     /// A link has not acknowledged for a while what is in flight: the device may have restarted or moved.
     Silent { account: AccountName },
     /// A silent link has acknowledged something after all.
@@ -362,6 +366,19 @@ impl Links {
         links.max_by_key(|link| (!self.is_silent(*link), *link))
     }
 
+    /// Tells whether a ready link is the best one to its device: the newest that is not silent, or else the newest.
+    pub(super) fn is_best(&self, link: LinkId) -> bool {
+        let Some(peer) = self.peers.get(&link) else {
+            return false;
+        };
+        let of_device = self
+            .peers
+            .iter()
+            .filter(|(_, other)| other.is_ready() && other.device_key == peer.device_key);
+        let best = of_device.map(|(link, _)| *link);
+        best.max_by_key(|link| (!self.is_silent(*link), *link)) == Some(link)
+    }
+
     /// Tells whether a link to `account` is ready and not silent.
     pub(super) fn is_linked(&self, account: &AccountName) -> bool {
         self.links_to(account).any(|link| !self.is_silent(link))
@@ -402,6 +419,12 @@ impl Links {
         if let Some(stream) = self.peers.get(&link).and_then(|peer| peer.stream.id()) {
             self.write_frame(link, stream, frame);
         }
+    }
+
+    /// Tells whether QUIC has taken all that was sent on the message stream of a ready link.
+    pub(super) fn has_room(&self, link: LinkId) -> bool {
+        let stream = self.peers.get(&link).and_then(|peer| peer.stream.id());
+        stream.is_some_and(|stream| self.transport.has_taken(link, stream))
     }
 
     fn write_frame(&mut self, link: LinkId, stream: StreamId, frame: &impl Serialize) {
@@ -501,21 +524,6 @@ impl Links {
                 stream: *stream,
             });
             self.events.extend(events);
-        }
-    }
-
-    /// Counts the frame that is being handled as unstored, until [`Links::release_frame`]: what it brought is
-    /// on its way to the disk.
-    pub(super) fn hold_frame(&mut self, link: LinkId) {
-        if let Some(peer) = self.peers.get_mut(&link) {
-            peer.stream.hold();
-        }
-    }
-
-    /// Makes room for another frame of a link, because what a held one brought is on disk.
-    pub(super) fn release_frame(&mut self, link: LinkId) {
-        if let Some(peer) = self.peers.get_mut(&link) {
-            peer.stream.release();
         }
     }
 
@@ -839,7 +847,11 @@ impl Links {
                 Arrived::Hello => {
                     is_greeted = true;
                     if peer.side == Side::Server {
-                        let ready = LinkChange::Ready { link, account };
+                        let ready = LinkChange::Ready {
+                            link,
+                            account,
+                            device_key: peer.device_key,
+                        };
                         self.events.push_back(LinksEvent::Change(ready));
                     }
                 }

@@ -9,6 +9,7 @@ use common::wire::peer::PeerFrame;
 use super::Node;
 use super::command::Event;
 use super::context::Context;
+use super::conversations::People;
 use super::io::{Datagrams, LocalAddress, Output};
 use super::links::{LinkChange, LinksEvent};
 use super::transport::LinkId;
@@ -144,11 +145,12 @@ impl Node {
                 frame,
             } => {
                 let done = match frame {
-                    PeerFrame::Chat(frame) => {
-                        self.chat.on_frame(link, account, frame, cx);
+                    PeerFrame::File(frame) => self.transfers.on_frame(link, account, frame, cx),
+                    PeerFrame::Log(frame) => {
+                        let people = People::of(&self.account, &self.identities);
+                        self.conversations.on_frame(link, frame, people, cx);
                         Ok(())
                     }
-                    PeerFrame::File(frame) => self.transfers.on_frame(link, account, frame, cx),
                 };
                 close_if_violated(link, done, cx);
             }
@@ -164,7 +166,8 @@ impl Node {
                 self.ways.on_link(&change, now);
                 self.directory.on_link(&change, cx);
                 self.transfers.on_link(&change, cx);
-                self.chat.on_link(&change, cx);
+                let people = People::of(&self.account, &self.identities);
+                self.conversations.on_link(&change, people, cx);
             }
         }
     }

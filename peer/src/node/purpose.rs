@@ -1,17 +1,18 @@
 //! The purpose of a request to the server or the store. It comes back with the answer, and determines
 //! which part takes the answer.
 
-use std::collections::BTreeSet;
-
 use common::account::AccountEntry;
 use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
+use common::log::{ChainId, ConversationId, EntryId};
 use common::wire::peer::Message;
 use common::wire::rendezvous::FailedLogins;
 
-use super::command::CommandId;
+use super::command::{CommandId, MessageState};
+use super::conversations::Written;
 use super::io::StoreRequest;
 use super::transport::LinkId;
+use crate::log::PageRequest;
 
 // ---- requests to the server --------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ impl Purpose {
 #[derive(Debug)]
 pub(super) enum StorePurpose {
     Account(AccountStored),
-    Chat(ChatStored),
+    Conversations(ConversationStored),
     /// No caller awaits this write; it is repeated until it succeeds.
     Unawaited(StoreRequest),
 }
@@ -131,41 +132,57 @@ pub(super) enum AccountStored {
     LoggedOut,
 }
 
-/// What follows when the history has answered.
+/// What follows when the store has answered about conversations. A number tells which reading of a conversation it
+/// belongs to.
 #[derive(Debug)]
-pub(super) enum ChatStored {
-    /// Messages of this account are durable: the person is told, and notes to oneself arrive.
-    Queued {
-        command: CommandId,
-        messages: Vec<(AccountName, Message)>,
-        /// Those of them that links carried at once.
-        sent: BTreeSet<MessageId>,
+pub(super) enum ConversationStored {
+    /// It is known how the last program ended.
+    Marks,
+    /// It is known which conversations there are.
+    Listed,
+    /// A part of a conversation is read.
+    Restored(ConversationId, u64),
+    /// It is known what is to be written again.
+    Lost(ConversationId, u64),
+    /// A conversation has its place; nothing follows.
+    Opened,
+    /// Something is on disk: whoever gave it, or wrote it, is told.
+    Written(ConversationId, u64, Box<Written>),
+    /// A page can be given.
+    Page { link: LinkId, request: PageRequest },
+    /// A question about a fork can be answered.
+    Stretch {
+        link: LinkId,
+        conversation: ConversationId,
+        at: EntryId,
     },
-    /// A received message is durable: its author gets a receipt.
-    Received {
-        /// Where it came from; `None` for a note to oneself.
-        link: Option<LinkId>,
-        from: AccountName,
-        message: Message,
-        /// The person has been told of it.
-        is_told: bool,
-        /// The chain that it belongs to: [`ChatRequest::Receive`](super::io::ChatRequest::Receive).
-        chain: u64,
+    /// The search for a fork goes on.
+    OwnStretch {
+        link: LinkId,
+        conversation: ConversationId,
+        chain: ChainId,
     },
-    /// Messages of this account are out of the outbox: the person is told which.
-    Withdrawn {
-        command: CommandId,
-        messages: Vec<(AccountName, Message)>,
-    },
-    /// A recipient has seen a message: the person is told, unless that was known.
-    Read { id: MessageId, to: AccountName },
+    /// A proof can be given.
+    Proof { link: LinkId },
+    /// It is known where a chain ends.
+    Hash(ConversationId, u64, EntryId),
+    /// Messages to an account have got so far: people are told.
+    Reached(AccountName, MessageState, Box<StoreRequest>),
+    /// A message waits until it is known who its recipient is.
+    Queued(CommandId, usize, Box<(AccountName, Message)>),
     /// A person reads the history.
     LookedUp(CommandId),
-    /// A person has seen messages: their authors get receipts.
+    /// A person has seen messages: their authors are told.
     Marked(CommandId),
+    /// It is known which entries a person would take back.
+    Found(CommandId, Vec<(AccountName, MessageId)>),
+    /// Messages are taken back: people are told.
+    Withdrawn(CommandId, Vec<(AccountName, MessageId)>),
+    /// Where runs have ended is on disk: the program may end.
+    Ended,
 }
 
 common::from_parts!(StorePurpose {
     Account(AccountStored),
-    Chat(ChatStored),
+    Conversations(ConversationStored),
 });

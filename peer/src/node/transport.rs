@@ -362,6 +362,12 @@ impl Transport {
         });
     }
 
+    /// Tells whether QUIC has taken all bytes that were written on a stream.
+    pub fn has_taken(&self, link: LinkId, stream: StreamId) -> bool {
+        let link = self.links.get(&link);
+        link.is_some_and(|link| link.unsent.is_taken(stream))
+    }
+
     /// Number of leaves up to a rank with bytes that QUIC has not taken yet.
     pub fn unsent_leaves(&self, link: LinkId, rank: LeafRank) -> usize {
         let link = self.links.get(&link);

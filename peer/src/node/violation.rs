@@ -20,4 +20,7 @@ pub(super) enum ProtocolViolation {
     /// An id of a transfer of ours that comes back names no transfer of theirs.
     #[error("an offer with the id of a transfer of this side")]
     ReflectedOffer,
+    /// It broke the rules of logs.
+    #[error("{0}")]
+    Log(crate::log::Violation),
 }

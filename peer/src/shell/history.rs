@@ -43,7 +43,7 @@ use journal::Journal;
 pub(crate) use journal::OutboxJournal;
 use logs::{logs, verified};
 use statements::{
-    SCHEMA, STATEMENTS_MAX, contacts, execute, last_endpoints, outbox, sent, session,
+    SCHEMA, STATEMENTS_MAX, contacts, execute, last_endpoints, outbox, sent, session, undelivered,
 };
 
 /// What the history's thread adds to the niceness that it shares with the loop (nice(2)): half of what a
@@ -111,6 +111,7 @@ impl History {
             last_endpoints: last_endpoints(&self.connection)?,
             outbox: outbox(&self.connection)?,
             sent: sent(&self.connection)?,
+            undelivered: undelivered(&self.connection)?,
             logs: logs(&self.connection)?,
             verified: verified(&self.connection)?,
         })

@@ -7,9 +7,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use common::id::TransferId;
 use common::os::worker::{self, Queue, Worker};
 
-use crate::node::io::{DiskAnswer, Job, JobId, LanInput, Outcome, StoreAnswer, StoreId};
+use crate::node::io::{
+    DiskAnswer, Job, JobId, LanInput, Outcome, SealOutcome, SealWork, StoreAnswer, StoreId, WorkId,
+};
 use crate::port_mapping::{NoPortMapping, PortMapping};
-use common::limits::{LOOKUPS_MAX, SERVER_ADDRESSES_MAX, STRETCHES_MAX};
+use common::limits::{LOOKUPS_MAX, SEALS_MAX, SERVER_ADDRESSES_MAX, STRETCHES_MAX};
 
 /// Where workers leave their answers.
 pub(crate) type Answers = worker::Answers<Answer>;
@@ -23,6 +25,8 @@ pub(crate) enum Answer {
     Disk(TransferId, DiskAnswer),
     /// A computation's.
     Computed(JobId, Outcome),
+    /// A seal, or a proof, was checked or made.
+    Sealed(WorkId, SealOutcome),
     /// The name service's.
     Resolved(Resolved),
     /// What was heard on the local network.
@@ -60,6 +64,21 @@ pub(crate) fn spawn_stretcher(answers: Answers) -> io::Result<Worker<(JobId, Job
         move |queue: Queue<(JobId, Job)>| {
             for (id, job) in queue {
                 if !answers.give(Answer::Computed(id, job.run())) {
+                    return;
+                }
+            }
+        },
+    )
+}
+
+/// Starts the worker that checks and makes seals.
+pub(crate) fn spawn_sealer(answers: Answers) -> io::Result<Worker<(WorkId, SealWork)>> {
+    Worker::spawn(
+        "seals",
+        SEALS_MAX,
+        move |queue: Queue<(WorkId, SealWork)>| {
+            for (id, work) in queue {
+                if !answers.give(Answer::Sealed(id, work.run())) {
                     return;
                 }
             }

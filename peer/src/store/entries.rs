@@ -101,6 +101,10 @@ impl MemoryEntries {
         if request.is_write() {
             return self.write(request, messages);
         }
+        if let EntriesRequest::Undelivered { conversation } = request {
+            let waiting = messages.undelivered(*conversation);
+            return StoreAnswer::Entries(EntriesAnswer::Undelivered(waiting));
+        }
         if let EntriesRequest::Find { ids } = request {
             return find(ids, messages);
         }
@@ -181,6 +185,7 @@ impl MemoryEntries {
             | EntriesRequest::Hash { .. }
             | EntriesRequest::Fork { .. }
             | EntriesRequest::Shown(_)
+            | EntriesRequest::Undelivered { .. }
             | EntriesRequest::Find { .. } => {}
         }
         Ok(StoreAnswer::Done)
@@ -438,6 +443,7 @@ impl MemoryEntries {
             | EntriesRequest::Reach { .. }
             | EntriesRequest::DropBodies { .. }
             | EntriesRequest::Forget { .. }
+            | EntriesRequest::Undelivered { .. }
             | EntriesRequest::Find { .. } => return None,
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::id::{AccountName, MessageId};
-use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX};
+use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, OUTBOX_MESSAGES_MAX};
 use common::log::{Clock, ConversationId, EntryId, Sequence};
 use common::wire::peer::Message;
 
@@ -189,6 +189,22 @@ impl Messages {
         let mut found = look_up(latest, query.limit, |row| (row.shown_at(), row.item()));
         found.sort_unstable_by_key(|(at, _)| *at);
         found.into_iter().map(|(_, item)| item).collect()
+    }
+
+    /// The messages of this account in a conversation that wait.
+    pub(super) fn undelivered(&self, conversation: ConversationId) -> Vec<EntryId> {
+        let waiting = self.rows.iter().filter(|row| row.is_in_outbox());
+        let entries = waiting.filter_map(|row| row.entry);
+        let of = entries.filter(|(of, _)| *of == conversation);
+        of.map(|(_, entry)| entry)
+            .take(OUTBOX_MESSAGES_MAX)
+            .collect()
+    }
+
+    /// How many messages of entries wait.
+    pub(super) fn undelivered_count(&self) -> usize {
+        let waiting = self.rows.iter().filter(|row| row.is_in_outbox());
+        waiting.filter(|row| row.entry.is_some()).count()
     }
 
     /// The entries of messages with an identifier.

@@ -17,6 +17,7 @@ use common::tls::ServerTrust;
 use common::wire::peer::MessageBody;
 use peer::node::PathRule;
 use peer::node::command::{Command, Event, MessageState, PasswordText, Reply};
+use peer::recovery::RecoveryCode;
 use peer::shell::{Heard, LocalNode, NodeSettings, ServerAddress};
 use serde_json::{Value, json};
 
@@ -228,6 +229,9 @@ impl End {
             password,
         })?;
         end.ask(Command::WaitReady)?;
+        // Messages are those of accounts with an identity.
+        let recovery = RecoveryCode::new(rand::random()).secret().public();
+        end.ask(Command::Found { recovery })?;
         Ok(end)
     }
 

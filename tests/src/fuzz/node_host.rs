@@ -408,9 +408,15 @@ impl NodeHost {
 
     fn drain_once(&mut self) -> Option<Instant> {
         let mut buffer = Vec::new();
+        let mut sealed = Vec::new();
         for _ in 0..OUTPUTS_MAX {
             match self.node.poll_output(self.now, &mut buffer) {
-                Output::Wait(deadline) => return deadline.map(|deadline| deadline.at),
+                Output::Wait(deadline) => {
+                    let Some((id, outcome)) = sealed.pop() else {
+                        return deadline.map(|deadline| deadline.at);
+                    };
+                    self.node.handle_input(Input::Sealed(id, outcome), self.now);
+                }
                 Output::Transmit(transmit) => {
                     let stride = transmit.segment_size.unwrap_or(transmit.size);
                     assert!(stride > 0 && transmit.size <= buffer.len());
@@ -422,6 +428,7 @@ impl NodeHost {
                 Output::Store(id, request) => self.on_store(id, request),
                 Output::Disk(request) => self.on_disk(request),
                 Output::Compute(id, job) => self.jobs.push_back((id, job)),
+                Output::Seal(id, work) => sealed.push((id, work.run())),
                 Output::Reply(id, reply) => {
                     assert!(self.commands.remove(&id), "one reply for each command");
                     self.on_reply(&reply);

@@ -5,14 +5,14 @@ use std::fmt::Debug;
 use common::account::{AccountEntry, AccountStatement};
 use common::limits::{
     ACCOUNT_NAME_LEN_MAX, CHAINS_PAGE_MAX, CONTROL_FRAME_LEN_MAX, DEVICE_NAME_LEN_MAX,
-    ENTRY_BODY_LEN_MAX, HAVE_CHAINS_MAX, LINK_FRAME_LEN_MAX, MESSAGE_LEN_MAX,
-    OPAQUE_MESSAGE_LEN_MAX, PAGE_ENTRIES_MAX, PAGE_FRAME_LEN_MAX, REASON_LEN_MAX,
+    ENTRY_BODY_LEN_MAX, HAVE_CHAINS_MAX, LINK_FRAME_LEN_MAX, OPAQUE_MESSAGE_LEN_MAX,
+    PAGE_ENTRIES_MAX, PAGE_FRAME_LEN_MAX, REASON_LEN_MAX,
 };
 use common::log::{Extent, Stretch};
 use common::wire::frame::{self, FrameBuffer, FrameError, PREFIX_LEN};
 use common::wire::peer::{
-    CancelReason, ChatFrame, DeclineReason, FileFrame, LEAF_HEADER_LEN_MAX, LeafHeader, LogEntry,
-    LogFrame, PeerFrame, PeerHello, Reason,
+    CancelReason, DeclineReason, FileFrame, LEAF_HEADER_LEN_MAX, LeafHeader, LogEntry, LogFrame,
+    PeerFrame, PeerHello, Reason,
 };
 use common::wire::rendezvous::{
     Answer, Change, DeviceAnswer, DevicePush, DeviceRequest, DirectoryAnswer, DirectoryPush,
@@ -274,11 +274,8 @@ fn check_entry(entry: &Entry) {
 
 fn check_peer_frame(frame: &PeerFrame) {
     match frame {
-        PeerFrame::Chat(ChatFrame::Message(message)) => {
-            assert!((1..=MESSAGE_LEN_MAX).contains(&message.body.as_str().len()));
-        }
-        PeerFrame::Chat(ChatFrame::Receipt { .. }) => {}
         PeerFrame::File(frame) => check_file_frame(frame),
+        PeerFrame::Log(frame) => check_log_frame(frame.clone()),
     }
 }
 

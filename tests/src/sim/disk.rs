@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use common::account::AccountLog;
 use common::hash::{LeafHasher, leaf_len};
 use common::id::{AccountName, TransferId};
 use common::key::Token;
 use common::limits::LEAF_LEN;
+use peer::node::io::entries::{EntryWrite, Origin};
 use peer::node::io::{
-    ChatRequest, DiskAnswer, DiskFailure, DiskRequest, Restored, StoreAnswer, StoreRequest,
+    DiskAnswer, DiskFailure, DiskRequest, EntriesRequest, LogRequest, Restored, StoreAnswer,
+    StoreRequest,
 };
 use peer::store::{MemoryStore, Row, is_write};
 
@@ -44,6 +47,22 @@ impl Disk {
             store: MemoryStore::enrolled(account, token),
             ..Self::default()
         }
+    }
+
+    /// Keeps the log of an account.
+    pub fn keep_log(&mut self, account: &AccountName, log: &AccountLog) {
+        for entry in log.entries() {
+            let add = LogRequest::Add {
+                account: account.clone(),
+                entry: entry.to_bytes(),
+            };
+            self.store.execute(&StoreRequest::Log(add));
+        }
+    }
+
+    /// Tells whether the log of an account is kept.
+    pub fn has_log(&self, account: &AccountName) -> bool {
+        self.restore().logs.iter().any(|(of, _)| of == account)
     }
 
     /// What a node that starts finds.
@@ -83,9 +102,9 @@ impl Disk {
     }
 
     fn is_refused(&mut self, request: &StoreRequest) -> bool {
-        let left = if matches!(request, StoreRequest::Chat(ChatRequest::Receive { .. })) {
+        let left = if is_received(request) {
             &mut self.refused_messages
-        } else if matches!(request, StoreRequest::Chat(ChatRequest::Advance { .. })) {
+        } else if matches!(request, StoreRequest::Entries(EntriesRequest::Reach { .. })) {
             &mut self.refused_receipts
         } else {
             return false;
@@ -217,4 +236,19 @@ fn failure(why: &'static str) -> DiskFailure {
         reason: why.to_owned(),
         told: why,
     }
+}
+
+/// Tells whether a request writes what somebody else has written.
+fn is_received(request: &StoreRequest) -> bool {
+    let StoreRequest::Entries(EntriesRequest::Write { writes, .. }) = request else {
+        return false;
+    };
+    writes.iter().any(|write| match write {
+        EntryWrite::Admit(admission, Origin::OtherAccount) => !admission.entries.is_empty(),
+        EntryWrite::Admit(..)
+        | EntryWrite::Begin(_)
+        | EntryWrite::Fork(_)
+        | EntryWrite::Rewritten(_)
+        | EntryWrite::Replaces(_) => false,
+    })
 }

@@ -8,6 +8,7 @@ use peer::node::command::{Command, CommandError, CommandId, ConnectionState, Pas
 use zeroize::Zeroizing;
 
 use super::check::Violation;
+use super::identity;
 use super::rendezvous_host::PASSWORD;
 use super::world::World;
 
@@ -77,6 +78,25 @@ pub fn answer_prompts(world: &mut World) {
     }
 }
 
+/// Gives accounts their identity that have none, because a program ended between two steps.
+pub fn found_missing(world: &mut World) {
+    for n in 0..world.hosts.len() {
+        let host = &world.hosts[n];
+        let has_log = host.disk.has_log(&host.account);
+        if world.has_identities && !has_log && connection(world, n) == Some(ConnectionState::Online)
+        {
+            found(world, n);
+        }
+    }
+}
+
+/// This device gives its account an identity, unless it has one.
+fn found(world: &mut World, n: usize) {
+    let secret = DeviceSecret::from_seed(world.hosts[n].secret);
+    let recovery = identity::recovery(&secret).secret().public();
+    world.command(n, Command::Found { recovery });
+}
+
 /// Tells whether the server knows a device no longer. A removal may come after the log-in before it.
 fn is_out(world: &World, n: usize) -> bool {
     let host = &world.hosts[n];
@@ -124,6 +144,9 @@ pub fn on_reply(
             let host = &mut world.hosts[n];
             // A log-out that was typed meanwhile comes after it.
             host.may_need_password &= host.last_typed != Some(id);
+            if entry == Entry::Register && world.has_identities {
+                found(world, n);
+            }
             Ok(())
         }
         (_, Err(CommandError::Refused(Refusal::Blocked { .. }) | CommandError::WrongPassword)) => {

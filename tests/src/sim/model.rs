@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::id::{AccountName, MessageId};
-use common::wire::peer::Message;
 use peer::node::command::{Cursor, Direction, Event, MessageState, Recorded, TransferState};
 use peer::store::Row;
 
@@ -17,10 +16,14 @@ pub struct Model {
     typed: BTreeMap<(usize, AccountName), Vec<String>>,
     /// Messages whose author was told that they are kept.
     taken: BTreeMap<usize, BTreeSet<MessageId>>,
+    /// What has become of messages that had waited until it was known to whom they were.
+    addressed: BTreeMap<(usize, MessageId), MessageId>,
     /// What each host has shown in this life, by author.
     shown: BTreeMap<(usize, AccountName), Vec<MessageId>>,
     /// The last place in its history that each host has told in this life.
     recorded: BTreeMap<usize, Cursor>,
+    /// Accounts that somebody speaks for who keeps nothing.
+    pub outsiders: BTreeSet<AccountName>,
     /// Messages that were shown, all in all.
     pub messages: u64,
     /// Receipts that authors were told of.
@@ -47,7 +50,8 @@ impl Model {
 
     /// Messages whose author was told that they are kept.
     pub fn acknowledged(&self, from: usize) -> impl Iterator<Item = &MessageId> {
-        self.taken.get(&from).into_iter().flatten()
+        let taken = self.taken.get(&from).into_iter().flatten();
+        taken.map(move |id| self.addressed.get(&(from, *id)).unwrap_or(id))
     }
 
     /// A host starts anew: what it shows from now on it may have shown before.
@@ -67,7 +71,11 @@ impl Model {
                 }
                 shown.push(item.id);
                 self.check_text(n, &item.with, item.body.as_str(), hosts)?;
-                self.check_order(n, &item.with, hosts)
+                self.check_order(n, &item.with)
+            }
+            Event::Addressed { id, new, .. } => {
+                self.addressed.insert((n, *id), *new);
+                Ok(())
             }
             Event::Recorded(recorded) => self.on_recorded(n, recorded, &hosts[n]),
             Event::MessageState {
@@ -77,7 +85,8 @@ impl Model {
             } => {
                 self.receipts += 1;
                 let mut devices = hosts.iter().filter(|host| host.account == *to).peekable();
-                if devices.peek().is_none() {
+                let is_note = hosts[n].account == *to;
+                if is_note || devices.peek().is_none() || self.outsiders.contains(to) {
                     return Ok(());
                 }
                 let from = &hosts[n].account;
@@ -166,55 +175,48 @@ impl Model {
         }
     }
 
-    /// What a life has shown of one author is in the order of the author's history.
-    fn check_order(&self, n: usize, from: &AccountName, hosts: &[Host]) -> Result<(), Violation> {
-        let Some(author) = hosts.iter().find(|host| host.account == *from) else {
-            return Ok(());
-        };
-        let shown = &self.shown[&(n, from.clone())];
-        let [.., before, last] = shown.as_slice() else {
-            return Ok(());
-        };
-        let place = |id: &MessageId| {
-            let mut sent = author.disk.rows().iter();
-            sent.position(|row| row.direction == Direction::Sent && row.message.id == *id)
-        };
-        // What the author's disk does not have yet was sent last.
-        match (place(before), place(last)) {
-            (Some(before), Some(last)) if before > last => Err(Violation::new(&format!(
-                "{n} shows messages of {from} out of order"
-            ))),
-            _ => Ok(()),
+    /// What a life has shown of one run is in its order.
+    fn check_order(&self, n: usize, from: &AccountName) -> Result<(), Violation> {
+        if is_in_order(&self.shown[&(n, from.clone())]) {
+            Ok(())
+        } else {
+            let what = format!("{n} shows messages of {from} out of order");
+            Err(Violation::new(&what))
         }
     }
 
-    /// What a host has received from each author is there once, and in the order in which it was typed.
-    ///
-    /// What the author's disk refused, or a crash kept from it, may still come, by a link that is closed
-    /// already: it has no place in the order.
+    /// What a host has received from each author is there once, and each run of it in its order.
     pub fn check_history(&self, n: usize, hosts: &[Host]) -> Result<(), Violation> {
         for ((from, to), typed) in &self.typed {
             if *to != hosts[n].account {
                 continue;
             }
-            let author = &hosts[*from];
-            let sent = rows(author, Direction::Sent, to);
-            let kept: BTreeSet<MessageId> = sent.map(|row| row.message.id).collect();
-            let mut seen = BTreeSet::new();
-            let mut rest = typed.iter();
-            for row in rows(&hosts[n], Direction::Received, &author.account) {
-                let Message { id, body, .. } = &row.message;
-                let is_in_order = !kept.contains(id) || rest.any(|typed| typed == body.as_str());
-                if !is_in_order || !seen.insert(*id) {
-                    return Err(Violation::new(&format!(
-                        "the history of {n} has the messages of {} out of order or twice",
-                        author.account
-                    )));
-                }
+            let author = &hosts[*from].account;
+            let rows: Vec<&Row> = rows(&hosts[n], Direction::Received, author).collect();
+            let ids: Vec<MessageId> = rows.iter().map(|row| row.message.id).collect();
+            let once: BTreeSet<&MessageId> = ids.iter().collect();
+            let is_once = |text: &String| {
+                let of = rows.iter().filter(|row| row.message.body.as_str() == text);
+                let times = typed.iter().filter(|it| *it == text).count();
+                of.count() <= times
+            };
+            if once.len() < ids.len() || !is_in_order(&ids) || !typed.iter().all(is_once) {
+                return Err(Violation::new(&format!(
+                    "the history of {n} has the messages of {author} out of order or twice"
+                )));
             }
         }
         Ok(())
     }
+}
+
+/// Tells whether messages of one run ascend. The first half of an identifier is the run, the other one the place.
+fn is_in_order(ids: &[MessageId]) -> bool {
+    let mut last: BTreeMap<&[u8], MessageId> = BTreeMap::new();
+    ids.iter().all(|id| {
+        let before = last.insert(&id.as_bytes()[..8], *id);
+        before.is_none_or(|before| before < *id)
+    })
 }
 
 /// What a host's disk has of a conversation, oldest first.

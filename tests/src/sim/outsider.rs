@@ -7,20 +7,25 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use common::key::DeviceSecret;
 use common::limits::LINK_FRAME_LEN_MAX;
+use common::log::ConversationId;
 use common::wire::frame::{self, FrameBuffer};
-use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, PeerFrame, PeerHello};
+use common::wire::peer::{LEAF_HEADER_LEN_MAX, LeafHeader, LogFrame, PeerFrame, PeerHello};
 use peer::node::Datagrams;
 use peer::node::transport::{
     CloseReason, LeafRank, LinkId, Side, StreamDir, StreamId, Transport, TransportEvent,
 };
 use serde::Serialize;
 
+use super::identity;
 use super::world::World;
 
 /// How often the world and the device take turns.
 const TURN: Duration = Duration::from_millis(5);
 /// Turns that a handshake may take.
 const HANDSHAKE_TURNS_MAX: u32 = 200;
+
+// What it says of conversations.
+mod speaking;
 
 /// One link of such a device.
 #[derive(Debug)]
@@ -33,8 +38,12 @@ pub struct Outsider {
     frames: FrameBuffer<LINK_FRAME_LEN_MAX>,
     /// The other side's greeting.
     pub greeting: Option<PeerHello>,
-    /// What it said afterwards.
+    /// What it said afterwards of files.
     pub heard: Vec<PeerFrame>,
+    /// And of conversations.
+    logs: Vec<LogFrame>,
+    /// The conversation that it has with the other side, of which it has nothing.
+    pub conversation: Option<ConversationId>,
     /// Why the link ended.
     pub lost: Option<String>,
 }
@@ -63,6 +72,8 @@ impl Outsider {
         versions: &[u16],
     ) -> Option<Self> {
         let mut outsider = Self::listen(world, secret, address);
+        let own = world.hosts.iter().position(|host| host.secret == secret);
+        outsider.conversation = own.map(|own| identity::conversation(world, [own, host]));
         let to = &world.hosts[host];
         let key = DeviceSecret::from_seed(to.secret).public();
         let (transport, now) = (&mut outsider.transport, world.now);
@@ -95,6 +106,8 @@ impl Outsider {
             frames: FrameBuffer::new(),
             greeting: None,
             heard: Vec::new(),
+            logs: Vec::new(),
+            conversation: None,
             lost: None,
         }
     }
@@ -209,7 +222,13 @@ impl Outsider {
             self.greeting = self.frames.next_frame().expect("a node says what it must");
         }
         while let Some(frame) = self.frames.next_frame().expect("a node says what it must") {
-            self.heard.push(frame);
+            match frame {
+                PeerFrame::Log(frame) => {
+                    self.answer(&frame);
+                    self.logs.push(frame);
+                }
+                PeerFrame::File(_) => self.heard.push(frame),
+            }
         }
     }
 }

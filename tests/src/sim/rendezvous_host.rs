@@ -17,8 +17,8 @@ use rendezvous::server::{
 };
 use rendezvous::store::memory::MemoryStore;
 use rendezvous::store::{
-    Account, AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, Lookup, Store,
-    StoreAnswer, StoreRequest, Subject,
+    Account, AccountsAnswer, AccountsRequest, Device, DevicesRequest, LockoutRow, LogsRequest,
+    Lookup, Store, StoreAnswer, StoreRequest, Subject,
 };
 use zeroize::Zeroizing;
 
@@ -110,17 +110,7 @@ impl RendezvousHost {
             at,
         });
         execute(&mut self.store, &create);
-        let load = StoreRequest::Accounts(AccountsRequest::Load {
-            account: account.clone(),
-            device_key: Some(device_key),
-        });
-        let StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup {
-            account: Some(loaded),
-            ..
-        })) = execute(&mut self.store, &load)
-        else {
-            unreachable!("the account was just made");
-        };
+        let loaded = self.loaded(account, device_key);
         let enrol = DevicesRequest::Enrol {
             id: loaded.id,
             device: Device {
@@ -133,6 +123,42 @@ impl RendezvousHost {
             lockout: LockoutRow::empty(Subject::Account(account.clone())),
         };
         self.execute(&enrol.into(), now);
+    }
+
+    /// Keeps the log of an account, which its first device has founded.
+    pub fn keep_log(
+        &mut self,
+        account: &AccountName,
+        log: &common::account::AccountLog,
+        (at, now): (UnixTime, Instant),
+    ) {
+        let id = self.loaded(account, log.genesis().first_device).id;
+        for (after, entry) in (0..).zip(log.entries()) {
+            let append = LogsRequest::Append {
+                id,
+                after,
+                entry: entry.to_bytes(),
+                revoked: Vec::new(),
+                at,
+            };
+            self.execute(&append.into(), now);
+        }
+    }
+
+    /// An account that is there.
+    fn loaded(&mut self, account: &AccountName, device_key: DeviceKey) -> Box<Account> {
+        let load = StoreRequest::Accounts(AccountsRequest::Load {
+            account: account.clone(),
+            device_key: Some(device_key),
+        });
+        let StoreAnswer::Accounts(AccountsAnswer::Loaded(Lookup {
+            account: Some(loaded),
+            ..
+        })) = execute(&mut self.store, &load)
+        else {
+            unreachable!("the account was just made");
+        };
+        loaded
     }
 
     /// Removes an account from the store of a server that does not run.

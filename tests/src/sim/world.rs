@@ -17,7 +17,7 @@ use common::time::{Epoch, UnixTime};
 use peer::node::command::{Command, CommandId, Event, TransferState};
 use peer::node::io::{
     ClosedReason, DiskAnswer, DiskRequest, Job, JobId, LanInput, Outcome, RendezvousInput,
-    StoreAnswer, StoreId, StoreRequest,
+    SealOutcome, StoreAnswer, StoreId, StoreRequest, WorkId,
 };
 use peer::node::{Datagrams, Input, Node, NodeOptions, Output, PathRule};
 use rand::rngs::StdRng;
@@ -27,13 +27,15 @@ use rendezvous::server::{self, ConnectionId};
 use super::attacker::Attacker;
 use super::check::Violation;
 use super::disk::Disk;
+use super::identity;
 use super::ledger::Ledger;
 use super::login;
 use super::model::Model;
-use super::net::{Arrival, Faults, NatOptions, Net, Realm, Site};
+use super::net::{Arrival, Net, Realm, Site};
 use super::rendezvous_host::RendezvousHost;
 use control::{Connection, Tamper};
 pub use host::Host;
+pub use options::{Family, Home, WorldOptions};
 
 /// Control connections and the server at their end.
 mod control;
@@ -41,6 +43,8 @@ mod control;
 mod host;
 /// Multicast DNS.
 mod lan;
+/// What a world is made of.
+mod options;
 
 /// The server's address, TCP and UDP.
 pub const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 7400);
@@ -57,66 +61,8 @@ const WALL_START: UnixTime = UnixTime::from_millis(1_700_000_000_000);
 const POKE_EVERY: u32 = 40;
 /// More turns than this without time passing is a loop that does not end.
 const TURNS_MAX: u32 = 20_000;
-
-/// What a world is made of.
-#[derive(Clone, Debug)]
-pub struct WorldOptions {
-    /// All chance comes from here.
-    pub seed: u64,
-    /// The NATs that hosts may be behind.
-    pub nats: Vec<NatOptions>,
-    /// The hosts, each with an account of its own.
-    pub homes: Vec<Home>,
-    /// Whether people type passwords: [`Kind::LogIn`](super::step::Kind::LogIn) and others. Where they do
-    /// not, nobody can log in with one.
-    pub uses_passwords: bool,
-    /// What the network does.
-    pub faults: Faults,
-}
-
-/// Where a host is in the beginning.
-#[derive(Clone, Copy, Debug)]
-pub struct Home {
-    /// The network of its IPv4 address.
-    pub realm: Realm,
-    /// Which addresses it has.
-    pub family: Family,
-    /// Whether it has an account and is logged in to it.
-    pub is_enrolled: bool,
-}
-
-impl Home {
-    /// A host that everybody can reach.
-    pub const PUBLIC: Self = Self {
-        realm: Realm::Public,
-        family: Family::V4,
-        is_enrolled: true,
-    };
-}
-
-/// Which addresses a host has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-    /// One of each.
-    Both,
-}
-
-impl WorldOptions {
-    /// Hosts in public, all logged in.
-    pub fn new(seed: u64, hosts: usize, faults: Faults) -> Self {
-        Self {
-            seed,
-            nats: Vec::new(),
-            homes: vec![Home::PUBLIC; hosts],
-            uses_passwords: false,
-            faults,
-        }
-    }
-}
+/// What checking or making a seal takes.
+const SEAL_TIME: Duration = Duration::from_micros(100);
 
 /// How wrong the wall clock is: at most 65,536 times [`ClockError::STEP`], which is 13.6 days, so that no
 /// two of its moments are further apart than a token lives.
@@ -157,6 +103,8 @@ pub struct World {
     pub ledger: Ledger,
     /// Whether people type passwords.
     pub uses_passwords: bool,
+    /// Whether accounts have logs.
+    pub has_identities: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     attackers: BTreeMap<ConnectionId, Attacker>,
     tampers: BTreeMap<usize, Tamper>,
@@ -208,6 +156,7 @@ enum Happening {
     Disk(usize, u32, DiskRequest),
     DiskDone(usize, u32, TransferId, DiskAnswer),
     Computed(usize, u32, JobId, Outcome),
+    Sealed(usize, u32, WorkId, SealOutcome),
     Lan(usize, u32, LanInput),
     ServerStored(u32),
 }
@@ -253,6 +202,7 @@ impl World {
             model: Model::default(),
             ledger: Ledger::default(),
             uses_passwords: options.uses_passwords,
+            has_identities: options.has_identities,
             connections: BTreeMap::new(),
             attackers: BTreeMap::new(),
             tampers: BTreeMap::new(),
@@ -295,7 +245,18 @@ impl World {
             };
             let at = (self.wall, self.now);
             self.server.enrol(&account, &owner, key, &token, at);
-            Disk::enrolled(account.clone(), token)
+            let secret = DeviceSecret::from_seed(secret);
+            let log = self
+                .has_identities
+                .then(|| identity::founded(&secret, self.wall));
+            if let Some(log) = &log {
+                self.server.keep_log(&account, log, at);
+            }
+            let mut disk = Disk::enrolled(account.clone(), token);
+            if let Some(log) = log {
+                disk.keep_log(&account, &log);
+            }
+            disk
         } else {
             Disk::default()
         };
@@ -563,6 +524,10 @@ impl World {
                 // It is not permitted.
                 Output::PortMapping(_) => {}
                 Output::Compute(id, job) => self.on_job(n, id, job),
+                Output::Seal(id, work) => {
+                    let (at, life) = (now + SEAL_TIME, self.hosts[n].life);
+                    self.schedule(at, Happening::Sealed(n, life, id, work.run()));
+                }
                 Output::Reply(id, reply) => {
                     if let Err(violation) = login::on_reply(self, n, id, &reply) {
                         self.report(violation);
@@ -609,7 +574,8 @@ impl World {
                 self.hosts[n].offers.push(offer.transfer);
             }
             Event::Transfer { transfer, state } => self.on_transfer(n, *transfer, state),
-            Event::Recorded(_)
+            Event::Addressed { .. }
+            | Event::Recorded(_)
             | Event::Connection(_)
             | Event::Presence(_)
             | Event::Nearby { .. }
@@ -920,6 +886,9 @@ impl World {
             Happening::Computed(n, life, id, answer) => {
                 self.host_input(n, life, Input::Computed(id, answer));
             }
+            Happening::Sealed(n, life, id, outcome) => {
+                self.host_input(n, life, Input::Sealed(id, outcome));
+            }
             Happening::Lan(n, life, said) => self.on_said(n, life, said),
             Happening::ServerStored(life) => {
                 if self.server.life == life && self.server.carry_out(self.now) {
@@ -937,6 +906,7 @@ impl World {
             | Happening::Stored(n, ..)
             | Happening::DiskDone(n, ..)
             | Happening::Computed(n, ..)
+            | Happening::Sealed(n, ..)
             | Happening::Lan(n, ..) => *n,
             Happening::Datagram(..)
             | Happening::Connected(_)

@@ -16,7 +16,7 @@ use tests::sim::net::Faults;
 use tests::sim::world::{Home, World, WorldOptions};
 use zeroize::Zeroizing;
 
-use super::shared::{ask, until, until_online, world};
+use super::shared::{ask, until, until_online};
 
 /// Three hosts; the second and the third belong to one account, and the third has only just logged in.
 pub(super) fn two_devices() -> World {
@@ -36,6 +36,7 @@ pub(super) fn newcomer_of_three() -> World {
     let mut world = World::new(&WorldOptions {
         homes: vec![Home::PUBLIC, Home::PUBLIC, stranger],
         uses_passwords: true,
+        has_identities: false,
         ..WorldOptions::new(7, 0, Faults::NONE)
     });
     world.pass(Duration::from_secs(5));
@@ -97,7 +98,7 @@ fn is_invalid(answer: &Result<Reply, CommandError>, word: &str) -> bool {
 
 #[test]
 fn an_account_gets_its_identity_once() {
-    let mut world = world(2, Faults::NONE);
+    let mut world = newcomer_of_three();
     assert_eq!(devices(&mut world, 0).identity, None);
     assert_eq!(found(&mut world, 0, 1), Ok(Reply::Done));
     let view = devices(&mut world, 0);

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use common::key::DeviceSecret;
-use common::wire::peer::{ChatFrame, Conversation, PeerFrame, ReceiptState, VERSION};
+use common::wire::peer::VERSION;
 use common::wire::rendezvous::{Candidate, CandidateKind, Change, Entry};
-use peer::node::command::{Command, Event, MessageState};
-use peer::node::io::{ChatRequest, StoreRequest};
+use peer::node::command::{Command, MessageState};
 use tests::sim::net::{Faults, Realm, Site};
 use tests::sim::outsider::Outsider;
 
@@ -104,45 +103,27 @@ fn t32_a_message_that_comes_back_to_its_author_is_no_receipt() {
     let id = say(&mut world, 0, 2, text);
     let mut carol = linked_outsider(&mut world, 2, 0);
     carol.pass(&mut world, Duration::from_secs(1));
-    let sent = carol.heard.iter().find_map(|frame| {
-        let PeerFrame::Chat(ChatFrame::Message(message)) = frame else {
-            return None;
-        };
-        Some(message.clone())
-    });
-    let sent = sent.expect("it is sent as soon as there is a link");
-    assert_eq!((sent.id, &sent.conversation), (id, &Conversation::Direct));
+    assert_eq!(
+        carol.texts(),
+        [text],
+        "it is sent as soon as there is a link"
+    );
+    let page = carol.last_page().unwrap();
 
-    // Back to where it came from, over the same link and over somebody else's.
-    let back = PeerFrame::Chat(ChatFrame::Message(sent.clone()));
-    carol.say(&mut world, &back);
+    // Back to where it came from, over the same link and over somebody else's, who says to have it, too.
+    carol.give(&mut world, &page);
     let mut dave = linked_outsider(&mut world, 3, 0);
-    dave.say(&mut world, &back);
-    let receipt = PeerFrame::Chat(ChatFrame::Receipt {
-        id,
-        state: ReceiptState::Delivered,
-    });
-    dave.say(&mut world, &receipt);
+    dave.give(&mut world, &page);
+    assert_eq!((&carol.lost, &dave.lost), (&None, &None));
+    let mut erin = linked_outsider(&mut world, 3, 0);
+    erin.confirm(&mut world, &page);
     assert!(!has_state(&world, 0, id, MessageState::Delivered));
     assert_eq!(waiting(&world, 0), 1, "it still waits");
-    // They are words of those who sent them, under their own names.
-    let authors = world.hosts[0].events.iter().filter_map(|event| {
-        let Event::Message(item) = event else {
-            return None;
-        };
-        Some(item.with.as_str())
-    });
-    assert_eq!(authors.collect::<Vec<_>>(), ["p2", "p3"]);
+    assert_eq!(shown(&world, 0), [""; 0], "nobody has written to her");
 
-    // The world would not believe a receipt for what is on no disk.
-    let keep = StoreRequest::Chat(ChatRequest::Receive {
-        from: alice,
-        message: sent,
-        at: world.wall,
-        chain: 1,
-    });
-    world.hosts[2].disk.store(&keep);
-    carol.say(&mut world, &receipt);
+    world.model.outsiders.insert(world.hosts[2].account.clone());
+    let mut carol = linked_outsider(&mut world, 2, 0);
+    carol.confirm(&mut world, &page);
     assert!(has_state(&world, 0, id, MessageState::Delivered));
     assert_eq!(world.violation, None);
 }

@@ -38,6 +38,8 @@ fn without_server_with(change: impl FnOnce(&mut World)) -> World {
     for host in 0..3 {
         world.stop(host, true);
     }
+    // NATs have forgotten whom they let in.
+    world.pass(2 * CLOSED.expiry);
     change(&mut world);
     for host in 0..3 {
         world.start(host);

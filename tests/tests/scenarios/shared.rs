@@ -200,14 +200,21 @@ pub(crate) fn shown(world: &World, host: usize) -> Vec<&str> {
 
 /// Tells whether an author has heard in this life that a message is so far.
 pub(crate) fn has_state(world: &World, host: usize, id: MessageId, state: MessageState) -> bool {
-    world.hosts[host].events.iter().any(|event| {
+    let events = &world.hosts[host].events;
+    let new = events.iter().find_map(|event| {
+        let Event::Addressed { id: of, new, .. } = event else {
+            return None;
+        };
+        (*of == id).then_some(*new)
+    });
+    events.iter().any(|event| {
         let Event::MessageState {
             id: of, state: is, ..
         } = event
         else {
             return false;
         };
-        (*of, *is) == (id, state)
+        (*of, *is) == (new.unwrap_or(id), state)
     })
 }
 
@@ -428,7 +435,10 @@ pub(crate) fn received(world: &World, host: usize) -> Vec<&str> {
 
 /// Messages without a receipt.
 pub(crate) fn waiting(world: &World, host: usize) -> usize {
-    world.hosts[host].disk.restore().outbox.len()
+    let rows = world.hosts[host].disk.rows().iter();
+    let waiting =
+        rows.filter(|row| row.direction == Direction::Sent && row.state < MessageState::Delivered);
+    waiting.count()
 }
 
 #[track_caller]

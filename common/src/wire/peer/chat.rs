@@ -95,23 +95,21 @@ pub enum ReceiptState {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PeerFrame;
     use super::*;
-    use crate::limits::LINK_FRAME_LEN_MAX;
-    use crate::wire::frame;
 
     #[test]
-    fn the_longest_message_fits_a_frame_and_a_longer_one_is_none() {
-        let body = MessageBody::try_from("x".repeat(MESSAGE_LEN_MAX)).unwrap();
-        let message = PeerFrame::Chat(ChatFrame::Message(Message {
-            id: MessageId::from_bytes([255; 16]),
-            conversation: Conversation::Direct,
-            sent: UnixTime::from_millis(u64::MAX),
-            body,
-        }));
-        let mut out = Vec::new();
-        frame::encode::<LINK_FRAME_LEN_MAX>(&message, &mut out).unwrap();
-        assert!(MessageBody::try_from("x".repeat(MESSAGE_LEN_MAX + 1)).is_err());
-        assert!(MessageBody::try_from(String::new()).is_err());
+    fn a_body_has_from_one_byte_to_the_longest_length() {
+        let longest = "x".repeat(MESSAGE_LEN_MAX);
+        let body = MessageBody::try_from(longest.clone()).unwrap();
+        assert_eq!(body.as_str(), longest);
+        let len = MESSAGE_LEN_MAX + 1;
+        assert_eq!(
+            MessageBody::try_from("x".repeat(len)),
+            Err(MessageBodyError::TooLong { len })
+        );
+        assert_eq!(
+            MessageBody::try_from(String::new()),
+            Err(MessageBodyError::Empty)
+        );
     }
 }

@@ -534,8 +534,10 @@ fn what_another_program_of_the_profile_sends_is_shown_once() {
     assert_eq!(wanted.items, [Item::Message(elsewhere.clone())]);
     assert_eq!(wanted.events, [recorded(elsewhere.clone())]);
     assert_eq!(stage.event(recorded(elsewhere)).items, []);
-    // Notes to oneself, and what others wrote, were told as they came.
+    // A note to oneself, too.
     let note = sent(3, "alice", MessageState::Delivered);
-    assert_eq!(stage.event(recorded(note)).items, []);
+    let wanted = stage.event(recorded(note.clone()));
+    assert_eq!(wanted.items, [Item::Message(note)]);
+    // What others wrote was told as it came.
     assert_eq!(stage.event(recorded(message(4, "bob"))).items, []);
 }

@@ -48,6 +48,11 @@ pub(super) enum Evidence {
 }
 
 impl Examined {
+    /// Tells whether there is a seal to verify, so that [`Examined::check`] takes its time.
+    pub const fn has_seal(&self) -> bool {
+        matches!(self.evidence, Evidence::Seal(_))
+    }
+
     /// Verifies the seal, if there is one. This is slow, and needs nothing but what is in here.
     ///
     /// # Errors

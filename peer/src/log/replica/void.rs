@@ -168,6 +168,11 @@ impl Replica {
             || self.cut(id).is_some_and(|last| place > last)
     }
 
+    /// Tells whether somebody who may say so has ended a chain.
+    pub fn is_cut(&self, id: &ChainId) -> bool {
+        self.cuts.last(id).is_some()
+    }
+
     /// The last entry of a chain that counts, if it is cut, or if its device is not approved.
     pub(super) fn cut(&self, id: &ChainId) -> Option<Sequence> {
         let is_unapproved = self.unapproved.contains(&id.device);

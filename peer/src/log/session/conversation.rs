@@ -13,7 +13,11 @@ pub(super) struct Conversation {
     pub(super) traces: Traces,
     /// All that is here was said on this link.
     pub(super) is_stated: bool,
-    /// The other side is to say again all that it has.
+    /// The other side has given something before it was known what differs: it waits for the answer.
+    pub(super) is_given_early: bool,
+    /// The other side was asked, or is to be asked, to say again all that it has.
+    pub(super) was_asked: bool,
+    /// It is to be asked that with what is said next.
     pub(super) is_again: bool,
 }
 
@@ -23,6 +27,8 @@ impl Default for Conversation {
             giving: Giving::delaying(),
             traces: Traces::default(),
             is_stated: false,
+            is_given_early: false,
+            was_asked: false,
             is_again: false,
         }
     }

@@ -209,14 +209,14 @@ impl Session {
         let Verdict::Same(digest) = verdict else {
             return;
         };
-        if conversation.giving.is_open() || conversation.is_stated || conversation.is_again {
+        if conversation.giving.is_open() || conversation.was_asked {
             return;
         }
         if replica.digest() == digest {
             conversation.giving.open(&replica.vector(None), replica);
             self.due.insert(id);
         } else {
-            conversation.is_again = true;
+            (conversation.was_asked, conversation.is_again) = (true, true);
             self.stating.insert(id);
         }
     }
@@ -403,6 +403,7 @@ impl Session {
         self.unanswered.push_back(page.cost());
         self.unanswered_len += page.cost();
         if cx.shared.replica(&conversation).is_some() {
+            self.conversation(conversation).is_given_early = true;
             let last = page.last();
             let taking = Taking {
                 conversation,

@@ -27,14 +27,17 @@ impl Session {
             if let Some(frame) = frame.or_else(|| self.answers.pop_front()) {
                 return Some(frame);
             }
-            // Nothing is said before it is known that the other side speaks. An answer to a page says what came of it,
-            // so that whatever is to be said of its conversation as a whole comes before it.
-            let has_more = self.has_greeted
-                && (self.give(true, cx)
-                    || self.state(cx)
-                    || self.say_have(cx)
-                    || self.give(false, cx)
-                    || self.say_marks(cx));
+            // Before the other side has greeted it is given what it cannot have, and nothing more. An answer to a page
+            // says what came of it, so that whatever is to be said of its conversation as a whole comes before it.
+            let gives = !self.is_quiet;
+            let gives_early = gives && self.presumes && !self.has_greeted;
+            let has_more = gives_early && self.give(true, cx)
+                || self.has_greeted
+                    && (gives && self.give(true, cx)
+                        || self.state(cx)
+                        || self.say_have(cx)
+                        || gives && self.give(false, cx)
+                        || self.say_marks(cx));
             self.settle_budget(cx);
             if !has_more {
                 return None;
@@ -199,7 +202,10 @@ impl Session {
         let conversation = self.conversations.get(id);
         let is_stated = conversation.is_some_and(|conversation| conversation.is_stated);
         let is_again = conversation.is_some_and(|conversation| conversation.is_again);
-        is_stated || !is_again && matches!(self.comparing.verdict(id), Verdict::Same(_))
+        let is_given_early = conversation.is_some_and(|conversation| conversation.is_given_early);
+        is_stated
+            || is_given_early
+            || !is_again && matches!(self.comparing.verdict(id), Verdict::Same(_))
     }
 
     fn next_untold(&mut self, id: &ConversationId) -> Option<ChainId> {

@@ -2,7 +2,7 @@
 
 use common::id::SessionId;
 use common::limits::SESSIONS_PER_LINK_MAX;
-use common::log::{ChainId, ConversationId, ForkError, ForkProof, Sequence, Stretch};
+use common::log::{ChainId, ConversationId, ForkError, ForkProof, Sequence, Stretch, Vector};
 use common::wire::peer::LogFrame;
 
 use super::super::page::{Page, PageRequest};
@@ -89,11 +89,34 @@ impl Session {
         }
     }
 
+    /// The other side has nobody to have got these chains of this device's from beyond what `has` says: they are given at
+    /// once, before it has said what it has. Called right after [`Session::open`](super::Session::open).
+    pub fn presume<S: Shared>(
+        &mut self,
+        conversation: ConversationId,
+        has: &Vector,
+        chains: &[ChainId],
+        cx: &Context<'_, S>,
+    ) {
+        let Some(replica) = cx.shared.replica(&conversation) else {
+            return;
+        };
+        self.presumes = true;
+        let giving = &mut self.conversation(conversation).giving;
+        giving.open(has, replica);
+        for chain in chains {
+            giving.handle_written(*chain);
+        }
+        self.due.insert(conversation);
+    }
+
     /// A conversation is shared from now on.
     pub fn handle_shared<S: Shared>(&mut self, id: ConversationId, cx: &Context<'_, S>) {
         if cx.shared.replica(&id).is_some() {
             let was_ignored = self.theirs.has(&id) || self.comparing.has(&id);
-            self.conversation(id).is_again |= was_ignored;
+            let conversation = self.conversation(id);
+            conversation.was_asked |= was_ignored;
+            conversation.is_again |= was_ignored;
             self.stating.insert(id);
         }
     }

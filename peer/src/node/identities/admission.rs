@@ -141,8 +141,13 @@ impl Identities {
         cx.reply(id, done);
     }
 
+    /// Tells whether it is known who an account is, or whether its log has just been looked for in vain.
+    pub(in crate::node) fn is_known(&self, account: &AccountName, now: Instant) -> bool {
+        self.known.contains_key(account) || self.is_fresh(account, now)
+    }
+
     /// Has a command asked again once the log of an account has been read.
-    fn ask_again(
+    pub(in crate::node) fn ask_again(
         &mut self,
         id: CommandId,
         account: AccountName,

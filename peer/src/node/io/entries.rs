@@ -126,6 +126,9 @@ pub enum EntriesRequest {
     },
     /// Reads entries in the order in which they are shown. Answered by [`EntriesAnswer::Shown`].
     Shown(ShownQuery),
+    /// Looks up which messages of this account in a conversation no device of the other one has. Answered by
+    /// [`EntriesAnswer::Undelivered`].
+    Undelivered { conversation: ConversationId },
     /// Finds the entries that messages are of. Answered by [`EntriesAnswer::Found`].
     Find {
         /// At most [`common::limits::MESSAGES_FOUND_MAX`].
@@ -380,6 +383,8 @@ pub enum EntriesAnswer {
     Shown(Vec<ShownEntry>),
     /// The entries of those messages that are of one, in the order in which they were asked for.
     Found(Vec<(MessageId, ConversationId, EntryId)>),
+    /// The entries of messages that wait, the first [`common::limits::OUTBOX_MESSAGES_MAX`] that came here.
+    Undelivered(Vec<EntryId>),
 }
 
 /// A part of a longer list.
@@ -468,6 +473,7 @@ impl EntriesRequest {
             | Self::Hash { .. }
             | Self::Fork { .. }
             | Self::Shown(_)
+            | Self::Undelivered { .. }
             | Self::Find { .. } => false,
         }
     }

@@ -290,7 +290,11 @@ impl Links {
             Side::Client => {
                 if let Some(stream) = self.transport.open_bi(link) {
                     self.greet(link, stream);
-                    let ready = LinkChange::Ready { link, account };
+                    let ready = LinkChange::Ready {
+                        link,
+                        account,
+                        device_key,
+                    };
                     self.events.push_back(LinksEvent::Change(ready));
                 }
             }

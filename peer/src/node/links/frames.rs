@@ -1,6 +1,6 @@
 //! The message stream of one link: a greeting, then frames in order.
 //!
-//! A recipient reads no more while so many frames wait to be handled or for its disk.
+//! A recipient reads no more while so many frames wait to be handled.
 
 use common::limits::{LINK_FRAME_LEN_MAX, MESSAGES_IN_FLIGHT_MAX};
 use common::wire::frame::FrameBuffer;
@@ -17,11 +17,13 @@ pub(super) struct MessageStream {
     has_greeted: bool,
     /// Frames that were taken and not handled yet.
     queued: usize,
-    /// Frames that were handled and whose effect is not on disk yet.
-    held: usize,
 }
 
 /// What a message stream brought.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and a box would be an allocation for each message"
+)]
 #[derive(Debug)]
 pub(super) enum Arrived {
     /// The other side's greeting.
@@ -47,7 +49,7 @@ impl MessageStream {
 
     /// Frames that wait, at most [`MESSAGES_IN_FLIGHT_MAX`].
     pub(super) const fn waiting(&self) -> usize {
-        self.queued + self.held
+        self.queued
     }
 
     /// Tells whether so many frames wait that no more are taken.
@@ -86,16 +88,6 @@ impl MessageStream {
     /// A frame that was taken is being handled.
     pub(super) const fn on_handled(&mut self) {
         self.queued = self.queued.saturating_sub(1);
-    }
-
-    /// The effect of the frame that is being handled is on its way to the disk.
-    pub(super) const fn hold(&mut self) {
-        self.held += 1;
-    }
-
-    /// The effect of a frame is on disk.
-    pub(super) const fn release(&mut self) {
-        self.held = self.held.saturating_sub(1);
     }
 }
 

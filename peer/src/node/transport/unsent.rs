@@ -83,6 +83,11 @@ impl Unsent {
         self.streams.remove(&stream);
     }
 
+    /// Tells whether QUIC has taken all bytes of a stream.
+    pub(super) fn is_taken(&self, stream: StreamId) -> bool {
+        !self.streams.contains_key(&stream)
+    }
+
     /// Forgets what is left of a stream.
     pub(super) fn remove(&mut self, stream: StreamId) {
         self.streams.remove(&stream);

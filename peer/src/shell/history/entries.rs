@@ -176,6 +176,9 @@ pub(super) fn execute(
             chain,
         } => restoring::fork(transaction, *conversation, chain).map(answer),
         EntriesRequest::Shown(query) => reading::shown(transaction, query).map(answer),
+        EntriesRequest::Undelivered { conversation } => {
+            showing::undelivered(transaction, *conversation).map(answer)
+        }
         EntriesRequest::Find { ids } => showing::find(transaction, ids).map(answer),
     }
 }
@@ -201,6 +204,7 @@ pub(super) const fn durability(request: &EntriesRequest) -> Durability {
         | EntriesRequest::Hash { .. }
         | EntriesRequest::Fork { .. }
         | EntriesRequest::Shown(_)
+        | EntriesRequest::Undelivered { .. }
         | EntriesRequest::Find { .. } => Durability::Kill,
     }
 }

@@ -519,6 +519,16 @@ pub(super) fn outbox(connection: &Connection) -> rusqlite::Result<Vec<(AccountNa
         .collect()
 }
 
+/// How many messages of entries wait.
+pub(super) fn undelivered(connection: &Connection) -> rusqlite::Result<usize> {
+    let count: u32 = connection
+        .prepare(
+            "SELECT count(*) FROM messages WHERE direction = 0 AND state < 2 AND entry IS NOT NULL",
+        )?
+        .query_row([], |row| row.get(0))?;
+    Ok(count as usize)
+}
+
 /// Messages of the outbox, of no entry, that a link may have carried.
 pub(super) fn sent(connection: &Connection) -> rusqlite::Result<BTreeSet<MessageId>> {
     connection

@@ -158,6 +158,7 @@ impl<'a> LineFrontEnd<'a> {
             | Event::RelayOff
             | Event::Message(_)
             | Event::Recorded(_)
+            | Event::Addressed { .. }
             | Event::MessageState { .. }
             | Event::Withdrawn { .. }
             | Event::Transfer { .. }

@@ -44,6 +44,7 @@ pub(crate) fn notice(event: &Event, look: &Look) -> Option<String> {
         | Event::Path(_)
         | Event::Message(_)
         | Event::Recorded(_)
+        | Event::Addressed { .. }
         | Event::MessageState { .. }
         | Event::Withdrawn { .. }
         | Event::Offer(_)

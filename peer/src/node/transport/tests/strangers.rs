@@ -241,8 +241,8 @@ fn t32_a_link_of_another_protocol_is_refused() {
     let caller = DeviceSecret::from_seed([1; 32]);
     for (protocols, is_let_in) in [
         (&[common::wire::peer::ALPN][..], true),
-        (&[b"rdv-peer/2", common::wire::peer::ALPN], true),
-        (&[b"rdv-peer/2"], false),
+        (&[b"rdv-peer/1", common::wire::peer::ALPN], true),
+        (&[b"rdv-peer/1"], false),
         (&[b"h3"], false),
         (&[], false),
     ] {

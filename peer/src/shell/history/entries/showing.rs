@@ -4,7 +4,7 @@
 //! were entries have none, and nothing here touches them.
 
 use common::id::MessageId;
-use common::limits::{HISTORY_ITEMS_MAX, MESSAGES_FOUND_MAX};
+use common::limits::{HISTORY_ITEMS_MAX, MESSAGES_FOUND_MAX, OUTBOX_MESSAGES_MAX};
 use common::log::{Body, ChainId, ConversationId, EntryId, Kind, Sequence};
 use common::wire::peer::MessageBody;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -280,6 +280,28 @@ pub(in crate::shell::history) fn mark_read(
 }
 
 // ---- finding -----------------------------------------------------------------------------------
+
+/// The messages of this account in a conversation that wait.
+pub(super) fn undelivered(
+    connection: &Connection,
+    id: ConversationId,
+) -> rusqlite::Result<EntriesAnswer> {
+    let limit = u32::try_from(OUTBOX_MESSAGES_MAX).unwrap_or(u32::MAX);
+    let waiting = connection
+        .prepare_cached(
+            "SELECT device, chains.run, sequence
+             FROM messages JOIN entries ON entries.number = entry
+             JOIN chains ON chains.number = chain
+             JOIN conversations ON conversations.number = entries.conversation
+             WHERE direction = 0 AND state < 2 AND conversations.id = ?1
+             ORDER BY messages.number LIMIT ?2",
+        )?
+        .query_map(params![id.as_bytes(), limit], |row| {
+            columns::entry_id(row, 0)
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(EntriesAnswer::Undelivered(waiting))
+}
 
 pub(super) fn find(connection: &Connection, ids: &[MessageId]) -> rusqlite::Result<EntriesAnswer> {
     if ids.len() > MESSAGES_FOUND_MAX {

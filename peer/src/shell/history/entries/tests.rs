@@ -217,7 +217,7 @@ fn at(number: u64) -> Sequence {
 }
 
 /// Kinds of requests.
-const KINDS: u8 = 19;
+const KINDS: u8 = 20;
 
 /// Numbers the kinds, so that none is forgotten.
 const fn kind(request: &EntriesRequest) -> u8 {
@@ -240,6 +240,7 @@ const fn kind(request: &EntriesRequest) -> u8 {
         EntriesRequest::Fork { .. } => 15,
         EntriesRequest::Shown(_) => 16,
         EntriesRequest::Reach { .. } => 17,
+        EntriesRequest::Undelivered { .. } => 18,
         EntriesRequest::Find { .. } => KINDS - 1,
     }
 }

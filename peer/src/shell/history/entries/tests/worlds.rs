@@ -164,6 +164,9 @@ impl Script {
         let ids = self.any_messages();
         self.twins.mark_read(ids.clone());
         self.twins.read(EntriesRequest::Find { ids });
+        let conversation = CONVERSATION;
+        self.twins
+            .read(EntriesRequest::Undelivered { conversation });
         let messages = [ChatRequest::Unread, ChatRequest::Outbox];
         for request in messages {
             self.twins.items(request);

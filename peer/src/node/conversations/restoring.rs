@@ -1,0 +1,337 @@
+//! What the store has of conversations: at the start of the program, and of one after the store has failed.
+
+use std::time::Instant;
+
+use common::limits::CONVERSATION_RETRY_FIRST;
+use common::log::{ChainId, ConversationId, ForkProof};
+
+use super::held::{Draft, Held, State, Then};
+use super::*;
+use crate::log::{OwnRun, RunStart, StoredChain, at_start};
+use crate::node::io::StoreAnswer;
+use crate::node::io::entries::{
+    EntriesAnswer, EntriesRequest, Reached, StoredConversation, StoredCut,
+};
+use crate::node::purpose::ConversationStored;
+
+/// How far the start is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Nothing was asked: there is no account yet.
+    Before,
+    /// The store was asked which conversations there are.
+    Listing,
+    /// It has failed, and is asked again at this time.
+    Failed(Instant),
+    /// It is known which there are.
+    Done,
+}
+
+impl Start {
+    pub(super) const fn poll_timeout(self) -> Option<Instant> {
+        match self {
+            Self::Failed(at) => Some(at),
+            Self::Before | Self::Listing | Self::Done => None,
+        }
+    }
+}
+
+impl Conversations {
+    /// This device has an account: reads what there is, if that was not begun.
+    pub(in crate::node) fn begin(&mut self, cx: &mut Context<'_>) {
+        if self.start == Start::Before {
+            self.ask_start(cx);
+        }
+    }
+
+    fn ask_start(&mut self, cx: &mut Context<'_>) {
+        self.start = Start::Listing;
+        match self.instance {
+            None => cx.store(EntriesRequest::TakeMarks, ConversationStored::Marks),
+            Some(_) => self.list(None, cx),
+        }
+    }
+
+    fn list(&self, after: Option<ConversationId>, cx: &mut Context<'_>) {
+        let request = EntriesRequest::Conversations { after };
+        cx.store(request, ConversationStored::Listed);
+    }
+
+    /// Asks the store again for what it has failed to give.
+    pub(super) fn try_again(&mut self, cx: &mut Context<'_>) {
+        if let Start::Failed(at) = self.start
+            && at <= cx.now
+        {
+            self.ask_start(cx);
+        }
+        let due = |held: &Held| matches!(held.state, State::Broken(at) if at <= cx.now);
+        let due = self.held.values().filter(|held| due(held)).map(Held::id);
+        let due: Vec<ConversationId> = due.collect();
+        for id in due {
+            self.restore(id, cx);
+        }
+    }
+
+    /// Reads a conversation from the store, from the beginning.
+    fn restore(&mut self, id: ConversationId, cx: &mut Context<'_>) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.begin_restoring();
+            let epoch = held.epoch;
+            ask_chains(id, epoch, None, cx);
+        }
+    }
+
+    // ---- answers -------------------------------------------------------------------------------
+
+    /// The store has told how the last program ended.
+    pub(super) fn on_marks(&mut self, answer: StoreAnswer, cx: &mut Context<'_>) {
+        match answer {
+            StoreAnswer::Entries(EntriesAnswer::Marks { instance, marks }) => {
+                self.instance = Some(instance);
+                self.marks = marks.into_iter().collect();
+                self.list(None, cx);
+            }
+            answer @ (StoreAnswer::Done
+            | StoreAnswer::Chat(_)
+            | StoreAnswer::Entries(_)
+            | StoreAnswer::Failed(_)) => self.on_start_failed(&answer, cx.now),
+        }
+    }
+
+    /// The store has listed conversations.
+    pub(super) fn on_listed(
+        &mut self,
+        answer: StoreAnswer,
+        people: People<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        let part = match answer {
+            StoreAnswer::Entries(EntriesAnswer::Conversations(part)) => part,
+            answer @ (StoreAnswer::Done
+            | StoreAnswer::Chat(_)
+            | StoreAnswer::Entries(_)
+            | StoreAnswer::Failed(_)) => return self.on_start_failed(&answer, cx.now),
+        };
+        for StoredConversation { id, kind, run } in part.items {
+            let mut held = Held::new(kind, Replica::new(id, self.device));
+            (held.is_open, held.is_counted, held.stored_run) = (true, false, run);
+            self.held.insert(id, held);
+            self.restore(id, cx);
+        }
+        if part.next.is_some() {
+            return self.list(part.next, cx);
+        }
+        self.start = Start::Done;
+        let links: Vec<LinkId> = self.ends.keys().copied().collect();
+        for link in links {
+            self.open(link, people, cx);
+        }
+        self.choose(cx);
+        self.write_all_old(people, cx);
+        for (command, to, body, sent) in std::mem::take(&mut self.early) {
+            self.send(command, &to, &body, sent, people, cx);
+        }
+    }
+
+    fn on_start_failed(&mut self, answer: &StoreAnswer, now: Instant) {
+        log::warn!("cannot read which conversations there are, trying again: {answer:?}");
+        self.start = Start::Failed(now + CONVERSATION_RETRY_FIRST);
+    }
+
+    /// The store has a part of a conversation.
+    pub(super) fn on_restored(
+        &mut self,
+        (id, epoch): (ConversationId, u64),
+        answer: StoreAnswer,
+        people: People<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(held) = self.held.get_mut(&id).filter(|held| held.epoch == epoch) else {
+            return;
+        };
+        match answer {
+            StoreAnswer::Entries(EntriesAnswer::Chains(part)) => {
+                for (chain, stored, reached) in part.items {
+                    restore_chain(held, chain, stored, reached, cx);
+                }
+                match part.next {
+                    Some(_) => ask_chains(id, epoch, part.next, cx),
+                    None => ask_cuts(id, epoch, None, cx),
+                }
+            }
+            StoreAnswer::Entries(EntriesAnswer::Cuts(part)) => {
+                let members = people.members(&id, &held.kind);
+                for StoredCut { by, clock, target } in part.items {
+                    held.replica.restore_cut(by, clock, target, &members);
+                }
+                match part.next {
+                    Some(_) => ask_cuts(id, epoch, part.next, cx),
+                    None => ask_forks(id, epoch, None, cx),
+                }
+            }
+            StoreAnswer::Entries(EntriesAnswer::Forks(part)) => {
+                for proof in part.items {
+                    restore_fork(held, &proof, people);
+                }
+                match part.next {
+                    Some(_) => ask_forks(id, epoch, part.next, cx),
+                    None => self.on_whole(id, people, cx),
+                }
+            }
+            StoreAnswer::Entries(EntriesAnswer::Undelivered(waiting)) => {
+                held.is_counted = true;
+                for entry in waiting {
+                    if entry.sequence > held.reached(&entry.chain).delivered {
+                        held.undelivered.insert(entry);
+                    }
+                }
+            }
+            answer @ (StoreAnswer::Done
+            | StoreAnswer::Chat(_)
+            | StoreAnswer::Entries(_)
+            | StoreAnswer::Failed(_)) => {
+                log::warn!("cannot read a conversation, trying again: {answer:?}");
+                held.break_off(cx.now);
+            }
+        }
+    }
+
+    /// A conversation is read.
+    fn on_whole(&mut self, id: ConversationId, people: People<'_>, cx: &mut Context<'_>) {
+        let (device, mark) = (self.device, self.marks.remove(&id));
+        let (Some(held), Some(instance)) = (self.held.get_mut(&id), self.instance) else {
+            return;
+        };
+        held.state = State::Ready;
+        let tip = held.stored_run.and_then(|run| {
+            let tip = held.replica.tip(&ChainId { device, run })?;
+            Some((run, tip))
+        });
+        match at_start(mark.as_ref(), instance, tip) {
+            RunStart::GoOn(run) => held.replica.begin(OwnRun::resume(device, run)),
+            // With the first entry.
+            RunStart::Begin(_) => {}
+        }
+        held.replica.seal_remains();
+        let epoch = held.epoch;
+        self.refresh(id, people, cx);
+        self.seal_due(id, cx);
+        self.share(id, cx.now);
+        let conversation = id;
+        let then = ConversationStored::Restored(id, epoch);
+        cx.store(EntriesRequest::Undelivered { conversation }, then);
+        let then = ConversationStored::Lost(id, epoch);
+        cx.store(EntriesRequest::Lost { conversation }, then);
+        self.write_waiting(id, people, cx);
+    }
+
+    /// The store has told what is to be written again.
+    pub(super) fn on_lost(
+        &mut self,
+        (id, epoch): (ConversationId, u64),
+        answer: StoreAnswer,
+        people: People<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(held) = self.held.get_mut(&id).filter(|held| held.epoch == epoch) else {
+            return;
+        };
+        let StoreAnswer::Entries(EntriesAnswer::Lost(lost)) = answer else {
+            return held.break_off(cx.now);
+        };
+        let drafts = lost.into_iter().map(|lost| Draft {
+            kind: lost.kind,
+            body: lost.body,
+            at: None,
+            then: Then::Rewritten(lost.id),
+        });
+        held.waiting.extend(drafts);
+        self.write_waiting(id, people, cx);
+    }
+
+    // ---- the end -------------------------------------------------------------------------------
+
+    /// The program ends: nothing is written or taken any more, and the store keeps where runs have ended.
+    pub(in crate::node) fn shut_down(&mut self, cx: &mut Context<'_>) {
+        let Some(instance) = self.instance.filter(|_| !self.is_ending) else {
+            return;
+        };
+        self.is_ending = true;
+        let held = self
+            .held
+            .values()
+            .filter(|held| held.is_ready() && held.is_open);
+        let marks = held.filter_map(|held| {
+            let run = held.replica.run().filter(|run| run.over().is_none())?;
+            let tip = held.replica.tip(&run.chain())?;
+            let mark = CleanMark {
+                run: run.chain().run,
+                last: tip.sequence,
+                hash: tip.hash,
+                instance,
+            };
+            Some((held.id(), mark))
+        });
+        let marks: Vec<_> = marks.collect();
+        cx.store(EntriesRequest::SetMarks(marks), ConversationStored::Ended);
+    }
+}
+
+fn restore_chain(
+    held: &mut Held,
+    chain: ChainId,
+    stored: StoredChain,
+    reached: Reached,
+    cx: &Context<'_>,
+) {
+    held.replica.restore(chain, stored, cx.unix());
+    held.reached.insert(chain, reached);
+}
+
+fn restore_fork(held: &mut Held, proof: &ForkProof, people: People<'_>) {
+    let members = people.members(&held.id(), &held.kind);
+    match proof.verify() {
+        // The store has what follows from it.
+        Ok(fork) => drop(held.replica.admit_fork(&fork, &members)),
+        Err(error) => log::warn!("a proof in the history proves nothing: {error}"),
+    }
+}
+
+fn ask_chains(
+    conversation: ConversationId,
+    epoch: u64,
+    after: Option<ChainId>,
+    cx: &mut Context<'_>,
+) {
+    let request = EntriesRequest::Chains {
+        conversation,
+        after,
+    };
+    cx.store(request, ConversationStored::Restored(conversation, epoch));
+}
+
+fn ask_cuts(
+    conversation: ConversationId,
+    epoch: u64,
+    after: Option<crate::node::io::entries::Arrival>,
+    cx: &mut Context<'_>,
+) {
+    let request = EntriesRequest::Cuts {
+        conversation,
+        after,
+    };
+    cx.store(request, ConversationStored::Restored(conversation, epoch));
+}
+
+fn ask_forks(
+    conversation: ConversationId,
+    epoch: u64,
+    after: Option<ChainId>,
+    cx: &mut Context<'_>,
+) {
+    let request = EntriesRequest::Forks {
+        conversation,
+        after,
+    };
+    cx.store(request, ConversationStored::Restored(conversation, epoch));
+}
