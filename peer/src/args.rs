@@ -652,7 +652,7 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "register" => "peer register alice --server chat.example.org",
             "login" => "peer login alice --server chat.example.org",
             "logout" => "peer logout",
-            "devices" => "peer devices approve phone",
+            "devices" => "peer devices",
             "verify" => "peer verify bob",
             "status" => "peer status",
             "paths" => "peer paths",

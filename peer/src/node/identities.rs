@@ -597,21 +597,23 @@ impl Identities {
                 .find(|(of, _)| *of == key)
                 .map(|(_, device)| &device.state)
         };
-        let is_revoked = |it: &&Enrolment| {
+        let is_revoked = |it: &Enrolment| {
             let state = state_of(&it.device_key);
             state.is_some_and(|state| *state != State::Approved)
                 && means(which, &it.device_key, &it.device_name)
         };
-        if enrolled.iter().any(|it| is_revoked(&it)) {
+        let waiting = enrolled
+            .iter()
+            .filter(|device| state_of(&device.device_key).is_none())
+            .map(|device| (device.device_key, device.device_name.clone()));
+        let chosen = chosen(which, waiting, "waits for approval");
+        // A device that waits may have the name of one that was revoked: those of one host have.
+        if chosen.is_err() && enrolled.iter().any(is_revoked) {
             return Err(invalid(
                 "this device was revoked, which is for good; have it log in with another profile",
             ));
         }
-        let waiting = enrolled
-            .iter()
-            .filter(|device| !standing.is_approved(&device.device_key))
-            .map(|device| (device.device_key, device.device_name.clone()));
-        let (device, name) = chosen(which, waiting, "waits for approval")?;
+        let (device, name) = chosen?;
         let statement = AccountStatement::Approve { device, name };
         let secret = DeviceSecret::from_seed(*self.secret.seed());
         self.write(command, account, statement, &secret, cx)

@@ -43,6 +43,48 @@ pub(super) fn newcomer_of_three() -> World {
     world
 }
 
+/// Devices of one host have its name, also those that were revoked.
+#[test]
+fn a_device_that_waits_may_have_the_name_of_a_revoked_one() {
+    let stranger = Home {
+        is_enrolled: false,
+        ..Home::PUBLIC
+    };
+    let mut world = World::new(&WorldOptions {
+        homes: vec![Home::PUBLIC, Home::PUBLIC, stranger, stranger],
+        uses_passwords: true,
+        has_identities: false,
+        ..WorldOptions::new(7, 0, Faults::NONE)
+    });
+    world.pass(Duration::from_secs(5));
+    assert_eq!(found(&mut world, 1, 2), Ok(Reply::Done));
+    log_in_the_third(&mut world);
+    let lost = fingerprint(&world, 2);
+    for command in [
+        Command::Approve {
+            device: lost.clone(),
+        },
+        Command::Revoke { device: lost },
+    ] {
+        assert_eq!(ask(&mut world, 1, command), Ok(Reply::Done));
+    }
+    world.pass(Duration::from_secs(1));
+    // Whoever has it knows the password.
+    log_in_the_third(&mut world);
+    let device = "simulated".to_owned();
+    let answer = ask(&mut world, 1, Command::Approve { device });
+    assert!(is_invalid(&answer, "was revoked"), "{answer:?}");
+    world.hosts[3].account = world.hosts[1].account.clone();
+    login::enter(&mut world, 3, Entry::LogIn);
+    until_online(&mut world, 3, true);
+    let device = "simulated".to_owned();
+    let answer = ask(&mut world, 1, Command::Approve { device });
+    assert_eq!(answer, Ok(Reply::Done));
+    let states = [2, 3].map(|of| state(&mut world, 1, of));
+    let expected = [OwnDeviceState::Revoked, OwnDeviceState::Approved];
+    assert_eq!(states, expected.map(Some));
+}
+
 /// The third host is one more device of the second one's account.
 pub(super) fn log_in_the_third(world: &mut World) {
     world.hosts[2].account = world.hosts[1].account.clone();

@@ -190,6 +190,8 @@ impl Conversations {
                 }
                 // Once there is one.
                 Err(AppendError::Unsealed) => return,
+                // Once it is approved, or logged in again. Whoever has just asked is told.
+                Err(AppendError::NotApproved) if !matches!(draft.then, Then::Sent(..)) => return,
                 Err(error) => {
                     held.waiting.pop_front();
                     if let Then::Sent(command, index) = draft.then {
