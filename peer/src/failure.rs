@@ -9,12 +9,17 @@ use serde::Serialize;
 
 use crate::client::CallError;
 use crate::node::command::CommandError;
-use crate::ui::line::{RELAY_OFF, RELAY_OFF_HELP};
 
 /// The exit codes.
 mod exit;
 
 pub(crate) use exit::Exit;
+
+/// What nobody reaches anybody for: the option and the server exclude each other.
+pub(crate) const RELAY_OFF: &str =
+    "this server relays nothing, and --path relay permits no other way";
+/// What helps against [`RELAY_OFF`].
+pub(crate) const RELAY_OFF_HELP: &str = "leave out --path relay, or unset PEER_PATH, which shows this device's addresses to others; or ask the server's operator for its relay";
 
 /// Why a command ends without having done what it was asked. All its texts are fit for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

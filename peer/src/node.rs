@@ -18,6 +18,8 @@ mod conversations;
 mod context;
 // Who is online, and whom this node looks for.
 mod directory;
+// What is to be written, and what follows.
+mod drafts;
 // Who accounts are: their logs.
 mod identities;
 // Inputs and outputs, and what the shell does for the node.

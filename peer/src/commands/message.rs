@@ -24,7 +24,7 @@ use crate::config::{CALL_TIMEOUT, Letter, LetterMistake, LetterText};
 use crate::conversation::connection::{ConnectionChange, ConnectionWatch};
 use crate::conversation::presence::Presence;
 use crate::conversation::recipients::addressed;
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, RELAY_OFF, RELAY_OFF_HELP};
 use crate::node::command::{
     Command, ConnectionState, Event, HistoryItem, HistoryQuery, MessageState, PresenceView, Reply,
 };
@@ -476,9 +476,9 @@ impl Undelivered {
     fn relay_off(&self, doing: &str, screen: &Screen) -> Result<Failure, OutputClosed> {
         self.tell_open(screen)?;
         let failure = Failure::new(Exit::NotDelivered, format!("could not {doing}"));
-        Ok(failure.because(line::RELAY_OFF).next(format!(
+        Ok(failure.because(RELAY_OFF).next(format!(
             "{}. What was not delivered stays in the outbox",
-            line::RELAY_OFF_HELP
+            RELAY_OFF_HELP
         )))
     }
 

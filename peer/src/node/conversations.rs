@@ -60,8 +60,6 @@ mod taking;
 // What this device writes.
 mod writing;
 
-pub(super) use writing::Written;
-
 /// All conversations of this device.
 #[derive(Debug)]
 pub(super) struct Conversations {

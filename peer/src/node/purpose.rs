@@ -9,7 +9,7 @@ use common::wire::peer::Message;
 use common::wire::rendezvous::FailedLogins;
 
 use super::command::{CommandId, MessageState};
-use super::conversations::Written;
+use super::drafts::Written;
 use super::io::StoreRequest;
 use super::transport::LinkId;
 use crate::log::PageRequest;

@@ -26,6 +26,8 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::workers::{Answer, Answers};
 use crate::node::io::{ChatRequest, Restored, StoreAnswer, StoreId, StoreRequest};
 
+// What columns of messages mean.
+mod columns;
 // Whether the file was left alone since it was closed.
 mod ending;
 // The entries of conversations.

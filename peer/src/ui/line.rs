@@ -42,9 +42,7 @@ pub(crate) use front_end::{LineFrontEnd, TOOK_OVER};
 pub(crate) use left_behind::left_behind;
 pub(crate) use link::{Rates, rerouted, table as links};
 use message::with_state;
-pub(crate) use notices::{
-    RELAY_OFF, RELAY_OFF_HELP, approval_of, failed_logins, new_key, notice, relay_off, warning,
-};
+pub(crate) use notices::{approval_of, failed_logins, new_key, notice, relay_off, warning};
 use recent::recent;
 pub(crate) use status::node_status;
 pub(crate) use transfer::{

@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-use common::id::{AccountName, MessageId};
+use common::id::AccountName;
 use common::limits::{CONVERSATION_RETRY_FIRST, CONVERSATION_RETRY_MAX};
-use common::log::{ChainId, ConversationId, EntryId, Kind, RunId, Sequence};
-use common::time::UnixTime;
+use common::log::{ChainId, ConversationId, EntryId, RunId, Sequence};
 
 use crate::log::Replica;
-use crate::node::command::CommandId;
+use crate::node::drafts::{Draft, Then};
 use crate::node::io::entries::{ConversationKind, Reached};
 
-/// A conversation.
+/// The copy of a conversation that this device holds, and what it waits for.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) kind: ConversationKind,
@@ -46,30 +45,6 @@ pub(super) enum State {
     Ready,
     /// The store has failed: it is read again at this time.
     Broken(Instant),
-}
-
-/// Something to be written.
-#[derive(Clone, Debug)]
-pub(super) struct Draft {
-    pub(super) kind: Kind,
-    pub(super) body: Vec<u8>,
-    /// When it was written, by this device's clock; now if that is not known.
-    pub(super) at: Option<UnixTime>,
-    /// Whom to tell once it is on disk.
-    pub(super) then: Then,
-}
-
-/// What follows when something of this device's own is on disk.
-#[derive(Clone, Debug)]
-pub(super) enum Then {
-    /// Nobody waits for it.
-    Nothing,
-    /// One of the messages that a command sends.
-    Sent(CommandId, usize),
-    /// It was written before, in an entry that counts no more.
-    Rewritten(EntryId),
-    /// It was a message of the old way that waited.
-    Replaces(MessageId),
 }
 
 impl Held {

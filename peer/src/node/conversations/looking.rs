@@ -4,9 +4,9 @@ use common::id::{AccountName, MessageId};
 use common::limits::WITHDRAW_MAX;
 use common::log::{Body, ConversationId, EntryId, Kind};
 
-use super::held::{Draft, Then};
 use super::*;
 use crate::node::command::{CommandError, Event, Reply};
+use crate::node::drafts::{Draft, Then};
 use crate::node::io::entries::{EntriesAnswer, EntriesRequest};
 use crate::node::io::{ChatAnswer, ChatRequest, StoreAnswer};
 use crate::node::purpose::ConversationStored;

@@ -10,7 +10,7 @@ use super::reaching::head;
 use crate::log::{Rank, Standing};
 use crate::node::account::Account;
 use crate::node::identities::Identities;
-use crate::node::io::entries::ConversationKind;
+use crate::node::io::entries::{ConversationKind, Origin};
 
 /// This device's account, and what is known of all accounts.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,14 @@ impl<'a> People<'a> {
     pub(super) fn is_own(&self, device: &DeviceKey) -> bool {
         let log = self.own.and_then(|own| self.identities.log_of(own));
         log.is_some_and(|log| log.standing().device(device).is_some())
+    }
+
+    /// Whose a device's entries are, of a device that is not this one.
+    pub(super) fn origin(&self, device: &DeviceKey) -> Origin {
+        match self.is_own(device) {
+            true => Origin::OwnAccount,
+            false => Origin::OtherAccount,
+        }
     }
 
     /// Whose entries count in a conversation. If another account has its other side's name by now, nobody's of that

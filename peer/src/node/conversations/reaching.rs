@@ -6,10 +6,10 @@ use common::log::{ChainId, ConversationId, Extent, HeaderHash, Sequence};
 use common::wire::peer::AccountHead;
 
 use super::held::Held;
-use super::writing::Written;
 use super::*;
 use crate::log::{Page, PageRequest};
 use crate::node::command::{CommandError, Event, MessageState, Reply};
+use crate::node::drafts::Written;
 use crate::node::io::entries::{EntriesAnswer, EntriesRequest, EntryWrite, Origin, Reach};
 use crate::node::io::{ChatAnswer, ChatRequest, Marked, StoreAnswer, StoreRequest};
 use crate::node::purpose::ConversationStored;

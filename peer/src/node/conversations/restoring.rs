@@ -5,12 +5,13 @@ use std::time::Instant;
 use common::limits::CONVERSATION_RETRY_FIRST;
 use common::log::{ChainId, ConversationId, ForkProof};
 
-use super::held::{Draft, Held, State, Then};
+use super::held::{Held, State};
 use super::*;
 use crate::log::{OwnRun, RunStart, StoredChain, at_start};
+use crate::node::drafts::{Draft, Then};
 use crate::node::io::StoreAnswer;
 use crate::node::io::entries::{
-    EntriesAnswer, EntriesRequest, Reached, StoredConversation, StoredCut,
+    Arrival, EntriesAnswer, EntriesRequest, Reached, StoredConversation, StoredCut,
 };
 use crate::node::purpose::ConversationStored;
 
@@ -77,7 +78,7 @@ impl Conversations {
         if let Some(held) = self.held.get_mut(&id) {
             held.begin_restoring();
             let epoch = held.epoch;
-            ask_chains(id, epoch, None, cx);
+            ask(id, epoch, Part::Chains(None), cx);
         }
     }
 
@@ -155,8 +156,8 @@ impl Conversations {
                     restore_chain(held, chain, stored, reached, cx);
                 }
                 match part.next {
-                    Some(_) => ask_chains(id, epoch, part.next, cx),
-                    None => ask_cuts(id, epoch, None, cx),
+                    Some(_) => ask(id, epoch, Part::Chains(part.next), cx),
+                    None => ask(id, epoch, Part::Cuts(None), cx),
                 }
             }
             StoreAnswer::Entries(EntriesAnswer::Cuts(part)) => {
@@ -165,8 +166,8 @@ impl Conversations {
                     held.replica.restore_cut(by, clock, target, &members);
                 }
                 match part.next {
-                    Some(_) => ask_cuts(id, epoch, part.next, cx),
-                    None => ask_forks(id, epoch, None, cx),
+                    Some(_) => ask(id, epoch, Part::Cuts(part.next), cx),
+                    None => ask(id, epoch, Part::Forks(None), cx),
                 }
             }
             StoreAnswer::Entries(EntriesAnswer::Forks(part)) => {
@@ -174,7 +175,7 @@ impl Conversations {
                     restore_fork(held, &proof, people);
                 }
                 match part.next {
-                    Some(_) => ask_forks(id, epoch, part.next, cx),
+                    Some(_) => ask(id, epoch, Part::Forks(part.next), cx),
                     None => self.on_whole(id, people, cx),
                 }
             }
@@ -297,41 +298,29 @@ fn restore_fork(held: &mut Held, proof: &ForkProof, people: People<'_>) {
     }
 }
 
-fn ask_chains(
-    conversation: ConversationId,
-    epoch: u64,
-    after: Option<ChainId>,
-    cx: &mut Context<'_>,
-) {
-    let request = EntriesRequest::Chains {
-        conversation,
-        after,
-    };
-    cx.store(request, ConversationStored::Restored(conversation, epoch));
+/// A part of what the store has of a conversation, behind what was read of it.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Chains(Option<ChainId>),
+    Cuts(Option<Arrival>),
+    Forks(Option<ChainId>),
 }
 
-fn ask_cuts(
-    conversation: ConversationId,
-    epoch: u64,
-    after: Option<crate::node::io::entries::Arrival>,
-    cx: &mut Context<'_>,
-) {
-    let request = EntriesRequest::Cuts {
-        conversation,
-        after,
-    };
-    cx.store(request, ConversationStored::Restored(conversation, epoch));
-}
-
-fn ask_forks(
-    conversation: ConversationId,
-    epoch: u64,
-    after: Option<ChainId>,
-    cx: &mut Context<'_>,
-) {
-    let request = EntriesRequest::Forks {
-        conversation,
-        after,
+/// Asks for a part of a conversation, for the reading of it that has this number.
+fn ask(conversation: ConversationId, epoch: u64, part: Part, cx: &mut Context<'_>) {
+    let request = match part {
+        Part::Chains(after) => EntriesRequest::Chains {
+            conversation,
+            after,
+        },
+        Part::Cuts(after) => EntriesRequest::Cuts {
+            conversation,
+            after,
+        },
+        Part::Forks(after) => EntriesRequest::Forks {
+            conversation,
+            after,
+        },
     };
     cx.store(request, ConversationStored::Restored(conversation, epoch));
 }

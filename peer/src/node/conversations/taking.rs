@@ -3,10 +3,10 @@
 use common::log::{ConversationId, EntryId, Fork, ForkProof};
 
 use super::links::close_for;
-use super::writing::Written;
 use super::*;
 use crate::log::{Checked, Examined, Refusal, SealJob, Slot, Source};
-use crate::node::io::entries::{EntriesAnswer, EntriesRequest, EntryWrite, Origin};
+use crate::node::drafts::Written;
+use crate::node::io::entries::{EntriesAnswer, EntriesRequest, EntryWrite};
 use crate::node::io::{Output, SealOutcome, SealWork, StoreAnswer};
 use crate::node::purpose::ConversationStored;
 
@@ -275,10 +275,7 @@ impl Conversations {
         let admitted = checked.and_then(|checked| held.replica.admit(checked, cx.unix(), &members));
         match admitted {
             Ok(admission) => {
-                let origin = match people.is_own(&admission.chain.device) {
-                    true => Origin::OwnAccount,
-                    false => Origin::OtherAccount,
-                };
+                let origin = people.origin(&admission.chain.device);
                 let mut written = Written::default();
                 match slot {
                     Some(slot) => {
@@ -346,10 +343,7 @@ impl Conversations {
             return;
         };
         let has_lost = admission.rewrite.is_some();
-        let origin = match people.is_own(&admission.chain.device) {
-            true => Origin::OwnAccount,
-            false => Origin::OtherAccount,
-        };
+        let origin = people.origin(&admission.chain.device);
         let writes = vec![
             EntryWrite::Fork(proof),
             EntryWrite::Admit(Box::new(admission), origin),

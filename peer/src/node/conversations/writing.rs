@@ -9,33 +9,18 @@ use common::time::UnixTime;
 use common::wire::peer::{Conversation, MessageBody};
 use rand::RngExt;
 
-use super::held::{Draft, Held, Then};
+use super::held::Held;
 use super::restoring::Start;
 use super::taking::Work;
 use super::*;
-use crate::log::{Admission, AppendError, OwnRun, Receipt, Refusal, SealJob, Slot};
+use crate::log::{Admission, AppendError, OwnRun, Refusal, SealJob};
 use crate::node::command::{
     CommandError, Cursor, Direction, Event, HistoryItem, MessageState, Recorded, Reply,
 };
+use crate::node::drafts::{Draft, Then, Written};
 use crate::node::io::entries::{EntriesAnswer, EntriesRequest, EntryWrite, Origin};
 use crate::node::io::{ChatRequest, SealWork, StoreAnswer};
 use crate::node::purpose::ConversationStored;
-
-/// What follows once something is on disk.
-#[derive(Debug, Default)]
-pub(in crate::node) struct Written {
-    receipts: Vec<(ChainId, Receipt)>,
-    /// What people may be shown of it.
-    items: Vec<(EntryId, HistoryItem)>,
-    /// The page that has brought it.
-    pub(super) settles: Option<(LinkId, Slot)>,
-    /// The command whose message it is, and which of them.
-    sent: Option<(CommandId, usize)>,
-    /// The message that waited and is an entry now.
-    replaces: Option<MessageId>,
-    /// What is to be written again if the store fails, since nobody else does it.
-    again: Option<Draft>,
-}
 
 /// A command that sends messages, until all of them are on disk.
 #[derive(Debug)]

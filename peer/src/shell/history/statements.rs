@@ -8,12 +8,14 @@ use common::id::{AccountName, MessageId};
 use common::key::{DeviceKey, Token};
 use common::limits::{HISTORY_ITEMS_LEN_MAX, HISTORY_ITEMS_MAX, SEARCH_INDEX_STEP};
 use common::log::Clock;
-use common::os::sqlite::{Access, Schema, malformed, parse_column};
+use common::os::sqlite::{Access, Schema, parse_column};
 use common::time::UnixTime;
-use common::wire::peer::{Conversation, Message, MessageBody};
-use rusqlite::types::FromSqlError;
+use common::wire::peer::{Conversation, Message};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
 
+use super::columns::{
+    body, cursor, direction, direction_code, last_number, millis, state, state_code, unix_time,
+};
 use super::{entries, logs, search};
 use crate::node::command::{
     Cursor, Direction, HistoryItem, HistoryQuery, MessageState, Recorded, RecordedPage,
@@ -234,15 +236,6 @@ fn insert(
             |row| cursor(row, 0),
         )
         .optional()
-}
-
-/// The last number that was given to a message.
-pub(super) fn last_number(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached(
-            "SELECT max(coalesce((SELECT max(number) FROM messages), 0), number) FROM taken_back",
-        )?
-        .query_row([], |row| row.get(0))
 }
 
 fn advance(
@@ -535,59 +528,4 @@ pub(super) fn sent(connection: &Connection) -> rusqlite::Result<BTreeSet<Message
         .prepare("SELECT id FROM messages WHERE direction = 0 AND state = 1 AND entry IS NULL")?
         .query_map([], |row| Ok(MessageId::from_bytes(row.get(0)?)))?
         .collect()
-}
-
-// ---- columns -----------------------------------------------------------------------------------
-
-fn body(row: &Row<'_>, column: usize) -> rusqlite::Result<MessageBody> {
-    let text: String = row.get(column)?;
-    MessageBody::try_from(text).map_err(|error| malformed(column, error))
-}
-
-fn cursor(row: &Row<'_>, column: usize) -> rusqlite::Result<Cursor> {
-    let number: i64 = row.get(column)?;
-    Ok(Cursor(number.cast_unsigned()))
-}
-
-fn unix_time(row: &Row<'_>, column: usize) -> rusqlite::Result<UnixTime> {
-    let millis: i64 = row.get(column)?;
-    Ok(UnixTime::from_millis(millis.cast_unsigned()))
-}
-
-fn direction(row: &Row<'_>, column: usize) -> rusqlite::Result<Direction> {
-    match row.get(column)? {
-        0_i64 => Ok(Direction::Sent),
-        1 => Ok(Direction::Received),
-        other => Err(malformed(column, FromSqlError::OutOfRange(other))),
-    }
-}
-
-fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<MessageState> {
-    match row.get(column)? {
-        0_i64 => Ok(MessageState::Queued),
-        1 => Ok(MessageState::Sent),
-        2 => Ok(MessageState::Delivered),
-        3 => Ok(MessageState::Read),
-        other => Err(malformed(column, FromSqlError::OutOfRange(other))),
-    }
-}
-
-pub(super) const fn direction_code(direction: Direction) -> i64 {
-    match direction {
-        Direction::Sent => 0,
-        Direction::Received => 1,
-    }
-}
-
-pub(super) const fn state_code(state: MessageState) -> i64 {
-    match state {
-        MessageState::Queued => 0,
-        MessageState::Sent => 1,
-        MessageState::Delivered => 2,
-        MessageState::Read => 3,
-    }
-}
-
-pub(super) const fn millis(time: UnixTime) -> i64 {
-    time.as_millis().cast_signed()
 }

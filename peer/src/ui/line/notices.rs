@@ -4,6 +4,7 @@ use common::id::{AccountName, DeviceName};
 use common::text::{self, inline};
 use common::wire::rendezvous::FailedLogins;
 
+use crate::failure::{RELAY_OFF, RELAY_OFF_HELP};
 use crate::node::command::{Approval, EnrolmentView, Event};
 use crate::ui::Look;
 
@@ -57,12 +58,6 @@ pub(crate) fn warning(event: &Event, look: &Look) -> Option<String> {
     let is_first = matches!(event, Event::NewKey { known: 0, .. });
     notice(event, look).filter(|_| !is_first)
 }
-
-/// What nobody reaches anybody for: the option and the server exclude each other.
-pub(crate) const RELAY_OFF: &str =
-    "this server relays nothing, and --path relay permits no other way";
-/// What helps against [`RELAY_OFF`].
-pub(crate) const RELAY_OFF_HELP: &str = "leave out --path relay, or unset PEER_PATH, which shows this device's addresses to others; or ask the server's operator for its relay";
 
 /// Warns that nobody can be reached.
 pub(crate) fn relay_off(look: &Look) -> String {

@@ -15,7 +15,7 @@ use crate::log::StoredEntry;
 use crate::node::command::Cursor;
 use crate::node::io::EntriesAnswer;
 use crate::node::io::entries::{ConversationKind, EntriesRefusal, Origin, Reach, Reached};
-use crate::shell::history::statements::{direction_code, last_number, millis, state_code};
+use crate::shell::history::columns::{direction_code, last_number, millis, state_code};
 
 /// The migration that makes messages a view of entries.
 pub(in crate::shell::history) const MIGRATION: &str = "
