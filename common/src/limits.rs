@@ -753,6 +753,9 @@ pub const CONVERSATIONS_MAX: usize = 2 * IDENTITIES_MAX;
 pub const CONVERSATION_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest of these waits.
 pub const CONVERSATION_RETRY_MAX: Duration = Duration::from_secs(60);
+/// The store keeps that a link has carried a message after this, unless the other account has it by then, which says the
+/// same: on most networks there is one write less for each message. Whoever is killed in between finds it as unsent.
+pub const SENT_KEPT_AFTER: Duration = Duration::from_millis(250);
 /// A message that was written so long ago is dated by that; a later one by when it becomes an entry: in between others
 /// have been written.
 pub const DRAFT_FRESH: Duration = Duration::from_secs(60);

@@ -305,6 +305,10 @@ impl Node {
     /// ```
     pub fn poll_output(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Output {
         buffer.clear();
+        // What is to be on disk comes before the packets that carry it: the store's journal has it then.
+        if let Some(output) = self.effects.outputs.pop_front() {
+            return output;
+        }
         if let Some(announcement) = self.lan.poll_output() {
             return Output::Lan(announcement);
         }
@@ -313,9 +317,6 @@ impl Node {
         }
         if let Some(transmit) = self.effects.links.poll_transmit(now, buffer) {
             return Output::Transmit(transmit);
-        }
-        if let Some(output) = self.effects.outputs.pop_front() {
-            return output;
         }
         while let Some(train) = self.effects.links.poll_train() {
             // On a connection that is not logged in it would be no frame.

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, Row, TransactionBehavior};
 
@@ -102,6 +103,8 @@ pub fn open(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // Plans do not depend on what is bound: otherwise SQLite prepares statements again for other values.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     set_durability(&connection, Durability::PowerLoss)?;
     migrate(&mut connection, schema.migrations, version)?;
     Ok(connection)

@@ -5,7 +5,8 @@
 //!
 //! - At the start the store is asked, once, how the last program ended, and then for each conversation. Until one is
 //!   read it is neither written nor shared: what people write meanwhile waits, and so do links.
-//! - What this device writes is given to links once the store has it: the page that is given is read behind the write.
+//! - What this device writes is given to links at once, and what others write is shown at once. Its author is told that
+//!   it is here once the store has it.
 //! - What comes is examined, its seal checked off the loop, admitted, and answered once the store has it.
 //! - If the store fails, the conversation is read from it again, later and later, and begins a new run. What waited for
 //!   that write is told; others give again what they gave.
@@ -43,6 +44,8 @@ use restoring::Start;
 use taking::Work;
 use writing::Sending;
 
+// What this device has written and the disk may not have.
+mod fresh;
 // One conversation.
 mod held;
 // What is said on links.
@@ -414,6 +417,7 @@ impl Conversations {
         sealing
             .chain(sessions)
             .chain(broken)
+            .chain(self.held.values().filter_map(Held::carried_at))
             .chain(self.look_at)
             .chain(self.start.poll_timeout())
             .min()
@@ -423,6 +427,7 @@ impl Conversations {
     pub(super) fn handle_timeout(&mut self, people: People<'_>, cx: &mut Context<'_>) {
         self.try_again(cx);
         self.look_for_old(cx.now);
+        self.keep_carried(cx.now, cx);
         let sealing: Vec<ConversationId> = self.sealing.iter().copied().collect();
         for id in sealing {
             self.seal_due(id, cx);

@@ -44,6 +44,8 @@ pub(super) struct Written {
     pub(super) sent: Option<(CommandId, usize)>,
     /// The message that waited and is an entry now.
     pub(super) replaces: Option<MessageId>,
+    /// What was written here and is given from memory until then.
+    pub(super) fresh: Option<EntryId>,
     /// What is to be written again if the store fails, since nobody else does it.
     pub(super) again: Option<Draft>,
 }

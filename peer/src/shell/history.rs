@@ -24,6 +24,7 @@ use common::os::worker::{Queue, Worker};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::workers::{Answer, Answers};
+use crate::node::io::entries::ConversationKind;
 use crate::node::io::{ChatRequest, Restored, StoreAnswer, StoreId, StoreRequest};
 
 // What columns of messages mean.
@@ -32,7 +33,7 @@ mod columns;
 mod ending;
 // The entries of conversations.
 mod entries;
-// Messages that may be on the wire before the database has them.
+// What may be on the wire before the database has it.
 mod journal;
 // The logs of accounts.
 mod logs;
@@ -41,8 +42,8 @@ mod search;
 // The schema, and each request in SQL.
 mod statements;
 
-use journal::Journal;
 pub(crate) use journal::OutboxJournal;
+use journal::{Journal, Record};
 use logs::{logs, verified};
 use statements::{
     SCHEMA, STATEMENTS_MAX, contacts, execute, last_endpoints, outbox, sent, session, undelivered,
@@ -84,25 +85,56 @@ impl History {
         })
     }
 
-    /// Opens the journal of the outbox, which lies beside the file, and stores the messages that a killed
-    /// run left in it.
+    /// Opens the journal, which lies beside the file, and stores what a killed run left in it.
     pub(crate) fn take_journal(&mut self, path: &Path) -> Result<OutboxJournal, HistoryError> {
         let beside = path.with_file_name("outbox-journal");
-        let (mut journal, messages) =
+        let (mut journal, left) =
             Journal::open(&beside).map_err(|error| HistoryError::new(&beside, error))?;
-        if !messages.is_empty() {
-            let count = messages.len();
-            log::info!("read the journal of a run that was killed messages={count}");
-            // Nothing tells which of them links have carried.
-            let sent = messages.iter().map(|(_, message)| message.id).collect();
-            let request = StoreRequest::Chat(ChatRequest::Queue { messages, sent });
-            self.execute([&request])
+        if !left.is_empty() {
+            log::info!(
+                "read the journal of a run that was killed records={}",
+                left.len()
+            );
+            self.take_left(left)
                 .map_err(|error| HistoryError::new(path, error))?;
         }
         journal
             .clear()
             .map_err(|error| HistoryError::new(&beside, error))?;
         Ok(OutboxJournal::new(journal))
+    }
+
+    fn take_left(&mut self, left: Vec<Record>) -> rusqlite::Result<()> {
+        let mut messages = Vec::new();
+        self.set_durability(Durability::PowerLoss)?;
+        let transaction = self.connection.transaction()?;
+        for record in left {
+            match record {
+                Record::Queued(to, message) => messages.push((to, message)),
+                Record::Opened(conversation, is_notes, with) => {
+                    let kind = match is_notes {
+                        true => ConversationKind::Notes(with),
+                        false => ConversationKind::Direct(with),
+                    };
+                    if let Err(error) = entries::open(&transaction, conversation, &kind) {
+                        log::warn!("cannot keep a conversation of the last run: {error}");
+                    }
+                }
+                Record::Written(entry) => {
+                    entries::add_left(&transaction, entry)?;
+                }
+                // Those that it is of are left out.
+                Record::Struck(_) => {}
+            }
+        }
+        transaction.commit()?;
+        if messages.is_empty() {
+            return Ok(());
+        }
+        // Nothing tells which of them links have carried.
+        let sent = messages.iter().map(|(_, message)| message.id).collect();
+        let request = StoreRequest::Chat(ChatRequest::Queue { messages, sent });
+        self.execute([&request]).map(drop)
     }
 
     /// Reads the state that a node starts from.
@@ -866,58 +898,31 @@ mod tests {
         drop(history);
     }
 
+    /// A file as an earlier version left it.
     #[test]
-    fn what_was_sent_before_the_history_had_it_is_there_at_the_next_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("history.db");
-        let request = |byte, text| {
-            let messages = vec![(name("bob"), message(byte, text))];
-            queue(messages)
-        };
-        let mut history = History::open(&path).unwrap();
-        let mut journal = history.take_journal(&path).unwrap();
-        // The first has been delivered when the second is recorded, and the program is killed then.
-        journal.on_request(StoreId(1), &request(1, "first"));
-        ask(&mut history, request(1, "first"));
+    fn what_an_earlier_version_left_in_its_journal_is_in_the_outbox() {
+        let folder = TempDir::new().unwrap();
+        let mut history = open(&folder);
+        let [first, second] = [message(1, "first"), message(2, "second")];
+        let (mut journal, _) =
+            Journal::open(&path(&folder).with_file_name("outbox-journal")).unwrap();
+        let records = [&first, &second].map(|it| Record::Queued(name("bob"), it.clone()));
+        journal.append(&records).unwrap();
+        drop(journal);
+        // The first has been delivered when the program was killed.
+        ask(&mut history, queue(vec![(name("bob"), first.clone())]));
         let advance = ChatRequest::Advance {
-            id: MessageId::from_bytes([1; 16]),
+            id: first.id,
             to: name("bob"),
             state: MessageState::Delivered,
         };
         ask(&mut history, StoreRequest::Chat(advance));
-        journal.on_request(StoreId(2), &request(2, "second"));
-        drop((history, journal));
-
-        let mut history = History::open(&path).unwrap();
-        let mut journal = history.take_journal(&path).unwrap();
+        history.take_journal(&path(&folder)).unwrap();
         let outbox = history.restore().unwrap().outbox;
-        assert_eq!(outbox, [(name("bob"), message(2, "second"))]);
+        assert_eq!(outbox, [(name("bob"), second)]);
         let items = lookup(&mut history, Some("bob"), 10);
         assert_eq!(items.len(), 2);
         assert_eq!(items[0].state, MessageState::Delivered);
-
-        // What the history has is not kept for long.
-        let left = || {
-            path.with_file_name("outbox-journal")
-                .metadata()
-                .unwrap()
-                .len()
-        };
-        assert_eq!(left(), 0);
-        let long = "x".repeat(common::limits::MESSAGE_LEN_MAX);
-        journal.on_request(StoreId(3), &request(3, &long));
-        journal.on_request(StoreId(4), &request(4, "fourth"));
-        journal.on_answer(StoreId(3), &StoreAnswer::Done);
-        assert!(left() > 0, "the fourth is owed");
-        journal.on_answer(StoreId(4), &StoreAnswer::Done);
-        assert_eq!(left(), 0);
-        journal.on_request(StoreId(5), &request(5, "fifth"));
-        journal.clear();
-        assert!(left() > 0, "the fifth is owed");
-        journal.on_answer(StoreId(5), &StoreAnswer::Done);
-        assert!(left() > 0, "it is short");
-        journal.clear();
-        assert_eq!(left(), 0);
     }
 
     fn path(folder: &TempDir) -> PathBuf {

@@ -101,6 +101,15 @@ impl Disk {
         }
     }
 
+    /// Tells whether a host that is killed finds a request in its store's journal.
+    pub fn is_journaled(&self, request: &StoreRequest) -> bool {
+        if let StoreRequest::Entries(request) = request {
+            !self.is_full && request.is_journaled()
+        } else {
+            false
+        }
+    }
+
     fn is_refused(&mut self, request: &StoreRequest) -> bool {
         let left = if is_received(request) {
             &mut self.refused_messages

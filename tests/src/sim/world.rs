@@ -359,9 +359,7 @@ impl World {
         if host.node.take().is_none() {
             return;
         }
-        if in_good_order {
-            self.finish_stores(n);
-        }
+        self.finish_stores(n, in_good_order);
         self.withdraw(n, in_good_order);
         let host = &mut self.hosts[n];
         host.disk.crash();
@@ -404,8 +402,9 @@ impl World {
         }
     }
 
-    /// Carries out what a host's history was asked: its shell waits for that when it ends.
-    fn finish_stores(&mut self, n: usize) {
+    /// Carries out what a host's history was asked: its shell waits for that when it ends. If it is killed, what its
+    /// journal has of that is carried out at the next start; nothing happens in between, so that it may be done now.
+    fn finish_stores(&mut self, n: usize, in_good_order: bool) {
         let life = self.hosts[n].life;
         let mut rest = std::mem::take(&mut self.queue).into_sorted_vec();
         // The earliest is last.
@@ -413,7 +412,10 @@ impl World {
             if let Happening::Store(of, in_life, _, request) = &due.what
                 && (*of, *in_life) == (n, life)
             {
-                self.hosts[n].disk.store(request);
+                let disk = &mut self.hosts[n].disk;
+                if in_good_order || disk.is_journaled(request) {
+                    disk.store(request);
+                }
             } else {
                 self.queue.push(Reverse(due));
             }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use common::id::MessageId;
 use common::limits::RECIPIENTS_MAX;
 use common::wire::peer::MessageBody;
-use peer::node::command::{Command, Event, HistoryQuery, MessageState, Reply};
+use peer::node::command::{Command, CommandError, Event, HistoryQuery, MessageState, Reply};
 use tests::sim::net::Faults;
 use tests::sim::world::World;
 
 use super::shared::{
-    ask, has_state, linked_outsider, received, reunite, say, separate, shown, until,
-    until_delivered, until_online, waiting, world,
+    ask, begin_to_say, has_state, linked_outsider, received, reunite, say, separate, shown,
+    try_to_say, until, until_delivered, until_online, waiting, world,
 };
 
 #[test]
@@ -53,6 +53,62 @@ fn an_author_learns_that_a_message_was_read_later() {
             has_state(world, 0, id, MessageState::Read)
         });
     }
+}
+
+/// A message waits for no disk: its author may be killed before its own disk has what the other one has.
+#[test]
+fn whoever_is_killed_between_sending_and_writing_has_what_was_sent() {
+    let mut world = world(2, Faults::NONE);
+    let first = say(&mut world, 0, 1, "first");
+    until_delivered(&mut world, 0, first);
+    world.hosts[0].disk_delay = Duration::from_secs(3);
+    begin_to_say(&mut world, 0, 1, "second");
+    until(&mut world, |world| shown(world, 1) == ["first", "second"]);
+    assert_eq!(world.hosts[0].disk.rows().len(), 1, "on the wire alone");
+    world.stop(0, false);
+    world.hosts[0].disk_delay = Duration::ZERO;
+    world.start(0);
+    say(&mut world, 0, 1, "third");
+    until(&mut world, |world| waiting(world, 0) == 0);
+    for host in 0..2 {
+        let rows = world.hosts[host].disk.rows().iter();
+        let texts: Vec<&str> = rows.map(|row| row.message.body.as_str()).collect();
+        assert_eq!(texts, ["first", "second", "third"], "host {host}");
+    }
+}
+
+/// What a link has carried is kept once the disk takes it, though the person was told that it was refused.
+#[test]
+fn what_was_sent_while_the_disk_was_full_is_in_both_histories() {
+    let mut world = world(2, Faults::NONE);
+    let first = say(&mut world, 0, 1, "first");
+    until_delivered(&mut world, 0, first);
+    world.hosts[0].disk.is_full = true;
+    let reply = try_to_say(&mut world, 0, 1, "second");
+    assert!(matches!(reply, Err(CommandError::Store(_))), "{reply:?}");
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.hosts[0].disk.rows().len(), 1);
+    world.hosts[0].disk.is_full = false;
+    until(&mut world, |world| world.hosts[0].disk.rows().len() == 2);
+    say(&mut world, 0, 1, "third");
+    until(&mut world, |world| waiting(world, 0) == 0);
+    assert_eq!(received(&world, 1), ["first", "second", "third"]);
+    assert_eq!(shown(&world, 1), ["first", "second", "third"]);
+}
+
+/// The disk of whoever gets a message is slow: it is shown at once, and the receipt waits for the disk.
+#[test]
+fn a_message_is_shown_before_the_disk_has_it_and_acknowledged_after() {
+    let mut world = world(2, Faults::NONE);
+    let first = say(&mut world, 0, 1, "first");
+    until_delivered(&mut world, 0, first);
+    world.hosts[1].disk_delay = Duration::from_secs(3);
+    let second = say(&mut world, 0, 1, "second");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(shown(&world, 1), ["first", "second"]);
+    assert!(!has_state(&world, 0, second, MessageState::Delivered));
+    until_delivered(&mut world, 0, second);
+    assert_eq!(shown(&world, 1), ["first", "second"]);
 }
 
 #[test]

@@ -14,7 +14,8 @@ use common::wire::rendezvous::{
 };
 use peer::node::Node;
 use peer::node::command::{
-    Command, CommandError, ConnectionState, Direction, Event, MessageState, Reply, TransferState,
+    Command, CommandError, CommandId, ConnectionState, Direction, Event, MessageState, Reply,
+    TransferState,
 };
 use tests::sim::login;
 use tests::sim::net::{Dependence, Faults, NatOptions, Realm, Site};
@@ -99,17 +100,30 @@ pub(crate) fn try_to_say(
     to: usize,
     text: &str,
 ) -> Result<Reply, CommandError> {
+    let id = begin_to_say(world, from, to, text);
+    reply_to(world, from, id)
+}
+
+/// The same without waiting for a reply.
+#[track_caller]
+pub(crate) fn begin_to_say(world: &mut World, from: usize, to: usize, text: &str) -> CommandId {
     let to = world.hosts[to].account.clone();
     world.model.on_typed(from, &to, text);
     let body = MessageBody::try_from(text.to_owned()).unwrap();
     let (to, sent) = (vec![to], world.wall);
-    ask(world, from, Command::Send { to, body, sent })
+    let send = Command::Send { to, body, sent };
+    world.command(from, send).unwrap()
 }
 
 /// Asks something, and waits for the reply.
 #[track_caller]
 pub(crate) fn ask(world: &mut World, host: usize, command: Command) -> Result<Reply, CommandError> {
     let id = world.command(host, command).unwrap();
+    reply_to(world, host, id)
+}
+
+#[track_caller]
+fn reply_to(world: &mut World, host: usize, id: CommandId) -> Result<Reply, CommandError> {
     until(world, |world| world.hosts[host].replies.contains_key(&id));
     world.hosts[host].replies.remove(&id).unwrap()
 }

@@ -2,6 +2,7 @@
 
 use common::account::AccountLog;
 use common::id::{AccountName, MessageId};
+use common::limits::SENT_KEPT_AFTER;
 use common::log::{ChainId, ConversationId, Extent, HeaderHash, Sequence};
 use common::wire::peer::AccountHead;
 
@@ -104,11 +105,38 @@ impl Conversations {
         cx: &mut Context<'_>,
     ) {
         if people.is_own(&chain.device) {
-            // What it says to have beyond what is here is another copy's.
-            let held = self.held.get(&id);
-            let tip = held.and_then(|held| held.replica.tip(&chain));
-            let last = tip.map_or(Sequence::START, |tip| tip.sequence.min(last));
+            let held = self.held.get_mut(&id);
+            if let Some(held) = held {
+                held.note_claimed(chain, last);
+            }
+            self.reach_claimed(id, chain, cx);
+        }
+    }
+
+    /// What the other account has said to have is delivered as far as it is here: the rest another device of this account
+    /// has written, or another copy of this one.
+    pub(super) fn reach_claimed(
+        &mut self,
+        id: ConversationId,
+        chain: ChainId,
+        cx: &mut Context<'_>,
+    ) {
+        let held = self.held.get(&id);
+        let last = held.and_then(|held| {
+            let tip = held.replica.tip(&chain)?;
+            Some(tip.sequence.min(held.claimed(&chain)))
+        });
+        if let Some(last) = last {
             self.reach((id, chain), Reach::Delivered, last, cx);
+        }
+    }
+
+    /// The same of all chains.
+    pub(super) fn reach_all_claimed(&mut self, id: ConversationId, cx: &mut Context<'_>) {
+        let held = self.held.get(&id);
+        let chains: Vec<ChainId> = held.map_or_else(Vec::new, Held::claimed_chains);
+        for chain in chains {
+            self.reach_claimed(id, chain, cx);
         }
     }
 
@@ -160,23 +188,47 @@ impl Conversations {
         if reached.with(reach, last) == reached {
             return;
         }
-        let reached = reached.with(reach, last);
-        held.reached.insert(chain, reached);
-        held.on_delivered(&chain, reached.delivered);
+        let moved = held.on_reached(&chain, reached.with(reach, last));
+        let (to, is_counted) = (held.with().clone(), held.is_counted);
         let request = EntriesRequest::Reach {
             conversation: id,
             chain,
             reach,
             last,
         };
-        let state = match reach {
-            Reach::Sent => MessageState::Sent,
-            Reach::Delivered => MessageState::Delivered,
-            Reach::Read => MessageState::Read,
-        };
-        let again = Box::new(request.clone().into());
-        let then = ConversationStored::Reached(held.with().clone(), state, again);
-        cx.store(request, then);
+        // Which messages have been read, or those of before, the store alone knows.
+        if reach == Reach::Read || !is_counted {
+            let again = Box::new(request.clone().into());
+            return cx.store(
+                request,
+                ConversationStored::Reached(to, reach.state(), again),
+            );
+        }
+        match reach {
+            Reach::Sent => held.note_carried(chain, cx.now + SENT_KEPT_AFTER),
+            Reach::Delivered | Reach::Read => cx.store_unawaited(request),
+        }
+        for entry in moved {
+            cx.event(Event::MessageState {
+                id: MessageId::of_entry(&id, &entry),
+                to: to.clone(),
+                state: reach.state(),
+            });
+        }
+    }
+
+    /// Has the store keep what links have carried by some time, as far as it does not know.
+    pub(super) fn keep_carried(&mut self, now: Instant, cx: &mut Context<'_>) {
+        for (id, held) in &mut self.held {
+            for (chain, last) in held.take_carried(now) {
+                cx.store_unawaited(EntriesRequest::Reach {
+                    conversation: *id,
+                    chain,
+                    reach: Reach::Sent,
+                    last,
+                });
+            }
+        }
     }
 
     /// The store has told which messages have got further.

@@ -2,16 +2,17 @@
 
 use std::time::Instant;
 
-use common::limits::CONVERSATION_RETRY_FIRST;
-use common::log::{ChainId, ConversationId, ForkProof};
+use common::limits::{CONVERSATION_RETRY_FIRST, SENT_KEPT_AFTER};
+use common::log::{ChainId, ConversationId, EntryId, ForkProof};
 
 use super::held::{Held, State};
 use super::*;
-use crate::log::{OwnRun, RunStart, StoredChain, at_start};
-use crate::node::drafts::{Draft, Then};
+use crate::log::{Examined, OwnRun, RunStart, Source, StoredChain, at_start};
+use crate::node::drafts::{Draft, Then, Written};
 use crate::node::io::StoreAnswer;
 use crate::node::io::entries::{
-    Arrival, EntriesAnswer, EntriesRequest, Reached, StoredConversation, StoredCut,
+    Arrival, EntriesAnswer, EntriesRequest, EntryWrite, Origin, Reach, Reached, StoredConversation,
+    StoredCut,
 };
 use crate::node::purpose::ConversationStored;
 
@@ -115,7 +116,7 @@ impl Conversations {
         };
         for StoredConversation { id, kind, run } in part.items {
             let mut held = Held::new(kind, Replica::new(id, self.device));
-            (held.is_open, held.is_counted, held.stored_run) = (true, false, run);
+            (held.is_open, held.stored_run) = (true, run);
             self.held.insert(id, held);
             self.restore(id, cx);
         }
@@ -213,9 +214,13 @@ impl Conversations {
             // With the first entry.
             RunStart::Begin(_) => {}
         }
-        held.replica.seal_remains();
         let epoch = held.epoch;
         self.refresh(id, people, cx);
+        self.take_fresh(id, people, cx);
+        self.reach_all_claimed(id, cx);
+        if let Some(held) = self.held.get_mut(&id) {
+            held.replica.seal_remains();
+        }
         self.seal_due(id, cx);
         self.share(id, cx.now);
         let conversation = id;
@@ -224,6 +229,55 @@ impl Conversations {
         let then = ConversationStored::Lost(id, epoch);
         cx.store(EntriesRequest::Lost { conversation }, then);
         self.write_waiting(id, people, cx);
+    }
+
+    /// Has the store write what it has refused before and links have carried.
+    fn take_fresh(&mut self, id: ConversationId, people: People<'_>, cx: &mut Context<'_>) {
+        let held = self.held.get(&id);
+        let pages = held.map_or_else(Vec::new, |held| held.fresh.pages(id));
+        for page in pages {
+            let (chain, first, last) = (page.chain, page.first, page.last());
+            let source = Source::Device(self.device);
+            let examined = self.examine(
+                id,
+                |replica, members| replica.examine(page, source, members),
+                people,
+            );
+            let (Some(held), checked) =
+                (self.held.get_mut(&id), examined.and_then(Examined::check))
+            else {
+                return;
+            };
+            let members = people.members(&id, &held.kind);
+            let admitted =
+                checked.and_then(|checked| held.replica.admit(checked, cx.unix(), &members));
+            match admitted {
+                Ok(admission) => {
+                    let written = Written {
+                        fresh: Some(EntryId {
+                            chain,
+                            sequence: last,
+                        }),
+                        ..Written::default()
+                    };
+                    let write = EntryWrite::Admit(Box::new(admission), Origin::WrittenHere);
+                    let reached = held.reached(&chain);
+                    self.write(id, vec![write], written, cx);
+                    for reach in Reach::ALL {
+                        cx.store_unawaited(EntriesRequest::Reach {
+                            conversation: id,
+                            chain,
+                            reach,
+                            last: reached.last(reach),
+                        });
+                    }
+                }
+                Err(refusal) => {
+                    log::warn!("cannot keep what was sent while the disk refused it: {refusal}");
+                    held.fresh.forget_from(&chain, first);
+                }
+            }
+        }
     }
 
     /// The store has told what is to be written again.
@@ -258,6 +312,7 @@ impl Conversations {
             return;
         };
         self.is_ending = true;
+        self.keep_carried(cx.now + SENT_KEPT_AFTER, cx);
         let held = self
             .held
             .values()
@@ -286,6 +341,11 @@ fn restore_chain(
     cx: &Context<'_>,
 ) {
     held.replica.restore(chain, stored, cx.unix());
+    // Of what the store had refused it does not know how far it has got.
+    let known = held.reached(&chain);
+    let reached = Reach::ALL.iter().fold(reached, |reached, reach| {
+        reached.with(*reach, known.last(*reach))
+    });
     held.reached.insert(chain, reached);
 }
 

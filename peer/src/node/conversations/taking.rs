@@ -4,7 +4,7 @@ use common::log::{ConversationId, EntryId, Fork, ForkProof};
 
 use super::links::close_for;
 use super::*;
-use crate::log::{Checked, Examined, Refusal, SealJob, Slot, Source};
+use crate::log::{Checked, Examined, Page, PageRequest, Refusal, SealJob, Slot, Source};
 use crate::node::drafts::Written;
 use crate::node::io::entries::{EntriesAnswer, EntriesRequest, EntryWrite};
 use crate::node::io::{Output, SealOutcome, SealWork, StoreAnswer};
@@ -43,8 +43,14 @@ impl Conversations {
     ) {
         match task {
             Task::ReadPage(request) => {
-                let then = ConversationStored::Page { link, request };
-                cx.store(EntriesRequest::Page(request), then);
+                let held = self.held.get(&request.conversation);
+                match held.and_then(|held| held.fresh.page(&request)) {
+                    Some(page) => self.give(link, &request, Some(page), people, cx),
+                    None => {
+                        let then = ConversationStored::Page { link, request };
+                        cx.store(EntriesRequest::Page(request), then);
+                    }
+                }
             }
             Task::ReadStretch {
                 conversation,
@@ -137,7 +143,8 @@ impl Conversations {
         }
     }
 
-    fn examine(
+    /// Examines something that was given in a conversation.
+    pub(super) fn examine(
         &self,
         id: ConversationId,
         examine: impl FnOnce(&Replica, &people::Members<'_>) -> Result<Examined, Refusal>,
@@ -371,7 +378,22 @@ impl Conversations {
         }
     }
 
-    // ---- what was read for others --------------------------------------------------------------
+    // ---- what others are given --------------------------------------------------------------
+
+    /// A page is there that a session has asked for, or cannot be made.
+    fn give(
+        &mut self,
+        link: LinkId,
+        request: &PageRequest,
+        page: Option<Page>,
+        people: People<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        self.note_given(link, request, page.as_ref(), people, cx);
+        self.with(link, cx.now, |session, cx| {
+            session.handle_page(request, page, cx);
+        });
+    }
 
     /// The store has read what a session has asked for.
     pub(super) fn on_read(
@@ -392,10 +414,7 @@ impl Conversations {
                 } else {
                     None
                 };
-                self.note_given(link, &request, page.as_ref(), people, cx);
-                self.with(link, cx.now, |session, cx| {
-                    session.handle_page(&request, page, cx);
-                });
+                self.give(link, &request, page, people, cx);
             }
             (
                 ConversationStored::Stretch {

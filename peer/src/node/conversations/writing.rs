@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use common::id::{AccountName, MessageId};
 use common::limits::{DRAFT_FRESH, OUTBOX_MESSAGES_MAX};
-use common::log::{Body, ChainId, ConversationId, EntryId, Kind, RunId, Seal};
+use common::log::{Body, ChainId, ConversationId, EntryId, HeaderHash, Kind, RunId, Seal};
 use common::time::UnixTime;
 use common::wire::peer::{Conversation, MessageBody};
 use rand::RngExt;
@@ -156,9 +156,16 @@ impl Conversations {
         {
             let run = RunId::from_bytes(self.rng.random());
             match append(held, self.device, run, &draft, people, cx) {
-                Ok((mut writes, admission)) => {
+                Ok(Appended {
+                    mut writes,
+                    admission,
+                    previous,
+                }) => {
                     held.waiting.pop_front();
                     let mut written = Written::default();
+                    if matches!(draft.then, Then::Sent(..)) {
+                        written.fresh = keep_fresh(held, previous, &admission);
+                    }
                     match draft.then {
                         Then::Nothing => written.again = Some(draft),
                         Then::Sent(command, index) => written.sent = Some((command, index)),
@@ -271,8 +278,17 @@ impl Conversations {
         }
         for write in &writes {
             if let EntryWrite::Admit(admission, origin) = write {
+                if let Some(from) = admission.remove {
+                    held.on_removed(&admission.chain, from);
+                }
                 written.receipts.push((admission.chain, admission.receipt));
                 written.items.extend(items(held, admission, *origin));
+            }
+        }
+        // People see at once what others have written; its author hears that it is here once the disk has it.
+        for (entry, item) in &written.items {
+            if item.direction == Direction::Received && held.is_news(entry) {
+                cx.event(Event::Message(item.clone()));
             }
         }
         let chains: Vec<ChainId> = written.receipts.iter().map(|(chain, _)| *chain).collect();
@@ -284,6 +300,7 @@ impl Conversations {
         cx.store(request, then);
         for chain in chains {
             self.tell_changed(id, chain, false, cx.now);
+            self.reach_claimed(id, chain, cx);
         }
     }
 
@@ -310,10 +327,11 @@ impl Conversations {
         };
         let Written {
             receipts,
-            items,
+            mut items,
             settles,
             sent,
             replaces,
+            fresh,
             again: _,
         } = written;
         if let Some(held) = self.held.get_mut(&id).filter(|held| held.epoch == epoch) {
@@ -329,7 +347,7 @@ impl Conversations {
         if let Some((link, slot)) = settles {
             self.settle(link, Some(slot), Ok(()), cx);
         }
-        self.note_undelivered(id, &items);
+        self.note_written(id, fresh, &mut items);
         if let Some((command, index)) = sent
             && let Some((_, item)) = items.first()
             && let Some(sending) = self.sendings.get_mut(&command)
@@ -351,15 +369,26 @@ impl Conversations {
         tell_shown(items, &places, cx);
     }
 
-    /// Messages of this account wait until the other one has them, as far as it has not said so before.
-    fn note_undelivered(&mut self, id: ConversationId, items: &[(EntryId, HistoryItem)]) {
+    /// The disk has messages of this account: they have got as far as links have said, and wait until the other account
+    /// has them.
+    fn note_written(
+        &mut self,
+        id: ConversationId,
+        fresh: Option<EntryId>,
+        items: &mut [(EntryId, HistoryItem)],
+    ) {
         let Some(held) = self.held.get_mut(&id) else {
             return;
         };
+        if let Some(EntryId { chain, sequence }) = fresh {
+            held.fresh.on_written(&chain, sequence);
+        }
         for (entry, item) in items {
-            let has = held.reached(&entry.chain).delivered;
-            if item.state < MessageState::Delivered && entry.sequence > has {
-                held.undelivered.insert(*entry);
+            if item.state < MessageState::Delivered {
+                item.state = held.reached(&entry.chain).of_ours(entry.sequence);
+                if item.state < MessageState::Delivered {
+                    held.undelivered.insert(*entry);
+                }
             }
         }
     }
@@ -386,11 +415,24 @@ impl Conversations {
         if let Some((link, slot)) = written.settles {
             self.settle(link, Some(slot), Err(Refusal::NotNext), cx);
         }
+        if let Some(entry) = written.fresh {
+            self.keep_carried_only(&id, &entry);
+        }
         if let Some((command, index)) = written.sent {
             self.on_sent(command, index, Err(CommandError::Store(reason)), cx);
         }
         if let (Some(held), Some(draft)) = (self.held.get_mut(&id), written.again) {
             held.waiting.push_back(draft);
+        }
+    }
+
+    /// The disk has refused an entry. If a link has carried it, it is kept until the disk takes it, so that this device
+    /// has what others have.
+    fn keep_carried_only(&mut self, id: &ConversationId, entry: &EntryId) {
+        if let Some(held) = self.held.get_mut(id)
+            && entry.sequence > held.reached(&entry.chain).sent
+        {
+            held.fresh.forget_from(&entry.chain, entry.sequence);
         }
     }
 
@@ -435,6 +477,7 @@ impl Conversations {
         };
         let members = people.members(&id, &held.kind);
         if let Some(admission) = held.replica.handle_seal(job, seal, &members) {
+            held.fresh.seal(&job.chain, seal);
             let write = EntryWrite::Admit(Box::new(admission), Origin::WrittenHere);
             self.write(id, vec![write], Written::default(), cx);
         }
@@ -444,7 +487,15 @@ impl Conversations {
     }
 }
 
-/// Writes an entry, in a new run if need be, whose number is `run` then. Returns what the store is to do before it.
+/// An entry that was written, and what the store is to do before it takes that.
+struct Appended {
+    writes: Vec<EntryWrite>,
+    admission: Admission,
+    /// The hash of the header before it.
+    previous: HeaderHash,
+}
+
+/// Writes an entry, in a new run if need be, whose number is `run` then.
 fn append(
     held: &mut Held,
     device: DeviceKey,
@@ -452,22 +503,40 @@ fn append(
     draft: &Draft,
     people: People<'_>,
     cx: &Context<'_>,
-) -> Result<(Vec<EntryWrite>, Admission), AppendError> {
+) -> Result<Appended, AppendError> {
     let members = people.members(&held.id(), &held.kind);
     let now = cx.unix();
     let is_fresh = |at: &UnixTime| *at <= now && now.saturating_since(*at) < DRAFT_FRESH;
     let wall = draft.at.filter(is_fresh).unwrap_or(now);
     let append = |replica: &mut Replica| {
-        replica.append(draft.kind, draft.body.clone(), wall, cx.now, &members)
+        let run = replica.run().map(OwnRun::chain);
+        let tip = run.and_then(|chain| replica.tip(&chain));
+        let admission = replica.append(draft.kind, draft.body.clone(), wall, cx.now, &members)?;
+        Ok(Appended {
+            writes: Vec::new(),
+            admission,
+            previous: tip.map_or(HeaderHash::NONE, |tip| tip.hash),
+        })
     };
     match append(&mut held.replica) {
         Err(AppendError::NewRun(_)) => {
             held.replica.begin(OwnRun::begin(device, run));
-            let admission = append(&mut held.replica)?;
-            Ok((vec![EntryWrite::Begin(run)], admission))
+            let mut appended = append(&mut held.replica)?;
+            appended.writes.push(EntryWrite::Begin(run));
+            Ok(appended)
         }
-        done => done.map(|admission| (Vec::new(), admission)),
+        done => done,
     }
+}
+
+/// Keeps what was written until the disk has it, if there is room.
+fn keep_fresh(held: &mut Held, previous: HeaderHash, admission: &Admission) -> Option<EntryId> {
+    let (chain, stored) = (admission.chain, admission.entries.first()?);
+    let is_kept = held.fresh.add(chain, previous, stored);
+    is_kept.then_some(EntryId {
+        chain,
+        sequence: stored.sequence,
+    })
 }
 
 /// What people may be shown of what is written.
@@ -521,13 +590,10 @@ fn tell_shown(
         let Some(cursor) = places.get(&entry).copied() else {
             continue;
         };
-        if item.direction == Direction::Received {
-            cx.event(Event::Message(item.clone()));
-        }
         let (id, to, state) = (item.id, item.with.clone(), item.state);
-        let is_note = item.direction == Direction::Sent && state == MessageState::Delivered;
+        let is_on_its_way = item.direction == Direction::Sent && state > MessageState::Queued;
         cx.event(Event::Recorded(Recorded { cursor, item }));
-        if is_note {
+        if is_on_its_way {
             cx.event(Event::MessageState { id, to, state });
         }
     }

@@ -181,11 +181,33 @@ impl EntryWrite {
         }
     }
 
-    /// The message of the outbox that it replaces, if it does.
-    pub const fn replaced(&self) -> Option<MessageId> {
-        match self {
-            Self::Replaces(id) => Some(*id),
-            Self::Begin(_) | Self::Admit(..) | Self::Fork(_) | Self::Rewritten(_) => None,
+    /// The admission, if that is what it is.
+    pub fn admission(&self) -> Option<&Admission> {
+        if let Self::Admit(admission, _) = self {
+            Some(admission)
+        } else {
+            None
+        }
+    }
+}
+
+impl EntriesRequest {
+    /// Tells whether the store's journal keeps it until the store has it: what this device has written and nothing else
+    /// follows from, for that may be on the wire before. A killed program finds it at the next start.
+    pub fn is_journaled(&self) -> bool {
+        let is_plain = |write: &EntryWrite| match write {
+            EntryWrite::Begin(_) => true,
+            EntryWrite::Admit(admission, origin) => {
+                *origin == Origin::WrittenHere
+                    && admission.remove.is_none()
+                    && admission.rewrite.is_none()
+            }
+            EntryWrite::Fork(_) | EntryWrite::Rewritten(_) | EntryWrite::Replaces(_) => false,
+        };
+        if let Self::Write { writes, .. } = self {
+            writes.iter().all(is_plain)
+        } else {
+            matches!(self, Self::Open { .. })
         }
     }
 }
@@ -267,12 +289,21 @@ impl Reached {
     ) -> MessageState {
         // Nobody has to get what is received, or what somebody writes to themselves.
         let is_there = match (direction, kind) {
-            (Direction::Sent, ConversationKind::Direct(_)) => entry <= self.delivered,
+            (Direction::Sent, ConversationKind::Direct(_)) => false,
             (Direction::Sent, ConversationKind::Notes(_)) | (Direction::Received, _) => true,
         };
+        let state = self.of_ours(entry);
+        match is_there {
+            true => state.max(MessageState::Delivered),
+            false => state,
+        }
+    }
+
+    /// The state that a message of this account to another one has.
+    pub(crate) fn of_ours(&self, entry: Sequence) -> MessageState {
         if entry <= self.read {
             MessageState::Read
-        } else if is_there {
+        } else if entry <= self.delivered {
             MessageState::Delivered
         } else if entry <= self.sent {
             MessageState::Sent
@@ -283,6 +314,9 @@ impl Reached {
 }
 
 impl Reach {
+    /// How far there is to get.
+    pub(crate) const ALL: [Self; 3] = [Self::Sent, Self::Delivered, Self::Read];
+
     /// The state of a message whose entry has got so far.
     pub(crate) const fn state(self) -> MessageState {
         match self {

@@ -15,6 +15,8 @@ use crate::node::io::{EntriesAnswer, StoreAnswer};
 
 // What columns mean.
 mod columns;
+// What a killed program has left.
+mod left;
 // Proofs of forks as bytes.
 mod proof;
 // Pages, stretches, and what is shown.
@@ -27,8 +29,10 @@ mod showing;
 mod writing;
 
 pub(super) use columns::ordered;
+pub(super) use left::{LeftEntry, add_left};
 pub(super) use restoring::forget_marks;
 pub(super) use showing::{MIGRATION as SHOWING_MIGRATION, mark_read};
+pub(super) use writing::open;
 
 // Clocks stand as signed integers in their own order, all other numbers as they are.
 pub(super) const MIGRATION: &str = "
@@ -137,7 +141,7 @@ pub(super) fn execute(
             restoring::lost(transaction, *conversation).map(answer)
         }
         EntriesRequest::Open { conversation, kind } => {
-            writing::open(transaction, *conversation, kind).map(done)
+            open(transaction, *conversation, kind).map(done)
         }
         EntriesRequest::Write {
             conversation,

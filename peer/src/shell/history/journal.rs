@@ -1,4 +1,4 @@
-//! The journal of the outbox: messages that may be on the wire before the history has them.
+//! The journal: what this device has written and may be on the wire before the history has it.
 //!
 //! A message goes out while the database still writes it. Whoever is killed in between finds it here at
 //! the next start, so that the author's own history has what the recipient has. A record is one `write`
@@ -13,21 +13,38 @@ use std::path::Path;
 
 use common::id::{AccountName, MessageId};
 use common::limits::{JOURNAL_CLEAR_FROM_LEN, JOURNAL_FRAME_LEN_MAX, JOURNAL_LEN_MAX};
+use common::log::ConversationId;
 use common::os::private;
 use common::wire::frame::{self, FrameBuffer};
 use common::wire::peer::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::node::io::entries::EntryWrite;
-use crate::node::io::{ChatRequest, EntriesRequest, StoreAnswer, StoreId, StoreRequest};
+use super::entries::LeftEntry;
+use crate::node::io::entries::{ConversationKind, EntryWrite};
+use crate::node::io::{EntriesRequest, StoreAnswer, StoreId, StoreRequest};
 
 /// One line of the journal.
-#[derive(Debug, Serialize, Deserialize)]
-enum Record {
-    /// A message that may be on the wire, and its recipient.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Record {
+    /// A message and its recipient, as an earlier version left it: it may have been on the wire.
     Queued(AccountName, Message),
-    /// One that is not to be sent after all: it was taken back, or the history refused it.
+    /// An entry, or such a message, that is not to be sent after all: the history has refused it.
     Struck(MessageId),
+    /// A conversation that may be new: whether it is the account's notes to itself, and with whom it is.
+    Opened(ConversationId, bool, AccountName),
+    /// An entry that may be on the wire.
+    Written(LeftEntry),
+}
+
+impl Record {
+    /// Tells whether it is of this message.
+    fn is_of(&self, message: &MessageId) -> bool {
+        match self {
+            Self::Queued(_, queued) => queued.id == *message,
+            Self::Written(entry) => entry.id() == *message,
+            Self::Struck(_) | Self::Opened(..) => false,
+        }
+    }
 }
 
 /// The file, open for appending.
@@ -42,7 +59,7 @@ impl Journal {
     ///
     /// # Errors
     /// The system's, if it cannot be made, opened or read.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<(AccountName, Message)>)> {
+    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<Record>)> {
         private::create_file(path)?;
         let file = OpenOptions::new().read(true).append(true).open(path)?;
         let mut bytes = Vec::new();
@@ -50,14 +67,16 @@ impl Journal {
         (&file).take(longest as u64).read_to_end(&mut bytes)?;
         let mut frames = FrameBuffer::<JOURNAL_FRAME_LEN_MAX>::new();
         frames.push(&bytes);
-        let mut left: Vec<(AccountName, Message)> = Vec::new();
+        let mut left: Vec<Record> = Vec::new();
         loop {
             match frames.next_frame() {
-                Ok(Some(Record::Queued(to, message))) => left.push((to, message)),
-                Ok(Some(Record::Struck(id))) => left.retain(|(_, message)| message.id != id),
+                Ok(Some(Record::Struck(id))) => left.retain(|record| !record.is_of(&id)),
+                Ok(Some(
+                    record @ (Record::Queued(..) | Record::Opened(..) | Record::Written(_)),
+                )) => left.push(record),
                 Ok(None) => break,
                 Err(error) => {
-                    log::warn!("cannot read the rest of the outbox's journal: {error}");
+                    log::warn!("cannot read the rest of the history's journal: {error}");
                     break;
                 }
             }
@@ -71,7 +90,7 @@ impl Journal {
     /// # Errors
     /// The system's, or that so much waits for the history that no more is recorded; nothing is recorded
     /// then.
-    fn append(&mut self, records: &[Record]) -> io::Result<()> {
+    pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for record in records {
             frame::encode::<JOURNAL_FRAME_LEN_MAX>(record, &mut bytes).map_err(io::Error::other)?;
@@ -113,37 +132,22 @@ impl OutboxJournal {
         }
     }
 
-    /// Records what a request to the history puts into the outbox, before anything of it is sent, and what
-    /// one takes out. What entries replace is taken out at once: the history has had it before anybody knew that.
+    /// Records what a request to the history has it keep of this device's own, before anything of it is sent.
     pub(crate) fn on_request(&mut self, id: StoreId, request: &StoreRequest) {
-        match request {
-            StoreRequest::Chat(ChatRequest::Queue { messages, .. }) => {
-                let records = messages.iter().cloned();
-                let records = records.map(|(to, message)| Record::Queued(to, message));
-                if self.record(records.collect()) {
-                    let ids = messages.iter().map(|(_, message)| message.id);
-                    self.owed.insert(id, ids.collect());
-                }
-            }
-            StoreRequest::Chat(ChatRequest::Withdraw { messages }) => {
-                self.strike(messages.iter().map(|(_, id)| *id));
-            }
-            StoreRequest::Entries(EntriesRequest::Write { writes, .. }) => {
-                self.strike(writes.iter().filter_map(EntryWrite::replaced));
-            }
-            StoreRequest::Chat(
-                ChatRequest::Receive { .. }
-                | ChatRequest::Advance { .. }
-                | ChatRequest::MarkRead { .. }
-                | ChatRequest::History(_)
-                | ChatRequest::Recorded { .. }
-                | ChatRequest::Unread
-                | ChatRequest::Outbox,
-            )
-            | StoreRequest::Account(_)
-            | StoreRequest::Contact(_)
-            | StoreRequest::Log(_)
-            | StoreRequest::Entries(_) => {}
+        let StoreRequest::Entries(request) = request else {
+            return;
+        };
+        if !request.is_journaled() {
+            return;
+        }
+        let records = records(request);
+        let written = records.iter().filter_map(|record| match record {
+            Record::Written(entry) => Some(entry.id()),
+            Record::Queued(..) | Record::Struck(_) | Record::Opened(..) => None,
+        });
+        let written: Vec<MessageId> = written.collect();
+        if !records.is_empty() && self.record(&records) {
+            self.owed.insert(id, written);
         }
     }
 
@@ -153,8 +157,11 @@ impl OutboxJournal {
             return;
         };
         if matches!(answer, StoreAnswer::Failed(_)) {
-            // The person is told that they were not sent.
-            self.strike(messages.into_iter());
+            // The person is told that they were not sent, or they are written again.
+            let records: Vec<Record> = messages.into_iter().map(Record::Struck).collect();
+            if !records.is_empty() {
+                self.record(&records);
+            }
         }
         if self.journal.len >= JOURNAL_CLEAR_FROM_LEN {
             self.clear();
@@ -166,52 +173,57 @@ impl OutboxJournal {
         if self.owed.is_empty()
             && let Err(error) = self.journal.clear()
         {
-            log::warn!("cannot clear the outbox's journal: {error}");
+            log::warn!("cannot clear the history's journal: {error}");
         }
     }
 
-    /// Notes that messages, if they are recorded, are not to be sent after all.
-    fn strike(&mut self, messages: impl Iterator<Item = MessageId>) {
-        let records: Vec<Record> = messages.map(Record::Struck).collect();
-        if self.journal.len > 0 && !records.is_empty() {
-            self.record(records);
-        }
-    }
-
-    /// Tells whether it succeeded. If not, the history may take the messages all the same.
-    fn record(&mut self, records: Vec<Record>) -> bool {
-        let done = self.journal.append(&records);
+    /// Tells whether it succeeded. If not, the history may take what is to be recorded all the same.
+    fn record(&mut self, records: &[Record]) -> bool {
+        let done = self.journal.append(records);
         if let Err(error) = &done {
-            log::warn!("cannot write to the outbox's journal: {error}");
+            log::warn!("cannot write to the history's journal: {error}");
         }
         done.is_ok()
     }
 }
 
+/// What the journal keeps of a request.
+fn records(request: &EntriesRequest) -> Vec<Record> {
+    if let EntriesRequest::Open { conversation, kind } = request {
+        let is_notes = matches!(kind, ConversationKind::Notes(_));
+        let with = kind.account().clone();
+        return vec![Record::Opened(*conversation, is_notes, with)];
+    }
+    let EntriesRequest::Write {
+        conversation,
+        writes,
+    } = request
+    else {
+        return Vec::new();
+    };
+    let admissions = writes.iter().filter_map(EntryWrite::admission);
+    let entries = admissions.flat_map(|admission| LeftEntry::of(*conversation, admission));
+    entries.map(Record::Written).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     use common::limits::MESSAGE_LEN_MAX;
-    use common::log::ConversationId;
     use common::time::UnixTime;
     use common::wire::peer::{Conversation, MessageBody};
 
     use super::*;
 
-    fn queued((to, message): &(AccountName, Message)) -> Record {
-        Record::Queued(to.clone(), message.clone())
-    }
-
-    fn record(number: u8, body: String) -> (AccountName, Message) {
+    fn record(number: u8, body: String) -> Record {
         let message = Message {
             id: MessageId::from_bytes([number; 16]),
             conversation: Conversation::Direct,
             sent: UnixTime::from_millis(u64::MAX),
             body: MessageBody::try_from(body).unwrap(),
         };
-        ("x".repeat(32).parse().unwrap(), message)
+        Record::Queued("x".repeat(32).parse().unwrap(), message)
     }
 
     #[test]
@@ -222,7 +234,7 @@ mod tests {
         let records = [record(1, longest), record(2, "short".to_owned())];
         let (mut journal, left) = Journal::open(&path).unwrap();
         assert_eq!(left, []);
-        journal.append(&records.each_ref().map(queued)).unwrap();
+        journal.append(&records).unwrap();
         drop(journal);
         let mode = path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -241,7 +253,7 @@ mod tests {
             record(1, "first".to_owned()),
             record(2, "second".to_owned()),
         ];
-        journal.append(&records.each_ref().map(queued)).unwrap();
+        journal.append(&records).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for len in 0..whole.len() {
             std::fs::write(&path, &whole[..len]).unwrap();
@@ -259,39 +271,22 @@ mod tests {
         let (mut journal, _) = Journal::open(&folder.path().join("journal")).unwrap();
         journal.len = JOURNAL_LEN_MAX - 10;
         let error = journal
-            .append(&[queued(&record(1, "hello".to_owned()))])
+            .append(&[record(1, "hello".to_owned())])
             .unwrap_err();
         assert!(error.to_string().contains("wait for the history"));
         assert_eq!(journal.len, JOURNAL_LEN_MAX - 10);
     }
 
     #[test]
-    fn what_was_taken_back_refused_or_replaced_is_not_sent_at_the_next_start() {
+    fn what_was_refused_is_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
-        let mut journal = OutboxJournal::new(Journal::open(&path).unwrap().0);
-        let records = [1, 2, 3, 4].map(|number| record(number, number.to_string()));
-        for (number, record) in (1..).zip(&records) {
-            let messages = vec![record.clone()];
-            let request = StoreRequest::Chat(ChatRequest::Queue {
-                messages,
-                sent: BTreeSet::new(),
-            });
-            journal.on_request(StoreId(number), &request);
-        }
-        let messages = vec![(records[0].0.clone(), records[0].1.id)];
-        let withdraw = StoreRequest::Chat(ChatRequest::Withdraw { messages });
-        journal.on_request(StoreId(5), &withdraw);
-        let writes = vec![EntryWrite::Replaces(records[3].1.id)];
-        let conversation = ConversationId::from_bytes([0; 32]);
-        let write = StoreRequest::Entries(EntriesRequest::Write {
-            conversation,
-            writes,
-        });
-        journal.on_request(StoreId(6), &write);
-        let refused = StoreAnswer::Failed("the disk is full".to_owned());
-        journal.on_answer(StoreId(2), &refused);
-        // Others are still on their way to the history when the program is killed.
-        assert_eq!(Journal::open(&path).unwrap().1, records[2..3]);
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        let records = [1, 2, 3].map(|number| record(number, number.to_string()));
+        journal.append(&records).unwrap();
+        let refused = Record::Struck(MessageId::from_bytes([2; 16]));
+        journal.append(&[refused]).unwrap();
+        let [first, _, third] = records;
+        assert_eq!(Journal::open(&path).unwrap().1, [first, third]);
     }
 }

@@ -160,15 +160,20 @@ const NOTES: i64 = 1;
 
 /// Where an entry is shown and why, in two columns.
 pub(super) fn placed(row: &Row<'_>, column: usize) -> rusqlite::Result<Placed> {
-    let dating = match row.get(column + 1)? {
+    let code = row.get(column + 1)?;
+    let out_of_range = || malformed(column + 1, FromSqlError::OutOfRange(code));
+    Ok(Placed {
+        at: clock(row, column)?,
+        dating: dating(code).ok_or_else(out_of_range)?,
+    })
+}
+
+pub(super) const fn dating(code: i64) -> Option<Dating> {
+    Some(match code {
         0 => Dating::Plausible,
         1 => Dating::Ahead,
         2 => Dating::TooOld,
-        other => return Err(malformed(column + 1, FromSqlError::OutOfRange(other))),
-    };
-    Ok(Placed {
-        at: clock(row, column)?,
-        dating,
+        _ => return None,
     })
 }
 

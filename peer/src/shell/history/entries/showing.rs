@@ -3,6 +3,8 @@
 //! A message of an entry has the entry's number, and the state that its chain has reached. Those that came before there
 //! were entries have none, and nothing here touches them.
 
+use std::collections::VecDeque;
+
 use common::id::MessageId;
 use common::limits::{HISTORY_ITEMS_MAX, MESSAGES_FOUND_MAX, OUTBOX_MESSAGES_MAX};
 use common::log::{Body, ChainId, ConversationId, EntryId, Kind, Sequence};
@@ -210,33 +212,60 @@ pub(super) fn reach(
     };
     keep_reached(connection, chain.number, &chain.reached.with(reach, last))?;
     // What is before has that state, or was passed over by whoever read on.
-    let first = chain.reached.last(reach).next();
-    let state = state_code(reach.state());
-    let mut changed = connection
+    let mut first = chain.reached.last(reach).next();
+    let mut changed = VecDeque::new();
+    loop {
+        let found = below(connection, chain.number, (first, last), reach)?;
+        for (entry, _, id) in &found {
+            set_state(connection, *entry, reach)?;
+            if changed.len() == HISTORY_ITEMS_MAX as usize {
+                changed.pop_front();
+            }
+            changed.push_back(*id);
+        }
+        match found.last() {
+            Some((_, sequence, _)) if found.len() == HISTORY_ITEMS_MAX as usize => {
+                first = sequence.next();
+            }
+            Some(_) | None => return Ok(EntriesAnswer::Reached(changed.into())),
+        }
+    }
+}
+
+/// The messages of some entries of a chain that have not got so far: the first [`HISTORY_ITEMS_MAX`].
+fn below(
+    connection: &Connection,
+    chain: i64,
+    (first, last): (Sequence, Sequence),
+    reach: Reach,
+) -> rusqlite::Result<Vec<(i64, Sequence, MessageId)>> {
+    connection
         .prepare_cached(
-            "SELECT id FROM entries CROSS JOIN messages ON messages.entry = entries.number
+            "SELECT entry, sequence, id FROM entries CROSS JOIN messages ON messages.entry = entries.number
              WHERE chain = ?1 AND sequence BETWEEN ?2 AND ?3 AND state < ?4
-             ORDER BY sequence DESC LIMIT ?5",
+             ORDER BY sequence LIMIT ?5",
         )?
         .query_map(
             params![
-                chain.number,
+                chain,
                 number(first),
                 number(last),
-                state,
+                state_code(reach.state()),
                 HISTORY_ITEMS_MAX
             ],
-            |row| Ok(MessageId::from_bytes(row.get(0)?)),
+            |row| {
+                let id = MessageId::from_bytes(row.get(2)?);
+                Ok((row.get(0)?, columns::sequence(row, 1)?, id))
+            },
         )?
-        .collect::<Result<Vec<_>, _>>()?;
-    changed.reverse();
+        .collect()
+}
+
+fn set_state(connection: &Connection, entry: i64, reach: Reach) -> rusqlite::Result<()> {
     connection
-        .prepare_cached(
-            "UPDATE messages SET state = ?4 WHERE state < ?4 AND entry IN
-                 (SELECT number FROM entries WHERE chain = ?1 AND sequence BETWEEN ?2 AND ?3)",
-        )?
-        .execute(params![chain.number, number(first), number(last), state])?;
-    Ok(EntriesAnswer::Reached(changed))
+        .prepare_cached("UPDATE messages SET state = ?2 WHERE entry = ?1")?
+        .execute(params![entry, state_code(reach.state())])?;
+    Ok(())
 }
 
 fn keep_reached(connection: &Connection, chain: i64, reached: &Reached) -> rusqlite::Result<()> {

@@ -19,6 +19,8 @@ use crate::store::MemoryStore;
 
 // What damaged and older files do.
 mod files;
+// What a killed program leaves.
+mod left;
 // What meets its bound.
 mod limits;
 // What people are shown.

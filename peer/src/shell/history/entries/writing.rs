@@ -14,7 +14,8 @@ use crate::node::io::entries::{ConversationKind, EntriesRefusal, EntryWrite, Ori
 
 // ---- conversations -----------------------------------------------------------------------------
 
-pub(super) fn open(
+/// Gives a conversation its place, or another name.
+pub(in crate::shell::history) fn open(
     connection: &Connection,
     id: ConversationId,
     kind: &ConversationKind,
@@ -72,7 +73,10 @@ fn admit(view: &mut View<'_>, admission: &Admission, origin: Origin) -> rusqlite
     let (connection, conversation) = (view.connection, view.conversation);
     let row = match chain(connection, conversation, &admission.chain)? {
         Some(row) => row,
-        None => add_chain(connection, conversation, admission)?,
+        None => {
+            let begins = (admission.base, admission.before);
+            add_chain(connection, conversation, &admission.chain, begins)?
+        }
     };
     if let Some(rewrite) = &admission.rewrite {
         note_lost(connection, &row, admission.chain, rewrite)?;
@@ -96,17 +100,13 @@ fn admit(view: &mut View<'_>, admission: &Admission, origin: Origin) -> rusqlite
     end_at(connection, &row, admission)
 }
 
-fn add_chain(
+/// Adds a chain that begins at an entry, behind a header.
+pub(super) fn add_chain(
     connection: &Connection,
     conversation: i64,
-    admission: &Admission,
+    chain: &ChainId,
+    (base, before): (Sequence, HeaderHash),
 ) -> rusqlite::Result<ChainRow> {
-    let Admission {
-        chain,
-        base,
-        before,
-        ..
-    } = admission;
     connection
         .prepare_cached(
             "INSERT INTO chains (conversation, device, run, base, before, sealed)
@@ -116,13 +116,13 @@ fn add_chain(
             conversation,
             chain.device.as_bytes(),
             chain.run.as_bytes(),
-            number(*base),
+            number(base),
             before.as_bytes()
         ])?;
     Ok(ChainRow {
         number: connection.last_insert_rowid(),
-        base: *base,
-        before: *before,
+        base,
+        before,
         sealed: Sequence::START,
         reached: Reached::default(),
     })
@@ -172,7 +172,7 @@ fn remove(
 }
 
 /// The last entry of a chain; the place before its first if there is none.
-fn last(connection: &Connection, chain: &ChainRow) -> rusqlite::Result<Sequence> {
+pub(super) fn last(connection: &Connection, chain: &ChainRow) -> rusqlite::Result<Sequence> {
     let last = connection
         .prepare_cached(
             "SELECT sequence FROM entries WHERE chain = ?1 ORDER BY sequence DESC LIMIT 1",
@@ -230,7 +230,7 @@ fn is_kept(
 }
 
 /// Adds an entry to the chain with a number, of the conversation with a number. Returns its own number.
-fn insert(
+pub(super) fn insert(
     connection: &Connection,
     (conversation, chain): (i64, i64),
     stored: &StoredEntry,
