@@ -711,6 +711,8 @@ pub const CHAINS_PAGE_MAX: usize = 512;
 pub const HAVE_CHAINS_MAX: usize = 512;
 /// Chains in one frame of how far somebody has read: more than a person reads of within [`MARKS_INTERVAL`].
 pub const MARKS_MAX: usize = 512;
+/// Accounts in one frame that names whom the sender's account has conversations with: 17 KiB.
+pub const KNOWN_ACCOUNTS_MAX: usize = 512;
 /// One frame of marks is sent in so long: whoever scrolls through a conversation moves its marks all the time.
 pub const MARKS_INTERVAL: Duration = Duration::from_secs(2);
 /// Entries of others are given after so long, if the other side still lacks them then: their author gives them, too, and

@@ -413,8 +413,10 @@ impl Node {
             let waiting = waiting.chain(self.identities.awaited());
             let waiting = self.transfers.partners().chain(waiting);
             let waiting = waiting.chain(self.paths.sought());
+            let own = self.account.name();
+            let has_others = own.is_some_and(|own| self.identities.has_others(own));
             self.directory
-                .set_wanted(waiting, self.account.name(), cx.links);
+                .set_wanted(waiting, own, has_others, cx.links);
         }
         let has_dialled = self.directory.look_nearby(&self.lan, cx);
         let has_asked = match cx.requests.down().cloned() {

@@ -16,6 +16,9 @@ mod cannon;
 // Long times that pass at once.
 #[path = "scenarios/clocks.rs"]
 mod clocks;
+// Several devices of one account.
+#[path = "scenarios/companions.rs"]
+mod companions;
 // Devices that are out.
 #[path = "scenarios/devices.rs"]
 mod devices;

@@ -101,6 +101,8 @@ pub(super) struct Conversations {
     withdrawals: Vec<(CommandId, Vec<MessageId>)>,
     /// Accounts whose logs are to be read again: somebody has said more of them, or messages wait for that.
     stale: BTreeSet<AccountName>,
+    /// Accounts that this one has conversations with, as its other devices say, of whom nothing is known here.
+    heard_of: BTreeSet<AccountName>,
     /// When the logs are read again of those for whom messages wait and who are linked.
     look_at: Option<Instant>,
     /// The program ends: nothing is written any more.
@@ -171,6 +173,7 @@ impl Conversations {
             early: Vec::new(),
             withdrawals: Vec::new(),
             stale: BTreeSet::new(),
+            heard_of: BTreeSet::new(),
             look_at: None,
             is_ending: false,
             has_ended: false,
@@ -244,6 +247,9 @@ impl Conversations {
         for link in self.links_with(account, is_own) {
             self.ensure_shared(link, people, cx);
         }
+        if self.heard_of.remove(account) {
+            self.join(account, people, cx);
+        }
         match is_own {
             true => self.write_all_old(people, cx),
             false => self.write_old(account, people, cx),
@@ -298,6 +304,21 @@ impl Conversations {
             self.held.insert(id, Held::new(kind, replica));
         }
         Some(id)
+    }
+
+    /// Another device of this account has a conversation with somebody: it is shared from now on, or once it is known
+    /// who that is.
+    fn join(&mut self, with: &AccountName, people: People<'_>, cx: &mut Context<'_>) {
+        let known = people.conversation(with);
+        if known.is_some_and(|(id, _)| self.held.contains_key(&id)) {
+            return;
+        }
+        if let Some(id) = self.ensure(with, people) {
+            self.share(id, cx.now);
+        } else if self.heard_of.len() < CONVERSATIONS_MAX {
+            self.heard_of.insert(with.clone());
+            self.stale.insert(with.clone());
+        }
     }
 
     /// Carries out what sessions ask for, and sends what they have to say, until nothing is left.

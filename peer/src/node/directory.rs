@@ -129,16 +129,19 @@ impl Directory {
     }
 
     /// Takes the accounts that something waits for. Looks for those that no link leads to, or only silent
-    /// ones, but never for `own`.
+    /// ones; for `own` only if it has other devices, whom everything is shared with.
     pub(super) fn set_wanted<'a>(
         &mut self,
         waiting: impl Iterator<Item = &'a AccountName>,
-        own: Option<&AccountName>,
+        own: Option<&'a AccountName>,
+        has_others: bool,
         links: &Links,
     ) {
-        let wanted = waiting.filter(|account| !links.is_linked(account) && own != Some(account));
+        let others = waiting.filter(|account| own != Some(account));
+        let all = others.chain(own.filter(|_| has_others));
+        let wanted = all.filter(|account| !links.is_linked(account));
         let wanted: BTreeSet<AccountName> = wanted.cloned().collect();
-        self.search.set_wanted(wanted);
+        self.search.set_wanted(wanted, own);
     }
 
     /// Says whether somebody's return is to be noticed at once, because files are under way.
@@ -525,8 +528,15 @@ impl Directory {
             let pause = pause.clamp(FIND_BACKOFF_FIRST, FIND_BACKOFF_MAX);
             return self.search.on_put_off(&account, cx.now + pause);
         }
-        self.search.on_failed(&account, cx.now);
-        if !cx.requests.is_online() {
+        let is_absent = matches!(error, CommandError::PeerOffline(_));
+        let is_told = match is_absent {
+            true => self.search.on_absent(&account, cx.now),
+            false => {
+                self.search.on_failed(&account, cx.now);
+                true
+            }
+        };
+        if !is_told || !cx.requests.is_online() {
             return;
         }
         let event = DirectoryEvent::Unreachable { account, error };

@@ -140,6 +140,17 @@ impl Identities {
         self.known.get(account).map(|known| &known.log)
     }
 
+    /// Tells whether this device is one of several that are approved for an account.
+    pub(super) fn has_others(&self, account: &AccountName) -> bool {
+        let Some(log) = self.log_of(account) else {
+            return false;
+        };
+        let standing = log.standing();
+        let devices = standing.devices().map(|(device, _)| device);
+        let approved = devices.filter(|device| standing.is_approved(device));
+        standing.is_approved(&self.secret.public()) && approved.count() > 1
+    }
+
     /// Accounts that messages are to go to once it is known who they are.
     pub(super) fn awaited(&self) -> impl Iterator<Item = &AccountName> {
         let is_message = |(_, wish): &(CommandId, Wish)| matches!(wish, Wish::Ask(asked) if matches!(**asked, Command::Send { .. }));

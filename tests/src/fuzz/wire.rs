@@ -305,6 +305,7 @@ fn check_log_frame(frame: LogFrame) {
         LogFrame::Stretch { stretch, .. } => stretch.iter().for_each(check_stretch),
         LogFrame::Digests(digests) => assert!(!digests.as_slice().is_empty()),
         LogFrame::Marks(marks) => assert!(!marks.as_slice().is_empty()),
+        LogFrame::Known(accounts) => assert!(!accounts.as_slice().is_empty()),
         LogFrame::Greet(_)
         | LogFrame::Buckets(_)
         | LogFrame::Open { .. }

@@ -90,8 +90,11 @@ impl Model {
                     return Ok(());
                 }
                 let from = &hosts[n].account;
-                let received = devices.flat_map(|host| rows(host, Direction::Received, from));
-                match received.filter(|row| row.message.id == *id).count() {
+                let count = |host: &Host| {
+                    let received = rows(host, Direction::Received, from);
+                    received.filter(|row| row.message.id == *id).count()
+                };
+                match devices.map(count).max().unwrap_or(0) {
                     1 => Ok(()),
                     count => Err(Violation::new(&format!(
                         "{id} has a receipt and is {count} times on the disk of {to}"

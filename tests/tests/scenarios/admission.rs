@@ -28,7 +28,8 @@ fn is_turned_away(event: &Event) -> bool {
     matches!(event, Event::NotApproved { .. })
 }
 
-fn approve(world: &mut World, device: usize) {
+/// The second host approves a device of its account.
+pub(super) fn approve(world: &mut World, device: usize) {
     let device = fingerprint(world, device);
     let approve = Command::Approve { device };
     assert_eq!(ask(world, 1, approve), Ok(Reply::Done));

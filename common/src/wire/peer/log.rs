@@ -11,9 +11,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::SessionId;
+use crate::id::{AccountName, SessionId};
 use crate::limits::{
-    CHAINS_PAGE_MAX, DIGESTS_PAGE_MAX, HAVE_CHAINS_MAX, MARKS_MAX, PAGE_ENTRIES_MAX,
+    CHAINS_PAGE_MAX, DIGESTS_PAGE_MAX, HAVE_CHAINS_MAX, KNOWN_ACCOUNTS_MAX, MARKS_MAX,
+    PAGE_ENTRIES_MAX,
 };
 use crate::log::{
     AccountId, Buckets, ChainId, Clock, ConversationId, Digest, Extent, HeaderHash, Kind, Outline,
@@ -131,6 +132,9 @@ pub enum LogFrame {
     },
     /// Ends a talk, or takes back what was asked.
     End { session: SessionId },
+    /// Whom the sender's account has conversations with. Said among devices of one account, each of which reads the logs
+    /// of those that it does not know.
+    Known(List<AccountName, 1, KNOWN_ACCOUNTS_MAX>),
 }
 
 /// Who the sender is, and what it has.

@@ -58,6 +58,7 @@ samples! {
         LogFrame::Answer { .. } => [true, false]
             .map(|is_yes| LogFrame::Answer { session: session(), is_yes }),
         LogFrame::End { .. } => [LogFrame::End { session: session() }],
+        LogFrame::Known(_) => [LogFrame::Known(some(["carol".parse().expect("a name")]))],
     }
 }
 

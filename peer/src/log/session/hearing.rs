@@ -117,6 +117,10 @@ impl Session {
                 }
                 Ok(())
             }
+            LogFrame::Known(accounts) => {
+                self.events.push_back(Event::Known(accounts.into_vec()));
+                Ok(())
+            }
         }
     }
 

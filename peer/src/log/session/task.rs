@@ -1,6 +1,6 @@
 //! What a session asks of its caller, and what it lets it know.
 
-use common::id::SessionId;
+use common::id::{AccountName, SessionId};
 use common::log::{ChainId, ConversationId, Extent, ForkProof, Seal, Sequence};
 use common::wire::peer::Greet;
 
@@ -113,4 +113,6 @@ pub enum Event {
     },
     /// It ends a talk.
     Ended(SessionId),
+    /// Its account has conversations with these.
+    Known(Vec<AccountName>),
 }

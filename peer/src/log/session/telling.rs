@@ -1,9 +1,9 @@
 //! What store, verifier, disk and people have done.
 
-use common::id::SessionId;
-use common::limits::SESSIONS_PER_LINK_MAX;
+use common::id::{AccountName, SessionId};
+use common::limits::{KNOWN_ACCOUNTS_MAX, SESSIONS_PER_LINK_MAX};
 use common::log::{ChainId, ConversationId, ForkError, ForkProof, Sequence, Stretch, Vector};
-use common::wire::peer::LogFrame;
+use common::wire::peer::{List, LogFrame};
 
 use super::super::page::{Page, PageRequest};
 use super::super::receiving::Slot;
@@ -309,6 +309,13 @@ impl Session {
         if cx.shared.replica(&conversation).is_some() {
             self.marks.note(conversation, chain, last);
         }
+    }
+
+    /// This device's account has conversations with these. Said to its other devices.
+    pub fn say_known(&mut self, accounts: &[AccountName]) {
+        let frames = accounts.chunks(KNOWN_ACCOUNTS_MAX);
+        let frames = frames.filter_map(|part| List::fill(part.iter().cloned()));
+        self.frames.extend(frames.map(LogFrame::Known));
     }
 
     /// This device's person is typing. How often that is said is up to the caller.

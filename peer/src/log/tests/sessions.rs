@@ -218,7 +218,8 @@ impl Network {
             | LogFrame::Typing { .. }
             | LogFrame::Ask { .. }
             | LogFrame::Answer { .. }
-            | LogFrame::End { .. } => {}
+            | LogFrame::End { .. }
+            | LogFrame::Known(_) => {}
         }
         let in_flight = self.nodes[from].budget.len();
         let links = self.nodes[from].ends.len();

@@ -144,6 +144,30 @@ impl Conversations {
             self.take_frame(link, frame, cx);
         }
         self.tell_read(link, people, cx);
+        self.tell_known(link, cx.now);
+    }
+
+    /// Tells another device of this account whom there are conversations with.
+    fn tell_known(&mut self, link: LinkId, now: Instant) {
+        let is_own = self.ends.get(&link).is_some_and(|end| end.is_own);
+        let held = self
+            .held
+            .values()
+            .filter(|held| held.is_open && held.is_current);
+        let known: Vec<AccountName> = held.map(|held| held.with().clone()).collect();
+        if is_own {
+            self.with(link, now, |session, _| session.say_known(&known));
+        }
+    }
+
+    /// A conversation begins: this account's other devices are told.
+    pub(super) fn tell_begun(&mut self, with: &AccountName, now: Instant) {
+        let ends = self.ends.iter().filter(|(_, end)| end.is_own);
+        let links: Vec<LinkId> = ends.map(|(link, _)| *link).collect();
+        for link in links {
+            let with = std::slice::from_ref(with);
+            self.with(link, now, |session, _| session.say_known(with));
+        }
     }
 
     /// What this device has written and nobody of the other account has said to have is given at once.

@@ -64,6 +64,11 @@ impl Conversations {
                     self.reach((conversation, chain), Reach::Read, last, cx);
                 }
             }
+            SessionEvent::Known(accounts) => {
+                for account in accounts.iter().filter(|_| is_own) {
+                    self.join(account, people, cx);
+                }
+            }
             // Nobody is told of these yet.
             SessionEvent::Typing(_)
             | SessionEvent::Asked { .. }

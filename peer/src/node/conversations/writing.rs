@@ -268,6 +268,7 @@ impl Conversations {
         let Some(held) = self.held.get_mut(&id) else {
             return;
         };
+        let mut begun = None;
         if !std::mem::replace(&mut held.is_open, true) {
             let kind = held.kind.clone();
             let request = EntriesRequest::Open {
@@ -275,6 +276,7 @@ impl Conversations {
                 kind,
             };
             cx.store(request, ConversationStored::Opened);
+            begun = Some(held.with().clone());
         }
         for write in &writes {
             if let EntryWrite::Admit(admission, origin) = write {
@@ -301,6 +303,9 @@ impl Conversations {
         for chain in chains {
             self.tell_changed(id, chain, false, cx.now);
             self.reach_claimed(id, chain, cx);
+        }
+        if let Some(with) = begun {
+            self.tell_begun(&with, cx.now);
         }
     }
 

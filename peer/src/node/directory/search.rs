@@ -14,6 +14,8 @@ use common::limits::{FIND_BACKOFF_FIRST, FIND_BACKOFF_MAX};
 #[derive(Debug, Default)]
 pub(super) struct Search {
     wanted: BTreeMap<AccountName, LookUp>,
+    /// This device's account: of its devices, whoever comes later looks for the others, so that nobody need watch.
+    own: Option<AccountName>,
     watches_always: bool,
     /// Presence changes are of use for the time being, whether anybody is missing or not.
     is_watched: bool,
@@ -35,6 +37,8 @@ enum State {
     Busy,
     /// Not found; look again then.
     Resting(Instant),
+    /// Not there: it looks for this device once it is.
+    Absent,
 }
 
 impl LookUp {
@@ -46,8 +50,9 @@ impl LookUp {
 }
 
 impl Search {
-    /// Says whom something waits for now.
-    pub(super) fn set_wanted(&mut self, wanted: BTreeSet<AccountName>) {
+    /// Says whom something waits for now, and which account is this device's.
+    pub(super) fn set_wanted(&mut self, wanted: BTreeSet<AccountName>, own: Option<&AccountName>) {
+        self.own = own.cloned();
         self.wanted.retain(|account, _| wanted.contains(account));
         for account in wanted {
             self.wanted.entry(account).or_default();
@@ -90,8 +95,10 @@ impl Search {
 
     /// Tells whether presence changes are of use.
     pub(super) fn wants_watch(&self) -> bool {
-        let is_missing = |look_up: &LookUp| look_up.failures > 0;
-        self.watches_always || self.is_watched || self.wanted.values().any(is_missing)
+        let mut wanted = self.wanted.iter();
+        let is_missing = wanted
+            .any(|(account, look_up)| look_up.failures > 0 && self.own.as_ref() != Some(account));
+        self.watches_always || self.is_watched || is_missing
     }
 
     /// The next account to look for, except those that are being dialled.
@@ -102,7 +109,7 @@ impl Search {
     ) -> Option<AccountName> {
         let is_due = |look_up: &LookUp| match look_up.state {
             State::Due => true,
-            State::Busy => false,
+            State::Busy | State::Absent => false,
             State::Resting(until) => until <= now,
         };
         let mut due = self
@@ -128,6 +135,16 @@ impl Search {
             look_up.state = State::Resting(now + pause.min(FIND_BACKOFF_MAX));
             look_up.failures += 1;
         }
+    }
+
+    /// None of its devices is there. Tells whether that is to be said: not of this device's own account.
+    pub(super) fn on_absent(&mut self, account: &AccountName, now: Instant) -> bool {
+        let is_own = self.own.as_ref() == Some(account);
+        match self.wanted.get_mut(account).filter(|_| is_own) {
+            Some(look_up) => look_up.state = State::Absent,
+            None => self.on_failed(account, now),
+        }
+        !is_own
     }
 
     /// The server has said nothing of it: look again then.
@@ -167,7 +184,7 @@ impl Search {
             .filter(|(account, _)| !is_dialling(account));
         let resting = idle.filter_map(|(_, look_up)| match look_up.state {
             State::Resting(until) => Some(until),
-            State::Due | State::Busy => None,
+            State::Due | State::Busy | State::Absent => None,
         });
         resting.min()
     }
@@ -184,7 +201,7 @@ mod tests {
         let mut now = Instant::now();
         let bob: AccountName = "bob".parse().unwrap();
         let mut search = Search::default();
-        search.set_wanted([bob.clone()].into());
+        search.set_wanted([bob.clone()].into(), None);
         assert!(!search.wants_watch());
         let mut pauses = Vec::new();
         for _ in 0..8 {
@@ -209,7 +226,7 @@ mod tests {
         );
         assert_eq!(pauses[7], FIND_BACKOFF_MAX);
         assert!(search.wants_watch());
-        search.set_wanted(BTreeSet::new());
+        search.set_wanted(BTreeSet::new(), None);
         assert_eq!(
             (search.poll_timeout(|_| false), search.wants_watch()),
             (None, false)
