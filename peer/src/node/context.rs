@@ -126,30 +126,21 @@ impl Context<'_> {
         }
     }
 
-    /// A key was pinned at first contact, when `known` others of its account already were, and another may
-    /// have been unpinned to make room; `is_approved` by the account's log: has the store record both, and people told of the new key.
+    /// A key was pinned at first contact, and another may have been unpinned to make room: has the store record both.
     pub(super) fn on_new_key(
         &mut self,
         account: AccountName,
         device_key: DeviceKey,
-        known: usize,
         forgotten: Option<(AccountName, DeviceKey)>,
-        is_approved: bool,
     ) {
         if let Some((_, device_key)) = forgotten {
             self.store_unawaited(ContactRequest::UnpinKey { device_key });
         }
         let at = self.unix();
         self.store_unawaited(ContactRequest::PinKey {
-            account: account.clone(),
+            account,
             device_key,
             at,
-        });
-        self.event(Event::NewKey {
-            account,
-            fingerprint: device_key.fingerprint().to_string(),
-            known,
-            is_approved,
         });
     }
 

@@ -133,8 +133,17 @@ impl Node {
                 forgotten,
             } => {
                 let is_approved = self.identities.approves(&account, &device_key);
-                cx.on_new_key(account, device_key, known, forgotten, is_approved);
+                cx.on_new_key(account.clone(), device_key, forgotten);
                 self.lan.on_new_key(device_key);
+                // A device that this account has approved is no news to its owner.
+                if !is_approved || self.account.name() != Some(&account) {
+                    cx.event(Event::NewKey {
+                        account,
+                        fingerprint: device_key.fingerprint().to_string(),
+                        known,
+                        is_approved,
+                    });
+                }
             }
             LinksEvent::Claimed(claim) => {
                 self.identities.on_claim(claim, self.account.name(), cx);

@@ -74,6 +74,15 @@ pub(crate) fn talk(item: &HistoryItem, today: UnixTime, look: &Look) -> String {
     stamped(item, &stamp, look)
 }
 
+/// The same without what is about to change: nothing is said of how far it gets then.
+pub(crate) fn said(item: &HistoryItem, today: UnixTime, look: &Look) -> String {
+    if item.direction == Direction::Sent && item.state < MessageState::Delivered {
+        let stamp = text::stamp_on(today, item.sent, &look.zone);
+        return with_state(item, &stamp, "", look);
+    }
+    talk(item, today, look)
+}
+
 /// A message that was taken back before it was sent.
 pub(crate) fn withdrawn(item: &HistoryItem, look: &Look) -> String {
     let stamp = text::stamp(item.sent, &look.zone);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Counter, absent, awaiting, chat_help, connection_change, directory, labelled, moved, nearby,
-    node_status, notice, offer, recent, relay_off, rerouted, talk, transfer,
+    node_status, notice, offer, recent, relay_off, rerouted, said, talk, transfer,
 };
 use crate::client::Notifier;
 use crate::config::shown_path;
@@ -249,7 +249,7 @@ fn lines(item: &Item, today: UnixTime, look: &Look) -> Vec<Line> {
         Item::Hello { me, with } => prose(look.dim(&hello(me.as_ref(), with.as_ref()))),
         Item::TurnedTo(with) => prose(look.dim(&format!("What you type goes to {with}."))),
         Item::Help => prose(chat_help(look.columns())),
-        Item::Message(message) => vec![Line::Shaped(talk(message, today, look))],
+        Item::Message(message) => vec![Line::Shaped(said(message, today, look))],
         Item::History(items) if items.is_empty() => prose(look.dim("No messages yet.")),
         Item::History(items) => {
             let items = items.iter();
