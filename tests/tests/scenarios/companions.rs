@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use common::limits::KNOWN_ACCOUNTS_MAX;
+use common::wire::peer::{List, LogFrame, PeerFrame};
 use common::wire::rendezvous::{Answer, IntroductionAnswer};
 use peer::node::command::{Command, Direction, MessageState};
 use tests::sim::world::World;
 
 use super::accounts::two_devices;
 use super::admission::approve;
-use super::shared::{answers, ask, has_state, overhear, say, until, until_delivered, until_online};
+use super::shared::{
+    acquainted, answers, ask, count, has_state, linked_outsider, overhear, say, until,
+    until_delivered, until_online,
+};
 
 /// Alice, and two approved devices of Bob; the second one is away.
 fn companions() -> World {
@@ -97,4 +102,21 @@ fn the_server_is_not_asked_again_and_again_for_a_device_that_is_away() {
     until_online(&mut world, 2, true);
     say(&mut world, 1, 1, "linked");
     until(&mut world, |world| history(world, 2).len() == 1);
+}
+
+/// Only a device of one's own account is asked whom that knows.
+#[test]
+fn t43_whom_somebody_else_knows_is_nobodys_business() {
+    let mut world = acquainted(2);
+    let mut device = linked_outsider(&mut world, 0, 1);
+    let heard = overhear(&mut world, 1);
+    let before = count(&world, 1, "conversations");
+    let names = (0..KNOWN_ACCOUNTS_MAX).map(|n| format!("q{n}").parse().unwrap());
+    let known = LogFrame::Known(List::fill(names).unwrap());
+    device.say(&mut world, &PeerFrame::Log(known));
+    device.pass(&mut world, Duration::from_secs(5));
+    assert_eq!(device.lost, None);
+    assert_eq!(count(&world, 1, "conversations"), before);
+    let is_identity = |answer: &Answer| matches!(answer, Answer::Identity(_));
+    assert_eq!(answers(&heard.borrow(), is_identity), 0);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::id::MessageId;
-use common::limits::RECIPIENTS_MAX;
+use common::limits::{RECIPIENTS_MAX, SENT_KEPT_AFTER};
 use common::wire::peer::MessageBody;
 use peer::node::command::{Command, CommandError, Event, HistoryQuery, MessageState, Reply};
 use tests::sim::net::Faults;
@@ -109,6 +109,24 @@ fn a_message_is_shown_before_the_disk_has_it_and_acknowledged_after() {
     assert!(!has_state(&world, 0, second, MessageState::Delivered));
     until_delivered(&mut world, 0, second);
     assert_eq!(shown(&world, 1), ["first", "second"]);
+}
+
+/// The store is not told of each message that a link has carried, where the other side soon has it.
+#[test]
+fn that_a_message_was_sent_is_kept_if_it_does_not_arrive_soon() {
+    let mut world = world(2, Faults::NONE);
+    let first = say(&mut world, 0, 1, "first");
+    until_delivered(&mut world, 0, first);
+    world.hosts[1].disk_delay = Duration::from_secs(3);
+    let second = say(&mut world, 0, 1, "second");
+    let state = |world: &World| world.hosts[0].disk.rows()[1].state;
+    world.pass(SENT_KEPT_AFTER / 2);
+    assert!(has_state(&world, 0, second, MessageState::Sent), "told");
+    assert_eq!(state(&world), MessageState::Queued);
+    world.pass(SENT_KEPT_AFTER);
+    assert_eq!(state(&world), MessageState::Sent);
+    until_delivered(&mut world, 0, second);
+    until(&mut world, |world| state(world) == MessageState::Delivered);
 }
 
 #[test]

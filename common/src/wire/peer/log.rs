@@ -1,7 +1,6 @@
 //! What two devices say to each other about logs.
 //!
-//! These frames are not part of version 1 of the link protocol, and [`PeerFrame`](super::PeerFrame) has no variant for
-//! them: a program of version 1 that is sent one closes the link, as it does with any frame that it does not know.
+//! They travel as [`PeerFrame::Log`](super::PeerFrame::Log), on the message stream of a link.
 //!
 //! Conversations and chains have *numbers* on a link, so that their identifiers travel once. Each side numbers for
 //! itself what it speaks of, from 0 on, and uses its own numbers in whatever it sends. A chain's number says of which

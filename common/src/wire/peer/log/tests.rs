@@ -132,6 +132,7 @@ fn the_longest_of_all_others_fit_a_frame_of_the_link() {
             extents: list((chain, extent())),
         },
         LogFrame::Marks(list((chain, last_place()))),
+        LogFrame::Known(list("x".repeat(32).parse().unwrap())),
         LogFrame::Fork {
             chain,
             one: stretch(),
@@ -161,6 +162,7 @@ fn t16_lists_and_bodies_beyond_their_bounds_are_refused() {
         assert_eq!(long(4, &[0], len), Err(FrameError::Malformed), "chains");
         assert_eq!(long(5, &[0], len), Err(FrameError::Malformed), "have");
         assert_eq!(long(9, &[], len), Err(FrameError::Malformed), "marks");
+        assert_eq!(long(17, &[], len), Err(FrameError::Malformed), "known");
         let before = [&[0, 2][..], &[1; 32]].concat();
         assert_eq!(long(7, &before, len), Err(FrameError::Malformed), "entries");
     }
@@ -178,6 +180,7 @@ fn t16_lists_and_bodies_beyond_their_bounds_are_refused() {
     let empty = |index: u8| decode(&[index, 0]);
     assert_eq!(empty(2), Err(FrameError::Malformed), "no digests");
     assert_eq!(empty(9), Err(FrameError::Malformed), "no marks");
+    assert_eq!(empty(17), Err(FrameError::Malformed), "nobody known");
 }
 
 #[test]
