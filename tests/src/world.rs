@@ -216,6 +216,16 @@ impl World {
         });
     }
 
+    /// Waits until a running peer has a link that needs no relay, and tells where it goes.
+    #[track_caller]
+    pub fn wait_direct(&self, who: &str) -> SocketAddr {
+        until("a link is direct", PATIENCE, || {
+            let mut links = self.json(who, &["paths"]).into_iter();
+            let direct = links.find(|link| link["path"] == "direct")?;
+            text(&direct["remote"]).parse().ok()
+        })
+    }
+
     /// A client of the socket of a running peer.
     #[track_caller]
     pub fn control(&self, who: &str) -> Control {

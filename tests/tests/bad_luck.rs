@@ -244,11 +244,7 @@ fn whoever_is_back_on_another_port_is_reached_as_soon_as_the_server_lets_somebod
     world.register("bob");
     let (alice, bob) = (world.receive("alice"), world.receive("bob"));
     assert_eq!(world.peer("alice", &["send", "bob", "hello"]).code(), 0);
-    let old: SocketAddr = until("the link is direct", PATIENCE, || {
-        let mut links = world.json("alice", &["paths"]).into_iter();
-        let direct = links.find(|link| link["path"] == "direct")?;
-        text(&direct["remote"]).parse().ok()
-    });
+    let old = world.wait_direct("alice");
     for running in [alice, bob] {
         running.interrupt().unwrap();
     }

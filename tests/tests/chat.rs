@@ -289,6 +289,7 @@ fn an_open_chat_goes_on_when_the_server_is_back() {
     let (bob, _bob_types) = chat(&world, "bob", &["alice"]);
     writeln!(alice_types, "before").unwrap();
     wait(&bob, "a message", |line| line["params"]["body"] == "before");
+    world.wait_direct("alice");
     world.kill_server();
     let lost = wait(&alice, "a lost connection", |line| {
         line["method"] == "connection"

@@ -393,6 +393,7 @@ fn a_file_goes_over_a_link_while_the_server_is_away() {
     world.wait_ready("alice");
     let mut control = world.control("alice");
     assert_eq!(world.peer("alice", &["send", "bob", "hello"]).code(), 0);
+    world.wait_direct("alice");
     world.kill_server();
     until("the node knows", PATIENCE, || {
         let status = control.call("status", Value::Null, PATIENCE).unwrap();

@@ -89,7 +89,8 @@ pub enum LogFrame {
         /// Where it belongs, and the signature.
         seal: Seal,
     },
-    /// Up to where the sender's account has read chains. Of several marks of a chain the furthest counts.
+    /// Up to where the sender's account has read chains; among devices of one account, of its own chains, up to where the
+    /// other account has them. Of several marks of a chain the furthest counts.
     Marks(List<(ChainNumber, Sequence), 1, MARKS_MAX>),
     /// Two sealed stretches of a chain that contradict each other.
     Fork {

@@ -59,9 +59,14 @@ impl Conversations {
                 chain,
                 last,
             } => {
-                // Somebody says what their account has read of ours; a device of one's own, what ours has of theirs.
-                if people.is_own(&chain.device) != is_own {
-                    self.reach((conversation, chain), Reach::Read, last, cx);
+                // Somebody says what their account has read of ours; a device of one's own, what ours has of theirs, and
+                // what they have of ours.
+                match (is_own, people.is_own(&chain.device)) {
+                    (false, true) | (true, false) => {
+                        self.reach((conversation, chain), Reach::Read, last, cx);
+                    }
+                    (true, true) => self.on_delivered(conversation, chain, last, people, cx),
+                    (false, false) => {}
                 }
             }
             SessionEvent::Known(accounts) => {
@@ -211,7 +216,11 @@ impl Conversations {
         }
         match reach {
             Reach::Sent => held.note_carried(chain, cx.now + SENT_KEPT_AFTER),
-            Reach::Delivered | Reach::Read => cx.store_unawaited(request),
+            Reach::Delivered => {
+                cx.store_unawaited(request);
+                self.tell_delivered(id, chain, last, cx.now);
+            }
+            Reach::Read => cx.store_unawaited(request),
         }
         for entry in moved {
             cx.event(Event::MessageState {
@@ -219,6 +228,15 @@ impl Conversations {
                 to: to.clone(),
                 state: reach.state(),
             });
+        }
+    }
+
+    /// The other account has entries of this one's: this account's other devices are told.
+    fn tell_delivered(&mut self, id: ConversationId, chain: ChainId, last: Sequence, now: Instant) {
+        let mut links = self.links_of(&id);
+        links.retain(|link| self.ends.get(link).is_some_and(|end| end.is_own));
+        for link in links {
+            self.with(link, now, |session, cx| session.mark(id, chain, last, cx));
         }
     }
 
@@ -318,18 +336,24 @@ impl Conversations {
         }
     }
 
-    /// Tells the other side of a new link what was read of chains that are not this account's.
+    /// Tells the other side of a new link what was read of chains that are not this account's, and a device of this
+    /// account what others have of those that are.
     pub(super) fn tell_read(&mut self, link: LinkId, people: People<'_>, cx: &Context<'_>) {
         let Some(end) = self.ends.get(&link) else {
             return;
         };
+        let is_own = end.is_own;
         let shared = |held: &&Held| held.is_shared_with(&end.account, end.is_own);
         let marks = self.held.values().filter(shared).flat_map(|held| {
-            let reached = held.reached.iter();
-            let read = reached.filter(|(chain, reached)| {
-                reached.read > Sequence::START && !people.is_own(&chain.device)
+            let marks = held.reached.iter().map(move |(chain, reached)| {
+                let last = match people.is_own(&chain.device) {
+                    true if is_own => reached.delivered,
+                    true => Sequence::START,
+                    false => reached.read,
+                };
+                (held.id(), *chain, last)
             });
-            read.map(|(chain, reached)| (held.id(), *chain, reached.read))
+            marks.filter(|(_, _, last)| *last > Sequence::START)
         });
         let marks: Vec<(ConversationId, ChainId, Sequence)> = marks.collect();
         for (id, chain, last) in marks {
