@@ -435,7 +435,8 @@ pub enum Event {
         id: MessageId,
         new: MessageId,
     },
-    /// The delivery state of a sent message advanced.
+    /// The delivery state of a sent message advanced. [`MessageState::Sent`] may be passed over;
+    /// [`MessageState::Delivered`] is told before [`MessageState::Read`].
     MessageState {
         id: MessageId,
         /// The recipient.

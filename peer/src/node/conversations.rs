@@ -33,7 +33,6 @@ use crate::log::{
 use super::command::CommandId;
 use super::context::Context;
 use super::io::WorkId;
-use super::io::entries::ConversationKind;
 use super::links::LinkChange;
 use super::transport::LinkId;
 use super::violation::ProtocolViolation;

@@ -111,6 +111,31 @@ fn a_message_is_shown_before_the_disk_has_it_and_acknowledged_after() {
     assert_eq!(shown(&world, 1), ["first", "second"]);
 }
 
+/// Whoever waits for a receipt gets it, though the other side has read the message before its author's disk has it.
+#[test]
+fn each_state_of_a_message_is_told_once_and_in_order() {
+    for is_first in [false, true] {
+        let mut world = world(2, Faults::NONE);
+        let first = (!is_first).then(|| say(&mut world, 0, 1, "first"));
+        first.inspect(|first| until_delivered(&mut world, 0, *first));
+        world.hosts[0].disk_delay = Duration::from_secs(3);
+        begin_to_say(&mut world, 0, 1, "hello");
+        until(&mut world, |world| received(world, 1).contains(&"hello"));
+        let rows = world.hosts[1].disk.rows();
+        let ids = rows.iter().map(|row| row.message.id).collect();
+        world.command(1, Command::MarkRead { ids }).unwrap();
+        world.pass(Duration::from_secs(30));
+        let told = world.hosts[0].events.iter().filter_map(|event| {
+            let Event::MessageState { id, state, .. } = event else {
+                return None;
+            };
+            (Some(*id) != first).then_some(*state)
+        });
+        let expected = [MessageState::Delivered, MessageState::Read];
+        assert_eq!(told.collect::<Vec<_>>(), expected, "first: {is_first}");
+    }
+}
+
 /// The store is not told of each message that a link has carried, where the other side soon has it.
 #[test]
 fn that_a_message_was_sent_is_kept_if_it_does_not_arrive_soon() {

@@ -390,7 +390,9 @@ impl Conversations {
         }
         for (entry, item) in items {
             if item.state < MessageState::Delivered {
-                item.state = held.reached(&entry.chain).of_ours(entry.sequence);
+                // That it was read, the store tells.
+                let state = held.reached(&entry.chain).of_ours(entry.sequence);
+                item.state = state.min(MessageState::Delivered);
                 if item.state < MessageState::Delivered {
                     held.undelivered.insert(*entry);
                 }
@@ -550,12 +552,8 @@ fn items(held: &Held, admission: &Admission, origin: Origin) -> Vec<(EntryId, Hi
         Origin::WrittenHere | Origin::OwnAccount => Direction::Sent,
         Origin::OtherAccount => Direction::Received,
     };
-    let state = match (direction, &held.kind) {
-        (Direction::Sent, ConversationKind::Direct(_)) => MessageState::Queued,
-        (Direction::Sent, ConversationKind::Notes(_)) | (Direction::Received, _) => {
-            MessageState::Delivered
-        }
-    };
+    // As the store shows it: what is reached from now on is told.
+    let reached = held.reached(&admission.chain);
     let texts = admission.entries.iter().filter_map(|stored| {
         let outline = stored.entry.outline;
         let body = match Body::parse(outline.kind, stored.entry.body.as_deref()?).ok()? {
@@ -577,7 +575,7 @@ fn items(held: &Held, admission: &Admission, origin: Origin) -> Vec<(EntryId, Hi
             direction,
             sent: outline.clock.time(),
             body,
-            state,
+            state: reached.state(direction, &held.kind, entry.sequence),
         };
         Some((entry, item))
     });
