@@ -597,8 +597,8 @@ pub(crate) struct Search {
 /// Which part of a history is shown.
 #[derive(Debug, Args)]
 pub(crate) struct Part {
-    /// Only what was sent from then on: a day (2026-11-23), a time of one ('2026-11-23 14:05'), or how long ago (30min,
-    /// 12h, 3d, 2w).
+    /// Only what was sent from then on: a day (today, yesterday, 2026-11-23), a time of one ('2026-11-23 14:05'), or how
+    /// long ago (30min, 12h, 3d, 2w).
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = time)]
     pub(crate) since: Option<TypedTime>,
     /// Only what was sent until then; all of a day or a minute counts.
@@ -666,7 +666,7 @@ pub(crate) fn example_for(typed: &[std::ffi::OsString]) -> &'static str {
             "events" => "peer events --since 0",
             "chat" => "peer chat bob",
             "export" => "peer export --output messages.txt",
-            "history" => "peer history bob --limit 100",
+            "history" => "peer history bob --since yesterday --limit 100",
             "search" => "peer search --in bob train tickets",
             "admit" => "peer admit",
             "forget-server" => "peer forget-server chat.example.org:7400",

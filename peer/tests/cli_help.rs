@@ -130,7 +130,10 @@ fn a_mistake_is_answered_with_an_example() {
         (&["send-file", "bob"], "peer send-file bob holiday.mp4"),
         (&["login", "a/b"], "peer login alice --server"),
         (&["register"], "peer register alice --server"),
-        (&["history", "--limit", "x"], "peer history bob --limit 100"),
+        (
+            &["history", "--limit", "x"],
+            "peer history bob --since yesterday --limit 100",
+        ),
         (&["nonsense"], "peer register alice --server"),
     ] {
         let output = peer(arguments);

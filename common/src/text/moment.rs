@@ -49,7 +49,7 @@ pub struct TimeRange {
 pub enum TimeRangeError {
     /// It is none of the ways to write one.
     #[error(
-        "it is neither a day (2026-11-23) nor a time of one ('2026-11-23 14:05') nor how long ago (30min, 12h, 3d, 2w)"
+        "it is neither a day (today, yesterday, 2026-11-23) nor a time of one ('2026-11-23 14:05') nor how long ago (30min, 12h, 3d, 2w)"
     )]
     Unknown,
     /// The calendar does not have it, or the day has no such hour.
@@ -72,7 +72,7 @@ pub enum TimeRangeError {
 }
 
 /// Reads a day, a minute or a second in a person's zone, all of it, or how long before `now` something was: a number
-/// of `s`, `min`, `h`, `d` or `w`, which has no length.
+/// of `s`, `min`, `h`, `d` or `w`, which has no length. `today` and `yesterday` are days.
 ///
 /// # Errors
 ///
@@ -86,9 +86,7 @@ pub fn time_range(text: &str, zone: &TimeZone, now: UnixTime) -> Result<TimeRang
         let at = at.ok_or(TimeRangeError::TooEarly)?;
         return Ok(TimeRange { start: at, end: at });
     }
-    let (first, next) = if let Ok(date) = text.parse::<Date>()
-        && !text.contains(':')
-    {
+    let (first, next) = if let Some(date) = day(text, zone, now) {
         let next = date.tomorrow().map_err(|_| TimeRangeError::TooLate)?;
         (DateTime::from(date), DateTime::from(next))
     } else {
@@ -104,6 +102,17 @@ pub fn time_range(text: &str, zone: &TimeZone, now: UnixTime) -> Result<TimeRang
         start: unix_time(first, zone)?,
         end: unix_time(next, zone)?,
     })
+}
+
+/// A day, by its date or as seen from `now`.
+fn day(text: &str, zone: &TimeZone, now: UnixTime) -> Option<Date> {
+    let today = || zoned(now, zone).map(|now| now.date());
+    match text {
+        "today" => today(),
+        "yesterday" => today()?.yesterday().ok(),
+        _ if text.contains(':') => None,
+        _ => text.parse().ok(),
+    }
 }
 
 /// Digits, and the letters behind them.
@@ -198,6 +207,8 @@ mod tests {
         const NIGHT: u64 = 1_699_999_200_000;
         for (text, expected) in [
             ("2023-11-15", from(NIGHT, 86_400_000)),
+            ("today", from(NIGHT, 86_400_000)),
+            ("yesterday", from(NIGHT - 86_400_000, 86_400_000)),
             ("2023-11-15 00:13", from(1_699_999_980_000, 60_000)),
             ("2023-11-15T00:13:20", from(1_700_000_000_000, 1000)),
             ("20s", from(1_699_999_980_000, 0)),

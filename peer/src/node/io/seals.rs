@@ -34,7 +34,7 @@ pub enum SealOutcome {
 }
 
 impl SealWork {
-    /// Does it.
+    /// Checks, proves or signs, which takes a signature's time: not for the thread of the node.
     pub fn run(self) -> SealOutcome {
         match self {
             Self::Check(examined) => SealOutcome::Checked(examined.check().map(Box::new)),

@@ -448,7 +448,7 @@ fn objected(objection: &Objection) -> String {
         Objection::NoRecipient { is_kept: false } => {
             "To whom? Type 'NAME: text', or /to NAME first.".to_owned()
         }
-        Objection::NoRecipient { is_kept: true } => "To whom? Put 'NAME: ' in front of it; or clear the line and type /to NAME, and the text comes back.".to_owned(),
+        Objection::NoRecipient { is_kept: true } => "To whom? Put 'NAME: ' in front of it; or press Ctrl-U and type /to NAME, and the text comes back.".to_owned(),
         Objection::Ambiguous { name, with } => {
             let with = with.as_ref().map_or("here", AccountName::as_str);
             format!(

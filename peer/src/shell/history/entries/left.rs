@@ -50,7 +50,7 @@ impl LeftEntry {
         })
     }
 
-    /// Identifies it.
+    /// As people and the messages table know it.
     pub(in crate::shell::history) fn id(&self) -> MessageId {
         MessageId::of_entry(&self.conversation, &self.place())
     }
