@@ -125,14 +125,11 @@ fn each_state_of_a_message_is_told_once_and_in_order() {
         let ids = rows.iter().map(|row| row.message.id).collect();
         world.command(1, Command::MarkRead { ids }).unwrap();
         world.pass(Duration::from_secs(30));
-        let told = world.hosts[0].events.iter().filter_map(|event| {
-            let Event::MessageState { id, state, .. } = event else {
-                return None;
-            };
-            (Some(*id) != first).then_some(*state)
-        });
+        let mut told = states_told(&world, 0);
+        told.retain(|(id, _)| Some(*id) != first);
+        let told: Vec<MessageState> = told.into_iter().map(|(_, state)| state).collect();
         let expected = [MessageState::Delivered, MessageState::Read];
-        assert_eq!(told.collect::<Vec<_>>(), expected, "first: {is_first}");
+        assert_eq!(told, expected, "first: {is_first}");
     }
 }
 
@@ -275,14 +272,19 @@ fn a_receipt_is_told_once_and_only_for_what_was_written() {
         bob.confirm(&mut world, &page);
     }
     bob.pass(&mut world, Duration::from_secs(1));
-    let told = world.hosts[0].events.iter().filter_map(|event| {
+    let expected = [(id, MessageState::Sent), (id, MessageState::Delivered)];
+    assert_eq!(states_told(&world, 0), expected);
+}
+
+/// What an author was told of messages, in its order.
+fn states_told(world: &World, host: usize) -> Vec<(MessageId, MessageState)> {
+    let told = world.hosts[host].events.iter().filter_map(|event| {
         let Event::MessageState { id, state, .. } = event else {
             return None;
         };
         Some((*id, *state))
     });
-    let expected = [(id, MessageState::Sent), (id, MessageState::Delivered)];
-    assert_eq!(told.collect::<Vec<_>>(), expected);
+    told.collect()
 }
 
 /// What waits for others, and how far it is.
